@@ -1,0 +1,62 @@
+"""The one exception tree. Each class carries the exit code that the command line returns for it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+
+class DojangError(Exception):
+    """A failure that the user can do something about. One line: where, which values, the rule, the remedy.
+
+    Context is added on the way up: `raise error.within("conv2")` turns "96 input channels ..." into
+    "conv2: 96 input channels ...".
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def within(self, place: str) -> Self:
+        """The same error, its message prefixed by the place it happened in."""
+        self.args = (f"{place}: {self}", *self.args[1:])
+        return self
+
+
+class UsageError(DojangError):
+    """An argument, flag or name that cannot be used as given."""
+
+
+class ShapeError(DojangError):
+    """Sizes that do not fit together."""
+
+
+class GraphError(DojangError):
+    """A network that does not hang together: unknown inputs, duplicate names, a cycle, weights that do not fit."""
+
+
+class ParseError(DojangError):
+    """Text that does not follow the notation; the message starts with file, line and column."""
+
+
+class UnsupportedError(DojangError):
+    """An operator or feature that this part of dojang does not do (yet), by name."""
+
+
+class DataError(DojangError):
+    """Data or weights whose content cannot be used: NaN, empty classes, labels out of range."""
+
+
+class CheckFailed(DojangError):
+    """A check, budget or diagnosis that did not pass."""
+
+    exit_code = 1
+
+
+class MissingPart(DojangError):
+    """An optional dependency is not installed; the message says the install line."""
+
+    exit_code = 3
+
+
+class FileError(DojangError):
+    """A file that cannot be read, is damaged, or is not trusted."""
+
+    exit_code = 4
