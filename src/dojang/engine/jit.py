@@ -1,0 +1,229 @@
+"""LLVM IR to machine code in this process, with the object code kept on disk.
+
+The name of an entry is a hash of everything that the code depends on (text, processor, features, LLVM version), so
+an entry is never stale. Entries are written whole or not at all, carry a hash of themselves, and are rebuilt when
+damaged; the folder is kept below `CACHE_LIMIT` bytes by dropping what was not used for longest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+from dojang.arith.errors import UnsupportedError
+from dojang.engine.machine import Machine
+
+CACHE_LIMIT = 512 << 20  # bytes of object code on disk; a network of 50 layers takes about 1 MB
+_MAGIC = b"dojang-object-1\n"
+_PIPELINE = "new-pm speed 2, no unrolling, no vectorizers"  # part of the key: change it with `compile_object`
+_lock = threading.RLock()
+_loaded: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
+_stores = 0
+_ready = False
+
+
+class Native:
+    """Machine code in memory, alive as long as this object or any function taken from it."""
+
+    def __init__(self, engine: llvm.ExecutionEngine, key: str, from_disk: bool) -> None:
+        """Takes over an engine whose object is loaded and finalized."""
+        self._engine = engine
+        self.key = key
+        self.from_disk = from_disk
+
+    def address(self, name: str) -> int:
+        """The address of a function, as an integer."""
+        with _lock:
+            address = self._engine.get_function_address(name)
+        if not address:
+            raise KeyError(name)
+        return address
+
+    def function(self, name: str, args: int | Sequence[type], result: type | None = None) -> Callable:
+        """A callable; the interpreter's lock is released while it runs.
+
+        `args` is a number of 64-bit integers (pointers are passed as integers: `array.ctypes.data`), or ctypes types.
+        """
+        types = [ctypes.c_int64] * args if isinstance(args, int) else list(args)
+        function = ctypes.CFUNCTYPE(result, *types)(self.address(name))
+        function.native = self  # type: ignore[attr-defined]  # keeps the code in memory
+        return function
+
+
+def load(text: str, machine: Machine, cache: bool = True) -> Native:
+    """Machine code for a module of IR text, from memory, from disk, or compiled now (and then kept on disk)."""
+    if not machine.runs_here:
+        raise UnsupportedError(f"code for {machine.triple} cannot run on this machine; use compile_object")
+    key = key_of(text, machine)
+    with _lock:
+        found = _loaded.get(key)
+        if found is not None:
+            return found
+        data = _read(key) if cache else None
+        native = _link(data, key, True) if data is not None else None
+        if native is None:
+            data = compile_object(text, machine)
+            if cache:
+                _write(key, data)
+            native = _link(data, key, False)
+            if native is None:
+                raise UnsupportedError("the compiler's object code cannot be loaded in this process")
+        _loaded[key] = native
+        return native
+
+
+def key_of(text: str, machine: Machine) -> str:
+    """The name of a cache entry: a hash of text, processor, features, LLVM version and pipeline."""
+    parts = (text, machine.triple, machine.cpu, machine.features, str(llvm.llvm_version_info), _PIPELINE)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+
+def compile_object(text: str, machine: Machine) -> bytes:
+    """Optimised object code of a module of IR text, for any machine that this LLVM knows."""
+    with _lock:
+        target = _target(machine)
+        module = llvm.parse_assembly(text)
+        module.verify()
+        _optimise(module, target)
+        return target.emit_object(module)
+
+
+def assembly(text: str, machine: Machine) -> str:
+    """Like `compile_object`, as assembly to read."""
+    with _lock:
+        target = _target(machine)
+        module = llvm.parse_assembly(text)
+        _optimise(module, target)
+        return target.emit_assembly(module)
+
+
+def cache_dir() -> Path:
+    """Where object code is kept: DOJANG_CACHE_DIR, else the platform's cache folder."""
+    if os.environ.get("DOJANG_CACHE_DIR"):
+        return Path(os.environ["DOJANG_CACHE_DIR"]).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "dojang" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/dojang"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dojang"
+
+
+def cache_bytes() -> int:
+    """Bytes of object code on disk."""
+    return sum(size for _, size, _ in _entries())
+
+
+def clear_cache() -> int:
+    """Removes all object code from disk; returns how many entries."""
+    entries = _entries()
+    for _, _, path in entries:
+        path.unlink(missing_ok=True)
+    return len(entries)
+
+
+def _initialize() -> None:
+    global _ready
+    if not _ready:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        _ready = True
+
+
+def _target(machine: Machine) -> llvm.TargetMachine:
+    _initialize()
+    return llvm.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine) -> None:
+    # Kernels say themselves what is unrolled and what is a vector; left to it, the compiler unrolls again and spills.
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def _link(data: bytes, key: str, from_disk: bool) -> Native | None:
+    _initialize()
+    target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    try:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+        engine.finalize_object()
+    except RuntimeError:
+        return None
+    return Native(engine, key, from_disk)
+
+
+def _path(key: str) -> Path:
+    return cache_dir() / "objects" / key[:2] / f"{key}.o"
+
+
+def _read(key: str) -> bytes | None:
+    """The object code of an entry, or None if it is absent or damaged."""
+    path = _path(key)
+    try:
+        raw = path.read_bytes()
+        magic, digest, data = raw[: len(_MAGIC)], raw[len(_MAGIC) : len(_MAGIC) + 32], raw[len(_MAGIC) + 32 :]
+        if magic != _MAGIC or hashlib.sha256(data).digest() != digest:
+            return None
+        os.utime(path)
+    except OSError:
+        return None
+    return data
+
+
+def _write(key: str, data: bytes) -> None:
+    """Keeps an entry. A folder that cannot be written costs time at the next start, nothing else."""
+    global _stores
+    path = _path(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_MAGIC + hashlib.sha256(data).digest() + data)
+        os.replace(name, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        return
+    _stores += 1
+    if _stores % 64 == 1:
+        _trim()
+
+
+def _entries() -> list[tuple[float, int, Path]]:
+    """(last use, bytes, path) of every file in the cache."""
+    found = []
+    for path in (cache_dir() / "objects").glob("*/*"):
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            found.append((stat.st_mtime, stat.st_size, path))
+    return found
+
+
+def _trim(limit: int | None = None) -> None:
+    """Drops the entries that were not used for longest until the cache is below the limit."""
+    limit = CACHE_LIMIT if limit is None else limit
+    entries = sorted(_entries())
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if total <= limit:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size

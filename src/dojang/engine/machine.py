@@ -1,0 +1,133 @@
+"""The machine that kernels are written for: instruction set, vector registers, cores, caches."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+from dojang.arith.errors import UsageError
+
+ISAS = ("avx512", "avx2", "neon", "generic")
+_VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
+_REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
+# Used where the system does not tell: the sizes of common server cores (2020 to 2025), bytes.
+_L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the kernels must know of a processor. Sizes in bytes; `cores` are those this process may use.
+
+    `Machine.host()` is the one we run on; `restrict("avx2")` is the same one with a narrower instruction set;
+    `Machine.cross("neon")` is another processor, for which code can be written but not run.
+
+    >>> Machine.cross("neon").lanes(4)
+    4
+    """
+
+    isa: str
+    triple: str
+    cpu: str
+    features: str
+    cores: int
+    l1: int = _L1
+    l2: int = _L2
+    l3: int = _L3
+    runs_here: bool = True
+
+    @classmethod
+    def host(cls) -> Machine:
+        """The machine that this process runs on, asked once."""
+        return _host()
+
+    @classmethod
+    def cross(cls, isa: str = "neon") -> Machine:
+        """A processor of another family (AArch64 for "neon", else x86-64), with common cache sizes and 4 cores."""
+        if isa == "neon":
+            return cls("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 4, runs_here=False)
+        cpu, features = _x86(isa)
+        return cls(isa, "x86_64-unknown-linux-gnu", cpu, features, 4, runs_here=False)
+
+    def restrict(self, isa: str) -> Machine:
+        """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic")."""
+        if isa == self.isa:
+            return self
+        order = {"avx512": 2, "avx2": 1, "generic": 0}
+        if isa not in order or order[isa] > order.get(self.isa, -1):
+            raise UsageError(f"a {self.isa} machine cannot be restricted to {isa}; use one of avx2, generic")
+        cpu, features = _x86(isa)
+        return replace(self, isa=isa, cpu=cpu, features=features)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector register."""
+        return _VECTOR_BYTES[self.isa]
+
+    @property
+    def registers(self) -> int:
+        """Number of vector registers."""
+        return _REGISTERS[self.isa]
+
+    def lanes(self, element_bytes: int = 4) -> int:
+        """Elements of this size in one vector register: 16 float32 in AVX-512."""
+        return self.vector_bytes // element_bytes
+
+
+def _x86(isa: str) -> tuple[str, str]:
+    """The LLVM processor and features that stand for an instruction set."""
+    if isa == "avx512":
+        return "x86-64-v4", "-prefer-256-bit"
+    if isa == "avx2":
+        return "x86-64-v3", ""
+    if isa == "generic":
+        return "x86-64", ""
+    raise UsageError(f"instruction set {isa} is not known; use one of {', '.join(ISAS)}")
+
+
+@cache
+def _host() -> Machine:
+    features = llvm.get_host_cpu_features()
+    arch = platform.machine().lower()
+    has = {name for name, on in features.items() if on}
+    if arch in ("aarch64", "arm64"):
+        isa = "neon"
+    elif {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= has:
+        isa = "avx512"
+    elif {"avx2", "fma"} <= has:
+        isa = "avx2"
+    else:
+        isa = "generic"
+    flat = features.flatten()
+    if isa == "avx512":
+        # Some tunings prefer 256-bit vectors for code written by the compiler; ours is written with its width.
+        flat += ",-prefer-256-bit"
+    l1, l2, l3 = (cache_bytes(level) for level in (1, 2, 3))
+    return Machine(
+        isa, llvm.get_process_triple(), llvm.get_host_cpu_name(), flat, usable_cores(), l1 or _L1, l2 or _L2, l3 or _L3
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cache_bytes(level: int) -> int:
+    """Bytes of the first core's data or unified cache of a level, 0 where the system (not Linux) does not tell."""
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            here, kind = (index / "level").read_text().strip(), (index / "type").read_text().strip()
+            size = (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if here == str(level) and kind in ("Data", "Unified"):
+            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:], 1)
+            return int(size.rstrip("KMG")) * unit
+    return 0

@@ -1,0 +1,101 @@
+"""Machine code from disk: found again, rebuilt when damaged, bounded, never half written."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dojang.arith.errors import UnsupportedError, UsageError
+from dojang.engine import jit
+from dojang.engine.emit import I64, PTR, Emit
+from dojang.engine.machine import Machine
+
+HOST = Machine.host()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def plus(number):
+    b = Emit.begin("plus", {"n": I64, "out": PTR}, HOST)
+    b.vstore(b.add(b.arg.n, number), b.arg.out, I64)
+    return b.finish()
+
+
+def call(native, n):
+    out = np.zeros(1, np.int64)
+    native.function("plus", 2)(n, out.ctypes.data)
+    return int(out[0])
+
+
+def entry():
+    (path,) = (jit.cache_dir() / "objects").glob("*/*.o")
+    return path
+
+
+def test_found_again_on_disk():
+    first = jit.load(plus(7), HOST)
+    assert not first.from_disk
+    assert call(first, 1) == 8
+    assert jit.load(plus(7), HOST) is first
+    del first
+    again = jit.load(plus(7), HOST)
+    assert again.from_disk
+    assert call(again, 1) == 8
+    assert jit.cache_bytes() == entry().stat().st_size
+
+
+@pytest.mark.parametrize("damage", [b"", b"dojang-object-1\n", None])
+def test_damaged_entry_is_rebuilt(damage):
+    jit.load(plus(9), HOST)
+    whole = entry().read_bytes()
+    entry().write_bytes(whole[:-20] + bytes(20) if damage is None else damage)
+    native = jit.load(plus(9), HOST)
+    assert not native.from_disk
+    assert call(native, 1) == 10
+    assert entry().read_bytes() == whole
+
+
+def test_bounded():
+    for number in range(3):
+        jit.load(plus(100 + number), HOST)
+        os.utime(jit._path(jit.key_of(plus(100 + number), HOST)), (number, number))
+    size = jit.cache_bytes() // 3
+    jit._trim(2 * size)
+    left = [n for n in range(3) if jit._path(jit.key_of(plus(100 + n), HOST)).exists()]
+    assert left == [1, 2]
+    assert jit.clear_cache() == 2
+
+
+def test_unwritable_folder_only_costs_time(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path / "file"))
+    assert call(jit.load(plus(11), HOST), 1) == 12
+
+
+def test_killed_while_writing_leaves_no_entry(own_cache):
+    code = (
+        "import os\nfrom dojang.engine import jit\nfrom dojang.engine.machine import Machine\n"
+        "os.replace = lambda *a: os._exit(9)\n"
+        f"jit.load({plus(13)!r}, Machine.host())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert not list(own_cache.glob("objects/*/*.o"))
+    assert call(jit.load(plus(13), HOST), 1) == 14
+
+
+def test_key_depends_on_the_processor():
+    keys = {jit.key_of(plus(1), m) for m in (HOST, Machine.cross("neon"), Machine.cross("avx2"))}
+    assert len(keys) == 3
+
+
+def test_other_processors_do_not_load():
+    with pytest.raises(UnsupportedError, match="cannot run on this machine"):
+        jit.load(plus(1), Machine.cross("neon"))
+    with pytest.raises(UsageError, match="cannot be restricted"):
+        Machine.cross("neon").restrict("avx512")
