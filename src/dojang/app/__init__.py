@@ -1,0 +1,1 @@
+"""One function per verb, and the command line that calls them."""

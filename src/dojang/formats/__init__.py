@@ -1,0 +1,1 @@
+"""How networks come in and go out; each format reads and writes in one file."""

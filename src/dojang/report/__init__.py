@@ -1,0 +1,1 @@
+"""Text, JSON, SVG, HTML: pure views of results; computes no number."""

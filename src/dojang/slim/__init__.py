@@ -1,0 +1,1 @@
+"""One file per Rewrite, and the search that accepts only what is measured to pay."""

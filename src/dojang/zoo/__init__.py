@@ -1,0 +1,1 @@
+"""Published networks as text files, published tables as CSV: data, not code."""

@@ -1,0 +1,245 @@
+"""What a network costs: parameters, MACs, bytes and peak memory, per layer and in total, with the convention said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from dojang.arith.field import Field, fields
+from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import UNKNOWN
+from dojang.arith.shapes import Shape
+
+BYTES = 4
+"""Bytes per element: costs are for float32."""
+
+VIEWS = frozenset({"flatten", "reshape", "squeeze", "unsqueeze", "identity", "dropout"})
+"""Operators that pass their input's memory on at inference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How the figures were counted; printed with every table."""
+
+    unit: str = "mac"
+    batch: int = 1
+    bias: bool = True
+    exact_padding: bool = False
+
+    def __str__(self) -> str:
+        unit = "1 MAC = 1 multiply + 1 add" if self.unit == "mac" else "1 MAC = 2 FLOPs"
+        taps = "taps on padding not counted" if self.exact_padding else "taps on padding counted"
+        bias = "biases are parameters but not MACs" if self.bias else "biases left out"
+        return (
+            f"{unit}; {taps}; {bias}; pooling, activations and normalisation cost no MACs; float32, batch {self.batch}; "
+            "K = 1000"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one node or a whole network costs; adds up. `unknown` names operators that could not be counted."""
+
+    weights: int = 0
+    biases: int = 0
+    macs: int = 0
+    in_bytes: int = 0
+    weight_bytes: int = 0
+    out_bytes: int = 0
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> int:
+        """weights + biases."""
+        return self.weights + self.biases
+
+    @property
+    def status(self) -> str:
+        """ "exact", or "lower-bound" when something could not be counted."""
+        return "lower-bound" if self.unknown else "exact"
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.weights + other.weights,
+            self.biases + other.biases,
+            self.macs + other.macs,
+            self.in_bytes + other.in_bytes,
+            self.weight_bytes + other.weight_bytes,
+            self.out_bytes + other.out_bytes,
+            self.unknown + other.unknown,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One row of the cost table. `shape` includes the batch; None when unknown."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    shape: Shape | None
+    cost: Cost
+    field: Field | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as `CONTRACT.md` shapes it."""
+        spans = self.field or ()
+        return {
+            "name": self.name,
+            "op": self.op,
+            "inputs": list(self.inputs),
+            "out_shape": list(self.shape[1:]) if self.shape is not None else None,
+            "params": self.cost.params,
+            "weights": self.cost.weights,
+            "biases": self.cost.biases,
+            "macs": self.cost.macs,
+            "out_bytes": self.cost.out_bytes if self.shape is not None else None,
+            "receptive_field": {
+                "size": [s.size for s in spans],
+                "jump": [_number(s.jump) for s in spans],
+                "start": [_number(s.first) for s in spans],
+            }
+            if self.field is not None
+            else None,
+            "status": self.cost.status,
+        }
+
+
+def _number(value: Any) -> int | float:
+    return int(value) if value == int(value) else float(value)
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost table of a network. Parameters of an array that several nodes share stand with its first user."""
+
+    network: str
+    layers: tuple[Layer, ...]
+    peak_bytes: int
+    convention: Convention
+
+    @cached_property
+    def total(self) -> Cost:
+        """The sum over layers."""
+        total = Cost()
+        unknown: list[str] = []
+        for layer in self.layers:
+            unknown += layer.cost.unknown
+            total += Cost(**{**_fields(layer.cost), "unknown": ()})
+        return Cost(**{**_fields(total), "unknown": tuple(dict.fromkeys(unknown))})
+
+    def to_dict(self) -> dict[str, Any]:
+        """`totals` and `layers` as `CONTRACT.md` shapes them, with the convention."""
+        total = self.total
+        flops = {"flops": 2 * total.macs} if self.convention.unit == "flop" else {}
+        return {
+            "convention": {**asdict(self.convention), "text": str(self.convention)},
+            "totals": {
+                "params": total.params,
+                "weights": total.weights,
+                "biases": total.biases,
+                "macs": total.macs,
+                **flops,
+                "activation_bytes": total.out_bytes,
+                "peak_bytes": self.peak_bytes,
+                "status": total.status,
+                "unknown": list(total.unknown),
+            },
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def _fields(cost: Cost) -> dict[str, Any]:
+    return {name: getattr(cost, name) for name in Cost.__slots__}
+
+
+def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool = False, unit: str = "mac") -> Count:
+    """What every layer of a network costs, without running it.
+
+    Counted: multiply-accumulates of convolutions, dense layers and matrix products; weights and biases (each shared
+    array once); bytes of every output; peak bytes of activations alive at once. Not counted as MACs: bias additions,
+    activations, pooling, normalisation, element-wise sums. An unknown operator makes the totals a lower bound.
+    """
+    shapes = graph.shapes(batch)
+    spans = fields(graph)
+    counted: set[str] = set()
+    layers = tuple(
+        Layer(node.name, node.op, node.inputs, shapes[node.name], _cost(graph, node, shapes, counted, bias, exact_padding),
+              spans[node.name])
+        for node in graph.nodes
+    )  # fmt: skip
+    return Count(graph.name, layers, peak_bytes(graph, shapes), Convention(unit, batch, bias, exact_padding))
+
+
+def _cost(
+    graph: Graph, node: Node, shapes: Mapping[str, Shape | None], counted: set[str], bias: bool, exact_padding: bool
+) -> Cost:
+    out = shapes[node.name]
+    sources = [shapes[i] for i in node.inputs]
+    known = [s for s in sources if s is not None]
+    if node.op == UNKNOWN:
+        return Cost(unknown=(f"{node.name} ({node.attrs['kind']})",))
+    if out is None or len(known) < len(sources):
+        return Cost(unknown=(node.name,) if node.rule.macs or node.rule.params else ())
+    rule = node.rule
+    weights, biases = _own_params(graph, node, counted)
+    macs = 0
+    if rule.macs:
+        macs = (rule.macs_inside if exact_padding and rule.macs_inside else rule.macs)(node.attrs, known)
+    return Cost(
+        weights,
+        biases if bias else 0,
+        macs,
+        BYTES * sum(prod(s) for s in known),
+        BYTES * (weights + biases),
+        BYTES * prod(out),
+    )
+
+
+def _own_params(graph: Graph, node: Node, counted: set[str]) -> tuple[int, int]:
+    """Weights and biases of the arrays that no earlier node has counted."""
+    weights = biases = 0
+    buffer = node.op == "constant" and not node.attrs["trained"]
+    for role, shape in graph.node_params(node).items():
+        array = node.array(role)
+        if buffer or role in node.rule.buffers or array in counted:
+            continue
+        counted.add(array)
+        if role == "bias":
+            biases += prod(shape)
+        else:
+            weights += prod(shape)
+    return weights, biases
+
+
+def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
+    """Most bytes of activations alive at once when nodes run in order and each output lives until its last reader.
+
+    Views (`VIEWS`) share their input's memory; nothing else is done in place; network outputs live to the end; scratch
+    memory of algorithms, weights and constants are not counted.
+    """
+    root: dict[str, str] = {}
+    for node in graph.nodes:
+        root[node.name] = root[node.inputs[0]] if node.op in VIEWS else node.name
+    last: dict[str, int] = {}
+    for place, node in enumerate(graph.nodes):
+        for name in (node.name, *node.inputs):
+            last[root[name]] = place
+    for out in graph.outputs:
+        last[root[out]] = len(graph.nodes)
+    ends: dict[int, list[str]] = {}
+    for name, place in last.items():
+        ends.setdefault(place, []).append(name)
+    live = peak = 0
+    for place, node in enumerate(graph.nodes):
+        shape = shapes[node.name]
+        if root[node.name] == node.name and node.op != "constant":
+            live += BYTES * prod(shape) if shape is not None else 0
+        peak = max(peak, live)
+        for name in ends.get(place, ()):
+            gone = shapes[name]
+            live -= BYTES * prod(gone) if gone is not None and graph[name].op != "constant" else 0
+    return peak

@@ -1,0 +1,265 @@
+"""A network: frozen nodes over the operators of `ops.py`, in topological order, weights as opaque named arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from dojang.arith.attrs import Attrs, normalise
+from dojang.arith.conv import by
+from dojang.arith.errors import DojangError, GraphError
+from dojang.arith.ops import OPS, UNKNOWN, Op
+from dojang.arith.shapes import Shape
+
+Weights = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One application of one operator. It has one output, known by the node's name; inputs are names of other nodes.
+
+    `attrs` are complete and in normal form: make nodes with `Node.of`. `arrays` maps a role to the name of its weight
+    array where that is not `<node>.<role>`, as in layers that are used twice.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...] = ()
+    attrs: Attrs = field(default_factory=dict[str, Any])
+    arrays: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def of(cls, name: str, op: str, *inputs: str, arrays: Mapping[str, str] | None = None, **attrs: Any) -> Node:
+        """A node with defaults filled in and values in normal form; raises `GraphError` for what does not fit.
+
+        >>> Node.of("c1", "conv", "image", out=8, kernel=(3, 3), padding=1).attrs["padding"]
+        ((1, 1), (1, 1))
+        """
+        if op not in OPS:
+            raise GraphError(f"{name}: operator {op!r} is not known")
+        try:
+            full = normalise(op, OPS[op].attrs, attrs)
+        except DojangError as error:
+            raise error.within(name) from None
+        own = {role: array for role, array in (arrays or {}).items() if array != f"{name}.{role}"}
+        return cls(name, op, tuple(inputs), full, own)
+
+    @property
+    def rule(self) -> Op:
+        """The row of `OPS` for this node."""
+        return OPS[self.op]
+
+    def array(self, role: str) -> str:
+        """The name of the weight array for a role."""
+        return self.arrays.get(role, f"{self.name}.{role}")
+
+    def infer(self, shapes: Sequence[Shape]) -> Shape:
+        """The output shape from the input shapes, batch first; errors name this node."""
+        try:
+            return self.rule.shape(self.attrs, shapes)
+        except DojangError as error:
+            raise error.within(self.name) from None
+
+    def param_shapes(self, shapes: Sequence[Shape]) -> dict[str, Shape]:
+        """Shape of each weight array by role, from the input shapes."""
+        return self.rule.params(self.attrs, shapes) if self.rule.params else {}
+
+    def with_attrs(self, **attrs: Any) -> Node:
+        """The same node with some attributes changed."""
+        return Node.of(self.name, self.op, *self.inputs, arrays=self.arrays, **{**self.attrs, **attrs})
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network. Nodes stand in topological order; `outputs` are node names. Edits return a new Graph.
+
+    `weights` holds the arrays by name and may be empty (then it can be counted, not run). `meta` are facts about the
+    network that do not change what it computes: `source`, `classes` (comma-separated), how it was trained.
+    Raises `GraphError` when names repeat, inputs are missing or in the wrong order, or nothing is put out.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    name: str = "network"
+    weights: Weights = field(default_factory=dict[str, Any], repr=False, compare=False)
+    meta: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.name in seen:
+                raise GraphError(f"{node.name}: two nodes have this name; give each its own")
+            least, most = node.rule.inputs
+            if not least <= len(node.inputs) <= most:
+                wanted = f"{least}" if least == most else f"{least} or more"
+                raise GraphError(f"{node.name}: {node.op} takes {wanted} inputs, got {len(node.inputs)}")
+            for source in node.inputs:
+                if source not in seen:
+                    raise GraphError(f"{node.name}: its input {source!r} is not a node before it")
+            seen.add(node.name)
+        if not self.outputs:
+            raise GraphError(f"{self.name}: the network has no output")
+        for out in self.outputs:
+            if out not in seen:
+                raise GraphError(f"output {out!r} is not a node of the network")
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    def __getitem__(self, name: str) -> Node:
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise GraphError(f"{self.name} has no node {name!r}") from None
+
+    @cached_property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes through which data enters, in order."""
+        return tuple(node for node in self.nodes if node.op == "input")
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Node, ...]]:
+        """For each node the nodes that read it, each once, in order."""
+        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in dict.fromkeys(node.inputs):
+                readers[source].append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
+
+    def shapes(self, batch: int = 1) -> dict[str, Shape | None]:
+        """Output shape of every node, batch first; None where an unknown operator makes it unknown."""
+        known: dict[str, Shape | None] = {}
+        for node in self.nodes:
+            if node.op == "input":
+                if any(s < 1 for s in node.attrs["shape"]):
+                    raise GraphError(f"{node.name}: input size {by(node.attrs['shape'])} must be at least 1 everywhere")
+                known[node.name] = (batch, *node.attrs["shape"])
+            else:
+                known[node.name] = self._infer(node, [known[i] for i in node.inputs])
+        return known
+
+    @staticmethod
+    def _infer(node: Node, shapes: list[Shape | None]) -> Shape | None:
+        sizes = [s for s in shapes if s is not None]
+        if node.op == UNKNOWN or len(sizes) < len(shapes):
+            return None
+        return node.infer(sizes)
+
+    @cached_property
+    def unit_shapes(self) -> Mapping[str, Shape | None]:
+        """`shapes(batch=1)`, once."""
+        return self.shapes()
+
+    def node_params(self, node: Node) -> dict[str, Shape]:
+        """Shape of each weight array of a node, by role; empty where its input shapes are not known."""
+        shapes = [self.unit_shapes[i] for i in node.inputs]
+        sizes = [s for s in shapes if s is not None]
+        return node.param_shapes(sizes) if len(sizes) == len(shapes) else {}
+
+    @cached_property
+    def param_shapes(self) -> Mapping[str, Shape]:
+        """Shape of every weight array by name, each once, in order of first use."""
+        shapes: dict[str, Shape] = {}
+        for node in self.nodes:
+            for role, shape in self.node_params(node).items():
+                array = node.array(role)
+                if shapes.setdefault(array, shape) != shape:
+                    raise GraphError(
+                        f"{node.name}: shares {array}, which is {by(shapes[array])}, but needs {by(shape)}"
+                    )
+        return shapes
+
+    def check_weights(self) -> None:
+        """Raises `GraphError` unless `weights` holds every array with the shape that the layers need."""
+        for array, shape in self.param_shapes.items():
+            if array not in self.weights:
+                raise GraphError(f"{self.name}: no weights for {array} {by(shape)}; give a checkpoint with --weights")
+            if tuple(self.weights[array].shape) != shape:
+                raise GraphError(
+                    f"{array}: the weights are {by(self.weights[array].shape)}, the layer needs {by(shape)}"
+                )
+
+    def replace(self, **changes: Any) -> Graph:
+        """A Graph with some fields changed."""
+        return replace(self, **changes)
+
+    def with_weights(self, weights: Weights) -> Graph:
+        """The same network with these arrays; arrays that no node names are left out."""
+        names = self.param_shapes
+        return replace(self, weights={k: v for k, v in weights.items() if k in names})
+
+    def edited(
+        self,
+        nodes: Mapping[str, Node | Sequence[Node]] | None = None,
+        rewire: Mapping[str, str] | None = None,
+        weights: Weights | None = None,
+    ) -> Graph:
+        """A Graph with nodes replaced, readers rewired and arrays changed; what no output needs is dropped.
+
+        `nodes` maps a name to what stands in its place: a node, several in order, or an empty sequence. `rewire` maps
+        the name of a value to the value that its readers (and the outputs) take instead. `weights` are added or put
+        in place of old arrays.
+        """
+        moved = rewire or {}
+
+        def source(name: str) -> str:
+            while name in moved:
+                name = moved[name]
+            return name
+
+        new: list[Node] = []
+        for node in self.nodes:
+            instead = (nodes or {}).get(node.name, node)
+            new += [instead] if isinstance(instead, Node) else instead
+        new = [replace(node, inputs=tuple(source(i) for i in node.inputs)) for node in new]
+        outputs = tuple(source(o) for o in self.outputs)
+        live = reachable(new, outputs)
+        kept = topological([node for node in new if node.name in live or node.op == "input"])
+        graph = replace(self, nodes=kept, outputs=outputs, weights={**self.weights, **(weights or {})})
+        return graph.with_weights(graph.weights) if graph.weights else graph
+
+
+def reachable(nodes: Iterable[Node], outputs: Iterable[str]) -> set[str]:
+    """Names of the nodes that the outputs depend on."""
+    inputs = {node.name: node.inputs for node in nodes}
+    found: set[str] = set()
+    stack = list(outputs)
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack += inputs.get(name, ())
+    return found
+
+
+def topological(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes ordered so that inputs come first, otherwise as given; raises `GraphError` for a cycle.
+
+    Kahn's algorithm on a stack that keeps the given order where it is already right; linear time.
+    """
+    names = {node.name: node for node in nodes}
+    done: set[str] = set()
+    open_: set[str] = set()
+    order: list[Node] = []
+    for root in nodes:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node.name in done:
+                stack.pop()
+                continue
+            open_.add(node.name)
+            waiting = [i for i in node.inputs if i not in done and i in names]
+            if not waiting:
+                order.append(stack.pop())
+                done.add(node.name)
+            elif any(i in open_ for i in waiting):
+                loop = next(i for i in waiting if i in open_)
+                raise GraphError(f"{node.name}: depends on itself through {loop}; a network has no cycles")
+            else:
+                stack += [names[i] for i in reversed(waiting)]
+    return tuple(order)

@@ -1,0 +1,215 @@
+"""The named kernels: one row each, with what it does, its source, and the formula of its taps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from math import ceil, comb, cos, exp, isfinite, pi, radians, sin
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.arith.errors import UsageError
+
+Taps = NDArray[np.float64]
+Combine = Literal["linear", "magnitude"]
+
+
+def _odd(size: float, name: str, least: int = 1) -> int:
+    if size != int(size) or size < least or int(size) % 2 == 0:
+        raise UsageError(f"kernel {name}: size {size:g} must be an odd number, at least {least}")
+    return int(size)
+
+
+def _positive(value: float, what: str, name: str) -> float:
+    if not value > 0 or not isfinite(value):
+        raise UsageError(f"kernel {name}: {what} {value:g} must be above 0")
+    return value
+
+
+def _whole(size: float, name: str) -> int:
+    if size != int(size) or size < 1:
+        raise UsageError(f"kernel {name}: size {size:g} must be a whole number, at least 1")
+    return int(size)
+
+
+def _axis(size: int) -> Taps:
+    return np.arange(size, dtype=np.float64) - size // 2
+
+
+def _bell(sigma: float, size: float, name: str) -> Taps:
+    """Samples of exp(−x²/2σ²) that sum to 1; `size` 0 means 2⌈3σ⌉ + 1."""
+    _positive(sigma, "sigma", name)
+    n = _odd(size, name) if size else 2 * ceil(3 * sigma) + 1
+    bell = np.array([exp(-x * x / (2 * sigma * sigma)) for x in _axis(n)])
+    return bell / bell.sum()
+
+
+def _identity() -> Taps:
+    return np.ones((1, 1))
+
+
+def _blur(size: float = 3) -> Taps:
+    n = _whole(size, "blur")
+    return np.full((n, n), 1 / (n * n))
+
+
+def _gaussian(sigma: float = 1, size: float = 0) -> Taps:
+    bell = _bell(sigma, size, "gaussian")
+    return np.outer(bell, bell)
+
+
+def _motion(size: float = 9, angle: float = 0) -> Taps:
+    n = _odd(size, "motion")
+    r, c, s = n // 2, cos(radians(angle)), sin(radians(angle))
+    taps = np.zeros((n, n))
+    steps = 8 * n  # sub-pixel steps along the path, each shared bilinearly by the four pixels around it
+    for t in (np.arange(steps) + 0.5) * (2 * r / steps) - r if r else [0.0]:
+        y, x = r - t * s, r + t * c
+        y0, x0 = min(int(y), n - 1), min(int(x), n - 1)
+        for yy, wy in ((y0, 1 - (y - y0)), (y0 + 1, y - y0)):
+            for xx, wx in ((x0, 1 - (x - x0)), (x0 + 1, x - x0)):
+                if wy * wx > 1e-12 and yy < n and xx < n:
+                    taps[yy, xx] += wy * wx
+    return taps / taps.sum()
+
+
+def _sharpen(amount: float = 1) -> Taps:
+    a = _positive(amount, "amount", "sharpen")
+    return np.array([[0, -a, 0], [-a, 1 + 4 * a, -a], [0, -a, 0]])
+
+
+def _unsharp(sigma: float = 1, amount: float = 1) -> Taps:
+    taps = -_positive(amount, "amount", "unsharp") * _gaussian(sigma)
+    taps[taps.shape[0] // 2, taps.shape[1] // 2] += 1 + amount
+    return taps
+
+
+def _emboss(size: float = 3) -> Taps:
+    n = _odd(size, "emboss", 3)
+    taps = _axis(n)[:, None] + _axis(n)[None, :]
+    taps[n // 2, n // 2] = 1
+    return taps
+
+
+def _outline(size: float = 3) -> Taps:
+    n = _odd(size, "outline", 3)
+    taps = -np.ones((n, n))
+    taps[n // 2, n // 2] = n * n - 1
+    return taps
+
+
+def _binomial(n: int) -> Taps:
+    return np.array([comb(n - 1, i) for i in range(n)], dtype=np.float64)
+
+
+def _sobel_axis(size: float, name: str) -> tuple[Taps, Taps]:
+    n = _odd(size, name, 3)
+    return np.convolve(_binomial(n - 2), [-1.0, 0.0, 1.0]), _binomial(n)
+
+
+def _sobel_x(size: float = 3) -> Taps:
+    slope, smooth = _sobel_axis(size, "sobel-x")
+    return np.outer(smooth, slope)
+
+
+def _sobel_y(size: float = 3) -> Taps:
+    return _sobel_x(size).T
+
+
+def _scharr_x() -> Taps:
+    return np.outer([3.0, 10.0, 3.0], [-1.0, 0.0, 1.0])
+
+
+def _scharr_y() -> Taps:
+    return _scharr_x().T
+
+
+def _prewitt_x(size: float = 3) -> Taps:
+    n = _odd(size, "prewitt-x", 3)
+    return np.outer(np.ones(n), np.sign(_axis(n)))
+
+
+def _prewitt_y(size: float = 3) -> Taps:
+    return _prewitt_x(size).T
+
+
+def _laplacian(neighbours: float = 4) -> Taps:
+    if neighbours not in (4, 8):
+        raise UsageError(f"kernel laplacian: neighbours {neighbours:g} must be 4 or 8")
+    around = 1.0 if neighbours == 8 else 0.0
+    return np.array([[around, 1, around], [1, -neighbours, 1], [around, 1, around]])
+
+
+def _log(sigma: float = 1.4, size: float = 0) -> Taps:
+    _positive(sigma, "sigma", "log")
+    n = _odd(size, "log", 3) if size else 2 * ceil(4 * sigma) + 1
+    r2 = _axis(n)[:, None] ** 2 + _axis(n)[None, :] ** 2
+    taps = (r2 - 2 * sigma**2) / sigma**4 * np.exp(-r2 / (2 * sigma**2)) / (2 * pi * sigma**2)
+    return taps - taps.mean()  # cut off at its edge it would not sum to 0, and flat areas would not become 0
+
+
+def _gabor(
+    wavelength: float = 8, angle: float = 0, sigma: float = 0, aspect: float = 0.5, phase: float = 0, size: float = 0
+) -> Taps:
+    wave = _positive(wavelength, "wavelength", "gabor")
+    s = sigma or 0.56 * wave  # a bandwidth of one octave (Petkov and Kruizinga 1997)
+    _positive(s, "sigma", "gabor")
+    g = _positive(aspect, "aspect", "gabor")
+    n = _odd(size, "gabor") if size else 2 * ceil(2.5 * s) + 1
+    y, x = -_axis(n)[:, None], _axis(n)[None, :]
+    c, d = cos(radians(angle)), sin(radians(angle))
+    along, across = x * c + y * d, -x * d + y * c
+    taps = np.exp(-(along**2 + g * g * across**2) / (2 * s * s)) * np.cos(2 * pi * along / wave + radians(phase))
+    return taps / np.abs(taps).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A row of `NAMED`: what the kernel does, where it comes from, and how its taps are made."""
+
+    name: str
+    does: str
+    source: str
+    make: tuple[Callable[..., Taps], ...]
+    combine: Combine = "linear"
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Names of the numbers that adjust it, with their defaults."""
+        return {p.name: p.default for p in signature(self.make[0]).parameters.values()}
+
+
+_SOBEL = "Sobel and Feldman 1968; sizes above 3 by repeated binomial smoothing"
+_PREWITT = "Prewitt, Object enhancement and extraction, 1970"
+_SCHARR = "Scharr, Optimal operators in digital image processing, 2000"
+
+NAMED: Mapping[str, Named] = {
+    row.name: row
+    for row in (
+        Named("identity", "leaves the picture as it is", "the unit of convolution", (_identity,)),
+        Named("blur", "mean of a square window", "lecture notes: a 3x3 filter of 1/9", (_blur,)),
+        Named("gaussian", "smooth blur", "sampled normal density, cut at 3 sigma, sum 1", (_gaussian,)),
+        Named("motion", "blur along a line", "a straight path of constant speed, shared bilinearly", (_motion,)),
+        Named("sharpen", "lifts edges", "identity minus the 4-neighbour Laplacian", (_sharpen,)),
+        Named("unsharp", "lifts edges above a scale", "unsharp mask: (1+a) identity - a gaussian", (_unsharp,)),
+        Named("emboss", "light from the upper left", "a slope along the diagonal plus identity", (_emboss,)),
+        Named("outline", "differences from the surroundings", "n*n identity minus the sum of the window", (_outline,)),
+        Named("sobel", "edge strength", _SOBEL, (_sobel_x, _sobel_y), "magnitude"),
+        Named("sobel-x", "slope to the right", _SOBEL, (_sobel_x,)),
+        Named("sobel-y", "slope downwards", _SOBEL, (_sobel_y,)),
+        Named("scharr", "edge strength, evener by angle", _SCHARR, (_scharr_x, _scharr_y), "magnitude"),
+        Named("scharr-x", "slope to the right", _SCHARR, (_scharr_x,)),
+        Named("scharr-y", "slope downwards", _SCHARR, (_scharr_y,)),
+        Named("prewitt", "edge strength", _PREWITT, (_prewitt_x, _prewitt_y), "magnitude"),
+        Named("prewitt-x", "slope to the right", _PREWITT, (_prewitt_x,)),
+        Named("prewitt-y", "slope downwards", _PREWITT, (_prewitt_y,)),
+        Named("laplacian", "second difference", "the 5-point or 9-point stencil", (_laplacian,)),
+        Named("log", "blobs and edges of one scale", "Laplacian of Gaussian, Marr and Hildreth 1980", (_log,)),
+        Named("gabor", "waves of one length and angle", "Daugman 1985; parameters as Petkov 1997", (_gabor,)),
+    )
+}
+
+ALIASES: Mapping[str, str] = {"box": "blur", "mean": "blur", "edge": "outline"}
