@@ -1,0 +1,544 @@
+"""The text notation of networks: one layer a line, each reading the line before unless it says otherwise.
+
+    network small
+    source LeCun et al. 1998            # meta lines: network, source, classes, meta KEY VALUE
+    param classes=10                    # a number that callers may change, used as $classes
+    block residual(ch, stride=1)        # a block is pasted where its name is used; `in` is what it is applied to
+      conv1: conv $ch 3x3 stride=$stride pad=1 bias=no
+      relu
+      conv2: conv $ch 3x3 pad=1
+      add <- _, in                      # `<-` names the inputs; `_` is the line before
+    end
+    input 3x32x32                       # channels x height x width, without the batch
+    stem: conv 16 3x3/2 pad=same        # kernel 3x3, stride 2
+    stage.{1..3}: residual 16           # three times: stage.1, stage.2, stage.3, layers stage.1.conv1 ...
+    flatten
+    dense $classes
+    output _                            # optional: the last line is the output
+
+Attributes are those of `arith/ops.py`, as `name=value`: sizes 3x3, lists 1,2, padding before:after per axis (0:1,0:1),
+yes and no; `pad` stands for `padding`. `share=conv1` takes the weights of conv1. Names and values with spaces or signs
+go in double quotes. Everything after # is a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from dojang.arith.attrs import Attr, Kind, normalise
+from dojang.arith.errors import DojangError, ParseError
+from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import OPS
+
+MOST_NODES = 200_000
+"""Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""
+MOST_DEPTH = 64
+
+ALIASES = {"pad": "padding"}
+SHORT = {long: short for short, long in ALIASES.items()}
+DIRECTIVES = frozenset({"network", "source", "classes", "meta", "param", "block", "end", "output"})
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_TOKEN = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"])+')
+_COMMENT = re.compile(r'^((?:"(?:[^"\\]|\\.)*"|[^"#])*)#.*$')
+_NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s":]+):(?=\s)')
+_PLAIN = re.compile(r"[^\s\",#:<{}$]+")
+_RANGE = re.compile(r"\{(\d{1,6})\.\.(\d{1,6})\}")
+_PARAM = re.compile(r"\$(\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word of a line and the column (from 1) where it stands; what was in quotes is taken literally."""
+
+    text: str
+    column: int
+    quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One statement: `[name:] word args [<- sources]`."""
+
+    number: int
+    name: Token | None
+    word: Token
+    args: tuple[Token, ...]
+    sources: tuple[Token, ...] | None
+
+
+@dataclass(slots=True)
+class Block:
+    """A block definition: parameters with defaults (None: must be given) and its lines."""
+
+    start: int
+    params: dict[str, str | None]
+    lines: list[Line] = field(default_factory=list[Line])
+
+
+@dataclass(slots=True)
+class Scope:
+    """Where names are looked up while lines unfold: a prefix, parameters, and what `_` and `in` stand for."""
+
+    prefix: str
+    params: Mapping[str, str]
+    inputs: tuple[str, ...] = ()
+    last: str | None = None
+    taken: frozenset[str] = frozenset()
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def parse(text: str, name: str = "network", file: str = "<text>", params: Mapping[str, int] | None = None) -> Graph:
+    """The Graph that a text describes. `params` replaces defaults of its `param` lines.
+
+    Raises `ParseError` ("file:line:column: what, rule, remedy"); blocks may unfold to at most `MOST_NODES` nodes.
+
+    >>> parse("input 3x32x32\\nconv 4 5x5\\nconv 10 5x5").unit_shapes["conv2"]
+    (1, 10, 24, 24)
+    """
+    return _Parser(file, name, dict(params or {})).parse(text)
+
+
+def to_text(graph: Graph) -> str:
+    """The text of a Graph, flat, every node named; `parse` gives an equal Graph back."""
+    lines = [f"network {_quote(graph.name)}"]
+    for key, value in graph.meta.items():
+        known = key in ("source", "classes") and "\n" not in value and "#" not in value and value == value.strip() != ""
+        lines.append(
+            f"{key} {value}" if known and '"' not in value else f"meta {_quote(key)} {_quote(value, always=True)}"
+        )
+    before: str | None = None
+    for node in graph.nodes:
+        lines.append(_node_line(graph, node, before))
+        before = node.name
+    if graph.outputs != (before,):
+        lines.append("output " + ", ".join(_quote(o) for o in graph.outputs))
+    return "\n".join(lines) + "\n"
+
+
+class _Parser:
+    """Reads lines, keeps blocks, unfolds everything into nodes."""
+
+    def __init__(self, file: str, name: str, params: dict[str, int]) -> None:
+        self.file, self.name = file, name
+        self.given = params
+        self.meta: dict[str, str] = {}
+        self.params: dict[str, str] = {}
+        self.blocks: dict[str, Block] = {}
+        self.nodes: dict[str, Node] = {}
+        self.ends: dict[str, str] = {}
+        """The last node of every block that was pasted: the block's name stands for it."""
+        self.places: dict[str, int] = {}
+        """Line number of every node, for errors that only inference finds."""
+
+    def fail(self, line: int, column: int, message: str) -> NoReturn:
+        raise ParseError(f"{self.file}:{line}:{column}: {message}")
+
+    def parse(self, text: str) -> Graph:
+        scope = Scope("", self.params)
+        main: list[Line] = []
+        open_block: Block | None = None
+        output: Line | None = None
+        for number, raw in enumerate(text.splitlines(), 1):
+            line = self.line(number, raw)
+            if line is None:
+                continue
+            word = line.word.text if line.name is None else ""
+            if word == "end":
+                if open_block is None:
+                    self.fail(number, line.word.column, "`end` without a block")
+                if not open_block.lines:
+                    self.fail(open_block.start, 1, "this block is empty")
+                open_block = None
+            elif word == "block":
+                if open_block is not None:
+                    self.fail(number, line.word.column, f"the block of line {open_block.start} has no `end` yet")
+                open_block = self.block(line, raw)
+            elif open_block is not None:
+                open_block.lines.append(line)
+            elif word == "output":
+                output = line
+            elif word in DIRECTIVES:
+                self.directive(line, raw)
+            else:
+                main.append(line)
+        if open_block is not None:
+            self.fail(open_block.start, 1, "this block has no `end`")
+        unused = [k for k in self.given if k not in self.params]
+        if unused:
+            raise ParseError(f"{self.file}: has no `param {unused[0]}`, so it cannot be set")
+        self.unfold(main, scope, 0)
+        if not self.nodes:
+            raise ParseError(f"{self.file}:1:1: no layers; begin with a line such as `input 3x224x224`")
+        if output is not None:
+            tokens = self.names(output.number, " ".join(t.text for t in output.args), output.word.column + 7)
+            outputs = tuple(self.resolve(output.number, t, scope) for t in tokens)
+        else:
+            outputs = (scope.last or "",)
+        try:
+            graph = Graph(tuple(self.nodes.values()), outputs, self.name, {}, self.meta)
+            _ = graph.unit_shapes
+        except DojangError as error:
+            place = self.places.get(str(error).partition(":")[0], 1)
+            raise ParseError(f"{self.file}:{place}:1: {error}") from None
+        return graph
+
+    # Reading lines
+
+    def line(self, number: int, raw: str) -> Line | None:
+        """The statement of one line; None for an empty one."""
+        match = _COMMENT.match(raw)
+        body = match.group(1) if match else raw
+        left = _QUOTED.sub(lambda m: " " * len(m.group()), body)
+        if '"' in left:
+            self.fail(number, left.index('"') + 1, "this quote is not closed")
+        tokens = [Token(m.group(), m.start() + 1) for m in _TOKEN.finditer(body)]
+        if not tokens:
+            return None
+        sources: tuple[Token, ...] | None = None
+        arrow = next((i for i, t in enumerate(tokens) if t.text == "<-"), None)
+        if arrow is not None:
+            column = tokens[arrow].column + 2
+            sources = self.names(number, body[column - 1 :], column)
+            tokens = tokens[:arrow]
+        name = None
+        match = _NAME.match(body + " ")
+        if match and tokens and tokens[0].text == match.group(1) + ":":
+            name = self.unquoted(number, match.group(1), tokens[0].column)
+            tokens = tokens[1:]
+        if not tokens:
+            self.fail(number, len(body) + 1, "an operator or block is missing here")
+        return Line(number, name, tokens[0], tuple(tokens[1:]), sources)
+
+    def names(self, number: int, text: str, column: int) -> tuple[Token, ...]:
+        """Comma-separated names."""
+        found: list[Token] = []
+        place = 0
+        for part in re.findall(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+|,', text):
+            if part != ",":
+                word = part.strip()
+                start = column + place + len(part) - len(part.lstrip())
+                if word:
+                    found.append(self.unquoted(number, word, start))
+            place += len(part)
+        if not found:
+            self.fail(number, column, "a name is missing here")
+        return tuple(found)
+
+    def unquoted(self, number: int, text: str, column: int) -> Token:
+        """The token of a name that may be quoted."""
+        return Token(self.unquote(number, text, column), column, text.startswith('"'))
+
+    def unquote(self, number: int, text: str, column: int) -> str:
+        if text.startswith('"'):
+            if len(text) < 2 or not text.endswith('"'):
+                self.fail(number, column, f"{text} is not a name; quote all of it or nothing")
+            return re.sub(r"\\(.)", lambda m: "\n" if m.group(1) == "n" else m.group(1), text[1:-1])
+        if '"' in text or " " in text:
+            self.fail(number, column, f"{text!r} is not a name; separate names by commas, or quote it")
+        return text
+
+    def directive(self, line: Line, raw: str) -> None:
+        """network, source, classes, meta, param."""
+        word, rest = line.word.text, raw[line.word.column - 1 + len(line.word.text) :]
+        match = _COMMENT.match(rest)
+        value = (match.group(1) if match else rest).strip()
+        if not value:
+            self.fail(line.number, line.word.column, f"`{word}` needs a value")
+        if word == "network":
+            self.name = self.unquote(line.number, value, line.word.column)
+        elif word == "param":
+            key, _, default = value.partition("=")
+            key, default = key.strip(), default.strip()
+            if not re.fullmatch(r"\w+", key) or not re.fullmatch(r"\d{1,9}", default):
+                self.fail(line.number, line.word.column, "write `param name=number`")
+            self.params[key] = str(self.given.get(key, default))
+        elif word == "meta":
+            if len(line.args) != 2:
+                self.fail(line.number, line.word.column, 'write `meta key "value"`')
+            key, text = (self.unquote(line.number, t.text, t.column) for t in line.args)
+            self.meta[key] = text
+        else:
+            self.meta[word] = value
+
+    def block(self, line: Line, raw: str) -> Block:
+        match = re.match(r"\s*block\s+([\w.-]+)\s*(?:\(([^()]*)\))?\s*(?:#.*)?$", raw)
+        if not match:
+            self.fail(line.number, line.word.column, "write `block name(param, param=default)`")
+        name, inside = match.group(1), match.group(2) or ""
+        if name in OPS or name in self.blocks or name in DIRECTIVES:
+            self.fail(line.number, line.word.column, f"{name!r} is already an operator or block")
+        params: dict[str, str | None] = {}
+        for part in filter(None, (p.strip() for p in inside.split(","))):
+            key, equals, default = part.partition("=")
+            params[key.strip()] = default.strip() if equals else None
+        block = Block(line.number, params)
+        self.blocks[name] = block
+        return block
+
+    # Unfolding
+
+    def unfold(self, lines: Sequence[Line], scope: Scope, depth: int) -> None:
+        """Adds the nodes of some lines."""
+        scope.taken = frozenset(line.name.text for line in lines if line.name)
+        for line in lines:
+            for name in self.expand(line, scope):
+                self.add(line, name, scope, depth)
+
+    def expand(self, line: Line, scope: Scope) -> Iterator[str]:
+        """The full names of a line: one, or one per number of its {a..b}."""
+        if line.name is None:
+            yield scope.prefix + self.automatic(line.word.text, scope)
+            return
+        text = self.fill(line.number, line.name, scope)
+        match = None if line.name.quoted else _RANGE.search(text)
+        if not match:
+            yield scope.prefix + text
+            return
+        first, last = int(match.group(1)), int(match.group(2))
+        if last < first:
+            self.fail(line.number, line.name.column, f"the range {match.group()} is empty")
+        for number in range(first, last + 1):
+            yield scope.prefix + text[: match.start()] + str(number) + text[match.end() :]
+
+    def automatic(self, word: str, scope: Scope) -> str:
+        """conv1, conv2, ... skipping names that the text gives itself; the first input is `input`."""
+        if word == "input" and "input" not in scope.taken and not scope.counts.get(word):
+            scope.counts[word] = 1
+            return word
+        while True:
+            scope.counts[word] = scope.counts.get(word, 0) + 1
+            name = f"{word}{scope.counts[word]}"
+            if name not in scope.taken:
+                return name
+
+    def fill(self, number: int, token: Token, scope: Scope) -> str:
+        """A token with its $parameters replaced."""
+
+        def value(match: re.Match[str]) -> str:
+            key = match.group(1)
+            if key not in scope.params:
+                some = ", ".join(f"${p}" for p in scope.params) or "none"
+                self.fail(number, token.column + match.start(), f"${key} is no parameter here; there are: {some}")
+            return scope.params[key]
+
+        return token.text if token.quoted else _PARAM.sub(value, token.text)
+
+    def resolve(self, number: int, token: Token, scope: Scope) -> str:
+        """The node that a name means: `_`, `in`, a name of this block, else one of the whole network."""
+        text = self.fill(number, token, scope)
+        if text == "_" and not token.quoted:
+            if scope.last is None:
+                self.fail(number, token.column, "`_` has no line before it")
+            return scope.last
+        if scope.prefix and not token.quoted and re.fullmatch(r"in\d*", text):
+            place = int(text[2:] or 1) - 1
+            if not 0 <= place < len(scope.inputs):
+                self.fail(number, token.column, f"`{text}`: the block is applied to {len(scope.inputs)} inputs")
+            return scope.inputs[place]
+        for name in (scope.prefix + text, text):
+            if name in self.nodes or name in self.ends:
+                return self.ends.get(name, name)
+        near = ", ".join(list(self.nodes)[-3:]) or "none yet"
+        return self.fail(number, token.column, f"{text!r} is not a line before this one (the last are: {near})")
+
+    def add(self, line: Line, name: str, scope: Scope, depth: int) -> None:
+        """The node of one line, or the nodes of the block it names."""
+        number, word = line.number, line.word.text
+        if name in self.nodes or name in self.ends:
+            self.fail(number, (line.name or line.word).column, f"the name {name!r} is taken")
+        if len(self.nodes) >= MOST_NODES:
+            self.fail(number, 1, f"the text unfolds to more than {MOST_NODES:,} nodes")
+        if line.sources is not None:
+            sources = tuple(self.resolve(number, t, scope) for t in line.sources)
+        elif word in self.blocks:
+            sources = (scope.last,) if scope.last else ()
+        else:
+            sources = (scope.last,) if scope.last and word in OPS and OPS[word].inputs[1] else ()
+        if word in self.blocks:
+            scope.last = self.paste(line, name, sources, scope, depth)
+            return
+        if word not in OPS:
+            self.fail(number, line.word.column, f"{word!r} is no operator or block{_similar(word, self.blocks)}")
+        self.places[name] = number
+        self.nodes[name] = self.node(line, name, sources, scope)
+        scope.last = name
+
+    def paste(self, line: Line, name: str, sources: tuple[str, ...], scope: Scope, depth: int) -> str:
+        """The nodes of a block; the name of the last one, which also answers to the block's name."""
+        if depth >= MOST_DEPTH:
+            self.fail(line.number, line.word.column, f"blocks are nested deeper than {MOST_DEPTH}")
+        block = self.blocks[line.word.text]
+        values = dict(block.params)
+        order = iter(block.params)
+        for token in line.args:
+            key, equals, value = self.fill(line.number, token, scope).partition("=")
+            if not equals:
+                key, value = next(order, ""), key
+            if key not in values:
+                self.fail(line.number, token.column, f"block {line.word.text} takes {', '.join(values) or 'nothing'}")
+            values[key] = value
+        missing = [k for k, v in values.items() if v is None]
+        if missing:
+            self.fail(line.number, line.word.column, f"block {line.word.text} needs {missing[0]}")
+        inner = Scope(name + ".", {**self.params, **{k: v or "" for k, v in values.items()}}, sources)
+        inner.last = sources[0] if sources else None
+        self.unfold(block.lines, inner, depth + 1)
+        self.ends[name] = last = inner.last or name
+        return last
+
+    def node(self, line: Line, name: str, sources: tuple[str, ...], scope: Scope) -> Node:
+        number, word = line.number, line.word.text
+        op = OPS[word]
+        main = iter(op.main)
+        attrs: dict[str, Any] = {}
+        arrays: dict[str, str] = {}
+        for token in line.args:
+            text = self.fill(number, token, scope)
+            key, equals, value = text.partition("=")
+            if not equals or text.startswith('"'):
+                key, value = next(main, ""), text
+                if not key:
+                    takes = ", ".join(op.main) or "no value"
+                    self.fail(number, token.column, f"{text!r} is too much: {word} takes {takes} without a name")
+            key = ALIASES.get(key, key)
+            if key == "share":
+                arrays = self.shared(number, Token(value, token.column), scope)
+                continue
+            if key not in op.attrs:
+                has = ", ".join(SHORT.get(k, k) for k in op.attrs) or "none"
+                self.fail(number, token.column, f"{word} has no attribute {key!r}; it has: {has}")
+            if key in attrs:
+                self.fail(number, token.column, f"{key} is given twice")
+            try:
+                if key == "kernel" and "/" in value:
+                    value, _, stride = value.partition("/")
+                    attrs["stride"] = _read(op.attrs["stride"], stride)
+                attrs[key] = _read(op.attrs[key], self.unquote(number, value, token.column))
+            except ValueError:
+                self.fail(number, token.column, f"{key}={value} is not {op.attrs[key].kind.value}")
+        try:
+            node = Node.of(name, word, *sources, **attrs)
+        except DojangError as error:
+            self.fail(number, line.word.column, str(error))
+        if not arrays:
+            return node
+        roles = arrays if "" not in arrays else {r: f"{arrays['']}.{r}" for r in _roles(node)}
+        return Node.of(name, word, *sources, arrays=roles, **attrs)
+
+    def shared(self, number: int, token: Token, scope: Scope) -> dict[str, str]:
+        """`share=conv1` as {"": "conv1"}, `share=weight:a.weight,bias:b.bias` by role."""
+        text = self.unquote(number, token.text, token.column)
+        if ":" in text:
+            pairs = [part.rpartition(":") if part.count(":") == 1 else part.partition(":") for part in text.split(",")]
+            return {role: array for role, _, array in pairs}
+        inside = scope.prefix + text
+        return {"": inside if inside in self.nodes else text}
+
+
+def _roles(node: Node) -> tuple[str, ...]:
+    """Roles that a node may have, whatever its input shapes."""
+    return {
+        "prelu": ("weight",),
+        "constant": ("value",),
+        "batchnorm": ("weight", "bias", "running_mean", "running_var"),
+    }.get(node.op, ("weight", "bias"))
+
+
+def _similar(word: str, blocks: Mapping[str, Block]) -> str:
+    """A hint at the operator that was perhaps meant."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [*OPS, *blocks], 3)
+    return f"; did you mean {' or '.join(near)}?" if near else "; see docs/notation.md for the operators"
+
+
+def _read(spec: Attr, text: str) -> Any:
+    """A value from its text, by the kind of its attribute; raises ValueError."""
+    match spec.kind:
+        case Kind.INT:
+            return int(text)
+        case Kind.FLOAT:
+            return float(text)
+        case Kind.BOOL:
+            if text not in _BOOLS:
+                raise ValueError
+            return _BOOLS[text]
+        case Kind.TEXT:
+            return text
+        case Kind.SIZE:
+            return tuple(int(part) for part in text.split("x"))
+        case Kind.INTS:
+            return () if text == "()" else tuple(int(part) for part in text.split(","))
+        case Kind.AXES:
+            return tuple(int(part) for part in re.split("[,x]", text))
+        case Kind.FLOATS:
+            return tuple(float(part) for part in text.split(","))
+        case Kind.PADS:
+            if text in ("same", "same-lower", "valid"):
+                return text
+            pairs = [part.split(":") for part in text.split(",")]
+            if any(len(p) > 2 for p in pairs):
+                raise ValueError
+            return tuple((int(p[0]), int(p[-1])) for p in pairs)
+
+
+_BOOLS = {"yes": True, "no": False, "true": True, "false": False}
+
+
+# Writing
+
+
+def _quote(name: str, always: bool = False) -> str:
+    if not always and _PLAIN.fullmatch(name) and name not in DIRECTIVES and name != "_":
+        return name
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _node_line(graph: Graph, node: Node, before: str | None) -> str:
+    op = node.rule
+    words = [f"{_quote(node.name)}: {node.op}"]
+    words += [_value(op.attrs[key], node.attrs[key]) for key in op.main]
+    needed = {key: node.attrs[key] for key, spec in op.attrs.items() if spec.required}
+    plain = normalise(node.op, op.attrs, needed)
+    for key, value in node.attrs.items():
+        if key not in op.main and value != plain[key]:
+            words.append(f"{SHORT.get(key, key)}={_value(op.attrs[key], value)}")
+        elif key not in op.main and op.attrs[key].required:
+            words.append(f"{key}={_value(op.attrs[key], value)}")
+    if node.arrays:
+        owners = {array.removesuffix(f".{role}") for role, array in node.arrays.items()}
+        owner = owners.pop() if len(owners) == 1 else ""
+        whole = {role: f"{owner}.{role}" for role in _roles(node)} == dict(node.arrays)
+        pairs = ",".join(f"{role}:{array}" for role, array in node.arrays.items())
+        words.append(f"share={_quote(owner) if whole and ':' not in owner else _quote(pairs, always=True)}")
+    follows = node.inputs == (before,) if op.inputs[1] else not node.inputs
+    if not follows and node.inputs:
+        words.append("<- " + ", ".join(_quote(i) for i in node.inputs))
+    return " ".join(words)
+
+
+def _value(spec: Attr, value: Any) -> str:
+    """A value as `_read` reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return _quote(value, always=spec.words == () and spec.kind is Kind.TEXT)
+    if not isinstance(value, tuple):
+        return repr(value)
+    if spec.kind is Kind.SIZE:
+        return "x".join(str(v) for v in value)
+    if spec.kind is Kind.PADS:
+        spreads = not spec.required and len({p for pair in value for p in pair}) == 1
+        return str(value[0][0]) if spreads else _pads(value)
+    if spec.kind is Kind.AXES and len(set(value)) == 1:
+        return str(value[0])
+    return ",".join(repr(v) for v in value) or "()"
+
+
+def _pads(value: tuple[tuple[int, int], ...]) -> str:
+    return ",".join(str(a) if a == b else f"{a}:{b}" for a, b in value)
