@@ -12,9 +12,8 @@ from math import prod
 
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attr, Attrs, Kind
-from dojang.arith.shapes import Shape, Shapes, conv_problem, einsum_sizes
+from dojang.arith.shapes import Rule, Shape, Shapes, conv_problem, einsum_sizes
 
-ShapeRule = Callable[[Attrs, Shapes], Shape]
 ParamRule = Callable[[Attrs, Shapes], dict[str, Shape]]
 MacRule = Callable[[Attrs, Shapes], int]
 
@@ -34,7 +33,7 @@ class Op:
     """
 
     name: str
-    shape: ShapeRule
+    shape: Rule
     attrs: Mapping[str, Attr] = field(default_factory=dict[str, Attr])
     params: ParamRule | None = None
     macs: MacRule | None = None

@@ -6,7 +6,7 @@ raises `ShapeError`, which `Graph` prefixes with the node's name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import floor, prod
 
 from dojang.arith.attrs import Attrs
@@ -16,6 +16,7 @@ from dojang.arith.window import out_size
 
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape]
+Rule = Callable[[Attrs, Shapes], Shape]
 
 
 def spatial(shape: Shape, rank: int, op: str) -> Shape:
@@ -145,14 +146,16 @@ def reshape(attrs: Attrs, shapes: Shapes) -> Shape:
     if any(w == 0 and i >= len(source) for i, w in enumerate(wanted)):
         raise ShapeError(f"reshape to {by(wanted)}: 0 copies a size that {by(source)} does not have")
     out = [source[i] if w == 0 else w for i, w in enumerate(wanted)]
-    total = prod(source)
     if out.count(-1) > 1 or any(w < -1 for w in out):
         raise ShapeError(f"reshape to {by(wanted)}: at most one size may be -1, and none below")
+    # Copied sizes cancel: what is left must hold the rest also when the batch is empty.
+    copied = {i for i, w in enumerate(wanted) if w == 0}
+    rest = prod(s for i, s in enumerate(source) if i not in copied)
     if -1 in out:
-        known = prod(w for w in out if w != -1)
-        out[out.index(-1)] = total // known if known else 0
-    if prod(out) != total:
-        raise ShapeError(f"reshape: {by(source)} has {total} elements, {by(wanted)} does not hold them")
+        known = prod(w for i, w in enumerate(wanted) if i not in copied and w != -1)
+        out[out.index(-1)] = rest // known
+    if prod(w for i, w in enumerate(out) if i not in copied) != rest:
+        raise ShapeError(f"reshape: {by(source)} has {prod(source)} elements, {by(wanted)} does not hold them")
     return tuple(out)
 
 
