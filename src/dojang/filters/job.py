@@ -1,0 +1,182 @@
+"""One filtering problem, its geometry, and the checks of everything a user may get wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dojang.arith.conv import by
+from dojang.arith.errors import DataError, ShapeError, UsageError
+from dojang.arith.window import extent
+from dojang.filters.borders import Border, check_border
+from dojang.filters.kernels import Kernel
+
+DTYPES: tuple[np.dtype, ...] = tuple(np.dtype(d) for d in ("uint8", "uint16", "float32", "float64"))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a kernel is pressed, apart from the kernel and the picture. Build one with `Options.of`, which checks."""
+
+    border: Border = "reflect"
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    value: float = 0.0
+    offset: float = 0.0
+    dtype: np.dtype | None = None
+
+    @classmethod
+    def of(
+        cls,
+        border: str = "reflect",
+        stride: int | tuple[int, int] = 1,
+        dilation: int | tuple[int, int] = 1,
+        value: float = 0.0,
+        offset: float = 0.0,
+        dtype: DTypeLike | None = None,
+    ) -> Options:
+        """Options from what a user gives. Raises `UsageError` and `DataError`."""
+        return cls(
+            check_border(border),
+            pair(stride, "stride"),
+            pair(dilation, "dilation"),
+            _finite(value, "value"),
+            _finite(offset, "offset"),
+            None if dtype is None else check_dtype(dtype, "result"),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel to be pressed on pictures of `height` x `width` x `channels`: all that a plan depends on.
+
+    out[y, x] = offset + Σ taps[i, j] · in[y·stride − before + i·dilation, …]; `before` is anchor · dilation, or 0 for
+    a valid border.
+    """
+
+    kernel: Kernel
+    height: int
+    width: int
+    channels: int
+    dtype: np.dtype
+    out_dtype: np.dtype
+    options: Options = Options()
+
+    @classmethod
+    def of(cls, kernel: Kernel, shape: tuple[int, ...], dtype: np.dtype, options: Options) -> Job:
+        """The job for a stack of `shape` (n, h, w, c) and native `dtype`."""
+        n, h, w, c = shape
+        if n < 1:
+            raise ShapeError(f"the stack holds no picture: shape {by(shape)}")
+        if dtype.kind == "u" and not (0 <= options.value <= np.iinfo(dtype).max and options.value % 1 == 0):
+            raise DataError(
+                f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {np.iinfo(dtype).max})"
+            )
+        return cls(kernel, h, w, c, dtype, result_dtype(dtype, options.dtype), options)
+
+    def __post_init__(self) -> None:
+        """Raises when the kernel or the values cannot be used on such a picture."""
+        if self.height < 1 or self.width < 1 or self.channels < 1:
+            raise ShapeError(f"the picture is empty: {self.height}x{self.width}, {self.channels} channels")
+        if self.options.border == "valid" and min(self.out_size) < 1:
+            raise ShapeError(
+                f"kernel {self.kernel.name} spans {by(self.extent)} pixels, more than the picture's "
+                f'{self.height}x{self.width}; use a smaller kernel or another border than "valid"'
+            )
+        if self.out_dtype.kind == "f":
+            top = np.finfo(self.out_dtype).max
+            for part in self.kernel.parts:
+                if np.abs(part).sum() > top:
+                    raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
+
+    @cached_property
+    def extent(self) -> tuple[int, int]:
+        """Pixels from the first tap to the last, per axis."""
+        (kh, kw), (dy, dx) = self.kernel.size, self.options.dilation
+        return extent(kh, dy), extent(kw, dx)
+
+    @cached_property
+    def before(self) -> tuple[int, int]:
+        """Padding above and to the left."""
+        (ay, ax), (dy, dx) = self.kernel.anchor, self.options.dilation
+        return (0, 0) if self.options.border == "valid" else (ay * dy, ax * dx)
+
+    @cached_property
+    def after(self) -> tuple[int, int]:
+        """Padding below and to the right."""
+        if self.options.border == "valid":
+            return 0, 0
+        return self.extent[0] - 1 - self.before[0], self.extent[1] - 1 - self.before[1]
+
+    @property
+    def fill(self) -> float:
+        """What stands beyond the edge where the border says neither to copy nor to shrink."""
+        return self.options.value if self.options.border == "constant" else 0.0
+
+    @cached_property
+    def origin(self) -> tuple[int, int]:
+        """Row and column of the picture that out[0, 0] stands on: 0, or for "valid" where the anchor first fits."""
+        (ay, ax), (dy, dx) = self.kernel.anchor, self.options.dilation
+        return ay * dy - self.before[0], ax * dx - self.before[1]
+
+    @cached_property
+    def out_size(self) -> tuple[int, int]:
+        """Rows and columns of the result: ⌈size / stride⌉; for "valid" ⌊(size − extent) / stride⌋ + 1."""
+        (ey, ex), (sy, sx) = self.extent, self.options.stride
+        if self.options.border == "valid":
+            return (self.height - ey) // sy + 1, (self.width - ex) // sx + 1
+        return -(-self.height // sy), -(-self.width // sx)
+
+
+def pair(value: object, what: str) -> tuple[int, int]:
+    """(rows, columns) from one whole number for both or from two; at least 1."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 1 for v in values):
+        raise UsageError(f"{what} {value!r} must be a whole number, at least 1, or two of them (rows, columns)")
+    return int(values[0]), int(values[1])
+
+
+def check_dtype(dtype: DTypeLike, what: str = "picture") -> np.dtype:
+    """The dtype in this machine's byte order, or an error that says what to do."""
+    native = np.dtype(dtype).newbyteorder("=")
+    if native not in DTYPES:
+        raise UsageError(
+            f"{what} of dtype {np.dtype(dtype)}: pictures are uint8, uint16, float32 or float64; convert with .astype()"
+        )
+    return native
+
+
+def result_dtype(dtype: np.dtype, wanted: np.dtype | None) -> np.dtype:
+    """The dtype of the result: as the picture's, or float32 or float64 on request."""
+    if wanted is None or wanted == dtype or wanted.kind == "f":
+        return dtype if wanted is None else wanted
+    raise UsageError(f"a {dtype} picture gives {dtype}, float32 or float64, not {wanted}")
+
+
+def _finite(value: float, what: str) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        raise DataError(f"{what} {value} must be a finite number")
+    return number
+
+
+def as_stack(image: NDArray) -> NDArray:
+    """(n, h, w, c) view of H×W, H×W×C or N×H×W×C."""
+    if image.ndim == 2:
+        return image[None, :, :, None]
+    if image.ndim == 3:
+        return image[None]
+    if image.ndim == 4:
+        return image
+    raise ShapeError(
+        f"a picture has shape (h, w), (h, w, channels) or (n, h, w, channels); got {image.ndim} axes {image.shape}"
+    )
+
+
+def like_image(shape: tuple[int, ...], out_size: tuple[int, int]) -> tuple[int, ...]:
+    """The result's shape for an image of `shape`: its rows and columns replaced."""
+    at = 1 if len(shape) == 4 else 0
+    return (*shape[:at], *out_size, *shape[at + 2 :])

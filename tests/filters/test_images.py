@@ -1,0 +1,269 @@
+"""Picture files: every format and depth read back by a peer, and all that is not pixels kept; damaged files refused."""
+
+import io
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+
+from dojang.arith.errors import FileError, MissingPart, UnsupportedError, UsageError
+from dojang.filters import images
+from dojang.filters.files import filter_files
+from dojang.filters.filter import filter
+from dojang.filters.images import read_picture, write_picture
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def smooth(shape, dtype=np.uint8, seed=0):
+    """A picture that JPEG keeps well: a few waves."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    planes = [np.sin(y / rng.uniform(4, 9)) * np.cos(x / rng.uniform(4, 9)) for _ in range(int(np.prod(shape[2:])))]
+    top = np.iinfo(dtype).max
+    return ((np.stack(planes, -1) + 1) / 2 * top).astype(dtype).reshape(shape)
+
+
+def opened(path):
+    with Image.open(path) as image:
+        image.load()
+    return image
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "CMYK"])
+def test_pixels_profile_and_orientation_survive(tmp_path, suffix, mode):
+    if (suffix, mode) in {("jpg", "RGBA"), ("jpg", "LA"), ("png", "CMYK"), ("webp", "CMYK"), ("webp", "LA")}:
+        pytest.skip("the format has no such pixels")
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    pixels = smooth((30, 41, bands) if bands > 1 else (30, 41))
+    image = Image.frombytes(mode, (41, 30), pixels.tobytes())
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    options = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "jpg" else {}
+    source = save(tmp_path / f"in.{suffix}", image, icc_profile=ICC, exif=exif, dpi=(300, 300), **options)
+    filter_files([source], "identity", tmp_path / f"out.{suffix}")
+    before, after = opened(source), opened(tmp_path / f"out.{suffix}")
+    assert after.format == before.format
+    assert after.mode == before.mode
+    assert after.info["icc_profile"] == ICC
+    if suffix == "tif":
+        assert after.getexif().get(0x0112, 1) == 1
+    else:
+        assert after.getexif()[0x0112] == 6
+    if suffix != "webp":
+        assert round(float(after.info["dpi"][0])) == 300
+    difference = np.abs(np.asarray(after).astype(int) - np.asarray(before))
+    assert difference.max() <= (12 if suffix == "jpg" else 0)
+    assert difference.mean() <= 2
+    if suffix == "jpg":
+        assert after.quantization == before.quantization
+        assert after.getexif()[0x010F] == "a camera"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_picture_as_shown_is_filtered(tmp_path, orientation, stride):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = save(tmp_path / "in.png", Image.fromarray(smooth((21, 32, 3))), exif=exif)
+    filter_files([source], "emboss", tmp_path / "out.png", stride=stride, dilation=(2, 1))
+    shown = ImageOps.exif_transpose(opened(source))
+    result = ImageOps.exif_transpose(opened(tmp_path / "out.png"))
+    assert np.array_equal(np.asarray(result), filter(np.asarray(shown), "emboss", stride=stride, dilation=(2, 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bit_png_is_exact(tmp_path, channels):
+    pixels = smooth((40, 33, channels), np.uint16)
+    pixels ^= np.random.default_rng(1).integers(0, 256, pixels.shape, dtype=np.uint16)
+    pixels = pixels[..., 0] if channels == 1 else pixels
+    source = tmp_path / "in.png"
+    if channels == 2:
+        write_picture(images.Picture(pixels, True, "LA"), source)
+    else:
+        order = {1: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[channels]
+        cv2.imwrite(str(source), pixels if order is None else cv2.cvtColor(pixels, order))
+    picture = read_picture(source)
+    assert np.array_equal(picture.pixels, pixels)
+    assert picture.alpha == (channels in (2, 4))
+    filter_files([source], "blur", tmp_path / "out.png")
+    again = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
+    expected = filter(pixels, "blur")
+    if picture.alpha:
+        expected[..., -1] = pixels[..., -1]
+    if channels == 2:
+        assert np.array_equal(read_picture(tmp_path / "out.png").pixels, expected)
+    else:
+        assert again.dtype == np.uint16
+        assert np.array_equal(again if order is None else cv2.cvtColor(again, order), expected)
+
+
+def test_sixteen_bit_png_keeps_profile_exif_and_resolution(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture = images.Picture(
+        smooth((9, 8, 3), np.uint16), False, "RGB", 3, "PNG", ICC, exif.tobytes(), {"dpi": (72, 72)}
+    )
+    write_picture(picture, tmp_path / "a.png")
+    filter_files([tmp_path / "a.png"], "identity", tmp_path / "b.png")
+    image = opened(tmp_path / "b.png")
+    assert image.info["icc_profile"] == ICC
+    assert image.getexif()[0x0112] == 3
+    assert round(image.info["dpi"][0]) == 72
+
+
+def test_sixteen_bit_tiff(tmp_path):
+    for channels in (1, 3, 4):
+        pixels = smooth((20, 31, channels), np.uint16)[..., 0 if channels == 1 else slice(None)]
+        path = tmp_path / f"{channels}.tif"
+        tifffile.imwrite(path, pixels, photometric="rgb" if channels > 1 else "minisblack", iccprofile=ICC)
+        filter_files([path], "blur", tmp_path / f"{channels}-out.tif")
+        expected = filter(pixels, "blur")
+        if channels == 4:
+            expected[..., 3] = pixels[..., 3]
+        assert np.array_equal(tifffile.imread(tmp_path / f"{channels}-out.tif"), expected)
+        assert opened(tmp_path / f"{channels}-out.tif").info["icc_profile"] == ICC
+
+
+def test_sixteen_bit_tiff_without_its_reader(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", smooth((20, 31, 3), np.uint16), photometric="rgb")
+    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+    with pytest.raises(MissingPart, match="pip install tifffile"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_float_tiff(tmp_path):
+    pixels = np.random.default_rng(0).standard_normal((12, 13)).astype("f")
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    filter_files([tmp_path / "a.tif"], "blur", tmp_path / "b.tif")
+    assert np.array_equal(np.asarray(opened(tmp_path / "b.tif")), filter(pixels, "blur"))
+
+
+def test_palettes_bits_and_transparent_colours(tmp_path):
+    grey = Image.fromarray(smooth((20, 20)))
+    for name, image, mode in (("p", grey.convert("P"), "RGB"), ("one", grey.convert("1"), "L")):
+        filter_files([save(tmp_path / f"{name}.png", image)], "blur", tmp_path / f"{name}-out.png")
+        assert opened(tmp_path / f"{name}-out.png").mode == mode
+    source = save(tmp_path / "key.png", grey.convert("RGB"), transparency=(0, 0, 0))
+    filter_files([source], "blur", tmp_path / "key-out.png")
+    after = np.asarray(opened(tmp_path / "key-out.png"))
+    assert np.array_equal(after[..., 3], np.asarray(opened(source).convert("RGBA"))[..., 3])
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def bomb():
+    """A 60000 x 60000 PNG in a few bytes."""
+    head = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 9999)) + chunk(b"IEND", b"")
+    )
+
+
+def encoded(form, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(smooth((64, 64, 3))).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("bomb.png", bomb(), "decompression bomb"),
+        ("empty.jpg", b"", "no picture"),
+        ("text.png", b"hello", "no picture"),
+        ("cut.jpg", encoded("JPEG")[:900], "truncated"),
+        ("cut.png", encoded("PNG")[:300], "truncated"),
+        ("cut.webp", encoded("WEBP")[:100], "picture"),
+        ("cut.tif", encoded("TIFF")[:2000], "picture"),
+        ("head.png", encoded("PNG")[:20], "picture"),
+    ],
+)
+def test_damaged_files(tmp_path, name, data, says):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(FileError) as caught:
+        filter_files([tmp_path / name], "blur", tmp_path / f"out-{name}")
+    message = str(caught.value)
+    assert says in message
+    assert name in message
+    assert "\n" not in message
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_other_refusals(tmp_path):
+    picture = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20, 4))))
+    frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
+    for call, error, says in (
+        (lambda: filter_files([tmp_path / "no.png"], "blur"), FileError, "No such file"),
+        (lambda: filter_files([tmp_path], "blur"), FileError, "directory"),
+        (lambda: filter_files([tmp_path / "moving.webp"], "blur"), UnsupportedError, "2 frames"),
+        (lambda: filter_files([picture], "blur", tmp_path / "b.jpg"), UnsupportedError, "alpha"),
+        (lambda: filter_files([picture], "blur", tmp_path / "b.xyz"), UnsupportedError, "format"),
+        (lambda: filter_files([picture], "blur", tmp_path / "no" / "b.png"), FileError, "does not exist"),
+        (lambda: filter_files([picture], "blur", picture), FileError, "exists already"),
+        (lambda: filter_files([picture, picture], "blur", tmp_path / "x.png"), UsageError, "folder"),
+        (lambda: filter_files([picture, picture], "blur", tmp_path / "x"), UsageError, "both"),
+        (lambda: filter_files([], "blur"), UsageError, "no picture"),
+        (lambda: filter_files([picture], ["blur", "sobel"]), UsageError, "one kernel"),
+        (lambda: filter_files([picture], "blur:size=99", border="valid"), Exception, "a.png: kernel"),
+    ):
+        with pytest.raises(error) as caught:
+            call()
+        assert says in str(caught.value)
+    assert sorted(n for n in os.listdir(tmp_path) if "." in n) == ["a.png", "moving.webp"]
+
+
+def test_a_disk_that_refuses_leaves_nothing(tmp_path, monkeypatch):
+    source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20))))
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(FileError, match="No space left"):
+        filter_files([source], "blur", out / "b.png")
+    assert not os.listdir(out)
+
+
+def test_many_files_one_bad(tmp_path):
+    good = [save(tmp_path / f"{i}.png", Image.fromarray(smooth((20, 20 + i), seed=i))) for i in range(4)]
+    (tmp_path / "bad.png").write_bytes(b"no")
+    seen = []
+    report = filter_files(
+        [*good[:2], tmp_path / "bad.png", *good[2:]], "sharpen", tmp_path / "out", progress=lambda *a: seen.append(a)
+    )
+    assert seen == [(i, 5) for i in range(1, 6)]
+    assert [f.source for f in report.done] == good
+    assert [os.path.basename(f.source) for f in report.failed] == ["bad.png"]
+    assert report.failed[0].exit_code == 4
+    assert report.to_dict()["failed"][0]["message"] == report.failed[0].message
+    for path in good:
+        result = np.asarray(opened(tmp_path / "out" / os.path.basename(path)))
+        assert np.array_equal(result, filter(np.asarray(opened(path)), "sharpen"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["0.png", "1.png", "2.png", "3.png"]
+    again = filter_files(good, "blur", tmp_path / "out")
+    assert len(again.failed) == 4
+    assert not filter_files(good, "blur", tmp_path / "out", force=True).failed
+
+
+def test_default_name(tmp_path):
+    source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20))))
+    report = filter_files([source], "gaussian:sigma=2")
+    assert report.done[0].target == str(tmp_path / "a-gaussian.png")
+    assert (tmp_path / "a-gaussian.png").exists()
