@@ -1,0 +1,43 @@
+"""The networks that ship with dojang: text files in `zoo/`, with weights where a checkpoint lies beside the text."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from dojang.arith.errors import UsageError
+from dojang.arith.graph import Graph
+from dojang.formats.text import parse
+
+FOLDER = Path(__file__).parent.parent / "zoo"
+
+
+def names() -> tuple[str, ...]:
+    """Every zoo name, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.net")))
+
+
+def load(name: str, num_classes: int | None = None, weights: bool = True) -> Graph:
+    """The network of that name; `num_classes` changes the size of its last layer.
+
+    With `weights` the trained weights that ship with it, if any (`digits-cnn`): they fit only the number of classes
+    that they were trained for, so a changed network comes without. Raises `UsageError` for a name that is not there.
+
+    >>> load("vgg16").param_shapes["features.0.weight"]
+    (64, 3, 3, 3)
+    """
+    path = FOLDER / f"{name}.net"
+    if name not in names():
+        near = get_close_matches(name, names(), 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`dojang list networks` names them all"
+        raise UsageError(f"{name!r} is no network of the zoo; {hint}")
+    params = {} if num_classes is None else {"classes": num_classes}
+    graph = parse(path.read_text(encoding="utf-8"), name, path.name, params)
+    trained = path.with_suffix(".safetensors")
+    if weights and trained.exists():
+        from dojang.formats.checkpoint import read_arrays  # loads numpy, which counting does without
+
+        arrays = read_arrays(trained)
+        if all(k in arrays and tuple(arrays[k].shape) == shape for k, shape in graph.param_shapes.items()):
+            return graph.with_weights(arrays)
+    return graph
