@@ -1,0 +1,305 @@
+"""Pictures in class folders, on disk or in a .zip that is read in place: decode, resize, label by folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from dojang.arith.errors import DataError, FileError, UsageError
+
+Array = NDArray[Any]
+
+MAX_PIXELS = 1 << 26
+"""Largest picture that is decoded: 64 Mpixel, beyond today's cameras; a larger header is taken for a bomb."""
+
+MAX_FILE_BYTES = 1 << 28
+"""Largest single file inside a .zip after unpacking: 256 MiB."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_TEST_NAMES = ("test", "val", "valid", "validation")
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+# What file managers leave behind; everything else in a class folder has to be a picture.
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The size that samples are brought to; None where they are taken as they come."""
+
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, size: int | Sequence[int] | None) -> Target:
+        """From one side, (h, w), (c, h, w) or None."""
+        if size is None:
+            return cls()
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if len(sides) not in (2, 3) or any(s < 1 for s in sides):
+            raise UsageError(f"size {sides}: give (h, w) or (c, h, w), each at least 1")
+        channels = sides[0] if len(sides) == 3 else None
+        return cls(channels, (sides[-2], sides[-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Pictures by class: (x, y) to train on, (x, y) to test on or None; classes in sorted order of their names."""
+
+    train: tuple[Array, Array]
+    test: tuple[Array, Array] | None
+    classes: tuple[str, ...]
+
+
+def read_folder(path: Path, target: Target) -> Tree:
+    """Pictures of a folder with one sub-folder per class, or with train/ and test/ that hold such folders."""
+    files, folders = [], []
+    for root, below, names in os.walk(path, followlinks=True):
+        parts = Path(root).relative_to(path).parts
+        if len(parts) >= 6:  # also what ends a loop of links
+            below.clear()
+        folders.append(parts)
+        files += [(*parts, name) for name in names]
+
+    def read(parts: tuple[str, ...]) -> bytes:
+        return path.joinpath(*parts).read_bytes()
+
+    return _tree(path, files, folders, read, target)
+
+
+def read_zip(path: Path, target: Target) -> Tree:
+    """The same out of a .zip, nothing unpacked to disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {}
+            folders = []
+            for info in archive.infolist():
+                parts = tuple(p for p in info.filename.replace("\\", "/").split("/") if p)
+                if info.is_dir():
+                    folders.append(parts)
+                elif parts:
+                    entries[parts] = info
+
+            def read(parts: tuple[str, ...]) -> bytes:
+                return _unpacked(archive, entries[parts], f"{path}: {'/'.join(parts)}")
+
+            return _tree(path, list(entries), folders, read, target)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise FileError(f"{path}: no .zip, or a truncated one ({error}); fetch it again") from None
+
+
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:
+    if info.file_size > MAX_FILE_BYTES:
+        raise FileError(f"{where}: unpacks to {info.file_size} bytes, more than {MAX_FILE_BYTES}; not trusted")
+    try:
+        # zipfile never gives more than `file_size` bytes, which is bounded above.
+        return archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error) as error:
+        raise FileError(f"{where}: damaged in the .zip ({error}); fetch it again") from None
+    except (RuntimeError, NotImplementedError) as error:
+        raise FileError(f"{where}: cannot be unpacked ({error}); write a plain .zip") from None
+
+
+def _tree(
+    path: Path,
+    files: list[tuple[str, ...]],
+    folders: list[tuple[str, ...]],
+    read: Callable[[tuple[str, ...]], bytes],
+    target: Target,
+) -> Tree:
+    files = sorted(f for f in files if not _litter(f))
+    every = {f[:i] for f in files for i in range(1, len(f))}
+    every |= {f[:i] for f in folders for i in range(1, len(f) + 1) if not _litter(f)}
+    prefix: tuple[str, ...] = ()
+    # A single folder around everything, as a .zip of a folder has, says nothing.
+    while (tops := _tops(every, prefix)) and len(tops) == 1 and _tops(every, (*prefix, tops[0])):
+        prefix = (*prefix, tops[0])
+    test_name = next((name for name in _TEST_NAMES if name in tops), None)
+    if "train" in tops and test_name is not None:
+        other = [t for t in tops if t != "train" and t not in _TEST_NAMES]
+        if other:
+            raise DataError(f"{path}: {other[0]} stands beside train and {test_name}; put it inside or take it away")
+        roots = [(*prefix, "train"), (*prefix, test_name)]
+    else:
+        roots = [prefix]
+    groups = [_by_class(path, files, every, root) for root in roots]
+    classes = tuple(sorted(groups[0]))
+    for name in groups[-1]:
+        if name not in classes:
+            raise DataError(f"{path}: class {name!r} of the test part is not in the train part")
+    if len(classes) < 2:
+        only = f"only {classes[0]!r}" if classes else "none"
+        raise DataError(f"{path}: pictures need at least two class folders; found {only}")
+    listed = [[(file, classes.index(name)) for name in sorted(group) for file in group[name]] for group in groups]
+    flat = [item for part in listed for item in part]
+    x = _decoded(path, [file for file, _ in flat], read, target)
+    y = np.asarray([label for _, label in flat], np.int64)
+    count = len(listed[0])
+    test = (x[count:], y[count:]) if len(listed) > 1 else None
+    return Tree((x[:count], y[:count]), test, classes)
+
+
+def _litter(parts: tuple[str, ...]) -> bool:
+    return any(p.startswith(".") or p.lower() in _LITTER for p in parts)
+
+
+def _tops(every: set[tuple[str, ...]], prefix: tuple[str, ...]) -> list[str]:
+    depth = len(prefix)
+    return sorted(p[depth] for p in every if len(p) == depth + 1 and p[:depth] == prefix)
+
+
+def _by_class(
+    path: Path, files: list[tuple[str, ...]], every: set[tuple[str, ...]], root: tuple[str, ...]
+) -> dict[str, list[tuple[str, ...]]]:
+    depth = len(root)
+    group: dict[str, list[tuple[str, ...]]] = {name: [] for name in _tops(every, root)}
+    for file in files:
+        if file[:depth] != root:
+            continue
+        if len(file) > depth + 1:
+            group[file[depth]].append(file)
+        elif Path(file[-1]).suffix.lower() in Image.registered_extensions():
+            raise DataError(f"{path}: {'/'.join(file)} is in no class folder; move it into one")
+    for name, members in group.items():
+        if not members:
+            raise DataError(f"{path}: class folder {'/'.join((*root, name))} is empty; add pictures or remove it")
+    return group
+
+
+def _decoded(
+    path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: Target
+) -> Array:
+    """All pictures as uint8 (n, c, h, w): one channel when all are grey, three otherwise, or as the target says."""
+    arrays: list[Array] = []
+    for file, array in zip(files, _decode_all(path, files, read, target), strict=True):
+        arrays.append(array)
+        if array.shape[:2] != arrays[0].shape[:2]:
+            raise DataError(
+                f"{path}: {'/'.join(file)} is {_by(array)} while {'/'.join(files[0])} is {_by(arrays[0])}; "
+                "give one size (--input-size C,H,W) to resize"
+            )
+        if len(arrays) == 1:
+            _check_memory(path, len(files), array)
+    channels = max(a.shape[2] for a in arrays)
+    x = np.empty((len(arrays), channels, *arrays[0].shape[:2]), np.uint8)
+    for i, array in enumerate(arrays):
+        x[i] = array.transpose(2, 0, 1)  # a grey picture among coloured ones is repeated in every channel
+    return x
+
+
+def _decode_all(
+    path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: Target
+) -> Iterator[Array]:
+    def decode(item: tuple[tuple[str, ...], bytes]) -> Array:
+        return decoded(item[1], f"{path}: {'/'.join(item[0])}", target)
+
+    # Pillow decodes outside the interpreter lock, so threads help with photographs; blocks bound what is in memory.
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of what is an error here (bombs) or harmless (EXIF)
+        for start in range(0, len(files), 256):
+            block = files[start : start + 256]
+            yield from pool.map(decode, zip(block, map(read, block), strict=True))
+
+
+def decoded(raw: bytes, where: str, target: Target) -> Array:
+    """One picture as uint8 (h, w, c), turned upright, c 1 for grey and 3 for colour (or 4), alpha dropped.
+
+    With a target size it is scaled to cover that and centre-cropped.
+    """
+    try:
+        with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise FileError(
+                    f"{where}: {width}×{height} pixels, more than {MAX_PIXELS}; not trusted, make it smaller"
+                )
+            if target.size is not None and image.format == "JPEG":
+                # Decoding at a half, quarter or eighth is several times faster; at least twice the target remains.
+                image.draft(None, (2 * target.size[1], 2 * target.size[0]))
+            upright = ImageOps.exif_transpose(image)
+            channels = target.channels or (1 if upright.mode in _GREY else 3)
+            picture = _in_colour(upright, channels, where)
+    except _UNREADABLE as error:
+        raise FileError(f"{where}: no picture that can be read ({error}); remove or replace it") from None
+    if target.size is not None:
+        picture = ImageOps.fit(picture, (target.size[1], target.size[0]), Image.Resampling.BILINEAR)
+    array = np.asarray(picture)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _in_colour(image: Image.Image, channels: int, where: str) -> Image.Image:
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if channels not in modes:
+        raise UsageError(f"{where}: a picture cannot have {channels} channels; use 1, 3 or 4")
+    if image.mode == "F":
+        raise DataError(f"{where}: a picture of floating-point values; store it in 8 or 16 bits, or use .npz")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # 16 bits to 8: Pillow's own conversion clips at 255.
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert(modes[channels])
+
+
+def resized(x: Array, target: Target, where: str) -> Array:
+    """Samples (n, c, h, w) brought to the target: scaled to cover it, centre-cropped, colour converted.
+
+    Grey to colour repeats the channel; colour to grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+    """
+    if target.size is None or (x.shape[2:] == target.size and target.channels in (None, x.shape[1])):
+        return x
+    if x.ndim != 4:
+        raise DataError(f"{where}: samples of shape {x.shape[1:]} cannot be resized to {target.size}")
+    channels = target.channels or x.shape[1]
+    if channels != x.shape[1]:
+        if x.shape[1] == 1:
+            x = np.repeat(x, channels, axis=1)
+        elif x.shape[1] == 3 and channels == 1:
+            grey = np.tensordot(x.astype(np.float32), np.array([0.299, 0.587, 0.114], np.float32), (1, 0))
+            x = (np.rint(grey).astype(np.uint8) if x.dtype == np.uint8 else grey)[:, None]
+        else:
+            raise DataError(f"{where}: samples of {x.shape[1]} channels cannot become {channels}; use --input-size")
+    if x.shape[2:] == target.size:
+        return x
+    out = np.empty((len(x), channels, *target.size), x.dtype)
+    size = (target.size[1], target.size[0])
+    for sample, place in zip(x.reshape(-1, *x.shape[2:]), out.reshape(-1, *target.size), strict=True):
+        place[:] = np.asarray(ImageOps.fit(Image.fromarray(sample), size, Image.Resampling.BILINEAR))
+    return out
+
+
+def _check_memory(path: Path, count: int, first: Array) -> None:
+    need = count * first.size
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 34
+    # Pictures are held twice while they are put together.
+    if 2 * need > have:
+        raise DataError(
+            f"{path}: {count} pictures of {_by(first)} need {2 * need >> 20} MiB, the machine has {have >> 20}; "
+            "give a smaller size (--input-size C,H,W)"
+        )
+
+
+def _by(array: Array) -> str:
+    return f"{array.shape[0]}×{array.shape[1]}"

@@ -1,0 +1,73 @@
+"""Scoring a module on a split: normalised batches in, mean loss and accuracy out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dojang.train.data import Split, Task
+from dojang.train.recipe import Loss
+from dojang.train.record import Scores
+from dojang.train.world import World, choose_device
+
+
+def evaluate(module: nn.Module, split: Split, *, device: str = "auto", batch_size: int = 256) -> Scores:
+    """Mean loss (cross-entropy or squared error) and accuracy of `module` on `split`, in evaluation mode.
+
+    For regression the accuracy is R² = 1 − mean over targets of (mean squared error / variance in this split), with
+    the variance of a constant target taken as 1. The module is left in the mode and on the device it had.
+    """
+    world = World(choose_device(device))
+    home = next((p.device for p in module.parameters()), torch.device("cpu"))
+    training = module.training
+    try:
+        return scores(module.to(world.device), split, world, batch_size)
+    finally:
+        module.to(home).train(training)
+
+
+def normalised(raw: Any, split: Split, device: torch.device) -> Tensor:
+    """Stored samples as normalised float32 on `device`; uint8 crosses to the device as uint8."""
+    a, b = (torch.from_numpy(f).to(device) for f in split.normalisation.factors(raw.dtype))
+    shape = (1, -1) + (1,) * (raw.ndim - 2)
+    x = torch.from_numpy(raw).to(device).to(torch.float32)
+    return x * a.view(shape) + b.view(shape)
+
+
+def variance_of(split: Split, device: torch.device) -> Tensor | None:
+    """Variance of each regression target, 1 for a constant one; None for classes."""
+    if split.y.dtype.kind != "f":
+        return None
+    variance = split.y.astype(np.float64).var(axis=0)
+    return torch.from_numpy(np.where(variance > 0, variance, 1.0).astype(np.float32)).to(device)
+
+
+def right_count(output: Tensor, y: Tensor, task: Task, variance: Tensor | None) -> Tensor:
+    """What the samples add to the accuracy: 1 for each right class; for regression 1 − squared error / variance."""
+    if task == "classification":
+        return (output.argmax(1) == y).sum()
+    error = (output - y).square()
+    return len(y) - (error if variance is None else error / variance).mean(1).sum()
+
+
+@torch.no_grad()
+def scores(module: nn.Module, split: Split, world: World, batch_size: int = 256) -> Scores:
+    """As `evaluate`, the module being on the world's device already and each process doing its share."""
+    task: Task = "regression" if split.y.dtype.kind == "f" else "classification"
+    variance = variance_of(split, world.device)
+    loss = Loss(task, 0.0, 0.0, 1.0)
+    was = module.training
+    module.eval()
+    sums = torch.zeros(2, dtype=torch.float64, device=world.device)
+    mine = world.share(np.arange(len(split)))
+    for start in range(0, len(mine), batch_size):
+        at = slice(int(mine[start]), int(mine[min(start + batch_size, len(mine)) - 1]) + 1)
+        y = torch.from_numpy(split.y[at]).to(world.device)
+        output = module(normalised(split.x[at], split, world.device)).flatten(1)
+        sums += torch.stack([loss(output, y).double() * len(y), right_count(output, y, task, variance).double()])
+    module.train(was)
+    total, right = (world.total(sums) / len(split)).tolist()
+    return Scores(total, right, len(split))

@@ -1,0 +1,130 @@
+"""The state of a run on disk: one safetensors file with every tensor, its metadata the position as JSON.
+
+One file, written whole and then renamed, so that a kill at any moment leaves either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dojang.arith.errors import FileError
+
+STATE_FILE = "training.safetensors"
+_FORMAT = "dojang.training/1"
+
+
+@dataclass
+class Position:
+    """Where a run stands: `step` batches into `epoch`, what this epoch has summed up so far, and the curve before it.
+
+    `loss` and `score` are sums over the samples of this epoch, in the units of `loop.Epoch`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    samples: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class State:
+    """A run at one moment: tensors (copies, on the CPU) and position. `fingerprint` says which run it belongs to."""
+
+    tensors: dict[str, Tensor]
+    position: Position
+    fingerprint: dict[str, Any]
+
+
+def capture(module: nn.Module, optimizer: torch.optim.SGD, position: Position, fingerprint: dict[str, Any]) -> State:
+    """A copy of everything that decides how the run goes on."""
+    tensors = {f"model.{name}": _copy(t) for name, t in module.state_dict().items()}
+    for name, parameter in module.named_parameters():
+        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = _copy(buffer)
+    return State(tensors, Position(**{**vars(position), "curve": list(position.curve)}), fingerprint)
+
+
+def restore(state: State, module: nn.Module, optimizer: torch.optim.SGD) -> None:
+    """Put the tensors of `state` back. Raises FileError when they are not those of this network."""
+    own = module.state_dict()
+    theirs = {n.removeprefix("model."): t for n, t in state.tensors.items() if n.startswith("model.")}
+    if own.keys() != theirs.keys() or any(own[n].shape != theirs[n].shape for n in own):
+        odd = sorted(own.keys() ^ theirs.keys()) or [n for n in own if own[n].shape != theirs[n].shape]
+        raise FileError(f"{STATE_FILE}: belongs to another network ({odd[0]} differs); name another directory")
+    with torch.no_grad():
+        for name, tensor in theirs.items():
+            own[name].copy_(tensor)
+        for name, parameter in module.named_parameters():
+            buffer = state.tensors.get(f"momentum.{name}")
+            optimizer.state.pop(parameter, None)
+            if buffer is not None:
+                copy = torch.empty_like(parameter, memory_format=torch.preserve_format)
+                optimizer.state[parameter]["momentum_buffer"] = copy.copy_(buffer)
+
+
+def finite(state: State) -> bool:
+    """Whether every floating-point tensor of the state is free of NaN and infinity."""
+    return all(bool(t.isfinite().all()) for t in state.tensors.values() if t.is_floating_point())
+
+
+def write(state: State, directory: Path) -> None:
+    """Write the state into `directory`, replacing the one before. Raises FileError, the old one then stands."""
+    about = {"format": _FORMAT, "position": vars(state.position), "fingerprint": state.fingerprint}
+    blob = save(state.tensors, {"dojang": json.dumps(about)})
+    write_whole(directory / STATE_FILE, blob)
+
+
+def read(directory: Path) -> State | None:
+    """The state in `directory`, None when there is none. Raises FileError when it is damaged."""
+    path = directory / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["dojang"])
+            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+        if about["format"] != _FORMAT:
+            raise FileError(f"{path}: written as {about['format']}, this version reads {_FORMAT}; start anew")
+        return State(tensors, Position(**about["position"]), about["fingerprint"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: no state of a training run, or a damaged one ({error}); remove it") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def write_whole(path: Path, blob: bytes) -> None:
+    """Write `blob` to `path` wholly or not at all, safe against a kill and against power loss."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        kept = "; the one before it is kept" if path.exists() else ""
+        raise FileError(f"{path}: {len(blob)} bytes cannot be written ({reason}){kept}; make room and resume") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -1,0 +1,144 @@
+"""One process or several: which share of a batch this one takes, and sums over all of them.
+
+Started by `torchrun`, each process takes its share of every batch; gradients are summed by DistributedDataParallel
+and batch norm takes its statistics over the whole batch, so that the result is that of one process, within rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dojang.arith.errors import UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one run: this one is `rank` of `size`, computing on `device`."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    def share(self, items: NDArray[Any]) -> NDArray[Any]:
+        """This process's consecutive part of `items`; the parts differ by one item at most."""
+        return items if self.size == 1 else np.array_split(items, self.size)[self.rank]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The elementwise sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of "cpu", "cuda", "cuda:1" or "auto" (CUDA where there is one). Raises UsageError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise UsageError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError("device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    index = int(number) if number else int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= torch.cuda.device_count():
+        raise UsageError(f"device cuda:{index}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[World]:
+    """The world of this process: alone, or the group that `torchrun` (or the caller) has set up.
+
+    A group that is opened here is closed here.
+    """
+    where = choose_device(device)
+    if dist.is_available() and dist.is_initialized():
+        yield World(where, dist.get_rank(), dist.get_world_size())
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        try:
+            yield World(where, dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
+    else:
+        yield World(where)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes whose gradient is again summed: every process's loss depends on every process's input."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        del ctx
+        out = tensor.clone()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        del ctx
+        out = grads[0].contiguous().clone()
+        dist.all_reduce(out)
+        return out
+
+
+def _batch_norm_over_all(norm: Any, x: Tensor) -> Tensor:
+    """Batch norm with mean and variance over the samples of all processes (Ioffe and Szegedy 2015, algorithm 1).
+
+    PyTorch's SyncBatchNorm does this on GPUs only. The variance is summed around the common mean, in two passes.
+    """
+    if not (norm.training or norm.running_mean is None):
+        return type(norm).forward(norm, x)
+    axes = [i for i in range(x.ndim) if i != 1]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    local = torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])])
+    sums: Any = _Sum.apply(local)
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = x - mean.view(shape)
+    squares: Any = _Sum.apply(centred.square().sum(axes))
+    variance = squares / count
+    if norm.training and norm.running_mean is not None:
+        with torch.no_grad():
+            norm.num_batches_tracked += 1
+            rate = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
+            norm.running_mean.lerp_(mean, rate)
+            norm.running_var.lerp_(variance * count / (count - 1), rate)
+    out = centred * (variance + norm.eps).rsqrt().view(shape)
+    return out if norm.weight is None else out * norm.weight.view(shape) + norm.bias.view(shape)
+
+
+@contextlib.contextmanager
+def shared(module: nn.Module, world: World) -> Iterator[nn.Module]:
+    """`module` as it is trained in this world: itself when alone, else with shared gradients and batch statistics."""
+    if world.size == 1:
+        yield module
+        return
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        object.__setattr__(norm, "forward", partial(_batch_norm_over_all, norm))
+    try:
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        # Buffers need no broadcast: every process updates its running statistics by the same sums.
+        yield nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+    finally:
+        for norm in norms:
+            object.__delattr__(norm, "forward")
