@@ -1,3 +1,76 @@
-"""Count, run and slim convolutional networks."""
+"""Count, run and slim convolutional networks.
+
+    import dojang
+    net = dojang.load("model.onnx")     # or a zoo name, a text file, a torch module
+    dojang.count(net)                   # what it costs
+    dojang.diagnose(net, data)          # what is wasted
+    dojang.slim(net, data)              # a cheaper network, every cut measured
+    run = dojang.compile(net)           # fast on this machine
+    dojang.filter(image, "emboss")      # convolution on pictures
+
+Importing this loads neither NumPy nor PyTorch: every public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dojang.app.verbs import count as count
+    from dojang.app.verbs import load as load
+    from dojang.arith.conv import Conv as Conv
+    from dojang.arith.errors import DojangError as DojangError
+    from dojang.arith.graph import Graph as Graph
+
+_HOME = {
+    "Conv": "dojang.arith.conv",
+    "DojangError": "dojang.arith.errors",
+    "Graph": "dojang.arith.graph",
+    "count": "dojang.app.verbs",
+    "load": "dojang.app.verbs",
+}
+"""Where each public name lives."""
+
+_VERBS = ("diagnose", "slim", "train")
+"""Verbs with the same name as their room: the package `dojang.slim` can be called, and is then the verb."""
+
+__all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        return import_module(f"dojang.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'dojang' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_VERBS})
+
+
+class _Room(ModuleType):
+    """A package that can be called as the verb of its name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        verb = getattr(import_module("dojang.app.verbs"), self.__name__.rpartition(".")[2])
+        return verb(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """The import system sets each sub-package as an attribute here; those of `_VERBS` become callable then."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _VERBS and type(value) is ModuleType:
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,112 @@
+"""The `dojang` command: parse, call a verb, print. Imports nothing heavy; every room is loaded when it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from dojang.arith.errors import DojangError, FileError, MissingPart
+
+TRACEBACK = "DOJANG_TRACEBACK"
+"""Environment variable that makes errors show where in the code they arose."""
+
+INSTALL = {
+    "torch": "PyTorch is not installed; pip install 'dojang[torch]'",
+    "sklearn": "scikit-learn is not installed; pip install 'dojang[data]'",
+    "onnxruntime": "ONNX Runtime is not installed; pip install 'dojang[onnxruntime]'",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 fine, 1 a check failed, 2 bad input, 3 a part is missing,
+    4 an unreadable file, 130 interrupted. Errors are one line on stderr.
+    """  # fmt: skip
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
+    try:
+        return _command(arguments)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except SystemExit as stop:  # --help and --version end this way
+        return stop.code if isinstance(stop.code, int) else 0
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            import traceback
+
+            traceback.print_exception(error)
+        return _complain(*_explain(error))
+
+
+def _command(arguments: list[str]) -> int:
+    from dojang.app.parser import build_parser
+
+    args = build_parser().parse_args(arguments)
+    from dojang.app import commands
+
+    answer = getattr(commands, args.command)(args)
+    if answer.text:
+        sys.stdout.write(answer.text if answer.text.endswith("\n") else answer.text + "\n")
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence_stdout()
+        raise FileError(f"the result could not be printed: {error.strerror}") from error
+    if answer.complaint:
+        _complain(answer.complaint, answer.code)
+    return answer.code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line and an exit code for anything that can go wrong."""
+    if isinstance(error, DojangError):
+        return _one_line(str(error)), error.exit_code
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in INSTALL:
+        return INSTALL[(error.name or "").partition(".")[0]], MissingPart.exit_code
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return _one_line(f"{place}{error.strerror or error}"), FileError.exit_code
+    if isinstance(error, MemoryError):
+        return "not enough memory; use fewer samples, a smaller batch or a smaller input", 2
+    return (
+        f"unexpected {type(error).__name__}: {_one_line(str(error)) or 'no message'} "
+        f"(a fault in dojang; set {TRACEBACK}=1 to see where)",
+        2,
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _complain(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # when nobody listens, the exit code still tells
+        sys.stderr.write(f"dojang: {message}\n")
+        sys.stderr.flush()
+    return code
+
+
+def _prepare_streams() -> None:
+    """Characters that the terminal cannot show become "?" rather than an error; warnings are one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        sys.stderr.write(f"dojang: warning: {_one_line(str(message))}\n")
+
+    warnings.showwarning = show
+
+
+def _silence_stdout() -> None:
+    """Keeps the interpreter from complaining about a closed or full stdout when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

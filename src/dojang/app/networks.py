@@ -1,0 +1,277 @@
+"""From what a person names (zoo name, file, Python code, module) to a Graph with its weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dojang.arith.conv import by
+from dojang.arith.errors import DataError, DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.arith.graph import Graph
+
+KINDS = "a zoo name, a .net, .onnx or .safetensors file, or python code as package.module:callable or file.py:callable"
+STATE = (".pt", ".pth", ".bin")
+TORCH_INSTALL = "pip install 'dojang[torch]'"
+
+
+def load(
+    net: Any,
+    *,
+    weights: str | Path | None = None,
+    input_size: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    arrays: bool = True,
+) -> Graph:
+    """The Graph that `net` names: `KINDS`, a `torch.nn.Module`, or a Graph.
+
+    `weights` is a .safetensors or .pt/.pth file whose arrays are taken by name. `input_size` (channels first, without
+    batch) is needed for PyTorch modules, and replaces the size that a text or zoo network states. `num_classes`
+    replaces the number of classes of texts that leave it open. With `arrays=False` weights are not read, which is
+    enough to count.
+
+    Raises `UsageError` for a name that means nothing, `FileError`, `ParseError`, `GraphError`, `DataError` (NaN).
+    """
+    size = checked_size(input_size)
+    if isinstance(net, Graph):
+        graph = _resized(net, size)
+    elif _is_module(net):
+        graph = _from_module(net, size, arrays)
+    elif isinstance(net, (str, Path)):
+        graph = _from_name(str(net), size, num_classes, arrays)
+    else:
+        raise UsageError(f"a network is {KINDS}; got {type(net).__name__}")
+    if num_classes is not None and not isinstance(net, (str, Path)):
+        raise UsageError("num_classes applies to zoo names and .net texts; change the module itself")
+    if weights is not None and arrays:
+        graph = with_file_weights(graph, Path(weights))
+    check_finite(graph)
+    return graph
+
+
+def checked_size(size: Sequence[int] | None) -> tuple[int, ...] | None:
+    """A size as a tuple of whole numbers of at least 1."""
+    if size is None:
+        return None
+    if not size or any(s < 1 for s in size):
+        raise UsageError(f"input size {by(size)} must be at least 1 everywhere, as C,H,W")
+    return tuple(size)
+
+
+def require_weights(graph: Graph, name: object) -> Graph:
+    """The graph, if it can be run: no unknown operator, all arrays there and of the right shape."""
+    from dojang.arith.ops import UNKNOWN
+
+    strange = [f"{node.name} ({node.attrs['kind']})" for node in graph.nodes if node.op == UNKNOWN]
+    if strange:
+        raise GraphError(f"{name}: operators that dojang cannot run: {', '.join(strange[:5])}; it can only be counted")
+    if not graph.weights and graph.param_shapes:
+        raise GraphError(f"{name}: the network has no weights; give them with --weights FILE, or train it first")
+    graph.check_weights()
+    return graph
+
+
+def check_finite(graph: Graph) -> None:
+    """Raises `DataError` naming the first array that holds NaN or infinity."""
+    if not graph.weights:
+        return
+    import numpy as np
+
+    for name, array in graph.weights.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise DataError(f"{name}: holds {array[place]} at {place}; these weights cannot be used, train again")
+
+
+def with_file_weights(graph: Graph, path: Path) -> Graph:
+    """The graph with arrays of a file, matched by name. Raises `GraphError` for missing or unfitting arrays."""
+    if not path.exists():
+        raise FileError(f"{path}: no such file; --weights takes a .safetensors, .pt or .pth file")
+    arrays = read_arrays(path)
+    if not any(name in arrays for name in graph.param_shapes):
+        some = ", ".join(list(arrays)[:3])
+        wanted = ", ".join(list(graph.param_shapes)[:3])
+        raise GraphError(f"{path}: no array fits {graph.name}: it holds {some} …, the network has {wanted} …")
+    filled = graph.with_weights(arrays)
+    try:
+        filled.check_weights()
+    except DojangError as error:
+        raise error.within(str(path)) from None
+    return filled
+
+
+def read_arrays(path: Path) -> Mapping[str, Any]:
+    """Arrays of a .safetensors file, or of a .pt/.pth file read without running any code in it."""
+    if path.suffix == ".safetensors":
+        from dojang.formats import checkpoint
+
+        return checkpoint.read_arrays(path)
+    if path.suffix in STATE:
+        return _torch_format().load_state(path)
+    raise UsageError(f"{path}: weights come as .safetensors, .pt or .pth, not {path.suffix or 'without a suffix'}")
+
+
+def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arrays: bool) -> Graph:
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if suffix == ".net":
+        from dojang.formats import text
+
+        content = _read_text(path)
+        graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
+        return _resized(graph, size)
+    if suffix in (".onnx", ".safetensors"):
+        if not path.is_file():
+            raise FileError(f"{name}: no such file")
+        if classes is not None:
+            raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; this file says its classes")
+        if suffix == ".onnx":
+            from dojang.formats import onnx
+
+            return _resized(onnx.load(path, weights=arrays), size)
+        from dojang.formats import checkpoint
+
+        return _resized(checkpoint.load(path), size)
+    if suffix in STATE:
+        raise UsageError(f"{name}: holds weights only; name the network (NET) and give these with --weights {name}")
+    if ":" in name:
+        if classes is not None:
+            raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; change the code itself")
+        return _from_module(_call(name), size, arrays, name)
+    if suffix == ".py":
+        raise UsageError(f"{name}: say which callable returns the network, as {name}:callable")
+    return _from_zoo(name, size, classes, arrays)
+
+
+def _from_zoo(name: str, size: tuple[int, ...] | None, classes: int | None, arrays: bool) -> Graph:
+    from dojang.formats import zoo
+
+    if name not in zoo.names():
+        path = Path(name)
+        if path.exists():
+            raise UsageError(f"{name}: not a network dojang reads; give {KINDS}")
+        if (path.suffix and not path.suffix[1:].isdigit()) or path.parent != Path("."):
+            raise FileError(f"{name}: no such file; a network is {KINDS}")
+    return _resized(zoo.load(name, num_classes=classes, weights=arrays), size)
+
+
+def _classes(classes: int | None) -> Mapping[str, int]:
+    if classes is not None and classes < 1:
+        raise UsageError(f"--num-classes {classes} must be at least 1")
+    return {} if classes is None else {"classes": classes}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path}: not UTF-8 text; a .net file is plain text") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _resized(graph: Graph, size: tuple[int, ...] | None) -> Graph:
+    """The graph with another input size; it must have one input. Weights that no longer fit are an error."""
+    if size is None:
+        return graph
+    if len(graph.inputs) != 1:
+        raise UsageError(f"{graph.name}: has {len(graph.inputs)} inputs; --input-size fits networks with one")
+    node = graph.inputs[0]
+    if tuple(node.attrs["shape"]) == size:
+        return graph
+    keeps = len(node.attrs["mean"] or ()) in (0, size[0])
+    changed = node.with_attrs(shape=size) if keeps else node.with_attrs(shape=size, mean=None, std=None)
+    new = graph.replace(nodes=tuple(changed if n is node else n for n in graph.nodes))
+    new.shapes()
+    if new.weights:
+        try:
+            new.check_weights()
+        except DojangError as error:
+            raise error.within(f"with input size {by(size)}") from None
+    return new
+
+
+def _is_module(net: object) -> bool:
+    """Whether it is a `torch.nn.Module`, without importing torch."""
+    return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(net).__mro__)
+
+
+def _torch_format() -> Any:
+    try:
+        from dojang.formats import torch as torch_format
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingPart(f"PyTorch is not installed; {TORCH_INSTALL}") from None
+    return torch_format
+
+
+def _from_module(module: Any, size: tuple[int, ...] | None, arrays: bool, name: str | None = None) -> Graph:
+    if size is None:
+        raise UsageError(f"{name or type(module).__name__}: PyTorch code does not say its input size; give C,H,W")
+    return _torch_format().from_module(module, size, weights=arrays)
+
+
+def _call(name: str) -> Any:
+    """What `package.module:callable` or `path/file.py:callable` returns, which must be a `torch.nn.Module`."""
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise UsageError(f"{name}: give python code as package.module:callable or path/file.py:callable")
+    _torch_format()
+    function = _attribute(_module(place, name), attribute, name)
+    if _is_module(function):
+        return function
+    if not callable(function):
+        raise UsageError(f"{name}: {attribute} is a {type(function).__name__}, not a callable that returns a Module")
+    try:
+        made = function()
+    except Exception as error:
+        raise UsageError(
+            f"{name}: calling it without arguments failed: {type(error).__name__}: {_line(error)}"
+        ) from error
+    if not _is_module(made):
+        raise UsageError(f"{name}: returned a {type(made).__name__}; it must return a torch.nn.Module")
+    return made
+
+
+def _module(place: str, name: str) -> Any:
+    try:
+        if not place.endswith(".py"):
+            if "" not in sys.path:
+                sys.path.insert(0, "")
+            return importlib.import_module(place)
+        path = Path(place)
+        if not path.is_file():
+            raise FileError(f"{place}: no such file")
+        spec = importlib.util.spec_from_file_location(f"dojang_user_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"{place}: not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+    except DojangError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name}: no module named {error.name}; give a path as path/file.py:callable") from error
+    except Exception as error:
+        raise UsageError(f"{name}: importing it failed: {type(error).__name__}: {_line(error)}") from error
+
+
+def _attribute(module: Any, attribute: str, name: str) -> Callable[..., Any]:
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        own = [k for k, v in vars(module).items() if callable(v) and inspect.getmodule(v) is module]
+        has = f"; it defines {', '.join(own[:6])}" if own else ""
+        raise UsageError(f"{name}: there is no {attribute} in it{has}") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no message"])[0]

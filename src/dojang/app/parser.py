@@ -1,0 +1,111 @@
+"""The commands and their flags. Only the standard library is imported, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, NoReturn
+
+from dojang import __version__
+from dojang.arith.errors import UsageError
+
+NET = "zoo name, .net, .onnx or .safetensors file, package.module:callable or file.py:callable"
+DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
+SEED = 0
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UsageError` instead of printing the usage and leaving."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """C,H,W as numbers; x may stand for the comma."""
+    try:
+        return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write C,H,W such as 3,224,224") from None
+
+
+def whole(text: str) -> int:
+    """A whole number; K, M and G stand for powers of 1000."""
+    scale = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
+    digits = text[:-1] if scale > 1 else text
+    try:
+        value = float(digits.replace("_", "").replace(",", "")) * scale
+        exact = int(digits) * scale if digits.isdecimal() else int(value)
+        if exact != value and not digits.isdecimal():
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    return exact
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="dojang",
+        description="Count, run and slim convolutional networks.",
+        epilog="`dojang COMMAND --help` shows the flags of a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dojang {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for add in (_count, _list, _env):
+        add(commands)
+    return parser
+
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction["Parser"]
+
+
+def _add(commands: Commands, name: str, does: str, *, json: bool = True) -> Parser:
+    parser = commands.add_parser(name, help=does, description=does[0].upper() + does[1:] + ".", allow_abbrev=False)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _network(parser: Parser, weights: bool = True) -> None:
+    parser.add_argument("net", metavar="NET", help=NET)
+    if weights:
+        parser.add_argument("--weights", metavar="FILE", help="arrays by name: .safetensors, .pt or .pth")
+    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+    parser.add_argument("--num-classes", metavar="N", type=positive, help="number of classes, for zoo names")
+
+
+def _output(parser: Parser, metavar: str, does: str) -> None:
+    parser.add_argument("-o", "--output", metavar=metavar, help=does)
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def _count(commands: Commands) -> None:
+    parser = _add(commands, "count", "what a network costs: shapes, parameters, MACs, memory, receptive field")
+    _network(parser, weights=False)
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once (default 1)")
+    parser.add_argument("--no-bias", action="store_true", help="leave biases out of the parameters")
+    parser.add_argument("--unit", choices=("mac", "flop"), default="mac", help="1 MAC = 2 FLOPs (default mac)")
+    parser.add_argument("--exact-padding", action="store_true", help="do not count taps that fall on padding")
+    parser.add_argument("--csv", action="store_true", help="print one line per layer, comma-separated")
+    parser.add_argument("--max-macs", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
+    parser.add_argument("--max-params", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
+
+
+def _list(commands: Commands) -> None:
+    parser = _add(commands, "list", "what there is to choose from")
+    parser.add_argument("what", choices=("networks", "kernels"), help="which list")
+
+
+def _env(commands: Commands) -> None:
+    _add(commands, "env", "facts for a bug report: versions, machine, settings")

@@ -1,0 +1,95 @@
+"""The facts of a run: versions, machine, what was asked. Written as run.json and shown by `dojang env`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dojang import __version__
+
+PARTS: Mapping[str, str] = {
+    "numpy": "required",
+    "llvmlite": "required",
+    "pillow": "required",
+    "safetensors": "required",
+    "tqdm": "required",
+    "torch": "PyTorch networks, training, slimming: pip install 'dojang[torch]'",
+    "scikit-learn": "the digits: pip install 'dojang[data]'",
+    "onnxruntime": "as a runtime to slim for, and to check what is written: pip install 'dojang[onnxruntime]'",
+}
+"""Packages that dojang uses and what for."""
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions without importing anything; None for what is not installed."""
+    found: dict[str, str | None] = {"dojang": __version__, "python": platform.python_version()}
+    for part in PARTS:
+        try:
+            found[part] = metadata.version(part)
+        except metadata.PackageNotFoundError:
+            found[part] = None
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, instruction set, cores, caches, memory, system."""
+    from dojang.engine.machine import Machine
+
+    host = Machine.host()
+    return {
+        "system": platform.platform(),
+        "processor": _processor() or host.cpu,
+        "isa": host.isa,
+        "cores": host.cores,
+        "l1_bytes": host.l1,
+        "l2_bytes": host.l2,
+        "l3_bytes": host.l3,
+        "memory_bytes": _memory_bytes(),
+    }
+
+
+def record(
+    command: str, configuration: Mapping[str, Any], data_hash: str | None, results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What run.json holds: enough to repeat the run and to judge whether a repeat should agree."""
+    return {
+        "schema": "dojang.run-record/1",
+        "command": command,
+        "arguments": sys.argv[1:] if sys.argv[:1] and "dojang" in sys.argv[0] else None,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "configuration": dict(configuration),
+        "seed": configuration.get("seed"),
+        "data_hash": data_hash,
+        "versions": versions(),
+        "machine": machine(),
+        "results": dict(results),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What a bug report needs: versions, machine, settings that change how dojang behaves."""
+    names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
+    settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
+    return {"versions": versions(), "machine": machine(), "settings": settings, "executable": sys.executable}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None

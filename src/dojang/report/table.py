@@ -1,0 +1,209 @@
+"""Tables and numbers as a person reads them: aligned columns within a width, separators, units, honest bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+WIDTH = 80
+"""Columns of text where the terminal does not say."""
+
+_PREFIXES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Whether text is marked up for a terminal. Without colour every mark is the text itself."""
+
+    color: bool = False
+
+    def bold(self, text: str) -> str:
+        """Headings and what matters."""
+        return f"\x1b[1m{text}\x1b[0m" if self.color else text
+
+    def dim(self, text: str) -> str:
+        """Conventions and remarks."""
+        return f"\x1b[2m{text}\x1b[0m" if self.color else text
+
+    def good(self, text: str) -> str:
+        """What became better or passed."""
+        return f"\x1b[32m{text}\x1b[0m" if self.color else text
+
+    def bad(self, text: str) -> str:
+        """What became worse or failed."""
+        return f"\x1b[31m{text}\x1b[0m" if self.color else text
+
+
+PLAIN = Style()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its heading, and whether it is of numbers (right-aligned) or of words."""
+
+    title: str
+    right: bool = True
+    shrink: bool = False
+    """Whether its cells may lose their middle when the table is too wide."""
+
+
+def number(value: int | None, lower_bound: bool = False) -> str:
+    """A whole number with thousands separators; "≥ " before a lower bound, "?" for unknown.
+
+    >>> number(105415200), number(1000, lower_bound=True), number(None)
+    ('105,415,200', '≥ 1,000', '?')
+    """
+    if value is None:
+        return "?"
+    return f"{'≥ ' if lower_bound else ''}{value:,}"
+
+
+def short(value: float | None, lower_bound: bool = False) -> str:
+    """Three digits and K, M, G or T for powers of 1000.
+
+    >>> short(105415200), short(1024), short(999), short(2712, lower_bound=True)
+    ('105M', '1.02K', '999', '≥ 2.71K')
+    """
+    if value is None:
+        return "?"
+    mark = "≥ " if lower_bound else ""
+    for scale, prefix in _PREFIXES:
+        if abs(value) >= scale * (1 - 5e-4):
+            return f"{mark}{_three(value / scale)}{prefix}"
+    return f"{mark}{_three(value) if isinstance(value, float) else value}"
+
+
+def _three(value: float) -> str:
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f}"
+
+
+def size(count: int | None, lower_bound: bool = False) -> str:
+    """Bytes in B, KB, MB, GB, of powers of 1000.
+
+    >>> size(1161600), size(12), size(None)
+    ('1.16 MB', '12 B', '?')
+    """
+    if count is None:
+        return "?"
+    text = short(count, lower_bound)
+    return f"{text[:-1]} {text[-1]}B" if text[-1] in "KMGT" else f"{text} B"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time with three digits.
+
+    >>> milliseconds(24.061), milliseconds(0.0824)
+    ('24.1 ms', '82.4 µs')
+    """
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{_three(value / 1000)} s"
+    return f"{_three(value)} ms" if abs(value) >= 0.1 else f"{_three(value * 1000)} µs"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction as percent.
+
+    >>> percent(0.9861), percent(None)
+    ('98.61 %', '-')
+    """
+    return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def sizes(values: Sequence[int] | None) -> str:
+    """A shape as people write it: 64x112x112; "?" when it is not known, "1" for a single value.
+
+    >>> sizes((64, 112, 112)), sizes(()), sizes(None)
+    ('64x112x112', '1', '?')
+    """
+    if values is None:
+        return "?"
+    return "x".join(map(str, values)) or "1"
+
+
+def names(items: Sequence[str], most: int = 4) -> str:
+    """Some names and how many more.
+
+    >>> names(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    if len(items) <= most:
+        return ", ".join(items)
+    return f"{', '.join(items[:most])} and {len(items) - most} more"
+
+
+def ranges(numbers: Sequence[int], most: int = 6) -> str:
+    """Sorted whole numbers with runs drawn together.
+
+    >>> ranges([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9, 10'
+    """
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    parts: list[str] = []
+    for run in runs:
+        parts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else [str(n) for n in run]
+    return names(parts, most)
+
+
+def clip(text: str, width: int) -> str:
+    """The text, its middle left out when longer than `width`: ends of layer names tell most.
+
+    >>> clip("inception3a.branch1.conv", 12)
+    'incept….conv'
+    """
+    if len(text) <= width:
+        return text
+    if width < 3:
+        return text[:width]
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}" if width > 3 else f"{text[:2]}…"
+
+
+def table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    footer: Sequence[Sequence[str]] = (),
+    width: int = WIDTH,
+    style: Style = PLAIN,
+) -> str:
+    """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`."""
+    everything = [*rows, *footer]
+    wide = [max([len(c.title), *(len(row[i]) for row in everything)]) for i, c in enumerate(columns)]
+    over = sum(wide) + 2 * (len(columns) - 1) - width
+    for i in sorted((i for i, c in enumerate(columns) if c.shrink), key=lambda i: -wide[i]):
+        if over > 0:
+            less = min(over, max(0, wide[i] - 8))
+            wide[i] -= less
+            over -= less
+
+    def line(cells: Sequence[str]) -> str:
+        parts = [
+            clip(cell, w).rjust(w) if column.right else clip(cell, w).ljust(w)
+            for cell, w, column in zip(cells, wide, columns, strict=True)
+        ]
+        return "  ".join(parts).rstrip()
+
+    lines = [style.bold(line([c.title for c in columns])), *map(line, rows)]
+    if footer:
+        lines += ["-" * len(max(lines, key=len) if not style.color else line([c.title for c in columns]))]
+        lines += [style.bold(line(row)) for row in footer]
+    return "\n".join(lines)
+
+
+def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether the table stands within `width` without clipping."""
+    wide = [max([len(c.title), *(len(row[i]) for row in rows)]) for i, c in enumerate(columns)]
+    return sum(wide) + 2 * (len(columns) - 1) <= width
+
+
+def paragraph(text: str, width: int = WIDTH, indent: str = "") -> str:
+    """Prose, wrapped; the lines after the first are indented."""
+    return "\n".join(wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
