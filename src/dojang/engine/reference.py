@@ -81,7 +81,8 @@ def run_reference(
     for name in (*taps, *graph.outputs):
         graph[name]  # raises for a name that is not there
     fed_arrays = check_inputs(graph, inputs)
-    kind = np.dtype(dtype) if dtype is not None else np.result_type(*fed_arrays.values())
+    check_batch(graph, next((len(x) for x in fed_arrays.values()), 1))
+    kind = np.dtype(dtype) if dtype is not None else np.result_type(*fed_arrays.values(), np.float16)
     last = last_readers(graph, taps)
     values: dict[str, Array] = {}
     for place, node in enumerate(graph.nodes):
@@ -158,3 +159,19 @@ def check_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str,
         sizes = ", ".join(f"{name} {x.shape[0]}" for name, x in arrays.items())
         raise ShapeError(f"{graph.name}: the inputs have different batch sizes: {sizes}")
     return arrays
+
+
+def check_batch(graph: Graph, n: int) -> None:
+    """Raises `ShapeError` where a layer stops fitting its weights with `n` pictures, as after a fixed reshape."""
+    shapes = graph.shapes(n)
+    for node in graph.nodes:
+        sizes = [s for s in (shapes[i] for i in node.inputs) if s is not None]
+        if not node.rule.params or len(sizes) < len(node.inputs):
+            continue
+        for role, shape in node.param_shapes(sizes).items():
+            own = graph.param_shapes[node.array(role)]
+            if shape != own:
+                raise ShapeError(
+                    f"{node.name}: with a batch of {n} its {role} would have to be {by(shape)}, it is {by(own)}; "
+                    "a reshape before it has the batch size written into it"
+                )

@@ -27,7 +27,7 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 def erf(x: Array) -> Array:
     """The error function, exact to double precision."""
-    return _erf(x).astype(x.dtype)
+    return np.asarray(_erf(x), x.dtype)
 
 
 def sigmoid(x: Array) -> Array:

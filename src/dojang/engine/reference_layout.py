@@ -57,8 +57,12 @@ def pad(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     match attrs["mode"]:
         case "constant":
             full = np.pad(x, grow, constant_values=attrs["value"])
-        case mode:
-            full = np.pad(x, grow, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+        case "reflect":
+            full = np.pad(x, grow, mode="reflect")
+        case "replicate":
+            full = np.pad(x, grow, mode="edge")
+        case _:
+            full = np.pad(x, grow, mode="wrap")
     return full[tuple(slice(max(-a, 0), size - max(-b, 0)) for (a, b), size in zip(pads, full.shape, strict=True))]
 
 

@@ -41,7 +41,7 @@ def add_bias(out: Array, arrays: Arrays) -> Array:
 
 
 def conv(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
-    """out[n, o, j] = bias[o] + sum over taps t and channels c of the group: weight[o, c, t] · x[n, c, j·s − p + t·d]."""
+    """out[n, o, j] = bias[o] + sum over taps t, channels c of the group of weight[o, c, t] · x[n, c, j·s − p + t·d]."""
     x, weight = inputs[0], arrays["weight"]
     problem = conv_problem(attrs, [x.shape])
     n, g, size = problem.n, problem.groups, problem.out_size
