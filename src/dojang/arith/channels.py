@@ -1,0 +1,161 @@
+"""How the channels of a network hang together: which must go when one goes, and which cannot go at all.
+
+Every value gets, along the axis that carries its channels, one class per element. Convolutions and dense layers make
+new classes; what works element by element keeps them; sums and products make the classes of their inputs one;
+concatenation, slices, padding and reshapes move, repeat and add elements. Two elements of one class live and die
+together. Operators that mix channels in a way that a removal would change (normalisation over channels, softmax,
+matrix products of activations) freeze the classes that enter, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from dojang.arith.graph import Graph, Node
+from dojang.arith.ties import Labels, Tracer, Track, split
+
+MAKERS = frozenset(("input", "constant", "conv", "conv_transpose", "dense", "pad"))
+"""Operators whose output has channels that no input had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A grouped convolution: the classes of each group's inputs (None where not followed) and outputs.
+
+    Valid after a removal: some groups are gone whole, and those left have equally many inputs and equally many outputs.
+    """
+
+    node: str
+    ins: tuple[Labels, ...] | None
+    outs: tuple[Labels, ...]
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """Tied channels of a network. Classes are numbered from 0 in order of first appearance.
+
+    `tracks`: per value, None where channels are not followed. `frozen`: class -> why it cannot be removed, naming the
+    node. `groupings`: the grouped convolutions whose groups must stay equal.
+    """
+
+    graph: Graph
+    tracks: Mapping[str, Track | None]
+    size: int
+    frozen: Mapping[int, str]
+    groupings: tuple[Grouping, ...]
+
+    @cached_property
+    def members(self) -> Mapping[int, tuple[tuple[str, int], ...]]:
+        """For each class the (node, channel) pairs that make its values: outputs of conv, dense, pad, constant, input.
+
+        What only passes channels on is not listed; `carriers` has all.
+        """
+        found: dict[int, list[tuple[str, int]]] = {c: [] for c in range(self.size)}
+        for node in self.graph.nodes:
+            track = self.tracks[node.name]
+            if track is None or node.op not in MAKERS:
+                continue
+            passed = set(self._entering(node)) if node.op == "pad" else ()
+            for place, label in enumerate(track.classes):
+                if label not in passed:
+                    found[label].append((node.name, place))
+        return {c: tuple(pairs) for c, pairs in found.items()}
+
+    def _entering(self, node: Node) -> Labels:
+        track = self.tracks[node.inputs[0]]
+        return track.classes if track else ()
+
+    @cached_property
+    def carriers(self) -> Mapping[int, tuple[tuple[str, int], ...]]:
+        """For each class every (node, place along its channel axis) that carries it."""
+        found: dict[int, list[tuple[str, int]]] = {c: [] for c in range(self.size)}
+        for name, track in self.tracks.items():
+            for place, label in enumerate(track.classes if track else ()):
+                found[label].append((name, place))
+        return {c: tuple(pairs) for c, pairs in found.items()}
+
+    @cached_property
+    def removable(self) -> tuple[int, ...]:
+        """Classes that are not frozen."""
+        return tuple(c for c in range(self.size) if c not in self.frozen)
+
+    @cached_property
+    def bundles(self) -> tuple[Labels, ...]:
+        """Removable classes that stand side by side: made by the same layers, so of one kind and comparable."""
+        found: dict[tuple[str, ...], list[int]] = {}
+        for label in self.removable:
+            makers = tuple(dict.fromkeys(name for name, _ in self.members[label]))
+            found.setdefault(makers, []).append(label)
+        return tuple(tuple(classes) for classes in found.values())
+
+    def layers(self, classes: Iterable[int]) -> tuple[str, ...]:
+        """Names of the layers that make these classes, in order."""
+        wanted = {name for c in classes for name, _ in self.members[c]}
+        return tuple(node.name for node in self.graph.nodes if node.name in wanted)
+
+    def fit(self, wish: Iterable[int]) -> Labels:
+        """The part of a wish to remove that leaves a valid network; given most wanted first, the last give way.
+
+        Frozen classes stay; no value loses all its channels; grouped convolutions keep equal groups or lose whole ones.
+        """
+        order = [c for c in dict.fromkeys(wish) if c not in self.frozen]
+        rank = {c: place for place, c in enumerate(order)}
+        gone = set(order)
+        changed = bool(gone)
+        while changed:
+            changed = False
+            for classes in self._values:
+                if classes <= gone:
+                    gone.discard(max(classes, key=lambda c: rank[c]))
+                    changed = True
+            for grouping in self.groupings:
+                back = _unequal(grouping, gone, rank)
+                gone -= back
+                changed = changed or bool(back)
+        return tuple(c for c in order if c in gone)
+
+    @cached_property
+    def _values(self) -> tuple[frozenset[int], ...]:
+        return tuple(dict.fromkeys(frozenset(t.classes) for t in self.tracks.values() if t is not None and t.classes))
+
+
+def _unequal(grouping: Grouping, gone: set[int], rank: Mapping[int, int]) -> set[int]:
+    """Classes to give back so that the groups of one convolution are equal again; empty when they are."""
+    sides = [grouping.outs] if grouping.ins is None else [grouping.ins, grouping.outs]
+    empty = [all(c in gone for side in sides for c in side[j]) for j in range(len(grouping.outs))]
+    if grouping.ins is None:
+        empty = [False] * len(grouping.outs)
+    back: set[int] = set()
+    for side in sides:
+        left = [sum(c not in gone for c in group) for group in side]
+        most = max([1, *(n for n, whole in zip(left, empty, strict=True) if not whole)])
+        for group, n, whole in zip(side, left, empty, strict=True):
+            if not whole and n < most:
+                candidates = sorted({c for c in group if c in gone}, key=lambda c: -rank[c])
+                back.update(candidates[: most - n])
+    return back
+
+
+def channels(graph: Graph) -> ChannelMap:
+    """The channel map of a network; needs no weights.
+
+    >>> from dojang.arith.graph import Graph, Node
+    >>> nodes = (Node.of("x", "input", shape=(3, 8, 8)), Node.of("a", "conv", "x", out=4, kernel=(3, 3), padding=1),
+    ...          Node.of("b", "conv", "a", out=4, kernel=(3, 3), padding=1), Node.of("s", "add", "a", "b"),
+    ...          Node.of("y", "conv", "s", out=2, kernel=(1, 1)))
+    >>> m = channels(Graph(nodes, ("y",)))
+    >>> m.members[m.tracks["a"].classes[0]]
+    (('a', 0), ('b', 0))
+    """
+    tracks, size, frozen = Tracer(graph).result()
+    groupings = tuple(_grouping(node, tracks) for node in graph.nodes
+                      if node.rule.channels == "conv" and node.attrs["groups"] > 1 and tracks[node.name])  # fmt: skip
+    return ChannelMap(graph, tracks, size, frozen, groupings)
+
+
+def _grouping(node: Node, tracks: Mapping[str, Track | None]) -> Grouping:
+    groups, outs, source = node.attrs["groups"], tracks[node.name], tracks[node.inputs[0]]
+    ins = split(source.classes, groups) if source and source.axis == 1 else None
+    return Grouping(node.name, ins, split(outs.classes, groups) if outs else ())

@@ -1,0 +1,182 @@
+"""Channels removed from a network: a new Graph with narrower layers, arrays sliced to match, nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.errors import GraphError
+from dojang.arith.graph import Graph, Node
+from dojang.arith.shapes import axis_of
+from dojang.arith.ties import Labels, Track, array_axes, selected, split
+
+
+def cut(graph: Graph, remove: Iterable[int], channel_map: ChannelMap | None = None) -> Graph:
+    """The network without the channels of these classes. Works without weights too, for counting.
+
+    Arrays are only asked for `take(indices, axis=)`, `reshape(shape)` and `shape`, so NumPy arrays do. Raises
+    `GraphError` for a class that is frozen and for removals that leave a value without channels or groups unequal;
+    `ChannelMap.fit` gives the part of a wish that is possible.
+    """
+    tied = channel_map or channels(graph)
+    gone = frozenset(remove)
+    if not gone:
+        return graph
+    _refuse_invalid(tied, gone)
+    nodes = tuple(_narrow(graph, tied, node, gone) for node in graph.nodes)
+    weights = _slice_arrays(graph, tied, gone) if graph.weights else graph.weights
+    narrow = graph.replace(nodes=nodes, weights=weights)
+    if graph.weights:
+        narrow.check_weights()
+    else:
+        _ = narrow.unit_shapes
+    return narrow
+
+
+def _refuse_invalid(tied: ChannelMap, gone: frozenset[int]) -> None:
+    for c in sorted(gone):
+        if c in tied.frozen:
+            raise GraphError(f"channels tied to it cannot be removed: {tied.frozen[c]}")
+        if not 0 <= c < tied.size:
+            raise GraphError(f"channel class {c} is not one of the {tied.size} of this network")
+    missing = gone - set(tied.fit(sorted(gone)))
+    if missing:
+        layers = ", ".join(tied.layers(missing))
+        raise GraphError(f"{layers}: removing these channels leaves unequal groups or none at all; use `fit` first")
+
+
+def _kept(track: Track | None, gone: Collection[int]) -> list[int] | None:
+    """Places along a value's channel axis that stay; None where channels are not followed."""
+    return [i for i, c in enumerate(track.classes) if c not in gone] if track is not None else None
+
+
+def _narrow(graph: Graph, tied: ChannelMap, node: Node, gone: frozenset[int]) -> Node:
+    """One node with its attributes changed for the channels that are gone."""
+    track = tied.tracks[node.name]
+    kept = _kept(track, gone)
+    if track is None or kept is None or node.rule.channels in ("join", "concat", "transpose", "fresh"):
+        return node
+    source = tied.tracks[node.inputs[0]] if node.inputs else None
+    match node.op:
+        case "conv" | "conv_transpose":
+            return node.with_attrs(out=len(kept), groups=_groups_left(tied, node, gone))
+        case "dense":
+            return node.with_attrs(out=len(kept))
+        case "prelu" if node.attrs["num"] > 1 and track.axis == 1:
+            return node.with_attrs(num=len(kept))
+        case "constant":
+            shape = list(node.attrs["shape"])
+            shape[track.axis] = len(kept)
+            return node.with_attrs(shape=tuple(shape))
+        case "reshape":
+            return _reshape(graph, node, track, len(kept))
+        case "pad" if source is not None:
+            return _pad(graph, node, track, source, gone)
+        case "slice" | "gather" if source is not None:
+            return _select(graph, node, source, gone)
+        case _:
+            return node
+
+
+def _groups_left(tied: ChannelMap, node: Node, gone: frozenset[int]) -> int:
+    groups = node.attrs["groups"]
+    if groups == 1:
+        return 1
+    outs = tied.tracks[node.name]
+    assert outs is not None  # convolutions always have their outputs followed
+    return sum(any(c not in gone for c in group) for group in split(outs.classes, groups))
+
+
+def _reshape(graph: Graph, node: Node, track: Track, kept: int) -> Node:
+    """The wanted shape with the new number of channels; a size that is inferred stays so."""
+    wanted: list[int] = list(node.attrs["shape"])
+    full = graph.unit_shapes[node.name]
+    if full is None or kept == len(track.classes):
+        return node
+    # a copied size (0) is written out, so that it does not follow channels that have moved to another axis
+    shape = [full[i] if w == 0 and i > 0 else w for i, w in enumerate(wanted)]
+    if shape[track.axis] != -1:
+        shape[track.axis] = kept
+    return node.with_attrs(shape=tuple(shape))
+
+
+def _pad(graph: Graph, node: Node, track: Track, source: Track, gone: frozenset[int]) -> Node:
+    """Padding of the channel axis counted anew: added and cropped channels that are left."""
+    shape = graph.unit_shapes[node.name]
+    pads = list(node.attrs["pads"])
+    place = track.axis - (len(shape or ()) - len(pads))
+    if place < 0:
+        return node
+    before, after = pads[place]
+
+    def left(labels: Labels) -> int:
+        return sum(c not in gone for c in labels)
+
+    size = len(track.classes)
+    first = left(track.classes[:before]) if before > 0 else -left(source.classes[:-before])
+    last = left(track.classes[size - after :]) if after > 0 else -left(source.classes[len(source.classes) + after :])
+    pads[place] = (first, last)
+    return node.with_attrs(pads=tuple(pads))
+
+
+def _select(graph: Graph, node: Node, source: Track, gone: frozenset[int]) -> Node:
+    """A slice or gather of the channel axis on the new numbering; a slice that loses its rhythm becomes a gather."""
+    shape = graph.unit_shapes[node.inputs[0]]
+    if shape is None or axis_of(node.attrs["axis"], len(shape)) != source.axis or gone.isdisjoint(source.classes):
+        return node
+    new = {old: place for place, old in enumerate(_kept(source, gone) or [])}
+    picks = [new[i] for i in selected(node, len(source.classes)) if i in new]
+    if node.op == "gather":
+        return node.with_attrs(indices=tuple(picks))
+    steps = {b - a for a, b in pairwise(picks)}
+    if len(steps) > 1:
+        return Node.of(node.name, "gather", *node.inputs, axis=node.attrs["axis"], indices=tuple(picks))
+    step = steps.pop() if steps else 1
+    stop = picks[-1] + (1 if step > 0 else -1)
+    return node.with_attrs(start=picks[0], stop=stop if stop >= 0 else None, step=step)
+
+
+def _slice_arrays(graph: Graph, tied: ChannelMap, gone: frozenset[int]) -> Mapping[str, Any]:
+    """Every array of the network without the elements that belong to channels that are gone."""
+    new: dict[str, Any] = dict(graph.weights)
+    done: set[str] = set()
+    for node in graph.nodes:
+        for role, axes in array_axes(node, tied.tracks).items():
+            name = node.array(role)
+            if name in done or name not in graph.weights:
+                continue
+            done.add(name)
+            array = graph.weights[name]
+            if role == "weight" and node.rule.channels == "conv" and node.attrs["groups"] > 1:
+                new[name] = _slice_grouped(array, node, axes, gone)
+                continue
+            for axis, labels in enumerate(axes):
+                if labels is not None and any(c in gone for c in labels):
+                    array = array.take([i for i, c in enumerate(labels) if c not in gone], axis=axis)
+            new[name] = array
+    return new
+
+
+def _slice_grouped(array: Any, node: Node, axes: Sequence[Labels | None], gone: frozenset[int]) -> Any:
+    """The weights of a grouped convolution. Each group keeps its own places, so rows and columns are picked together.
+
+    Layout (oc, ic/g, ...) or transposed (ic, oc/g, ...): axis 0 runs over all groups, axis 1 within one.
+    """
+    groups = node.attrs["groups"]
+    rows, columns = int(array.shape[0]), int(array.shape[1])
+    first, second = axes
+    row_groups = split(first, groups) if first else ((-1,) * (rows // groups),) * groups
+    column_groups = split(second, groups) if second else ((-1,) * columns,) * groups
+    picks: list[int] = []
+    rows_left = 0
+    for j in range(groups):
+        across = [k for k, c in enumerate(column_groups[j]) if c not in gone]
+        for i, c in enumerate(row_groups[j]):
+            if c not in gone and across:
+                rows_left += 1
+                picks += [(j * (rows // groups) + i) * columns + k for k in across]
+    rest = tuple(array.shape[2:])
+    flat = array.reshape((rows * columns, *rest)).take(picks, axis=0)
+    return flat.reshape((rows_left, len(picks) // rows_left, *rest))
