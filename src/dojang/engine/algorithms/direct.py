@@ -1,0 +1,353 @@
+"""Direct convolution with register tiles: any kernel, stride, dilation, padding, groups, 1 to 3 dimensions.
+
+A tile is `pixels` neighbouring outputs of one row times `vectors` registers of output channels. Per input channel and
+tap it loads `vectors` weights, broadcasts `pixels` inputs and does pixels · vectors fused multiply-adds. Padding is
+never stored: rows outside are skipped by the bounds of the loop over kernel rows, columns outside by code that is
+written for the tiles at the border. Weights are packed [group][oc block][kd][kh][kw][ic][oc in block].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.conv import Conv
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.task import Code, Step, Task
+from dojang.engine.emit import Emit, Value
+from dojang.engine.machine import Machine
+
+NAME = "direct"
+UNIT_FLOPS = 4_000_000  # about 20 µs of one core: a unit costs two atomic additions, well below a microsecond
+LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Pixels and vectors of a tile, and how the row-major places are cut: `rows` of `width`."""
+
+    pixels: int
+    vectors: int
+    rows_per_unit: int
+
+
+def why_not(task: Task, machine: Machine) -> str | None:
+    """Transposed convolutions have their own kernel; more than 3 dimensions have none."""
+    if task.conv.transposed:
+        return "transposed"
+    return "more than 3 dimensions" if task.conv.rank > 3 else None
+
+
+def flattened(task: Task) -> Task:
+    """A pointwise task without padding and stride as one with long rows, which tile better."""
+    c = task.conv
+    if not (c.pointwise and all(s == 1 for s in c.stride) and not any(map(any, c.padding)) and c.rank <= 3):
+        return task
+    places = prod(c.size)
+    width = best_width(places)
+    return replace(task, conv=Conv.of(c.ic, c.oc, (places // width, width), 1, groups=c.groups, bias=c.bias))
+
+
+def best_width(places: int) -> int:
+    """The row length that cuts `places` best: a divisor near 56 (many rows to share out, tiles of up to 14)."""
+    fits = [w for w in range(1, places + 1) if places % w == 0 and w <= 256]
+    score = lambda w: (round(w / (-(-w // 14) * 14), 2), -abs(w - 56))  # noqa: E731
+    return max(fits, key=score) if places > 14 else places
+
+
+def three(conv: Conv) -> Conv:
+    """The problem as a 3-d one: missing leading axes have size and kernel 1."""
+    k = 3 - conv.rank
+    if not k:
+        return conv
+    ones = (1,) * k
+    return Conv.of(
+        conv.ic,
+        conv.oc,
+        ones + conv.size,
+        ones + conv.kernel,
+        ones + conv.stride,
+        ((0, 0),) * k + conv.padding,
+        ones + conv.dilation,
+        conv.groups,
+        conv.bias,
+    )
+
+
+@cache
+def tile_of(task: Task, machine: Machine) -> Tile:
+    """The tile with the least estimated cycles per row."""
+    c = three(task.conv)
+    ow, lanes = c.out_size[2], machine.lanes(task.element.bytes)
+    vectors = -(-(c.oc // c.groups) // lanes)
+    best: tuple[float, Tile] | None = None
+    for v in range(1, min(4, vectors) + 1):
+        most = min((machine.registers - 1 - v) // v, 28)
+        for p in {min(most, ow), min(most, max(1, -(-ow // 2))), min(6, ow), min(8, ow)}:
+            if p > most:
+                continue
+            cost = 0.0
+            for count, size in ((vectors // v, v), (1, vectors % v)):
+                if size and count:
+                    cost += count * sum(cycles(n, size) for _, n in t.balanced(ow, p))
+            if best is None or cost < best[0] - 1e-9:
+                best = (cost, Tile(p, v, 1))
+    assert best is not None
+    tile = best[1]
+    per_row = 2 * prod(c.kernel) * (c.ic // c.groups) * ow * tile.vectors * lanes
+    rows = min(c.out_size[0] * c.out_size[1], max(1, round(UNIT_FLOPS / per_row)))
+    return replace(tile, rows_per_unit=rows)
+
+
+def cycles(pixels: int, vectors: int) -> float:
+    """Estimated cycles of a tile per input channel and tap: two FMAs and two loads a cycle, FMA latency 4."""
+    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0) + 0.5
+
+
+def predict(task: Task, machine: Machine) -> float:
+    """Seconds on one core, from the tile's cycles and the bytes of weights, against the machine's measured peaks."""
+    from dojang.engine.peaks import peaks
+
+    task = flattened(task)
+    c, p = three(task.conv), peaks(machine)
+    tile, lanes = tile_of(task, machine), machine.lanes(task.element.bytes)
+    vectors = -(-(c.oc // c.groups) // lanes)
+    k = prod(c.kernel) * (c.ic // c.groups)
+    total = 0.0
+    for count, size in ((vectors // tile.vectors, tile.vectors), (1, vectors % tile.vectors)):
+        if size and count:
+            total += count * sum(cycles(n, size) * k + 12 + n * size for _, n in t.balanced(c.out_size[2], tile.pixels))
+    total *= c.groups * c.out_size[0] * c.out_size[1]
+    fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
+    return max(total * 2 / fma_per_second, c.weight_bytes / (p.read_gbs * 1e9))
+
+
+def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (oc, ic/groups, *kernel) as [group][block][kd][kh][kw][ic][oc in block], bias padded per group."""
+    task = flattened(task)
+    c, lanes = three(task.conv), machine.lanes(task.element.bytes)
+    return pack_weights(weight, bias, c, lanes, tile_of(task, machine).vectors, task.element.dtype)
+
+
+def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Conv, lanes: int, vectors: int, dtype: str):
+    """Like `pack`, for a tile of `vectors`."""
+    ocg, icg, taps = c.oc // c.groups, c.ic // c.groups, prod(c.kernel)
+    whole = -(-ocg // lanes) * lanes
+    w = np.zeros((c.groups, whole, icg, taps), dtype)
+    w[:, :ocg] = np.asarray(weight).reshape(c.groups, ocg, icg, taps)
+    out = np.empty((c.groups, whole * icg * taps), dtype)
+    block, at = vectors * lanes, 0
+    full = whole // block
+    if full:
+        part = w[:, : full * block].reshape(c.groups, full, block, icg, taps).transpose(0, 1, 4, 3, 2)
+        at = full * block * icg * taps
+        out[:, :at] = part.reshape(c.groups, -1)
+    if full * block < whole:
+        out[:, at:] = w[:, full * block :].transpose(0, 3, 2, 1).reshape(c.groups, -1)
+    return out.reshape(-1), t.pack_vector(bias, c.groups, lanes, ocg, dtype)
+
+
+def emit(task: Task, machine: Machine) -> Code:
+    """One step; a unit is some rows of one image for one block of output channels."""
+    task = flattened(task)
+    tile, c = tile_of(task, machine), three(task.conv)
+    rows = c.out_size[0] * c.out_size[1]
+    chunks = -(-rows // tile.rows_per_unit)
+    lanes = machine.lanes(task.element.bytes)
+    blocks = c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
+    recipe = f"{NAME} {task} {tile}"
+    return Code((Step(recipe, lambda name: write(name, task, tile, machine), lambda n: n * blocks * chunks),))
+
+
+def write(symbol: str, task: Task, tile: Tile, machine: Machine) -> str:
+    """The kernel as IR text."""
+    return Direct(symbol, task, tile, machine).text()
+
+
+class Direct:
+    """The loop nest of one direct kernel while it is written."""
+
+    def __init__(self, symbol: str, task: Task, tile: Tile, machine: Machine) -> None:
+        """Sizes in elements, as Python ints."""
+        self.task, self.tile, self.c = task, tile, three(task.conv)
+        self.b: Emit = t.begin(symbol, machine)
+        self.kind = task.element
+        self.size = self.kind.bytes
+        self.lanes = machine.lanes(self.size)
+        self.icg, self.ocg = self.c.ic // self.c.groups, self.c.oc // self.c.groups
+        self.vectors = -(-self.ocg // self.lanes)
+        self.taps = prod(self.c.kernel)
+
+    def text(self) -> str:
+        """Decodes the unit and writes the blocks."""
+        b, c, v = self.b, self.c, self.tile.vectors
+        full, rest = divmod(self.vectors, v)
+        per_group = full + (rest > 0)
+        rows = c.out_size[0] * c.out_size[1]
+        chunks = -(-rows // self.tile.rows_per_unit)
+        # Blocks of weights are the slow index: a thread keeps one in its cache over images and rows.
+        images = t.word(b, t.N, pointer=False)
+        chunk = b.urem(b.arg.unit, chunks)
+        rest_of_unit = b.udiv(b.arg.unit, chunks)
+        image = b.urem(rest_of_unit, images)
+        block = b.udiv(rest_of_unit, images)
+        group, inner = b.udiv(block, per_group), b.urem(block, per_group)
+        if c.groups == 1:
+            group, inner = 0, block
+        self.x = b.at(
+            t.word(b, t.X),
+            b.mul(image, prod(c.size) * self.task.x_ld * self.size),
+            b.mul(group, self.icg * self.size),
+        )
+        out = b.add(b.mul(group, self.ocg), b.mul(inner, v * self.lanes))
+        pixels = prod(c.out_size)
+        self.y = b.at(t.word(b, t.Y), b.mul(image, pixels * self.task.y_ld * self.size), b.mul(out, self.size))
+        if self.task.residual_ld:
+            self.r = b.at(
+                t.word(b, t.R), b.mul(image, pixels * self.task.residual_ld * self.size), b.mul(out, self.size)
+            )
+        whole = self.vectors * self.lanes
+        self.w = b.at(
+            t.word(b, t.W),
+            b.mul(group, whole * self.icg * self.taps * self.size),
+            b.mul(inner, v * self.lanes * self.icg * self.taps * self.size),
+        )
+        self.bias = b.at(t.word(b, t.B), b.mul(group, whole * self.size), b.mul(inner, v * self.lanes * self.size))
+        first = b.mul(chunk, self.tile.rows_per_unit)
+        last = b.imin(b.add(first, self.tile.rows_per_unit), rows)
+
+        def block_of(count: int, channels: int) -> None:
+            b.loop(first, last, 1, lambda r, _: self.row(r, count, channels))
+
+        # The last block of a group may have fewer vectors and a masked one.
+        tail = self.ocg - (per_group - 1) * v * self.lanes
+        if per_group == 1:
+            block_of(self.vectors, self.ocg)
+        elif tail == v * self.lanes:
+            block_of(v, v * self.lanes)
+        else:
+            b.choose(
+                b.less(inner, per_group - 1),
+                lambda: block_of(v, v * self.lanes),
+                lambda: block_of(rest or v, tail),
+            )
+        return b.finish()
+
+    def row(self, r: Value | int, vectors: int, channels: int) -> None:
+        """One output row: its tiles, neighbours with the same border in a loop."""
+        b, c = self.b, self.c
+        od: Any
+        od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
+        depth = t.tap_range(b, od, c.stride[0], c.padding[0][0], c.dilation[0], c.kernel[0], c.size[0])
+        height = t.tap_range(b, oh, c.stride[1], c.padding[1][0], c.dilation[1], c.kernel[1], c.size[1])
+        ow = c.out_size[2]
+        y = b.at(self.y, b.mul(r, ow * self.task.y_ld * self.size))
+        res = b.at(self.r, b.mul(r, ow * self.task.residual_ld * self.size)) if self.task.residual_ld else None
+        tiles = self.cut()
+        for first, many in t.runs([(count, spans) for _, count, spans in tiles]):
+            start, count, spans = tiles[first]
+
+            def body(i, _, count=count, spans=spans):
+                self.one(i, count, spans, depth, height, y, res, vectors, channels)
+
+            b.loop(start, start + many * count, count, body)
+
+    def cut(self) -> list[tuple[int, int, tuple[tuple[int, int], ...]]]:
+        """Tiles of a row: (start, pixels, per tap the pixels lo..hi whose input column lies inside)."""
+        c = self.c
+        ow, kw, s, d, pad, iw = c.out_size[2], c.kernel[2], c.stride[2], c.dilation[2], c.padding[2][0], c.size[2]
+
+        def inside(start: int, count: int) -> tuple[tuple[int, int], ...]:
+            spans = []
+            for k in range(kw):
+                ok = [p for p in range(count) if 0 <= (start + p) * s - pad + k * d < iw]
+                spans.append((ok[0], ok[-1] + 1) if ok else (0, 0))
+            return tuple(spans)
+
+        if kw <= LARGE_KERNEL:
+            return [(start, n, inside(start, n)) for start, n in t.balanced(ow, self.tile.pixels)]
+        whole = lambda o: o * s - pad >= 0 and o * s - pad + (kw - 1) * d < iw  # noqa: E731
+        middle = [o for o in range(ow) if whole(o)]
+        lo, hi = (middle[0], middle[-1] + 1) if middle else (ow, ow)
+        tiles = [(o, 1, ()) for o in range(lo)]
+        if middle:
+            tiles += [(lo + start, n, ((0, n),) * kw) for start, n in t.balanced(hi - lo, self.tile.pixels)]
+        return tiles + [(o, 1, ()) for o in range(hi, ow)]
+
+    def one(self, start, count, spans, depth, height, y, res, vectors, channels) -> None:
+        """One tile: sums over taps and input channels, then bias, residual, activation, store."""
+        b, c, task = self.b, self.c, self.task
+        step = c.stride[2] * task.x_ld * self.size
+        pixel = task.x_ld * self.size
+        block = vectors * self.lanes * self.size
+        xw = b.at(self.x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2][0]), pixel))
+        biases = [b.vload(b.at(self.bias, v * self.lanes * self.size), self.kind) for v in range(vectors)]
+        acc = [biases[v] for _ in range(count) for v in range(vectors)]
+        contiguous = task.x_ld == self.icg and c.dilation[2] == 1
+        full = all(span == (0, count) for span in spans)
+
+        def multiply(x, w, lo, hi, length, acc):
+            def k_step(k, acc):
+                acc = list(acc)
+                wk, xk = b.at(w, b.mul(k, block)), b.at(x, b.mul(k, self.size))
+                ws = [b.vload(b.at(wk, v * self.lanes * self.size), self.kind) for v in range(vectors)]
+                for p in range(lo, hi):
+                    xv = b.splat_load(b.at(xk, p * step), self.kind)
+                    for v in range(vectors):
+                        acc[p * vectors + v] = b.fma(xv, ws[v], acc[p * vectors + v])
+                return acc
+
+            # Only what runs often is worth code: the inside of a row, by two, or whole where it is short.
+            unroll = 1 if not full else length if length * count * vectors <= 128 else 2 if length % 2 == 0 else 1
+            return b.loop(0, length, 1, k_step, acc, unroll=unroll)
+
+        def kernel_row(kd, kh, acc):
+            ih = b.add(height[0], b.mul(kh, c.dilation[1]))
+            i_d = b.add(depth[0], b.mul(kd, c.dilation[0]))
+            x = b.at(xw, b.mul(b.add(b.mul(i_d, c.size[1]), ih), c.size[2] * pixel))
+            w = b.at(self.w, b.mul(b.add(b.mul(kd, c.kernel[1]), kh), c.kernel[2] * self.icg * block))
+            if not spans:  # a single border pixel of a large kernel: the taps inside, counted at run time
+                _, lo, hi = t.tap_range(
+                    b, start, c.stride[2], c.padding[2][0], c.dilation[2], c.kernel[2], c.size[2]
+                )
+                return b.loop(lo, hi, 1, lambda k, a: multiply(
+                    b.at(x, b.mul(k, c.dilation[2] * pixel)), b.at(w, b.mul(k, self.icg * block)), 0, 1, self.icg, a
+                ), acc)  # fmt: skip
+            if full and contiguous:
+                return multiply(x, w, 0, count, c.kernel[2] * self.icg, acc)
+            if full and c.kernel[2] > 3:
+                return b.loop(0, c.kernel[2], 1, lambda k, a: multiply(
+                    b.at(x, b.mul(k, c.dilation[2] * pixel)), b.at(w, b.mul(k, self.icg * block)), 0, count, self.icg, a
+                ), acc)  # fmt: skip
+            for k, (lo, hi) in enumerate(spans):
+                if lo < hi:
+                    acc = multiply(
+                        b.at(x, k * c.dilation[2] * pixel), b.at(w, k * self.icg * block), lo, hi, self.icg, acc
+                    )
+            return acc
+
+        acc = b.loop(depth[1], depth[2], 1, lambda kd, a: b.loop(
+            height[1], height[2], 1, lambda kh, a: kernel_row(kd, kh, a), a
+        ), acc)  # fmt: skip
+        store(b, task, acc, count, vectors, channels,
+              b.at(y, b.mul(start, task.y_ld * self.size)),
+              b.at(res, b.mul(start, task.residual_ld * self.size)) if res is not None else None)  # fmt: skip
+
+
+def store(b: Emit, task: Task, acc: list[Value], pixels: int, vectors: int, channels: int, y, res) -> None:
+    """activation(acc + residual) to `pixels` neighbouring outputs, only `channels` of the vectors' lanes."""
+    kind = task.element
+    lanes = b.lanes(kind)
+    for p in range(pixels):
+        for v in range(vectors):
+            mask = b.mask(channels - v * lanes, lanes)
+            value, o = acc[p * vectors + v], v * lanes * kind.bytes
+            if res is not None:
+                old = b.vload(b.at(res, p * task.residual_ld * kind.bytes + o), kind, mask=mask)
+                value = b.fadd(value, old)
+            value = t.activate(b, value, task.activation, kind)
+            b.vstore(value, b.at(y, p * task.y_ld * kind.bytes + o), kind, mask=mask)

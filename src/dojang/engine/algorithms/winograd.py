@@ -1,0 +1,396 @@
+"""Winograd convolution F(m×m, r×r), stride 1: fewer multiplications, as small matrix products with register tiles.
+
+For each tile of m × m outputs: transform a × a inputs (a = m + r − 1), multiply position by position over the input
+channels, transform back with bias, residual and activation. Two orders of work:
+*blocked*, where one unit carries a block of tiles through all three stages in its core's cache, for layers with few
+weights; *phased*, three steps with all tiles in the shared cache, so that every transformed weight is read once, for
+layers with many weights and few tiles.
+Transformed weights are packed [position][group][oc block][ic][oc in block].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.direct import cycles
+from dojang.engine.algorithms.interpolate import apply, matrices
+from dojang.engine.algorithms.task import Code, Step, Task
+from dojang.engine.emit import F32, Emit, Value
+from dojang.engine.machine import Machine
+
+NAME = "winograd"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a layer is cut: m outputs per tile side, register tile, tiles per unit (of all tiles when `phased`)."""
+
+    m: int
+    pixels: int
+    vectors: int
+    tiles: int
+    phased: bool
+
+
+def why_not(task: Task, machine: Machine) -> str | None:
+    """For 2-d 3×3 and 5×5 kernels with stride and dilation 1 and enough channels to pay for the transforms."""
+    c = task.conv
+    if task.strict:
+        return "precision is strict"
+    if task.kind != "f32":
+        return "not float32"
+    if c.transposed:
+        return "transposed"
+    if c.rank != 2 or c.kernel not in ((3, 3), (5, 5)):
+        return "kernel is not 3x3 or 5x5"
+    if any(s != 1 for s in (*c.stride, *c.dilation)):
+        return "stride or dilation above 1"
+    lanes = machine.lanes(4)
+    if c.ic // c.groups < 8 or c.oc // c.groups < lanes // 2:
+        return f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})"
+    if c.groups > 1 and (c.oc // c.groups) % lanes:
+        return f"{c.oc // c.groups} output channels per group are not whole vectors"
+    return None
+
+
+def tiles_of(task: Task, m: int) -> tuple[int, int]:
+    """Tiles down and across one image."""
+    oh, ow = task.conv.out_size
+    return t.ceil_div(oh, m), t.ceil_div(ow, m)
+
+
+@cache
+def shape_of(task: Task, machine: Machine) -> Shape:
+    """The cut with the least estimated time."""
+    choices = (4, 2) if task.conv.kernel[0] == 3 else (2,)
+    return min((_cut(task, machine, m) for m in choices), key=lambda s: seconds(task, machine, s))
+
+
+def _cut(task: Task, machine: Machine, m: int) -> Shape:
+    c = task.conv
+    a2 = (m + c.kernel[0] - 1) ** 2
+    lanes = machine.lanes(4)
+    th, tw = tiles_of(task, m)
+    total = max(1, c.n) * th * tw
+    vectors = t.ceil_div(c.oc // c.groups, lanes)
+    best: Any = None
+    for v in range(1, min(4, vectors) + 1):
+        most = (machine.registers - 1 - v) // v
+        for p in {min(most, total), min(most, t.ceil_div(total, 2)), min(most, 6), min(most, 4), min(most, 7)}:
+            cost = t.ceil_div(total, p) * (vectors // v * cycles(p, v) + bool(vectors % v) * cycles(p, vectors % v))
+            if best is None or cost < best[0]:
+                best = (cost, p, v)
+    _, p, v = best
+    per_tile = 4 * a2 * (c.ic + c.oc)
+    u = 4 * a2 * c.ic // c.groups * c.oc
+    fit = max(1, int(0.7 * machine.l2) // (per_tile * p))
+    block = p * min(max(fit, t.ceil_div(24, p)), t.ceil_div(total, p))
+    # Bytes through the shared cache: weights once per block of tiles, against twice all transformed tiles.
+    blocked_bytes = u * t.ceil_div(total, block) if u > machine.l2 // 2 else 0
+    phased_bytes = u + 2 * total * per_tile
+    phased = phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    # Every core must get some units of the blocked order.
+    if not phased and t.ceil_div(total, block) < 2 * machine.cores:
+        block = p * max(1, t.ceil_div(t.ceil_div(total, 2 * machine.cores), p))
+    return Shape(m, p, v, min(8, total) if phased else block, phased)
+
+
+def seconds(task: Task, machine: Machine, s: Shape) -> float:
+    """Estimated seconds on one core for one image of the batch."""
+    from dojang.engine.peaks import peaks
+
+    c, p = task.conv, peaks(machine)
+    n = max(1, c.n)
+    a = s.m + c.kernel[0] - 1
+    th, tw = tiles_of(task, s.m)
+    total = t.ceil_div(n * th * tw, s.pixels) * s.pixels
+    lanes = machine.lanes(4)
+    vectors = t.ceil_div(c.oc // c.groups, lanes)
+    per_k = vectors // s.vectors * cycles(s.pixels, s.vectors)
+    if vectors % s.vectors:
+        per_k += cycles(s.pixels, vectors % s.vectors)
+    product = a * a * c.groups * (c.ic // c.groups) * per_k * total / s.pixels
+    # Transforms: about 4a² + 2am operations and as many loads and stores per vector of channels and tile.
+    moves = n * th * tw * (t.ceil_div(c.ic, lanes) + t.ceil_div(c.oc, lanes)) * (4.5 * a * a)
+    rate = p.fma_gflops * 1e9 / 4 / lanes
+    u = 4 * a * a * (c.ic // c.groups) * c.oc
+    passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
+    streamed = u / (p.read_gbs * 1e9) * 0.5 + u * (passes - 1) / (p.cache_gbs * 1e9)
+    if s.phased:
+        streamed += 2 * total * 4 * a * a * (c.ic + c.oc) / (p.cache_gbs * 1e9)
+    return ((product + moves) / rate + max(0.0, streamed - product / rate * 0.5)) / n
+
+
+def predict(task: Task, machine: Machine) -> float:
+    """Seconds on one core per image."""
+    return seconds(task, machine, shape_of(task, machine))
+
+
+def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """G g Gᵀ in float64, rounded once, as [position][group][oc block][ic][oc in block]."""
+    s, c, lanes = shape_of(task, machine), task.conv, machine.lanes(4)
+    r, ocg, icg = c.kernel[0], c.oc // c.groups, c.ic // c.groups
+    g = np.array([[float(v) for v in row] for row in matrices(s.m, r)[1]])
+    a = len(g)
+    kernel = np.asarray(weight, "f8").reshape(c.oc * icg, r, r)
+    u = np.matmul(np.matmul(g, kernel), g.T).astype("f4").reshape(c.groups, ocg, icg, a * a)
+    whole = t.ceil_div(ocg, lanes) * lanes
+    if whole > ocg:
+        u = np.concatenate([u, np.zeros((c.groups, whole - ocg, icg, a * a), "f4")], 1)
+    block = s.vectors * lanes
+    out = np.empty((a * a, c.groups, whole * icg), "f4")
+    full = whole // block * block
+    blocks = u[:, :full].reshape(c.groups, -1, block, icg, a * a).transpose(4, 0, 1, 3, 2)
+    out[:, :, : full * icg] = blocks.reshape(a * a, c.groups, -1)
+    out[:, :, full * icg :] = u[:, full:].transpose(3, 0, 2, 1).reshape(a * a, c.groups, -1)
+    return out.reshape(-1), t.pack_vector(bias, c.groups, lanes, ocg, "f4")
+
+
+def emit(task: Task, machine: Machine) -> Code:
+    """One step (blocked) or three (phased)."""
+    s, c = shape_of(task, machine), task.conv
+    th, tw = tiles_of(task, s.m)
+    a2 = (s.m + c.kernel[0] - 1) ** 2
+    task = replace(task, conv=replace(c, n=1))
+    lanes = machine.lanes(4)
+    wide = c.groups * t.ceil_div(c.oc // c.groups, lanes) * lanes
+    recipe = f"{NAME} {task} {s}"
+    kernel = lambda: Winograd(task, s, machine)  # noqa: E731
+    if not s.phased:
+        units = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
+        scratch = 4 * a2 * s.tiles * (c.ic + wide)
+        return Code((Step(recipe, lambda name: kernel().blocked(name), units),), scratch)
+    blocks = c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), s.vectors)
+    chunks = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
+    padded = lambda n: t.ceil_div(n * th * tw, s.pixels) * s.pixels  # noqa: E731
+    steps = (
+        Step(recipe + " forward", lambda name: kernel().forward(name), chunks),
+        Step(recipe + " product", lambda name: kernel().product(name), lambda n: a2 * blocks),
+        Step(recipe + " back", lambda name: kernel().back(name), chunks),
+    )
+    return Code(steps, 0, lambda n: (4 * a2 * padded(n) * c.ic, 4 * a2 * padded(n) * wide))
+
+
+class Winograd:
+    """The stages of one layer while they are written. Offsets in bytes unless said otherwise."""
+
+    def __init__(self, task: Task, shape: Shape, machine: Machine) -> None:
+        """Sizes as Python ints."""
+        self.task, self.s, self.machine = task, shape, machine
+        c = self.c = task.conv
+        self.m, self.r = shape.m, c.kernel[0]
+        self.a = self.m + self.r - 1
+        self.at_, _, self.bt = matrices(self.m, self.r)
+        self.th, self.tw = tiles_of(task, self.m)
+        self.lanes = machine.lanes(4)
+        self.icg, self.ocg = c.ic // c.groups, c.oc // c.groups
+        self.vectors = t.ceil_div(self.ocg, self.lanes)
+        self.wide = c.groups * self.vectors * self.lanes  # channels of a transformed output
+
+    def start(self, symbol: str) -> Emit:
+        """A builder with the arguments all stages use."""
+        b = self.b = t.begin(symbol, self.machine)
+        self.total = b.mul(t.word(b, t.N, pointer=False), self.th * self.tw)
+        return b
+
+    def blocked(self, symbol: str) -> str:
+        """All stages for `tiles` tiles, in the thread's scratch."""
+        b = self.start(symbol)
+        s, tiles = self.s, self.s.tiles
+        first = b.mul(b.arg.unit, tiles)
+        count = b.imin(b.sub(self.total, first), tiles)
+        v, m = b.arg.scratch, b.at(b.arg.scratch, 4 * self.a**2 * tiles * self.c.ic)
+        b.loop(0, count, 1, lambda i, _: self.transform(b.add(first, i), b.at(v, b.mul(i, 4 * self.c.ic)),
+                                                        4 * tiles * self.c.ic))  # fmt: skip
+        groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
+
+        def position(k, _):
+            u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg))
+            vk, mk = b.at(v, b.mul(k, 4 * tiles * self.c.ic)), b.at(m, b.mul(k, 4 * tiles * self.wide))
+
+            def group(g, _):
+                gu, gv = b.at(u, b.mul(g, 4 * self.vectors * self.lanes * self.icg)), b.at(vk, b.mul(g, 4 * self.icg))
+                gm = b.at(mk, b.mul(g, 4 * self.vectors * self.lanes))
+                full, rest = divmod(self.vectors, s.vectors)
+                block = s.vectors * self.lanes
+                b.loop(0, full, 1, lambda o, _: self.multiply(
+                    b.at(gu, b.mul(o, 4 * block * self.icg)), gv, b.at(gm, b.mul(o, 4 * block)), groups, s.vectors
+                ))  # fmt: skip
+                if rest:
+                    self.multiply(b.at(gu, full * 4 * block * self.icg), gv, b.at(gm, full * 4 * block), groups, rest)
+
+            b.loop(0, self.c.groups, 1, group)
+
+        b.loop(0, self.a**2, 1, position)
+        b.loop(0, count, 1, lambda i, _: self.inverse(b.add(first, i), b.at(m, b.mul(i, 4 * self.wide)),
+                                                      4 * tiles * self.wide))  # fmt: skip
+        return b.finish()
+
+    def padded(self) -> Value:
+        """All tiles, rounded up to whole register tiles."""
+        b = self.b
+        return b.mul(b.udiv(b.add(self.total, self.s.pixels - 1), self.s.pixels), self.s.pixels)
+
+    def forward(self, symbol: str) -> str:
+        """The input transform of some tiles into the first shared area."""
+        b = self.start(symbol)
+        first = b.mul(b.arg.unit, self.s.tiles)
+        last = b.imin(b.add(first, self.s.tiles), self.total)
+        v, plane = t.word(b, t.S0), b.mul(self.padded(), 4 * self.c.ic)
+        b.loop(first, last, 1, lambda i, _: self.transform(i, b.at(v, b.mul(i, 4 * self.c.ic)), plane))
+        return b.finish()
+
+    def product(self, symbol: str) -> str:
+        """The product of one position and one block of output channels over all tiles."""
+        b = self.start(symbol)
+        s, c = self.s, self.c
+        full, rest = divmod(self.vectors, s.vectors)
+        per_group = full + (rest > 0)
+        k, o = b.udiv(b.arg.unit, per_group * c.groups), b.urem(b.arg.unit, per_group * c.groups)
+        g, inner = b.udiv(o, per_group), b.urem(o, per_group)
+        block = s.vectors * self.lanes
+        u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg),
+                 b.mul(g, 4 * self.vectors * self.lanes * self.icg), b.mul(inner, 4 * block * self.icg))  # fmt: skip
+        padded = self.padded()
+        v = b.at(t.word(b, t.S0), b.mul(k, b.mul(padded, 4 * c.ic)), b.mul(g, 4 * self.icg))
+        m = b.at(t.word(b, t.S1), b.mul(k, b.mul(padded, 4 * self.wide)),
+                 b.mul(g, 4 * self.vectors * self.lanes), b.mul(inner, 4 * block))  # fmt: skip
+        groups = b.udiv(padded, s.pixels)
+        if rest and full:
+            b.choose(b.less(inner, full), lambda: self.multiply(u, v, m, groups, s.vectors),
+                     lambda: self.multiply(u, v, m, groups, rest))  # fmt: skip
+        else:
+            self.multiply(u, v, m, groups, rest or s.vectors)
+        return b.finish()
+
+    def back(self, symbol: str) -> str:
+        """The output transform of some tiles from the second shared area."""
+        b = self.start(symbol)
+        first = b.mul(b.arg.unit, self.s.tiles)
+        last = b.imin(b.add(first, self.s.tiles), self.total)
+        m, plane = t.word(b, t.S1), b.mul(self.padded(), 4 * self.wide)
+        b.loop(first, last, 1, lambda i, _: self.inverse(i, b.at(m, b.mul(i, 4 * self.wide)), plane))
+        return b.finish()
+
+    def place(self, tile: Value) -> tuple[Value, Value, Value]:
+        """(image, first output row, first output column) of a tile."""
+        b = self.b
+        image, inside = b.udiv(tile, self.th * self.tw), b.urem(tile, self.th * self.tw)
+        return image, b.mul(b.udiv(inside, self.tw), self.m), b.mul(b.urem(inside, self.tw), self.m)
+
+    def transform(self, tile: Value, v: Value, plane: Any) -> None:
+        """Bᵀ d B of one tile, all channels, to v; `plane` bytes from position to position."""
+        b, c, a = self.b, self.c, self.a
+        image, oh, ow = self.place(tile)
+        ih, iw = b.sub(oh, c.padding[0][0]), b.sub(ow, c.padding[1][0])
+        pixel, (height, width) = 4 * self.task.x_ld, c.size
+        x = b.at(t.word(b, t.X), b.mul(b.add(b.mul(b.add(b.mul(image, height), ih), width), iw), pixel))
+
+        def lanes(o: Any, rows: Any, columns: Any, tail: Any) -> None:
+            xo, vo = b.at(x, b.mul(o, 4)), b.at(v, b.mul(o, 4))
+
+            def read(i: int, j: int) -> Value:
+                mask = tail
+                if rows is not None:
+                    mask = b.splat(b.and_(rows[i], columns[j]), self.lanes)
+                    mask = b.and_(mask, tail) if tail is not None else mask
+                return b.vload(b.at(xo, (i * width + j) * pixel), F32, mask=mask)
+
+            half = [apply(b, self.bt, [read(i, j) for i in range(a)]) for j in range(a)]
+            for i in range(a):
+                for j, value in enumerate(apply(b, self.bt, [half[j][i] for j in range(a)])):
+                    b.vstore(value, b.at(vo, b.mul(i * a + j, plane)), F32, mask=tail)
+
+        def every(rows: Any, columns: Any) -> None:
+            whole = c.ic // self.lanes * self.lanes
+            b.loop(0, whole, self.lanes, lambda o, _: lanes(o, rows, columns, None))
+            if c.ic > whole:
+                lanes(whole, rows, columns, b.mask(c.ic - whole, self.lanes))
+
+        def inside(start: Value, size: int) -> Value:
+            return b.icmp_unsigned("<=", start, b.index(max(0, size - a))) if size >= a else b.less(0, b.index(0))
+
+        def border() -> None:
+            rows = [b.icmp_unsigned("<", b.index(b.add(ih, i)), b.index(height)) for i in range(a)]
+            columns = [b.icmp_unsigned("<", b.index(b.add(iw, j)), b.index(width)) for j in range(a)]
+            every(rows, columns)
+
+        b.choose(b.and_(inside(b.index(ih), height), inside(b.index(iw), width)), lambda: every(None, None), border)
+
+    def multiply(self, u: Value, v: Value, m: Value, groups: Value, vectors: int) -> None:
+        """m[p, o] = Σ v[p, i] u[i, o] for groups of `pixels` tiles and `vectors` vectors of output channels."""
+        b, pixels = self.b, self.s.pixels
+        ld, wide = 4 * self.c.ic, 4 * self.wide
+
+        def group(q, _):
+            vq, mq = b.at(v, b.mul(q, pixels * ld)), b.at(m, b.mul(q, pixels * wide))
+
+            def k_step(k, acc):
+                uk, vk = b.at(u, b.mul(k, 4 * vectors * self.lanes)), b.at(vq, b.mul(k, 4))
+                us = [b.vload(b.at(uk, 4 * j * self.lanes), F32) for j in range(vectors)]
+                acc = list(acc)
+                for p in range(pixels):
+                    xv = b.splat_load(b.at(vk, p * ld), F32)
+                    for j in range(vectors):
+                        acc[p * vectors + j] = b.fma(xv, us[j], acc[p * vectors + j])
+                return acc
+
+            zero = [b.const(F32, 0.0)] * (pixels * vectors)
+            acc = b.loop(0, self.icg, 1, k_step, zero, unroll=2 if self.icg % 2 == 0 else 1)
+            for i, value in enumerate(acc):
+                b.vstore(value, b.at(mq, i // vectors * wide + i % vectors * 4 * self.lanes), F32)
+
+        b.loop(0, groups, 1, group)
+
+    def inverse(self, tile: Value, m: Value, plane: Any) -> None:
+        """Aᵀ M A of one tile, bias, residual, activation, to the output; outputs beyond the edge are not stored."""
+        b, c, task, a = self.b, self.c, self.task, self.a
+        image, oh, ow = self.place(tile)
+        height, width = c.out_size
+        pixel = b.add(b.mul(b.add(b.mul(image, height), oh), width), ow)
+        y = b.at(t.word(b, t.Y), b.mul(pixel, 4 * task.y_ld))
+        res = b.at(t.word(b, t.R), b.mul(pixel, 4 * task.residual_ld)) if task.residual_ld else None
+        bias = t.word(b, t.B)
+
+        def lanes(o: Any, edge: Any, tail: Any) -> None:
+            mo, yo = b.at(m, b.mul(o, 4)), b.at(y, b.mul(o, 4))
+            offset = b.vload(b.at(bias, b.mul(o, 4)), F32)
+            half = [
+                apply(b, self.at_, [b.vload(b.at(mo, b.mul(i * a + j, plane)), F32) for i in range(a)])
+                for j in range(a)
+            ]
+            for i in range(self.m):
+                for j, value in enumerate(apply(b, self.at_, [half[j][i] for j in range(a)])):
+                    mask = tail
+                    if edge is not None:
+                        mask = b.splat(b.and_(edge[0][i], edge[1][j]), self.lanes)
+                        mask = b.and_(mask, tail) if tail is not None else mask
+                    value = b.fadd(value, offset)
+                    if res is not None:
+                        at = b.at(res, (i * width + j) * 4 * task.residual_ld, b.mul(o, 4))
+                        value = b.fadd(value, b.vload(at, F32, mask=mask))
+                    value = t.activate(b, value, task.activation, F32)
+                    b.vstore(value, b.at(yo, (i * width + j) * 4 * task.y_ld), F32, mask=mask)
+
+        def every(edge: Any) -> None:
+            # One group may end in a masked vector; several groups are whole vectors (why_not).
+            whole = c.oc // self.lanes * self.lanes
+            b.loop(0, whole, self.lanes, lambda o, _: lanes(o, edge, None))
+            if c.oc > whole:
+                lanes(whole, edge, b.mask(c.oc - whole, self.lanes))
+
+        def border() -> None:
+            rows = [b.less(b.add(oh, i), height) for i in range(self.m)]
+            columns = [b.less(b.add(ow, j), width) for j in range(self.m)]
+            every((rows, columns))
+
+        if height % self.m == 0 and width % self.m == 0:
+            every(None)
+            return
+        fits = b.and_(b.less(b.add(oh, self.m - 1), height), b.less(b.add(ow, self.m - 1), width))
+        b.choose(fits, lambda: every(None), border)

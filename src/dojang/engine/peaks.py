@@ -1,0 +1,102 @@
+"""What this machine can do at most, measured by kernels of our own: multiply-adds, memory, cache.
+
+Measured once per machine and instruction set, on first use (about a third of a second), and kept beside the object
+code. All figures are for one core.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+
+import numpy as np
+
+from dojang.engine import jit
+from dojang.engine.emit import F32, I64, PTR, Emit
+from dojang.engine.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """GFLOP/s of fused multiply-adds on float32, and GB/s read from memory and from the shared cache, by one core."""
+
+    fma_gflops: float
+    read_gbs: float
+    cache_gbs: float
+
+
+TYPICAL = {"avx512": Peaks(120.0, 12.0, 30.0), "avx2": Peaks(90.0, 12.0, 30.0)}
+"""Stand-ins for machines that kernels are written for but cannot be measured."""
+
+
+@cache
+def peaks(machine: Machine) -> Peaks:
+    """The measured peaks of this machine; typical ones for a machine that is not here."""
+    if not machine.runs_here:
+        return TYPICAL.get(machine.isa, Peaks(40.0, 10.0, 25.0))
+    path = jit.cache_dir() / f"peaks-{jit.key_of('peaks 1', machine)[:12]}.json"
+    try:
+        return Peaks(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    found = measure(machine)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "w") as file:
+            json.dump(asdict(found), file)
+        os.replace(name, path)
+    except OSError:
+        pass  # measured again next time
+    return found
+
+
+def measure(machine: Machine) -> Peaks:
+    """Measures now: the best of several short runs, so that other work on the machine disturbs little."""
+    lanes, chains = machine.lanes(4), 12
+    b = Emit.begin("fma", {"n": I64, "x": PTR}, machine)
+    v = b.vload(b.arg.x, F32)
+    sums = b.loop(0, b.arg.n, 1, lambda i, acc: [b.fma(a, v, v) for a in acc], [v] * chains)
+    total = sums[0]
+    for s in sums[1:]:
+        total = b.fadd(total, s)
+    b.vstore(total, b.arg.x, F32)
+    fma = jit.load(b.finish(), machine).function("fma", 2)
+    x = np.zeros(64, "f")
+    turns = 100_000
+    gflops = 2 * chains * lanes * turns / _best(lambda: fma(turns, x.ctypes.data), 12) / 1e9
+
+    b = Emit.begin("read", {"x": PTR, "bytes": I64, "out": PTR}, machine)
+    step = 8 * machine.vector_bytes
+    zero = [b.const(F32, 0.0)] * 8
+    sums = b.loop(
+        0,
+        b.arg.bytes,
+        step,
+        lambda i, acc: [b.fadd(a, b.vload(b.at(b.arg.x, i, k * machine.vector_bytes), F32)) for k, a in enumerate(acc)],
+        zero,
+    )
+    for k, s in enumerate(sums):
+        b.vstore(s, b.at(b.arg.out, k * machine.vector_bytes), F32)
+    read = jit.load(b.finish(), machine).function("read", 3)
+    out = np.zeros(step // 4, "f")
+
+    def rate(size: int, repeats: int) -> float:
+        data = np.zeros(size // 4, "f")
+        data[:] = 1.0  # touched, so that pages exist
+        return data.nbytes / _best(lambda: read(data.ctypes.data, data.nbytes, out.ctypes.data), repeats) / 1e9
+
+    return Peaks(gflops, rate(2 * machine.l3 + (64 << 20), 4), rate(min(4 * machine.l2, machine.l3 // 2), 30))
+
+
+def _best(call, repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
