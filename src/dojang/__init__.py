@@ -21,17 +21,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from dojang.app.arrays import conv as conv
+    from dojang.app.arrays import conv_transpose as conv_transpose
+    from dojang.app.arrays import convolve as convolve
+    from dojang.app.running import compile as compile
     from dojang.app.verbs import count as count
     from dojang.app.verbs import load as load
     from dojang.arith.conv import Conv as Conv
     from dojang.arith.errors import DojangError as DojangError
     from dojang.arith.graph import Graph as Graph
+    from dojang.filters.filter import filter as filter
 
 _HOME = {
     "Conv": "dojang.arith.conv",
     "DojangError": "dojang.arith.errors",
     "Graph": "dojang.arith.graph",
+    "compile": "dojang.app.running",
+    "conv": "dojang.app.arrays",
+    "conv_transpose": "dojang.app.arrays",
+    "convolve": "dojang.app.arrays",
     "count": "dojang.app.verbs",
+    "filter": "dojang.filters.filter",
     "load": "dojang.app.verbs",
 }
 """Where each public name lives."""

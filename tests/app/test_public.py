@@ -8,7 +8,10 @@ import pytest
 import dojang
 from dojang.app import verbs
 
-PUBLIC = ["Conv", "DojangError", "Graph", "__version__", "count", "load"]
+PUBLIC = [
+    *("Conv", "DojangError", "Graph", "__version__", "compile", "conv", "conv_transpose", "convolve", "count"),
+    *("filter", "load"),
+]
 ROOMS = ["diagnose", "slim", "train"]
 
 

@@ -16,6 +16,9 @@ SHOWN = ("json", "csv", "html", "force", "output", "command")
 """Arguments that say how to show, not what to do."""
 
 
+CORRELATION = "the kernel is pressed on the picture as it stands (correlation), not flipped"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a command prints on stdout, its exit code, and one line for stderr where a check failed."""
@@ -47,6 +50,63 @@ def count(args: argparse.Namespace) -> Answer:
         text = count_csv(result) if args.csv else count_text(result, width(), style())
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over)
+
+
+def filter(args: argparse.Namespace) -> Answer:
+    """`dojang filter`."""
+    from dojang.app import verbs
+    from dojang.app.progress import Bar
+    from dojang.report.text import filter_text
+
+    with Bar(len(args.images), "filter", "picture") as bar:
+        report = verbs.filter_files(
+            args.images,
+            args.kernel,
+            border=args.border,
+            stride=args.stride,
+            dilation=args.dilation,
+            output=args.output,
+            force=args.force,
+            progress=lambda done, total: bar.to(done),
+        )
+    text = _json("filter", args, report.to_dict(), CORRELATION) if args.json else filter_text(report)
+    complaints = [f"{bad.source}: {bad.message}" for bad in report.failed]
+    for line in complaints[:-1]:
+        sys.stderr.write(f"dojang: {line}\n")
+    return Answer(
+        text, max((bad.exit_code for bad in report.failed), default=0), complaints[-1] if complaints else None
+    )
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """`dojang run`."""
+    from dojang.app import running
+    from dojang.report.text import run_text
+
+    result = running.run(
+        args.net,
+        args.input,
+        weights=args.weights,
+        input_size=args.input_size,
+        num_classes=args.num_classes,
+        top=args.top,
+        output=args.output,
+        force=args.force,
+    )
+    convention = "probability is the softmax of the scores; float32"
+    return Answer(_json("run", args, result.to_dict(), convention) if args.json else run_text(result, style()))
+
+
+def list(args: argparse.Namespace) -> Answer:
+    """`dojang list`."""
+    from dojang.app import verbs
+    from dojang.report.text import list_text
+
+    listing = verbs.list_all(args.what)
+    convention = "params with biases; MACs of one input, taps on padding counted" if args.what == "networks" else None
+    return Answer(
+        _json("list", args, listing.to_dict(), convention) if args.json else list_text(listing, width(), style())
+    )
 
 
 def env(args: argparse.Namespace) -> Answer:

@@ -43,6 +43,17 @@ def whole(text: str) -> int:
     return exact
 
 
+def axes(text: str) -> int | tuple[int, int]:
+    """One number for both axes, or two: rows,columns."""
+    match sizes(text):
+        case (both,):
+            return both
+        case (rows, columns):
+            return rows, columns
+        case _:
+            raise argparse.ArgumentTypeError(f"{text!r}: give one number or two, as rows,columns")
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = whole(text)
@@ -61,7 +72,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dojang {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_count, _list, _env):
+    for add in (_count, _filter, _run, _list, _env):
         add(commands)
     return parser
 
@@ -100,6 +111,36 @@ def _count(commands: Commands) -> None:
     parser.add_argument("--csv", action="store_true", help="print one line per layer, comma-separated")
     parser.add_argument("--max-macs", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
     parser.add_argument("--max-params", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
+
+
+def _filter(commands: Commands) -> None:
+    parser = _add(commands, "filter", "press a kernel on pictures")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
+    parser.add_argument(
+        "--kernel",
+        required=True,
+        metavar="KERNEL",
+        help="a name (`dojang list kernels`) such as blur or gaussian:sigma=2; a matrix, rows parted by ; FILE.npy",
+    )
+    parser.add_argument(
+        "--border",
+        choices=("zero", "replicate", "reflect", "circular"),
+        default="reflect",
+        help="what lies outside the picture (default reflect: mirrored without repeating the edge)",
+    )
+    parser.add_argument(
+        "--stride", type=axes, default=1, metavar="N", help="keep every Nth pixel, or N,M by rows,columns"
+    )
+    parser.add_argument("--dilation", type=axes, default=1, metavar="N", help="spread the kernel's taps N pixels apart")
+    _output(parser, "OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)")
+
+
+def _run(commands: Commands) -> None:
+    parser = _add(commands, "run", "a forward pass on a picture or an array")
+    _network(parser)
+    parser.add_argument("input", metavar="INPUT", help="a picture, or .npy of shape (c,h,w) or (n,c,h,w)")
+    parser.add_argument("--top", type=whole, default=5, metavar="K", help="show the K best classes (default 5)")
+    _output(parser, "OUT.npy", "write the output as an array")
 
 
 def _list(commands: Commands) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dojang.app.networks import load
 from dojang.arith.cost import Count
 from dojang.arith.cost import count as count_graph
+from dojang.arith.errors import UsageError
+from dojang.report.results import Listing
 from dojang.report.table import number
+
+if TYPE_CHECKING:
+    from dojang.filters.files import FilterReport
+
+LISTS = ("networks", "kernels")
+"""What `list_all` can list."""
 
 
 def count(
@@ -43,3 +52,40 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
                 f"{number(most)} is not known, because {', '.join(total.unknown[:3])} could not be counted"
             )
     return None
+
+
+def filter_files(
+    images: Sequence[str | Path],
+    kernel: Any,
+    *,
+    border: str = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    output: str | Path | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> FilterReport:
+    """Presses a kernel on picture files; see `filters.files.filter_files`."""
+    from dojang.filters.files import filter_files as work
+
+    return work(images, kernel, output, border, stride, dilation, force, progress)
+
+
+def list_all(what: str) -> Listing:
+    """What there is: `networks` of the zoo with their totals, `kernels` for pictures."""
+    if what == "networks":
+        from dojang.formats import zoo
+
+        rows = []
+        for name in zoo.names():
+            graph = zoo.load(name, weights=False)
+            total = count_graph(graph).total
+            source = graph.meta.get("source", "")
+            rows.append({"name": name, "params": total.params, "macs": total.macs, "source": source})
+        return Listing(what, tuple(rows))
+    if what == "kernels":
+        from dojang.filters.named import NAMED
+
+        kernels = ({"name": r.name, "does": r.does, "source": r.source, "options": r.options} for r in NAMED.values())
+        return Listing(what, tuple(kernels))
+    raise UsageError(f"there is no list of {what}; choose {' or '.join(LISTS)}")

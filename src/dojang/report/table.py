@@ -40,12 +40,15 @@ PLAIN = Style()
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, and whether it is of numbers (right-aligned) or of words."""
+    """A column: its heading, and whether it is of numbers (right-aligned) or of words.
+
+    `shrink` lets its cells lose their middle (names) or, with `prose`, their end, when the table is too wide.
+    """
 
     title: str
     right: bool = True
     shrink: bool = False
-    """Whether its cells may lose their middle when the table is too wide."""
+    prose: bool = False
 
 
 def number(value: int | None, lower_bound: bool = False) -> str:
@@ -153,8 +156,8 @@ def ranges(numbers: Sequence[int], most: int = 6) -> str:
     return names(parts, most)
 
 
-def clip(text: str, width: int) -> str:
-    """The text, its middle left out when longer than `width`: ends of layer names tell most.
+def clip(text: str, width: int, prose: bool = False) -> str:
+    """The text, its middle (of prose: its end) left out when longer than `width`: ends of layer names tell most.
 
     >>> clip("inception3a.branch1.conv", 12)
     'incept….conv'
@@ -163,6 +166,8 @@ def clip(text: str, width: int) -> str:
         return text
     if width < 3:
         return text[:width]
+    if prose:
+        return f"{text[: width - 1].rstrip()}…"
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[-tail:]}" if width > 3 else f"{text[:2]}…"
 
@@ -186,7 +191,7 @@ def table(
 
     def line(cells: Sequence[str]) -> str:
         parts = [
-            clip(cell, w).rjust(w) if column.right else clip(cell, w).ljust(w)
+            cell.rjust(w) if column.right else clip(cell, w, column.prose).ljust(w)
             for cell, w, column in zip(cells, wide, columns, strict=True)
         ]
         return "  ".join(parts).rstrip()

@@ -5,10 +5,27 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dojang.arith.cost import Count, Layer
-from dojang.report.table import PLAIN, WIDTH, Column, Style, fits, number, paragraph, short, size, sizes, table
+from dojang.report.results import Exported, Listing, Run, Trained
+from dojang.report.table import (
+    PLAIN,
+    WIDTH,
+    Column,
+    Style,
+    fits,
+    number,
+    paragraph,
+    percent,
+    short,
+    size,
+    sizes,
+    table,
+)
+
+if TYPE_CHECKING:
+    from dojang.filters.files import FilterReport
 
 
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -119,3 +136,64 @@ def env_text(facts: Mapping[str, Any]) -> str:
     ]
     lines += [f"{name:<14} {value}" for name, value in facts["settings"].items()]
     return "\n".join(lines)
+
+
+def run_text(run: Run, style: Style = PLAIN) -> str:
+    """The best classes of every sample with their probabilities; shapes and ranges where the output has none."""
+    lines = [style.bold(f"{run.network} on {run.source}"), style.dim(f"input: {run.prepared}")]
+    for place, sample in enumerate(run.top):
+        if len(run.top) > 1:
+            lines.append(f"sample {place}")
+        wide = max(len(guess.name) for guess in sample)
+        lines += [
+            f"  {guess.name:<{wide}}  {percent(guess.probability):>8}  score {guess.score:.4g}" for guess in sample
+        ]
+    if not run.top:
+        for name, array in run.outputs.items():
+            spread = f", from {array.min():.4g} to {array.max():.4g}" if array.size else ""
+            lines.append(f"  {name}: {sizes(array.shape)}{spread}")
+    lines += [f"wrote {file}" for file in run.files]
+    return "\n".join(lines)
+
+
+def filter_text(report: FilterReport) -> str:
+    """One line per picture."""
+    return "\n".join(
+        f"{done.source} -> {done.target}  {done.width}x{done.height}, "
+        f"{done.channels} channel{'s' if done.channels > 1 else ''}, {done.dtype}"
+        for done in report.done
+    )
+
+
+def list_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """The rows with their keys as headings."""
+    if not listing.rows:
+        return f"no {listing.what}"
+    keys = [key for key in listing.rows[0] if not isinstance(listing.rows[0][key], (dict, list))]
+    numeric = {key for key in keys if all(isinstance(row[key], int) for row in listing.rows)}
+    columns = [
+        Column(key, right=key in numeric, shrink=key not in numeric and key != "name", prose=True) for key in keys
+    ]
+    rows = [[short(row[key]) if key in numeric else str(row[key]) for key in keys] for row in listing.rows]
+    return table(columns, rows, width=width, style=style)
+
+
+def trained_text(trained: Trained, style: Style = PLAIN) -> str:
+    """The last figures of a training, the gap between its two parts, and the files."""
+    record = trained.history
+    name = "R²" if record["metric"] == "r2" else "accuracy"
+    show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
+    lines = [
+        style.bold(f"{trained.network}: test {name} {show(record['test_accuracy'])}"),
+        f"train {name} {show(record['train_accuracy'])}, gap {show(record['gap'])}",
+        f"{record['epochs']} epochs, {record['steps']:,} steps, {record['seconds']:.1f} s on {record['device']}, "
+        f"peak learning rate {record['lr']:g}, seed {record['config']['seed']}",
+        *(f"wrote {file}" for file in trained.files),
+    ]
+    return "\n".join(lines)
+
+
+def exported_text(exported: Exported) -> str:
+    """One line: what was written and how it was checked."""
+    what = f"{exported.network} as {exported.format}, {size(exported.size_bytes)}"
+    return f"wrote {exported.file}: {what}; {exported.checked}"

@@ -1,0 +1,89 @@
+"""Progress on stderr: a bar on a terminal, otherwise silence or one line per stage."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self, final
+
+
+@final
+class Bar:
+    """A progress bar with a changing remark; nothing at all when stderr is no terminal.
+
+    `Bar(total, "filter")` as a context manager; `to(done, remark)` moves it.
+    """
+
+    def __init__(self, total: int, title: str, unit: str = "it") -> None:
+        """Shows the bar where stderr is a terminal."""
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=title, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False)
+
+    def to(self, done: int, remark: str = "") -> None:
+        """Moves the bar to `done` of its total."""
+        if self._bar is not None:
+            if remark:
+                self._bar.set_postfix_str(remark, refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+@final
+class Stages:
+    """A long job in named stages, told on stderr: a bar of all stages on a terminal, else one line per stage.
+
+    `expect` says how many units of work the whole job has; `stage` starts the next; `step` counts within it.
+    """
+
+    def __init__(self, title: str, quiet: bool = False) -> None:
+        """Silent when `quiet`, as for calls from Python."""
+        self._title, self._quiet = title, quiet
+        self._started = time.monotonic()
+        self._bar: Any = None
+        self._name = ""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Begins a stage; with `total` its steps show as a bar."""
+        self._close()
+        self._name = name
+        if self._quiet:
+            return
+        if not sys.stderr.isatty():
+            sys.stderr.write(f"{self._title}: {name} ({time.monotonic() - self._started:.0f} s)\n")
+            sys.stderr.flush()
+            return
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, desc=f"{self._title}: {name}", file=sys.stderr, dynamic_ncols=True, leave=False)
+
+    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
+        """Moves within the stage; `total` may become known late."""
+        if self._bar is None:
+            return
+        if total is not None and self._bar.total != total:
+            self._bar.total = total
+        if remark:
+            self._bar.set_postfix_str(remark, refresh=False)
+        self._bar.n = done
+        self._bar.refresh() if done == 0 else self._bar.update(0)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

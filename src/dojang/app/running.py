@@ -1,0 +1,172 @@
+"""Running networks: pictures and arrays in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from dojang.app.files import naming, refuse_existing, write_bytes
+from dojang.app.networks import load, require_weights
+from dojang.arith.conv import by
+from dojang.arith.errors import DataError, FileError, ShapeError, UsageError
+from dojang.arith.graph import Graph, Node
+from dojang.engine.session import Session
+from dojang.report.results import Guess, Run
+
+Array = np.ndarray
+
+
+@final
+class Compiled:
+    """A network ready to run on this machine. Thread-safe.
+
+    `compiled(x)` takes a batch as NumPy array or PyTorch tensor (or one per input by name) and gives the first output
+    as the same kind; `compiled.session` has taps and all outputs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        """Checks the network and lays out its weights."""
+        self.graph = graph
+        self.session = Session(graph)
+
+    def __call__(self, x: Any) -> Any:
+        """The first output for a batch."""
+        if hasattr(x, "detach") and hasattr(x, "new_tensor"):  # a tensor, told without importing PyTorch
+            return x.new_tensor(self.session(x.detach().cpu().numpy()))
+        return self.session(x)
+
+
+def compile(net: Any, **options: Any) -> Compiled:
+    """The network made ready to run here; `net` and `options` as in `load`. It needs weights."""
+    graph = load(net, **options)
+    return Compiled(require_weights(graph, graph.name))
+
+
+def run(
+    net: Any,
+    source: str | Path | Array,
+    *,
+    weights: str | Path | None = None,
+    input_size: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    top: int = 5,
+    output: str | Path | None = None,
+    force: bool = False,
+) -> Run:
+    """A forward pass on a picture, an .npy file or an array; the answers with class names where they are known.
+
+    A picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are
+    (c, h, w) or a batch (n, c, h, w); uint8 is treated as pictures, floats go in as they stand. `output` is an .npy
+    file for the first output.
+
+    Raises `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError` for NaN.
+    """
+    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
+    require_weights(graph, graph.name)
+    if len(graph.inputs) != 1:
+        raise UsageError(f"{graph.name}: has {len(graph.inputs)} inputs; only networks with one can be run from here")
+    if top < 0:
+        raise UsageError(f"top {top} must be at least 0")
+    if output is not None:
+        if Path(output).suffix != ".npy":
+            raise UsageError(f"{output}: outputs are written as .npy")
+        refuse_existing(output, force)
+    x, prepared = prepare(source, graph.inputs[0])
+    result = Session(graph).run(x)
+    arrays = dict(zip(graph.outputs, result.outputs, strict=True))
+    files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
+    said = "array" if isinstance(source, Array) else str(source)
+    return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files)
+
+
+def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
+    """A batch (n, *shape) of float32 for an input node, and how it was made."""
+    wanted = tuple(node.attrs["shape"])
+    if isinstance(source, Array):
+        return _from_array(source, node, "array")
+    path = Path(source)
+    if not path.is_file():
+        raise FileError(f"{path}: no such file")
+    if path.suffix == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise FileError(f"{path}: no readable NumPy array ({str(error).splitlines()[0]})") from None
+        return _from_array(array, node, str(path))
+    if len(wanted) != 3:
+        raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
+    from dojang.train.pictures import Target, decoded
+
+    pixels = decoded(path.read_bytes(), str(path), Target(wanted[0], (wanted[1], wanted[2])))
+    return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
+
+
+def _from_array(array: Array, node: Node, name: str) -> tuple[Array, str]:
+    wanted = tuple(node.attrs["shape"])
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{name}: values of type {array.dtype} are no input; use uint8 or floats")
+    batch = array[None] if array.shape == wanted else array
+    if batch.shape[1:] != wanted or len(batch) < 1:
+        raise ShapeError(f"{name}: has shape {by(array.shape)}, the network takes {by(wanted)} or a batch of such")
+    if batch.dtype == np.uint8:
+        return _normalised(batch, node), f"uint8 / 255{_means(node)}"
+    batch = batch.astype(np.float32)
+    if not np.isfinite(batch).all():
+        raise DataError(f"{name}: holds NaN or infinity; repair or remove such values")
+    return batch, "values as they stand"
+
+
+def _normalised(x: Array, node: Node) -> Array:
+    """uint8 (n, c, …) as (x / 255 − mean) / std."""
+    from dojang.train.data import Normalisation
+
+    mean, std = node.attrs["mean"], node.attrs["std"]
+    how = Normalisation(tuple(mean), tuple(std)) if mean and std else Normalisation.none(x.shape[1])
+    return how.apply(x)
+
+
+def _means(node: Node) -> str:
+    mean, std = node.attrs["mean"], node.attrs["std"]
+    if not mean or not std:
+        return ", values 0 to 1"
+    return f", minus {', '.join(f'{m:g}' for m in mean)}, over {', '.join(f'{s:g}' for s in std)}"
+
+
+def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], ...]:
+    """The `top` best classes of each row of an output (n, classes), best first; empty for outputs of other shapes.
+
+    Probabilities are the softmax of the scores, or the scores where the network ends in softmax.
+    """
+    rows = output.reshape(len(output), -1) if output.ndim == 2 or output.shape[2:] == (1,) * (output.ndim - 2) else None
+    if rows is None or rows.shape[1] < 2 or top == 0:
+        return ()
+    names = class_names(graph, rows.shape[1])
+    wide = rows.astype(np.float64)
+    if graph[graph.outputs[0]].op == "softmax":
+        chances = wide
+    else:
+        powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+        chances = powers / powers.sum(axis=1, keepdims=True)
+    order = np.argsort(-wide, axis=1, kind="stable")[:, :top]
+    return tuple(
+        tuple(Guess(int(i), names[i], float(row[i]), float(chance[i])) for i in best)
+        for row, chance, best in zip(wide, chances, order, strict=True)
+    )
+
+
+def class_names(graph: Graph, count: int) -> list[str]:
+    """Names of the classes from the network's own text; numbers where it has none or another number of them."""
+    known = [name.strip() for name in graph.meta.get("classes", "").split(",")] if graph.meta.get("classes") else []
+    return known if len(known) == count else [str(i) for i in range(count)]
+
+
+def _write_npy(path: str | Path, array: Array, force: bool) -> Path:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    with naming(path):
+        return write_bytes(path, buffer.getvalue(), force)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Command
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    rng = np.random.default_rng(3)
+    Image.fromarray(rng.integers(0, 256, (12, 17, 3), np.uint8)).save(path)
+    return path
+
+
+def test_identity_keeps_the_picture(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    ran = dojang("filter", photo, "--kernel", "0 0 0; 0 1 0; 0 0 0", "-o", tmp_path / "out.png")
+    assert ran.code == 0
+    assert ran.out == f"{photo} -> {tmp_path / 'out.png'}  17x12, 3 channels, uint8\n"
+    assert np.array_equal(np.asarray(Image.open(photo)), np.asarray(Image.open(tmp_path / "out.png")))
+
+
+def test_json_and_options(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    flags = ("--kernel", "blur", "--border", "zero", "--stride", "2", "--dilation", "1,2", "-o", tmp_path / "o.png")
+    ran = dojang("filter", photo, *flags, "--json")
+    data = json.loads(ran.out)
+    assert (data["schema"], data["border"], data["done"][0]["width"]) == ("dojang.filter/1", "zero", 9)
+    assert "correlation" in data["convention"]
+
+
+def test_nothing_is_overwritten_without_force(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"mine")
+    assert dojang("filter", photo, "--kernel", "blur", "-o", out).code != 0
+    assert out.read_bytes() == b"mine"
+    assert dojang("filter", photo, "--kernel", "blur", "-o", out, "--force").code == 0
+    assert out.read_bytes() != b"mine"
+
+
+def test_one_bad_picture_of_several(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    ran = dojang("filter", photo, bad, "--kernel", "blur", "-o", tmp_path / "out")
+    assert ran.code == 4
+    assert ran.err.startswith(f"dojang: {bad}: ")
+    assert len(ran.err.splitlines()) == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--kernel", "embos"), 'kernel "embos" is not known'),
+        (("--kernel", "1 2; 3"), "row 2 has 1 taps"),
+        (("--kernel", "blur", "--stride", "0"), "stride"),
+        (("--kernel", "blur", "--border", "mirror"), "invalid choice"),
+        ((), "--kernel"),
+    ],
+)
+def test_bad_usage(dojang: Command, photo: Path, flags: tuple[str, ...], says: str) -> None:
+    ran = dojang("filter", photo, *flags)
+    assert ran.code == 2
+    assert says in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_lists(dojang: Command) -> None:
+    nets = {row["name"]: row for row in json.loads(dojang("list", "networks", "--json").out)["networks"]}
+    assert nets["alexnet"]["params"] == 60_965_224
+    assert nets["vgg16"]["params"] == 138_357_544
+    kernels = dojang("list", "kernels").out
+    assert "emboss" in kernels
+    assert max(map(len, kernels.splitlines())) <= 80
+    assert max(map(len, dojang("list", "networks").out.splitlines())) <= 80
+
+
+def test_env(dojang: Command) -> None:
+    facts = json.loads(dojang("env", "--json").out)
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["machine"]["cores"] >= 1
+    assert f"numpy          {np.__version__}" in dojang("env").out
