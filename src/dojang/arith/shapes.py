@@ -135,8 +135,9 @@ def concat(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def flatten(attrs: Attrs, shapes: Shapes) -> Shape:
-    """Axes from `axis` on become one."""
-    axis = axis_of(attrs["axis"], len(shapes[0]) + 1)
+    """Axes from `axis` on become one; with `axis` at the rank, a new axis of 1."""
+    rank = len(shapes[0])
+    axis = rank if attrs["axis"] == rank else axis_of(attrs["axis"], rank)
     return (*shapes[0][:axis], prod(shapes[0][axis:]))
 
 
