@@ -1,0 +1,86 @@
+"""Published tables as CSV: comment lines `# key: value` (title, source, network), then a header, then rows.
+
+    # title: GoogLeNet, Table 1
+    # source: Szegedy et al., CVPR 2015
+    # network: googlenet
+    row,layers,out_shape,params,macs
+    inception (3a),3a.*,28x28x256,159K,128M
+
+`layers` are names or globs of the network's layers, separated by spaces; the other columns are those of
+`arith.check.COLUMNS`; an empty cell is not judged.
+"""
+
+from __future__ import annotations
+
+import csv
+from difflib import get_close_matches
+from pathlib import Path
+
+from dojang.arith.check import COLUMNS, Printed, Row, Table
+from dojang.arith.errors import DataError, DojangError, FileError, UsageError
+from dojang.formats.zoo import FOLDER
+
+
+def names() -> tuple[str, ...]:
+    """Every table that ships with dojang, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.csv")))
+
+
+def load(name: str | Path) -> Table:
+    """A table by name or from a file. Raises `UsageError`, `FileError`, `DataError` with file and line."""
+    path = Path(name)
+    if str(name) in names():
+        path = FOLDER / f"{name}.csv"
+    elif path.suffix != ".csv":
+        near = get_close_matches(str(name), names(), 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}, or give a .csv file"
+        raise UsageError(f"{str(name)!r} is no table; {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise FileError(f"{path}: cannot be read: {reason}") from None
+    return parse(text, path.stem, str(path))
+
+
+def parse(text: str, name: str = "table", file: str = "<text>") -> Table:
+    """The table that a CSV text holds; errors point at file and line."""
+    facts: dict[str, str] = {}
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#"):
+            key, _, value = line[1:].partition(":")
+            facts[key.strip()] = value.strip()
+        elif line.strip():
+            lines.append((number, line))
+    if not lines:
+        raise DataError(f"{file}: no table in it; the first line is `row,layers,` and columns of {', '.join(COLUMNS)}")
+    rows = list(csv.reader(line for _, line in lines))
+    header = [h.strip() for h in rows[0]]
+    if header[:2] != ["row", "layers"] or len(header) < 3 or len(set(header)) < len(header):
+        raise DataError(f"{file}:{lines[0][0]}: the header is `row,layers,` and columns, each once")
+    unknown = [c for c in header[2:] if c not in COLUMNS]
+    if unknown:
+        raise DataError(f"{file}:{lines[0][0]}: column {unknown[0]!r} is not known; use {', '.join(COLUMNS)}")
+    found: list[Row] = []
+    for (number, _), cells in zip(lines[1:], rows[1:], strict=False):
+        found.append(_row(f"{file}:{number}", header, cells))
+    if len({row.label for row in found}) < len(found):
+        raise DataError(f"{file}: two rows have the same label")
+    title, source = facts.get("title", name), facts.get("source", "")
+    return Table(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
+
+
+def _row(place: str, header: list[str], cells: list[str]) -> Row:
+    if len(cells) != len(header):
+        raise DataError(f"{place}: {len(cells)} cells under {len(header)} columns")
+    values = {c: v.strip() for c, v in zip(header[2:], cells[2:], strict=True) if v.strip() not in ("", "-")}
+    for column, value in values.items():
+        if column != "out_shape":
+            try:
+                Printed.read(value)
+            except DojangError as error:
+                raise error.within(f"{place}: {column}") from None
+    if not cells[1].split():
+        raise DataError(f"{place}: names no layers")
+    return Row(cells[0].strip(), tuple(cells[1].split()), values)
