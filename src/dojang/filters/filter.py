@@ -10,9 +10,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, ShapeError, UsageError
-from dojang.filters import plain
+from dojang.engine.machine import Machine
+from dojang.filters import run
 from dojang.filters.job import Job, Options, as_stack, check_dtype, like_image
 from dojang.filters.kernels import Kernel, as_kernel, is_bank
+from dojang.filters.plan import make_plan
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,11 +78,18 @@ def filter_array(
     shape = (len(jobs), *like_image(picture.shape, jobs[0].out_size))
     result = _target(out, shape, jobs[0].out_dtype, picture)
     source = np.ascontiguousarray(stack, dtype=native)
-    for job, place in zip(jobs, result, strict=True):
-        for one, to in zip(source, as_stack(place), strict=True):
-            plain.run(job, one, to)
+    machine = Machine.host()
+    results = result.reshape(len(jobs), len(source), *jobs[0].out_size, source.shape[3])
+    first = 0
+    for plan in make_plan(jobs, machine):
+        last = first + len(plan.jobs)
+        job = jobs[first].like(plan.jobs[0].kernel)
+        for i, one in enumerate(source):
+            run.run(plan, job, one, results[first:last, i], machine)
             if alpha:
-                keep_alpha(job, one, to)
+                for place in results[first:last, i]:
+                    keep_alpha(job, one, place)
+        first = last
     if out is not None and result is not out:
         out[...] = result
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -110,6 +110,10 @@ class Job:
         if self.options.border == "valid":
             return 0, 0
         return self.extent[0] - 1 - self.before[0], self.extent[1] - 1 - self.before[1]
+
+    def like(self, kernel: Kernel) -> Job:
+        """The same picture and options with another kernel."""
+        return self if kernel is self.kernel else replace(self, kernel=kernel)
 
     @property
     def fill(self) -> float:

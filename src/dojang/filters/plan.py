@@ -1,0 +1,347 @@
+"""The only place that chooses how a picture is filtered, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.engine.machine import Machine
+from dojang.filters.factor import factors, rounded_division, whole_factors, whole_form
+from dojang.filters.job import Job
+from dojang.filters.kernels import Kernel
+from dojang.filters.named import Taps
+from dojang.filters.program import Finish, Program, RowTap, Tap
+
+TIE = 1 / 64  # a result may be rounded the other way only this near to a half
+UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compiling grows with every tap written out
+
+# Cycles per vector, measured with single loops on a Zen 5 core at 512-bit vectors, November 2026.
+TAP, LOOPED_TAP, LOAD, STORE, PASS = 0.55, 0.62, 2.0, 4.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to do a job: its program (or box, or Fourier tile) and its predicted cycles per element."""
+
+    name: str
+    cycles: float
+    program: Program | None = None
+    taps: NDArray | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The way chosen for kernels of one geometry, and the others with the reason against them."""
+
+    jobs: tuple[Job, ...]
+    way: Way
+    refused: tuple[tuple[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "kernel": [job.kernel.name for job in self.jobs],
+            "size": list(self.jobs[0].kernel.size),
+            "algorithm": self.way.name,
+            "detail": self.way.detail,
+            "cycles_per_element": self.way.cycles,
+            "refused": [{"algorithm": name, "reason": reason} for name, reason in self.refused],
+        }
+
+    def explain(self) -> str:
+        """A few lines for people."""
+        job = self.jobs[0]
+        names = ", ".join(j.kernel.name for j in self.jobs)
+        kh, kw = job.kernel.size
+        lines = [f"{names}: {kh}x{kw} taps on {job.channels} channels of {job.dtype}, result {job.out_dtype}"]
+        lines.append(f"  {self.way.name}: {self.way.detail} ({self.way.cycles:.2f} cycles per element predicted)")
+        lines += [f"  not {name}: {reason}" for name, reason in self.refused]
+        return "\n".join(lines)
+
+
+def make_plan(jobs: Sequence[Job], machine: Machine) -> list[Plan]:
+    """Plans that together do the jobs, which differ in their kernels only. A small bank is one program.
+
+    A plan does not depend on the picture's height and width, so that tiles of a picture give what the whole gives.
+    """
+    key = tuple(_without_size(job) for job in jobs)
+    return list(_make_plan(key, machine))
+
+
+def _without_size(job: Job) -> Job:
+    """The job on a picture just large enough: the part of it that a plan may depend on."""
+    return _Shapeless(job.kernel, max(job.extent), max(job.extent), job.channels, job.dtype, job.out_dtype, job.options)
+
+
+class _Shapeless(Job):
+    """A job compared by its kernel's taps instead of its identity."""
+
+    def _key(self) -> tuple:
+        return (self.kernel.key, self.channels, self.dtype, self.out_dtype, self.options, self.kernel.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Shapeless) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
+@lru_cache(maxsize=256)
+def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[Plan, ...]:
+    if len(jobs) > 1:
+        together = _bank(jobs, machine)
+        if together is not None:
+            return (together,)
+    return tuple(_one(job, machine) for job in jobs)
+
+
+def _one(job: Job, machine: Machine) -> Plan:
+    """The cheapest of the ways that are possible."""
+    ways: list[Way] = []
+    refused: list[tuple[str, str]] = []
+    for name, find in (("direct", _direct), ("separable", _separable), ("looped", _looped)):
+        found = find(job, machine)
+        if isinstance(found, str):
+            refused.append((name, found))
+        else:
+            ways.append(found)
+    ways.sort(key=lambda w: w.cycles)
+    best = ways[0]
+    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
+    return Plan((job,), best, tuple(refused))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """How taps are summed: element type, the matrices in it, and what is done to a sum."""
+
+    work: str
+    unsigned: bool
+    parts: tuple[Taps, ...]
+    finish: Finish
+    whole: bool
+
+
+def _source_top(job: Job) -> float:
+    return float(np.iinfo(job.dtype).max) if job.dtype.kind == "u" else 1.0
+
+
+def _sums(job: Job) -> _Sums:
+    """16-bit integers where no result overflows them, float32 where it is exact or exact but for ties, else float64."""
+    parts, offset = job.kernel.parts, job.options.offset
+    top, total = _source_top(job), max(np.abs(p).sum() for p in parts)
+    plain = Finish(1.0, offset)
+    if job.out_dtype == np.float64 or job.dtype == np.float64:
+        return _Sums("f64", False, parts, plain, False)
+    whole = whole_form(parts) if job.dtype.kind == "u" else None
+    if whole is not None:
+        scaled = Finish(whole.unit, offset)
+        if job.dtype == np.uint8:
+            found = _sixteen_bits(whole.parts, whole.unit, offset)
+            if found is not None:
+                return found
+        if top * max(np.abs(p).sum() for p in whole.parts) < 2**24:
+            return _Sums("f32", False, whole.parts, scaled, True)
+    count = max(np.count_nonzero(p) for p in parts)
+    exact = job.out_dtype.kind == "f" or top * total * 2**-24 * (sqrt(count) + 2) <= TIE
+    if exact and max(np.abs(p).max() for p in parts) < 1e38:
+        return _Sums("f32", False, parts, plain, False)
+    return _Sums("f64", False, parts, plain, False)
+
+
+def _sixteen_bits(parts: tuple[Taps, ...], unit: float, offset: float) -> _Sums | None:
+    """Sums of uint8 pixels in 16 bits. Only the final sum must fit: what overflows on the way wraps, and comes back."""
+    high = max(255 * p.clip(0).sum() for p in parts)
+    low = min(255 * p.clip(None, 0).sum() for p in parts)
+    unsigned = low == 0
+    if not (high <= 65535 if unsigned else (high <= 32767 and low >= -32768)):
+        return None
+    finish = Finish(unit, offset)
+    near = round(1 / unit) if unit <= 1 else 0
+    if unit != 1 and offset == 0 and len(parts) == 1 and near and unit == 1 / near:
+        room = (65535 if unsigned else 32767) - high
+        if near & (near - 1) == 0 and near // 2 <= room:
+            finish = Finish(unit, 0.0, shift=near.bit_length() - 1)
+        elif unsigned:
+            finish = Finish(unit, 0.0, magic=rounded_division(near, int(high)))
+    return _Sums("i16", unsigned, parts, finish, True)
+
+
+def _lanes(sums: _Sums, machine: Machine) -> int:
+    return machine.lanes({"i16": 2, "f32": 4, "f64": 8}[sums.work])
+
+
+def _program(job: Job, sums: _Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> Program:
+    rows = more.pop("rows", 4 if job.extent[0] > 1 else 1)
+    vectors = more.pop("vectors", 2)
+    work = sum(len(part) for parts in outputs for part in parts)
+    while work * rows * vectors > 1200 and vectors > 1:
+        vectors //= 2
+    while work * rows * vectors > 1600 and rows > 1:
+        rows //= 2
+    return Program(
+        source=_kind(job.dtype),
+        target=_kind(job.out_dtype),
+        work=sums.work,
+        unsigned=sums.unsigned,
+        channels=job.channels,
+        extent=job.extent[0],
+        reach=(job.extent[1] - 1) * job.channels,
+        segments=segments,
+        outputs=outputs,
+        finishes=(sums.finish,) * max(1, len(outputs)) if "finishes" not in more else more.pop("finishes"),
+        dense=more.pop("dense", None),
+        stride=job.options.stride,
+        fill=job.fill,
+        rows=rows,
+        vectors=vectors,
+    )
+
+
+def _kind(dtype: np.dtype) -> str:
+    return {"uint8": "u8", "uint16": "u16", "float32": "f32", "float64": "f64"}[dtype.name]
+
+
+def _tap_list(job: Job, matrix: Taps, segment: int = 0) -> tuple[Tap, ...]:
+    (dy, dx), c = job.options.dilation, job.channels
+    return tuple((int(i) * dy, segment, int(j) * dx * c, float(matrix[i, j])) for i, j in np.argwhere(matrix))
+
+
+def _direct(job: Job, machine: Machine) -> Way | str:
+    sums = _sums(job)
+    count = sum(int(np.count_nonzero(p)) for p in sums.parts)
+    if count > UNROLLED:
+        return f"{count} taps are more than the {UNROLLED} that are written out; compiling would take too long"
+    program = _program(job, sums, machine, (), (tuple(_tap_list(job, p) for p in sums.parts),))
+    cycles = (count * TAP + LOAD + STORE) / _lanes(sums, machine)
+    zeros = sum(p.size for p in sums.parts) - count
+    return Way("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {_in(sums)}")
+
+
+def _in(sums: _Sums) -> str:
+    if sums.work == "i16":
+        how = "halved by shifts" if sums.finish.shift else "divided by a multiplication" if sums.finish.magic else ""
+        return "16-bit integers" + (f", {how}" if how else "")
+    return {"f32": "float32", "f64": "float64"}[sums.work] + (" on whole numbers (exact)" if sums.whole else "")
+
+
+def _tolerance(job: Job, sums: _Sums, matrix: Taps) -> float:
+    """What the factors may leave of a matrix: far below a tie for integers, below the rounding of floats."""
+    if job.out_dtype.kind == "u":
+        return TIE / 4 / _source_top(job)
+    return float(np.abs(matrix).sum()) * (2.0**-24 if sums.work == "f32" else 2.0**-51)
+
+
+def _separable(job: Job, machine: Machine) -> Way | str:
+    sums = _sums(job)
+    kh, kw = job.kernel.size
+    if kh == 1 or kw == 1:
+        return "one row or one column"
+    most = max(1, kh * kw // (kh + kw))
+    found: list[list[tuple[Taps, Taps]]] = []
+    for matrix in sums.parts:
+        if sums.work == "i16":
+            one = whole_factors(matrix)
+            pairs = [one] if one else None
+        else:
+            one = whole_factors(matrix) if sums.whole else None
+            pairs = [one] if one else factors(matrix, _tolerance(job, sums, matrix), most)
+        if pairs is None:
+            return f"its rows are not multiples of one{'' if sums.work == 'i16' else f', nor sums of {most} such'}"
+        if sums.work == "f32" and sum(np.abs(c).sum() * np.abs(r).sum() for c, r in pairs) > 8 * np.abs(matrix).sum():
+            return "its factors cancel: float32 would lose digits"
+        found.append(pairs)
+    (dy, dx), c = job.options.dilation, job.channels
+    segments, parts = [], []
+    count = 0
+    for pairs in found:
+        taps: list[Tap] = []
+        for column, row in pairs:
+            segment: tuple[RowTap, ...] = tuple((int(j) * dx * c, float(row[j])) for j in np.flatnonzero(row))
+            taps += [(int(i) * dy, len(segments), 0, float(column[i])) for i in np.flatnonzero(column)]
+            count += len(segment)
+            segments.append(segment)
+        parts.append(tuple(taps))
+    count += sum(len(p) for p in parts)
+    if count > 4 * UNROLLED:
+        return f"{count} taps in {len(segments)} pairs of passes are too many to be written out"
+    program = _program(job, sums, machine, tuple(segments), (tuple(parts),))
+    lanes = _lanes(sums, machine)
+    cycles = (count * TAP + LOAD + STORE + PASS * len(segments)) / lanes
+    detail = f"{len(segments)} pair(s) of passes, {count} taps, {_in(sums)}"
+    return Way("separable", cycles, program, None, detail)
+
+
+def _looped(job: Job, machine: Machine) -> Way | str:
+    """Every tap from memory: for large kernels that are not separable."""
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    sums = _sums(job)
+    if sums.work == "i16":
+        sums = _Sums("f32", False, sums.parts, Finish(sums.finish.scale, sums.finish.offset), True)
+    matrix = sums.parts[0]
+    kh, kw = matrix.shape
+    (dy, dx), sy = job.options.dilation, job.options.stride[0]
+    rows = 4 if dy == 1 and sy == 1 and kh > 1 else 1
+    dtype = np.float32 if sums.work == "f32" else np.float64
+    taps = np.zeros((kh + 2 * (rows - 1), kw), dtype)
+    taps[rows - 1 : rows - 1 + kh] = matrix
+    program = _program(
+        job, sums, machine, (), (), rows=rows, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
+    )
+    lanes = _lanes(sums, machine)
+    cycles = ((kh + rows - 1) * kw * LOOPED_TAP + LOAD + STORE) / lanes
+    return Way("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {_in(sums)}")
+
+
+def _bank(jobs: tuple[Job, ...], machine: Machine) -> Plan | None:
+    """One program for small kernels of one size and one way of summing, which then load each pixel once."""
+    if any(job.kernel.size != jobs[0].kernel.size or job.kernel.anchor != jobs[0].kernel.anchor for job in jobs):
+        grown = _grown(jobs)
+        if grown is None:
+            return None
+        jobs = grown
+    sums = [_sums(job) for job in jobs]
+    same = len({(s.work, s.unsigned) for s in sums}) == 1
+    if not same:  # float32 holds what 16 bits hold
+        if {s.work for s in sums} - {"i16", "f32"}:
+            return None
+        sums = [_Sums("f32", False, s.parts, Finish(s.finish.scale, s.finish.offset), s.whole) for s in sums]
+    outputs = tuple(tuple(_tap_list(job, p) for p in s.parts) for job, s in zip(jobs, sums, strict=True))
+    count = sum(len(p) for parts in outputs for p in parts)
+    if count > 3 * UNROLLED:
+        return None
+    program = _program(jobs[0], sums[0], machine, (), outputs, finishes=tuple(s.finish for s in sums))
+    lanes = _lanes(sums[0], machine)
+    together = (count * TAP + LOAD + STORE * len(jobs)) / lanes
+    apart = sum(_one(job, machine).way.cycles for job in jobs)
+    if together > apart:
+        return None
+    detail = f"one pass over the picture for {len(jobs)} kernels, {count} taps as constants, {_in(sums[0])}"
+    return Plan(jobs, Way("bank", together, program, None, detail), (("apart", f"{apart:.2f} cycles per element"),))
+
+
+def _grown(jobs: tuple[Job, ...]) -> tuple[Job, ...] | None:
+    """Kernels of unlike sizes with rows and columns of zeros around, so that all have one size and anchor."""
+    if jobs[0].options.border == "valid":
+        return None
+    before = [max(j.kernel.anchor[a] for j in jobs) for a in (0, 1)]
+    after = [max(j.kernel.size[a] - 1 - j.kernel.anchor[a] for j in jobs) for a in (0, 1)]
+    grown = []
+    for job in jobs:
+        (ay, ax), (kh, kw) = job.kernel.anchor, job.kernel.size
+        parts = []
+        for part in job.kernel.parts:
+            wide = np.zeros((before[0] + 1 + after[0], before[1] + 1 + after[1]))
+            wide[before[0] - ay : before[0] - ay + kh, before[1] - ax : before[1] - ax + kw] = part
+            parts.append(wide)
+        kernel = Kernel(job.kernel.name, tuple(parts), job.kernel.combine, (before[0], before[1]), job.kernel.source)
+        grown.append(_without_size(Job(kernel, 1 << 40, 1 << 40, job.channels, job.dtype, job.out_dtype, job.options)))
+    return tuple(grown)

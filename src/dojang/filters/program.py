@@ -1,0 +1,113 @@
+"""What one compiled picture kernel does, as plain values: the border between the planner and the code generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dojang.engine.emit import F32, F64, I16, KINDS, U16, Kind
+from dojang.engine.machine import Machine
+
+RowTap = tuple[int, float]  # (elements to the right, tap)
+Tap = tuple[int, int, int, float]  # (rows down, segment, elements to the right, tap)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an accumulated sum becomes a pixel: sum · scale + offset, rounded and saturated for integers.
+
+    For 16-bit integer sums the scale may be done without floats: `shift` divides by 2^shift, halves to even;
+    `magic` = (add, multiply, shift) gives ⌊(sum + add) · multiply / 2^(16 + shift)⌋, checked over all sums.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    shift: int = 0
+    magic: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Passes over rows held in a tile that stays in cache.
+
+    Every padded row is loaded once into the tile as `work` elements. With `segments` it is first run through the
+    horizontal passes, and the tile holds their results side by side. An output is one part, or two whose root of
+    squares is taken; a part sums its taps over the tile. With `dense` = (kh, kw, row step, column step) there is one
+    output whose taps come from memory, row by row, padded with `rows` − 1 rows of zeros at both ends.
+    """
+
+    source: str
+    target: str
+    work: str
+    unsigned: bool
+    channels: int
+    extent: int
+    reach: int
+    segments: tuple[tuple[RowTap, ...], ...]
+    outputs: tuple[tuple[tuple[Tap, ...], ...], ...]
+    finishes: tuple[Finish, ...]
+    dense: tuple[int, int, int, int] | None
+    stride: tuple[int, int]
+    fill: float
+    rows: int
+    vectors: int
+
+    @property
+    def work_kind(self) -> Kind:
+        """The element type of tile and sums."""
+        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
+
+    @property
+    def source_kind(self) -> Kind:
+        """The element type of the picture."""
+        return KINDS[self.source]
+
+    @property
+    def target_kind(self) -> Kind:
+        """The element type of the result."""
+        return KINDS[self.target]
+
+    def chunk(self, machine: Machine) -> int:
+        """Elements computed at a time; a picture's rows must have as many."""
+        return machine.lanes(self.work_kind.bytes) * self.vectors
+
+    @property
+    def keep(self) -> int:
+        """Tile rows that the next block needs again."""
+        return max(self.extent - self.stride[0], 0)
+
+    @property
+    def advance(self) -> int:
+        """Rows loaded for one block of `rows` output rows."""
+        return self.rows * self.stride[0]
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of the tile: what is kept and some blocks, so that moving the kept rows to the top costs little."""
+        blocks = max(2, -(-2 * self.keep // self.advance))
+        return self.keep + min(blocks, 16) * self.advance
+
+    def tile_width(self, machine: Machine) -> int:
+        """Output elements of a tile's row: most of level 1 cache for small kernels, at least 512, whole pixels."""
+        per_row = self.work_kind.bytes * max(1, len(self.segments))
+        chunk = self.chunk(machine)
+        width = max(machine.l1 * 3 // 4 // (per_row * (self.keep + self.advance)), 512, 4 * self.reach)
+        step = chunk * self.channels if chunk * self.channels <= 2048 else self.channels
+        return max(-(-min(width, 4096) // step) * step, -(-chunk // self.channels) * self.channels)
+
+    def pitch(self, machine: Machine) -> int:
+        """Elements from one tile row's segment to the next: loads may run one chunk past the end."""
+        wide = self.tile_width(machine) + (0 if self.segments else self.reach) + self.chunk(machine)
+        lanes = machine.lanes(self.work_kind.bytes)
+        # An odd number of cache lines: rows that lie a power of two apart would fall into the same cache set.
+        return (-(-wide // lanes) | 1) * lanes
+
+    def scratch_bytes(self, machine: Machine) -> int:
+        """Bytes that one thread needs."""
+        tile = self.tile_rows * self.pitch(machine) * max(1, len(self.segments)) * self.work_kind.bytes
+        line = (self.tile_width(machine) + self.reach + 2 * self.chunk(machine)) * self.work_kind.bytes
+        out = (self.rows * max(1, len(self.outputs)) + 1) * self.out_line(machine)
+        return tile + line + out + 4 * 64
+
+    def out_line(self, machine: Machine) -> int:
+        """Bytes of one row in the output scratch."""
+        return -(-(self.tile_width(machine) + self.chunk(machine)) * self.target_kind.bytes // 64) * 64
