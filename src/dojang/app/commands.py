@@ -35,6 +35,8 @@ def count(args: argparse.Namespace) -> Answer:
 
     if args.json and args.csv:
         raise UsageError("--json and --csv are two shapes of one result; choose one")
+    if args.html:
+        _may_write(args.html, args.force)
     result = verbs.count(
         args.net,
         input_size=args.input_size,
@@ -48,6 +50,10 @@ def count(args: argparse.Namespace) -> Answer:
         text = _json("count", args, result.to_dict())
     else:
         text = count_csv(result) if args.csv else count_text(result, width(), style())
+    if args.html:
+        from dojang.report.html import count_html
+
+        _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over)
 
@@ -116,6 +122,20 @@ def env(args: argparse.Namespace) -> Answer:
 
     facts = record.environment()
     return Answer(_json("env", args, facts) if args.json else env_text(facts))
+
+
+def _may_write(path: str, force: bool) -> None:
+    """Refuses a file that exists before the work begins, not after."""
+    from dojang.app.files import refuse_existing
+
+    refuse_existing(path, force)
+
+
+def _write_page(path: str, content: str, force: bool) -> None:
+    from dojang.app.files import write_text
+
+    write_text(path, content, force)
+    sys.stderr.write(f"wrote {path}\n")
 
 
 def width() -> int:

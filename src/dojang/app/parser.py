@@ -101,6 +101,12 @@ def _output(parser: Parser, metavar: str, does: str) -> None:
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
+def _page(parser: Parser, force: bool = True) -> None:
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained page")
+    if force:
+        parser.add_argument("--force", action="store_true", help="replace files that exist")
+
+
 def _count(commands: Commands) -> None:
     parser = _add(commands, "count", "what a network costs: shapes, parameters, MACs, memory, receptive field")
     _network(parser, weights=False)
@@ -109,6 +115,7 @@ def _count(commands: Commands) -> None:
     parser.add_argument("--unit", choices=("mac", "flop"), default="mac", help="1 MAC = 2 FLOPs (default mac)")
     parser.add_argument("--exact-padding", action="store_true", help="do not count taps that fall on padding")
     parser.add_argument("--csv", action="store_true", help="print one line per layer, comma-separated")
+    _page(parser)
     parser.add_argument("--max-macs", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
     parser.add_argument("--max-params", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
 

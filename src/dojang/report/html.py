@@ -1,0 +1,104 @@
+"""The HTML pages: what a network costs, a training, findings. The page of a slimming is in `html_slim.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dojang.arith.cost import Count
+from dojang.report.page import cards, figure, html_table, page, paragraph
+from dojang.report.results import Trained
+from dojang.report.svg import Bar, Series, bar_chart, line_chart
+from dojang.report.table import number, percent, short, size, sizes
+
+
+def count_html(count: Count) -> str:
+    """The cost table, sortable, with where the parameters and where the MACs are."""
+    return page(f"{count.network}: what it costs", f"Convention: {count.convention}.", count_sections(count), True)
+
+
+def count_sections(count: Count) -> list[tuple[str, str]]:
+    """Totals, charts and table of a count."""
+    total = count.total
+    bound = total.status == "lower-bound"
+    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
+    unknown = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}." if bound else ""
+    summary = cards(
+        [
+            (short(total.params, bound), "parameters"),
+            (short(per_mac * total.macs, bound), work),
+            (size(count.peak_bytes, bound), "most activation memory at once"),
+        ]
+    )
+    return [
+        ("In total", summary + (paragraph(unknown, "bad") if unknown else "")),
+        ("Where it goes", figure(layer_chart(count), "Each column of bars has its own scale.")),
+        ("Layer by layer", _count_table(count, work, per_mac, bound)),
+    ]
+
+
+def layer_chart(count: Count) -> str:
+    """Parameters and MACs of the layers that have any, in order."""
+    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
+    layers = [layer for layer in count.layers if layer.cost.macs or (layer.cost.params and layer.op != "batchnorm")]
+    rows = [
+        (
+            layer.name,
+            [
+                Bar(layer.cost.params, short(layer.cost.params), "a"),
+                Bar(per_mac * layer.cost.macs, short(per_mac * layer.cost.macs), "b"),
+            ],
+        )
+        for layer in layers
+    ]
+    return bar_chart(f"Parameters and {work} of {count.network} by layer", ["parameters", work], rows) if rows else ""
+
+
+def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:
+    rows = []
+    for layer in count.layers:
+        strange = bool(layer.cost.unknown)
+        span = layer.field or ()
+        rows.append(
+            [
+                layer.name,
+                layer.op,
+                sizes(layer.shape[1:]) if layer.shape else "?",
+                ("?", None) if strange else (number(layer.cost.params), layer.cost.params),
+                ("?", None) if strange else (number(per_mac * layer.cost.macs), layer.cost.macs),
+                (size(layer.cost.out_bytes), layer.cost.out_bytes) if layer.shape else ("?", None),
+                (sizes([s.size for s in span]), span[0].size) if span else ("", None),
+            ]
+        )
+    total = count.total
+    foot = ["total", "", "", number(total.params, bound), number(per_mac * total.macs, bound), "", ""]
+    heads = ["layer", "op", "output", "parameters", work, "memory", "field"]
+    return html_table(heads, rows, numeric=(3, 4, 5, 6), footer=foot, sortable=True)
+
+
+def trained_html(trained: Trained) -> str:
+    """The figures and the curve of a training."""
+    record = trained.history
+    name = "R²" if record["metric"] == "r2" else "accuracy"
+    show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
+    summary = cards(
+        [
+            (show(record["test_accuracy"]), f"test {name}"),
+            (show(record["train_accuracy"]), f"train {name}"),
+            (show(record["gap"]), "gap between the two"),
+            (f"{record['seconds']:.1f} s", f"{record['epochs']} epochs on {record['device']}"),
+        ]
+    )
+    curve = figure(curve_chart(record["curve"], name), "Train figures are those seen while training.")
+    lead = f"Data {record['data']['name']}, seed {record['config']['seed']}, peak learning rate {record['lr']:g}."
+    return page(f"{trained.network}: training", lead, [("Figures", summary), ("Curve", curve)])
+
+
+def curve_chart(curve: Sequence[dict[str, float | None]], name: str) -> str:
+    """Train and test accuracy by epoch."""
+
+    def points(key: str) -> tuple[tuple[float, float], ...]:
+        pairs = [(point["epoch"], point[key]) for point in curve]
+        return tuple((float(x), float(y)) for x, y in pairs if x is not None and y is not None)
+
+    lines = [Series("train", points("train_accuracy"), "a"), Series("test", points("test_accuracy"), "b")]
+    return line_chart(f"Train and test {name} by epoch", "epoch", name, [line for line in lines if line.points])

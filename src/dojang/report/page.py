@@ -1,0 +1,125 @@
+"""One self-contained HTML page: no network, light and dark, readable on paper, usable without a mouse."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from html import escape
+
+from dojang import __version__
+
+STYLE = """
+:root{--bg:#fdfdfb;--fg:#1b1f24;--muted:#59626d;--rule:#d8dce1;--panel:#f4f4f0;
+--a:#2a6bb0;--b:#c1601d;--good:#1a7f4b;--bad:#b3261e;--faint:#a9b1ba;color-scheme:light dark}
+@media(prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e6e8eb;--muted:#9aa4af;--rule:#343a42;--panel:#1d2126;
+--a:#6aa9e9;--b:#e8935a;--good:#56c288;--bad:#ef7a72;--faint:#5c656f}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+main{max-width:62rem;margin:0 auto;padding:2rem 1.25rem 4rem}
+h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}
+h2{font-size:1.2rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--rule)}
+p{max-width:46rem;margin:.5rem 0}
+.muted,footer,figcaption{color:var(--muted);font-size:.9rem}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem;min-width:50%}
+th,td{padding:.3rem .7rem;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
+th{font-weight:600;border-bottom:2px solid var(--rule);white-space:nowrap}
+.num{text-align:right;white-space:nowrap}
+tfoot td{font-weight:600;border-top:2px solid var(--rule);border-bottom:0}
+.good{color:var(--good)}.bad{color:var(--bad)}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;margin:1rem 0}
+.card{background:var(--panel);border-radius:.5rem;padding:.7rem .9rem}
+.card b{display:block;font-size:1.35rem;line-height:1.25}
+.card span{color:var(--muted);font-size:.88rem}
+figure{margin:1rem 0}
+svg{width:100%;height:auto;font:13px system-ui,sans-serif;display:block}
+svg text{fill:var(--fg)}svg .label{fill:var(--muted)}svg .head{font-weight:600}
+svg .a{fill:var(--a)}svg .b{fill:var(--b)}
+svg .good{fill:var(--good)}svg .bad{fill:var(--bad)}svg .faint{fill:var(--faint)}
+svg polyline{fill:none!important;stroke-width:2}
+svg polyline.a{stroke:var(--a)}svg polyline.b{stroke:var(--b)}svg polyline.faint{stroke:var(--faint)}
+svg .grid{stroke:var(--rule);stroke-width:1}
+th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid var(--a)}
+th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
+code{font-family:ui-monospace,monospace;font-size:.92em}
+footer{margin-top:3rem;border-top:1px solid var(--rule);padding-top:.8rem}
+"""
+
+SORT = """
+for(const table of document.querySelectorAll("table.sortable")){
+const heads=[...table.tHead.rows[0].cells],body=table.tBodies[0],first=[...body.rows];
+heads.forEach((head,column)=>{const button=document.createElement("button");button.append(...head.childNodes);
+head.append(button);button.addEventListener("click",()=>{
+const was=head.getAttribute("aria-sort"),next=was==="descending"?"ascending":was==="ascending"?null:"descending";
+heads.forEach(h=>h.removeAttribute("aria-sort"));let rows=[...first];
+if(next){head.setAttribute("aria-sort",next);
+const key=row=>row.cells[column].dataset.value??row.cells[column].textContent;
+rows.sort((x,y)=>{const a=key(x),b=key(y),d=isNaN(a)||isNaN(b)?String(a).localeCompare(b):a-b;
+return next==="ascending"?d:-d})}
+body.append(...rows)})})}
+"""
+
+
+def page(title: str, lead: str, sections: Sequence[tuple[str, str]], sortable: bool = False) -> str:
+    """The page: a heading, a sentence, sections of (heading, HTML). `title` and `lead` are text, and escaped here.
+
+    Its content policy forbids every request, so that nothing in it can reach the network.
+    """
+    digest = base64.b64encode(hashlib.sha256(SORT.encode()).digest()).decode()
+    policy = "default-src 'none'; style-src 'unsafe-inline'" + (f"; script-src 'sha256-{digest}'" if sortable else "")
+    body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>\n" for name, content in sections if content)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>"
+        f'<h1>{escape(title)}</h1><p class="muted">{escape(lead)}</p>\n{body}'
+        f"<footer>dojang {escape(__version__)}</footer></main>"
+        f"{f'<script>{SORT}</script>' if sortable else ''}</body></html>\n"
+    )
+
+
+def figure(svg: str, caption: str = "") -> str:
+    """A chart with its caption."""
+    if not svg:
+        return ""
+    return f"<figure>{svg}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph of text."""
+    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{escape(text)}</p>"
+
+
+def cards(items: Sequence[tuple[str, str]]) -> str:
+    """Figures that a reader should see first: (figure, what it is)."""
+    each = (f'<div class="card"><b>{escape(value)}</b><span>{escape(what)}</span></div>' for value, what in items)
+    return f'<div class="cards">{"".join(each)}</div>'
+
+
+def html_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str | tuple[str, float | int | None]]],
+    numeric: Sequence[int] = (),
+    footer: Sequence[str] = (),
+    sortable: bool = False,
+) -> str:
+    """A table of text. `numeric` columns are right-aligned; a cell (text, value) sorts by its value."""
+
+    def cell(tag: str, place: int, content: str | tuple[str, float | int | None]) -> str:
+        kind = ' class="num"' if place in numeric else ""
+        scope = ' scope="col"' if tag == "th" else ""
+        if isinstance(content, tuple):
+            text, value = content
+            return f'<{tag}{kind}{scope} data-value="{-1 if value is None else value}">{escape(text)}</{tag}>'
+        return f"<{tag}{kind}{scope}>{escape(content)}</{tag}>"
+
+    def line(tag: str, cells: Sequence[str | tuple[str, float | int | None]]) -> str:
+        return f"<tr>{''.join(cell(tag, i, c) for i, c in enumerate(cells))}</tr>"
+
+    foot = f"<tfoot>{line('td', footer)}</tfoot>" if footer else ""
+    return (
+        f'<div class="scroll"><table{" class=sortable" if sortable else ""}><thead>{line("th", heads)}</thead>'
+        f"<tbody>{''.join(line('td', row) for row in rows)}</tbody>{foot}</table></div>"
+    )

@@ -1,0 +1,138 @@
+"""Charts as inline SVG: coloured by the page's style sheet, so that they follow light and dark, readable aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+from dojang.report.table import clip
+
+LETTER = 7.3
+"""Pixels a letter takes at the charts' 13-pixel type, on average; used to leave room for labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: its value, the text beside it, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
+
+    value: float
+    text: str
+    kind: str = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line through points (x, y), with its name at its end and a style-sheet class."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    kind: str = "a"
+
+
+def bar_chart(
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Bar]]], width: int = 720, row: int = 22
+) -> str:
+    """Horizontal bars: one row per label, one column of bars per heading, each column on its own scale from 0."""
+    label = min(210.0, 12 + LETTER * max((len(name) for name, _ in rows), default=4))
+    gap = 18.0
+    each = (width - label - gap * len(columns)) / max(1, len(columns))
+    texts = [max((len(bars[c].text) for _, bars in rows), default=0) * LETTER + 8 for c in range(len(columns))]
+    tops = [max((bars[c].value for _, bars in rows), default=0) or 1 for c in range(len(columns))]
+    height = 30 + row * len(rows) + 6
+    parts = [_head(title, _said(columns, rows), width, height)]
+    for c, heading in enumerate(columns):
+        x = label + gap + c * (each + gap)
+        parts.append(f'<text class="head" x="{x:.1f}" y="16">{escape(heading)}</text>')
+    for r, (name, bars) in enumerate(rows):
+        y = 30 + r * row
+        middle = y + row / 2 + 4
+        shown = clip(name, int(label / LETTER) - 1)
+        parts.append(f'<text class="label" x="{label:.1f}" y="{middle:.1f}" text-anchor="end">{escape(shown)}</text>')
+        for c, bar in enumerate(bars):
+            x = label + gap + c * (each + gap)
+            long = max(0.0, (each - texts[c]) * bar.value / tops[c])
+            parts.append(
+                f'<rect class="{bar.kind}" x="{x:.1f}" y="{y + 3}" width="{max(long, 0.75 if bar.value else 0):.1f}" '
+                f'height="{row - 6}" rx="2"/>'
+                f'<text class="value" x="{x + long + 6:.1f}" y="{middle:.1f}">{escape(bar.text)}</text>'
+            )
+    return "".join([*parts, "</svg>"])
+
+
+def line_chart(
+    title: str, x_name: str, y_name: str, series: Sequence[Series], width: int = 720, height: int = 300
+) -> str:
+    """Lines over common axes with a light grid; each line is named at its right end."""
+    points = [p for s in series for p in s.points]
+    if not points:
+        return ""
+    x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
+    marks = ticks(min(p[1] for p in points), max(p[1] for p in points))
+    y_low, y_high = marks[0], marks[-1]
+    left, right, top, bottom = 56.0, 14 + LETTER * max(len(s.name) for s in series) + 14, 26.0, 40.0
+    wide, high = width - left - right, height - top - bottom
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        share = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        return left + wide * share, top + high * (1 - (y - y_low) / (y_high - y_low))
+
+    said = "; ".join(f"{s.name}: {s.points[0][1]:.4g} to {s.points[-1][1]:.4g}" for s in series if s.points)
+    parts = [_head(title, said, width, height), f'<text class="head" x="{left:.1f}" y="14">{escape(y_name)}</text>']
+    for mark in marks:
+        _, y = at(x_low, mark)
+        parts.append(
+            f'<line class="grid" x1="{left:.1f}" x2="{left + wide:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="label" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>'
+        )
+    for mark in ticks(x_low, x_high, inside=True):
+        x, y = at(mark, y_low)
+        parts.append(f'<text class="label" x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{mark:g}</text>')
+    parts.append(
+        f'<text class="label" x="{left + wide / 2:.1f}" y="{height - 4}" text-anchor="middle">{escape(x_name)}</text>'
+    )
+    ends: list[float] = []
+    for line in sorted((s for s in series if s.points), key=lambda s: at(*s.points[-1])[1]):
+        path = " ".join("{:.1f},{:.1f}".format(*at(*p)) for p in line.points)
+        x, y = at(*line.points[-1])
+        parts.append(f'<polyline class="{line.kind}" points="{path}"/>')
+        parts.append(f'<circle class="{line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+        y = max([y, *(e + 15 for e in ends[-1:])])  # names that would touch are moved apart
+        ends.append(y)
+        parts.append(f'<text class="value" x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(line.name)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def ticks(low: float, high: float, most: int = 6, inside: bool = False) -> list[float]:
+    """Round numbers that span low to high (or lie inside it), at most about `most`.
+
+    >>> ticks(0.13, 0.97)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> ticks(1, 30, inside=True)
+    [10.0, 20.0, 30.0]
+    """
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    raw = (high - low) / (most - 1)
+    scale = 10 ** floor(log10(raw))
+    step = next(s * scale for s in (1, 2, 2.5, 5, 10) if s * scale >= raw * (1 - 1e-9))
+    slack = 1e-9
+    if inside:
+        start, stop = ceil(low / step - slack), floor(high / step + slack)
+    else:
+        start, stop = floor(low / step + slack), ceil(high / step - slack)
+    return [round(i * step, 12) + 0.0 for i in range(start, stop + 1)]
+
+
+def _head(title: str, said: str, width: float, height: float) -> str:
+    return (
+        f'<svg role="img" viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg">'
+        f"<title>{escape(title)}</title><desc>{escape(said)}</desc>"
+    )
+
+
+def _said(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Bar]]]) -> str:
+    """The chart in words, for readers that do not see it."""
+    each = (f"{name}: " + ", ".join(f"{c} {b.text}" for c, b in zip(columns, bars, strict=True)) for name, bars in rows)
+    return "; ".join(each)

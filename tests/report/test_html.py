@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+
+from dojang.arith.cost import count
+from dojang.formats import zoo
+from dojang.formats.text import parse
+from dojang.report.html import count_html, trained_html
+from dojang.report.results import Trained
+from dojang.report.svg import Bar, Series, bar_chart, line_chart
+
+VOID = {"meta", "br", "img", "input", "hr", "link"}
+
+
+class Checker(HTMLParser):
+    """Collects tags that are not closed in order, text, and every address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag, attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def check_page(page: str) -> str:
+    """A well-formed page that asks for nothing; its text."""
+    checker = Checker()
+    checker.feed(page)
+    assert checker.faults == []
+    assert checker.open == []
+    assert checker.addresses == []
+    assert "url(" not in page
+    assert "@import" not in page
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        root = ElementTree.fromstring(svg)
+        assert root.get("role") == "img"
+        assert root[0].tag.endswith("title")
+        assert root[0].text
+        assert root[1].tag.endswith("desc")
+    return " ".join(checker.text)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet20-cifar10"])
+def test_count_page(name: str) -> None:
+    result = count(zoo.load(name))
+    text = check_page(count_html(result))
+    assert f"{result.total.params:,}" in text
+    assert f"{result.total.macs:,}" in text
+    for layer in result.layers:
+        assert layer.name in text
+
+
+def test_names_are_escaped() -> None:
+    graph = parse('network "<b>x</b> & co"\ninput 3x8x8\n"<script>": conv 4 3x3\n')
+    page = count_html(count(graph))
+    check_page(page)
+    assert "<b>x" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_training_page() -> None:
+    curve = [
+        {"epoch": i, "train_accuracy": 1 - 0.5 / i, "test_accuracy": None if i == 2 else 0.9 - 0.4 / i}
+        for i in range(1, 6)
+    ]
+    history = {
+        **{"metric": "accuracy", "test_accuracy": 0.82, "train_accuracy": 0.9, "gap": 0.08, "seconds": 12.3},
+        **{"epochs": 5, "device": "cpu", "curve": curve, "data": {"name": "digits"}, "config": {"seed": 0}, "lr": 0.03},
+    }
+    page = trained_html(Trained("net", history, (), True))
+    text = check_page(page)
+    assert "82.00 %" in text
+    assert page.count("<polyline") == 2
+
+
+def test_bars_are_in_proportion() -> None:
+    chart = bar_chart("t", ["v"], [("one", [Bar(1, "1")]), ("four", [Bar(4, "4")]), ("none", [Bar(0, "0")])])
+    widths = [float(w) for w in re.findall(r'<rect[^>]* width="([\d.]+)"', chart)]
+    assert widths[1] == pytest.approx(4 * widths[0], abs=0.3)
+    assert widths[2] == 0
+    assert "one: v 1; four: v 4; none: v 0" in chart
+
+
+def test_lines_meet_their_values() -> None:
+    chart = line_chart("t", "x", "y", [Series("s", ((0, 0), (1, 1), (2, 0.5)))])
+    ((points),) = re.findall(r'points="([^"]+)"', chart)
+    (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, p.split(","))) for p in points.split())
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    assert y2 == pytest.approx((y0 + y1) / 2, abs=0.2)
+    assert y1 < y0
+    assert line_chart("t", "x", "y", []) == ""
+
+
+def test_a_single_point_is_drawn() -> None:
+    assert "<circle" in line_chart("t", "x", "y", [Series("s", ((1, 0.5),))])
