@@ -43,39 +43,34 @@ def torch_seed(seed: int, epoch: int, step: int, rank: int) -> int:
 
 
 class Batcher:
-    """Gives the samples of a step, varied. Holds the padded pictures once, channels last, for a fast gather."""
+    """Gives the samples of a step, varied. Keeps no state but what it was made from."""
 
     def __init__(self, split: Split, augment: Augment, seed: int) -> None:
         """`augment` applies to samples (c, h, w); arrays of another rank can only be taken as they are."""
-        self._seed = seed
-        self._plain = augment == Augment() or split.x.ndim != 4
-        self._x = split.x
-        if self._plain:
-            return
-        self._pad, self._mirror = augment.crop, augment.mirror
-        p = augment.crop
-        padded = np.pad(split.x.transpose(0, 2, 3, 1), ((0, 0), (p, p), (p, p), (0, 0)))
-        self._shape = padded.shape
-        self._pixels = padded.reshape(-1, padded.shape[3])
+        self._x, self._augment, self._seed = split.x, augment, seed
 
     def batch(self, indices: NDArray[Any], epoch: int, step: int) -> NDArray[Any]:
         """Samples `indices` in the stored type, (n, c, h, w) in shape and, when varied, channels last in memory.
 
         Each has its own shift in 0 … 2·crop per axis (crop is the middle) and its own mirroring.
         """
-        if self._plain:
-            return self._x[indices]
+        plain = self._x[indices]
+        if self._augment == Augment() or plain.ndim != 4:
+            return plain
         dy, dx, mirrored = self.variation(len(indices), epoch, step)
-        _, ph, pw, c = self._shape
-        h, w = ph - 2 * self._pad, pw - 2 * self._pad
+        n, c, h, w = plain.shape
+        p = self._augment.crop
+        ph, pw = h + 2 * p, w + 2 * p
+        padded = np.zeros((n, ph, pw, c), plain.dtype)
+        padded[:, p : p + h, p : p + w] = plain.transpose(0, 2, 3, 1)
         rows = dy[:, None] + np.arange(h)
         columns = np.where(mirrored[:, None], np.arange(w)[::-1], np.arange(w)) + dx[:, None]
-        at = (indices[:, None] * ph + rows)[:, :, None] * pw + columns[:, None, :]
-        return np.take(self._pixels, at.reshape(-1), axis=0).reshape(len(indices), h, w, c).transpose(0, 3, 1, 2)
+        at = ((np.arange(n) * ph)[:, None] + rows)[:, :, None] * pw + columns[:, None, :]
+        return np.take(padded.reshape(-1, c), at.reshape(-1), axis=0).reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
     def variation(self, count: int, epoch: int, step: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """(row shift, column shift, mirrored) of each of the `count` samples of a step."""
         rng = np.random.default_rng([self._seed, _AUGMENT, epoch, step])
-        dy, dx = rng.integers(0, 2 * self._pad + 1, (2, count))
-        mirrored = rng.random(count) < 0.5 if self._mirror else np.zeros(count, bool)
+        dy, dx = rng.integers(0, 2 * self._augment.crop + 1, (2, count))
+        mirrored = rng.random(count) < 0.5 if self._augment.mirror else np.zeros(count, bool)
         return dy, dx, mirrored

@@ -26,7 +26,7 @@ from dojang.train.batches import Batcher, epoch_batches, steps_per_epoch, torch_
 from dojang.train.config import TrainConfig, learning_rate
 from dojang.train.data import Data
 from dojang.train.recipe import Loss, Teacher, parameter_groups, peak_lr
-from dojang.train.record import Epoch, History, Progress
+from dojang.train.record import Epoch, History, Progress, Scores
 from dojang.train.score import normalised, right_count, scores, variance_of
 from dojang.train.state import Position, State, capture, restore
 from dojang.train.world import World, joined, shared
@@ -99,8 +99,8 @@ class _Run:
         self.steps = steps_per_epoch(len(data.train), config.batch_size)
         self.batcher = Batcher(data.train, data.augment if config.augment is None else config.augment, config.seed)
         self.y = torch.from_numpy(data.train.y).to(world.device)
-        variance = variance_of(data.train, world.device)
-        self.loss = Loss(data.task, config.label_smoothing, config.alpha, config.temperature, variance)
+        self.variance = variance_of(data.train, world.device)
+        self.loss = Loss(data.task, config.label_smoothing, config.alpha, config.temperature)
         self.optimizer = torch.optim.SGD(
             parameter_groups(module, config.weight_decay),
             lr=self.peak,
@@ -148,9 +148,13 @@ class _Run:
                 raise KeyboardInterrupt
 
     def history(self) -> History:
-        """The record, with the final figures measured now."""
+        """The record. The final train figures are measured now, the test ones were at the end of the last epoch."""
         curve = tuple(Epoch(**point) for point in self.position.curve)
-        train, test = (scores(self.module, part, self.world) for part in (self.data.train, self.data.test))
+        train = scores(self.module, self.data.train, self.world)
+        last = curve[-1]
+        if last.test_loss is None or last.test_accuracy is None:
+            raise RuntimeError("the last epoch looks at the test part whatever `test_every` says")
+        test = Scores(last.test_loss, last.test_accuracy, len(self.data.test))
         return History(
             metric="accuracy" if self.data.task == "classification" else "r2",
             curve=curve,
@@ -183,7 +187,7 @@ class _Run:
         (loss if world.size == 1 else loss * (len(raw) * world.size / len(indices))).backward()
         self.optimizer.step()
         with torch.no_grad():
-            right = right_count(output, y, self.data.task, self.loss.variance)
+            right = right_count(output, y, self.data.task, self.variance)
             sums = world.total(torch.stack([loss.double() * len(raw), right.double()]))
             self.sums += sums
         position.step += 1
@@ -265,9 +269,11 @@ class _Run:
             if self.directory is not None and self.world.rank == 0:
                 disk.write(self.good, self.directory)
                 kept += f" in {self.directory}"
+        remedy = f"use a smaller --lr than {self.peak:.3g}"
+        if self.variance is not None and not 0.1 < (deviation := float(self.variance.max().sqrt())) < 10:
+            remedy += f", or scale the targets, whose deviation is {deviation:.3g}, to about 1"
         raise CheckFailed(
-            f"training diverged at {at}: the loss is no number any more at learning rate {rate:.3g}; "
-            f"{kept}; use a smaller --lr than {self.peak:.3g}"
+            f"training diverged at {at}: the loss is no number any more at learning rate {rate:.3g}; {kept}; {remedy}"
         )
 
     def _agreed(self, wish: bool) -> bool:
@@ -283,9 +289,9 @@ class _Run:
         return json.loads(
             json.dumps(
                 {
+                    "data": self.data.hash,
                     **settings,
                     "lr": self.peak,
-                    "data": self.data.hash,
                     "normalisation": self.data.normalisation.to_dict(),
                     "teacher": self.teacher is not None,
                 }
@@ -294,7 +300,7 @@ class _Run:
 
     def _check_same(self, found: State) -> None:
         own = self._fingerprint()
-        for key in own.keys() | found.fingerprint.keys():
+        for key in own | found.fingerprint:
             if own.get(key) != found.fingerprint.get(key):
                 raise UsageError(
                     f"{self.directory}: the run there has {key} {found.fingerprint.get(key)}, this one {own.get(key)}; "

@@ -119,7 +119,9 @@ def _npz(path: Path) -> Source:
     """Arrays `x` and `y` (or `x_train` and `y_train`), optionally `x_test`, `y_test`, and names in `classes`."""
     arrays: dict[str, Array] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # The file is opened here, since numpy.load leaves it open when it fails.
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise FileError(f"{path}: a single array, not an .npz of x and y; write it with numpy.savez")
             for key in file.files:
