@@ -404,6 +404,14 @@ class Emit(ir.IRBuilder):
         mask = ir.Constant(ir.VectorType(_INT, len(pick)), [0 if p is ir.Undefined else p for p in lanes])
         return self.shuffle_vector(a, b, mask)
 
+    def insert(self, v: Value, x: Value, lane: int) -> Value:
+        """The vector with one lane replaced."""
+        return self.insert_element(v, x, ir.Constant(_INT, lane))
+
+    def extract(self, v: Value, lane: int) -> Value:
+        """One lane of a vector."""
+        return self.extract_element(v, ir.Constant(_INT, lane))
+
     def concat(self, vectors: Sequence[Value]) -> Value:
         """Vectors of one type joined into a wider one; their number is a power of two."""
         vs = list(vectors)

@@ -35,6 +35,24 @@ class Tile:
     rows_per_unit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """The loop nest of a convolution in three dimensions: y[o] = Σ x[o·stride − padding + k·dilation] w[k].
+
+    Unlike in `Conv`, padding may be negative (the input is cropped) and a kernel axis may have no tap at all.
+    """
+
+    ic: int
+    oc: int
+    groups: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    out_size: tuple[int, ...]
+
+
 def why_not(task: Task, machine: Machine) -> str | None:
     """Transposed convolutions have their own kernel; more than 3 dimensions have none."""
     if task.conv.transposed:
@@ -59,30 +77,32 @@ def best_width(places: int) -> int:
     return max(fits, key=score) if places > 14 else places
 
 
-def three(conv: Conv) -> Conv:
-    """The problem as a 3-d one: missing leading axes have size and kernel 1."""
-    k = 3 - conv.rank
-    if not k:
-        return conv
-    ones = (1,) * k
-    return Conv.of(
-        conv.ic,
-        conv.oc,
-        ones + conv.size,
-        ones + conv.kernel,
-        ones + conv.stride,
-        ((0, 0),) * k + conv.padding,
-        ones + conv.dilation,
-        conv.groups,
-        conv.bias,
+def three(c: Conv) -> Nest:
+    """A convolution as a nest: missing leading axes have size and kernel 1."""
+    one, none = (1,) * (3 - c.rank), (0,) * (3 - c.rank)
+    before = tuple(p for p, _ in c.padding)
+    return Nest(
+        c.ic,
+        c.oc,
+        c.groups,
+        one + c.size,
+        one + c.kernel,
+        one + c.stride,
+        none + before,
+        one + c.dilation,
+        one + c.out_size,
     )
 
 
-@cache
 def tile_of(task: Task, machine: Machine) -> Tile:
     """The tile with the least estimated cycles per row."""
-    c = three(task.conv)
-    ow, lanes = c.out_size[2], machine.lanes(task.element.bytes)
+    return tile_for(three(task.conv), task.element.bytes, machine)
+
+
+@cache
+def tile_for(c: Nest, element_bytes: int, machine: Machine) -> Tile:
+    """Like `tile_of`, of a nest."""
+    ow, lanes = c.out_size[2], machine.lanes(element_bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
     best: tuple[float, Tile] | None = None
     for v in range(1, min(4, vectors) + 1):
@@ -98,7 +118,7 @@ def tile_of(task: Task, machine: Machine) -> Tile:
                 best = (cost, Tile(p, v, 1))
     assert best is not None
     tile = best[1]
-    per_row = 2 * prod(c.kernel) * (c.ic // c.groups) * ow * tile.vectors * lanes
+    per_row = 2 * max(1, prod(c.kernel)) * (c.ic // c.groups) * ow * tile.vectors * lanes
     rows = min(c.out_size[0] * c.out_size[1], max(1, round(UNIT_FLOPS / per_row)))
     return replace(tile, rows_per_unit=rows)
 
@@ -123,7 +143,7 @@ def predict(task: Task, machine: Machine) -> float:
             total += count * sum(cycles(n, size) * k + 12 + n * size for _, n in t.balanced(c.out_size[2], tile.pixels))
     total *= c.groups * c.out_size[0] * c.out_size[1]
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
-    return max(total * 2 / fma_per_second, c.weight_bytes / (p.read_gbs * 1e9))
+    return max(total * 2 / fma_per_second, task.conv.weight_bytes / (p.read_gbs * 1e9))
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +153,7 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     return pack_weights(weight, bias, c, lanes, tile_of(task, machine).vectors, task.element.dtype)
 
 
-def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Conv, lanes: int, vectors: int, dtype: str):
+def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Nest, lanes: int, vectors: int, dtype: str):
     """Like `pack`, for a tile of `vectors`."""
     ocg, icg, taps = c.oc // c.groups, c.ic // c.groups, prod(c.kernel)
     whole = -(-ocg // lanes) * lanes
@@ -160,20 +180,17 @@ def emit(task: Task, machine: Machine) -> Code:
     lanes = machine.lanes(task.element.bytes)
     blocks = c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
     recipe = f"{NAME} {task} {tile}"
-    return Code((Step(recipe, lambda name: write(name, task, tile, machine), lambda n: n * blocks * chunks),))
-
-
-def write(symbol: str, task: Task, tile: Tile, machine: Machine) -> str:
-    """The kernel as IR text."""
-    return Direct(symbol, task, tile, machine).text()
+    return Code(
+        (Step(recipe, lambda name: Direct(name, task, c, tile, machine).text(), lambda n: n * blocks * chunks),)
+    )
 
 
 class Direct:
     """The loop nest of one direct kernel while it is written."""
 
-    def __init__(self, symbol: str, task: Task, tile: Tile, machine: Machine) -> None:
-        """Sizes in elements, as Python ints."""
-        self.task, self.tile, self.c = task, tile, three(task.conv)
+    def __init__(self, symbol: str, task: Task, nest: Nest, tile: Tile, machine: Machine) -> None:
+        """Sizes in elements, as Python ints. Subclasses may write the outputs farther apart (`steps`, `origin`)."""
+        self.task, self.tile, self.c = task, tile, nest
         self.b: Emit = t.begin(symbol, machine)
         self.kind = task.element
         self.size = self.kind.bytes
@@ -181,6 +198,11 @@ class Direct:
         self.icg, self.ocg = self.c.ic // self.c.groups, self.c.oc // self.c.groups
         self.vectors = -(-self.ocg // self.lanes)
         self.taps = prod(self.c.kernel)
+        oh, ow = nest.out_size[1:]
+        self.pixels = prod(nest.out_size)  # of one image of the output
+        self.steps = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
+        self.origin = 0  # pixel of the first output
+        self.weights_at = self.bias_at = 0  # bytes
 
     def text(self) -> str:
         """Decodes the unit and writes the blocks."""
@@ -204,19 +226,25 @@ class Direct:
             b.mul(group, self.icg * self.size),
         )
         out = b.add(b.mul(group, self.ocg), b.mul(inner, v * self.lanes))
-        pixels = prod(c.out_size)
-        self.y = b.at(t.word(b, t.Y), b.mul(image, pixels * self.task.y_ld * self.size), b.mul(out, self.size))
-        if self.task.residual_ld:
-            self.r = b.at(
-                t.word(b, t.R), b.mul(image, pixels * self.task.residual_ld * self.size), b.mul(out, self.size)
-            )
+        self.y = self.r = None
+        for slot, ld in ((t.Y, self.task.y_ld), (t.R, self.task.residual_ld)):
+            if ld:
+                base = b.at(t.word(b, slot), self.origin * ld * self.size)
+                base = b.at(base, b.mul(image, self.pixels * ld * self.size), b.mul(out, self.size))
+                if slot == t.Y:
+                    self.y = base
+                else:
+                    self.r = base
         whole = self.vectors * self.lanes
         self.w = b.at(
             t.word(b, t.W),
+            self.weights_at,
             b.mul(group, whole * self.icg * self.taps * self.size),
             b.mul(inner, v * self.lanes * self.icg * self.taps * self.size),
         )
-        self.bias = b.at(t.word(b, t.B), b.mul(group, whole * self.size), b.mul(inner, v * self.lanes * self.size))
+        self.bias = b.at(
+            t.word(b, t.B), self.bias_at, b.mul(group, whole * self.size), b.mul(inner, v * self.lanes * self.size)
+        )
         first = b.mul(chunk, self.tile.rows_per_unit)
         last = b.imin(b.add(first, self.tile.rows_per_unit), rows)
 
@@ -242,11 +270,11 @@ class Direct:
         b, c = self.b, self.c
         od: Any
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
-        depth = t.tap_range(b, od, c.stride[0], c.padding[0][0], c.dilation[0], c.kernel[0], c.size[0])
-        height = t.tap_range(b, oh, c.stride[1], c.padding[1][0], c.dilation[1], c.kernel[1], c.size[1])
-        ow = c.out_size[2]
-        y = b.at(self.y, b.mul(r, ow * self.task.y_ld * self.size))
-        res = b.at(self.r, b.mul(r, ow * self.task.residual_ld * self.size)) if self.task.residual_ld else None
+        depth = t.tap_range(b, od, c.stride[0], c.padding[0], c.dilation[0], c.kernel[0], c.size[0])
+        height = t.tap_range(b, oh, c.stride[1], c.padding[1], c.dilation[1], c.kernel[1], c.size[1])
+        place = b.add(b.mul(od, self.steps[0]), b.mul(oh, self.steps[1]))
+        y = b.at(self.y, b.mul(place, self.task.y_ld * self.size))
+        res = b.at(self.r, b.mul(place, self.task.residual_ld * self.size)) if self.r is not None else None
         tiles = self.cut()
         for first, many in t.runs([(count, spans) for _, count, spans in tiles]):
             start, count, spans = tiles[first]
@@ -256,10 +284,10 @@ class Direct:
 
             b.loop(start, start + many * count, count, body)
 
-    def cut(self) -> list[tuple[int, int, tuple[tuple[int, int], ...]]]:
-        """Tiles of a row: (start, pixels, per tap the pixels lo..hi whose input column lies inside)."""
+    def cut(self) -> list[tuple[int, int, tuple[tuple[int, int], ...] | None]]:
+        """Tiles of a row: (start, pixels, per tap the pixels lo..hi whose input column lies inside; None: unsaid)."""
         c = self.c
-        ow, kw, s, d, pad, iw = c.out_size[2], c.kernel[2], c.stride[2], c.dilation[2], c.padding[2][0], c.size[2]
+        ow, kw, s, d, pad, iw = c.out_size[2], c.kernel[2], c.stride[2], c.dilation[2], c.padding[2], c.size[2]
 
         def inside(start: int, count: int) -> tuple[tuple[int, int], ...]:
             spans = []
@@ -273,10 +301,10 @@ class Direct:
         whole = lambda o: o * s - pad >= 0 and o * s - pad + (kw - 1) * d < iw  # noqa: E731
         middle = [o for o in range(ow) if whole(o)]
         lo, hi = (middle[0], middle[-1] + 1) if middle else (ow, ow)
-        tiles = [(o, 1, ()) for o in range(lo)]
+        tiles: list[Any] = [(o, 1, None) for o in range(lo)]
         if middle:
             tiles += [(lo + start, n, ((0, n),) * kw) for start, n in t.balanced(hi - lo, self.tile.pixels)]
-        return tiles + [(o, 1, ()) for o in range(hi, ow)]
+        return tiles + [(o, 1, None) for o in range(hi, ow)]
 
     def one(self, start, count, spans, depth, height, y, res, vectors, channels) -> None:
         """One tile: sums over taps and input channels, then bias, residual, activation, store."""
@@ -284,11 +312,11 @@ class Direct:
         step = c.stride[2] * task.x_ld * self.size
         pixel = task.x_ld * self.size
         block = vectors * self.lanes * self.size
-        xw = b.at(self.x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2][0]), pixel))
+        xw = b.at(self.x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2]), pixel))
         biases = [b.vload(b.at(self.bias, v * self.lanes * self.size), self.kind) for v in range(vectors)]
         acc = [biases[v] for _ in range(count) for v in range(vectors)]
         contiguous = task.x_ld == self.icg and c.dilation[2] == 1
-        full = all(span == (0, count) for span in spans)
+        full = spans is not None and all(span == (0, count) for span in spans)
 
         def multiply(x, w, lo, hi, length, acc):
             def k_step(k, acc):
@@ -310,10 +338,8 @@ class Direct:
             i_d = b.add(depth[0], b.mul(kd, c.dilation[0]))
             x = b.at(xw, b.mul(b.add(b.mul(i_d, c.size[1]), ih), c.size[2] * pixel))
             w = b.at(self.w, b.mul(b.add(b.mul(kd, c.kernel[1]), kh), c.kernel[2] * self.icg * block))
-            if not spans:  # a single border pixel of a large kernel: the taps inside, counted at run time
-                _, lo, hi = t.tap_range(
-                    b, start, c.stride[2], c.padding[2][0], c.dilation[2], c.kernel[2], c.size[2]
-                )
+            if spans is None:  # a single border pixel of a large kernel: the taps inside, counted at run time
+                _, lo, hi = t.tap_range(b, start, c.stride[2], c.padding[2], c.dilation[2], c.kernel[2], c.size[2])
                 return b.loop(lo, hi, 1, lambda k, a: multiply(
                     b.at(x, b.mul(k, c.dilation[2] * pixel)), b.at(w, b.mul(k, self.icg * block)), 0, 1, self.icg, a
                 ), acc)  # fmt: skip
@@ -334,12 +360,13 @@ class Direct:
             height[1], height[2], 1, lambda kh, a: kernel_row(kd, kh, a), a
         ), acc)  # fmt: skip
         store(b, task, acc, count, vectors, channels,
-              b.at(y, b.mul(start, task.y_ld * self.size)),
-              b.at(res, b.mul(start, task.residual_ld * self.size)) if res is not None else None)  # fmt: skip
+              b.at(y, b.mul(start, self.steps[2] * task.y_ld * self.size)),
+              b.at(res, b.mul(start, self.steps[2] * task.residual_ld * self.size)) if res is not None else None,
+              self.steps[2])  # fmt: skip
 
 
-def store(b: Emit, task: Task, acc: list[Value], pixels: int, vectors: int, channels: int, y, res) -> None:
-    """activation(acc + residual) to `pixels` neighbouring outputs, only `channels` of the vectors' lanes."""
+def store(b: Emit, task: Task, acc: list[Value], pixels: int, vectors: int, channels: int, y, res, step=1) -> None:
+    """activation(acc + residual) to `pixels` outputs `step` apart, only `channels` of the vectors' lanes."""
     kind = task.element
     lanes = b.lanes(kind)
     for p in range(pixels):
@@ -347,7 +374,7 @@ def store(b: Emit, task: Task, acc: list[Value], pixels: int, vectors: int, chan
             mask = b.mask(channels - v * lanes, lanes)
             value, o = acc[p * vectors + v], v * lanes * kind.bytes
             if res is not None:
-                old = b.vload(b.at(res, p * task.residual_ld * kind.bytes + o), kind, mask=mask)
+                old = b.vload(b.at(res, p * step * task.residual_ld * kind.bytes + o), kind, mask=mask)
                 value = b.fadd(value, old)
             value = t.activate(b, value, task.activation, kind)
-            b.vstore(value, b.at(y, p * task.y_ld * kind.bytes + o), kind, mask=mask)
+            b.vstore(value, b.at(y, p * step * task.y_ld * kind.bytes + o), kind, mask=mask)

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dojang.arith.conv import Conv
 from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.direct import store, three
+from dojang.engine.algorithms.direct import Nest, store, three
 from dojang.engine.algorithms.task import Code, Step, Task
 from dojang.engine.emit import Emit, Value
 from dojang.engine.machine import Machine
@@ -72,7 +71,7 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     return np.ascontiguousarray(packed).reshape(-1), t.pack_vector(bias, 1, lanes, c.oc, dtype)
 
 
-def cut(c: Conv, lanes: int) -> tuple[int, int]:
+def cut(c: Nest, lanes: int) -> tuple[int, int]:
     """(rows, vectors) of a unit: about 128 kB of output, less in small layers so that every core has some."""
     rows, vectors = c.out_size[0] * c.out_size[1], t.ceil_div(c.oc, lanes)
     row_bytes = 4 * c.out_size[2] * c.oc
@@ -147,9 +146,9 @@ class Grouped:
         b, c, task = self.b, self.c, self.task
         od: Any
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
-        depth = t.tap_range(b, od, c.stride[0], c.padding[0][0], c.dilation[0], c.kernel[0], c.size[0])
-        height = t.tap_range(b, oh, c.stride[1], c.padding[1][0], c.dilation[1], c.kernel[1], c.size[1])
-        ow, s, pad, iw = c.out_size[2], c.stride[2], c.padding[2][0], c.size[2]
+        depth = t.tap_range(b, od, c.stride[0], c.padding[0], c.dilation[0], c.kernel[0], c.size[0])
+        height = t.tap_range(b, oh, c.stride[1], c.padding[1], c.dilation[1], c.kernel[1], c.size[1])
+        ow, s, pad, iw = c.out_size[2], c.stride[2], c.padding[2], c.size[2]
         y = b.at(y, b.mul(r, ow * task.y_ld * self.size))
         res = b.at(res, b.mul(r, ow * task.residual_ld * self.size)) if res is not None else None
         tiles = t.balanced(ow, self.pixels)
@@ -173,7 +172,7 @@ class Grouped:
         """One tile; `inside` are the input columns, from its first, that are not padding."""
         b, c, task = self.b, self.c, self.task
         pixel = task.x_ld * self.size
-        xw = b.at(x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2][0]), pixel))
+        xw = b.at(x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2]), pixel))
         kw, vec = c.kernel[2], self.lanes * self.size
         # A masked vector of outputs reads only the inputs of its groups.
         mask = b.mask(t.ceil_div(channels, self.ocg) * self.icg, self.lanes)
