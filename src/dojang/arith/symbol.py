@@ -1,0 +1,246 @@
+"""Sizes that stay symbols: polynomials with integer coefficients over symbols and floors, in a normal form.
+
+Shapes, parameters and MACs come out as formulas when an input size is a symbol (`--input-size 3,H,W`), because every
+rule of this package uses only +, -, ·, floor division and comparison. Substituting numbers gives exactly what counting
+with these numbers gives, as long as they are large enough that no size falls below the comparisons that were decided
+(`LARGE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+
+LARGE = 2 * 2 * 3 * 5 * 7 * 2**20
+"""Symbols are compared as if they were this large: formulas hold for sizes that are large enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """⌊numerator / divisor⌋ where it cannot be simplified further."""
+
+    numerator: Expr
+    divisor: int
+
+    def __str__(self) -> str:
+        return f"⌊{_bracket(str(self.numerator))}/{self.divisor}⌋"
+
+
+Atom = str | Floor
+Term = tuple[Atom, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expr:
+    """A sum of terms: a coefficient for each product of atoms. Build with `symbol` and arithmetic.
+
+    Comparison with `<` and the like is decided at `LARGE`; `==` is equality of the normal forms.
+
+    >>> h = symbol("H")
+    >>> print((h + 2 * 3 - 7) // 2 + 1)
+    ⌊(H + 1)/2⌋
+    """
+
+    terms: Mapping[Term, Fraction]
+
+    def __add__(self, other: object) -> Expr:
+        right = _expr(other)
+        if right is None:
+            return NotImplemented
+        total = dict(self.terms)
+        for term, factor in right.terms.items():
+            total[term] = total.get(term, Fraction(0)) + factor
+        return Expr({t: f for t, f in total.items() if f})
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Expr:
+        return self * -1
+
+    def __sub__(self, other: object) -> Expr:
+        right = _expr(other)
+        return NotImplemented if right is None else self + -right
+
+    def __rsub__(self, other: object) -> Expr:
+        return -self + other
+
+    def __mul__(self, other: object) -> Expr:
+        right = _expr(other)
+        if right is None:
+            return NotImplemented
+        total: dict[Term, Fraction] = {}
+        for a, fa in self.terms.items():
+            for b, fb in right.terms.items():
+                term = tuple(sorted((*a, *b), key=str))
+                total[term] = total.get(term, Fraction(0)) + fa * fb
+        return Expr({t: f for t, f in total.items() if f})
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: object) -> Expr:
+        if isinstance(other, Expr) and other.constant is not None:
+            other = int(other.constant)
+        if not isinstance(other, int) or other == 0:
+            return self._exact_quotient(other)
+        return _floor(self, other)
+
+    def __rfloordiv__(self, other: object) -> Expr:
+        left = _expr(other)
+        return NotImplemented if left is None else left._exact_quotient(self)
+
+    def _exact_quotient(self, other: object) -> Expr:
+        """self / other when other is one term that divides every term; what reshape needs for -1."""
+        right = _expr(other)
+        if right is None or len(right.terms) != 1:
+            raise ArithmeticError(f"{self} cannot be divided by {other} symbolically")
+        ((below, factor),) = right.terms.items()
+        out: dict[Term, Fraction] = {}
+        for term, coefficient in self.terms.items():
+            left = list(term)
+            for atom in below:
+                if atom not in left:
+                    raise ArithmeticError(f"{self} cannot be divided by {other} symbolically")
+                left.remove(atom)
+            out[tuple(left)] = coefficient / factor
+        return Expr(out)
+
+    def __mod__(self, other: int) -> Expr:
+        return self - (self // other) * other
+
+    def __floor__(self) -> Expr:
+        return _floor(self, 1)
+
+    def __eq__(self, other: object) -> bool:
+        right = _expr(other)
+        return right is not None and self.terms == right.terms
+
+    def __hash__(self) -> int:
+        return hash(self.constant) if self.constant is not None else hash(frozenset(self.terms.items()))
+
+    def __lt__(self, other: object) -> bool:
+        return self._sign(other) < 0
+
+    def __le__(self, other: object) -> bool:
+        return self._sign(other) <= 0
+
+    def __gt__(self, other: object) -> bool:
+        return self._sign(other) > 0
+
+    def __ge__(self, other: object) -> bool:
+        return self._sign(other) >= 0
+
+    def _sign(self, other: object) -> Fraction:
+        right = _expr(other)
+        if right is None:
+            raise TypeError(f"cannot compare {self} with {other!r}")
+        difference = self - right
+        return difference.at(dict.fromkeys(difference.symbols, LARGE))
+
+    @property
+    def constant(self) -> Fraction | None:
+        """The value when no symbol is in it, else None."""
+        if not self.terms:
+            return Fraction(0)
+        return self.terms[()] if set(self.terms) == {()} else None
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Names of the symbols in it."""
+        found: set[str] = set()
+        for term in self.terms:
+            for atom in term:
+                found |= {atom} if isinstance(atom, str) else atom.numerator.symbols
+        return frozenset(found)
+
+    def at(self, values: Mapping[str, int]) -> Fraction:
+        """The value with numbers in place of symbols; every symbol must be given."""
+        total = Fraction(0)
+        for term, factor in self.terms.items():
+            product = factor
+            for atom in term:
+                product *= values[atom] if isinstance(atom, str) else atom.numerator.at(values) // atom.divisor
+            total += product
+        return total
+
+    def __str__(self) -> str:
+        if not self.terms:
+            return "0"
+        ordered = sorted(self.terms.items(), key=lambda item: (-len(item[0]), [str(a) for a in item[0]]))
+        text = ""
+        for term, factor in ordered:
+            sign = " - " if factor < 0 else " + "
+            text += (sign if text else "-" if factor < 0 else "") + _product(term, abs(factor))
+        return text
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec.replace(",", "") if spec.endswith(",") else spec)
+
+
+def symbol(name: str) -> Expr:
+    """A size that is not known yet, at least 1."""
+    return Expr({(name,): Fraction(1)})
+
+
+def _expr(value: object) -> Expr | None:
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, int | Fraction):
+        return Expr({(): Fraction(value)} if value else {})
+    return None
+
+
+def _product(term: Term, factor: Fraction) -> str:
+    powers: dict[str, int] = {}
+    for atom in term:
+        powers[str(atom)] = powers.get(str(atom), 0) + 1
+    parts = [name + ("" if power == 1 else "^" + str(power)) for name, power in powers.items()]
+    if factor != 1 or not parts:
+        parts.insert(0, f"{factor.numerator:,}" if factor.denominator == 1 else f"({factor})")
+    return "·".join(parts)
+
+
+def _bracket(text: str) -> str:
+    return f"({text})" if " " in text else text
+
+
+def _floor(value: Expr, divisor: int) -> Expr:
+    """⌊value / divisor⌋ in normal form.
+
+    Terms that the divisor divides come out; a floor inside a floor becomes one: ⌊(⌊x/a⌋ + b)/c⌋ = ⌊(x + ab)/(ac)⌋;
+    common factors of numerator and divisor are cancelled, because the rest inside is whole.
+    """
+    if divisor < 0:
+        return _floor(-value, -divisor)
+    denominator = 1
+    for factor in value.terms.values():
+        denominator = denominator * factor.denominator // gcd(denominator, factor.denominator)
+    value, divisor = value * denominator, divisor * denominator
+    out = Expr({})
+    rest: dict[Term, Fraction] = {}
+    for term, factor in value.terms.items():
+        whole = factor.numerator // divisor
+        if whole:
+            out += Expr({term: Fraction(whole)})
+        if factor - whole * divisor:
+            rest[term] = factor - whole * divisor
+    inside = Expr(rest)
+    if inside.constant is not None:
+        return out
+    symbols = [term for term in rest if term]
+    if len(symbols) == 1 and len(symbols[0]) == 1 and isinstance(symbols[0][0], Floor) and rest[symbols[0]] == 1:
+        inner = symbols[0][0]
+        moved = inner.numerator + inner.divisor * rest.get((), Fraction(0))
+        return out + _floor(moved, inner.divisor * divisor)
+    common = divisor
+    for term, factor in rest.items():
+        if term:
+            common = gcd(common, factor.numerator)
+    if common > 1:
+        constant = rest.get((), Fraction(0)).numerator // common
+        reduced = {t: f / common for t, f in rest.items() if t} | ({(): Fraction(constant)} if constant else {})
+        return out + _floor(Expr(reduced), divisor // common)
+    return out + Expr({(Floor(inside, divisor),): Fraction(1)})
