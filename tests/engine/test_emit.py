@@ -32,7 +32,7 @@ def test_masked_copy_touches_nothing_else(machine, kind, n):
         b.vstore(b.vload(b.at(b.arg.x, o), kind, mask=mask), b.at(b.arg.y, o), kind, mask=mask)
 
     b.loop(0, b.arg.n, lanes, some)
-    f = jit.load(b.finish(), machine, cache=False).function("copy", 3)
+    f = jit.load(b.finish(), machine, keep=False).function("copy", 3)
     x = np.arange(n + 80).astype(kind.dtype)
     y = np.full(n + 80, 99, kind.dtype)
     f(address(x), address(y), n)
@@ -49,7 +49,7 @@ def test_loops_carry(unroll, n, fixed):
     (total,) = b.loop(0, hi, 1, lambda i, c: [b.add(c[0], b.mul(i, i))], [b.index(5)], unroll=unroll)
     b.vstore(b.index(total), b.arg.out, I64)
     out = np.zeros(1, np.int64)
-    jit.load(b.finish(), HOST, cache=False).function("sum", 2)(n, address(out))
+    jit.load(b.finish(), HOST, keep=False).function("sum", 2)(n, address(out))
     assert out[0] == 5 + sum(i * i for i in range(n))
 
 
@@ -63,7 +63,7 @@ def test_transpose_and_sum(machine):
     b.vstore(b.sum(rows[1], F32), b.arg.s, F32)
     x = np.arange(n * n, dtype="f").reshape(n, n)
     y, s = np.zeros_like(x), np.zeros(1, "f")
-    jit.load(b.finish(), machine, cache=False).function("t", 3)(address(x), address(y), address(s))
+    jit.load(b.finish(), machine, keep=False).function("t", 3)(address(x), address(y), address(s))
     assert (y == x.T).all()
     assert s[0] == x[1].sum()
 
@@ -97,7 +97,7 @@ def test_saturating_conversion(machine, source, target):
         ),
     )
     y = np.zeros(len(x), target.dtype)
-    jit.load(b.finish(), machine, cache=False).function("c", 2)(address(x), address(y))
+    jit.load(b.finish(), machine, keep=False).function("c", 2)(address(x), address(y))
     assert y.tolist() == [int(v) for v in expected]
 
 
@@ -106,7 +106,7 @@ def test_nan_rules():
     a, z = b.splat_load(b.arg.x, F32, 4), b.splat_load(b.at(b.arg.x, 4), F32, 4)
     for i, v in enumerate((b.maximum(a, z), b.maximum_nan(a, z), b.minimum(a, z))):
         b.vstore(v, b.at(b.arg.y, 16 * i), F32)
-    f = jit.load(b.finish(), HOST, cache=False).function("m", 2)
+    f = jit.load(b.finish(), HOST, keep=False).function("m", 2)
 
     def run(*pair):
         x, y = np.array(pair, "f"), np.zeros(12, "f")
@@ -123,7 +123,7 @@ def test_choose_joins_values():
     b = Emit.begin("sign", {"n": I64, "out": PTR}, HOST)
     (v,) = b.choose(b.less(b.arg.n, 0), lambda: [b.index(-1)], lambda: [b.index(1)])
     b.vstore(v, b.arg.out, I64)
-    f = jit.load(b.finish(), HOST, cache=False).function("sign", 2)
+    f = jit.load(b.finish(), HOST, keep=False).function("sign", 2)
     out = np.zeros(1, np.int64)
     for n, sign in ((-3, -1), (0, 1), (5, 1)):
         f(n, address(out))

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -60,20 +61,40 @@ class Native:
         return function
 
 
-def load(text: str, machine: Machine, cache: bool = True) -> Native:
+def load(text: str, machine: Machine, keep: bool = True) -> Native:
     """Machine code for a module of IR text, from memory, from disk, or compiled now (and then kept on disk)."""
+    return _load(key_of(text, machine), lambda: text, machine, keep)
+
+
+def load_recipe(recipe: str, build: Callable[[], str], machine: Machine) -> Native:
+    """Like `load`, without writing the IR when the code is there: `recipe` says all that `build` depends on.
+
+    The source files of the engine are part of the key, so a changed kernel is compiled anew.
+    """
+    return _load(key_of(f"{_sources()}\0{recipe}", machine), build, machine, True)
+
+
+@cache
+def _sources() -> str:
+    """A hash of the Python files that write kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _load(key: str, build: Callable[[], str], machine: Machine, keep: bool) -> Native:
     if not machine.runs_here:
         raise UnsupportedError(f"code for {machine.triple} cannot run on this machine; use compile_object")
-    key = key_of(text, machine)
     with _lock:
         found = _loaded.get(key)
         if found is not None:
             return found
-        data = _read(key) if cache else None
+        data = _read(key) if keep else None
         native = _link(data, key, True) if data is not None else None
         if native is None:
-            data = compile_object(text, machine)
-            if cache:
+            data = compile_object(build(), machine)
+            if keep:
                 _write(key, data)
             native = _link(data, key, False)
             if native is None:

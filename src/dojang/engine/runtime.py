@@ -1,0 +1,336 @@
+"""Runs a list of kernels natively, on several threads, with one call from Python.
+
+A program is a table of steps; a step is a kernel and a number of units. Threads take units by an atomic counter, so
+that a thread that is late or interrupted delays the others by at most the unit it holds; a step ends when all its
+units are done. Workers join a run when they wake up and find it open; if none does, the caller does all the work.
+Between runs they spin for a moment, then sleep in the kernel (Linux: futex; elsewhere: a Python semaphore).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.ir as ir
+import numpy as np
+
+from dojang.engine import jit
+from dojang.engine.emit import I64, PTR, Emit, Value
+from dojang.engine.machine import Machine
+
+MOST_THREADS = 64
+_SPINS = 1 << 13  # pauses of an idle worker before it sleeps: about 100 µs
+_CLOSED = 1 << 40  # bit of the gate: no run is open. Below it, the number of workers inside
+_STEP = 24  # words per step; counters on cache lines of their own
+_NEXT, _DONE, _FUNCTION, _ARGS, _UNITS = 0, 8, 16, 17, 18
+_COUNT, _THREADS, _SCRATCH, _STEPS = 0, 1, 8, 8 + MOST_THREADS
+_EPOCH, _GATE, _PROGRAM, _STOP = 0, 16, 32, 48  # words of the pool
+_LONG, _INT = ir.IntType(64), ir.IntType(32)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step of a program: the address of a kernel, its argument table, the number of its units."""
+
+    function: int
+    args: Sequence[int]
+    units: int
+
+
+def aligned(words: int) -> np.ndarray:
+    """Zeroed int64 words that begin on a cache line."""
+    raw = np.zeros(words + 8, np.int64)
+    skip = (-raw.ctypes.data // 8) % 8
+    return raw[skip : skip + words]
+
+
+class Program:
+    """Steps ready to run; `args` (steps × words) may be changed between runs. One run at a time."""
+
+    def __init__(self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int) -> None:
+        """Lays out the table and the scratch memory of `threads` threads."""
+        self.threads = max(1, min(threads, MOST_THREADS))
+        count = len(calls)
+        self._table = aligned(_STEPS + _STEP * count + words * count)
+        steps = self._table[_STEPS : _STEPS + _STEP * count].reshape(count, _STEP)
+        self.args = self._table[_STEPS + _STEP * count :].reshape(count, words)
+        self._table[_COUNT], self._table[_THREADS] = count, self.threads
+        per = -(-scratch_bytes // 4096) * 4096 + 64
+        self._scratch = np.zeros((per * self.threads + 64) // 8, np.int64)
+        base = -(-self._scratch.ctypes.data // 64) * 64
+        for slot in range(self.threads):
+            self._table[_SCRATCH + slot] = base + slot * per
+        for i, call in enumerate(calls):
+            steps[i, _FUNCTION], steps[i, _UNITS] = call.function, call.units
+            self.args[i] = call.args
+            steps[i, _ARGS] = self.args[i].ctypes.data
+        self._address = self._table.ctypes.data
+
+    def run(self) -> None:
+        """All steps, on the pool if it is free and there is more than one thread to use, else on this thread."""
+        if self.threads > 1 and _pool().run(self._address, self.threads):
+            return
+        _native().alone(self._address)
+
+
+class _Functions:
+    """The native part."""
+
+    def __init__(self) -> None:
+        machine = Machine.host()
+        native = jit.load(write(machine), machine)
+        self.alone = native.function("alone", 1)
+        self.run = native.function("run", 3)
+        self.serve = native.function("serve", 2)
+        self.join = native.function("join", 2)
+
+
+@cache
+def _native() -> _Functions:
+    return _Functions()
+
+
+class _Pool:
+    """Workers that live as long as the process, and the words they share. Never freed."""
+
+    def __init__(self) -> None:
+        self.words = aligned(64)
+        self.words[_GATE] = _CLOSED
+        self.address = self.words.ctypes.data
+        self.busy = threading.Lock()
+        self.bells: list[threading.Semaphore] = []
+
+    def run(self, program: int, threads: int) -> bool:
+        """Runs a program with helpers; False if the pool is in use."""
+        if not self.busy.acquire(blocking=False):
+            return False
+        try:
+            while len(self.bells) < threads - 1:
+                self._hire()
+            if not _FUTEX:
+                for bell in self.bells[: threads - 1]:
+                    bell.release()
+            _native().run(self.address, program, threads - 1)
+        finally:
+            self.busy.release()
+        return True
+
+    def _hire(self) -> None:
+        slot, bell = len(self.bells) + 1, threading.Semaphore(0)
+        _native()  # compiled before the worker needs it
+
+        def work() -> None:
+            if _FUTEX:
+                _native().serve(self.address, slot)
+                return
+            while True:
+                bell.acquire()
+                _native().join(self.address, slot)
+
+        self.bells.append(bell)
+        threading.Thread(target=work, name=f"dojang-{slot}", daemon=True).start()
+
+
+@cache
+def _pool() -> _Pool:
+    return _Pool()
+
+
+# A child process has none of its parent's threads: it makes its own pool.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _futex_number() -> int:
+    """The number of the futex system call, 0 where there is none."""
+    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return 0
+    return {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}.get(platform.machine().lower(), 0)
+
+
+_FUTEX = _futex_number()
+
+
+def write(machine: Machine) -> str:
+    """The native part as IR text: `walk` (inlined), `alone`, `join`, `serve`, `run`."""
+    module = ir.Module("runtime")
+    module.triple = machine.triple
+    kernel = ir.FunctionType(ir.VoidType(), [PTR, _LONG, PTR])
+    _walk(module, machine, kernel)
+    _alone(module, machine, kernel)
+    _join(module, machine)
+    _serve(module, machine)
+    _run(module, machine)
+    return str(module)
+
+
+def _word(b: Emit, base: Value, word: int) -> Value:
+    return b.sload(b.at(base, 8 * word), I64)
+
+
+def _add(b: Emit, base: Value, word: int, n: Value | int) -> Value:
+    return b.atomic_rmw("add", b.at(base, 8 * word), b.index(n), "seq_cst")
+
+
+def _look(b: Emit, base: Value, word: int) -> Value:
+    return b.load_atomic(b.at(base, 8 * word), "acquire", 8, typ=_LONG)
+
+
+def _pause(b: Emit) -> None:
+    if b.machine.triple.startswith("x86"):
+        b.call(_external(b, "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])), [])
+    elif b.machine.triple.startswith("aarch64"):
+        hint = _external(b, "llvm.aarch64.hint", ir.FunctionType(ir.VoidType(), [_INT]))
+        b.call(hint, [ir.Constant(_INT, 1)])  # yield
+
+
+def _external(b: Emit, name: str, type_: ir.FunctionType) -> Value:
+    return b.module.globals.get(name) or ir.Function(b.module, type_, name)
+
+
+def _until(b: Emit, ready, patience: int = 2000) -> None:
+    """Spins until `ready()`; gives the processor away after `patience` pauses."""
+    fn = b.function
+    head, spin, end = (fn.append_basic_block(n) for n in ("wait", "spin", "done"))
+    before = b.block
+    b.branch(head)
+    b.position_at_end(head)
+    turns = b.phi(_LONG)
+    turns.add_incoming(b.index(0), before)
+    b.cbranch(ready(), end, spin)
+    b.position_at_end(spin)
+    _pause(b)
+    if sys.platform != "win32":
+        yield_ = _external(b, "sched_yield", ir.FunctionType(_INT, []))
+        b.choose(b.less(patience, turns), lambda: [b.call(yield_, []), None][:0])
+    turns.add_incoming(b.add(turns, 1), b.block)
+    b.branch(head)
+    b.position_at_end(end)
+
+
+def _walk(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
+    b = Emit.begin("walk", {"program": PTR, "slot": I64}, machine, module, internal=True)
+    scratch = b.pload(b.at(b.arg.program, 8 * _SCRATCH, b.mul(b.arg.slot, 8)))
+
+    def step(s, _):
+        at = b.at(b.arg.program, 8 * _STEPS, b.mul(s, 8 * _STEP))
+        function = b.inttoptr(_word(b, at, _FUNCTION), kernel.as_pointer())
+        args, units = b.pload(b.at(at, 8 * _ARGS)), _word(b, at, _UNITS)
+        head, inside, end = (b.function.append_basic_block(n) for n in ("take", "work", "taken"))
+        before = b.block
+        b.branch(head)
+        b.position_at_end(head)
+        mine = b.phi(_LONG)
+        mine.add_incoming(b.index(0), before)
+        unit = _add(b, at, _NEXT, 1)
+        b.cbranch(b.less(unit, units), inside, end)
+        b.position_at_end(inside)
+        b.call(function, [args, unit, scratch])
+        mine.add_incoming(b.add(mine, 1), b.block)
+        b.branch(head)
+        b.position_at_end(end)
+        b.choose(b.less(0, mine), lambda: [_add(b, at, _DONE, mine)][:0])
+        _until(b, lambda: b.icmp_signed(">=", _look(b, at, _DONE), units))
+
+    b.loop(0, _word(b, b.arg.program, _COUNT), 1, step)
+    b.ret_void()
+
+
+def _alone(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
+    b = Emit.begin("alone", {"program": PTR}, machine, module)
+    scratch = b.pload(b.at(b.arg.program, 8 * _SCRATCH))
+
+    def step(s, _):
+        at = b.at(b.arg.program, 8 * _STEPS, b.mul(s, 8 * _STEP))
+        function = b.inttoptr(_word(b, at, _FUNCTION), kernel.as_pointer())
+        args = b.pload(b.at(at, 8 * _ARGS))
+        b.loop(0, _word(b, at, _UNITS), 1, lambda u, _: [b.call(function, [args, u, scratch])][:0])
+
+    b.loop(0, _word(b, b.arg.program, _COUNT), 1, step)
+    b.ret_void()
+
+
+def _join(module: ir.Module, machine: Machine) -> None:
+    b = Emit.begin("join", {"pool": PTR, "slot": I64}, machine, module)
+    old = _add(b, b.arg.pool, _GATE, 1)
+
+    def enter():
+        program = b.pload(b.at(b.arg.pool, 8 * _PROGRAM))
+        walk = module.globals["walk"]
+        b.choose(b.less(b.arg.slot, _word(b, program, _THREADS)), lambda: [b.call(walk, [program, b.arg.slot])][:0])
+
+    b.choose(b.less(old, _CLOSED), enter)
+    _add(b, b.arg.pool, _GATE, -1)
+    b.ret_void()
+
+
+def _futex(b: Emit, address: Value, op: int, value: Value) -> None:
+    if not _FUTEX:
+        return
+    call = _external(b, "syscall", ir.FunctionType(_LONG, [_LONG] * 2, var_arg=True))
+    zero = b.index(0)
+    b.call(call, [b.index(_FUTEX), b.ptrtoint(address, _LONG), b.index(op), value, zero, zero, zero])
+
+
+def _serve(module: ir.Module, machine: Machine) -> None:
+    b = Emit.begin("serve", {"pool": PTR, "slot": I64}, machine, module)
+    pool = b.arg.pool
+    fn = b.function
+    again, look, idle, spin, sleep, go, stop = (
+        fn.append_basic_block(n) for n in ("again", "look", "idle", "spin", "sleep", "go", "stop")
+    )
+    entry = b.block
+    b.branch(again)
+    b.position_at_end(again)
+    last = b.phi(_LONG)
+    last.add_incoming(b.index(0), entry)
+    b.branch(look)
+    b.position_at_end(look)
+    turns = b.phi(_LONG)
+    turns.add_incoming(b.index(0), again)
+    epoch = _look(b, pool, _EPOCH)
+    b.cbranch(b.icmp_signed("==", epoch, last), idle, go)
+    b.position_at_end(idle)
+    b.cbranch(b.less(turns, _SPINS), spin, sleep)
+    b.position_at_end(spin)
+    _pause(b)
+    turns.add_incoming(b.add(turns, 1), b.block)
+    b.branch(look)
+    b.position_at_end(sleep)
+    _futex(b, b.at(pool, 8 * _EPOCH), 128, last)  # FUTEX_WAIT_PRIVATE: returns at once if the epoch has changed
+    turns.add_incoming(b.index(0), b.block)
+    b.branch(look)
+    b.position_at_end(go)
+    b.cbranch(b.icmp_signed("==", _word(b, pool, _STOP), b.index(0)), work := fn.append_basic_block("work"), stop)
+    b.position_at_end(work)
+    b.call(module.globals["join"], [pool, b.arg.slot])
+    last.add_incoming(epoch, b.block)
+    b.branch(again)
+    b.position_at_end(stop)
+    b.ret_void()
+
+
+def _run(module: ir.Module, machine: Machine) -> None:
+    b = Emit.begin("run", {"pool": PTR, "program": PTR, "helpers": I64}, machine, module)
+    pool, program = b.arg.pool, b.arg.program
+    b.store(program, b.at(pool, 8 * _PROGRAM), align=8)
+    b.atomic_rmw("and", b.at(pool, 8 * _GATE), b.index(~_CLOSED), "seq_cst")
+    _add(b, pool, _EPOCH, 1)
+    _futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)  # FUTEX_WAKE_PRIVATE
+    b.call(module.globals["walk"], [program, b.index(0)])
+    b.atomic_rmw("or", b.at(pool, 8 * _GATE), b.index(_CLOSED), "seq_cst")
+    _until(b, lambda: b.icmp_signed("==", _look(b, pool, _GATE), b.index(_CLOSED)))
+
+    def reset(s, _):
+        at = b.at(program, 8 * _STEPS, b.mul(s, 8 * _STEP))
+        for word in (_NEXT, _DONE):
+            b.store(b.index(0), b.at(at, 8 * word), align=8)
+
+    b.loop(0, _word(b, program, _COUNT), 1, reset)
+    b.ret_void()
