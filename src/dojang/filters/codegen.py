@@ -1,9 +1,9 @@
 """A `Program` as LLVM IR: rows converted into a tile with their borders, horizontal passes, register-blocked sums.
 
-The function is `press(src, src_pitch, dst, dst_pitch, dst_plane, rows, nrows, cols, left, inner, width, y0, y1,
-scratch, taps)`: output rows y0 to y1 of one picture. Pitches in bytes; `rows[p]` is the source row of padded row p and
-`cols[e]` the source element of padded element e (−1: the fill); `left` and `inner` are the padded row's elements
-before the picture and on it; `width` is the output row at stride 1, in elements, at least one chunk.
+The function is `press(args, unit, scratch)`: `band` output rows of one picture, from unit · band on; `args` points
+to the 64-bit `FIELDS`. Pitches in bytes; `rows[p]` is the source row of padded row p and `cols[e]` the source element
+of padded element e (−1: the fill); `left` and `inner` are the padded row's elements before the picture and on it;
+`width` is the output row at stride 1, in elements, at least one chunk.
 
 The last vector of a row is moved left to end with the row instead of being masked: some elements are computed twice,
 and nothing is touched outside.
@@ -19,23 +19,23 @@ from dojang.engine.emit import F32, I16, I64, PTR, U8, U16, Emit, Kind, Value
 from dojang.engine.machine import Machine
 from dojang.filters.program import Finish, Program
 
-PARAMS = {
-    "src": PTR,
-    "src_pitch": I64,
-    "dst": PTR,
-    "dst_pitch": I64,
-    "dst_plane": I64,
-    "rows": PTR,
-    "nrows": I64,
-    "cols": PTR,
-    "left": I64,
-    "inner": I64,
-    "width": I64,
-    "y0": I64,
-    "y1": I64,
-    "scratch": PTR,
-    "taps": PTR,
-}
+FIELDS = (
+    "src",
+    "src_pitch",
+    "dst",
+    "dst_pitch",
+    "dst_plane",
+    "rows",
+    "nrows",
+    "cols",
+    "left",
+    "inner",
+    "width",
+    "taps",
+    "height",
+    "band",
+)
+POINTERS = ("src", "dst", "rows", "cols", "taps")
 
 
 def emit(program: Program, machine: Machine) -> str:
@@ -43,10 +43,27 @@ def emit(program: Program, machine: Machine) -> str:
     return _Press(program, machine).write()
 
 
+def begin(machine: Machine) -> Emit:
+    """The start of a function that `press(args, unit, scratch)` calls; `b.arg` has the fields, y0, y1 and scratch."""
+    fields = {name: PTR if name in POINTERS else I64 for name in FIELDS}
+    inside = {**fields, "y0": I64, "y1": I64, "scratch": PTR}
+    inner = Emit.begin("inside", inside, machine, noalias=(*POINTERS, "scratch"), internal=True)
+    outer = Emit.begin("press", {"args": PTR, "unit": I64, "scratch": PTR}, machine, module=inner.module)
+    values = {}
+    for i, (name, kind) in enumerate(fields.items()):
+        place = outer.at(outer.arg.args, 8 * i)
+        values[name] = outer.pload(place) if kind is PTR else outer.sload(place, I64)
+    y0 = outer.mul(outer.arg.unit, values["band"])
+    y1 = outer.imin(outer.add(y0, values["band"]), values["height"])
+    outer.call(inner.function, [*values.values(), y0, y1, outer.arg.scratch])
+    outer.ret_void()
+    return inner
+
+
 class _Press:
     def __init__(self, program: Program, machine: Machine) -> None:
         self.p, self.machine = program, machine
-        self.b = Emit.begin("press", PARAMS, machine, noalias=("src", "dst", "scratch", "rows", "cols", "taps"))
+        self.b = begin(machine)
         self.kind = program.work_kind
         self.lanes = machine.lanes(self.kind.bytes)
         self.chunk = program.chunk(machine)

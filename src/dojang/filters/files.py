@@ -123,7 +123,7 @@ def filter_picture(picture: Picture, kernel: Kernel, options: Options) -> Pictur
         if picture.orientation >= 5:
             dy, dx = options.dilation
             options = Options(options.border, options.stride, (dx, dy), options.value, options.offset, options.dtype)
-    pixels = filter_array(picture.pixels, [kernel], options, alpha=picture.alpha)[0]
+    pixels = filter_array(picture.pixels, (kernel,), options, alpha=picture.alpha)[0]
     return Picture(
         pixels,
         picture.alpha,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +10,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, ShapeError, UsageError
-from dojang.engine.machine import Machine
-from dojang.filters import run
-from dojang.filters.job import Job, Options, as_stack, check_dtype, like_image
+from dojang.filters.job import Options, as_stack, like_image
 from dojang.filters.kernels import Kernel, as_kernel, is_bank
-from dojang.filters.plan import make_plan
+from dojang.filters.prepare import prepare
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +30,7 @@ def filter(
     offset: float = 0.0,
     dtype: DTypeLike | None = None,
     out: NDArray | None = None,
+    threads: int | None = None,
 ) -> Any:
     """The picture's correlation with the kernel, in the picture's own dtype and shape.
 
@@ -44,74 +43,91 @@ def filter(
     FILE.npy, an array, a `Kernel`; a list of these is a bank and puts one leading axis on the result (a list of PIL
     images for a PIL image). `anchor` is the tap that stands on the output pixel, the middle or just after it.
     `border`: zero, constant (`value`), replicate, reflect, circular, or valid, which shrinks the result. `out` takes
-    the result in place of a new array; it may be the picture itself.
+    the result in place of a new array; it may be the picture itself. `threads`: at most so many, all cores by default.
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 
     >>> filter(np.array([[0, 0, 0], [0, 9, 0], [0, 0, 0]], np.uint8), "blur", border="zero").tolist()
     [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     """
-    options = Options.of(border, stride, dilation, value, offset, dtype)
+    options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
-    if type(image).__module__.startswith("PIL."):
+    if not isinstance(image, np.ndarray) and type(image).__module__.startswith("PIL."):
         if out is not None or dtype is not None:
             raise UsageError("a PIL image gives a new PIL image; for out= and dtype= give numpy.asarray(image)")
         return _filter_pil(image, kernels, bank, options)
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
-    result = filter_array(np.asarray(image), kernels, options, out if bank or out is None else out[None])
+    result = filter_array(np.asarray(image), kernels, options, out if bank or out is None else out[None], threads)
     if out is not None:
         return out
     return result if bank else result[0]
 
 
 def filter_array(
-    picture: NDArray, kernels: Sequence[Kernel], options: Options, out: NDArray | None = None, alpha: bool = False
+    picture: NDArray,
+    kernels: tuple[Kernel, ...],
+    options: Options,
+    out: NDArray | None = None,
+    threads: int | None = None,
+    alpha: bool = False,
 ) -> NDArray:
     """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is taken over, not filtered."""
-    native = check_dtype(picture.dtype)
-    stack = as_stack(picture)
-    jobs = [Job.of(kernel, stack.shape, native, options) for kernel in kernels]
-    sizes = {job.out_size for job in jobs}
-    if len(sizes) > 1:
-        raise ShapeError(f'the kernels of a bank give unlike sizes with border "valid": {sorted(sizes)}')
-    shape = (len(jobs), *like_image(picture.shape, jobs[0].out_size))
-    result = _target(out, shape, jobs[0].out_dtype, picture)
-    source = np.ascontiguousarray(stack, dtype=native)
-    machine = Machine.host()
-    results = result.reshape(len(jobs), len(source), *jobs[0].out_size, source.shape[3])
-    first = 0
-    for plan in make_plan(jobs, machine):
-        last = first + len(plan.jobs)
-        job = jobs[first].like(plan.jobs[0].kernel)
-        for i, one in enumerate(source):
-            run.run(plan, job, one, results[first:last, i], machine)
-            if alpha:
-                for place in results[first:last, i]:
-                    keep_alpha(job, one, place)
-        first = last
+    shape = picture.shape
+    if len(shape) == 2:
+        stack_shape = (1, *shape, 1)
+    elif len(shape) == 3:
+        stack_shape = (1, *shape)
+    else:
+        stack_shape = as_stack(picture).shape
+    ready = prepare(kernels, stack_shape, picture.dtype, options, threads)
+    whole = (len(kernels), *like_image(shape, ready.out_size))
+    result = _target(out, whole, ready.out_dtype, picture)
+    source = picture
+    if picture.dtype is not ready.dtype or not picture.flags.c_contiguous:
+        source = np.ascontiguousarray(picture, ready.dtype)
+    results = result.reshape(len(kernels), stack_shape[0], *ready.out_size, stack_shape[3])
+    ready.run(source.reshape(stack_shape), results, alpha)
     if out is not None and result is not out:
         out[...] = result
     return result
 
 
-def keep_alpha(job: Job, picture: NDArray, result: NDArray) -> None:
-    """Puts the picture's own last channel into the result, at the pixels that the result stands on."""
-    (y0, x0), (sy, sx), (oh, ow) = job.origin, job.options.stride, job.out_size
-    result[..., -1] = picture[y0::sy, x0::sx, -1][:oh, :ow]
+@lru_cache(maxsize=256)
+def _named_once(text: str, anchor: tuple[int, int]) -> tuple[Kernel, ...]:
+    return (as_kernel(text, anchor),)
 
 
-def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[list[Kernel], bool]:
-    """The kernels, and whether a bank was asked for."""
+@lru_cache(maxsize=64)
+def _matrix_once(data: bytes, shape: tuple[int, ...], dtype: np.dtype, anchor: tuple[int, int]) -> tuple[Kernel, ...]:
+    return (as_kernel(np.frombuffer(data, dtype).reshape(shape), anchor),)
+
+
+def _options(*given: Any) -> Options:
+    try:
+        return _options_once(*given)
+    except TypeError:  # a list, say, which no cache can hold
+        return Options.of(*given)
+
+
+_options_once = lru_cache(maxsize=64)(Options.of)
+
+
+def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], bool]:
+    """The kernels, and whether a bank was asked for. What was given before is not parsed again; files are read anew."""
+    if isinstance(kernel, str) and not kernel.endswith(".npy"):
+        return _named_once(kernel, anchor), False
+    if isinstance(kernel, np.ndarray) and kernel.ndim == 2 and kernel.dtype.kind in "fiu":
+        return _matrix_once(kernel.tobytes(), kernel.shape, kernel.dtype, anchor), False
     if not is_bank(kernel):
-        return [as_kernel(kernel, anchor)], False
+        return (as_kernel(kernel, anchor),), False
     bank = []
     for i, one in enumerate(kernel):
         try:
             bank.append(as_kernel(one, anchor))
         except DojangError as error:
             raise error.within(f"kernel {i + 1} of {len(kernel)}") from None
-    return bank, True
+    return tuple(bank), True
 
 
 def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> NDArray:
@@ -127,7 +143,7 @@ def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, pictur
     return out
 
 
-def _filter_pil(image: Image, kernels: list[Kernel], bank: bool, options: Options) -> Any:
+def _filter_pil(image: Image, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:
     from dojang.filters.images import from_pil, to_pil
 
     pixels, alpha = from_pil(image)

@@ -51,6 +51,14 @@ class Kernel:
         text = repr((self.combine, self.anchor, (kh, kw))).encode()
         object.__setattr__(self, "key", text + b"".join(p.tobytes() for p in parts))
 
+    def __eq__(self, other: object) -> bool:
+        """Equal taps, anchor and name."""
+        return isinstance(other, Kernel) and self.key == other.key and self.name == other.name
+
+    def __hash__(self) -> int:
+        """Of the key."""
+        return hash(self.key)
+
     @property
     def size(self) -> tuple[int, int]:
         """(kh, kw)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
 from typing import Any
@@ -76,21 +76,8 @@ def make_plan(jobs: Sequence[Job], machine: Machine) -> list[Plan]:
 
 
 def _without_size(job: Job) -> Job:
-    """The job on a picture just large enough: the part of it that a plan may depend on."""
-    return _Shapeless(job.kernel, max(job.extent), max(job.extent), job.channels, job.dtype, job.out_dtype, job.options)
-
-
-class _Shapeless(Job):
-    """A job compared by its kernel's taps instead of its identity."""
-
-    def _key(self) -> tuple:
-        return (self.kernel.key, self.channels, self.dtype, self.out_dtype, self.options, self.kernel.name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Shapeless) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
+    """The job on a picture of one fixed size: the part of it that a plan may depend on."""
+    return replace(job, height=1 << 40, width=1 << 40)
 
 
 @lru_cache(maxsize=256)
@@ -343,5 +330,5 @@ def _grown(jobs: tuple[Job, ...]) -> tuple[Job, ...] | None:
             wide[before[0] - ay : before[0] - ay + kh, before[1] - ax : before[1] - ax + kw] = part
             parts.append(wide)
         kernel = Kernel(job.kernel.name, tuple(parts), job.kernel.combine, (before[0], before[1]), job.kernel.source)
-        grown.append(_without_size(Job(kernel, 1 << 40, 1 << 40, job.channels, job.dtype, job.out_dtype, job.options)))
+        grown.append(job.like(kernel))
     return tuple(grown)

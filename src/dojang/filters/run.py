@@ -1,4 +1,4 @@
-"""Runs plans: border tables, scratch, machine code, bands of rows for every thread."""
+"""Runs plans: border tables, machine code, bands of rows for every thread."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.engine import jit
+from dojang.engine import jit, runtime
 from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
-from dojang.filters.codegen import PARAMS, emit
+from dojang.filters.codegen import FIELDS, emit
 from dojang.filters.job import Job
 from dojang.filters.plan import Plan
 from dojang.filters.program import Program
 
-_local = threading.local()
+ALONE_CYCLES = 100_000  # work that one thread does sooner than two: about 25 microseconds, Zen 5, November 2026
 
 
 @lru_cache(maxsize=256)
-def compiled(program: Program, machine: Machine):
+def compiled(program: Program, machine: Machine) -> jit.Native:
     """The program's machine code."""
-    return jit.load(emit(program, machine), machine).function("press", len(PARAMS))
-
-
-@lru_cache(maxsize=64)
-def row_map(size: int, before: int, after: int, border: Border) -> NDArray[np.int64]:
-    """Source row of each padded row, −1 for the fill."""
-    return np.ascontiguousarray(index_map(size, before, after, border))
+    return jit.load(emit(program, machine), machine)
 
 
 @lru_cache(maxsize=64)
@@ -41,46 +35,72 @@ def element_map(size: int, before: int, after: int, more: int, border: Border, c
     return np.ascontiguousarray(elements.ravel())
 
 
-def scratch(size: int) -> int:
-    """The address of this thread's own scratch memory, aligned to 64 bytes, of at least `size` bytes."""
-    held = getattr(_local, "scratch", None)
-    if held is None or held.nbytes < size + 64:
-        held = _local.scratch = np.empty(size + 64, np.uint8)
-    address = held.ctypes.data
-    return address + (-address) % 64
+class Bound:
+    """A plan bound to a picture size and a number of threads: all that can be done before the pixels are known."""
 
-
-def run(plan: Plan, job: Job, image: NDArray, out: NDArray, machine: Machine, threads: int = 1) -> None:
-    """Writes the plan's results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c)."""
-    program = plan.way.program
-    assert program is not None
-    function = compiled(program, machine)
-    (oh, ow), c, sx = job.out_size, job.channels, job.options.stride[1]
-    chunk = program.chunk(machine)
-    wide = (ow - 1) * sx + 1
-    more = max(0, -(-chunk // c) - wide)
-    target = out
-    if more:
+    def __init__(self, plan: Plan, job: Job, machine: Machine, threads: int) -> None:
+        """Compiles, makes the border tables and the scratch memory."""
+        program = plan.way.program
+        assert program is not None
+        self._native = compiled(program, machine)
+        (oh, ow), c, sx = job.out_size, job.channels, job.options.stride[1]
+        wide = (ow - 1) * sx + 1
+        more = max(0, -(-program.chunk(machine) // c) - wide)
         wide += more
-        target = np.empty((out.shape[0], oh, -(-wide // sx), c), out.dtype)
-    rows = row_map(job.height, job.before[0], job.after[0], job.options.border)
-    cols = element_map(job.width, job.before[1], job.after[1], more, job.options.border, c)
-    taps = plan.way.taps
-    fixed = (
-        image.ctypes.data,
-        image.strides[0],
-        target.ctypes.data,
-        target.strides[1],
-        target.strides[0],
-        rows.ctypes.data,
-        rows.size,
-        cols.ctypes.data,
-        job.before[1] * c,
-        job.width * c,
-        wide * c,
-    )
-    size = program.scratch_bytes(machine)
-    at = 0 if taps is None else taps.ctypes.data
-    function(*fixed, 0, oh, scratch(size), at)
-    if more:
-        out[...] = target[:, :, :ow]
+        self._wider = -(-wide // sx) if more else 0  # columns of a buffer for pictures narrower than a vector
+        self._shape = (len(plan.jobs), oh, ow, c)
+        border = job.options.border
+        rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
+        cols = element_map(job.width, job.before[1], job.after[1], more, border, c)
+        self._keep = (rows, cols, plan.way.taps)
+        work = plan.way.cycles * oh * ow * c
+        threads = 1 if work < ALONE_CYCLES else threads
+        band = band_rows(oh, threads, program)
+        values = {
+            "rows": rows.ctypes.data,
+            "nrows": rows.size,
+            "cols": cols.ctypes.data,
+            "left": job.before[1] * c,
+            "inner": job.width * c,
+            "width": wide * c,
+            "taps": 0 if plan.way.taps is None else plan.way.taps.ctypes.data,
+            "height": oh,
+            "band": band,
+        }
+        call = runtime.Call(self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band))
+        self._steps = runtime.Program([call], len(FIELDS), program.scratch_bytes(machine), threads)
+        self._args = self._steps.args[0]
+        self._lock = threading.Lock()
+
+    def run(self, image: NDArray, out: NDArray) -> bool:
+        """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c).
+
+        False, and nothing is done, if another thread is in the middle of it.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            target = out
+            if self._wider:
+                n, oh, _, c = self._shape
+                target = np.empty((n, oh, self._wider, c), out.dtype)
+            self._args[0] = image.__array_interface__["data"][0]
+            self._args[1] = image.strides[0]
+            self._args[2] = target.__array_interface__["data"][0]
+            self._args[3] = target.strides[1]
+            self._args[4] = target.strides[0]
+            self._steps.run()
+            if self._wider:
+                out[...] = target[:, :, : self._shape[2]]
+        finally:
+            self._lock.release()
+        return True
+
+
+def band_rows(height: int, threads: int, program: Program) -> int:
+    """Rows that a thread takes at a time: several bands for each, none so thin that loading its rows twice tells."""
+    if threads == 1:
+        return height
+    least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
+    band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
+    return -(-band // program.rows) * program.rows

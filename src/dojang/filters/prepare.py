@@ -1,0 +1,82 @@
+"""Everything about a filtering that does not depend on the pixels, made once and kept for the next picture alike."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.arith.errors import ShapeError, UsageError
+from dojang.engine.machine import Machine
+from dojang.filters.job import Job, Options, check_dtype
+from dojang.filters.kernels import Kernel
+from dojang.filters.plan import Plan, make_plan
+from dojang.filters.run import Bound
+
+
+class Prepared:
+    """Kernels planned and compiled for stacks of one shape and dtype. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        kernels: tuple[Kernel, ...],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        options: Options,
+        threads: int | None,
+    ) -> None:
+        """Raises what is wrong with the kernels, the shape or the options."""
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads {threads} must be at least 1")
+        machine = Machine.host()
+        self.dtype = check_dtype(dtype)
+        self.jobs = tuple(Job.of(kernel, shape, self.dtype, options) for kernel in kernels)
+        sizes = {job.out_size for job in self.jobs}
+        if len(sizes) > 1:
+            raise ShapeError(f'the kernels of a bank give unlike sizes with border "valid": {sorted(sizes)}')
+        self.out_size = self.jobs[0].out_size
+        self.out_dtype = self.jobs[0].out_dtype
+        self.plans: tuple[Plan, ...] = tuple(make_plan(self.jobs, machine))
+        self._threads = threads or machine.cores
+        self._machine = machine
+        self._bound = [self._bind(i) for i in range(len(self.plans))]
+
+    def _bind(self, i: int) -> Bound:
+        plan = self.plans[i]
+        job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
+        return Bound(plan, job, self._machine, self._threads)
+
+    def _first(self, i: int) -> int:
+        return sum(len(plan.jobs) for plan in self.plans[:i])
+
+    def run(self, stack: NDArray, results: NDArray, alpha: bool = False) -> None:
+        """Fills `results` (kernels, n, oh, ow, c) from `stack` (n, h, w, c), both contiguous and of the right dtypes.
+
+        With `alpha` the last channel is taken from the picture, at the pixels that the result stands on.
+        """
+        first = 0
+        for i, plan in enumerate(self.plans):
+            last = first + len(plan.jobs)
+            for k, picture in enumerate(stack):
+                out = results[first:last, k]
+                if not self._bound[i].run(picture, out):
+                    self._bind(i).run(picture, out)
+            first = last
+        if alpha:
+            for job, result in zip(self.jobs, results, strict=True):
+                keep_alpha(job, stack, result)
+
+
+def keep_alpha(job: Job, stack: NDArray, result: NDArray) -> None:
+    """Puts the pictures' own last channel into the result."""
+    (y0, x0), (sy, sx), (oh, ow) = job.origin, job.options.stride, job.out_size
+    result[..., -1] = stack[:, y0::sy, x0::sx, -1][:, :oh, :ow]
+
+
+@lru_cache(maxsize=32)
+def prepare(
+    kernels: tuple[Kernel, ...], shape: tuple[int, ...], dtype: np.dtype, options: Options, threads: int | None
+) -> Prepared:
+    """`Prepared`, kept for the last 32 kinds of picture."""
+    return Prepared(kernels, shape, dtype, options, threads)
