@@ -25,17 +25,22 @@ if TYPE_CHECKING:
     from dojang.app.arrays import conv_transpose as conv_transpose
     from dojang.app.arrays import convolve as convolve
     from dojang.app.running import compile as compile
+    from dojang.app.verbs import check as check
+    from dojang.app.verbs import compare as compare
     from dojang.app.verbs import count as count
     from dojang.app.verbs import load as load
     from dojang.arith.conv import Conv as Conv
     from dojang.arith.errors import DojangError as DojangError
     from dojang.arith.graph import Graph as Graph
+    from dojang.arith.solve import solve as solve
     from dojang.filters.filter import filter as filter
 
 _HOME = {
     "Conv": "dojang.arith.conv",
     "DojangError": "dojang.arith.errors",
     "Graph": "dojang.arith.graph",
+    "check": "dojang.app.verbs",
+    "compare": "dojang.app.verbs",
     "compile": "dojang.app.running",
     "conv": "dojang.app.arrays",
     "conv_transpose": "dojang.app.arrays",
@@ -43,6 +48,7 @@ _HOME = {
     "count": "dojang.app.verbs",
     "filter": "dojang.filters.filter",
     "load": "dojang.app.verbs",
+    "solve": "dojang.arith.solve",
 }
 """Where each public name lives."""
 

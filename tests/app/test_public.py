@@ -9,8 +9,8 @@ import dojang
 from dojang.app import verbs
 
 PUBLIC = [
-    *("Conv", "DojangError", "Graph", "__version__", "compile", "conv", "conv_transpose", "convolve", "count"),
-    *("filter", "load"),
+    *("Conv", "DojangError", "Graph", "__version__", "check", "compare", "compile", "conv", "conv_transpose"),
+    *("convolve", "count", "filter", "load", "solve"),
 ]
 ROOMS = ["diagnose", "slim", "train"]
 

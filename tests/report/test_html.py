@@ -85,8 +85,17 @@ def test_training_page() -> None:
         for i in range(1, 6)
     ]
     history = {
-        **{"metric": "accuracy", "test_accuracy": 0.82, "train_accuracy": 0.9, "gap": 0.08, "seconds": 12.3},
-        **{"epochs": 5, "device": "cpu", "curve": curve, "data": {"name": "digits"}, "config": {"seed": 0}, "lr": 0.03},
+        "metric": "accuracy",
+        "test_accuracy": 0.82,
+        "train_accuracy": 0.9,
+        "gap": 0.08,
+        "seconds": 12.3,
+        "epochs": 5,
+        "device": "cpu",
+        "curve": curve,
+        "data": {"name": "digits"},
+        "config": {"seed": 0},
+        "lr": 0.03,
     }
     page = trained_html(Trained("net", history, (), True))
     text = check_page(page)

@@ -35,6 +35,8 @@ def count(args: argparse.Namespace) -> Answer:
 
     if args.json and args.csv:
         raise UsageError("--json and --csv are two shapes of one result; choose one")
+    if args.explain:
+        return _explain(args)
     if args.html:
         _may_write(args.html, args.force)
     result = verbs.count(
@@ -56,6 +58,61 @@ def count(args: argparse.Namespace) -> Answer:
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over)
+
+
+def _explain(args: argparse.Namespace) -> Answer:
+    from dojang.app import verbs
+    from dojang.report.text_arith import explain_text
+
+    steps = verbs.explain(args.net, args.explain, input_size=args.input_size, num_classes=args.num_classes)
+    if args.json:
+        convention = "batch 1, taps on padding counted, float32"
+        return Answer(_json("count", args, {"layer": args.explain, "steps": [s.to_dict() for s in steps]}, convention))
+    return Answer(explain_text(args.explain, steps, width(), style()))
+
+
+def solve(args: argparse.Namespace) -> Answer:
+    """`dojang solve`: exit 1 when nothing fits."""
+    from dojang.app import verbs
+    from dojang.report.text_arith import solve_text
+
+    def value(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+        return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
+
+    found = verbs.solve(
+        args.in_shape,
+        args.out_shape,
+        value(args.kernel),
+        value(args.stride),
+        value(args.padding),
+        value(args.dilation) or 1,
+        args.groups,
+        args.filters,
+        not args.no_bias,
+        args.transposed,
+    )
+    convention = "shapes channels first, one input; MACs with taps on padding"
+    text = _json("solve", args, found.to_dict(), convention) if args.json else solve_text(found, width(), style())
+    return Answer(text, 0 if found.solutions else 1)
+
+
+def check(args: argparse.Namespace) -> Answer:
+    """`dojang check`: exit 1 when a cell is wrong."""
+    from dojang.app import verbs
+    from dojang.report.text_arith import check_text
+
+    found = verbs.check(args.table, args.net, input_size=args.input_size)
+    text = _json("check", args, found.to_dict()) if args.json else check_text(found, width(), style())
+    return Answer(text, 1 if found.mismatches else 0)
+
+
+def compare(args: argparse.Namespace) -> Answer:
+    """`dojang compare`."""
+    from dojang.app import verbs
+    from dojang.report.text_arith import compare_text
+
+    found = verbs.compare(args.a, args.b, input_size=args.input_size)
+    return Answer(_json("compare", args, found.to_dict()) if args.json else compare_text(found, width(), style()))
 
 
 def filter(args: argparse.Namespace) -> Answer:

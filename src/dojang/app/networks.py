@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DataError, DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.arith.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.arith.graph import Graph
 
-KINDS = "a zoo name, a .net, .onnx or .safetensors file, or python code as package.module:callable or file.py:callable"
+KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")
 TORCH_INSTALL = "pip install 'dojang[torch]'"
 
@@ -49,7 +45,10 @@ def load(
         raise UsageError("num_classes applies to zoo names and .net texts; change the module itself")
     if weights is not None and arrays:
         graph = with_file_weights(graph, Path(weights))
-    check_finite(graph)
+    if graph.weights and arrays:
+        from dojang.formats.checkpoint import check_finite
+
+        check_finite(graph)
     return graph
 
 
@@ -75,43 +74,26 @@ def require_weights(graph: Graph, name: object) -> Graph:
     return graph
 
 
-def check_finite(graph: Graph) -> None:
-    """Raises `DataError` naming the first array that holds NaN or infinity."""
-    if not graph.weights:
-        return
-    import numpy as np
-
-    for name, array in graph.weights.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise DataError(f"{name}: holds {array[place]} at {place}; these weights cannot be used, train again")
-
-
 def with_file_weights(graph: Graph, path: Path) -> Graph:
-    """The graph with arrays of a file, matched by name. Raises `GraphError` for missing or unfitting arrays."""
-    if not path.exists():
-        raise FileError(f"{path}: no such file; --weights takes a .safetensors, .pt or .pth file")
-    arrays = read_arrays(path)
-    if not any(name in arrays for name in graph.param_shapes):
-        some = ", ".join(list(arrays)[:3])
-        wanted = ", ".join(list(graph.param_shapes)[:3])
-        raise GraphError(f"{path}: no array fits {graph.name}: it holds {some} …, the network has {wanted} …")
-    filled = graph.with_weights(arrays)
+    """The graph with arrays of a file, matched by name. Raises `GraphError` for missing, unfitting or extra arrays."""
+    from dojang.formats import checkpoint
+
     try:
-        filled.check_weights()
-    except DojangError as error:
+        return checkpoint.apply_state(graph, read_arrays(path))
+    except GraphError as error:
         raise error.within(str(path)) from None
-    return filled
 
 
 def read_arrays(path: Path) -> Mapping[str, Any]:
     """Arrays of a .safetensors file, or of a .pt/.pth file read without running any code in it."""
+    if not path.is_file():
+        raise FileError(f"{path}: no such file; --weights takes a .safetensors, .pt or .pth file")
     if path.suffix == ".safetensors":
         from dojang.formats import checkpoint
 
         return checkpoint.read_arrays(path)
     if path.suffix in STATE:
-        return _torch_format().load_state(path)
+        return torch_format().load_state(path)
     raise UsageError(f"{path}: weights come as .safetensors, .pt or .pth, not {path.suffix or 'without a suffix'}")
 
 
@@ -135,13 +117,13 @@ def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arr
             return _resized(onnx.load(path, weights=arrays), size)
         from dojang.formats import checkpoint
 
-        return _resized(checkpoint.load(path), size)
+        return _resized(checkpoint.load(path, weights=arrays), size)
     if suffix in STATE:
         raise UsageError(f"{name}: holds weights only; name the network (NET) and give these with --weights {name}")
     if ":" in name:
         if classes is not None:
             raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; change the code itself")
-        return _from_module(_call(name), size, arrays, name)
+        return _from_module(torch_format().load_callable(name), size, arrays, name)
     if suffix == ".py":
         raise UsageError(f"{name}: say which callable returns the network, as {name}:callable")
     return _from_zoo(name, size, classes, arrays)
@@ -202,76 +184,18 @@ def _is_module(net: object) -> bool:
     return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(net).__mro__)
 
 
-def _torch_format() -> Any:
+def torch_format() -> Any:
+    """`dojang.formats.torch`, or `MissingPart` with the line that installs PyTorch."""
     try:
-        from dojang.formats import torch as torch_format
+        from dojang.formats import torch as found
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise MissingPart(f"PyTorch is not installed; {TORCH_INSTALL}") from None
-    return torch_format
+    return found
 
 
 def _from_module(module: Any, size: tuple[int, ...] | None, arrays: bool, name: str | None = None) -> Graph:
     if size is None:
-        raise UsageError(f"{name or type(module).__name__}: PyTorch code does not say its input size; give C,H,W")
-    return _torch_format().from_module(module, size, weights=arrays)
-
-
-def _call(name: str) -> Any:
-    """What `package.module:callable` or `path/file.py:callable` returns, which must be a `torch.nn.Module`."""
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
-        raise UsageError(f"{name}: give python code as package.module:callable or path/file.py:callable")
-    _torch_format()
-    function = _attribute(_module(place, name), attribute, name)
-    if _is_module(function):
-        return function
-    if not callable(function):
-        raise UsageError(f"{name}: {attribute} is a {type(function).__name__}, not a callable that returns a Module")
-    try:
-        made = function()
-    except Exception as error:
-        raise UsageError(
-            f"{name}: calling it without arguments failed: {type(error).__name__}: {_line(error)}"
-        ) from error
-    if not _is_module(made):
-        raise UsageError(f"{name}: returned a {type(made).__name__}; it must return a torch.nn.Module")
-    return made
-
-
-def _module(place: str, name: str) -> Any:
-    try:
-        if not place.endswith(".py"):
-            if "" not in sys.path:
-                sys.path.insert(0, "")
-            return importlib.import_module(place)
-        path = Path(place)
-        if not path.is_file():
-            raise FileError(f"{place}: no such file")
-        spec = importlib.util.spec_from_file_location(f"dojang_user_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"{place}: not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        return module
-    except DojangError:
-        raise
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{name}: no module named {error.name}; give a path as path/file.py:callable") from error
-    except Exception as error:
-        raise UsageError(f"{name}: importing it failed: {type(error).__name__}: {_line(error)}") from error
-
-
-def _attribute(module: Any, attribute: str, name: str) -> Callable[..., Any]:
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        own = [k for k, v in vars(module).items() if callable(v) and inspect.getmodule(v) is module]
-        has = f"; it defines {', '.join(own[:6])}" if own else ""
-        raise UsageError(f"{name}: there is no {attribute} in it{has}") from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no message"])[0]
+        raise UsageError(f"{name or type(module).__name__}: PyTorch code does not say its input size; give it as C,H,W")
+    return torch_format().from_module(module, size, weights=arrays)

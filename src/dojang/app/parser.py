@@ -43,6 +43,12 @@ def whole(text: str) -> int:
     return exact
 
 
+def channels_last(text: str) -> tuple[int, ...]:
+    """HxWxC as (c, h, w)."""
+    *spatial, channels = sizes(text)
+    return (channels, *spatial)
+
+
 def axes(text: str) -> int | tuple[int, int]:
     """One number for both axes, or two: rows,columns."""
     match sizes(text):
@@ -72,7 +78,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dojang {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_count, _filter, _run, _list, _env):
+    for add in (_count, _solve, _check, _compare, _filter, _run, _list, _env):
         add(commands)
     return parser
 
@@ -115,9 +121,37 @@ def _count(commands: Commands) -> None:
     parser.add_argument("--unit", choices=("mac", "flop"), default="mac", help="1 MAC = 2 FLOPs (default mac)")
     parser.add_argument("--exact-padding", action="store_true", help="do not count taps that fall on padding")
     parser.add_argument("--csv", action="store_true", help="print one line per layer, comma-separated")
+    parser.add_argument("--explain", metavar="LAYER", help="unfold every figure of one layer: formula, numbers, result")
     _page(parser)
     parser.add_argument("--max-macs", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
     parser.add_argument("--max-params", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
+
+
+def _solve(commands: Commands) -> None:
+    parser = _add(commands, "solve", "which layers lead from one shape to another")
+    parser.add_argument("--in", dest="in_shape", metavar="HxWxC", type=channels_last, help="input shape")
+    parser.add_argument("--out", dest="out_shape", metavar="HxWxC", type=channels_last, help="output shape")
+    for name, does in (("kernel", "kernel size"), ("stride", "stride"), ("padding", "zeros on each side")):
+        parser.add_argument(f"--{name}", metavar="K", type=sizes, help=f"{does}: one number, or one per axis")
+    parser.add_argument("--dilation", metavar="K", type=sizes, default=(1,), help="spread of the taps (default 1)")
+    parser.add_argument("--groups", metavar="N", type=positive, default=1, help="groups (default 1)")
+    parser.add_argument("--filters", metavar="N", type=positive, help="channels of the shape that is not given")
+    parser.add_argument("--no-bias", action="store_true", help="layers without biases")
+    parser.add_argument("--transposed", action="store_true", help="transposed convolution")
+
+
+def _check(commands: Commands) -> None:
+    parser = _add(commands, "check", "a published table against the truth, every cell judged")
+    parser.add_argument("table", metavar="TABLE", help="a table's name (`dojang list tables`) or a .csv file")
+    parser.add_argument("net", metavar="NET", nargs="?", help="the network (default: the one that the table names)")
+    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+
+
+def _compare(commands: Commands) -> None:
+    parser = _add(commands, "compare", "two networks side by side, layers aligned")
+    parser.add_argument("a", metavar="A", help=NET)
+    parser.add_argument("b", metavar="B", help="the other network")
+    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input of both")
 
 
 def _filter(commands: Commands) -> None:
@@ -152,7 +186,7 @@ def _run(commands: Commands) -> None:
 
 def _list(commands: Commands) -> None:
     parser = _add(commands, "list", "what there is to choose from")
-    parser.add_argument("what", choices=("networks", "kernels"), help="which list")
+    parser.add_argument("what", choices=("networks", "tables", "kernels"), help="which list")
 
 
 def _env(commands: Commands) -> None:

@@ -10,13 +10,17 @@ from dojang.app.networks import load
 from dojang.arith.cost import Count
 from dojang.arith.cost import count as count_graph
 from dojang.arith.errors import UsageError
+from dojang.arith.solve import solve as solve
 from dojang.report.results import Listing
 from dojang.report.table import number
 
 if TYPE_CHECKING:
+    from dojang.arith.check import Check
+    from dojang.arith.compare import Comparison
+    from dojang.arith.explain import Step
     from dojang.filters.files import FilterReport
 
-LISTS = ("networks", "kernels")
+LISTS = ("networks", "tables", "kernels")
 """What `list_all` can list."""
 
 
@@ -54,6 +58,31 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
     return None
 
 
+def explain(
+    net: Any, layer: str, *, input_size: Sequence[int] | None = None, num_classes: int | None = None
+) -> tuple[Step, ...]:
+    """How every figure of one layer comes about; see `arith.explain`."""
+    from dojang.arith.explain import explain as unfold
+
+    return unfold(load(net, input_size=input_size, num_classes=num_classes, arrays=False), layer)
+
+
+def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | None = None) -> Check:
+    """A published table against the network it names, or `net`; see `arith.check`."""
+    from dojang.arith.check import check as judge
+    from dojang.formats import tables
+
+    printed = tables.load(table)
+    return judge(printed, load(net if net is not None else printed.network, input_size=input_size, arrays=False))
+
+
+def compare(a: Any, b: Any, *, input_size: Sequence[int] | None = None) -> Comparison:
+    """Two networks side by side; see `arith.compare`."""
+    from dojang.arith.compare import compare as align
+
+    return align(count(a, input_size=input_size), count(b, input_size=input_size))
+
+
 def filter_files(
     images: Sequence[str | Path],
     kernel: Any,
@@ -72,7 +101,7 @@ def filter_files(
 
 
 def list_all(what: str) -> Listing:
-    """What there is: `networks` of the zoo with their totals, `kernels` for pictures."""
+    """What there is: `networks` of the zoo with their totals, published `tables`, `kernels` for pictures."""
     if what == "networks":
         from dojang.formats import zoo
 
@@ -83,6 +112,17 @@ def list_all(what: str) -> Listing:
             source = graph.meta.get("source", "")
             rows.append({"name": name, "params": total.params, "macs": total.macs, "source": source})
         return Listing(what, tuple(rows))
+    if what == "tables":
+        from dojang.formats import tables
+
+        listed = (tables.load(name) for name in tables.names())
+        return Listing(
+            what,
+            tuple(
+                {"name": t.name, "title": t.title, "network": t.network, "rows": len(t.rows), "source": t.source}
+                for t in listed
+            ),
+        )
     if what == "kernels":
         from dojang.filters.named import NAMED
 

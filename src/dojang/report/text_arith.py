@@ -1,0 +1,125 @@
+"""What solve, check, compare and --explain print for a person, at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from dojang.arith.check import Check
+from dojang.arith.compare import Comparison, Pair
+from dojang.arith.cost import Layer
+from dojang.arith.explain import Step
+from dojang.arith.solve import Solution, Solutions
+from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
+
+MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed": "!", "removed": "-", "inserted": "+"}
+"""How `compare` marks a row."""
+
+
+def solve_text(found: Solutions, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """One row per layer that fits, simplest first; the reason when none does."""
+    if not found.solutions:
+        return paragraph(f"nothing fits: {found.reason}", width)
+    first = found.solutions[0].conv
+    kind = "transposed, " if first.transposed else ""
+    columns = [Column("input", right=False), Column("kernel"), Column("stride"), Column("padding"), Column("dilation")]
+    columns += [Column("groups"), Column("filters"), Column("output"), Column("params"), Column("MACs")]
+    rows = [_solution(s) for s in found.solutions]
+    keep = [i for i, c in enumerate(columns) if c.title not in ("dilation", "groups") or len({r[i] for r in rows}) > 1
+            or rows[0][i] != "1"]  # fmt: skip
+    count = "1 layer fits" if len(rows) == 1 else f"{len(rows)} layers fit, simplest first"
+    said = f"{count}; {kind}shapes are height x width x channels, params {'with' if first.bias else 'without'} biases"
+    shown = table([columns[i] for i in keep], [[r[i] for i in keep] for r in rows], width=width, style=style)
+    return f"{shown}\n\n{style.dim(paragraph(said, width))}"
+
+
+def _solution(solution: Solution) -> list[str]:
+    c = solution.conv
+    pads = "x".join(str(a) if a == b else f"{a}:{b}" for a, b in c.padding)
+    extra = f"+{sizes(c.output_padding)}" if any(c.output_padding) else ""
+    return [
+        sizes((*c.size, c.ic)),
+        sizes(c.kernel),
+        sizes(c.stride),
+        pads + extra,
+        sizes(c.dilation) if len(set(c.dilation)) > 1 else str(c.dilation[0]),
+        str(c.groups),
+        str(c.oc),
+        sizes((*c.out_size, c.oc)),
+        number(c.params),
+        number(c.macs),
+    ]
+
+
+def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Every cell with its verdict; mismatches explained; the conventions found."""
+    columns = [Column("row", right=False, shrink=True), Column("column", right=False), Column("printed")]
+    columns += [Column("computed"), Column("verdict", right=False)]
+    rows = []
+    for label, cells in groupby(check.cells, key=lambda c: c.row):
+        for place, cell in enumerate(cells):
+            value = number(cell.computed) if isinstance(cell.computed, int) else cell.computed
+            rows.append([label if place == 0 else "", cell.column, cell.printed, value, cell.verdict])
+    wrong = len(check.mismatches)
+    lines = [style.bold(f"{check.table.title}: {len(check.cells)} cells, {wrong} wrong"), ""]
+    lines += [table(columns, rows, width=width, style=style), ""]
+    for verdict in ("convention", "mismatch"):
+        chosen = [cell for cell in check.cells if cell.verdict == verdict]
+        if chosen:
+            lines.append(style.bold({"convention": "Right under another convention", "mismatch": "Wrong"}[verdict]))
+            for cell in chosen:
+                text = f"{cell.row}, {cell.column} {cell.printed}: {cell.explanation}"
+                lines.append(paragraph(f"  {text}", width, "    "))
+            lines.append("")
+    said = "; ".join(f"{column}: {how}" for column, how in check.conventions.items())
+    lines += [style.dim(paragraph(f"Conventions found: {said}.", width))] if said else []
+    lines.append(style.dim(paragraph(f"Source: {check.table.source}", width)))
+    return "\n".join(lines)
+
+
+def compare_text(found: Comparison, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Layers aligned, what differs marked; totals and their ratio."""
+    a, b = found.a, found.b
+    columns = [Column(""), Column(a.network, right=False, shrink=True), Column("params"), Column("MACs")]
+    columns += [Column(b.network, right=False, shrink=True), Column("params"), Column("MACs")]
+    rows = [[MARKS[pair.change], *_side(pair.a), *_side(pair.b, pair)] for pair in found.pairs]
+    old, new = a.total, b.total
+    bounds = old.status == "lower-bound", new.status == "lower-bound"
+    foot = ["", "total", short(old.params, bounds[0]), short(old.macs, bounds[0])]
+    foot += ["", short(new.params, bounds[1]), short(new.macs, bounds[1])]
+    ratios = found.to_dict()["ratio"]
+    said = ", ".join(f"{ratios[k]:.3f} x the {w}" for k, w in (("params", "parameters"), ("macs", "MACs")) if ratios[k])
+    legend = ", ".join(f"{mark} {change}" for change, mark in MARKS.items() if mark != " ")
+    return "\n".join(
+        [
+            style.bold(f"{b.network} against {a.network}: {said or 'nothing to compare'}"),
+            "",
+            table(columns, rows, [foot], width, style),
+            "",
+            style.dim(paragraph(f"Marks: {legend}.", width)),
+            style.dim(paragraph(f"Convention: {a.convention}.", width)),
+        ]
+    )
+
+
+def _side(layer: Layer | None, pair: Pair | None = None) -> list[str]:
+    if layer is None:
+        return ["", "", ""]
+    same = pair is not None and pair.a is not None and pair.a.name == layer.name
+    name = '"' if same else layer.name
+    if layer.cost.unknown:
+        return [name, "?", "?"]
+    return [
+        name,
+        short(layer.cost.params) if layer.cost.params else "-",
+        short(layer.cost.macs) if layer.cost.macs else "-",
+    ]
+
+
+def explain_text(name: str, steps: Sequence[Step], width: int = WIDTH, style: Style = PLAIN) -> str:
+    """For each figure its formula, the numbers put in, the result."""
+    lines = [style.bold(name)]
+    for step in steps:
+        result = number(step.result) if isinstance(step.result, int) else step.result
+        lines.append(paragraph(f"  {step.figure} = {step.formula} = {step.numbers} = {result}", width, "      "))
+    return "\n".join(lines)
