@@ -1,131 +1,380 @@
-"""Receptive fields: which input pixels an output pixel can see, by interval arithmetic over the whole graph."""
+"""Receptive fields: which pixels of the image an output can see, followed through the whole graph.
+
+For every axis of the image it is known which axis of a tensor carries it, so that layers which permute or split axes
+(channel shuffle, channels-last blocks, pixel shuffle) keep the field of the others. Source of the recurrence: Araujo,
+Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019; here with every phase of
+enlarging layers apart, and hulls united over branches.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
+from math import floor, gcd, prod
 
+from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
 from dojang.arith.graph import Graph, Node
-from dojang.arith.shapes import Shape, axis_of
-from dojang.arith.window import extent
+from dojang.arith.shapes import Shape, Shapes, axis_of
+from dojang.arith.span import PIXEL, Reads, Span, through, union
+from dojang.arith.window import nearest_pixel, source_place
+
+Field = tuple[Span, ...]
+"""One `Span` per spatial axis of the network's input."""
+
+Way = tuple[int | None, Reads | None]
+"""Where an axis of an input goes: the axis of the output that carries it on (None: gone), and what its places read
+(None: each sees the whole axis)."""
+
+WHOLE: Way = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Along one axis, output o sees input pixels `o·jump + first` to `o·jump + last`; jump 0: one value sees it all."""
+class Tracked:
+    """The field of a node, and for each axis of the image the axis of its output that carries it, if one does."""
 
-    jump: Fraction
-    first: Fraction
-    last: Fraction
-
-    @property
-    def size(self) -> int:
-        """Pixels from the first to the last that one output sees, padding included."""
-        return floor(self.last - self.first) + 1
-
-    def whole(self, size: int) -> Span:
-        """What all `size` places together see."""
-        return Span(Fraction(0), self.first, self.last + (size - 1) * self.jump)
-
-    def through(self, jump: Fraction, first: Fraction, last: Fraction) -> Span:
-        """After a layer whose output o reads places o·jump + first … o·jump + last of this one."""
-        return Span(self.jump * jump, self.first + first * self.jump, self.last + last * self.jump)
-
-    def union(self, other: Span) -> Span:
-        """What two branches see together."""
-        return Span(self.jump or other.jump, min(self.first, other.first), max(self.last, other.last))
-
-
-Field = tuple[Span, ...]
-"""One Span per spatial axis of the network's input."""
+    spans: Field
+    carriers: tuple[int | None, ...]
 
 
 def fields(graph: Graph) -> dict[str, Field | None]:
-    """The receptive field of every node; None where it is not known or there are no spatial axes.
+    """The receptive field of every node; None where it is not known: behind unknown operators, and for constants.
 
-    `first` counts from the first input pixel and is negative where the field begins in padding. Branches are united;
-    through transposed and resizing layers the size is the largest over the phases. Source of the recurrence:
-    Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    Padding of any kind, and border pixels that resizing repeats, count as pixels before the first and behind the last.
+    An axis that no axis of the tensor carries any more (after global pooling, flattening) is seen whole by every
+    value: its jump is 0.
     """
-    shapes, found = graph.unit_shapes, dict[str, Field | None]()
+    return {name: state.spans if state else None for name, state in track(graph).items()}
+
+
+def track(graph: Graph) -> dict[str, Tracked | None]:
+    """Like `fields`, with the axes of each output that carry the axes of the image."""
+    shapes = graph.unit_shapes
+    fixed = constants(graph)
+    found: dict[str, Tracked | None] = {}
     for node in graph.nodes:
-        sources = [found[i] for i in node.inputs if graph[i].rule.field != "constant"]
-        known = [f for f in sources if f is not None]
-        if node.rule.field == "input":
-            found[node.name] = tuple(Span(Fraction(1), Fraction(0), Fraction(0)) for _ in node.attrs["shape"][1:])
-        elif not known or len(known) < len(sources) or node.rule.field in ("opaque", "constant"):
-            found[node.name] = None
-        else:
-            shape = shapes[node.inputs[0]]
-            united = unite(known)
-            found[node.name] = step(node, united, shape, shapes[node.name]) if united and shape else None
+        found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed)
     return found
 
 
-def unite(known: list[Field]) -> Field | None:
-    """The fields of several inputs as one; None when their ranks differ."""
-    if len({len(f) for f in known}) > 1:
+def constants(graph: Graph) -> set[str]:
+    """Names of the nodes that see no input at all."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.rule.field == "constant" or (node.inputs and all(i in found for i in node.inputs)):
+            found.add(node.name)
+    return found
+
+
+def tracked(
+    node: Node, found: Mapping[str, Tracked | None], shapes: Mapping[str, Shape | None], fixed: set[str]
+) -> Tracked | None:
+    """The field after one node, united over its inputs."""
+    if node.rule.field == "input":
+        rank = len(node.attrs["shape"]) - 1
+        return Tracked((PIXEL,) * rank, tuple(range(2, rank + 2)))
+    sizes = [s for s in (shapes[i] for i in node.inputs) if s is not None]
+    out = shapes[node.name]
+    if out is None or len(sizes) < len(node.inputs) or node.rule.field not in RULES:
         return None
-    return tuple(_union_all(spans) for spans in zip(*known, strict=True))
-
-
-def _union_all(spans: tuple[Span, ...]) -> Span:
-    total = spans[0]
-    for span in spans[1:]:
-        total = total.union(span)
+    arriving: list[Tracked] = []
+    for place, name in enumerate(node.inputs):
+        if name not in fixed:
+            source = found[name]
+            if source is None:
+                return None
+            arriving.append(moved(source, RULES[node.rule.field](node, place, sizes, out), sizes[place], out))
+    if len({len(state.spans) for state in arriving}) != 1:
+        return None
+    total = arriving[0]
+    for state in arriving[1:]:
+        total = united(total, state, out)
     return total
 
 
-def step(node: Node, before: Field, shape: Shape, out: Shape | None) -> Field | None:
-    """The field after one node, from the field and shape of its input."""
-    rule = node.rule.field
-    sizes = shape[2:]
-    spatial = len(sizes) == len(before)
-    if rule == "pointwise":
-        return before
-    if rule in ("window", "transposed") and spatial:
-        return tuple(_window_span(node, span, axis, sizes) for axis, span in enumerate(before))
-    if rule == "adaptive" and spatial and out is not None:
-        axes = zip(before, sizes, out[2:], strict=True)
-        return tuple(span.through(Fraction(i, o), Fraction(0), Fraction(-(-i // o) - (i % o == 0 or i < o))) if o > 1
-                     else span.whole(i) for span, i, o in axes)  # fmt: skip
-    if rule == "resize" and spatial and out is not None:
-        reach = {"nearest": 0, "linear": 1, "cubic": 3}[node.attrs["mode"]]
-        axes = zip(before, sizes, out[2:], strict=True)
-        return tuple(
-            span.through(Fraction(i, o), Fraction(-(reach // 2)), Fraction((reach + 1) // 2)) for span, i, o in axes
-        )
-    if rule == "pad" and spatial:
-        pads = ((0, 0),) * (len(shape) - len(node.attrs["pads"])) + node.attrs["pads"]
-        return tuple(
-            span.through(Fraction(1), Fraction(-p), Fraction(-p)) for span, (p, _) in zip(before, pads[2:], strict=True)
-        )
-    if rule == "slice" and spatial:
-        axis = axis_of(node.attrs["axis"], len(shape)) - 2
-        start, _, stride = slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"]).indices(shape[axis + 2])
-        moved = Fraction(stride), Fraction(start), Fraction(start)
-        return tuple(span.through(*moved) if a == axis else span for a, span in enumerate(before))
-    if rule == "reduce" and spatial:
-        axes = {axis_of(a, len(shape)) - 2 for a in node.attrs["axes"]}
-        return tuple(span.whole(sizes[a]) if a in axes else span for a, span in enumerate(before))
-    if rule == "features" and spatial and node.op != "dense":
-        return before
-    if spatial:
-        return tuple(span.whole(size) for span, size in zip(before, sizes, strict=True))
-    return tuple(Span(Fraction(0), span.first, span.last) for span in before)
+def moved(before: Tracked, ways: Sequence[Way], shape: Shape, out: Shape) -> Tracked:
+    """The field of an input, taken along the ways of its axes."""
+    spans: list[Span] = []
+    carriers: list[int | None] = []
+    for span, carrier in zip(before.spans, before.carriers, strict=True):
+        target, reads = ways[carrier] if carrier is not None else WHOLE
+        if carrier is not None and (target is None or reads is None):
+            span, target = span.whole(shape[carrier]), None
+        elif target is not None and reads is not None and reads is not KEEP:
+            span = through(span, reads, out[target])
+        spans.append(span)
+        carriers.append(target if span.advance else None)
+    return Tracked(tuple(spans), tuple(carriers))
 
 
-def _window_span(node: Node, span: Span, axis: int, sizes: Shape) -> Span:
-    attrs = node.attrs
+def united(a: Tracked, b: Tracked, out: Shape) -> Tracked:
+    """What two inputs of a node see together; axes that they carry differently are seen whole."""
+    spans: list[Span] = []
+    carriers: list[int | None] = []
+    for one, other, left, right in zip(a.spans, b.spans, a.carriers, b.carriers, strict=True):
+        if left is not None and left == right:
+            spans.append(union(one, other, out[left]))
+            carriers.append(left if spans[-1].advance else None)
+        else:
+            one = one if left is None else one.whole(out[left])
+            other = other if right is None else other.whole(out[right])
+            spans.append(union(one, other, 1))
+            carriers.append(None)
+    return Tracked(tuple(spans), tuple(carriers))
+
+
+# ---------------------------------------------------------------------------------------------- what layers read
+
+
+KEEP = Reads(1, 1, lambda o: (o,))
+"""Each place reads its own."""
+
+
+def shifted(by: int) -> Reads:
+    """Output o reads place o + by."""
+    return Reads(1, 1, lambda o: (o + by,))
+
+
+def stepped(start: int, step: int) -> Reads:
+    """Output o reads place start + o·step."""
+    return Reads(1, step, lambda o: (start + o * step,))
+
+
+def window(kernel: int, stride: int, before: int, dilation: int) -> Reads:
+    """Output o reads o·s − p + k·d for every tap k."""
+    return Reads(1, stride, lambda o: range(o * stride - before, o * stride - before + kernel * dilation, dilation))
+
+
+def spread(kernel: int, stride: int, before: int, dilation: int) -> Reads:
+    """Transposed: output o reads the inputs i with i·s − p + k·d = o for some tap k."""
+
+    def places(o: int) -> Sequence[int]:
+        sums = (o + before - k * dilation for k in range(kernel))
+        return [total // stride for total in sums if total % stride == 0]
+
+    return Reads(stride, 1, places)
+
+
+def adaptive(size: int, out: int) -> Reads:
+    """Output o reads from ⌊o·i/out⌋ to before ⌈(o+1)·i/out⌉."""
+    common = gcd(size, out)
+    return Reads(out // common, size // common, lambda o: range(o * size // out, -(-(o + 1) * size // out)))
+
+
+def resized(attrs: Attrs, size: int, out: int, scale: float | None) -> Reads | None:
+    """Output o reads the pixels around the place it comes from; None where the axis had one place only."""
+    coords, mode = attrs["coords"], attrs["mode"]
+    start = source_place(0, size, out, scale, coords)
+    step = source_place(1, size, out, scale, coords) - start if out > 1 else Fraction(size)
+    if not step:
+        return None
+
+    def places(o: int) -> Sequence[int]:
+        place = start + o * step
+        base = floor(place)
+        if mode == "nearest":
+            return (nearest_pixel(place, attrs["rounding"]),)
+        if place == base:  # the others have no share
+            return (base,)
+        return range(base, base + 2) if mode == "linear" else range(base - 1, base + 3)
+
+    return Reads(step.denominator, step.numerator, places)
+
+
+# ---------------------------------------------------------------------------------------------- rules per operator
+
+Rule = Callable[[Node, int, Shapes, Shape], Sequence[Way]]
+"""The ways of the axes of one input: (node, which input, shapes of all inputs, shape of the output)."""
+
+
+def same_axes(shape: Shape) -> list[Way]:
+    """Every axis stays as it is."""
+    return [(axis, KEEP) for axis in range(len(shape))]
+
+
+def aligned(shape: Shape, out: Shape) -> list[Way]:
+    """Axes counted from the last one; a size of 1 that stretches is seen whole."""
+    lead = len(out) - len(shape)
+    return [(axis + lead, KEEP) if size == out[axis + lead] else WHOLE for axis, size in enumerate(shape)]
+
+
+def pointwise(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Element by element, with broadcasting."""
+    return aligned(shapes[place], out)
+
+
+def sliding(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Convolution, its transpose and pooling over the axes after the channels; convolution mixes channels."""
+    attrs, shape = node.attrs, shapes[0]
     kernel, stride = attrs["kernel"], attrs["stride"]
     dilation = attrs.get("dilation", (1,) * len(kernel))
-    reach = extent(kernel[axis], dilation[axis]) - 1
-    pads = resolve_padding(attrs["padding"], sizes, kernel, stride, dilation)
-    before = pads[axis][0]
-    if node.rule.field == "transposed":
-        # output o reads inputs i with i·s = o + p − k·d, so i lies in [(o + p − reach)/s, (o + p)/s]
-        s = stride[axis]
-        return span.through(Fraction(1, s), Fraction(before - reach, s), Fraction(before, s))
-    return span.through(Fraction(stride[axis]), Fraction(-before), Fraction(reach - before))
+    pads = resolve_padding(attrs["padding"], shape[2:], kernel, stride, dilation)
+    reads = spread if node.rule.field == "transposed" else window
+    channels: Way = (1, KEEP) if node.rule.macs is None else WHOLE
+    axes = zip(kernel, stride, pads, dilation, strict=True)
+    return [(0, KEEP), channels, *((a, reads(k, s, p, d)) for a, (k, s, (p, _), d) in enumerate(axes, start=2))]
+
+
+def adaptive_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Adaptive pooling."""
+    axes = zip(shapes[0][2:], out[2:], strict=True)
+    return [(0, KEEP), (1, KEEP), *((a, adaptive(i, o)) for a, (i, o) in enumerate(axes, start=2))]
+
+
+def resized_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Resizing of the spatial axes."""
+    rank = len(out) - 2
+    scales: Sequence[float | None] = node.attrs["scale"] or (None,)
+    scales = [*scales] * rank if len(scales) == 1 else scales
+    axes = zip(shapes[0][2:], out[2:], scales, strict=True)
+    return [(0, KEEP), (1, KEEP), *((a, resized(node.attrs, i, o, f)) for a, (i, o, f) in enumerate(axes, start=2))]
+
+
+def whole_axes(axes: Callable[[Attrs, int], Sequence[int]]) -> Rule:
+    """Every value sees the named axes whole; the others stay."""
+
+    def rule(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+        rank = len(shapes[0])
+        gone = {axis_of(axis, rank) for axis in axes(node.attrs, rank)}
+        return [WHOLE if axis in gone else (axis, KEEP) for axis in range(rank)]
+
+    return rule
+
+
+def reduced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Axes taken together, kept as 1 or dropped."""
+    rank = len(shapes[0])
+    gone = {axis_of(axis, rank) for axis in node.attrs["axes"]}
+    left = iter(range(len(out)))
+    if node.attrs["keepdims"]:
+        return [WHOLE if axis in gone else (axis, KEEP) for axis in range(rank)]
+    return [WHOLE if axis in gone else (next(left), KEEP) for axis in range(rank)]
+
+
+def squeezed(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Axes of 1 dropped."""
+    gone = {axis_of(axis, len(shapes[0])) for axis in node.attrs["axes"]}
+    left = iter(range(len(out)))
+    return [WHOLE if axis in gone else (next(left), KEEP) for axis in range(len(shapes[0]))]
+
+
+def unsqueezed(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Axes of 1 put in."""
+    new = {axis_of(axis, len(out)) for axis in node.attrs["axes"]}
+    return [(axis, KEEP) for axis in range(len(out)) if axis not in new]
+
+
+def transposed_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Axes in another order."""
+    return [(node.attrs["perm"].index(axis), KEEP) for axis in range(len(out))]
+
+
+def reshaped(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Axes split or merged: each goes on in the axis that ends where it ended in memory.
+
+    An axis of `size` places that lie `line` elements apart is place (f // line) mod size of element f. The output axis
+    with the same size·line counts the same elements: in its places, m of the old ones merge into one, or each old
+    place is m new ones. The lower part of a split axis is not followed: its places count as seen together.
+    """
+    shape = shapes[0]
+    ends = {size * prod(out[axis + 1 :]): axis for axis, size in enumerate(out) if size > 1}
+    ways: list[Way] = []
+    for axis, size in enumerate(shape):
+        line = prod(shape[axis + 1 :])
+        target = ends.get(size * line) if size > 1 else None
+        new = prod(out[target + 1 :]) if target is not None else 0
+        if target is None or (line % new and new % line):
+            ways.append(WHOLE)
+        elif new == line:
+            ways.append((target, KEEP))
+        else:
+            ways.append((target, divided(line // new) if new < line else grouped(new // line)))
+    return ways
+
+
+def divided(parts: int) -> Reads:
+    """Output o reads place o // parts."""
+    return Reads(parts, 1, lambda o: (o // parts,))
+
+
+def grouped(parts: int) -> Reads:
+    """Output o reads `parts` places from o·parts on."""
+    return Reads(1, parts, lambda o: range(o * parts, (o + 1) * parts))
+
+
+def padded(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Places added or cropped around the last axes."""
+    pads = ((0, 0),) * (len(out) - len(node.attrs["pads"])) + node.attrs["pads"]
+    return [(axis, shifted(-before)) for axis, (before, _) in enumerate(pads)]
+
+
+def sliced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Every step-th place of one axis."""
+    axis = axis_of(node.attrs["axis"], len(out))
+    start, _, step = slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"]).indices(shapes[0][axis])
+    ways = same_axes(out)
+    ways[axis] = (axis, stepped(start, step))
+    return ways
+
+
+def gathered(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Chosen places of one axis."""
+    axis, indices = axis_of(node.attrs["axis"], len(out)), node.attrs["indices"]
+    size = shapes[0][axis]
+    ways = same_axes(out)
+    ways[axis] = (axis, Reads(len(indices), size, lambda o: (indices[o] % size,)))
+    return ways
+
+
+def joined(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """One input after the other along an axis: each is read only in its own part."""
+    axis = axis_of(node.attrs["axis"], len(out))
+    offset, size = sum(s[axis] for s in shapes[:place]), shapes[place][axis]
+    ways = same_axes(out)
+    ways[axis] = (axis, Reads(out[axis], out[axis], lambda o: (o - offset,) if 0 <= o - offset < size else ()))
+    return ways
+
+
+def multiplied(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Matrix product: rows of the first, columns of the second, the axes before broadcast."""
+    before = aligned(shapes[place][:-2], out[:-2])
+    row, column = ((len(out) - 2, KEEP), WHOLE) if place == 0 else (WHOLE, (len(out) - 1, KEEP))
+    return [*before, row, column]
+
+
+def contracted(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Named indices: those of the output stay, the others are summed over."""
+    left, _, right = node.attrs["equation"].replace(" ", "").partition("->")
+    return [(right.index(index), KEEP) if index in right else WHOLE for index in left.split(",")[place]]
+
+
+def spatial_axes(attrs: Attrs, rank: int) -> Sequence[int]:
+    """The axes after the channels."""
+    return range(2, rank)
+
+
+RULES: Mapping[str, Rule] = {
+    "pointwise": pointwise,
+    "window": sliding,
+    "transposed": sliding,
+    "adaptive": adaptive_axes,
+    "resize": resized_axes,
+    "global": whole_axes(spatial_axes),
+    "groups": whole_axes(lambda attrs, rank: range(1, rank)),
+    "channels": whole_axes(lambda attrs, rank: (1,)),
+    "axis": whole_axes(lambda attrs, rank: (attrs["axis"],)),
+    "last": whole_axes(lambda attrs, rank: range(rank - len(attrs.get("shape", (0,))), rank)),
+    "reduce": reduced,
+    "squeeze": squeezed,
+    "unsqueeze": unsqueezed,
+    "transpose": transposed_axes,
+    "reshape": reshaped,
+    "pad": padded,
+    "slice": sliced,
+    "gather": gathered,
+    "concat": joined,
+    "matmul": multiplied,
+    "einsum": contracted,
+}
+"""How operators move the field, by the column `field` of `OPS`; "input", "constant" and "opaque" are none."""

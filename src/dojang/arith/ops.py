@@ -155,7 +155,7 @@ def _rows() -> list[Op]:
             {"out": _required(I), "bias": Attr(B, True)},
             _dense_params,
             lambda a, s: prod(s[0]) * a["out"],
-            field="features",
+            field="last",
             channels="dense",
             main=("out",),
         ),
@@ -192,7 +192,7 @@ def _rows() -> list[Op]:
             shape_rules.channelwise,
             {"groups": _required(I)} | affine,
             lambda a, s: _affine(a, (s[0][1],)),
-            field="global",
+            field="groups",
             channels="opaque",
             main=("groups",),
         ),
@@ -201,7 +201,7 @@ def _rows() -> list[Op]:
             shape_rules.layer_norm,
             {"shape": _required(Kind.INTS)} | affine,
             lambda a, s: _affine(a, a["shape"]),
-            field="features",
+            field="last",
             channels="opaque",
         ),
         # y = x / (k + alpha/size * sum of squares over `size` channels)^beta   (Krizhevsky et al. 2012, 3.3)
@@ -209,6 +209,7 @@ def _rows() -> list[Op]:
             "lrn",
             shape_rules.channelwise,
             {"size": _required(I), "alpha": Attr(F, 1e-4), "beta": Attr(F, 0.75), "k": Attr(F, 1.0)},
+            field="channels",
             channels="opaque",
             main=("size",),
         ),
@@ -221,7 +222,7 @@ def _rows() -> list[Op]:
         Op("prelu", shape_rules.same, {"num": Attr(I, 1)}, lambda a, s: {"weight": (a["num"],)}),
         Op("dropout", shape_rules.same, {"p": Attr(F, 0.5)}),
         *(
-            Op(name, shape_rules.same, {"axis": Attr(I, 1)}, field="features", channels="opaque")
+            Op(name, shape_rules.same, {"axis": Attr(I, 1)}, field="axis", channels="opaque")
             for name in ("softmax", "log_softmax")
         ),
         *(
@@ -229,12 +230,12 @@ def _rows() -> list[Op]:
             for name in ("add", "mul", "maximum", "minimum")
         ),
         *(Op(name, shape_rules.broadcast, channels="join", inputs=(2, 2)) for name in ("sub", "div", "pow")),
-        Op("concat", shape_rules.concat, {"axis": Attr(I, 1)}, channels="concat", inputs=(1, MANY)),
-        Op("flatten", shape_rules.flatten, {"axis": Attr(I, 1)}, field="layout", channels="reshape"),
-        Op("reshape", shape_rules.reshape, {"shape": _required(Kind.INTS)}, field="layout", channels="reshape"),
-        Op("transpose", shape_rules.transpose, {"perm": _required(Kind.INTS)}, field="layout", channels="transpose"),
-        Op("squeeze", shape_rules.squeeze, {"axes": _required(Kind.INTS)}, field="layout", channels="reshape"),
-        Op("unsqueeze", shape_rules.unsqueeze, {"axes": _required(Kind.INTS)}, field="layout", channels="reshape"),
+        Op("concat", shape_rules.concat, {"axis": Attr(I, 1)}, field="concat", channels="concat", inputs=(1, MANY)),
+        Op("flatten", shape_rules.flatten, {"axis": Attr(I, 1)}, field="reshape", channels="reshape"),
+        Op("reshape", shape_rules.reshape, {"shape": _required(Kind.INTS)}, field="reshape", channels="reshape"),
+        Op("transpose", shape_rules.transpose, {"perm": _required(Kind.INTS)}, field="transpose", channels="transpose"),
+        Op("squeeze", shape_rules.squeeze, {"axes": _required(Kind.INTS)}, field="squeeze", channels="reshape"),
+        Op("unsqueeze", shape_rules.unsqueeze, {"axes": _required(Kind.INTS)}, field="unsqueeze", channels="reshape"),
         Op(
             "pad",
             shape_rules.pad,
@@ -258,7 +259,7 @@ def _rows() -> list[Op]:
             "gather",
             shape_rules.gather,
             {"axis": _required(I), "indices": _required(Kind.INTS)},
-            field="layout",
+            field="gather",
             channels="gather",
         ),
         Op(
@@ -284,13 +285,13 @@ def _rows() -> list[Op]:
             )
             for kind in ("mean", "sum", "max", "min")
         ),
-        Op("matmul", shape_rules.matmul, {}, macs=_matmul_macs, field="features", channels="opaque", inputs=(2, 2)),
+        Op("matmul", shape_rules.matmul, {}, macs=_matmul_macs, field="matmul", channels="opaque", inputs=(2, 2)),
         Op(
             "einsum",
             shape_rules.einsum,
             {"equation": _required(T)},
             macs=_einsum_macs,
-            field="features",
+            field="einsum",
             channels="opaque",
             inputs=(1, MANY),
         ),

@@ -11,6 +11,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import conv_problem
 
 POOLS = ("maxpool", "avgpool", "adaptive_maxpool", "adaptive_avgpool", "global_maxpool", "global_avgpool")
+PASSING = ("pointwise", "reshape", "squeeze", "unsqueeze", "transpose")
 MULTIPLIERS = (1, 2, 4, 8, 16)
 KERNELS = (1, 3, 5, 7, 9, 11)
 
@@ -45,7 +46,7 @@ def _pools_before(graph: Graph, node: Node) -> Iterator[tuple[str, tuple[int, ..
     """The pooling layers straight before a node (through views and activations), and the shape that enters each."""
     source = graph[node.inputs[0]]
     names: list[str] = []
-    while len(source.inputs) == 1 and (source.op in POOLS or source.rule.field in ("pointwise", "layout")):
+    while len(source.inputs) == 1 and (source.op in POOLS or source.rule.field in PASSING):
         if source.op in POOLS:
             shape = graph.unit_shapes[source.inputs[0]]
             if shape is None:

@@ -1,0 +1,131 @@
+"""What one place of a layer sees along one axis of the image, exactly, through any chain of strides and factors.
+
+On an axis without ends every layer repeats itself: the place that lies a period further sees what this one sees,
+moved on by a whole number of pixels. So a span needs only one hull of pixels for each place of one period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd, lcm
+
+Hull = tuple[int, int] | None
+"""First and last pixel seen; None where nothing is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Place q·period + r sees the pixels from q·advance + hulls[r][0] to q·advance + hulls[r][1].
+
+    Pixels count from 0; negative ones and those beyond the image are padding. With advance 0 every place sees the
+    same. With `ends`, `hulls` holds every place of the axis and there is none outside: padding there sees nothing.
+    """
+
+    advance: int
+    hulls: tuple[Hull, ...]
+    ends: bool = False
+
+    @property
+    def period(self) -> int:
+        """Places until the span repeats itself: 1 unless something enlarged the axis."""
+        return len(self.hulls)
+
+    @property
+    def jump(self) -> Fraction:
+        """Pixels from one place to the next, on average; 0 where every place sees the same."""
+        return Fraction(self.advance, self.period)
+
+    @property
+    def size(self) -> int:
+        """Pixels from the first to the last that one place sees, padding included: the most over all places."""
+        return max((hull[1] - hull[0] + 1 for hull in self.hulls if hull), default=0)
+
+    @property
+    def first(self) -> Fraction:
+        """Place o sees no pixel before o·jump + first."""
+        jump = self.jump
+        return min((hull[0] - r * jump for r, hull in enumerate(self.hulls) if hull), default=Fraction(0))
+
+    @property
+    def last(self) -> Fraction:
+        """Place o sees no pixel behind o·jump + last."""
+        jump = self.jump
+        return max((hull[1] - r * jump for r, hull in enumerate(self.hulls) if hull), default=Fraction(0))
+
+    def at(self, place: int) -> Hull:
+        """What one place sees."""
+        if self.ends and not 0 <= place < self.period:
+            return None
+        turns, phase = divmod(place, self.period)
+        hull = self.hulls[phase]
+        return (hull[0] + turns * self.advance, hull[1] + turns * self.advance) if hull else None
+
+    def over(self, places: Sequence[int]) -> Hull:
+        """What several places, in ascending or descending order, see together."""
+        if self.period == 1 and places and not self.ends:  # linear: the ends decide
+            places = (places[0], places[-1])
+        return hull_of(self.at(place) for place in places)
+
+    def whole(self, size: int) -> Span:
+        """What all `size` places of the axis see together, for every place."""
+        return Span(0, (self.over(range(size)),))
+
+
+PIXEL = Span(1, ((0, 0),))
+"""A pixel of the image sees itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Which places of its input a layer reads along an axis: output o + period reads what o reads, `advance` further.
+
+    `places(o)` for o from 0 to before `period`, in ascending or descending order.
+    """
+
+    period: int
+    advance: int
+    places: Callable[[int], Sequence[int]]
+
+
+def hull_of(hulls: Iterable[Hull]) -> Hull:
+    """The smallest hull around several."""
+    found = [hull for hull in hulls if hull]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
+def through(before: Span, reads: Reads, out: int) -> Span:
+    """The span after a layer with `out` places.
+
+    Where the exact period would be longer than the axis, the span holds every place of the axis.
+    """
+    if not before.advance:
+        return before
+    turns = before.period // gcd(before.period, reads.advance)
+    period = reads.period * turns
+    moved = reads.advance * turns // before.period * before.advance
+
+    def at(place: int) -> Hull:
+        again, phase = divmod(place, reads.period)
+        return before.over([p + again * reads.advance for p in reads.places(phase)])
+
+    return tabled(at, period, moved, out, before.ends)
+
+
+def union(a: Span, b: Span, out: int) -> Span:
+    """What two branches see together on an axis of `out` places: everything, for all, where one of them sees it all."""
+    if not a.advance or not b.advance:
+        return Span(0, (hull_of((a.whole(out).at(0), b.whole(out).at(0))),))
+    period = lcm(a.period, b.period)
+    ends = a.ends or b.ends or a.jump != b.jump  # branches that drift apart: every place on its own
+    return tabled(lambda place: hull_of((a.at(place), b.at(place))), period, int(a.jump * period), out, ends)
+
+
+def tabled(at: Callable[[int], Hull], period: int, advance: int, out: int, ends: bool) -> Span:
+    """The span of a function of the place; with `ends`, or where its period is longer than the axis, place by place."""
+    if not ends and period <= out:
+        return Span(advance, tuple(at(place) for place in range(period)))
+    # The advance keeps the slope; it is never 0, which would say that every place sees the same.
+    slope = Fraction(advance, period) * out
+    return Span(round(slope) or (1 if slope > 0 else -1), tuple(at(place) for place in range(out)), True)
