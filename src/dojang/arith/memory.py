@@ -1,0 +1,152 @@
+"""Memory and its traffic: what inference and training hold at once, bytes moved, intensity, time on a roofline."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from dojang.arith.cost import BYTES, VIEWS, Layer, count
+from dojang.arith.graph import Graph, Node
+
+OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
+"""Arrays of the size of the parameters that each optimiser keeps."""
+
+# What PyTorch keeps of each operator for the way back: its inputs, its output, and extra bytes per output element.
+_INPUT = frozenset(
+    "conv conv_transpose dense matmul einsum mul div pow maximum minimum maxpool avgpool adaptive_maxpool "
+    "adaptive_avgpool global_maxpool batchnorm instancenorm groupnorm layernorm lrn prelu leaky_relu elu selu clip "
+    "hard_sigmoid hard_swish silu mish gelu softplus softsign erf abs log sin cos reduce_max reduce_min".split()
+)
+_OUTPUT = frozenset("relu sigmoid tanh exp sqrt reciprocal softmax log_softmax pow reduce_max reduce_min".split())
+_EXTRA = {"maxpool": 8, "adaptive_maxpool": 8, "global_maxpool": 8, "dropout": BYTES}
+"""Pooling keeps an int64 index per output, dropout its scaled mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes held at once, float32. `saved_bytes` are what the forward pass keeps for the way back."""
+
+    batch: int
+    optimiser: str
+    weight_bytes: int
+    inference_bytes: int
+    saved_bytes: int
+    gradient_bytes: int
+    optimiser_bytes: int
+
+    @property
+    def training_bytes(self) -> int:
+        """Weights, gradients, optimiser state and saved tensors. Not counted: gradients of activations (at most twice
+        the largest), and scratch memory of the algorithms.
+        """
+        return self.weight_bytes + self.saved_bytes + self.gradient_bytes + self.optimiser_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every part, and their sum for training."""
+        return {**asdict(self), "training_bytes": self.training_bytes}
+
+
+def memory(graph: Graph, batch: int = 1, optimiser: str = "momentum") -> Memory:
+    """What inference and one training step hold, by liveness and by PyTorch's rules of what each operator saves.
+
+    A tensor that two operators save is held once; views share memory. Frozen constants and running statistics count as
+    weights but have no gradient. Raises `KeyError` for an optimiser that is not in `OPTIMISER_ARRAYS`.
+    """
+    counted = count(graph, batch)
+    trained = BYTES * counted.total.params
+    held = BYTES * sum(prod(shape) for shape in graph.param_shapes.values())
+    state = OPTIMISER_ARRAYS[optimiser] * trained
+    return Memory(batch, optimiser, held, counted.peak_bytes, saved_bytes(graph, batch), trained, state)
+
+
+def saved_bytes(graph: Graph, batch: int = 1) -> int:
+    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free."""
+    shapes = graph.shapes(batch)
+    root: dict[str, str] = {}
+    needs: set[str] = set()
+    kept: set[str] = set()
+    extra = 0
+    for node in graph.nodes:
+        view = node.op in VIEWS and node.op != "dropout"
+        root[node.name] = root[node.inputs[0]] if view else node.name
+        if node.rule.params and node.op != "constant":
+            needs.add(node.name)
+        if any(i in needs for i in node.inputs):
+            needs.add(node.name)
+        if node.name not in needs:
+            continue
+        shape = shapes[node.name]
+        size = prod(shape) if shape is not None else 0
+        kept |= {root[i] for i in _saved_inputs(node, needs)}
+        if node.op in _OUTPUT:
+            kept.add(root[node.name])
+        extra += _EXTRA.get(node.op, 0) * size
+        if shape is not None and node.op in ("batchnorm", "instancenorm"):
+            extra += 2 * BYTES * shape[1]  # the mean and the inverse deviation of the batch
+        elif shape is not None and node.op == "lrn":
+            # the padded squares, the sum before the power, and the power itself
+            extra += BYTES * (size // shape[1]) * (3 * shape[1] + node.attrs["size"] - 1)
+    return extra + BYTES * sum(prod(shape) for name in kept if (shape := shapes[name]) is not None)
+
+
+def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
+    """The inputs that an operator keeps: of a product each factor only if the other one needs a gradient."""
+    if node.op in ("mul", "matmul", "einsum", "div"):
+        return tuple(
+            i for i in node.inputs if any(j in needs for j in node.inputs if j != i) or node.inputs.count(i) > 1
+        )
+    return node.inputs if node.op in _INPUT else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine by its measured peaks: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹)."""
+
+    name: str
+    gflops: float
+    gbytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Of one layer: bytes moved at least, FLOPs per byte, and the interval of its time on a machine in milliseconds."""
+
+    name: str
+    moved_bytes: int
+    intensity: float
+    least_ms: float
+    most_ms: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def traffic(graph: Graph, machine: Machine, batch: int = 1) -> tuple[Traffic, ...]:
+    """The roofline of every layer (Williams, Waterman, Patterson 2009), as an interval.
+
+    At least: only the weights come from memory, and arithmetic hides it, max(FLOPs/peak, weight bytes/bandwidth).
+    At most, for kernels at peak: inputs, weights and output all go through memory, and nothing hides,
+    FLOPs/peak + bytes/bandwidth. Kernels below peak take longer than that.
+    """
+    rows: list[Traffic] = []
+    for layer in count(graph, batch).layers:
+        if layer.op == "input" or (layer.op in VIEWS):
+            continue
+        rows.append(_row(layer, machine))
+    return tuple(rows)
+
+
+def _row(layer: Layer, machine: Machine) -> Traffic:
+    cost = layer.cost
+    moved = cost.in_bytes + cost.weight_bytes + cost.out_bytes
+    compute_ms = 2 * cost.macs / machine.gflops / 1e6
+    per_ms = machine.gbytes * 1e6
+    least = max(compute_ms, cost.weight_bytes / per_ms)
+    return Traffic(layer.name, moved, 2 * cost.macs / moved if moved else 0.0, least, compute_ms + moved / per_ms)
+
+
+def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
+    """Least and most time of a whole network: the sums over its layers."""
+    return sum(row.least_ms for row in rows), sum(row.most_ms for row in rows)
