@@ -55,7 +55,7 @@ def peak_of_torch(module: torch.nn.Module, x: torch.Tensor) -> int:
 
 @pytest.mark.parametrize("name", ["resnet18", "nin-cifar10-root4", "googlenet"])
 def test_inference_peak_is_a_lower_bound(name):
-    """PyTorch adds scratch memory: repacked inputs, and for response normalisation the padded squares (1 to 1.6 times)."""
+    """PyTorch adds scratch memory: repacked inputs, for response normalisation the padded squares: 1 to 1.6 times."""
     graph = zoo.load(name, weights=False)
     x = torch.zeros(4, *graph.inputs[0].attrs["shape"])
     assert 1 <= peak_of_torch(to_module(graph), x) / count(graph, 4).peak_bytes <= 2
