@@ -1,0 +1,354 @@
+"""Checkpoints: a safetensors file whose metadata holds the network's text. No pickle, nothing is executed.
+
+The header is read with the standard library alone, so a checkpoint can be counted without NumPy; arrays are read from
+the file when they are first used. Format: https://github.com/huggingface/safetensors, "Format".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from dojang.arith.conv import by
+from dojang.arith.errors import DataError, DojangError, FileError, GraphError, UsageError
+from dojang.arith.graph import Graph
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KEY = "dojang.network"
+"""Metadata key of the network's text; `dojang.name` and `dojang.meta` (JSON) stand beside it."""
+
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+              "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+"""Bytes per element of the types that safetensors names."""
+
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+         "U8": "u1", "BOOL": "?", "U16": "<u2", "U32": "<u4", "U64": "<u8"}  # fmt: skip
+
+MAX_HEADER = 100_000_000
+"""Largest header in bytes, the limit of the format's own implementation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one array lies in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about itself. `base` is the offset of the data; `mark` tells when it was changed."""
+
+    path: Path
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    base: int
+    mark: tuple[int, int, int]
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a safetensors file, checked: every array lies within the file and has the bytes its shape needs.
+
+    Standard library only. Raises `FileError` for what is missing, damaged or hostile.
+    """
+    file = Path(path)
+    with _opened(file) as stream:
+        stat = os.fstat(stream.fileno())
+        head = stream.read(8)
+        if len(head) < 8:
+            raise FileError(f"{file}: is too short for a safetensors file ({len(head)} bytes); copy it again")
+        (length,) = struct.unpack("<Q", head)
+        if length > min(MAX_HEADER, stat.st_size - 8):
+            raise FileError(f"{file}: is truncated or no safetensors file (its header says {length} bytes)")
+        raw = stream.read(length)
+    if len(raw) < length or not raw.startswith(b"{"):
+        raise FileError(f"{file}: is truncated or no safetensors file")
+    try:
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{file}: its header is damaged ({str(error).splitlines()[0]})") from None
+    metadata = found.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or any(not isinstance(v, str) for v in metadata.values()):
+        raise FileError(f"{file}: its metadata are not texts")
+    data_bytes = stat.st_size - 8 - length
+    entries = {name: _entry(file, name, value, data_bytes) for name, value in found.items()}
+    _check_layout(file, entries, data_bytes)
+    return Header(file, entries, metadata, 8 + length, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """The file, for reading; errors of the system as `FileError`."""
+    try:
+        with file.open("rb") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise FileError(f"{file}: no such file") from None
+    except IsADirectoryError:
+        raise FileError(f"{file}: is a folder; give a .safetensors file") from None
+    except OSError as error:
+        raise FileError(f"{file}: cannot be read ({error.strerror or error})") from None
+
+
+def _entry(file: Path, name: str, value: Any, data_bytes: int) -> Entry:
+    """One array of the header, checked by itself."""
+    try:
+        dtype, shape, (start, stop) = value["dtype"], value["shape"], value["data_offsets"]
+        whole = all(type(v) is int and v >= 0 for v in (*shape, start, stop))
+        fits = whole and dtype in ITEM_BYTES and stop - start == prod(shape) * ITEM_BYTES[dtype]
+    except (TypeError, KeyError, ValueError):
+        raise FileError(f"{file}: its header is damaged at {name!r}") from None
+    if not fits:
+        raise FileError(f"{file}: {name!r} does not have the bytes that its type {dtype} and shape {shape} need")
+    if stop > data_bytes:
+        raise FileError(f"{file}: is truncated: {name!r} ends at byte {stop} of {data_bytes}; copy it again")
+    return Entry(dtype, tuple(shape), start, stop)
+
+
+def _check_layout(file: Path, entries: Mapping[str, Entry], data_bytes: int) -> None:
+    """Arrays follow each other without gap or overlap to the end of the file, as the format demands."""
+    place = 0
+    for entry in sorted(entries.values(), key=lambda e: (e.start, e.stop)):
+        if entry.start != place:
+            raise FileError(f"{file}: its arrays overlap or leave gaps at byte {min(entry.start, place)}")
+        place = entry.stop
+    if place != data_bytes:
+        raise FileError(f"{file}: has {data_bytes - place} bytes after its last array; it is damaged")
+
+
+@dataclass(frozen=True, eq=False)
+class FileArrays(Mapping[str, Any]):
+    """Arrays of a file by name, read (as float32 where they are floating point) when first asked for, then kept."""
+
+    header: Header
+    held: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.held:
+            self.held[name] = read_array(self.header, name)
+        return self.held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.header.entries)
+
+    def __len__(self) -> int:
+        return len(self.header.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.header.entries
+
+
+def read_array(header: Header, name: str) -> np.ndarray:
+    """One array, float32 where it is floating point; raises `FileError` when the file was changed since its header."""
+    import numpy as np
+
+    entry = header.entries[name]
+    if entry.dtype not in NUMPY:
+        raise FileError(f"{header.path}: {name!r} is of type {entry.dtype}, which is not read; save it as F32")
+    with _opened(header.path) as stream:
+        stat = os.fstat(stream.fileno())
+        if (stat.st_ino, stat.st_size, stat.st_mtime_ns) != header.mark:
+            raise FileError(f"{header.path}: was changed while it was read; run again")
+        stream.seek(header.base + entry.start)
+        raw = bytearray(stream.read(entry.stop - entry.start))
+    array = np.frombuffer(raw, dtype=NUMPY[entry.dtype]).reshape(entry.shape)
+    if entry.dtype == "BF16":
+        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return array.astype(np.float32) if entry.dtype in ("F16", "F64") else array
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file by name."""
+    header = read_header(path)
+    return {name: read_array(header, name) for name in header.entries}
+
+
+def load(path: str | Path, weights: bool = True) -> Graph:
+    """The network of a checkpoint. Arrays are read when they are used; counting reads none and loads no NumPy.
+
+    Raises `FileError` for a damaged file or one without a network's text, `GraphError` when arrays do not fit.
+    """
+    from dojang.formats import text
+
+    header = read_header(path)
+    if KEY not in header.metadata:
+        raise FileError(
+            f"{header.path}: holds weights but no network; name the network and give this file with --weights"
+        )
+    name = header.metadata.get("dojang.name") or header.path.stem
+    try:
+        graph = text.parse(header.metadata[KEY], name=name, file=str(header.path))
+        meta = json.loads(header.metadata.get("dojang.meta", "{}"))
+        graph = graph.replace(name=name, meta={**graph.meta, **{str(k): str(v) for k, v in dict(meta).items()}})
+    except DojangError as error:
+        raise FileError(f"{header.path}: the network in it cannot be read: {error}") from None
+    except (ValueError, TypeError):
+        raise FileError(f"{header.path}: its metadata are damaged") from None
+    for array, shape in graph.param_shapes.items():
+        if array not in header.entries:
+            raise GraphError(f"{header.path}: has no array {array}, which its network needs; save it again")
+        if header.entries[array].shape != shape:
+            raise GraphError(f"{header.path}: {array} is {by(header.entries[array].shape)}, its network needs {by(shape)}")
+    return graph.replace(weights=FileArrays(header)) if weights else graph
+
+
+def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
+    """Writes a network with its weights, whole or not at all, and returns the path.
+
+    Raises `GraphError` when weights are missing or do not fit, `UsageError` when the file exists and not `force`,
+    `FileError` when it cannot be written.
+    """
+    import numpy as np
+
+    from dojang.formats import text
+
+    graph.check_weights()
+    arrays = {name: np.ascontiguousarray(graph.weights[name], dtype="<f4") for name in graph.param_shapes}
+    # an array of no axes stays one: ascontiguousarray would give it an axis
+    arrays = {name: a.reshape(graph.param_shapes[name]) for name, a in arrays.items()}
+    metadata = {KEY: text.to_text(graph), "dojang.name": graph.name, "dojang.meta": json.dumps(dict(graph.meta))}
+    return write_arrays(arrays, path, metadata, force)
+
+
+def write_arrays(
+    arrays: Mapping[str, np.ndarray], path: str | Path, metadata: Mapping[str, str] | None = None, force: bool = False
+) -> Path:
+    """Writes float32 arrays as a safetensors file by a temporary file in the same folder."""
+    file = Path(path)
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    place = 0
+    for name, array in arrays.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [place, place + array.nbytes]}
+        place += array.nbytes
+    raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with replacing(file, force) as stream:
+        stream.write(struct.pack("<Q", len(raw)) + raw)
+        for array in arrays.values():
+            stream.write(array.astype("<f4", copy=False).tobytes())
+    return file
+
+
+@contextlib.contextmanager
+def replacing(file: Path, force: bool) -> Iterator[BinaryIO]:
+    """A stream whose content becomes `file` when the block ends well; otherwise nothing is left behind."""
+    if file.exists() and not force:
+        raise UsageError(f"{file}: exists already; choose another name or use --force")
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield cast(BinaryIO, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(file)
+    except OSError as error:
+        raise FileError(f"{file}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def check_finite(graph: Graph) -> None:
+    """Raises `DataError` when an array of the network holds NaN or infinity, naming it and how many."""
+    import numpy as np
+
+    for name in graph.weights:
+        array = np.asarray(graph.weights[name])
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            what = "NaN" if np.isnan(array).any() else "infinite values"
+            raise DataError(f"{name}: {bad} of {array.size} weights are {what}; train again or use another checkpoint")
+
+
+# -- weights from elsewhere ----------------------------------------------------------------------------------------
+
+IGNORED = ("num_batches_tracked",)
+"""Last parts of names that say nothing about what a network computes."""
+
+
+def apply_state(graph: Graph, arrays: Mapping[str, Any], strict: bool = True) -> Graph:
+    """The network with the arrays of a state dict, matched by name.
+
+    `module.` before all names is removed, `num_batches_tracked` left out. Where a name differs (`fc.weight`,
+    `linear.weight`) but exactly one unused array has its role and shape, that one is taken. With `strict` arrays that
+    the network does not use are an error too. Raises `GraphError`, which names the array, both shapes and the remedy.
+    """
+    import numpy as np
+
+    given = {k: v for k, v in without_prefix(arrays).items() if k.rsplit(".", 1)[-1] not in IGNORED}
+    wanted = graph.param_shapes
+    renamed = _by_shape({k: s for k, s in wanted.items() if k not in given}, {k: v for k, v in given.items() if k not in wanted})
+    found: dict[str, Any] = {}
+    for name, shape in wanted.items():
+        source = renamed.get(name, name)
+        if source not in given:
+            near = next((k for k in given if k not in wanted and k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]), None)
+            hint = f"; it has {near} {by(given[near].shape)}, which {graph.name} has not" if near else ""
+            raise GraphError(f"{name}: the weights have no array of this name for {graph.name}{hint}; rename it there")
+        array = given[source]
+        if tuple(array.shape) != shape and _squeezed(array.shape) != _squeezed(shape):
+            raise GraphError(
+                f"{name}: the weights are {by(array.shape)}, {graph.name} needs {by(shape)}; use weights of this "
+                "network, or --num-classes where only the last layer differs"
+            )
+        found[name] = np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
+    extra = [k for k in given if k not in wanted and k not in renamed.values()]
+    if strict and extra:
+        raise GraphError(
+            f"{extra[0]} {by(given[extra[0]].shape)}: {graph.name} has no array of this name"
+            f"{f' (nor {len(extra) - 1} others)' if len(extra) > 1 else ''}; are these the weights of another network?"
+        )
+    return graph.replace(weights=found)
+
+
+def without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without a `module.` or `_orig_mod.` that stands before all of them."""
+    found = dict(state)
+    for prefix in ("module.", "_orig_mod.") * 2:
+        if found and all(k.startswith(prefix) for k in found):
+            found = {k.removeprefix(prefix): v for k, v in found.items()}
+    return found
+
+
+def _squeezed(shape: Any) -> tuple[int, ...]:
+    """A shape without trailing ones: a dense layer and a 1x1 convolution have the same weights."""
+    sizes = list(shape)
+    while sizes and sizes[-1] == 1:
+        sizes.pop()
+    return tuple(sizes)
+
+
+def _by_shape(missing: Mapping[str, tuple[int, ...]], spare: Mapping[str, Any]) -> dict[str, str]:
+    """Missing names matched with spare arrays where role and shape allow one pair only."""
+
+    def key(name: str, shape: Any) -> tuple[str, tuple[int, ...]]:
+        return name.rsplit(".", 1)[-1], tuple(shape)
+
+    wanted = [key(n, s) for n, s in missing.items()]
+    offered = [key(n, a.shape) for n, a in spare.items()]
+    pairs = dict(zip(offered, spare, strict=True))
+    return {n: pairs[k] for n, k in zip(missing, wanted, strict=True) if wanted.count(k) == offered.count(k) == 1}

@@ -1,0 +1,369 @@
+"""What each operator computes, in PyTorch: `f(layer, attrs, inputs, arrays) -> tensor`.
+
+Used where PyTorch has no layer of exactly that meaning (and for layers that share weights). Differentiable, and plain
+enough for `torch.export` and the ONNX exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import reduce
+from math import floor, prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dojang.arith import shapes as shape_rules
+from dojang.arith.attrs import Attrs
+from dojang.arith.conv import resolve_padding
+from dojang.arith.errors import UnsupportedError
+from dojang.arith.shapes import axis_of
+from dojang.arith.window import nearest_pixel, source_place
+
+Arrays = Mapping[str, Tensor]
+Function = Callable[[nn.Module, Attrs, Sequence[Tensor], Arrays], Tensor]
+
+
+def torch_pads(pads: Sequence[tuple[int, int]]) -> list[int]:
+    """Padding as `F.pad` takes it, from the last axis backwards."""
+    return [p for pair in reversed(pads) for p in pair]
+
+
+def even(pads: Any) -> bool:
+    """Whether padding is numbers, and the same before and after."""
+    return not isinstance(pads, str) and all(a == b for a, b in pads)
+
+
+def conv(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Convolution, any padding."""
+    x, kernel, stride, dilation = inputs[0], attrs["kernel"], attrs["stride"], attrs["dilation"]
+    pads = resolve_padding(attrs["padding"], tuple(x.shape[2:]), kernel, stride, dilation)
+    run = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
+    if not even(pads):
+        x, pads = F.pad(x, torch_pads(pads)), ((0, 0),) * len(kernel)
+    return run(x, arrays["weight"], arrays.get("bias"), stride, [p for p, _ in pads], dilation, attrs["groups"])
+
+
+def conv_transpose(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Transposed convolution; uneven padding crops the result of none."""
+    kernel, pads, extra = attrs["kernel"], attrs["padding"], attrs["output_padding"]
+    run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(kernel) - 1]
+    rest = attrs["groups"], attrs["dilation"]
+    if even(pads):
+        sides = [p for p, _ in pads]
+        return run(inputs[0], arrays["weight"], arrays.get("bias"), attrs["stride"], sides, extra, *rest)
+    least = [min(pair) for pair in pads]
+    out = run(inputs[0], arrays["weight"], arrays.get("bias"), attrs["stride"], least, extra, *rest)
+    return F.pad(out, torch_pads([(m - a, m - b) for m, (a, b) in zip(least, pads, strict=True)]))
+
+
+def _pads(attrs: Attrs, x: Tensor) -> tuple[tuple[int, int], ...]:
+    kernel, stride = attrs["kernel"], attrs["stride"]
+    dilation = attrs.get("dilation", (1,) * len(kernel))
+    pads = resolve_padding(attrs["padding"], tuple(x.shape[2:]), kernel, stride, dilation)
+    out = shape_rules.pool(attrs, [tuple(x.shape)])[2:]
+    # what hangs over the end, in ceil mode, becomes padding after
+    return tuple(
+        (a, max(b, (o - 1) * s + (k - 1) * d + 1 - i - a))
+        for (a, b), o, s, k, d, i in zip(pads, out, stride, kernel, dilation, x.shape[2:], strict=True)
+    )
+
+
+def _sized(out: Tensor, attrs: Attrs, x: Tensor) -> Tensor:
+    sizes = shape_rules.pool(attrs, [tuple(x.shape)])[2:]
+    return out[(..., *(slice(0, s) for s in sizes))]
+
+
+def maxpool(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Max pooling over an explicit border of -inf."""
+    x = inputs[0]
+    wide = F.pad(x, torch_pads(_pads(attrs, x)), value=-torch.inf)
+    run = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(attrs["kernel"]) - 1]
+    return _sized(run(wide, attrs["kernel"], attrs["stride"], 0, attrs["dilation"]), attrs, x)
+
+
+def avgpool(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Average pooling: sums over an explicit border of zeros, divided by how many places count."""
+    x, kernel, stride = inputs[0], attrs["kernel"], attrs["stride"]
+    pads = _pads(attrs, x)
+    run = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
+    ones = torch.ones_like(x[:1, :1])
+    if attrs["count_padding"]:
+        given = resolve_padding(attrs["padding"], tuple(x.shape[2:]), kernel, stride, (1,) * len(kernel))
+        ones = F.pad(ones, torch_pads(given), value=1.0)
+        rest = [(0, max(0, b - given[i][1])) for i, (_, b) in enumerate(pads)]
+        ones = F.pad(ones, torch_pads(rest))
+    else:
+        ones = F.pad(ones, torch_pads(pads))
+    size = prod(kernel)
+    total, counted = (run(v, kernel, stride) * size for v in (F.pad(x, torch_pads(pads)), ones))
+    return _sized(total / counted.clamp(min=1), attrs, x)
+
+
+def batchnorm(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Batch norm; in training by the batch's statistics, which it also keeps."""
+    mean, var, weight, bias = (arrays.get(r) for r in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(inputs[0], mean, var, weight, bias, layer.training, 0.1, attrs["eps"])
+
+
+def instancenorm(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Each channel of each image standardised; also for one pixel, which gives the bias."""
+    x = inputs[0]
+    axes = tuple(range(2, x.dim()))
+    apart = x - x.mean(axes, keepdim=True)
+    out = apart / (apart.square().mean(axes, keepdim=True) + attrs["eps"]).sqrt()
+    if not attrs["affine"]:
+        return out
+    shape = (-1, *(1,) * len(axes))
+    return out * arrays["weight"].reshape(shape) + arrays["bias"].reshape(shape)
+
+
+def pad(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Padding of any axes; `F.pad` repeats and mirrors only the last three, so other axes are picked by index."""
+    x, pads = inputs[0], attrs["pads"]
+    if attrs["mode"] == "constant":
+        return F.pad(x, torch_pads(pads), value=attrs["value"])
+    for axis, (before, after) in zip(range(x.dim() - len(pads), x.dim()), pads, strict=True):
+        if before or after:
+            picks = [_mirror(i, x.shape[axis], attrs["mode"]) for i in range(-before, x.shape[axis] + after)]
+            x = x.index_select(axis, torch.tensor(picks, device=x.device))
+    return x
+
+
+def _mirror(i: int, size: int, mode: str) -> int:
+    if mode == "circular":
+        return i % size
+    if mode == "replicate":
+        return min(max(i, 0), size - 1)
+    return abs(i) if i < size else 2 * (size - 1) - i
+
+
+def slice_(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """A slice; PyTorch has no negative steps, so these pick by index."""
+    x, step = inputs[0], attrs["step"]
+    axis = axis_of(attrs["axis"], x.dim())
+    if step < 0:
+        picks = list(range(*slice(attrs["start"], attrs["stop"], step).indices(x.shape[axis])))
+        return x.index_select(axis, torch.tensor(picks, device=x.device))
+    return x[(slice(None),) * axis + (slice(attrs["start"], attrs["stop"], step),)]
+
+
+def gather(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Picks along an axis."""
+    x = inputs[0]
+    axis = axis_of(attrs["axis"], x.dim())
+    picks = [i % x.shape[axis] for i in attrs["indices"]]
+    return x.index_select(axis, torch.tensor(picks, device=x.device))
+
+
+def reshape(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Other sizes; 0 copies."""
+    x = inputs[0]
+    return x.reshape([x.shape[i] if s == 0 else s for i, s in enumerate(attrs["shape"])])
+
+
+def squeeze(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Axes of 1 dropped."""
+    return inputs[0].squeeze(tuple(axis_of(a, inputs[0].dim()) for a in attrs["axes"]))
+
+
+def unsqueeze(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Axes of 1 put in."""
+    x = inputs[0]
+    rank = x.dim() + len(attrs["axes"])
+    for axis in sorted(axis_of(a, rank) for a in attrs["axes"]):
+        x = x.unsqueeze(axis)
+    return x
+
+
+TORCH_MODES = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear", ("cubic", 2): "bicubic"}
+
+
+def resize(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Resizing: PyTorch's own where it means the same, else a mix of neighbours axis by axis."""
+    x, mode, coords = inputs[0], attrs["mode"], attrs["coords"]
+    rank = x.dim() - 2
+    out = shape_rules.resize(attrs, [tuple(x.shape)])[2:]
+    scale = attrs["scale"] * rank if attrs["scale"] and len(attrs["scale"]) == 1 else attrs["scale"]
+    # a factor that does not divide evenly is not the ratio of the sizes, by which PyTorch maps them
+    plain = scale is None or all(o == s * f for o, s, f in zip(out, x.shape[2:], scale, strict=True))
+    if plain and mode == "nearest" and coords == "asymmetric" and attrs["rounding"] == "floor" and rank <= 3:
+        return F.interpolate(x, size=list(out), mode="nearest")
+    own = TORCH_MODES.get((mode, rank))
+    if plain and own and coords in ("half_pixel", "align_corners") and (mode == "linear" or attrs["cubic_a"] == -0.75):
+        return F.interpolate(x, size=list(out), mode=own, align_corners=coords == "align_corners")
+    for axis, (size, places) in enumerate(zip(x.shape[2:], out, strict=True), start=2):
+        factor = None if scale is None else scale[axis - 2]
+        sources = [source_place(o, size, places, factor, coords) for o in range(places)]
+        x = _resize_axis(x, axis, [_neighbours(attrs, place, size) for place in sources])
+    return x
+
+
+def _neighbours(attrs: Attrs, place: Fraction, size: int) -> list[tuple[int, float]]:
+    """The pixels that a place is mixed from, each with its share; beyond the border the border's."""
+    base = floor(place)
+    off = float(place - base)
+    if attrs["mode"] == "nearest":
+        mix = [(nearest_pixel(place, attrs["rounding"]), 1.0)]
+    elif attrs["mode"] == "linear":
+        mix = [(base, 1 - off), (base + 1, off)]
+    else:
+        mix = [(base + i, _keys(abs(off - i), attrs["cubic_a"])) for i in (-1, 0, 1, 2)]
+    return [(min(max(pixel, 0), size - 1), share) for pixel, share in mix]
+
+
+def _keys(t: float, a: float) -> float:
+    """Keys' cubic kernel (1981)."""
+    if t <= 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
+
+
+def _resize_axis(x: Tensor, axis: int, mixes: list[list[tuple[int, float]]]) -> Tensor:
+    total = None
+    for mix in zip(*mixes, strict=True):
+        picked = x.index_select(axis, torch.tensor([p for p, _ in mix], device=x.device))
+        if len(mixes[0]) > 1:
+            shares = torch.tensor([s for _, s in mix], dtype=x.dtype, device=x.device)
+            picked = picked * shares.reshape(-1, *(1,) * (x.dim() - axis - 1))
+        total = picked if total is None else total + picked
+    assert total is not None
+    return total
+
+
+def prelu(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """A learned slope."""
+    return F.prelu(inputs[0], arrays["weight"])
+
+
+def clip(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Between min and max."""
+    x = inputs[0]
+    return x if attrs["min"] is attrs["max"] is None else x.clamp(attrs["min"], attrs["max"])
+
+
+def reduction(run: Callable[..., Tensor]) -> Function:
+    """A reduction over axes."""
+    return lambda layer, attrs, inputs, arrays: run(inputs[0], list(attrs["axes"]), keepdim=attrs["keepdims"])
+
+
+def joined(run: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    """A function of two over all inputs from left to right."""
+    return lambda layer, attrs, inputs, arrays: reduce(run, inputs)
+
+
+def unary(run: Callable[[Tensor], Tensor]) -> Function:
+    """A function of one."""
+    return lambda layer, attrs, inputs, arrays: run(inputs[0])
+
+
+def _global(run: Callable[..., Tensor]) -> Function:
+    return lambda layer, attrs, inputs, arrays: run(inputs[0], list(range(2, inputs[0].dim())), keepdim=True)
+
+
+def _adaptive(kind: str) -> Function:
+    runs = [getattr(F, f"adaptive_{kind}_pool{rank}d") for rank in (1, 2, 3)]
+    return lambda layer, attrs, inputs, arrays: runs[len(attrs["out"]) - 1](inputs[0], attrs["out"])
+
+
+def constant(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """The array, or what the layer was filled with."""
+    return arrays["value"] if attrs["fill"] is None else layer.filled
+
+
+def unknown(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Never run: `to_module` refuses networks with unknown operators."""
+    raise UnsupportedError(f"operator {attrs['kind']} cannot be run")
+
+
+UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "silu": F.silu,
+    "hard_swish": F.hardswish,
+    "mish": F.mish,
+    "selu": F.selu,
+    "abs": torch.abs,
+    "neg": torch.neg,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "erf": torch.erf,
+    "reciprocal": torch.reciprocal,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "sign": torch.sign,
+    "not": lambda x: (x == 0).to(x.dtype),
+}
+
+COMPUTE: Mapping[str, Function] = {
+    **{name: unary(run) for name, run in UNARY.items()},
+    "unknown": unknown,
+    "constant": constant,
+    "conv": conv,
+    "conv_transpose": conv_transpose,
+    "dense": lambda layer, attrs, inputs, arrays: F.linear(inputs[0], arrays["weight"], arrays.get("bias")),
+    "maxpool": maxpool,
+    "avgpool": avgpool,
+    "adaptive_maxpool": _adaptive("max"),
+    "adaptive_avgpool": _adaptive("avg"),
+    "global_maxpool": _global(torch.amax),
+    "global_avgpool": _global(torch.mean),
+    "batchnorm": batchnorm,
+    "instancenorm": instancenorm,
+    "groupnorm": lambda layer, attrs, inputs, arrays: F.group_norm(
+        inputs[0], attrs["groups"], arrays.get("weight"), arrays.get("bias"), attrs["eps"]
+    ),
+    "layernorm": lambda layer, attrs, inputs, arrays: F.layer_norm(
+        inputs[0], attrs["shape"], arrays.get("weight"), arrays.get("bias"), attrs["eps"]
+    ),
+    "lrn": lambda layer, attrs, inputs, arrays: F.local_response_norm(
+        inputs[0], attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"]
+    ),
+    "gelu": lambda layer, attrs, inputs, arrays: F.gelu(inputs[0], approximate=attrs["approximate"]),
+    "leaky_relu": lambda layer, attrs, inputs, arrays: F.leaky_relu(inputs[0], attrs["slope"]),
+    "elu": lambda layer, attrs, inputs, arrays: F.elu(inputs[0], attrs["alpha"]),
+    "hard_sigmoid": lambda layer, attrs, inputs, arrays: (inputs[0] * attrs["alpha"] + attrs["beta"]).clamp(0, 1),
+    "clip": clip,
+    "prelu": prelu,
+    "dropout": lambda layer, attrs, inputs, arrays: F.dropout(inputs[0], attrs["p"], layer.training),
+    "softmax": lambda layer, attrs, inputs, arrays: torch.softmax(inputs[0], attrs["axis"]),
+    "log_softmax": lambda layer, attrs, inputs, arrays: torch.log_softmax(inputs[0], attrs["axis"]),
+    "add": joined(torch.add),
+    "mul": joined(torch.mul),
+    "maximum": joined(torch.maximum),
+    "minimum": joined(torch.minimum),
+    "sub": joined(torch.sub),
+    "div": joined(torch.div),
+    "pow": joined(torch.pow),
+    "concat": lambda layer, attrs, inputs, arrays: torch.cat(list(inputs), attrs["axis"]),
+    "flatten": lambda layer, attrs, inputs, arrays: inputs[0].reshape(
+        *inputs[0].shape[: axis_of(attrs["axis"], inputs[0].dim() + 1)],
+        prod(inputs[0].shape[axis_of(attrs["axis"], inputs[0].dim() + 1) :]),
+    ),
+    "reshape": reshape,
+    "transpose": lambda layer, attrs, inputs, arrays: inputs[0].permute(attrs["perm"]),
+    "squeeze": squeeze,
+    "unsqueeze": unsqueeze,
+    "pad": pad,
+    "slice": slice_,
+    "gather": gather,
+    "resize": resize,
+    "reduce_mean": reduction(torch.mean),
+    "reduce_sum": reduction(torch.sum),
+    "reduce_max": reduction(torch.amax),
+    "reduce_min": reduction(torch.amin),
+    "matmul": lambda layer, attrs, inputs, arrays: torch.matmul(inputs[0], inputs[1]),
+    "einsum": lambda layer, attrs, inputs, arrays: torch.einsum(attrs["equation"], *inputs),
+}
+"""One function per operator of `arith.ops.OPS` but `input`."""

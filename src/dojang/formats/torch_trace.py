@@ -1,0 +1,558 @@
+"""Following a PyTorch forward with stand-ins for tensors: shapes by our own rules, nothing allocated, nothing run.
+
+The forward of the user's module runs as plain Python, but on `Traced` stand-ins that know only their shape. Every
+PyTorch function called on them arrives in `Tracer.function`, which lowers it (`torch_ops.py`) to nodes of a Graph. So
+shapes are plain numbers in the forward: loops over them, asserts and views with computed sizes all work. The batch is
+a prime number that divides no size of the network, and so is recognised wherever arithmetic on shapes takes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from dojang.arith.conv import by
+from dojang.arith.errors import DojangError, UnsupportedError
+from dojang.arith.graph import Node
+from dojang.arith.ops import UNKNOWN
+
+PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
+"""Candidates for the batch during a trace: the first that divides no size of the network."""
+
+Handler = Callable[..., Any]
+
+HANDLERS: dict[str, Handler] = {}
+"""How a PyTorch function, by its name, becomes nodes: `f(tracer, *args, **kwargs)`. Filled by `torch_ops.py`."""
+
+MODULES: dict[type, Handler] = {}
+"""How a module, by its exact class, becomes nodes as a whole: `f(tracer, module, *args, **kwargs)`."""
+
+VIEWS: set[str] = set()
+"""Names of functions whose result may share memory with their input."""
+
+
+class Stale(UnsupportedError):
+    """A value was changed through another view of its memory; only a functional form of the forward can be read."""
+
+
+class DataDependent(UnsupportedError):
+    """The forward decides by the values of a tensor."""
+
+
+class Traced(torch.Tensor):
+    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory."""
+
+    __slots__ = ("memory", "node", "sizes", "version")
+    node: str
+    sizes: tuple[int, ...]
+    memory: list[int]
+    version: int
+
+    @staticmethod
+    def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Traced:
+        """A wrapper without storage."""
+        self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
+        self.node, self.sizes, self.memory, self.version = node, tuple(sizes), [0], 0
+        return self
+
+    @property
+    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The sizes, as PyTorch gives them."""
+        return torch.Size(self.sizes)
+
+    @property
+    def ndim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Number of axes."""
+        return len(self.sizes)
+
+    def size(self, dim: int | None = None) -> Any:
+        """All sizes or one."""
+        return torch.Size(self.sizes) if dim is None else self.sizes[dim]
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.sizes)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"Traced({self.node}, {by(self.sizes)})"
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tracer = ACTIVE.tracer
+        if tracer is None:
+            raise UnsupportedError(f"{name_of(func)}: a value of the trace was used after the trace")
+        return tracer.function(func, types, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise UnsupportedError(f"{func} was called below the level of PyTorch functions and cannot be followed")
+
+
+class _Active(threading.local):
+    tracer: Tracer | None = None
+
+
+ACTIVE = _Active()
+"""The tracer of this thread, while a forward is followed."""
+
+METADATA = frozenset(
+    "dim size numel nelement ndimension is_contiguous is_floating_point is_complex stride element_size dtype device "
+    "layout requires_grad is_cuda is_cpu is_meta is_sparse is_quantized is_nested is_leaf ndim shape get_device "
+    "storage_offset grad_fn is_mkldnn is_mps is_xpu is_inference names is_signed is_pinned is_shared itemsize nbytes "
+    "_set_grad_enabled is_grad_enabled grad __hash__ __len__ result_type can_cast is_tensor promote_types "
+    "is_same_size _is_view is_neg is_conj __format__ __repr__ __contains__ set_grad_enabled".split()
+)
+"""Functions that only ask what a stand-in knows; PyTorch answers them itself."""
+
+DECISIONS = frozenset("__bool__ __int__ __float__ __index__ item tolist __array__ numpy equal allclose nonzero".split())
+"""Functions whose result depends on values, and which plain Python would then act on."""
+
+
+def name_of(func: Any) -> str:
+    """The name of a PyTorch function; of a property its own rather than `__get__`."""
+    name = getattr(func, "__name__", None) or str(func)
+    if name in ("__get__", "__set__"):
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return name
+
+
+def plain(name: str) -> tuple[str, bool]:
+    """The name of a handler for a function's name, and whether the function works in place.
+
+    >>> plain("__radd__"), plain("relu_"), plain("_max_pool2d")
+    (('radd', False), ('relu', True), ('max_pool2d', False))
+    """
+    if name.startswith("__") and name.endswith("__"):
+        base = name[2:-2]
+        place = base in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "ifloordiv", "imatmul")
+        return (base[1:] if place else base), place
+    place = name.endswith("_")
+    base = name.rstrip("_")
+    return (base.lstrip("_") if base.lstrip("_") in HANDLERS else base), place
+
+
+class Mode(TorchFunctionMode):
+    """Hands every PyTorch function that the forward calls to the tracer."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The tracer's answer."""
+        return self.tracer.function(func, types, args, kwargs or {})
+
+
+class Tracer:
+    """What is known while one forward is followed. Real tensors stay real, so plain Python works on them; they become
+    `constant` nodes where they meet a traced value."""
+
+    tuples: ClassVar[tuple[type, ...]] = (tuple, list)
+
+    def __init__(self, module: nn.Module, batch: int) -> None:
+        self.batch = batch
+        self.nodes: list[Node] = []
+        self.root = module
+        self.paths = {id(m): name for name, m in module.named_modules()}
+        self.arrays: dict[int, str] = {}
+        self.trained: set[str] = set()
+        self.tensors: dict[str, torch.Tensor] = {}
+        for name, value in module.named_parameters(remove_duplicate=False):
+            self.arrays.setdefault(id(value), name)
+            self.tensors.setdefault(name, value)
+            self.trained.add(name)
+        for name, value in module.named_buffers(remove_duplicate=False):
+            self.arrays.setdefault(id(value), name)
+            self.tensors.setdefault(name, value)
+        first = next(iter(self.tensors.values()), None)
+        floating = next((p for p in self.tensors.values() if p.is_floating_point()), None)
+        self.device = first.device if first is not None else torch.device("cpu")
+        self.dtype = floating.dtype if floating is not None else torch.float32
+        self.used: set[str] = set()
+        self.reserved = set(self.paths.values())
+        self.stack: list[tuple[str, bool]] = [("", False)]
+        self.func = ""
+        self.constants: dict[str, Traced] = {}
+        self.derived: dict[int, tuple[Any, str, tuple[Any, ...], dict[str, Any], torch.Tensor]] = {}
+        self.decisions: list[bool] = []
+        self.ahead: list[bool] = []
+        self.images: list[Traced] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        """Where the forward is, for messages: the innermost module and the function."""
+        path, leaf = self.stack[-1]
+        return path if leaf and path else ".".join(p for p in (path, self.func) if p) or type(self.root).__name__
+
+    def base(self) -> str:
+        """The name of what is being made: a PyTorch layer's path, or the function's name under its module's path."""
+        path, leaf = self.stack[-1]
+        if leaf and path:
+            return path
+        return f"{path}.{self.func}" if path else self.func or "value"
+
+    def fresh(self, part: str | None = None, name: str | None = None) -> str:
+        """A name not used before; functions do not take the names of modules."""
+        base = name or self.base()
+        own = name is not None or (self.stack[-1][1] and part is None)
+        if part:
+            base = f"{base}.{part}"
+        found, count = base, 0
+        while found in self.used or (found in self.reserved and not (own and found == base)):
+            count += 1
+            found = f"{base}_{count}"
+        self.used.add(found)
+        return found
+
+    # -- making nodes ------------------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        op: str,
+        *inputs: Traced,
+        part: str | None = None,
+        name: str | None = None,
+        arrays: Mapping[str, str] | None = None,
+        **attrs: Any,
+    ) -> Traced:
+        """A new node over traced values; raises where shapes do not fit."""
+        title = self.fresh(part, name)
+        node = Node.of(title, op, *[self.read(i) for i in inputs], arrays=arrays, **attrs)
+        shape = node.infer([i.sizes for i in inputs])
+        self.nodes.append(node)
+        return self.made(title, shape)
+
+    def made(self, name: str, sizes: Sequence[int], dtype: torch.dtype | None = None) -> Traced:
+        """The stand-in for a node's output."""
+        self.shapes[name] = tuple(sizes)
+        return Traced(name, sizes, dtype or self.dtype, self.device)
+
+    def read(self, value: Traced) -> str:
+        """The node that makes a value, now."""
+        if value.version != value.memory[0]:
+            raise Stale(f"{self.place}: reads a view whose memory was changed in place through another view")
+        return value.node
+
+    def input(self, name: str, shape: Sequence[int]) -> Traced:
+        """An input node."""
+        title = self.fresh(name=name if name not in self.reserved else f"{name}_input")
+        self.nodes.append(Node.of(title, "input", shape=tuple(shape)))
+        value = self.made(title, (self.batch, *shape))
+        self.images.append(value)
+        return value
+
+    def value(self, value: Any) -> Traced:
+        """Anything as a traced value: numbers and real tensors become constants."""
+        if isinstance(value, Traced):
+            return value
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value)
+        return self.fill(float(value), (1,))
+
+    def fill(self, value: float, shape: Sequence[int]) -> Traced:
+        """A constant of one value. A batch axis is made by broadcasting."""
+        sizes = tuple(shape)
+        plain_sizes = tuple(1 if s % self.batch == 0 and self.batch > 1 else s for s in sizes)
+        constant = self.emit("constant", part="value", shape=plain_sizes, fill=value)
+        return constant if plain_sizes == sizes else HANDLERS["expand"](self, constant, *sizes)
+
+    def tensor(self, value: torch.Tensor) -> Traced:
+        """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
+        found = self.arrays.get(id(value))
+        if found is None and id(value) in self.derived:
+            func, name, args, kwargs, _ = self.derived[id(value)]
+            if name in HANDLERS:
+                kept, keep_func = len(self.nodes), self.func
+                try:
+                    lifted = tree_map(lambda a: self.tensor(a) if self.known(a) else a, (args, kwargs))
+                    result = HANDLERS[name](self, *lifted[0], **lifted[1])
+                    if isinstance(result, Traced) and result.sizes == tuple(value.shape):
+                        return result
+                except DojangError:
+                    pass
+                del self.nodes[kept:]
+                self.func = keep_func
+        if found is None:
+            return self.loose(value)
+        if found not in self.constants:
+            arrays = {"value": found}
+            shape = tuple(value.shape)
+            name = self.fresh(name=found)
+            self.nodes.append(Node.of(name, "constant", arrays=arrays, shape=shape, trained=found in self.trained))
+            self.constants[found] = self.made(name, shape, value.dtype)
+        return self.constants[found]
+
+    def known(self, value: Any) -> bool:
+        """Whether a tensor is a parameter or buffer, or was computed from one."""
+        return isinstance(value, torch.Tensor) and (id(value) in self.arrays or id(value) in self.derived)
+
+    def loose(self, value: torch.Tensor) -> Traced:
+        """A real tensor that is no parameter or buffer."""
+        trained = isinstance(value, nn.Parameter)
+        shape = tuple(value.shape)
+        if not trained and value.device.type != "meta" and value.numel() and not value.is_complex():
+            first = value.reshape(-1)[0]
+            if bool((value == first).all()):
+                return self.fill(float(first), shape or (1,))
+        name = self.fresh("value")
+        array = f"{name}.value"
+        self.register(array, value, trained)
+        self.nodes.append(Node.of(name, "constant", shape=shape, trained=trained))
+        self.constants[array] = made = self.made(name, shape, value.dtype)
+        return made
+
+    def register(self, array: str, value: torch.Tensor, trained: bool = True) -> None:
+        """A real tensor as an array of the Graph."""
+        self.tensors[array] = value
+        self.arrays[id(value)] = array
+        if trained:
+            self.trained.add(array)
+
+    def roles(self, node: str, **values: torch.Tensor | None) -> dict[str, str]:
+        """Array names by role for a layer's real tensors; what is not registered is registered under the node."""
+        found: dict[str, str] = {}
+        for role, value in values.items():
+            if value is None:
+                continue
+            if id(value) not in self.arrays:
+                self.register(f"{node}.{role}", value.detach() if not isinstance(value, nn.Parameter) else value)
+                self.arrays[id(value)] = f"{node}.{role}"
+                self.derived.setdefault(id(value), (None, "", (), {}, value))  # keeps its id from being used again
+            found[role] = self.arrays[id(value)]
+        return found
+
+    def owner(self, value: Any, role: str = "weight") -> str | None:
+        """The path of the module that owns an array of this role, as a name for the layer that reads it."""
+        array = self.arrays.get(id(value), "")
+        path = array.removesuffix(f".{role}")
+        return path if path != array and path not in self.used else None
+
+    def unknown(self, func: Any, name: str, args: Any, kwargs: Any, kind: str | None = None) -> Any:
+        """A function that is not known becomes `unknown` nodes, one per tensor it returns, of the shapes it tells."""
+        flat, _ = tree_flatten((args, kwargs))
+        tensors = [v for v in flat if isinstance(v, torch.Tensor) and (isinstance(v, Traced) or self.known(v))]
+        sources = [self.value(v) for v in tensors]
+        try:
+            with torch._C.DisableTorchFunctionSubclass():
+                result = func(*tree_map(_to_meta, args), **tree_map(_to_meta, kwargs))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UnsupportedError(f"{self.place}: {name} cannot be followed ({reason})") from error
+        count = 0
+
+        def place(value: Any) -> Any:
+            nonlocal count
+            if not isinstance(value, torch.Tensor):
+                return value
+            count += 1
+            title = self.fresh(None if count == 1 else f"output{count}")
+            label = (kind or name) if count == 1 else f"{kind or name}, output {count}"
+            self.nodes.append(Node.of(title, UNKNOWN, *[self.read(s) for s in sources], kind=label))
+            return self.made(title, tuple(value.shape), value.dtype)
+
+        return tree_map(place, result)
+
+    # -- what PyTorch calls ------------------------------------------------------------------------------------------
+
+    def function(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One PyTorch function, called by the forward."""
+        called = name_of(func)
+        if called in METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        base, in_place = plain(called)
+        if Traced not in types and not self.wants(base, args, kwargs):
+            return self.real(func, base, args, kwargs)
+        if called in DECISIONS:
+            return self.decide(called)
+        outer, self.func = self.func, base
+        try:
+            return self.lower(func, base, in_place, args, dict(kwargs))
+        finally:
+            self.func = outer
+
+    def wants(self, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a function without traced values must be followed all the same: it makes something of batch size."""
+        if base not in FACTORIES or self.batch == 1:
+            return False
+        flat, _ = tree_flatten((args, kwargs.get("size")))
+        return any(type(v) is int and v and v % self.batch == 0 for v in flat)
+
+    def real(self, func: Any, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A function of real tensors only: computed, and remembered where a parameter or buffer goes in."""
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and id(result) not in self.arrays:
+            flat, _ = tree_flatten((args, kwargs))
+            if any(self.known(v) for v in flat):
+                self.derived[id(result)] = (func, base, args, kwargs, result)
+        elif isinstance(result, self.tuples):
+            flat, _ = tree_flatten((args, kwargs))
+            if any(self.known(v) for v in flat):
+                for i, part in enumerate(result):
+                    if isinstance(part, torch.Tensor):
+                        self.derived[id(part)] = (func, f"{base}[{i}]", args, kwargs, part)
+        return result
+
+    def decide(self, called: str) -> Any:
+        """A decision by value: only `if` on a tensor can be tried both ways, when the caller asked for it."""
+        if called == "__bool__" and len(self.decisions) < len(self.ahead):
+            self.decisions.append(self.ahead[len(self.decisions)])
+            return self.decisions[-1]
+        what = {"__bool__": "an `if` on a tensor", "item": "item()"}.get(called, called.strip("_"))
+        path = self.stack[-1][0] or type(self.root).__name__
+        raise DataDependent(
+            f"{path}: the forward depends on the values of a tensor ({what}); "
+            "make the decision by shapes or by a setting of the module"
+        )
+
+    def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The nodes for one function; in place, the first argument then stands for the new value."""
+        handler = HANDLERS.get(base)
+        in_place = bool(kwargs.pop("inplace", False)) or in_place
+        if kwargs.get("out") is not None:
+            raise Stale(f"{self.place}: writes into out=")
+        kwargs.pop("out", None)
+        if not args:
+            for word in ("input", "self", "tensors", "query"):
+                if word in kwargs:
+                    args = (kwargs.pop(word),)
+                    break
+        for other, word in (("axis", "dim"), ("keepdims", "keepdim")):
+            if other in kwargs:
+                kwargs[word] = kwargs.pop(other)
+        if handler is None:
+            result = NotImplemented
+        else:
+            try:
+                result = handler(self, *args, **kwargs)
+            except TypeError as error:
+                # a form of the call that the handler does not know
+                if "argument" not in str(error):
+                    raise
+                result = NotImplemented
+        if result is NotImplemented:
+            if in_place or base == "setitem":
+                raise Stale(f"{self.place}: {base} works in place")
+            return self.unknown(func, base, args, kwargs)
+        if in_place:
+            return self.replace(args[0], result)
+        if base in VIEWS and isinstance(args[0], Traced):
+            for part in (result if isinstance(result, self.tuples) else (result,)):
+                if isinstance(part, Traced) and part is not args[0]:
+                    part.memory, part.version = args[0].memory, args[0].memory[0]
+        return result
+
+    def replace(self, old: Traced, new: Traced) -> Traced:
+        """`old` now stands for `new`; other views of its memory are stale."""
+        if not isinstance(old, Traced) or old.sizes != new.sizes:
+            raise Stale(f"{self.place}: {self.func} changes a tensor in place")
+        self.read(new)
+        old.node = new.node
+        old.memory[0] += 1
+        old.version = old.memory[0]
+        return old
+
+    def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """One module, called by the forward."""
+        path = self.paths.get(id(module))
+        if path is None:
+            path = ".".join(p for p in (self.stack[-1][0], type(module).__name__.lower()) if p)
+            self.paths[id(module)] = path
+            for name, value in module.named_parameters():
+                if id(value) not in self.arrays:
+                    self.register(f"{path}.{name}", value)
+        depth = len(self.stack)
+        self.stack.append((path, is_leaf(module)))
+        special = MODULES.get(type(module))
+        result = NotImplemented
+        if special is not None and not module._forward_hooks and not module._forward_pre_hooks:
+            result = special(self, module, *args, **kwargs)
+        if result is NotImplemented:
+            result = original(module, *args, **kwargs)
+        del self.stack[depth:]
+        return result
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Makes this the tracer of the thread: module calls and PyTorch functions come here."""
+        if ACTIVE.tracer is not None:
+            raise UnsupportedError("a network is already being traced on this thread")
+        flags = [(m, m.__dict__["training"]) for m in self.root.modules() if m.__dict__.get("training")]
+        _patch()
+        ACTIVE.tracer = self
+        for m, _ in flags:
+            m.__dict__["training"] = False
+        try:
+            with torch.no_grad(), Mode(self):
+                yield
+        finally:
+            for m, flag in flags:
+                m.__dict__["training"] = flag
+            ACTIVE.tracer = None
+            _unpatch()
+
+
+FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())
+"""Functions that may be called with a batch size and no traced value."""
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module)
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's own layers, so that its path names its node."""
+    if any(True for _ in module.children()):
+        return False
+    return any(c.__module__.startswith("torch.nn.") and c not in CONTAINERS for c in type(module).__mro__)
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, Traced):
+        return torch.empty(value.sizes, dtype=value.dtype, device="meta")
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+
+_LOCK = threading.Lock()
+_TRACING = 0
+_ORIGINAL: Callable[..., Any] = nn.Module.__call__
+
+
+def _traced_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    tracer = ACTIVE.tracer
+    if tracer is None:
+        return _ORIGINAL(module, *args, **kwargs)
+    return tracer.call(_ORIGINAL, module, args, kwargs)
+
+
+def _patch() -> None:
+    """While any thread traces, module calls look whether theirs is the tracing one (as `torch.fx` does)."""
+    global _TRACING, _ORIGINAL
+    with _LOCK:
+        if _TRACING == 0:
+            _ORIGINAL = nn.Module.__call__
+            nn.Module.__call__ = _traced_call  # type: ignore[method-assign]
+        _TRACING += 1
+
+
+def _unpatch() -> None:
+    global _TRACING
+    with _LOCK:
+        _TRACING -= 1
+        if _TRACING == 0:
+            nn.Module.__call__ = _ORIGINAL  # type: ignore[method-assign]
+
+
+def pick_batch(sizes: Sequence[Sequence[int]]) -> int:
+    """A prime for the batch that divides none of the sizes and none of their products."""
+    seen = {s for shape in sizes for s in shape} | {prod(shape) for shape in sizes}
+    return next(p for p in PRIMES if not any(s and s % p == 0 for s in seen))
