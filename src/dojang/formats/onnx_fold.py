@@ -134,7 +134,8 @@ def _flatten(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
     const = inputs[0]
     if const is None:
         return None
-    axis = axis_of(attrs.get("axis", 1), len(const.shape) + 1)
+    axis = attrs.get("axis", 1)
+    axis += len(const.shape) if axis < 0 else 0
     return const.reshaped((prod(const.shape[:axis]), prod(const.shape[axis:])))
 
 

@@ -15,7 +15,7 @@ from dojang.arith.errors import GraphError
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.formats.onnx_const import Const
-from dojang.formats.onnx_read import Call, Draft, NotDone, Reader, Value, single
+from dojang.formats.onnx_read import BATCH, Call, Draft, NotDone, Reader, Value, single
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -228,6 +228,8 @@ def layer_norm(reader: Reader, call: Call) -> Value:
     shape = reader.shape(source)
     axis = call.attrs.get("axis", -1)
     size = shape[axis if axis >= 0 else len(shape) + axis :]
+    if not size or size[0] % BATCH == 0:
+        raise NotDone("over the batch")
     eps = call.attrs.get("epsilon", 1e-5)
     scale, shift = call.needed(1), call.const(2)
     if scale.shape == size and shift is not None and shift.shape == size:
@@ -373,11 +375,11 @@ def softmax(op: str) -> Rule:
 
 
 def selu(reader: Reader, call: Call) -> Value:
-    """Selu with its own constants."""
-    given = (call.attrs.get("alpha", 1.6732632), call.attrs.get("gamma", 1.050701))
-    if abs(given[0] - 1.6732632) > 1e-6 or abs(given[1] - 1.050701) > 1e-6:
-        raise NotDone("constants of its own")
-    return reader.emit("selu", call.value(0))
+    """Selu; with other constants than its own it is gamma * elu(x, alpha)."""
+    alpha, gamma = call.attrs.get("alpha", 1.6732632), call.attrs.get("gamma", 1.050701)
+    if abs(alpha - 1.6732632) < 1e-6 and abs(gamma - 1.050701) < 1e-6:
+        return reader.emit("selu", call.value(0))
+    return reader.emit("mul", reader.emit("elu", call.value(0), alpha=alpha, tag="elu"), reader.fill(gamma))
 
 
 def gelu(reader: Reader, call: Call) -> Value:

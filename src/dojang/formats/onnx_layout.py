@@ -42,7 +42,9 @@ def flatten(reader: Reader, call: Call) -> Value:
         return reader.emit("flatten", call.value(0), axis=1)
     source = reader.draft(call.value(0))
     shape = reader.shape(source)
-    axis = axis_of(axis, len(shape) + 1)
+    axis += len(shape) if axis < 0 else 0
+    if not 0 <= axis <= len(shape):
+        raise GraphError(f"{call.name}: Flatten at axis {axis} of {len(shape)} axes")
     if axis == 1:
         return reader.emit("flatten", source, axis=1)
     rest = prod(shape[axis:])
@@ -258,6 +260,8 @@ def resize(reader: Reader, call: Call) -> Value:
             raise NotDone("batch or channels")
     if coords == "half_pixel_symmetric" and all(float(shape[a] * f).is_integer() for a, f in factors.items() if a > 1):
         coords = "half_pixel"  # the two differ only where the size is not a whole multiple
+    if coords == "align_corners" and any(not float(shape[a] * f).is_integer() for a, f in factors.items() if a > 1):
+        raise NotDone("corners of a size that is not whole")
     if coords not in ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"):
         raise NotDone(str(coords))
     if rank < 3:
@@ -393,7 +397,8 @@ def space_to_depth(reader: Reader, call: Call) -> Value:
     if b < 1 or h % b or w % b:
         raise GraphError(f"{call.name}: {h}x{w} does not divide into blocks of {b}x{b}")
     blocks = _fold(reader, source, (n, c, h // b, b, w // b, b), tag="blocks")
-    turned = reader.emit("transpose", blocks, perm=(0, 3, 5, 1, 2, 4), tag="turned")
+    perm = (0, 3, 5, 1, 2, 4) if call.attrs.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    turned = reader.emit("transpose", blocks, perm=perm, tag="turned")
     return _fold(reader, turned, (n, c * b * b, h // b, w // b))
 
 

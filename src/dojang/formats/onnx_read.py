@@ -319,8 +319,8 @@ def constant_node(call: Call) -> Const | None:
             value = const.values()[0]
             return replace(const, fill=shortest(value) if const.sort == "f" else float(value))
         return const
-    sort: Sort
-    for sort, one, many in (("f", "value_float", "value_floats"), ("i", "value_int", "value_ints")):
+    kinds: tuple[tuple[Sort, str, str], ...] = (("f", "value_float", "value_floats"), ("i", "value_int", "value_ints"))
+    for sort, one, many in kinds:
         if one in attrs:
             return of_values([attrs[one]], (), sort)
         if many in attrs:
