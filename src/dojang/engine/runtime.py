@@ -56,6 +56,7 @@ class Program:
     def __init__(self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int) -> None:
         """Lays out the table and the scratch memory of `threads` threads."""
         self.threads = max(1, min(threads, MOST_THREADS))
+        self.calls, self.scratch_bytes = tuple(calls), scratch_bytes
         count = len(calls)
         self._table = aligned(_STEPS + _STEP * count + words * count)
         steps = self._table[_STEPS : _STEPS + _STEP * count].reshape(count, _STEP)
@@ -71,6 +72,10 @@ class Program:
             self.args[i] = call.args
             steps[i, _ARGS] = self.args[i].ctypes.data
         self._address = self._table.ctypes.data
+
+    def call(self, row: int) -> Call:
+        """A step with its arguments as they are now."""
+        return Call(self.calls[row].function, self.args[row].tolist(), self.calls[row].units)
 
     def run(self) -> None:
         """All steps, on the pool if it is free and there is more than one thread to use, else on this thread."""

@@ -1,1 +1,23 @@
-"""One module per algorithm."""
+"""Ways of computing a convolution, one module each.
+
+An algorithm has `NAME` and `why_not(task, machine) -> str | None` (a reason for refusing), `predict(task, machine)` in
+seconds on one core per image, `pack(task, machine, weight, bias)` and `emit(task, machine) -> Code`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from dojang.engine.algorithms import dense, depthwise, direct, fallback, grouped, pointwise, transposed, winograd
+
+ALGORITHMS: tuple[ModuleType, ...] = (
+    dense,
+    depthwise,
+    grouped,
+    pointwise,
+    winograd,
+    transposed,
+    direct,
+    fallback,
+)
+"""In the order in which they are asked; the reference last. The least predicted time wins."""

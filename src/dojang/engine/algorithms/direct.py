@@ -60,23 +60,6 @@ def why_not(task: Task, machine: Machine) -> str | None:
     return "more than 3 dimensions" if task.conv.rank > 3 else None
 
 
-def flattened(task: Task) -> Task:
-    """A pointwise task without padding and stride as one with long rows, which tile better."""
-    c = task.conv
-    if not (c.pointwise and all(s == 1 for s in c.stride) and not any(map(any, c.padding)) and c.rank <= 3):
-        return task
-    places = prod(c.size)
-    width = best_width(places)
-    return replace(task, conv=Conv.of(c.ic, c.oc, (places // width, width), 1, groups=c.groups, bias=c.bias))
-
-
-def best_width(places: int) -> int:
-    """The row length that cuts `places` best: a divisor near 56 (many rows to share out, tiles of up to 14)."""
-    fits = [w for w in range(1, places + 1) if places % w == 0 and w <= 256]
-    score = lambda w: (round(w / (-(-w // 14) * 14), 2), -abs(w - 56))  # noqa: E731
-    return max(fits, key=score) if places > 14 else places
-
-
 def three(c: Conv) -> Nest:
     """A convolution as a nest: missing leading axes have size and kernel 1."""
     one, none = (1,) * (3 - c.rank), (0,) * (3 - c.rank)
@@ -132,7 +115,6 @@ def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core, from the tile's cycles and the bytes of weights, against the machine's measured peaks."""
     from dojang.engine.peaks import peaks
 
-    task = flattened(task)
     c, p = three(task.conv), peaks(machine)
     tile, lanes = tile_of(task, machine), machine.lanes(task.element.bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
@@ -148,7 +130,6 @@ def predict(task: Task, machine: Machine) -> float:
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Weights (oc, ic/groups, *kernel) as [group][block][kd][kh][kw][ic][oc in block], bias padded per group."""
-    task = flattened(task)
     c, lanes = three(task.conv), machine.lanes(task.element.bytes)
     return pack_weights(weight, bias, c, lanes, tile_of(task, machine).vectors, task.element.dtype)
 
@@ -173,7 +154,7 @@ def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Nest, lanes: in
 
 def emit(task: Task, machine: Machine) -> Code:
     """One step; a unit is some rows of one image for one block of output channels."""
-    task = flattened(task)
+    task = replace(task, conv=replace(task.conv, n=1))  # the code does not depend on the batch
     tile, c = tile_of(task, machine), three(task.conv)
     rows = c.out_size[0] * c.out_size[1]
     chunks = -(-rows // tile.rows_per_unit)

@@ -8,6 +8,7 @@ Weights are packed [vector of output channels][kd][kh][kw][input channel of the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -84,6 +85,7 @@ def cut(c: Nest, lanes: int) -> tuple[int, int]:
 
 def emit(task: Task, machine: Machine) -> Code:
     """One step; a unit is some rows of one image for some vectors of channels."""
+    task = replace(task, conv=replace(task.conv, n=1))  # the code does not depend on the batch
     c, lanes = three(task.conv), machine.lanes(task.element.bytes)
     rows, vectors = cut(c, lanes)
     parts = t.ceil_div(c.out_size[0] * c.out_size[1], rows) * t.ceil_div(t.ceil_div(c.oc, lanes), vectors)

@@ -203,4 +203,15 @@ def pack_vector(v: np.ndarray | None, groups: int, lanes: int, width: int, dtype
     return out.reshape(-1)
 
 
+def on_line(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy of it that begins on a cache line, so that whole vectors do not straddle two lines."""
+    if array.ctypes.data % 64 == 0:
+        return array
+    raw = np.empty(array.nbytes + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    out = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
+    out[...] = array
+    return out
+
+
 __all__ = ["F32", "F64", "Activation", "Code", "Step", "Task", "activate", "balanced", "begin", "runs", "word"]

@@ -7,7 +7,7 @@ taps, and their sums are an ordinary convolution of stride 1 with that part of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
 
@@ -86,6 +86,7 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
 
 def emit(task: Task, machine: Machine) -> Code:
     """One step per part."""
+    task = replace(task, conv=replace(task.conv, n=1))  # the code does not depend on the batch
     c, size = task.conv, task.element.bytes
     lanes = machine.lanes(size)
     whole = t.ceil_div(c.oc // c.groups, lanes) * lanes

@@ -1,0 +1,127 @@
+"""Which nodes of a network are computed by one kernel: convolution + batch norm + addition + activation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+
+from dojang.arith.graph import Graph, Node, reachable
+from dojang.arith.shapes import Shape
+from dojang.engine.algorithms.task import Activation
+
+CONVS = ("conv", "conv_transpose", "dense")
+ALIASES = ("identity", "dropout")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that become one step. `node` computes, `norm` is folded into its weights, `residual` is added, then
+    `activation` is applied; `value` is the node whose value this is. Inputs are values of other groups.
+    """
+
+    node: Node
+    value: str
+    inputs: tuple[str, ...]
+    norm: Node | None = None
+    residual: str | None = None
+    activation: Activation | None = None
+    members: tuple[str, ...] = ()
+
+
+def activation_of(node: Node) -> Activation | None:
+    """The activation that a node is, if kernels can apply it."""
+    a = node.attrs
+    match node.op:
+        case "relu" | "sigmoid" | "tanh" | "silu":
+            return Activation(node.op)
+        case "leaky_relu":
+            return Activation("leaky_relu", a["slope"])
+        case "hard_swish":
+            return Activation("hard_swish", 1 / 6, 0.5)
+        case "hard_sigmoid":
+            return Activation("hard_sigmoid", a["alpha"], a["beta"])
+        case "clip":
+            low = float("-inf") if a["min"] is None else a["min"]
+            high = float("inf") if a["max"] is None else a["max"]
+            return Activation("clip", low, high)
+    return None
+
+
+class Fusion:
+    """Finds the groups of a network; values in `keep` and outputs stay visible."""
+
+    def __init__(self, graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str]) -> None:
+        """`shapes` for the batch in question."""
+        self.graph, self.shapes = graph, shapes
+        self.wanted = {*graph.outputs, *keep}
+        self.alias: dict[str, str] = {}
+        live = reachable(graph.nodes, self.wanted)
+        self.nodes = [n for n in graph.nodes if n.name in live]
+        for node in self.nodes:
+            if node.op in ALIASES:
+                self.alias[node.name] = self.source(node.inputs[0])
+        self.readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if node.op not in ALIASES:
+                for name in dict.fromkeys(self.source(i) for i in node.inputs):
+                    self.readers.setdefault(name, []).append(node)
+        self.shown = {self.source(name) for name in self.wanted}
+        self.taken: set[str] = set()
+
+    def source(self, name: str) -> str:
+        """The value that a name stands for, through nodes that change nothing."""
+        return self.alias.get(name, name)
+
+    def only_reader(self, name: str) -> Node | None:
+        """The one node that reads a value, if nothing else needs it and it is not spoken for."""
+        readers = self.readers.get(name, [])
+        if len(readers) != 1 or name in self.shown or readers[0].name in self.taken:
+            return None
+        return readers[0]
+
+    def groups(self) -> list[Group]:
+        """All groups, in an order in which they can be computed."""
+        by_value: dict[str, Group] = {}
+        # Later convolutions claim additions first: what they add has then been computed before.
+        for node in reversed(self.nodes):
+            if node.op in CONVS:
+                self.keep(by_value, self.convolution(node))
+        for node in self.nodes:
+            if node.op not in (*CONVS, *ALIASES, "input") and node.name not in self.taken:
+                self.keep(by_value, self.other(node))
+        return [by_value[node.name] for node in self.nodes if node.name in by_value]
+
+    def keep(self, by_value: dict[str, Group], group: Group) -> None:
+        """Notes a group and the nodes it takes."""
+        by_value[group.value] = group
+        self.taken.update(group.members)
+
+    def convolution(self, node: Node) -> Group:
+        """A convolution with what can be fused behind it."""
+        group = Group(node, node.name, tuple(self.source(i) for i in node.inputs), members=(node.name,))
+        nxt = self.only_reader(group.value)
+        if nxt is not None and nxt.op == "batchnorm" and node.op != "dense":
+            group = replace(group, norm=nxt, value=nxt.name, members=(*group.members, nxt.name))
+            nxt = self.only_reader(group.value)
+        if nxt is not None and nxt.op == "add" and node.op != "dense" and len(nxt.inputs) == 2:
+            pair = [self.source(i) for i in nxt.inputs]
+            other = pair[0] if pair[1] == group.value else pair[1]
+            same = self.shapes[other] == self.shapes[group.value]
+            if pair[0] != pair[1] and same:
+                group = replace(group, residual=other, value=nxt.name, members=(*group.members, nxt.name))
+        return self.activated(group)
+
+    def other(self, node: Node) -> Group:
+        """Any other node; sums, products and batch norms take an activation behind them."""
+        group = Group(node, node.name, tuple(self.source(i) for i in node.inputs), members=(node.name,))
+        if node.op in ("batchnorm", "add", "sub", "mul", "div", "maximum", "minimum"):
+            return self.activated(group)
+        return group
+
+    def activated(self, group: Group) -> Group:
+        """The group with the activation that follows it, if any."""
+        nxt = self.only_reader(group.value)
+        act = activation_of(nxt) if nxt is not None else None
+        if nxt is None or act is None:
+            return group
+        return replace(group, activation=act, value=nxt.name, members=(*group.members, nxt.name))

@@ -1,0 +1,485 @@
+"""A network as a list of kernel calls on buffers: where every value lies, which kernel makes it.
+
+Values of two or more axes lie channels last; concatenations and slices of channels are views, not copies, wherever
+the kernel that makes a value can write it in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.conv import Conv
+from dojang.arith.graph import Graph
+from dojang.arith.shapes import Shape, conv_problem
+from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.elementwise import MapTask
+from dojang.engine.algorithms.layout import LayoutTask
+from dojang.engine.algorithms.pool import PoolTask
+from dojang.engine.algorithms.task import Code, Task
+from dojang.engine.fuse import Fusion, Group, activation_of
+from dojang.engine.machine import Machine
+from dojang.engine.plan import Choice, choose
+from dojang.engine.reference import apply
+
+PAIRS = ("add", "sub", "mul", "div", "maximum", "minimum")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value lies: in buffer `buffer`, from element `offset`, `ld` elements from pixel to pixel.
+
+    `shape` is the logical shape (images, channels, *space). Buffer numbers below 0 are memory of the caller: input k
+    is buffer −1 − k.
+    """
+
+    buffer: int
+    offset: int
+    ld: int
+    shape: Shape
+
+    @property
+    def images(self) -> int:
+        """First axis."""
+        return self.shape[0]
+
+    @property
+    def channels(self) -> int:
+        """Second axis."""
+        return self.shape[1]
+
+    @property
+    def pixels(self) -> int:
+        """All other axes."""
+        return prod(self.shape[2:])
+
+    @property
+    def alike(self) -> bool:
+        """Whether channels first and channels last are the same memory."""
+        return self.ld == self.channels and (self.channels == 1 or self.pixels == 1)
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """Native steps. `slots` maps words of the argument table to places, weight keys, or nothing."""
+
+    choice: Choice
+    code: Code
+    images: int
+    slots: Mapping[int, Place | str]
+    export: str | None = None  # the value is written to memory of the caller
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A node computed by its reference function."""
+
+    choice: Choice
+    group: Group
+    inputs: tuple[str, ...]
+    place: Place | None  # None: the result stays a NumPy array
+
+
+@dataclass
+class Lowered:
+    """The calls in order, the bytes of each buffer, where values lie, and what was computed beforehand."""
+
+    calls: list[KernelCall | HostCall] = field(default_factory=list)
+    buffers: list[int] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
+    host: dict[str, np.ndarray] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    alias: dict[str, str] = field(default_factory=dict)
+    copied: list[str] = field(default_factory=list)  # values that NumPy copies out of the arena at the end
+
+
+class Lowering:
+    """Makes a `Lowered` for one batch size."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        batch: int,
+        machine: Machine,
+        threads: int,
+        strict: bool,
+        keep: Set[str],
+        packed: dict[str, np.ndarray],
+    ) -> None:
+        """`packed` holds packed weights by key, shared between batch sizes."""
+        self.graph, self.machine, self.threads, self.strict = graph, machine, threads, strict
+        self.shapes = graph.shapes(batch)
+        self.fusion = Fusion(graph, self.shapes, keep)
+        self.packed = packed
+        self.out = Lowered(arrays=packed)
+        self.reserved: dict[str, Place] = {}
+        self.keep = keep
+
+    def run(self) -> Lowered:
+        """All calls: inputs, groups, exports."""
+        groups = self.fusion.groups()
+        self.out.alias = self.fusion.alias
+        self.reserve(groups)
+        read = {name for g in groups for name in (*g.inputs, g.residual)} | self.fusion.shown
+        for k, node in enumerate(self.graph.inputs):
+            if node.name in read:
+                self.enter(k, node.name)
+        for group in groups:
+            self.group(group)
+        for name in dict.fromkeys(self.fusion.source(n) for n in (*self.graph.outputs, *sorted(self.keep))):
+            self.export(name)
+        return self.out
+
+    # -- places -----------------------------------------------------------------------------------------------------
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a value; known, since unknown operators were refused before."""
+        shape = self.shapes[name]
+        assert shape is not None
+        return shape
+
+    def buffer(self, elements: int) -> int:
+        """A new buffer."""
+        self.out.buffers.append(4 * elements)
+        return len(self.out.buffers) - 1
+
+    def fresh(self, shape: Shape) -> Place:
+        """A place of its own."""
+        return Place(self.buffer(prod(shape)), 0, shape[1], shape)
+
+    def target(self, name: str) -> Place:
+        """Where a value shall be written: its slice of a concatenation, or a place of its own."""
+        place = self.reserved.get(name) or self.fresh(self.shape(name))
+        self.out.places[name] = place
+        return place
+
+    def reserve(self, groups: Sequence[Group]) -> None:
+        """Gives the inputs of concatenations their slices; outer concatenations first."""
+        makers = {g.value: g for g in groups}
+        for group in reversed(groups):
+            if not self.joins(group):
+                continue
+            shape = self.shape(group.value)
+            whole = self.reserved.get(group.value) or self.fresh(shape)
+            self.reserved[group.value] = whole
+            offset = whole.offset
+            for name in group.inputs:
+                part = self.shape(name)
+                maker = makers.get(name)
+                if maker is not None and name not in self.reserved and self.writes_anywhere(maker):
+                    self.reserved[name] = Place(whole.buffer, offset, whole.ld, part)
+                offset += part[1]
+
+    def joins(self, group: Group) -> bool:
+        """Whether a group is a concatenation of channels."""
+        node = group.node
+        rank = len(self.shape(node.name))
+        return node.op == "concat" and rank >= 2 and node.attrs["axis"] in (1, 1 - rank)
+
+    def writes_anywhere(self, group: Group) -> bool:
+        """Whether the value is made by a kernel that can write with gaps (not a view of another value)."""
+        op = group.node.op
+        if op in ("conv", "conv_transpose", "maxpool", "avgpool", "batchnorm", "lrn") or self.joins(group):
+            return True
+        return activation_of(group.node) is not None or (op in PAIRS and self.pairs(group))
+
+    def pairs(self, group: Group) -> bool:
+        """Whether an operation on two or more values is element by element, or with one pixel per image."""
+        shape = self.shape(group.node.name)
+        if len(shape) < 2 or self.shape(group.inputs[0]) != shape:
+            return False
+        one = (*shape[:2], *(1,) * (len(shape) - 2))
+        others = [self.shape(i) for i in group.inputs[1:]]
+        flat = [i for i in group.inputs if self.graph[i].op == "constant"]
+        return not flat and all(s in (shape, one) for s in others)
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def call(self, choice: Choice, code: Code, images: int, slots: dict[int, Place | str], export=None) -> None:
+        """Adds a native call."""
+        self.out.calls.append(KernelCall(choice, code, images, slots, export))
+
+    def simple(self, group: Group | str, module: Any, task: Any, images: int, slots: dict, export=None) -> None:
+        """Adds a call of a module without alternatives."""
+        value, op, members = (group, "layout", ()) if isinstance(group, str) else (
+            group.value, group.node.op, group.members)  # fmt: skip
+        seconds = module.predict(task, self.machine) * images / self.threads
+        choice = Choice(value, op, module.NAME, members, (), seconds)
+        self.call(choice, module.emit(task, self.machine), images, slots, export)
+
+    def enter(self, k: int, name: str) -> None:
+        """An input: used where it lies if channels first and last are the same, else brought to channels last."""
+        shape = self.shape(name)
+        if len(shape) < 2:
+            self.out.places[name] = Place(-1 - k, 0, 1, (*shape, 1)[:2])
+            return
+        outside = Place(-1 - k, 0, shape[1], shape)
+        if outside.alike:
+            self.out.places[name] = outside
+            return
+        place = self.target(name)
+        task = LayoutTask(place.channels, place.pixels, place.ld, True)
+        self.simple(name, layout, task, place.images, {t.X: outside, t.Y: place})
+
+    def export(self, name: str) -> None:
+        """A value for the caller, channels first; small ones are copied by NumPy."""
+        place = self.out.places.get(name)
+        if place is None or place.buffer < 0:
+            return
+        if place.channels == 1 or place.pixels == 1:
+            self.out.copied.append(name)
+            return
+        task = LayoutTask(place.channels, place.pixels, place.ld, False)
+        self.simple(name, layout, task, place.images, {t.X: place}, export=name)
+
+    def group(self, group: Group) -> None:
+        """One group: natively if its operator and its sizes allow, else by its reference function."""
+        node = group.node
+        if node.op == "constant":
+            arrays = {r: np.asarray(self.graph.weights[node.array(r)], "f4") for r in self.graph.node_params(node)}
+            self.out.host[node.name] = np.asarray(apply(node, (), arrays), np.float32)
+            return
+        native = all(i in self.out.places for i in (*group.inputs, group.residual) if i is not None)
+        method = getattr(self, f"op_{node.op}", None)
+        if activation_of(node) is not None:
+            method = self.unary
+        elif node.op in PAIRS:
+            method = self.binary
+        if not (native and len(self.shape(group.value)) >= 2 and method is not None and method(group)):
+            self.on_host(group)
+
+    def on_host(self, group: Group) -> None:
+        """A call of the reference function (and of those of the fused nodes)."""
+        shape = self.shape(group.value)
+        place = self.target(group.value) if len(shape) >= 2 else None
+        choice = Choice(group.value, group.node.op, fallback.NAME, group.members, (("native", "no kernel"),))
+        self.out.calls.append(HostCall(choice, group, group.inputs, place))
+
+    def op_conv(self, group: Group) -> bool:
+        """A convolution, with all that is fused to it."""
+        node = group.node
+        x = self.out.places[group.inputs[0]]
+        return self.conv(group, conv_problem(node.attrs, [x.shape], node.op == "conv_transpose"))
+
+    op_conv_transpose = op_conv
+
+    def op_dense(self, group: Group) -> bool:
+        """A dense layer on vectors."""
+        x = self.out.places[group.inputs[0]]
+        if len(x.shape) != 2:
+            return False
+        return self.conv(group, Conv.of(x.channels, group.node.attrs["out"], (1,), 1, n=x.images))
+
+    def conv(self, group: Group, problem: Conv) -> bool:
+        """Chooses, packs the weights, adds the call."""
+        x = self.out.places[group.inputs[0]]
+        res = self.out.places[group.residual] if group.residual else None
+        y = self.reserved.get(group.value)
+        ld = y.ld if y else self.shape(group.value)[1]
+        task = Task(problem, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict)
+        algorithm, seconds, refused = choose(task, self.machine)
+        if algorithm is fallback:
+            return False
+        code = algorithm.emit(task, self.machine)
+        key = f"{group.node.name} {code.steps[0].recipe}"
+        if f"{key} w" not in self.packed:
+            weight, bias = self.weights(group)
+            w, b = algorithm.pack(task, self.machine, weight, bias)
+            self.packed[f"{key} w"] = w if algorithm is dense else t.on_line(w)  # dense: as they lie, never twice
+            self.packed[f"{key} b"] = t.on_line(b)
+        y = self.target(group.value)
+        slots: dict[int, Place | str] = {t.X: x, t.Y: y, t.W: f"{key} w", t.B: f"{key} b"}
+        if res:
+            slots[t.R] = res
+        predicted = seconds * x.images / self.threads
+        choice = Choice(
+            group.value, group.node.op, algorithm.NAME, group.members, refused, predicted, None, problem.macs
+        )
+        self.call(choice, code, x.images, slots)
+        return True
+
+    def weights(self, group: Group) -> tuple[np.ndarray, np.ndarray | None]:
+        """Weights and bias with the batch norm folded in, in float64 where there is one."""
+        node, graph = group.node, self.graph
+        weight = np.asarray(graph.weights[node.array("weight")])
+        bias = np.asarray(graph.weights[node.array("bias")]) if node.attrs["bias"] else None
+        if group.norm is None:
+            return weight, bias
+        scale, shift = self.affine(group.norm)
+        bias = shift if bias is None else bias * scale + shift
+        if node.op == "conv_transpose":
+            groups = node.attrs["groups"]
+            parts = np.asarray(weight, "f8").reshape(groups, -1, *weight.shape[1:])
+            parts = parts * scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
+            return parts.reshape(weight.shape), bias
+        return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), bias
+
+    def affine(self, norm: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift of a batch norm, in float64."""
+        arrays = {r: np.asarray(self.graph.weights[norm.array(r)], "f8") for r in self.graph.node_params(norm)}
+        with np.errstate(all="ignore"):
+            scale = arrays.get("weight", 1.0) / np.sqrt(arrays["running_var"] + norm.attrs["eps"])
+            return scale, arrays.get("bias", 0.0) - arrays["running_mean"] * scale
+
+    def op_batchnorm(self, group: Group) -> bool:
+        """A batch norm with no convolution before it: scale and shift."""
+        x, y = self.out.places[group.inputs[0]], self.target(group.value)
+        scale, shift = self.affine(group.node)
+        key = group.node.name
+        self.packed.setdefault(f"{key} w", scale.astype("f4"))
+        self.packed.setdefault(f"{key} b", shift.astype("f4"))
+        task = MapTask("affine", y.channels, y.pixels, x.ld, y.ld, activation=group.activation)
+        self.simple(group, elementwise, task, y.images, {t.X: x, t.Y: y, t.W: f"{key} w", t.B: f"{key} b"})
+        return True
+
+    def unary(self, group: Group) -> bool:
+        """An activation on its own."""
+        x, y = self.out.places[group.inputs[0]], self.target(group.value)
+        task = MapTask("copy", y.channels, y.pixels, x.ld, y.ld, activation=activation_of(group.node))
+        self.simple(group, elementwise, task, y.images, {t.X: x, t.Y: y})
+        return True
+
+    def binary(self, group: Group) -> bool:
+        """Two or more values element by element, or with one value per channel and image."""
+        if not self.pairs(group):
+            return False
+        left = self.out.places[group.inputs[0]]
+        rest = [self.out.places[i] for i in group.inputs[1:]]
+        if any(r.pixels != left.pixels and r.ld != r.channels for r in rest):
+            return False
+        y = self.target(group.value)
+        for i, right in enumerate(rest):
+            r_ld = right.ld if right.pixels == y.pixels else 0
+            act = group.activation if i == len(rest) - 1 else None
+            task = MapTask(group.node.op, y.channels, y.pixels, left.ld, y.ld, r_ld, act)
+            self.simple(group, elementwise, task, y.images, {t.X: left, t.Y: y, t.R: right})
+            left = y
+        return True
+
+    def op_lrn(self, group: Group) -> bool:
+        """Local response norm with the usual power."""
+        a = group.node.attrs
+        if a["beta"] != 0.75 or a["k"] <= 0 or a["alpha"] < 0:
+            return False
+        x, y = self.out.places[group.inputs[0]], self.target(group.value)
+        task = MapTask("lrn", y.channels, y.pixels, x.ld, y.ld, 0, None, a["size"], a["alpha"], a["k"])
+        self.simple(group, elementwise, task, y.images, {t.X: x, t.Y: y})
+        return True
+
+    def pooling(self, group: Group, what: str, kernel, stride, padding, dilation=None, count: bool = True) -> bool:
+        """Any pooling with fixed windows."""
+        x = self.out.places[group.inputs[0]]
+        size, out = x.shape[2:], self.shape(group.value)[2:]
+        dilation = dilation or (1,) * len(size)
+        task = PoolTask(what, x.channels, size, kernel, stride, padding, dilation, out, x.ld, x.channels, count)
+        if not size or len(kernel) != len(size) or pool.why_not(task, self.machine) is not None:
+            return False
+        y = self.target(group.value)
+        self.simple(group, pool, replace(task, y_ld=y.ld), y.images, {t.X: x, t.Y: y})
+        return True
+
+    def op_maxpool(self, group: Group) -> bool:
+        """Maximum under windows."""
+        a = group.node.attrs
+        pads = self.pads(group)
+        return pads is not None and self.pooling(group, "max", a["kernel"], a["stride"], pads, a["dilation"])
+
+    def op_avgpool(self, group: Group) -> bool:
+        """Mean under windows."""
+        a = group.node.attrs
+        pads = self.pads(group)
+        if pads is None:
+            return False
+        return self.pooling(group, "avg", a["kernel"], a["stride"], pads, count=a["count_padding"])
+
+    def pads(self, group: Group) -> Any:
+        """Padding in numbers, or None where a word stands."""
+        pads = group.node.attrs["padding"]
+        return None if isinstance(pads, str) else pads
+
+    def op_adaptive_avgpool(self, group: Group) -> bool:
+        """Mean to a given size that divides the input's."""
+        return self.adaptive(group, "avg")
+
+    def op_adaptive_maxpool(self, group: Group) -> bool:
+        """Maximum to a given size that divides the input's."""
+        return self.adaptive(group, "max")
+
+    def op_global_avgpool(self, group: Group) -> bool:
+        """Mean over the image."""
+        return self.adaptive(group, "avg")
+
+    def op_global_maxpool(self, group: Group) -> bool:
+        """Maximum over the image."""
+        return self.adaptive(group, "max")
+
+    def adaptive(self, group: Group, what: str) -> bool:
+        """Windows that divide the image evenly."""
+        size, out = self.shape(group.inputs[0])[2:], self.shape(group.value)[2:]
+        if len(size) != len(out) or any(i % o for i, o in zip(size, out, strict=True)):
+            return False
+        kernel = tuple(i // o for i, o in zip(size, out, strict=True))
+        return self.pooling(group, what, kernel, kernel, ((0, 0),) * len(size))
+
+    def op_reduce_mean(self, group: Group) -> bool:
+        """The mean over all of space is a pooling."""
+        x = self.out.places[group.inputs[0]]
+        rank = len(x.shape)
+        if sorted(a % rank for a in group.node.attrs["axes"]) != list(range(2, rank)) or rank < 3:
+            return False
+        size, value = x.shape[2:], self.shape(group.value)
+        ones = (1,) * len(size)
+        task = PoolTask("avg", x.channels, size, size, size, ((0, 0),) * len(size), ones, ones, x.ld, x.channels)
+        if pool.why_not(task, self.machine) is not None:
+            return False
+        y = self.fresh(value)
+        self.out.places[group.value] = y
+        self.simple(group, pool, task, x.images, {t.X: x, t.Y: y})
+        return True
+
+    def op_concat(self, group: Group) -> bool:
+        """Channels side by side; parts that were not written in place are copied."""
+        if not self.joins(group):
+            return False
+        whole = self.target(group.value)
+        offset = whole.offset
+        for name in group.inputs:
+            part = self.out.places[name]
+            here = Place(whole.buffer, offset, whole.ld, part.shape)
+            if part != here:
+                task = MapTask("copy", part.channels, part.pixels, part.ld, here.ld)
+                self.simple(group, elementwise, task, part.images, {t.X: part, t.Y: here})
+            offset += part.channels
+        return True
+
+    def op_slice(self, group: Group) -> bool:
+        """Some channels in a row: a view."""
+        a, x = group.node.attrs, self.out.places[group.inputs[0]]
+        if a["axis"] not in (1, 1 - len(x.shape)) or a["step"] != 1 or x.buffer < 0:
+            return False
+        first = range(x.channels)[slice(a["start"], a["stop"])].start
+        self.out.places[group.value] = Place(x.buffer, x.offset + first, x.ld, self.shape(group.value))
+        return True
+
+    def flat(self, group: Group) -> bool:
+        """Another shape of the same numbers: (images, all) of one pixel is a view, else through channels first."""
+        x, shape = self.out.places[group.inputs[0]], self.shape(group.value)
+        if shape[0] != x.images or prod(shape[2:]) != 1:
+            return False
+        if x.pixels == 1:
+            self.out.places[group.value] = replace(x, shape=shape)
+        elif x.alike:
+            self.out.places[group.value] = replace(x, ld=shape[1], shape=shape)
+        else:
+            y = self.fresh(shape)
+            self.out.places[group.value] = y
+            task = LayoutTask(x.channels, x.pixels, x.ld, False)
+            self.simple(group, layout, task, x.images, {t.X: x, t.Y: y})
+        return True
+
+    op_flatten = op_reshape = op_squeeze = op_unsqueeze = flat
