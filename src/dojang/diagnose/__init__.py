@@ -1,1 +1,6 @@
-"""What a trained network wastes: each module yields Findings."""
+"""Facts about trained networks: dead channels, correlation between layers, coverage, hot spots."""
+
+from dojang.diagnose.finding import Finding, worst
+from dojang.diagnose.findings import diagnose
+
+__all__ = ["Finding", "diagnose", "worst"]

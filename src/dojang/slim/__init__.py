@@ -1,1 +1,6 @@
-"""One file per Rewrite, and the search that accepts only what is measured to pay."""
+"""Cheaper networks that compute the same, or nearly: rewrites with claims and checks, and the search over them."""
+
+from dojang.slim.result import Edit, Figures, Refused, SlimResult
+from dojang.slim.search import slim
+
+__all__ = ["Edit", "Figures", "Refused", "SlimResult", "slim"]

@@ -1,0 +1,123 @@
+"""What the channels of each layer do on a sample of data: extremes, how often they fire, how they move together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap
+from dojang.arith.graph import Graph, Node
+from dojang.engine.session import Session
+
+Array = np.ndarray
+Run = Callable[[Any, Sequence[str]], Mapping[str, Array]]
+"""`run(x, taps)`: activations by node name for a batch."""
+
+BATCH = 64
+"""Samples run at once."""
+
+PASSES_ON = frozenset(("batchnorm", "dropout", "identity"))
+"""What may stand between a layer and its activation."""
+
+ACTIVATIONS = frozenset(
+    ("relu", "clip", "sigmoid", "tanh", "softplus", "softsign", "silu", "hard_swish", "mish", "selu", "elu", "gelu")
+).union(("leaky_relu", "hard_sigmoid", "prelu"))
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one layer's channels (c,) did after the activation, over `samples` samples and all places.
+
+    `fired`: on how many samples a channel was anywhere above the threshold in size. `covariance` (c, c) over places.
+    """
+
+    layer: str
+    value: str
+    samples: int
+    places: int
+    least: Array
+    most: Array
+    fired: Array
+    mean: Array
+    covariance: Array
+
+
+def layers(graph: Graph) -> tuple[Node, ...]:
+    """Convolutions and dense layers, in order."""
+    return tuple(node for node in graph.nodes if node.rule.channels in ("conv", "dense"))
+
+
+def activated(graph: Graph, layer: str) -> str:
+    """The value that a layer's channels have after its batch norm and activation: the last node that only it feeds."""
+    name = layer
+    while name not in graph.outputs and len(graph.consumers[name]) == 1:
+        reader = graph.consumers[name][0]
+        if reader.op in PASSES_ON:
+            name = reader.name
+            continue
+        if reader.op in ACTIVATIONS:
+            name = reader.name
+        break
+    return name
+
+
+def batches(samples: Any) -> Iterator[tuple[Any, int]]:
+    """Samples (an array, or arrays by input name) in batches, with the number in each."""
+    total = len(next(iter(samples.values())) if isinstance(samples, Mapping) else samples)
+    for start in range(0, total, BATCH):
+        part = slice(start, start + BATCH)
+        x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
+        yield x, min(BATCH, total - start)
+
+
+def session_run(graph: Graph) -> Run:
+    """A `Run` by dojang's own engine."""
+    session = Session(graph)
+    return lambda x, taps: session.run(x, taps).taps
+
+
+def responses(
+    graph: Graph, tied: ChannelMap, samples: Any, run: Run | None = None, threshold: float = 0.0
+) -> dict[str, Response]:
+    """How every conv and dense layer responds, by layer name, in one pass over the samples."""
+    run = run or session_run(graph)
+    values = {node.name: activated(graph, node.name) for node in layers(graph)}
+    taps = list(dict.fromkeys(values.values()))
+    sums: dict[str, dict[str, Any]] = {}
+    total = 0
+    for x, n in batches(samples):
+        found = run(x, taps)
+        total += n
+        for name in taps:
+            track = tied.tracks[name]
+            if track is not None:
+                _add(sums.setdefault(name, {}), np.moveaxis(found[name], track.axis, 1), threshold)
+    out: dict[str, Response] = {}
+    for layer, value in values.items():
+        s = sums.get(value)
+        if s is None:
+            continue
+        mean = s["first"] / s["places"]
+        covariance = s["second"] / s["places"] - np.outer(mean, mean)
+        out[layer] = Response(layer, value, total, s["places"], s["least"], s["most"], s["fired"], mean, covariance)
+    return out
+
+
+def _add(sums: dict[str, Any], value: Array, threshold: float) -> None:
+    """Adds one batch (n, c, ...) to the running sums; products in float64."""
+    n, c = value.shape[:2]
+    by_sample = value.reshape(n, c, -1)
+    rows = np.moveaxis(by_sample, 1, 2).reshape(-1, c).astype(np.float64)
+    least, most = by_sample.min(axis=(0, 2)), by_sample.max(axis=(0, 2))
+    fired = (np.abs(by_sample).max(axis=2) > threshold).sum(axis=0)
+    if not sums:
+        sums.update(least=least, most=most, fired=fired, places=len(rows), first=rows.sum(0), second=rows.T @ rows)
+        return
+    sums["least"], sums["most"] = np.minimum(sums["least"], least), np.maximum(sums["most"], most)
+    sums["fired"] = sums["fired"] + fired
+    sums["places"] += len(rows)
+    sums["first"] = sums["first"] + rows.sum(0)
+    sums["second"] = sums["second"] + rows.T @ rows

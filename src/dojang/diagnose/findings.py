@@ -1,0 +1,55 @@
+"""All findings about a trained network and a sample of data, most severe first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dojang.arith.channels import channels
+from dojang.arith.errors import DataError
+from dojang.arith.graph import Graph
+from dojang.diagnose import dead, structure
+from dojang.diagnose.activations import Run, batches, responses
+from dojang.diagnose.duplicates import duplicates
+from dojang.diagnose.finding import SEVERITIES, Finding
+from dojang.engine.intervals import ranges
+
+
+def diagnose(
+    graph: Graph,
+    x: Any = None,
+    *,
+    run: Run | None = None,
+    threshold: float = 0.0,
+    input_range: Mapping[str, tuple[Any, Any]] | None = None,
+    layer_ms: Mapping[str, float] | None = None,
+) -> tuple[Finding, ...]:
+    """What is wasted in a trained network.
+
+    `x`: samples (n, *shape), or arrays by input name; without them only what needs no data is found. `run(x, taps)`
+    gives activations (default: dojang's engine). `threshold`: a channel that never exceeds it counts as dead.
+    `input_range`: least and largest value by input name, for proofs (default: pictures in 0..1 where the input says
+    how they are normalised, else none). `layer_ms`: measured milliseconds per layer. Raises `DataError` when there are
+    no samples in `x` or a sample holds NaN.
+    """
+    tied = channels(graph)
+    findings = dead.proven(graph, tied, ranges(graph, input_range, tied))
+    if x is not None:
+        _check(x)
+        found = responses(graph, tied, x, run, threshold)
+        findings += dead.observed(graph, found, findings, threshold)
+        findings += duplicates(found)
+    findings += structure.coverage(graph) + structure.hot_spots(graph, layer_ms)
+    place = {node.name: i for i, node in enumerate(graph.nodes)}
+    return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
+
+
+def _check(x: Any) -> None:
+    seen = 0
+    for part, n in batches(x):
+        seen += n
+        for array in part.values() if isinstance(part, Mapping) else (part,):
+            if not (array == array).all():
+                raise DataError("a sample holds NaN; leave it out, or repair the data")
+    if not seen:
+        raise DataError("there are no samples to diagnose on; give at least one")

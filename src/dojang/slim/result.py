@@ -1,0 +1,95 @@
+"""What slimming gave: the network, figures before and after, edits with their checks, refusals with their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One side of before/after. `accuracy` is a fraction, None where not evaluated; `size_bytes` counts all arrays."""
+
+    params: int
+    macs: int
+    accuracy: float | None
+    median_ms: float | None
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def figures(graph: Graph, accuracy: float | None = None, median_ms: float | None = None) -> Figures:
+    """Counted figures of a network, with what was measured elsewhere."""
+    total = count(graph).total
+    size = sum(int(np.asarray(v).nbytes) for v in graph.weights.values())
+    return Figures(total.params, total.macs, accuracy, median_ms, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One accepted edit. `ms_saved` is None where time was not measured."""
+
+    rewrite: str
+    claim: str
+    layers: tuple[str, ...]
+    params_saved: int
+    macs_saved: int
+    ms_saved: float | None
+    check: Mapping[str, Any]
+    found: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `CONTRACT.md` shapes it."""
+        return {**asdict(self), "layers": list(self.layers), "check": dict(self.check)}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An edit that was tried and not taken."""
+
+    rewrite: str
+    layers: tuple[str, ...]
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `CONTRACT.md` shapes it."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True)
+class SlimResult:
+    """The outcome of a slimming. `notes` say where the result is not what was asked; `seed` repeats it."""
+
+    graph: Graph
+    before: Figures
+    after: Figures
+    edits: tuple[Edit, ...]
+    refused: tuple[Refused, ...]
+    seed: int
+    notes: tuple[str, ...] = ()
+    certificate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def with_figures(self, before: Figures | None = None, after: Figures | None = None, **more: Any) -> SlimResult:
+        """The result with final figures (test accuracy, file sizes) in place of those of the search."""
+        return replace(self, before=before or self.before, after=after or self.after, **more)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `CONTRACT.md` shapes it."""
+        return {
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "edits": [e.to_dict() for e in self.edits],
+            "refused": [r.to_dict() for r in self.refused],
+            "notes": list(self.notes),
+            "certificate": dict(self.certificate),
+            "seed": self.seed,
+        }

@@ -1,0 +1,408 @@
+"""The search: exact cuts first, then channels on the front of accuracy lost against time saved; only what pays stays.
+
+`slim` knows neither data nor runtime. The caller gives callables: `measure` times networks in interleaved rounds on
+the chosen runtime, `tune` fine-tunes one with the original as teacher, `evaluate` gives its accuracy on a selection
+split. The test split is the caller's, for the final figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.cost import count
+from dojang.arith.cut import cut
+from dojang.arith.errors import UsageError
+from dojang.arith.graph import Graph
+from dojang.slim.batchnorm import FOLD_BATCHNORM
+from dojang.slim.constants import CONSTANTS
+from dojang.slim.dead import DEAD
+from dojang.slim.identities import IDENTITIES
+from dojang.slim.importance import importance, moments
+from dojang.slim.narrow import remove, wish
+from dojang.slim.result import Edit, Refused, SlimResult, figures
+from dojang.slim.rewrite import Check, Context, Rewrite, perform, relative_difference
+from dojang.slim.timing import Saving, saving
+
+Measure = Callable[[Sequence[Graph]], Sequence[Sequence[float]]]
+"""Milliseconds of each network in each of several interleaved rounds: `times[network][round]`."""
+
+Tune = Callable[[Graph, Graph], Graph]
+"""`tune(graph, teacher)`: the same network with weights fine-tuned, the teacher being the network before the cut."""
+
+Evaluate = Callable[[Graph], float]
+"""Accuracy (a fraction) on the selection split."""
+
+Progress = Callable[[str, int, int], object]
+"""`progress(what, step, of)`."""
+
+EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS)
+"""Exact rewrites in the order in which they are tried; each makes more visible to the next."""
+
+UNTUNABLE = frozenset({FOLD_BATCHNORM.name})
+"""Exact, but left to the end where fine-tuning follows: batch norm steadies training."""
+
+STEP = 0.3
+"""Part of the multiplications that one lossy step tries to save before it tunes again."""
+
+LEAST_STEP = 0.05
+"""A step that had to be made smaller than this ends the search."""
+
+SHARE = 0.25
+"""Part of a bundle's channels that one candidate removes."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Candidate removal of some channels of one bundle: what it saves, measured, and what it loses, estimated."""
+
+    layers: tuple[str, ...]
+    classes: tuple[int, ...]
+    macs_saved: int
+    saved: Saving
+    loss: float
+
+
+def slim(
+    graph: Graph,
+    *,
+    measure: Measure | None = None,
+    tune: Tune | None = None,
+    evaluate: Evaluate | None = None,
+    samples: Any = None,
+    max_drop: float = 1.0,
+    target_macs: float | None = None,
+    lossless: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+    input_range: Mapping[str, tuple[Any, Any]] | None = None,
+    multiple: int = 1,
+    rewrites: Sequence[Rewrite] = EXACT,
+) -> SlimResult:
+    """A cheaper network that computes the same (`lossless`), or nearly the same.
+
+    `max_drop`: percentage points of selection accuracy that may be lost after tuning. `target_macs`: the fraction of
+    the original multiplications to reach; the search stops there; without it, it goes as far as `max_drop` allows.
+    `samples`: inputs without labels, for checks and fits. `input_range`: least and largest input value by input name,
+    for proofs. `multiple`: channel counts of cut layers are multiples of it where they can be, as the runtime likes.
+    Without `measure`, edits count as paying when they save multiplications or parameters, and say so.
+
+    Never returns a network that is slower or worse than asked: then the best one found, with a note. Raises
+    `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range.
+    """
+    _check_arguments(evaluate, samples, max_drop, target_macs, lossless)
+    graph.check_weights()
+    context = Context(input_range or {}, samples, seed)
+    run = _Search(graph, measure, tune, evaluate, context, progress, multiple, tuple(rewrites))
+    exact = run.exact()
+    if lossless:
+        return run.finish(exact, None)
+    return run.finish(exact, run.lossy(exact, max_drop / 100, target_macs))
+
+
+def _check_arguments(
+    evaluate: Evaluate | None, samples: Any, max_drop: float, target_macs: float | None, lossless: bool
+) -> None:
+    if not lossless and (evaluate is None or samples is None):
+        raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+    if not max_drop >= 0:
+        raise UsageError(f"max-drop {max_drop} must be at least 0 percentage points")
+    if target_macs is not None and not 0 < target_macs <= 1:
+        raise UsageError(f"target-macs {target_macs} must be a fraction above 0 and at most 1")
+
+
+class _Search:
+    """The state of one search: what was accepted and refused so far."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        measure: Measure | None,
+        tune: Tune | None,
+        evaluate: Evaluate | None,
+        context: Context,
+        progress: Progress | None,
+        multiple: int,
+        rewrites: tuple[Rewrite, ...],
+    ) -> None:
+        self.graph, self.context, self.rewrites = graph, context, rewrites
+        self.measure, self.tune, self.evaluate = measure, tune, evaluate
+        self.progress = progress or (lambda what, step, of: None)
+        self.multiple = max(1, multiple)
+        self.edits: list[Edit] = []
+        self.refused: dict[tuple[str, tuple[str, ...]], Refused] = {}
+        self.notes: list[str] = []
+        self.taken: list[Rewrite] = []
+        self.accuracy_before: float | None = None
+
+    # exact
+
+    def exact(self) -> Graph:
+        """The network after every exact rewrite that is proved by its check and saves time."""
+        current, waiting = self.graph, list[tuple[Rewrite, tuple[str, ...], Saving | None]]()
+        for step, rewrite in enumerate(self.rewrites):
+            self.progress(f"exact: {rewrite.summary}", step, len(self.rewrites))
+            done = perform(rewrite, current, self.context)
+            if done is None:
+                continue
+            applied, check = done
+            if not check.ok:
+                self.refuse(rewrite.name, applied.layers, f"its check failed: {check.reason}")
+                continue
+            saved = self.time(current, applied.graph)
+            if saved is not None and not saved.real:
+                waiting.append((rewrite, applied.layers, saved))
+                continue
+            self.accept(
+                rewrite.name, rewrite.claim, applied.layers, current, applied.graph, saved, check, applied.found
+            )
+            self.taken.append(rewrite)
+            current = applied.graph
+        return self.together(current, waiting)
+
+    def together(self, current: Graph, waiting: list[tuple[Rewrite, tuple[str, ...], Saving | None]]) -> Graph:
+        """Edits whose saving drowned in noise one by one are tried once more all at once."""
+        if len(waiting) > 1:
+            joint, parts = current, list[tuple[Rewrite, Any, Check, Graph]]()
+            for rewrite, _, _ in waiting:
+                done = perform(rewrite, joint, self.context)
+                if done is not None and done[1].ok:
+                    parts.append((rewrite, done[0], done[1], joint))
+                    joint = done[0].graph
+            saved = self.time(current, joint)
+            if parts and saved is not None and saved.real:
+                names = "+".join(rewrite.name for rewrite, *_ in parts)
+                layers = tuple(dict.fromkeys(name for _, applied, *_ in parts for name in applied.layers))
+                found = "; ".join(applied.found for _, applied, *_ in parts)
+                worst = max((check for _, _, check, _ in parts), key=lambda c: c.stored)
+                self.accept(names, "exact", layers, current, joint, saved, worst, found)
+                self.taken += [rewrite for rewrite, *_ in parts]
+                return joint
+        for rewrite, layers, saved in waiting:
+            self.refuse(rewrite.name, layers, f"no time saved beyond noise: {saved}")
+        return current
+
+    def deploy(self, graph: Graph) -> Graph:
+        """A network in the form in which it would be used: with the exact rewrites that were found to pay."""
+        for rewrite in self.taken:
+            done = rewrite.apply(graph, self.context)
+            graph = done.graph if done is not None else graph
+        return graph
+
+    # lossy
+
+    def lossy(self, exact: Graph, allowed: float, target: float | None) -> Graph | None:
+        """The best network found with loss, trainable (batch norms unfolded); None when nothing was accepted."""
+        assert self.evaluate is not None  # checked on entry
+        self.progress("accuracy of the original", 0, 1)
+        base = self.accuracy_before = self.evaluate(self.graph)
+        whole = count(self.graph).total.macs
+        current = self.graph
+        for rewrite in self.taken:
+            if rewrite.name not in UNTUNABLE:
+                done = perform(rewrite, current, self.context)
+                current = done[0].graph if done is not None and done[1].ok else current
+        accepted: Graph | None = None
+        step, turn = STEP, 0
+        while step >= LEAST_STEP:
+            macs = count(current).total.macs
+            goal = max(macs * (1 - step), (target or 0) * whole)
+            if target is not None and macs <= target * whole:
+                break
+            self.progress(f"choosing channels: {macs / whole:.0%} of the multiplications left", turn, turn + 4)
+            trials = self.trials(current)
+            candidate, used = self.compose(current, trials, goal, base)
+            if candidate is None or not used:
+                break
+            self.progress("fine-tuning", turn + 1, turn + 4)
+            tuned = self.tune(candidate, self.graph) if self.tune else candidate
+            found = self.evaluate(tuned)
+            layers = tuple(dict.fromkeys(name for t in used for name in t.layers))
+            if base - found > allowed + 1e-12:
+                self.refuse(
+                    "remove-channels", layers,
+                    f"{100 * (base - found):.2f} points lost after tuning at {count(candidate).total.macs / whole:.0%} "
+                    f"of the multiplications, more than {100 * allowed:.2f}",
+                )  # fmt: skip
+                step /= 2
+                continue
+            old, new = self.deploy(current), self.deploy(tuned)
+            saved = self.time(old, new)
+            if saved is not None and not saved.real:
+                self.refuse("remove-channels", layers, f"no time saved beyond noise: {saved}")
+                step = step * 2 if step < STEP else 0
+                if step == 0:
+                    break
+                continue
+            check = {"accuracy_before": base, "accuracy_after": found, "split": "selection", "tuned": bool(self.tune)}
+            self.edits.append(
+                _edit("remove-channels", "lossy", layers, old, new, saved, check, _removed(current, tuned))
+            )
+            current = accepted = tuned
+            turn += 2
+        if target is not None and count(current).total.macs > target * whole * 1.0001:
+            left = count(current).total.macs / whole
+            self.notes.append(
+                f"the target of {target:.0%} of the multiplications was not reached: {left:.0%} is the least "
+                "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
+            )
+        return accepted
+
+    def trials(self, current: Graph) -> list[Trial]:
+        """One candidate per bundle of channels: measured on the runtime, its loss estimated on the selection split."""
+        assert self.evaluate is not None
+        tied = channels(current)
+        stats = moments(current, tied, self.context.samples)
+        score = importance(current, tied, "activation", stats)
+        macs = count(current).total.macs
+        now = self.evaluate(current)
+        graphs: list[Graph] = []
+        chosen: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+        for bundle in tied.bundles:
+            number = self.snapped(len(bundle))
+            classes = wish(tied, bundle, score, number) if number else ()
+            layers = tied.layers(bundle)
+            if not classes:
+                self.refuse("remove-channels", layers, "no channel can go: too few, or groups would become unequal")
+                continue
+            graphs.append(remove(current, tied, classes, stats))
+            chosen.append((layers, classes))
+        savings = self.time_all(current, graphs)
+        trials: list[Trial] = []
+        for narrow, (layers, classes), saved in zip(graphs, chosen, savings, strict=True):
+            if saved is not None and saved.high <= 0:
+                self.refuse("remove-channels", layers, f"{len(classes)} channels less are no faster: {saved}")
+                continue
+            cheaper = macs - count(narrow).total.macs
+            loss = max(0.0, now - self.evaluate(narrow))
+            trials.append(Trial(layers, classes, cheaper, saved or saving([float(cheaper)], [0.0]), loss))
+        return trials
+
+    def snapped(self, size: int) -> int:
+        """How many of `size` channels a candidate removes: a quarter, so that a multiple stays where possible."""
+        number = max(1, round(size * SHARE))
+        if size > self.multiple:
+            left = (size - number) // self.multiple * self.multiple
+            number = size - left if left else number
+        return number if number < size else 0
+
+    def compose(
+        self, current: Graph, trials: list[Trial], goal: float, base: float
+    ) -> tuple[Graph | None, list[Trial]]:
+        """Trials joined, best ratio of time saved to accuracy lost first, until the goal in multiplications is met."""
+        tied = channels(current)
+        stats = moments(current, tied, self.context.samples)
+        floor = 1e-3  # a loss below a tenth of a point is not told apart on a selection split
+        order = sorted(trials, key=lambda t: -max(t.saved.ms, 1e-9) / (t.loss + floor))
+        used: list[Trial] = []
+        gone: list[int] = []
+        for trial in order:
+            used.append(trial)
+            gone += trial.classes
+            if count(_cut_only(current, tied, gone)).total.macs <= goal:
+                break
+        fitting = tied.fit(gone)
+        return (remove(current, tied, fitting, stats), used) if fitting else (None, [])
+
+    # bookkeeping
+
+    def time(self, before: Graph, after: Graph) -> Saving | None:
+        """The measured saving, or None without a clock."""
+        return self.time_all(before, [after])[0]
+
+    def time_all(self, before: Graph, after: Sequence[Graph]) -> list[Saving | None]:
+        """The saving of each network against one, all timed in the same rounds."""
+        if self.measure is None or not after:
+            return [None] * len(after)
+        times = self.measure([before, *after])
+        return [saving(times[0], own) for own in times[1:]]
+
+    def accept(
+        self, name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
+        check: Check, found: str,
+    ) -> None:  # fmt: skip
+        """Records an edit that was taken."""
+        self.edits.append(_edit(name, claim, layers, old, new, saved, check.to_dict(), found))
+
+    def refuse(self, name: str, layers: tuple[str, ...], reason: str) -> None:
+        """Kept once per rewrite and layers: the last reason."""
+        self.refused[(name, layers)] = Refused(name, layers, reason)
+
+    def finish(self, exact: Graph, lossy: Graph | None) -> SlimResult:
+        """The final network checked once more against the original, and the figures of both."""
+        final = exact
+        if lossy is not None:
+            final = lossy
+            for rewrite in self.taken:
+                done = perform(rewrite, final, self.context)
+                if done is not None and done[1].ok:
+                    final = done[0].graph
+        saved = self.time(self.graph, final) if final is not self.graph else None
+        if saved is not None and saved.ms < 0 and not saved.real:
+            self.notes.append(
+                f"measured once more the result is no faster than the original ({saved}); the original stands"
+            )
+            final, self.edits = self.graph, []
+        accuracy = self.evaluate(final) if self.evaluate is not None else None
+        if self.accuracy_before is None and self.evaluate is not None:
+            self.accuracy_before = self.evaluate(self.graph)
+        if self.measure is None:
+            self.notes.append(
+                "time was not measured; edits were taken for the multiplications and parameters they save"
+            )
+        if not self.edits:
+            self.notes.append("nothing was found that pays; the network is as it was")
+        before_ms, after_ms = (saved.before_ms, saved.after_ms) if saved is not None else (None, None)
+        certificate = self.certificate(final) if lossy is None else {}
+        return SlimResult(
+            final,
+            figures(self.graph, self.accuracy_before, before_ms),
+            figures(final, accuracy, before_ms if final is self.graph else after_ms),
+            tuple(self.edits),
+            tuple(self.refused.values()),
+            self.context.seed,
+            tuple(self.notes),
+            certificate,
+        )
+
+    def certificate(self, final: Graph) -> dict[str, Any]:
+        """Largest differences from the original network, relative to the largest output, in float64 and float32."""
+        most = int(np.clip(2e9 / max(1, count(self.graph).total.macs), 1, 8))
+        feeds = {"random": self.context.random(self.graph, most)}
+        real = self.context.real(self.graph, most)
+        if real is not None:
+            feeds["real"] = real
+        return {
+            name: {
+                "inputs": len(next(iter(x.values()))),
+                "float64": relative_difference(self.graph, final, x),
+                "float32": relative_difference(self.graph, final, x, np.float32),
+            }
+            for name, x in feeds.items()
+        }
+
+
+def _cut_only(graph: Graph, tied: ChannelMap, classes: Sequence[int]) -> Graph:
+    """The shapes after a removal, for counting."""
+    return cut(graph.replace(weights={}), tied.fit(classes))
+
+
+def _removed(old: Graph, new: Graph) -> str:
+    """Channels before and after, per layer that became narrower."""
+    changes = [f"{n.name} {n.attrs['out']} to {new[n.name].attrs['out']}" for n in old.nodes
+               if n.rule.channels in ("conv", "dense") and n.name in new.by_name
+               and new[n.name].attrs["out"] < n.attrs["out"]]  # fmt: skip
+    return "channels " + ", ".join(changes)
+
+
+def _edit(
+    name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
+    check: Mapping[str, Any], found: str,
+) -> Edit:  # fmt: skip
+    before, after = count(old).total, count(new).total
+    ms = saved.ms if saved is not None else None
+    return Edit(name, claim, layers, before.params - after.params, before.macs - after.macs, ms, check, found)
