@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -34,8 +34,8 @@ class Convention:
         taps = "taps on padding not counted" if self.exact_padding else "taps on padding counted"
         bias = "biases are parameters but not MACs" if self.bias else "biases left out"
         return (
-            f"{unit}; {taps}; {bias}; pooling, activations and normalisation cost no MACs; float32, batch {self.batch}; "
-            "K = 1000"
+            f"{unit}; {taps}; {bias}; pooling, activations and normalisation cost no MACs; float32, "
+            f"batch {self.batch}; K = 1000"
         )
 
 
@@ -123,13 +123,10 @@ class Count:
 
     @cached_property
     def total(self) -> Cost:
-        """The sum over layers."""
-        total = Cost()
-        unknown: list[str] = []
-        for layer in self.layers:
-            unknown += layer.cost.unknown
-            total += Cost(**{**_fields(layer.cost), "unknown": ()})
-        return Cost(**{**_fields(total), "unknown": tuple(dict.fromkeys(unknown))})
+        """The sum over layers; each operator that could not be counted is named once."""
+        unknown = dict.fromkeys(name for layer in self.layers for name in layer.cost.unknown)
+        total = sum((replace(layer.cost, unknown=()) for layer in self.layers), Cost())
+        return replace(total, unknown=tuple(unknown))
 
     def to_dict(self) -> dict[str, Any]:
         """`totals` and `layers` as `CONTRACT.md` shapes them, with the convention."""
@@ -152,10 +149,6 @@ class Count:
         }
 
 
-def _fields(cost: Cost) -> dict[str, Any]:
-    return {name: getattr(cost, name) for name in Cost.__slots__}
-
-
 def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool = False, unit: str = "mac") -> Count:
     """What every layer of a network costs, without running it.
 
@@ -166,12 +159,11 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     shapes = graph.shapes(batch)
     spans = fields(graph)
     counted: set[str] = set()
-    layers = tuple(
-        Layer(node.name, node.op, node.inputs, shapes[node.name], _cost(graph, node, shapes, counted, bias, exact_padding),
-              spans[node.name])
-        for node in graph.nodes
-    )  # fmt: skip
-    return Count(graph.name, layers, peak_bytes(graph, shapes), Convention(unit, batch, bias, exact_padding))
+    layers: list[Layer] = []
+    for node in graph.nodes:
+        cost = _cost(graph, node, shapes, counted, bias, exact_padding)
+        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, spans[node.name]))
+    return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), Convention(unit, batch, bias, exact_padding))
 
 
 def _cost(

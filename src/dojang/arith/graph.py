@@ -204,11 +204,16 @@ class Graph:
         the name of a value to the value that its readers (and the outputs) take instead. `weights` are added or put
         in place of old arrays.
         """
-        moved = rewire or {}
+        moved = dict(rewire or {})
 
         def source(name: str) -> str:
+            path: dict[str, None] = {}
             while name in moved:
+                if name in path:
+                    raise GraphError(f"{name}: is rewired to itself through {', '.join(path)}")
+                path[name] = None
                 name = moved[name]
+            moved.update(dict.fromkeys(path, name))  # so that long chains are walked once
             return name
 
         new: list[Node] = []

@@ -46,6 +46,7 @@ class Op:
 
 
 MANY = 1 << 16
+"""Inputs without a limit that anyone would reach."""
 
 
 def _required(kind: Kind) -> Attr:
@@ -104,9 +105,8 @@ def _constant_shape(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def _rows() -> list[Op]:
-    I, F, B, T = Kind.INT, Kind.FLOAT, Kind.BOOL, Kind.TEXT  # noqa: E741, N806 - the table is read in columns
-    affine = {"eps": Attr(F, 1e-5), "affine": Attr(B, True)}
-    rows = [
+    affine = {"eps": Attr(Kind.FLOAT, 1e-5), "affine": Attr(Kind.BOOL, True)}
+    return [
         # mean and std say how pictures scaled to 0..1 are normalised before they enter; they cost nothing.
         Op(
             "input",
@@ -121,7 +121,7 @@ def _rows() -> list[Op]:
         Op(
             "constant",
             _constant_shape,
-            {"shape": _required(Kind.INTS), "fill": Attr(F), "trained": Attr(B, False)},
+            {"shape": _required(Kind.INTS), "fill": Attr(Kind.FLOAT), "trained": Attr(Kind.BOOL, False)},
             params=lambda a, s: {} if a["fill"] is not None else {"value": a["shape"]},
             field="constant",
             channels="opaque",
@@ -152,7 +152,7 @@ def _rows() -> list[Op]:
         Op(
             "dense",
             shape_rules.dense,
-            {"out": _required(I), "bias": Attr(B, True)},
+            {"out": _required(Kind.INT), "bias": Attr(Kind.BOOL, True)},
             _dense_params,
             lambda a, s: prod(s[0]) * a["out"],
             field="last",
@@ -164,7 +164,7 @@ def _rows() -> list[Op]:
         Op(
             "avgpool",
             shape_rules.pool,
-            {k: v for k, v in _pool_attrs().items() if k != "dilation"} | {"count_padding": Attr(B, True)},
+            {k: v for k, v in _pool_attrs().items() if k != "dilation"} | {"count_padding": Attr(Kind.BOOL, True)},
             field="window",
             main=("kernel",),
         ),
@@ -190,7 +190,7 @@ def _rows() -> list[Op]:
         Op(
             "groupnorm",
             shape_rules.channelwise,
-            {"groups": _required(I)} | affine,
+            {"groups": _required(Kind.INT)} | affine,
             lambda a, s: _affine(a, (s[0][1],)),
             field="groups",
             channels="opaque",
@@ -208,21 +208,26 @@ def _rows() -> list[Op]:
         Op(
             "lrn",
             shape_rules.channelwise,
-            {"size": _required(I), "alpha": Attr(F, 1e-4), "beta": Attr(F, 0.75), "k": Attr(F, 1.0)},
+            {
+                "size": _required(Kind.INT),
+                "alpha": Attr(Kind.FLOAT, 1e-4),
+                "beta": Attr(Kind.FLOAT, 0.75),
+                "k": Attr(Kind.FLOAT, 1.0),
+            },
             field="channels",
             channels="opaque",
             main=("size",),
         ),
         *(Op(name, shape_rules.same) for name in UNARY),
-        Op("gelu", shape_rules.same, {"approximate": Attr(T, "none", words=("none", "tanh"))}),
-        Op("leaky_relu", shape_rules.same, {"slope": Attr(F, 0.01)}),
-        Op("elu", shape_rules.same, {"alpha": Attr(F, 1.0)}),
-        Op("hard_sigmoid", shape_rules.same, {"alpha": Attr(F, 1 / 6), "beta": Attr(F, 0.5)}),
-        Op("clip", shape_rules.same, {"min": Attr(F), "max": Attr(F)}),
-        Op("prelu", shape_rules.same, {"num": Attr(I, 1)}, lambda a, s: {"weight": (a["num"],)}),
-        Op("dropout", shape_rules.same, {"p": Attr(F, 0.5)}),
+        Op("gelu", shape_rules.same, {"approximate": Attr(Kind.TEXT, "none", words=("none", "tanh"))}),
+        Op("leaky_relu", shape_rules.same, {"slope": Attr(Kind.FLOAT, 0.01)}),
+        Op("elu", shape_rules.same, {"alpha": Attr(Kind.FLOAT, 1.0)}),
+        Op("hard_sigmoid", shape_rules.same, {"alpha": Attr(Kind.FLOAT, 1 / 6), "beta": Attr(Kind.FLOAT, 0.5)}),
+        Op("clip", shape_rules.same, {"min": Attr(Kind.FLOAT), "max": Attr(Kind.FLOAT)}),
+        Op("prelu", shape_rules.same, {"num": Attr(Kind.INT, 1)}, lambda a, s: {"weight": (a["num"],)}),
+        Op("dropout", shape_rules.same, {"p": Attr(Kind.FLOAT, 0.5)}),
         *(
-            Op(name, shape_rules.same, {"axis": Attr(I, 1)}, field="axis", channels="opaque")
+            Op(name, shape_rules.same, {"axis": Attr(Kind.INT, 1)}, field="axis", channels="opaque")
             for name in ("softmax", "log_softmax")
         ),
         *(
@@ -230,8 +235,15 @@ def _rows() -> list[Op]:
             for name in ("add", "mul", "maximum", "minimum")
         ),
         *(Op(name, shape_rules.broadcast, channels="join", inputs=(2, 2)) for name in ("sub", "div", "pow")),
-        Op("concat", shape_rules.concat, {"axis": Attr(I, 1)}, field="concat", channels="concat", inputs=(1, MANY)),
-        Op("flatten", shape_rules.flatten, {"axis": Attr(I, 1)}, field="reshape", channels="reshape"),
+        Op(
+            "concat",
+            shape_rules.concat,
+            {"axis": Attr(Kind.INT, 1)},
+            field="concat",
+            channels="concat",
+            inputs=(1, MANY),
+        ),
+        Op("flatten", shape_rules.flatten, {"axis": Attr(Kind.INT, 1)}, field="reshape", channels="reshape"),
         Op("reshape", shape_rules.reshape, {"shape": _required(Kind.INTS)}, field="reshape", channels="reshape"),
         Op("transpose", shape_rules.transpose, {"perm": _required(Kind.INTS)}, field="transpose", channels="transpose"),
         Op("squeeze", shape_rules.squeeze, {"axes": _required(Kind.INTS)}, field="squeeze", channels="reshape"),
@@ -241,8 +253,8 @@ def _rows() -> list[Op]:
             shape_rules.pad,
             {
                 "pads": _required(Kind.PADS),
-                "mode": Attr(T, "constant", words=("constant", "reflect", "replicate", "circular")),
-                "value": Attr(F, 0.0),
+                "mode": Attr(Kind.TEXT, "constant", words=("constant", "reflect", "replicate", "circular")),
+                "value": Attr(Kind.FLOAT, 0.0),
             },
             field="pad",
             channels="pad",
@@ -251,14 +263,14 @@ def _rows() -> list[Op]:
         Op(
             "slice",
             shape_rules.slice_,
-            {"axis": _required(I), "start": Attr(I), "stop": Attr(I), "step": Attr(I, 1)},
+            {"axis": _required(Kind.INT), "start": Attr(Kind.INT), "stop": Attr(Kind.INT), "step": Attr(Kind.INT, 1)},
             field="slice",
             channels="slice",
         ),
         Op(
             "gather",
             shape_rules.gather,
-            {"axis": _required(I), "indices": _required(Kind.INTS)},
+            {"axis": _required(Kind.INT), "indices": _required(Kind.INTS)},
             field="gather",
             channels="gather",
         ),
@@ -268,10 +280,12 @@ def _rows() -> list[Op]:
             {
                 "size": Attr(Kind.SIZE),
                 "scale": Attr(Kind.FLOATS),
-                "mode": Attr(T, "nearest", words=("nearest", "linear", "cubic")),
-                "coords": Attr(T, "asymmetric", words=COORDS),
-                "rounding": Attr(T, "floor", words=("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")),
-                "cubic_a": Attr(F, -0.75),
+                "mode": Attr(Kind.TEXT, "nearest", words=("nearest", "linear", "cubic")),
+                "coords": Attr(Kind.TEXT, "asymmetric", words=COORDS),
+                "rounding": Attr(
+                    Kind.TEXT, "floor", words=("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+                ),
+                "cubic_a": Attr(Kind.FLOAT, -0.75),
             },
             field="resize",
         ),
@@ -279,7 +293,7 @@ def _rows() -> list[Op]:
             Op(
                 f"reduce_{kind}",
                 shape_rules.reduce,
-                {"axes": _required(Kind.INTS), "keepdims": Attr(B, True)},
+                {"axes": _required(Kind.INTS), "keepdims": Attr(Kind.BOOL, True)},
                 field="reduce",
                 channels="reduce",
             )
@@ -289,15 +303,21 @@ def _rows() -> list[Op]:
         Op(
             "einsum",
             shape_rules.einsum,
-            {"equation": _required(T)},
+            {"equation": _required(Kind.TEXT)},
             macs=_einsum_macs,
             field="einsum",
             channels="opaque",
             inputs=(1, MANY),
         ),
-        Op(UNKNOWN, shape_rules.same, {"kind": _required(T)}, field="opaque", channels="opaque", inputs=(0, MANY)),
+        Op(
+            UNKNOWN,
+            shape_rules.same,
+            {"kind": _required(Kind.TEXT)},
+            field="opaque",
+            channels="opaque",
+            inputs=(0, MANY),
+        ),
     ]
-    return rows
 
 
 UNARY = (

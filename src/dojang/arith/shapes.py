@@ -162,7 +162,7 @@ def reshape(attrs: Attrs, shapes: Shapes) -> Shape:
 
 def transpose(attrs: Attrs, shapes: Shapes) -> Shape:
     """Axes in another order."""
-    perm = attrs["perm"]
+    perm: Shape = attrs["perm"]
     if sorted(perm) != list(range(len(shapes[0]))):
         raise ShapeError(f"perm {perm} is no order of the {len(shapes[0])} axes of {by(shapes[0])}")
     return tuple(shapes[0][p] for p in perm)
