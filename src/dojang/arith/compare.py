@@ -8,7 +8,6 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from dojang.arith.cost import Count, Layer
-from dojang.arith.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +101,7 @@ def _work(layer: Layer) -> tuple[Any, ...]:
 def _pair(a: Layer, b: Layer) -> Pair:
     if _work(a) == _work(b):
         return Pair(a, b, "same" if a.name == b.name else "renamed")
-    old: Shape = a.shape or ()
-    new: Shape = b.shape or ()
-    if len(old) == len(new) > 1 and (old[0], old[2:]) == (new[0], new[2:]) and old[1] != new[1]:
+    old, new = a.shape, b.shape
+    if old and new and len(old) == len(new) > 1 and (old[0], old[2:]) == (new[0], new[2:]) and old[1] != new[1]:
         return Pair(a, b, "narrowed" if new[1] < old[1] else "widened")
     return Pair(a, b, "changed")
