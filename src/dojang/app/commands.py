@@ -160,6 +160,52 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(_json("run", args, result.to_dict(), convention) if args.json else run_text(result, style()))
 
 
+def train(args: argparse.Namespace) -> Answer:
+    """`dojang train`."""
+    from dojang.app import training
+    from dojang.app.progress import train_bar
+    from dojang.report.text import trained_text
+
+    with train_bar() as told:
+        result = training.train(
+            args.net,
+            args.data,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            lr=args.lr,
+            seed=args.seed,
+            device=args.device,
+            label_smoothing=args.label_smoothing,
+            resume=args.resume,
+            output=args.output,
+            force=args.force,
+            weights=args.weights,
+            input_size=args.input_size,
+            num_classes=args.num_classes,
+            val_data=args.val_data,
+            progress=told,
+        )
+    convention = "accuracy is a fraction of samples; gap = train accuracy - test accuracy"
+    return Answer(_json("train", args, result.to_dict(), convention) if args.json else trained_text(result, style()))
+
+
+def export(args: argparse.Namespace) -> Answer:
+    """`dojang export`."""
+    from dojang.app import exporting
+    from dojang.report.text import exported_text
+
+    result = exporting.export(
+        args.net,
+        args.format,
+        output=args.output,
+        force=args.force,
+        weights=args.weights,
+        input_size=args.input_size,
+        num_classes=args.num_classes,
+    )
+    return Answer(_json("export", args, result.to_dict()) if args.json else exported_text(result))
+
+
 def list(args: argparse.Namespace) -> Answer:
     """`dojang list`."""
     from dojang.app import verbs

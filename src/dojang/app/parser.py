@@ -78,7 +78,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dojang {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_count, _solve, _check, _compare, _filter, _run, _list, _env):
+    for add in (_count, _solve, _check, _compare, _filter, _run, _train, _export, _list, _env):
         add(commands)
     return parser
 
@@ -182,6 +182,34 @@ def _run(commands: Commands) -> None:
     parser.add_argument("input", metavar="INPUT", help="a picture, or .npy of shape (c,h,w) or (n,c,h,w)")
     parser.add_argument("--top", type=whole, default=5, metavar="K", help="show the K best classes (default 5)")
     _output(parser, "OUT.npy", "write the output as an array")
+
+
+def _data(parser: Parser, required: bool = True) -> None:
+    parser.add_argument("--data", metavar="DATA", required=required, help=DATA)
+    parser.add_argument("--val-data", metavar="DATA", help="the test part, where it is apart")
+    parser.add_argument(
+        "--seed", metavar="N", type=whole, default=SEED, help=f"seed of all that is drawn (default {SEED})"
+    )
+
+
+def _train(commands: Commands) -> None:
+    parser = _add(commands, "train", "train or fine-tune a network")
+    _network(parser)
+    _data(parser)
+    parser.add_argument("--epochs", metavar="N", type=positive, default=30, help="passes over the data (default 30)")
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=128, help="samples per step (default 128)")
+    parser.add_argument("--lr", metavar="X", type=float, help="peak learning rate (default by network and batch size)")
+    parser.add_argument("--label-smoothing", metavar="X", type=float, default=0.0, help="share taken from the label")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    _output(parser, "DIR", "folder for checkpoint, run.json and report (default out/NET-trained)")
+
+
+def _export(commands: Commands) -> None:
+    parser = _add(commands, "export", "write a network in another format")
+    _network(parser)
+    parser.add_argument("--format", choices=("onnx", "safetensors", "net"), help="default: by the suffix of -o")
+    _output(parser, "FILE", "file to write (default: NAME with the format's suffix)")
 
 
 def _list(commands: Commands) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
+
+if TYPE_CHECKING:
+    from dojang.train.record import Progress
+
+QUIET_SECONDS = 5.0
+"""Where there is no terminal, lines about a long job come at most this often."""
 
 
 @final
@@ -87,3 +95,40 @@ class Stages:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+@contextmanager
+def train_bar() -> Iterator[Callable[[Progress], None]]:
+    """What `train.loop.fit` tells, as a bar over all steps on a terminal, else as a line now and then.
+
+    Lines come at the end of an epoch, at most one every five seconds.
+    """
+    bar: Any = None
+    told = time.monotonic()
+
+    def tell(now: Progress) -> None:
+        nonlocal bar, told
+        if sys.stderr.isatty():
+            if bar is None:
+                from tqdm import tqdm
+
+                total = now.epochs * now.steps
+                bar = tqdm(total=total, desc="train", unit="step", file=sys.stderr, dynamic_ncols=True, leave=False)
+            remark = f"epoch {now.epoch}/{now.epochs}, loss {now.loss:.3f}"
+            if now.done is not None and now.done.test_accuracy is not None:
+                remark += f", test {now.done.test_accuracy:.3f}"
+            bar.set_postfix_str(remark, refresh=False)
+            bar.update((now.epoch - 1) * now.steps + now.step - bar.n)
+        elif now.done is not None and (time.monotonic() - told > QUIET_SECONDS or now.epoch == now.epochs):
+            told = time.monotonic()
+            test = "" if now.done.test_accuracy is None else f", test {now.done.test_accuracy:.4f}"
+            sys.stderr.write(
+                f"epoch {now.epoch}/{now.epochs}: loss {now.loss:.4f}, train {now.done.train_accuracy:.4f}{test}\n"
+            )
+            sys.stderr.flush()
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()

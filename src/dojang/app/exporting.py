@@ -1,0 +1,111 @@
+"""Writing networks in other formats, each file read back before it is called written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dojang.app.files import beside, naming, refuse_existing
+from dojang.app.networks import load, require_weights
+from dojang.app.runtimes import has_onnxruntime, onnx_runner
+from dojang.arith.cost import count
+from dojang.arith.errors import CheckFailed, UsageError
+from dojang.arith.graph import Graph
+from dojang.report.results import Exported
+
+FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors", "net": ".net"}
+
+TOLERANCE = 1e-4
+"""Largest difference between runtimes, relative to the largest output: float32 sums of some 10^4 terms in any order."""
+
+
+def export(
+    net: Any,
+    format: str | None = None,
+    *,
+    output: str | Path | None = None,
+    force: bool = False,
+    weights: str | Path | None = None,
+    input_size: Sequence[int] | None = None,
+    num_classes: int | None = None,
+) -> Exported:
+    """Writes a network as ONNX, as a checkpoint (safetensors) or as text (.net, without weights).
+
+    The format follows the suffix of `output` where it is not given; `output` is NAME.SUFFIX by default. What was
+    written is read back, must cost the same, and (ONNX) must give ONNX Runtime the answers that dojang gets, where
+    that is installed. Raises `UsageError`, `GraphError` for missing weights, `CheckFailed` when the check fails.
+    """
+    kind = format or {v: k for k, v in FORMATS.items()}.get(Path(output).suffix if output else "")
+    if kind is None or kind not in FORMATS:
+        raise UsageError(
+            f"say the format: --format {', '.join(FORMATS)}, or a file that ends in {', '.join(FORMATS.values())}"
+        )
+    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes, arrays=kind != "net")
+    target = Path(output) if output is not None else Path(f"{graph.name}{FORMATS[kind]}")
+    if target.suffix != FORMATS[kind]:
+        raise UsageError(f"{target}: a file of format {kind} ends in {FORMATS[kind]}")
+    refuse_existing(target, force)
+    if kind != "net":
+        require_weights(graph, graph.name)
+    with naming(target), beside(target) as temporary:
+        checked = write_checked(graph, kind, temporary)
+        size = temporary.stat().st_size
+    return Exported(graph.name, kind, str(target), size, checked)
+
+
+def write_checked(graph: Graph, kind: str, path: Path) -> str:
+    """Writes a network to `path` (replacing what is there), reads it back, and says how it was checked."""
+    if kind == "net":
+        from dojang.formats import text
+
+        path.write_text(text.to_text(graph), encoding="utf-8")
+        again = text.parse(path.read_text(encoding="utf-8"), name=graph.name, file=str(path))
+        said = "read back: the same layers"
+    elif kind == "safetensors":
+        from dojang.formats import checkpoint
+
+        checkpoint.save(graph, path, force=True)
+        again = checkpoint.load(path)
+        for name in graph.param_shapes:
+            if not np.array_equal(np.asarray(again.weights[name]), np.asarray(graph.weights[name], np.float32)):
+                raise CheckFailed(f"{path.name}: {name} read back differs from what was written")
+        said = "read back: the same layers and numbers"
+    else:
+        from dojang.formats import onnx
+
+        onnx.save(graph, path)
+        again = onnx.load(path)
+        said = f"read back: the same cost{check_onnx(graph, path)}"
+    old, new = count(graph).total, count(again).total
+    if (old.params, old.macs) != (new.params, new.macs):
+        raise CheckFailed(
+            f"{path.name}: read back it has {new.params} parameters and {new.macs} MACs, "
+            f"not {old.params} and {old.macs}"
+        )
+    return said
+
+
+def check_onnx(graph: Graph, path: Path) -> str:
+    """What ONNX Runtime makes of a written file, against dojang's own run on random input; "" where not installed."""
+    if not has_onnxruntime() or len(graph.inputs) != 1:
+        return ""
+    import onnxruntime
+
+    from dojang.engine.session import Session
+
+    x = np.random.default_rng(0).normal(size=(2, *graph.inputs[0].attrs["shape"])).astype(np.float32)
+    return f"; {compare_answers(Session(graph)(x), onnx_runner(onnxruntime, str(path))(x))}"
+
+
+def compare_answers(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Says how far ONNX Runtime's answers are from ours; raises `CheckFailed` when further than `TOLERANCE`."""
+    scale = float(np.abs(ours).max()) or 1.0
+    off = float(np.abs(ours - theirs).max()) / scale if ours.shape == theirs.shape else float("inf")
+    if not off <= TOLERANCE:
+        raise CheckFailed(
+            f"ONNX Runtime's answers to the written file differ by {off:.2g} of the largest, more than {TOLERANCE:g}"
+        )
+    return f"ONNX Runtime gives the same answers within {off:.1g} of the largest"

@@ -1,0 +1,87 @@
+"""The runtimes that a network may be slimmed for, and timing networks on one of them in interleaved rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.errors import MissingPart, UsageError
+from dojang.arith.graph import Graph
+from dojang.slim.timing import interleave
+
+Array = np.ndarray
+Run = Callable[[Array], Array]
+
+RUNTIMES = ("dojang", "torch", "onnxruntime")
+
+ROUNDS = 15
+"""Interleaved rounds per measurement: the sign test then has its bounds at the 4th smallest and largest difference."""
+
+
+def runner(graph: Graph, runtime: str) -> Run:
+    """A function from a float32 batch to the first output, ready to run. Raises `MissingPart`, `UsageError`."""
+    if runtime == "dojang":
+        from dojang.engine.session import Session
+
+        return Session(graph)
+    if runtime == "torch":
+        from dojang.app.networks import torch_format
+
+        torch_format()
+        from dojang.formats.torch_run import runner as torch_runner
+
+        return torch_runner(graph)
+    if runtime == "onnxruntime":
+        return _onnxruntime(graph)
+    raise UsageError(f"runtime {runtime!r} is not known; use {', '.join(RUNTIMES)}")
+
+
+def has_onnxruntime() -> bool:
+    """Whether ONNX Runtime is installed, found out without loading it."""
+    from importlib.util import find_spec
+
+    return find_spec("onnxruntime") is not None
+
+
+def _onnxruntime(graph: Graph) -> Run:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingPart("ONNX Runtime is not installed; pip install 'dojang[onnxruntime]'") from None
+    from dojang.formats import onnx
+
+    return onnx_runner(onnxruntime, onnx.to_bytes(graph))
+
+
+def onnx_runner(onnxruntime: Any, model: bytes | str) -> Run:
+    """A runner of an ONNX model: its bytes, or the path of its file."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feed = session.get_inputs()[0].name
+    return lambda x: session.run(None, {feed: x})[0]
+
+
+def measurer(
+    runtime: str, x: Array, rounds: int = ROUNDS, told: Callable[[], object] | None = None
+) -> Callable[[Sequence[Graph]], list[list[float]]]:
+    """A function that times networks on `x`: milliseconds of each in each of `rounds` interleaved rounds."""
+
+    def bound(run: Run) -> Callable[[], object]:
+        return lambda: run(x)
+
+    def measure(graphs: Sequence[Graph]) -> list[list[float]]:
+        if told is not None:
+            told()
+        return interleave([bound(runner(graph, runtime)) for graph in graphs], rounds)
+
+    return measure
+
+
+def version_of(runtime: str) -> str | None:
+    """The installed version of a runtime."""
+    from dojang.app.record import versions
+
+    return versions().get(runtime)

@@ -1,0 +1,87 @@
+"""From what a person names as data to samples that fit a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dojang.arith.conv import by
+from dojang.arith.errors import DataError, ShapeError, UsageError
+from dojang.arith.graph import Graph, Node
+from dojang.train.data import Data, Normalisation, from_arrays
+from dojang.train.data import load as load_data
+
+KINDS = "digits, a folder or .zip of class folders, an .npz with x and y, IDX files, CIFAR-10 batches, or arrays (x, y)"
+
+
+def one_input(graph: Graph) -> Node:
+    """The network's only input; `UsageError` when it has several."""
+    if len(graph.inputs) != 1:
+        raise UsageError(f"{graph.name}: has {len(graph.inputs)} inputs; data feed networks with one")
+    return graph.inputs[0]
+
+
+SPLIT_SEED = 0
+"""Data without a test part of their own are split with this seed always. Were it the seed of the run, slimming with
+another seed than training would report on samples that the network was trained on."""
+
+
+def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data:
+    """The data set that `data` names (`KINDS`, or a `Data`), resized to the network's input, normalised as it says.
+
+    Raises `ShapeError` when samples do not fit the input, `DataError` and `FileError` for bad data.
+    """
+    node = one_input(graph)
+    shape = tuple(node.attrs["shape"])
+    if isinstance(data, Data):
+        found = data
+    elif isinstance(data, (str, Path)):
+        found = load_data(data, size=shape if len(shape) == 3 else None, val=val, seed=SPLIT_SEED)
+    elif isinstance(data, tuple) and len(data) == 2:
+        found = from_arrays(data[0], data[1], seed=SPLIT_SEED)
+    else:
+        raise UsageError(f"data are {KINDS}; got {type(data).__name__}")
+    if found.sample_shape != shape:
+        raise ShapeError(
+            f"{found.name}: samples are {by(found.sample_shape)}, {graph.name} takes {by(shape)}; use --input-size"
+        )
+    mean, std = node.attrs["mean"], node.attrs["std"]
+    return found.normalised(Normalisation(tuple(mean), tuple(std))) if mean and std else found
+
+
+def check_classes(graph: Graph, data: Data) -> None:
+    """Raises `DataError` unless the network has one output per class of the data (or per target of a regression)."""
+    shape = graph.unit_shapes[graph.outputs[0]]
+    if shape is None:
+        return
+    outputs = 1
+    for size in shape[1:]:
+        outputs *= size
+    if outputs != data.outputs:
+        what = "classes" if data.task == "classification" else "targets"
+        raise DataError(
+            f"{data.name}: has {data.outputs} {what}, {graph.name} gives {outputs} outputs; use --num-classes "
+            f"{data.outputs}, or other data"
+        )
+    known = graph.meta.get("classes")
+    names = [name.strip() for name in known.split(",")] if known else []
+    if names and data.classes and graph.weights and len(names) == len(data.classes) and set(names) != set(data.classes):
+        raise DataError(
+            f"{data.name}: its classes are {', '.join(data.classes[:4])} …, the network was trained on "
+            f"{', '.join(names[:4])} …; use data of the same classes"
+        )
+
+
+def input_limits(data: Data) -> tuple[Any, Any]:
+    """Least and largest value that enters the network per channel, for proofs: of pictures (uint8) by their type.
+
+    Samples that are floats have no bound; None stands for it.
+    """
+    import numpy as np
+
+    if data.train.x.dtype != np.uint8:
+        return None, None
+    channels = data.train.x.shape[1]
+    ends = [np.full((1, channels, 1, 1), v, np.uint8) for v in (0, 255)]
+    low, high = (data.normalisation.apply(e).reshape(-1) for e in ends)
+    return low, high

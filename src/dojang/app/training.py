@@ -1,0 +1,112 @@
+"""Training and fine-tuning: network and data in, a checkpoint and the record of the run out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dojang.app.files import naming, write_text
+from dojang.app.networks import load, torch_format
+from dojang.app.record import record
+from dojang.app.samples import check_classes, load_samples
+from dojang.arith.errors import UsageError
+from dojang.arith.graph import Graph
+from dojang.report.html import trained_html
+from dojang.report.json import dumps
+from dojang.report.results import Trained
+from dojang.train.config import TrainConfig
+from dojang.train.data import Data
+from dojang.train.record import Progress
+
+FILES = ("model.safetensors", "run.json", "report.html")
+"""What a training leaves in its folder, beside the state that `--resume` takes up."""
+
+
+def train(
+    net: Any,
+    data: Any,
+    *,
+    epochs: int = 30,
+    batch_size: int = 128,
+    lr: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    label_smoothing: float = 0.0,
+    resume: bool = False,
+    output: str | Path | None = None,
+    force: bool = False,
+    weights: str | Path | None = None,
+    input_size: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    val_data: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Trained:
+    """Trains a network on the train part of `data` and records both parts' accuracy.
+
+    A network given as text (a zoo name or .net file) starts with fresh weights drawn by `seed`, any other with the
+    weights it has; `weights` (a file) makes it a fine-tuning in either case. `output` is a folder (default
+    out/NAME-trained) that gets the checkpoint, run.json, report.html and the state that `resume` takes up.
+
+    Raises what `load`, `load_samples` and `train.loop.fit` raise; `MissingPart` without PyTorch.
+    """
+    torch_format()
+    from dojang.train.loop import fit
+    from dojang.train.start import module_of
+
+    config = TrainConfig(
+        epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device, label_smoothing=label_smoothing
+    )
+    fresh = weights is None and starts_fresh(net)
+    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes, arrays=not fresh)
+    graph = graph.replace(weights={}) if fresh else graph
+    samples = load_samples(data, graph, val_data)
+    check_classes(graph, samples)
+    folder = Path(output) if output is not None else Path("out") / f"{graph.name}-trained"
+    _may_write(folder, force or resume)
+    module = module_of(graph, seed)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+    trained = described(torch_format().weights_of(module, graph), samples, config)
+    result = Trained(graph.name, history.to_dict(), tuple(str(folder / name) for name in FILES), fresh)
+    from dojang.formats import checkpoint
+
+    checkpoint.save(trained, folder / FILES[0], force=True)
+    configuration = {"net": str(net), "data": samples.name, "weights": weights, **config.to_dict()}
+    write_text(folder / FILES[1], dumps(record("train", configuration, samples.hash, result.to_dict())), force=True)
+    write_text(folder / FILES[2], trained_html(result), force=True)
+    return result
+
+
+def starts_fresh(net: Any) -> bool:
+    """Whether the network is text, which names layers but no weights of its own: a zoo name or a .net file."""
+    if isinstance(net, Graph):
+        return not net.weights
+    return (
+        isinstance(net, (str, Path))
+        and Path(net).suffix.lower() not in (".onnx", ".safetensors")
+        and ":" not in str(net)
+    )
+
+
+def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:
+    """The trained network with what it must say to be used: normalisation of its input, classes, how it was trained."""
+    node = graph.inputs[0]
+    if not node.attrs["mean"]:
+        how = data.normalisation
+        told = node.with_attrs(mean=how.mean, std=how.std)
+        graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
+    said = f"{data.name}, {config.epochs} epochs, batch {config.batch_size}, seed {config.seed}"
+    meta = {**graph.meta, "trained": said}
+    return graph.replace(meta=meta | ({"classes": ",".join(data.classes)} if data.classes else {}))
+
+
+def _may_write(folder: Path, force: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; -o names a folder")
+    taken = [name for name in FILES if (folder / name).exists()]
+    if taken and not force:
+        raise UsageError(
+            f"{folder / taken[0]}: exists already; give --force to start anew, --resume to go on, or another folder"
+        )
