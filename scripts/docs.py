@@ -60,10 +60,11 @@ def trade() -> str:
     rows = ["| kernel | dilation | layers | weights, 64 channels | of one 7x7 |", "|---|---|---|---|---|"]
     table = field_trade(7, 64)
     whole = table[0]["weights"]
-    for r in table:
-        rows.append(
-            f"| {r['kernel']}x{r['kernel']} | {r['dilation']} | {r['layers']} | {r['weights']:,} | {r['weights'] / whole:.2f} |"
-        )
+    rows += [
+        f"| {r['kernel']}x{r['kernel']} | {r['dilation']} | {r['layers']} | {r['weights']:,} "
+        f"| {r['weights'] / whole:.2f} |"
+        for r in table
+    ]
     return "\n".join(rows)
 
 
