@@ -23,11 +23,15 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (c,) and covariance (c, c) over samples and places of what a layer reads, along its channel axis."""
+    """Mean (c,) and covariance (c, c) over samples and places of what a layer reads, along its channel axis.
+
+    `peak` (c,): the largest size over all samples and all places; `samples`: how many there were.
+    """
 
     mean: Array
     covariance: Array
-    count: int
+    peak: Array
+    samples: int
 
 
 def readers(graph: Graph, tied: ChannelMap) -> list[Node]:
@@ -52,15 +56,17 @@ def moments(graph: Graph, tied: ChannelMap, samples: Any, most_places: int = 200
         for name in names:
             rows = np.moveaxis(taps[name], axes[name], -1).reshape(-1, taps[name].shape[axes[name]])
             places = len(rows) // max(1, len(next(iter(x.values())) if isinstance(x, Mapping) else x)) * total
+            peak = np.abs(rows).max(axis=0)
             rows = rows[:: max(1, -(-places // most_places))].astype(np.float64)
-            entry = sums.setdefault(name, [0, 0.0, 0.0])
+            entry = sums.setdefault(name, [0, 0.0, 0.0, peak])
             entry[0] += len(rows)
             entry[1] = entry[1] + rows.sum(axis=0)
             entry[2] = entry[2] + rows.T @ rows
+            entry[3] = np.maximum(entry[3], peak)
     found: dict[str, Moments] = {}
-    for name, (n, first, second) in sums.items():
+    for name, (n, first, second, peak) in sums.items():
         mean = first / n
-        found[name] = Moments(mean, second / n - np.outer(mean, mean), n)
+        found[name] = Moments(mean, second / n - np.outer(mean, mean), peak, total)
     return found
 
 

@@ -26,6 +26,8 @@ from dojang.slim.importance import importance, moments
 from dojang.slim.narrow import remove, wish
 from dojang.slim.result import Edit, Refused, SlimResult, figures
 from dojang.slim.rewrite import Check, Context, Rewrite, perform, relative_difference
+from dojang.slim.silent import NAME as SILENT
+from dojang.slim.silent import remove_silent
 from dojang.slim.timing import Saving, saving
 
 Measure = Callable[[Sequence[Graph]], Sequence[Sequence[float]]]
@@ -46,6 +48,8 @@ EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS)
 UNTUNABLE = frozenset({FOLD_BATCHNORM.name})
 """Exact, but left to the end where fine-tuning follows: batch norm steadies training."""
 
+CHANNELS = "remove-channels"
+
 STEP = 0.3
 """Part of the multiplications that one lossy step tries to save before it tunes again."""
 
@@ -54,6 +58,12 @@ LEAST_STEP = 0.05
 
 SHARE = 0.25
 """Part of a bundle's channels that one candidate removes."""
+
+IDLE = 0.01
+"""A channel with less than this part of its bundle's mean importance hardly matters."""
+
+PATIENCE = 4
+"""How often an undecided timing is repeated; the rounds are pooled."""
 
 
 @dataclass(frozen=True)
@@ -206,44 +216,42 @@ class _Search:
             if rewrite.name not in UNTUNABLE:
                 done = perform(rewrite, current, self.context)
                 current = done[0].graph if done is not None and done[1].ok else current
-        accepted: Graph | None = None
-        step, turn = STEP, 0
-        while step >= LEAST_STEP:
+        accepted = self.silence(current)
+        current = accepted or current
+        step, turn, deaf = STEP, 0, 0
+        while step >= LEAST_STEP and deaf < 3:
             macs = count(current).total.macs
-            goal = max(macs * (1 - step), (target or 0) * whole)
             if target is not None and macs <= target * whole:
                 break
+            goal = max(macs * (1 - step), (target or 0) * whole)
             self.progress(f"choosing channels: {macs / whole:.0%} of the multiplications left", turn, turn + 4)
-            trials = self.trials(current)
-            candidate, used = self.compose(current, trials, goal, base)
-            if candidate is None or not used:
+            candidate, used = self.compose(current, self.trials(current), goal)
+            if candidate is None:
                 break
+            layers = tuple(dict.fromkeys(name for t in used for name in t.layers))
+            old = self.deploy(current)
+            saved = self.time(old, self.deploy(candidate))
+            if saved is not None and not saved.real:  # before tuning, which costs far more than measuring
+                self.refuse(CHANNELS, layers, f"no time saved beyond noise: {saved}")
+                step, deaf = min(0.7, step * 1.5), deaf + 1
+                continue
             self.progress("fine-tuning", turn + 1, turn + 4)
             tuned = self.tune(candidate, self.graph) if self.tune else candidate
             found = self.evaluate(tuned)
-            layers = tuple(dict.fromkeys(name for t in used for name in t.layers))
             if base - found > allowed + 1e-12:
+                left = count(candidate).total.macs / whole
                 self.refuse(
-                    "remove-channels", layers,
-                    f"{100 * (base - found):.2f} points lost after tuning at {count(candidate).total.macs / whole:.0%} "
-                    f"of the multiplications, more than {100 * allowed:.2f}",
+                    CHANNELS, layers,
+                    f"{100 * (base - found):.2f} points lost after tuning at {left:.0%} of the multiplications, "
+                    f"more than {100 * allowed:.2f}",
                 )  # fmt: skip
                 step /= 2
                 continue
-            old, new = self.deploy(current), self.deploy(tuned)
-            saved = self.time(old, new)
-            if saved is not None and not saved.real:
-                self.refuse("remove-channels", layers, f"no time saved beyond noise: {saved}")
-                step = step * 2 if step < STEP else 0
-                if step == 0:
-                    break
-                continue
             check = {"accuracy_before": base, "accuracy_after": found, "split": "selection", "tuned": bool(self.tune)}
-            self.edits.append(
-                _edit("remove-channels", "lossy", layers, old, new, saved, check, _removed(current, tuned))
-            )
+            new = self.deploy(tuned)
+            self.edits.append(_edit(CHANNELS, "lossy", layers, old, new, saved, check, _removed(current, tuned)))
             current = accepted = tuned
-            turn += 2
+            turn, deaf = turn + 2, 0
         if target is not None and count(current).total.macs > target * whole * 1.0001:
             left = count(current).total.macs / whole
             self.notes.append(
@@ -251,6 +259,23 @@ class _Search:
                 "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
             )
         return accepted
+
+    def silence(self, current: Graph) -> Graph | None:
+        """The network without channels that no sample made speak, where that saves time; None when refused."""
+        done = remove_silent(current, self.context.samples)
+        if done is None:
+            return None
+        narrow, gone, tied, check = done
+        layers, old, new = tied.layers(gone), self.deploy(current), self.deploy(narrow)
+        saved = self.time(old, new)
+        if not check["ok"]:
+            self.refuse(SILENT, layers, "its check failed: outputs on the samples changed")
+        elif saved is not None and not saved.real:
+            self.refuse(SILENT, layers, f"no time saved beyond noise: {saved}")
+        else:
+            self.edits.append(_edit(SILENT, "bounded", layers, old, new, saved, check, _removed(current, narrow)))
+            return narrow
+        return None
 
     def trials(self, current: Graph) -> list[Trial]:
         """One candidate per bundle of channels: measured on the runtime, its loss estimated on the selection split."""
@@ -263,11 +288,11 @@ class _Search:
         graphs: list[Graph] = []
         chosen: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
         for bundle in tied.bundles:
-            number = self.snapped(len(bundle))
+            number = self.snapped(bundle, score)
             classes = wish(tied, bundle, score, number) if number else ()
             layers = tied.layers(bundle)
             if not classes:
-                self.refuse("remove-channels", layers, "no channel can go: too few, or groups would become unequal")
+                self.refuse(CHANNELS, layers, "no channel can go: too few, or groups would become unequal")
                 continue
             graphs.append(remove(current, tied, classes, stats))
             chosen.append((layers, classes))
@@ -275,24 +300,28 @@ class _Search:
         trials: list[Trial] = []
         for narrow, (layers, classes), saved in zip(graphs, chosen, savings, strict=True):
             if saved is not None and saved.high <= 0:
-                self.refuse("remove-channels", layers, f"{len(classes)} channels less are no faster: {saved}")
+                self.refuse(CHANNELS, layers, f"{len(classes)} channels less are no faster: {saved}")
                 continue
             cheaper = macs - count(narrow).total.macs
             loss = max(0.0, now - self.evaluate(narrow))
             trials.append(Trial(layers, classes, cheaper, saved or saving([float(cheaper)], [0.0]), loss))
         return trials
 
-    def snapped(self, size: int) -> int:
-        """How many of `size` channels a candidate removes: a quarter, so that a multiple stays where possible."""
-        number = max(1, round(size * SHARE))
+    def snapped(self, bundle: Sequence[int], score: np.ndarray) -> int:
+        """How many channels of a bundle a candidate removes: a quarter, or all that hardly matter if they are more.
+
+        What stays is a multiple of `multiple` where that is possible.
+        """
+        size = len(bundle)
+        own = score[list(bundle)]
+        idle = int((own <= IDLE * own.mean()).sum())
+        number = max(1, round(size * SHARE), idle)
         if size > self.multiple:
             left = (size - number) // self.multiple * self.multiple
             number = size - left if left else number
-        return number if number < size else 0
+        return number if number < size else size - 1
 
-    def compose(
-        self, current: Graph, trials: list[Trial], goal: float, base: float
-    ) -> tuple[Graph | None, list[Trial]]:
+    def compose(self, current: Graph, trials: list[Trial], goal: float) -> tuple[Graph | None, list[Trial]]:
         """Trials joined, best ratio of time saved to accuracy lost first, until the goal in multiplications is met."""
         tied = channels(current)
         stats = moments(current, tied, self.context.samples)
@@ -311,8 +340,19 @@ class _Search:
     # bookkeeping
 
     def time(self, before: Graph, after: Graph) -> Saving | None:
-        """The measured saving, or None without a clock."""
-        return self.time_all(before, [after])[0]
+        """The measured saving, or None without a clock; measured longer while it cannot be told from noise."""
+        if self.measure is None:
+            return None
+        old, new = list[float](), list[float]()
+        found = None
+        for _ in range(PATIENCE):
+            times = self.measure([before, after])
+            old += times[0]
+            new += times[1]
+            found = saving(old, new)
+            if found.real or found.high <= 0 or len(old) == 1:
+                break
+        return found
 
     def time_all(self, before: Graph, after: Sequence[Graph]) -> list[Saving | None]:
         """The saving of each network against one, all timed in the same rounds."""

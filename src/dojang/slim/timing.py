@@ -9,7 +9,9 @@ from statistics import median
 from time import perf_counter
 
 LEAST_ROUND_MS = 2.0
-"""A round shorter than this repeats the run, so that the clock's grain (tens of ns) and call overhead do not count."""
+"""Networks quicker than this run several times in a round: so short a run is easily disturbed."""
+
+MOST_REPEATS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +67,31 @@ def sign_test_rank(n: int) -> int | None:
 
 def interleave(
     runs: Sequence[Callable[[], object]],
-    rounds: int = 15,
+    rounds: int = 21,
     warm_up: int = 2,
     clock: Callable[[], float] = perf_counter,
 ) -> list[list[float]]:
-    """Milliseconds per run of each function in each round: all run once in a round, in turning order.
+    """Milliseconds per run of each function in each round: all run in every round, in turning order.
 
-    How often a function repeats within a round is fixed beforehand, so that a round takes `LEAST_ROUND_MS` at least.
+    Within a round each runs as often as the quickest needs to fill `LEAST_ROUND_MS`, and the least disturbed of its
+    runs counts; the number is the same for all, so that none gets more chances than another.
     """
-    repeats: list[int] = []
+    quickest = float("inf")
     for run in runs:
         for _ in range(warm_up):
             run()
         start = clock()
         run()
-        once = (clock() - start) * 1e3
-        repeats.append(max(1, round(LEAST_ROUND_MS / max(once, 1e-4))))
+        quickest = min(quickest, (clock() - start) * 1e3)
+    repeats = min(MOST_REPEATS, max(1, round(LEAST_ROUND_MS / max(quickest, 1e-4))))
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(rounds):
         for place in range(len(runs)):
             i = (place + turn) % len(runs)
-            start = clock()
-            for _ in range(repeats[i]):
+            least = float("inf")
+            for _ in range(repeats):
+                start = clock()
                 runs[i]()
-            times[i].append((clock() - start) * 1e3 / repeats[i])
+                least = min(least, clock() - start)
+            times[i].append(least * 1e3)
     return times
