@@ -105,11 +105,11 @@ class _Press:
             self.rows(y, here, x0, n)
             following = b.add(base, p.advance)
             full = b.less(p.tile_rows - p.keep - p.advance, following)
-            return b.choose(full, lambda: self.to_top(following), lambda: [following])
+            return b.choose(full, lambda: self.to_top(following, n, n_in), lambda: [following])
 
         b.loop(a.y0, a.y1, p.rows, block, [zero])
 
-    def to_top(self, base: Value) -> list[Value]:
+    def to_top(self, base: Value, n: Value, n_in: Value) -> list[Value]:
         """The rows that are kept, moved to the top of the tile; their new base."""
         b, lanes = self.b, self.lanes
 
@@ -118,10 +118,11 @@ class _Press:
             target = b.at(self.buffer, b.mul(i, self.row_bytes))
 
             def copy(e, _):
-                o = b.mul(e, self.kind.bytes)
-                b.vstore(b.vload(b.at(source, o), self.kind), b.at(target, o), self.kind)
+                for segment in range(max(1, len(self.p.segments))):
+                    o = b.add(b.mul(e, self.kind.bytes), segment * self.pitch)
+                    b.vstore(b.vload(b.at(source, o), self.kind), b.at(target, o), self.kind)
 
-            b.loop(0, self.row_bytes // self.kind.bytes, lanes, copy)
+            b.loop(0, n if self.p.segments else n_in, lanes, copy)
 
         b.loop(0, self.p.keep, 1, row)
         return [b.index(0)]
@@ -154,6 +155,8 @@ class _Press:
     ) -> None:
         """Elements [0, edge) and [end, n_in) through `cols`, those between straight from the picture, all converted."""
         b, a, p, kind, source = self.b, self.b.arg, self.p, self.kind, self.p.source_kind
+        # The rows of the next block: they lie too far apart for the processor to guess.
+        ahead = b.at(shifted, b.mul(a.src_pitch, p.advance))
 
         def outside(e, _):
             index = b.sload(b.at(a.cols, b.mul(b.add(x0, e), 8)), I64)
@@ -175,6 +178,7 @@ class _Press:
 
             def some(e, _):
                 e = b.imin(e, last)
+                b.prefetch(b.at(ahead, b.mul(e, source.bytes)))
                 v = b.vload(b.at(shifted, b.mul(e, source.bytes)), source, self.lanes)
                 b.vstore(b.convert(v, source, kind), b.at(line, b.mul(e, kind.bytes)), kind)
 

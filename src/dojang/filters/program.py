@@ -87,12 +87,16 @@ class Program:
         return self.keep + min(blocks, 16) * self.advance
 
     def tile_width(self, machine: Machine) -> int:
-        """Output elements of a tile's row: most of level 1 cache for small kernels, at least 512, whole pixels."""
-        per_row = self.work_kind.bytes * max(1, len(self.segments))
+        """Output elements of a tile's row, whole pixels: as many as half of level 2 cache holds.
+
+        Long rows, since each new row is a new stream from memory; at least 512 and four times the kernel's reach,
+        since that much is loaded once more for every tile.
+        """
+        row_bytes = self.work_kind.bytes * max(1, len(self.segments)) * self.tile_rows
         chunk = self.chunk(machine)
-        width = max(machine.l1 * 3 // 4 // (per_row * (self.keep + self.advance)), 512, 4 * self.reach)
+        width = min(max(machine.l2 // 2 // row_bytes, 512, 4 * self.reach), 1 << 14)
         step = chunk * self.channels if chunk * self.channels <= 2048 else self.channels
-        return max(-(-min(width, 4096) // step) * step, -(-chunk // self.channels) * self.channels)
+        return max(-(-width // step) * step, -(-chunk // self.channels) * self.channels)
 
     def pitch(self, machine: Machine) -> int:
         """Elements from one tile row's segment to the next: loads may run one chunk past the end."""
