@@ -34,8 +34,9 @@ FIELDS = (
     "taps",
     "height",
     "band",
+    "flag",
 )
-POINTERS = ("src", "dst", "rows", "cols", "taps")
+POINTERS = ("src", "dst", "rows", "cols", "taps", "flag")
 
 
 def emit(program: Program, machine: Machine) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.engine.machine import Machine
+from dojang.filters.codegen_box import Box
 from dojang.filters.factor import factors, rounded_division, whole_factors, whole_form
 from dojang.filters.job import Job
 from dojang.filters.kernels import Kernel
@@ -22,7 +23,7 @@ TIE = 1 / 64  # a result may be rounded the other way only this near to a half
 UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compiling grows with every tap written out
 
 # Cycles per vector, measured with single loops on a Zen 5 core at 512-bit vectors, November 2026.
-TAP, LOOPED_TAP, LOAD, STORE, PASS = 0.55, 0.62, 2.0, 4.0, 2.0
+TAP, LOOPED_TAP, LOAD, STORE, PASS, BOX = 0.55, 0.62, 2.0, 4.0, 2.0, 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Way:
 
     name: str
     cycles: float
-    program: Program | None = None
+    program: Program | Box | None = None
     taps: NDArray | None = None
     detail: str = ""
 
@@ -43,6 +44,7 @@ class Plan:
     jobs: tuple[Job, ...]
     way: Way
     refused: tuple[tuple[str, str], ...]
+    instead: Way | None = None  # for pictures that the way cannot do: running sums with a NaN in them
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -93,7 +95,7 @@ def _one(job: Job, machine: Machine) -> Plan:
     """The cheapest of the ways that are possible."""
     ways: list[Way] = []
     refused: list[tuple[str, str]] = []
-    for name, find in (("direct", _direct), ("separable", _separable), ("looped", _looped)):
+    for name, find in (("direct", _direct), ("separable", _separable), ("running sums", _box), ("looped", _looped)):
         found = find(job, machine)
         if isinstance(found, str):
             refused.append((name, found))
@@ -102,7 +104,8 @@ def _one(job: Job, machine: Machine) -> Plan:
     ways.sort(key=lambda w: w.cycles)
     best = ways[0]
     refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
-    return Plan((job,), best, tuple(refused))
+    instead = next((w for w in ways if not isinstance(w.program, Box)), None)
+    return Plan((job,), best, tuple(refused), instead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,34 @@ def _separable(job: Job, machine: Machine) -> Way | str:
     cycles = (count * TAP + LOAD + STORE + PASS * len(segments)) / lanes
     detail = f"{len(segments)} pair(s) of passes, {count} taps, {_in(sums)}"
     return Way("separable", cycles, program, None, detail)
+
+
+def _box(job: Job, machine: Machine) -> Way | str:
+    """Running sums, for a kernel whose taps are all one number."""
+    matrix = job.kernel.parts[0]
+    kh, kw = matrix.shape
+    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+        return "its taps are not all one number"
+    if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
+        return "a running sum takes no stride and no dilation"
+    floats = job.dtype.kind == "f"
+    lanes = machine.lanes(8 if floats else 4)
+    if job.channels > lanes:
+        return f"{job.channels} channels are more than the {lanes} sums of a register"
+    if not floats and _source_top(job) * kh * kw >= 2**31:
+        return "the sums overflow 32 bits"
+    box = Box(
+        _kind(job.dtype),
+        _kind(job.out_dtype),
+        job.channels,
+        kh,
+        kw,
+        float(matrix[0, 0]),
+        job.options.offset,
+        job.fill,
+    )
+    sums = "float64" if floats else "32-bit integers (exact)"
+    return Way("running sums", BOX / lanes, box, None, f"{kh}x{kw} box in {sums}, at a cost free of its size")
 
 
 def _looped(job: Job, machine: Machine) -> Way | str:

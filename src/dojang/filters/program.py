@@ -105,8 +105,9 @@ class Program:
         # An odd number of cache lines: rows that lie a power of two apart would fall into the same cache set.
         return (-(-wide // lanes) | 1) * lanes
 
-    def scratch_bytes(self, machine: Machine) -> int:
-        """Bytes that one thread needs."""
+    def scratch_bytes(self, machine: Machine, inner: int) -> int:
+        """Bytes that one thread needs, whatever the number of elements `inner` of a picture's row."""
+        del inner
         tile = self.tile_rows * self.pitch(machine) * max(1, len(self.segments)) * self.work_kind.bytes
         line = (self.tile_width(machine) + self.reach + 2 * self.chunk(machine)) * self.work_kind.bytes
         out = (self.rows * max(1, len(self.outputs)) + 1) * self.out_line(machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from dojang.engine import jit, runtime
 from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
 from dojang.filters.codegen import FIELDS, emit
+from dojang.filters.codegen_box import Box, emit_box
 from dojang.filters.job import Job
 from dojang.filters.plan import Plan
 from dojang.filters.program import Program
@@ -20,9 +22,10 @@ ALONE_CYCLES = 100_000  # work that one thread does sooner than two: about 25 mi
 
 
 @lru_cache(maxsize=256)
-def compiled(program: Program, machine: Machine) -> jit.Native:
+def compiled(program: Program | Box, machine: Machine) -> jit.Native:
     """The program's machine code."""
-    return jit.load(emit(program, machine), machine)
+    text = emit_box(program, machine) if isinstance(program, Box) else emit(program, machine)
+    return jit.load(text, machine)
 
 
 @lru_cache(maxsize=64)
@@ -56,6 +59,7 @@ class Bound:
         work = plan.way.cycles * oh * ow * c
         threads = 1 if work < ALONE_CYCLES else threads
         band = band_rows(oh, threads, program)
+        self._flag = np.zeros(1, np.int64)
         values = {
             "rows": rows.ctypes.data,
             "nrows": rows.size,
@@ -66,11 +70,14 @@ class Bound:
             "taps": 0 if plan.way.taps is None else plan.way.taps.ctypes.data,
             "height": oh,
             "band": band,
+            "flag": self._flag.ctypes.data,
         }
         call = runtime.Call(self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band))
-        self._steps = runtime.Program([call], len(FIELDS), program.scratch_bytes(machine), threads)
+        self._steps = runtime.Program([call], len(FIELDS), program.scratch_bytes(machine, job.width * c), threads)
         self._args = self._steps.args[0]
         self._lock = threading.Lock()
+        # Running sums cannot pass a NaN or an infinity; the other way is compiled only when it is needed.
+        self._otherwise = (plan, job, machine, threads)
 
     def run(self, image: NDArray, out: NDArray) -> bool:
         """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c).
@@ -90,17 +97,27 @@ class Bound:
             self._args[3] = target.strides[1]
             self._args[4] = target.strides[0]
             self._steps.run()
+            if self._flag[0]:
+                self._flag[0] = 0
+                return self._other().run(image, out)
             if self._wider:
                 out[...] = target[:, :, : self._shape[2]]
         finally:
             self._lock.release()
         return True
 
+    def _other(self) -> Bound:
+        plan, job, machine, threads = self._otherwise
+        assert plan.instead is not None
+        return Bound(replace(plan, way=plan.instead), job, machine, threads)
 
-def band_rows(height: int, threads: int, program: Program) -> int:
+
+def band_rows(height: int, threads: int, program: Program | Box) -> int:
     """Rows that a thread takes at a time: several bands for each, none so thin that loading its rows twice tells."""
     if threads == 1:
         return height
+    if isinstance(program, Box):
+        return -(-height // threads)  # a band begins with a sum over the whole box
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows

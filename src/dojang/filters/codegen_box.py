@@ -1,0 +1,219 @@
+"""Box sums at a cost that does not depend on the box: running sums down the columns, a running sum along the row.
+
+The same function shape as in `codegen`. Column sums are kept over all columns of the picture; the next row adds the
+row that enters and takes off the row that leaves. Along the row s[x] = s[x − 1] + column[x + kw − 1] − column[x − 1],
+a prefix sum, made inside the registers by log₂(lanes) shifted additions. Integers are exact. Floats run in float64;
+since a NaN or an infinity would never leave a running sum, the code then raises `flag` and the picture is done again
+in another way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import llvmlite.ir as ir
+
+from dojang.engine.emit import F32, F64, I32, I64, KINDS, Kind, Value
+from dojang.engine.machine import Machine
+from dojang.filters.codegen import begin, round_to
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Σ over kh × kw pixels · scale + offset."""
+
+    source: str
+    target: str
+    channels: int
+    kh: int
+    kw: int
+    scale: float
+    offset: float
+    fill: float
+
+    rows: int = 1
+    vectors: int = 1
+
+    @property
+    def work_kind(self) -> Kind:
+        """Sums of integers in int32, of floats in float64."""
+        return F64 if KINDS[self.source].floating else I32
+
+    def chunk(self, machine: Machine) -> int:
+        """The least width of a picture's row: any."""
+        del machine
+        return 1
+
+    def margin(self, machine: Machine) -> int:
+        """Zeros before the column sums, so that the running sum can begin at nothing; whole vectors."""
+        lanes = machine.lanes(self.work_kind.bytes)
+        return (-(-self.kw * self.channels // lanes) + 1) * lanes
+
+    def scratch_bytes(self, machine: Machine, inner: int) -> int:
+        """Bytes that one thread needs for rows of `inner` elements."""
+        lanes = machine.lanes(self.work_kind.bytes)
+        columns = self.margin(machine) + inner + self.kw * self.channels + 2 * lanes
+        return columns * self.work_kind.bytes + (inner + 64) * KINDS[self.source].bytes + 256
+
+
+def emit_box(box: Box, machine: Machine) -> str:
+    """The IR text of the box's module."""
+    return _BoxSums(box, machine).write()
+
+
+class _BoxSums:
+    def __init__(self, box: Box, machine: Machine) -> None:
+        self.box = box
+        self.b = begin(machine)
+        self.kind, self.source, self.target = box.work_kind, KINDS[box.source], KINDS[box.target]
+        self.lanes = machine.lanes(self.kind.bytes)
+        b, a = self.b, self.b.arg
+        self.margin = box.margin(machine)
+        self.columns = b.at(a.scratch, self.margin * self.kind.bytes)  # of padded element 0
+        room = b.mul(b.add(a.inner, box.kw * box.channels + 2 * self.lanes), self.kind.bytes)
+        self.empty = b.at(self.columns, room)  # a source row of fill
+        self.real = b.at(self.columns, b.mul(a.left, self.kind.bytes))  # of the picture's element 0
+
+    def write(self) -> str:
+        b, a, size = self.b, self.b.arg, self.kind.bytes
+        zero, fill = b.const(self.kind, 0), b.const(self.source, self.box.fill, self.lanes)
+        b.loop(-self.margin, 0, self.lanes, lambda e, _: b.vstore(zero, b.at(self.columns, b.mul(e, size)), self.kind))
+        self.over(a.inner, lambda e, m: b.vstore(zero, b.at(self.real, b.mul(e, size)), self.kind, mask=m))
+        width = self.source.bytes
+        self.over(a.inner, lambda e, m: b.vstore(fill, b.at(self.empty, b.mul(e, width)), self.source, mask=m))
+        b.loop(0, self.box.kh - 1, 1, lambda i, _: self.enter(self.row(b.add(a.y0, i)), None))
+
+        def line(y, _):
+            old = self.row(b.imax(b.sub(y, 1), 0))
+            new = self.row(b.add(y, self.box.kh - 1))
+            b.choose(b.less(a.y0, y), lambda: self.enter(new, old), lambda: self.enter(new, None))
+            self.edges()
+            self.along(y)
+
+        b.loop(a.y0, a.y1, 1, line)
+        if self.kind.floating:
+            self.check()
+        return b.finish()
+
+    def over(self, n: Value, body) -> None:
+        """`body(element, mask)` over n elements in vectors, the last one masked."""
+        b = self.b
+        whole = b.mul(b.udiv(n, self.lanes), self.lanes)
+        b.loop(0, whole, self.lanes, lambda e, _: body(e, None))
+        b.choose(b.less(whole, n), lambda: body(whole, b.mask(b.sub(n, whole), self.lanes)))
+
+    def row(self, p: Value) -> Value:
+        """The address of padded row p's first pixel."""
+        b, a = self.b, self.b.arg
+        index = b.sload(b.at(a.rows, b.mul(b.imin(p, b.sub(a.nrows, 1)), 8)), I64)
+        return b.select(b.less(index, 0), self.empty, b.at(a.src, b.mul(index, a.src_pitch)))
+
+    def enter(self, new: Value, old: Value | None) -> None:
+        """Column sums with one row more and, given `old`, one row less."""
+        b = self.b
+        plus = b.fadd if self.kind.floating else lambda x, y: ir.IRBuilder.add(b, x, y)
+        minus = b.fsub if self.kind.floating else lambda x, y: ir.IRBuilder.sub(b, x, y)
+
+        def some(e, mask):
+            o = b.mul(e, self.source.bytes)
+            if mask is None:
+                b.prefetch(b.at(new, o, b.arg.src_pitch))
+            v = b.convert(b.vload(b.at(new, o), self.source, self.lanes, mask), self.source, self.kind)
+            if old is not None:
+                gone = b.vload(b.at(old, o), self.source, self.lanes, mask)
+                v = minus(v, b.convert(gone, self.source, self.kind))
+            place = b.at(self.real, b.mul(e, self.kind.bytes))
+            b.vstore(plus(b.vload(place, self.kind), v), place, self.kind, mask=mask)
+
+        self.over(b.arg.inner, some)
+
+    def edges(self) -> None:
+        """Column sums beyond the picture: those of the columns that the border copies, or of the fill."""
+        b, a, kind = self.b, self.b.arg, self.kind
+        total = self.box.fill * self.box.kh
+        fill = ir.Constant(kind.ir, float(total) if kind.floating else int(total))
+
+        def one(e, _):
+            index = b.sload(b.at(a.cols, b.mul(e, 8)), I64)
+            place = b.at(self.columns, b.mul(e, kind.bytes))
+
+            def copy():
+                b.vstore(b.sload(b.at(self.real, b.mul(index, kind.bytes)), kind), place, kind)
+
+            b.choose(b.less(index, 0), lambda: b.vstore(fill, place, kind), copy)
+
+        b.loop(0, a.left, 1, one)
+        b.loop(b.add(a.left, a.inner), b.add(a.width, (self.box.kw - 1) * self.box.channels), 1, one)
+
+    def along(self, y: Value) -> None:
+        """The running sum of the columns, scaled and stored as row y."""
+        b, a, c, kind = self.b, self.b.arg, self.box.channels, self.kind
+        reach = (self.box.kw - 1) * c
+        target = b.at(a.dst, b.mul(y, a.dst_pitch))
+        first = -((reach + self.lanes - 1) // self.lanes) * self.lanes
+        plus = b.fadd if kind.floating else lambda x, v: ir.IRBuilder.add(b, x, v)
+        minus = b.fsub if kind.floating else lambda x, v: ir.IRBuilder.sub(b, x, v)
+        zero = b.const(kind, 0)
+        back = [self.lanes - c + i % c for i in range(self.lanes)]
+
+        def sums(x, last):
+            o = b.mul(x, kind.bytes)
+            v = minus(
+                b.vload(b.at(self.columns, o, reach * kind.bytes), kind),
+                b.vload(b.at(self.columns, o, -c * kind.bytes), kind),
+            )
+            step = c
+            while step < self.lanes:
+                shifted = b.shuffle(zero, v, [self.lanes + i - step if i >= step else 0 for i in range(self.lanes)])
+                v = plus(v, shifted)
+                step *= 2
+            return plus(v, b.shuffle(last, None, back))
+
+        (last,) = b.loop(first, 0, self.lanes, lambda x, s: [sums(x, s[0])], [zero])
+        whole = b.mul(b.udiv(a.width, self.lanes), self.lanes)
+        size = self.target.bytes
+
+        def some(x, s):
+            v = sums(x, s[0])
+            b.vstore(self.pixel(v), b.at(target, b.mul(x, size)), self.target)
+            return [v]
+
+        (last,) = b.loop(0, whole, self.lanes, some, [last])
+
+        def rest():
+            mask = b.mask(b.sub(a.width, whole), self.lanes)
+            b.vstore(self.pixel(sums(whole, last)), b.at(target, b.mul(whole, size)), self.target, mask=mask)
+
+        b.choose(b.less(whole, a.width), rest)
+
+    def pixel(self, v: Value) -> Value:
+        b = self.b
+        work = F64 if self.kind.floating or self.box.target == "f64" else F32
+        v = v if self.kind.floating else b.convert(v, I32, work)
+        lanes = v.type.count
+        scale, offset = b.const(work, self.box.scale, lanes), b.const(work, self.box.offset, lanes)
+        v = b.fma(v, scale, offset) if self.box.offset else b.fmul(v, scale)
+        return b.convert(v, work, self.target) if self.target.floating else round_to(b, v, work, self.target)
+
+    def check(self) -> None:
+        """Raises `flag` if a column sum is not finite: x − x is then not 0."""
+        b, a = self.b, self.b.arg
+
+        def one(e, s):
+            v = b.vload(b.at(self.real, b.mul(e, self.kind.bytes)), self.kind)
+            return [b.fadd(s[0], b.fsub(v, v))]
+
+        whole = b.mul(b.udiv(a.inner, self.lanes), self.lanes)
+        (bad,) = b.loop(0, whole, self.lanes, one, [b.const(self.kind, 0)])
+        total = b.sum(bad, self.kind)
+
+        def scalar(e, s):
+            v = b.sload(b.at(self.real, b.mul(e, self.kind.bytes)), self.kind)
+            return [b.fadd(s[0], b.fsub(v, v))]
+
+        (total,) = b.loop(whole, a.inner, 1, scalar, [total])
+        one_ = b.index(1)
+        b.choose(
+            b.fcmp_unordered("!=", total, ir.Constant(self.kind.ir, 0.0)),
+            lambda: b.store(one_, a.flag, align=8) and None,
+        )

@@ -1,0 +1,67 @@
+"""Running box sums: equal to the definition for integers, close for floats, and safe from NaN."""
+
+import numpy as np
+import pytest
+
+from dojang.engine.machine import Machine
+from dojang.filters.job import Job, Options
+from dojang.filters.kernels import Kernel, named
+from dojang.filters.plan import make_plan
+from dojang.filters.plain import respond
+from dojang.filters.prepare import Prepared
+from dojang.filters.run import Bound
+
+from .test_filter import agrees, picture
+
+
+def running(image, kernel, options, threads=1):
+    """The result of running sums, whatever the planner would choose."""
+    stack = image[None]
+    job = Job.of(kernel, stack.shape, image.dtype, options)
+    (plan,) = make_plan((job,), Machine.host())
+    from dataclasses import replace
+
+    from dojang.filters.plan import _box
+
+    way = _box(job, Machine.host())
+    assert not isinstance(way, str), way
+    out = np.empty((1, *job.out_size, image.shape[2]), job.out_dtype)
+    assert Bound(replace(plan, way=way), job, Machine.host(), threads).run(image, out)
+    return out[0], respond(job, image, 0, job.out_size[0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("size", [(3, 3), (1, 6), (15, 2), (40, 33)])
+@pytest.mark.parametrize("border", ["reflect", "constant", "circular", "replicate", "valid"])
+def test_running_sums_are_the_definition(dtype, channels, size, border):
+    image = picture((41, 37, channels), dtype, channels)
+    kernel = Kernel("box", (np.full(size, 1 / (size[0] * size[1])),))
+    result, exact = running(image, kernel, Options(border, value=9.0 if border == "constant" else 0.0))
+    agrees(result, exact, np.abs(image).max())
+
+
+def test_threads_and_wide_rows():
+    image = picture((300, 500, 3), "uint8")
+    one, exact = running(image, named("blur", size=21), Options())
+    agrees(one, exact)
+    assert np.array_equal(one, running(image, named("blur", size=21), Options(), threads=4)[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_in_its_windows(bad):
+    image = picture((60, 70, 1), "float32")
+    image[20, 30] = bad
+    result, exact = running(image, named("blur", size=9), Options())
+    assert np.array_equal(np.isfinite(result), np.isfinite(exact))
+    assert np.count_nonzero(~np.isfinite(result)) == 81
+    good = np.isfinite(exact)
+    assert np.allclose(result[good], exact[good], atol=1e-6)
+
+
+def test_large_boxes_are_planned_so():
+    job = Prepared((named("blur", size=31),), (1, 600, 600, 3), np.dtype("uint8"), Options(), 1)
+    assert job.plans[0].way.name == "running sums"
+    small = Prepared((named("blur", size=31),), (1, 600, 600, 3), np.dtype("uint8"), Options(stride=(2, 2)), 1)
+    assert small.plans[0].way.name != "running sums"
+    assert "stride" in dict(small.plans[0].refused)["running sums"]
