@@ -6,6 +6,7 @@ expressed. Source: the operator pages of onnx.ai, all versions from opset 7.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -172,9 +173,13 @@ def matmul(reader: Reader, call: Call) -> Value:
     return reader.emit("squeeze", value, axes=gone)
 
 
+MADE = re.compile(r"val_\d+")
+"""How PyTorch's exporter names constants that it made itself; all others are named after a parameter."""
+
+
 def _uniform(const: Const, value: float) -> bool:
     """A constant of the graph's own making, not a parameter, that is `value` everywhere."""
-    if const.trained:
+    if const.trained and not MADE.fullmatch(const.name):
         return False
     if const.fill is not None:
         return const.fill == value

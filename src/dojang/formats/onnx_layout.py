@@ -13,7 +13,7 @@ from dojang.arith.errors import GraphError
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.formats.onnx_const import Const, of_values
 from dojang.formats.onnx_fold import axes_of, slices
-from dojang.formats.onnx_read import BATCH, Call, Draft, NotDone, Reader, Value
+from dojang.formats.onnx_read import BATCH, Call, Draft, NotDone, Reader, Value, batch_axis
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -32,7 +32,28 @@ def _axes(call: Call, place: int = 1) -> list[int] | None:
 
 def concat(reader: Reader, call: Call) -> Value:
     """Concat."""
-    return reader.emit("concat", *(call.value(i) for i in range(len(call.inputs))), axis=call.attrs.get("axis", 1))
+    values = [call.value(i) for i in range(len(call.inputs))]
+    axis = call.attrs.get("axis", 1)
+    batched = [v for v in values if v.shape and v.shape[0] == BATCH]
+    if reader.batch == 1 and batched and axis != 0:
+        # In a file for one picture what is the same for every picture has a batch of 1.
+        values = [_per_picture(reader, v) if v.shape and v.shape[0] == 1 else v for v in values]
+    return reader.emit("concat", *values, axis=axis)
+
+
+def _per_picture(reader: Reader, value: Value, tag: str = "pictures") -> Draft:
+    """A value (1, ...) as (N, ...): plus a column of zeros, one per picture of the first input.
+
+    The only way to make the batch appear in what does not have it: clip(max(x), 0, 0) is 0 for every number.
+    """
+    entry = next(d for d in reader.drafts if d.op == "input")
+    rank, size = len(reader.shape(value)), entry.node.attrs["shape"]
+    column: Draft = entry
+    if size:
+        column = reader.emit("reduce_max", column, axes=tuple(range(1, len(size) + 1)), keepdims=True, tag="column")
+    column = reader.emit("clip", column, min=0.0, max=0.0, tag="zeros")
+    column = reader.emit("reshape", column, shape=(-1, *(1 for _ in range(rank - 1))), tag="zero")
+    return reader.emit("add", value, column, tag=tag)
 
 
 def flatten(reader: Reader, call: Call) -> Value:
@@ -58,15 +79,17 @@ def reshape(reader: Reader, call: Call) -> Value:
         raise GraphError(f"{call.name}: Reshape lacks its shape")
     if call.attrs.get("allowzero") and 0 in target:
         raise NotDone("empty")
-    return reader.emit("reshape", source, shape=relative(reader, target, source.shape))
+    return reader.emit("reshape", source, shape=relative(reader, target, source))
 
 
-def relative(reader: Reader, target: Sequence[int], shape: tuple[int, ...] | None) -> list[int]:
+def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
     """A target for any batch from one that holds for the batch of the file.
 
-    One place follows the batch: where the input has it if the target has the same size there, else the first whose
-    size is a multiple of it. A target that already means the same for any batch stays as it is written.
+    Reshaping keeps the order of memory, so the batch stands after as many elements as before; where sizes of 1 leave a
+    choice it is the axis that has it already, or one that is the batch alone. A target that means the same for any
+    batch stays as it is written.
     """
+    shape = source.shape
     if shape is None:
         return [0 if t == BATCH and i == 0 else -1 if t and t % BATCH == 0 else t for i, t in enumerate(target)]
     total, seen = prod(shape), reader.visible(shape)
@@ -77,14 +100,35 @@ def relative(reader: Reader, target: Sequence[int], shape: tuple[int, ...] | Non
         full[full.index(-1)] = prod(seen) // -prod(full)
     if prod(full) != prod(seen) or min(full) < 1:
         return list(target)  # the shape rule says what does not fit
-    places = [i for i, size in enumerate(full) if size % reader.batch == 0]
+    places = _places(full, reader.batch, source.before)
     if not places:
         raise NotDone("a size that mixes the batch with others")
     kept = [i for i in places if i < len(shape) and shape[i] == full[i] // reader.batch * BATCH]
-    place = (kept or places)[0]
-    if target[place] == -1 or (kept and target[place] == 0):
+    alone = [i for i in places if full[i] == reader.batch]
+    at = batch_axis(shape) or 0
+    tail = [i for i in places if tuple(full[i + 1 :]) == shape[at + 1 :]]  # merged with what stands before it
+    head = [i for i in places if tuple(full[:i]) == shape[:at]]  # merged with what follows
+    if len(full) == 2:
+        head = []  # of a matrix the batch belongs to the rows
+    place = ([i for i in alone if i in kept] or alone or kept or tail or head or places)[0]
+    if target[place] == -1 or (place in kept and target[place] == 0):
         return list(target)
-    return [(0 if kept else -1) if i == place else s for i, s in enumerate(full)]
+    return [(0 if place in kept else -1) if i == place else s for i, s in enumerate(full)]
+
+
+def _places(full: Sequence[int], batch: int, before: int | None) -> list[int]:
+    """Axes that can hold the batch, with `before` elements outside of it."""
+    if batch == BATCH:
+        return [i for i, size in enumerate(full) if size % BATCH == 0]
+    if before is None:
+        return []
+    places: list[int] = []
+    outside = 1
+    for place, size in enumerate(full):
+        if before % outside == 0 and size % (before // outside * batch) == 0:
+            places.append(place)
+        outside *= size
+    return places
 
 
 def transpose(reader: Reader, call: Call) -> Value:
@@ -346,19 +390,13 @@ def expand(reader: Reader, call: Call) -> Value:
     full = (1,) * (len(wide) - len(shape)) + shape
     if wide == reader.visible(full):
         return reader.emit("identity", source) if len(full) == len(shape) else _fold(reader, source, full)
-    ones = [1 if f % BATCH == 0 and f else w for w, f in zip(wide, full, strict=True)]
+    ones = [1 if f == w or (f % BATCH == 0 and f) else w for w, f in zip(wide, full, strict=True)]
     if not any(o % BATCH == 0 and o for o in ones):
         return reader.emit("mul", source, reader.fill(1.0, *ones))
-    # A column of zeros, one per picture: the only way to make the batch appear in what does not have it.
-    entry = next(d for d in reader.drafts if d.op == "input")
-    if len(entry.node.attrs["shape"]) < 1 or ones[0] != BATCH or any(o % BATCH == 0 for o in ones[1:]):
+    if ones[0] != BATCH or full[0] != 1 or any(o % BATCH == 0 for o in ones[1:]):
         raise NotDone("to the batch")
-    axes = range(1, len(entry.node.attrs["shape"]) + 1)
-    column = reader.emit(
-        "clip", reader.emit("reduce_max", entry, axes=axes, keepdims=True, tag="column"), min=0.0, max=0.0, tag="zeros"
-    )
-    column = reader.emit("reshape", column, shape=[0, *(1 for _ in ones[1:])], tag="zero")
-    value = reader.emit("add", source, column, tag="" if all(o == 1 for o in ones[1:]) else "pictures")
+    first = source if len(shape) == len(full) else _fold(reader, source, full, tag="axes")
+    value = _per_picture(reader, first, tag="" if all(o == 1 for o in ones[1:]) else "pictures")
     return reader.emit("mul", value, reader.fill(1.0, 1, *ones[1:])) if any(o != 1 for o in ones[1:]) else value
 
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DataError, DojangError, FileError, GraphError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
-from dojang.arith.shapes import Shape
+from dojang.arith.ops import OPS, UNKNOWN
+from dojang.arith.shapes import Shape, axis_of
 from dojang.formats import onnx_notes
 from dojang.formats.onnx_const import TYPES, Const, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
@@ -44,7 +45,11 @@ class NotDone(Exception):
 
 @dataclass(eq=False)
 class Draft:
-    """A node in the making: its inputs are drafts, its name is chosen when all are known."""
+    """A node in the making: its inputs are drafts, its name is chosen when all are known.
+
+    `outer` tells where the batch N stands in an axis that holds it with others, of size outer * N * rest; None where
+    that is not known.
+    """
 
     node: Node
     inputs: tuple[Draft, ...]
@@ -52,6 +57,13 @@ class Draft:
     shape: Shape | None
     wishes: tuple[str, ...]
     sort: Sort = "f"
+    outer: int | None = 1
+
+    @property
+    def before(self) -> int | None:
+        """Elements before the batch, in the order of memory; None without a batch or where that is not known."""
+        axis = batch_axis(self.shape)
+        return None if axis is None or self.outer is None or not self.shape else prod(self.shape[:axis]) * self.outer
 
     @property
     def op(self) -> str:
@@ -133,6 +145,9 @@ class Reader:
             wishes = (*layer_names(own), *wishes)
         node = Node.of(wishes[-1], op, *("" for _ in sources), **attrs)
         draft = Draft(node, sources, own, self.infer(node, sources, own), wishes, _sort(sources))
+        draft.outer = _outer(draft)
+        if self.batch == 1 and mixes(draft):
+            raise NotDone("a file for one picture, in which this would mix pictures")
         self.drafts.append(draft)
         return draft
 
@@ -143,6 +158,8 @@ class Reader:
             return None
         shape = node.infer(shapes)
         for role, wanted in node.param_shapes(shapes).items():
+            if any(s and s % BATCH == 0 for s in wanted):
+                raise NotDone("weights along the batch")
             if roles[role].shape != wanted:
                 raise GraphError(f"{node.name}: its {role} is {by(roles[role].shape)}, the layer needs {by(wanted)}")
         return shape
@@ -247,6 +264,49 @@ class Reader:
             self.emit(UNKNOWN, *inputs, kind=kind, tag="" if o == call.outputs[0] or len(wanted) == 1 else str(i))
             for i, o in enumerate(call.outputs)
         ]
+
+
+def batch_axis(shape: Shape | None) -> int | None:
+    """The axis that is, or holds, the batch."""
+    return next((i for i, s in enumerate(shape or ()) if s and s % BATCH == 0), None)
+
+
+def _outer(draft: Draft) -> int | None:
+    axis = batch_axis(draft.shape)
+    if axis is None or not draft.shape or draft.shape[axis] == BATCH:
+        return 1
+    if draft.op in ("reshape", "flatten"):  # these keep the order of memory
+        before, now = draft.inputs[0].before, prod(draft.shape[:axis])
+        return before // now if before is not None and before % now == 0 else None
+    same = [s for s in draft.inputs if s.shape and draft.shape[axis] in s.shape]
+    return same[0].outer if same else None
+
+
+def mixes(draft: Draft) -> bool:
+    """Whether a node computes over the batch.
+
+    For a file that leaves the batch open that is what its author wants; in a file for one picture it means that the
+    place of the batch cannot be told.
+    """
+    if sum(s % BATCH == 0 for s in draft.shape or () if s) > 1 or any(
+        s and s % BATCH**2 == 0 for s in draft.shape or ()
+    ):
+        return True
+    shape = draft.inputs[0].shape if draft.inputs else None
+    axis = batch_axis(shape)
+    if axis is None or shape is None:
+        return False
+    attrs = draft.node.attrs
+    if draft.op in ("softmax", "log_softmax"):
+        return axis_of(attrs["axis"], len(shape)) == axis
+    if draft.op.startswith("reduce_"):
+        return axis in {axis_of(a, len(shape)) for a in attrs["axes"]}
+    if draft.op == "matmul":
+        return axis == len(shape) - 1
+    return axis > 0 and ("kernel" in attrs or draft.op in ("resize", "lrn", *PER_PICTURE))
+
+
+PER_PICTURE = frozenset(op for op, rule in OPS.items() if rule.field in ("global", "adaptive"))
 
 
 def _sort(sources: Sequence[Draft]) -> Sort:
