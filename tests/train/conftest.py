@@ -22,6 +22,7 @@ def small_net(seed: int = 0, *, norm: bool = True, dropout: float = 0.0, outputs
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(8, 16, 3, padding=1),
+            nn.BatchNorm2d(16) if norm else nn.Identity(),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),

@@ -65,6 +65,7 @@ def test_a_small_cnn_learns_the_digits(digits: Data, small: Small) -> None:
     assert history.test.loss == pytest.approx(float(F.cross_entropy(output, y)), rel=1e-5)
     assert evaluate(module, digits.test).accuracy == history.test.accuracy
     assert evaluate(module, digits.train, batch_size=7).loss == pytest.approx(history.train.loss, rel=1e-5)
+    assert digits.test.accuracy(output.numpy()) == history.test.accuracy
     assert history.gap == history.train.accuracy - history.test.accuracy
     record = json.loads(json.dumps(history.to_dict()))
     assert [point["epoch"] for point in record["curve"]] == list(range(1, 16))
@@ -197,6 +198,7 @@ def test_regression_reports_r2(small: Small) -> None:
     error = ((output - data.test.y) ** 2).mean(0)
     assert history.test.accuracy == pytest.approx(1 - (error / data.test.y.astype(np.float64).var(0)).mean(), abs=1e-5)
     assert history.test.loss == pytest.approx(error.mean(), rel=1e-3)
+    assert data.test.accuracy(output) == pytest.approx(history.test.accuracy, abs=1e-5)
     with pytest.raises(ShapeError, match="2 targets"):
         fit(small(outputs=3), data, TrainConfig())
     with pytest.raises(CheckFailed, match=r"scale the targets, whose deviation is 1\.\d+e\+06"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from dojang.train.state import STATE_FILE
+from dojang.train.state import STATE_FILE, read
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -67,9 +67,12 @@ def test_killed_and_interrupted_it_ends_the_same_to_the_bit(tmp_path: Path, star
     process.communicate()
     process = until("4 1", "again")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert out.splitlines()[-1].split()[0] in "45"
+    kept = read(parts)
+    assert kept is not None
+    assert (kept.position.epoch, kept.position.step) >= (3, 1)
+    assert kept.position.epoch < 6
     assert finish(start(PROGRAM, str(parts), "again")) == finish(undisturbed)
     assert equal(whole, parts)
     left = [path.name for path in parts.iterdir() if path.name != STATE_FILE]
@@ -109,6 +112,7 @@ if __name__ == "__main__":
     config = train.TrainConfig(epochs=2, augment=train.Augment(1, False))
     rank = int(os.environ.get("RANK", 0))
     module = small_net(seed=0)
+    module[1].num_batches_tracked = None  # one batch norm counts its batches, the other does not
     teacher = small_net(seed=3)
     history = train.fit(module, data, config, teacher=teacher, directory=sys.argv[1])
     if rank == 0:

@@ -130,6 +130,18 @@ class Split:
         """Samples `start` to `stop` as the network sees them: normalised float32 (n, c, h, w)."""
         return self.normalisation.apply(self.x[start:stop])
 
+    def accuracy(self, outputs: Array) -> float:
+        """Share of right classes, or R², of what any runtime gave for all samples: (n, classes) or (n, k).
+
+        The same figure as `score.evaluate` measures for a PyTorch module; R² is defined there.
+        """
+        out = np.asarray(outputs).reshape(len(self), -1)
+        if self.y.dtype.kind != "f":
+            return float((out.argmax(axis=1) == self.y).mean())
+        y = self.y.astype(np.float64)
+        variance = y.var(axis=0)
+        return 1.0 - float((np.square(out - y).mean(axis=0) / np.where(variance > 0, variance, 1.0)).mean())
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -214,12 +226,8 @@ def load(spec: str | Path, *, size: Size | None = None, val: str | Path | None =
         other = read(val, size)
         test = other.test if other.test is not None else other.train
         if classes and other.classes and classes != other.classes:
-            test = (test[0], _renamed(test[1], other.classes, classes, f"{val}"))
-    x_test, y_test = test if test is not None else (None, None)
-    x, y = source.train
-    return from_arrays(
-        x, y, x_test, y_test, classes=classes, name=source.name, augment=source.augment, seed=seed, whole=True
-    )
+            test = (test[0], _renamed(test[1], other.classes, classes, str(val)))
+    return _assembled(source.name, source.train, test, classes, source.augment, seed)
 
 
 def from_arrays(
@@ -232,50 +240,64 @@ def from_arrays(
     name: str = "arrays",
     augment: Augment | None = None,
     seed: int = 0,
-    whole: bool = False,
 ) -> Data:
     """A data set from arrays: `x` (n, c, h, w) or (n, h, w), `y` integers for classes or floats for regression.
 
     uint8 `x` is read as pictures, value / 255, and may be channels-last (n, h, w, 1|3|4); any other type becomes
-    float32 and stands as it is. Without a test part TEST_FRACTION of each class is drawn with `seed`. With `whole`
-    the arrays are already in the final form (used by `load`).
+    float32 and stands as it is. Without a test part TEST_FRACTION of each class is drawn with `seed`.
 
     Raises DataError: sizes that do not agree, NaN, labels out of range, one class only.
     """
-    x = x if whole else as_samples(np.asarray(x), name)
-    task: Task = "regression" if np.issubdtype(np.asarray(y).dtype, np.floating) else "classification"
-    names = tuple(classes) if classes else None
-    if task == "classification" and names is None:
-        names = _class_names(np.asarray(y), name)
-    y = as_targets(np.asarray(y), len(x), names, name)
+    test = None
+    if x_test is not None:
+        if y_test is None:
+            raise DataError(f"{name}, test part: samples without labels; give y_test beside x_test")
+        test = as_samples(np.asarray(x_test), f"{name}, test part"), np.asarray(y_test)
+    train = as_samples(np.asarray(x), name), np.asarray(y)
+    return _assembled(name, train, test, tuple(classes) if classes else None, augment or Augment(), seed)
+
+
+def _assembled(
+    name: str,
+    train: tuple[Array, Array],
+    test: tuple[Array, Array] | None,
+    classes: tuple[str, ...] | None,
+    augment: Augment,
+    seed: int,
+) -> Data:
+    """Samples in the final form and raw labels, checked against each other, split where there is no test part."""
+    x, y = train
+    task: Task = "regression" if y.dtype.kind == "f" else "classification"
+    if task == "regression":
+        classes = ()
+    elif classes is None:
+        classes = _class_names(y, name)
+    y = as_targets(y, len(x), classes, name)
     if task == "classification" and len(np.unique(y)) < 2:
         raise DataError(f"{name}: all {len(y)} samples are of one class; give samples of at least two classes")
-    if x_test is None:
-        train_at, test_at = split_indices(y, task, TEST_FRACTION, seed, name)
-        (x, y), (x_test, y_test) = (x[train_at], y[train_at]), (x[test_at], y[test_at])
+    if test is None:
+        rest, chosen = split_indices(y, task, TEST_FRACTION, seed, name)
+        (x, y), (x_test, y_test) = (x[rest], y[rest]), (x[chosen], y[chosen])
     else:
         where = f"{name}, test part"
-        x_test = x_test if whole else as_samples(np.asarray(x_test), where)
-        if y_test is None:
-            raise DataError(f"{where}: samples without labels; give y_test beside x_test")
-        if np.issubdtype(np.asarray(y_test).dtype, np.floating) != (task == "regression"):
-            raise DataError(f"{where}: labels are {np.asarray(y_test).dtype}, those of the train part are {y.dtype}")
-        y_test = as_targets(np.asarray(y_test), len(x_test), names, where)
+        x_test, y_test = test
+        if (y_test.dtype.kind == "f") != (task == "regression"):
+            raise DataError(f"{where}: labels are {y_test.dtype}, those of the train part {train[1].dtype}")
+        y_test = as_targets(y_test, len(x_test), classes, where)
         if x_test.shape[1:] != x.shape[1:]:
             raise DataError(
                 f"{where}: samples are {_by(x_test.shape[1:])}, those of the train part {_by(x.shape[1:])}; "
                 "give one size (--input-size C,H,W) to resize"
             )
         if y_test.shape[1:] != y.shape[1:]:
-            raise DataError(f"{where}: {y_test.shape[1:]} targets per sample, {y.shape[1:]} in the train part")
+            raise DataError(f"{where}: {y_test.shape[1]} targets per sample, {y.shape[1]} in the train part")
         if x_test.dtype != x.dtype:
             raise DataError(f"{where}: samples are {x_test.dtype}, those of the train part {x.dtype}; use one type")
     for part, where in ((x, name), (x_test, f"{name}, test part")):
         check_finite(part, where)
     normalisation = Normalisation.of(x)
-    train, test = Split(x, y, normalisation), Split(x_test, y_test, normalisation)
-    names = names if task == "classification" and names else ()
-    return Data(name, train, test, names, task, augment or Augment(), content_hash(train, test, names))
+    parts = Split(x, y, normalisation), Split(x_test, y_test, normalisation)
+    return Data(name, *parts, classes, task, augment, content_hash(*parts, classes))
 
 
 def as_samples(x: Array, where: str) -> Array:

@@ -69,18 +69,19 @@ def _read_path(path: Path, target: Target) -> Source:
         if any(name.endswith(".bin") for name in files):
             return _fitted(_cifar_folder(path, files), target)
         return _pictures(path, read_folder, target)
-    suffixes = path.suffixes
-    if path.suffix == ".zip":
+    kind = path.suffix.lower()
+    if kind == ".zip":
         return _pictures(path, read_zip, target)
-    if path.suffix == ".npz":
+    if kind == ".npz":
         return _fitted(_npz(path), target)
-    if path.suffix == ".bin":
+    if kind == ".bin":
         x, y = _cifar_file(path)
         return _fitted(Source(path.name, (x, y), None, _cifar_names(path.parent), Augment(4, True)), target)
     if _is_idx_images(path.name):
         return _fitted(Source(path.name, _idx_pair(path), None, None, Augment(crop=2)), target)
-    kind = "".join(suffixes) or "a file without a suffix"
-    raise FileError(f"{path}: {kind} is no kind of data known here; give a folder, .zip, .npz, IDX or CIFAR-10 files")
+    raise FileError(
+        f"{path}: {kind or 'no suffix'} is no kind of data known here; give a folder, .zip, .npz, IDX or CIFAR-10 files"
+    )
 
 
 def _fitted(source: Source, target: Target) -> Source:

@@ -118,8 +118,12 @@ def _batch_norm_over_all(norm: Any, x: Tensor) -> Tensor:
     variance = squares / count
     if norm.training and norm.running_mean is not None:
         with torch.no_grad():
-            norm.num_batches_tracked += 1
-            rate = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
+            seen: Tensor | None = norm.num_batches_tracked
+            if seen is not None:
+                seen += 1
+            rate = norm.momentum
+            if rate is None:  # the plain mean over all batches so far
+                rate = 1.0 / float(seen) if seen is not None else 0.0
             norm.running_mean.lerp_(mean, rate)
             norm.running_var.lerp_(variance * count / (count - 1), rate)
     out = centred * (variance + norm.eps).rsqrt().view(shape)
@@ -128,7 +132,10 @@ def _batch_norm_over_all(norm: Any, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def shared(module: nn.Module, world: World) -> Iterator[nn.Module]:
-    """`module` as it is trained in this world: itself when alone, else with shared gradients and batch statistics."""
+    """`module` as it is trained in this world: itself when alone, else with shared gradients and batch statistics.
+
+    Batch statistics are those of PyTorch's BatchNorm layers; a module that calls `F.batch_norm` itself keeps its own.
+    """
     if world.size == 1:
         yield module
         return
