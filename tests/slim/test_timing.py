@@ -1,0 +1,66 @@
+"""The verdict on time: honest about noise, fair in its rounds."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+
+from dojang.slim.timing import interleave, saving, sign_test_rank
+
+
+def test_noise_is_called_a_saving_no_more_often_than_stated():
+    rng = np.random.default_rng(0)
+    calls = 0
+    for _ in range(2000):
+        a, b = rng.lognormal(0, 0.5, (2, 15))
+        calls += saving(a.tolist(), b.tolist()).real
+    assert calls / 2000 < 0.025 + 0.01
+
+
+def test_a_saving_under_common_disturbance_is_seen():
+    rng = np.random.default_rng(1)
+    slow = rng.lognormal(0, 1, 21)  # whatever slows both
+    found = saving((slow + 0.10).tolist(), (slow + 0.08).tolist())
+    assert found.real
+    assert found.ms == pytest.approx(0.02)
+
+
+def test_few_rounds_prove_nothing_but_a_count_is_exact():
+    assert not saving([2, 2, 2], [1, 1, 1]).real
+    assert saving([2], [1]).real
+    assert not saving([1], [1]).real
+
+
+@pytest.mark.parametrize("n", range(1, 60))
+def test_the_rank_follows_the_binomial(n):
+    k = sign_test_rank(n)
+    below = [sum(comb(n, i) for i in range(j + 1)) / 2**n for j in range(n)]
+    if k is None:
+        assert below[0] > 0.025 or n < 2
+    else:
+        assert below[k] <= 0.025
+        assert k + 1 >= n // 2 or below[k + 1] > 0.025
+
+
+def test_rounds_interleave_and_repeat_alike():
+    order = []
+    now = [0.0]
+
+    def clock():
+        return now[0]
+
+    def job(name, ms):
+        def run():
+            order.append(name)
+            now[0] += ms / 1e3
+
+        return run
+
+    times = interleave([job("a", 0.5), job("b", 1.0)], rounds=4, warm_up=1, clock=clock)
+    np.testing.assert_allclose(times, [[0.5] * 4, [1.0] * 4])
+    rounds = order[4:]  # after warm-up and the probe of each
+    assert len(rounds) == 4 * 2 * 4  # 4 repeats fill 2 ms for the quicker one
+    assert rounds[:8] == ["a"] * 4 + ["b"] * 4
+    assert rounds[8:16] == ["b"] * 4 + ["a"] * 4
