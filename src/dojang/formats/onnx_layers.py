@@ -319,6 +319,11 @@ def mul(reader: Reader, call: Call) -> Value:
             gate.node = type(gate.node).of(call.name, "silu", "")
             gate.wishes = reader.label
             return gate
+    last = reader.drafts[-1] if reader.drafts else None
+    if a is last and last.op == "mul" and last.wishes[0] == f"{reader.label[0]}.{len(last.inputs) - 1}":
+        if reader.used[call.sources[0]] == 1:  # dojang's own writing of a product of several
+            reader.drafts.pop()
+            return reader.emit("mul", *last.inputs, b)
     return reader.emit("mul", a, b)
 
 
@@ -415,6 +420,8 @@ def cast(reader: Reader, call: Call) -> Value:
     source, to = call.value(0), call.attrs.get("to", 1)
     sort = TYPES[to].sort if to in TYPES else None
     if sort == "f" or sort == source.sort:
+        if isinstance(source, Draft) and source.op == "not" and reader.used[call.sources[0]] == 1:
+            source.wishes = reader.label
         return source
     raise NotDone("to whole numbers")
 

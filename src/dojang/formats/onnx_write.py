@@ -86,7 +86,9 @@ class Writer:
 
         name = node.array(role)
         if name not in self.tensors:
-            array = np.ascontiguousarray(self.graph.weights[name], dtype="<f4")
+            array = np.asarray(
+                self.graph.weights[name], dtype="<f4", order="C"
+            )  # keeps the shape (), unlike ascontiguousarray
             value = name if name not in self.graph.by_name else self.name(f"{name}.array")
             raw = array.reshape(-1).data.cast("B") if array.size else b""
             self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": FLOAT, "raw_data": raw}
