@@ -120,6 +120,8 @@ class _Run:
             self.position = found.position
             self.sums += torch.tensor([self.position.loss, self.position.correct], dtype=torch.float64)
         self.world.wait()
+        if self.directory is not None and self.world.rank == 0:
+            disk.sweep(self.directory)
         self._keep(write=True)
 
     def go(self, trained: nn.Module) -> None:

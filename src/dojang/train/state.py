@@ -107,6 +107,13 @@ def read(directory: Path) -> State | None:
         raise FileError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
+def sweep(directory: Path) -> None:
+    """Remove what a killed write has left beside the state."""
+    for left in directory.glob(f".{STATE_FILE}.*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
 def write_whole(path: Path, blob: bytes) -> None:
     """Write `blob` to `path` wholly or not at all, safe against a kill and against power loss."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
