@@ -208,7 +208,9 @@ def load(path: str | Path, weights: bool = True) -> Graph:
         if array not in header.entries:
             raise GraphError(f"{header.path}: has no array {array}, which its network needs; save it again")
         if header.entries[array].shape != shape:
-            raise GraphError(f"{header.path}: {array} is {by(header.entries[array].shape)}, its network needs {by(shape)}")
+            raise GraphError(
+                f"{header.path}: {array} is {by(header.entries[array].shape)}, its network needs {by(shape)}"
+            )
     return graph.replace(weights=FileArrays(header)) if weights else graph
 
 
@@ -301,7 +303,9 @@ def apply_state(graph: Graph, arrays: Mapping[str, Any], strict: bool = True) ->
 
     given = {k: v for k, v in without_prefix(arrays).items() if k.rsplit(".", 1)[-1] not in IGNORED}
     wanted = graph.param_shapes
-    renamed = _by_shape({k: s for k, s in wanted.items() if k not in given}, {k: v for k, v in given.items() if k not in wanted})
+    renamed = _by_shape(
+        {k: s for k, s in wanted.items() if k not in given}, {k: v for k, v in given.items() if k not in wanted}
+    )
     found: dict[str, Any] = {}
     for name, shape in wanted.items():
         source = renamed.get(name, name)

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import pickle
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -28,7 +29,7 @@ from dojang.formats import torch_ops, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
 from dojang.formats.torch_module import Network, to_module, weights_of
-from dojang.formats.torch_trace import DataDependent, Stale, Traced, Tracer, pick_batch
+from dojang.formats.torch_trace import DataDependent, Traced, Tracer
 
 __all__ = [
     "Network",
@@ -129,15 +130,9 @@ def _input_names(module: nn.Module, count: int) -> list[str]:
     return names + [f"input{i}" for i in range(len(names), count)]
 
 
-def _tracer(module: nn.Module, sizes: list[tuple[int, ...]], batch: int | None = None) -> Tracer:
-    """A tracer with a batch that divides no size of the network."""
-    shapes = [tuple(p.shape) for p in module.parameters()]
-    return Tracer(module, batch or pick_batch([*sizes, *shapes]))
-
-
 def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead: list[bool]) -> tuple[Graph, Tracer]:
     names = _input_names(module, len(sizes))
-    t = _tracer(module, sizes)
+    t = Tracer(module, sizes)
     t.ahead = ahead
     inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
     try:
@@ -163,15 +158,15 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
     if isinstance(reason, DojangError) and not isinstance(reason, UnsupportedError):
         raise reason
     names = _input_names(module, len(sizes))
-    t = _tracer(module, sizes)
+    t = Tracer(module, sizes)
     try:
         program, free = exported(module, sizes, t.device, t.dtype)
     except Exception as error:
         said = "data-dependent" if "data-dependent" in str(error) or "DataDependent" in type(error).__name__ else ""
         also = f"; torch.export: {said or _first_line(error)}"
         raise UnsupportedError(f"{_first_line(reason)}{also}") from error
-    t = _tracer(module, sizes, None if free else 1)
-    with torch.no_grad():
+    t = Tracer(module, sizes, None if free else 1)
+    with t.active(follow=False):
         inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
         result = replay(t, program, inputs)
         return _graph(module, t, result, weights)
@@ -206,7 +201,8 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     live = reachable(t.nodes, outputs)
     nodes = tuple(n for n in t.nodes if n.name in live or n.op == "input")
     read = {a for n in nodes for a in _arrays(n)}
-    idle = [name for name, p in module.named_parameters() if name not in read]
+    added = {a for a in t.trained if a.endswith(".value")}
+    idle = [name for name in t.arrays.values() if name in t.trained and name not in read and name not in added]
     meta = {"source": f"PyTorch module {type(module).__module__}.{type(module).__qualname__}"}
     if idle:
         meta["unused"] = ", ".join(idle)
@@ -228,7 +224,9 @@ def _check_batch(graph: Graph, t: Tracer) -> None:
     for name, shape in graph.unit_shapes.items():
         traced = tuple(s // t.batch if s % t.batch == 0 else s for s in t.shapes[name])
         if shape is not None and shape != traced:
-            raise UnsupportedError(f"{name}: its shape {by(shape)} does not follow the batch; it should be {by(traced)}")
+            raise UnsupportedError(
+                f"{name}: its shape {by(shape)} does not follow the batch; it should be {by(traced)}"
+            )
 
 
 def _arrays(node: Node) -> set[str]:
@@ -262,7 +260,9 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
     if file.suffix == ".safetensors":
         return without_prefix(read_arrays(file))
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about unusual pickle protocols
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileError(f"{file}: no such file") from None
     except IsADirectoryError:
@@ -289,7 +289,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params_ema", "par
 def _state(found: Any, file: Path) -> dict[str, np.ndarray]:
     """The innermost dictionary of tensors."""
     for _ in range(4):
-        inner = next((found[k] for k in WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(k), Mapping)), None)
+        inner = next(
+            (found[k] for k in WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(k), Mapping)), None
+        )
         if inner is None:
             break
         found = inner
@@ -332,7 +334,9 @@ def _called(spec: str, make: Callable[[], Any]) -> nn.Module:
     try:
         module = make()
     except Exception as error:
-        raise UsageError(f"{spec}: calling it without arguments failed: {type(error).__name__}: {_first_line(error)}") from error
+        raise UsageError(
+            f"{spec}: calling it without arguments failed: {type(error).__name__}: {_first_line(error)}"
+        ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"{spec}: returned {type(module).__name__}, not a torch.nn.Module")
     return module
@@ -349,7 +353,9 @@ def _import(where: str) -> Any:
                     raise UsageError(f"{where}: no such Python module; is it installed?") from None
                 raise UsageError(f"{where}: needs {error.name}, which is not installed") from None
             except Exception as error:
-                raise FileError(f"{where}: importing it failed: {type(error).__name__}: {_first_line(error)}") from error
+                raise FileError(
+                    f"{where}: importing it failed: {type(error).__name__}: {_first_line(error)}"
+                ) from error
     file = Path(where)
     if not file.is_file():
         raise FileError(f"{file}: no such file")

@@ -22,7 +22,7 @@ from dojang.formats.torch_trace import MODULES, Tracer
 
 
 class Layer(nn.Module):
-    """One node that PyTorch has no layer for, or whose arrays belong to another: `where` says which module holds each."""
+    """One node that PyTorch has no layer for, or whose arrays belong to another. `where`: which module holds each."""
 
     def __init__(self, node: Node) -> None:
         super().__init__()
@@ -121,7 +121,8 @@ class _Builder:
         self.root = root
         self.layers: dict[str, nn.Module] = {}
         self.owners = {f"{n.name}.{role}": n.name for n in graph.nodes for role in graph.node_params(n)}
-        self.roots = {name for name in graph.param_shapes if "." not in name}
+        # layers whose path holds arrays that are not theirs: PyTorch's own layer might take such an array for its own
+        self.crowded = {name.rpartition(".")[0] for name in graph.param_shapes if name not in self.owners}
 
     def holder(self, path: str) -> nn.Module:
         """The module at a path, made when it is not there."""
@@ -136,6 +137,7 @@ class _Builder:
     def place(self, node: Node) -> tuple[nn.Module, str]:
         """Makes the node's layer; returns where it stands."""
         own = all(node.array(role) == f"{node.name}.{role}" for role in self.graph.node_params(node))
+        own = own and node.name not in self.crowded
         shape = self.graph.unit_shapes[node.inputs[0]] if node.inputs else None
         layer = native(node, len(shape) if shape else 0, shape) if own else None
         layer = layer if layer is not None else Layer(node)
@@ -143,6 +145,10 @@ class _Builder:
             filled = torch.full(node.attrs["shape"], node.attrs["fill"])
             layer.register_buffer("filled", filled, persistent=False)
         path, _, key = node.name.rpartition(".")
+        if "training" in node.name.split("."):
+            raise UnsupportedError(
+                f"{node.name}: PyTorch's modules use the name 'training' themselves; rename the layer"
+            )
         # an array may have the very name of a node (a parameter that is read directly)
         key = f"{key}_" if node.name in self.graph.param_shapes else key
         parent = self.holder(path)
@@ -169,7 +175,9 @@ class _Builder:
         """One array: a parameter, or a buffer where the operator says so."""
         owner = self.layers.get(self.owners.get(array, ""))
         path, _, key = array.rpartition(".")
-        holder, key = (owner, array.removeprefix(f"{self.owners[array]}.")) if owner is not None else (self.holder(path), key)
+        holder, key = (
+            (owner, array.removeprefix(f"{self.owners[array]}.")) if owner is not None else (self.holder(path), key)
+        )
         held = holder._parameters.get(key)
         held = held if held is not None else holder._buffers.get(key)
         value = self._value(node, role, array, shape)

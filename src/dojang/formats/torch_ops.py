@@ -46,7 +46,7 @@ def per_axis(value: Size, rank: int) -> tuple[int, ...]:
 
 SAME = {
     "identity": "alias clone contiguous detach to float double half bfloat16 type type_as cpu cuda data lift "
-    "lift_fresh lift_fresh_copy requires_grad to_copy positive pos real conj resolve_conj resolve_neg view_as_real_copy",
+    "lift_fresh lift_fresh_copy requires_grad to_copy positive pos real conj resolve_conj resolve_neg",
     "neg": "neg negative",
     "hard_swish": "hardswish",
     "silu": "silu",
@@ -95,7 +95,11 @@ def binary(op: str, swapped: bool = False) -> Handler:
         if op == "mul" and isinstance(a, int | float):
             a, b = b, a
         if alpha != 1:
-            b = b * alpha if isinstance(b, int | float) else t.emit("mul", t.value(b), t.fill(alpha, (1,)), part="scale")
+            b = (
+                b * alpha
+                if isinstance(b, int | float)
+                else t.emit("mul", t.value(b), t.fill(alpha, (1,)), part="scale")
+            )
         neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}.get(op)
         if isinstance(b, int | float) and b == neutral and rounding_mode is None and isinstance(a, Traced):
             return same(t, a)
@@ -125,6 +129,12 @@ for _op, _names in {"sub": "rsub", "div": "rdiv rtruediv", "pow": "rpow"}.items(
 def floor_divide(t: Tracer, a: Any, b: Any) -> Any:
     """⌊a / b⌋."""
     return HANDLERS["div"](t, a, b, rounding_mode="floor")
+
+
+@lowers("rfloordiv")
+def floor_divide_swapped(t: Tracer, a: Any, b: Any) -> Any:
+    """⌊b / a⌋."""
+    return floor_divide(t, b, a)
 
 
 @lowers("square")
@@ -412,7 +422,9 @@ def full_equation(equation: str, ranks: Sequence[int]) -> str:
 
 
 def _pool(rank: int, kind: str) -> Handler:
-    def pool(t: Tracer, x: Traced, kernel_size: Size, stride: Any = None, padding: Size = 0, *rest: Any, **more: Any) -> Any:
+    def pool(
+        t: Tracer, x: Traced, kernel_size: Size, stride: Any = None, padding: Size = 0, *rest: Any, **more: Any
+    ) -> Any:
         words = ("dilation", "ceil_mode", "return_indices") if kind == "max" else (
             "ceil_mode", "count_include_pad", "divisor_override")  # fmt: skip
         given = {**dict(zip(words, rest, strict=False)), **more}
@@ -454,7 +466,7 @@ for _rank in (1, 2, 3):
 
 
 def _norm(
-    t: Tracer, op: str, x: Traced, weight: Any, bias: Any, shape: tuple[int, ...], buffers: dict[str, Any], **attrs: Any
+    t: Tracer, op: str, x: Traced, weight: Any, bias: Any, along: tuple[int, ...], buffers: dict[str, Any], **attrs: Any
 ) -> Any:
     """A normalisation with its scale and shift as arrays; one without the other is a separate product or sum."""
     if isinstance(weight, Traced) or isinstance(bias, Traced):
@@ -469,8 +481,8 @@ def _norm(
     if not both:
         for part, kind, value in (("scale", "mul", weight), ("shift", "add", bias)):
             if value is not None:
-                along = HANDLERS["reshape"](t, t.value(value), shape)
-                result = t.emit(kind, result, along, part=part)
+                shaped = HANDLERS["reshape"](t, t.value(value), along)
+                result = t.emit(kind, result, shaped, part=part)
     return result
 
 
@@ -493,9 +505,7 @@ def batch_norm(
 
 
 @lowers("native_batch_norm_legit_no_training", "_native_batch_norm_legit_no_training")
-def batch_norm_core(
-    t: Tracer, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
-) -> Any:
+def batch_norm_core(t: Tracer, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
     """ATen's core form, which returns three values."""
     return (batch_norm(t, x, mean, var, weight, bias, eps=eps), None, None)
 
@@ -565,7 +575,9 @@ def _norm2(t: Tracer, x: Traced, axes: tuple[int, ...], keepdims: bool) -> Trace
 
 
 @lowers("norm", "vector_norm", "linalg_vector_norm")
-def norm(t: Tracer, x: Traced, p: Any = 2, dim: Any = None, keepdim: bool = False, *, ord: Any = None) -> Any:
+def norm(
+    t: Tracer, x: Traced, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None, ord: Any = None
+) -> Any:
     """The Euclidean norm."""
     if (ord if ord is not None else p) not in (2, 2.0, "fro") or dim is None:
         return NotImplemented
@@ -590,7 +602,7 @@ HANDLERS["amax"], HANDLERS["amin"] = _reduce("max"), _reduce("min")
 
 @lowers("max", "min")
 def extreme(t: Tracer, x: Traced, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The largest values along an axis; PyTorch's indices beside them are unknown. With a tensor: element by element."""
+    """The largest values along an axis; their indices are unknown. With a second tensor: element by element."""
     kind = t.func
     if isinstance(dim, torch.Tensor) or other is not None:
         return t.emit(f"{kind}imum", x, t.value(dim if other is None else other))
@@ -725,7 +737,7 @@ def multihead(
     same_input = query.node == key.node == value.node
     if not m.batch_first:
         query, key, value = (t.emit("transpose", v, part="batch_first", perm=(1, 0, 2)) for v in (query, key, value))
-    n, rows, width = query.sizes
+    _n, _rows, width = query.sizes
     heads = m.num_heads
     t.func = ""
     if same_input and m.in_proj_weight is not None:
@@ -756,7 +768,9 @@ def multihead(
         out = t.emit("transpose", out, part="batch_second", perm=(1, 0, 2))
     if not need_weights:
         return out, None
-    seen = t.emit("reduce_mean", weights, part="weights", axes=(1,), keepdims=False) if average_attn_weights else weights
+    seen = (
+        t.emit("reduce_mean", weights, part="weights", axes=(1,), keepdims=False) if average_attn_weights else weights
+    )
     return out, seen
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from math import prod
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -157,21 +156,27 @@ class Tracer:
 
     tuples: ClassVar[tuple[type, ...]] = (tuple, list)
 
-    def __init__(self, module: nn.Module, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, module: nn.Module, sizes: Sequence[Sequence[int]], batch: int | None = None) -> None:
         self.nodes: list[Node] = []
         self.root = module
-        self.paths = {id(m): name for name, m in module.named_modules()}
+        self.paths: dict[int, str] = {}
         self.arrays: dict[int, str] = {}
         self.trained: set[str] = set()
         self.tensors: dict[str, torch.Tensor] = {}
-        for name, value in module.named_parameters(remove_duplicate=False):
-            self.arrays.setdefault(id(value), name)
-            self.tensors.setdefault(name, value)
-            self.trained.add(name)
-        for name, value in module.named_buffers(remove_duplicate=False):
-            self.arrays.setdefault(id(value), name)
-            self.tensors.setdefault(name, value)
+        self.modules: list[nn.Module] = []
+        for path, m in walk(module):
+            if id(m) not in self.paths:
+                self.paths[id(m)] = path
+                self.modules.append(m)
+            prefix = f"{path}." if path else ""
+            for held, learned in ((m._parameters, True), (m._buffers, False)):
+                for key, value in held.items():
+                    if value is not None:
+                        self.arrays.setdefault(id(value), prefix + key)
+                        self.tensors[prefix + key] = value
+                        if learned:
+                            self.trained.add(prefix + key)
+        self.batch = batch or pick_batch([tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes])
         first = next(iter(self.tensors.values()), None)
         floating = next((p for p in self.tensors.values() if p.is_floating_point()), None)
         self.device = first.device if first is not None else torch.device("cpu")
@@ -271,11 +276,11 @@ class Tracer:
         """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
         found = self.arrays.get(id(value))
         if found is None and id(value) in self.derived:
-            func, name, args, kwargs, _ = self.derived[id(value)]
+            _func, name, args, kwargs, _ = self.derived[id(value)]
             if name in HANDLERS:
                 kept, keep_func = len(self.nodes), self.func
                 try:
-                    lifted = tree_map(lambda a: self.tensor(a) if self.known(a) else a, (args, kwargs))
+                    lifted = tree_map(self.lift, (args, kwargs))
                     result = HANDLERS[name](self, *lifted[0], **lifted[1])
                     if isinstance(result, Traced) and result.sizes == tuple(value.shape):
                         return result
@@ -284,7 +289,7 @@ class Tracer:
                 del self.nodes[kept:]
                 self.func = keep_func
         if found is None:
-            return self.loose(value)
+            return self.loose(value, self.learned(value))
         if found not in self.constants:
             arrays = {"value": found}
             shape = tuple(value.shape)
@@ -293,13 +298,23 @@ class Tracer:
             self.constants[found] = self.made(name, shape, value.dtype)
         return self.constants[found]
 
+    def lift(self, value: Any) -> Any:
+        """Parameters, buffers and what was computed from them as nodes; indices stay real."""
+        return self.tensor(value) if self.known(value) and value.is_floating_point() else value
+
+    def learned(self, value: Any) -> bool:
+        """Whether a tensor is a trained parameter or was computed from one."""
+        if isinstance(value, nn.Parameter) or self.arrays.get(id(value)) in self.trained:
+            return True
+        flat, _ = tree_flatten(self.derived[id(value)][2:4]) if id(value) in self.derived else ([], None)
+        return any(self.learned(v) for v in flat if isinstance(v, torch.Tensor) and v is not value)
+
     def known(self, value: Any) -> bool:
         """Whether a tensor is a parameter or buffer, or was computed from one."""
         return isinstance(value, torch.Tensor) and (id(value) in self.arrays or id(value) in self.derived)
 
-    def loose(self, value: torch.Tensor) -> Traced:
-        """A real tensor that is no parameter or buffer."""
-        trained = isinstance(value, nn.Parameter)
+    def loose(self, value: torch.Tensor, trained: bool = False) -> Traced:
+        """A real tensor that is no parameter or buffer; `trained` when it was computed from parameters."""
         shape = tuple(value.shape)
         if not trained and value.device.type != "meta" and value.numel() and not value.is_complex():
             first = value.reshape(-1)[0]
@@ -437,8 +452,8 @@ class Tracer:
             try:
                 result = handler(self, *args, **kwargs)
             except TypeError as error:
-                # a form of the call that the handler does not know
-                if "argument" not in str(error):
+                # raised by the call itself, not within: a form of it that the handler does not know
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise
                 result = NotImplemented
         if result is NotImplemented:
@@ -448,7 +463,7 @@ class Tracer:
         if in_place:
             return self.replace(args[0], result)
         if base in VIEWS and isinstance(args[0], Traced):
-            for part in (result if isinstance(result, self.tuples) else (result,)):
+            for part in result if isinstance(result, self.tuples) else (result,):
                 if isinstance(part, Traced) and part is not args[0]:
                     part.memory, part.version = args[0].memory, args[0].memory[0]
         return result
@@ -484,17 +499,17 @@ class Tracer:
         return result
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """Makes this the tracer of the thread: module calls and PyTorch functions come here."""
+    def active(self, follow: bool = True) -> Iterator[None]:
+        """Makes this the tracer of the thread: module calls come here and, with `follow`, all PyTorch functions."""
         if ACTIVE.tracer is not None:
             raise UnsupportedError("a network is already being traced on this thread")
-        flags = [(m, m.__dict__["training"]) for m in self.root.modules() if m.__dict__.get("training")]
+        flags = [(m, m.__dict__["training"]) for m in self.modules if m.__dict__.get("training")]
         _patch()
         ACTIVE.tracer = self
         for m, _ in flags:
             m.__dict__["training"] = False
         try:
-            with torch.no_grad(), Mode(self):
+            with torch.no_grad(), Mode(self) if follow else nullcontext():
                 yield
         finally:
             for m, flag in flags:
@@ -506,14 +521,18 @@ class Tracer:
 FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())
 """Functions that may be called with a batch size and no traced value."""
 
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module)
+COMPOSED = frozenset(f"torch.nn.modules.{name}" for name in ("container", "module", "transformer"))
+"""Where PyTorch keeps modules that are made of others."""
 
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one of PyTorch's own layers, so that its path names its node."""
-    if any(True for _ in module.children()):
-        return False
-    return any(c.__module__.startswith("torch.nn.") and c not in CONTAINERS for c in type(module).__mro__)
+    kind = type(module)
+    if kind.__module__.startswith("torch.nn."):
+        return kind.__module__ not in COMPOSED and kind is not nn.MultiheadAttention
+    own = any(c.__module__.startswith("torch.nn.") and c is not nn.Module and c.__module__ not in COMPOSED
+              for c in kind.__mro__)  # fmt: skip
+    return own and not module._modules
 
 
 def _to_meta(value: Any) -> Any:
@@ -552,7 +571,19 @@ def _unpatch() -> None:
             nn.Module.__call__ = _ORIGINAL  # type: ignore[method-assign]
 
 
+def walk(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module under every path it has, parents first, in the order of `state_dict`."""
+    found: list[tuple[str, nn.Module]] = []
+    stack: list[tuple[str, nn.Module]] = [("", module)]
+    while stack:
+        path, m = stack.pop()
+        found.append((path, m))
+        inner = [(f"{path}.{key}" if path else key, child) for key, child in m._modules.items() if child is not None]
+        stack += reversed(inner)
+    return found
+
+
 def pick_batch(sizes: Sequence[Sequence[int]]) -> int:
-    """A prime for the batch that divides none of the sizes and none of their products."""
-    seen = {s for shape in sizes for s in shape} | {prod(shape) for shape in sizes}
-    return next(p for p in PRIMES if not any(s and s % p == 0 for s in seen))
+    """A prime for the batch that divides none of the sizes, and so none of their products."""
+    seen = {s for shape in sizes for s in shape if s >= PRIMES[0]}
+    return next((p for p in PRIMES if not any(s % p == 0 for s in seen)), PRIMES[0])

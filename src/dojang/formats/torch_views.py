@@ -23,7 +23,7 @@ def _sizes(given: tuple[Any, ...]) -> tuple[int, ...]:
 
 @lowers("reshape", "view", "unsafe_view", "_unsafe_view")
 def reshape(t: Tracer, x: Traced, *shape: Any, **kwargs: Any) -> Any:
-    """Other sizes for the same elements. The batch is copied from the input where it stays in its place, or inferred."""
+    """Other sizes for the same elements. The batch is copied from the input where it stays in place, or inferred."""
     if "dtype" in kwargs or (shape and isinstance(shape[0], torch.dtype)):
         return same(t, x, *shape, **kwargs)
     wanted = _sizes(shape or tuple(kwargs.values()))
@@ -349,6 +349,12 @@ def expand_as(t: Tracer, x: Any, other: Any) -> Any:
     return expand(t, x, *other.shape)
 
 
+@lowers("copy")
+def copy(t: Tracer, x: Traced, source: Any, non_blocking: bool = False) -> Any:
+    """The source, as wide as what it replaces."""
+    return expand(t, source, *x.shape)
+
+
 @lowers("repeat", "tile")
 def repeat(t: Tracer, x: Any, *counts: Any) -> Any:
     """Axes joined to themselves."""
@@ -417,8 +423,7 @@ def pad(t: Tracer, x: Traced, pad: Any, mode: Any = "constant", value: Any = Non
 
 def type_name(t: Tracer, path: str) -> str:
     """The class of the module at a path, in small letters."""
-    module = dict(t.root.named_modules()).get(path)
-    return type(module).__name__.lower()
+    return next((type(m).__name__.lower() for m in t.modules if t.paths[id(m)] == path), "")
 
 
 @lowers("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
@@ -446,7 +451,7 @@ def filled_like(t: Tracer, x: Any, fill_value: Any = None, **kwargs: Any) -> Any
 @lowers("pixel_shuffle")
 def pixel_shuffle(t: Tracer, x: Traced, upscale_factor: int) -> Any:
     """Channels to space."""
-    r, (n, c, h, w) = upscale_factor, x.sizes
+    r, (_n, c, h, w) = upscale_factor, x.sizes
     wide = t.emit("reshape", x, part="split", shape=(0, c // r**2, r, r, h, w))
     turned = t.emit("transpose", wide, part="order", perm=(0, 1, 4, 2, 5, 3))
     return t.emit("reshape", turned, shape=(0, c // r**2, h * r, w * r))
@@ -455,7 +460,7 @@ def pixel_shuffle(t: Tracer, x: Traced, upscale_factor: int) -> Any:
 @lowers("pixel_unshuffle")
 def pixel_unshuffle(t: Tracer, x: Traced, downscale_factor: int) -> Any:
     """Space to channels."""
-    r, (n, c, h, w) = downscale_factor, x.sizes
+    r, (_n, c, h, w) = downscale_factor, x.sizes
     wide = t.emit("reshape", x, part="split", shape=(0, c, h // r, r, w // r, r))
     turned = t.emit("transpose", wide, part="order", perm=(0, 1, 3, 5, 2, 4))
     return t.emit("reshape", turned, shape=(0, c * r**2, h // r, w // r))
@@ -464,7 +469,7 @@ def pixel_unshuffle(t: Tracer, x: Traced, downscale_factor: int) -> Any:
 @lowers("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(t: Tracer, x: Traced, groups: int) -> Any:
     """Groups of channels dealt out in turn."""
-    n, c, *rest = x.sizes
+    _n, c, *rest = x.sizes
     wide = t.emit("reshape", x, part="split", shape=(0, groups, c // groups, *rest))
     turned = t.emit("transpose", wide, part="order", perm=(0, 2, 1, *range(3, 3 + len(rest))))
     return t.emit("reshape", turned, shape=(0, c, *rest))
@@ -477,8 +482,8 @@ def sym_size(t: Tracer, x: Any, dim: int | None = None) -> Any:
 
 
 VIEWS |= set(
-    "alias detach view reshape unsafe_view view_as reshape_as flatten unflatten permute transpose swapaxes swapdims t T "
-    "mT H movedim moveaxis squeeze unsqueeze getitem select narrow slice split split_with_sizes chunk unbind expand "
+    "alias detach view reshape unsafe_view view_as reshape_as flatten unflatten permute transpose swapaxes swapdims t "
+    "T mT H movedim moveaxis squeeze unsqueeze getitem select narrow slice split split_with_sizes chunk unbind expand "
     "expand_as broadcast_to contiguous to float data dropout dropout2d pad type type_as".split()
 )
 HANDLERS["__iter__"] = HANDLERS["iter"]

@@ -1,0 +1,322 @@
+"""Reading PyTorch modules: names, what is unknown, what is refused; weight files; code named on the command line."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from dojang.arith.cost import count  # noqa: E402
+from dojang.arith.errors import FileError, ShapeError, UnsupportedError, UsageError  # noqa: E402
+from dojang.formats.torch import (  # noqa: E402
+    from_module,
+    load_callable,
+    load_state,
+    paths_of,
+    to_module,
+)
+from dojang.formats.torch_ops import full_equation  # noqa: E402
+
+
+class Forward(nn.Module):
+    """A module with a forward given as a function."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.run = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def same_numbers(module, *sizes):
+    """The Graph of a module, after holding its numbers against the module's."""
+    graph = from_module(module, sizes)
+    inputs = [torch.randn(2, *s) for s in sizes]
+    with torch.no_grad():
+        wanted, got = module.eval()(*inputs), to_module(graph).eval()(*inputs)
+    wanted = wanted if isinstance(wanted, list | tuple) else [wanted]
+    for w, g in zip(wanted, got if isinstance(got, tuple) else [got], strict=True):
+        torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
+    return graph
+
+
+EXPRESSIONS = {
+    "arithmetic": lambda m, x: 2 ** (1 - x) / (x.abs() + 1) - 3 // (x * x + 1),
+    "reversed": lambda m, x: torch.rsub(x, 2) + 1 / (2 + x**2),
+    "alpha": lambda m, x: torch.add(x, x, alpha=3) - torch.sub(x, 1, alpha=2),
+    "in place": lambda m, x: x.clone().mul_(2).add_(1).clamp_(-1, 1).sigmoid_(),
+    "slices": lambda m, x: x[..., 1:-1:2, None, -3:] + x[:, :1, 1, None, 1:4].unsqueeze(1),
+    "picked": lambda m, x: x[:, [2, 0]].index_select(2, torch.tensor([0, 3])),
+    "strided": lambda m, x: torch.stack([x[:, 0], x[:, 1]], -1).movedim(-1, 1).narrow(2, 1, 3),
+    "split": lambda m, x: torch.cat(torch.split(x, [1, 2], dim=1)[::-1], 1) + torch.cat(x.split(2, 1), 1),
+    "swap": lambda m, x: x.transpose(1, -1).mT.swapaxes(1, 2).unflatten(2, (3, -1)),
+    "squeeze": lambda m, x: x.mean(1, keepdim=True).squeeze().unsqueeze(-1).squeeze(1),
+    "reduce": lambda m, x: x.sum(dim=-1) + x.amax(3) - x.max(dim=3).values * x.min(dim=3)[0] + x.var(3, unbiased=False),
+    "compare": lambda m, x: torch.maximum(x, -x) + torch.min(x, x * 2) + x.max(dim=1, keepdim=True)[0],
+    "expand": lambda m, x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 5) + torch.ones(1).expand(x.size(0), 3, 4, 5),
+    "repeat": lambda m, x: x.repeat(1, 2, 1, 1) + x.repeat_interleave(2, dim=1) + torch.tile(x[:, :1], (1, 6, 1, 1)),
+    "upsample": lambda m, x: F.interpolate(x, scale_factor=(1.5, 2), mode="bilinear", align_corners=True),
+    "area": lambda m, x: F.interpolate(x, (2, 2), mode="area"),
+    "nested views": lambda m, x: x.reshape(-1, 4).view(len(x), 3, -1).flatten(1).view(x.shape).view_as(x),
+    "batch moved": lambda m, x: x.flatten(2).permute(2, 0, 1).reshape(-1, 3).reshape(x.shape[2] * x.shape[3], -1, 3),
+    "matmul": lambda m, x: x @ x.transpose(2, 3) + torch.einsum("...ij,...kj", x, x) + (x @ torch.ones(x.size(3)))[..., None],
+    "norms": lambda m, x: F.normalize(x, dim=1) + F.layer_norm(x, x.shape[1:]) + F.rms_norm(x, (x.size(-1),)) + x.norm(dim=1, keepdim=True),
+    "acts": lambda m, x: F.hardswish(F.elu(x)) + F.rrelu(x, 0.1, 0.3) + F.prelu(x, torch.tensor([0.1])) + F.softmax(x, 1).log(),
+    "pads": lambda m, x: F.pad(F.pad(x, (1, 1, 2, 0), mode="circular"), (-1, 0, 2, -1), value=3.0),
+    "unfolded channels": lambda m, x: F.channel_shuffle(F.pixel_unshuffle(x[..., :4, :4], 2), 3),
+    "lists": lambda m, x: sum([x, x * 2, x.tanh()]) / max(1, len([x])),
+    "dtype": lambda m, x: x.float().to(x.dtype).contiguous().type_as(x).to(memory_format=torch.channels_last) * x.new_ones(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_expressions_compute_the_same(name):
+    graph = same_numbers(Forward(EXPRESSIONS[name]), (3, 6 if name == "swap" else 5, 4 if name != "swap" else 6))
+    assert {n.op for n in graph.nodes} - {"unknown"} == {n.op for n in graph.nodes}
+
+
+def test_unknown_functions_are_named_and_make_a_lower_bound():
+    module = Forward(lambda m, x: m.c(torch.cumsum(m.b(x), 1)), b=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
+    graph = from_module(module, (3, 4, 4))
+    assert [(n.name, n.attrs["kind"]) for n in graph.nodes if n.op == "unknown"] == [("cumsum", "cumsum")]
+    total = count(graph).total
+    assert total.status == "lower-bound"
+    assert total.unknown == ("cumsum (cumsum)", "c")
+    assert total.macs == 16 * 12
+
+
+def test_recurrent_layers_are_unknown_and_their_parameters_counted():
+    module = Forward(lambda m, x: m.lstm(x)[0], lstm=nn.LSTM(6, 5, batch_first=True))
+    graph = from_module(module, (7, 6))
+    assert graph[graph.outputs[0]].attrs["kind"] == "lstm"
+    total = count(graph).total
+    assert total.status == "lower-bound"
+    assert total.params == sum(p.numel() for p in module.parameters())
+
+
+def test_custom_functions_are_followed_or_named():
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+    module = Forward(lambda m, x: Double.apply(m.c(x)), c=nn.Conv2d(3, 4, 1))
+    same_numbers(module, (3, 4, 4))
+
+
+def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small, self.large = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 4))
+
+        def forward(self, x):
+            return self.large(x) if x.mean() > 0 else self.small(x)
+
+    module = nn.Sequential(OrderedDict(stem=nn.Linear(4, 4), gate=Gate(), gate2=Gate()))
+    with pytest.raises(UnsupportedError, match=r"^gate: the forward depends on the values of a tensor \(an `if`"):
+        from_module(module, (4,))
+    macs = sorted(count(g).total.macs for g in paths_of(module, (4,)))
+    assert macs == [16 + 32, 16 + 16 + 128, 16 + 16 + 128, 16 + 256]
+    with pytest.raises(UnsupportedError, match="more than 2 ways"):
+        paths_of(module, (4,), limit=2)
+    with pytest.raises(UnsupportedError, match=r"item\(\)"):
+        from_module(Forward(lambda m, x: x * x.sum().item()), (3,))
+
+
+def test_wrong_sizes_are_errors_that_name_the_layer():
+    module = nn.Sequential(OrderedDict(a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(5, 4, 3)))
+    with pytest.raises(ShapeError, match="b: its weights take 5 channels, the input has 4"):
+        from_module(module, (3, 8, 8))
+    with pytest.raises(ShapeError, match="fc: its weights take 10 features, the input has 12"):
+        from_module(nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(10, 2))), (3, 2, 2))
+    with pytest.raises(ShapeError, match=r"^a: "):
+        from_module(module, (3, 2, 2))
+    with pytest.raises(UsageError, match="one per argument"):
+        from_module(nn.Bilinear(2, 3, 4), (2,))
+    with pytest.raises(UsageError, match="whole numbers"):
+        from_module(module, (3, 0, 8))
+    with pytest.raises(UsageError, match=r"got type"):
+        from_module(nn.ReLU, (3, 4, 4))
+
+
+def test_errors_in_the_forward_are_one_line_with_the_place():
+    def fail(m, x):
+        raise ValueError("no luck\nat all")
+
+    module = nn.Sequential(OrderedDict(a=nn.ReLU(), b=Forward(fail)))
+    with pytest.raises(UnsupportedError, match=r"^b: ValueError: no luck;") as caught:
+        from_module(module, (3,))
+    assert "\n" not in str(caught.value)
+    assert nn.Module.__call__.__name__ == "_wrapped_call_impl"
+    assert from_module(nn.ReLU(), (3,)).outputs
+
+
+def test_views_changed_in_place_fall_back_to_export():
+    def forward(m, x):
+        y = x * 1.5
+        z = y[:, 0]
+        y.add_(1)
+        return z + y[:, 1]
+
+    graph = same_numbers(Forward(forward), (3, 4))
+    assert all(n.op != "unknown" for n in graph.nodes)
+
+
+def test_functional_names_and_collisions():
+    module = Forward(lambda m, x: F.relu(m.relu(F.relu(m.relu(x)))), relu=nn.ReLU(), relu_1=nn.ReLU())
+    assert [n.name for n in from_module(module, (3,)).nodes] == ["x", "relu", "relu_2", "relu_3", "relu_4"]
+
+
+def test_unused_parameters_are_said():
+    module = Forward(lambda m, x: m.a(x), a=nn.Linear(3, 2), aux=nn.Linear(3, 9))
+    graph = from_module(module, (3,))
+    assert graph.meta["unused"] == "aux.weight, aux.bias"
+    assert count(graph).total.params == 8
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_modules_are_read_as_what_they_wrap():
+    assert "weight" in from_module(torch.compile(nn.Linear(3, 4)), (3,)).weights
+
+
+def test_hooks_and_threads():
+    inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    inner[0].register_forward_hook(lambda m, args, out: out * 2)
+    graph = same_numbers(inner, (3, 5, 5))
+    assert [n.op for n in graph.nodes] == ["input", "conv", "constant", "mul", "relu"]
+    found: list[object] = []
+
+    def work():
+        try:
+            found.append([n.name for n in from_module(inner, (3, 5, 5), weights=False).nodes])
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[n.name for n in graph.nodes]] * 4
+
+
+def test_models_too_big_for_memory_on_the_meta_device():
+    with torch.device("meta"):
+        wide = nn.Sequential(nn.Linear(200_000, 200_000), nn.ReLU(), nn.Linear(200_000, 200_000))
+    total = count(from_module(wide, (200_000,))).total
+    assert total.macs == 2 * 200_000**2
+    assert total.params == 2 * (200_000**2 + 200_000)
+
+
+@pytest.mark.parametrize(
+    ("equation", "ranks", "full"),
+    [
+        ("ij,jk", [2, 2], "ij,jk->ik"),
+        ("...ij,...kj->...ik", [4, 4], "abij,abkj->abik"),
+        ("...ij,jk", [3, 2], "aij,jk->aik"),
+        ("...i,...ij", [1, 3], "i,aij->aj"),
+        (" b h , h ->b", [2, 1], "bh,h->b"),
+    ],
+)
+def test_einsum_in_full(equation, ranks, full):
+    assert full_equation(equation, ranks) == full
+
+
+def state():
+    return {"conv.weight": torch.arange(4.0).reshape(2, 2), "bn.num_batches_tracked": torch.tensor(3)}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": {f"module.{k}": v for k, v in s.items()}, "args": {"lr": 0.1}},
+        lambda s: OrderedDict((f"_orig_mod.{k}", v.half() if v.is_floating_point() else v) for k, v in s.items()),
+    ],
+)
+def test_state_dicts_are_unwrapped(tmp_path, wrap):
+    torch.save(wrap(state()), tmp_path / "w.pt")
+    found = load_state(tmp_path / "w.pt")
+    assert set(found) == set(state())
+    assert found["conv.weight"].dtype == np.float32
+    assert found["conv.weight"].tolist() == [[0, 1], [2, 3]]
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_files_that_hold_code_are_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": state(), "evil": Evil()}, tmp_path / "evil.pt")
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "whole.pt", "raw.pth"):
+        with pytest.raises(FileError, match="holds Python code") as caught:
+            load_state(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert caught.value.exit_code == 4
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_damaged_files_are_said_to_be(tmp_path):
+    torch.save(state(), tmp_path / "w.pt")
+    whole = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.pt").write_text("hello there\n")
+    torch.save([1, 2, 3], tmp_path / "list.pt")
+    for name, said in {
+        "half.pt": "damaged", "empty.pt": "damaged", "text.pt": "damaged", "list.pt": "no dictionary of tensors",
+        "missing.pt": "no such file", ".": "folder",
+    }.items():  # fmt: skip
+        with pytest.raises(FileError, match=said) as caught:
+            load_state(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_callables_by_module_and_file(tmp_path, monkeypatch):
+    (tmp_path / "helper_part.py").write_text("SIZE = 3\n")
+    (tmp_path / "nets.py").write_text(
+        "import torch\nfrom helper_part import SIZE\n"
+        "def small(): return torch.nn.Linear(SIZE, 2)\n"
+        "class Box:\n    made = staticmethod(small)\n"
+        "ready = small()\nnumber = 5\n"
+        "def needs(x): return x\n"
+        "def other(): return 7\n"
+    )
+    (tmp_path / "broken.py").write_text("import torch\nraise RuntimeError('half done')\n")
+    file = tmp_path / "nets.py"
+    for spec in (f"{file}:small", f"{file}:Box.made", f"{file}:ready"):
+        assert isinstance(load_callable(spec), nn.Linear)
+    assert isinstance(load_callable("torch.nn:Identity"), nn.Identity)
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(load_callable("nets:small"), nn.Linear)
+    for spec, kind, said in [
+        ("small", UsageError, "write package.module:callable"),
+        (f"{file}:nothing", UsageError, "has no 'nothing'"),
+        (f"{file}:number", UsageError, "is a int"),
+        (f"{file}:other", UsageError, "returned int"),
+        (f"{file}:needs", UsageError, "without arguments failed: TypeError"),
+        ("no_such_package:net", UsageError, "no such Python module"),
+        (f"{tmp_path}/none.py:net", FileError, "no such file"),
+        (f"{tmp_path}/broken.py:net", FileError, "importing it failed: RuntimeError: half done"),
+    ]:
+        with pytest.raises(kind, match=said) as caught:
+            load_callable(spec)
+        assert "\n" not in str(caught.value)
