@@ -320,10 +320,10 @@ def mul(reader: Reader, call: Call) -> Value:
             gate.wishes = reader.label
             return gate
     last = reader.drafts[-1] if reader.drafts else None
-    if a is last and last.op == "mul" and last.wishes[0] == f"{reader.label[0]}.{len(last.inputs) - 1}":
-        if reader.used[call.sources[0]] == 1:  # dojang's own writing of a product of several
-            reader.drafts.pop()
-            return reader.emit("mul", *last.inputs, b)
+    part = f"{reader.label[0]}.{len(last.inputs) - 1}" if last is not None else ""
+    if a is last and last.op == "mul" and last.wishes[0] == part and reader.used[call.sources[0]] == 1:
+        reader.drafts.pop()  # dojang's own writing of a product of several
+        return reader.emit("mul", *last.inputs, b)
     return reader.emit("mul", a, b)
 
 
