@@ -37,6 +37,7 @@ print(json.dumps([curve, history.train.accuracy, history.test.accuracy]))
 def finish(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
+    assert "Warning" not in err
     return out.splitlines()[-1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -144,8 +145,10 @@ def shared(module: nn.Module, world: World) -> Iterator[nn.Module]:
         object.__setattr__(norm, "forward", partial(_batch_norm_over_all, norm))
     try:
         ids = [world.device.index] if world.device.type == "cuda" else None
-        # Buffers need no broadcast: every process updates its running statistics by the same sums.
-        yield nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Said once of channels-last kernels with one input channel, whose strides have two equal meanings.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield nn.parallel.DistributedDataParallel(module, device_ids=ids)
     finally:
         for norm in norms:
             object.__delattr__(norm, "forward")
