@@ -57,7 +57,10 @@ def why_not(task: Task, machine: Machine) -> str | None:
     """Transposed convolutions have their own kernel; more than 3 dimensions have none."""
     if task.conv.transposed:
         return "transposed"
-    return "more than 3 dimensions" if task.conv.rank > 3 else None
+    c = task.conv
+    if c.pointwise and prod(c.size) == prod(c.out_size) == 1 and c.groups == 1 and not task.residual_ld:
+        return "one pixel: each weight is used once per image"
+    return "more than 3 dimensions" if c.rank > 3 else None
 
 
 def three(c: Conv) -> Nest:

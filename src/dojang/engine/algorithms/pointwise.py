@@ -23,6 +23,8 @@ def why_not(task: Task, machine: Machine) -> str | None:
         return "the kernel has more than one tap"
     if any(s != 1 for s in c.stride) or any(p for pair in c.padding for p in pair):
         return "strided or padded"
+    if prod(c.size) == 1 and c.groups == 1 and not task.residual_ld:
+        return "one pixel: each weight is used once per image"
     return None
 
 

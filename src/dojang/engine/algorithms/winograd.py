@@ -120,10 +120,13 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     rate = p.fma_gflops * 1e9 / 4 / lanes
     u = 4 * a * a * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
-    streamed = u / (p.read_gbs * 1e9) * 0.5 + u * (passes - 1) / (p.cache_gbs * 1e9)
+    # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
+    memory = u / (p.read_gbs * 1e9)
+    cache = u * (passes - 1) / (p.cache_gbs * 1e9)
     if s.phased:
-        streamed += 2 * total * 4 * a * a * (c.ic + c.oc) / (p.cache_gbs * 1e9)
-    return ((product + moves) / rate + max(0.0, streamed - product / rate * 0.5)) / n
+        cache += 2 * total * 4 * a * a * (c.ic + c.oc) / (p.cache_gbs * 1e9)
+    work = product / rate
+    return (max(work + 0.3 * (memory + cache), memory + 0.3 * work, cache + 0.3 * work) + moves / rate) / n
 
 
 def predict(task: Task, machine: Machine) -> float:
@@ -137,17 +140,18 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     r, ocg, icg = c.kernel[0], c.oc // c.groups, c.ic // c.groups
     g = np.array([[float(v) for v in row] for row in matrices(s.m, r)[1]])
     a = len(g)
-    kernel = np.asarray(weight, "f8").reshape(c.oc * icg, r, r)
-    u = np.matmul(np.matmul(g, kernel), g.T).astype("f4").reshape(c.groups, ocg, icg, a * a)
+    both = np.einsum("ia,jb->ijab", g, g).reshape(a * a, r * r)  # one matrix product instead of many small ones
+    u = (both @ np.asarray(weight, "f8").reshape(c.oc * icg, r * r).T).astype("f4")
+    u = u.reshape(a * a, c.groups, ocg, icg)
     whole = t.ceil_div(ocg, lanes) * lanes
     if whole > ocg:
-        u = np.concatenate([u, np.zeros((c.groups, whole - ocg, icg, a * a), "f4")], 1)
+        u = np.concatenate([u, np.zeros((a * a, c.groups, whole - ocg, icg), "f4")], 2)
     block = s.vectors * lanes
     out = np.empty((a * a, c.groups, whole * icg), "f4")
     full = whole // block * block
-    blocks = u[:, :full].reshape(c.groups, -1, block, icg, a * a).transpose(4, 0, 1, 3, 2)
+    blocks = u[:, :, :full].reshape(a * a, c.groups, -1, block, icg).swapaxes(3, 4)
     out[:, :, : full * icg] = blocks.reshape(a * a, c.groups, -1)
-    out[:, :, full * icg :] = u[:, full:].transpose(3, 0, 2, 1).reshape(a * a, c.groups, -1)
+    out[:, :, full * icg :] = u[:, :, full:].swapaxes(2, 3).reshape(a * a, c.groups, -1)
     return out.reshape(-1), t.pack_vector(bias, c.groups, lanes, ocg, "f4")
 
 

@@ -1,0 +1,241 @@
+"""Which channels are the same function of the input, up to a positive factor: value numbering, proved by the weights.
+
+Every channel gets an id and a factor: two channels with one id are multiples of each other on every input. Layers give
+one id to rows that are proportional over equal inputs; ReLU, pooling and other functions with f(sx) = s·f(x) for s > 0
+keep factors, all others keep an id only where factors agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.graph import Graph, Node
+from dojang.arith.shapes import axis_of
+from dojang.arith.ties import Track, selected
+
+Array = np.ndarray
+
+PROPORTIONAL = 2.0**-22
+"""Rows whose entries, over the largest, differ by no more than this count as multiples: a few float32 roundings."""
+
+HOMOGENEOUS = frozenset(
+    ("relu", "leaky_relu", "abs", "identity", "dropout", "maxpool", "avgpool", "adaptive_maxpool", "adaptive_avgpool")
+).union(("global_maxpool", "global_avgpool", "resize", "neg", "transpose", "prelu"))
+"""f(s·x) = s·f(x) for s > 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Along the channel axis of a value: ids (c,) and factors (c,) > 0; the channel is factor · (what the id names)."""
+
+    ids: Array
+    factors: Array
+
+
+def numbers(graph: Graph, tied: ChannelMap | None = None) -> dict[str, Numbers | None]:
+    """Ids and factors of every value's channels; None where channels are not followed."""
+    return _Numbering(graph, tied or channels(graph)).run()
+
+
+class _Numbering:
+    def __init__(self, graph: Graph, tied: ChannelMap) -> None:
+        self.graph, self.tied = graph, tied
+        self.known: dict[Hashable, int] = {}
+        self.found: dict[str, Numbers | None] = {}
+
+    def run(self) -> dict[str, Numbers | None]:
+        for node in self.graph.nodes:
+            track = self.tied.tracks[node.name]
+            made = self.visit(node, track) if track is not None else None
+            size = len(track.classes) if track is not None else 0
+            self.found[node.name] = made or (self.fresh(size) if track is not None else None)
+        return self.found
+
+    def id(self, *key: Hashable) -> int:
+        return self.known.setdefault(key, len(self.known))
+
+    def fresh(self, size: int) -> Numbers:
+        start = len(self.known)
+        return Numbers(np.array([self.id("fresh", start, i) for i in range(size)], int), np.ones(size))
+
+    def visit(self, node: Node, track: Track) -> Numbers | None:
+        """The numbers of one value, or None for channels about which nothing is known."""
+        sources = [self.found[i] for i in node.inputs]
+        shapes = [self.graph.unit_shapes[i] for i in node.inputs]
+        if any(s is None for s in shapes) or not sources:
+            return None
+        kind, first = node.rule.channels, sources[0]
+        own = self.tied.tracks[node.inputs[0]]
+        if kind in ("conv", "dense"):
+            return self.layer(node)
+        if kind == "join":
+            return self.join(node, track)
+        if kind == "concat":
+            return self.concat(node, track)
+        if first is None or own is None:
+            return None
+        shape = self.graph.unit_shapes[node.inputs[0]] or ()
+        if kind in ("slice", "gather") and axis_of(node.attrs["axis"], len(shape)) == own.axis:
+            picks = selected(node, len(own.classes))
+            return Numbers(first.ids[picks], first.factors[picks])
+        if kind == "reshape":
+            return self.reshape(node, first, own, track)
+        if node.op == "batchnorm":
+            return self.norm(node, first) if track.axis == 1 else None
+        if kind == "pad":
+            return self.pad(node, first, own, len(shape))
+        if node.op in HOMOGENEOUS or kind in ("reduce", "slice", "gather"):
+            return self.same(node, first, keep=True)
+        return self.same(node, first, keep=False) if kind == "keep" and node.op != "instancenorm" else None
+
+    def pad(self, node: Node, first: Numbers, own: Track, rank: int) -> Numbers | None:
+        """Padding of space acts on each channel; channels of padding are all the same constant."""
+        pads = [*([(0, 0)] * (rank - len(node.attrs["pads"]))), *node.attrs["pads"]]
+        before, after = pads[own.axis]
+        pads[own.axis] = (0, 0)
+        if (before > 0 or after > 0) and node.attrs["mode"] != "constant":
+            return None
+        if any(p for pair in pads for p in pair):
+            value = node.attrs["value"]
+            space = node.with_attrs(pads=tuple(pads))
+            first = self.same(space, first, keep=value == 0 or node.attrs["mode"] != "constant")
+        inner = slice(max(-before, 0), len(first.ids) - max(-after, 0))
+        edge = self.id("padding", node.attrs["value"])
+        ids = np.concatenate([np.full(max(before, 0), edge), first.ids[inner], np.full(max(after, 0), edge)])
+        return Numbers(ids, np.concatenate([np.ones(max(before, 0)), first.factors[inner], np.ones(max(after, 0))]))
+
+    def same(self, node: Node, first: Numbers, keep: bool) -> Numbers:
+        """One function of each channel: equal channels stay equal; multiples too, where factors pass through."""
+        sign = (node.op, repr(sorted(node.attrs.items())))
+        slopes = self.slopes(node, len(first.ids))
+        ids = [self.id(sign, slope, int(i), 1.0 if keep else float(f))
+               for i, f, slope in zip(first.ids, first.factors, slopes, strict=True)]  # fmt: skip
+        return Numbers(np.array(ids, int), first.factors if keep else np.ones(len(ids)))
+
+    def slopes(self, node: Node, size: int) -> Sequence[float]:
+        if node.op != "prelu":
+            return [0.0] * size
+        weight = np.asarray(self.graph.weights[node.array("weight")], np.float64)
+        return np.broadcast_to(weight, (size,)).tolist()
+
+    def norm(self, node: Node, first: Numbers) -> Numbers:
+        """s·x + t: multiples stay so where t is in proportion."""
+        arrays = {r: np.asarray(self.graph.weights[node.array(r)], np.float64) for r in self.graph.node_params(node)}
+        scale = 1 / np.sqrt(arrays["running_var"] + node.attrs["eps"])
+        shift = -arrays["running_mean"] * scale
+        if node.attrs["affine"]:
+            shift = arrays["bias"] + shift * arrays["weight"]
+            scale = scale * arrays["weight"]
+        total = scale * first.factors
+        size = np.where(total == 0, 1, np.abs(total))
+        ids = [self.id("norm", float(np.sign(t)), float(q), int(i) if t else -1)
+               for i, t, q in zip(first.ids, total, shift / size, strict=True)]  # fmt: skip
+        return Numbers(np.array(ids, int), size)
+
+    def layer(self, node: Node) -> Numbers | None:
+        """Rows proportional over equal inputs share an id."""
+        source, track = self.found[node.inputs[0]], self.tied.tracks[node.inputs[0]]
+        shape = self.graph.unit_shapes[node.inputs[0]] or ()
+        if source is None or track is None or track.axis != (len(shape) - 1 if node.op == "dense" else 1):
+            return None
+        weight = np.asarray(self.graph.weights[node.array("weight")], np.float64)
+        groups, out = node.attrs.get("groups", 1), node.attrs["out"]
+        bias = np.asarray(self.graph.weights[node.array("bias")], np.float64) if node.attrs["bias"] else np.zeros(out)
+        if node.op == "conv_transpose":
+            inner = weight.shape[0] // groups
+            weight = weight.reshape(groups, inner, out // groups, -1).swapaxes(1, 2)
+        else:
+            weight = weight.reshape(groups, out // groups, weight.shape[1], -1)
+        inner = weight.shape[2]
+        clusters: dict[Hashable, list[int]] = {}
+        rows: list[Array] = []
+        for j in range(groups):
+            ids, where = np.unique(source.ids[j * inner : (j + 1) * inner], return_inverse=True)
+            scaled = weight[j] * source.factors[j * inner : (j + 1) * inner, None]
+            joined = np.zeros((len(scaled), len(ids), weight.shape[3]))
+            np.add.at(joined, (slice(None), where), scaled)
+            own = np.hstack([joined.reshape(len(scaled), -1), bias[j * len(scaled) : (j + 1) * len(scaled), None]])
+            clusters.setdefault(tuple(ids.tolist()), []).extend(range(len(rows), len(rows) + len(own)))
+            rows += list(own)
+        result = self.fresh(out)
+        factors = np.abs(np.array([r[np.argmax(np.abs(r))] for r in rows]))
+        for members in clusters.values():
+            live = [m for m in members if factors[m] > 0]
+            if live:
+                leads = proportional(np.array([rows[m] / factors[m] for m in live]))
+                result.ids[live] = result.ids[[live[k] for k in leads]]
+        return Numbers(result.ids, np.where(factors > 0, factors, 1))
+
+    def join(self, node: Node, track: Track) -> Numbers | None:
+        shape = self.graph.unit_shapes[node.name] or ()
+        size, parts = len(track.classes), list[Numbers]()
+        for name in node.inputs:
+            own, t, s = self.found[name], self.tied.tracks[name], self.graph.unit_shapes[name] or ()
+            if own is not None and t is not None and t.axis - len(s) == track.axis - len(shape):
+                spread = np.broadcast_to(own.ids, (size,)), np.broadcast_to(own.factors, (size,))
+                parts.append(Numbers(*spread))
+            elif len(s) + track.axis - len(shape) < 0 or s[len(s) + track.axis - len(shape)] == 1:
+                parts.append(Numbers(np.full(size, self.id("value", name)), np.ones(size)))
+            else:
+                return None
+        whole = np.ones(size)
+        if node.op in ("add", "sub", "maximum", "minimum"):
+            whole = parts[0].factors
+        elif node.op in ("mul", "div"):
+            whole = np.prod(
+                [p.factors if node.op == "mul" or k == 0 else 1 / p.factors for k, p in enumerate(parts)], axis=0
+            )
+        ids: list[int] = []
+        for c in range(size):
+            ratio = [float(p.factors[c] / whole[c]) if node.op not in ("mul", "div") else 1.0 for p in parts]
+            ids.append(self.id(node.op, *((int(p.ids[c]), r) for p, r in zip(parts, ratio, strict=True))))
+        return Numbers(np.array(ids, int), whole)
+
+    def concat(self, node: Node, track: Track) -> Numbers | None:
+        shape = self.graph.unit_shapes[node.name] or ()
+        if axis_of(node.attrs["axis"], len(shape)) != track.axis:
+            return None
+        parts: list[Numbers] = []
+        for name in node.inputs:
+            own, size = self.found[name], (self.graph.unit_shapes[name] or ())[track.axis]
+            t = self.tied.tracks[name]
+            parts.append(own if own is not None and t is not None and t.axis == track.axis else self.fresh(size))
+        return Numbers(np.concatenate([p.ids for p in parts]), np.concatenate([p.factors for p in parts]))
+
+    def reshape(self, node: Node, first: Numbers, own: Track, track: Track) -> Numbers | None:
+        """Merged axes: an id per channel and place within it. Split axes are not followed."""
+        before, after = self.graph.unit_shapes[node.inputs[0]] or (), self.graph.unit_shapes[node.name] or ()
+        size, inner = before[own.axis], prod(before[own.axis + 1 :])
+        left = prod(after[track.axis + 1 :])
+        if after[track.axis] % size or inner % left:
+            return None
+        repeat = inner // left
+        places = [(p // repeat % size, p // (repeat * size), p % repeat) for p in range(after[track.axis])]
+        sign = (node.op, tuple(after))
+        ids = [self.id(sign, int(first.ids[c]), outer, within) for c, outer, within in places]
+        return Numbers(np.array(ids, int), first.factors[[c for c, _, _ in places]])
+
+
+def proportional(rows: Array) -> list[int]:
+    """For each row (scaled to a largest entry of ±1) the first row that equals it within `PROPORTIONAL`.
+
+    Rows are sorted along one fixed random direction, where equal rows lie side by side.
+    """
+    direction = np.random.default_rng(0).normal(size=rows.shape[1])
+    line = rows @ direction
+    reach = 2 * PROPORTIONAL * float(np.abs(direction).sum())
+    order = np.argsort(line, kind="stable")
+    lead = list(range(len(rows)))
+    for k, i in enumerate(order):
+        for j in order[k + 1 :]:
+            if line[j] - line[i] > reach:
+                break
+            if np.abs(rows[i] - rows[j]).max() <= PROPORTIONAL:
+                low, high = sorted((lead[i], lead[j]))
+                lead = [low if v == high else v for v in lead]
+    return lead

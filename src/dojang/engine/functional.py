@@ -1,0 +1,239 @@
+"""Single convolutions on NumPy arrays: `conv`, `conv_transpose`, `convolve`.
+
+`conv` presses the kernel as it stands (correlation, the usage of the field); only `convolve` flips it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from dojang.arith.conv import Conv, Padding, by
+from dojang.arith.errors import DataError, ShapeError, UnsupportedError, UsageError
+from dojang.engine import jit
+from dojang.engine.algorithms import layout
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.layout import LayoutTask
+from dojang.engine.algorithms.task import Task
+from dojang.engine.machine import Machine
+from dojang.engine.plan import choose
+from dojang.engine.runtime import Call, Program
+
+Array = np.ndarray
+Axes = int | Sequence[int]
+KEPT_BYTES = 4 << 20  # scratch memory that a problem keeps between calls
+SMALL_MACS = 1 << 20  # below, one thread: about 10 µs of work
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Axes = 1,
+    padding: Padding = 0,
+    dilation: Axes = 1,
+    groups: int = 1,
+) -> Array:
+    """y[n, o, p] = bias[o] + Σ x[n, i, p·stride − padding + k·dilation] · weight[o, i, k], zeros outside of x.
+
+    `x` is (n, ic, *size) or (ic, *size), `weight` (oc, ic/groups, *kernel) with 1 to 3 spatial axes; strides of any
+    sign are fine. float32 stays float32; float64 and integers give float64. No multiplication is saved at the cost of
+    accuracy: small integers come out exact. Raises `ShapeError` for sizes that do not fit, `UsageError` for types.
+
+    >>> conv(np.arange(5.0).reshape(1, 1, 5), np.ones((1, 1, 3)), padding=1)
+    array([[[1., 3., 6., 9., 7.]]])
+    """
+    return _conv(x, weight, bias, stride, padding, dilation, groups, None)
+
+
+def conv_transpose(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Axes = 1,
+    padding: Padding = 0,
+    output_padding: Axes = 0,
+    dilation: Axes = 1,
+    groups: int = 1,
+) -> Array:
+    """The adjoint of `conv`: every input pixel spreads the kernel over the output, at distances of `stride`.
+
+    `weight` is (ic, oc/groups, *kernel), as in PyTorch and ONNX; the rest is as for `conv`.
+
+    >>> conv_transpose(np.ones((1, 1, 2)), np.array([[[1.0, 2.0, 3.0]]]), stride=2)
+    array([[[1., 2., 4., 2., 3.]]])
+    """
+    return _conv(x, weight, bias, stride, padding, dilation, groups, output_padding)
+
+
+def convolve(
+    f: Array, g: Array, mode: Literal["full", "same", "valid"] = "full", dx: float | Sequence[float] = 1.0
+) -> Array:
+    """(f * g)[n] = Σ f[m] · g[n − m] · dx: the convolution of mathematics, in 1 to 3 dimensions.
+
+    "full": every place where f and g meet; "same": the middle of that, of the size of f; "valid": where the smaller
+    lies wholly on the larger. `dx` is the distance of the samples of continuous functions, one for all axes or one
+    each; the result then approximates the integral (f * g)(x) = ∫ f(u) g(x − u) du. Integers with integer dx give
+    integers, exactly; `DataError` where they could exceed 2⁵³.
+
+    >>> convolve([1, 2, 3], [0, 1, 2])
+    array([0, 1, 4, 7, 6])
+    """
+    f, g = np.asarray(f), np.asarray(g)
+    if f.ndim != g.ndim or not 1 <= f.ndim <= 3:
+        raise ShapeError(f"convolve takes two arrays of one rank, 1 to 3; got ranks {f.ndim} and {g.ndim}")
+    if not f.size or not g.size:
+        raise ShapeError(f"convolve of an empty array: {by(f.shape)} and {by(g.shape)}")
+    steps = [float(d) for d in (dx if isinstance(dx, Sequence) else [dx] * f.ndim)]
+    if len(steps) != f.ndim:
+        raise UsageError(f"dx has {len(steps)} values for {f.ndim} axes")
+    if mode not in ("full", "same", "valid"):
+        raise UsageError(f'mode {mode!r} is not known; use "full", "same" or "valid"')
+    volume = prod(steps)
+    whole = all(a.dtype.kind in "iub" for a in (f, g)) and volume == int(volume)
+    if whole:
+        bound = float(np.abs(f.astype("f8")).max() * np.abs(g.astype("f8")).sum() * abs(volume))
+        if bound >= 2.0**53:
+            raise DataError(f"sums up to {bound:.3g} may not be exact in float64; convert the input to float")
+    kind = "f4" if f.dtype == g.dtype == np.float32 else "f8"
+    sizes = list(zip(f.shape, g.shape, strict=True))
+    a, k = f, g
+    if mode == "valid":
+        if all(i < j for i, j in sizes) or (all(i <= j for i, j in sizes) and f.shape != g.shape):
+            a, k = g, f
+        elif any(i < j for i, j in sizes):
+            raise ShapeError(f'mode "valid" needs one array to fit into the other: {by(f.shape)} and {by(g.shape)}')
+        pads = [(0, 0)] * f.ndim
+    elif mode == "full":
+        pads = [(n - 1, n - 1) for n in k.shape]
+    else:
+        pads = [(n - 1 - (n - 1) // 2, (n - 1) // 2) for n in k.shape]
+    flipped = k[(slice(None, None, -1),) * k.ndim]
+    y = _conv(a.astype(kind)[None, None], flipped.astype(kind)[None, None], None, 1, pads, 1, 1, None)[0, 0]
+    if whole:
+        return np.rint(y * volume).astype(np.int64)
+    return y if volume == 1 else y * y.dtype.type(volume)
+
+
+def _conv(
+    x: Any, weight: Any, bias: Any, stride: Axes, padding: Any, dilation: Axes, groups: int, extra: Axes | None
+) -> Array:
+    """Both directions; `extra` is the output padding of a transposed convolution, None for an ordinary one."""
+    x, weight = np.asarray(x), np.asarray(weight)
+    rank = weight.ndim - 2
+    if rank < 1:
+        raise ShapeError(f"weight {by(weight.shape)} must be (oc, ic/groups, *kernel) with at least one kernel axis")
+    if rank > 3:
+        raise UnsupportedError(f"convolutions of {rank} spatial axes are not done; at most 3")
+    alone = x.ndim == rank + 1
+    if alone:
+        x = x[None]
+    if x.ndim != rank + 2:
+        raise ShapeError(f"input {by(x.shape)} does not fit weight {by(weight.shape)}: it needs {rank + 2} axes")
+    kinds = [np.asarray(a).dtype for a in (x, weight, bias) if a is not None]
+    if any(k.kind not in "fiub" for k in kinds):
+        raise UsageError(f"convolutions take real numbers, got {', '.join(str(k) for k in kinds)}")
+    kind = "f4" if all(k.kind == "f" and k.itemsize <= 4 for k in kinds) else "f8"
+    transposed = extra is not None
+    groups = int(groups)
+    if groups < 1:
+        raise ShapeError(f"groups must be at least 1, got {groups}")
+    ic, oc = x.shape[1], weight.shape[1] * groups if transposed else weight.shape[0]
+    pads = padding if isinstance(padding, str | int) else tuple(padding)
+    problem = Conv.of(ic, oc, x.shape[2:], weight.shape[2:], stride, pads, dilation, groups, bias is not None,
+                      transposed, extra or 0, n=len(x))  # fmt: skip
+    if weight.shape != problem.weight_shape:
+        raise ShapeError(f"weight is {by(weight.shape)}, {ic} input channels in {groups} groups need "
+                         f"{by(problem.weight_shape)}")  # fmt: skip
+    if bias is not None and np.shape(bias) != (oc,):
+        raise ShapeError(f"bias is {by(np.shape(bias)) or 'a number'}, {oc} output channels need {oc} values")
+    y = _runner(problem, "f32" if kind == "f4" else "f64")(
+        x.astype(kind, copy=False), weight, None if bias is None else np.asarray(bias)
+    )
+    return y[0] if alone else y
+
+
+@lru_cache(maxsize=256)
+def _runner(problem: Conv, kind: str) -> _Runner:
+    return _Runner(problem, kind)
+
+
+class _Runner:
+    """One problem ready to run. Weights stay packed from call to call while they are equal."""
+
+    def __init__(self, problem: Conv, kind: str) -> None:
+        self.problem, self.machine = problem, Machine.host()
+        self.lock = threading.Lock()
+        self.dtype = np.dtype("f4" if kind == "f32" else "f8")
+        task = Task.of(problem, kind=kind, strict=True)
+        self.algorithm, _, _ = choose(task, self.machine)
+        self.task = task
+        code = self.algorithm.emit(task, self.machine)
+        n, pixels, outs = problem.n, prod(problem.size), prod(problem.out_size)
+        self.weight: Array | None = None
+        self.bias: Array | None = None
+        size = self.dtype.itemsize
+        # Copies channels last, where these are not the same memory as channels first; kept between calls if small.
+        self.scratch_sizes = (n * pixels * problem.ic * self.enters, n * outs * problem.oc * self.leaves)
+        self.scratch = [self.room(k) if k * size <= KEPT_BYTES else None for k in self.scratch_sizes]
+        steps = [(s, s.units(n)) for s in code.steps]
+        before = layout.emit(LayoutTask(problem.ic, pixels, problem.ic, True, kind), self.machine).steps[0]
+        after = layout.emit(LayoutTask(problem.oc, outs, problem.oc, False, kind), self.machine).steps[0]
+        everything = [(before, before.units(n))] * self.enters + steps + [(after, after.units(n))] * self.leaves
+        self.natives = [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), self.machine) for s, _ in everything]
+        words = [0] * t.WORDS
+        words[t.N] = n
+        calls = [Call(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
+        threads = self.machine.cores if problem.macs * size > 4 * SMALL_MACS else 1
+        self.program = Program(calls, t.WORDS, code.scratch, threads)
+
+    def room(self, elements: int) -> Array:
+        """Memory for so many elements, on a cache line."""
+        return t.on_line(np.empty(elements, self.dtype))
+
+    @property
+    def enters(self) -> bool:
+        """Whether the input must be brought to channels last."""
+        return self.problem.ic > 1 and prod(self.problem.size) > 1
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the output must be brought back."""
+        return self.problem.oc > 1 and prod(self.problem.out_size) > 1
+
+    def __call__(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        y = np.empty(self.problem.out_shape, self.dtype)
+        if not y.size:
+            return y
+        x = np.ascontiguousarray(x)
+        with self.lock:
+            self.pack(weight, bias)
+            args = self.program.args
+            first, last = int(self.enters), len(args) - int(self.leaves)
+            room = [self.room(k) if s is None else s for k, s in zip(self.scratch_sizes, self.scratch, strict=True)]
+            inside, outside = room[0] if self.enters else x, room[1] if self.leaves else y
+            if self.enters:
+                args[0, t.X], args[0, t.Y] = x.ctypes.data, inside.ctypes.data
+            args[first:last, t.X], args[first:last, t.Y] = inside.ctypes.data, outside.ctypes.data
+            if self.leaves:
+                args[last, t.X], args[last, t.Y] = outside.ctypes.data, y.ctypes.data
+            self.program.run()
+        return y
+
+    def pack(self, weight: Array, bias: Array | None) -> None:
+        """Packs the weights unless they are those of the last call."""
+        same = self.weight is not None and np.array_equal(self.weight, weight)
+        if same and (bias is None or (self.bias is not None and np.array_equal(self.bias, bias))):
+            return
+        self.weight = None
+        packed = self.algorithm.pack(self.task, self.machine, weight.astype(self.dtype, copy=False), bias)
+        self.packed = [t.on_line(p) for p in packed]
+        first, last = int(self.enters), len(self.program.args) - int(self.leaves)
+        self.program.args[first:last, t.W] = self.packed[0].ctypes.data
+        self.program.args[first:last, t.B] = self.packed[1].ctypes.data
+        self.weight, self.bias = weight.copy(), None if bias is None else bias.copy()

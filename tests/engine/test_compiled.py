@@ -1,0 +1,290 @@
+"""Whole networks: equal to the NumPy session, for every structure that changes how values are stored or fused."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from dojang.arith.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
+from dojang.arith.graph import Graph, Node
+from dojang.engine.compiled import Compiled, compile
+from dojang.engine.machine import Machine
+from dojang.engine.reference import run_reference
+
+N = Node.of
+
+
+def filled(graph, seed=0):
+    """The network with random weights."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in graph.param_shapes.items():
+        if name.endswith("running_var"):
+            weights[name] = rng.uniform(0.5, 2, shape).astype("f4")
+        else:
+            weights[name] = (rng.standard_normal(shape) / max(1, np.prod(shape[1:])) ** 0.5).astype("f4")
+    return graph.replace(weights=weights)
+
+
+def pictures(graph, n, seed=1):
+    rng = np.random.default_rng(seed)
+    return {i.name: rng.standard_normal((n, *i.attrs["shape"])).astype("f4") for i in graph.inputs}
+
+
+def check(graph, batches=(1, 3), taps=(), python=(), threads=2, precision="fast"):
+    graph = filled(graph) if not graph.weights else graph
+    run = compile(graph, threads=threads, precision=precision)
+    for n in batches:
+        x = pictures(graph, n)
+        exact = run_reference(graph, x, np.float64, taps)
+        for _ in range(2):
+            got = run.run(x, taps)
+            for a, b in zip(got.outputs, exact.outputs, strict=True):
+                assert a.shape == b.shape
+                assert a.dtype == np.float32
+                assert np.abs(a - b).max(initial=0) <= 2e-5 * max(1.0, np.abs(b).max(initial=0))
+            for name in taps:
+                assert np.abs(got.taps[name] - exact.taps[name]).max(initial=0) <= 1e-4
+    assert run.plan(batches[0], taps).in_python == tuple(python)
+    return run
+
+
+def image(*shape):
+    return N("x", "input", shape=shape)
+
+
+def graph(*nodes, out=None):
+    return Graph(tuple(nodes), (out or nodes[-1].name,) if isinstance(out, str | None) else out)
+
+
+def residual_net():
+    return graph(
+        image(5, 14, 13),
+        N("c1", "conv", "x", out=24, kernel=(3, 3), padding=1, bias=False),
+        N("b1", "batchnorm", "c1"),
+        N("r1", "relu", "b1"),
+        N("c2", "conv", "r1", out=24, kernel=(3, 3), padding=1),
+        N("b2", "batchnorm", "c2"),
+        N("a", "add", "b2", "r1"),
+        N("r2", "relu", "a"),
+        N("c3", "conv", "r2", out=16, kernel=(1, 1)),
+        N("s", "conv", "r1", out=16, kernel=(1, 1)),
+        N("a2", "add", "s", "c3"),
+        N("p", "global_avgpool", "a2"),
+        N("f", "flatten", "p"),
+        N("d", "dense", "f", out=7),
+    )
+
+
+def test_residual_and_batchnorm_are_fused():
+    run = check(residual_net(), (1, 2, 5))
+    values = [c.value for c in run.plan().choices if c.op != "layout"]
+    assert values == ["r1", "r2", "c3", "a2", "p", "d"]
+    assert run.plan().choices[1].members == ("c1", "b1", "r1")
+
+
+def test_taps_are_seen_before_and_after_fusion():
+    run = check(residual_net(), (2,), taps=("c1", "b1", "a", "x", "r2", "p"))
+    assert [c.value for c in run.plan(2).choices] != [c.value for c in run.plan(2, ("c1", "b1")).choices]
+
+
+def test_concatenation_without_copies():
+    g = graph(
+        image(3, 9, 9),
+        N("a", "conv", "x", out=5, kernel=(3, 3), padding=1),
+        N("b", "conv", "x", out=17, kernel=(1, 1)),
+        N("rb", "relu", "b"),
+        N("p", "maxpool", "a", kernel=(3, 3), stride=(1, 1), padding=1),
+        N("inner", "concat", "a", "rb"),
+        N("outer", "concat", "p", "inner"),
+        N("z", "conv", "outer", out=8, kernel=(3, 3)),
+    )
+    run = check(g)
+    assert "concat" not in [c.op for c in run.plan().choices]
+
+
+def test_concatenation_with_copies():
+    g = graph(
+        image(3, 6, 6),
+        N("a", "conv", "x", out=4, kernel=(1, 1)),
+        N("twice", "concat", "a", "a", "x"),
+        N("again", "concat", "twice", "a"),
+        N("z", "conv", "again", out=8, kernel=(3, 3)),
+    )
+    check(g)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 9), (-4, None), (1, 2)])
+def test_slices_of_channels_are_views(start, stop):
+    g = graph(
+        image(3, 6, 7),
+        N("c", "conv", "x", out=10, kernel=(3, 3)),
+        N("s", "slice", "c", axis=1, start=start, stop=stop),
+        N("d", "conv", "s", out=4, kernel=(1, 1)),
+        N("m", "maxpool", "s", kernel=(2, 2)),
+        N("e", "conv", "m", out=4, kernel=(1, 1)),
+        N("f", "flatten", "s"),
+        out=("d", "e", "f", "s"),
+    )
+    check(g)
+
+
+def test_every_pooling():
+    g = graph(
+        image(5, 13, 11),
+        N("m1", "maxpool", "x", kernel=(3, 3), stride=(2, 2), padding=1),
+        N("m2", "maxpool", "x", kernel=(3, 2), stride=(2, 2), ceil=True),
+        N("a1", "avgpool", "x", kernel=(3, 3), stride=(2, 2), padding=1, ceil=True),
+        N("a2", "avgpool", "x", kernel=(3, 3), stride=(2, 1), padding=1, count_padding=False),
+        N("g1", "global_maxpool", "x"),
+        N("g2", "adaptive_avgpool", "x", out=(1, 1)),
+        N("g3", "adaptive_avgpool", "m1", out=(3, 2)),
+        N("r", "reduce_mean", "x", axes=(2, 3), keepdims=False),
+        out=("m1", "m2", "a1", "a2", "g1", "g2", "g3", "r"),
+    )
+    check(g, python=("g3",))
+
+
+def test_elementwise_and_gates():
+    g = graph(
+        image(6, 5, 7),
+        N("c", "conv", "x", out=6, kernel=(3, 3), padding=1),
+        N("p", "global_avgpool", "c"),
+        N("e", "conv", "p", out=6, kernel=(1, 1)),
+        N("h", "hard_sigmoid", "e"),
+        N("gate", "mul", "c", "h"),
+        N("t", "tanh", "gate"),
+        N("s", "sub", "t", "x"),
+        N("three", "add", "s", "x", "t"),
+        N("q", "silu", "three"),
+        N("mx", "maximum", "q", "x"),
+        N("n", "batchnorm", "mx"),
+        N("cl", "clip", "n", min=-0.5, max=1.0),
+        N("l", "lrn", "cl", size=3),
+    )
+    check(g)
+
+
+def test_what_has_no_kernel_runs_in_python_and_the_plan_says_so():
+    g = graph(
+        image(4, 6, 8),
+        N("c", "conv", "x", out=8, kernel=(3, 3), padding=1),
+        N("u", "resize", "c", scale=(2.0, 2.0)),
+        N("k", "constant", shape=(1, 8, 1, 1), fill=0.5),
+        N("m", "mul", "u", "k"),
+        N("d", "conv", "m", out=4, kernel=(3, 3)),
+        N("f", "flatten", "d"),
+        N("s", "softmax", "f"),
+    )
+    check(g, python=("u", "m", "s"))
+
+
+def test_transposed_grouped_depthwise_one_dimension():
+    g = graph(
+        image(6, 21),
+        N("c", "conv", "x", out=12, kernel=(5,), padding=2, groups=3),
+        N("b", "batchnorm", "c"),
+        N("dw", "conv", "b", out=12, kernel=(3,), stride=2, padding=1, groups=12),
+        N("t", "conv_transpose", "dw", out=8, kernel=(4,), stride=2, padding=1, groups=2),
+        N("tb", "batchnorm", "t"),
+        N("r", "leaky_relu", "tb"),
+    )
+    check(g)
+    g = graph(image(2, 5, 6, 7), N("c", "conv", "x", out=5, kernel=(3, 3, 3), padding=1), N("r", "relu", "c"))
+    check(g)
+
+
+def test_outputs_that_are_inputs_or_aliases():
+    g = graph(
+        image(3, 4, 4),
+        N("i", "identity", "x"),
+        N("c", "conv", "i", out=3, kernel=(1, 1)),
+        N("d", "dropout", "c"),
+        out=("x", "i", "d", "c"),
+    )
+    run = check(g, taps=("i", "d"))
+    first = run(pictures(g, 1))
+    first[...] = 0
+    assert (run(pictures(g, 1)) != 0).any()
+
+
+def test_two_inputs_and_shared_weights():
+    g = graph(
+        N("x", "input", shape=(3, 8, 8)),
+        N("y", "input", shape=(3, 8, 8)),
+        N("a", "conv", "x", out=4, kernel=(3, 3)),
+        N("b", "conv", "y", out=4, kernel=(3, 3), arrays={"weight": "a.weight", "bias": "a.bias"}),
+        N("s", "add", "a", "b"),
+        N("f", "flatten", "s"),
+        N("d", "dense", "f", out=3),
+    )
+    check(g)
+
+
+def test_empty_batch_and_small_images():
+    run = check(residual_net(), (0, 1))
+    assert run(np.zeros((0, 5, 14, 13), "f4")).shape == (0, 7)
+    check(graph(image(1, 1, 1), N("c", "conv", "x", out=1, kernel=(3, 3), padding=1)), (0, 1, 2))
+
+
+def test_strict_uses_direct_kernels_only():
+    g = graph(image(32, 24, 24), N("c", "conv", "x", out=32, kernel=(3, 3), padding=1))
+    assert "winograd" in [c.algorithm for c in check(g).plan().choices]
+    strict = check(g, precision="strict").plan()
+    (choice,) = [c for c in strict.choices if c.op == "conv"]
+    assert choice.algorithm == "direct"
+    assert ("winograd", "precision is strict") in choice.refused
+
+
+@pytest.mark.parametrize("isa", ["avx2", "generic"])
+def test_narrower_machines(isa):
+    if Machine.host().isa not in ("avx512", "avx2"):
+        pytest.skip("this machine cannot be restricted")
+    g = filled(residual_net())
+    x = pictures(g, 2)
+    narrow = Compiled(g, machine=Machine.host().restrict(isa)).run(x).outputs[0]
+    assert np.allclose(narrow, run_reference(g, x).outputs[0], atol=1e-5)
+
+
+def test_many_threads_share_one():
+    g = filled(residual_net())
+    run = compile(g, threads=2)
+    x = [pictures(g, 1, seed) for seed in range(4)]
+    expected = [run(v) for v in x]
+    wrong = []
+
+    def work(k):
+        wrong.extend(k for _ in range(50) if not (run(x[k]) == expected[k]).all())
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_measured_times_are_in_the_plan():
+    plan = compile(filled(residual_net())).measured(1, seconds=0.02)
+    assert all(c.measured_s > 0 for c in plan.choices)
+    assert plan.choices[1].percent_of_peak(100.0) > 0
+    assert plan.to_dict()["choices"][1]["value"] == "r1"
+
+
+def test_errors():
+    g = filled(residual_net())
+    run = compile(g)
+    with pytest.raises(ShapeError, match="takes"):
+        run(np.zeros((1, 5, 14, 14), "f4"))
+    with pytest.raises(UsageError, match="float32"):
+        run(np.zeros((1, 5, 14, 13), "u1"))
+    with pytest.raises(GraphError, match="no node"):
+        run.run(pictures(g, 1), taps=("nothing",))
+    with pytest.raises(UsageError, match="precision"):
+        compile(g, precision="sloppy")
+    with pytest.raises(UsageError, match="threads"):
+        compile(g, threads=0)
+    with pytest.raises(DojangError, match="no weights"):
+        compile(residual_net())
+    with pytest.raises(UnsupportedError, match="cannot be run"):
+        compile(graph(image(1, 2, 2), N("u", "unknown", "x", kind="Mystery")))
