@@ -158,7 +158,8 @@ class _Numbering:
             ids, where = np.unique(source.ids[j * inner : (j + 1) * inner], return_inverse=True)
             scaled = weight[j] * source.factors[j * inner : (j + 1) * inner, None]
             joined = np.zeros((len(scaled), len(ids), weight.shape[3]))
-            np.add.at(joined, (slice(None), where), scaled)
+            for column, target in enumerate(where.tolist()):
+                joined[:, target] += scaled[:, column]
             own = np.hstack([joined.reshape(len(scaled), -1), bias[j * len(scaled) : (j + 1) * len(scaled), None]])
             clusters.setdefault(tuple(ids.tolist()), []).extend(range(len(rows), len(rows) + len(own)))
             rows += list(own)

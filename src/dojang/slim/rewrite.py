@@ -85,6 +85,7 @@ class Rewrite:
     claim: Claim
     summary: str
     apply: Callable[[Graph, Context], Applied | None]
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def perform(rewrite: Rewrite, graph: Graph, context: Context) -> tuple[Applied, 
     if applied is None:
         return None
     stored = restore(applied.graph, graph)
-    check = verify(wide, applied.graph, stored, context)
+    check = verify(wide, applied.graph, stored, context, rewrite.tolerance)
     return Applied(stored, applied.layers, applied.found), check
 
 
@@ -141,7 +142,7 @@ def restore(new: Graph, old: Graph) -> Graph:
     return new.replace(weights=weights)
 
 
-def verify(before: Graph, after: Graph, stored: Graph, context: Context) -> Check:
+def verify(before: Graph, after: Graph, stored: Graph, context: Context, tolerance: float = TOLERANCE) -> Check:
     """Compares outputs through the reference in float64 on random and real inputs, output shapes, and costs."""
     old, new = count(before).total, count(after).total
     most = int(np.clip(CHECK_MACS / max(1, old.macs), 1, 8))
@@ -152,15 +153,20 @@ def verify(before: Graph, after: Graph, stored: Graph, context: Context) -> Chec
         difference = max(relative_difference(before, after, x) for x in feeds)
         kept = max(relative_difference(before, stored, x) for x in feeds)
     except DojangError as error:
-        return Check(False, said, float("nan"), float("nan"), TOLERANCE, STORED, str(error))
+        return Check(False, said, float("nan"), float("nan"), tolerance, STORED, str(error))
     reason = ""
-    if not difference <= TOLERANCE:
-        reason = f"outputs differ by {difference:.2g} of the largest, more than {TOLERANCE:.0e}"
+    if not difference <= tolerance:
+        reason = f"outputs differ by {difference:.2g} of the largest, more than {tolerance:.0e}"
     elif not kept <= STORED:
         reason = f"stored as float32 the outputs differ by {kept:.2g} of the largest, more than {STORED:.0e}"
     elif costs_more(old, new, before, after):
         reason = f"the cost rose: {old.macs} to {new.macs} MACs, {old.params} to {new.params} parameters"
-    return Check(not reason, said, difference, kept, TOLERANCE, STORED, reason)
+    return Check(not reason, said, difference, kept, tolerance, STORED, reason)
+
+
+def total_cost(graph: Graph) -> Cost:
+    """What the network costs."""
+    return count(graph).total
 
 
 def costs_more(old: Cost, new: Cost, before: Graph, after: Graph) -> bool:

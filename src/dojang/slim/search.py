@@ -21,8 +21,10 @@ from dojang.arith.graph import Graph
 from dojang.slim.batchnorm import FOLD_BATCHNORM
 from dojang.slim.constants import CONSTANTS
 from dojang.slim.dead import DEAD
+from dojang.slim.duplicates import DUPLICATES
 from dojang.slim.identities import IDENTITIES
 from dojang.slim.importance import importance, moments
+from dojang.slim.linear import MERGE_LINEAR
 from dojang.slim.narrow import remove, wish
 from dojang.slim.result import Edit, Refused, SlimResult, figures
 from dojang.slim.rewrite import Check, Context, Rewrite, perform, relative_difference
@@ -42,11 +44,11 @@ Evaluate = Callable[[Graph], float]
 Progress = Callable[[str, int, int], object]
 """`progress(what, step, of)`."""
 
-EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS)
+EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS, DUPLICATES, MERGE_LINEAR)
 """Exact rewrites in the order in which they are tried; each makes more visible to the next."""
 
-UNTUNABLE = frozenset({FOLD_BATCHNORM.name})
-"""Exact, but left to the end where fine-tuning follows: batch norm steadies training."""
+UNTUNABLE = frozenset({FOLD_BATCHNORM.name, MERGE_LINEAR.name})
+"""Exact, but left to the end where fine-tuning follows: batch norms steady training, as do factors."""
 
 CHANNELS = "remove-channels"
 
