@@ -6,7 +6,6 @@ expressed. Source: the operator pages of onnx.ai, all versions from opset 7.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -16,7 +15,7 @@ from dojang.arith.errors import GraphError
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.formats.onnx_const import Const
-from dojang.formats.onnx_read import BATCH, Call, Draft, NotDone, Reader, Value, single
+from dojang.formats.onnx_read import BATCH, MADE, Call, Draft, NotDone, Reader, Value, single
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -173,10 +172,6 @@ def matmul(reader: Reader, call: Call) -> Value:
     return reader.emit("squeeze", value, axes=gone)
 
 
-MADE = re.compile(r"val_\d+")
-"""How PyTorch's exporter names constants that it made itself; all others are named after a parameter."""
-
-
 def _uniform(const: Const, value: float) -> bool:
     """A constant of the graph's own making, not a parameter, that is `value` everywhere."""
     if const.trained and not MADE.fullmatch(const.name):
@@ -321,7 +316,13 @@ def mul(reader: Reader, call: Call) -> Value:
             return gate
     last = reader.drafts[-1] if reader.drafts else None
     part = f"{reader.label[0]}.{len(last.inputs) - 1}" if last is not None else ""
-    if a is last and last.op == "mul" and last.wishes[0] == part and reader.used[call.sources[0]] == 1:
+    if (
+        last is not None
+        and a is last
+        and last.op == "mul"
+        and last.wishes[0] == part
+        and reader.used[call.sources[0]] == 1
+    ):
         reader.drafts.pop()  # dojang's own writing of a product of several
         return reader.emit("mul", *last.inputs, b)
     return reader.emit("mul", a, b)

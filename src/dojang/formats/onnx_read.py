@@ -9,6 +9,7 @@ that dojang's operators do not do, becomes an `unknown` node that says so: count
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,9 @@ OPSETS = range(7, 29)
 
 FOLD_BUDGET = 4_000_000
 """Elements that may be computed while a file is read; the shapes of a large network take some ten thousand."""
+
+MADE = re.compile(r"val_\d+")
+"""How PyTorch's exporter names constants that it made itself; others may be parameters."""
 
 LAYERS = frozenset({"conv", "conv_transpose", "dense", "batchnorm", "instancenorm", "groupnorm", "layernorm", "prelu"})
 InputSize = Sequence[int] | Mapping[str, Sequence[int]]
@@ -405,7 +409,7 @@ def read_model(
     for tensor in graph.get("initializer", ()):
         const = of_tensor(tensor, folder, trained=True)
         if const.size == 1 and const.sort == "f":
-            const = replace(const, fill=shortest(const.values()[0]))
+            const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
         reader.values[const.name] = const
     sparse = {s.get("values", {}).get("name", "") for s in graph.get("sparse_initializer", ())}
     if sparse:
