@@ -24,7 +24,7 @@ from dojang.formats.torch import (  # noqa: E402
     paths_of,
     to_module,
 )
-from dojang.formats.torch_ops import full_equation  # noqa: E402
+from dojang.formats.torch_layers import full_equation  # noqa: E402
 
 
 class Forward(nn.Module):
@@ -63,21 +63,39 @@ EXPRESSIONS = {
     "split": lambda m, x: torch.cat(torch.split(x, [1, 2], dim=1)[::-1], 1) + torch.cat(x.split(2, 1), 1),
     "swap": lambda m, x: x.transpose(1, -1).mT.swapaxes(1, 2).unflatten(2, (3, -1)),
     "squeeze": lambda m, x: x.mean(1, keepdim=True).squeeze().unsqueeze(-1).squeeze(1),
-    "reduce": lambda m, x: x.sum(dim=-1) + x.amax(3) - x.max(dim=3).values * x.min(dim=3)[0] + x.var(3, unbiased=False),
+    "reduce": lambda m, x: (
+        x.sum(dim=-1) + x.amax(3) - x.max(dim=3).values * x.min(dim=3)[0]
+        + x.var(3, unbiased=False)
+    ),
     "compare": lambda m, x: torch.maximum(x, -x) + torch.min(x, x * 2) + x.max(dim=1, keepdim=True)[0],
-    "expand": lambda m, x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 5) + torch.ones(1).expand(x.size(0), 3, 4, 5),
+    "expand": lambda m, x: (
+        x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 5)
+        + torch.ones(1).expand(x.size(0), 3, 4, 5)
+    ),
     "repeat": lambda m, x: x.repeat(1, 2, 1, 1) + x.repeat_interleave(2, dim=1) + torch.tile(x[:, :1], (1, 6, 1, 1)),
     "upsample": lambda m, x: F.interpolate(x, scale_factor=(1.5, 2), mode="bilinear", align_corners=True),
     "area": lambda m, x: F.interpolate(x, (2, 2), mode="area"),
     "nested views": lambda m, x: x.reshape(-1, 4).view(len(x), 3, -1).flatten(1).view(x.shape).view_as(x),
     "batch moved": lambda m, x: x.flatten(2).permute(2, 0, 1).reshape(-1, 3).reshape(x.shape[2] * x.shape[3], -1, 3),
-    "matmul": lambda m, x: x @ x.transpose(2, 3) + torch.einsum("...ij,...kj", x, x) + (x @ torch.ones(x.size(3)))[..., None],
-    "norms": lambda m, x: F.normalize(x, dim=1) + F.layer_norm(x, x.shape[1:]) + F.rms_norm(x, (x.size(-1),)) + x.norm(dim=1, keepdim=True),
-    "acts": lambda m, x: F.hardswish(F.elu(x)) + F.rrelu(x, 0.1, 0.3) + F.prelu(x, torch.tensor([0.1])) + F.softmax(x, 1).log(),
+    "matmul": lambda m, x: (
+        x @ x.transpose(2, 3) + torch.einsum("...ij,...kj", x, x)
+        + (x @ torch.ones(x.size(3)))[..., None]
+    ),
+    "norms": lambda m, x: (
+        F.normalize(x, dim=1) + F.layer_norm(x, x.shape[1:])
+        + F.rms_norm(x, (x.size(-1),)) + x.norm(dim=1, keepdim=True)
+    ),
+    "acts": lambda m, x: (
+        F.hardswish(F.elu(x)) + F.rrelu(x, 0.1, 0.3) + F.prelu(x, torch.tensor([0.1]))
+        + F.softmax(x, 1).log()
+    ),
     "pads": lambda m, x: F.pad(F.pad(x, (1, 1, 2, 0), mode="circular"), (-1, 0, 2, -1), value=3.0),
     "unfolded channels": lambda m, x: F.channel_shuffle(F.pixel_unshuffle(x[..., :4, :4], 2), 3),
     "lists": lambda m, x: sum([x, x * 2, x.tanh()]) / max(1, len([x])),
-    "dtype": lambda m, x: x.float().to(x.dtype).contiguous().type_as(x).to(memory_format=torch.channels_last) * x.new_ones(1),
+    "dtype": lambda m, x: (
+        x.float().to(x.dtype).contiguous().type_as(x).to(memory_format=torch.channels_last)
+        * x.new_ones(1)
+    ),
 }  # fmt: skip
 
 

@@ -43,7 +43,8 @@ def one(op: str, *shapes: tuple[int, ...], **attrs) -> Graph:
 CASES: dict[str, list[Graph]] = {
     **{op: [one(op, IMAGE)] for op in UNARY},
     "constant": [
-        with_random(Graph((N("x", "input", shape=(4,)), N("c", "constant", shape=(4,), **a), N("y", "add", "x", "c")), ("y",)))
+        with_random(Graph((N("x", "input", shape=(4,)), N("c", "constant", shape=(4,), **a), N("y", "add", "x", "c")),
+                          ("y",)))
         for a in ({"fill": 2.5}, {"trained": True}, {})
     ],
     "conv": [
@@ -82,7 +83,8 @@ CASES: dict[str, list[Graph]] = {
     "global_maxpool": [one("global_maxpool", IMAGE), one("global_maxpool", (3, 4))],
     "global_avgpool": [one("global_avgpool", IMAGE), one("global_avgpool", (3, 4, 2, 2))],
     "batchnorm": [one("batchnorm", IMAGE, eps=1e-3), one("batchnorm", (5,), affine=False), one("batchnorm", (4, 3))],
-    "instancenorm": [one("instancenorm", IMAGE), one("instancenorm", (4, 1, 1)), one("instancenorm", IMAGE, affine=False)],
+    "instancenorm": [one("instancenorm", IMAGE), one("instancenorm", (4, 1, 1)),
+                     one("instancenorm", IMAGE, affine=False)],
     "groupnorm": [one("groupnorm", IMAGE, groups=3), one("groupnorm", (4, 5), groups=2, affine=False)],
     "layernorm": [one("layernorm", IMAGE, shape=(8,)), one("layernorm", IMAGE, shape=(9, 8), affine=False)],
     "lrn": [one("lrn", IMAGE, size=5, alpha=0.1), one("lrn", IMAGE, size=4, beta=0.5, k=2.0)],

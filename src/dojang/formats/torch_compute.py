@@ -271,7 +271,7 @@ def _adaptive(kind: str) -> Function:
 
 def constant(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
     """The array, or what the layer was filled with."""
-    return arrays["value"] if attrs["fill"] is None else layer.filled
+    return arrays["value"] if attrs["fill"] is None else layer.get_buffer("filled")
 
 
 def unknown(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils._pytree import tree_map
+from torch.fx.node import map_arg
+from torch.utils._pytree import tree_leaves
 
 from dojang.arith.errors import UnsupportedError
 from dojang.formats.torch_trace import HANDLERS, Stale, Traced, Tracer, is_leaf, plain
@@ -66,10 +67,10 @@ def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:
                 values[node] = next(given, None)
         elif node.op == "call_function":
             _enter(t, node, modules)
-            args, kwargs = (fx.node.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
+            args, kwargs = (map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
             values[node] = _call(t, node.target, args, kwargs)
         elif node.op == "output":
-            return list(fx.node.map_arg(node.args[0], values.__getitem__))
+            return list(map_arg(node.args[0], values.__getitem__))
         else:
             raise UnsupportedError(f"{node.name}: {node.op} of an exported program cannot be followed")
     return []
@@ -85,7 +86,7 @@ def _enter(t: Tracer, node: fx.Node, modules: dict[str, nn.Module]) -> None:
 
 def _call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
     """One function of the program."""
-    traced = any(isinstance(v, Traced) for v in torch.utils._pytree.tree_leaves((args, kwargs)))
+    traced = any(isinstance(v, Traced) for v in tree_leaves((args, kwargs)))
     if target is operator.getitem or getattr(target, "__module__", "") in ("_operator", "math", "builtins"):
         return target(*args, **kwargs)
     schema = getattr(target, "_schema", None)
@@ -104,10 +105,3 @@ def _call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
         return t.lower(target, base, name.endswith("_"), args, dict(kwargs))
     except Stale as error:
         raise UnsupportedError(str(error)) from error
-
-
-def tidy(outputs: Any) -> list[Any]:
-    """Outputs that are values of the network."""
-    found: list[Any] = []
-    tree_map(lambda v: found.append(v) if isinstance(v, torch.Tensor) else None, outputs)
-    return found

@@ -56,7 +56,7 @@ class Traced(torch.Tensor):
     version: int
 
     @staticmethod
-    def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Traced:
+    def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
         """A wrapper without storage."""
         self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
         self.node, self.sizes, self.memory, self.version = node, tuple(sizes), [0], 0
@@ -182,6 +182,7 @@ class Tracer:
         self.device = first.device if first is not None else torch.device("cpu")
         self.dtype = floating.dtype if floating is not None else torch.float32
         self.used: set[str] = set()
+        self.repeats: dict[str, int] = {}
         self.reserved = set(self.paths.values())
         self.stack: list[tuple[str, bool]] = [("", False)]
         self.func = ""
@@ -213,10 +214,10 @@ class Tracer:
         own = name is not None or (self.stack[-1][1] and part is None)
         if part:
             base = f"{base}.{part}"
-        found, count = base, 0
+        found = base
         while found in self.used or (found in self.reserved and not (own and found == base)):
-            count += 1
-            found = f"{base}_{count}"
+            self.repeats[base] = self.repeats.get(base, 0) + 1
+            found = f"{base}_{self.repeats[base]}"
         self.used.add(found)
         return found
 
