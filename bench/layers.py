@@ -1,0 +1,166 @@
+"""Convolution layers against PyTorch (both layouts), ONNX Runtime and OpenVINO, in turns in one process.
+
+    python bench/layers.py --threads 1 --seconds 0.3 --out bench/results/layers.txt [--batch 1] [--only TEXT]
+
+dojang is timed as it runs inside a network: activations channels last, weights packed beforehand, bias and ReLU
+fused. PyTorch's channels-last run has the same terms; the graph runtimes get a model of one convolution and ReLU, in
+their own best layout inside, and pay for converting at its borders. Ratio: best peer / dojang, of medians and of the
+least times (which other work on the machine disturbs least).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dojang.arith.conv import Conv
+from dojang.engine import jit
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.task import Activation, Task
+from dojang.engine.machine import Machine
+from dojang.engine.plan import choose
+from dojang.engine.runtime import Call, Program
+from peers import interleaved, machine_line, onnx_runner, openvino_runner, spread
+from problems import Problem, read
+
+
+def ours(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray, threads: int):
+    """(algorithm, runner, output channels last)."""
+    machine = Machine.host()
+    task = Task.of(conv, activation=Activation("relu"))
+    algorithm, _, _ = choose(task, machine)
+    code = algorithm.emit(task, machine)
+    last = t.on_line(np.ascontiguousarray(np.moveaxis(x, 1, -1)))
+    packed = [t.on_line(p) for p in algorithm.pack(task, machine, w, b)]
+    y = t.on_line(np.empty((conv.n, *conv.out_size, conv.oc), "f4"))
+    shared = [t.on_line(np.zeros(s // 4 + 1, "f4")) for s in code.shared(conv.n)]
+    words = [0] * t.WORDS
+    words[t.X], words[t.W], words[t.B], words[t.Y], words[t.N] = (
+        last.ctypes.data,
+        packed[0].ctypes.data,
+        packed[1].ctypes.data,
+        y.ctypes.data,
+        conv.n,
+    )
+    words[t.S0], words[t.S1] = (s.ctypes.data for s in shared)
+    natives = [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), machine) for s in code.steps]
+    calls = [Call(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)]
+    program = Program(calls, t.WORDS, code.scratch, threads)
+    keep = (last, packed, shared, natives)
+    return algorithm.NAME, lambda keep=keep: program.run(), y
+
+
+def onnx_model(conv: Conv, w: np.ndarray, b: np.ndarray) -> bytes:
+    """A model of one convolution and ReLU."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    pads = [p for p, _ in conv.padding] + [p for _, p in conv.padding]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], kernel_shape=conv.kernel, strides=conv.stride, pads=pads,
+                         group=conv.groups, dilations=conv.dilation),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, conv.in_shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, conv.out_shape)],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def torch_runners(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray):
+    """PyTorch in both layouts; asymmetric padding does not occur in the list."""
+    import torch
+    import torch.nn.functional as F
+
+    found = {}
+    pads = [p for p, _ in conv.padding]
+    for name, layout in (("torch", torch.contiguous_format), ("torch-last", torch.channels_last)):
+        xt = torch.from_numpy(x).contiguous(memory_format=layout)
+        wt = torch.from_numpy(w).contiguous(memory_format=layout)
+        bt = torch.from_numpy(b)
+
+        def run(xt=xt, wt=wt, bt=bt):
+            with torch.inference_mode():
+                return F.conv2d(xt, wt, bt, conv.stride, pads, conv.dilation, conv.groups).relu_()
+
+        found[name] = run
+    return found
+
+
+def bench(problem: Problem, batch: int, threads: int, seconds: float) -> tuple[str, float, float]:
+    """One line of the table, and the ratios of medians and of least times."""
+    c = problem.conv
+    conv = Conv(batch, c.ic, c.oc, c.size, c.kernel, c.stride, c.padding, c.dilation, c.groups)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(conv.in_shape, np.float32)
+    w = (rng.standard_normal(conv.weight_shape) / math.prod(conv.weight_shape[1:]) ** 0.5).astype("f4")
+    b = rng.standard_normal(conv.oc).astype("f4")
+    algorithm, run, y = ours(conv, x, w, b, threads)
+    runners = {"dojang": run, **torch_runners(conv, x, w, b)}
+    model = onnx_model(conv, w, b)
+    runners["ort"] = onnx_runner(model, {"x": x}, threads)
+    runners["openvino"] = openvino_runner(model, {"x": x}, threads)
+    run()
+    difference = float(np.abs(np.moveaxis(y, -1, 1) - runners["torch"]().numpy()).max())
+    stats = {name: spread(v) for name, v in interleaved(runners, seconds).items()}
+    peers = [name for name in stats if name != "dojang"]
+    gflops = 2 * conv.macs / 1e9
+    ratios = [min(stats[p][i] for p in peers) / stats["dojang"][i] for i in (1, 0)]
+    best = min(peers, key=lambda p: stats[p][0])
+    cells = " ".join(f"{stats[p][0] * 1e6:9.1f}" for p in stats)
+    line = (
+        f"{problem.text:44s} {algorithm:10s} {gflops / stats['dojang'][0]:6.0f} {cells} "
+        f"{ratios[0]:6.2f} {ratios[1]:6.2f} {best:10s} {difference:.0e}"
+    )
+    return line, ratios[0], ratios[1]
+
+
+def main() -> None:
+    """Runs the list and prints the table, losses included."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--threads", type=int, default=Machine.host().cores)
+    p.add_argument("--batch", type=int, default=1)
+    p.add_argument("--seconds", type=float, default=0.3, help="per layer, all runtimes together")
+    p.add_argument("--only", default="", help="problems whose line or network contains this")
+    p.add_argument("--out", type=Path)
+    args = p.parse_args()
+    import torch
+
+    torch.set_num_threads(args.threads)
+    lines: list[str] = []
+
+    def put(text: str) -> None:
+        lines.append(text)
+        print(text, flush=True)
+
+    put(machine_line(args.threads) + f"# batch {args.batch}; least microseconds of each; ratio best peer / dojang")
+    names = ("dojang", "torch", "torch-last", "ort", "openvino")
+    put(f"{'problem':44s} {'algorithm':10s} {'GFLOP/s':>6s} " + " ".join(f"{n:>9s}" for n in names) + " median  least")
+    medians, leasts = [], []
+    for problem in read():
+        if args.only in problem.text or args.only in problem.network:
+            line, median, least = bench(problem, args.batch, args.threads, args.seconds)
+            put(line)
+            medians.append(median)
+            leasts.append(least)
+    if not medians:
+        sys.exit(f"no problem contains {args.only!r}")
+    for what, ratios in (("medians", medians), ("least times", leasts)):
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        ahead = sum(r > 1 for r in ratios)
+        put(
+            f"# {what}: geometric mean {mean:.2f}, ahead on {ahead} of {len(ratios)} ({100 * ahead / len(ratios):.0f}%)"
+        )
+    if args.out:
+        args.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Other runtimes behind one interface, and the way times are taken: interleaved, warmed up, median and quartiles."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from dojang.engine.machine import Machine
+from dojang.engine.peaks import measure
+
+Runner = Callable[[], object]
+
+
+def machine_line(threads: int) -> str:
+    """What was measured on: processor, cores, load, measured peaks of one core, versions."""
+    m = Machine.host()
+    p = measure(m)
+    versions = []
+    for name in ("dojang", "numpy", "torch", "onnxruntime", "openvino"):
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            versions.append(f"{name} -")
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"# {m.cpu} ({m.isa}), {m.cores} cores, {threads} threads, {platform.system()}{load}\n"
+        f"# one core: {p.fma_gflops:.0f} GFLOP/s FMA, {p.read_gbs:.0f} GB/s memory, {p.cache_gbs:.0f} GB/s cache\n"
+        f"# {', '.join(versions)}\n"
+    )
+
+
+def interleaved(runners: Mapping[str, Runner], seconds: float, least: int = 5) -> dict[str, list[float]]:
+    """Times of each runner in seconds, taken in turns for about `seconds` in all."""
+    for run in runners.values():
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(next(iter(times.values()))) < least:
+        for name, run in runners.items():
+            a = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - a)
+    return times
+
+
+def spread(values: list[float]) -> tuple[float, float, float]:
+    """(least, median, interquartile range)."""
+    if len(values) < 2:
+        return values[0], values[0], 0.0
+    q = statistics.quantiles(values, n=4)
+    return min(values), statistics.median(values), q[2] - q[0]
+
+
+def onnx_runner(model: bytes, feeds: dict[str, np.ndarray], threads: int) -> Runner:
+    """ONNX Runtime, all graph optimisations, sequential execution."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, feeds)
+
+
+def openvino_runner(model: bytes, feeds: dict[str, np.ndarray], threads: int) -> Runner:
+    """OpenVINO in float32, tuned for latency."""
+    import openvino as ov
+
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    compiled = core.compile_model(core.read_model(model), "CPU", settings)
+    request = compiled.create_infer_request()
+    for k, x in enumerate(feeds.values()):
+        request.set_input_tensor(k, ov.Tensor(x, shared_memory=True))
+    return request.infer
