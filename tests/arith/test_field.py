@@ -219,6 +219,20 @@ def test_branches_of_another_rhythm() -> None:
         assert check(graph, exact=["c"])["c"] == (seen,)
 
 
+def test_branches_whose_rhythms_have_a_common_one() -> None:
+    """Pairs and triples of pixels together repeat after six."""
+    graph = network(
+        (1, 48),
+        Node.of("two", "maxpool", "x", kernel=(2,)),
+        Node.of("up2", "resize", "two", scale=2.0),
+        Node.of("three", "maxpool", "x", kernel=(3,)),
+        Node.of("up3", "resize", "three", scale=3.0),
+        Node.of("sum", "add", "up2", "up3"),
+    )
+    assert check(graph, exact=["sum"])["sum"] == (4,)
+    assert fields(graph)["sum"] == (Span(6, ((0, 2), (0, 2), (0, 3), (2, 5), (3, 5), (3, 5))),)
+
+
 def test_joining_along_an_image_axis() -> None:
     graph = network(
         (1, 12, 9),
