@@ -31,6 +31,9 @@ MONOTONE = frozenset(
 ).union(("hard_sigmoid", "exp", "log", "sqrt", "erf", "floor", "ceil", "round", "sign"))
 """Functions of one number that never fall as it rises (for the slopes and alphas that are checked in `_unary`)."""
 
+BLOCK = 1 << 22
+"""Weights turned into float64 at once: 32 MB."""
+
 EXACT = frozenset(("identity", "dropout", "relu", "leaky_relu", "clip", "floor", "ceil", "round", "sign"))
 """Of these, the ones that float32 computes without rounding, or (leaky_relu) with one that keeps zero zero."""
 
@@ -128,7 +131,8 @@ def _step(
 ) -> Range:
     track, shape = tied.tracks[node.name], graph.unit_shapes[node.name]
     size = len(track.classes) if track else 1
-    arrays = {role: np.asarray(graph.weights[node.array(role)], np.float64) for role in graph.node_params(node)}
+    arrays = {role: np.asarray(graph.weights[node.array(role)]) for role in graph.node_params(node)}
+    arrays = {role: v.astype(np.float64) if v.size < BLOCK else v for role, v in arrays.items()}
     sources = [found[i] for i in node.inputs]
     if node.op == "input":
         result = _input(node, size, given)
@@ -196,18 +200,24 @@ def _aligned(graph: Graph, tied: ChannelMap, name: str, value: Range, track: Tra
     return value
 
 
-def bounds(weight: Array, lo: Array, hi: Array) -> tuple[Array, Array]:
-    """Least and largest of weight @ x for x in [lo, hi]; 0 · ∞ is 0. `weight` is (rows, columns) or split by sign."""
-    return linear_bounds(np.maximum(weight, 0), np.minimum(weight, 0), lo, hi)
-
-
 def linear_bounds(up: Array, down: Array, lo: Array, hi: Array) -> tuple[Array, Array]:
-    """`bounds` with the positive and negative parts of the weights apart."""
+    """Least and largest of (up + down) @ x for x in [lo, hi], with up ≥ 0 ≥ down the two signs of (rows, columns).
+
+    0 · ∞ is 0: a bound is infinite only where a weight that is not zero meets an infinite one.
+    """
+    no_lo, no_hi = np.flatnonzero(~np.isfinite(lo)), np.flatnonzero(~np.isfinite(hi))
     lo_f, hi_f = np.where(np.isfinite(lo), lo, 0), np.where(np.isfinite(hi), hi, 0)
     low, high = up @ lo_f + down @ hi_f, up @ hi_f + down @ lo_f
-    endless_low = (up != 0) @ ~np.isfinite(lo) | (down != 0) @ ~np.isfinite(hi)
-    endless_high = (up != 0) @ ~np.isfinite(hi) | (down != 0) @ ~np.isfinite(lo)
+    endless_low = up[:, no_lo].any(axis=1) | down[:, no_hi].any(axis=1)
+    endless_high = up[:, no_hi].any(axis=1) | down[:, no_lo].any(axis=1)
     return np.where(endless_low, -np.inf, low), np.where(endless_high, np.inf, high)
+
+
+def largest(size: Array, most: Array) -> Array:
+    """size @ most for size ≥ 0 and most ≥ 0, with 0 · ∞ = 0."""
+    endless = np.flatnonzero(~np.isfinite(most))
+    total = size @ np.where(np.isfinite(most), most, 0)
+    return np.where(size[:, endless].any(axis=1), np.inf, total)
 
 
 def _layer(graph: Graph, tied: ChannelMap, node: Node, source: Range, arrays: Mapping[str, Array]) -> Range:
@@ -215,36 +225,35 @@ def _layer(graph: Graph, tied: ChannelMap, node: Node, source: Range, arrays: Ma
 
     Where a kernel can stand on padding (and everywhere for transposed ones) each tap may also read 0.
     """
-    weight = arrays["weight"]
+    weight, groups = arrays["weight"], node.attrs.get("groups", 1)
     shape = _shape(graph, node.inputs[0])
     if node.op == "dense":
         source = _on_axis(tied, node.inputs[0], source, len(shape) - 1, shape[-1])
-        up, down = np.maximum(weight, 0)[None], np.minimum(weight, 0)[None]
-        terms = weight.shape[1]
+        split = weight[None, :, :, None]
     else:
         source = _on_axis(tied, node.inputs[0], source, 1, shape[1])
-        groups = node.attrs["groups"]
         if node.op == "conv_transpose":  # (ic, oc/g, k) -> (g, oc/g, ic/g, k)
-            weight = weight.reshape(groups, shape[1] // groups, -1, prod(weight.shape[2:])).swapaxes(1, 2)
+            split = weight.reshape(groups, shape[1] // groups, -1, prod(weight.shape[2:])).swapaxes(1, 2)
         else:
-            weight = weight.reshape(groups, -1, weight.shape[1], prod(weight.shape[2:]))
-        up, down = np.maximum(weight, 0).sum(3), np.minimum(weight, 0).sum(3)
-        terms = weight.shape[2] * weight.shape[3]
-        padding = node.attrs["padding"]
-        if node.op == "conv_transpose" or padding != ((0, 0),) * len(node.attrs["kernel"]):
+            split = weight.reshape(groups, -1, weight.shape[1], prod(weight.shape[2:]))
+        if node.op == "conv_transpose" or node.attrs["padding"] != ((0, 0),) * len(node.attrs["kernel"]):
             source = source.with_value(0)
     bias = arrays.get("bias", np.zeros(node.attrs["out"]))
-    parts = []
-    width = up.shape[2]
-    for j in range(len(up)):
-        part = slice(j * width, (j + 1) * width)
-        low, high = linear_bounds(up[j], down[j], source.lo[part], source.hi[part])
-        size = up[j] - down[j]
-        reach = np.where(size != 0, size * (source.magnitude[part] + source.err[part]), 0).sum(1)
-        err = np.where(size != 0, size * source.err[part], 0).sum(1)
-        own = bias[j * len(up[j]) : (j + 1) * len(up[j])]
-        err = np.where(size.any(1), err + gamma(terms + 1) * (reach + np.abs(own)), 0)
-        parts.append((low + own, high + own, err))
+    rows, width = split.shape[1:3]
+    factor = gamma(width * split.shape[3] + 1)
+    step = max(1, BLOCK // (width * split.shape[3]))
+    parts: list[tuple[Array, Array, Array]] = []
+    for j in range(groups):
+        lo, hi, err = (v[j * width : (j + 1) * width] for v in (source.lo, source.hi, source.err))
+        most = np.maximum(np.abs(lo), np.abs(hi)) + err
+        for start in range(0, rows, step):
+            block = split[j, start : start + step].astype(np.float64)
+            up, down = np.maximum(block, 0).sum(axis=2), np.minimum(block, 0).sum(axis=2)
+            own = bias[j * rows + start : j * rows + start + len(up)]
+            low, high = linear_bounds(up, down, lo, hi)
+            size = up - down
+            loose = largest(size, err) + factor * (largest(size, most) + np.abs(own))
+            parts.append((low + own, high + own, np.where(size.any(axis=1), loose, 0)))
     return Range(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
 

@@ -90,7 +90,7 @@ def measure(machine: Machine) -> Peaks:
         data[:] = 1.0  # touched, so that pages exist
         return data.nbytes / _best(lambda: read(data.ctypes.data, data.nbytes, out.ctypes.data), repeats) / 1e9
 
-    return Peaks(gflops, rate(2 * machine.l3 + (64 << 20), 4), rate(min(4 * machine.l2, machine.l3 // 2), 30))
+    return Peaks(gflops, rate(2 * machine.l3 + (64 << 20), 12), rate(min(4 * machine.l2, machine.l3 // 2), 30))
 
 
 def _best(call, repeats: int) -> float:

@@ -137,9 +137,9 @@ def pointwise(problem: Conv, weight: Array, bias: Array) -> Step:
 class Sweep:
     """How a kernel sweeps over padded pictures that lie flat in memory.
 
-    With stride 1 on every axis, each tap meets one contiguous run of the flat picture, from its shift on; what lies
-    between the end of one row and the start of the next gives outputs that are skipped when the result is copied out.
-    Otherwise each tap meets a strided box.
+    With stride 1 on every axis, each tap meets one contiguous run over all rows and pictures, from its shift on; what
+    lies between the end of a row (or picture) and the start of the next gives outputs that are skipped when the result
+    is copied out. Otherwise each tap meets a strided box.
     """
 
     def __init__(self, problem: Conv) -> None:
@@ -151,45 +151,46 @@ class Sweep:
         self.taps = list(product(*(range(k) for k in problem.kernel)))
 
     def pad(self, x: Array) -> Array:
-        """Pictures with zeros around them, contiguous."""
-        if self.padded == self.problem.size:
-            return np.ascontiguousarray(x)
-        full = np.zeros((*x.shape[:2], *self.padded), np.float32)
+        """Pictures with zeros around them, channels first: (c, n, *padded), contiguous."""
+        full = np.zeros((x.shape[1], x.shape[0], *self.padded), np.float32)
         inner = tuple(slice(a, a + i) for i, (a, _) in zip(self.problem.size, self.problem.padding, strict=True))
-        full[(..., *inner)] = x
+        full[(..., *inner)] = x.swapaxes(0, 1)
         return full
 
-    def places(self, rows: int) -> Sizes:
-        """The box of outputs that `rows` rows are computed in: with stride 1 it is as wide as the padded picture."""
-        return (rows, *(self.padded[1:] if self.flat else self.problem.out_size[1:]))
-
-    def run_length(self, rows: int) -> int:
-        """How many outputs of that box are computed: all but the tail behind the last one wanted."""
+    def places(self, pictures: int, rows: int) -> Sizes:
+        """The box that is computed: with stride 1 as wide as the padded picture, and as high where more follow."""
         if not self.flat:
-            return prod(self.places(rows))
-        return 1 + sum((o - 1) * line for o, line in zip((rows, *self.problem.out_size[1:]), self.lines, strict=True))
+            return (pictures, rows, *self.problem.out_size[1:])
+        return (pictures, self.padded[0] if pictures > 1 else rows, *self.padded[1:])
+
+    def met(self, pictures: int, rows: int) -> Sizes:
+        """The shape of what a tap meets: with stride 1 one run, up to the last output wanted; else the box."""
+        if not self.flat:
+            return self.places(pictures, rows)
+        ends = zip((rows, *self.problem.out_size[1:]), self.lines, strict=True)
+        return (1 + (pictures - 1) * prod(self.padded) + sum((o - 1) * line for o, line in ends),)
 
     def meets(self, full: Array, tap: Sizes, first: int, rows: int) -> Array:
-        """What a tap meets for the outputs of rows `first` to `first + rows`: (n, c, run length) or (n, c, *box)."""
+        """What a tap meets for the outputs of rows `first` to `first + rows` of all pictures: (c, *met)."""
         p = self.problem
         if self.flat:
             shift = first * self.lines[0]
             shift += sum(t * d * line for t, d, line in zip(tap, p.dilation, self.lines, strict=True))
-            return full.reshape(*full.shape[:2], -1)[..., shift : shift + self.run_length(rows)]
+            return full.reshape(len(full), -1)[:, shift : shift + self.met(full.shape[1], rows)[0]]
         starts = [t * d for t, d in zip(tap, p.dilation, strict=True)]
         starts[0] += first * p.stride[0]
         box = zip(starts, (rows, *p.out_size[1:]), p.stride, strict=True)
         return full[(..., *(slice(a, a + (o - 1) * s + 1, s) for a, o, s in box))]
 
-    def wanted(self, box: Array, rows: int) -> Array:
-        """The outputs of a computed box (n, oc, ∏places) that belong to the result: (n, oc, rows, ...)."""
-        shaped = box.reshape(*box.shape[:2], *self.places(rows))
-        return shaped[(..., *(slice(0, o) for o in self.problem.out_size[1:]))] if self.problem.rank > 1 else shaped
+    def wanted(self, box: Array, pictures: int, rows: int) -> Array:
+        """The outputs of a computed box (oc, ∏places) that belong to the result: (pictures, oc, rows, ...)."""
+        shaped = box.reshape(len(box), *self.places(pictures, rows)).swapaxes(0, 1)
+        return shaped[(..., *(slice(0, o) for o in (rows, *self.problem.out_size[1:])))]
 
     def tiles(self, n: int, floats_per_place: int) -> list[tuple[int, int, int, int]]:
         """(first picture, pictures, first row, rows) so that scratch stays within `SCRATCH_BYTES` where it can."""
         height = self.problem.out_size[0]
-        row_bytes = 4 * floats_per_place * prod(self.places(1))
+        row_bytes = 4 * floats_per_place * prod(self.places(1, 1))
         rows = min(height, max(1, SCRATCH_BYTES // row_bytes))
         pictures = max(1, SCRATCH_BYTES // (row_bytes * height)) if rows == height else 1
         return [
@@ -200,7 +201,7 @@ class Sweep:
 
 
 def columns(problem: Conv, weight: Array, bias: Array) -> Step:
-    """Weights (g, oc/g, ic/g·taps) times columns (n, g, ic/g·taps, places), tile by tile."""
+    """Weights (g, oc/g, ic/g·taps) times columns (g, ic/g·taps, places), one product for each tile of pictures."""
     sweep, g, k = Sweep(problem), problem.groups, prod(problem.kernel)
     depth = problem.ic // g * k
     matrix = np.ascontiguousarray(weight.reshape(g, problem.oc // g, depth))
@@ -212,15 +213,14 @@ def columns(problem: Conv, weight: Array, bias: Array) -> Step:
         for a, pictures, first, rows in sweep.tiles(len(x), problem.ic * k):
             if held != a:
                 full, held = sweep.pad(x[a : a + pictures]), a
-            length = sweep.run_length(rows)
-            met = (length,) if sweep.flat else sweep.places(rows)
-            cols = np.empty((pictures, problem.ic, k, *met), np.float32)
+            met = sweep.met(pictures, rows)
+            cols = np.empty((problem.ic, k, *met), np.float32)
             for j, tap in enumerate(sweep.taps):
-                cols[:, :, j] = sweep.meets(full, tap, first, rows)
-            box = np.empty((pictures, g, problem.oc // g, prod(sweep.places(rows))), np.float32)
-            np.matmul(matrix, cols.reshape(pictures, g, depth, length), out=box[..., :length])
-            done = sweep.wanted(box.reshape(pictures, problem.oc, -1), rows)
-            np.add(done, bias, out=out[a : a + pictures, :, first : first + rows])
+                cols[:, j] = sweep.meets(full, tap, first, rows)
+            box = np.empty((problem.oc, prod(sweep.places(pictures, rows))), np.float32)
+            target = box.reshape(g, problem.oc // g, -1)[..., : prod(met)]
+            np.matmul(matrix, cols.reshape(g, depth, prod(met)), out=target)
+            np.add(sweep.wanted(box, pictures, rows), bias, out=out[a : a + pictures, :, first : first + rows])
         return out
 
     return run
@@ -238,17 +238,16 @@ def depthwise(problem: Conv, weight: Array, bias: Array) -> Step:
         for a, pictures, first, rows in sweep.tiles(len(x), 2 * problem.oc):
             if held != a:
                 full, held = sweep.pad(x[a : a + pictures]), a
-            box = np.empty((pictures, problem.oc, prod(sweep.places(rows))), np.float32)
-            total = (
-                box[..., : sweep.run_length(rows)] if sweep.flat else box.reshape(*box.shape[:2], *sweep.places(rows))
-            )
+            met = sweep.met(pictures, rows)
+            box = np.empty((problem.oc, prod(sweep.places(pictures, rows))), np.float32)
+            total = box[:, : met[0]] if sweep.flat else box.reshape(problem.oc, *met)
             for j, tap in enumerate(sweep.taps):
-                share = taps[:, j].reshape(-1, *(1,) * (total.ndim - 2))
+                share = taps[:, j].reshape(-1, *(1,) * len(met))
                 if j == 0:
                     np.multiply(sweep.meets(full, tap, first, rows), share, out=total)
                 else:
                     total += sweep.meets(full, tap, first, rows) * share
-            np.add(sweep.wanted(box, rows), bias, out=out[a : a + pictures, :, first : first + rows])
+            np.add(sweep.wanted(box, pictures, rows), bias, out=out[a : a + pictures, :, first : first + rows])
         return out
 
     return run

@@ -141,15 +141,16 @@ def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Nest, lanes: in
     """Like `pack`, for a tile of `vectors`."""
     ocg, icg, taps = c.oc // c.groups, c.ic // c.groups, prod(c.kernel)
     whole = -(-ocg // lanes) * lanes
-    w = np.zeros((c.groups, whole, icg, taps), dtype)
-    w[:, :ocg] = np.asarray(weight).reshape(c.groups, ocg, icg, taps)
+    w = np.asarray(weight).reshape(c.groups, ocg, icg, taps)
+    if whole > ocg:
+        w = np.concatenate([w, np.zeros((c.groups, whole - ocg, icg, taps), w.dtype)], 1)
     out = np.empty((c.groups, whole * icg * taps), dtype)
     block, at = vectors * lanes, 0
     full = whole // block
     if full:
         part = w[:, : full * block].reshape(c.groups, full, block, icg, taps).transpose(0, 1, 4, 3, 2)
         at = full * block * icg * taps
-        out[:, :at] = part.reshape(c.groups, -1)
+        out[:, :at].reshape(part.shape)[...] = part  # one pass: no copy in between
     if full * block < whole:
         out[:, at:] = w[:, full * block :].transpose(0, 3, 2, 1).reshape(c.groups, -1)
     return out.reshape(-1), t.pack_vector(bias, c.groups, lanes, ocg, dtype)

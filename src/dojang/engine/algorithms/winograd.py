@@ -140,18 +140,19 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     r, ocg, icg = c.kernel[0], c.oc // c.groups, c.ic // c.groups
     g = np.array([[float(v) for v in row] for row in matrices(s.m, r)[1]])
     a = len(g)
-    both = np.einsum("ia,jb->ijab", g, g).reshape(a * a, r * r)  # one matrix product instead of many small ones
-    u = (both @ np.asarray(weight, "f8").reshape(c.oc * icg, r * r).T).astype("f4")
-    u = u.reshape(a * a, c.groups, ocg, icg)
+    both = np.einsum("ia,jb->ijab", g, g).reshape(a * a, r * r)
+    w = np.asarray(weight).reshape(c.groups, ocg, icg, r * r)
     whole = t.ceil_div(ocg, lanes) * lanes
     if whole > ocg:
-        u = np.concatenate([u, np.zeros((a * a, c.groups, whole - ocg, icg), "f4")], 2)
+        w = np.concatenate([w, np.zeros((c.groups, whole - ocg, icg, r * r), w.dtype)], 1)
     block = s.vectors * lanes
-    out = np.empty((a * a, c.groups, whole * icg), "f4")
     full = whole // block * block
-    blocks = u[:, :, :full].reshape(a * a, c.groups, -1, block, icg).swapaxes(3, 4)
-    out[:, :, : full * icg] = blocks.reshape(a * a, c.groups, -1)
-    out[:, :, full * icg :] = u[:, :, full:].swapaxes(2, 3).reshape(a * a, c.groups, -1)
+    parts = [w[:, :full].reshape(c.groups, -1, block, icg, r * r).swapaxes(2, 3), w[:, full:].swapaxes(1, 2)]
+    # In the order of the result first, which is small; then transformed, some at a time, so that it stays in cache.
+    kernels = np.concatenate([part.reshape(c.groups, -1, r * r) for part in parts], 1).reshape(-1, r * r)
+    out = np.empty((a * a, len(kernels)), "f4")
+    for at in range(0, len(kernels), 4096):
+        out[:, at : at + 4096] = both @ kernels[at : at + 4096].T.astype("f8")
     return out.reshape(-1), t.pack_vector(bias, c.groups, lanes, ocg, "f4")
 
 
