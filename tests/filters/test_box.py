@@ -6,8 +6,8 @@ import pytest
 from dojang.engine.machine import Machine
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels import Kernel, named
-from dojang.filters.plan import make_plan
 from dojang.filters.plain import respond
+from dojang.filters.plan import make_plan
 from dojang.filters.prepare import Prepared
 from dojang.filters.run import Bound
 

@@ -10,6 +10,7 @@ in another way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import llvmlite.ir as ir
 
@@ -39,20 +40,31 @@ class Box:
         """Sums of integers in int32, of floats in float64."""
         return F64 if KINDS[self.source].floating else I32
 
+    @property
+    def grid(self) -> int:
+        """Rows after which float sums begin anew, so that the result does not depend on threads or tiles."""
+        return max(64, 1 << (4 * self.kh - 1).bit_length()) if self.work_kind.floating else 1
+
     def chunk(self, machine: Machine) -> int:
         """The least width of a picture's row: any."""
         del machine
         return 1
 
-    def margin(self, machine: Machine) -> int:
-        """Zeros before the column sums, so that the running sum can begin at nothing; whole vectors."""
+    def group(self, machine: Machine) -> int:
+        """Vectors that hold whole pixels together; at least 2."""
         lanes = machine.lanes(self.work_kind.bytes)
-        return (-(-self.kw * self.channels // lanes) + 1) * lanes
+        vectors = self.channels // gcd(lanes, self.channels)
+        return vectors if vectors > 1 else 2
+
+    def margin(self, machine: Machine) -> int:
+        """Zeros before the column sums, so that the running sum can begin at nothing; whole groups and one more."""
+        wide = machine.lanes(self.work_kind.bytes) * self.group(machine)
+        return (-(-self.kw * self.channels // wide) + 1) * wide
 
     def scratch_bytes(self, machine: Machine, inner: int) -> int:
         """Bytes that one thread needs for rows of `inner` elements."""
         lanes = machine.lanes(self.work_kind.bytes)
-        columns = self.margin(machine) + inner + self.kw * self.channels + 2 * lanes
+        columns = self.margin(machine) + inner + self.kw * self.channels + (self.group(machine) + 1) * lanes
         return columns * self.work_kind.bytes + (inner + 64) * KINDS[self.source].bytes + 256
 
 
@@ -68,9 +80,12 @@ class _BoxSums:
         self.kind, self.source, self.target = box.work_kind, KINDS[box.source], KINDS[box.target]
         self.lanes = machine.lanes(self.kind.bytes)
         b, a = self.b, self.b.arg
-        self.margin = box.margin(machine)
+        self.margin, self.group = box.margin(machine), box.group(machine)
+        floats = self.kind.floating
+        self.plus = b.fadd if floats else lambda x, y: ir.IRBuilder.add(b, x, y)
+        self.minus = b.fsub if floats else lambda x, y: ir.IRBuilder.sub(b, x, y)
         self.columns = b.at(a.scratch, self.margin * self.kind.bytes)  # of padded element 0
-        room = b.mul(b.add(a.inner, box.kw * box.channels + 2 * self.lanes), self.kind.bytes)
+        room = b.mul(b.add(a.inner, box.kw * box.channels + (self.group + 1) * self.lanes), self.kind.bytes)
         self.empty = b.at(self.columns, room)  # a source row of fill
         self.real = b.at(self.columns, b.mul(a.left, self.kind.bytes))  # of the picture's element 0
 
@@ -111,8 +126,7 @@ class _BoxSums:
     def enter(self, new: Value, old: Value | None) -> None:
         """Column sums with one row more and, given `old`, one row less."""
         b = self.b
-        plus = b.fadd if self.kind.floating else lambda x, y: ir.IRBuilder.add(b, x, y)
-        minus = b.fsub if self.kind.floating else lambda x, y: ir.IRBuilder.sub(b, x, y)
+        plus, minus = self.plus, self.minus
 
         def some(e, mask):
             o = b.mul(e, self.source.bytes)
@@ -146,43 +160,59 @@ class _BoxSums:
         b.loop(b.add(a.left, a.inner), b.add(a.width, (self.box.kw - 1) * self.box.channels), 1, one)
 
     def along(self, y: Value) -> None:
-        """The running sum of the columns, scaled and stored as row y."""
-        b, a, c, kind = self.b, self.b.arg, self.box.channels, self.kind
+        """The running sum of the columns, scaled and stored as row y.
+
+        `group` vectors at a time, so many that they hold whole pixels: then what went before them is the same for
+        each pixel, and from one group to the next only one addition has to wait for the one before.
+        """
+        b, a, c, kind, lanes, group = self.b, self.b.arg, self.box.channels, self.kind, self.lanes, self.group
         reach = (self.box.kw - 1) * c
         target = b.at(a.dst, b.mul(y, a.dst_pitch))
-        first = -((reach + self.lanes - 1) // self.lanes) * self.lanes
-        plus = b.fadd if kind.floating else lambda x, v: ir.IRBuilder.add(b, x, v)
-        minus = b.fsub if kind.floating else lambda x, v: ir.IRBuilder.sub(b, x, v)
-        zero = b.const(kind, 0)
-        back = [self.lanes - c + i % c for i in range(self.lanes)]
+        plus, minus = self.plus, self.minus
+        # Loaded, not a constant: from a constant LLVM would make an expanding move, twice as slow as a rotation.
+        zero, size = b.vload(b.at(self.columns, -self.margin * kind.bytes), kind), self.target.bytes
+        last_pixel = [lanes - c + i % c for i in range(lanes)]
 
-        def sums(x, last):
+        def local(x, v):
             o = b.mul(x, kind.bytes)
-            v = minus(
-                b.vload(b.at(self.columns, o, reach * kind.bytes), kind),
-                b.vload(b.at(self.columns, o, -c * kind.bytes), kind),
-            )
+            at = v * lanes * kind.bytes
+            entering = b.vload(b.at(self.columns, o, at + reach * kind.bytes), kind)
+            d = minus(entering, b.vload(b.at(self.columns, o, at - c * kind.bytes), kind))
             step = c
-            while step < self.lanes:
-                shifted = b.shuffle(zero, v, [self.lanes + i - step if i >= step else 0 for i in range(self.lanes)])
-                v = plus(v, shifted)
+            while step < lanes:
+                moved = b.shuffle(zero, d, [lanes + i - step if i >= step else 0 for i in range(lanes)])
+                d = plus(d, moved)
                 step *= 2
-            return plus(v, b.shuffle(last, None, back))
+            return d
 
-        (last,) = b.loop(first, 0, self.lanes, lambda x, s: [sums(x, s[0])], [zero])
-        whole = b.mul(b.udiv(a.width, self.lanes), self.lanes)
-        size = self.target.bytes
+        def sums(x, before, store):
+            inside = None
+            for v in range(group):
+                d = local(x, v)
+                inside = d if inside is None else plus(d, b.shuffle(inside, None, last_pixel))
+                if store:
+                    place = [(v * lanes + i) % c for i in range(lanes)]
+                    store(v, plus(inside, b.shuffle(before, None, place)))
+            return [plus(before, b.shuffle(inside, None, last_pixel))]
+
+        wide = lanes * group
+        (before,) = b.loop(-self.margin + wide, 0, wide, lambda x, s: sums(x, s[0], None), [zero])
+        whole = b.mul(b.udiv(a.width, wide), wide)
 
         def some(x, s):
-            v = sums(x, s[0])
-            b.vstore(self.pixel(v), b.at(target, b.mul(x, size)), self.target)
-            return [v]
+            def store(v, pixels):
+                b.vstore(self.pixel(pixels), b.at(target, b.mul(x, size), v * lanes * size), self.target)
 
-        (last,) = b.loop(0, whole, self.lanes, some, [last])
+            return sums(x, s[0], store)
+
+        (before,) = b.loop(0, whole, wide, some, [before])
 
         def rest():
-            mask = b.mask(b.sub(a.width, whole), self.lanes)
-            b.vstore(self.pixel(sums(whole, last)), b.at(target, b.mul(whole, size)), self.target, mask=mask)
+            def store(v, pixels):
+                mask = b.mask(b.sub(b.sub(a.width, whole), v * lanes), lanes)
+                b.vstore(self.pixel(pixels), b.at(target, b.mul(whole, size), v * lanes * size), self.target, mask=mask)
+
+            sums(whole, before, store)
 
         b.choose(b.less(whole, a.width), rest)
 

@@ -15,6 +15,7 @@ from dojang.filters.filter import filter_array
 from dojang.filters.images import FORMATS, MAX_PIXELS, Picture, read_picture, write_picture
 from dojang.filters.job import Options
 from dojang.filters.kernels import Kernel, as_kernel, is_bank
+from dojang.filters.large import filter_large, is_large
 
 PathArg = str | PathLike[str]
 
@@ -100,6 +101,9 @@ def filter_file(
     """Reads, filters and writes one picture."""
     if Path(target).exists() and not force:
         raise FileError(f"{fspath(target)}: exists already; use --force (force=True) to replace it")
+    if is_large(source):
+        (height, width, *rest), dtype = filter_large(source, target, kernel, options, force)
+        return Filtered(fspath(source), fspath(target), width, height, rest[0] if rest else 1, str(dtype))
     picture = read_picture(source, max_pixels)
     try:
         result = filter_picture(picture, kernel, options)

@@ -52,7 +52,14 @@ def filter(
     """
     options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
-    if not isinstance(image, np.ndarray) and type(image).__module__.startswith("PIL."):
+    home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
+    if home == "dask":
+        from dojang.filters.lazy import filter_dask
+
+        if out is not None:
+            raise UsageError("a Dask array gives a lazy one; store it with .to_zarr() or .store() instead of out=")
+        return filter_dask(image, kernels, options, bank)
+    if home == "PIL":
         if out is not None or dtype is not None:
             raise UsageError("a PIL image gives a new PIL image; for out= and dtype= give numpy.asarray(image)")
         return _filter_pil(image, kernels, bank, options)

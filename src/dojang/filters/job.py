@@ -64,9 +64,12 @@ class Job:
     dtype: np.dtype
     out_dtype: np.dtype
     options: Options = Options()
+    anywhere: bool = False  # a part of a larger picture whose results must not depend on where the part begins
 
     @classmethod
-    def of(cls, kernel: Kernel, shape: tuple[int, ...], dtype: np.dtype, options: Options) -> Job:
+    def of(
+        cls, kernel: Kernel, shape: tuple[int, ...], dtype: np.dtype, options: Options, anywhere: bool = False
+    ) -> Job:
         """The job for a stack of `shape` (n, h, w, c) and native `dtype`."""
         n, h, w, c = shape
         if n < 1:
@@ -75,7 +78,7 @@ class Job:
             raise DataError(
                 f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {np.iinfo(dtype).max})"
             )
-        return cls(kernel, h, w, c, dtype, result_dtype(dtype, options.dtype), options)
+        return cls(kernel, h, w, c, dtype, result_dtype(dtype, options.dtype), options, anywhere)
 
     def __post_init__(self) -> None:
         """Raises when the kernel or the values cannot be used on such a picture."""

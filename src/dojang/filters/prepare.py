@@ -25,13 +25,14 @@ class Prepared:
         dtype: np.dtype,
         options: Options,
         threads: int | None,
+        anywhere: bool = False,
     ) -> None:
         """Raises what is wrong with the kernels, the shape or the options."""
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads} must be at least 1")
         machine = Machine.host()
         self.dtype = check_dtype(dtype)
-        self.jobs = tuple(Job.of(kernel, shape, self.dtype, options) for kernel in kernels)
+        self.jobs = tuple(Job.of(kernel, shape, self.dtype, options, anywhere) for kernel in kernels)
         sizes = {job.out_size for job in self.jobs}
         if len(sizes) > 1:
             raise ShapeError(f'the kernels of a bank give unlike sizes with border "valid": {sorted(sizes)}')

@@ -71,6 +71,11 @@ class Program:
         return machine.lanes(self.work_kind.bytes) * self.vectors
 
     @property
+    def grid(self) -> int:
+        """Every result row is computed alike, wherever a part of the picture begins."""
+        return 1
+
+    @property
     def keep(self) -> int:
         """Tile rows that the next block needs again."""
         return max(self.extent - self.stride[0], 0)

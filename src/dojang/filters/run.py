@@ -41,8 +41,14 @@ def element_map(size: int, before: int, after: int, more: int, border: Border, c
 class Bound:
     """A plan bound to a picture size and a number of threads: all that can be done before the pixels are known."""
 
-    def __init__(self, plan: Plan, job: Job, machine: Machine, threads: int) -> None:
-        """Compiles, makes the border tables and the scratch memory."""
+    def __init__(
+        self, plan: Plan, job: Job, machine: Machine, threads: int, part: tuple[int, int] | None = None
+    ) -> None:
+        """Compiles, makes the border tables and the scratch memory.
+
+        With `part` = (y0, y1) only these result rows are made, and the image given to `run` holds the rows that
+        `part_rows` lists, in that order.
+        """
         program = plan.way.program
         assert program is not None
         self._native = compiled(program, machine)
@@ -51,9 +57,12 @@ class Bound:
         more = max(0, -(-program.chunk(machine) // c) - wide)
         wide += more
         self._wider = -(-wide // sx) if more else 0  # columns of a buffer for pictures narrower than a vector
-        self._shape = (len(plan.jobs), oh, ow, c)
         border = job.options.border
         rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
+        if part is not None:
+            rows = part_rows(job, *part)[1]
+            oh = part[1] - part[0]
+        self._shape = (len(plan.jobs), oh, ow, c)
         cols = element_map(job.width, job.before[1], job.after[1], more, border, c)
         self._keep = (rows, cols, plan.way.taps)
         work = plan.way.cycles * oh * ow * c
@@ -77,7 +86,7 @@ class Bound:
         self._args = self._steps.args[0]
         self._lock = threading.Lock()
         # Running sums cannot pass a NaN or an infinity; the other way is compiled only when it is needed.
-        self._otherwise = (plan, job, machine, threads)
+        self._otherwise = (plan, job, machine, threads, part)
 
     def run(self, image: NDArray, out: NDArray) -> bool:
         """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c).
@@ -107,13 +116,15 @@ class Bound:
         return True
 
     def _other(self) -> Bound:
-        plan, job, machine, threads = self._otherwise
+        plan, job, machine, threads, part = self._otherwise
         assert plan.instead is not None
-        return Bound(replace(plan, way=plan.instead), job, machine, threads)
+        return Bound(replace(plan, way=plan.instead), job, machine, threads, part)
 
 
 def band_rows(height: int, threads: int, program: Program | Box) -> int:
     """Rows that a thread takes at a time: several bands for each, none so thin that loading its rows twice tells."""
+    if isinstance(program, Box) and program.grid > 1:
+        return program.grid
     if threads == 1:
         return height
     if isinstance(program, Box):
@@ -121,3 +132,14 @@ def band_rows(height: int, threads: int, program: Program | Box) -> int:
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows
+
+
+def part_rows(job: Job, y0: int, y1: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The source rows, ascending, that result rows y0 to y1 need, and for each padded row of theirs its place there."""
+    padded = index_map(job.height, job.before[0], job.after[0], job.options.border)
+    sy = job.options.stride[0]
+    wanted = padded[y0 * sy : (y1 - 1) * sy + job.extent[0]]
+    needed = np.unique(wanted[wanted >= 0])
+    places = np.searchsorted(needed, wanted)
+    places[wanted < 0] = -1
+    return needed, np.ascontiguousarray(places)
