@@ -25,6 +25,9 @@ FOLD_LIMIT = 1 << 12
 FILL_LIMIT = 1 << 31
 """Bytes of a constant that the file only describes (one value, many times): more is not allocated."""
 
+MOST_AXES = 64
+"""Axes of a tensor; NumPy has the same limit."""
+
 Sort = Literal["f", "i", "b"]
 
 
@@ -143,6 +146,8 @@ class Const:
     def reshaped(self, shape: Sequence[int]) -> Const:
         """The same numbers under another shape; back again is the same array."""
         shape = tuple(shape)
+        if len(shape) > MOST_AXES:
+            raise FileError(f"constant {self.name!r} gets {len(shape)} axes; a tensor has at most {MOST_AXES}")
         if shape == self.shape:
             return self
         first = self.base if self.base is not None and self.turn[0] == "shape" else self
@@ -191,8 +196,8 @@ def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: 
 def of_fill(value: float, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
     """A constant that has one value everywhere; takes no memory until its array is asked for."""
     shape = tuple(shape)
-    if any(s < 0 for s in shape):
-        raise FileError(f"constant {name!r} has a negative size: {by(shape)}")
+    if len(shape) > MOST_AXES or any(s < 0 for s in shape):
+        raise FileError(f"constant {name!r} has sizes below 0 or more than {MOST_AXES} axes")
 
     def load() -> Any:
         import numpy as np
@@ -215,8 +220,8 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
     if code not in TYPES:
         raise UnsupportedError(f"tensor {name!r} has element type {code}, which is not read; convert it to float32")
     kind = TYPES[code]
-    if len(shape) > 64 or any(s < 0 for s in shape):
-        raise FileError(f"tensor {name!r} has sizes {by(shape)}; a size is at least 0")
+    if len(shape) > MOST_AXES or any(s < 0 for s in shape):
+        raise FileError(f"tensor {name!r} has sizes below 0 or more than {MOST_AXES} axes")
     data: Buffer | None = None
     if tensor.get("data_location", 0) == 1:
         entries = {e.get("key", ""): e.get("value", "") for e in tensor.get("external_data", [])}

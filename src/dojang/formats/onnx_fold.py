@@ -29,7 +29,7 @@ def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None
         return None
     try:
         return rule(inputs, attrs, opset)
-    except (ArithmeticError, IndexError, TypeError, ValueError, AttributeError, ShapeError):
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError):
         # Ill-formed sizes: the operator's own rule will say what is wrong, or name it as unknown.
         return None
 

@@ -431,6 +431,8 @@ def einsum(reader: Reader, call: Call) -> Value:
     """Einsum, every index and the output written out."""
     values = [reader.draft(call.value(i)) for i in range(len(call.inputs))]
     text = str(call.attrs.get("equation", "")).replace(" ", "")
+    if len(text) > 1000:
+        raise GraphError(f"{call.name}: an einsum equation of {len(text)} signs")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     if len(terms) != len(values):

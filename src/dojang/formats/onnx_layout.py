@@ -406,7 +406,7 @@ def tile(reader: Reader, call: Call) -> Value:
     shape = reader.shape(value)
     if repeats is None or len(repeats) != len(shape):
         raise GraphError(f"{call.name}: Tile takes one repeat per axis")
-    if any(not 1 <= r <= MOST_COPIES for r in repeats) or (shape[0] % BATCH == 0 and repeats[0] != 1):
+    if min(repeats) < 1 or prod(repeats) > MOST_COPIES or (shape[0] % BATCH == 0 and repeats[0] != 1):
         raise NotDone(f"repeats {repeats}")
     work = [axis for axis, r in enumerate(repeats) if r != 1]
     for axis in work:

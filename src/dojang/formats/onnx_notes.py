@@ -22,6 +22,8 @@ from dojang.arith.errors import DojangError, GraphError
 from dojang.arith.graph import Graph, Node
 
 KEY = "dojang"
+MOST = 1 << 24
+"""Characters of notes that are read; those of a network of 20,000 layers take about two million."""
 
 
 def said(node: Node) -> dict[str, Any]:
@@ -54,8 +56,9 @@ def write(graph: Graph, read: Graph) -> dict[str, str]:
 def apply(graph: Graph, props: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
     """The graph with what the metadata adds to it, and the new names of arrays that it renames."""
     graph = graph.replace(meta={k: v for k, v in props.items() if k != KEY})
+    text = props.get(KEY, "{}")
     try:
-        notes = json.loads(props.get(KEY, "{}"))
+        notes = json.loads(text if len(text) <= MOST else "{}")
         inputs, nodes, arrays = (dict(notes.get(key, {})) for key in ("inputs", "nodes", "arrays"))
         order = {str(name): place for place, name in enumerate(notes.get("order", ()))}
     except (ValueError, TypeError, AttributeError, RecursionError):

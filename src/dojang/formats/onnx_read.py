@@ -23,7 +23,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of
 from dojang.formats import onnx_notes
-from dojang.formats.onnx_const import TYPES, Const, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
 from dojang.formats.protobuf import Message
 
@@ -33,7 +33,7 @@ BATCH = (1 << 61) - 1
 OPSETS = range(7, 29)
 """Versions of the operator set whose meaning is known here; 28 came with onnx 1.23."""
 
-FOLD_BUDGET = 4_000_000
+FOLD_BUDGET = 1_000_000
 """Elements that may be computed while a file is read; the shapes of a large network take some ten thousand."""
 
 MADE = re.compile(r"val_\d+")
@@ -161,6 +161,8 @@ class Reader:
         if node.op == UNKNOWN or len(shapes) < len(sources):
             return None
         shape = node.infer(shapes)
+        if len(shape) > MOST_AXES:
+            raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
         for role, wanted in node.param_shapes(shapes).items():
             if any(s and s % BATCH == 0 for s in wanted):
                 raise NotDone("weights along the batch")
@@ -222,10 +224,17 @@ class Reader:
         known = domain in ("", "ai.onnx")
         attrs = attributes(message, name) if known else {}
         self.call = call = Call(op, name, tuple(values), attrs, outputs, sources)
-        if known and (const := self.constant(call)) is not None:
-            results: Sequence[Value] = [replace(const, name=const.name or (outputs[0] if outputs else ""))]
-        else:
-            results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
+        try:
+            const = self.constant(call) if known else None
+            if const is not None:
+                results: Sequence[Value] = [replace(const, name=const.name or (outputs[0] if outputs else ""))]
+            else:
+                results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
+        except KeyError as error:
+            raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
+        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+            # An attribute of another type, a list of another length: what no writer of ONNX may do.
+            raise GraphError(f"{name}: {op} has attributes or inputs that do not fit ({error})") from error
         for output, value in zip(outputs, results, strict=False):
             if output in self.values:
                 raise GraphError(f"{name}: {output!r} is made twice")
@@ -486,6 +495,8 @@ def _sized(name: str, dims: list[int | None] | None, wanted: InputSize | None, c
     """The shape of one input without its batch, the wanted size in place of what the file leaves open."""
     if dims is not None and not dims:
         raise UnsupportedError(f"input {name!r} is a single number; dojang takes axis 0 of every input as the batch")
+    if dims is not None and len(dims) > MOST_AXES:
+        raise GraphError(f"input {name!r} has {len(dims)} axes; a tensor has at most {MOST_AXES}")
     rest = dims[1:] if dims is not None else None
     given = wanted.get(name) if isinstance(wanted, Mapping) else wanted
     if given is not None and count > 1 and not isinstance(wanted, Mapping) and (rest is not None and None not in rest):
