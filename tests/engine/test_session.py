@@ -57,7 +57,7 @@ def conv_graphs(draw: st.DrawFn) -> Graph:
 
 
 @few
-@given(conv_graphs(), st.integers(0, 5), st.sampled_from([1, 2000, session_module.SCRATCH_BYTES]))
+@given(conv_graphs(), st.integers(0, 5), st.sampled_from([1, 2000, 6000, session_module.SCRATCH_BYTES]))
 def test_convolutions_are_equal_on_whole_numbers(graph: Graph, n: int, scratch: int) -> None:
     graph = whole_numbers(graph)
     x = np.random.default_rng(1).integers(-4, 5, (n, *graph["x"].attrs["shape"])).astype("f4")
@@ -102,7 +102,7 @@ def test_a_network_of_branches(n: int) -> None:
     mine, theirs = Session(graph).run(x, taps), run_reference(graph, x, np.float64, taps)
     for a, b in zip((*mine.outputs, *mine.taps.values()), (*theirs.outputs, *theirs.taps.values()), strict=True):
         assert a.dtype == np.float32
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max(initial=0)))
     assert list(mine.taps) == list(taps)
     if n == 1:
         assert mine.outputs[0].shape == graph.unit_shapes["d"]

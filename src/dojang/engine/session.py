@@ -24,8 +24,9 @@ Array = np.ndarray
 Step = Callable[[Sequence[Array]], Array]
 Arrays = Mapping[str, Array]
 
-SCRATCH_BYTES = 2 << 20
-"""Most columns built at once, where a single row does not need more: they should stay in a core's L2 cache."""
+SCRATCH_BYTES = 8 << 20
+"""Most columns built at once, where a single row does not need more. Enough that small layers take some pictures per
+matrix product: each product costs its threads a meeting, which is dear on a busy machine."""
 
 
 class Session:
