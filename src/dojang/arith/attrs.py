@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from dojang.arith.conv import Pads, check_window
 from dojang.arith.errors import GraphError
+from dojang.arith.symbol import Expr
 
 Value = int | float | bool | str | None | tuple[int, ...] | tuple[float, ...] | Pads
 Attrs = Mapping[str, Any]
@@ -90,7 +91,9 @@ def convert(op: str, name: str, spec: Attr, value: Any) -> Any:
 
 
 def whole(value: Any) -> int:
-    """An int, exactly; 3.0 passes, 3.5, True and "3" do not."""
+    """An int, exactly; 3.0 passes, 3.5, True and "3" do not. A symbolic size (`symbol.Expr`) stays one."""
+    if isinstance(value, Expr):
+        return cast(int, value)
     if isinstance(value, bool | str) or int(value) != value:
         raise TypeError
     return int(value)

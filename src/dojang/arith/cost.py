@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 from dojang.arith.field import Field, fields
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape
+from dojang.arith.symbol import Expr, largest
 
 BYTES = 4
 """Bytes per element: costs are for float32."""
@@ -87,7 +88,7 @@ class Layer:
     def to_dict(self) -> dict[str, Any]:
         """The row as `CONTRACT.md` shapes it."""
         spans = self.field or ()
-        return {
+        row = {
             "name": self.name,
             "op": self.op,
             "inputs": list(self.inputs),
@@ -106,6 +107,18 @@ class Layer:
             else None,
             "status": self.cost.status,
         }
+        return plain(row)
+
+
+def plain(value: Any) -> Any:
+    """The same nest of dicts and lists with formulas as text: JSON has no symbols."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [plain(v) for v in cast(list[Any], value)]
+    if isinstance(value, Expr):
+        return int(value.constant) if value.constant is not None else str(value)
+    return value
 
 
 def _number(value: Any) -> int | float:
@@ -132,7 +145,7 @@ class Count:
         """`totals` and `layers` as `CONTRACT.md` shapes them, with the convention."""
         total = self.total
         flops = {"flops": 2 * total.macs} if self.convention.unit == "flop" else {}
-        return {
+        table = {
             "convention": {**asdict(self.convention), "text": str(self.convention)},
             "totals": {
                 "params": total.params,
@@ -147,6 +160,7 @@ class Count:
             },
             "layers": [layer.to_dict() for layer in self.layers],
         }
+        return plain(table)
 
 
 def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool = False, unit: str = "mac") -> Count:
@@ -225,13 +239,14 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     ends: dict[int, list[str]] = {}
     for name, place in last.items():
         ends.setdefault(place, []).append(name)
-    live = peak = 0
+    live: int = 0
+    moments: list[int] = [0]
     for place, node in enumerate(graph.nodes):
         shape = shapes[node.name]
         if root[node.name] == node.name and node.op != "constant":
             live += BYTES * prod(shape) if shape is not None else 0
-        peak = max(peak, live)
+        moments.append(live)
         for name in ends.get(place, ()):
             gone = shapes[name]
             live -= BYTES * prod(gone) if gone is not None and graph[name].op != "constant" else 0
-    return peak
+    return cast(int, largest(dict.fromkeys(moments)))

@@ -18,7 +18,11 @@ from dojang.arith.conv import resolve_padding
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, Shapes, axis_of
 from dojang.arith.span import PIXEL, Reads, Span, through, union
+from dojang.arith.symbol import Expr
 from dojang.arith.window import nearest_pixel, source_place
+
+SIZES = (2048, 4096)
+"""Sizes at which the field of a symbolic network is looked at."""
 
 Field = tuple[Span, ...]
 """One `Span` per spatial axis of the network's input."""
@@ -45,7 +49,26 @@ def fields(graph: Graph) -> dict[str, Field | None]:
     An axis that no axis of the tensor carries any more (after global pooling, flattening) is seen whole by every
     value: its jump is 0.
     """
+    if any(isinstance(s, Expr) for node in graph.inputs for s in node.attrs["shape"]):
+        return _agreed(graph)
     return {name: state.spans if state else None for name, state in track(graph).items()}
+
+
+def _agreed(graph: Graph) -> dict[str, Field | None]:
+    """The fields of a network with symbolic sizes: those that are the same at two sizes; None where size matters."""
+    one, other = (fields(_sized(graph, size)) for size in SIZES)
+    return {name: field if field == other[name] else None for name, field in one.items()}
+
+
+def _sized(graph: Graph, size: int) -> Graph:
+    """The network with numbers in place of symbols."""
+    nodes = dict[str, Node]()
+    for node in graph.inputs:
+        shape = tuple(
+            int(s.at(dict.fromkeys(s.symbols, size))) if isinstance(s, Expr) else s for s in node.attrs["shape"]
+        )
+        nodes[node.name] = node.with_attrs(shape=shape)
+    return graph.edited(nodes)
 
 
 def track(graph: Graph) -> dict[str, Tracked | None]:

@@ -7,11 +7,12 @@ raises `ShapeError`, which `Graph` prefixes with the node's name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import floor, prod
+from math import prod
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import Conv, by, resolve_padding, too_small
 from dojang.arith.errors import ShapeError
+from dojang.arith.symbol import scaled, symbolic
 from dojang.arith.window import out_size
 
 Shape = tuple[int, ...]
@@ -206,10 +207,21 @@ def slice_(attrs: Attrs, shapes: Shapes) -> Shape:
     if not attrs["step"]:
         raise ShapeError("a slice needs a step other than 0")
     axis = axis_of(attrs["axis"], len(shapes[0]))
-    count = len(range(*slice(attrs["start"], attrs["stop"], attrs["step"]).indices(shapes[0][axis])))
+    count = slice_count(shapes[0][axis], attrs["start"], attrs["stop"], attrs["step"])
     if count < 1 and shapes[0][axis]:
         raise ShapeError(f"the slice of axis {axis} of {by(shapes[0])} is empty")
     return (*shapes[0][:axis], count, *shapes[0][axis + 1 :])
+
+
+def slice_count(size: int, start: int | None, stop: int | None, step: int) -> int:
+    """Elements of a slice; of a symbolic size by the same rule, for steps forward."""
+    if not symbolic(size):
+        return len(range(*slice(start, stop, step).indices(size)))
+    if step < 0:
+        raise ShapeError("a slice that steps back needs a size in numbers")
+    first = 0 if start is None else start if start >= 0 else size + start
+    last = size if stop is None else min(stop, size) if stop >= 0 else size + stop
+    return (last - first + step - 1) // step
 
 
 def gather(attrs: Attrs, shapes: Shapes) -> Shape:
@@ -231,7 +243,7 @@ def resize(attrs: Attrs, shapes: Shapes) -> Shape:
         spatial(shape, len(attrs["size"]), "resize")
         return (*shape[:2], *attrs["size"])
     scale = attrs["scale"] * rank if len(attrs["scale"]) == 1 else attrs["scale"]
-    out = tuple(floor(s * f) for s, f in zip(spatial(shape, len(scale), "resize"), scale, strict=True))
+    out = tuple(scaled(s, f) for s, f in zip(spatial(shape, len(scale), "resize"), scale, strict=True))
     if any(o < 1 for o in out):
         raise ShapeError(f"resize by {scale} shrinks {by(shape)} below 1")
     return (*shape[:2], *out)

@@ -8,10 +8,10 @@ with these numbers gives, as long as they are large enough that no size falls be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
+from math import floor, gcd
 
 LARGE = 2 * 2 * 3 * 5 * 7 * 2**20
 """Symbols are compared as if they were this large: formulas hold for sizes that are large enough."""
@@ -28,7 +28,17 @@ class Floor:
         return f"⌊{_bracket(str(self.numerator))}/{self.divisor}⌋"
 
 
-Atom = str | Floor
+@dataclass(frozen=True, slots=True)
+class Max:
+    """The largest of several expressions, where which one it is depends on the symbols."""
+
+    options: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return f"max({', '.join(str(o) for o in self.options)})"
+
+
+Atom = str | Floor | Max
 Term = tuple[Atom, ...]
 
 
@@ -146,12 +156,24 @@ class Expr:
         return self.terms[()] if set(self.terms) == {()} else None
 
     @property
+    def largest_option(self) -> Expr:
+        """For a `max(...)` the option that is the largest for large sizes; any other expression is its own."""
+        for term in self.terms:
+            if len(term) == 1 and isinstance(term[0], Max):
+                return max(term[0].options)
+        return self
+
+    @property
     def symbols(self) -> frozenset[str]:
         """Names of the symbols in it."""
         found: set[str] = set()
         for term in self.terms:
             for atom in term:
-                found |= {atom} if isinstance(atom, str) else atom.numerator.symbols
+                if isinstance(atom, str):
+                    found.add(atom)
+                else:
+                    for part in atom.options if isinstance(atom, Max) else (atom.numerator,):
+                        found |= part.symbols
         return frozenset(found)
 
     def at(self, values: Mapping[str, int]) -> Fraction:
@@ -160,7 +182,7 @@ class Expr:
         for term, factor in self.terms.items():
             product = factor
             for atom in term:
-                product *= values[atom] if isinstance(atom, str) else atom.numerator.at(values) // atom.divisor
+                product *= _atom_at(atom, values)
             total += product
         return total
 
@@ -183,6 +205,79 @@ class Expr:
 def symbol(name: str) -> Expr:
     """A size that is not known yet, at least 1."""
     return Expr({(name,): Fraction(1)})
+
+
+def symbolic(value: object) -> bool:
+    """Whether a size is a formula. Shape rules call sizes `int`, which is what they are outside this module."""
+    return isinstance(value, Expr)
+
+
+def scaled(size: int, factor: float) -> int:
+    """⌊size · factor⌋; of a formula with the factor as a fraction."""
+    return floor(size * (Fraction(factor).limit_denominator(4096) if symbolic(size) else factor))
+
+
+def largest(values: Iterable[int | Expr]) -> int | Expr:
+    """The largest of sizes: a number, an expression that is never below the others, or their `max(...)`.
+
+    >>> h = symbol("H")
+    >>> print(largest([5, 4 * h, h + 3, h]), largest([3 * h, 10 * h // 3]), largest([2 * h, 100]))
+    max(5, 4·H) 3·H + ⌊H/3⌋ max(2·H, 100)
+    """
+    kept: list[Expr] = []
+    for value in values:
+        new = _expr(value)
+        if new is None:
+            raise TypeError(f"{value!r} is no size")
+        if not any(_never_below(old, new) for old in kept):
+            kept = [old for old in kept if not _never_below(new, old)] + [new]
+    if len(kept) > 1:
+        return Expr({(Max(tuple(kept)),): Fraction(1)})
+    only = kept[0].constant
+    return kept[0] if only is None else int(only)
+
+
+def _never_below(a: Expr, b: Expr) -> bool:
+    """Whether a >= b is sure for all symbols from 1 on.
+
+    Floors that add to a - b are bounded from below, by their fraction less what rounding takes or by 0, others from
+    above by their fraction; if no term of that bound is negative, a - b is not.
+    """
+    terms = (a - b).terms
+    if any(isinstance(atom, Max) for term in terms for atom in term):
+        return False
+    for zero in (False, True):
+        bound = Expr({})
+        for term, factor in terms.items():
+            product = Expr({(): factor})
+            for atom in term:
+                if isinstance(atom, str):
+                    product *= symbol(atom) + 1
+                elif isinstance(atom, Floor):
+                    product *= 0 if zero and factor > 0 else _bounded(atom, below=factor > 0)
+            bound += product
+        if all(factor >= 0 for factor in bound.terms.values()):
+            return True
+    return False
+
+
+def _bounded(atom: Floor, below: bool) -> Expr:
+    """A floor by the fraction that it never exceeds, or never falls below, with symbol + 1 in place of each symbol."""
+    total = Expr({(): Fraction(1 - atom.divisor if below else 0, atom.divisor)})
+    for term, factor in atom.numerator.terms.items():
+        product = Expr({(): factor / atom.divisor})
+        for inner in term:
+            product *= symbol(inner) + 1 if isinstance(inner, str) else Expr({(inner,): Fraction(1)})
+        total += product
+    return total
+
+
+def _atom_at(atom: Atom, values: Mapping[str, int]) -> Fraction | int:
+    if isinstance(atom, str):
+        return values[atom]
+    if isinstance(atom, Max):
+        return max(option.at(values) for option in atom.options)
+    return atom.numerator.at(values) // atom.divisor
 
 
 def _expr(value: object) -> Expr | None:

@@ -28,7 +28,7 @@ def out_size(size: int, kernel: int, stride: int, before: int, after: int, dilat
     room = size + before + after - extent(kernel, dilation)
     if not ceil:
         return room // stride + 1
-    out = -(-room // stride) + 1
+    out = (room + stride - 1) // stride + 1
     return out - 1 if (out - 1) * stride >= size + before else out
 
 
@@ -38,7 +38,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int, lower: bool
     >>> same_padding(32, 5, 1, 1)
     (2, 2)
     """
-    out = -(-size // stride)
+    out = (size + stride - 1) // stride
     total = max((out - 1) * stride + extent(kernel, dilation) - size, 0)
     small, large = total // 2, total - total // 2
     return (large, small) if lower else (small, large)
