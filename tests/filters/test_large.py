@@ -8,7 +8,7 @@ import tifffile
 import zarr
 
 from dojang.arith.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
-from dojang.filters.files import filter_files
+from dojang.filters.files import filter_files, plan_file
 from dojang.filters.filter import filter
 from dojang.filters.job import Options
 from dojang.filters.kernels import Kernel, as_kernel
@@ -184,3 +184,17 @@ def test_two_dask_workers(tmp_path):
     ):
         result = client.compute(filter(da.from_array(image, chunks=64), "gaussian:sigma=2")).result(timeout=120)
     assert np.array_equal(result, filter(image, "gaussian:sigma=2"))
+
+
+def test_plans_are_explained(tmp_path):
+    (plan,) = plan_file(store(tmp_path / "a.npy", picture((20, 20, 3), "uint8")), "sharpen")
+    text = plan.explain()
+    assert "5 taps as constants, 4 zeros skipped, 16-bit integers" in text
+    assert "not separable: its rows are not multiples of one" in text
+    assert plan.to_dict()["algorithm"] == "direct"
+    tifffile.imwrite(tmp_path / "b.tif", picture((20, 20), "float32"))
+    (plan,) = plan_file(tmp_path / "b.tif", "gaussian:sigma=3")
+    assert plan.way.name == "separable"
+    assert "1 pair(s)" in plan.explain()
+    with pytest.raises(ShapeError, match=r"b\.tif: kernel"):
+        plan_file(tmp_path / "b.tif", "blur:size=30", border="valid")

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dojang.arith.errors import DojangError, FileError, UsageError
+from dojang.engine.machine import Machine
 from dojang.filters.filter import filter_array
 from dojang.filters.images import FORMATS, MAX_PIXELS, Picture, read_picture, write_picture
-from dojang.filters.job import Options
+from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels import Kernel, as_kernel, is_bank
-from dojang.filters.large import filter_large, is_large
+from dojang.filters.large import filter_large, is_large, opened
+from dojang.filters.plan import Plan, make_plan
 
 PathArg = str | PathLike[str]
 
@@ -194,3 +196,28 @@ def _many(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return FilterReport(kernel.name, options.border, tuple(done), tuple(failed))
+
+
+def plan_file(
+    path: PathArg,
+    kernel: Any,
+    border: str = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    value: float = 0.0,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Plan, ...]:
+    """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON."""
+    chosen, options = as_kernel(kernel), Options.of(border, stride, dilation, value)
+    if is_large(path):
+        with opened(path) as source:
+            shape, dtype = source.shape, source.dtype
+    else:
+        pixels = read_picture(path, max_pixels).pixels
+        shape, dtype = pixels.shape, pixels.dtype
+    stack = (1, *shape) if len(shape) == 3 else (1, *shape, 1)
+    try:
+        job = Job.of(chosen, stack, check_dtype(dtype), options)
+    except DojangError as error:
+        raise error.within(fspath(path)) from None
+    return tuple(make_plan((job,), Machine.host()))
