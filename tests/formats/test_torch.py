@@ -96,6 +96,12 @@ EXPRESSIONS = {
         x.float().to(x.dtype).contiguous().type_as(x).to(memory_format=torch.channels_last)
         * x.new_ones(1)
     ),
+    "masks": lambda m, x: (x @ x.mT).masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")).softmax(-1),
+    "where": lambda m, x: torch.where(torch.eye(4).bool()[1], x, 0.5) + x.masked_fill(torch.eye(4)[0] == 1, 2.0),
+    "more": lambda m, x: (
+        x.logsumexp((2, 3)) + x.tensor_split(2, 1)[1].mean((2, 3)) + x.logsumexp(2, keepdim=True)[..., 0, 1]
+    ),
+    "divisor": lambda m, x: F.avg_pool2d(x, 2, padding=1, divisor_override=3),
 }  # fmt: skip
 
 
@@ -122,6 +128,22 @@ def test_recurrent_layers_are_unknown_and_their_parameters_counted():
     total = count(graph).total
     assert total.status == "lower-bound"
     assert total.params == sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_unknown_with_its_parameters_counted():
+    module = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())), nn.Conv2d(4, 2, 1))
+    graph = from_module(module, (3, 4, 4))
+    assert [n.attrs["kind"] for n in graph.nodes if n.op == "unknown"] == ["TorchScript Sequential"]
+    assert count(graph).total.status == "lower-bound"
+    assert count(graph).total.params >= 16
+
+
+def test_lazy_layers_and_loops_over_the_batch_are_refused():
+    with pytest.raises(UsageError, match=r"^weight: a lazy layer"):
+        from_module(nn.LazyConv2d(3, 3), (3, 8, 8))
+    with pytest.raises(UnsupportedError, match="loops over the batch"):
+        from_module(Forward(lambda m, x: torch.stack([row * 2 for row in x])), (3,))
 
 
 def test_custom_functions_are_followed_or_named():
@@ -162,6 +184,8 @@ def test_wrong_sizes_are_errors_that_name_the_layer():
         from_module(nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(10, 2))), (3, 2, 2))
     with pytest.raises(ShapeError, match=r"^a: "):
         from_module(module, (3, 2, 2))
+    with pytest.raises(ShapeError, match=r"^add: shapes nx3x4x4 and nx3x2x4 do not fit"):
+        from_module(Forward(lambda m, x: x + x[:, :, :2]), (3, 4, 4))
     with pytest.raises(UsageError, match="one per argument"):
         from_module(nn.Bilinear(2, 3, 4), (2,))
     with pytest.raises(UsageError, match="whole numbers"):

@@ -10,17 +10,20 @@ import importlib
 import importlib.util
 import inspect
 import pickle
+import re
 import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
@@ -96,6 +99,9 @@ def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 
 def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise UsageError(f"expected a torch.nn.Module, got {type(module).__name__}; call the class or function first")
+    lazy = next((n for n, p in module.named_parameters() if isinstance(p, UninitializedParameter)), None)
+    if lazy is not None:
+        raise UsageError(f"{lazy}: a lazy layer has no size yet; run the module once on a batch before")
 
 
 def _input_sizes(input_size: Any) -> list[tuple[int, ...]]:
@@ -138,7 +144,8 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
     try:
         with t.active():
             result = module(*inputs)
-    except DojangError:
+    except DojangError as error:
+        error.args = (re.sub(rf"(?<!\d){t.batch}(?!\d)", "n", str(error)),)  # the batch of the trace is nobody's number
         raise
     except RecursionError:
         raise UnsupportedError(f"{t.place}: the forward calls itself without end") from None
@@ -221,6 +228,15 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
 
 def _check_batch(graph: Graph, t: Tracer) -> None:
     """Raises where the batch of the trace got into the network as a number: it must follow the input's."""
+    if t.batch == 1:
+        try:
+            three = graph.shapes(3)
+        except ShapeError as error:
+            raise UnsupportedError(f"{error}: the forward fixes the batch; write it for any batch size") from None
+        for name in graph.outputs:
+            shape, wide = graph.unit_shapes[name], three[name]
+            if shape is not None and wide is not None and prod(wide) != 3 * prod(shape):
+                raise UnsupportedError(f"{name}: the forward fixes the batch; write it for any batch size")
     for name, shape in graph.unit_shapes.items():
         traced = tuple(s // t.batch if s % t.batch == 0 else s for s in t.shapes[name])
         if shape is not None and shape != traced:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -174,7 +175,11 @@ def _pool(rank: int, kind: str) -> Handler:
         words = ("dilation", "ceil_mode", "return_indices") if kind == "max" else (
             "ceil_mode", "count_include_pad", "divisor_override")  # fmt: skip
         given = {**dict(zip(words, rest, strict=False)), **more}
-        if given.pop("return_indices", False) or x.dim() != rank + 2 or given.pop("divisor_override", None):
+        if (
+            given.pop("return_indices", False)
+            or x.dim() != rank + 2
+            or (given.get("ceil_mode") and given.get("divisor_override"))
+        ):
             return NotImplemented
         kernel = per_axis(kernel_size, rank)
         attrs: dict[str, Any] = {
@@ -185,6 +190,10 @@ def _pool(rank: int, kind: str) -> Handler:
         }
         if kind == "max":
             return t.emit("maxpool", x, dilation=per_axis(given.get("dilation", 1), rank), **attrs)
+        divisor = given.get("divisor_override")
+        if divisor:
+            mean = t.emit("avgpool", x, part="mean", count_padding=True, **attrs)
+            return t.emit("mul", mean, t.fill(prod(kernel) / divisor, (1,)))
         return t.emit("avgpool", x, count_padding=bool(given.get("count_include_pad", True)), **attrs)
 
     return pool

@@ -278,6 +278,18 @@ HANDLERS["mean"], HANDLERS["sum"] = _reduce("mean"), _reduce("sum")
 HANDLERS["amax"], HANDLERS["amin"] = _reduce("max"), _reduce("min")
 
 
+@lowers("logsumexp")
+def logsumexp(t: Tracer, x: Traced, dim: Any, keepdim: bool = False) -> Any:
+    """log Σ exp(x), shifted by the largest value so that nothing overflows."""
+    axes = tuple(axis_of(a, x.dim()) for a in per_axis(dim, 1))
+    most = t.emit("reduce_max", x, part="max", axes=axes, keepdims=True)
+    powers = t.emit("exp", t.emit("sub", x, most, part="sub"), part="exp")
+    total = t.emit("log", t.emit("reduce_sum", powers, part="sum", axes=axes, keepdims=True), part="log")
+    if keepdim:
+        return t.emit("add", total, most)
+    return t.emit("squeeze", t.emit("add", total, most, part="add"), axes=axes)
+
+
 @lowers("max", "min")
 def extreme(t: Tracer, x: Traced, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The largest values along an axis; their indices are unknown. With a second tensor: element by element."""

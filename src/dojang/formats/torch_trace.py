@@ -43,7 +43,7 @@ class Stale(UnsupportedError):
 
 
 class DataDependent(UnsupportedError):
-    """The forward decides by the values of a tensor."""
+    """The forward decides by the values of a tensor, or by the batch: no Graph says that."""
 
 
 class Traced(torch.Tensor):
@@ -206,7 +206,7 @@ class Tracer:
         path, leaf = self.stack[-1]
         if leaf and path:
             return path
-        return f"{path}.{self.func}" if path else self.func or "value"
+        return ".".join(p for p in (path, self.func) if p) or "value"
 
     def fresh(self, part: str | None = None, name: str | None = None) -> str:
         """A name not used before; functions do not take the names of modules."""
@@ -354,13 +354,20 @@ class Tracer:
         path = array.removesuffix(f".{role}")
         return path if path != array and path not in self.used else None
 
-    def unknown(self, func: Any, name: str, args: Any, kwargs: Any, kind: str | None = None) -> Any:
-        """A function that is not known becomes `unknown` nodes, one per tensor it returns, of the shapes it tells."""
+    def unknown(
+        self, func: Any, name: str, args: Any, kwargs: Any, kind: str | None = None, module: nn.Module | None = None
+    ) -> Any:
+        """A function that is not known becomes `unknown` nodes, one per tensor it returns, of the shapes it tells.
+
+        Parameters that go in (or are those of `module`) are counted, as constants that it reads.
+        """
+        name = name.strip("_")
         flat, _ = tree_flatten((args, kwargs))
+        flat += list(module.parameters()) if module is not None else []
         tensors = [v for v in flat if isinstance(v, torch.Tensor) and (isinstance(v, Traced) or self.known(v))]
         sources = [self.value(v) for v in tensors]
         try:
-            with torch._C.DisableTorchFunctionSubclass():
+            with torch._C.DisableTorchFunction():
                 result = func(*tree_map(_to_meta, args), **tree_map(_to_meta, kwargs))
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -492,7 +499,9 @@ class Tracer:
         self.stack.append((path, is_leaf(module)))
         special = MODULES.get(type(module))
         result = NotImplemented
-        if special is not None and not module._forward_hooks and not module._forward_pre_hooks:
+        if isinstance(module, torch.jit.ScriptModule):
+            result = self.unknown(module.forward, "", args, kwargs, f"TorchScript {module.original_name}", module)
+        elif special is not None and not module._forward_hooks and not module._forward_pre_hooks:
             result = special(self, module, *args, **kwargs)
         if result is NotImplemented:
             result = original(module, *args, **kwargs)

@@ -11,7 +11,7 @@ import torch
 from dojang.arith.errors import ShapeError
 from dojang.arith.shapes import axis_of
 from dojang.formats.torch_ops import lowers, per_axis, same
-from dojang.formats.torch_trace import HANDLERS, VIEWS, Stale, Traced, Tracer
+from dojang.formats.torch_trace import HANDLERS, VIEWS, DataDependent, Stale, Traced, Tracer
 
 
 def _sizes(given: tuple[Any, ...]) -> tuple[int, ...]:
@@ -253,13 +253,15 @@ def select_scatter(t: Tracer, x: Traced, src: Any, dim: int, index: int) -> Any:
 
 @lowers("split", "split_with_sizes", "tensor_split", "unsafe_split")
 def split(t: Tracer, x: Traced, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None,
-          split_sizes: Any = None) -> Any:  # fmt: skip
+          split_sizes: Any = None, sections: Any = None) -> Any:  # fmt: skip
     """Consecutive slices of one size, or of given sizes."""
-    wanted = next(v for v in (split_size_or_sections, split_size, split_sizes) if v is not None)
-    if t.func == "tensor_split":
-        return NotImplemented
+    wanted = next(v for v in (split_size_or_sections, split_size, split_sizes, sections) if v is not None)
     axis = axis_of(dim, x.dim())
     size = x.sizes[axis]
+    if t.func == "tensor_split":
+        if not isinstance(wanted, int):
+            return NotImplemented
+        wanted = [size // wanted + (i < size % wanted) for i in range(wanted)]
     sizes = [min(wanted, size - i) for i in range(0, size, wanted)] if isinstance(wanted, int) else list(wanted)
     if sum(sizes) != size:
         raise ShapeError(f"{t.place}: split into {sizes} does not make up {size}")
@@ -283,14 +285,14 @@ def unbind(t: Tracer, x: Any, dim: int = 0) -> Any:
     """Every place along an axis."""
     x = t.value(x)
     axis = axis_of(dim, x.dim())
+    if t.batch > 1 and x.sizes[axis] % t.batch == 0:
+        raise DataDependent(f"{t.place}: loops over the batch, which stays open here; work on the whole batch")
     return tuple(select(t, x, axis, i) for i in range(x.sizes[axis]))
 
 
 @lowers("iter")
 def iterate(t: Tracer, x: Traced) -> Any:
-    """A loop over the first axis; over the batch it has no fixed length."""
-    if x.sizes[0] % t.batch == 0:
-        raise Stale(f"{t.place}: loops over the batch")
+    """A loop over the first axis."""
     return iter(unbind(t, x, 0))
 
 
@@ -446,6 +448,42 @@ def filled(t: Tracer, *args: Any, **kwargs: Any) -> Any:
 def filled_like(t: Tracer, x: Any, fill_value: Any = None, **kwargs: Any) -> Any:
     """A constant of another's shape."""
     return t.fill(float(fill_value if fill_value is not None else t.func == "ones_like"), tuple(x.shape))
+
+
+LARGE = torch.finfo(torch.float32).max
+"""Stands for infinity, which weights may not hold."""
+
+
+@lowers("masked_fill")
+def masked_fill(t: Tracer, x: Any, mask: Any, value: Any) -> Any:
+    """One number where a real mask is true: the values held between limits that there are both that number."""
+    if isinstance(mask, Traced) or mask.dtype != torch.bool or mask.device.type == "meta":
+        return NotImplemented
+    if isinstance(value, torch.Tensor):
+        if isinstance(value, Traced) or value.numel() != 1 or value.device.type == "meta":
+            return NotImplemented
+        value = float(value)
+    x, number = t.value(x), min(max(float(value), -LARGE), LARGE)
+    open_ = torch.zeros(mask.shape)
+    if number > -LARGE:
+        x = t.emit("maximum", x, t.value((open_ - LARGE).masked_fill(mask.cpu(), number)), part="least")
+    if number < LARGE:
+        x = t.emit("minimum", x, t.value((open_ + LARGE).masked_fill(mask.cpu(), number)))
+    return x
+
+
+@lowers("where")
+def where(t: Tracer, condition: Any, x: Any = None, other: Any = None) -> Any:
+    """A choice by a real mask between a value and a number."""
+    if isinstance(condition, Traced) or x is None or other is None:
+        return NotImplemented
+    if isinstance(x, Traced) and not isinstance(other, Traced):
+        return masked_fill(t, x, ~condition, other) if _single(other) else NotImplemented
+    return masked_fill(t, other, condition, x) if _single(x) else NotImplemented
+
+
+def _single(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 @lowers("pixel_shuffle")
