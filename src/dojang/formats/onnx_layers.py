@@ -15,7 +15,7 @@ from dojang.arith.errors import GraphError
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.formats.onnx_const import Const
-from dojang.formats.onnx_read import BATCH, MADE, Call, Draft, NotDone, Reader, Value, single
+from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, NotDone, Reader, Value, single
 
 Rule = Callable[[Reader, Call], Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 from dojang.arith.errors import GraphError
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.formats.onnx_const import Const, of_values
+from dojang.formats.onnx_draft import BATCH, Call, Draft, NotDone, Reader, Value, batch_axis
 from dojang.formats.onnx_fold import axes_of, slices
-from dojang.formats.onnx_read import BATCH, Call, Draft, NotDone, Reader, Value, batch_axis
 
 Rule = Callable[[Reader, Call], Any]
 

@@ -15,7 +15,8 @@ from dojang.arith.errors import UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of
 from dojang.formats import onnx_notes
-from dojang.formats.onnx_read import BATCH, read_model, single
+from dojang.formats.onnx_draft import BATCH, single
+from dojang.formats.onnx_read import read_model
 from dojang.formats.onnx_schema import ATTRIBUTE_TYPES, MODEL
 from dojang.formats.protobuf import Buffer, Message, pieces
 
