@@ -129,6 +129,19 @@ def test_slices_of_channels_are_views(start, stop):
     check(g)
 
 
+def test_shortcuts_that_subsample_and_pad():
+    g = graph(
+        image(3, 11, 12),
+        N("c", "conv", "x", out=8, kernel=(3, 3), padding=1),
+        N("rows", "slice", "c", axis=2, step=2),
+        N("cols", "slice", "rows", axis=3, start=1, stop=11, step=3),
+        N("wide", "pad", "cols", pads=((0, 0), (4, 5), (0, 0), (0, 0)), value=0.5),
+        N("d", "conv", "wide", out=17, kernel=(3, 3), padding=1),
+        N("s", "add", "d", "wide"),
+    )
+    check(g)
+
+
 def test_every_pooling():
     g = graph(
         image(5, 13, 11),

@@ -458,12 +458,41 @@ class Lowering:
         return True
 
     def op_slice(self, group: Group) -> bool:
-        """Some channels in a row: a view."""
+        """Some channels in a row are a view; every s-th row or column is a pooling of single pixels."""
         a, x = group.node.attrs, self.out.places[group.inputs[0]]
-        if a["axis"] not in (1, 1 - len(x.shape)) or a["step"] != 1 or x.buffer < 0:
+        axis, step = a["axis"] % len(x.shape), a["step"]
+        taken = range(x.shape[axis])[slice(a["start"], a["stop"], step)]
+        if axis == 0 or step < 1 or not len(taken):
             return False
-        first = range(x.channels)[slice(a["start"], a["stop"])].start
-        self.out.places[group.value] = Place(x.buffer, x.offset + first, x.ld, self.shape(group.value))
+        if axis == 1:
+            if step != 1 or x.buffer < 0:
+                return False
+            self.out.places[group.value] = Place(x.buffer, x.offset + taken.start, x.ld, self.shape(group.value))
+            return True
+        ones, none = (1,) * (len(x.shape) - 2), ((0, 0),) * (len(x.shape) - 2)
+        at = axis - 2
+        stride = (*ones[:at], step, *ones[at + 1 :])
+        pads = (*none[:at], (-taken.start, 0), *none[at + 1 :])
+        return self.pooling(group, "max", ones, stride, pads)
+
+    def op_pad(self, group: Group) -> bool:
+        """Channels of zeros (or another value) before and after."""
+        a, x = group.node.attrs, self.out.places[group.inputs[0]]
+        pads = ((0, 0),) * (len(x.shape) - len(a["pads"])) + a["pads"]  # the last axes
+        if a["mode"] != "constant":
+            return False
+        if any(p for i, pair in enumerate(pads) for p in pair if i != 1) or any(p < 0 for p in pads[1]):
+            return False
+        y = self.target(group.value)
+        before, after = pads[1]
+        for offset, channels in ((0, before), (before + x.channels, after)):
+            if channels:
+                here = replace(y, offset=y.offset + offset, shape=(y.images, channels, *y.shape[2:]))
+                task = MapTask("fill", channels, y.pixels, y.ld, y.ld, k=a["value"])
+                self.simple(group, elementwise, task, y.images, {t.Y: here})
+        here = replace(y, offset=y.offset + before, shape=x.shape)
+        task = MapTask("copy", x.channels, x.pixels, x.ld, y.ld)
+        self.simple(group, elementwise, task, x.images, {t.X: x, t.Y: here})
         return True
 
     def flat(self, group: Group) -> bool:

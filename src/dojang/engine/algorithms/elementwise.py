@@ -11,15 +11,16 @@ from dojang.engine.emit import F32, Emit, Value
 from dojang.engine.machine import Machine
 
 NAME = "elementwise"
-OPS = ("copy", "add", "sub", "mul", "div", "maximum", "minimum", "affine", "lrn")
+ALONE = ("copy", "fill", "affine", "lrn")
+"""Operators without a second operand."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapTask:
     """y = activation(x ∘ r) on `pixels` pixels per image.
 
-    `op` "copy" has no second operand; "affine" is x·w + bias per channel; "lrn" divides by the norm over `size`
-    channels. `r_ld` is 0 where the second operand has one pixel per image.
+    `op` "copy" has no second operand; "fill" is the value `k` everywhere; "affine" is x·w + bias per channel; "lrn"
+    divides by the norm over `size` channels. `r_ld` is 0 where the second operand has one pixel per image.
     """
 
     op: str
@@ -66,11 +67,14 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
     last = b.imin(b.add(first, per), task.pixels)
     x = b.at(t.word(b, t.X), b.mul(image, 4 * task.pixels * task.x_ld))
     y = b.at(t.word(b, t.Y), b.mul(image, 4 * task.pixels * task.y_ld))
-    second = task.op not in ("copy", "affine", "lrn")
+    second = task.op not in ALONE
     r = b.at(t.word(b, t.R), b.mul(image, 4 * (task.pixels * task.r_ld or c))) if second else None
     flat = second_flat(task) and task.x_ld == c and task.y_ld == c
 
     def vector(px: Value, py: Value, pr: Any, o: Any, mask: Any) -> None:
+        if task.op == "fill":
+            b.vstore(b.const(F32, task.k), b.at(py, b.mul(o, 4)), F32, mask=mask)
+            return
         v = b.vload(b.at(px, b.mul(o, 4)), F32, mask=mask)
         if task.op == "affine":
             w, shift = (b.vload(b.at(t.word(b, s), b.mul(o, 4)), F32, mask=mask) for s in (t.W, t.B))
@@ -108,7 +112,7 @@ def second_flat(task: MapTask) -> bool:
     """Whether nothing depends on the channel, so that pixels can be run over without end."""
     if task.op in ("affine", "lrn"):
         return False
-    return task.op == "copy" or task.r_ld == task.channels
+    return task.op in ALONE or task.r_ld == task.channels
 
 
 def combine(b: Emit, op: str, x: Value, r: Value) -> Value:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.direct import cycles
+from dojang.engine.algorithms.direct import crowding, cycles
 from dojang.engine.algorithms.interpolate import apply, matrices
 from dojang.engine.algorithms.task import Code, Step, Task
 from dojang.engine.emit import F32, Emit, Value
@@ -80,9 +80,9 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
     vectors = t.ceil_div(c.oc // c.groups, lanes)
     best: Any = None
     for v in range(1, min(4, vectors) + 1):
-        most = (machine.registers - 1 - v) // v
-        for p in {min(most, total), min(most, t.ceil_div(total, 2)), min(most, 6), min(most, 4), min(most, 7)}:
+        for p in range(1, min((machine.registers - 1 - v) // v, total) + 1):
             cost = t.ceil_div(total, p) * (vectors // v * cycles(p, v) + bool(vectors % v) * cycles(p, vectors % v))
+            cost *= crowding(p, 4 * c.ic, machine)
             if best is None or cost < best[0]:
                 best = (cost, p, v)
     _, p, v = best
