@@ -10,6 +10,7 @@ from dojang.arith.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.diagnose import dead, structure
 from dojang.diagnose.activations import Run, batches, responses
+from dojang.diagnose.correlation import correlations, low_correlation
 from dojang.diagnose.duplicates import duplicates
 from dojang.diagnose.finding import SEVERITIES, Finding
 from dojang.engine.intervals import ranges
@@ -23,13 +24,16 @@ def diagnose(
     threshold: float = 0.0,
     input_range: Mapping[str, tuple[Any, Any]] | None = None,
     layer_ms: Mapping[str, float] | None = None,
+    correlate: bool = True,
+    seed: int = 0,
 ) -> tuple[Finding, ...]:
     """What is wasted in a trained network.
 
     `x`: samples (n, *shape), or arrays by input name; without them only what needs no data is found. `run(x, taps)`
     gives activations (default: dojang's engine). `threshold`: a channel that never exceeds it counts as dead.
     `input_range`: least and largest value by input name, for proofs (default: pictures in 0..1 where the input says
-    how they are normalised, else none). `layer_ms`: measured milliseconds per layer. Raises `DataError` when there are
+    how they are normalised, else none). `layer_ms`: measured milliseconds per layer. `correlate`: also look
+    for layers that would split into groups, with `seed` for the shuffles. Raises `DataError` when there are
     no samples in `x` or a sample holds NaN.
     """
     tied = channels(graph)
@@ -39,6 +43,8 @@ def diagnose(
         found = responses(graph, tied, x, run, threshold)
         findings += dead.observed(graph, found, findings, threshold)
         findings += duplicates(found)
+        if correlate:
+            findings += low_correlation(correlations(graph, x, run, seed))
     findings += structure.coverage(graph) + structure.hot_spots(graph, layer_ms)
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))

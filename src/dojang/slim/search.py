@@ -240,7 +240,7 @@ class _Search:
             self.progress("fine-tuning", turn + 1, turn + 4)
             tuned = self.tune(candidate, self.graph) if self.tune else candidate
             found = self.evaluate(tuned)
-            if base - found > allowed + 1e-12:
+            if not base - found <= allowed + 1e-12:  # an accuracy of NaN is no accuracy
                 left = count(candidate).total.macs / whole
                 self.refuse(
                     CHANNELS, layers,

@@ -1,0 +1,89 @@
+"""How many directions a layer really uses: the energy curves of what enters and what leaves it.
+
+The output curve says what a 1×1 bottleneck of r channels costs: keeping the r leading directions of the outputs loses
+exactly the energy of the rest (Zhang et al., "Accelerating Very Deep Convolutional Networks", TPAMI 2016, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.channels import channels
+from dojang.arith.graph import Graph
+from dojang.diagnose.activations import Run, batches, layers, session_run
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """For one layer the part of the variance in the first r directions, r = 1 …, of inputs, outputs and weights.
+
+    `inputs` (ic,) and `outputs` (oc,) from samples, before the activation; `weights` from singular values.
+    """
+
+    layer: str
+    inputs: tuple[float, ...]
+    outputs: tuple[float, ...]
+    weights: tuple[float, ...]
+    samples: int
+
+    def rank(self, part: float, curve: str = "outputs") -> int:
+        """How many directions hold `part` of the energy."""
+        values = np.asarray(getattr(self, curve))
+        return int(np.searchsorted(values, part - 1e-12) + 1) if len(values) else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Curves, and the ranks that hold 90, 99 and 99.9 % of the output energy."""
+        return {
+            "layer": self.layer,
+            "samples": self.samples,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "weights": list(self.weights),
+            "ranks": {str(p): self.rank(p) for p in (0.9, 0.99, 0.999)},
+        }
+
+
+def energy_curve(energies: Array) -> tuple[float, ...]:
+    """Cumulated part of the whole, largest first; all ones when there is no energy."""
+    ordered = np.sort(np.asarray(energies, np.float64).clip(0))[::-1]
+    total = ordered.sum()
+    return tuple((np.cumsum(ordered) / total).tolist()) if total > 0 else (1.0,) * len(ordered)
+
+
+def spectra(graph: Graph, x: Any, run: Run | None = None) -> tuple[Spectrum, ...]:
+    """The spectrum of every convolution and dense layer whose channels are followed."""
+    run, tied = run or session_run(graph), channels(graph)
+    wanted = [n for n in layers(graph) if tied.tracks[n.inputs[0]] is not None]
+    taps = list(dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name)))
+    axes = {v: t.axis for v in taps if (t := tied.tracks[v]) is not None}
+    sums: dict[str, list[Any]] = {}
+    total = 0
+    for part, n in batches(x):
+        found = run(part, taps)
+        total += n
+        for name in taps:
+            rows = (
+                np.moveaxis(found[name], axes[name], -1).reshape(-1, found[name].shape[axes[name]]).astype(np.float64)
+            )
+            entry = sums.setdefault(name, [0, 0.0, 0.0])
+            for i, term in enumerate((len(rows), rows.sum(axis=0), rows.T @ rows)):
+                entry[i] = entry[i] + term
+    out: list[Spectrum] = []
+    for node in wanted:
+        weight = np.asarray(graph.weights[node.array("weight")], np.float64)
+        flat = weight.reshape(weight.shape[0], -1)
+        singular = np.linalg.svd(flat, compute_uv=False) ** 2
+        curves = [energy_curve(_eigenvalues(sums[v])) for v in (node.inputs[0], node.name)]
+        out.append(Spectrum(node.name, curves[0], curves[1], energy_curve(singular), total))
+    return tuple(out)
+
+
+def _eigenvalues(entry: Sequence[Any]) -> Array:
+    n, first, second = entry
+    return np.linalg.eigvalsh(second / n - np.outer(first, first) / n**2)
