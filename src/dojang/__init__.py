@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from dojang.app.arrays import conv as conv
     from dojang.app.arrays import conv_transpose as conv_transpose
     from dojang.app.arrays import convolve as convolve
+    from dojang.app.diagnosing import diagnose as diagnose
+    from dojang.app.exporting import export as export
     from dojang.app.running import compile as compile
+    from dojang.app.running import run as run
+    from dojang.app.slimming import slim as slim
+    from dojang.app.training import train as train
     from dojang.app.verbs import check as check
     from dojang.app.verbs import compare as compare
     from dojang.app.verbs import count as count
@@ -46,13 +51,15 @@ _HOME = {
     "conv_transpose": "dojang.app.arrays",
     "convolve": "dojang.app.arrays",
     "count": "dojang.app.verbs",
+    "export": "dojang.app.exporting",
     "filter": "dojang.filters.filter",
     "load": "dojang.app.verbs",
+    "run": "dojang.app.running",
     "solve": "dojang.arith.solve",
 }
 """Where each public name lives."""
 
-_VERBS = ("diagnose", "slim", "train")
+_VERBS = {"diagnose": "dojang.app.diagnosing", "slim": "dojang.app.slimming", "train": "dojang.app.training"}
 """Verbs with the same name as their room: the package `dojang.slim` can be called, and is then the verb."""
 
 __all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -76,8 +83,9 @@ class _Room(ModuleType):
     """A package that can be called as the verb of its name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        verb = getattr(import_module("dojang.app.verbs"), self.__name__.rpartition(".")[2])
-        return verb(*args, **kwargs)
+        """What the verb gives."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(_VERBS[name]), name)(*args, **kwargs)
 
 
 class _Package(ModuleType):

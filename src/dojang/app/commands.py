@@ -189,6 +189,70 @@ def train(args: argparse.Namespace) -> Answer:
     return Answer(_json("train", args, result.to_dict(), convention) if args.json else trained_text(result, style()))
 
 
+def diagnose(args: argparse.Namespace) -> Answer:
+    """`dojang diagnose`: exit 1 when a finding is as severe as --fail-on."""
+    from dojang.app import diagnosing
+    from dojang.report.text_slim import diagnosis_text
+
+    if args.html:
+        _may_write(args.html, args.force)
+    result = diagnosing.diagnose(
+        args.net,
+        args.data,
+        samples=args.samples,
+        threshold=args.threshold,
+        seed=args.seed,
+        weights=args.weights,
+        input_size=args.input_size,
+        num_classes=args.num_classes,
+        val_data=args.val_data,
+    )
+    text = _json("diagnose", args, result.to_dict()) if args.json else diagnosis_text(result, width(), style())
+    if args.html:
+        from dojang.app import verbs
+        from dojang.report.html_slim import diagnosis_html
+
+        cost = verbs.count(args.net, input_size=args.input_size, num_classes=args.num_classes)
+        _write_page(args.html, diagnosis_html(result, cost), args.force)
+    bad = result.at_least(args.fail_on) if args.fail_on else ()
+    if not bad:
+        return Answer(text)
+    return Answer(text, 1, f"{result.network}: {len(bad)} findings of severity {args.fail_on} or worse")
+
+
+def slim(args: argparse.Namespace) -> Answer:
+    """`dojang slim`."""
+    from pathlib import Path
+
+    from dojang.app import slimming
+    from dojang.app.progress import Stages
+    from dojang.report.text_slim import slim_text
+
+    stages = Stages("slim")
+    try:
+        result = slimming.slim(
+            args.net,
+            args.data,
+            lossless=args.lossless,
+            max_drop=args.max_drop,
+            target_macs=args.target_macs,
+            epochs=args.epochs,
+            runtime=args.runtime,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            output=args.output or Path("out") / f"{Path(args.net.rpartition(':')[2]).stem}-slim",
+            force=args.force,
+            weights=args.weights,
+            input_size=args.input_size,
+            num_classes=args.num_classes,
+            val_data=args.val_data,
+            told=stages,
+        )
+    finally:
+        stages.close()
+    return Answer(_json("slim", args, result.to_dict()) if args.json else slim_text(result, width(), style()))
+
+
 def export(args: argparse.Namespace) -> Answer:
     """`dojang export`."""
     from dojang.app import exporting

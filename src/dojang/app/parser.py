@@ -78,7 +78,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dojang {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_count, _solve, _check, _compare, _filter, _run, _train, _export, _list, _env):
+    for add in (_count, _solve, _check, _compare, _filter, _run, _train, _diagnose, _slim, _export, _list, _env):
         add(commands)
     return parser
 
@@ -203,6 +203,35 @@ def _train(commands: Commands) -> None:
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     _output(parser, "DIR", "folder for checkpoint, run.json and report (default out/NET-trained)")
+
+
+def _diagnose(commands: Commands) -> None:
+    parser = _add(commands, "diagnose", "what a trained network wastes: dead channels, duplicates, coverage, hot spots")
+    _network(parser)
+    _data(parser, required=False)
+    parser.add_argument("--samples", metavar="N", type=positive, default=512, help="samples looked at (default 512)")
+    parser.add_argument("--threshold", metavar="X", type=float, default=0.0, help="a channel never above is dead (0)")
+    parser.add_argument(
+        "--fail-on", metavar="SEVERITY", choices=("info", "warning", "error"), help="exit 1 on such a finding or worse"
+    )
+    _page(parser)
+
+
+def _slim(commands: Commands) -> None:
+    parser = _add(commands, "slim", "find waste, cut it, prove or measure each cut, write the cheaper network")
+    _network(parser)
+    _data(parser)
+    parser.add_argument("--lossless", action="store_true", help="only cuts that change no answer")
+    parser.add_argument(
+        "--max-drop", metavar="POINTS", type=float, default=1.0, help="percentage points that may be lost (default 1)"
+    )
+    parser.add_argument("--target-macs", metavar="FRACTION", type=float, help="stop at this fraction of the MACs")
+    parser.add_argument("--epochs", metavar="N", type=positive, default=10, help="passes of fine-tuning per cut (10)")
+    parser.add_argument(
+        "--runtime", choices=("dojang", "torch", "onnxruntime"), default="dojang", help="where time must be saved"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once when timed (1)")
+    _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 
 
 def _export(commands: Commands) -> None:

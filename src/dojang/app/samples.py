@@ -72,16 +72,17 @@ def check_classes(graph: Graph, data: Data) -> None:
         )
 
 
-def input_limits(data: Data) -> tuple[Any, Any]:
-    """Least and largest value that enters the network per channel, for proofs: of pictures (uint8) by their type.
+def input_range(graph: Graph, data: Data) -> dict[str, tuple[Any, Any]]:
+    """Least and largest value per channel that enters the network, for proofs: pictures (uint8) are bounded by type.
 
-    Samples that are floats have no bound; None stands for it.
+    Empty where the network itself says how pictures enter (then that is the range) and for float samples, which have
+    no bound.
     """
     import numpy as np
 
-    if data.train.x.dtype != np.uint8:
-        return None, None
-    channels = data.train.x.shape[1]
-    ends = [np.full((1, channels, 1, 1), v, np.uint8) for v in (0, 255)]
-    low, high = (data.normalisation.apply(e).reshape(-1) for e in ends)
-    return low, high
+    node = one_input(graph)
+    if data.train.x.dtype != np.uint8 or node.attrs["mean"]:
+        return {}
+    shape = (1, data.train.x.shape[1], *(1,) * (data.train.x.ndim - 2))
+    low, high = (data.normalisation.apply(np.full(shape, value, np.uint8)).reshape(-1) for value in (0, 255))
+    return {node.name: (low, high)}

@@ -10,6 +10,7 @@ from dojang.app.files import naming, write_text
 from dojang.app.networks import load, torch_format
 from dojang.app.record import record
 from dojang.app.samples import check_classes, load_samples
+from dojang.arith.cost import count
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.report.html import trained_html
@@ -52,7 +53,7 @@ def train(
     """
     torch_format()
     from dojang.train.loop import fit
-    from dojang.train.start import module_of
+    from dojang.train.start import fitting_threads, module_of
 
     config = TrainConfig(
         epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device, label_smoothing=label_smoothing
@@ -67,7 +68,8 @@ def train(
     module = module_of(graph, seed)
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+    with fitting_threads(count(graph).total.macs * batch_size):
+        history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
     trained = described(torch_format().weights_of(module, graph), samples, config)
     result = Trained(graph.name, history.to_dict(), tuple(str(folder / name) for name in FILES), fresh)
     from dojang.formats import checkpoint

@@ -28,9 +28,9 @@ th{font-weight:600;border-bottom:2px solid var(--rule);white-space:nowrap}
 .num{text-align:right;white-space:nowrap}
 tfoot td{font-weight:600;border-top:2px solid var(--rule);border-bottom:0}
 .good{color:var(--good)}.bad{color:var(--bad)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;margin:1rem 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11.5rem,1fr));gap:.7rem;margin:1rem 0}
 .card{background:var(--panel);border-radius:.5rem;padding:.7rem .9rem}
-.card b{display:block;font-size:1.35rem;line-height:1.25}
+.card b{display:block;font-size:1.2rem;line-height:1.3;white-space:nowrap}
 .card span{color:var(--muted);font-size:.88rem}
 figure{margin:1rem 0}
 svg{width:100%;height:auto;font:13px system-ui,sans-serif;display:block}

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dojang.arith.cost import Count
+    from dojang.arith.graph import Graph
+    from dojang.diagnose.finding import Finding
+    from dojang.slim.result import SlimResult
 
 MOST_VALUES = 1000
 """Outputs with more numbers than this are not written into JSON; `-o OUT.npy` has them."""
@@ -94,3 +100,84 @@ class Listing:
     def to_dict(self) -> dict[str, Any]:
         """The rows under the name of the list."""
         return {self.what: [dict(row) for row in self.rows]}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings about a trained network, most severe first, and what they were found on."""
+
+    network: str
+    findings: tuple[Finding, ...]
+    samples: int
+    data: Mapping[str, Any] | None
+    threshold: float
+
+    def at_least(self, severity: str) -> tuple[Finding, ...]:
+        """The findings of this severity or a higher one."""
+        from dojang.diagnose.finding import SEVERITIES  # the room loads NumPy, which counting does without
+
+        least = SEVERITIES.index(severity)
+        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= least)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `CONTRACT.md` shapes it."""
+        return {
+            "network": self.network,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "samples": self.samples,
+            "data": dict(self.data) if self.data else None,
+            "convention": "a channel is dead when its value after the activation never exceeds the threshold of "
+            f"{self.threshold:g}; 'proven' for every input in the stated range, 'observed' on the samples seen",
+        }
+
+
+@dataclass(frozen=True)
+class Slimming:
+    """A slimming from end to end: figures on the test part, edits, refusals, and what it was done with.
+
+    `metric` says what accuracy means. `counts` are the cost tables before and after. `same_answers` says how the
+    written ONNX file was checked.
+    """
+
+    network: str
+    result: SlimResult
+    diagnosis: Diagnosis
+    counts: tuple[Count, Count]
+    data: Mapping[str, Any]
+    metric: str
+    runtime: str
+    runtime_version: str | None
+    batch: int
+    rounds: int
+    seconds: float
+    same_answers: str = ""
+    files: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """The cheaper network."""
+        return self.result.graph
+
+    @property
+    def convention(self) -> str:
+        """What the figures mean."""
+        name = {"accuracy": "accuracy is the fraction of test samples answered right", "r2": "accuracy is R²"}
+        return (
+            f"{name[self.metric]}, on data used for no choice; time is the median of {self.rounds} interleaved rounds "
+            f"of a batch of {self.batch} on {self.runtime}; size is that of the ONNX file; 1 MAC = 1 multiply + 1 add"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `CONTRACT.md` shapes it."""
+        return {
+            "network": self.network,
+            "convention": self.convention,
+            **self.result.to_dict(),
+            "findings": [finding.to_dict() for finding in self.diagnosis.findings],
+            "metric": self.metric,
+            "runtime": {"name": self.runtime, "version": self.runtime_version, "batch": self.batch},
+            "data": dict(self.data),
+            "seconds": self.seconds,
+            "same_answers": self.same_answers or None,
+            "files": list(self.files),
+        }

@@ -1,0 +1,62 @@
+"""Finding what a trained network wastes, on data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dojang.app.networks import load, require_weights
+from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.arith.errors import UsageError
+from dojang.arith.graph import Graph
+from dojang.diagnose.findings import diagnose as find
+from dojang.report.results import Diagnosis
+from dojang.train.data import Data
+
+SAMPLES = 512
+"""Samples looked at unless told otherwise: with none of them waking a channel, at most 3/512 = 0.6 % of inputs do."""
+
+
+def diagnose(
+    net: Any,
+    data: Any = None,
+    *,
+    samples: int = SAMPLES,
+    threshold: float = 0.0,
+    seed: int = 0,
+    weights: str | Path | None = None,
+    input_size: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    val_data: str | Path | None = None,
+) -> Diagnosis:
+    """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
+
+    `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
+    needs no samples is found. Raises what `load` and `load_samples` raise.
+    """
+    if samples < 1:
+        raise UsageError(f"samples {samples} must be at least 1")
+    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
+    require_weights(graph, graph.name)
+    if data is None:
+        return Diagnosis(graph.name, find(graph, threshold=threshold), 0, None, threshold)
+    found = load_samples(data, graph, val_data)
+    check_classes(graph, found)
+    return diagnosis_of(graph, found, samples, threshold, seed)
+
+
+def diagnosis_of(graph: Graph, data: Data, samples: int, threshold: float, seed: int) -> Diagnosis:
+    """The findings on `samples` of the train part."""
+    x = some_inputs(data, samples, seed)
+    findings = find(graph, x, threshold=threshold, input_range=input_range(graph, data))
+    return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold)
+
+
+def some_inputs(data: Data, samples: int, seed: int) -> np.ndarray:
+    """At most `samples` samples of the train part as the network sees them, drawn by seed, in their order."""
+    count = min(samples, len(data.train))
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
+    return data.train.take(chosen).inputs()

@@ -1,0 +1,297 @@
+"""The main job: find the waste of a trained network, cut it, check and measure each cut, write the cheaper network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+
+from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_inputs
+from dojang.app.exporting import compare_answers, write_checked
+from dojang.app.files import folder
+from dojang.app.networks import load, require_weights, torch_format
+from dojang.app.record import record
+from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, runner, version_of
+from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.arith.cost import count
+from dojang.arith.errors import UsageError
+from dojang.arith.graph import Graph
+from dojang.engine.session import Session
+from dojang.report.results import Slimming
+from dojang.slim.result import SlimResult
+from dojang.slim.search import slim as search
+from dojang.train.data import Data, Split
+
+FILES = ("report.html", "model.onnx", "model.safetensors", "run.json")
+"""What a slimming leaves in its folder."""
+
+EPOCHS = 10
+"""Fine-tuning passes over the data after each cut, unless told otherwise."""
+
+FINAL_ROUNDS = 31
+"""Interleaved rounds of the final times; choices on the way are made with fewer."""
+
+TUNE_SHARE = 0.5
+"""Peak learning rate of fine-tuning, relative to that of training from scratch."""
+
+COMPARED = 1000
+"""Test samples that the written ONNX file must answer as dojang does, at most."""
+
+BATCH = 256
+"""Samples run at once when a network is scored."""
+
+
+SELECTION = 1000
+"""Samples that choices are made on, where the data allow: of 1000, one point of accuracy is ten samples."""
+
+
+def selection_share(samples: int) -> float:
+    """Part of the train samples that is set apart for choices: `SELECTION` of them, but 10 % to 30 % of all."""
+    return min(0.3, max(0.1, SELECTION / samples))
+
+
+def allowed_drop(points: float, samples: int) -> float:
+    """What may be lost on `samples` selection samples so that `points` are kept elsewhere: one standard error less.
+
+    The standard error of a loss of p on n samples is √(p (1 − p) / n). Never below 0.
+
+    >>> round(allowed_drop(1.0, 431), 2)
+    0.52
+    """
+    p = min(max(points / 100, 0.0), 1.0)
+    return max(0.0, points - 100 * sqrt(p * (1 - p) / samples))
+
+
+class Told(Protocol):
+    """Who is told of progress: `stage` begins a part of the work, `step` moves within it."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A part begins."""
+        ...
+
+    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
+        """Some of it is done."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Nothing."""
+
+    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
+        """Nothing."""
+
+
+def slim(
+    net: Any,
+    data: Any,
+    *,
+    lossless: bool = False,
+    max_drop: float = 1.0,
+    target_macs: float | None = None,
+    epochs: int = EPOCHS,
+    runtime: str = "dojang",
+    batch_size: int = 1,
+    seed: int = 0,
+    output: str | Path | None = None,
+    force: bool = False,
+    weights: str | Path | None = None,
+    input_size: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    val_data: str | Path | None = None,
+    told: Told | None = None,
+) -> Slimming:
+    """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
+
+    The train part of `data` is split again: one part tunes, the other (the selection) decides. The test part gives
+    the final figures only. Every edit is timed on `runtime` with batches of `batch_size`, in interleaved rounds against
+    the network before it; one that saves no time is refused. With `output`, a folder, writes `FILES` there.
+
+    Raises what `load`, `load_samples` and `slim.search.slim` raise; `MissingPart` where PyTorch or the runtime is not
+    installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
+    """
+    started = time.monotonic()
+    told = told or Silent()
+    if batch_size < 1 or epochs < 1:
+        raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
+    if not lossless:
+        torch_format()  # fine-tuning needs it; better to say so now
+    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
+    samples = load_samples(data, graph, val_data)
+    check_classes(graph, samples)
+    if output is None:
+        return _work(graph, samples, lossless, max_drop, target_macs, epochs, runtime, batch_size, seed, told, started)
+    with folder(output, FILES, force) as place:
+        done = _work(graph, samples, lossless, max_drop, target_macs, epochs, runtime, batch_size, seed, told, started)
+        told.stage("writing and checking the files")
+        settings = {
+            "net": str(net), "data": samples.name, "lossless": lossless, "max_drop": max_drop, "epochs": epochs,
+            "target_macs": target_macs, "runtime": runtime, "batch_size": batch_size, "seed": seed, "weights": weights,
+        }  # fmt: skip
+        return write(done, samples, settings, place, Path(output), time.monotonic() - started)
+
+
+def _work(
+    graph: Graph,
+    data: Data,
+    lossless: bool,
+    max_drop: float,
+    target_macs: float | None,
+    epochs: int,
+    runtime: str,
+    batch_size: int,
+    seed: int,
+    told: Told,
+    started: float,
+) -> Slimming:
+    """Everything but the files."""
+    told.stage("looking for waste")
+    diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed)
+    x = some_inputs(data, batch_size, seed)
+    choice = data.selection(selection_share(len(data.train)), seed)
+    result = search(
+        graph,
+        measure=measurer(runtime, x),
+        tune=None if lossless else tuner(choice, epochs, seed, told),
+        evaluate=None if lossless else lambda g: accuracy(scorer(g), choice.test),
+        samples=some_inputs(choice, SAMPLES, seed),
+        max_drop=allowed_drop(max_drop, len(choice.test)),
+        target_macs=target_macs,
+        lossless=lossless,
+        seed=seed,
+        progress=lambda what, step, of: told.stage(what),
+        input_range=input_range(graph, data),
+    )
+    told.stage("final figures")
+    result = replace(result, graph=named(result.graph, graph, data))
+    result = final_figures(graph, result, data.test, measurer(runtime, x, FINAL_ROUNDS))
+    notes = () if lossless else drop_notes(result, max_drop, len(choice.test), len(data.test))
+    result = replace(result, notes=(*notes, *result.notes))
+    return Slimming(
+        graph.name,
+        result,
+        diagnosis,
+        (count(graph), count(result.graph)),
+        data.to_dict(),
+        "accuracy" if data.task == "classification" else "r2",
+        runtime,
+        version_of(runtime),
+        batch_size,
+        FINAL_ROUNDS,
+        time.monotonic() - started,
+    )
+
+
+def drop_notes(result: SlimResult, max_drop: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
+    """How the allowed drop was kept: on what it was judged, and whether the test part bears it out."""
+    allowed = allowed_drop(max_drop, chosen_on)
+    said = (
+        f"of the {max_drop:.2f} points that may be lost, choices allowed {allowed:.2f} on {chosen_on} selection "
+        "samples, one standard error less",
+    )
+    before, after = result.before.accuracy, result.after.accuracy
+    if before is None or after is None or 100 * (before - after) <= max_drop + 1e-9:
+        return said
+    lost = (
+        f"on the {tested_on} test samples {100 * (before - after):.2f} points were lost, more than the {max_drop:.2f} "
+    )
+    return (*said, f"{lost}allowed: the selection did not show it; ask for a smaller drop, or give more data")
+
+
+def tuner(data: Data, epochs: int, seed: int, told: Told) -> Callable[[Graph, Graph], Graph]:
+    """Fine-tunes a cut network on `data.train`, the network before the cut being its teacher (distillation)."""
+
+    def tune(graph: Graph, teacher: Graph) -> Graph:
+        from dojang.train.config import TrainConfig
+        from dojang.train.loop import fit
+        from dojang.train.recipe import peak_lr
+        from dojang.train.record import Progress
+        from dojang.train.start import fitting_threads, module_of
+
+        module = module_of(graph, seed)
+        config = TrainConfig(epochs=epochs, batch_size=min(64, len(data.train)), seed=seed, test_every=epochs)
+        config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
+
+        def tell(now: Progress) -> None:
+            told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
+
+        with fitting_threads(count(teacher).total.macs * config.batch_size):
+            fit(module, data, config, teacher=module_of(teacher, seed), progress=tell)
+        return torch_format().weights_of(module, graph)
+
+    return tune
+
+
+def scorer(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
+    """The network ready to be scored."""
+    return runner(graph, "dojang")
+
+
+def accuracy(run: Callable[[np.ndarray], np.ndarray], part: Split) -> float:
+    """The fraction of samples answered right; for regression R², the mean over targets of 1 - error / variance."""
+    outputs = np.concatenate(
+        [run(part.inputs(i, i + BATCH)).reshape(min(BATCH, len(part) - i), -1) for i in range(0, len(part), BATCH)]
+    )
+    if part.y.dtype.kind != "f":
+        return float((outputs.argmax(axis=1) == part.y).mean())
+    error = np.square(outputs.astype(np.float64) - part.y).mean(axis=0)
+    variance = part.y.astype(np.float64).var(axis=0)
+    return float(1 - (error / np.where(variance > 0, variance, 1.0)).mean())
+
+
+def final_figures(
+    graph: Graph, result: SlimResult, test: Split, measure: Callable[[Sequence[Graph]], list[list[float]]]
+) -> SlimResult:
+    """The result with test accuracy, times of both networks in the same rounds, and sizes of their ONNX files."""
+    from dojang.formats import onnx
+
+    first, second = (median(times) for times in measure([graph, result.graph]))
+    sides = []
+    for side, network, milliseconds in ((result.before, graph, first), (result.after, result.graph, second)):
+        score = accuracy(scorer(network), test)
+        size = len(onnx.to_bytes(network))
+        sides.append(replace(side, accuracy=score, median_ms=milliseconds, size_bytes=size))
+    return result.with_figures(sides[0], sides[1])
+
+
+def named(graph: Graph, before: Graph, data: Data) -> Graph:
+    """The cheaper network with what it must say to be used: how its input is normalised, its classes."""
+    node = graph.inputs[0]
+    if not node.attrs["mean"]:
+        how = data.normalisation
+        told = node.with_attrs(mean=how.mean, std=how.std)
+        graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
+    classes = {"classes": ",".join(data.classes)} if data.classes else {}
+    return graph.replace(meta={**before.meta, **classes, "slimmed": f"from {before.name} on {data.name}"})
+
+
+def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float) -> Slimming:
+    """Writes the four files into `place`, which becomes `target`, and checks the networks in them."""
+    from dojang.report.html_slim import slim_html
+    from dojang.report.json import dumps
+
+    write_checked(done.graph, "safetensors", place / "model.safetensors")
+    said = write_checked(done.graph, "onnx", place / "model.onnx")
+    if has_onnxruntime():
+        import onnxruntime
+
+        x = data.test.inputs(0, COMPARED)
+        theirs = onnx_runner(onnxruntime, str(place / "model.onnx"))(x)
+        ours = Session(done.graph)(x)
+        said = compare_answers(ours, theirs)
+        if data.task == "classification":
+            same = int((ours.reshape(len(x), -1).argmax(1) == theirs.reshape(len(x), -1).argmax(1)).sum())
+            said += f", and the same class for {same} of {len(x)} test samples"
+    done = replace(done, same_answers=said, files=tuple(str(target / name) for name in FILES), seconds=seconds)
+    (place / "report.html").write_text(slim_html(done), encoding="utf-8")
+    facts = record("slim", settings, data.hash, done.to_dict())
+    (place / "run.json").write_text(dumps(facts), encoding="utf-8")
+    return done

@@ -1,0 +1,141 @@
+"""The HTML pages of a diagnosis and of a slimming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dojang.arith.cost import Count
+from dojang.diagnose.finding import Finding
+from dojang.report.html import layer_chart
+from dojang.report.page import cards, figure, html_table, page, paragraph
+from dojang.report.results import Diagnosis, Slimming
+from dojang.report.svg import Bar, bar_chart
+from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
+from dojang.report.text_slim import check_said, outcome_rows
+from dojang.slim.result import Edit, Figures, Refused
+
+
+def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
+    """The findings, and where the network's parameters and MACs are."""
+    lead = f"{diagnosis.samples:,} samples." if diagnosis.samples else "Without data."
+    chart = figure(layer_chart(count), "Each column of bars has its own scale.")
+    sections = [("Findings", findings_table(diagnosis.findings)), ("Where it goes", chart)]
+    return page(f"{diagnosis.network}: what is wasted", lead, sections)
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """One row per finding, all channels named."""
+    if not findings:
+        return paragraph("Nothing was found.")
+    rows = [
+        [f.layer, f.kind, f.severity, str(len(f.channels)) if f.channels else "", ranges(f.channels, 40), f.evidence]
+        for f in findings
+    ]
+    return html_table(["layer", "finding", "severity", "how many", "channels", "evidence"], rows, numeric=(3,))
+
+
+def slim_html(done: Slimming) -> str:
+    """Before and after, each cut with its check, refusals, findings, the layers."""
+    result = done.result
+    lead = (
+        f"Data {done.data['name']}: {done.data['train_samples']:,} training and {done.data['test_samples']:,} test "
+        f"samples. Runtime {done.runtime} {done.runtime_version or ''}, batches of {done.batch}, seed {result.seed}, "
+        f"{done.seconds:.0f} s."
+    )
+    table = html_table(
+        ["", "before", "after", "change"],
+        [list(row) for row in outcome_rows(result.before, result.after, done.metric)],
+        numeric=(1, 2, 3),
+    )
+    notes = "".join(paragraph(f"Note: {note}.") for note in result.notes)
+    same = paragraph(f"The ONNX file: {done.same_answers}.") if done.same_answers else ""
+    outcome = [
+        _headline(result.before, result.after, done.metric),
+        figure(outcome_chart(result.before, result.after), "Each figure on its own scale; shorter is cheaper."),
+        table,
+        notes,
+        same,
+        paragraph(f"Convention: {done.convention}.", "muted"),
+    ]
+    sections = [
+        ("Before and after", "".join(outcome)),
+        ("What was cut", _edits(result.edits)),
+        ("What was refused", _refused(result.refused)),
+        ("What was wasted", findings_table(done.diagnosis.findings)),
+        ("Where it went", figure(layers_chart(*done.counts), "Upper bar before, lower bar after.")),
+    ]
+    return page(f"{done.network}, slimmed", lead, sections)
+
+
+def _headline(before: Figures, after: Figures, metric: str) -> str:
+    items = [
+        (f"{short(before.macs)} → {short(after.macs)}", "MACs"),
+        (f"{short(before.params)} → {short(after.params)}", "parameters"),
+    ]
+    if before.median_ms is not None and after.median_ms is not None:
+        items.append((f"{milliseconds(before.median_ms)} → {milliseconds(after.median_ms)}", "median time"))
+    if before.accuracy is not None and after.accuracy is not None:
+        show = percent if metric == "accuracy" else lambda v: f"{v:.4f}"
+        name = "test accuracy" if metric == "accuracy" else "test R²"
+        items.append((f"{show(before.accuracy)} → {show(after.accuracy)}", name))
+    return cards(items)
+
+
+def outcome_chart(before: Figures, after: Figures) -> str:
+    """Costs before and after, side by side."""
+    names_, sides = ["parameters", "MACs", "file size"], []
+    timed = before.median_ms is not None and after.median_ms is not None
+    for name, side, kind in (("before", before, "faint"), ("after", after, "a")):
+        bars = [
+            Bar(side.params, short(side.params), kind),
+            Bar(side.macs, short(side.macs), kind),
+            Bar(side.size_bytes, size(side.size_bytes), kind),
+        ]
+        if timed and side.median_ms is not None:
+            bars.append(Bar(side.median_ms, milliseconds(side.median_ms), kind))
+        sides.append((name, bars))
+    return bar_chart("Costs before and after", names_ + ["median time"] * timed, sides)
+
+
+def layers_chart(before: Count, after: Count) -> str:
+    """Parameters and MACs of every layer that has any, before and after, by name."""
+    new = {layer.name: layer for layer in after.layers}
+    rows = []
+    for layer in before.layers:
+        if not layer.cost.macs:
+            continue
+        old = [Bar(layer.cost.params, number(layer.cost.params), "faint")]
+        old.append(Bar(layer.cost.macs, number(layer.cost.macs), "faint"))
+        rows.append((layer.name, old))
+        now = new.get(layer.name)
+        if now is None:
+            rows.append(("", [Bar(0, "gone", "a"), Bar(0, "gone", "b")]))
+        else:
+            bars = [Bar(now.cost.params, number(now.cost.params), "a"), Bar(now.cost.macs, number(now.cost.macs), "b")]
+            rows.append(("", bars))
+    return bar_chart("Parameters and MACs by layer, before and after", ["parameters", "MACs"], rows, row=19)
+
+
+def _edits(edits: Sequence[Edit]) -> str:
+    if not edits:
+        return paragraph("Nothing.")
+    rows = [
+        [
+            edit.rewrite,
+            edit.claim,
+            edit.found or names(edit.layers, 12),
+            number(edit.params_saved),
+            number(edit.macs_saved),
+            milliseconds(edit.ms_saved),
+            check_said(edit),
+        ]
+        for edit in edits
+    ]
+    heads = ["cut", "claim", "where", "parameters saved", "MACs saved", "time saved", "check"]
+    return html_table(heads, rows, numeric=(3, 4, 5))
+
+
+def _refused(refused: Sequence[Refused]) -> str:
+    if not refused:
+        return ""
+    return html_table(["cut", "layers", "reason"], [[r.rewrite, names(r.layers, 12), r.reason] for r in refused])

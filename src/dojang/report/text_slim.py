@@ -1,0 +1,178 @@
+"""What diagnose and slim print for a person, at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dojang.arith.cost import Count
+from dojang.diagnose.finding import Finding
+from dojang.report.results import Diagnosis, Slimming
+from dojang.report.table import (
+    PLAIN,
+    WIDTH,
+    Column,
+    Style,
+    milliseconds,
+    names,
+    number,
+    paragraph,
+    percent,
+    ranges,
+    short,
+    size,
+    table,
+)
+from dojang.slim.result import Edit, Figures, Refused
+
+MOST = 12
+"""Lines of findings or refusals of one kind that are printed; JSON and HTML have them all."""
+
+
+def diagnosis_text(diagnosis: Diagnosis, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Every finding with its evidence, most severe first."""
+    seen = f"on {diagnosis.samples:,} samples" if diagnosis.samples else "without data"
+    lines = [style.bold(f"{diagnosis.network} {seen}: {_plural(len(diagnosis.findings), 'finding')}")]
+    lines += [finding_line(finding, width, style) for finding in diagnosis.findings]
+    return "\n".join(lines)
+
+
+def finding_line(finding: Finding, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Layer, kind, channels, evidence."""
+    channels = f" {_plural(len(finding.channels), 'channel')} ({ranges(finding.channels)})" if finding.channels else ""
+    text = paragraph(f"  {finding.layer}: {finding.kind}{channels}: {finding.evidence}", width, "    ")
+    return style.bad(text) if finding.severity == "error" else text
+
+
+def slim_text(done: Slimming, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """What the network costs, what is wasted, each cut with claim and check, what was refused, before and after."""
+    return "\n".join(
+        [
+            *_costs(done.counts[0], width, style),
+            *_waste(done.diagnosis, width, style),
+            *_cuts(done.result.edits, width, style),
+            *_refusals(done.result.refused, width, style),
+            *_outcome(done, width, style),
+        ]
+    )
+
+
+def _costs(count: Count, width: int, style: Style) -> list[str]:
+    layers = [layer for layer in count.layers if layer.cost.macs or (layer.cost.params and layer.op != "batchnorm")]
+    columns = [Column("layer", right=False, shrink=True), Column("op", right=False), Column("params"), Column("MACs")]
+    rows = [[x.name, x.op, number(x.cost.params), number(x.cost.macs)] for x in layers]
+    total = count.total
+    more = len(rows) - MOST
+    if more > 0:
+        heavy = sorted(range(len(rows)), key=lambda i: -layers[i].cost.macs)[:MOST]
+        rows = [rows[i] for i in sorted(heavy)]
+    shown = table(columns, rows, [["total", "", number(total.params), number(total.macs)]], width, style)
+    rest = [style.dim(f"(the {MOST} layers with most MACs; {more} more in the report)")] if more > 0 else []
+    return [style.bold(f"What {count.network} costs"), shown, *rest, ""]
+
+
+def _waste(diagnosis: Diagnosis, width: int, style: Style) -> list[str]:
+    head = style.bold(f"What is wasted ({diagnosis.samples:,} training samples)")
+    if not diagnosis.findings:
+        return [head, "  nothing was found", ""]
+    lines = [finding_line(f, width, style) for f in diagnosis.findings[:MOST]]
+    more = len(diagnosis.findings) - MOST
+    return [head, *lines, *([f"  and {more} more in the report"] if more > 0 else []), ""]
+
+
+def _cuts(edits: Sequence[Edit], width: int, style: Style) -> list[str]:
+    lines = [style.bold("What was cut")]
+    if not edits:
+        return [*lines, "  nothing", ""]
+    for edit in edits:
+        saved = [f"{number(edit.params_saved)} parameters", f"{number(edit.macs_saved)} MACs"]
+        if edit.ms_saved is not None:
+            saved.append(milliseconds(edit.ms_saved))
+        lines.append(paragraph(f"  {edit.rewrite} ({edit.claim}): saves {', '.join(saved)}", width, "    "))
+        lines.append(paragraph(f"    {edit.found or names(edit.layers)}", width, "      "))
+        lines.append(paragraph(f"    check: {check_said(edit)}", width, "      "))
+    return [*lines, ""]
+
+
+def check_said(edit: Edit) -> str:
+    """The check of an edit in words."""
+    check = edit.check
+    if "largest_difference_float64" in check:
+        return (
+            f"outputs differ by at most {check['largest_difference_float64']:.1e} of the largest in float64, "
+            f"{check['largest_difference_stored']:.1e} with weights stored as float32, on {check['inputs']}"
+        )
+    if "accuracy_after" in check:
+        after = "after fine-tuning" if check.get("tuned") else "without fine-tuning"
+        return (
+            f"accuracy on the {check.get('split', 'selection')} samples {percent(check['accuracy_before'])} before, "
+            f"{percent(check['accuracy_after'])} {after}"
+        )
+    said = [str(check["says"])] if "says" in check else []
+    plain = {k: v for k, v in check.items() if k not in ("says", "ok", "samples", "bound")}
+    figures = (
+        f"{k.replace('_', ' ')} {v:.2g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
+        for k, v in plain.items()
+    )
+    return "; ".join([*said, *figures])
+
+
+def _refusals(refused: Sequence[Refused], width: int, style: Style) -> list[str]:
+    if not refused:
+        return []
+    lines = [style.bold("What was refused")]
+    lines += [paragraph(f"  {r.rewrite}, {names(r.layers)}: {r.reason}", width, "    ") for r in refused[:MOST]]
+    more = len(refused) - MOST
+    return [*lines, *([f"  and {more} more in the report"] if more > 0 else []), ""]
+
+
+def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
+    before, after = done.result.before, done.result.after
+    columns = [Column("", right=False), Column("before"), Column("after"), Column("change")]
+    rows = [list(row) for row in outcome_rows(before, after, done.metric)]
+    lines = [style.bold("Before and after"), table(columns, rows, width=width, style=style), ""]
+    lines += [paragraph(f"Note: {note}.", width) for note in done.result.notes]
+    for name, found in done.result.certificate.items():
+        lines.append(
+            paragraph(
+                f"Against the original on {found['inputs']} {name} inputs: at most {found['float64']:.1e} of the "
+                f"largest output apart in float64, {found['float32']:.1e} in float32.",
+                width,
+            )
+        )
+    if done.same_answers:
+        lines.append(paragraph(f"{done.same_answers[0].upper()}{done.same_answers[1:]}.", width))
+    lines.append(style.dim(paragraph(f"Convention: {done.convention}.", width)))
+    lines += [f"wrote {file}" for file in done.files]
+    return lines
+
+
+def outcome_rows(before: Figures, after: Figures, metric: str) -> list[tuple[str, str, str, str]]:
+    """Name, before, after, change of every figure."""
+    name, show = ("test accuracy", percent) if metric == "accuracy" else ("test R²", lambda v: f"{v:.4f}")
+    rows = [
+        ("parameters", number(before.params), number(after.params), _times(before.params, after.params)),
+        ("MACs", number(before.macs), number(after.macs), _times(before.macs, after.macs)),
+    ]
+    if before.accuracy is not None and after.accuracy is not None:
+        change = after.accuracy - before.accuracy
+        points = f"{100 * change:+.2f} points" if metric == "accuracy" else f"{change:+.4f}"
+        rows.append((name, show(before.accuracy), show(after.accuracy), points))
+    if before.median_ms is not None and after.median_ms is not None:
+        change = _times(before.median_ms, after.median_ms)
+        rows.append(("median time", milliseconds(before.median_ms), milliseconds(after.median_ms), change))
+    sizes = before.size_bytes, after.size_bytes
+    rows.append(("file size", size(sizes[0]), size(sizes[1]), _times(*sizes)))
+    return rows
+
+
+def _times(before: float, after: float) -> str:
+    """How many times less or more, from 0.005 on."""
+    if not before or not after:
+        return "-"
+    if abs(before / after - 1) < 0.005:
+        return "the same"
+    return f"{short(before / after)} x less" if after < before else f"{short(after / before)} x more"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
