@@ -316,23 +316,38 @@ class _Press:
         size = self.kind.bytes
         zero = b.const(self.kind, 0)
 
-        def row(i, sums):
+        def row(i, sums, users):
+            """Tile row i, which output row r meets with tap row i − r."""
             line = b.at(source, b.mul(i, self.row_bytes * row_step))
-            taps = b.at(b.arg.taps, b.mul(i, kw * size))
+            taps = b.at(b.arg.taps, b.mul(b.sub(i, users[0]), kw * size))
 
-            def column(j, sums):
+            def column(j, line_sums):
                 at = b.at(line, b.mul(j, step * size))
                 xs = [self.vector(at, v * self.lanes * size) for v in range(p.vectors)]
                 out = []
-                for r in range(p.rows):
-                    # Output row r meets tap row i − r here; the table has rows of zeros before and after the kernel.
-                    tap = b.splat_load(b.at(taps, b.mul(j, size), (p.rows - 1 - r) * kw * size), self.kind)
-                    out += [b.fma(x, tap, sums[r * p.vectors + v]) for v, x in enumerate(xs)]
+                for k, r in enumerate(users):
+                    tap = b.splat_load(b.at(taps, b.mul(j, size), (users[0] - r) * kw * size), self.kind)
+                    out += [b.fma(x, tap, line_sums[k * p.vectors + v]) for v, x in enumerate(xs)]
                 return out
 
-            return b.loop(0, kw, 1, column, sums, unroll=min(4, kw))
+            # Each row is summed by itself: the rounding errors of a long sum are those of its largest partial sums.
+            new = b.loop(0, kw, 1, column, [zero] * (len(users) * p.vectors), unroll=min(4, kw))
+            sums = list(sums)
+            for k, r in enumerate(users):
+                for v in range(p.vectors):
+                    sums[r * p.vectors + v] = b.fadd(sums[r * p.vectors + v], new[k * p.vectors + v])
+            return sums
 
-        sums = b.loop(0, kh + p.rows - 1, 1, row, [zero] * (p.rows * p.vectors))
+        # The first and last tile rows concern some output rows only; a zero tap would turn their NaN into a result.
+        users = {i: [r for r in range(p.rows) if 0 <= i - r < kh] for i in range(kh + p.rows - 1)}
+        whole = [i for i, rows in users.items() if len(rows) == p.rows]
+        first, end = (whole[0], whole[-1] + 1) if whole else (kh + p.rows - 1,) * 2
+        sums = [zero] * (p.rows * p.vectors)
+        for i in range(first):
+            sums = row(i, sums, users[i])
+        sums = b.loop(first, end, 1, lambda i, s: row(i, s, list(range(p.rows))), sums)
+        for i in range(end, kh + p.rows - 1):
+            sums = row(i, sums, users[i])
         return [[list(sums[r * p.vectors : (r + 1) * p.vectors]) for r in range(p.rows)]]
 
     # -- results ----------------------------------------------------------------------------------------------------

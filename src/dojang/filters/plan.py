@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dojang.engine.machine import Machine
 from dojang.filters.codegen_box import Box
+from dojang.filters.codegen_fourier import Fourier, radices, tables
 from dojang.filters.factor import factors, rounded_division, whole_factors, whole_form
 from dojang.filters.job import Job
 from dojang.filters.kernels import Kernel
@@ -24,6 +25,7 @@ UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compi
 
 # Cycles per vector, measured with single loops on a Zen 5 core at 512-bit vectors, November 2026.
 TAP, LOOPED_TAP, LOAD, STORE, PASS, BOX = 0.55, 0.62, 2.0, 4.0, 2.0, 13.0
+BUTTERFLY2, BUTTERFLY4 = 6.0, 14.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Way:
 
     name: str
     cycles: float
-    program: Program | Box | None = None
+    program: Program | Box | Fourier | None = None
     taps: NDArray | None = None
     detail: str = ""
 
@@ -100,7 +102,13 @@ def _one(job: Job, machine: Machine) -> Plan:
     """The cheapest of the ways that are possible."""
     ways: list[Way] = []
     refused: list[tuple[str, str]] = []
-    for name, find in (("direct", _direct), ("separable", _separable), ("running sums", _box), ("looped", _looped)):
+    for name, find in (
+        ("direct", _direct),
+        ("separable", _separable),
+        ("running sums", _box),
+        ("fourier", _fourier),
+        ("looped", _looped),
+    ):
         found = find(job, machine)
         if isinstance(found, str):
             refused.append((name, found))
@@ -109,7 +117,7 @@ def _one(job: Job, machine: Machine) -> Plan:
     ways.sort(key=lambda w: w.cycles)
     best = ways[0]
     refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
-    instead = next((w for w in ways if not isinstance(w.program, Box)), None)
+    instead = next((w for w in ways if not isinstance(w.program, (Box, Fourier))), None)
     return Plan((job,), best, tuple(refused), instead)
 
 
@@ -145,7 +153,9 @@ def _sums(job: Job) -> _Sums:
         if top * max(np.abs(p).sum() for p in whole.parts) < 2**24:
             return _Sums("f32", False, whole.parts, scaled, True)
     count = max(np.count_nonzero(p) for p in parts)
-    exact = job.out_dtype.kind == "f" or top * total * 2**-24 * (sqrt(count) + 2) <= TIE
+    # About three standard deviations of the error of sums that only grow; loops add up each kernel row by itself.
+    steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(job.kernel.size[0]) + 4
+    exact = job.out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE
     if exact and max(np.abs(p).max() for p in parts) < 1e38:
         return _Sums("f32", False, parts, plain, False)
     return _Sums("f64", False, parts, plain, False)
@@ -304,6 +314,53 @@ def _box(job: Job, machine: Machine) -> Way | str:
     return Way("running sums", BOX / lanes, box, None, f"{kh}x{kw} box in {sums}, at a cost free of its size")
 
 
+def _fourier(job: Job, machine: Machine) -> Way | str:
+    """Transforms down the columns, taps along the rows; the length that is cheapest for each result row."""
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1):
+        return "a transform makes every row; a stride drops most of them"
+    if job.anywhere:
+        return "its rounding would depend on where a tile begins"
+    sums = _sums(job)
+    if sums.work == "f64":
+        return "float64 is needed"
+    matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
+    noise = 2.0**-24 * 16 * _source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
+    if job.out_dtype.kind == "u" and noise > TIE:
+        return "float32 transforms would round differently"
+    kw, extent = matrix.shape[1], job.extent[0]
+    spread = np.zeros((extent, kw))
+    spread[:: job.options.dilation[0]] = matrix
+    step = job.options.dilation[1] * job.channels
+    best: tuple[float, Fourier] | None = None
+    for length in (32, 64, 128, 256):
+        if extent > length * 3 // 4:
+            continue
+        half = 256 if length > 64 else 512
+        program = Fourier(
+            _kind(job.dtype), _kind(job.out_dtype), job.channels, extent, kw, step, length, half, finish, job.fill
+        )
+        cycles = _fourier_cycles(program, machine)
+        if best is None or cycles < best[0]:
+            best = (cycles, program)
+    if best is None:
+        return f"{extent} rows are more than its transforms are long"
+    cycles, program = best
+    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, float32"
+    return Way("fourier", cycles, program, tables(spread, program.length), detail)
+
+
+def _fourier_cycles(program: Fourier, machine: Machine) -> float:
+    """Predicted cycles per element, from those of a butterfly and of a tap, as measured (see TAP)."""
+    n, half, columns = program.length, program.half, program.columns(machine)
+    lanes = machine.lanes(4)
+    transform = sum(n / r * (BUTTERFLY4 if r == 4 else BUTTERFLY2) for r in radices(n))
+    taps = n * half / lanes * program.kw * 4 * TAP
+    moves = 2 * n * columns / lanes * LOAD + 2 * program.grid * half / lanes * STORE
+    return (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
+
+
 def _looped(job: Job, machine: Machine) -> Way | str:
     """Every tap from memory: for large kernels that are not separable."""
     if job.kernel.combine != "linear":
@@ -316,8 +373,7 @@ def _looped(job: Job, machine: Machine) -> Way | str:
     (dy, dx), sy = job.options.dilation, job.options.stride[0]
     rows = 4 if dy == 1 and sy == 1 and kh > 1 else 1
     dtype = np.float32 if sums.work == "f32" else np.float64
-    taps = np.zeros((kh + 2 * (rows - 1), kw), dtype)
-    taps[rows - 1 : rows - 1 + kh] = matrix
+    taps = np.ascontiguousarray(matrix, dtype)
     program = _program(
         job, sums, machine, (), (), rows=rows, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
     )

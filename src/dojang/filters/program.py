@@ -32,7 +32,7 @@ class Program:
     Every padded row is loaded once into the tile as `work` elements. With `segments` it is first run through the
     horizontal passes, and the tile holds their results side by side. An output is one part, or two whose root of
     squares is taken; a part sums its taps over the tile. With `dense` = (kh, kw, row step, column step) there is one
-    output whose taps come from memory, row by row, padded with `rows` − 1 rows of zeros at both ends.
+    output whose taps come from memory, row by row.
     """
 
     source: str

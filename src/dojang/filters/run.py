@@ -14,6 +14,7 @@ from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
 from dojang.filters.codegen import FIELDS, emit
 from dojang.filters.codegen_box import Box, emit_box
+from dojang.filters.codegen_fourier import Fourier, emit_fourier
 from dojang.filters.job import Job
 from dojang.filters.plan import Plan
 from dojang.filters.program import Program
@@ -22,10 +23,13 @@ ALONE_CYCLES = 100_000  # work that one thread does sooner than two: about 25 mi
 
 
 @lru_cache(maxsize=256)
-def compiled(program: Program | Box, machine: Machine) -> jit.Native:
+def compiled(program: Program | Box | Fourier, machine: Machine) -> jit.Native:
     """The program's machine code."""
-    text = emit_box(program, machine) if isinstance(program, Box) else emit(program, machine)
-    return jit.load(text, machine)
+    if isinstance(program, Box):
+        return jit.load(emit_box(program, machine), machine)
+    if isinstance(program, Fourier):
+        return jit.load(emit_fourier(program, machine), machine)
+    return jit.load(emit(program, machine), machine)
 
 
 @lru_cache(maxsize=64)
@@ -121,14 +125,15 @@ class Bound:
         return Bound(replace(plan, way=plan.instead), job, machine, threads, part)
 
 
-def band_rows(height: int, threads: int, program: Program | Box) -> int:
+def band_rows(height: int, threads: int, program: Program | Box | Fourier) -> int:
     """Rows that a thread takes at a time: several bands for each, none so thin that loading its rows twice tells."""
-    if isinstance(program, Box) and program.grid > 1:
+    if program.grid > 1:
         return program.grid
     if threads == 1:
         return height
     if isinstance(program, Box):
         return -(-height // threads)  # a band begins with a sum over the whole box
+    assert isinstance(program, Program)
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows

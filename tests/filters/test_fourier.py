@@ -1,0 +1,85 @@
+"""Transforms down the columns: as exact as a direct float32 sum, for every border, length and layout."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dojang.engine.machine import Machine
+from dojang.filters.codegen_fourier import Fourier, order, radices
+from dojang.filters.job import Job, Options
+from dojang.filters.kernels import Kernel
+from dojang.filters.plain import respond
+from dojang.filters.plan import _fourier, _looped, make_plan
+from dojang.filters.run import Bound
+
+from .test_filter import agrees, picture
+
+HOST = Machine.host()
+
+
+def by(find, image, kernel, options, threads=1):
+    """The result of one way, whatever the planner would choose, and the exact response."""
+    job = Job.of(kernel, (1, *image.shape), image.dtype, options)
+    (plan,) = make_plan((job,), HOST)
+    way = find(job, HOST)
+    assert not isinstance(way, str), way
+    out = np.empty((1, *job.out_size, image.shape[2]), job.out_dtype)
+    assert Bound(replace(plan, way=way), job, HOST, threads).run(image, out)
+    return out[0], respond(job, image, 0, job.out_size[0])
+
+
+def dense(kh, kw, seed=0):
+    return Kernel("dense", (np.random.default_rng(seed).standard_normal((kh, kw)) / np.sqrt(kh * kw),))
+
+
+@pytest.mark.parametrize("length", [8, 32, 64, 128])
+def test_order_is_a_permutation_that_transforms(length):
+    assert sorted(order(length)) == list(range(length))
+    assert np.prod(radices(length)) == length
+
+
+@pytest.mark.parametrize("border", ["reflect", "constant", "circular", "replicate", "valid"])
+@pytest.mark.parametrize(("kh", "kw"), [(3, 3), (15, 20), (31, 2), (63, 63), (150, 5)])
+@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 3), ("float32", 1), ("float32", 4)])
+def test_transforms_are_the_definition(border, kh, kw, dtype, channels):
+    image = picture((163, 190, channels), dtype, kh)
+    options = Options(border, value=5.0 if border == "constant" else 0.0)
+    result, exact = by(_fourier, image, dense(kh, kw), options)
+    agrees(result, exact, float(np.abs(image).max()))
+
+
+@pytest.mark.parametrize("size", [15, 31, 63])
+def test_error_is_at_most_twice_that_of_a_direct_sum(size):
+    image = picture((200, 210, 1), "float32")
+    kernel = dense(size, size, size)
+    result, exact = by(_fourier, image, kernel, Options())
+    direct, _ = by(_looped, image, kernel, Options())
+    assert np.abs(result - exact).max() <= 2 * np.abs(direct - exact).max() + 1e-6
+
+
+def test_dilation_wide_rows_and_threads():
+    image = picture((300, 700, 3), "float32")
+    kernel = dense(9, 11)
+    result, exact = by(_fourier, image, kernel, Options(dilation=(3, 2)))
+    agrees(result, exact, float(np.abs(image).max()))
+    assert np.array_equal(result, by(_fourier, image, kernel, Options(dilation=(3, 2)), threads=3)[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_windows(bad):
+    image = picture((150, 70, 1), "float32")
+    image[60, 30] = bad
+    result, exact = by(_fourier, image, dense(21, 21), Options())
+    assert np.array_equal(np.isfinite(result), np.isfinite(exact))
+    assert np.allclose(result[np.isfinite(exact)], exact[np.isfinite(exact)], atol=1e-5)
+
+
+def test_large_dense_kernels_are_planned_so():
+    job = Job.of(dense(63, 63), (1, 600, 600, 1), np.dtype("float32"), Options())
+    (plan,) = make_plan((job,), HOST)
+    assert isinstance(plan.way.program, Fourier)
+    assert plan.instead is not None
+    assert plan.instead.name == "looped"
+    (plan,) = make_plan((replace(job, kernel=dense(5, 5)),), HOST)
+    assert plan.way.name == "direct"
