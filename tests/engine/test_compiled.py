@@ -277,6 +277,20 @@ def test_many_threads_share_one():
     assert not wrong
 
 
+def test_choosing_by_measuring(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path))
+    g = filled(graph(image(32, 20, 20), N("c", "conv", "x", out=32, kernel=(3, 3), padding=1)))
+    (choice,) = [c for c in compile(g, tune=True).plan().choices if c.op == "conv"]
+    reasons = dict(choice.refused)
+    other = {"winograd": "direct", "direct": "winograd"}[choice.algorithm]
+    assert "measured" in reasons[other]
+    times = sorted((tmp_path / "times").iterdir())
+    stamps = [p.stat().st_mtime_ns for p in times]
+    assert len(times) == 2
+    assert compile(g, tune=True).plan().choices == compile(g, tune=True).plan().choices
+    assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "times").iterdir())] == stamps
+
+
 def test_measured_times_are_in_the_plan():
     plan = compile(filled(residual_net())).measured(1, seconds=0.02)
     assert all(c.measured_s > 0 for c in plan.choices)

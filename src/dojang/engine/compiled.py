@@ -26,21 +26,30 @@ MOST_IDLE = 4  # memory of finished runs that is kept per batch size, for caller
 
 
 def compile(
-    graph: Graph, threads: int | None = None, precision: str = "fast", machine: Machine | None = None
+    graph: Graph,
+    threads: int | None = None,
+    precision: str = "fast",
+    machine: Machine | None = None,
+    tune: bool = False,
 ) -> Compiled:
-    """A `Compiled` network. Threads default to the cores that this process may use.
+    """A `Compiled` network. Threads default to the cores that this process may use. `tune` chooses by measuring.
 
     `precision="strict"` allows only algorithms that compute the sums of the definition (no Winograd, no Fourier).
     Raises `GraphError` and `DataError` for weights that are missing or NaN, `UnsupportedError` for unknown operators.
     """
-    return Compiled(graph, threads, precision, machine)
+    return Compiled(graph, threads, precision, machine, tune)
 
 
 class Compiled:
     """A network that runs natively. Thread-safe; kernels and memory are made when a batch size is first seen."""
 
     def __init__(
-        self, graph: Graph, threads: int | None = None, precision: str = "fast", machine: Machine | None = None
+        self,
+        graph: Graph,
+        threads: int | None = None,
+        precision: str = "fast",
+        machine: Machine | None = None,
+        tune: bool = False,
     ) -> None:
         """Checks the network; see `compile`."""
         for node in graph.nodes:
@@ -57,7 +66,7 @@ class Compiled:
         self.graph = graph
         self.machine = machine or Machine.host()
         self.threads = threads or self.machine.cores
-        self.precision = precision
+        self.precision, self.tune = precision, tune
         self._packed: dict[str, Array] = {}
         self._builds: dict[tuple[int, frozenset[str]], Build] = {}
         self._lock = threading.Lock()
@@ -116,7 +125,7 @@ class Build:
         strict = owner.precision == "strict"
         self.graph, self.machine = owner.graph, owner.machine
         self.lowered: Lowered = Lowering(
-            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed
+            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune
         ).run()
         calls = self.lowered.calls
         self.plan = Plan(

@@ -110,15 +110,16 @@ class Lowering:
         strict: bool,
         keep: Set[str],
         packed: dict[str, np.ndarray],
+        tune: bool = False,
     ) -> None:
-        """`packed` holds packed weights by key, shared between batch sizes."""
+        """`packed` holds packed weights by key, shared between batch sizes. `tune` chooses by measuring."""
         self.graph, self.machine, self.threads, self.strict = graph, machine, threads, strict
         self.shapes = graph.shapes(batch)
         self.fusion = Fusion(graph, self.shapes, keep)
         self.packed = packed
         self.out = Lowered(arrays=packed)
         self.reserved: dict[str, Place] = {}
-        self.keep = keep
+        self.keep, self.tune = keep, tune
 
     def run(self) -> Lowered:
         """All calls: inputs, groups, exports."""
@@ -282,7 +283,7 @@ class Lowering:
         y = self.reserved.get(group.value)
         ld = y.ld if y else self.shape(group.value)[1]
         task = Task(problem, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict)
-        algorithm, seconds, refused = choose(task, self.machine)
+        algorithm, seconds, refused = choose(task, self.machine, self.tune)
         if algorithm is fallback:
             return False
         code = algorithm.emit(task, self.machine)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from dojang.engine import jit
 from dojang.engine.algorithms import ALGORITHMS
-from dojang.engine.algorithms.task import Task
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.task import Code, Task
 from dojang.engine.machine import Machine
+from dojang.engine.runtime import Call, Program
+
+NEAR = 4.0  # times the least prediction: what is predicted slower is not timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +76,76 @@ class Plan:
         return replace(self, choices=tuple(replace(c, measured_s=seconds.get(c.value)) for c in self.choices))
 
 
-def choose(task: Task, machine: Machine) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
+def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
     """(algorithm, predicted seconds per image on one core, refusals) for a convolution.
+
+    With `tune`, algorithms predicted within `NEAR` of the best are timed on this machine (once: times are kept beside
+    the object code), and the fastest is taken.
 
     >>> from dojang.arith.conv import Conv
     >>> task = Task.of(Conv.of(32, 32, (56, 56), 3, padding=1, groups=32))
     >>> choose(task, Machine.host())[0].NAME
     'depthwise'
     """
-    best: tuple[ModuleType, float] | None = None
     refused: list[tuple[str, str]] = []
-    slower: list[tuple[ModuleType, float]] = []
+    able: list[tuple[float, ModuleType]] = []
     for algorithm in ALGORITHMS:
         reason = algorithm.why_not(task, machine)
-        if reason is not None:
-            refused.append((algorithm.NAME, reason))
-            continue
-        seconds = algorithm.predict(task, machine)
-        if best is None or seconds < best[1]:
-            if best is not None:
-                slower.append(best)
-            best = (algorithm, seconds)
+        if reason is None:
+            able.append((algorithm.predict(task, machine), algorithm))
         else:
-            slower.append((algorithm, seconds))
-    assert best is not None, "the last algorithm never refuses"
-    for algorithm, seconds in slower:
-        refused.append((algorithm.NAME, f"slower: {seconds * 1e6:.3g} µs predicted, not {best[1] * 1e6:.3g}"))
-    return best[0], best[1], tuple(refused)
+            refused.append((algorithm.NAME, reason))
+    able.sort(key=lambda pair: pair[0])  # stable: of equals the first in the tuple
+    how = "predicted"
+    if tune:
+        near = [a for seconds, a in able if seconds <= NEAR * able[0][0] and hasattr(a, "emit")]
+        if len(near) > 1:
+            how = "measured"
+            able = sorted(((seconds_of(a, task, machine), a) for a in near), key=lambda pair: pair[0])
+            refused += [(a.NAME, "not timed: predicted far slower") for a in ALGORITHMS
+                        if a not in near and a.why_not(task, machine) is None]  # fmt: skip
+    best, algorithm = able[0]
+    refused += [(a.NAME, f"slower: {s * 1e6:.3g} µs {how}, not {best * 1e6:.3g}") for s, a in able[1:]]
+    return algorithm, best, tuple(refused)
+
+
+def seconds_of(algorithm: ModuleType, task: Task, machine: Machine) -> float:
+    """Measured seconds per image on one core: the best of some runs on random numbers; kept on disk."""
+    code = algorithm.emit(task, machine)
+    key = jit.key_of(f"time 1 {task} {[s.recipe for s in code.steps]}", machine)
+    path = jit.cache_dir() / "times" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        if isinstance(found, float) and found > 0:
+            return found
+    seconds = _time(algorithm, code, task, machine)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "w") as file:
+            json.dump(seconds, file)
+        os.replace(name, path)
+    return seconds
+
+
+def _time(algorithm: ModuleType, code: Code, task: Task, machine: Machine) -> float:
+    c, rng, dtype = task.conv, np.random.default_rng(0), task.element.dtype
+    images = max(1, c.n)
+    random = lambda *shape: t.on_line(rng.standard_normal(shape).astype(dtype))  # noqa: E731
+    packed = [t.on_line(a) for a in algorithm.pack(task, machine, random(*c.weight_shape), None)]
+    x, y = random(images * prod(c.size) * task.x_ld), random(images * prod(c.out_size) * task.y_ld)
+    res = random(images * prod(c.out_size) * max(1, task.residual_ld))
+    shared = [t.on_line(np.zeros(size, np.uint8)) for size in code.shared(images)]
+    words = [0] * t.WORDS
+    words[t.N] = images
+    for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, *packed, y, res, *shared), strict=True):
+        words[slot] = array.ctypes.data
+    natives = [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), machine) for s in code.steps]
+    calls = [Call(k.address("kernel"), words, s.units(images)) for k, s in zip(natives, code.steps, strict=True)]
+    program = Program(calls, t.WORDS, code.scratch, 1)
+    times: list[float] = []
+    while len(times) < 5 or (sum(times) < 5e-3 and len(times) < 200):
+        start = time.perf_counter()
+        program.run()
+        times.append(time.perf_counter() - start)
+    return min(times) / images
