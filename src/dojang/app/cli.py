@@ -51,9 +51,9 @@ def _command(arguments: list[str]) -> int:
     from dojang.app import commands
 
     answer = getattr(commands, args.command)(args)
-    if answer.text:
-        sys.stdout.write(answer.text if answer.text.endswith("\n") else answer.text + "\n")
     try:
+        if answer.text:
+            sys.stdout.write(answer.text if answer.text.endswith("\n") else answer.text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -15,7 +15,7 @@ def runner(graph: Graph, channels_last: bool = False) -> Callable[[np.ndarray], 
     """A function from a float32 batch to the network's first output, without gradients, weights as they are now."""
     module = to_module(graph).eval()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    module = module.to(memory_format=layout) if channels_last else module
+    module = module.to(memory_format=layout) if channels_last else module  # pyright: ignore[reportCallIssue]
 
     def run(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

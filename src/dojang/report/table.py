@@ -104,7 +104,7 @@ def milliseconds(value: float | None) -> str:
         return "-"
     if abs(value) >= 1000:
         return f"{_three(value / 1000)} s"
-    return f"{_three(value)} ms" if abs(value) >= 0.1 else f"{_three(value * 1000)} µs"
+    return f"{_three(value)} ms" if abs(value) >= 1 else f"{_three(value * 1000)} µs"
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

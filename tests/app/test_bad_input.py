@@ -1,0 +1,367 @@
+"""Bad input through the real command: one line that names the place and the remedy, nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+
+from dojang.formats import checkpoint
+from dojang.formats.zoo import load as zoo
+
+from .conftest import Command, Ran
+
+
+def one_line(ran: Ran, code: int, *says: str) -> None:
+    assert ran.code == code, ran.err
+    assert ran.out == ""
+    assert len(ran.err.splitlines()) == 1, ran.err
+    assert ran.err.startswith("dojang: ")
+    assert "fault in dojang" not in ran.err
+    for text in says:
+        assert text in ran.err
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(zoo("digits-cnn"), path)
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "digit.png"
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.safetensors", "net.net"])
+def test_missing_files(dojang: Command, tmp_path: Path, picture: Path, name: str) -> None:
+    for args in (
+        ("count", tmp_path / name),
+        ("run", tmp_path / name, picture),
+        ("export", tmp_path / name, "-o", "x.onnx"),
+    ):
+        one_line(dojang(*args), 4, name, "no such file")
+
+
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_truncated_networks(dojang: Command, tmp_path: Path, form: str, part: float) -> None:
+    whole, cut = tmp_path / f"whole.{form}", tmp_path / f"cut.{form}"
+    assert dojang("export", "digits-cnn", "-o", whole).code == 0
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(len(content) * part)])
+    one_line(dojang("count", cut), 4, "cut.")
+
+
+def test_missing_and_damaged_data(dojang: Command, tmp_path: Path) -> None:
+    one_line(dojang("diagnose", "digits-cnn", "--data", tmp_path / "nothing"), 4, "nothing")
+    np.savez(tmp_path / "d.npz", x=np.zeros((20, 8, 8), np.uint8), y=np.arange(20) % 10)
+    content = (tmp_path / "d.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    one_line(dojang("diagnose", "digits-cnn", "--data", tmp_path / "cut.npz"), 4, "cut.npz")
+    (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04 no zip")
+    one_line(dojang("diagnose", "digits-cnn", "--data", tmp_path / "cut.zip"), 4, "cut.zip")
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    """An ONNX file with an operator that nobody knows between two convolutions."""
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="c1"),
+        helper.make_node("Frobnicate", ["a"], ["b"], name="strange", domain="com.example"),
+        helper.make_node("Conv", ["b", "w2"], ["y"], name="c2"),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [weight("w1", 4, 3, 3, 3), weight("w2", 5, 4, 3, 3)])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.example", 1)]
+    path = tmp_path / "strange.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets), path)
+    return path
+
+
+def test_unknown_operator(dojang: Command, strange: Path, picture: Path) -> None:
+    ran = dojang("count", strange)
+    assert ran.code == 0
+    assert "≥" in ran.out
+    assert "Frobnicate" in ran.out
+    one_line(dojang("run", strange, picture), 2, "Frobnicate")
+    one_line(dojang("slim", strange, "--data", "digits"), 2, "Frobnicate")
+    one_line(dojang("train", strange, "--data", "digits"), 2)
+    assert not Path("out").exists()
+
+
+def test_budget_of_a_lower_bound_is_not_passed(dojang: Command, strange: Path) -> None:
+    ran = dojang("count", strange, "--max-macs", "1G")
+    assert ran.code == 1
+    assert "is not known, because" in ran.err
+    assert "Frobnicate" in ran.err
+
+
+def test_weights_that_do_not_fit(dojang: Command, saved: Path, tmp_path: Path, picture: Path) -> None:
+    one_line(dojang("run", "lenet5", picture, "--weights", saved), 2, str(saved))
+    net = tmp_path / "wider.net"
+    net.write_text("input 1x8x8\nconv1: conv 32 3x3 pad=1\nrelu\nflatten\nfc1: dense 128\nfc2: dense 10\n")
+    one_line(dojang("run", net, picture, "--weights", saved), 2, str(saved))
+    one_line(dojang("run", "digits-cnn", picture, "--weights", tmp_path / "no.pt"), 4, "no.pt: no such file")
+    one_line(dojang("run", "digits-cnn", picture, "--weights", picture), 2, ".safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("input 96x8x8\nconv2: conv 10 3x3 groups=5\n", 2, ("bad.net:2", "conv2", "96", "5 groups")),
+        ("input 3x8x8\nconv1: conv 4 9x9\n", 2, ("bad.net:2", "conv1", "shrinks below 1")),
+        ("input 3x8x8\nconv1: conf 4 3x3\n", 2, ("bad.net:2:8", "conf")),
+        ("input 3x8x8\nconv1: conv 4 3x3 <- nowhere\n", 2, ("bad.net:2", "nowhere")),
+    ],
+)
+def test_networks_that_cannot_be(dojang: Command, tmp_path: Path, text: str, code: int, says: tuple[str, ...]) -> None:
+    path = tmp_path / "bad.net"
+    path.write_text(text)
+    one_line(dojang("count", path), code, *says)
+
+
+def test_text_that_is_no_text(dojang: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.net").write_bytes(b"\xff\xfe\x00\x01")
+    one_line(dojang("count", tmp_path / "bad.net"), 4, "bad.net", "UTF-8")
+
+
+def test_nan_in_weights(dojang: Command, tmp_path: Path, picture: Path) -> None:
+    from safetensors.numpy import save_file
+
+    weights = {name: np.array(array) for name, array in zoo("digits-cnn").weights.items()}
+    weights["conv2.weight"][3, 1, 0, 2] = np.nan
+    path = tmp_path / "nan.safetensors"
+    save_file(weights, path)
+    one_line(dojang("run", "digits-cnn", picture, "--weights", path), 2, "conv2.weight", "NaN")
+    one_line(
+        dojang("slim", "digits-cnn", "--data", "digits", "--weights", path, "-o", tmp_path / "o"), 2, "conv2.weight"
+    )
+    assert not (tmp_path / "o").exists()
+
+
+def test_nan_in_data(dojang: Command, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((40, 1, 8, 8)).astype(np.float32)
+    x[7, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", x=x, y=np.arange(40) % 10)
+    for command in ("diagnose", "slim", "train"):
+        out = () if command == "diagnose" else ("-o", tmp_path / "out")
+        one_line(dojang(command, "digits-cnn", "--data", tmp_path / "nan.npz", *out), 2, "nan.npz", "sample 7", "NaN")
+    assert not (tmp_path / "out").exists()
+
+
+class Harm:
+    """What a hostile file would run."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch harmed",)
+
+
+def test_pt_that_holds_code(dojang: Command, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1.weight": Harm()}, "evil.pt")
+    one_line(dojang("run", "digits-cnn", picture, "--weights", "evil.pt"), 4, "evil.pt", "code")
+    Path("evil.pth").write_bytes(pickle.dumps(Harm()))
+    one_line(dojang("run", "digits-cnn", picture, "--weights", "evil.pth"), 4, "evil.pth")
+    assert not Path("harmed").exists()
+
+
+def test_empty_class_folder(dojang: Command, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / "data" / "cat" / f"{i}.png")
+    one_line(dojang("train", "digits-cnn", "--num-classes", "2", "--data", tmp_path / "data"), 2, "dog")
+    assert not Path("out").exists()
+
+
+def bomb() -> bytes:
+    """A PNG of 60000 x 60000 pixels in a few kilobytes."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+    )
+
+
+def test_pictures_that_are_none(dojang: Command, tmp_path: Path, picture: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "bomb.png").write_bytes(bomb())
+    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:40])
+    for name in ("text.png", "bomb.png", "cut.png", "missing.png"):
+        one_line(dojang("run", "digits-cnn", tmp_path / name), 4, name)
+        one_line(dojang("filter", tmp_path / name, "--kernel", "blur"), 4, name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bomb.png", "cut.png", "digit.png", "text.png"]
+
+
+def test_zip_bomb(dojang: Command, tmp_path: Path) -> None:
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a", "b"):
+            archive.writestr(f"{name}/x.png", bomb())
+    one_line(dojang("diagnose", "digits-cnn", "--data", path), 4, "x.png")
+
+
+def test_npy_with_objects(dojang: Command, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Harm()], dtype=object), allow_pickle=True)
+    (tmp_path / "evil.npy").write_bytes(buffer.getvalue())
+    one_line(dojang("run", "digits-cnn", tmp_path / "evil.npy"), 4, "evil.npy")
+
+
+def test_data_of_other_classes(dojang: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "three.npz", x=rng.integers(0, 256, (30, 8, 8), np.uint8), y=np.arange(30) % 3)
+    one_line(dojang("slim", "digits-cnn", "--data", tmp_path / "three.npz", "-o", tmp_path / "o"), 2, "3 classes")
+    assert not (tmp_path / "o").exists()
+
+
+def test_outputs_are_refused_before_the_work(dojang: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_bytes(b"mine")
+    started = time.monotonic()
+    one_line(dojang("slim", "digits-cnn", "--data", "digits", "-o", out), 2, "model.onnx", "--force")
+    assert (out / "model.onnx").read_bytes() == b"mine"
+    assert [p.name for p in out.iterdir()] == ["model.onnx"]
+    assert time.monotonic() - started < 60
+    one_line(dojang("count", "alexnet", "--html", out / "model.onnx"), 2, "--force")
+    one_line(dojang("count", "alexnet", "--html", tmp_path / "no" / "such.html"), 2, "does not exist")
+
+
+def small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "digits-cnn", "-o", "x.onnx"],
+        ["export", "digits-cnn", "-o", "x.safetensors"],
+        ["train", "digits-cnn", "--data", "digits", "--epochs", "1", "-o", "run"],
+        ["count", "resnet56-cifar10", "--html", "x.html"],
+    ],
+    ids=lambda c: f"{c[0]} {c[-1]}",
+)
+def test_full_disk(tmp_path: Path, command: list[str]) -> None:
+    """A limit on file sizes stands for the full disk: the system refuses to write on."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dojang", *command], cwd=tmp_path, preexec_fn=small_files, capture_output=True, text=True
+    )
+    complaint = [line for line in done.stderr.splitlines() if line.startswith("dojang: ")]
+    assert done.returncode == 4, done.stderr
+    assert len(complaint) == 1
+    assert "Traceback" not in done.stderr
+    left = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert left == []
+
+
+def test_full_stdout() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dojang", "count", "alexnet"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == ["dojang: the result could not be printed: No space left on device"]
+
+
+def test_closed_pipe() -> None:
+    command = f"{sys.executable} -m dojang count resnet50 --json | head -c 100"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr, len(done.stdout)) == (0, "", 100)
+
+
+def test_interrupted_training(tmp_path: Path) -> None:
+    """A real Ctrl-C: exit 130, one line, a state that --resume takes up, no half-written result."""
+    train = ["-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", "run"]
+    running = subprocess.Popen(
+        [sys.executable, *train], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    state = tmp_path / "run" / "training.safetensors"
+    deadline = time.monotonic() + 120
+    while not state.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130, err
+    assert out == ""
+    assert err.splitlines()[-1] == "dojang: interrupted"
+    assert "Traceback" not in err
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["training.safetensors"]
+
+
+def test_interrupted_slimming(tmp_path: Path) -> None:
+    slim = ["-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", "out"]
+    running = subprocess.Popen(
+        [sys.executable, *slim], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert running.stderr is not None
+    seen = ""
+    while "fine-tuning" not in seen:
+        line = running.stderr.readline()
+        assert line, seen
+        seen += line
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert (running.returncode, out) == (130, ""), err
+    assert err.splitlines()[-1] == "dojang: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unexpected_errors_are_one_line_too(dojang: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dojang.app import verbs
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("wheels\ncame off")
+
+    monkeypatch.setattr(verbs, "count", broken)
+    ran = dojang("count", "alexnet")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "dojang: unexpected RuntimeError: wheels came off (a fault in dojang; set DOJANG_TRACEBACK=1 to see where)\n"
+    )
+    monkeypatch.setenv("DOJANG_TRACEBACK", "1")
+    assert "Traceback" in dojang("count", "alexnet").err
+
+
+@pytest.mark.parametrize(("part", "line"), [("torch", "dojang[torch]"), ("sklearn", "dojang[data]")])
+def test_missing_parts_say_the_install_line(tmp_path: Path, part: str, line: str) -> None:
+    script = (
+        f"import sys; sys.modules[{part!r}] = None\n"
+        "from dojang.app.cli import main\n"
+        f"sys.exit(main(['train', 'digits-cnn', '--data', 'digits', '-o', {str(tmp_path / 'o')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert line in done.stderr
+    assert not (tmp_path / "o").exists()

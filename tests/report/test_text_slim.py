@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dojang.arith.cost import count
+from dojang.diagnose.finding import Finding
+from dojang.formats.text import parse
+from dojang.report.html_slim import diagnosis_html, slim_html
+from dojang.report.json import document, dumps
+from dojang.report.results import Diagnosis, Slimming
+from dojang.report.text_slim import diagnosis_text, slim_text
+from dojang.slim.result import Edit, Figures, Refused, SlimResult
+
+from .test_html import check_page
+
+TEXT = "network small\ninput 1x8x8\nconv1: conv {} 3x3 pad=1\nrelu\nflatten\nfc: dense 10\n"
+
+
+@pytest.fixture
+def done() -> Slimming:
+    before, after = parse(TEXT.format(32)), parse(TEXT.format(24))
+    findings = (
+        Finding("conv1", "dead-proven", (3, 4, 5, 9), 0.125, 0.0, "proved: relu1 is 0 in these channels", "warning"),
+        Finding("fc", "hot-spot", (), 0.98, 0.25, "98% of the parameters: 20,490 of 20,810", "info"),
+    )
+    check = {
+        "ok": True,
+        "inputs": "8 random and 8 real inputs",
+        "largest_difference_float64": 1.2e-15,
+        "largest_difference_stored": 3.4e-07,
+        "relative_to": "largest output",
+    }
+    lossy = {"accuracy_before": 0.995, "accuracy_after": 0.991, "split": "selection", "tuned": True}
+    edits = (
+        Edit("remove-dead-channels", "exact", ("conv1",), 2600, 4864, 0.0031, check, "dead channels: 4 of conv1"),
+        Edit("remove-channels", "lossy", ("conv1", "fc"), 2600, 4864, None, lossy, "channels conv1 28 to 24"),
+    )
+    refused = (Refused("fold-batch-norm", ("bn1",), "no time saved beyond noise: +0.0002 ms of 0.2263"),)
+    result = SlimResult(
+        after,
+        Figures(20_810, 38_912, 0.9944, 0.2412, 84_000),
+        Figures(15_610, 29_184, 0.9916, 0.1987, 63_200),
+        edits,
+        refused,
+        0,
+        ("the target of 50% of the multiplications was not reached",),
+    )
+    data = {"name": "digits", "train_samples": 1438, "test_samples": 359}
+    return Slimming(
+        "small",
+        result,
+        Diagnosis("small", findings, 512, data, 0.0),
+        (count(before), count(after)),
+        data,
+        "accuracy",
+        "dojang",
+        "0.1.0",
+        1,
+        31,
+        12.0,
+        "ONNX Runtime gives the same answers within 3e-07 of the largest",
+        ("out/report.html", "out/model.onnx"),
+    )
+
+
+def golden(name: str, text: str) -> None:
+    path = Path(__file__).parent / "golden" / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+        pytest.fail(f"{path} was not there and has been written; look at it and run again")
+    assert text + "\n" == path.read_text(encoding="utf-8")
+
+
+def test_slim_text(done: Slimming) -> None:
+    text = slim_text(done)
+    golden("slim.txt", text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_diagnosis_text(done: Slimming) -> None:
+    golden("diagnose.txt", diagnosis_text(done.diagnosis))
+
+
+def test_slim_page(done: Slimming) -> None:
+    text = check_page(slim_html(done))
+    figures = ("20,810", "15,610", "99.44 %", "-0.28 points", "1.33 x less", "3.10 µs")
+    for said in (
+        *figures,
+        "remove-dead-channels",
+        "fold-batch-norm",
+        "3-5, 9",
+        "was not reached",
+        "gives the same answers",
+    ):
+        assert said in text
+
+
+def test_diagnosis_page(done: Slimming) -> None:
+    assert "proved: relu1" in check_page(diagnosis_html(done.diagnosis, done.counts[0]))
+
+
+def test_json_is_that_of_the_contract(done: Slimming) -> None:
+    data: Any = document("slim", {"net": "small"}, done.to_dict())
+    assert data["schema"] == "dojang.slim/1"
+    for side in ("before", "after"):
+        assert set(data[side]) == {"params", "macs", "accuracy", "median_ms", "size_bytes"}
+    keys = {"rewrite", "claim", "layers", "params_saved", "macs_saved", "ms_saved", "check"}
+    assert all(set(edit) >= keys for edit in data["edits"])
+    assert set(data["refused"][0]) == {"rewrite", "layers", "reason"}
+    assert data["files"] == ["out/report.html", "out/model.onnx"]
+    assert "median of 31" in data["convention"]
+    dumps(data)
+
+
+def test_json_has_no_nan() -> None:
+    import numpy as np
+
+    value = {"a": float("nan"), "b": (1, {3, 2}), "c": Path("x/y"), "d": np.float32(0.5), "e": np.array([1, 2])}
+    assert json.loads(dumps(value)) == {"a": None, "b": [1, [2, 3]], "c": "x/y", "d": 0.5, "e": [1, 2]}
