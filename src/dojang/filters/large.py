@@ -90,7 +90,7 @@ def filter_large(
         out_shape = (oh, ow, *picture.shape[2:])
         rows = band_height(job, plan, band_bytes)
         bands = _bands(picture, job, plan, rows, machine, threads or machine.cores, progress)
-        _write(target, out_shape, job.out_dtype, bands, rows, force, picture)
+        _write(target, out_shape, job.out_dtype, bands, force, picture)
     return out_shape, job.out_dtype
 
 
@@ -99,10 +99,9 @@ def _within(error: Exception, source: str | PathLike[str]) -> Exception:
 
 
 def band_height(job: Job, plan: Plan, band_bytes: int) -> int:
-    """Result rows of one band: a multiple of the plan's grid and of a TIFF tile's rows."""
+    """Result rows of one band: as many as `band_bytes` hold, a multiple of the plan's grid."""
     per_row = job.width * job.channels * (job.dtype.itemsize * job.options.stride[0] + job.out_dtype.itemsize)
-    step = int(np.lcm(plan.grid, TIFF_TILE))
-    return max(1, band_bytes // per_row // step) * step
+    return max(1, band_bytes // per_row // plan.grid) * plan.grid
 
 
 def _bands(
@@ -235,7 +234,6 @@ def _write(
     shape: tuple[int, ...],
     dtype: np.dtype,
     bands: Iterator[NDArray],
-    rows: int,
     force: bool,
     picture: Source,
 ) -> None:
@@ -246,7 +244,7 @@ def _write(
         if suffix == ".npy":
             _write_npy(temporary, shape, dtype, bands)
         elif suffix == ".zarr":
-            _write_zarr(temporary, shape, dtype, bands, rows)
+            _write_zarr(temporary, shape, dtype, bands)
         else:
             _write_tiff(temporary, shape, dtype, bands, picture)
 
@@ -260,12 +258,29 @@ def _write_npy(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: I
             file.write(memoryview(band.reshape(-1)).cast("B"))
 
 
-def _write_zarr(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray], rows: int) -> None:
+def _write_zarr(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray]) -> None:
     zarr = need("zarr", "Zarr")
     chunks = (min(TIFF_TILE, shape[0]), min(4 * TIFF_TILE, shape[1]), *shape[2:])
     array = zarr.open(temporary, mode="w", shape=shape, dtype=dtype, chunks=chunks)
-    for i, band in enumerate(bands):
-        array[i * rows : i * rows + len(band)] = band.reshape(len(band), *shape[1:])
+    first = 0
+    for band in _regrouped(bands, 4 * TIFF_TILE):
+        array[first : first + len(band)] = band.reshape(len(band), *shape[1:])
+        first += len(band)
+
+
+def _regrouped(bands: Iterator[NDArray], rows: int) -> Iterator[NDArray]:
+    """The same rows in bands of a multiple of `rows`, the last one perhaps less: tiles and chunks are written whole."""
+    held: list[NDArray] = []
+    for band in bands:
+        held.append(band)
+        have = sum(len(b) for b in held)
+        whole = have // rows * rows
+        if whole:
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            yield joined[:whole]
+            held = [joined[whole:]] if whole < have else []
+    if held:
+        yield held[0] if len(held) == 1 else np.concatenate(held)
 
 
 def _write_tiff(
@@ -275,7 +290,7 @@ def _write_tiff(
     channels = shape[2] if len(shape) == 3 else 1
 
     def tiles() -> Iterator[NDArray]:
-        for band in bands:
+        for band in _regrouped(bands, TIFF_TILE):
             for y in range(0, len(band), TIFF_TILE):
                 for x in range(0, shape[1], TIFF_TILE):
                     tile = np.zeros((TIFF_TILE, TIFF_TILE, channels), dtype)
