@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,22 +40,40 @@ def readers(graph: Graph, tied: ChannelMap) -> list[Node]:
 
 
 def moments(graph: Graph, tied: ChannelMap, samples: Any, most_places: int = 200_000) -> dict[str, Moments]:
-    """Moments of every value that a layer reads, by value name, in float64 over all samples.
+    """Moments of every value that a layer reads, by value name; see `moments_of`."""
+    return moments_of(graph, tied, list(dict.fromkeys(n.inputs[0] for n in readers(graph, tied))), samples, most_places)
 
-    At most `most_places` places (samples × pixels) are used per value; pixels are then taken at a regular step.
-    """
-    names = list(dict.fromkeys(node.inputs[0] for node in readers(graph, tied)))
-    axes = {n: t.axis for n in names if (t := tied.tracks[n]) is not None}
+
+def gathered(graph: Graph, names: Sequence[str], samples: Any) -> Iterator[Mapping[str, Array]]:
+    """Activations of the named nodes on the samples (an array, or arrays by input name), batch by batch."""
     session = Session(graph)
-    sums: dict[str, list[Any]] = {}
-    total = len(next(iter(samples.values())) if isinstance(samples, Mapping) else samples)
+    total = number_of(samples)
     for start in range(0, total, BATCH):
         part = slice(start, start + BATCH)
         x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
-        taps = session.run(x, names).taps
-        for name in names:
-            rows = np.moveaxis(taps[name], axes[name], -1).reshape(-1, taps[name].shape[axes[name]])
-            places = len(rows) // max(1, len(next(iter(x.values())) if isinstance(x, Mapping) else x)) * total
+        yield session.run(x, names).taps
+
+
+def number_of(samples: Any) -> int:
+    """How many samples there are."""
+    return len(next(iter(samples.values())) if isinstance(samples, Mapping) else samples)
+
+
+def moments_of(
+    graph: Graph, tied: ChannelMap, names: Sequence[str], samples: Any, most_places: int = 200_000
+) -> dict[str, Moments]:
+    """Moments of the named values (those whose channels are followed), in float64 over all samples.
+
+    At most `most_places` places (samples × pixels) are used per value; pixels are then taken at a regular step, except
+    for `peak`, which sees them all.
+    """
+    axes = {n: t.axis for n in names if (t := tied.tracks[n]) is not None}
+    sums: dict[str, list[Any]] = {}
+    total = number_of(samples)
+    for taps in gathered(graph, list(axes), samples):
+        for name, axis in axes.items():
+            rows = np.moveaxis(taps[name], axis, -1).reshape(-1, taps[name].shape[axis])
+            places = len(rows) // max(1, len(taps[name])) * total
             peak = np.abs(rows).max(axis=0)
             rows = rows[:: max(1, -(-places // most_places))].astype(np.float64)
             entry = sums.setdefault(name, [0, 0.0, 0.0, peak])

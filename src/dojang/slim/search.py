@@ -30,6 +30,7 @@ from dojang.slim.result import Edit, Refused, SlimResult, figures
 from dojang.slim.rewrite import Check, Context, Rewrite, perform, relative_difference
 from dojang.slim.silent import NAME as SILENT
 from dojang.slim.silent import remove_silent
+from dojang.slim.structural import Candidate, candidates
 from dojang.slim.timing import Saving, saving
 
 Measure = Callable[[Sequence[Graph]], Sequence[Sequence[float]]]
@@ -42,7 +43,7 @@ Evaluate = Callable[[Graph], float]
 """Accuracy (a fraction) on the selection split."""
 
 Progress = Callable[[str, int, int], object]
-"""`progress(what, step, of)`."""
+"""`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
 
 EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS, DUPLICATES, MERGE_LINEAR)
 """Exact rewrites in the order in which they are tried; each makes more visible to the next."""
@@ -63,6 +64,12 @@ SHARE = 0.25
 
 IDLE = 0.01
 """A channel with less than this part of its bundle's mean importance hardly matters."""
+
+FLOOR = 1e-3
+"""A loss below a tenth of a point is not told apart on a selection split."""
+
+STRUCTURES = 3
+"""Replacements of layers that are tuned and judged at most."""
 
 PATIENCE = 4
 """How often an undecided timing is repeated; the rounds are pooled."""
@@ -220,46 +227,100 @@ class _Search:
                 current = done[0].graph if done is not None and done[1].ok else current
         accepted = self.silence(current)
         current = accepted or current
-        step, turn, deaf = STEP, 0, 0
+        accepted = self.structures(current, base, allowed, target) or accepted
+        current = accepted or current
+        step, deaf = STEP, 0
         while step >= LEAST_STEP and deaf < 3:
             macs = count(current).total.macs
             if target is not None and macs <= target * whole:
                 break
             goal = max(macs * (1 - step), (target or 0) * whole)
-            self.progress(f"choosing channels: {macs / whole:.0%} of the multiplications left", turn, turn + 4)
+            self.progress(f"choosing channels: {macs / whole:.0%} of the multiplications left", len(self.edits), 0)
             candidate, used = self.compose(current, self.trials(current), goal)
             if candidate is None:
                 break
             layers = tuple(dict.fromkeys(name for t in used for name in t.layers))
-            old = self.deploy(current)
-            saved = self.time(old, self.deploy(candidate))
-            if saved is not None and not saved.real:  # before tuning, which costs far more than measuring
-                self.refuse(CHANNELS, layers, f"no time saved beyond noise: {saved}")
+            verdict, tuned = self.attempt(CHANNELS, layers, current, candidate, base, allowed)
+            if tuned is not None:
+                current = accepted = tuned
+                deaf = 0
+            elif verdict == "slow":
                 step, deaf = min(0.7, step * 1.5), deaf + 1
-                continue
-            self.progress("fine-tuning", turn + 1, turn + 4)
-            tuned = self.tune(candidate, self.graph) if self.tune else candidate
-            found = self.evaluate(tuned)
-            if not base - found <= allowed + 1e-12:  # an accuracy of NaN is no accuracy
-                left = count(candidate).total.macs / whole
-                self.refuse(
-                    CHANNELS, layers,
-                    f"{100 * (base - found):.2f} points lost after tuning at {left:.0%} of the multiplications, "
-                    f"more than {100 * allowed:.2f}",
-                )  # fmt: skip
+            else:
                 step /= 2
-                continue
-            check = {"accuracy_before": base, "accuracy_after": found, "split": "selection", "tuned": bool(self.tune)}
-            new = self.deploy(tuned)
-            self.edits.append(_edit(CHANNELS, "lossy", layers, old, new, saved, check, _removed(current, tuned)))
-            current = accepted = tuned
-            turn, deaf = turn + 2, 0
         if target is not None and count(current).total.macs > target * whole * 1.0001:
             left = count(current).total.macs / whole
             self.notes.append(
                 f"the target of {target:.0%} of the multiplications was not reached: {left:.0%} is the least "
                 "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
             )
+        return accepted
+
+    def attempt(
+        self, name: str, layers: tuple[str, ...], current: Graph, candidate: Graph, base: float, allowed: float,
+        found: str = "",
+    ) -> tuple[str, Graph | None]:  # fmt: skip
+        """A lossy candidate timed, tuned and judged: ("taken", tuned), or why not ("slow", "lossy") and None.
+
+        It is timed before tuning, which costs far more, in the form in which it would be used.
+        """
+        assert self.evaluate is not None
+        old, whole = self.deploy(current), count(self.graph).total.macs
+        saved = self.time(old, self.deploy(candidate))
+        if saved is not None and not saved.real:
+            self.refuse(name, layers, f"no time saved beyond noise: {saved}")
+            return "slow", None
+        self.progress(f"fine-tuning after {name}", len(self.edits), 0)
+        tuned = self.tune(candidate, self.graph) if self.tune else candidate
+        accuracy = self.evaluate(tuned)
+        if not base - accuracy <= allowed + 1e-12:  # an accuracy of NaN is no accuracy
+            left = count(candidate).total.macs / whole
+            self.refuse(
+                name, layers,
+                f"{100 * (base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
+                f"more than {100 * allowed:.2f}",
+            )  # fmt: skip
+            return "lossy", None
+        check = {"accuracy_before": base, "accuracy_after": accuracy, "split": "selection", "tuned": bool(self.tune)}
+        said = found or _removed(current, tuned)
+        self.edits.append(_edit(name, "lossy", layers, old, self.deploy(tuned), saved, check, said))
+        return "taken", tuned
+
+    def structures(self, current: Graph, base: float, allowed: float, target: float | None) -> Graph | None:
+        """Layers replaced by cheaper ones of another shape, the best of time saved to accuracy lost first.
+
+        Each costs a tuning, so at most `STRUCTURES` are tried; what a layer has become is not replaced again.
+        """
+        assert self.evaluate is not None
+        whole, accepted = count(self.graph).total.macs, None
+        tried: set[tuple[str, tuple[str, ...]]] = set()
+        touched: set[str] = set()
+        for _ in range(STRUCTURES):
+            if target is not None and count(current).total.macs <= target * whole:
+                break
+            self.progress("looking for cheaper forms of layers", len(self.edits), 0)
+            options = [c for c in candidates(current, channels(current), self.context.samples)
+                       if (c.rewrite, c.layers) not in tried and touched.isdisjoint(c.layers)]  # fmt: skip
+            savings = self.time_all(self.deploy(current), [self.deploy(c.graph) for c in options])
+            now = self.evaluate(current)
+            ranked: list[tuple[float, Candidate]] = []
+            for c, saved in zip(options, savings, strict=True):
+                if saved is not None and saved.high <= 0:
+                    self.refuse(c.rewrite, c.layers, f"no faster ({c.found}): {saved}")
+                    tried.add((c.rewrite, c.layers))
+                    continue
+                gain = saved.ms if saved is not None else count(current).total.macs - count(c.graph).total.macs
+                loss = max(0.0, now - self.evaluate(c.graph))
+                if gain > 0:
+                    ranked.append((gain / (loss + FLOOR), c))
+            if not ranked:
+                break
+            best = max(ranked, key=lambda r: r[0])[1]
+            tried.add((best.rewrite, best.layers))
+            _, tuned = self.attempt(best.rewrite, best.layers, current, best.graph, base, allowed, best.found)
+            if tuned is not None:
+                current = accepted = tuned
+                touched.update(best.layers)
         return accepted
 
     def silence(self, current: Graph) -> Graph | None:
@@ -298,7 +359,7 @@ class _Search:
                 continue
             graphs.append(remove(current, tied, classes, stats))
             chosen.append((layers, classes))
-        savings = self.time_all(current, graphs)
+        savings = self.time_all(self.deploy(current), [self.deploy(g) for g in graphs])
         trials: list[Trial] = []
         for narrow, (layers, classes), saved in zip(graphs, chosen, savings, strict=True):
             if saved is not None and saved.high <= 0:
@@ -327,8 +388,7 @@ class _Search:
         """Trials joined, best ratio of time saved to accuracy lost first, until the goal in multiplications is met."""
         tied = channels(current)
         stats = moments(current, tied, self.context.samples)
-        floor = 1e-3  # a loss below a tenth of a point is not told apart on a selection split
-        order = sorted(trials, key=lambda t: -max(t.saved.ms, 1e-9) / (t.loss + floor))
+        order = sorted(trials, key=lambda t: -max(t.saved.ms, 1e-9) / (t.loss + FLOOR))
         used: list[Trial] = []
         gone: list[int] = []
         for trial in order:
