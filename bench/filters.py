@@ -1,0 +1,227 @@
+"""Picture filters against OpenCV, Pillow, SciPy, scikit-image, PyTorch and kornia, in turns in one process.
+
+    python bench/filters.py --seconds 0.5 --out bench/results/filters.txt [--quick] [--only TEXT]
+
+Every runner takes a NumPy picture (h, w, channels) and gives one of the same dtype; PyTorch and kornia convert on the
+way in and out, as a user of pictures must. Reflected borders where the peer has them. A peer that only approximates
+the kernel (Pillow's GaussianBlur is made of boxes) is left out. Peers whose taps times pixels exceed --limit are
+left out too: they would take minutes. OpenCV runs every case. Ratio: best peer / dojang, of least times, which other
+work on the machine disturbs least; of medians beside it. `copy` is numpy.copy of the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import kornia
+import numpy as np
+import scipy.ndimage as ndi
+import skimage.filters
+import torch
+from PIL import Image, ImageFilter
+
+from dojang.filters.files import filter_files
+from dojang.filters.filter import filter as press
+from dojang.filters.kernels import Kernel, named
+from peers import Runner, interleaved, machine_line, spread
+
+SIZES = (3, 5, 7, 11, 15, 31, 63)
+SHAPES = ((2160, 3840), (512, 512))
+
+
+def back(x: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    """(1, c, h, w) to (h, w, c) of the dtype, integers rounded and saturated."""
+    if dtype == np.uint8:
+        x = x.round_().clamp_(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float()
+
+
+def saturated(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return np.rint(x).clip(0, 255).astype(np.uint8) if dtype == np.uint8 else x.astype(dtype)
+
+
+def cases(image: np.ndarray) -> Iterator[tuple[str, int, dict[str, Runner], int]]:
+    """(name, taps that a naive peer multiplies for each element, runners, largest share of the limit)."""
+    rng = np.random.default_rng(0)
+    c, dtype = image.shape[2], image.dtype
+    pil = Image.fromarray(image[..., 0] if c == 1 else image) if dtype == np.uint8 else None
+
+    def conv(weights: list[torch.Tensor]) -> Callable[[], np.ndarray]:
+        def run() -> np.ndarray:
+            x = tensor(image)
+            for w in weights:
+                kh, kw = w.shape
+                x = torch.nn.functional.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2), "reflect")
+                x = torch.nn.functional.conv2d(x, w.expand(c, 1, kh, kw), groups=c)
+            return back(x, dtype)
+
+        return run
+
+    for k in SIZES:
+        taps = rng.standard_normal((k, k)) / k
+        mine, single = Kernel(f"dense {k}", (taps,)), torch.tensor(taps, dtype=torch.float32)
+        deep = taps[:, :, None]
+        runners: dict[str, Runner] = {
+            "dojang": lambda mine=mine: press(image, mine),
+            "opencv": lambda taps=taps: cv2.filter2D(image, -1, taps.astype(np.float32)),
+            "scipy": lambda deep=deep: saturated(ndi.correlate(image.astype("f4"), deep, mode="mirror"), dtype),
+            "torch": conv([single]),
+            "kornia": lambda s=single: back(kornia.filters.filter2d(tensor(image), s[None], "reflect"), dtype),
+        }
+        if pil is not None and k <= 5:
+            kernel = ImageFilter.Kernel((k, k), taps.ravel().tolist(), scale=1)
+            runners["pillow"] = lambda kernel=kernel: np.asarray(pil.filter(kernel))
+        yield f"dense {k}", k * k, runners, 1
+    for k in SIZES:
+        sigma = 0.3 * ((k - 1) * 0.5 - 1) + 0.8
+        column = cv2.getGaussianKernel(k, sigma)
+        mine = Kernel(f"gaussian {k}", (column @ column.T,))
+        line = torch.tensor(column[:, 0], dtype=torch.float32)
+        runners = {
+            "dojang": lambda mine=mine: press(image, mine),
+            "opencv": lambda k=k, s=sigma: cv2.GaussianBlur(image, (k, k), s),
+            "opencv-sep": lambda column=column: cv2.sepFilter2D(image, -1, column, column),
+            "scipy": lambda k=k, s=sigma: saturated(
+                ndi.gaussian_filter(image.astype("f4"), s, mode="mirror", radius=(k // 2, k // 2, 0)), dtype
+            ),
+            "skimage": lambda k=k, s=sigma: saturated(
+                skimage.filters.gaussian(
+                    image, s, mode="mirror", preserve_range=True, truncate=(k // 2) / s, channel_axis=2
+                ),
+                dtype,
+            ),
+            "torch": conv([line[:, None], line[None, :]]),
+            "kornia": lambda k=k, s=sigma: back(
+                kornia.filters.gaussian_blur2d(tensor(image), (k, k), (s, s), "reflect"), dtype
+            ),
+        }
+        yield f"gaussian {k}", 2 * k, runners, 4
+    for k in SIZES:
+        mine, ones = named("blur", size=k), torch.full((k,), 1.0 / k)
+        runners = {
+            "dojang": lambda mine=mine: press(image, mine),
+            "opencv": lambda k=k: cv2.blur(image, (k, k)),
+            "scipy": lambda k=k: saturated(ndi.uniform_filter(image.astype("f4"), (k, k, 1), mode="mirror"), dtype),
+            "torch": conv([ones[:, None], ones[None, :]]),
+            "kornia": lambda k=k: back(kornia.filters.box_blur(tensor(image), (k, k), "reflect", True), dtype),
+        }
+        if pil is not None:
+            runners["pillow"] = lambda k=k: np.asarray(pil.filter(ImageFilter.BoxBlur(k // 2)))
+        yield f"box {k}", 2 * k, runners, 4
+    mine = named("sobel-x")
+    smooth, slope = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([-1.0, 0.0, 1.0])
+    yield (
+        "sobel-x",
+        6,
+        {
+            "dojang": lambda: press(image, mine),
+            "opencv": lambda: cv2.Sobel(image, -1, 1, 0),
+            "scipy": lambda: saturated(
+                ndi.correlate1d(ndi.correlate1d(image.astype("f4"), [1, 2, 1], 0, mode="mirror"), [-1, 0, 1], 1), dtype
+            ),
+            "torch": conv([smooth[:, None], slope[None, :]]),
+        },
+        4,
+    )
+
+
+def command(report: Callable[[str], None], seconds: float) -> None:
+    """The whole command on a 12-megapixel JPEG against decoding and encoding it alone."""
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (3000, 4000, 3), dtype=np.uint8), (0, 0), 2)
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "photo.jpg")
+        Image.fromarray(cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)).save(source, quality=90)
+
+        def codec() -> None:
+            with Image.open(source) as image:
+                image.load()
+                options = {"qtables": image.quantization}
+                image.convert("RGB").save(os.path.join(folder, "copy.jpg"), **options)
+
+        def ours(kernel: str) -> Runner:
+            return lambda: filter_files([source], kernel, os.path.join(folder, "out.jpg"), force=True)
+
+        kernels = ("sharpen", "gaussian:sigma=3", "blur:size=31", "sobel")
+        times = interleaved({"codec": codec} | {k: ours(k) for k in kernels}, seconds)
+    base = spread(times["codec"])
+    report(f"12-megapixel JPEG: decode and encode alone {1e3 * base[0]:.0f} ms (median {1e3 * base[1]:.0f})")
+    for kernel in kernels:
+        least, median, _ = spread(times[kernel])
+        report(
+            f"  dojang filter --kernel {kernel:18} {1e3 * least:6.0f} ms  ratio {least / base[0]:.2f} "
+            f"(medians {median / base[1]:.2f})"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each case")
+    parser.add_argument("--limit", type=float, default=1.5e9, help="taps times elements that a slow peer may take on")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--quick", action="store_true", help="512x512 only")
+    parser.add_argument("--only", default="", help="cases whose line begins with this, e.g. '512x512 3 uint8 box'")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    report(machine_line(args.threads).rstrip())
+    report(f"# opencv {cv2.__version__}, kornia {kornia.__version__}, {time.strftime('%Y-%m-%d')}; milliseconds")
+    report(
+        f"{'case':32} {'dojang':>9} {'median':>9} {'copy':>8}  {'best peer':12} {'ms':>9} {'ratio':>6} {'median':>6}"
+    )
+    ratios: dict[str, list[float]] = {}
+    rng = np.random.default_rng(1)
+    with torch.inference_mode():
+        for height, width in SHAPES[args.quick :]:
+            for channels in (1, 3, 4):
+                for dtype in ("uint8", "float32"):
+                    image = rng.integers(0, 256, (height, width, channels)).astype(dtype)
+                    head = f"{width}x{height} {channels} {dtype}"
+                    for name, taps, runners, share in cases(image):
+                        if not f"{head} {name}".startswith(args.only):
+                            continue
+                        if taps * image.size > args.limit / share:
+                            runners = {k: r for k, r in runners.items() if k in ("dojang", "opencv", "opencv-sep")}
+                        times = interleaved({**runners, "copy": image.copy}, args.seconds)
+                        found = {k: spread(v) for k, v in times.items()}
+                        mine, copy = found.pop("dojang"), found.pop("copy")
+                        best = min(found, key=lambda k: found[k][0])
+                        ratio = found[best][0] / mine[0]
+                        medians = min(v[1] for v in found.values()) / mine[1]
+                        ratios.setdefault(f"{dtype} {name.partition(' ')[0]}", []).append(ratio)
+                        report(
+                            f"{head + ' ' + name:32} {1e3 * mine[0]:9.3f} {1e3 * mine[1]:9.3f} {1e3 * copy[0]:8.3f}  "
+                            f"{best:12} {1e3 * found[best][0]:9.3f} {ratio:6.2f} {medians:6.2f}"
+                        )
+    report("")
+    for kind, values in ratios.items():
+        report(
+            f"{kind:18} {len(values):3} cases: least ratio {min(values):.2f}, geometric mean "
+            f"{np.exp(np.mean(np.log(values))):.2f}; behind in {sum(v < 1 for v in values)}"
+        )
+    if not args.only:
+        command(report, 4 * args.seconds)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
