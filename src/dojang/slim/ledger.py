@@ -1,0 +1,102 @@
+"""What a search keeps: edits taken, edits refused, the clock, and the form in which a network would be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph
+from dojang.slim.result import Edit, Refused
+from dojang.slim.rewrite import Check, Context, Rewrite
+from dojang.slim.timing import Saving, saving
+
+Measure = Callable[[Sequence[Graph]], Sequence[Sequence[float]]]
+"""Milliseconds of each network in each of several interleaved rounds: `times[network][round]`."""
+
+Tune = Callable[[Graph, Graph], Graph]
+"""`tune(graph, teacher)`: the same network with weights fine-tuned, the teacher being the network before the cut."""
+
+Evaluate = Callable[[Graph], float]
+"""Accuracy (a fraction) on the selection split."""
+
+Progress = Callable[[str, int, int], object]
+"""`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
+
+PATIENCE = 4
+"""How often an undecided timing is repeated; the rounds are pooled."""
+
+
+class Ledger:
+    """The state of one search: what was accepted and refused so far, and the callables that judge."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        measure: Measure | None,
+        tune: Tune | None,
+        evaluate: Evaluate | None,
+        context: Context,
+        progress: Progress | None,
+        multiple: int,
+    ) -> None:
+        """Nothing is taken yet."""
+        self.graph, self.context = graph, context
+        self.measure, self.tune, self.evaluate = measure, tune, evaluate
+        self.progress = progress or (lambda what, step, of: None)
+        self.multiple = max(1, multiple)
+        self.edits: list[Edit] = []
+        self.refused: dict[tuple[str, tuple[str, ...]], Refused] = {}
+        self.notes: list[str] = []
+        self.taken: list[Rewrite] = []
+        self.accuracy_before: float | None = None
+
+    def deploy(self, graph: Graph) -> Graph:
+        """A network in the form in which it would be used: with the exact rewrites that were found to pay."""
+        for rewrite in self.taken:
+            done = rewrite.apply(graph, self.context)
+            graph = done.graph if done is not None else graph
+        return graph
+
+    def time(self, before: Graph, after: Graph) -> Saving | None:
+        """The measured saving, or None without a clock; measured longer while it cannot be told from noise."""
+        if self.measure is None:
+            return None
+        old, new = list[float](), list[float]()
+        found = None
+        for _ in range(PATIENCE):
+            times = self.measure([before, after])
+            old += times[0]
+            new += times[1]
+            found = saving(old, new)
+            if found.real or found.high <= 0 or len(old) == 1:
+                break
+        return found
+
+    def time_all(self, before: Graph, after: Sequence[Graph]) -> list[Saving | None]:
+        """The saving of each network against one, all timed in the same rounds."""
+        if self.measure is None or not after:
+            return [None] * len(after)
+        times = self.measure([before, *after])
+        return [saving(times[0], own) for own in times[1:]]
+
+    def accept(
+        self, name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
+        check: Check, found: str,
+    ) -> None:  # fmt: skip
+        """Records an edit that was taken."""
+        self.edits.append(edit_of(name, claim, layers, old, new, saved, check.to_dict(), found))
+
+    def refuse(self, name: str, layers: tuple[str, ...], reason: str) -> None:
+        """Kept once per rewrite and layers: the last reason."""
+        self.refused[(name, layers)] = Refused(name, layers, reason)
+
+
+def edit_of(
+    name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
+    check: Mapping[str, Any], found: str,
+) -> Edit:  # fmt: skip
+    """An accepted edit with what it saves, counted between two networks in the form in which they would be used."""
+    before, after = count(old).total, count(new).total
+    ms = saved.ms if saved is not None else None
+    return Edit(name, claim, layers, before.params - after.params, before.macs - after.macs, ms, check, found)
