@@ -142,6 +142,8 @@ def predict(task: Task, machine: Machine) -> float:
         if size and count:
             total += count * sum(cycles(n, size) * k + 12 + n * size for _, n in t.balanced(c.out_size[2], tile.pixels))
     total *= c.groups * c.out_size[0] * c.out_size[1]
+    if c.groups > 1 and c.ic // c.groups * task.element.bytes < 64:
+        total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
     return max(total * 2 / fma_per_second, task.conv.weight_bytes / (p.read_gbs * 1e9))
 

@@ -53,13 +53,14 @@ def pixels_of(task: Task, machine: Machine) -> int:
 
 
 def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core: FMAs at half of the peak, or the bytes moved at cache speed, whichever is longer."""
+    """Seconds on one core per image: FMAs and shuffles, or the bytes moved, whichever takes longer."""
     from dojang.engine.peaks import peaks
 
     c, p = task.conv, peaks(machine)
-    flops = 2 * c.macs / c.n * (1.0 if c.ic == c.groups else 1.3)
-    moved = (c.in_bytes + c.out_bytes) / c.n
-    return max(flops / (p.fma_gflops * 1e9 * 0.5), moved / (p.cache_gbs * 1e9)) + 2e-7
+    n = max(1, c.n)
+    flops = 2 * c.macs / n * (1.0 if c.ic == c.groups else 1.3 if c.stride[-1] == 1 else 2.0)
+    moved = (c.in_bytes + c.out_bytes) / n
+    return max(flops / (p.fma_gflops * 1e9 * 0.7), 2 * moved / (p.cache_gbs * 1e9)) + 2e-7
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -127,24 +128,28 @@ class Grouped:
         whole = c.oc // self.lanes
         high = b.imin(b.add(low, vectors_per), whole)
 
-        def vector(v, channels):
-            o = b.mul(v, self.lanes * self.size)
-            xv, yv, bv = b.at(x, b.mul(v, self.window * self.size)), b.at(y, o), b.vload(b.at(bias, o), self.kind)
-            rv = b.at(r, o) if r is not None else None
-            wv = b.at(w, b.mul(v, prod(c.kernel) * self.icg * self.lanes * self.size))
-            b.loop(first, last, 1, lambda row, _: self.row(row, channels, xv, wv, bv, yv, rv))
+        def tile(start: Any, count: int, inside: tuple[int, int], depth: Any, height: Any, yr: Value, rr: Any) -> None:
+            # Vectors innermost: all channels of the tile's pixels are read in order, as memory likes it.
+            def vector(v: Any, channels: int) -> None:
+                o = b.mul(v, self.lanes * self.size)
+                xv, bv = b.at(x, b.mul(v, self.window * self.size)), b.vload(b.at(bias, o), self.kind)
+                wv = b.at(w, b.mul(v, prod(c.kernel) * self.icg * self.lanes * self.size))
+                rv = b.at(rr, o) if rr is not None else None
+                self.one(start, count, inside, channels, xv, wv, bv, b.at(yr, o), rv, depth, height)
 
-        b.loop(low, high, 1, lambda v, _: vector(v, self.lanes))
-        if c.oc % self.lanes:
-            here: Any = b.less(whole, b.add(low, vectors_per)) if vector_parts > 1 else None
-            if here is None:
-                vector(whole, c.oc % self.lanes)
-            else:
-                b.choose(here, lambda: vector(whole, c.oc % self.lanes))
+            b.loop(low, high, 1, lambda v, _: vector(v, self.lanes))
+            if c.oc % self.lanes:
+                rest = lambda: vector(whole, c.oc % self.lanes)  # noqa: E731
+                if vector_parts > 1:
+                    b.choose(b.less(whole, b.add(low, vectors_per)), rest)
+                else:
+                    rest()
+
+        b.loop(first, last, 1, lambda row_, _: self.row(row_, y, r, tile))
         return b.finish()
 
-    def row(self, r: Any, channels: int, x: Value, w: Value, bias: Value, y: Value, res: Value | None) -> None:
-        """One output row of one vector of channels."""
+    def row(self, r: Any, y: Value, res: Value | None, tile: Any) -> None:
+        """One output row, tile by tile; neighbours with the same border in a loop."""
         b, c, task = self.b, self.c, self.task
         od: Any
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
@@ -162,11 +167,10 @@ class Grouped:
 
         for first, many in t.runs([(n, columns(start, n)) for start, n in tiles]):
             start, count = tiles[first]
-
             inside = columns(start, count)
 
             def body(i, _, count=count, inside=inside):
-                self.one(i, count, inside, channels, x, w, bias, y, res, depth, height)
+                tile(i, count, inside, depth, height, y, res)
 
             b.loop(start, start + many * count, count, body)
 
@@ -186,23 +190,26 @@ class Grouped:
             i_d = b.add(depth[0], b.mul(kd, c.dilation[0]))
             xr = b.at(xw, b.mul(b.add(b.mul(i_d, c.size[1]), ih), c.size[2] * pixel))
             wr = b.at(w, b.mul(b.add(b.mul(kd, c.kernel[1]), kh), kw * self.icg * vec))
-            ws: dict[tuple[int, int], Value] = {}
-            for column in range(*inside):
-                uses = []
-                for k in range(kw):
-                    p, off = divmod(column - k * c.dilation[2], c.stride[2])
-                    if not off and 0 <= p < count:
-                        uses.append((p, k))
-                if not uses:
-                    continue
-                at = b.at(xr, column * pixel)
-                v = b.vload(at, self.kind, self.window if narrow else self.lanes, mask=mask)
-                for j in range(self.icg):
-                    xv = self.spread(v, j)
+            # Input channels outside, columns inside: sums that follow each other are then mostly independent.
+            loaded: dict[int, Value] = {}
+            for j in range(self.icg):
+                ws: dict[int, Value] = {}
+                for column in range(*inside):
+                    uses = []
+                    for k in range(kw):
+                        p, off = divmod(column - k * c.dilation[2], c.stride[2])
+                        if not off and 0 <= p < count:
+                            uses.append((p, k))
+                    if not uses:
+                        continue
+                    if column not in loaded:
+                        at = b.at(xr, column * pixel)
+                        loaded[column] = b.vload(at, self.kind, self.window if narrow else self.lanes, mask=mask)
+                    xv = self.spread(loaded[column], j)
                     for p, k in uses:
-                        if (k, j) not in ws:
-                            ws[k, j] = b.vload(b.at(wr, (k * self.icg + j) * vec), self.kind)
-                        acc[p] = b.fma(xv, ws[k, j], acc[p])
+                        if k not in ws:
+                            ws[k] = b.vload(b.at(wr, (k * self.icg + j) * vec), self.kind)
+                        acc[p] = b.fma(xv, ws[k], acc[p])
             return acc
 
         acc = b.loop(depth[1], depth[2], 1, lambda kd, a: b.loop(

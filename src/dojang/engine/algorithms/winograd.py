@@ -114,7 +114,9 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     per_k = vectors // s.vectors * cycles(s.pixels, s.vectors)
     if vectors % s.vectors:
         per_k += cycles(s.pixels, vectors % s.vectors)
-    product = a * a * c.groups * (c.ic // c.groups) * per_k * total / s.pixels
+    # Per register tile: its sums are stored, its loop begins and ends.
+    around = 3 * s.pixels * vectors + 60
+    product = a * a * c.groups * (c.ic // c.groups * per_k + around) * total / s.pixels
     # Transforms: about 4a² + 2am operations and as many loads and stores per vector of channels and tile.
     moves = n * th * tw * (t.ceil_div(c.ic, lanes) + t.ceil_div(c.oc, lanes)) * (4.5 * a * a)
     rate = p.fma_gflops * 1e9 / 4 / lanes
