@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dojang.app.arrays import conv as conv
-    from dojang.app.arrays import conv_transpose as conv_transpose
-    from dojang.app.arrays import convolve as convolve
+    from dojang.engine.functional import conv as conv
+    from dojang.engine.functional import conv_transpose as conv_transpose
+    from dojang.engine.functional import convolve as convolve
     from dojang.app.diagnosing import diagnose as diagnose
     from dojang.app.exporting import export as export
     from dojang.app.running import compile as compile
@@ -47,9 +47,9 @@ _HOME = {
     "check": "dojang.app.verbs",
     "compare": "dojang.app.verbs",
     "compile": "dojang.app.running",
-    "conv": "dojang.app.arrays",
-    "conv_transpose": "dojang.app.arrays",
-    "convolve": "dojang.app.arrays",
+    "conv": "dojang.engine.functional",
+    "conv_transpose": "dojang.engine.functional",
+    "convolve": "dojang.engine.functional",
     "count": "dojang.app.verbs",
     "export": "dojang.app.exporting",
     "filter": "dojang.filters.filter",

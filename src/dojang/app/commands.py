@@ -153,11 +153,12 @@ def run(args: argparse.Namespace) -> Answer:
         input_size=args.input_size,
         num_classes=args.num_classes,
         top=args.top,
+        plan=args.plan,
         output=args.output,
         force=args.force,
     )
     convention = "probability is the softmax of the scores; float32"
-    return Answer(_json("run", args, result.to_dict(), convention) if args.json else run_text(result, style()))
+    return Answer(_json("run", args, result.to_dict(), convention) if args.json else run_text(result, width(), style()))
 
 
 def train(args: argparse.Namespace) -> Answer:
@@ -268,6 +269,24 @@ def export(args: argparse.Namespace) -> Answer:
         num_classes=args.num_classes,
     )
     return Answer(_json("export", args, result.to_dict()) if args.json else exported_text(result))
+
+
+def bench(args: argparse.Namespace) -> Answer:
+    """`dojang bench`."""
+    from dojang.app import benching
+    from dojang.report.text import bench_text
+
+    result = benching.bench(
+        args.net,
+        peers=args.peers,
+        batch_size=args.batch_size,
+        rounds=args.rounds,
+        seed=args.seed,
+        weights=args.weights,
+        input_size=args.input_size,
+        num_classes=args.num_classes,
+    )
+    return Answer(_json("bench", args, result.to_dict()) if args.json else bench_text(result, width(), style()))
 
 
 def list(args: argparse.Namespace) -> Answer:

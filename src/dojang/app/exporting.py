@@ -94,10 +94,10 @@ def check_onnx(graph: Graph, path: Path) -> str:
         return ""
     import onnxruntime
 
-    from dojang.engine.session import Session
+    from dojang.engine.compiled import Compiled
 
     x = np.random.default_rng(0).normal(size=(2, *graph.inputs[0].attrs["shape"])).astype(np.float32)
-    return f"; {compare_answers(Session(graph)(x), onnx_runner(onnxruntime, str(path))(x))}"
+    return f"; {compare_answers(Compiled(graph)(x), onnx_runner(onnxruntime, str(path))(x))}"
 
 
 def compare_answers(ours: np.ndarray, theirs: np.ndarray) -> str:

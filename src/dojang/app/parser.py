@@ -78,7 +78,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dojang {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_count, _solve, _check, _compare, _filter, _run, _train, _diagnose, _slim, _export, _list, _env):
+    for add in (_count, _solve, _check, _compare, _filter, _run, _train, _diagnose, _slim, _export, _bench, _list, _env):
         add(commands)
     return parser
 
@@ -180,6 +180,7 @@ def _run(commands: Commands) -> None:
     parser = _add(commands, "run", "a forward pass on a picture or an array")
     _network(parser)
     parser.add_argument("input", metavar="INPUT", help="a picture, or .npy of shape (c,h,w) or (n,c,h,w)")
+    parser.add_argument("--plan", action="store_true", help="how each layer was run: algorithm, time, why not others")
     parser.add_argument("--top", type=whole, default=5, metavar="K", help="show the K best classes (default 5)")
     _output(parser, "OUT.npy", "write the output as an array")
 
@@ -241,9 +242,18 @@ def _export(commands: Commands) -> None:
     _output(parser, "FILE", "file to write (default: NAME with the format's suffix)")
 
 
+def _bench(commands: Commands) -> None:
+    parser = _add(commands, "bench", "time a network here, other runtimes beside it")
+    _network(parser)
+    parser.add_argument("--peers", action="store_true", help="also PyTorch (both layouts) and ONNX Runtime")
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once (default 1)")
+    parser.add_argument("--rounds", metavar="N", type=positive, default=31, help="interleaved rounds (default 31)")
+    parser.add_argument("--seed", metavar="N", type=whole, default=SEED, help="seed of input and missing weights")
+
+
 def _list(commands: Commands) -> None:
     parser = _add(commands, "list", "what there is to choose from")
-    parser.add_argument("what", choices=("networks", "tables", "kernels"), help="which list")
+    parser.add_argument("what", choices=("networks", "tables", "kernels", "algorithms"), help="which list")
 
 
 def _env(commands: Commands) -> None:

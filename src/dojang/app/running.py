@@ -13,36 +13,40 @@ from dojang.app.networks import load, require_weights
 from dojang.arith.conv import by
 from dojang.arith.errors import DataError, FileError, ShapeError, UsageError
 from dojang.arith.graph import Graph, Node
-from dojang.engine.session import Session
+from dojang.engine.compiled import Compiled
 from dojang.report.results import Guess, Run
 
 Array = np.ndarray
 
 
 @final
-class Compiled:
-    """A network ready to run on this machine. Thread-safe.
+class Runnable:
+    """A network compiled for this machine. Thread-safe.
 
-    `compiled(x)` takes a batch as NumPy array or PyTorch tensor (or one per input by name) and gives the first output
-    as the same kind; `compiled.session` has taps and all outputs.
+    `runnable(x)` takes a batch as NumPy array (or one per input by name) or PyTorch tensor and gives the first output
+    as the same kind; `runnable.engine` has all outputs, taps on activations, and the plan.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        """Checks the network and lays out its weights."""
+    def __init__(self, graph: Graph, threads: int | None = None, precision: str = "fast") -> None:
+        """Checks the network; kernels are made when a batch size is first seen."""
         self.graph = graph
-        self.session = Session(graph)
+        self.engine = Compiled(graph, threads, precision)
 
     def __call__(self, x: Any) -> Any:
         """The first output for a batch."""
         if hasattr(x, "detach") and hasattr(x, "new_tensor"):  # a tensor, told without importing PyTorch
-            return x.new_tensor(self.session(x.detach().cpu().numpy()))
-        return self.session(x)
+            return x.new_tensor(self.engine(x.detach().cpu().numpy()))
+        return self.engine(x)
 
 
-def compile(net: Any, **options: Any) -> Compiled:
-    """The network made ready to run here; `net` and `options` as in `load`. It needs weights."""
+def compile(net: Any, *, threads: int | None = None, precision: str = "fast", **options: Any) -> Runnable:
+    """The network made ready to run here; `net` and `options` as in `load`. It needs weights.
+
+    `threads` defaults to the cores that this process may use. `precision="strict"` keeps to algorithms that compute
+    the sums of the definition.
+    """
     graph = load(net, **options)
-    return Compiled(require_weights(graph, graph.name))
+    return Runnable(require_weights(graph, graph.name), threads, precision)
 
 
 def run(
@@ -53,6 +57,7 @@ def run(
     input_size: Sequence[int] | None = None,
     num_classes: int | None = None,
     top: int = 5,
+    plan: bool = False,
     output: str | Path | None = None,
     force: bool = False,
 ) -> Run:
@@ -60,7 +65,7 @@ def run(
 
     A picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are
     (c, h, w) or a batch (n, c, h, w); uint8 is treated as pictures, floats go in as they stand. `output` is an .npy
-    file for the first output.
+    file for the first output. With `plan` the answer holds how each layer was run, with predicted and measured times.
 
     Raises `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError` for NaN.
     """
@@ -75,11 +80,13 @@ def run(
             raise UsageError(f"{output}: outputs are written as .npy")
         refuse_existing(output, force)
     x, prepared = prepare(source, graph.inputs[0])
-    result = Session(graph).run(x)
+    engine = Compiled(graph)
+    result = engine.run(x)
     arrays = dict(zip(graph.outputs, result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     said = "array" if isinstance(source, Array) else str(source)
-    return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files)
+    return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files,
+               engine.measured(len(x)) if plan else None)  # fmt: skip
 
 
 def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:

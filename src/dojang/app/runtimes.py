@@ -23,16 +23,16 @@ ROUNDS = 15
 def runner(graph: Graph, runtime: str) -> Run:
     """A function from a float32 batch to the first output, ready to run. Raises `MissingPart`, `UsageError`."""
     if runtime == "dojang":
-        from dojang.engine.session import Session
+        from dojang.engine.compiled import Compiled
 
-        return Session(graph)
-    if runtime == "torch":
+        return Compiled(graph)
+    if runtime in ("torch", "torch channels-last"):
         from dojang.app.networks import torch_format
 
         torch_format()
         from dojang.formats.torch_run import runner as torch_runner
 
-        return torch_runner(graph)
+        return torch_runner(graph, channels_last=runtime != "torch")
     if runtime == "onnxruntime":
         return _onnxruntime(graph)
     raise UsageError(f"runtime {runtime!r} is not known; use {', '.join(RUNTIMES)}")

@@ -17,11 +17,12 @@ from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.files import folder
 from dojang.app.networks import load, require_weights, torch_format
 from dojang.app.record import record
-from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, runner, version_of
+from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, version_of
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.arith.cost import count
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming
 from dojang.slim.result import SlimResult
@@ -161,7 +162,7 @@ def _work(
         graph,
         measure=measurer(runtime, x),
         tune=None if lossless else tuner(choice, epochs, seed, told),
-        evaluate=None if lossless else lambda g: accuracy(scorer(g), choice.test),
+        evaluate=None if lossless else lambda g: accuracy(scorer(g, len(choice.test)), choice.test),
         samples=some_inputs(choice, SAMPLES, seed),
         max_drop=allowed_drop(max_drop, len(choice.test)),
         target_macs=target_macs,
@@ -230,9 +231,13 @@ def tuner(data: Data, epochs: int, seed: int, told: Told) -> Callable[[Graph, Gr
     return tune
 
 
-def scorer(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
-    """The network ready to be scored."""
-    return runner(graph, "dojang")
+WORTH_COMPILING = 5e9
+"""Multiplications from which on compiling (some 0.1 s per layer) pays against NumPy's matrix products."""
+
+
+def scorer(graph: Graph, samples: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The network ready to be scored on so many samples: compiled where that pays."""
+    return Compiled(graph) if count(graph).total.macs * samples > WORTH_COMPILING else Session(graph)
 
 
 def accuracy(run: Callable[[np.ndarray], np.ndarray], part: Split) -> float:
@@ -256,7 +261,7 @@ def final_figures(
     first, second = (median(times) for times in measure([graph, result.graph]))
     sides = []
     for side, network, milliseconds in ((result.before, graph, first), (result.after, result.graph, second)):
-        score = accuracy(scorer(network), test)
+        score = accuracy(scorer(network, len(test)), test)
         size = len(onnx.to_bytes(network))
         sides.append(replace(side, accuracy=score, median_ms=milliseconds, size_bytes=size))
     return result.with_figures(sides[0], sides[1])
@@ -285,7 +290,7 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
 
         x = data.test.inputs(0, COMPARED)
         theirs = onnx_runner(onnxruntime, str(place / "model.onnx"))(x)
-        ours = Session(done.graph)(x)
+        ours = Compiled(done.graph)(x)
         said = compare_answers(ours, theirs)
         if data.task == "classification":
             same = int((ours.reshape(len(x), -1).argmax(1) == theirs.reshape(len(x), -1).argmax(1)).sum())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dojang.arith.explain import Step
     from dojang.filters.files import FilterReport
 
-LISTS = ("networks", "tables", "kernels")
+LISTS = ("networks", "tables", "kernels", "algorithms")
 """What `list_all` can list."""
 
 
@@ -128,4 +128,9 @@ def list_all(what: str) -> Listing:
 
         kernels = ({"name": r.name, "does": r.does, "source": r.source, "options": r.options} for r in NAMED.values())
         return Listing(what, tuple(kernels))
+    if what == "algorithms":
+        from dojang.engine.algorithms import ALGORITHMS
+
+        listed_ = ((a.__name__.rpartition(".")[2], (a.__doc__ or "").strip().splitlines()) for a in ALGORITHMS)
+        return Listing(what, tuple({"name": name, "does": doc[0] if doc else ""} for name, doc in listed_))
     raise UsageError(f"there is no list of {what}; choose {' or '.join(LISTS)}")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
     from dojang.diagnose.finding import Finding
+    from dojang.engine.plan import Plan
     from dojang.slim.result import SlimResult
 
 MOST_VALUES = 1000
@@ -39,6 +40,7 @@ class Run:
     outputs: Mapping[str, Any]
     top: tuple[tuple[Guess, ...], ...] = ()
     files: tuple[str, ...] = ()
+    plan: Plan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Shapes and extremes of the outputs; their values where they are few."""
@@ -57,6 +59,7 @@ class Run:
                 for name, array in self.outputs.items()
             ],
             "files": list(self.files),
+            **({"plan": self.plan.to_dict()} if self.plan is not None else {}),
         }
 
 
@@ -92,14 +95,15 @@ class Exported:
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows of `dojang list`: one dict each, with the same keys."""
+    """Rows of `dojang list`: one dict each, with the same keys. `more` has lists that go with it, by name."""
 
     what: str
     rows: tuple[Mapping[str, Any], ...] = field(default=())
+    more: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The rows under the name of the list."""
-        return {self.what: [dict(row) for row in self.rows]}
+        return {name: [dict(row) for row in rows] for name, rows in ({self.what: self.rows} | dict(self.more)).items()}
 
 
 @dataclass(frozen=True)
@@ -180,4 +184,48 @@ class Slimming:
             "seconds": self.seconds,
             "same_answers": self.same_answers or None,
             "files": list(self.files),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One runtime's time for a batch: median and interquartile range over rounds, largest difference from dojang's."""
+
+    runtime: str
+    version: str | None
+    median_ms: float
+    iqr_ms: float
+    max_abs_diff: float | None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network timed on several runtimes in one run. `missing` says why a peer was not timed."""
+
+    network: str
+    batch: int
+    rounds: int
+    weights: str
+    machine: Mapping[str, Any]
+    results: tuple[Timing, ...]
+    ratio: float | None
+    missing: Mapping[str, str]
+
+    @property
+    def convention(self) -> str:
+        """What the figures mean."""
+        return (
+            f"median and interquartile range of {self.rounds} interleaved rounds, one batch of {self.batch} each, "
+            f"float32; differences are absolute, from dojang's output; {self.weights}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `CONTRACT.md` shapes it; `ratio_to_best_peer` is dojang's median over the best peer's."""
+        return {
+            "network": self.network,
+            "convention": self.convention,
+            "machine": dict(self.machine),
+            "results": [asdict(timing) for timing in self.results],
+            "ratio_to_best_peer": self.ratio,
+            "missing": dict(self.missing),
         }

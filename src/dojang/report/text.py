@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.cost import Count, Layer
-from dojang.report.results import Exported, Listing, Run, Trained
+from dojang.report.results import Bench, Exported, Listing, Run, Trained
 from dojang.report.table import (
     PLAIN,
     WIDTH,
     Column,
     Style,
     fits,
+    milliseconds,
+    names,
     number,
     paragraph,
     percent,
@@ -25,6 +27,7 @@ from dojang.report.table import (
 )
 
 if TYPE_CHECKING:
+    from dojang.engine.plan import Plan
     from dojang.filters.files import FilterReport
 
 
@@ -138,7 +141,57 @@ def env_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run_text(run: Run, style: Style = PLAIN) -> str:
+def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """One row per step: what it computes, by which algorithm, how long; why the others were refused."""
+    columns = [Column("step", right=False, shrink=True), Column("op", right=False, shrink=True)]
+    columns += [Column("algorithm", right=False), Column("predicted"), Column("measured"), Column("GMAC/s")]
+
+    def ms(seconds: float | None) -> str:
+        return "-" if seconds is None else milliseconds(1e3 * seconds)
+
+    rows = []
+    for choice in plan.choices:
+        rate = f"{choice.macs / choice.measured_s / 1e9:.1f}" if choice.macs and choice.measured_s else "-"
+        steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
+        rows.append(steps)
+    head = f"Plan: {plan.threads} threads, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
+    lines = [style.bold(head), table(columns, rows, width=width, style=style)]
+    reasons: dict[str, list[str]] = {}
+    for choice in plan.choices:
+        for algorithm, reason in choice.refused:
+            reasons.setdefault(f"{algorithm}: {reason}", []).append(choice.value)
+    if reasons:
+        lines += ["", style.bold("Refused")]
+        lines += [paragraph(f"  {names(where, 6)}: {why}", width, "    ") for why, where in reasons.items()]
+    return "\n".join(lines)
+
+
+def bench_text(bench: Bench, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """One row per runtime, fastest first; the ratio to the best peer; the machine."""
+    columns = [Column("runtime", right=False), Column("version", right=False), Column("median"), Column("spread")]
+    columns += [Column("largest difference")]
+    rows = [
+        [t.runtime, t.version or "?", milliseconds(t.median_ms), milliseconds(t.iqr_ms), _difference(t.max_abs_diff)]
+        for t in sorted(bench.results, key=lambda t: t.median_ms)
+    ]
+    lines = [style.bold(f"{bench.network}, batch {bench.batch}"), table(columns, rows, width=width, style=style), ""]
+    if bench.ratio is not None:
+        word = "faster" if bench.ratio < 1 else "slower"
+        times = 1 / bench.ratio if bench.ratio < 1 else bench.ratio
+        said = f"dojang is {times:.2f} times {word} than the best peer"
+        lines.append(style.good(said) if bench.ratio < 1 else style.bad(said))
+    lines += [paragraph(f"Not timed: {name}: {why}.", width) for name, why in bench.missing.items()]
+    machine = bench.machine
+    where = f"{machine['processor']}, {machine['isa']}, {machine['cores']} cores"
+    lines.append(style.dim(paragraph(f"Convention: {bench.convention}. Machine: {where}.", width)))
+    return "\n".join(lines)
+
+
+def _difference(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
     """The best classes of every sample with their probabilities; shapes and ranges where the output has none."""
     lines = [style.bold(f"{run.network} on {run.source}"), style.dim(f"input: {run.prepared}")]
     for place, sample in enumerate(run.top):
@@ -153,6 +206,7 @@ def run_text(run: Run, style: Style = PLAIN) -> str:
             spread = f", from {array.min():.4g} to {array.max():.4g}" if array.size else ""
             lines.append(f"  {name}: {sizes(array.shape)}{spread}")
     lines += [f"wrote {file}" for file in run.files]
+    lines += ["", plan_text(run.plan, width, style)] if run.plan is not None else []
     return "\n".join(lines)
 
 
