@@ -7,7 +7,8 @@ import pytest
 
 from digits import digits, random_features
 from dojang.diagnose import correlations, diagnose, equivariance, spectra
-from dojang.diagnose.correlation import adjacent, balanced, best_split, co_cluster, seriate
+from dojang.diagnose.correlation import adjacent, best_split, seriate
+from dojang.engine.blocks import balanced, co_cluster
 from dojang.engine.reference import run_reference
 from nets import N, conv, feed, net, weighted
 

@@ -14,14 +14,12 @@ import numpy as np
 from dojang.arith.graph import Graph, Node
 from dojang.diagnose.activations import Run, activated, batches, session_run
 from dojang.diagnose.finding import Finding
+from dojang.engine.blocks import co_cluster, spectral
 
 Array = np.ndarray
 
 PARTS = (2, 4, 8, 16)
 """Numbers of groups that are tried."""
-
-EXCHANGED = 128
-"""Up to this many channels assignments are improved by exchanges, which take their number squared each."""
 
 SHUFFLES = 5
 """Shuffled matrices that say what chance alone would give."""
@@ -154,24 +152,6 @@ def seriate(strength: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(np.argsort(left[:, 0], kind="stable").tolist()), tuple(np.argsort(right[:, 0], kind="stable").tolist())
 
 
-def spectral(strength: Array, count: int) -> tuple[Array, Array]:
-    """Coordinates of rows and columns, (rows, count) and (columns, count): the singular vectors after the first."""
-    row, column = (1 / np.sqrt(np.maximum(strength.sum(axis=k), 1e-12)) for k in (1, 0))
-    left, _, right = np.linalg.svd(row[:, None] * strength * column, full_matrices=False)
-    return row[:, None] * left[:, 1 : count + 1], column[:, None] * right[1 : count + 1].T
-
-
-def spectral_start(energy: Array, groups: int) -> Array:
-    """Equal row groups around centres that lie far apart in directions of the spectral coordinates."""
-    points = spectral(np.sqrt(energy), max(1, groups - 1))[0]
-    points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-30)
-    centres = [points[np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1))]]
-    while len(centres) < groups:
-        near = np.min([((points - c) ** 2).sum(axis=1) for c in centres], axis=0)
-        centres.append(points[np.argmax(near)])
-    return balanced(points @ np.array(centres).T)
-
-
 def best_split(energy: Array, groups: int, seed: int = 0, shuffles: int = SHUFFLES) -> Split:
     """The best equal groups found for a matrix of energies ≥ 0, and what the same search finds by chance."""
     rng = np.random.default_rng(seed)
@@ -181,62 +161,6 @@ def best_split(energy: Array, groups: int, seed: int = 0, shuffles: int = SHUFFL
     ]
     return Split(groups, kept, float(np.mean(by_chance)), float(np.std(by_chance)),
                  tuple(rows.tolist()), tuple(columns.tolist()))  # fmt: skip
-
-
-def co_cluster(energy: Array, groups: int, rng: np.random.Generator, starts: int = 3) -> tuple[Array, Array, float]:
-    """Equal row and column groups with much energy in the blocks on the diagonal, and its part of the whole.
-
-    Rows and columns are assigned in turn, each side the best balanced answer to the other, from one spectral and some
-    random starts.
-    """
-    total = float(energy.sum()) or 1.0
-    size = energy.shape[0] // groups
-    count = len(energy)
-    best: tuple[float, Array, Array] | None = None
-    for start in range(starts):
-        rows = spectral_start(energy, groups) if start == 0 else rng.permutation(count) // size
-        columns, value = np.zeros(energy.shape[1], int), -1.0
-        for _ in range(30):
-            columns = balanced(_sums(energy.T, rows, groups))
-            rows = balanced(_sums(energy, columns, groups))
-            now = float(energy[rows[:, None] == columns].sum()) / total
-            if now <= value + 1e-9:
-                break
-            value = now
-        value = float(energy[rows[:, None] == columns].sum()) / total
-        if best is None or value > best[0]:
-            best = (value, rows, columns)
-    assert best is not None
-    return best[1], best[2], best[0]
-
-
-def _sums(energy: Array, groups_of_columns: Array, groups: int) -> Array:
-    """Energy of every row in every group of columns, (rows, groups)."""
-    return energy @ np.eye(groups)[groups_of_columns]
-
-
-def balanced(gain: Array) -> Array:
-    """Each row to one group, equally many to each: the rows with most to lose first, then exchanges that gain."""
-    count, groups = gain.shape
-    room = [count // groups] * groups
-    ranked = np.sort(gain, axis=1)
-    regret = ranked[:, -1] - ranked[:, -2] if groups > 1 else ranked[:, -1]
-    choice = np.argsort(-gain, axis=1)
-    out = np.zeros(count, int)
-    for i in np.argsort(-regret, kind="stable"):
-        for g in choice[i]:
-            if room[g]:
-                out[i], room[g] = g, room[g] - 1
-                break
-    for _ in range(count if count <= EXCHANGED else 0):  # the pair that gains most, until none gains
-        own = gain[np.arange(count), out]
-        swap = gain[:, out]
-        better = swap + swap.T - own[:, None] - own
-        i, j = np.unravel_index(np.argmax(better), better.shape)
-        if better[i, j] <= 1e-12:
-            break
-        out[i], out[j] = out[j], out[i]
-    return out
 
 
 def low_correlation(found: tuple[Correlation, ...]) -> list[Finding]:
