@@ -154,7 +154,8 @@ def test_rows_as_scripts_read_them() -> None:
     assert row == {
         "name": "up", "op": "conv_transpose", "inputs": ["b"], "out_shape": [2, 16, 16], "params": 34, "weights": 32,
         "biases": 2, "macs": 4096, "out_bytes": 2 * 4 * 2 * 256,
-        "receptive_field": {"size": [3, 3], "jump": [0.5, 0.5], "start": [-1.5, -1.5]}, "status": "exact",
+        "receptive_field": {"size": [3, 3], "jump": [0.5, 0.5], "start": [-1.5, -1.5], "clipped": [[1, 1], [1, 1]],
+                            "unclipped_places": [12, 12]}, "status": "exact",
     }  # fmt: skip
 
 

@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dojang.arith.errors import UsageError
 from dojang.report.table import Style
+
+if TYPE_CHECKING:
+    from dojang.arith.memory import Held
 
 SHOWN = ("json", "csv", "html", "force", "output", "command")
 """Arguments that say how to show, not what to do."""
@@ -48,16 +51,41 @@ def count(args: argparse.Namespace) -> Answer:
         exact_padding=args.exact_padding,
         unit=args.unit,
     )
+    held = _held(args)
     if args.json:
-        text = _json("count", args, result.to_dict())
+        text = _json("count", args, {**result.to_dict(), **(held.to_dict() if held else {})})
     else:
         text = count_csv(result) if args.csv else count_text(result, width(), style())
+    if held and not args.json:
+        from dojang.report.text_memory import memory_text
+
+        text += f"\n\n{memory_text(held, width(), style())}"
     if args.html:
         from dojang.report.html import count_html
 
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over)
+
+
+def _held(args: argparse.Namespace) -> Held | None:
+    """Memory, traffic and time, where they are asked for."""
+    from dojang.app import verbs
+
+    if not args.memory and args.machine is None:
+        if args.optimiser is not None:
+            raise UsageError("--optimiser belongs to --memory")
+        return None
+    if args.csv:
+        raise UsageError("--csv has one line per layer; memory and time are in the text and in --json")
+    return verbs.held(
+        args.net,
+        input_size=args.input_size,
+        num_classes=args.num_classes,
+        batch_size=args.batch_size,
+        optimiser=args.optimiser or "momentum",
+        machine=args.machine,
+    )
 
 
 def _explain(args: argparse.Namespace) -> Answer:
@@ -295,6 +323,10 @@ def list(args: argparse.Namespace) -> Answer:
     from dojang.report.text import list_text
 
     listing = verbs.list_all(args.what)
+    if args.what == "kinds" and not args.json:
+        from dojang.report.text_arith import kinds_text
+
+        return Answer(kinds_text(listing, width(), style()))
     convention = "params with biases; MACs of one input, taps on padding counted" if args.what == "networks" else None
     return Answer(
         _json("list", args, listing.to_dict(), convention) if args.json else list_text(listing, width(), style())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.arith.graph import Graph
+from dojang.arith.symbol import Expr, symbol
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")
@@ -19,7 +20,7 @@ def load(
     net: Any,
     *,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: Sequence[int | str] | None = None,
     num_classes: int | None = None,
     arrays: bool = True,
 ) -> Graph:
@@ -28,11 +29,13 @@ def load(
     `weights` is a .safetensors or .pt/.pth file whose arrays are taken by name. `input_size` (channels first, without
     batch) is needed for PyTorch modules, and replaces the size that a text or zoo network states. `num_classes`
     replaces the number of classes of texts that leave it open. With `arrays=False` weights are not read, which is
-    enough to count.
+    enough to count; then a size may be a name instead of a number ("H"), and stays a symbol.
 
     Raises `UsageError` for a name that means nothing, `FileError`, `ParseError`, `GraphError`, `DataError` (NaN).
     """
     size = checked_size(input_size)
+    if arrays and any(isinstance(s, Expr) for s in size or ()):
+        raise UsageError(f"input size {by(size or ())}: only counting works with symbols; give numbers")
     if isinstance(net, Graph):
         graph = _resized(net, size)
     elif _is_module(net):
@@ -52,13 +55,39 @@ def load(
     return graph
 
 
-def checked_size(size: Sequence[int] | None) -> tuple[int, ...] | None:
-    """A size as a tuple of whole numbers of at least 1."""
+def checked_size(size: Sequence[int | str] | None) -> tuple[int, ...] | None:
+    """A size as a tuple of whole numbers of at least 1; names become symbols."""
     if size is None:
         return None
-    if not size or any(s < 1 for s in size):
-        raise UsageError(f"input size {by(size)} must be at least 1 everywhere, as C,H,W")
-    return tuple(size)
+    sizes: tuple[Any, ...] = tuple(symbol(s) if isinstance(s, str) else s for s in size)
+    if not sizes or any(s < 1 for s in sizes):
+        raise UsageError(f"input size {by(sizes)} must be at least 1 everywhere, as C,H,W")
+    return sizes
+
+
+def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], name: str) -> Graph:
+    """The network with symbols in its input size, from a source that only knows numbers.
+
+    It is read at two sizes; what the formulas give for the second must be what is there, layer by layer. Raises
+    `UsageError` where it is not, because the source computes with its sizes.
+    """
+    letters = sorted({n for s in size if isinstance(s, Expr) for n in s.symbols})
+    one, other = ({n: start + 32 * i for i, n in enumerate(letters)} for start in (224, 416))
+
+    def at(value: Any, numbers: Mapping[str, int]) -> Any:
+        return int(value.at(numbers)) if isinstance(value, Expr) else value
+
+    fixed = f"{name}: its layers are made for numbers, not for a symbolic size; give the size in numbers"
+    graph, check = (make(tuple(at(s, numbers) for s in size)) for numbers in (one, other))
+    try:
+        made = _resized(graph, size)
+        found = [made.unit_shapes[node.name] for node in made.nodes]
+    except (DojangError, ArithmeticError):
+        raise UsageError(fixed) from None
+    truth = [check.unit_shapes[node.name] for node in check.nodes]
+    if [None if s is None else tuple(at(v, other) for v in s) for s in found] != truth:
+        raise UsageError(fixed)
+    return made
 
 
 def require_weights(graph: Graph, name: object) -> Graph:
@@ -114,7 +143,10 @@ def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arr
         if suffix == ".onnx":
             from dojang.formats import onnx
 
-            return _resized(onnx.load(path, weights=arrays), size)
+            def read(sized: tuple[int, ...] | None) -> Graph:
+                return onnx.load(path, weights=arrays, input_size=sized)
+
+            return symbolised(read, size, name) if _symbolic(size) else read(size)  # type: ignore[arg-type]
         from dojang.formats import checkpoint
 
         return _resized(checkpoint.load(path, weights=arrays), size)
@@ -198,4 +230,23 @@ def torch_format() -> Any:
 def _from_module(module: Any, size: tuple[int, ...] | None, arrays: bool, name: str | None = None) -> Graph:
     if size is None:
         raise UsageError(f"{name or type(module).__name__}: PyTorch code does not say its input size; give it as C,H,W")
+    title = name or type(module).__name__
+    if _symbolic(size):
+        return symbolised(lambda sized: torch_format().from_module(module, sized, weights=arrays), size, title)
     return torch_format().from_module(module, size, weights=arrays)
+
+
+def _symbolic(size: tuple[int, ...] | None) -> bool:
+    return any(isinstance(s, Expr) for s in size or ())
+
+
+def ways(net: Any, *, input_size: Sequence[int | str] | None = None) -> tuple[Graph, ...]:
+    """One Graph, without weights, per way through a PyTorch forward that branches on the values of a tensor.
+
+    `net` is a module or names Python code. Raises `UnsupportedError` where values decide by other means than `if`.
+    """
+    size = checked_size(input_size)
+    module = net if _is_module(net) else torch_format().load_callable(str(net))
+    if size is None or _symbolic(size):
+        raise UsageError(f"{net}: values decide which way its forward goes; give its input size in numbers, as C,H,W")
+    return torch_format().paths_of(module, size)

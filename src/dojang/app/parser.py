@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, NoReturn
 
 from dojang import __version__
@@ -11,6 +12,7 @@ from dojang.arith.errors import UsageError
 NET = "zoo name, .net, .onnx or .safetensors file, package.module:callable or file.py:callable"
 DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
 SEED = 0
+OPTIMISERS = ("none", "sgd", "momentum", "rmsprop", "adam")
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +29,32 @@ def sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write C,H,W such as 3,224,224") from None
+
+
+def sizes_or_names(text: str) -> tuple[int | str, ...]:
+    """C,H,W as numbers, or names for sizes that stay symbols.
+
+    >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224")
+    ((3, 'H', 'W'), (3, 224, 224))
+    """
+    return tuple(number_or_name(part) for part in re.split("[,xX]", text))
+
+
+def number_or_name(text: str) -> int | str:
+    """A whole number, or a name that stays a symbol."""
+    if re.fullmatch(r"[A-Za-wyz][A-Za-wyz0-9_]*", text.strip(), re.ASCII):
+        return text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write C,H,W such as 3,224,224, or 3,H,W for formulas"
+        ) from None
+
+
+def batch_or_name(text: str) -> int | str:
+    """A batch size of at least 1, or a name that stays a symbol."""
+    return text if text.isidentifier() and text.isascii() else positive(text)
 
 
 def whole(text: str) -> int:
@@ -78,7 +106,21 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dojang {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_count, _solve, _check, _compare, _filter, _run, _train, _diagnose, _slim, _export, _bench, _list, _env):
+    for add in (
+        _count,
+        _solve,
+        _check,
+        _compare,
+        _filter,
+        _run,
+        _train,
+        _diagnose,
+        _slim,
+        _export,
+        _bench,
+        _list,
+        _env,
+    ):
         add(commands)
     return parser
 
@@ -98,7 +140,10 @@ def _network(parser: Parser, weights: bool = True) -> None:
     parser.add_argument("net", metavar="NET", help=NET)
     if weights:
         parser.add_argument("--weights", metavar="FILE", help="arrays by name: .safetensors, .pt or .pth")
-    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+        parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+    else:
+        does = "size of one input, channels first; 3,H,W gives formulas"
+        parser.add_argument("--input-size", metavar="C,H,W", type=sizes_or_names, help=does)
     parser.add_argument("--num-classes", metavar="N", type=positive, help="number of classes, for zoo names")
 
 
@@ -116,12 +161,17 @@ def _page(parser: Parser, force: bool = True) -> None:
 def _count(commands: Commands) -> None:
     parser = _add(commands, "count", "what a network costs: shapes, parameters, MACs, memory, receptive field")
     _network(parser, weights=False)
-    parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once (default 1)")
+    parser.add_argument("--batch-size", metavar="N", type=batch_or_name, default=1,
+                        help="inputs at once (default 1); a name gives formulas")  # fmt: skip
     parser.add_argument("--no-bias", action="store_true", help="leave biases out of the parameters")
     parser.add_argument("--unit", choices=("mac", "flop"), default="mac", help="1 MAC = 2 FLOPs (default mac)")
     parser.add_argument("--exact-padding", action="store_true", help="do not count taps that fall on padding")
     parser.add_argument("--csv", action="store_true", help="print one line per layer, comma-separated")
     parser.add_argument("--explain", metavar="LAYER", help="unfold every figure of one layer: formula, numbers, result")
+    parser.add_argument("--memory", action="store_true", help="also what inference and training hold, bytes moved")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, help="for --memory (default momentum)")
+    parser.add_argument("--machine", metavar="NAME", help="also the time on a machine, as an interval: here, a100, "
+                        "h200, raspberry-pi-5, or GFLOPS,GBYTES")  # fmt: skip
     _page(parser)
     parser.add_argument("--max-macs", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
     parser.add_argument("--max-params", metavar="N", type=whole, help="budget: exit 1 when over (K, M, G allowed)")
@@ -253,7 +303,7 @@ def _bench(commands: Commands) -> None:
 
 def _list(commands: Commands) -> None:
     parser = _add(commands, "list", "what there is to choose from")
-    parser.add_argument("what", choices=("networks", "tables", "kernels", "algorithms"), help="which list")
+    parser.add_argument("what", choices=("networks", "tables", "kernels", "kinds", "algorithms"), help="which list")
 
 
 def _env(commands: Commands) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dojang.app.networks import load
-from dojang.arith.cost import Count
+from dojang.app.networks import load, ways
+from dojang.arith.cost import Count, of_ways
 from dojang.arith.cost import count as count_graph
-from dojang.arith.errors import UsageError
+from dojang.arith.errors import UnsupportedError, UsageError
+from dojang.arith.memory import MACHINES, Held, Machine
+from dojang.arith.memory import held as held_by
 from dojang.arith.solve import solve as solve
+from dojang.arith.symbol import symbol, symbolic
 from dojang.report.results import Listing
 from dojang.report.table import number
 
@@ -20,26 +24,78 @@ if TYPE_CHECKING:
     from dojang.arith.explain import Step
     from dojang.filters.files import FilterReport
 
-LISTS = ("networks", "tables", "kernels", "algorithms")
+LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
 """What `list_all` can list."""
 
 
 def count(
     net: Any,
     *,
-    input_size: Sequence[int] | None = None,
+    input_size: Sequence[int | str] | None = None,
     num_classes: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | str = 1,
     bias: bool = True,
     exact_padding: bool = False,
     unit: str = "mac",
 ) -> Count:
     """What every layer of a network costs, without running it; see `arith.cost.count` for what is counted.
 
-    `net` is whatever `load` takes. Neither weights nor arrays are needed.
+    `net` is whatever `load` takes. Neither weights nor arrays are needed. Sizes and the batch may be names ("H"): then
+    the figures are formulas. Where an `if` on a tensor decides which way a PyTorch forward goes, all ways are counted:
+    the result is the dearest, with the others in `ways`.
+    """
+    how = (_batch(batch_size), bias, exact_padding, unit)
+    try:
+        graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
+    except UnsupportedError as error:
+        if not getattr(error, "by_values", False):
+            raise
+        return of_ways([count_graph(way, *how) for way in ways(net, input_size=input_size)])
+    return count_graph(graph, *how)
+
+
+def held(
+    net: Any,
+    *,
+    input_size: Sequence[int | str] | None = None,
+    num_classes: int | None = None,
+    batch_size: int | str = 1,
+    optimiser: str = "momentum",
+    machine: str | None = None,
+) -> Held:
+    """Memory of inference and of a training step, bytes moved per layer, and on a machine the interval of its time.
+
+    `machine` is "here" (measured on one core), one of `arith.memory.MACHINES`, or its peaks as "GFLOPS,GBYTES".
     """
     graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
-    return count_graph(graph, batch_size, bias, exact_padding, unit)
+    where = machine_of(machine) if machine is not None else None
+    return held_by(graph, where, _batch(batch_size), optimiser)
+
+
+def _batch(size: int | str) -> Any:
+    return symbol(size) if isinstance(size, str) else size
+
+
+def machine_of(text: str) -> Machine:
+    """The machine that a person names; raises `UsageError`."""
+    if text == "here":
+        from dojang.engine.machine import Machine as Processor
+        from dojang.engine.peaks import peaks
+
+        host = Processor.host()
+        found = peaks(host)
+        return Machine(f"this machine, one core ({host.isa})", found.fma_gflops, found.read_gbs)
+    if text in MACHINES:
+        return MACHINES[text]
+    try:
+        gflops, gbytes = (float(part) for part in text.split(","))
+        if not (0 < gflops < inf and 0 < gbytes < inf):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--machine {text}: give here, {', '.join(MACHINES)}, or peaks as GFLOPS,GBYTES such as 150,12"
+        ) from None
+    return Machine(f"{gflops:g} GFLOP/s, {gbytes:g} GB/s", gflops, gbytes)
 
 
 def over_budget(result: Count, max_macs: int | None = None, max_params: int | None = None) -> str | None:
@@ -48,6 +104,8 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
     for what, have, most in (("MACs", total.macs, max_macs), ("parameters", total.params, max_params)):
         if most is None:
             continue
+        if symbolic(have):
+            raise UsageError(f"a budget needs numbers; the {what} of {result.network} are {have}")
         if have > most:
             return f"{result.network}: {number(have)} {what} are over the budget of {number(most)}"
         if total.unknown:
@@ -59,7 +117,7 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
 
 
 def explain(
-    net: Any, layer: str, *, input_size: Sequence[int] | None = None, num_classes: int | None = None
+    net: Any, layer: str, *, input_size: Sequence[int | str] | None = None, num_classes: int | None = None
 ) -> tuple[Step, ...]:
     """How every figure of one layer comes about; see `arith.explain`."""
     from dojang.arith.explain import explain as unfold
@@ -101,7 +159,9 @@ def filter_files(
 
 
 def list_all(what: str) -> Listing:
-    """What there is: `networks` of the zoo with their totals, published `tables`, `kernels` for pictures."""
+    """What there is: `networks` of the zoo with their totals, published `tables`, `kernels` for pictures, `kinds` of
+    convolution with what each costs beside the plain one.
+    """
     if what == "networks":
         from dojang.formats import zoo
 
@@ -128,6 +188,11 @@ def list_all(what: str) -> Listing:
 
         kernels = ({"name": r.name, "does": r.does, "source": r.source, "options": r.options} for r in NAMED.values())
         return Listing(what, tuple(kernels))
+    if what == "kinds":
+        from dojang.arith.kinds import field_trade, kinds
+
+        every = kinds()
+        return Listing(what, tuple(kind.to_dict(every[0]) for kind in every), {"field_trade": field_trade()})
     if what == "algorithms":
         from dojang.engine.algorithms import ALGORITHMS
 

@@ -112,7 +112,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One judged cell. Verdict: exact, rounded, convention (fits, but only under another one) or mismatch."""
+    """One judged cell. Verdict: exact, rounded, convention (fits, but only under another one) or mismatch.
+
+    `close` marks a cell that counts as rounded only because it lies within `TOLERANCE`: no rounding gives it.
+    """
 
     row: str
     column: str
@@ -120,12 +123,13 @@ class Cell:
     computed: int | str
     verdict: str
     explanation: str
+    close: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As `CONTRACT.md` shapes it."""
         return {
             "row": self.row, "column": self.column, "printed": self.printed, "computed": self.computed,
-            "verdict": self.verdict, "explanation": self.explanation,
+            "verdict": self.verdict, "explanation": self.explanation, "close": self.close,
         }  # fmt: skip
 
 
@@ -137,6 +141,11 @@ class Check:
     cells: tuple[Cell, ...]
     conventions: Mapping[str, str]
     totals: Mapping[str, int]
+
+    @property
+    def close(self) -> tuple[Cell, ...]:
+        """The cells that lie within the tolerance, though no rounding gives them."""
+        return tuple(cell for cell in self.cells if cell.close)
 
     @property
     def mismatches(self) -> tuple[Cell, ...]:
@@ -277,7 +286,8 @@ def _judge(label: str, column: str, text: str, figures: Figures, found: Counting
     said = found.says(column, default)
     off = f"{said + ': ' if said else ''}{_said(value, text, found)}, {_off(error, value, text, found)}"
     if error <= TOLERANCE:
-        return Cell(label, column, text, value, "rounded", f"{off}: no rounding of it, but within {TOLERANCE:.0%}")
+        words = f"{off}: no rounding of it, but within {TOLERANCE:.0%}"
+        return Cell(label, column, text, value, "rounded", words, close=True)
     return Cell(label, column, text, value, "mismatch", off)
 
 

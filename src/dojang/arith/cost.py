@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, cast
 
-from dojang.arith.field import Field, fields
+from dojang.arith.border import Border, borders
+from dojang.arith.field import Field, fields, track
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape
@@ -76,7 +77,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One row of the cost table. `shape` includes the batch; None when unknown."""
+    """One row of the cost table. `shape` includes the batch; None when unknown.
+
+    `border` says per axis how much of the field padding clips; None where that is not known.
+    """
 
     name: str
     op: str
@@ -84,6 +88,7 @@ class Layer:
     shape: Shape | None
     cost: Cost
     field: Field | None
+    border: tuple[Border, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `CONTRACT.md` shapes it."""
@@ -102,6 +107,8 @@ class Layer:
                 "size": [s.size for s in spans],
                 "jump": [_number(s.jump) for s in spans],
                 "start": [_number(s.first) for s in spans],
+                "clipped": [[b.before, b.after] for b in self.border] if self.border is not None else None,
+                "unclipped_places": [b.whole for b in self.border] if self.border is not None else None,
             }
             if self.field is not None
             else None,
@@ -127,12 +134,23 @@ def _number(value: Any) -> int | float:
 
 @dataclass(frozen=True)
 class Count:
-    """The cost table of a network. Parameters of an array that several nodes share stand with its first user."""
+    """The cost table of a network. Parameters of an array that several nodes share stand with its first user.
+
+    Where values decide which way the forward takes, this is the dearest way, and `ways` has all, the cheapest first.
+    """
 
     network: str
     layers: tuple[Layer, ...]
     peak_bytes: int
     convention: Convention
+    ways: tuple[Count, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """ "exact", "lower-bound" where something could not be counted, "range" where values decide."""
+        if any(way.total.unknown for way in self.ways) or self.total.unknown:
+            return "lower-bound"
+        return "range" if self.ways else "exact"
 
     @cached_property
     def total(self) -> Cost:
@@ -155,12 +173,30 @@ class Count:
                 **flops,
                 "activation_bytes": total.out_bytes,
                 "peak_bytes": self.peak_bytes,
-                "status": total.status,
-                "unknown": list(total.unknown),
+                "status": self.status,
+                "unknown": list(dict.fromkeys(u for way in (self, *self.ways) for u in way.total.unknown)),
+                **self._range(),
             },
             "layers": [layer.to_dict() for layer in self.layers],
         }
         return plain(table)
+
+    def _range(self) -> dict[str, Any]:
+        """The least and most of each figure over the ways."""
+        if not self.ways:
+            return {}
+        totals = [way.total for way in self.ways]
+        return {
+            "ways": len(totals),
+            "macs_min": min(t.macs for t in totals), "macs_max": max(t.macs for t in totals),
+            "params_min": min(t.params for t in totals), "params_max": max(t.params for t in totals),
+        }  # fmt: skip
+
+
+def of_ways(ways: Sequence[Count]) -> Count:
+    """The count of a network whose values decide which of several ways it goes: the dearest, with all of them."""
+    ordered = tuple(sorted(ways, key=lambda way: (way.total.macs, way.total.params)))
+    return ordered[0] if len(ordered) == 1 else replace(ordered[-1], ways=ordered)
 
 
 def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool = False, unit: str = "mac") -> Count:
@@ -171,13 +207,23 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     activations, pooling, normalisation, element-wise sums. An unknown operator makes the totals a lower bound.
     """
     shapes = graph.shapes(batch)
-    spans = fields(graph)
+    spans, clipped = _seen(graph)
     counted: set[str] = set()
     layers: list[Layer] = []
     for node in graph.nodes:
         cost = _cost(graph, node, shapes, counted, bias, exact_padding)
-        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, spans[node.name]))
+        seen = spans[node.name], clipped[node.name]
+        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, *seen))
     return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), Convention(unit, batch, bias, exact_padding))
+
+
+def _seen(graph: Graph) -> tuple[Mapping[str, Field | None], Mapping[str, tuple[Border, ...] | None]]:
+    """The receptive field of every node and what padding clips of it; with symbolic sizes only the fields."""
+    if any(isinstance(s, Expr) for node in graph.inputs for s in node.attrs["shape"]):
+        spans = fields(graph)
+        return spans, dict.fromkeys(spans)
+    found = track(graph)
+    return {name: state.spans if state else None for name, state in found.items()}, borders(graph, found)
 
 
 def _cost(

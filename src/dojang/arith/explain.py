@@ -118,7 +118,7 @@ def _field(graph: Graph, node: Node) -> list[Step]:
     row = next(layer for layer in count(graph).layers if layer.name == node.name)
     if row.field is None:
         return []
-    return [
+    steps = [
         Step(
             f"receptive field, axis {axis}",
             "last pixel - first pixel + 1, as seen by the first output",
@@ -127,3 +127,17 @@ def _field(graph: Graph, node: Node) -> list[Step]:
         )
         for axis, span in enumerate(row.field)
     ]
+    image = next((n.attrs["shape"][1:] for n in graph.inputs), ())
+    for axis, (b, span, size) in enumerate(zip(row.border or (), row.field, image, strict=False)):
+        low, high = span.at(0), span.at(b.places - 1)
+        if low is None or high is None:
+            continue
+        steps.append(
+            Step(
+                f"clipped by padding, axis {axis}",
+                "pixels before 0 of the first field, pixels from i on of the last; places that see the image only",
+                f"first field {low[0]}..{low[1]}, last {high[0]}..{high[1]}, i = {size}",
+                f"{b.before} before, {b.after} behind; {b.whole:,} of {b.places:,} places see the image only",
+            )
+        )
+    return steps

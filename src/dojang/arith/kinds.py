@@ -13,7 +13,7 @@ from dojang.arith.conv import Conv, by
 class Kind:
     """One kind: the layers that make it up, formulas for weights and MACs, and where it comes from.
 
-    Formulas: K = kernel taps (k·k in two dimensions), C = input channels, N = filters, A = output pixels.
+    Formulas: K = kernel taps (k·k in two dimensions), C = input channels, N = filters, A = output pixels at stride 1.
     """
 
     name: str

@@ -7,7 +7,9 @@ from math import prod
 from typing import Any
 
 from dojang.arith.cost import BYTES, VIEWS, Layer, count
+from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.arith.symbol import Expr, symbolic
 
 OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 """Arrays of the size of the parameters that each optimiser keeps."""
@@ -101,52 +103,93 @@ def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine by its measured peaks: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹)."""
+    """A machine by its peaks: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹)."""
 
     name: str
     gflops: float
     gbytes: float
 
 
+MACHINES = {
+    "a100": Machine("NVIDIA A100 40 GB, float32 without tensor cores", 19_500, 1_555),
+    "h200": Machine("NVIDIA H200, float32 without tensor cores", 67_000, 4_800),
+    "raspberry-pi-5": Machine("Raspberry Pi 5, 4 Cortex-A76 at 2.4 GHz", 153.6, 17.1),
+}
+"""Machines by their makers' data sheets; the Raspberry Pi by 2 x 4-wide FMA x 4 cores x 2.4 GHz and LPDDR4X-4267."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Of one layer: bytes moved at least, FLOPs per byte, and the interval of its time on a machine in milliseconds."""
+    """Of one layer: bytes moved at least, FLOPs per byte, and the interval of its time on a machine in milliseconds
+    (None without a machine).
+    """
 
     name: str
     moved_bytes: int
     intensity: float
-    least_ms: float
-    most_ms: float
+    least_ms: float | None
+    most_ms: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """All fields."""
         return asdict(self)
 
 
-def traffic(graph: Graph, machine: Machine, batch: int = 1) -> tuple[Traffic, ...]:
-    """The roofline of every layer (Williams, Waterman, Patterson 2009), as an interval.
+def traffic(graph: Graph, machine: Machine | None = None, batch: int = 1) -> tuple[Traffic, ...]:
+    """Bytes and intensity of every layer, and its roofline (Williams, Waterman, Patterson 2009) as an interval.
 
     At least: only the weights come from memory, and arithmetic hides it, max(FLOPs/peak, weight bytes/bandwidth).
     At most, for kernels at peak: inputs, weights and output all go through memory, and nothing hides,
     FLOPs/peak + bytes/bandwidth. Kernels below peak take longer than that.
     """
-    rows: list[Traffic] = []
-    for layer in count(graph, batch).layers:
-        if layer.op == "input" or (layer.op in VIEWS):
-            continue
-        rows.append(_row(layer, machine))
-    return tuple(rows)
+    skipped = VIEWS | {"input", "constant"}
+    return tuple(_row(layer, machine) for layer in count(graph, batch).layers if layer.op not in skipped)
 
 
-def _row(layer: Layer, machine: Machine) -> Traffic:
+def _row(layer: Layer, machine: Machine | None) -> Traffic:
     cost = layer.cost
     moved = cost.in_bytes + cost.weight_bytes + cost.out_bytes
+    intensity = 2 * cost.macs / moved if moved else 0.0
+    if machine is None:
+        return Traffic(layer.name, moved, intensity, None, None)
     compute_ms = 2 * cost.macs / machine.gflops / 1e6
     per_ms = machine.gbytes * 1e6
     least = max(compute_ms, cost.weight_bytes / per_ms)
-    return Traffic(layer.name, moved, 2 * cost.macs / moved if moved else 0.0, least, compute_ms + moved / per_ms)
+    return Traffic(layer.name, moved, intensity, least, compute_ms + moved / per_ms)
 
 
 def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
     """Least and most time of a whole network: the sums over its layers."""
-    return sum(row.least_ms for row in rows), sum(row.most_ms for row in rows)
+    return sum(row.least_ms or 0.0 for row in rows), sum(row.most_ms or 0.0 for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a network holds and moves: memory, traffic per layer, and the machine that its time is for, if any.
+
+    `unknown` names what could not be counted; the figures are then lower bounds.
+    """
+
+    network: str
+    memory: Memory
+    rows: tuple[Traffic, ...]
+    machine: Machine | None
+    unknown: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys `memory` and `traffic`, and with a machine `roofline`."""
+        least, most = total_ms(self.rows)
+        machine = asdict(self.machine) if self.machine is not None else None
+        return {
+            "memory": {**self.memory.to_dict(), "status": "lower-bound" if self.unknown else "exact"},
+            "traffic": [row.to_dict() for row in self.rows],
+            **({"roofline": {"machine": machine, "least_ms": least, "most_ms": most}} if machine else {}),
+        }
+
+
+def held(graph: Graph, machine: Machine | None = None, batch: int = 1, optimiser: str = "momentum") -> Held:
+    """Memory and traffic of a network in one. Raises `UsageError` for symbolic sizes: rooflines need numbers."""
+    if symbolic(batch) or any(isinstance(s, Expr) for n in graph.inputs for s in n.attrs["shape"]):
+        raise UsageError(f"{graph.name}: memory and time need the sizes and the batch in numbers")
+    unknown = count(graph, batch).total.unknown
+    return Held(graph.name, memory(graph, batch, optimiser), traffic(graph, machine, batch), machine, unknown)

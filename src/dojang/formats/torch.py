@@ -88,7 +88,7 @@ def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 
         try:
             graphs.append(_trace(module, sizes, False, ahead)[0])
         except DataDependent as error:
-            if "`if`" not in str(error):
+            if not error.by_values:
                 raise
             waiting += [[*ahead, True], [*ahead, False]]
         if len(graphs) + len(waiting) > limit:

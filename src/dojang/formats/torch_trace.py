@@ -43,7 +43,12 @@ class Stale(UnsupportedError):
 
 
 class DataDependent(UnsupportedError):
-    """The forward decides by the values of a tensor, or by the batch: no Graph says that."""
+    """The forward decides by the values of a tensor, or by the batch: no Graph says that.
+
+    `by_values` where it is an `if` on a tensor, of which both ways can be followed (`paths_of`).
+    """
+
+    by_values = False
 
 
 class Traced(torch.Tensor):
@@ -434,10 +439,12 @@ class Tracer:
             return self.decisions[-1]
         what = {"__bool__": "an `if` on a tensor", "item": "item()"}.get(called, called.strip("_"))
         path = self.stack[-1][0] or type(self.root).__name__
-        raise DataDependent(
+        error = DataDependent(
             f"{path}: the forward depends on the values of a tensor ({what}); "
             "make the decision by shapes or by a setting of the module"
         )
+        error.by_values = called == "__bool__"
+        raise error
 
     def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The nodes for one function; in place, the first argument then stands for the new value."""

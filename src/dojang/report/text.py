@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.cost import Count, Layer
+from dojang.arith.formulas import Names, layer_product, symbols_of, written
+from dojang.arith.formulas import total as total_formula
+from dojang.arith.symbol import Expr
 from dojang.report.results import Bench, Exported, Listing, Run, Trained
 from dojang.report.table import (
     PLAIN,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     """The cost table: a headline, one row per layer, totals, the convention."""
+    if symbols_of(count):
+        return formulas_text(count, width, style)
     total = count.total
     bound = total.status == "lower-bound"
     work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
@@ -73,6 +78,12 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     if bound:
         text = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}."
         lines += [style.bad(paragraph(text, width)), ""]
+    if count.ways:
+        text = (
+            f"Values decide which of {len(count.ways)} ways the forward goes: between the cheapest and the dearest, "
+            "whose layers are shown."
+        )
+        lines += [paragraph(text, width), ""]
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
     return "\n".join(lines)
 
@@ -81,10 +92,56 @@ def headline(count: Count) -> str:
     """The totals in one line."""
     total, bound = count.total, count.total.status == "lower-bound"
     work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
+    totals = [way.total for way in count.ways] or [total]
+    bound = bound or any(t.unknown for t in totals)
+    params, macs = {t.params for t in totals}, {per_mac * t.macs for t in totals}
     return (
-        f"{count.network}: {number(total.params, bound)} parameters, {number(per_mac * total.macs, bound)} {work}, "
+        f"{count.network}: {_range(params, bound)} parameters, {_range(macs, bound)} {work}, "
         f"{size(count.peak_bytes, bound)} peak activations"
     )
+
+
+def _range(values: set[int], bound: bool) -> str:
+    """One number, or the least and the most of several."""
+    low, high = min(values), max(values)
+    return number(low, bound) if low == high else f"{number(low, bound)} to {number(high)}"
+
+
+def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """A count with symbols: sizes that recur have names, explained under the table; the MACs in total as a formula."""
+    total, names = count.total, Names(symbols_of(count))
+    per_mac, work = (2, "FLOPs") if count.convention.unit == "flop" else (1, "MACs")
+    layers = {layer.name: layer for layer in count.layers}
+    columns = [Column("layer", right=False, shrink=True), Column("op", right=False, shrink=True)]
+    columns += [Column("output", right=False), Column("params"), Column(work), Column("field")]
+    rows: list[list[str]] = []
+    for layer in count.layers:
+        strange = bool(layer.cost.unknown)
+        params = "?" if strange else number(layer.cost.params) if layer.cost.params else "-"
+        macs = layer.cost.macs * per_mac
+        parts = layer_product(layer, macs, layers)
+        work_text = "?" if strange else "-" if macs == 0 else written(*parts, names) if parts else str(macs)
+        shape = names.shape(layer.shape[1:]) if layer.shape else "?"
+        field = "-" if layer.field is None else sizes([span.size for span in layer.field])
+        rows.append([layer.name, layer.op, shape, params, work_text, field])
+    everything = total_formula(count, names, per_mac)
+    params = f"{total.params:,}" if isinstance(total.params, int) else str(total.params)
+    lines = [style.bold(f"{count.network}: {'≥ ' if total.unknown else ''}{params} parameters"), ""]
+    lines += [table(columns, rows, width=width, style=style), ""]
+    lines += [paragraph(f"{work} in total = {'at least ' if total.unknown else ''}{everything}", width, "    "), ""]
+    peak = count.peak_bytes
+    if isinstance(peak, Expr):
+        largest = peak.largest_option
+        note = "" if largest is peak else " for large sizes; the exact maximum is in --json"
+        lines += [paragraph(f"Peak activations in bytes = {largest}{note}", width, "    "), ""]
+    if total.unknown:
+        lines += [paragraph(f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}.", width), ""]
+    if names.named:
+        said = ", ".join(f"{name} = {formula}" for name, formula in names.named.items())
+        lines += [paragraph(f"Where {said}.", width, "    "), ""]
+    lines.append(style.dim(paragraph(f"Convention: {count.convention}. Formulas hold for sizes that are large enough "
+                                     "for every layer.", width)))  # fmt: skip
+    return "\n".join(lines)
 
 
 def count_csv(count: Count) -> str:

@@ -10,6 +10,7 @@ from dojang.arith.compare import Comparison, Pair
 from dojang.arith.cost import Layer
 from dojang.arith.explain import Step
 from dojang.arith.solve import Solution, Solutions
+from dojang.report.results import Listing
 from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
 
 MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed": "!", "removed": "-", "inserted": "+"}
@@ -63,10 +64,14 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
     wrong = len(check.mismatches)
     lines = [style.bold(f"{check.table.title}: {len(check.cells)} cells, {wrong} wrong"), ""]
     lines += [table(columns, rows, width=width, style=style), ""]
-    for verdict in ("convention", "mismatch"):
-        chosen = [cell for cell in check.cells if cell.verdict == verdict]
+    sections = {
+        "Close, but no rounding gives them": check.close,
+        "Right under another convention": tuple(c for c in check.cells if c.verdict == "convention"),
+        "Wrong": check.mismatches,
+    }
+    for heading, chosen in sections.items():
         if chosen:
-            lines.append(style.bold({"convention": "Right under another convention", "mismatch": "Wrong"}[verdict]))
+            lines.append(style.bold(heading))
             for cell in chosen:
                 text = f"{cell.row}, {cell.column} {cell.printed}: {cell.explanation}"
                 lines.append(paragraph(f"  {text}", width, "    "))
@@ -123,3 +128,35 @@ def explain_text(name: str, steps: Sequence[Step], width: int = WIDTH, style: St
         result = number(step.result) if isinstance(step.result, int) else step.result
         lines.append(paragraph(f"  {step.figure} = {step.formula} = {step.numbers} = {result}", width, "      "))
     return "\n".join(lines)
+
+
+def kinds_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Every kind of convolution with its formulas and figures, then the ways to see a larger window."""
+    first = listing.rows[0]
+    columns = [Column("kind", right=False), Column("weights"), Column("MACs"), Column("of plain"), Column("of plain")]
+    rows = [[r["kind"], number(r["weights"]), number(r["macs"]), f"{r['weights_ratio']:.3f}", f"{r['macs_ratio']:.3f}"]
+            for r in listing.rows]  # fmt: skip
+    shape = f"{sizes(first['in_shape'])} to {sizes(first['out_shape'])}, {first['layers'][0]}, without biases"
+    lines = [style.bold(f"Kinds of convolution: {shape}"), "", table(columns, rows, width=width, style=style), ""]
+    formulas = [Column("kind", right=False), Column("weights", right=False), Column("MACs", right=False)]
+    rows = [[r["kind"], r["weights_formula"], r["macs_formula"]] for r in listing.rows]
+    lines += [table(formulas, rows, width=width, style=style), ""]
+    said = (
+        "K = kernel taps (k on one axis), C = input channels, N = filters, A = output pixels at stride 1, "
+        "A_in = input pixels, g = groups. Ratios are of weights and of MACs. Layers and sources are in --json."
+    )
+    lines += [style.dim(paragraph(said, width)), ""]
+    trade = listing.more["field_trade"]
+    field = trade[0]["field"]
+    columns = [
+        Column("kernel"),
+        Column("dilation"),
+        Column("layers"),
+        Column("weights"),
+        Column(f"of one {field}x{field}"),
+    ]
+    rows = [[sizes([r["kernel"]] * 2), str(r["dilation"]), str(r["layers"]), number(r["weights"]),
+             f"{r['weights'] / trade[0]['weights']:.2f}"] for r in trade]  # fmt: skip
+    lines += [style.bold(f"A larger kernel or more layers: ways to see {field}x{field} pixels, 64 channels"), ""]
+    gaps = "Dilated layers leave gaps inside the field, unless layers with other dilations fill them."
+    return "\n".join([*lines, table(columns, rows, width=width, style=style), "", style.dim(paragraph(gaps, width))])
