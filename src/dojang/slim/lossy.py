@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
+from dojang.engine.session import Session
 from dojang.slim.importance import importance, moments
 from dojang.slim.ledger import Ledger, edit_of
 from dojang.slim.narrow import remove, wish
@@ -36,6 +37,9 @@ IDLE = 0.01
 
 FLOOR = 1e-3
 """A loss below a tenth of a point is not told apart on a selection split."""
+
+TIMED = 8
+"""Replacements that are timed in one round, at most: each must be compiled."""
 
 STRUCTURES = 3
 """Replacements of layers that are tuned and judged at most."""
@@ -145,21 +149,22 @@ class Lossy:
         """
         assert self.ledger.evaluate is not None
         whole, accepted = count(self.ledger.graph).total.macs, None
-        tried: set[tuple[str, tuple[str, ...]]] = set()
+        tried: set[tuple[str, tuple[str, ...], str]] = set()
         touched: set[str] = set()
         for _ in range(STRUCTURES):
             if target is not None and count(current).total.macs <= target * whole:
                 break
             self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
             options = [c for c in candidates(current, channels(current), self.ledger.context.samples)
-                       if (c.rewrite, c.layers) not in tried and touched.isdisjoint(c.layers)]  # fmt: skip
+                       if (c.rewrite, c.layers, c.found) not in tried and touched.isdisjoint(c.layers)]  # fmt: skip
+            options = self.promising(current, options)
             savings = self.ledger.time_all(self.ledger.deploy(current), [self.ledger.deploy(c.graph) for c in options])
             now = self.ledger.evaluate(current)
             ranked: list[tuple[float, Candidate]] = []
             for c, saved in zip(options, savings, strict=True):
                 if saved is not None and saved.high <= 0:
                     self.ledger.refuse(c.rewrite, c.layers, f"no faster ({c.found}): {saved}")
-                    tried.add((c.rewrite, c.layers))
+                    tried.add((c.rewrite, c.layers, c.found))
                     continue
                 gain = saved.ms if saved is not None else count(current).total.macs - count(c.graph).total.macs
                 loss = max(0.0, now - self.ledger.evaluate(c.graph))
@@ -168,12 +173,30 @@ class Lossy:
             if not ranked:
                 break
             best = max(ranked, key=lambda r: r[0])[1]
-            tried.add((best.rewrite, best.layers))
+            tried.add((best.rewrite, best.layers, best.found))
             _, tuned = self.attempt(best.rewrite, best.layers, current, best.graph, base, allowed, best.found)
             if tuned is not None:
                 touched.update(best.layers, {n.name for n in tuned.nodes} - {n.name for n in current.nodes})
                 current = accepted = tuned
         return accepted
+
+    def promising(self, current: Graph, options: list[Candidate]) -> list[Candidate]:
+        """The few that are worth timing: most multiplications saved for the change of outputs on some samples."""
+        if len(options) <= TIMED:
+            return options
+        samples = self.ledger.context.samples
+        x = {k: v[:64] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:64]
+        wanted = Session(current).run(x).outputs
+        whole = count(current).total.macs
+        size = sum(float(np.abs(o).mean()) for o in wanted) or 1.0
+
+        def worth(c: Candidate) -> float:
+            change = sum(
+                float(np.abs(a - b).mean()) for a, b in zip(wanted, Session(c.graph).run(x).outputs, strict=True)
+            )
+            return (whole - count(c.graph).total.macs) / whole / (change / size + 0.05)
+
+        return sorted(options, key=worth, reverse=True)[:TIMED]
 
     def silence(self, current: Graph) -> Graph | None:
         """The network without channels that no sample made speak, where that saves time; None when refused."""

@@ -4,6 +4,7 @@
   Of all rank-r layers this loses least on the samples (Zhang et al., TPAMI 2016, section 3.1).
 - spatial factorisation: k×k becomes k×1 then 1×k with r channels between, from the singular vectors of the kernel laid
   out as (ic·kh) × (kw·oc), the inputs weighted by their covariance (Jaderberg et al., BMVC 2014, scheme 2).
+- groups: the layer split into groups, with a 1×1 mixer where needed; see `grouping`.
 - global pooling head: flatten and dense layers at the end become global average pooling and one dense layer, fitted by
   least squares to the outputs of the old head.
 """
@@ -20,12 +21,16 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.slim.absorb import owns_arrays, reads_channels, shared_arrays
+from dojang.slim.grouping import options
 from dojang.slim.importance import Moments, gathered, moments_of
 
 Array = np.ndarray
 
 ENERGY = 0.99
 """Part of the output (or weighted kernel) energy that a factorisation keeps."""
+
+LAYERS = 6
+"""Replacements are sought for this many layers, those with most multiplications: each is fitted on the samples."""
 
 WORTH = 0.9
 """A candidate must leave less than this part of the layer's multiplications."""
@@ -44,16 +49,21 @@ class Candidate:
 
 
 def candidates(graph: Graph, tied: ChannelMap, samples: Any) -> list[Candidate]:
-    """Every replacement that saves multiplications (or, for a head, parameters)."""
+    """Replacements of the costliest layers that save multiplications, and of the head, that save parameters."""
     shared = shared_arrays(graph)
     own = [n for n in graph.nodes if reads_channels(graph, tied, n) and owns_arrays(graph, n, shared)]
     own = [n for n in own if n.op in ("conv", "dense") and n.attrs.get("groups", 1) == 1]
+    macs = {row.name: row.cost.macs for row in count(graph).layers}
+    own = sorted(own, key=lambda n: -macs[n.name])[:LAYERS]
     names = list(dict.fromkeys(v for n in own for v in (n.name, n.inputs[0])))
     stats = moments_of(graph, tied, names, samples)
     head = pooled_head(graph, samples)
     found = [head] if head else []
     for node in own:
         found += [c for c in (bottleneck(graph, node, stats), separable(graph, node, stats)) if c is not None]
+        for new, said in options(graph, node, stats, samples) if node.op == "conv" else ():
+            if count(new).total.macs < count(graph).total.macs:
+                found.append(Candidate("grouped-kernels", (node.name,), new, said))
     return found
 
 

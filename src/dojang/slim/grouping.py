@@ -1,0 +1,144 @@
+"""A trained convolution split into groups: the blocks found in its weights and activations, the rest given up.
+
+Inputs and outputs are put into equal groups so that most energy Σ W² · var(input) stays inside (co-clustering); the
+order of inputs is absorbed by what makes them. A 1×1 layer after it (the "root module" of Ioannou et al., "Deep Roots",
+CVPR 2017) mixes the groups again; it is fitted by least squares to the outputs of the old layer, so it also undoes the
+order of outputs. Where a 1×1 convolution reads the layer alone, no mixer is added: there the outputs are reordered too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.graph import Graph, Node
+from dojang.engine.blocks import co_cluster
+from dojang.slim.importance import Moments, gathered, number_of
+from dojang.slim.narrow import RIDGE
+from dojang.slim.permute import permuted
+
+Array = np.ndarray
+
+PARTS = (2, 4, 8, 16)
+"""Numbers of groups that are tried."""
+
+FITTED = 256
+"""Samples that a mixer is fitted on, at most: each of their pixels is an equation."""
+
+PLACES = 100_000
+"""Pixels that a mixer is fitted on, at most."""
+
+
+def grouped(
+    graph: Graph, tied: ChannelMap, node: Node, groups: int, stats: Mapping[str, Moments], samples: Any, mixer: bool
+) -> tuple[Graph, str] | None:
+    """The network with one convolution in groups, and a line on what was kept; None where it cannot be done."""
+    source, attrs = stats.get(node.inputs[0]), node.attrs
+    kernel = np.asarray(graph.weights[node.array("weight")], np.float64)
+    oc, ic = kernel.shape[:2]
+    if source is None or attrs["groups"] != 1 or oc % groups or ic % groups or max(attrs["kernel"]) == 1:
+        return None
+    energy = (kernel**2).reshape(oc, ic, -1).sum(axis=2).T * np.diag(source.covariance)[:, None]
+    rows, columns, kept = co_cluster(energy, groups, np.random.default_rng(0))
+    inputs, outputs = np.argsort(rows, kind="stable"), np.argsort(columns, kind="stable")
+    ordered = permuted(graph, tied, node.inputs[0], inputs.tolist())
+    if ordered is None:
+        return None
+    if not mixer:
+        ordered = permuted(ordered, tied, node.name, outputs.tolist())
+        if ordered is None:
+            return None
+    weight, bias = _blocks(kernel, node, graph, source, inputs, outputs, groups)
+    kind = np.asarray(graph.weights[node.array("weight")]).dtype
+    said = f"{node.name}: {groups} groups hold {kept:.0%} of the energy (1 in {groups} by chance)"
+    if not mixer:
+        narrow = Node.of(
+            node.name, "conv", *node.inputs, arrays=node.arrays, **{**attrs, "groups": groups, "bias": True}
+        )
+        arrays = {node.array("weight"): weight.astype(kind), node.array("bias"): bias.astype(kind)}
+        return ordered.edited({node.name: narrow}, weights=arrays), said
+    first = Node.of(f"{node.name}_groups", "conv", *node.inputs, **{**attrs, "groups": groups, "bias": False})
+    if first.name in graph.by_name:
+        return None
+    mixed = _mixer(ordered, node, first, weight.astype(kind), samples)
+    ones = (1,) * len(attrs["kernel"])
+    second = Node.of(node.name, "conv", first.name, arrays=node.arrays, out=oc, kernel=ones)
+    arrays = {
+        f"{first.name}.weight": weight.astype(kind),
+        second.array("weight"): mixed[0].reshape(oc, oc, *ones).astype(kind),
+        second.array("bias"): mixed[1].astype(kind),
+    }
+    return ordered.edited({node.name: (first, second)}, weights=arrays), f"{said}, then a 1x1 mixer"
+
+
+def _blocks(
+    kernel: Array, node: Node, graph: Graph, source: Moments, inputs: Array, outputs: Array, groups: int
+) -> tuple[Array, Array]:
+    """Weights of the grouped layer in the new order, (oc, ic/g, *k), and its bias in that order.
+
+    What a group no longer reads is predicted from what it does, channel by channel, as in `narrow`.
+    """
+    oc, ic = kernel.shape[:2]
+    bias = np.asarray(graph.weights[node.array("bias")], np.float64) if node.attrs["bias"] else np.zeros(oc)
+    size, rows = ic // groups, oc // groups
+    weight, shift = [], []
+    for j in range(groups):
+        kept, own = inputs[j * size : (j + 1) * size], outputs[j * rows : (j + 1) * rows]
+        lost = np.setdiff1d(np.arange(ic), kept)
+        inner = source.covariance[np.ix_(kept, kept)]
+        level = RIDGE * max(float(np.trace(inner)) / size, 1e-30)
+        predict = np.linalg.solve(inner + level * np.eye(size), source.covariance[np.ix_(kept, lost)])
+        moved = kernel[own][:, lost]
+        weight.append(kernel[own][:, kept] + np.moveaxis(np.tensordot(predict, moved, (1, 1)), 0, 1))
+        rest = source.mean[lost] - source.mean[kept] @ predict
+        shift.append(bias[own] + moved.reshape(rows, len(lost), -1).sum(axis=2) @ rest)
+    return np.concatenate(weight), np.concatenate(shift)
+
+
+def _mixer(graph: Graph, node: Node, first: Node, weight: Array, samples: Any) -> tuple[Array, Array]:
+    """M (oc, oc) and b with M z + b nearest to the old outputs, z the outputs of the grouped layer."""
+    both = graph.replace(
+        nodes=tuple(n for old in graph.nodes for n in ((first, old) if old.name == node.name else (old,))),
+        outputs=(*graph.outputs, first.name),
+        weights={**graph.weights, f"{first.name}.weight": weight},
+    )
+    samples = {k: v[:FITTED] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:FITTED]
+    total = number_of(samples)
+    sums: list[Any] = [0, 0.0, 0.0, 0.0, 0.0]
+    for taps in gathered(both, (first.name, node.name), samples):
+        z, y = (np.moveaxis(taps[n], 1, -1).reshape(-1, taps[n].shape[1]) for n in (first.name, node.name))
+        step = max(1, len(z) // max(1, len(taps[first.name])) * total // PLACES)
+        z, y = z[::step].astype(np.float64), y[::step].astype(np.float64)
+        for i, term in enumerate((len(z), z.sum(axis=0), y.sum(axis=0), z.T @ z, z.T @ y)):
+            sums[i] = sums[i] + term
+    n, mean, level = sums[0], sums[1] / sums[0], sums[2] / sums[0]
+    inner, cross = sums[3] / n - np.outer(mean, mean), sums[4] / n - np.outer(mean, level)
+    ridge = RIDGE * max(float(np.trace(inner)) / len(inner), 1e-30)
+    mix = np.linalg.solve(inner + ridge * np.eye(len(inner)), cross).T
+    return mix, level - mix @ mean
+
+
+def wants_mixer(graph: Graph, node: Node) -> bool:
+    """Whether the groups stay apart after a layer: no 1×1 convolution of one group is all that comes next."""
+    name = node.name
+    while name not in graph.outputs and len(graph.consumers[name]) == 1:
+        reader = graph.consumers[name][0]
+        if reader.op == "conv":
+            return max(reader.attrs["kernel"]) > 1 or reader.attrs["groups"] > 1
+        if reader.rule.channels != "keep":
+            return True
+        name = reader.name
+    return True
+
+
+def options(graph: Graph, node: Node, stats: Mapping[str, Moments], samples: Any) -> list[tuple[Graph, str]]:
+    """The layer in each number of groups that divides its channels."""
+    tied, found = channels(graph), list[tuple[Graph, str]]()
+    for parts in PARTS:
+        made = grouped(graph, tied, node, parts, stats, samples, wants_mixer(graph, node))
+        if made is not None:
+            found.append(made)
+    return found
