@@ -123,3 +123,14 @@ def test_lines_meet_their_values() -> None:
 
 def test_a_single_point_is_drawn() -> None:
     assert "<circle" in line_chart("t", "x", "y", [Series("s", ((1, 0.5),))])
+
+
+def test_fields_are_drawn_to_scale() -> None:
+    page = count_html(count(zoo.load("alexnet")))
+    check_page(page)
+    (drawn,) = re.findall(r"<svg(?:(?!</svg>).)*?Receptive fields.*?</svg>", page, re.DOTALL)
+    image = float(re.findall(r'class="image"[^>]* width="([\d.]+)"', drawn)[0])
+    widths = [float(w) for w in re.findall(r'class="field"[^>]* width="([\d.]+)"', drawn)]
+    assert any(w / image == pytest.approx(195 / 227, abs=0.01) for w in widths)  # pool5
+    assert any(w / image == pytest.approx(11 / 227, abs=0.01) for w in widths)  # conv1
+    assert "conv1 11x11" in drawn

@@ -74,7 +74,8 @@ class Stages:
             return
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total, desc=f"{self._title}: {name}", file=sys.stderr, dynamic_ncols=True, leave=False)
+        desc, form = f"{self._title}: {name}", "{desc} [{elapsed}]" if total is None else None
+        self._bar = tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True, leave=False, bar_format=form)
 
     def step(self, done: int, total: int | None = None, remark: str = "") -> None:
         """Moves within the stage; `total` may become known late."""
@@ -82,6 +83,7 @@ class Stages:
             return
         if total is not None and self._bar.total != total:
             self._bar.total = total
+            self._bar.bar_format = None
         if remark:
             self._bar.set_postfix_str(remark, refresh=False)
         self._bar.n = done

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dojang.arith.cost import Count
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
-from dojang.report.svg import Bar, Series, bar_chart, line_chart
+from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart
 from dojang.report.table import number, percent, short, size, sizes
 
 
@@ -32,6 +32,7 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
     return [
         ("In total", summary + (paragraph(unknown, "bad") if unknown else "")),
         ("Where it goes", figure(layer_chart(count), "Each column of bars has its own scale.")),
+        ("What one output sees", figure(fields_drawn(count), "Receptive field of the middle output, over the input.")),
         ("Layer by layer", _count_table(count, work, per_mac, bound)),
     ]
 
@@ -51,6 +52,31 @@ def layer_chart(count: Count) -> str:
         for layer in layers
     ]
     return bar_chart(f"Parameters and {work} of {count.network} by layer", ["parameters", work], rows) if rows else ""
+
+
+MOST_FIELDS = 14
+"""Receptive fields drawn over the input; of more, every so-many-th."""
+
+
+def fields_drawn(count: Count) -> str:
+    """The receptive fields of layers that widen it, drawn over the input; "" where the input is no picture."""
+    first = next((layer for layer in count.layers if layer.op == "input" and layer.shape is not None), None)
+    if (
+        first is None
+        or first.shape is None
+        or len(first.shape) != 4
+        or not all(isinstance(s, int) for s in first.shape)
+    ):
+        return ""
+    found: dict[tuple[int, int], str] = {}
+    for layer in count.layers:
+        if layer.field is not None and len(layer.field) == 2 and layer.op != "input":
+            found.setdefault((layer.field[0].size, layer.field[1].size), layer.name)
+    every = [(name, size) for size, name in found.items() if max(size) > 1]
+    step = -(-len(every) // MOST_FIELDS) or 1
+    chosen = every[::step] + (every[-1:] if every and (len(every) - 1) % step else [])
+    title = f"Receptive fields of {count.network} over its input"
+    return field_chart(title, (first.shape[2], first.shape[3]), chosen) if chosen else ""
 
 
 def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:

@@ -39,6 +39,8 @@ svg .a{fill:var(--a)}svg .b{fill:var(--b)}
 svg .good{fill:var(--good)}svg .bad{fill:var(--bad)}svg .faint{fill:var(--faint)}
 svg polyline{fill:none!important;stroke-width:2}
 svg polyline.a{stroke:var(--a)}svg polyline.b{stroke:var(--b)}svg polyline.faint{stroke:var(--faint)}
+svg .image{fill:var(--panel);stroke:var(--fg);stroke-width:2}
+svg .field{fill:none;stroke:var(--a);stroke-width:1.5}
 svg .grid{stroke:var(--rule);stroke-width:1}
 th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid var(--a)}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}

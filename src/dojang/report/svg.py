@@ -104,6 +104,36 @@ def line_chart(
     return "".join([*parts, "</svg>"])
 
 
+def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, tuple[int, int]]]) -> str:
+    """Receptive fields (h, w) of the middle output, drawn to scale over the image, each with its name.
+
+    What reaches beyond twice the image's size is drawn at its edge.
+    """
+    most = [min(2 * side, max([side, *(f[a] for _, f in fields)])) for a, side in enumerate(image)]
+    scale = 340 / max(most)
+    height, wide = most[0] * scale, most[1] * scale
+    lines = max(height + 20, 24 + 19 * len(fields))
+    middle_x, middle_y = 10 + wide / 2, lines / 2
+
+    def box(size: tuple[int, int], kind: str) -> tuple[str, float, float]:
+        h, w = (min(side, limit) * scale for side, limit in zip(size, most, strict=True))
+        x, y = middle_x - w / 2, middle_y - h / 2
+        rect = f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
+        return rect, x + w, y
+
+    parts = [_head(title, "; ".join(f"{name}: {f[0]}x{f[1]}" for name, f in fields), 720, lines)]
+    parts.append(box(image, "image")[0])
+    order = sorted(fields, key=lambda f: -f[1][0])
+    for place, (name, size) in enumerate(order):
+        rect, right, top = box(size, "field")
+        y = 20 + place * (lines - 30) / max(1, len(order) - 1) if len(order) > 1 else middle_y
+        parts.append(f'{rect}<line class="grid" x1="{right:.1f}" y1="{top:.1f}" x2="{wide + 60:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text class="value" x="{wide + 66:.1f}" y="{y + 4:.1f}">{escape(name)} {size[0]}x{size[1]}</text>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
 def ticks(low: float, high: float, most: int = 6, inside: bool = False) -> list[float]:
     """Round numbers that span low to high (or lie inside it), at most about `most`.
 
