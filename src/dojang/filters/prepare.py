@@ -41,6 +41,7 @@ class Prepared:
         self.plans: tuple[Plan, ...] = tuple(make_plan(self.jobs, machine))
         self._threads = threads or machine.cores
         self._machine = machine
+        self._single = shape[0] == 1
         self._bound = [self._bind(i) for i in range(len(self.plans))]
 
     def _bind(self, i: int) -> Bound:
@@ -50,6 +51,12 @@ class Prepared:
 
     def _first(self, i: int) -> int:
         return sum(len(plan.jobs) for plan in self.plans[:i])
+
+    @property
+    def quick(self) -> Bound | None:
+        """What does a single kernel on a single picture without further ado."""
+        alone = len(self.jobs) == 1 and self._single
+        return self._bound[0] if alone else None
 
     def run(self, stack: NDArray, results: NDArray, alpha: bool = False) -> None:
         """Fills `results` (kernels, n, oh, ow, c) from `stack` (n, h, w, c), both contiguous and of the right dtypes.
