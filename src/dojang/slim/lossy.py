@@ -185,6 +185,7 @@ class Lossy:
         if len(options) <= TIMED:
             return options
         samples = self.ledger.context.samples
+        assert samples is not None  # checked on entry
         x = {k: v[:64] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:64]
         wanted = Session(current).run(x).outputs
         whole = count(current).total.macs
