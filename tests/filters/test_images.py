@@ -267,3 +267,16 @@ def test_default_name(tmp_path):
     report = filter_files([source], "gaussian:sigma=2")
     assert report.done[0].target == str(tmp_path / "a-gaussian.png")
     assert (tmp_path / "a-gaussian.png").exists()
+
+
+def test_jpeg_to_png_is_exact(tmp_path):
+    source = save(tmp_path / "a.jpg", Image.fromarray(smooth((30, 41, 3))), quality=90)
+    report = filter_files([source], "sharpen", tmp_path / "b.png")
+    assert report.done[0].channels == 3
+    expected = filter(np.asarray(opened(source)), "sharpen")
+    assert np.array_equal(np.asarray(opened(tmp_path / "b.png")), expected)
+    filter_files([source], "sharpen", tmp_path / "b.jpg")
+    encoded_again = io.BytesIO()
+    before = opened(source)
+    Image.fromarray(expected).save(encoded_again, "JPEG", qtables=before.quantization, subsampling="4:2:0")
+    assert np.array_equal(np.asarray(opened(tmp_path / "b.jpg")), np.asarray(opened(encoded_again)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,8 @@ def filter_file(
     except DojangError as error:
         raise error.within(fspath(source)) from None
     write_picture(result, target, force)
-    shape = result.pixels.shape
-    channels = shape[2] if len(shape) == 3 else 1
-    return Filtered(fspath(source), fspath(target), shape[1], shape[0], channels, str(result.pixels.dtype))
+    height, width = result.pixels.shape[:2]
+    return Filtered(fspath(source), fspath(target), width, height, result.channels, str(result.pixels.dtype))
 
 
 def filter_picture(picture: Picture, kernel: Kernel, options: Options) -> Picture:
@@ -130,16 +129,7 @@ def filter_picture(picture: Picture, kernel: Kernel, options: Options) -> Pictur
             dy, dx = options.dilation
             options = Options(options.border, options.stride, (dx, dy), options.value, options.offset, options.dtype)
     pixels = filter_array(picture.pixels, (kernel,), options, alpha=picture.alpha)[0]
-    return Picture(
-        pixels,
-        picture.alpha,
-        picture.mode,
-        picture.orientation,
-        picture.format,
-        picture.icc,
-        picture.exif,
-        picture.save,
-    )
+    return replace(picture, pixels=pixels)
 
 
 def plan_targets(paths: Sequence[PathArg], kernel: Kernel, out: PathArg | None) -> list[Path]:

@@ -10,7 +10,7 @@ import struct
 import threading
 import warnings
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ _open_lock = threading.Lock()  # Pillow's pixel limit is one global number
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels (h, w) or (h, w, c), uint8, uint16 or float32, and what the file said beside them."""
+    """Pixels (h, w) or (h, w, c), uint8, uint16 or float32, and what the file said beside them.
+
+    In mode "RGBX" the fourth channel means nothing; `channels` counts without it.
+    """
 
     pixels: NDArray
     alpha: bool = False
@@ -49,6 +52,11 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     save: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Channels that mean something."""
+        return 3 if self.mode == "RGBX" else self.pixels.shape[2] if self.pixels.ndim == 3 else 1
 
     def upright(self) -> Picture:
         """The picture with its pixels turned as EXIF says they are shown, and the tag set to 1."""
@@ -110,7 +118,29 @@ def _plain_mode(image: Image.Image) -> Image.Image:
 def _pixels(image: Image.Image) -> tuple[NDArray, bool]:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16), False
-    return np.asarray(image), image.mode in ("LA", "RGBA")
+    if image.mode in ("RGB", "RGBA", "CMYK"):
+        image.load()
+        return unpacked(image, image.mode, len(image.mode)), image.mode == "RGBA"
+    return np.asarray(image), image.mode == "LA"
+
+
+def unpacked(image: Image.Image, raw: str, channels: int) -> NDArray[np.uint8]:
+    """(h, w, channels) uint8, as `image.tobytes("raw", raw)` gives them, but by strips that stay in cache.
+
+    Pillow's own way joins a list of small pieces at the end, which for large pictures takes longer than decoding them.
+    """
+    result = np.empty((image.height, image.width, channels), np.uint8)
+    flat, at = result.reshape(-1), 0
+    encoder = Image._getencoder(image.mode, "raw", (raw,))
+    encoder.setimage(image.im, (0, 0, *image.size))
+    failed = 0
+    while not failed:
+        _, failed, data = encoder.encode(64 * image.width * channels)
+        flat[at : at + len(data)] = np.frombuffer(data, np.uint8)
+        at += len(data)
+    if failed < 0 or at != flat.size:
+        raise OSError(f"encoder error {failed} after {at} bytes")
+    return result
 
 
 def _image(pixels: NDArray, mode: str) -> Image.Image:
@@ -182,6 +212,9 @@ def _read(image: Image.Image, name: str) -> Picture:
     if deep and form == "TIFF":
         return _read_deep_tiff(name, common)
     image.load()
+    if form == "JPEG" and image.mode == "RGB":
+        # As Pillow holds colours: four bytes a pixel, the last unused. To and from three takes as long as the codec.
+        return Picture(unpacked(image, "RGBX", 4), False, "RGBX", **common)
     if form == "TIFF":  # Pillow has turned the pixels as the tag says, and dropped the tag
         common["orientation"] = 1
     plain = _plain_mode(image)
@@ -289,6 +322,8 @@ def write_picture(picture: Picture, path: str | PathLike[str], force: bool = Fal
     if form is None:
         raise UnsupportedError(f"{name}: no known picture format; end the name with .jpg, .png, .tif or .webp")
     _check_fits(picture, form, name)
+    if picture.mode == "RGBX" and form != "JPEG":
+        picture = replace(picture, pixels=picture.pixels[..., :3], mode="RGB")
     options = dict(picture.save) if form == picture.format else {k: v for k, v in picture.save.items() if k == "dpi"}
     if form in ("JPEG", "WEBP") and form != picture.format:
         options["quality"] = 95
