@@ -108,6 +108,7 @@ class Bound:
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()
         # Running sums cannot pass a NaN or an infinity; the other way is compiled only when it is needed.
+        self._instead: Bound | None = None
         self._otherwise = (plan, job, machine, threads, part)
 
     def run(self, image: NDArray, out: NDArray) -> bool:
@@ -154,9 +155,11 @@ class Bound:
             self._lock.release()
 
     def _other(self) -> Bound:
-        plan, job, machine, threads, part = self._otherwise
-        assert plan.instead is not None
-        return Bound(replace(plan, way=plan.instead), job, machine, threads, part)
+        if self._instead is None:
+            plan, job, machine, threads, part = self._otherwise
+            assert plan.instead is not None
+            self._instead = Bound(replace(plan, way=plan.instead), job, machine, threads, part)
+        return self._instead
 
 
 def band_rows(height: int, threads: int, program: Program | Box | Fourier) -> int:
