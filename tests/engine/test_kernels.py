@@ -157,7 +157,7 @@ def test_winograd_error(m, r, factor, phased):
 def test_winograd_any_size(h, w, ic, oc, before, after, kernel, n, rest, groups):
     assume(min(h, w) + before + after >= kernel)
     if groups == 2:
-        ic, oc = 2 * ic, 32
+        ic, oc = 64 + 2 * ic, 32
     c = Conv.of(ic, oc, (h, w), kernel, padding=((before, after), (after, before)), groups=groups, n=n)
     task = Task.of(c, x_ld=ic + 3, y_ld=oc + 1, residual_ld=oc + 2 if rest else 0,
                    activation=Activation("relu") if rest else None)  # fmt: skip

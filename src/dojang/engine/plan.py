@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dojang.engine import jit
-from dojang.engine.algorithms import ALGORITHMS
+from dojang.engine.algorithms import ALGORITHMS, fallback
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.task import Code, Task
 from dojang.engine.machine import Machine
@@ -95,7 +95,8 @@ def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType
             able.append((algorithm.predict(task, machine), algorithm))
         else:
             refused.append((algorithm.NAME, reason))
-    able.sort(key=lambda pair: pair[0])  # stable: of equals the first in the tuple
+    # Stable: of equals the first in the tuple; the reference only where nothing else can.
+    able.sort(key=lambda pair: (pair[1] is fallback, pair[0]))
     how = "predicted"
     if tune:
         near = [a for seconds, a in able if seconds <= NEAR * able[0][0] and hasattr(a, "emit")]

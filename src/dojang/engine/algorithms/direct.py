@@ -113,20 +113,20 @@ def cycles(pixels: int, vectors: int) -> float:
 
     The last term stands for the many addresses of tall tiles: 6 × 4 ran 3 to 10% faster than 14 × 2 (Zen 5, 2026).
     """
-    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0) + 0.5 + 0.03 * pixels
+    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0) + 0.5 + 0.08 * pixels
 
 
 def crowding(pixels: int, row_bytes: int, machine: Machine) -> float:
     """How much slower a tile runs because its rows of input fall into the same sets of the first cache.
 
-    Rows at a multiple of 4096 bytes share one set of as many lines as the cache has ways; weights and outputs need
-    some too.
+    Rows at a multiple of 4096 bytes share one set of as many lines as the cache has ways, and outputs and prefetched
+    lines need some too: at 2048 bytes, 8 rows ran twice as fast as 14 or 16 (Zen 5, 2026).
     """
     sets = 4096 // 64
     if row_bytes % 64:
         return 1.0
     lines = sets // gcd(row_bytes // 64, sets) * max(4, machine.l1 // 4096)
-    return max(1.0, pixels / (0.75 * lines)) ** 2
+    return max(1.0, pixels / (0.5 * lines)) ** 2
 
 
 def predict(task: Task, machine: Machine) -> float:

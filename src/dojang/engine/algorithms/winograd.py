@@ -51,7 +51,7 @@ def why_not(task: Task, machine: Machine) -> str | None:
     if any(s != 1 for s in (*c.stride, *c.dilation)):
         return "stride or dilation above 1"
     lanes = machine.lanes(4)
-    if c.ic // c.groups < 8 or c.oc // c.groups < lanes // 2:
+    if c.ic // c.groups < (8 if c.groups == 1 else 32) or c.oc // c.groups < lanes // 2:
         return f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})"
     if c.groups > 1 and (c.oc // c.groups) % lanes:
         return f"{c.oc // c.groups} output channels per group are not whole vectors"
@@ -90,13 +90,12 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
     u = 4 * a2 * c.ic // c.groups * c.oc
     fit = max(1, int(0.7 * machine.l2) // (per_tile * p))
     block = p * min(max(fit, t.ceil_div(24, p)), t.ceil_div(total, p))
+    if t.ceil_div(total, block) < 2 * machine.cores:  # every core must get some units of the blocked order
+        block = p * max(1, t.ceil_div(t.ceil_div(total, 2 * machine.cores), p))
     # Bytes through the shared cache: weights once per block of tiles, against twice all transformed tiles.
     blocked_bytes = u * t.ceil_div(total, block) if u > machine.l2 // 2 else 0
     phased_bytes = u + 2 * total * per_tile
     phased = phased_bytes < blocked_bytes and total * per_tile < machine.l3
-    # Every core must get some units of the blocked order.
-    if not phased and t.ceil_div(total, block) < 2 * machine.cores:
-        block = p * max(1, t.ceil_div(t.ceil_div(total, 2 * machine.cores), p))
     return Shape(m, p, v, min(8, total) if phased else block, phased)
 
 
