@@ -21,9 +21,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dojang.engine.functional import conv as conv
-    from dojang.engine.functional import conv_transpose as conv_transpose
-    from dojang.engine.functional import convolve as convolve
     from dojang.app.diagnosing import diagnose as diagnose
     from dojang.app.exporting import export as export
     from dojang.app.running import compile as compile
@@ -38,6 +35,9 @@ if TYPE_CHECKING:
     from dojang.arith.errors import DojangError as DojangError
     from dojang.arith.graph import Graph as Graph
     from dojang.arith.solve import solve as solve
+    from dojang.engine.functional import conv as conv
+    from dojang.engine.functional import conv_transpose as conv_transpose
+    from dojang.engine.functional import convolve as convolve
     from dojang.filters.filter import filter as filter
 
 _HOME = {

@@ -61,8 +61,11 @@ def count(args: argparse.Namespace) -> Answer:
 
         text += f"\n\n{memory_text(held, width(), style())}"
     if args.html:
+        from dojang.arith.symbol import symbolic
         from dojang.report.html import count_html
 
+        if symbolic(result.peak_bytes) or symbolic(result.total.macs):
+            raise UsageError("--html draws numbers; give sizes as numbers, or leave out --html to see formulas")
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over)
