@@ -383,6 +383,41 @@ def test_products() -> None:
     close(ours("einsum", q, equation="abcd->dba"), torch.einsum("abcd->dba", t(q)))
 
 
+@given(window(), st.integers(1, 2), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_deformable_convolution(w: dict[str, Any], parts: int, whole: bool) -> None:
+    """Offsets of whole pixels move the taps of a plain convolution over the image; without any, it is one.
+
+    The numbers between pixels are held against the standard's own cases in the tests of ONNX files.
+    """
+    rank, rng = len(w["kernel"]), np.random.default_rng(1)
+    attrs = {"kernel": w["kernel"], "stride": w["stride"], "dilation": w["dilation"], "out": 3, "bias": False,
+             "padding": tuple((p, p) for p in w["padding"])}  # fmt: skip
+    x, weight = normal(2, 2 * parts, *w["size"]), normal(3, 2 * parts, *w["kernel"])
+    plain = ours("conv", x, arrays={"weight": weight}, **attrs)
+    places, taps = plain.shape[2:], int(np.prod(w["kernel"]))
+    shape = (2, parts * taps * rank, *places)
+    offsets = rng.integers(-2, 3, shape).astype(float) if whole else np.zeros(shape)
+    mask = np.full((2, parts * taps, *places), 0.5)
+    got = ours("deform_conv", x, offsets, mask, arrays={"weight": weight}, offset_groups=parts, **attrs)
+    if not whole:
+        close(got, 0.5 * plain)
+        return
+    want = np.zeros(plain.shape)
+    moved = offsets.reshape(2, parts, *w["kernel"], rank, *places)
+    for n, oc, *place in np.ndindex(*plain.shape):
+        for ic, *tap in np.ndindex(2 * parts, *w["kernel"]):
+            at = [
+                o * s - p + t * d + int(moved[(n, ic // 2, *tap, axis, *place)])
+                for axis, (o, s, p, t, d) in enumerate(
+                    zip(place, w["stride"], w["padding"], tap, w["dilation"], strict=True)
+                )
+            ]
+            if all(0 <= a < i for a, i in zip(at, w["size"], strict=True)):
+                want[(n, oc, *place)] += 0.5 * weight[(oc, ic, *tap)] * x[(n, ic, *at)]
+    close(got, want)
+
+
 def test_constants() -> None:
     out = REFERENCE["constant"](Node.of("c", "constant", shape=(2, 3), fill=0.1).attrs, [], {})
     close(out, np.full((2, 3), 0.1))

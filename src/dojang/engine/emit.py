@@ -147,7 +147,7 @@ class Emit(ir.IRBuilder):
         a_, b_ = self._pair(a, b)
         return getattr(ir.IRBuilder, op)(self, a_, b_, flags=tuple(flags))
 
-    def _pair(self, a: Value | int, b: Value | int) -> tuple[Value, Value]:
+    def _pair(self, a: Value, b: Value) -> tuple[Value, Value]:
         """Both as values; an int takes the type of the other."""
         if isinstance(a, int):
             a = _constant(b.type, a) if not isinstance(b, int) else self.index(a)

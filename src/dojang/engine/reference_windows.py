@@ -72,6 +72,50 @@ def conv_transpose(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     return add_bias(canvas[(..., *crop)], arrays)
 
 
+def deform_conv(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
+    """Like `conv`, but tap t of place j looks at j·s − p + t·d + offset[t, j], between pixels, times mask[t, j].
+
+    Between pixels the value is interpolated linearly along every axis; what lies outside counts as 0. Offsets are
+    (n, offset group × taps × axes, *places), masks (n, offset group × taps, *places), as in ONNX and torchvision.
+    """
+    x, weight = inputs[0], arrays["weight"]
+    problem = conv_problem(attrs, [x.shape])
+    n, g, size, rank = problem.n, problem.groups, problem.out_size, problem.rank
+    parts = attrs["offset_groups"]
+    offsets = inputs[1].reshape(n, parts, *problem.kernel, rank, *size)
+    masks = inputs[2].reshape(n, parts, *problem.kernel, *size) if len(inputs) > 2 else None
+    flat = x.reshape(n, parts, problem.ic // parts, prod(problem.size))
+    out = np.zeros((n, g, problem.oc // g, prod(size)), x.dtype)
+    for tap in product(*(range(k) for k in problem.kernel)):
+        places: list[Array] = []
+        for axis, (o, s, d, (p, _)) in enumerate(
+            zip(size, problem.stride, problem.dilation, problem.padding, strict=True)
+        ):
+            grid = (np.arange(o) * s - p + tap[axis] * d).reshape(-1, *(1,) * (rank - 1 - axis))
+            places.append(grid + offsets[(slice(None), slice(None), *tap, axis)])
+        seen = interpolated(flat, places, problem.size).astype(x.dtype, copy=False)
+        if masks is not None:
+            seen = seen * masks[(slice(None), slice(None), *tap)].reshape(n, parts, 1, -1)
+        grouped = seen.reshape(n, g, problem.ic // g, prod(size))
+        out += weight[(..., *tap)].reshape(g, problem.oc // g, problem.ic // g) @ grouped
+    return add_bias(out.reshape(problem.out_shape), arrays)
+
+
+def interpolated(flat: Array, places: Sequence[Array], size: Sizes) -> Array:
+    """`flat` (n, parts, c, pixels) read at places given per axis (n, parts, *out), as (n, parts, c, out)."""
+    n, parts = flat.shape[:2]
+    total = np.zeros((*flat.shape[:3], prod(places[0].shape[2:])), flat.dtype)
+    for corner in product((0, 1), repeat=len(size)):
+        share, index = np.ones(places[0].shape, flat.dtype), np.zeros(places[0].shape, np.int64)
+        for place, side, full in zip(places, corner, size, strict=True):
+            pixel = np.floor(place) + side
+            share = share * np.where((pixel >= 0) & (pixel < full), 1 - np.abs(place - pixel), 0)
+            index = index * full + np.clip(np.nan_to_num(pixel), 0, full - 1).astype(np.int64)
+        read = np.take_along_axis(flat, index.reshape(n, parts, 1, -1), axis=3)
+        total += share.reshape(n, parts, 1, -1) * read
+    return total
+
+
 def pool_windows(attrs: Attrs, x: Array, value: float) -> tuple[Pads, list[Array]]:
     """The padding of a pool, and for every tap what it meets at all places; outside the image it meets `value`."""
     kernel, stride = attrs["kernel"], attrs["stride"]
@@ -142,6 +186,7 @@ def over_space(reduce: Callable[..., Array]) -> Callable[[Attrs, Inputs, Arrays]
 FUNCTIONS = {
     "conv": conv,
     "conv_transpose": conv_transpose,
+    "deform_conv": deform_conv,
     "maxpool": maxpool,
     "avgpool": avgpool,
     "adaptive_maxpool": adaptive(np.max),

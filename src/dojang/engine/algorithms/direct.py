@@ -202,7 +202,7 @@ class Direct:
         self.taps = prod(self.c.kernel)
         oh, ow = nest.out_size[1:]
         self.pixels = prod(nest.out_size)  # of one image of the output
-        self.steps = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
+        self.steps: tuple[int, int, int] = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
         self.origin = 0  # pixel of the first output
         self.weights_at = self.bias_at = 0  # bytes
 
