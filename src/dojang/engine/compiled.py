@@ -13,7 +13,8 @@ from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.engine import jit
 from dojang.engine.algorithms import task as t
-from dojang.engine.lower import HostCall, KernelCall, Lowered, Lowering, Place
+from dojang.engine.calls import HostCall, KernelCall, Lowered, Place
+from dojang.engine.lower import Lowering
 from dojang.engine.machine import Machine
 from dojang.engine.plan import Plan
 from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs
