@@ -10,6 +10,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import Compiled, compile
 from dojang.engine.machine import Machine
 from dojang.engine.reference import run_reference
+from dojang.formats import zoo
 
 N = Node.of
 
@@ -296,6 +297,18 @@ def test_measured_times_are_in_the_plan():
     assert all(c.measured_s > 0 for c in plan.choices)
     assert plan.choices[1].percent_of_peak(100.0) > 0
     assert plan.to_dict()["choices"][1]["value"] == "r1"
+
+
+@pytest.mark.parametrize("name", ["digits-cnn", "lenet5", "resnet20-cifar10"])
+def test_published_networks(name):
+    """Error against float64 at most 10 times that of the strict (direct) run, plus a floor."""
+    g = filled(zoo.load(name))
+    x = pictures(g, 1)
+    exact = run_reference(g, x, np.float64).outputs[0]
+    errors = [np.abs(compile(g, precision=p)(x) - exact).max() for p in ("fast", "strict")]
+    assert errors[0] <= 10 * errors[1] + 1e-6 * np.abs(exact).max()
+    assert errors[1] <= 1e-5 * np.abs(exact).max()
+    assert compile(g).plan().in_python == ()
 
 
 def test_errors():
