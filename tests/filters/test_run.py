@@ -50,7 +50,7 @@ def test_every_way_on_every_instruction_set(machine, find, kernel, dtype, shape)
     job = Job.of(as_kernel(kernel), (1, *shape), image.dtype, Options("circular"))
     (plan,) = make_plan((job,), machine)
     way = find(job, machine)
-    if find is _box and machine.lanes(8) < shape[2]:
+    if find is _box and dtype == "float32" and machine.lanes(8) < shape[2]:
         assert "channels are more" in way
         return
     assert not isinstance(way, str), way

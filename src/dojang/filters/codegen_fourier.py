@@ -98,7 +98,7 @@ def tables(matrix: NDArray[np.float64], length: int) -> NDArray[np.float32]:
     for radix in radices(length):
         q = n // radix
         turns = np.exp(-2j * np.pi / n * np.outer(np.arange(q), np.arange(1, radix)))
-        parts.append(np.stack([turns.real, turns.imag], -1).ravel())
+        parts.append(np.stack([np.real(turns), np.imag(turns)], -1).ravel())
         n = q
     padded = np.zeros((length, matrix.shape[1]))
     padded[: matrix.shape[0]] = matrix

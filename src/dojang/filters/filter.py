@@ -16,7 +16,7 @@ from dojang.filters.prepare import prepare
 from dojang.filters.run import Bound
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 
 def filter(
@@ -181,7 +181,7 @@ def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, pictur
     return out
 
 
-def _filter_pil(image: Image, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:
+def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:
     from dojang.filters.images import from_pil, to_pil
 
     pixels, alpha = from_pil(image)

@@ -39,7 +39,7 @@ class Shown:
 def sample(height: int = 120, width: int = 180) -> NDArray[np.uint8]:
     """The picture, (height, width, 3) uint8. The same for the same size."""
     rng = np.random.default_rng(7)
-    y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1)
+    y, x = np.meshgrid(np.arange(height) / height, np.arange(width) / width, indexing="ij")
     sky = np.stack([0.95 - 0.5 * y, 0.75 - 0.55 * y, 0.55 + 0.1 * y], -1)
     sun = np.exp(-(((x - 0.7) ** 2 * (width / height) ** 2 + (y - 0.3) ** 2) / 0.006))[..., None]
     picture = sky + sun * (np.array([1.0, 0.95, 0.7]) - sky)

@@ -147,7 +147,8 @@ def _image(pixels: NDArray, mode: str) -> Image.Image:
     if mode == "I" or mode.startswith("I;16"):
         mode = "I;16"
     height, width = pixels.shape[:2]
-    return Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels).data, "raw", mode, 0, 1)
+    data: Any = np.ascontiguousarray(pixels).data
+    return Image.frombuffer(mode, (width, height), data, "raw", mode, 0, 1)
 
 
 def read_picture(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> Picture:
@@ -251,7 +252,7 @@ def _riff_chunks(name: str) -> list[bytes]:
     return found
 
 
-def _deep_channels(image: Image.Image) -> int:
+def _deep_channels(image: Any) -> int:
     """Channels of 16 bits each that Pillow's own pixel types would cut to 8 bits; 0 if it keeps them."""
     if image.mode not in ("LA", "RGB", "RGBA"):
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -138,7 +139,7 @@ class Job:
         return -(-self.height // sy), -(-self.width // sx)
 
 
-def pair(value: object, what: str) -> tuple[int, int]:
+def pair(value: Any, what: str) -> tuple[int, int]:
     """(rows, columns) from one whole number for both or from two; at least 1."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 1 for v in values):

@@ -146,8 +146,9 @@ def gabor_bank(angles: int = 8, wavelengths: Sequence[float] = (4, 8), **options
     for wave in wavelengths:
         for i in range(angles):
             angle = 180 * i / angles
-            taps = named("gabor", wavelength=wave, angle=angle, **options)
-            bank.append(Kernel(f"gabor:wavelength={wave:g},angle={angle:g}", taps.parts, source=taps.source))
+            taps = NAMED["gabor"].make[0](**{**options, "wavelength": wave, "angle": angle})
+            name = f"gabor:wavelength={wave:g},angle={angle:g}"
+            bank.append(Kernel(name, (taps,), source=NAMED["gabor"].source))
     return bank
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import FileError, ShapeError, UnsupportedError
+from dojang.arith.errors import DojangError, FileError, ShapeError, UnsupportedError
 from dojang.engine.machine import Machine
 from dojang.filters.atomic import check_target, writing
 from dojang.filters.images import need
@@ -83,8 +83,8 @@ def filter_large(
             dtype = check_dtype(picture.dtype)
             shape = (1, *picture.shape) if len(picture.shape) == 3 else (1, *picture.shape, 1)
             job = Job.of(kernel, shape, dtype, options)
-        except Exception as error:
-            raise _within(error, source) from None
+        except DojangError as error:
+            raise error.within(fspath(source)) from None
         (plan,) = make_plan((job,), machine)
         oh, ow = job.out_size
         out_shape = (oh, ow, *picture.shape[2:])
@@ -92,10 +92,6 @@ def filter_large(
         bands = _bands(picture, job, plan, rows, machine, threads or machine.cores, progress)
         _write(target, out_shape, job.out_dtype, bands, force, picture)
     return out_shape, job.out_dtype
-
-
-def _within(error: Exception, source: str | PathLike[str]) -> Exception:
-    return error.within(fspath(source)) if hasattr(error, "within") else error
 
 
 def band_height(job: Job, plan: Plan, band_bytes: int) -> int:
@@ -255,7 +251,7 @@ def _write_npy(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: I
             file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         )
         for band in bands:
-            file.write(memoryview(band.reshape(-1)).cast("B"))
+            file.write(band.reshape(-1).view(np.uint8).data)
 
 
 def _write_zarr(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray]) -> None:
