@@ -58,12 +58,18 @@ def test_a_range_turns_observation_into_proof(planted):
     assert not [f for f in of(findings, "dead-observed") if f.layer == "a" and 3 in f.channels]
 
 
-def test_multiples_are_found_and_others_are_not(planted):
+def test_multiples_are_proved_or_observed_and_others_are_not(planted):
     x = feed(planted, 32)["x"].astype(np.float32)
     found = [f for f in of(diagnose(planted, x), "duplicate") if f.layer == "a"]
     assert [f.channels for f in found] == [(4, 5)]
-    assert "2.5 times" in found[0].evidence
-    assert found[0].value <= found[0].threshold
+    assert found[0].evidence.startswith("proved")
+    assert "2.5 times channel 4" in found[0].evidence
+    weights = {k: np.array(v) for k, v in planted.weights.items()}
+    weights["a.weight"][5] *= 1 + 1e-6 * np.random.default_rng(0).normal(size=(3, 3, 3)).astype(np.float32)
+    found = [f for f in of(diagnose(planted.replace(weights=weights), x), "duplicate") if f.layer == "a"]
+    assert [f.channels for f in found] == [(4, 5)]  # no longer by the weights, but the samples still show it
+    assert found[0].evidence.startswith("observed")
+    assert 0 < found[0].value <= found[0].threshold
 
 
 def test_negative_multiples_do_not_count_through_relu(planted):

@@ -49,6 +49,10 @@ def test_what_can_be_permuted_is():
     assert permuted(option_a, tied, "c0", [3, 2, 1, 0]) is None  # shares a value with channels of padding
 
 
+def seen(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(run_reference(graph, x, taps=[n.name for n in graph.nodes]).taps)
+
+
 def planted(groups: int, width: int = 16, mixer: bool = True) -> Graph:
     after = conv("y", "r2", 3, 3 if mixer else 1)
     graph = weighted(
@@ -69,7 +73,7 @@ def test_planted_groups_are_found_and_nothing_is_lost(groups, mixer):
     assert wants_mixer(graph, graph["b"]) == mixer
     x = feed(graph, 40)["x"].astype(np.float32)
     tied = channels(graph)
-    made = grouped(graph, tied, graph["b"], groups, moments(graph, tied, x), x, mixer)
+    made = grouped(graph, tied, graph["b"], groups, moments(graph, tied, x), seen(graph, x), mixer)
     assert made is not None
     new, said = made
     assert "100%" in said
@@ -91,7 +95,7 @@ def test_a_dense_layer_in_groups_keeps_more_than_the_naive_split():
     naive[(np.arange(16) // 4)[:, None] != np.arange(16) // 4] = 0
     plain = run_reference(graph.replace(weights={**graph.weights, "b.weight": naive}), x, taps=("b",)).taps["b"]
     worst = np.abs(plain - taps).mean()
-    made = options(graph, graph["b"], stats, x)
+    made = options(graph, channels(graph), graph["b"], stats, seen(graph, x))
     assert [n for n, _ in made]
     four = next(g for g, said in made if "4 groups" in said)
     assert np.abs(run_reference(four, x, taps=("b",)).taps["b"] - taps).mean() < worst
@@ -101,4 +105,6 @@ def test_layers_that_cannot_be_grouped_are_left():
     graph = weighted(STRUCTURES["plain"]())
     x = feed(graph, 8)["x"].astype(np.float32)
     stats = moments(graph, channels(graph), x)
-    assert options(graph, graph["c1"], stats, x) == []  # three pictures in: no order of theirs can change
+    assert (
+        options(graph, channels(graph), graph["c1"], stats, seen(graph, x)) == []
+    )  # three pictures in: no order of theirs can change

@@ -167,6 +167,17 @@ def test_bad_arguments():
         slim(graph.replace(weights={}), lossless=True)
 
 
+def test_nan_in_tuning_keeps_what_was_good():
+    original = random_features(width=8)
+
+    def explodes(graph: Graph, teacher: Graph) -> Graph:
+        return graph.replace(weights={**graph.weights, "y.bias": np.full(10, np.nan, np.float32)})
+
+    result = slim(original, measure=by_macs, tune=explodes, evaluate=accuracy, samples=digits()[0][TRAIN])
+    assert any("fine-tuning failed" in r.reason and "NaN" in r.reason for r in result.refused)
+    assert result.after.accuracy == pytest.approx(result.before.accuracy, abs=0.005)
+
+
 def test_progress_is_told(original):
     said = []
     slim(original, lossless=True, progress=lambda *a: said.append(a))

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.channels import ChannelMap
+from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
+from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 
 Array = np.ndarray
@@ -18,6 +20,9 @@ Run = Callable[[Any, Sequence[str]], Mapping[str, Array]]
 
 BATCH = 64
 """Samples run at once."""
+
+COMPILED = 2e9
+"""From so many multiplications on, compiling the network (about a second) pays."""
 
 PASSES_ON = frozenset(("batchnorm", "dropout", "identity"))
 """What may stand between a layer and its activation."""
@@ -73,9 +78,11 @@ def batches(samples: Any) -> Iterator[tuple[Any, int]]:
         yield x, min(BATCH, total - start)
 
 
-def session_run(graph: Graph) -> Run:
-    """A `Run` by dojang's own engine."""
-    session = Session(graph)
+def session_run(graph: Graph, samples: Any) -> Run:
+    """A `Run` by dojang's own engine, compiled where so many samples pay for it."""
+    total = sum(n for _, n in batches(samples))
+    work = count(graph).total.macs * total
+    session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
     return lambda x, taps: session.run(x, taps).taps
 
 
@@ -83,7 +90,7 @@ def responses(
     graph: Graph, tied: ChannelMap, samples: Any, run: Run | None = None, threshold: float = 0.0
 ) -> dict[str, Response]:
     """How every conv and dense layer responds, by layer name, in one pass over the samples."""
-    run = run or session_run(graph)
+    run = run or session_run(graph, samples)
     values = {node.name: activated(graph, node.name) for node in layers(graph)}
     taps = list(dict.fromkeys(values.values()))
     sums: dict[str, dict[str, Any]] = {}

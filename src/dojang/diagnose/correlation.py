@@ -102,7 +102,7 @@ def correlations(
     graph: Graph, x: Any, run: Run | None = None, seed: int = 0, parts: tuple[int, ...] = PARTS
 ) -> tuple[Correlation, ...]:
     """The correlation of every adjacent pair of convolutions after their activations, on samples `x`."""
-    run = run or session_run(graph)
+    run = run or session_run(graph, x)
     pairs = [(a, b, activated(graph, a), activated(graph, b)) for a, b in adjacent(graph)]
     taps = list(dict.fromkeys(v for pair in pairs for v in pair[2:]))
     sums: dict[tuple[str, str], list[Any]] = {}

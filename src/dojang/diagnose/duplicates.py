@@ -1,25 +1,59 @@
-"""Channels that are a positive multiple of another after the activation, as observed on samples."""
+"""Channels that are a positive multiple of another after the activation: by the weights, or as observed on samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dojang.diagnose.activations import Response
+from dojang.arith.channels import ChannelMap
+from dojang.arith.graph import Graph
+from dojang.diagnose.activations import Response, activated, layers
 from dojang.diagnose.finding import Finding
+from dojang.engine.equals import PROPORTIONAL, numbers
+from dojang.engine.intervals import Range
 
 SAME = 1e-4
 """Largest error of the multiple, relative to the size of the channel (root mean square), that counts as the same."""
 
 
-def duplicates(found: Mapping[str, Response], limit: float = SAME) -> list[Finding]:
+def proven(graph: Graph, tied: ChannelMap, bound: Mapping[str, Range]) -> list[Finding]:
+    """For each layer the groups of channels that the weights make multiples of their first, on every input.
+
+    Constant channels are left to the finding of that name.
+    """
+    numbered, findings = numbers(graph, tied), list[Finding]()
+    for node in layers(graph):
+        value = activated(graph, node.name)
+        own = numbered[value]
+        if own is None:
+            continue
+        alike: dict[int, list[int]] = {}
+        for i, label in enumerate(own.ids.tolist()):
+            if not bound[value].constant[i]:
+                alike.setdefault(label, []).append(i)
+        for same in alike.values():
+            if len(same) > 1:
+                factors = ", ".join(f"{own.factors[j] / own.factors[same[0]]:.4g}" for j in same[1:7])
+                more = ", ..." if len(same) > 7 else ""
+                findings.append(
+                    Finding(
+                        node.name, "duplicate", tuple(same), 0.0, PROPORTIONAL,
+                        f"proved: by the weights these channels are {factors}{more} times channel {same[0]} in {value} "
+                        "on every input, up to float32 rounding of the weights", "warning",
+                    )
+                )  # fmt: skip
+    return findings
+
+
+def observed(found: Mapping[str, Response], known: Sequence[Finding] = (), limit: float = SAME) -> list[Finding]:
     """For each layer the groups of channels that are multiples of their first: x_j ≈ s · x_i with s > 0.
 
     s is the least-squares multiple, and the error the part of x_j's energy it leaves: both follow from the second
-    moments E[x_i x_j], so no second pass over the data is made.
+    moments E[x_i x_j], so no second pass over the data is made. Groups that are all proved (`known`) are left out.
     """
     findings: list[Finding] = []
+    proved = {(f.layer, c) for f in known if f.kind == "duplicate" for c in f.channels}
     for layer, r in found.items():
         moment = r.covariance + np.outer(r.mean, r.mean)
         energy = np.diag(moment)
@@ -39,6 +73,8 @@ def duplicates(found: Mapping[str, Response], limit: float = SAME) -> list[Findi
             if not same:
                 continue
             taken.update(same)
+            if {(layer, c) for c in (i, *same)} <= proved:
+                continue
             factors = ", ".join(f"{multiple[j]:.4g}" for j in same[:6]) + (", ..." if len(same) > 6 else "")
             findings.append(
                 Finding(

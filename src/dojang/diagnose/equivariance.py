@@ -43,7 +43,7 @@ def equivariance(graph: Graph, x: Array, shift: int | None = None, run: Run | No
     `shift` is by default the largest step that a place of some layer makes (its jump), so that every response can move
     along. Borders that the shift, or padding, can reach are left out of `moved`.
     """
-    run = run or session_run(graph)
+    run = run or session_run(graph, x)
     spans, table = fields(graph), {row.name: row.cost.params for row in count(graph).layers}
     names = [n.name for n in layers(graph)]
     jumps = {n: f[-1].jump for n in names if (f := spans[n]) is not None and f}

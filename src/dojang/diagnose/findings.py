@@ -8,10 +8,9 @@ from typing import Any
 from dojang.arith.channels import channels
 from dojang.arith.errors import DataError
 from dojang.arith.graph import Graph
-from dojang.diagnose import dead, structure
+from dojang.diagnose import dead, duplicates, structure
 from dojang.diagnose.activations import Run, batches, responses
 from dojang.diagnose.correlation import correlations, low_correlation
-from dojang.diagnose.duplicates import duplicates
 from dojang.diagnose.finding import SEVERITIES, Finding
 from dojang.engine.intervals import ranges
 
@@ -37,12 +36,13 @@ def diagnose(
     no samples in `x` or a sample holds NaN.
     """
     tied = channels(graph)
-    findings = dead.proven(graph, tied, ranges(graph, input_range, tied))
+    bound = ranges(graph, input_range, tied)
+    findings = dead.proven(graph, tied, bound) + duplicates.proven(graph, tied, bound)
     if x is not None:
         _check(x)
         found = responses(graph, tied, x, run, threshold)
         findings += dead.observed(graph, found, findings, threshold)
-        findings += duplicates(found)
+        findings += duplicates.observed(found, findings)
         if correlate:
             findings += low_correlation(correlations(graph, x, run, seed))
     findings += structure.coverage(graph) + structure.hot_spots(graph, layer_ms)

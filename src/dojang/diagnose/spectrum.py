@@ -58,7 +58,7 @@ def energy_curve(energies: Array) -> tuple[float, ...]:
 
 def spectra(graph: Graph, x: Any, run: Run | None = None) -> tuple[Spectrum, ...]:
     """The spectrum of every convolution and dense layer whose channels are followed."""
-    run, tied = run or session_run(graph), channels(graph)
+    run, tied = run or session_run(graph, x), channels(graph)
     wanted = [n for n in layers(graph) if tied.tracks[n.inputs[0]] is not None]
     taps = list(dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name)))
     axes = {v: t.axis for v in taps if (t := tied.tracks[v]) is not None}

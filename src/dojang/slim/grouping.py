@@ -9,14 +9,14 @@ order of outputs. Where a 1×1 convolution reads the layer alone, no mixer is ad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
 from dojang.engine.blocks import co_cluster
-from dojang.slim.importance import Moments, gathered, number_of
+from dojang.engine.session import Session
+from dojang.slim.importance import Moments
 from dojang.slim.narrow import RIDGE
 from dojang.slim.permute import permuted
 
@@ -25,17 +25,23 @@ Array = np.ndarray
 PARTS = (2, 4, 8, 16)
 """Numbers of groups that are tried."""
 
-FITTED = 256
-"""Samples that a mixer is fitted on, at most: each of their pixels is an equation."""
-
-PLACES = 100_000
+PLACES = 20_000
 """Pixels that a mixer is fitted on, at most."""
 
 
 def grouped(
-    graph: Graph, tied: ChannelMap, node: Node, groups: int, stats: Mapping[str, Moments], samples: Any, mixer: bool
+    graph: Graph,
+    tied: ChannelMap,
+    node: Node,
+    groups: int,
+    stats: Mapping[str, Moments],
+    seen: Mapping[str, Array],
+    mixer: bool,
 ) -> tuple[Graph, str] | None:
-    """The network with one convolution in groups, and a line on what was kept; None where it cannot be done."""
+    """The network with one convolution in groups, and a line on what was kept; None where it cannot be done.
+
+    `seen`: what the layer reads and makes on some samples, by value name.
+    """
     source, attrs = stats.get(node.inputs[0]), node.attrs
     kernel = np.asarray(graph.weights[node.array("weight")], np.float64)
     oc, ic = kernel.shape[:2]
@@ -63,7 +69,7 @@ def grouped(
     first = Node.of(f"{node.name}_groups", "conv", *node.inputs, **{**attrs, "groups": groups, "bias": False})
     if first.name in graph.by_name:
         return None
-    mixed = _mixer(ordered, node, first, weight.astype(kind), samples)
+    mixed = _mixer(first, weight.astype(kind), seen[node.inputs[0]][:, inputs], seen[node.name])
     ones = (1,) * len(attrs["kernel"])
     second = Node.of(node.name, "conv", first.name, arrays=node.arrays, out=oc, kernel=ones)
     arrays = {
@@ -98,24 +104,18 @@ def _blocks(
     return np.concatenate(weight), np.concatenate(shift)
 
 
-def _mixer(graph: Graph, node: Node, first: Node, weight: Array, samples: Any) -> tuple[Array, Array]:
-    """M (oc, oc) and b with M z + b nearest to the old outputs, z the outputs of the grouped layer."""
-    both = graph.replace(
-        nodes=tuple(n for old in graph.nodes for n in ((first, old) if old.name == node.name else (old,))),
-        outputs=(*graph.outputs, first.name),
-        weights={**graph.weights, f"{first.name}.weight": weight},
+def _mixer(first: Node, weight: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """M (oc, oc) and b with M z + b nearest to the old outputs `y`, z what the grouped layer makes of its input `x`."""
+    layer = Node.of(first.name, "conv", "x", **first.attrs)
+    alone = Graph(
+        (Node.of("x", "input", shape=x.shape[1:]), layer), (layer.name,), weights={f"{layer.name}.weight": weight}
     )
-    samples = {k: v[:FITTED] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:FITTED]
-    total = number_of(samples)
-    sums: list[Any] = [0, 0.0, 0.0, 0.0, 0.0]
-    for taps in gathered(both, (first.name, node.name), samples):
-        z, y = (np.moveaxis(taps[n], 1, -1).reshape(-1, taps[n].shape[1]) for n in (first.name, node.name))
-        step = max(1, len(z) // max(1, len(taps[first.name])) * total // PLACES)
-        z, y = z[::step].astype(np.float64), y[::step].astype(np.float64)
-        for i, term in enumerate((len(z), z.sum(axis=0), y.sum(axis=0), z.T @ z, z.T @ y)):
-            sums[i] = sums[i] + term
-    n, mean, level = sums[0], sums[1] / sums[0], sums[2] / sums[0]
-    inner, cross = sums[3] / n - np.outer(mean, mean), sums[4] / n - np.outer(mean, level)
+    z = np.moveaxis(Session(alone)(x), 1, -1).reshape(-1, first.attrs["out"])
+    y = np.moveaxis(y, 1, -1).reshape(len(z), -1)
+    step = max(1, len(z) // PLACES)
+    z, y = z[::step].astype(np.float64), y[::step].astype(np.float64)
+    mean, level = z.mean(axis=0), y.mean(axis=0)
+    inner, cross = (z - mean).T @ (z - mean) / len(z), (z - mean).T @ (y - level) / len(z)
     ridge = RIDGE * max(float(np.trace(inner)) / len(inner), 1e-30)
     mix = np.linalg.solve(inner + ridge * np.eye(len(inner)), cross).T
     return mix, level - mix @ mean
@@ -134,11 +134,10 @@ def wants_mixer(graph: Graph, node: Node) -> bool:
     return True
 
 
-def options(graph: Graph, node: Node, stats: Mapping[str, Moments], samples: Any) -> list[tuple[Graph, str]]:
-    """The layer in each number of groups that divides its channels."""
-    tied, found = channels(graph), list[tuple[Graph, str]]()
-    for parts in PARTS:
-        made = grouped(graph, tied, node, parts, stats, samples, wants_mixer(graph, node))
-        if made is not None:
-            found.append(made)
-    return found
+def options(
+    graph: Graph, tied: ChannelMap, node: Node, stats: Mapping[str, Moments], seen: Mapping[str, Array]
+) -> list[tuple[Graph, str]]:
+    """The layer in each number of groups that divides its channels; see `grouped`."""
+    mixer = wants_mixer(graph, node)
+    made = (grouped(graph, tied, node, parts, stats, seen, mixer) for parts in PARTS)
+    return [m for m in made if m is not None]

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.channels import ChannelMap
+from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ties import array_axes
+from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.slim.absorb import columns, reads_channels
 
@@ -19,6 +21,9 @@ KINDS = ("activation", "weight", "batchnorm", "taylor")
 
 BATCH = 64
 """Samples run at once when activations are gathered."""
+
+COMPILED = 2e9
+"""From so many multiplications on, compiling the network (about a second) pays."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,16 @@ def readers(graph: Graph, tied: ChannelMap) -> list[Node]:
     return [node for node in graph.nodes if reads_channels(graph, tied, node)]
 
 
-def moments(graph: Graph, tied: ChannelMap, samples: Any, most_places: int = 200_000) -> dict[str, Moments]:
+def moments(graph: Graph, tied: ChannelMap, samples: Any, most_places: int = 50_000) -> dict[str, Moments]:
     """Moments of every value that a layer reads, by value name; see `moments_of`."""
     return moments_of(graph, tied, list(dict.fromkeys(n.inputs[0] for n in readers(graph, tied))), samples, most_places)
 
 
 def gathered(graph: Graph, names: Sequence[str], samples: Any) -> Iterator[Mapping[str, Array]]:
     """Activations of the named nodes on the samples (an array, or arrays by input name), batch by batch."""
-    session = Session(graph)
     total = number_of(samples)
+    work = count(graph).total.macs * total
+    session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
     for start in range(0, total, BATCH):
         part = slice(start, start + BATCH)
         x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
@@ -60,7 +66,7 @@ def number_of(samples: Any) -> int:
 
 
 def moments_of(
-    graph: Graph, tied: ChannelMap, names: Sequence[str], samples: Any, most_places: int = 200_000
+    graph: Graph, tied: ChannelMap, names: Sequence[str], samples: Any, most_places: int = 50_000
 ) -> dict[str, Moments]:
     """Moments of the named values (those whose channels are followed), in float64 over all samples.
 

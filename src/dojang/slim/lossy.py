@@ -10,9 +10,10 @@ import numpy as np
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
+from dojang.arith.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
-from dojang.slim.importance import importance, moments
+from dojang.slim.importance import Moments, importance, moments
 from dojang.slim.ledger import Ledger, edit_of
 from dojang.slim.narrow import remove, wish
 from dojang.slim.rewrite import perform
@@ -87,7 +88,9 @@ class Lossy:
             self.ledger.progress(
                 f"choosing channels: {macs / whole:.0%} of the multiplications left", len(self.ledger.edits), 0
             )
-            candidate, used = self.compose(current, self.trials(current), goal)
+            tied = channels(current)
+            stats = moments(current, tied, self.ledger.context.samples)
+            candidate, used = self.compose(current, tied, stats, self.trials(current, tied, stats), goal)
             if candidate is None:
                 break
             layers = tuple(dict.fromkeys(name for t in used for name in t.layers))
@@ -122,8 +125,12 @@ class Lossy:
             self.ledger.refuse(name, layers, f"no time saved beyond noise: {saved}")
             return "slow", None
         self.ledger.progress(f"fine-tuning after {name}", len(self.ledger.edits), 0)
-        tuned = self.ledger.tune(candidate, self.ledger.graph) if self.ledger.tune else candidate
-        accuracy = self.ledger.evaluate(tuned)
+        try:
+            tuned = self.ledger.tune(candidate, self.ledger.graph) if self.ledger.tune else candidate
+            accuracy = self.ledger.evaluate(tuned)
+        except DataError as error:  # NaN on the way: what was accepted before still stands
+            self.ledger.refuse(name, layers, f"fine-tuning failed: {error}")
+            return "lossy", None
         if not base - accuracy <= allowed + 1e-12:  # an accuracy of NaN is no accuracy
             left = count(candidate).total.macs / whole
             self.ledger.refuse(
@@ -218,11 +225,9 @@ class Lossy:
             return narrow
         return None
 
-    def trials(self, current: Graph) -> list[Trial]:
+    def trials(self, current: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> list[Trial]:
         """One candidate per bundle of channels: measured on the runtime, its loss estimated on the selection split."""
         assert self.ledger.evaluate is not None
-        tied = channels(current)
-        stats = moments(current, tied, self.ledger.context.samples)
         score = importance(current, tied, "activation", stats)
         macs = count(current).total.macs
         now = self.ledger.evaluate(current)
@@ -262,10 +267,10 @@ class Lossy:
             number = size - left if left else number
         return number if number < size else size - 1
 
-    def compose(self, current: Graph, trials: list[Trial], goal: float) -> tuple[Graph | None, list[Trial]]:
+    def compose(
+        self, current: Graph, tied: ChannelMap, stats: Mapping[str, Moments], trials: list[Trial], goal: float
+    ) -> tuple[Graph | None, list[Trial]]:
         """Trials joined, best ratio of time saved to accuracy lost first, until the goal in multiplications is met."""
-        tied = channels(current)
-        stats = moments(current, tied, self.ledger.context.samples)
         order = sorted(trials, key=lambda t: -max(t.saved.ms, 1e-9) / (t.loss + FLOOR))
         used: list[Trial] = []
         gone: list[int] = []

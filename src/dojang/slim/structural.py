@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ ENERGY = 0.99
 
 LAYERS = 6
 """Replacements are sought for this many layers, those with most multiplications: each is fitted on the samples."""
+
+SEEN = 1 << 22
+"""Numbers of one activation that are kept at once, 16 MB, but of four samples at least."""
 
 WORTH = 0.9
 """A candidate must leave less than this part of the layer's multiplications."""
@@ -57,14 +61,25 @@ def candidates(graph: Graph, tied: ChannelMap, samples: Any) -> list[Candidate]:
     own = sorted(own, key=lambda n: -macs[n.name])[:LAYERS]
     names = list(dict.fromkeys(v for n in own for v in (n.name, n.inputs[0])))
     stats = moments_of(graph, tied, names, samples)
+    seen = some_values(
+        graph, list(dict.fromkeys(v for n in own if n.op == "conv" for v in (n.name, n.inputs[0]))), samples
+    )
     head = pooled_head(graph, samples)
     found = [head] if head else []
     for node in own:
         found += [c for c in (bottleneck(graph, node, stats), separable(graph, node, stats)) if c is not None]
-        for new, said in options(graph, node, stats, samples) if node.op == "conv" else ():
+        for new, said in options(graph, tied, node, stats, seen) if node.op == "conv" else ():
             if count(new).total.macs < count(graph).total.macs:
                 found.append(Candidate("grouped-kernels", (node.name,), new, said))
     return found
+
+
+def some_values(graph: Graph, names: Sequence[str], samples: Any) -> Mapping[str, Array]:
+    """The named values on at most 64 samples, fewer where one would hold more than `SEEN` numbers."""
+    largest = max((prod(graph.unit_shapes[n] or ()) for n in names), default=1)
+    most = min(64, max(4, SEEN // largest))
+    some = {k: v[:most] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
+    return next(gathered(graph, names, some)) if names else {}
 
 
 def bottleneck(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candidate | None:
