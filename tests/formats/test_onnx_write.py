@@ -118,6 +118,29 @@ CASES = [
 VALUES = [{"fill": 0.25, "shape": (1, 6)}, {"fill": 2.0, "shape": ()}, {"trained": True, "shape": (5, 1)}]
 VALUES += [{"shape": (5, 6)}, {"shape": (1,)}, {"shape": (1,), "trained": True}, {"shape": (), "trained": True}]
 CASES += [
+    Graph(
+        (
+            IN("x", "input", shape=(4, 6, 8)),
+            IN("o", "conv", "x", out=parts * 18, kernel=(3, 3), stride=2, padding=1, bias=False),
+            *((IN("m", "conv", "x", out=parts * 9, kernel=(3, 3), stride=2, padding=1),) if masked else ()),
+            IN(
+                "y",
+                "deform_conv",
+                *("x", "o", "m")[: 2 + masked],
+                out=6,
+                kernel=(3, 3),
+                stride=2,
+                padding=1,
+                groups=2,
+                offset_groups=parts,
+                bias=masked,
+            ),
+        ),
+        ("y",),
+    )
+    for parts, masked in ((1, False), (2, True))
+]
+CASES += [
     Graph((IN("x", "input", shape=SEQ), IN("k", "constant", **v), IN("y", "add", "x", "k")), ("y",)) for v in VALUES
 ]
 CASES += [

@@ -362,3 +362,43 @@ def test_callables_by_module_and_file(tmp_path, monkeypatch):
         with pytest.raises(kind, match=said) as caught:
             load_callable(spec)
         assert "\n" not in str(caught.value)
+
+
+def torchvision_operator():
+    """torchvision's deform_conv2d: the real one where it is installed, else its schema with a shape rule."""
+    try:
+        import torchvision.ops  # noqa: F401
+    except ImportError:
+        library = torch.library.Library("torchvision", "DEF")
+        library.define(
+            "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, int stride_h, "
+            "int stride_w, int pad_h, int pad_w, int dil_h, int dil_w, int groups, int offset_groups, bool use_mask) "
+            "-> Tensor"
+        )
+        return library
+    return None
+
+
+def test_deformable_convolution_of_torchvision():
+    library = torchvision_operator()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.offset = nn.Conv2d(4, 18, 3, padding=1)
+            self.weight = nn.Parameter(torch.randn(6, 2, 3, 3))
+            self.bias = nn.Parameter(torch.randn(6))
+
+        def forward(self, x):
+            offset = self.offset(x)
+            return torch.ops.torchvision.deform_conv2d(
+                x, self.weight, offset, torch.zeros(1, 1), self.bias, 1, 1, 1, 1, 1, 1, 2, 1, False
+            )
+
+    graph = from_module(Net(), (4, 8, 9))
+    assert [node.op for node in graph.nodes] == ["input", "conv", "deform_conv"]
+    total = count(graph).total
+    assert (total.status, total.macs) == ("exact", 8 * 9 * 9 * (4 * 18 + 2 * 6))
+    assert total.params == 4 * 18 * 9 + 18 + 6 * 2 * 9 + 6
+    assert count(graph).layers[-1].field is None  # where it looks depends on the values
+    del library

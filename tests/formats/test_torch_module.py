@@ -55,6 +55,12 @@ CASES: dict[str, list[Graph]] = {
         one("conv", (4, 11), out=4, kernel=(3,), dilation=(2,), groups=4),
         one("conv", (2, 5, 6, 4), out=3, kernel=(3, 3, 2), stride=(2, 1, 1), padding=1),
     ],
+    "deform_conv": [
+        one("deform_conv", IMAGE, (36, 5, 8), (18, 5, 8), out=4, kernel=(3, 3), stride=(2, 1), padding=1, groups=2,
+            offset_groups=2),
+        one("deform_conv", IMAGE, (12, 7, 9), out=5, kernel=(3, 2), padding=((0, 0), (2, 0)), bias=False),
+        one("deform_conv", (4, 11), (3, 7), out=4, kernel=(3,), dilation=(2,), groups=4),
+    ],
     "conv_transpose": [
         one("conv_transpose", IMAGE, out=4, kernel=(3, 3), stride=2, padding=1, output_padding=1, groups=2),
         one("conv_transpose", IMAGE, out=4, kernel=(4, 3), stride=(2, 3), padding=((1, 0), (0, 2)), dilation=(1, 2)),

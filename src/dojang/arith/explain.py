@@ -53,6 +53,11 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
 def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> list[Step]:
     if node.op in ("conv", "conv_transpose"):
         return _conv(conv_problem(node.attrs, shapes, node.op == "conv_transpose"))
+    if node.op == "deform_conv":
+        samples = prod(out[2:]) * prod(node.attrs["kernel"]) * shapes[0][1]
+        between = Step("values read between pixels", "not counted as MACs: taps · ic · oh·ow", "", samples)
+        steps = _conv(conv_problem(node.attrs, shapes))
+        return [*(s for s in steps if s.figure != "MACs on pixels only"), between]
     layer = next(row for row in count(graph).layers if row.name == node.name)
     steps = [Step("output", "by the rule of " + node.op, " and ".join(by(s[1:]) for s in shapes), by(out[1:]))]
     if node.op == "dense":

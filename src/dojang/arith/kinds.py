@@ -94,6 +94,10 @@ def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3
             "transposed", (conv(c, n, at=half, stride=2, padding=(k - 1) // 2, output_padding=1, transposed=True),),
             "K·C·N", "A_in·K·C·N", "Zeiler et al. 2010",
         ),
+        Kind(
+            "deformable", (conv(c, 2 * k * k), conv(c, n)), "K·C·N + 2·K·K·C", "A·(K·C·N + 2·K·K·C)",
+            "Dai et al. 2017; with the layer that gives 2K offsets",
+        ),
         Kind("1-D", (conv(c, n, (k,)),), "k·C·N", "A·k·C·N", "Waibel et al. 1989"),
         Kind("3-D", (conv(c, n, (k, k, k)),), "k³·C·N", "A·k³·C·N", "Ji et al. 2010"),
     )  # fmt: skip

@@ -16,7 +16,7 @@ OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 
 # What PyTorch keeps of each operator for the way back: its inputs, its output, and extra bytes per output element.
 _INPUT = frozenset(
-    "conv conv_transpose dense matmul einsum mul div pow maximum minimum maxpool avgpool adaptive_maxpool "
+    "conv conv_transpose deform_conv dense matmul einsum mul div pow maximum minimum maxpool avgpool adaptive_maxpool "
     "adaptive_avgpool global_maxpool batchnorm instancenorm groupnorm layernorm lrn prelu leaky_relu elu selu clip "
     "hard_sigmoid hard_swish silu mish gelu softplus softsign erf abs log sin cos reduce_max reduce_min".split()
 )

@@ -149,6 +149,19 @@ def _rows() -> list[Op]:
             "conv",
             main=("out", "kernel"),
         ),
+        # Inputs x, offsets, and a mask if there are three (Dai et al. 2017; Zhu et al. 2019). Counted: the products with
+        # the weights. Not counted: interpolation between pixels and the products with the mask.
+        Op(
+            "deform_conv",
+            shape_rules.deform_conv,
+            _conv_attrs() | {"offset_groups": Attr(Kind.INT, 1)},
+            _conv_params(False),
+            lambda a, s: conv_problem(a, s).macs,
+            field="opaque",
+            channels="opaque",
+            inputs=(2, 3),
+            main=("out", "kernel"),
+        ),
         Op(
             "dense",
             shape_rules.dense,

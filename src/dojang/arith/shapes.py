@@ -50,6 +50,20 @@ def conv_transpose(attrs: Attrs, shapes: Shapes) -> Shape:
     return conv_problem(attrs, shapes, transposed=True).out_shape
 
 
+def deform_conv(attrs: Attrs, shapes: Shapes) -> Shape:
+    """Deformable convolution: one offset per axis, and with a mask one factor, for each tap, place and offset group."""
+    problem = conv_problem(attrs, shapes)
+    groups, taps = attrs["offset_groups"], prod(problem.kernel)
+    if groups < 1 or problem.ic % groups:
+        raise ShapeError(f"{problem.ic} input channels do not divide into {groups} offset groups")
+    wanted = [("offsets", groups * taps * problem.rank), ("mask", groups * taps)]
+    for (what, channels), shape in zip(wanted, shapes[1:], strict=False):
+        needed = (problem.n, channels, *problem.out_size)
+        if tuple(shape) not in (needed, (1, *needed[1:])):  # those of one picture hold for all
+            raise ShapeError(f"the {what} of a deformable convolution must be {by(needed)} here, got {by(shape)}")
+    return problem.out_shape
+
+
 def pool(attrs: Attrs, shapes: Shapes) -> Shape:
     """Max or average pooling, floor or ceil."""
     kernel, stride = attrs["kernel"], attrs["stride"]

@@ -82,8 +82,9 @@ def deform_conv(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     problem = conv_problem(attrs, [x.shape])
     n, g, size, rank = problem.n, problem.groups, problem.out_size, problem.rank
     parts = attrs["offset_groups"]
-    offsets = inputs[1].reshape(n, parts, *problem.kernel, rank, *size)
-    masks = inputs[2].reshape(n, parts, *problem.kernel, *size) if len(inputs) > 2 else None
+    given = [np.broadcast_to(a, (n, *a.shape[1:])) for a in inputs[1:]]
+    offsets = given[0].reshape(n, parts, *problem.kernel, rank, *size)
+    masks = given[1].reshape(n, parts, *problem.kernel, *size) if len(given) > 1 else None
     flat = x.reshape(n, parts, problem.ic // parts, prod(problem.size))
     out = np.zeros((n, g, problem.oc // g, prod(size)), x.dtype)
     for tap in product(*(range(k) for k in problem.kernel)):

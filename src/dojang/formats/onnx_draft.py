@@ -32,7 +32,9 @@ FOLD_BUDGET = 1_000_000
 MADE = re.compile(r"val_\d+")
 """How PyTorch's exporter names constants that it made itself; others may be parameters."""
 
-LAYERS = frozenset({"conv", "conv_transpose", "dense", "batchnorm", "instancenorm", "groupnorm", "layernorm", "prelu"})
+LAYERS = frozenset(
+    {"conv", "conv_transpose", "deform_conv", "dense", "batchnorm", "instancenorm", "groupnorm", "layernorm", "prelu"}
+)
 
 
 class NotDone(Exception):

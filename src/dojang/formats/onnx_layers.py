@@ -60,6 +60,20 @@ def conv(reader: Reader, call: Call) -> Draft:
     )
 
 
+def deform_conv(reader: Reader, call: Call) -> Draft:
+    """DeformConv: x, weights, offsets, then perhaps biases and a mask."""
+    weight, bias = _weight(call, 3), call.const(3)
+    attrs = _window(call, weight.shape[2:])
+    own = call.attrs
+    sources = [call.value(0), call.value(2)]
+    if len(call.inputs) > 4 and call.inputs[4] is not None:
+        sources.append(call.value(4))
+    return reader.emit(
+        "deform_conv", *sources, roles={"weight": weight, "bias": bias}, out=weight.shape[0],
+        groups=own.get("group", 1), offset_groups=own.get("offset_group", 1), bias=bias is not None, **attrs,
+    )  # fmt: skip
+
+
 def conv_transpose(reader: Reader, call: Call) -> Draft:
     """ConvTranspose; `output_shape` and auto_pad become numbers."""
     weight, bias = _weight(call, 3), call.const(2)
@@ -472,6 +486,7 @@ UNARY += ["Erf", "Reciprocal", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "
 RULES: Mapping[str, Rule] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
+    "DeformConv": deform_conv,
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "GlobalAveragePool": plain("global_avgpool"),

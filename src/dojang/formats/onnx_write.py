@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from dojang.arith.conv import by
+from dojang.arith.conv import by, resolve_padding
 from dojang.arith.errors import UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of
@@ -23,7 +23,7 @@ from dojang.formats.protobuf import Buffer, Message, pieces
 OPSET = 18
 """The set written unless an operator needs a later one; onnxruntime reads it since 1.14."""
 
-NEWER = {"gelu": 20, "groupnorm": 21}
+NEWER = {"deform_conv": 19, "gelu": 20, "groupnorm": 21}
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
 MOST_BYTES = (1 << 31) - 1
 """A Protocol Buffers message cannot be larger."""
@@ -147,6 +147,20 @@ def _conv(kind: str) -> Rule:
         w.op(kind, (node.inputs[0], *(w.array(node, r) for r in roles)), node.name, **attrs)
 
     return rule
+
+
+def _deform_conv(w: Writer, node: Node) -> None:
+    a = node.attrs
+    batch, _, *sizes = w.shape(node.inputs[0])
+    for name in node.inputs[1:]:
+        if w.shape(name)[0] != batch:
+            raise UnsupportedError(f"{node.name}: ONNX has no offsets that hold for the whole batch, as {name} does")
+    pads = resolve_padding(a["padding"], tuple(sizes), a["kernel"], a["stride"], a["dilation"])
+    attrs = _window(node.with_attrs(padding=pads)) | {"group": a["groups"], "offset_group": a["offset_groups"]}
+    given = [node.inputs[0], w.array(node, "weight"), node.inputs[1]]
+    given.append(w.array(node, "bias") if a["bias"] else "")
+    given += node.inputs[2:]
+    w.op("DeformConv", given if given[-1] else given[:-1], node.name, **attrs)
 
 
 def _dense(w: Writer, node: Node) -> None:
@@ -359,6 +373,7 @@ RULES: Mapping[str, Rule] = {
     "constant": _constant,
     "conv": _conv("Conv"),
     "conv_transpose": _conv("ConvTranspose"),
+    "deform_conv": _deform_conv,
     "dense": _dense,
     "maxpool": _pool("MaxPool"),
     "avgpool": _pool("AveragePool"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import reduce
+from itertools import product
 from math import floor, prod
 from typing import Any
 
@@ -45,6 +46,40 @@ def conv(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Array
     if not even(pads):
         x, pads = F.pad(x, torch_pads(pads)), ((0, 0),) * len(kernel)
     return run(x, arrays["weight"], arrays.get("bias"), stride, [p for p, _ in pads], dilation, attrs["groups"])
+
+
+def deform_conv(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Deformable convolution of any rank: every tap reads between pixels, linearly; outside is 0."""
+    x, weight, kernel, parts = inputs[0], arrays["weight"], attrs["kernel"], attrs["offset_groups"]
+    size, rank, g = tuple(x.shape[2:]), len(kernel), attrs["groups"]
+    pads = resolve_padding(attrs["padding"], size, kernel, attrs["stride"], attrs["dilation"])
+    out = tuple(inputs[1].shape[2:])
+    n, ic, count = x.shape[0], x.shape[1], prod(out)
+    offsets, *masks = (a.expand(n, *a.shape[1:]) for a in inputs[1:])
+    offsets = offsets.reshape(n, parts, -1, rank, *out)
+    flat = x.reshape(n, parts, ic // parts, -1)
+    total = x.new_zeros(n, g, weight.shape[0] // g, count)
+    for number, tap in enumerate(product(*(range(k) for k in kernel))):
+        places = []
+        for axis, (o, s, d, (p, _)) in enumerate(zip(out, attrs["stride"], attrs["dilation"], pads, strict=True)):
+            grid = torch.arange(o, dtype=x.dtype, device=x.device) * s - p + tap[axis] * d
+            places.append(grid.reshape(-1, *(1,) * (rank - 1 - axis)) + offsets[:, :, number, axis])
+        seen = x.new_zeros(n, parts, ic // parts, count)
+        for corner in product((0, 1), repeat=rank):
+            share, index = torch.ones_like(places[0]), torch.zeros_like(places[0], dtype=torch.long)
+            for place, side, full in zip(places, corner, size, strict=True):
+                pixel = place.detach().floor() + side
+                inside = (pixel >= 0) & (pixel < full)
+                share = share * torch.where(inside, 1 - (place - pixel).abs(), 0)
+                index = index * full + pixel.clamp(0, full - 1).long()
+            read = flat.gather(3, index.reshape(n, parts, 1, count).expand(-1, -1, ic // parts, -1))
+            seen = seen + share.reshape(n, parts, 1, count) * read
+        if masks:
+            seen = seen * masks[0].reshape(n, parts, -1, count)[:, :, number, None]
+        own = weight[(slice(None), slice(None), *tap)].reshape(g, -1, ic // g)
+        total = total + own @ seen.reshape(n, g, ic // g, count)
+    result = total.reshape(n, -1, *out)
+    return result + arrays["bias"].reshape(-1, *(1,) * rank) if "bias" in arrays else result
 
 
 def conv_transpose(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
@@ -312,6 +347,7 @@ COMPUTE: Mapping[str, Function] = {
     "constant": constant,
     "conv": conv,
     "conv_transpose": conv_transpose,
+    "deform_conv": deform_conv,
     "dense": lambda layer, attrs, inputs, arrays: F.linear(inputs[0], arrays["weight"], arrays.get("bias")),
     "maxpool": maxpool,
     "avgpool": avgpool,

@@ -88,6 +88,27 @@ def convolution(
     return _conv(t, rank, x, weight, bias, transposed, {**attrs, **extra, "padding": padding})
 
 
+@lowers("deform_conv2d")
+def deform_conv(
+    t: Tracer, x: Any, weight: Any, offset: Any, mask: Any, bias: Any, stride_h: int, stride_w: int, pad_h: int,
+    pad_w: int, dil_h: int, dil_w: int, groups: int, offset_groups: int, use_mask: bool,
+) -> Any:  # fmt: skip
+    """torchvision's operator."""
+    if isinstance(weight, Traced) or isinstance(bias, Traced) or not isinstance(x, Traced):
+        return NotImplemented
+    path, leaf = t.stack[-1]
+    owner = t.owner(weight)
+    name = t.fresh(name=owner if owner is not None and not (leaf and path and path not in t.used) else None)
+    t.used.discard(name)
+    arrays = t.roles(name, weight=weight, bias=bias)
+    sources = (x, t.value(offset), t.value(mask)) if use_mask else (x, t.value(offset))
+    return t.emit(
+        "deform_conv", *sources, name=name, arrays=arrays, out=weight.shape[0], kernel=tuple(weight.shape[2:]),
+        stride=(stride_h, stride_w), padding=((pad_h, pad_h), (pad_w, pad_w)), dilation=(dil_h, dil_w), groups=groups,
+        offset_groups=offset_groups, bias=bias is not None,
+    )  # fmt: skip
+
+
 @lowers("linear")
 def linear(t: Tracer, x: Any, weight: Any, bias: Any = None) -> Any:
     """A dense layer; with computed weights a matrix product."""

@@ -206,7 +206,7 @@ class _Builder:
 
 def initial(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
     """First values as PyTorch's layers have them: uniform within 1/√fan-in; ones and zeros for normalisations."""
-    if node.op in ("conv", "conv_transpose", "dense"):
+    if node.op in ("conv", "conv_transpose", "deform_conv", "dense"):
         fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, node.attrs["out"])
         return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
     if node.op == "prelu":
