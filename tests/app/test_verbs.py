@@ -171,7 +171,8 @@ def test_a_trained_network_says_how_its_input_is_prepared(dojang: Command, tmp_p
 @pytest.fixture(scope="session")
 def slimmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("slim") / "out"
-    return out, package.slim("digits-cnn", "digits", epochs=2, max_drop=5, target_macs=0.5, output=out)  # type: ignore[operator]
+    how: Any = {"epochs": 2, "max_drop": 5, "target_macs": 0.6}
+    return out, package.slim("digits-cnn", "digits", output=out, **how)  # type: ignore[operator]
 
 
 def test_slim_gives_a_cheaper_network(slimmed: tuple[Path, Any]) -> None:
@@ -206,7 +207,7 @@ def test_slimmed_network_stands_alone(slimmed: tuple[Path, Any], dojang: Command
         data = json.loads(dojang("run", out / name, digit[0], "--json", "--top", "1").out)
         assert data["top"][0][0]["name"] == str(digit[1])
     facts = json.loads((out / "run.json").read_text())
-    assert facts["configuration"]["target_macs"] == 0.5
+    assert facts["configuration"]["target_macs"] == 0.6
     assert facts["results"]["after"]["macs"] < facts["results"]["before"]["macs"]
 
 
@@ -235,3 +236,20 @@ def test_selection_is_large_enough_and_allows_for_chance() -> None:
     assert allowed_drop(1.0, 10_000) == pytest.approx(1 - 0.0995, abs=1e-3)
     assert allowed_drop(0.0, 100) == 0
     assert allowed_drop(1.0, 10) == 0
+
+
+def test_regression_from_training_to_slimming(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 1, 4, 4)).astype(np.float32)
+    y = np.stack([x.mean((1, 2, 3)) * 4, x[:, 0, 0].mean(1)], 1).astype(np.float32)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2))
+    net = package.load(module, input_size=(1, 4, 4))
+    package.train(net, (x, y), epochs=30, batch_size=32, output=tmp_path / "t")  # type: ignore[operator]
+    done: Any = package.slim(  # type: ignore[operator]
+        tmp_path / "t" / "model.safetensors", (x, y), epochs=3, max_drop=10, target_macs=0.7, batch_size=16
+    )
+    assert done.metric == "r2"
+    assert done.result.before.accuracy > 0.5
+    assert done.result.after.accuracy > done.result.before.accuracy - 0.3
+    assert done.to_dict()["after"]["macs"] <= done.to_dict()["before"]["macs"]
+    assert done.files == ()

@@ -158,13 +158,15 @@ def _work(
     diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed)
     x = some_inputs(data, batch_size, seed)
     choice = data.selection(selection_share(len(data.train)), seed)
+    # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
+    allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
     result = search(
         graph,
         measure=measurer(runtime, x),
         tune=None if lossless else tuner(choice, epochs, seed, told),
         evaluate=None if lossless else lambda g: accuracy(scorer(g, len(choice.test)), choice.test),
         samples=some_inputs(choice, SAMPLES, seed),
-        max_drop=allowed_drop(max_drop, len(choice.test)),
+        max_drop=allowed,
         target_macs=target_macs,
         lossless=lossless,
         seed=seed,
@@ -174,7 +176,7 @@ def _work(
     told.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     result = final_figures(graph, result, data.test, measurer(runtime, x, FINAL_ROUNDS))
-    notes = () if lossless else drop_notes(result, max_drop, len(choice.test), len(data.test))
+    notes = () if lossless else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
     result = replace(result, notes=(*notes, *result.notes))
     return Slimming(
         graph.name,
@@ -191,13 +193,14 @@ def _work(
     )
 
 
-def drop_notes(result: SlimResult, max_drop: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
+def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
     """How the allowed drop was kept: on what it was judged, and whether the test part bears it out."""
-    allowed = allowed_drop(max_drop, chosen_on)
-    said = (
-        f"of the {max_drop:.2f} points that may be lost, choices allowed {allowed:.2f} on {chosen_on} selection "
-        "samples, one standard error less",
-    )
+    said: tuple[str, ...] = ()
+    if allowed < max_drop:
+        said = (
+            f"of the {max_drop:.2f} points that may be lost, choices allowed {allowed:.2f} on {chosen_on} selection "
+            "samples, one standard error less",
+        )
     before, after = result.before.accuracy, result.after.accuracy
     if before is None or after is None or 100 * (before - after) <= max_drop + 1e-9:
         return said
