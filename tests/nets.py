@@ -161,3 +161,67 @@ def feed(graph: Graph, n: int = 2, seed: int = 1) -> dict[str, np.ndarray]:
     """Random float64 inputs by name."""
     rng = np.random.default_rng(seed)
     return {node.name: rng.normal(size=(n, *node.attrs["shape"])) for node in graph.inputs}
+
+
+def random_network(seed: int, layers: int = 10) -> Graph:
+    """A valid network of random structure: every value may be read by any later one of fitting shape."""
+    rng = np.random.default_rng(seed)
+    nodes: list[Node] = [N("x", "input", shape=(3, 8, 8))]
+    shapes: dict[str, tuple[int, int, int]] = {"x": (3, 8, 8)}
+
+    def add(op: str, *inputs: str, **attrs: object) -> str:
+        name = f"n{len(nodes)}"
+        nodes.append(N(name, op, *inputs, **attrs))
+        shape = Graph(tuple(nodes), (name,)).unit_shapes[name]
+        shapes[name] = tuple(shape[1:])
+        return name
+
+    def pick(*, like: str | None = None, whole: bool = False) -> str:
+        names = (
+            list(shapes)[-4:]
+            if like is None
+            else [n for n in shapes if shapes[n][1 - whole :] == shapes[like][1 - whole :]]
+        )
+        return names[rng.integers(len(names))]
+
+    for _ in range(layers):
+        a = pick()
+        c, h, _ = shapes[a]
+        kind = rng.choice(
+            ["conv", "conv", "grouped", "norm", "act", "pool", "cat", "join", "slice", "gather", "pad", "se"]
+        )
+        if kind in ("conv", "grouped"):
+            divides = [g for g in (1, 2, 3, 4, c) if c % g == 0]
+            g = int(rng.choice(divides)) if kind == "grouped" else 1
+            k = int(rng.choice([1, 3]))
+            out = g * int(rng.integers(1, 3)) if g > 1 else int(rng.integers(2, 8))
+            add("conv", a, out=out, kernel=(k, k), padding=int(rng.integers(0, k // 2 + 1)) if h > 3 else k // 2,
+                groups=g, bias=bool(rng.integers(2)))  # fmt: skip
+        elif kind == "norm":
+            add("batchnorm", a)
+        elif kind == "act":
+            add(str(rng.choice(["relu", "relu", "sigmoid", "hard_swish", "leaky_relu", "identity", "dropout"])), a)
+        elif kind == "pool" and h >= 4:
+            add(str(rng.choice(["maxpool", "avgpool"])), a, kernel=(2, 2))
+        elif kind == "cat":
+            add("concat", *(pick(like=a) for _ in range(int(rng.integers(1, 4)))))
+        elif kind == "join":
+            b = pick(like=a, whole=True)
+            if b == a:
+                b = add("conv", pick(like=a), out=c, kernel=(1, 1))
+            add(str(rng.choice(["add", "mul", "maximum", "sub"])), a, b)
+        elif kind == "slice" and c > 2:
+            add("slice", a, axis=1, start=int(rng.integers(0, 2)), step=int(rng.integers(1, 3)))
+        elif kind == "gather":
+            add("gather", a, axis=1, indices=tuple(int(i) for i in rng.integers(0, c, size=rng.integers(1, 6))))
+        elif kind == "pad":
+            side = int(rng.integers(0, 2))
+            add("pad", a, pads=((int(rng.integers(0, 3)), int(rng.integers(0, 3))), (side, side), (0, 0)))
+        elif kind == "se":
+            squeezed = add("global_avgpool", a)
+            add("mul", a, add("sigmoid", add("conv", squeezed, out=c, kernel=(1, 1))))
+    last = add("conv", pick(), out=4, kernel=(1, 1))
+    flat = f"n{len(nodes)}"
+    nodes.append(N(flat, "flatten", last))
+    nodes.append(N("y", "dense", flat, out=3))
+    return Graph(tuple(nodes), ("y",), f"random {seed}").edited()
