@@ -126,12 +126,17 @@ def explain(
 
 
 def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | None = None) -> Check:
-    """A published table against the network it names, or `net`; see `arith.check`."""
+    """A published table against the network it names, or `net`; see `arith.check`.
+
+    A table in a file may name a network file beside it.
+    """
     from dojang.arith.check import check as judge
     from dojang.formats import tables
 
     printed = tables.load(table)
-    return judge(printed, load(net if net is not None else printed.network, input_size=input_size, arrays=False))
+    beside = Path(table).parent / printed.network
+    named = beside if Path(table).suffix == ".csv" and printed.network and beside.is_file() else printed.network
+    return judge(printed, load(net if net is not None else named, input_size=input_size, arrays=False))
 
 
 def compare(a: Any, b: Any, *, input_size: Sequence[int] | None = None) -> Comparison:

@@ -187,7 +187,7 @@ def check(table: Table, graph: Graph) -> Check:
             else:
                 cell = _judge(row.label, column, printed, figures[row.label], found[column])
                 if cell.verdict == "mismatch":
-                    why = explanations.get(column) or "no nearby configuration gives the printed value"
+                    why = explanations.get(column) or _slip(printed, cell.computed)
                     cell = replace(cell, explanation=f"{cell.explanation}; {why}")
                 cells.append(cell)
     total = counted.total
@@ -262,6 +262,24 @@ def _convention(column: str, table: Table, figures: Mapping[str, Figures]) -> Co
 
     best, default = min(_conventions(column), key=misfit), _default(column)
     return default if misfit(default) <= misfit(best) + TOLERANCE / 2 else best
+
+
+def _slip(printed: str, computed: int | str) -> str:
+    """What is left to say when no configuration gives a printed value: whether it is a slip of one digit.
+
+    >>> _slip("76,728", 73728)
+    'no nearby configuration gives the printed value, but one digit differs from 73,728: a misprint?'
+    """
+    digits = re.sub(r"\D", "", printed)
+    nothing = "no nearby configuration gives the printed value"
+    if isinstance(computed, int) and len(digits) == len(str(computed)) > 2 and Printed.read(printed).power == 0:
+        differ = [i for i, (a, b) in enumerate(zip(digits, str(computed), strict=True)) if a != b]
+        if len(differ) == 1:
+            return f"{nothing}, but one digit differs from {computed:,}: a misprint?"
+        a, b = differ[0], differ[-1]
+        if len(differ) == 2 and b == a + 1 and digits[a] + digits[b] == str(computed)[b] + str(computed)[a]:
+            return f"{nothing}, but two digits are swapped in {computed:,}: a misprint?"
+    return nothing
 
 
 def _judge(label: str, column: str, text: str, figures: Figures, found: Counting) -> Cell:

@@ -149,7 +149,7 @@ def _rows() -> list[Op]:
             "conv",
             main=("out", "kernel"),
         ),
-        # Inputs x, offsets, and a mask if there are three (Dai et al. 2017; Zhu et al. 2019). Counted: the products with
+        # Inputs x, offsets, and a mask if there are three (Dai et al. 2017, Zhu et al. 2019). Counted: products with
         # the weights. Not counted: interpolation between pixels and the products with the mask.
         Op(
             "deform_conv",
