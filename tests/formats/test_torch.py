@@ -334,7 +334,7 @@ def test_damaged_files_are_said_to_be(tmp_path):
 
 def test_callables_by_module_and_file(tmp_path, monkeypatch):
     (tmp_path / "helper_part.py").write_text("SIZE = 3\n")
-    (tmp_path / "nets.py").write_text(
+    (tmp_path / "nets_by_name.py").write_text(
         "import torch\nfrom helper_part import SIZE\n"
         "def small(): return torch.nn.Linear(SIZE, 2)\n"
         "class Box:\n    made = staticmethod(small)\n"
@@ -343,12 +343,12 @@ def test_callables_by_module_and_file(tmp_path, monkeypatch):
         "def other(): return 7\n"
     )
     (tmp_path / "broken.py").write_text("import torch\nraise RuntimeError('half done')\n")
-    file = tmp_path / "nets.py"
+    file = tmp_path / "nets_by_name.py"
     for spec in (f"{file}:small", f"{file}:Box.made", f"{file}:ready"):
         assert isinstance(load_callable(spec), nn.Linear)
     assert isinstance(load_callable("torch.nn:Identity"), nn.Identity)
     monkeypatch.chdir(tmp_path)
-    assert isinstance(load_callable("nets:small"), nn.Linear)
+    assert isinstance(load_callable("nets_by_name:small"), nn.Linear)
     for spec, kind, said in [
         ("small", UsageError, "write package.module:callable"),
         (f"{file}:nothing", UsageError, "has no 'nothing'"),
