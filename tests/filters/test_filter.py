@@ -228,3 +228,35 @@ def test_nan_pixels_stay_in_their_windows():
         assert bad[10, 10]
         assert not bad[: 10 - half].any()
         assert not bad[:, 11 + half :].any()
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "(1 2 1; 2 4 2; 1 2 1)/16",
+        "(1 1; 1 1)/4",
+        "(1 -2 1; 2 4 -2; -1 2 -1)/4",
+        "(1 4 6 4 1; 4 16 24 16 4; 6 24 36 24 6; 4 16 24 16 4; 1 4 6 4 1)/256",
+        "(1 1 1; 1 1 1)/6",
+        *(f"blur:size={n}" for n in range(2, 18)),
+        "sharpen",
+        "outline:size=9",
+        "127",
+        "-129 0 129",
+        "200 57 1",
+    ],
+)
+def test_whole_number_kernels_round_exactly(kernel):
+    """Every way of rounding 16-bit sums: none, shifts (halves to even), multiplication, floats; also at the extremes."""
+    taps = as_kernel(kernel).matrix
+    image = picture((60, 150), "uint8", 7)
+    image[:20] = 255
+    image[20:30] = 0
+    exact = brute(image[..., None], taps)[..., 0]
+    ratio = taps / np.abs(taps[taps != 0]).min()
+    halves = np.abs(exact - np.floor(exact) - 0.5) < 1e-9
+    result = filter(image, kernel).astype(float)
+    expected = np.rint(np.round(exact, 9)).clip(0, 255)
+    assert np.array_equal(result[~halves], expected[~halves])
+    if (ratio == np.rint(ratio)).all() and np.log2(np.abs(taps).min() if (taps != 0).all() else 1) % 1 == 0:
+        assert np.array_equal(result, expected)

@@ -40,11 +40,13 @@ def sample(height: int = 120, width: int = 180) -> NDArray[np.uint8]:
     """The picture, (height, width, 3) uint8. The same for the same size."""
     rng = np.random.default_rng(7)
     y, x = np.meshgrid(np.arange(height) / height, np.arange(width) / width, indexing="ij")
+    line = np.arange(width) / width
     sky = np.stack([0.95 - 0.5 * y, 0.75 - 0.55 * y, 0.55 + 0.1 * y], -1)
     sun = np.exp(-(((x - 0.7) ** 2 * (width / height) ** 2 + (y - 0.3) ** 2) / 0.006))[..., None]
     picture = sky + sun * (np.array([1.0, 0.95, 0.7]) - sky)
     for level, rough, shade in ((0.46, 0.05, (0.42, 0.36, 0.46)), (0.53, 0.035, (0.25, 0.24, 0.3))):
-        ridge = level + sum(rough / k * np.sin(2 * np.pi * (k * 1.7 * x[0] + rng.random())) for k in range(1, 9))
+        waves = [rough / k * np.sin(2 * np.pi * (k * 1.7 * line + rng.random())) for k in range(1, 9)]
+        ridge = level + np.sum(waves, axis=0)
         picture = np.where((y > ridge[None, :])[..., None], np.array(shade), picture)
     glitter = 0.5 + 0.5 * np.sin(260 * (y - 0.6) / (0.3 + y) + 12 * np.sin(19 * x + 40 * y))
     band = np.exp(-((x - 0.7) ** 2) / (0.004 + 0.03 * (y - 0.6).clip(0)))
