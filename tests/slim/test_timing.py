@@ -64,3 +64,8 @@ def test_rounds_interleave_and_repeat_alike():
     assert len(rounds) == 4 * 2 * 4  # 4 repeats fill 2 ms for the quicker one
     assert rounds[:8] == ["a"] * 4 + ["b"] * 4
     assert rounds[8:16] == ["b"] * 4 + ["a"] * 4
+
+
+def test_a_saving_reads_in_the_unit_that_fits():
+    assert str(saving([0.0083] * 9, [0.0081] * 9)) == "+0.20 µs of 8.30 (95 %: +0.20 to +0.20)"
+    assert str(saving([12.5], [13.0])) == "-0.500 ms of 12.500 (95 %: -0.500 to -0.500)"

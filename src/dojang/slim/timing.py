@@ -30,7 +30,10 @@ class Saving:
         return self.low > 0
 
     def __str__(self) -> str:
-        return f"{self.ms:+.4f} ms of {self.before_ms:.4f} (95 %: {self.low:+.4f} to {self.high:+.4f})"
+        """The saving and its bounds, in µs for networks that take less than a millisecond."""
+        factor, unit, digits = (1e3, "µs", 2) if self.before_ms < 1 else (1, "ms", 3)
+        ms, low, high, before = (f"{v * factor:+.{digits}f}" for v in (self.ms, self.low, self.high, self.before_ms))
+        return f"{ms} {unit} of {before[1:]} (95 %: {low} to {high})"
 
 
 def saving(before: Sequence[float], after: Sequence[float]) -> Saving:
