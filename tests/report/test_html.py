@@ -7,11 +7,13 @@ from html.parser import HTMLParser
 import pytest
 
 from dojang.arith.cost import count
+from dojang.arith.symbol import symbol
 from dojang.formats import zoo
 from dojang.formats.text import parse
 from dojang.report.html import count_html, trained_html
 from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, line_chart
+from dojang.report.svg_cost import share_chart
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 
@@ -134,3 +136,20 @@ def test_fields_are_drawn_to_scale() -> None:
     assert any(w / image == pytest.approx(195 / 227, abs=0.01) for w in widths)  # pool5
     assert any(w / image == pytest.approx(11 / 227, abs=0.01) for w in widths)  # conv1
     assert "conv1 11x11" in drawn
+
+
+def test_shares_say_where_parameters_and_macs_are() -> None:
+    chart = share_chart(count(zoo.load("alexnet", weights=False)))
+    said = re.search("<desc>(.*?)</desc>", chart).group(1)
+    assert said == (
+        "parameters in convolutions: 3.8 %; parameters in dense layers: 96.2 %; "
+        "MACs in convolutions: 91.9 %; MACs in dense layers: 8.1 %"
+    )
+    check_page(count_html(count(zoo.load("mobilenet-v2", weights=False))))
+
+
+def test_a_page_of_formulas() -> None:
+    graph = parse("input 3x9x9\nconv 8 3x3 pad=1")
+    node = graph.inputs[0]
+    page = count_html(count(graph.edited({node.name: node.with_attrs(shape=(3, symbol("H"), symbol("W")))})))
+    assert "216·H·W" in check_page(page)

@@ -206,7 +206,7 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     array once); bytes of every output; peak bytes of activations alive at once. Not counted as MACs: bias additions,
     activations, pooling, normalisation, element-wise sums. An unknown operator makes the totals a lower bound.
     """
-    shapes = graph.shapes(batch)
+    shapes = graph.unit_shapes if batch == 1 else graph.shapes(batch)
     spans, clipped = _seen(graph)
     counted: set[str] = set()
     layers: list[Layer] = []

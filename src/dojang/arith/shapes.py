@@ -7,7 +7,9 @@ raises `ShapeError`, which `Graph` prefixes with the node's name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import Conv, by, resolve_padding, too_small
@@ -37,7 +39,12 @@ def conv_problem(attrs: Attrs, shapes: Shapes, transposed: bool = False) -> Conv
     n, ic = shapes[0][:2]
     extra = attrs["output_padding"] if transposed else ()
     groups, bias = attrs["groups"], attrs["bias"]
-    return Conv(n, ic, attrs["out"], size, kernel, stride, pads, dilation, groups, bias, transposed, extra)
+    return _conv(n, ic, attrs["out"], size, kernel, stride, pads, dilation, groups, bias, transposed, extra)
+
+
+@lru_cache(maxsize=4096)  # shapes, parameters and MACs of one layer ask for the same problem
+def _conv(*fields: Any) -> Conv:
+    return Conv(*fields)
 
 
 def conv(attrs: Attrs, shapes: Shapes) -> Shape:

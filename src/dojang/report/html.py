@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from dojang.arith.cost import Count
+from dojang.arith.formulas import symbols_of
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart
+from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size, sizes
+from dojang.report.text import formulas_text, headline
 
 
 def count_html(count: Count) -> str:
@@ -17,7 +21,9 @@ def count_html(count: Count) -> str:
 
 
 def count_sections(count: Count) -> list[tuple[str, str]]:
-    """Totals, charts and table of a count."""
+    """Totals, charts and table of a count; of one with symbols its formulas."""
+    if symbols_of(count):
+        return [("Formulas", f'<div class="scroll"><pre>{escape(formulas_text(count, 110))}</pre></div>')]
     total = count.total
     bound = total.status == "lower-bound"
     work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
@@ -29,8 +35,13 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
             (size(count.peak_bytes, bound), "most activation memory at once"),
         ]
     )
+    several = (
+        f"Values decide which of {len(count.ways)} ways the forward goes: {headline(count)}. The dearest is shown."
+    )
+    unknown_said = (paragraph(unknown, "bad") if unknown else "") + (paragraph(several) if count.ways else "")
     return [
-        ("In total", summary + (paragraph(unknown, "bad") if unknown else "")),
+        ("In total", summary + unknown_said),
+        ("Which kind of layer has it", figure(share_chart(count))),
         ("Where it goes", figure(layer_chart(count), "Each column of bars has its own scale.")),
         ("What one output sees", figure(fields_drawn(count), "Receptive field of the middle output, over the input.")),
         ("Layer by layer", _count_table(count, work, per_mac, bound)),

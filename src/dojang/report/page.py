@@ -37,6 +37,7 @@ svg{width:100%;height:auto;font:13px system-ui,sans-serif;display:block}
 svg text{fill:var(--fg)}svg .label{fill:var(--muted)}svg .head{font-weight:600}
 svg .a{fill:var(--a)}svg .b{fill:var(--b)}
 svg .good{fill:var(--good)}svg .bad{fill:var(--bad)}svg .faint{fill:var(--faint)}
+svg .inside{fill:var(--bg);font-weight:600}
 svg polyline{fill:none!important;stroke-width:2}
 svg polyline.a{stroke:var(--a)}svg polyline.b{stroke:var(--b)}svg polyline.faint{stroke:var(--faint)}
 svg .image{fill:var(--panel);stroke:var(--fg);stroke-width:2}

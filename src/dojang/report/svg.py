@@ -41,7 +41,7 @@ def bar_chart(
     texts = [max((len(bars[c].text) for _, bars in rows), default=0) * LETTER + 8 for c in range(len(columns))]
     tops = [max((bars[c].value for _, bars in rows), default=0) or 1 for c in range(len(columns))]
     height = 30 + row * len(rows) + 6
-    parts = [_head(title, _said(columns, rows), width, height)]
+    parts = [chart_head(title, _said(columns, rows), width, height)]
     for c, heading in enumerate(columns):
         x = label + gap + c * (each + gap)
         parts.append(f'<text class="head" x="{x:.1f}" y="16">{escape(heading)}</text>')
@@ -79,7 +79,10 @@ def line_chart(
         return left + wide * share, top + high * (1 - (y - y_low) / (y_high - y_low))
 
     said = "; ".join(f"{s.name}: {s.points[0][1]:.4g} to {s.points[-1][1]:.4g}" for s in series if s.points)
-    parts = [_head(title, said, width, height), f'<text class="head" x="{left:.1f}" y="14">{escape(y_name)}</text>']
+    parts = [
+        chart_head(title, said, width, height),
+        f'<text class="head" x="{left:.1f}" y="14">{escape(y_name)}</text>',
+    ]
     for mark in marks:
         _, y = at(x_low, mark)
         parts.append(
@@ -121,7 +124,7 @@ def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, 
         rect = f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
         return rect, x + w, y
 
-    parts = [_head(title, "; ".join(f"{name}: {f[0]}x{f[1]}" for name, f in fields), 720, lines)]
+    parts = [chart_head(title, "; ".join(f"{name}: {f[0]}x{f[1]}" for name, f in fields), 720, lines)]
     parts.append(box(image, "image")[0])
     order = sorted(fields, key=lambda f: -f[1][0])
     for place, (name, size) in enumerate(order):
@@ -155,7 +158,8 @@ def ticks(low: float, high: float, most: int = 6, inside: bool = False) -> list[
     return [round(i * step, 12) + 0.0 for i in range(start, stop + 1)]
 
 
-def _head(title: str, said: str, width: float, height: float) -> str:
+def chart_head(title: str, said: str, width: float, height: float) -> str:
+    """The opening tag of a chart, with its title and its content in words."""
     return (
         f'<svg role="img" viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg">'
         f"<title>{escape(title)}</title><desc>{escape(said)}</desc>"

@@ -1,0 +1,71 @@
+"""The picture of what a network costs by kind of layer."""
+
+from __future__ import annotations
+
+from html import escape
+
+from dojang.arith.cost import Count
+from dojang.arith.formulas import symbols_of
+from dojang.report.svg import LETTER, chart_head
+from dojang.report.table import percent
+
+KINDS = (
+    ("convolutions", ("conv", "conv_transpose", "deform_conv"), "b"),
+    ("dense layers", ("dense",), "a"),
+    ("matrix products", ("matmul", "einsum"), "good"),
+)
+"""Kinds of layers that have a colour of their own; the others are one grey kind."""
+
+
+def share_chart(count: Count, width: int = 720) -> str:
+    """Two bars, parameters and MACs, each parted by kind of layer: one look tells which kind has which."""
+    if symbols_of(count):
+        return ""
+    groups = _groups(count)
+    totals = [sum(p for _, _, p, _ in groups), sum(m for _, _, _, m in groups)]
+    if not any(totals):
+        return ""
+    left, top, row, gap = 92.0, 26.0, 34.0, 12.0
+    wide = width - left
+    said: list[str] = []
+    parts: list[str] = []
+    for number, (name, total) in enumerate(zip(("parameters", "MACs"), totals, strict=True)):
+        y, x = top + number * (row + gap), left
+        parts.append(f'<text class="label" x="{left - 10}" y="{y + row / 2 + 5}" text-anchor="end">{name}</text>')
+        for kind, colour, params, macs in groups:
+            value = (params, macs)[number]
+            long = wide * value / total if total else 0.0
+            if not long:
+                continue
+            text = f"{percent(value / total, 1 if value / total < 0.995 else 0)}"
+            said.append(f"{name} in {kind}: {text}")
+            parts.append(
+                f'<rect class="{colour}" x="{x:.1f}" y="{y}" width="{max(long - 1, 0.5):.1f}" height="{row}"/>'
+            )
+            if long > LETTER * len(text) + 12:
+                parts.append(
+                    f'<text class="inside" x="{x + long / 2:.1f}" y="{y + row / 2 + 5}" '
+                    f'text-anchor="middle">{escape(text)}</text>'
+                )
+            x += long
+    x = left
+    for kind, colour, _, _ in groups:
+        parts.append(f'<rect class="{colour}" x="{x:.1f}" y="4" width="11" height="11" rx="2"/>')
+        parts.append(f'<text class="label" x="{x + 17:.1f}" y="14">{escape(kind)}</text>')
+        x += 34 + LETTER * len(kind)
+    height = top + 2 * row + gap + 4
+    title = f"Shares of parameters and MACs of {count.network} by kind of layer"
+    return "".join([chart_head(title, "; ".join(said), width, height), *parts, "</svg>"])
+
+
+def _groups(count: Count) -> list[tuple[str, str, int, int]]:
+    """(kind, colour, parameters, MACs) of the kinds that have any."""
+    found = [
+        (kind, colour, sum(x.cost.params for x in count.layers if x.op in ops),
+         sum(x.cost.macs for x in count.layers if x.op in ops))
+        for kind, ops, colour in KINDS
+    ]  # fmt: skip
+    named = {op for _, ops, _ in KINDS for op in ops}
+    rest = [layer for layer in count.layers if layer.op not in named]
+    found.append(("others", "faint", sum(x.cost.params for x in rest), sum(x.cost.macs for x in rest)))
+    return [group for group in found if group[2] or group[3]]
