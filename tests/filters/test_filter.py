@@ -247,7 +247,7 @@ def test_nan_pixels_stay_in_their_windows():
     ],
 )
 def test_whole_number_kernels_round_exactly(kernel):
-    """Every way of rounding 16-bit sums, also at the extremes: none, shifts (halves to even), multiplication, floats."""
+    """Every way of rounding 16-bit sums, also at the extremes: none, shifts (halves to even), products, floats."""
     taps = as_kernel(kernel).matrix
     image = picture((60, 150), "uint8", 7)
     image[:20] = 255

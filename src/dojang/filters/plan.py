@@ -24,7 +24,9 @@ TIE = 1 / 64  # a result may be rounded the other way only this near to a half
 UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compiling grows with every tap written out
 
 # Cycles per vector, measured with single loops on a Zen 5 core at 512-bit vectors, November 2026.
-TAP, LOOPED_TAP, LOAD, STORE, PASS, BOX = 0.55, 0.62, 2.0, 4.0, 2.0, 13.0
+TAP, LOOPED_TAP, LOAD, STORE = 0.55, 0.62, 2.0, 4.0
+PASS_TAP, PASS, PASSES = 0.95, 2.0, 3.0  # each tap, each pair of passes, all of them
+BOX, BOX_STEP = 6.0, 2.0  # the sums, each step of the prefix sum
 BUTTERFLY2, BUTTERFLY4 = 6.0, 14.0
 
 
@@ -279,7 +281,7 @@ def _separable(job: Job, machine: Machine) -> Way | str:
         return f"{count} taps in {len(segments)} pairs of passes are too many to be written out"
     program = _program(job, sums, machine, tuple(segments), (tuple(parts),))
     lanes = _lanes(sums, machine)
-    cycles = (count * TAP + LOAD + STORE + PASS * len(segments)) / lanes
+    cycles = (count * PASS_TAP + PASSES + PASS * len(segments)) / lanes
     detail = f"{len(segments)} pair(s) of passes, {count} taps, {_in(sums)}"
     return Way("separable", cycles, program, None, detail)
 
@@ -311,7 +313,14 @@ def _box(job: Job, machine: Machine) -> Way | str:
         job.fill,
     )
     sums = "float64" if floats else "32-bit integers (exact)"
-    return Way("running sums", BOX / lanes, box, None, f"{kh}x{kw} box in {sums}, at a cost free of its size")
+    steps = (-(-lanes // job.channels) - 1).bit_length()
+    return Way(
+        "running sums",
+        (BOX + BOX_STEP * steps) / lanes,
+        box,
+        None,
+        f"{kh}x{kw} box in {sums}, at a cost free of its size",
+    )
 
 
 def _fourier(job: Job, machine: Machine) -> Way | str:
