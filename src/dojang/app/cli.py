@@ -14,6 +14,9 @@ from dojang.arith.errors import DojangError, FileError, MissingPart
 TRACEBACK = "DOJANG_TRACEBACK"
 """Environment variable that makes errors show where in the code they arose."""
 
+MOST_LETTERS = 1500
+"""Length of an error; of a longer one, with a hostile name in it, the middle is left out."""
+
 INSTALL = {
     "torch": "PyTorch is not installed; pip install 'dojang[torch]'",
     "sklearn": "scikit-learn is not installed; pip install 'dojang[data]'",
@@ -84,7 +87,8 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 302]} … {line[-300:]}"
 
 
 def _complain(message: str, code: int) -> int:

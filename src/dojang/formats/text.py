@@ -46,7 +46,7 @@ _TOKEN = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"])+')
 _COMMENT = re.compile(r'^((?:"(?:[^"\\]|\\.)*"|[^"#])*)#.*$')
 _NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s":]+):(?=\s)')
 _PLAIN = re.compile(r"[^\s\",#:<{}$]+")
-_RANGE = re.compile(r"\{(\d{1,6})\.\.(\d{1,6})\}")
+_RANGE = re.compile(r"\{(\d{1,4000})\.\.(\d{1,4000})\}")
 _PARAM = re.compile(r"\$(\w+)")
 
 
@@ -170,6 +170,11 @@ class _Parser:
         unused = [k for k in self.given if k not in self.params]
         if unused:
             raise ParseError(f"{self.file}: has no `param {unused[0]}`, so it cannot be set")
+        total, sizes = 0, dict[str, int]()
+        for line in main:
+            total += self.least([line], sizes)
+            if total > MOST_NODES:
+                self.fail(line.number, 1, f"the text unfolds to more than {MOST_NODES:,} nodes")
         self.unfold(main, scope, 0)
         if not self.nodes:
             raise ParseError(f"{self.file}:1:1: no layers; begin with a line such as `input 3x224x224`")
@@ -288,6 +293,20 @@ class _Parser:
             for name in self.expand(line, scope):
                 self.add(line, name, scope, depth)
 
+    def least(self, lines: Sequence[Line], sizes: dict[str, int], depth: int = 0) -> int:
+        """Nodes that some lines unfold to at least, without unfolding them; `sizes` keeps those of blocks."""
+        total = 0
+        for line in lines:
+            word, each = line.word.text, 1
+            if word in self.blocks and depth < MOST_DEPTH:
+                if word not in sizes:
+                    sizes[word] = 0  # a block that calls itself is found when it is unfolded
+                    sizes[word] = self.least(self.blocks[word].lines, sizes, depth + 1)
+                each = sizes[word]
+            match = _RANGE.search(line.name.text) if line.name is not None and not line.name.quoted else None
+            total += each * max(1, int(match.group(2)) - int(match.group(1)) + 1 if match else 1)
+        return total
+
     def expand(self, line: Line, scope: Scope) -> Iterator[str]:
         """The full names of a line: one, or one per number of its {a..b}."""
         if line.name is None:
@@ -301,6 +320,8 @@ class _Parser:
         first, last = int(match.group(1)), int(match.group(2))
         if last < first:
             self.fail(line.number, line.name.column, f"the range {match.group()} is empty")
+        if last - first >= MOST_NODES:
+            self.fail(line.number, line.name.column, f"the range has more than {MOST_NODES:,} numbers")
         for number in range(first, last + 1):
             yield scope.prefix + text[: match.start()] + str(number) + text[match.end() :]
 
