@@ -172,8 +172,31 @@ def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
     assert macs == [16 + 32, 16 + 16 + 128, 16 + 16 + 128, 16 + 256]
     with pytest.raises(UnsupportedError, match="more than 2 ways"):
         paths_of(module, (4,), limit=2)
-    with pytest.raises(UnsupportedError, match=r"item\(\)"):
-        from_module(Forward(lambda m, x: x * x.sum().item()), (3,))
+    for forward in (
+        lambda m, x: x * x.sum().item(),
+        lambda m, x: x.sum().item() * x,
+        lambda m, x: x[:, : int(x.sum().item())],
+        lambda m, x: torch.full((2,), x.sum().item()) + x,
+        lambda m, x: x + 2 * x.sum().item(),
+        lambda m, x: x.reshape(-1, x.argmax().item()),
+        lambda m, x: x * float(x.sum()),
+    ):
+        with pytest.raises(UnsupportedError, match=r"values of a tensor \((item\(\)|float)\)"):
+            from_module(Forward(forward), (3,))
+
+
+def test_both_ways_of_comparisons_with_item():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small, self.large = nn.Linear(4, 4), nn.Linear(4, 32)
+
+        def forward(self, x):
+            if x.max().item() > 0.5 or torch.equal(x, -x):
+                return self.large(x)
+            return self.small(x)
+
+    assert sorted({count(g).total.macs for g in paths_of(Gate(), (4,))}) == [16, 128]
 
 
 def test_wrong_sizes_are_errors_that_name_the_layer():

@@ -22,6 +22,7 @@ from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, UnsupportedError
 from dojang.arith.graph import Node
 from dojang.arith.ops import UNKNOWN
+from dojang.formats.torch_values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
 """Candidates for the batch during a trace: the first that divides no size of the network."""
@@ -115,6 +116,9 @@ METADATA = frozenset(
     "is_same_size _is_view is_neg is_conj __format__ __repr__ __contains__ set_grad_enabled".split()
 )
 """Functions that only ask what a stand-in knows; PyTorch answers them itself."""
+
+YES_OR_NO = frozenset(("__bool__", "equal", "allclose"))
+"""Those of `DECISIONS` that answer yes or no, so that both ways can be followed."""
 
 DECISIONS = frozenset("__bool__ __int__ __float__ __index__ item tolist __array__ numpy equal allclose nonzero".split())
 """Functions whose result depends on values, and which plain Python would then act on."""
@@ -402,8 +406,10 @@ class Tracer:
         base, in_place = plain(called)
         if Traced not in types and not self.wants(base, args, kwargs):
             return self.real(func, base, args, kwargs)
-        if called in DECISIONS:
-            return self.decide(called)
+        if called == "item":
+            return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
+        if called in DECISIONS or UnknownNumber in types:
+            return self.decide(called if called in DECISIONS else "item")
         outer, self.func = self.func, base
         try:
             return self.lower(func, base, in_place, args, dict(kwargs))
@@ -433,17 +439,17 @@ class Tracer:
         return result
 
     def decide(self, called: str) -> Any:
-        """A decision by value: only `if` on a tensor can be tried both ways, when the caller asked for it."""
-        if called == "__bool__" and len(self.decisions) < len(self.ahead):
+        """A decision by value: those that are yes or no can be tried both ways, when the caller asked for it."""
+        if called in YES_OR_NO and len(self.decisions) < len(self.ahead):
             self.decisions.append(self.ahead[len(self.decisions)])
             return self.decisions[-1]
-        what = {"__bool__": "an `if` on a tensor", "item": "item()"}.get(called, called.strip("_"))
+        what = {"__bool__": "an `if` on its values", "item": "item()"}.get(called, called.strip("_"))
         path = self.stack[-1][0] or type(self.root).__name__
         error = DataDependent(
             f"{path}: the forward depends on the values of a tensor ({what}); "
             "make the decision by shapes or by a setting of the module"
         )
-        error.by_values = called == "__bool__"
+        error.by_values = called in YES_OR_NO
         raise error
 
     def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
