@@ -150,7 +150,7 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
     except RecursionError:
         raise UnsupportedError(f"{t.place}: the forward calls itself without end") from None
     except Exception as error:
-        raise _Failed(f"{t.place}: {type(error).__name__}: {_first_line(error)}") from error
+        raise _Failed(f"{t.place}: {type(error).__name__}: {first_line(error)}") from error
     return _graph(module, t, result, weights), t
 
 
@@ -170,8 +170,8 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
         program, free = exported(module, sizes, t.device, t.dtype)
     except Exception as error:
         said = "data-dependent" if "data-dependent" in str(error) or "DataDependent" in type(error).__name__ else ""
-        also = f"; torch.export: {said or _first_line(error)}"
-        raise UnsupportedError(f"{_first_line(reason)}{also}") from error
+        also = f"; torch.export: {said or first_line(error)}"
+        raise UnsupportedError(f"{first_line(reason)}{also}") from error
     t = Tracer(module, sizes, None if free else 1)
     with t.active(follow=False):
         inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
@@ -179,7 +179,8 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
         return _graph(module, t, result, weights)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -291,10 +292,10 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
                 f"{file}: holds Python code besides weights, which is not run; "
                 "save only `model.state_dict()`, or a .safetensors file"
             ) from None
-        raise FileError(f"{file}: is damaged or no PyTorch file ({_first_line(error)})") from None
+        raise FileError(f"{file}: is damaged or no PyTorch file ({first_line(error)})") from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, AttributeError, TypeError,
             IndexError, UnicodeDecodeError, ImportError) as error:  # fmt: skip
-        raise FileError(f"{file}: is damaged or no PyTorch file ({_first_line(error)})") from None
+        raise FileError(f"{file}: is damaged or no PyTorch file ({first_line(error)})") from None
     return without_prefix(_state(found, file))
 
 
@@ -351,7 +352,7 @@ def _called(spec: str, make: Callable[[], Any]) -> nn.Module:
         module = make()
     except Exception as error:
         raise UsageError(
-            f"{spec}: calling it without arguments failed: {type(error).__name__}: {_first_line(error)}"
+            f"{spec}: calling it without arguments failed: {type(error).__name__}: {first_line(error)}"
         ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"{spec}: returned {type(module).__name__}, not a torch.nn.Module")
@@ -369,9 +370,7 @@ def _import(where: str) -> Any:
                     raise UsageError(f"{where}: no such Python module; is it installed?") from None
                 raise UsageError(f"{where}: needs {error.name}, which is not installed") from None
             except Exception as error:
-                raise FileError(
-                    f"{where}: importing it failed: {type(error).__name__}: {_first_line(error)}"
-                ) from error
+                raise FileError(f"{where}: importing it failed: {type(error).__name__}: {first_line(error)}") from error
     file = Path(where)
     if not file.is_file():
         raise FileError(f"{file}: no such file")
@@ -386,7 +385,7 @@ def _import(where: str) -> Any:
             description.loader.exec_module(made)
         except Exception as error:
             del sys.modules[title]
-            raise FileError(f"{file}: importing it failed: {type(error).__name__}: {_first_line(error)}") from error
+            raise FileError(f"{file}: importing it failed: {type(error).__name__}: {first_line(error)}") from error
     return made
 
 
