@@ -185,6 +185,21 @@ def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
             from_module(Forward(forward), (3,))
 
 
+def test_both_ways_of_torch_cond():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small, self.large = nn.Linear(4, 4), nn.Linear(4, 32)
+
+        def forward(self, x):
+            wide = torch.cond(x.sum() > 0, lambda x: self.large(x).mean(1), lambda x: self.small(x).mean(1), (x,))
+            return torch.cond(x.shape[1] > 3, lambda x: x + 1, lambda x: self.large(x), (wide,))
+
+    original = torch.cond
+    assert sorted(count(g).total.macs for g in paths_of(Gate(), (4,))) == [16, 128]
+    assert torch.cond is original
+
+
 def test_both_ways_of_comparisons_with_item():
     class Gate(nn.Module):
         def __init__(self):

@@ -567,6 +567,7 @@ def _to_meta(value: Any) -> Any:
 _LOCK = threading.Lock()
 _TRACING = 0
 _ORIGINAL: Callable[..., Any] = nn.Module.__call__
+_COND: Callable[..., Any] = torch.cond
 
 
 def _traced_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -576,6 +577,15 @@ def _traced_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return tracer.call(_ORIGINAL, module, args, kwargs)
 
 
+def _traced_cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:
+    """`torch.cond`: the way that the tracer takes."""
+    tracer = ACTIVE.tracer
+    if tracer is None:
+        return _COND(pred, true_fn, false_fn, operands)
+    chosen = tracer.decide("__bool__") if isinstance(pred, Traced) else bool(pred)
+    return (true_fn if chosen else false_fn)(*operands)
+
+
 def _patch() -> None:
     """While any thread traces, module calls look whether theirs is the tracing one (as `torch.fx` does)."""
     global _TRACING, _ORIGINAL
@@ -583,6 +593,7 @@ def _patch() -> None:
         if _TRACING == 0:
             _ORIGINAL = nn.Module.__call__
             nn.Module.__call__ = _traced_call  # type: ignore[method-assign]
+            torch.cond = _traced_cond
         _TRACING += 1
 
 
@@ -592,6 +603,7 @@ def _unpatch() -> None:
         _TRACING -= 1
         if _TRACING == 0:
             nn.Module.__call__ = _ORIGINAL  # type: ignore[method-assign]
+            torch.cond = _COND
 
 
 def walk(module: nn.Module) -> list[tuple[str, nn.Module]]:
