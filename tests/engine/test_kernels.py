@@ -129,14 +129,21 @@ def test_nothing_outside_the_arrays_is_touched(machine, at_end):
 
 
 @pytest.mark.parametrize(("m", "r", "factor"), [(2, 3, 3), (4, 3, 10), (2, 5, 10)])
-@pytest.mark.parametrize("phased", [False, True])
-def test_winograd_error(m, r, factor, phased):
+@pytest.mark.parametrize("order", ["blocked", "phased", "fresh"])
+def test_winograd_error(m, r, factor, order):
     """Largest error against float64 at most `factor` times that of a direct float32 sum, plus 2⁻²² of the scale."""
-    c = Conv.of(40, 36, (15, 22), r, padding=r // 2)
+    if order == "fresh" and r == 5:
+        pytest.skip("weights of 5x5 kernels are transformed beforehand")
+    ic, oc = (96, 64) if order == "fresh" else (40, 36)
+    c = Conv.of(ic, oc, (15, 22), r, padding=r // 2)
     task = Task.of(c)
-    shape = replace(winograd.shape_of(task, HOST), m=m, phased=phased)
-    x = np.maximum(rng.standard_normal((2, 40, 15, 22)), 0).astype("f4")
-    w = (rng.standard_normal(c.weight_shape) / (40 * r * r / 2) ** 0.5).astype("f4")
+    shape = replace(winograd.shape_of(task, HOST), m=m, phased=order == "phased")
+    if order == "fresh":
+        shape = winograd._fresh(task, HOST, m)
+        assert shape is not None
+        shape = replace(shape, tiles=2 * shape.pixels)  # several units, the last not full
+    x = np.maximum(rng.standard_normal((2, ic, 15, 22)), 0).astype("f4")
+    w = (rng.standard_normal(c.weight_shape) / (ic * r * r / 2) ** 0.5).astype("f4")
     b = rng.standard_normal(c.oc).astype("f4")
     exact = oracle(c, x, w, b)
     plain = np.moveaxis(run(direct, task, HOST, x, w, b), -1, 1)
@@ -169,6 +176,24 @@ def test_winograd_any_size(h, w, ic, oc, before, after, kernel, n, rest, groups)
     expected = np.maximum(expected + res, 0) if rest else expected
     assert np.abs(np.moveaxis(y[..., :oc], -1, 1) - expected).max() <= 3e-5 * (ic * kernel**2) ** 0.5
     assert (y[..., oc:] == 7).all()
+
+
+@pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
+@pytest.mark.parametrize(("oc", "size"), [(64, (7, 7)), (96, (9, 3)), (48, (1, 1))])
+def test_winograd_of_fresh_weights(machine, oc, size, monkeypatch):
+    """Weights transformed where they are used: residual, activation, gaps between pixels, memory against the edge."""
+    monkeypatch.setattr(winograd, "MOST_TRANSFORMED", 0)
+    c = Conv.of(64, oc, size, 3, padding=((1, 1), (1, 2)), n=3)
+    task = Task.of(c, x_ld=67, y_ld=oc + 1, residual_ld=oc + 2, activation=Activation("relu"))
+    winograd.shape_of.cache_clear()
+    try:
+        assert winograd.shape_of(task, machine).chunk
+        x, w, b, res = (rng.standard_normal(s).astype("f4") for s in (c.in_shape, c.weight_shape, oc, c.out_shape))
+        y = run(winograd, task, machine, x, w, b, res, place=lambda a: guarded(a, True))
+    finally:
+        winograd.shape_of.cache_clear()
+    expected = np.maximum(oracle(c, x, w, b) + res, 0)
+    assert np.abs(np.moveaxis(y[..., :oc], -1, 1) - expected).max() <= 3e-5 * (64 * 9) ** 0.5
 
 
 @pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (2, 5), (4, 5), (6, 3)])
