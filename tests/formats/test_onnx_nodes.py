@@ -1,4 +1,5 @@
-"""The node tests of the ONNX standard (onnx.backend.test), through `onnx.from_bytes` and the NumPy reference.
+"""The node tests of the ONNX standard (onnx.backend.test), through `onnx.from_bytes`, the NumPy reference, and the
+compiled engine.
 
 Every case of an operator that dojang reads must give the numbers of the standard, unless `EXCLUDED` says why not; then
 it must say so itself: an unknown operator, or an error of dojang's. Cases of all other operators must do the same.
@@ -16,6 +17,7 @@ import pytest
 
 from dojang.arith.errors import DojangError
 from dojang.arith.graph import Graph
+from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format
 from dojang.formats import onnx_fold, onnx_layers, onnx_layout
@@ -73,11 +75,12 @@ def variant(model: onnx.ModelProto, inputs: list[np.ndarray], free: int, outputs
 
 
 def agrees(graph: Graph, inputs: list[np.ndarray], wanted: list[np.ndarray], rtol: float) -> None:
-    """Raises AssertionError unless the reference gives the wanted outputs."""
+    """Raises AssertionError unless reference and compiled engine give the wanted outputs."""
     given = {node.name: np.asarray(x).astype(np.float32) for node, x in zip(graph.inputs, inputs, strict=False)}
-    for y, right in zip(run_reference(graph, given).outputs, wanted, strict=False):
-        assert y.shape == right.shape, f"{y.shape}, not {right.shape}"
-        np.testing.assert_allclose(y, right.astype(np.float64), rtol=max(rtol, 1e-3), atol=1e-5)
+    for run in (run_reference, lambda g, x: compile(g, threads=1).run(x)):
+        for y, right in zip(run(graph, given).outputs, wanted, strict=False):
+            assert y.shape == right.shape, f"{y.shape}, not {right.shape}"
+            np.testing.assert_allclose(y, right.astype(np.float64), rtol=max(rtol, 1e-3), atol=1e-5)
 
 
 @pytest.fixture(scope="module")

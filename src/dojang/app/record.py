@@ -73,10 +73,19 @@ def record(
 
 
 def environment() -> dict[str, Any]:
-    """What a bug report needs: versions, machine, settings that change how dojang behaves."""
+    """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
+    from dojang.engine import jit
+
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
-    return {"versions": versions(), "machine": machine(), "settings": settings, "executable": sys.executable}
+    cache = {"directory": str(jit.cache_dir()), "bytes": jit.cache_bytes(), "limit_bytes": jit.CACHE_LIMIT}
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        "cache": cache,
+        "settings": settings,
+        "executable": sys.executable,
+    }
 
 
 def _processor() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -23,8 +23,9 @@ Array = np.ndarray
 class Runnable:
     """A network compiled for this machine. Thread-safe.
 
-    `runnable(x)` takes a batch as NumPy array (or one per input by name) or PyTorch tensor and gives the first output
-    as the same kind; `runnable.engine` has all outputs, taps on activations, and the plan.
+    `runnable(x)` takes a batch as NumPy array or PyTorch tensor, or one per input by name, and gives the first output
+    as the same kind (for tensors, without gradients, of the same precision and on the same device);
+    `runnable.engine` has all outputs, taps on activations, and the plan.
     """
 
     def __init__(self, graph: Graph, threads: int | None = None, precision: str = "fast") -> None:
@@ -33,10 +34,27 @@ class Runnable:
         self.engine = Compiled(graph, threads, precision)
 
     def __call__(self, x: Any) -> Any:
-        """The first output for a batch."""
-        if hasattr(x, "detach") and hasattr(x, "new_tensor"):  # a tensor, told without importing PyTorch
-            return x.new_tensor(self.engine(x.detach().cpu().numpy()))
-        return self.engine(x)
+        """The first output for a batch. Raises `UsageError` and `ShapeError` for inputs that do not fit."""
+        if isinstance(x, Mapping):
+            first = next((v for v in x.values() if _is_tensor(v)), None)
+            y = self.engine({k: _to_numpy(v) for k, v in x.items()})
+        else:
+            first = x if _is_tensor(x) else None
+            y = self.engine(_to_numpy(x))
+        return y if first is None else first.new_tensor(y)
+
+
+def _is_tensor(x: Any) -> bool:
+    """Whether it is a PyTorch tensor, told without importing PyTorch."""
+    return hasattr(x, "detach") and hasattr(x, "new_tensor")
+
+
+def _to_numpy(x: Any) -> Any:
+    """A tensor as an array, floating point as float32; anything else as it is."""
+    if not _is_tensor(x):
+        return x
+    x = x.detach().cpu()
+    return (x.float() if x.is_floating_point() else x).numpy()
 
 
 def compile(net: Any, *, threads: int | None = None, precision: str = "fast", **options: Any) -> Runnable:

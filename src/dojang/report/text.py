@@ -184,7 +184,7 @@ def _join(values: Sequence[float] | None) -> str:
 
 def env_text(facts: Mapping[str, Any]) -> str:
     """Versions, machine and settings, one per line."""
-    machine = facts["machine"]
+    machine, cache = facts["machine"], facts["cache"]
     lines = [f"{name:<14} {version or 'not installed'}" for name, version in facts["versions"].items()]
     caches = ", ".join(f"L{n} {machine[f'l{n}_bytes'] >> 10:,} KiB" for n in (1, 2, 3))
     lines += [
@@ -192,6 +192,8 @@ def env_text(facts: Mapping[str, Any]) -> str:
         f"{'processor':<14} {machine['processor']}",
         f"{'':<14} {machine['isa']}, {machine['cores']} cores, {caches}",
         f"{'memory':<14} {size(machine['memory_bytes'])}",
+        f"{'cache':<14} {cache['directory']}",
+        f"{'':<14} machine code, {size(cache['bytes'])} of at most {size(cache['limit_bytes'])}",
         f"{'executable':<14} {facts['executable']}",
     ]
     lines += [f"{name:<14} {value}" for name, value in facts["settings"].items()]
