@@ -277,11 +277,15 @@ def _slim(commands: Commands) -> None:
         "--max-drop", metavar="POINTS", type=float, default=1.0, help="percentage points that may be lost (default 1)"
     )
     parser.add_argument("--target-macs", metavar="FRACTION", type=float, help="stop at this fraction of the MACs")
+    parser.add_argument("--train-samples", metavar="N", type=positive, help="use so many of the train part only")
+    parser.add_argument("--target-time", metavar="FRACTION", type=float, help="stop at this fraction of the run time")
+    parser.add_argument("--target-ms", metavar="MS", type=float, help="stop at so many milliseconds per batch")
     parser.add_argument("--epochs", metavar="N", type=positive, default=10, help="passes of fine-tuning per cut (10)")
     parser.add_argument(
         "--runtime", choices=("dojang", "torch", "onnxruntime"), default="dojang", help="where time must be saved"
     )
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once when timed (1)")
+    parser.add_argument("--resume", action="store_true", help="go on with a slimming that was interrupted")
     _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from statistics import median
@@ -12,25 +13,30 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dojang import __version__
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.files import folder
 from dojang.app.networks import load, require_weights, torch_format
 from dojang.app.record import record
-from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, version_of
+from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.arith.cost import count
-from dojang.arith.errors import UsageError
+from dojang.arith.errors import CheckFailed, DataError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming
+from dojang.slim.journal import Journal, key_of
 from dojang.slim.result import SlimResult
 from dojang.slim.search import slim as search
 from dojang.train.data import Data, Split
 
 FILES = ("report.html", "model.onnx", "model.safetensors", "run.json")
 """What a slimming leaves in its folder."""
+
+UNFINISHED = "unfinished"
+"""Folder within the output folder that keeps what an interrupted slimming has found out."""
 
 EPOCHS = 10
 """Fine-tuning passes over the data after each cut, unless told otherwise."""
@@ -81,6 +87,22 @@ class Told(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of one slimming; see `slim`."""
+
+    lossless: bool
+    max_drop: float
+    target_macs: float | None
+    target_time: float | None
+    target_ms: float | None
+    epochs: int
+    train_samples: int | None
+    runtime: str
+    batch_size: int
+    seed: int
+
+
 class Silent:
     """Tells nobody."""
 
@@ -98,12 +120,16 @@ def slim(
     lossless: bool = False,
     max_drop: float = 1.0,
     target_macs: float | None = None,
+    target_time: float | None = None,
+    target_ms: float | None = None,
     epochs: int = EPOCHS,
+    train_samples: int | None = None,
     runtime: str = "dojang",
     batch_size: int = 1,
     seed: int = 0,
     output: str | Path | None = None,
     force: bool = False,
+    resume: bool = False,
     weights: str | Path | None = None,
     input_size: Sequence[int] | None = None,
     num_classes: int | None = None,
@@ -114,7 +140,12 @@ def slim(
 
     The train part of `data` is split again: one part tunes, the other (the selection) decides. The test part gives
     the final figures only. Every edit is timed on `runtime` with batches of `batch_size`, in interleaved rounds against
-    the network before it; one that saves no time is refused. With `output`, a folder, writes `FILES` there.
+    the network before it; one that saves no time is refused. It goes as far as `max_drop` allows, or until the targets
+    are met: fractions of the original multiplications and of its time, or milliseconds per batch. `train_samples`: use
+    so many of the train part only, drawn by `seed`, for a first look.
+
+    With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
+    measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
 
     Raises what `load`, `load_samples` and `slim.search.slim` raise; `MissingPart` where PyTorch or the runtime is not
     installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
@@ -128,51 +159,61 @@ def slim(
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
     samples = load_samples(data, graph, val_data)
     check_classes(graph, samples)
+    if train_samples is not None:
+        samples = replace(samples, train=fewer(samples.train, train_samples, seed))
+    wish = Wish(
+        lossless, max_drop, target_macs, target_time, target_ms, epochs, train_samples, runtime, batch_size, seed
+    )
     if output is None:
-        return _work(graph, samples, lossless, max_drop, target_macs, epochs, runtime, batch_size, seed, told, started)
+        if resume:
+            raise UsageError("resume needs the output folder of the slimming that was interrupted")
+        return _work(graph, samples, wish, told, started, None)
     with folder(output, FILES, force) as place:
-        done = _work(graph, samples, lossless, max_drop, target_macs, epochs, runtime, batch_size, seed, told, started)
+        kept = Path(output) / UNFINISHED
+        if force and not resume:
+            shutil.rmtree(kept, ignore_errors=True)
+        about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
+        journal = Journal(kept, about, resume)
+        done = _work(graph, samples, wish, told, started, journal)
         told.stage("writing and checking the files")
-        settings = {
-            "net": str(net), "data": samples.name, "lossless": lossless, "max_drop": max_drop, "epochs": epochs,
-            "target_macs": target_macs, "runtime": runtime, "batch_size": batch_size, "seed": seed, "weights": weights,
-        }  # fmt: skip
-        return write(done, samples, settings, place, Path(output), time.monotonic() - started)
+        settings = {"net": str(net), "data": samples.name, **asdict(wish), "weights": weights}
+        done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
+    journal.remove()
+    return done
 
 
-def _work(
-    graph: Graph,
-    data: Data,
-    lossless: bool,
-    max_drop: float,
-    target_macs: float | None,
-    epochs: int,
-    runtime: str,
-    batch_size: int,
-    seed: int,
-    told: Told,
-    started: float,
-) -> Slimming:
+def _work(graph: Graph, data: Data, wish: Wish, told: Told, started: float, journal: Journal | None) -> Slimming:
     """Everything but the files."""
     told.stage("looking for waste")
+    lossless, max_drop, runtime, seed = wish.lossless, wish.max_drop, wish.runtime, wish.seed
+    batch_size, epochs = wish.batch_size, wish.epochs
     diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed)
     x = some_inputs(data, batch_size, seed)
     choice = data.selection(selection_share(len(data.train)), seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
+    tune = None if lossless else tuner(choice, epochs, seed, told, journal)
     result = search(
         graph,
         measure=measurer(runtime, x),
-        tune=None if lossless else tuner(choice, epochs, seed, told),
+        predict=predictor(runtime, batch_size),
+        tune=tune,
         evaluate=None if lossless else lambda g: accuracy(scorer(g, len(choice.test)), choice.test),
         samples=some_inputs(choice, SAMPLES, seed),
         max_drop=allowed,
-        target_macs=target_macs,
+        target_macs=wish.target_macs,
+        target_time=wish.target_time,
+        target_ms=wish.target_ms,
+        journal=journal,
         lossless=lossless,
         seed=seed,
         progress=lambda what, step, of: told.stage(what),
         input_range=input_range(graph, data),
     )
+    if tune is not None and journal is not None:
+        tune = journal.over(None, tune, None)[1]
+    if tune is not None:
+        result = replace(result, control=control(graph, result, tune, epochs, data.test, told))
     told.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     result = final_figures(graph, result, data.test, measurer(runtime, x, FINAL_ROUNDS))
@@ -210,8 +251,43 @@ def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: i
     return (*said, f"{lost}allowed: the selection did not show it; ask for a smaller drop, or give more data")
 
 
-def tuner(data: Data, epochs: int, seed: int, told: Told) -> Callable[[Graph, Graph], Graph]:
-    """Fine-tunes a cut network on `data.train`, the network before the cut being its teacher (distillation)."""
+def fewer(part: Split, most: int, seed: int) -> Split:
+    """At most so many samples of a part, drawn by seed, in their order."""
+    if most < 1:
+        raise UsageError(f"train samples {most} must be at least 1")
+    if most >= len(part):
+        return part
+    return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:most]))
+
+
+def control(
+    graph: Graph, result: SlimResult, tune: Callable[[Graph, Graph], Graph], epochs: int, test: Split, told: Told
+) -> dict[str, Any] | None:
+    """The original tuned as often as the result was, with the same teacher, and its accuracy on the test part.
+
+    None where nothing was tuned. What it gains, tuning alone gives; the cuts are to be held against it.
+    """
+    tunings = sum(bool(edit.check.get("tuned")) for edit in result.edits)
+    if not tunings:
+        return None
+    tuned = graph
+    try:
+        for turn in range(tunings):
+            told.stage(f"control: the original fine-tuned, {turn + 1} of {tunings}")
+            tuned = tune(tuned, graph)
+        score = accuracy(scorer(tuned, len(test)), test)
+    except (DataError, CheckFailed) as error:
+        return {"accuracy": None, "tunings": tunings, "epochs": tunings * epochs, "failed": str(error)}
+    return {"accuracy": score, "tunings": tunings, "epochs": tunings * epochs}
+
+
+def tuner(
+    data: Data, epochs: int, seed: int, told: Told, journal: Journal | None = None
+) -> Callable[[Graph, Graph], Graph]:
+    """Fine-tunes a cut network on `data.train`, the original being its teacher (distillation).
+
+    With a journal the state of each training is kept in its working folder, and taken up from there.
+    """
 
     def tune(graph: Graph, teacher: Graph) -> Graph:
         from dojang.train.config import TrainConfig
@@ -228,7 +304,8 @@ def tuner(data: Data, epochs: int, seed: int, told: Told) -> Callable[[Graph, Gr
             told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
 
         with fitting_threads(count(teacher).total.macs * config.batch_size):
-            fit(module, data, config, teacher=module_of(teacher, seed), progress=tell)
+            place = journal.working if journal is not None else None
+            fit(module, data, config, teacher=module_of(teacher, seed), directory=place, resume=True, progress=tell)
         return torch_format().weights_of(module, graph)
 
     return tune

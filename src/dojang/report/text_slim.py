@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dojang.arith.cost import Count
 from dojang.diagnose.finding import Finding
@@ -128,8 +129,9 @@ def _refusals(refused: Sequence[Refused], width: int, style: Style) -> list[str]
 def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
     before, after = done.result.before, done.result.after
     columns = [Column("", right=False), Column("before"), Column("after"), Column("change")]
-    rows = [list(row) for row in outcome_rows(before, after, done.metric)]
+    rows = [list(row) for row in outcome_rows(before, after, done.metric, done.result.control)]
     lines = [style.bold("Before and after"), table(columns, rows, width=width, style=style), ""]
+    lines += [paragraph(f"{control_said(done.result.control)}.", width)] if done.result.control else []
     lines += [paragraph(f"Note: {note}.", width) for note in done.result.notes]
     for name, found in done.result.certificate.items():
         lines.append(
@@ -146,8 +148,19 @@ def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
     return lines
 
 
-def outcome_rows(before: Figures, after: Figures, metric: str) -> list[tuple[str, str, str, str]]:
-    """Name, before, after, change of every figure."""
+def control_said(control: Mapping[str, Any]) -> str:
+    """What the control is, and what became of it."""
+    said = (
+        f"Control: the original fine-tuned as the result was, {_plural(control['tunings'], 'time')}, "
+        f"{_plural(control['epochs'], 'epoch')} in all, figures after the last epoch"
+    )
+    return said if control["accuracy"] is not None else f"{said}; it failed: {control['failed']}"
+
+
+def outcome_rows(
+    before: Figures, after: Figures, metric: str, control: Mapping[str, Any] | None = None
+) -> list[tuple[str, str, str, str]]:
+    """Name, before, after, change of every figure; for the control its own accuracy, and the result's beyond it."""
     name, show = ("test accuracy", percent) if metric == "accuracy" else ("test R²", lambda v: f"{v:.4f}")
     rows = [
         ("parameters", number(before.params), number(after.params), _times(before.params, after.params)),
@@ -157,6 +170,10 @@ def outcome_rows(before: Figures, after: Figures, metric: str) -> list[tuple[str
         change = after.accuracy - before.accuracy
         points = f"{100 * change:+.2f} points" if metric == "accuracy" else f"{change:+.4f}"
         rows.append((name, show(before.accuracy), show(after.accuracy), points))
+        if control is not None and control["accuracy"] is not None:
+            change = after.accuracy - control["accuracy"]
+            points = f"{100 * change:+.2f} points" if metric == "accuracy" else f"{change:+.4f}"
+            rows.append(("  against the control", show(control["accuracy"]), show(after.accuracy), points))
     if before.median_ms is not None and after.median_ms is not None:
         change = _times(before.median_ms, after.median_ms)
         rows.append(("median time", milliseconds(before.median_ms), milliseconds(after.median_ms), change))

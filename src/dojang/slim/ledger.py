@@ -7,6 +7,7 @@ from typing import Any
 
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.slim.estimate import Predict, by_macs, shape_key
 from dojang.slim.result import Edit, Refused
 from dojang.slim.rewrite import Check, Context, Rewrite
 from dojang.slim.timing import Saving, saving
@@ -22,6 +23,9 @@ Evaluate = Callable[[Graph], float]
 
 Progress = Callable[[str, int, int], object]
 """`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
+
+LEAST_SAVING = 0.005
+"""Part of the run time that a cut with loss must save: accuracy is not spent on savings that chance may have made."""
 
 PATIENCE = 4
 """How often an undecided timing is repeated; the rounds are pooled."""
@@ -39,8 +43,13 @@ class Ledger:
         context: Context,
         progress: Progress | None,
         multiple: int,
+        predict: Predict | None = None,
+        least_saving: float = LEAST_SAVING,
     ) -> None:
         """Nothing is taken yet."""
+        self.predict = predict or by_macs
+        self.least_saving = least_saving
+        self.timed: dict[tuple[str, str], Saving] = {}
         self.graph, self.context = graph, context
         self.measure, self.tune, self.evaluate = measure, tune, evaluate
         self.progress = progress or (lambda what, step, of: None)
@@ -74,11 +83,25 @@ class Ledger:
         return found
 
     def time_all(self, before: Graph, after: Sequence[Graph]) -> list[Saving | None]:
-        """The saving of each network against one, all timed in the same rounds."""
+        """The saving of each network against one, timed in the same rounds; what was timed once is remembered."""
         if self.measure is None or not after:
             return [None] * len(after)
-        times = self.measure([before, *after])
-        return [saving(times[0], own) for own in times[1:]]
+        keys = [(shape_key(before), shape_key(graph)) for graph in after]
+        new = {key: graph for key, graph in zip(keys, after, strict=True) if key not in self.timed}
+        if new:
+            times = self.measure([before, *new.values()])
+            self.timed.update((key, saving(times[0], own)) for key, own in zip(new, times[1:], strict=True))
+        return [self.timed[key] for key in keys]
+
+    def too_little(self, saved: Saving | None) -> str | None:
+        """Why a saving is not worth any accuracy; None where it is, or where nothing was timed."""
+        if saved is None:
+            return None
+        if not saved.real:
+            return f"no time saved beyond noise: {saved}"
+        if saved.ms < self.least_saving * saved.before_ms:
+            return f"no time saved worth a loss: less than {self.least_saving:.1%}: {saved}"
+        return None
 
     def accept(
         self, name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,

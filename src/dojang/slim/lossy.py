@@ -1,28 +1,22 @@
-"""Cuts with loss: silent channels, layers in cheaper forms, then channels on the front of loss against time."""
+"""Cuts with loss: silent channels, then channels and cheaper forms of layers on the front of loss against time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, log
 
-import numpy as np
-
-from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.channels import channels
 from dojang.arith.cost import count
-from dojang.arith.cut import cut
-from dojang.arith.errors import DataError
+from dojang.arith.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
-from dojang.engine.session import Session
-from dojang.slim.importance import Moments, importance, moments
+from dojang.slim.front import CHANNELS, FLOOR, Front, front
+from dojang.slim.importance import moments
 from dojang.slim.ledger import Ledger, edit_of
-from dojang.slim.narrow import remove, wish
 from dojang.slim.rewrite import perform
 from dojang.slim.silent import NAME as SILENT
 from dojang.slim.silent import remove_silent
 from dojang.slim.structural import Candidate, candidates
-from dojang.slim.timing import Saving, saving
-
-CHANNELS = "remove-channels"
+from dojang.slim.timing import Saving
 
 STEP = 0.3
 """Part of the multiplications that one lossy step tries to save before it tunes again."""
@@ -30,46 +24,47 @@ STEP = 0.3
 LEAST_STEP = 0.05
 """A step that had to be made smaller than this ends the search."""
 
-SHARE = 0.25
-"""Part of a bundle's channels that one candidate removes."""
-
-IDLE = 0.01
-"""A channel with less than this part of its bundle's mean importance hardly matters."""
-
-FLOOR = 1e-3
-"""A loss below a tenth of a point is not told apart on a selection split."""
-
-TIMED = 8
-"""Replacements that are timed in one round, at most: each must be compiled."""
-
 STRUCTURES = 3
 """Replacements of layers that are tuned and judged at most."""
 
+STRUCTURE_SAVES = 0.03
+"""A replacement must be predicted to save this part of the time: it costs a tuning, and makes two layers of one."""
+
+SCORED = 6
+"""Replacements whose loss is estimated, at most: those predicted to save most."""
+
 
 @dataclass(frozen=True)
-class Trial:
-    """Candidate removal of some channels of one bundle: what it saves, measured, and what it loses, estimated."""
+class Target:
+    """Where a search may stop: a fraction of the multiplications, a fraction of the time, or milliseconds."""
 
-    layers: tuple[str, ...]
-    classes: tuple[int, ...]
-    macs_saved: int
-    saved: Saving
-    loss: float
+    macs: float | None = None
+    time: float | None = None
+    ms: float | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return not (self.macs is None and self.time is None and self.ms is None)
 
 
 class Lossy:
     """The lossy part of one search over a ledger; `untunable` names exact rewrites that wait until after tuning."""
 
-    def __init__(self, ledger: Ledger, untunable: frozenset[str]) -> None:
-        """Nothing is cut yet."""
-        self.ledger, self.untunable = ledger, untunable
+    def __init__(self, ledger: Ledger, untunable: frozenset[str], target: Target, allowed: float) -> None:
+        """Nothing is cut yet. `allowed`: the fraction of accuracy that may be lost."""
+        self.ledger, self.untunable, self.target, self.allowed = ledger, untunable, target, allowed
+        self.whole = count(ledger.graph).total.macs
+        self.base = 0.0
+        self.touched: set[str] = set()
+        self.tried: set[tuple[str, tuple[str, ...]]] = set()
+        self.attempts = 0
+        self._timing: tuple[Graph, Saving | None] | None = None
 
-    def run(self, allowed: float, target: float | None) -> Graph | None:
+    def run(self) -> Graph | None:
         """The best network found with loss, trainable (batch norms unfolded); None when nothing was accepted."""
         assert self.ledger.evaluate is not None  # checked on entry
         self.ledger.progress("accuracy of the original", 0, 1)
-        base = self.ledger.accuracy_before = self.ledger.evaluate(self.ledger.graph)
-        whole = count(self.ledger.graph).total.macs
+        self.base = self.ledger.accuracy_before = self.ledger.evaluate(self.ledger.graph)
         current = self.ledger.graph
         for rewrite in self.ledger.taken:
             if rewrite.name not in self.untunable:
@@ -77,70 +72,127 @@ class Lossy:
                 current = done[0].graph if done is not None and done[1].ok else current
         accepted = self.silence(current)
         current = accepted or current
-        accepted = self.structures(current, base, allowed, target) or accepted
-        current = accepted or current
         step, deaf = STEP, 0
-        while step >= LEAST_STEP and deaf < 3:
-            macs = count(current).total.macs
-            if target is not None and macs <= target * whole:
+        offers: Front | None = None
+        replacements: list[Candidate] | None = None
+        while (short := self.missing(current)) > 0:
+            if offers is None:
+                left = count(current).total.macs / self.whole
+                self.ledger.progress(f"what can go: {left:.0%} of the multiplications left", len(self.ledger.edits), 0)
+                tied = channels(current)
+                offers = front(self.ledger, current, tied, moments(current, tied, self.ledger.context.samples))
+                replacements = None
+            over = step < LEAST_STEP or deaf >= 3 or not offers.options
+            if self.attempts < STRUCTURES:
+                if replacements is None:
+                    self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
+                    replacements = self.replacements(offers)
+                better = self.better(offers, replacements, over)
+                if better is not None:
+                    _, tuned = self.replace(better, current)
+                    if tuned is not None:
+                        current = accepted = tuned
+                        offers, step, deaf = None, max(step, 2 * LEAST_STEP), 0
+                    elif over:
+                        break
+                    continue
+            if over:
                 break
-            goal = max(macs * (1 - step), (target or 0) * whole)
-            self.ledger.progress(
-                f"choosing channels: {macs / whole:.0%} of the multiplications left", len(self.ledger.edits), 0
-            )
-            tied = channels(current)
-            stats = moments(current, tied, self.ledger.context.samples)
-            candidate, used = self.compose(current, tied, stats, self.trials(current, tied, stats), goal)
+            goal = count(current).total.macs * (1 - min(step, short))
+            if self.target.macs is not None:
+                goal = max(goal, self.target.macs * self.whole)
+            candidate, used = offers.to_macs(goal)
             if candidate is None:
                 break
-            layers = tuple(dict.fromkeys(name for t in used for name in t.layers))
-            verdict, tuned = self.attempt(CHANNELS, layers, current, candidate, base, allowed)
+            layers = tuple(dict.fromkeys(name for option in used for name in option.layers))
+            verdict, tuned = self.attempt(CHANNELS, layers, current, candidate)
             if tuned is not None:
                 current = accepted = tuned
-                deaf = 0
+                offers, deaf = None, 0
             elif verdict == "slow":
                 step, deaf = min(0.7, step * 1.5), deaf + 1
             else:
                 step /= 2
-        if target is not None and count(current).total.macs > target * whole * 1.0001:
-            left = count(current).total.macs / whole
-            self.ledger.notes.append(
-                f"the target of {target:.0%} of the multiplications was not reached: {left:.0%} is the least "
-                "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
-            )
+        if self.target and self.missing(current) > 0:
+            self.ledger.notes.append(self.said_missed(current))
         return accepted
 
+    def missing(self, current: Graph) -> float:
+        """The part of the multiplications to save next: 1 without a target, 0 where it is met.
+
+        A target far away is shared out evenly over the steps that it takes.
+        """
+        if not self.target:
+            return 1.0
+        left = 1.0
+        if self.target.macs is not None:
+            left = self.target.macs * self.whole / count(current).total.macs
+            if left >= 1 / 1.0001:
+                left = 1.0
+        if self.target.time is not None or self.target.ms is not None:
+            if self._timing is None or self._timing[0] is not current:
+                deployed = self.ledger.deploy(current)
+                self._timing = (current, self.ledger.time(self.ledger.graph, deployed))
+            saved = self._timing[1]
+            now, before = (saved.after_ms, saved.before_ms) if saved is not None else (1.0, 1.0)
+            if self.target.time is not None:
+                left = min(left, self.target.time * before / now)
+            if self.target.ms is not None:
+                left = min(left, self.target.ms / now)
+        if left >= 1:
+            return 0.0
+        steps = ceil(log(left) / log(1 - STEP) - 1e-6)
+        return max(0.02, 1 - left ** (1 / steps))
+
+    def said_missed(self, current: Graph) -> str:
+        """The note on a target that was not reached."""
+        remedy = "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
+        parts: list[str] = []
+        left = count(current).total.macs / self.whole
+        if self.target.macs is not None and left > self.target.macs * 1.0001:
+            part = f"the target of {self.target.macs:.0%} of the multiplications was not reached: {left:.0%} is the"
+            parts.append(f"{part} least {remedy}")
+        saved = self._timing[1] if self._timing is not None else None
+        if saved is not None:
+            now, of = saved.after_ms, saved.after_ms / saved.before_ms
+            if self.target.time is not None and of > self.target.time:
+                parts.append(f"the target of {self.target.time:.0%} of the time was not reached: {of:.0%} is the least "
+                             f"{remedy}")  # fmt: skip
+            if self.target.ms is not None and now > self.target.ms:
+                parts.append(f"the target of {self.target.ms:g} ms was not reached: {now:.3g} ms is the least {remedy}")
+        return "; ".join(parts)
+
     def attempt(
-        self, name: str, layers: tuple[str, ...], current: Graph, candidate: Graph, base: float, allowed: float,
-        found: str = "",
-    ) -> tuple[str, Graph | None]:  # fmt: skip
+        self, name: str, layers: tuple[str, ...], current: Graph, candidate: Graph, found: str = ""
+    ) -> tuple[str, Graph | None]:
         """A lossy candidate timed, tuned and judged: ("taken", tuned), or why not ("slow", "lossy") and None.
 
         It is timed before tuning, which costs far more, in the form in which it would be used.
         """
         assert self.ledger.evaluate is not None
-        old, whole = self.ledger.deploy(current), count(self.ledger.graph).total.macs
+        old = self.ledger.deploy(current)
         saved = self.ledger.time(old, self.ledger.deploy(candidate))
-        if saved is not None and not saved.real:
-            self.ledger.refuse(name, layers, f"no time saved beyond noise: {saved}")
+        slow = self.ledger.too_little(saved)
+        if slow is not None:
+            self.ledger.refuse(name, layers, slow)
             return "slow", None
         self.ledger.progress(f"fine-tuning after {name}", len(self.ledger.edits), 0)
         try:
             tuned = self.ledger.tune(candidate, self.ledger.graph) if self.ledger.tune else candidate
             accuracy = self.ledger.evaluate(tuned)
-        except DataError as error:  # NaN on the way: what was accepted before still stands
+        except (DataError, CheckFailed) as error:  # NaN on the way: what was accepted before still stands
             self.ledger.refuse(name, layers, f"fine-tuning failed: {error}")
             return "lossy", None
-        if not base - accuracy <= allowed + 1e-12:  # an accuracy of NaN is no accuracy
-            left = count(candidate).total.macs / whole
+        if not self.base - accuracy <= self.allowed + 1e-12:  # an accuracy of NaN is no accuracy
+            left = count(candidate).total.macs / self.whole
             self.ledger.refuse(
                 name, layers,
-                f"{100 * (base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
-                f"more than {100 * allowed:.2f}",
+                f"{100 * (self.base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
+                f"more than {100 * self.allowed:.2f}",
             )  # fmt: skip
             return "lossy", None
         check = {
-            "accuracy_before": base,
+            "accuracy_before": self.base,
             "accuracy_after": accuracy,
             "split": "selection",
             "tuned": bool(self.ledger.tune),
@@ -149,62 +201,53 @@ class Lossy:
         self.ledger.edits.append(edit_of(name, "lossy", layers, old, self.ledger.deploy(tuned), saved, check, said))
         return "taken", tuned
 
-    def structures(self, current: Graph, base: float, allowed: float, target: float | None) -> Graph | None:
-        """Layers replaced by cheaper ones of another shape, the best of time saved to accuracy lost first.
+    def replacements(self, offers: Front) -> list[Candidate]:
+        """Cheaper forms of layers that are predicted to save enough, those that save most first."""
+        found = candidates(offers.graph, offers.tied, self.ledger.context.samples)
+        whole = self.ledger.predict(offers.graph)
+        worth: list[tuple[float, Candidate]] = []
+        for c in found:
+            saves = whole - self.ledger.predict(c.graph)
+            if not self.touched.isdisjoint(c.layers):
+                continue
+            if saves < STRUCTURE_SAVES * whole:
+                share = f"{saves / whole:.1%} predicted, less than {STRUCTURE_SAVES:.0%}"
+                said = f"no time saved that is worth a tuning: {share} ({c.found})"
+                self.ledger.refuse(c.rewrite, c.layers, said)
+            else:
+                worth.append((saves, c))
+        return [c for _, c in sorted(worth, key=lambda pair: -pair[0])[:SCORED]]
 
-        Each costs a tuning, so at most `STRUCTURES` are tried; what a layer has become is not replaced again.
+    def better(self, offers: Front, replacements: list[Candidate], over: bool) -> Candidate | None:
+        """The best replacement not tried yet, if narrowing that saves as much would change the outputs more.
+
+        `over`: narrowing has come to its end, so that the best one is tried anyway.
         """
-        assert self.ledger.evaluate is not None
-        whole, accepted = count(self.ledger.graph).total.macs, None
-        tried: set[tuple[str, tuple[str, ...], str]] = set()
-        touched: set[str] = set()
-        for _ in range(STRUCTURES):
-            if target is not None and count(current).total.macs <= target * whole:
-                break
-            self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
-            options = [c for c in candidates(current, channels(current), self.ledger.context.samples)
-                       if (c.rewrite, c.layers, c.found) not in tried and touched.isdisjoint(c.layers)]  # fmt: skip
-            options = self.promising(current, options)
-            savings = self.ledger.time_all(self.ledger.deploy(current), [self.ledger.deploy(c.graph) for c in options])
-            now = self.ledger.evaluate(current)
-            ranked: list[tuple[float, Candidate]] = []
-            for c, saved in zip(options, savings, strict=True):
-                if saved is not None and saved.high <= 0:
-                    self.ledger.refuse(c.rewrite, c.layers, f"no faster ({c.found}): {saved}")
-                    tried.add((c.rewrite, c.layers, c.found))
-                    continue
-                gain = saved.ms if saved is not None else count(current).total.macs - count(c.graph).total.macs
-                loss = max(0.0, now - self.ledger.evaluate(c.graph))
-                if gain > 0:
-                    ranked.append((gain / (loss + FLOOR), c))
-            if not ranked:
-                break
-            best = max(ranked, key=lambda r: r[0])[1]
-            tried.add((best.rewrite, best.layers, best.found))
-            _, tuned = self.attempt(best.rewrite, best.layers, current, best.graph, base, allowed, best.found)
-            if tuned is not None:
-                touched.update(best.layers, {n.name for n in tuned.nodes} - {n.name for n in current.nodes})
-                current = accepted = tuned
-        return accepted
+        whole = self.ledger.predict(offers.graph)
+        ranked: list[tuple[float, float, float, Candidate]] = []
+        for c in replacements:
+            if (c.rewrite, c.layers) in self.tried:
+                continue
+            saves = (whole - self.ledger.predict(c.graph)) * offers.ms_per_predicted
+            loss = offers.loss.of(c.graph)
+            ranked.append((saves / (loss + FLOOR), saves, loss, c))
+        if not ranked:
+            return None
+        _, saves, loss, best = max(ranked, key=lambda r: r[0])
+        if over:
+            return best
+        rival = offers.saving(saves)
+        return best if rival is None or loss < offers.loss.of(rival) else None
 
-    def promising(self, current: Graph, options: list[Candidate]) -> list[Candidate]:
-        """The few that are worth timing: most multiplications saved for the change of outputs on some samples."""
-        if len(options) <= TIMED:
-            return options
-        samples = self.ledger.context.samples
-        assert samples is not None  # checked on entry
-        x = {k: v[:64] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:64]
-        wanted = Session(current).run(x).outputs
-        whole = count(current).total.macs
-        size = sum(float(np.abs(o).mean()) for o in wanted) or 1.0
-
-        def worth(c: Candidate) -> float:
-            change = sum(
-                float(np.abs(a - b).mean()) for a, b in zip(wanted, Session(c.graph).run(x).outputs, strict=True)
-            )
-            return (whole - count(c.graph).total.macs) / whole / (change / size + 0.05)
-
-        return sorted(options, key=worth, reverse=True)[:TIMED]
+    def replace(self, c: Candidate, current: Graph) -> tuple[str, Graph | None]:
+        """One replacement timed, tuned and judged; what a layer has become is not replaced again."""
+        self.tried.add((c.rewrite, c.layers))
+        verdict, tuned = self.attempt(c.rewrite, c.layers, current, c.graph, c.found)
+        if verdict != "slow":
+            self.attempts += 1
+        if tuned is not None:
+            self.touched.update(c.layers, {n.name for n in tuned.nodes} - {n.name for n in current.nodes})
+        return verdict, tuned
 
     def silence(self, current: Graph) -> Graph | None:
         """The network without channels that no sample made speak, where that saves time; None when refused."""
@@ -214,78 +257,17 @@ class Lossy:
         narrow, gone, tied, check = done
         layers, old, new = tied.layers(gone), self.ledger.deploy(current), self.ledger.deploy(narrow)
         saved = self.ledger.time(old, new)
+        slow = self.ledger.too_little(saved)
         if not check["ok"]:
             self.ledger.refuse(SILENT, layers, "its check failed: outputs on the samples changed")
-        elif saved is not None and not saved.real:
-            self.ledger.refuse(SILENT, layers, f"no time saved beyond noise: {saved}")
+        elif slow is not None:
+            self.ledger.refuse(SILENT, layers, slow)
         else:
             self.ledger.edits.append(
                 edit_of(SILENT, "bounded", layers, old, new, saved, check, _removed(current, narrow))
             )
             return narrow
         return None
-
-    def trials(self, current: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> list[Trial]:
-        """One candidate per bundle of channels: measured on the runtime, its loss estimated on the selection split."""
-        assert self.ledger.evaluate is not None
-        score = importance(current, tied, "activation", stats)
-        macs = count(current).total.macs
-        now = self.ledger.evaluate(current)
-        graphs: list[Graph] = []
-        chosen: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
-        for bundle in tied.bundles:
-            number = self.snapped(bundle, score)
-            classes = wish(tied, bundle, score, number) if number else ()
-            layers = tied.layers(bundle)
-            if not classes:
-                self.ledger.refuse(CHANNELS, layers, "no channel can go: too few, or groups would become unequal")
-                continue
-            graphs.append(remove(current, tied, classes, stats))
-            chosen.append((layers, classes))
-        savings = self.ledger.time_all(self.ledger.deploy(current), [self.ledger.deploy(g) for g in graphs])
-        trials: list[Trial] = []
-        for narrow, (layers, classes), saved in zip(graphs, chosen, savings, strict=True):
-            if saved is not None and saved.high <= 0:
-                self.ledger.refuse(CHANNELS, layers, f"{len(classes)} channels less are no faster: {saved}")
-                continue
-            cheaper = macs - count(narrow).total.macs
-            loss = max(0.0, now - self.ledger.evaluate(narrow))
-            trials.append(Trial(layers, classes, cheaper, saved or saving([float(cheaper)], [0.0]), loss))
-        return trials
-
-    def snapped(self, bundle: Sequence[int], score: np.ndarray) -> int:
-        """How many channels of a bundle a candidate removes: a quarter, or all that hardly matter if they are more.
-
-        What stays is a multiple of `multiple` where that is possible.
-        """
-        size = len(bundle)
-        own = score[list(bundle)]
-        idle = int((own <= IDLE * own.mean()).sum())
-        number = max(1, round(size * SHARE), idle)
-        if size > self.ledger.multiple:
-            left = (size - number) // self.ledger.multiple * self.ledger.multiple
-            number = size - left if left else number
-        return number if number < size else size - 1
-
-    def compose(
-        self, current: Graph, tied: ChannelMap, stats: Mapping[str, Moments], trials: list[Trial], goal: float
-    ) -> tuple[Graph | None, list[Trial]]:
-        """Trials joined, best ratio of time saved to accuracy lost first, until the goal in multiplications is met."""
-        order = sorted(trials, key=lambda t: -max(t.saved.ms, 1e-9) / (t.loss + FLOOR))
-        used: list[Trial] = []
-        gone: list[int] = []
-        for trial in order:
-            used.append(trial)
-            gone += trial.classes
-            if count(_cut_only(current, tied, gone)).total.macs <= goal:
-                break
-        fitting = tied.fit(gone)
-        return (remove(current, tied, fitting, stats), used) if fitting else (None, [])
-
-
-def _cut_only(graph: Graph, tied: ChannelMap, classes: Sequence[int]) -> Graph:
-    """The shapes after a removal, for counting."""
-    return cut(graph.replace(weights={}), tied.fit(classes))
 
 
 def _removed(old: Graph, new: Graph) -> str:

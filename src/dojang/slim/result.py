@@ -67,7 +67,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class SlimResult:
-    """The outcome of a slimming. `notes` say where the result is not what was asked; `seed` repeats it."""
+    """The outcome of a slimming. `notes` say where the result is not what was asked; `seed` repeats it.
+
+    `control`: the original fine-tuned as often and as long as the result was ({accuracy, tunings, epochs}), None where
+    nothing was tuned: what tuning alone would have given.
+    """
 
     graph: Graph
     before: Figures
@@ -77,6 +81,7 @@ class SlimResult:
     seed: int
     notes: tuple[str, ...] = ()
     certificate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    control: Mapping[str, Any] | None = None
 
     def with_figures(self, before: Figures | None = None, after: Figures | None = None, **more: Any) -> SlimResult:
         """The result with final figures (test accuracy, file sizes) in place of those of the search."""
@@ -91,5 +96,6 @@ class SlimResult:
             "refused": [r.to_dict() for r in self.refused],
             "notes": list(self.notes),
             "certificate": dict(self.certificate),
+            "control": dict(self.control) if self.control is not None else None,
             "seed": self.seed,
         }

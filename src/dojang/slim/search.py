@@ -19,10 +19,12 @@ from dojang.slim.batchnorm import FOLD_BATCHNORM
 from dojang.slim.constants import CONSTANTS
 from dojang.slim.dead import DEAD
 from dojang.slim.duplicates import DUPLICATES
+from dojang.slim.estimate import Predict
 from dojang.slim.identities import IDENTITIES
-from dojang.slim.ledger import Evaluate, Ledger, Measure, Progress, Tune
+from dojang.slim.journal import Journal
+from dojang.slim.ledger import LEAST_SAVING, Evaluate, Ledger, Measure, Progress, Tune
 from dojang.slim.linear import MERGE_LINEAR
-from dojang.slim.lossy import Lossy
+from dojang.slim.lossy import Lossy, Target
 from dojang.slim.result import SlimResult, figures
 from dojang.slim.rewrite import Check, Context, Rewrite, perform, relative_difference
 from dojang.slim.timing import Saving
@@ -43,44 +45,65 @@ def slim(
     samples: Any = None,
     max_drop: float = 1.0,
     target_macs: float | None = None,
+    target_time: float | None = None,
+    target_ms: float | None = None,
+    least_saving: float = LEAST_SAVING,
     lossless: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
     input_range: Mapping[str, tuple[Any, Any]] | None = None,
     multiple: int = 1,
+    predict: Predict | None = None,
+    journal: Journal | None = None,
     rewrites: Sequence[Rewrite] = EXACT,
 ) -> SlimResult:
     """A cheaper network that computes the same (`lossless`), or nearly the same.
 
     `max_drop`: percentage points of selection accuracy that may be lost after tuning. `target_macs`: the fraction of
-    the original multiplications to reach; the search stops there; without it, it goes as far as `max_drop` allows.
+    the original multiplications to reach; `target_time`: the fraction of its measured time; `target_ms`: milliseconds.
+    The search stops where all are met; without any, it goes as far as `max_drop` allows. `least_saving`: the part of
+    the run time that a cut with loss must save. `predict(graph)`: milliseconds as the runtime's plan has them, by which
+    candidates are ranked before the best are timed (default: by multiplications).
     `samples`: inputs without labels, for checks and fits. `input_range`: least and largest input value by input name,
     for proofs. `multiple`: channel counts of cut layers are multiples of it where they can be, as the runtime likes.
-    Without `measure`, edits count as paying when they save multiplications or parameters, and say so.
+    Without `measure`, edits count as paying when they save multiplications or parameters, and say so. `journal`: keeps
+    what the callables answered, so that an interrupted search is taken up where it was.
 
     Never returns a network that is slower or worse than asked: then the best one found, with a note. Raises
     `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range.
     """
-    _check_arguments(evaluate, samples, max_drop, target_macs, lossless)
+    target = Target(target_macs, target_time, target_ms)
+    _check_arguments(evaluate, samples, max_drop, lossless)
+    _check_target(target, measure)
+    if not 0 <= least_saving < 1:
+        raise UsageError(f"least saving {least_saving} must be a fraction of the run time, from 0 to below 1")
     graph.check_weights()
     context = Context(input_range or {}, samples, seed)
-    run = _Search(graph, measure, tune, evaluate, context, progress, multiple)
+    if journal is not None:
+        measure, tune, evaluate = journal.over(measure, tune, evaluate)
+    run = _Search(graph, measure, tune, evaluate, context, progress, multiple, predict, least_saving)
     run.rewrites = tuple(rewrites)
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
-    return run.finish(exact, Lossy(run, UNTUNABLE).run(max_drop / 100, target_macs))
+    return run.finish(exact, Lossy(run, UNTUNABLE, target, max_drop / 100).run(), target)
 
 
-def _check_arguments(
-    evaluate: Evaluate | None, samples: Any, max_drop: float, target_macs: float | None, lossless: bool
-) -> None:
+def _check_arguments(evaluate: Evaluate | None, samples: Any, max_drop: float, lossless: bool) -> None:
     if not lossless and (evaluate is None or samples is None):
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
     if not max_drop >= 0:
         raise UsageError(f"max-drop {max_drop} must be at least 0 percentage points")
-    if target_macs is not None and not 0 < target_macs <= 1:
-        raise UsageError(f"target-macs {target_macs} must be a fraction above 0 and at most 1")
+
+
+def _check_target(target: Target, measure: Measure | None) -> None:
+    for name, value in (("target-macs", target.macs), ("target-time", target.time)):
+        if value is not None and not 0 < value <= 1:
+            raise UsageError(f"{name} {value} must be a fraction above 0 and at most 1")
+    if target.ms is not None and not 0 < target.ms < float("inf"):
+        raise UsageError(f"target-ms {target.ms} must be a number of milliseconds above 0")
+    if measure is None and not (target.time is None and target.ms is None):
+        raise UsageError("a target time needs a runtime to measure on; give measure, or target-macs")
 
 
 class _Search(Ledger):
@@ -133,7 +156,7 @@ class _Search(Ledger):
             self.refuse(rewrite.name, layers, f"no time saved beyond noise: {saved}")
         return current
 
-    def finish(self, exact: Graph, lossy: Graph | None) -> SlimResult:
+    def finish(self, exact: Graph, lossy: Graph | None, target: Target | None = None) -> SlimResult:
         """The final network checked once more against the original, and the figures of both."""
         final = exact
         if lossy is not None:
@@ -148,6 +171,11 @@ class _Search(Ledger):
                 f"measured once more the result is no faster than the original ({saved}); the original stands"
             )
             final, self.edits = self.graph, []
+        if saved is not None and target is not None and not any("target of" in note for note in self.notes):
+            most = min(target.ms or float("inf"), (target.time or float("inf")) * saved.before_ms)
+            if saved.after_ms > most:
+                said = f"measured once more the result takes {saved.after_ms:.4g} ms, more than the {most:.4g} ms asked"
+                self.notes.append(f"{said}, though it met them while searching: clocks vary; ask for a little less")
         accuracy = self.evaluate(final) if self.evaluate is not None else None
         if self.accuracy_before is None and self.evaluate is not None:
             self.accuracy_before = self.evaluate(self.graph)

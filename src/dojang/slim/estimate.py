@@ -1,0 +1,66 @@
+"""What a cut would lose and save, estimated: so that only the few best are timed, and fewer still are tuned."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph
+from dojang.engine.compiled import Compiled
+from dojang.engine.session import Session
+
+Array = np.ndarray
+
+Predict = Callable[[Graph], float]
+"""Predicted milliseconds of one run; only ratios between networks are used."""
+
+SCORED = 128
+"""Samples that a loss is estimated on, at most."""
+
+SCORED_MACS = 2e10
+"""Multiplications that one estimate may spend, but 16 samples at least."""
+
+COMPILED = 2e9
+"""From so many multiplications on, compiling the network pays."""
+
+
+def by_macs(graph: Graph) -> float:
+    """A prediction where there is no better one: time as multiplications, with a layer worth ten thousand of them."""
+    return (count(graph).total.macs + 1e4 * len(graph.nodes)) * 1e-6
+
+
+def shape_key(graph: Graph) -> str:
+    """Equal for networks that differ in their weights only, which take the same time."""
+    told = repr([(n.name, n.op, n.inputs, sorted(n.attrs.items(), key=lambda kv: kv[0])) for n in graph.nodes])
+    return hashlib.sha256(f"{told} {graph.outputs}".encode()).hexdigest()
+
+
+class Loss:
+    """How far a network's outputs move from those of one network, on the same few samples.
+
+    Relative squared change Σ (y' - y)² / Σ (y - ȳ)², ȳ the mean over samples: 0 when nothing changes, about 1 when the
+    outputs say nothing any more. Unlike an accuracy it tells small changes apart. No labels are needed.
+    """
+
+    def __init__(self, graph: Graph, samples: Any) -> None:
+        """Runs `graph`, the one to compare with."""
+        macs = max(1, count(graph).total.macs)
+        most = int(np.clip(SCORED_MACS / macs, 16, SCORED))
+        self.x: Any = {k: v[:most] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
+        self.compiled = macs * most > COMPILED
+        self.wanted = self._run(graph)
+        spread = sum(float(np.square(o - o.mean(axis=0)).sum(dtype=np.float64)) for o in self.wanted)
+        self.scale = spread or sum(float(np.square(o).sum(dtype=np.float64)) for o in self.wanted) or 1.0
+
+    def of(self, graph: Graph) -> float:
+        """The change that another network of the same inputs and outputs makes."""
+        moved = zip(self._run(graph), self.wanted, strict=True)
+        return sum(float(np.square(a - b).sum(dtype=np.float64)) for a, b in moved) / self.scale
+
+    def _run(self, graph: Graph) -> list[Array]:
+        run = Compiled(graph).run if self.compiled else Session(graph).run
+        return [np.asarray(o, np.float32) for o in run(self.x).outputs]
