@@ -1,6 +1,8 @@
 """Whole networks: equal to the NumPy session, for every structure that changes how values are stored or fused."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -75,6 +77,33 @@ def residual_net():
         N("f", "flatten", "p"),
         N("d", "dense", "f", out=7),
     )
+
+
+def test_a_tap_between_convolution_and_norm_after_a_run_without():
+    g = filled(graph(image(5, 9, 8), N("c", "conv", "x", out=16, kernel=(3, 3), bias=False), N("b", "batchnorm", "c")))
+    run = compile(g, threads=1)
+    x = pictures(g, 2)
+    exact = run_reference(g, x, np.float64, ("c",))
+    for taps in ((), ("c",), ()):
+        got = run.run(x, taps)
+        assert np.allclose(got.outputs[0], exact.outputs[0], atol=1e-4)
+        assert all(np.allclose(got.taps[t], exact.taps[t], atol=1e-4) for t in taps)
+
+
+def test_released_weights_are_gone_and_not_needed_for_other_batches():
+    g = filled(residual_net())
+    weights = dict(g.weights)
+    run = compile(g.replace(weights=weights), threads=2, release=True)
+    for n in (2, 1, 5):
+        x = pictures(g, n)
+        assert np.allclose(run(x), run_reference(g, x, np.float64).outputs[0], atol=1e-4)
+    assert not [k for k in run.graph.weights if k in ("c1.weight", "c2.weight", "c3.weight", "s.weight", "d.weight")]
+    watched = weakref.ref(weights.pop("c2.weight"))
+    del g, weights
+    gc.collect()
+    assert watched() is None
+    with pytest.raises(UsageError, match="c1: its weights were released"):
+        run.run(x, ("c1",))
 
 
 def test_residual_and_batchnorm_are_fused():

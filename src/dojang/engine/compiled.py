@@ -32,13 +32,17 @@ def compile(
     precision: str = "fast",
     machine: Machine | None = None,
     tune: bool = False,
+    release: bool = False,
 ) -> Compiled:
     """A `Compiled` network. Threads default to the cores that this process may use. `tune` chooses by measuring.
+
+    With `release` the weights of convolutions are let go once they are packed, so that memory holds them once where
+    the caller keeps no copy. Kernels are then chosen by the first batch size, and taps may find weights missing.
 
     `precision="strict"` allows only algorithms that compute the sums of the definition (no Winograd, no Fourier).
     Raises `GraphError` and `DataError` for weights that are missing or NaN, `UnsupportedError` for unknown operators.
     """
-    return Compiled(graph, threads, precision, machine, tune)
+    return Compiled(graph, threads, precision, machine, tune, release)
 
 
 class Compiled:
@@ -51,6 +55,7 @@ class Compiled:
         precision: str = "fast",
         machine: Machine | None = None,
         tune: bool = False,
+        release: bool = False,
     ) -> None:
         """Checks the network; see `compile`."""
         for node in graph.nodes:
@@ -67,7 +72,8 @@ class Compiled:
         self.graph = graph
         self.machine = machine or Machine.host()
         self.threads = threads or self.machine.cores
-        self.precision, self.tune = precision, tune
+        self.precision, self.tune, self.release = precision, tune, release
+        self._like: int | None = None
         self._packed: dict[str, Array] = {}
         self._builds: dict[tuple[int, frozenset[str]], Build] = {}
         self._lock = threading.Lock()
@@ -114,8 +120,25 @@ class Compiled:
         with self._lock:
             found = self._builds.get((batch, taps))
             if found is None:
-                found = self._builds[batch, taps] = Build(self, batch, taps)
+                found = Build(self, batch, taps)
+                if self.release:
+                    self._like = batch if self._like is None else self._like
+                    self._drop(found.lowered)
+                    found.graph = self.graph
+                self._builds[batch, taps] = found
         return found
+
+    def _drop(self, lowered: Lowered) -> None:
+        """Forgets the weights that were packed and that no Python function needs."""
+        needed = {
+            self.graph[m].array(role)
+            for call in lowered.calls
+            if isinstance(call, HostCall)
+            for m in call.group.members
+            for role in self.graph.node_params(self.graph[m])
+        }
+        kept = {k: v for k, v in self.graph.weights.items() if k in needed or k not in lowered.consumed}
+        self.graph = self.graph.replace(weights=kept)
 
 
 class Build:
@@ -126,7 +149,7 @@ class Build:
         strict = owner.precision == "strict"
         self.graph, self.machine = owner.graph, owner.machine
         self.lowered: Lowered = Lowering(
-            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune
+            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune, owner._like
         ).run()
         calls = self.lowered.calls
         self.plan = Plan(

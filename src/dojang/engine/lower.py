@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
+from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
@@ -44,15 +45,19 @@ class Lowering:
         keep: Set[str],
         packed: dict[str, np.ndarray],
         tune: bool = False,
+        like: int | None = None,
     ) -> None:
-        """`packed` holds packed weights by key, shared between batch sizes. `tune` chooses by measuring."""
+        """`packed` holds packed weights by key, shared between batch sizes. `tune` chooses by measuring.
+
+        `like` is the batch size that algorithms are chosen for, if not this one.
+        """
         self.graph, self.machine, self.threads, self.strict = graph, machine, threads, strict
         self.shapes = graph.shapes(batch)
         self.fusion = Fusion(graph, self.shapes, keep)
         self.packed = packed
         self.out = Lowered(arrays=packed)
         self.reserved: dict[str, Place] = {}
-        self.keep, self.tune = keep, tune
+        self.keep, self.tune, self.like = keep, tune, like
 
     def run(self) -> Lowered:
         """All calls: inputs, groups, exports."""
@@ -215,12 +220,15 @@ class Lowering:
         res = self.out.places[group.residual] if group.residual else None
         y = self.reserved.get(group.value)
         ld = y.ld if y else self.shape(group.value)[1]
-        task = Task(problem, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict)
+        chosen_for = problem if self.like is None else replace(problem, n=self.like)
+        task = Task(chosen_for, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict)
         algorithm, seconds, refused = choose(task, self.machine, self.tune)
         if algorithm is fallback:
             return False
         code = algorithm.emit(task, self.machine)
-        key = f"{group.node.name} {code.steps[0].recipe}"
+        norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
+        key = f"{group.node.name} {norm} {code.steps[0].recipe}"
+        self.out.consumed.add(group.node.array("weight"))
         if f"{key} w" not in self.packed:
             weight, bias = self.weights(group)
             w, b = algorithm.pack(task, self.machine, weight, bias)
@@ -240,6 +248,11 @@ class Lowering:
     def weights(self, group: Group) -> tuple[np.ndarray, np.ndarray | None]:
         """Weights and bias with the batch norm folded in, in float64 where there is one."""
         node, graph = group.node, self.graph
+        if node.array("weight") not in graph.weights:
+            raise UsageError(
+                f"{node.name}: its weights were released after they were packed, and are now needed in another form; "
+                "compile without release=True"
+            )
         weight = np.asarray(graph.weights[node.array("weight")])
         bias = np.asarray(graph.weights[node.array("bias")]) if node.attrs["bias"] else None
         if group.norm is None:
@@ -251,7 +264,10 @@ class Lowering:
             parts = np.asarray(weight, "f8").reshape(groups, -1, *weight.shape[1:])
             parts = parts * scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
             return parts.reshape(weight.shape), bias
-        return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), bias
+        # Multiplied in float64, rounded once, without a float64 copy of all weights.
+        folded = np.empty(weight.shape, np.result_type(weight, np.float32))
+        np.multiply(weight, scale.reshape(-1, *(1,) * (weight.ndim - 1)), out=folded, casting="same_kind")
+        return folded, bias
 
     def affine(self, norm: Any) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift of a batch norm, in float64."""

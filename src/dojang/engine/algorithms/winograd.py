@@ -188,7 +188,7 @@ def predict(task: Task, machine: Machine) -> float:
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """G g Gᵀ in float64, rounded once, as [position][group][oc block][ic][oc in block]; fresh: the weights, in order."""
+    """G g Gᵀ in float64, rounded once, as [position][group][oc block][ic][oc in block]; fresh: weights as they are."""
     s, c, lanes = shape_of(task, machine), task.conv, machine.lanes(4)
     if s.chunk:
         block = s.vectors * lanes
