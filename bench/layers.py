@@ -94,8 +94,18 @@ def torch_runners(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray):
     return found
 
 
-def bench(problem: Problem, batch: int, threads: int, seconds: float) -> tuple[str, float, float]:
-    """One line of the table, and the ratios of medians and of least times."""
+def kind_of(conv: Conv) -> str:
+    """What sort of layer, as in the summary."""
+    if conv.groups > 1:
+        return "depthwise" if conv.groups == conv.ic else f"{conv.groups} groups"
+    if conv.ic <= 4:
+        return "first layers"
+    size = "x".join(map(str, conv.kernel))
+    return size if conv.kernel == (1, 1) or conv.stride == (1, 1) else f"{size}, stride {conv.stride[0]}"
+
+
+def bench(problem: Problem, batch: int, threads: int, seconds: float) -> tuple[str, float, float, float]:
+    """One line of the table; ratios to the best peer of medians and of least times, to PyTorch of least times."""
     c = problem.conv
     conv = Conv(batch, c.ic, c.oc, c.size, c.kernel, c.stride, c.padding, c.dilation, c.groups)
     rng = np.random.default_rng(0)
@@ -119,7 +129,8 @@ def bench(problem: Problem, batch: int, threads: int, seconds: float) -> tuple[s
         f"{problem.text:44s} {algorithm:10s} {gflops / stats['dojang'][0]:6.0f} {cells} "
         f"{ratios[0]:6.2f} {ratios[1]:6.2f} {best:10s} {difference:.0e}"
     )
-    return line, ratios[0], ratios[1]
+    torch_ratio = min(stats[p][0] for p in ("torch", "torch-last")) / stats["dojang"][0]
+    return line, ratios[0], ratios[1], torch_ratio
 
 
 def main() -> None:
@@ -144,16 +155,25 @@ def main() -> None:
     names = ("dojang", "torch", "torch-last", "ort", "openvino")
     put(f"{'problem':44s} {'algorithm':10s} {'GFLOP/s':>6s} " + " ".join(f"{n:>9s}" for n in names) + " median  least")
     medians, leasts = [], []
+    kinds: dict[str, list[tuple[float, float]]] = {}
     for problem in read():
         if args.only in problem.text or args.only in problem.network:
-            line, median, least = bench(problem, args.batch, args.threads, args.seconds)
+            line, median, least, torch_ratio = bench(problem, args.batch, args.threads, args.seconds)
+            kinds.setdefault(kind_of(problem.conv), []).append((least, torch_ratio))
             put(line)
             medians.append(median)
             leasts.append(least)
     if not medians:
         sys.exit(f"no problem contains {args.only!r}")
+    mean_of = lambda values: math.exp(sum(map(math.log, values)) / len(values))  # noqa: E731
+    for kind, pairs in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        best, torch_ = mean_of([p[0] for p in pairs]), mean_of([p[1] for p in pairs])
+        behind = sum(p[0] < 1 for p in pairs)
+        put(
+            f"# {kind} ({len(pairs)}): {best:.2f} to the best peer, {torch_:.2f} to PyTorch (least), behind on {behind}"
+        )
     for what, ratios in (("medians", medians), ("least times", leasts)):
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        mean = mean_of(ratios)
         ahead = sum(r > 1 for r in ratios)
         put(
             f"# {what}: geometric mean {mean:.2f}, ahead on {ahead} of {len(ratios)} ({100 * ahead / len(ratios):.0f}%)"

@@ -1,7 +1,9 @@
-"""Whole networks against PyTorch (both layouts), ONNX Runtime and OpenVINO, in turns in one process.
+"""Whole networks against PyTorch (four ways), ONNX Runtime and OpenVINO, in turns in one process.
 
     python bench/networks.py --threads 2 --seconds 4 --out bench/results/networks.txt [--batch 1] [NAME ...]
 
+PyTorch runs eagerly in both layouts, as a frozen graph (batch norms folded, oneDNN's own layouts), and, with --compile,
+by `torch.compile` with frozen weights, which takes a C++ compiler and some 10 to 30 s per network.
 Random weights, one batch of random numbers. The model that the peers run is the one that dojang exports (ONNX); the
 PyTorch model is made from the same graph. Times in milliseconds; ratio: best peer / dojang.
 """
@@ -11,7 +13,9 @@ from __future__ import annotations
 import argparse
 import math
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,11 +52,53 @@ def torch_runner(graph: Graph, x: np.ndarray, last: bool) -> Runner:
     from dojang.formats.torch import to_module
 
     layout = torch.channels_last if last else torch.contiguous_format
-    module = to_module(graph).eval().to(memory_format=layout)
+    module: Any = to_module(graph).eval()
+    module = module.to(memory_format=layout)
     xt = torch.from_numpy(x).contiguous(memory_format=layout)
 
     def run():
         with torch.inference_mode():
+            return module(xt)
+
+    return run
+
+
+def frozen_runner(graph: Graph, x: np.ndarray) -> Runner:
+    """The traced module, batch norms folded, in the layouts that oneDNN likes."""
+    import torch
+
+    from dojang.formats.torch import to_module
+
+    xt = torch.from_numpy(x)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and still PyTorch's fastest way on some networks
+        traced = torch.jit.trace(to_module(graph).eval(), xt)
+        module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+
+    def run():
+        with torch.inference_mode():
+            return module(xt)
+
+    return run
+
+
+def compiled_runner(graph: Graph, x: np.ndarray) -> Runner:
+    """`torch.compile` of the exported module, weights frozen."""
+    import torch
+    import torch._inductor.config as settings
+
+    from dojang.formats.torch import to_module
+
+    settings.freezing = True
+    torch._dynamo.reset()
+    xt = torch.from_numpy(x)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        module = torch.compile(torch.export.export(to_module(graph).eval(), (xt,)).module())
+        module(xt)
+
+    def run():
+        with torch.no_grad():
             return module(xt)
 
     return run
@@ -65,6 +111,7 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=Machine.host().cores)
     p.add_argument("--batch", type=int, default=1)
     p.add_argument("--seconds", type=float, default=4.0, help="per network, all runtimes together")
+    p.add_argument("--compile", action="store_true", help="torch.compile among the peers")
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     import torch
@@ -77,8 +124,10 @@ def main() -> None:
         print(text, flush=True)
 
     put(machine_line(args.threads) + f"# batch {args.batch}; milliseconds, least / median; ratio best peer / dojang")
-    names = ("dojang", "torch", "torch-last", "ort", "openvino")
-    put(f"{'network':18s} " + " ".join(f"{n:>15s}" for n in names) + " median  least  compile s  difference")
+    names = ["dojang", "torch", "torch-last", "torch-frozen", "ort", "openvino"]
+    if args.compile:
+        names.insert(4, "torch-compile")
+    put(f"{'network':16s} " + " ".join(f"{n:>15s}" for n in names) + " median  least  best peer      ready s  differs")
     ratios: list[tuple[float, float]] = []
     for name in args.names or NETWORKS:
         graph = filled(zoo.load(name))
@@ -92,15 +141,19 @@ def main() -> None:
         runners: dict[str, Runner] = {"dojang": lambda run=run, x=x: run(x)}
         runners["torch"] = torch_runner(graph, x, False)
         runners["torch-last"] = torch_runner(graph, x, True)
+        runners["torch-frozen"] = frozen_runner(graph, x)
+        if args.compile:
+            runners["torch-compile"] = compiled_runner(graph, x)
         runners["ort"] = onnx_runner(model, feeds, args.threads)
         runners["openvino"] = openvino_runner(model, feeds, args.threads)
-        expected = runners["torch"]().numpy()
+        expected = np.asarray(runners["torch"]())
         difference = float(np.abs(y - expected).max() / np.abs(expected).max())
         stats = {k: spread(v) for k, v in interleaved(runners, args.seconds).items()}
         median, least = (min(stats[k][i] for k in names[1:]) / stats["dojang"][i] for i in (1, 0))
         ratios.append((median, least))
         cells = " ".join(f"{stats[k][0] * 1e3:7.2f}/{stats[k][1] * 1e3:7.2f}" for k in names)
-        put(f"{name:18s} {cells} {median:6.2f} {least:6.2f} {prepared:10.2f} {difference:11.0e}")
+        best = min(names[1:], key=lambda k: stats[k][0])
+        put(f"{name:16s} {cells} {median:6.2f} {least:6.2f}  {best:13s} {prepared:8.2f} {difference:8.0e}")
     for i, what in enumerate(("medians", "least times")):
         values = [r[i] for r in ratios]
         mean = math.exp(sum(map(math.log, values)) / len(values))

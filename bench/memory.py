@@ -1,0 +1,84 @@
+"""What a network costs besides its arithmetic: seconds until it is ready, and memory while it runs.
+
+    python bench/memory.py --out bench/results/memory.txt [--threads 2] [NAME ...]
+
+Each network runs in a process of its own, whose kernels are in the cache on disk. *ready*: seconds of wall clock and
+of processor from a network with its weights in memory to its first answer. *run*: the peak of all arrays while it runs
+(`tracemalloc`), the weights released and the caller's copy dropped; the bound is 1.3 times weights plus activations,
+where activations are the memory planned for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+
+from dojang.engine.compiled import compile
+from dojang.engine.machine import Machine
+from dojang.engine.peaks import peaks
+from dojang.formats import zoo
+from networks import NETWORKS, filled
+
+
+def one(name: str, threads: int) -> str:
+    """A line of the table."""
+    peaks(Machine.host())
+    shape = zoo.load(name).inputs[0].attrs["shape"]
+    x = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
+    graph = filled(zoo.load(name))
+    wall, cpu = time.perf_counter(), time.process_time()
+    compile(graph, threads=threads)(x)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    del graph
+    gc.collect()
+    tracemalloc.start()  # from here, so that it does not slow down what was timed
+    graph = filled(zoo.load(name))
+    weights = sum(np.asarray(a).nbytes for a in graph.weights.values())
+    run = compile(graph, threads=threads, release=True)
+    run(x)
+    del graph
+    gc.collect()
+    tracemalloc.reset_peak()
+    run(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    live = run._build(1, frozenset()).arena_bytes
+    return (
+        f"{name:18s} {wall:6.2f} {cpu:6.2f} {weights / 1e6:9.1f} {live / 1e6:9.1f} {peak / 1e6:9.1f}"
+        f" {(peak - live) / weights:6.2f}"
+    )
+
+
+def main() -> None:
+    """Prints the table."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("names", nargs="*", default=NETWORKS)
+    p.add_argument("--threads", type=int, default=Machine.host().cores)
+    p.add_argument("--single", action="store_true", help="the one network named, in this process")
+    p.add_argument("--out", type=Path)
+    args = p.parse_args()
+    if args.single:
+        print(one(args.names[0], args.threads))
+        return
+    lines = [
+        f"# {Machine.host().cpu}, {args.threads} threads, batch 1; 10^6 bytes; ratio: (peak - live) / weights",
+        f"{'network':18s} {'wall s':>6s} {'cpu s':>6s} {'weights':>9s} {'live':>9s} {'peak':>9s} ratio",
+    ]
+    print("\n".join(lines), flush=True)
+    for name in args.names or NETWORKS:
+        command = [sys.executable, __file__, "--single", name, "--threads", str(args.threads)]
+        subprocess.run(command, check=True, capture_output=True)  # fills the cache
+        lines.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip())
+        print(lines[-1], flush=True)
+    if args.out:
+        args.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
