@@ -161,9 +161,8 @@ def slim(
     check_classes(graph, samples)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
-    wish = Wish(
-        lossless, max_drop, target_macs, target_time, target_ms, epochs, train_samples, runtime, batch_size, seed
-    )
+    targets = (target_macs, target_time, target_ms)
+    wish = Wish(lossless, max_drop, *targets, epochs, train_samples, runtime, batch_size, seed)
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")

@@ -14,7 +14,7 @@ from dojang.arith.graph import Graph
 from dojang.slim.estimate import Loss
 from dojang.slim.importance import Moments, importance
 from dojang.slim.ledger import Ledger
-from dojang.slim.narrow import remove, wish
+from dojang.slim.narrow import muted, remove, wish
 
 CHANNELS = "remove-channels"
 
@@ -114,7 +114,8 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
             narrow = remove(graph, tied, classes, stats)
             if not own:
                 graphs.append(narrow)
-            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow), loss.of(narrow)))
+            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow),
+                              loss.of(muted(graph, tied, classes, stats))))  # fmt: skip
         if own:
             offered.append(tuple(own))
         else:

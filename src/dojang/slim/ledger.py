@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.slim.estimate import Predict, by_macs, shape_key
+from dojang.slim.importance import Moments, moments
 from dojang.slim.result import Edit, Refused
 from dojang.slim.rewrite import Check, Context, Rewrite
 from dojang.slim.timing import Saving, saving
@@ -49,6 +51,7 @@ class Ledger:
         """Nothing is taken yet."""
         self.predict = predict or by_macs
         self.least_saving = least_saving
+        self._moments: tuple[Graph, Mapping[str, Moments]] | None = None
         self.timed: dict[tuple[str, str], Saving] = {}
         self.graph, self.context = graph, context
         self.measure, self.tune, self.evaluate = measure, tune, evaluate
@@ -59,6 +62,12 @@ class Ledger:
         self.notes: list[str] = []
         self.taken: list[Rewrite] = []
         self.accuracy_before: float | None = None
+
+    def moments(self, graph: Graph, tied: ChannelMap) -> Mapping[str, Moments]:
+        """Moments of what every layer of a network reads, on the samples; those of the last network are kept."""
+        if self._moments is None or self._moments[0] is not graph:
+            self._moments = (graph, moments(graph, tied, self.context.samples))
+        return self._moments[1]
 
     def deploy(self, graph: Graph) -> Graph:
         """A network in the form in which it would be used: with the exact rewrites that were found to pay."""

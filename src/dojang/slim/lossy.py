@@ -10,7 +10,6 @@ from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
 from dojang.slim.front import CHANNELS, FLOOR, Front, front
-from dojang.slim.importance import moments
 from dojang.slim.ledger import Ledger, edit_of
 from dojang.slim.rewrite import perform
 from dojang.slim.silent import NAME as SILENT
@@ -80,7 +79,7 @@ class Lossy:
                 left = count(current).total.macs / self.whole
                 self.ledger.progress(f"what can go: {left:.0%} of the multiplications left", len(self.ledger.edits), 0)
                 tied = channels(current)
-                offers = front(self.ledger, current, tied, moments(current, tied, self.ledger.context.samples))
+                offers = front(self.ledger, current, tied, self.ledger.moments(current, tied))
                 replacements = None
             over = step < LEAST_STEP or deaf >= 3 or not offers.options
             if self.attempts < STRUCTURES:
@@ -251,10 +250,12 @@ class Lossy:
 
     def silence(self, current: Graph) -> Graph | None:
         """The network without channels that no sample made speak, where that saves time; None when refused."""
-        done = remove_silent(current, self.ledger.context.samples)
+        self.ledger.progress("channels that no sample makes speak", 0, 1)
+        tied = channels(current)
+        done = remove_silent(current, self.ledger.context.samples, tied, self.ledger.moments(current, tied))
         if done is None:
             return None
-        narrow, gone, tied, check = done
+        narrow, gone, check = done
         layers, old, new = tied.layers(gone), self.ledger.deploy(current), self.ledger.deploy(narrow)
         saved = self.ledger.time(old, new)
         slow = self.ledger.too_little(saved)

@@ -50,6 +50,34 @@ def remove(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[s
     return cut(compensate(graph, tied, frozenset(gone), stats) if stats else graph, gone)
 
 
+def muted(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[str, Moments]) -> Graph:
+    """A network that computes what `remove` would give, in the old shapes: nothing reads the classes any more.
+
+    For estimates: the same shapes need no new kernels. Where something else reads them (a sum over channels, weights
+    that two layers share), the network is cut instead.
+    """
+    lost = frozenset(gone)
+    shared, own = shared_arrays(graph), {n.name for n in readers(graph, tied)}
+    seen = {name for c in lost for name, _ in tied.carriers[c]}
+    for name in seen:
+        for reader in graph.consumers[name]:
+            if reader.op == "reduce_sum" or (reader.name in own and not owns_arrays(graph, reader, shared)):
+                return remove(graph, tied, gone, stats)
+    given = compensate(graph, tied, lost, stats)
+    arrays: dict[str, Array] = {}
+    for node in readers(graph, tied):
+        track = tied.tracks[node.inputs[0]]
+        if track is None or lost.isdisjoint(track.classes):
+            continue
+        weight = np.array(given.weights[node.array("weight")])
+        for place, label in enumerate(track.classes):
+            if label in lost:
+                block, start = inputs_first(weight, node, place)
+                block[place - start] = 0
+        arrays[node.array("weight")] = weight
+    return given.replace(weights={**given.weights, **arrays})
+
+
 def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapping[str, Moments]) -> Graph:
     """The readers' weights changed so that they lose least when `gone` is cut; arrays used twice are left alone."""
     shared = shared_arrays(graph)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.channels import ChannelMap
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.slim.absorb import columns
-from dojang.slim.importance import Moments, moments, readers
+from dojang.slim.importance import Moments, readers
 
 NAME = "remove-silent-channels"
 
@@ -32,13 +32,13 @@ def silent(graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> tupl
     return tied.fit(c for c in tied.removable if c in read and c not in loud)
 
 
-def remove_silent(graph: Graph, samples: Any) -> tuple[Graph, tuple[int, ...], ChannelMap, dict[str, Any]] | None:
-    """The network without silent channels, the classes, their map, and the check; None when every channel speaks.
+def remove_silent(
+    graph: Graph, samples: Any, tied: ChannelMap, stats: Mapping[str, Moments]
+) -> tuple[Graph, tuple[int, ...], dict[str, Any]] | None:
+    """The network without silent channels, the classes, and the check; None when every channel speaks.
 
     The check holds both against each other on samples; at 95 % confidence fewer than 3/N inputs like them change.
     """
-    tied = channels(graph)
-    stats = moments(graph, tied, samples)
     gone = silent(graph, tied, stats)
     if not gone or any(_sums_over_channels(graph, tied, c) for c in gone):
         return None
@@ -56,7 +56,7 @@ def remove_silent(graph: Graph, samples: Any) -> tuple[Graph, tuple[int, ...], C
         "says": f"silent on {number} samples: at 95 % confidence fewer than {bound:.2%} of such inputs change",
         "largest_difference_on_samples_float32": worst,
     }
-    return narrow, gone, tied, check
+    return narrow, gone, check
 
 
 def _sums_over_channels(graph: Graph, tied: ChannelMap, label: int) -> bool:
