@@ -1,0 +1,154 @@
+"""Pooling, element-wise work and changes of layout with all arrays against unmapped pages, values checked too."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dojang.arith.conv import Conv
+from dojang.engine import jit
+from dojang.engine.algorithms import elementwise, layout, pool
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.elementwise import MapTask
+from dojang.engine.algorithms.layout import LayoutTask
+from dojang.engine.algorithms.task import Activation
+from dojang.engine.machine import Machine
+
+sys.path.insert(0, str(Path(__file__).parent))
+from kernels import guarded
+
+HOST = Machine.host()
+MACHINES = [
+    HOST,
+    *(HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa),
+]
+PLACES = [(HOST, False), *((m, True) for m in MACHINES)]
+rng = np.random.default_rng(0)
+N = 2
+
+
+def rows(values, ld):
+    """(n, pixels, channels) in rows of `ld`, flat; the last row ends with its last channel."""
+    n, pixels, channels = values.shape
+    out = np.full((n, pixels, ld), np.nan, "f4")
+    out[..., :channels] = values
+    return out.reshape(-1)[: out.size - (ld - channels)]
+
+
+def run(module, task, machine, at_end, arrays, out):
+    """Runs all units with the arrays (and the output, a size in elements) against unmapped pages."""
+    code = module.emit(task, machine)
+    kept = {word: guarded(a, at_end) for word, a in arrays.items()}
+    kept[t.Y] = guarded(np.full(out, 7, "f4"), at_end)
+    args = np.zeros(t.WORDS, np.int64)
+    args[t.N] = N
+    for word, array in kept.items():
+        args[word] = array.ctypes.data
+    scratch = guarded(np.zeros(code.scratch // 4, "f4"), at_end)
+    for step in code.steps:
+        kernel = jit.load_recipe(step.recipe, lambda step=step: step.build("kernel"), machine).function("kernel", 3)
+        for unit in range(step.units(N)):
+            kernel(args.ctypes.data, unit, scratch.ctypes.data)
+    return kept[t.Y]
+
+
+def values(flat, pixels, channels, ld):
+    """The output back as (n, pixels, channels); gaps keep what they held."""
+    full = np.full(N * pixels * ld, 7, "f4")
+    full[: flat.size] = flat
+    full = full.reshape(N, pixels, ld)
+    assert (full[..., channels:] == 7).all()
+    return full[..., :channels]
+
+
+MAPS = [
+    ("copy", lambda x, r, w, b: x),
+    ("fill", lambda x, r, w, b: np.full_like(x, 1.5)),
+    ("affine", lambda x, r, w, b: x * w + b),
+    ("lrn", None),
+    ("add", lambda x, r, w, b: x + r),
+    ("sub", lambda x, r, w, b: x - r),
+    ("mul", lambda x, r, w, b: x * r),
+    ("div", lambda x, r, w, b: x / r),
+    ("maximum", lambda x, r, w, b: np.maximum(x, r)),
+    ("minimum", lambda x, r, w, b: np.minimum(x, r)),
+]
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+@pytest.mark.parametrize(("op", "truth"), MAPS, ids=lambda v: v if isinstance(v, str) else "")
+def test_elementwise(op, truth, machine, at_end):
+    pixels = 11
+    for channels, gap, one in ((1, 0, False), (5, 2, False), (16, 0, False), (35, 0, True), (35, 3, True)):
+        x, r = rng.standard_normal((2, N, pixels, channels)).astype("f4")
+        if one:
+            r = r[:, :1]
+        w, b = rng.standard_normal((2, channels)).astype("f4")
+        alone = op in elementwise.ALONE
+        act = Activation("relu") if op != "lrn" else None
+        task = MapTask(op, channels, pixels, channels + gap, channels + gap, 0 if alone or one else channels, act,
+                       3 if op == "lrn" else 0, 0.5, 1.5)  # fmt: skip
+        arrays = {t.X: rows(x, channels + gap)}
+        if not alone:
+            arrays[t.R] = np.ascontiguousarray(r).reshape(-1)
+        if op == "affine":
+            arrays |= {t.W: w, t.B: b}
+        size = N * pixels * (channels + gap) - gap
+        found = values(run(elementwise, task, machine, at_end, arrays, size), pixels, channels, channels + gap)
+        if op == "lrn":
+            square = np.pad(x.astype("f8") ** 2, ((0, 0), (0, 0), (1, 1)))
+            total = sum(square[..., k : k + channels] for k in range(3))
+            expected = x / (1.5 + 0.5 / 3 * total) ** 0.75
+        else:
+            expected = np.maximum(truth(x, r, w, b), 0)
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+@pytest.mark.parametrize("last", [True, False])
+def test_layout(last, machine, at_end):
+    for channels, pixels, gap in ((1, 1, 0), (3, 17, 2), (16, 16, 0), (33, 35, 1)):
+        x = rng.standard_normal((N, pixels, channels)).astype("f4")
+        planes = np.ascontiguousarray(np.moveaxis(x, 1, 2)).reshape(-1)
+        task = LayoutTask(channels, pixels, channels + gap, last)
+        size = N * pixels * (channels + gap) - gap
+        if last:
+            flat = run(layout, task, machine, at_end, {t.X: planes}, size)
+            assert (values(flat, pixels, channels, channels + gap) == x).all()
+        else:
+            flat = run(layout, task, machine, at_end, {t.X: rows(x, channels + gap)}, planes.size)
+            assert (flat == planes).all()
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+@pytest.mark.parametrize("what", ["max", "avg"])
+def test_pooling(what, machine, at_end):
+    for c in (
+        Conv.of(5, 5, (7, 9), 3, stride=2, padding=1, groups=5),
+        Conv.of(16, 16, (6, 21), 2, stride=2, groups=16),
+        Conv.of(35, 35, (4, 5), (4, 5), groups=35),
+        Conv.of(3, 3, (19,), 3, padding=1, groups=3),
+    ):
+        gap = 2
+        pixels, out = int(np.prod(c.size)), int(np.prod(c.out_size))
+        task = replace(pool.of_conv(c, what), x_ld=c.ic + gap, y_ld=c.ic + gap)
+        assert pool.why_not(task, machine) is None
+        x = rng.standard_normal((N, pixels, c.ic)).astype("f4")
+        flat = run(pool, task, machine, at_end, {t.X: rows(x, c.ic + gap)}, N * out * (c.ic + gap) - gap)
+        found = values(flat, out, c.ic, c.ic + gap)
+        wide = np.full((N, *(s + p + q for s, (p, q) in zip(c.size, c.padding, strict=True)), c.ic), -np.inf)
+        wide[(slice(None), *(slice(p, p + s) for s, (p, _) in zip(c.size, c.padding, strict=True)))] = x.reshape(
+            N, *c.size, c.ic
+        )
+        for place, index in enumerate(np.ndindex(*c.out_size)):
+            window = wide[
+                (slice(None), *(slice(i * s, i * s + k) for i, s, k in zip(index, c.stride, c.kernel, strict=True)))
+            ]
+            window = window.reshape(N, -1, c.ic)
+            if what == "max":
+                assert (found[:, place] == window.max(1)).all()
+            else:
+                mean = np.where(np.isfinite(window), window, 0).mean(1)  # padding counts
+                np.testing.assert_allclose(found[:, place], mean, rtol=1e-5, atol=1e-6)
