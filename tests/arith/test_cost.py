@@ -147,6 +147,12 @@ def test_unknown_operators_make_a_lower_bound() -> None:
     assert by_name["u"]["receptive_field"] is None
     assert by_name["u"]["status"] == by_name["d"]["status"] == "lower-bound"
     assert by_name["c"]["status"] == "exact"
+    for name in ("u", "d"):  # not known is not zero
+        assert {by_name[name][key] for key in ("params", "weights", "biases", "macs")} == {None}
+    told = Graph((*nodes[:2], nodes[2].with_attrs(shape=(7, 3)), *nodes[3:]), ("d",))
+    assert told.shapes(5)["u"] == (5, 7, 3)
+    shown = count(told).to_dict()
+    assert [shown["layers"][2][key] for key in ("out_shape", "out_bytes", "macs")] == [[7, 3], 84, None]
 
 
 def test_rows_as_scripts_read_them() -> None:

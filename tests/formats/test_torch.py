@@ -117,8 +117,34 @@ def test_unknown_functions_are_named_and_make_a_lower_bound():
     assert [(n.name, n.attrs["kind"]) for n in graph.nodes if n.op == "unknown"] == [("cumsum", "cumsum")]
     total = count(graph).total
     assert total.status == "lower-bound"
-    assert total.unknown == ("cumsum (cumsum)", "c")
-    assert total.macs == 16 * 12
+    assert total.unknown == ("cumsum (cumsum)",)
+    assert total.macs == 16 * 12 + 16 * 8
+    assert total.params == sum(p.numel() for p in module.parameters())
+    for batch in (1, 2):  # what follows is counted: PyTorch tells the shape
+        shapes = graph.shapes(batch)
+        assert shapes[graph.outputs[0]] == tuple(module(torch.zeros(batch, 3, 4, 4)).shape)
+
+
+class Choosing(nn.Module):
+    """A layer whose values only choose which of two others is used."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.gate, self.small, self.large = form, nn.Linear(4, 5), nn.Linear(4, 2), nn.Linear(4, 20)
+
+    def forward(self, x):
+        if self.form == "cond":
+            return torch.cond(self.gate(x).sum() > 0, self.small, lambda x: self.large(x)[:, :2], (x,))
+        score = self.gate(x).relu()
+        chosen = {"if": lambda: score.mean() > 0, "item": lambda: score.max().item() > 0,
+                  "any": lambda: torch.any(score > 0)}[self.form]()  # fmt: skip
+        return self.small(x) if chosen else self.large(x)[:, :2]
+
+
+@pytest.mark.parametrize("form", ["if", "item", "any", "cond"])
+def test_what_a_decision_costs_is_counted(form):
+    counts = sorted((count(g).total for g in paths_of(Choosing(form), (4,))), key=lambda total: total.macs)
+    assert [(c.macs, c.params, c.unknown) for c in counts] == [(20 + 8, 25 + 10, ()), (20 + 80, 25 + 100, ())]
 
 
 def test_recurrent_layers_are_unknown_and_their_parameters_counted():

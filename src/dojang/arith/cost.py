@@ -91,17 +91,18 @@ class Layer:
     border: tuple[Border, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `CONTRACT.md` shapes it."""
+        """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0."""
+        known = not self.cost.unknown
         spans = self.field or ()
         row = {
             "name": self.name,
             "op": self.op,
             "inputs": list(self.inputs),
             "out_shape": list(self.shape[1:]) if self.shape is not None else None,
-            "params": self.cost.params,
-            "weights": self.cost.weights,
-            "biases": self.cost.biases,
-            "macs": self.cost.macs,
+            "params": self.cost.params if known else None,
+            "weights": self.cost.weights if known else None,
+            "biases": self.cost.biases if known else None,
+            "macs": self.cost.macs if known else None,
             "out_bytes": self.cost.out_bytes if self.shape is not None else None,
             "receptive_field": {
                 "size": [s.size for s in spans],
@@ -233,7 +234,8 @@ def _cost(
     sources = [shapes[i] for i in node.inputs]
     known = [s for s in sources if s is not None]
     if node.op == UNKNOWN:
-        return Cost(unknown=(f"{node.name} ({node.attrs['kind']})",))
+        moved = BYTES * sum(prod(s) for s in known), 0, BYTES * prod(out) if out is not None else 0
+        return Cost(0, 0, 0, *moved, unknown=(f"{node.name} ({node.attrs['kind']})",))
     if out is None or len(known) < len(sources):
         return Cost(unknown=(node.name,) if node.rule.macs or node.rule.params else ())
     rule = node.rule

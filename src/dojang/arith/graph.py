@@ -131,13 +131,16 @@ class Graph:
         return {name: tuple(nodes) for name, nodes in readers.items()}
 
     def shapes(self, batch: int = 1) -> dict[str, Shape | None]:
-        """Output shape of every node, batch first; None where an unknown operator makes it unknown."""
+        """Output shape of every node, batch first; None where an unknown operator hides it."""
         known: dict[str, Shape | None] = {}
         for node in self.nodes:
             if node.op == "input":
                 if any(s < 1 for s in node.attrs["shape"]):
                     raise GraphError(f"{node.name}: input size {by(node.attrs['shape'])} must be at least 1 everywhere")
                 known[node.name] = (batch, *node.attrs["shape"])
+            elif node.op == UNKNOWN:
+                told = node.attrs["shape"]
+                known[node.name] = (batch, *told) if told is not None else None
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
         return known
@@ -145,9 +148,7 @@ class Graph:
     @staticmethod
     def _infer(node: Node, shapes: list[Shape | None]) -> Shape | None:
         sizes = [s for s in shapes if s is not None]
-        if node.op == UNKNOWN or len(sizes) < len(shapes):
-            return None
-        return node.infer(sizes)
+        return node.infer(sizes) if len(sizes) == len(shapes) else None
 
     @cached_property
     def unit_shapes(self) -> Mapping[str, Shape | None]:

@@ -18,7 +18,8 @@ ParamRule = Callable[[Attrs, Shapes], dict[str, Shape]]
 MacRule = Callable[[Attrs, Shapes], int]
 
 UNKNOWN = "unknown"
-"""The operator of a node that a format could not name; its shape and cost are not known, so totals become bounds."""
+"""The operator of a node that a format could not name: its cost is not known, so totals become bounds. `shape`, without
+the batch, where the source tells it; else what follows is not known either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +326,7 @@ def _rows() -> list[Op]:
         Op(
             UNKNOWN,
             shape_rules.same,
-            {"kind": _required(Kind.TEXT)},
+            {"kind": _required(Kind.TEXT), "shape": Attr(Kind.SIZE)},
             field="opaque",
             channels="opaque",
             inputs=(0, MANY),

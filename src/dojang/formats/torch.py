@@ -28,6 +28,7 @@ from torch.nn.parameter import UninitializedParameter
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node, reachable
+from dojang.arith.ops import UNKNOWN
 from dojang.formats import torch_attention, torch_layers, torch_ops, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
@@ -92,7 +93,10 @@ def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 
                 raise
             waiting += [[*ahead, True], [*ahead, False]]
         if len(graphs) + len(waiting) > limit:
-            raise UnsupportedError(f"{type(module).__name__}: more than {limit} ways through its forward")
+            raise UnsupportedError(
+                f"{type(module).__name__}: more than {limit} ways through its forward; a `while` on the values of a "
+                "tensor has no bound: count the module inside it, once per turn"
+            )
     return tuple(graphs)
 
 
@@ -199,14 +203,15 @@ def _outputs(result: Any) -> list[torch.Tensor]:
 
 
 def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
-    """The Graph of what was traced: what the outputs need."""
+    """The Graph of what was traced: what the outputs need, and what costs before a decision by values."""
     t.stack[:] = [("", False)]
     t.func = "output"
     outputs = [t.read(o if isinstance(o, Traced) else t.value(o)) for o in _outputs(result)]
     title = type(module).__name__
     if not outputs:
         raise UnsupportedError(f"{title}: its forward returns no tensor")
-    live = reachable(t.nodes, outputs)
+    weighed = reachable(t.nodes, t.decided)
+    live = reachable(t.nodes, outputs + [n.name for n in t.nodes if n.name in weighed and _costs(n)])
     nodes = tuple(n for n in t.nodes if n.name in live or n.op == "input")
     read = {a for n in nodes for a in _arrays(n)}
     added = {a for a in t.trained if a.endswith(".value")}
@@ -225,6 +230,18 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     graph = Graph(nodes, tuple(outputs), title, meta=meta)
     _check_batch(graph, t)
     return graph.replace(weights=_weights(graph, t)) if weights else graph
+
+
+FREE = frozenset(
+    "gt greater ge greater_equal lt less le less_equal eq ne not_equal logical_not logical_and logical_or logical_xor "
+    "bitwise_not bitwise_and bitwise_or any all isnan isinf isfinite isclose".split()
+)
+"""Functions without a node of their own that multiply nothing: a decision by values ends in them."""
+
+
+def _costs(node: Node) -> bool:
+    """Whether a node has parameters or MACs, or may have."""
+    return bool(node.rule.params or node.rule.macs) or (node.op == UNKNOWN and node.attrs["kind"] not in FREE)
 
 
 def _check_batch(graph: Graph, t: Tracer) -> None:

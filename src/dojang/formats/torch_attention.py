@@ -131,8 +131,9 @@ def _opaque_multihead(t: Tracer, m: nn.MultiheadAttention, query: Traced, key: A
     given = [v for v in (query, key, value) if isinstance(v, Traced)]
     inputs = dict.fromkeys(t.read(v) for v in [*given, *(t.value(p) for p in m.parameters())])
     name = t.fresh()
-    t.nodes.append(Node.of(name, "unknown", *inputs, kind="MultiheadAttention"))
-    return t.made(name, (*query.sizes[:-1], m.embed_dim)), None
+    shape = (*query.sizes[:-1], m.embed_dim)
+    t.nodes.append(Node.of(name, "unknown", *inputs, kind="MultiheadAttention", shape=t.told(shape)))
+    return t.made(name, shape), None
 
 
 MODULES[nn.MultiheadAttention] = multihead

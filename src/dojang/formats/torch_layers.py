@@ -365,5 +365,6 @@ def embedding(t: Tracer, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Any:
     """A look-up by computed indices has no operator; its parameters are counted."""
     x, weight = t.value(x), t.value(weight)
     name = t.fresh()
-    t.nodes.append(Node.of(name, "unknown", t.read(x), t.read(weight), kind="embedding"))
-    return t.made(name, (*x.sizes, weight.sizes[-1]))
+    shape = (*x.sizes, weight.sizes[-1])
+    t.nodes.append(Node.of(name, "unknown", t.read(x), t.read(weight), kind="embedding", shape=t.told(shape)))
+    return t.made(name, shape)

@@ -299,7 +299,7 @@ def extreme(t: Tracer, x: Traced, dim: Any = None, keepdim: bool = False, *, oth
     if dim is None:
         return HANDLERS[f"a{kind}"](t, x)
     values = HANDLERS[f"a{kind}"](t, x, dim, keepdim)
-    indices = t.emit("unknown", x, part="indices", kind=f"arg{kind}")
+    indices = t.emit("unknown", x, part="indices", kind=f"arg{kind}", shape=t.told(values.sizes))
     made = t.made(indices.node, values.sizes, torch.int64)
     return getattr(torch.return_types, kind)((values, made))
 

@@ -198,6 +198,7 @@ class Tracer:
         self.constants: dict[str, Traced] = {}
         self.derived: dict[int, tuple[Any, str, tuple[Any, ...], dict[str, Any], torch.Tensor]] = {}
         self.decisions: list[bool] = []
+        self.decided: list[str] = []
         self.ahead: list[bool] = []
         self.images: list[Traced] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -344,6 +345,12 @@ class Tracer:
         if trained:
             self.trained.add(array)
 
+    def told(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """A shape without the batch; None unless the batch is its first axis and in no other."""
+        if self.batch == 1 or len(shape) < 2 or shape[0] != self.batch or any(s % self.batch == 0 for s in shape[1:]):
+            return None
+        return tuple(shape[1:])
+
     def roles(self, node: str, **values: torch.Tensor | None) -> dict[str, str]:
         """Array names by role for a layer's real tensors; what is not registered is registered under the node."""
         found: dict[str, str] = {}
@@ -390,7 +397,8 @@ class Tracer:
             count += 1
             title = self.fresh(None if count == 1 else f"output{count}")
             label = (kind or name) if count == 1 else f"{kind or name}, output {count}"
-            self.nodes.append(Node.of(title, UNKNOWN, *[self.read(s) for s in sources], kind=label))
+            told = self.told(value.shape)
+            self.nodes.append(Node.of(title, UNKNOWN, *[self.read(s) for s in sources], kind=label, shape=told))
             return self.made(title, tuple(value.shape), value.dtype)
 
         return tree_map(place, result)
@@ -406,6 +414,8 @@ class Tracer:
         base, in_place = plain(called)
         if Traced not in types and not self.wants(base, args, kwargs):
             return self.real(func, base, args, kwargs)
+        if called == "item" or called in DECISIONS or UnknownNumber in types:
+            self.decided += [v.node for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced)]
         if called == "item":
             return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
         if called in DECISIONS or UnknownNumber in types:
@@ -582,6 +592,8 @@ def _traced_cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> 
     tracer = ACTIVE.tracer
     if tracer is None:
         return _COND(pred, true_fn, false_fn, operands)
+    if isinstance(pred, Traced):
+        tracer.decided.append(pred.node)
     chosen = tracer.decide("__bool__") if isinstance(pred, Traced) else bool(pred)
     return (true_fn if chosen else false_fn)(*operands)
 

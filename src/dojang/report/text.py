@@ -31,7 +31,6 @@ from dojang.report.table import (
 
 if TYPE_CHECKING:
     from dojang.engine.plan import Plan
-    from dojang.filters.files import FilterReport
 
 
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -169,8 +168,7 @@ def count_csv(count: Count) -> str:
         writer.writerow(
             [
                 *(row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"])),
-                *(row[k] for k in figures),
-                "" if row["out_bytes"] is None else row["out_bytes"],
+                *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
                 *(_join(field[k]) for k in ("size", "jump", "start")),
                 row["status"],
             ]
@@ -267,15 +265,6 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
     lines += [f"wrote {file}" for file in run.files]
     lines += ["", plan_text(run.plan, width, style)] if run.plan is not None else []
     return "\n".join(lines)
-
-
-def filter_text(report: FilterReport) -> str:
-    """One line per picture."""
-    return "\n".join(
-        f"{done.source} -> {done.target}  {done.width}x{done.height}, "
-        f"{done.channels} channel{'s' if done.channels > 1 else ''}, {done.dtype}"
-        for done in report.done
-    )
 
 
 def list_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
