@@ -9,6 +9,7 @@ import pytest
 
 from digits import TRAIN, digits, random_features
 from dojang.arith.channels import channels
+from dojang.arith.cost import count
 from dojang.arith.errors import DataError
 from dojang.diagnose import Finding, diagnose, worst
 from dojang.diagnose.activations import activated, responses
@@ -165,3 +166,35 @@ def test_a_finding_is_frozen():
     f = Finding("a", "dead-proven", (1,), 1, 0, "x")
     with pytest.raises(AttributeError):
         f.layer = "b"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_deep_networks_have_no_multiples_by_chance():
+    """Factors shrink from layer to layer where weights are small; a bias must not hide the rows beside it."""
+    nodes, last = [], "x"
+    for i in range(6):
+        nodes += [conv(f"c{i}", last, 8), N(f"b{i}", "batchnorm", f"c{i}"), N(f"r{i}", "relu", f"b{i}")]
+        last = f"r{i}"
+    graph = weighted(net(*nodes, N("g", "global_avgpool", last), N("f", "flatten", "g"), N("y", "dense", "f", out=4)))
+    weights = {k: np.array(v) for k, v in graph.weights.items()}
+    for i in range(6):
+        weights[f"b{i}.weight"] = weights[f"b{i}.weight"] * 1e-3
+        weights[f"c{i}.bias"] = np.zeros(8, np.float32)
+    weights["y.bias"] = np.arange(1, 5).astype(np.float32)
+    assert not of(diagnose(graph.replace(weights=weights)), "duplicate")
+
+
+def test_layers_far_below_the_peak_are_named_with_the_reason():
+    from dojang.diagnose.structure import far_below
+
+    graph = weighted(net(conv("a", "x", 8), N("f", "flatten", "a"), N("y", "dense", "f", out=64)))
+    macs = {row.name: row.cost.macs for row in count(graph).layers}
+    bytes_read = 4 * (graph.param_shapes["y.weight"][0] * (graph.param_shapes["y.weight"][1] + 1))
+    moved = bytes_read + 4 * (graph.param_shapes["y.weight"][1] + 64)
+    ms = {"a": 2 * macs["a"] / 100e6, "y": moved / 10e6}  # at the peak of 100 GFLOP/s; at the speed of memory
+    found = far_below(graph, ms, 100.0, 10.0)
+    assert [f.layer for f in found] == ["y"]
+    assert found[0].value == pytest.approx(2 * macs["y"] / (ms["y"] * 1e6) / 100)
+    assert "alone take" in found[0].evidence
+    short = far_below(graph, {"a": 0.01, "y": 0.0005}, 1e6, 1e6)
+    assert "too short" in short[0].evidence
+    assert not far_below(graph, {"a": 100.0, "y": 1.0}, 1e-3, 1e-3)  # nothing is below so low a peak

@@ -10,9 +10,13 @@ import numpy as np
 
 from dojang.app.networks import load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
-from dojang.arith.errors import UsageError
+from dojang.arith.cost import count
+from dojang.arith.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.diagnose.findings import diagnose as find
+from dojang.engine.compiled import Compiled
+from dojang.engine.machine import Machine
+from dojang.engine.peaks import peaks
 from dojang.report.results import Diagnosis
 from dojang.train.data import Data
 
@@ -42,7 +46,7 @@ def diagnose(
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
     if data is None:
-        return Diagnosis(graph.name, find(graph, threshold=threshold), 0, None, threshold)
+        return Diagnosis(graph.name, find(graph, threshold=threshold, **timing(graph)), 0, None, threshold)
     found = load_samples(data, graph, val_data)
     check_classes(graph, found)
     return diagnosis_of(graph, found, samples, threshold, seed)
@@ -51,8 +55,29 @@ def diagnose(
 def diagnosis_of(graph: Graph, data: Data, samples: int, threshold: float, seed: int) -> Diagnosis:
     """The findings on `samples` of the train part."""
     x = some_inputs(data, samples, seed)
-    findings = find(graph, x, threshold=threshold, input_range=input_range(graph, data))
+    findings = find(graph, x, threshold=threshold, input_range=input_range(graph, data), **timing(graph))
     return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold)
+
+
+def timing(graph: Graph) -> dict[str, Any]:
+    """Measured milliseconds per layer for one input on dojang's engine, and the peaks of as many threads.
+
+    A step that computes several nodes counts for the one of them with most multiplications. Nothing where the engine
+    cannot run the network.
+    """
+    try:
+        plan = Compiled(graph).measured()
+    except UnsupportedError:
+        return {}
+    macs = {row.name: row.cost.macs for row in count(graph).layers}
+    spent: dict[str, float] = {}
+    for choice in plan.choices:
+        nodes = [name for name in (*choice.members, choice.value) if name in macs]
+        if choice.measured_s and nodes:
+            layer = max(nodes, key=lambda name: macs[name])
+            spent[layer] = spent.get(layer, 0.0) + 1e3 * choice.measured_s
+    host = peaks(Machine.host())
+    return {"layer_ms": spent, "peaks": (host.fma_gflops * plan.threads, host.read_gbs * plan.threads)}
 
 
 def some_inputs(data: Data, samples: int, seed: int) -> np.ndarray:

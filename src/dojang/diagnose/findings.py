@@ -23,6 +23,8 @@ def diagnose(
     threshold: float = 0.0,
     input_range: Mapping[str, tuple[Any, Any]] | None = None,
     layer_ms: Mapping[str, float] | None = None,
+    peaks: tuple[float, float] | None = None,
+    batch: int = 1,
     correlate: bool = True,
     seed: int = 0,
 ) -> tuple[Finding, ...]:
@@ -31,7 +33,8 @@ def diagnose(
     `x`: samples (n, *shape), or arrays by input name; without them only what needs no data is found. `run(x, taps)`
     gives activations (default: dojang's engine). `threshold`: a channel that never exceeds it counts as dead.
     `input_range`: least and largest value by input name, for proofs (default: pictures in 0..1 where the input says
-    how they are normalised, else none). `layer_ms`: measured milliseconds per layer. `correlate`: also look
+    how they are normalised, else none). `layer_ms`: measured milliseconds per layer for a batch of
+    `batch`, `peaks` the machine's GFLOP/s and GB/s to hold them against. `correlate`: also look
     for layers that would split into groups, with `seed` for the shuffles. Raises `DataError` when there are
     no samples in `x` or a sample holds NaN.
     """
@@ -46,6 +49,8 @@ def diagnose(
         if correlate:
             findings += low_correlation(correlations(graph, x, run, seed))
     findings += structure.coverage(graph) + structure.hot_spots(graph, layer_ms)
+    if layer_ms and peaks is not None:
+        findings += structure.far_below(graph, layer_ms, *peaks, batch)
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
 

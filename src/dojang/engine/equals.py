@@ -152,11 +152,17 @@ class _Numbering:
         else:
             weight = weight.reshape(groups, out // groups, weight.shape[1], -1)
         inner = weight.shape[2]
+        # Factors count in the units of what an id names, which may be anything: each id is measured in those of its
+        # largest channel, so that rows are compared in the size that their numbers really have.
+        unit = dict[int, float]()
+        for i, f in zip(source.ids.tolist(), source.factors.tolist(), strict=True):
+            unit[i] = max(unit.get(i, 0.0), f)
+        real = source.factors / np.array([unit[i] for i in source.ids.tolist()])
         clusters: dict[Hashable, list[int]] = {}
         rows: list[Array] = []
         for j in range(groups):
             ids, where = np.unique(source.ids[j * inner : (j + 1) * inner], return_inverse=True)
-            scaled = weight[j] * source.factors[j * inner : (j + 1) * inner, None]
+            scaled = weight[j] * real[j * inner : (j + 1) * inner, None]
             joined = np.zeros((len(scaled), len(ids), weight.shape[3]))
             for column, target in enumerate(where.tolist()):
                 joined[:, target] += scaled[:, column]
