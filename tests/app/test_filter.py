@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ def test_json_and_options(dojang: Command, photo: Path, tmp_path: Path) -> None:
 def test_nothing_is_overwritten_without_force(dojang: Command, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     out.write_bytes(b"mine")
-    assert dojang("filter", photo, "--kernel", "blur", "-o", out).code != 0
+    assert dojang("filter", photo, "--kernel", "blur", "-o", out).code == 2
     assert out.read_bytes() == b"mine"
     assert dojang("filter", photo, "--kernel", "blur", "-o", out, "--force").code == 0
     assert out.read_bytes() != b"mine"
@@ -67,6 +70,43 @@ def test_bad_usage(dojang: Command, photo: Path, flags: tuple[str, ...], says: s
     assert ran.code == 2
     assert says in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_several_kernels(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    ran = dojang("filter", photo, "--kernel", "blur", "--kernel", "sobel", "-o", tmp_path / "out", "--json")
+    data = json.loads(ran.out)
+    assert (data["kernels"], data["kernel"]) == (["blur", "sobel"], "blur, sobel")
+    assert [Path(done["target"]).name for done in data["done"]] == ["photo-blur.png", "photo-sobel.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["photo-blur.png", "photo-sobel.png"]
+
+
+def test_plan_writes_nothing(dojang: Command, photo: Path) -> None:
+    ran = dojang("filter", photo, "--kernel", "gaussian", "--plan")
+    assert ran.out.startswith(f"{photo}\n  gaussian (7x7) on 3 channels of uint8, result uint8\n    separable: ")
+    assert "    not running sums: its taps are not all one number\n" in ran.out
+    assert max(map(len, ran.out.splitlines()[1:])) <= 80
+    assert [p.name for p in photo.parent.iterdir()] == [photo.name]
+    data = json.loads(dojang("filter", photo, "--kernel", "gaussian", "--plan", "--json").out)
+    assert data["pictures"][0]["source"] == str(photo)
+    assert data["pictures"][0]["plans"][0]["algorithm"] == "separable"
+
+
+def test_page_of_kernels(dojang: Command, tmp_path: Path) -> None:
+    page = tmp_path / "kernels.html"
+    assert dojang("list", "kernels", "--html", page).code == 0
+    text = page.read_text()
+    listed = json.loads(dojang("list", "kernels", "--json").out)["kernels"]
+    found = re.findall(r'<figure id="([^"]+)"><img alt="[^"]+" src="data:image/png;base64,([^"]+)">', text)
+    assert [name for name, _ in found] == [row["name"] for row in listed]
+    for _, data in found:
+        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (180, 120)
+    assert "http" not in text.replace("http-equiv", "")
+    assert "img-src data:" in text
+    sobel = next(row for row in listed if row["name"] == "sobel")
+    assert sobel["taps"] == [[[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], [[-1, -2, -1], [0, 0, 0], [1, 2, 1]]]
+    assert dojang("list", "kernels", "--html", page).code == 2
+    assert dojang("list", "kernels", "--html", page, "--force").code == 0
+    assert dojang("list", "networks", "--html", tmp_path / "n.html").code == 2
 
 
 def test_lists(dojang: Command) -> None:

@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from dojang.arith.errors import FileError, MissingPart, UnsupportedError, UsageError
+from dojang.arith.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
 from dojang.filters import images
-from dojang.filters.files import filter_files
+from dojang.filters.files import filter_files, plan_files
 from dojang.filters.filter import filter
 from dojang.filters.images import read_picture, write_picture
 
@@ -213,12 +213,16 @@ def test_other_refusals(tmp_path):
         (lambda: filter_files([tmp_path / "moving.webp"], "blur"), UnsupportedError, "2 frames"),
         (lambda: filter_files([picture], "blur", tmp_path / "b.jpg"), UnsupportedError, "alpha"),
         (lambda: filter_files([picture], "blur", tmp_path / "b.xyz"), UnsupportedError, "format"),
-        (lambda: filter_files([picture], "blur", tmp_path / "no" / "b.png"), FileError, "does not exist"),
-        (lambda: filter_files([picture], "blur", picture), FileError, "exists already"),
+        (lambda: filter_files([picture], "blur", tmp_path / "no" / "b.png"), UsageError, "does not exist"),
+        (lambda: filter_files([picture], "blur", picture), UsageError, "exists already"),
         (lambda: filter_files([picture, picture], "blur", tmp_path / "x.png"), UsageError, "folder"),
         (lambda: filter_files([picture, picture], "blur", tmp_path / "x"), UsageError, "both"),
         (lambda: filter_files([], "blur"), UsageError, "no picture"),
-        (lambda: filter_files([picture], ["blur", "sobel"]), UsageError, "one kernel"),
+        (
+            lambda: filter_files([picture], ["blur", "sobel"], tmp_path / "b.png"),
+            UsageError,
+            "2 pictures need a folder",
+        ),
         (lambda: filter_files([picture], "blur:size=99", border="valid"), Exception, "a.png: kernel"),
     ):
         with pytest.raises(error) as caught:
@@ -258,15 +262,15 @@ def test_many_files_one_bad(tmp_path):
         assert np.array_equal(result, filter(np.asarray(opened(path)), "sharpen"))
     assert sorted(os.listdir(tmp_path / "out")) == ["0.png", "1.png", "2.png", "3.png"]
     again = filter_files(good, "blur", tmp_path / "out")
-    assert len(again.failed) == 4
+    assert [bad.exit_code for bad in again.failed] == [2] * 4
     assert not filter_files(good, "blur", tmp_path / "out", force=True).failed
 
 
 def test_default_name(tmp_path):
     source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20))))
     report = filter_files([source], "gaussian:sigma=2")
-    assert report.done[0].target == str(tmp_path / "a-gaussian.png")
-    assert (tmp_path / "a-gaussian.png").exists()
+    assert report.done[0].target == str(tmp_path / "a-gaussian-sigma=2.png")
+    assert (tmp_path / "a-gaussian-sigma=2.png").exists()
 
 
 def test_jpeg_to_png_is_exact(tmp_path):
@@ -280,3 +284,43 @@ def test_jpeg_to_png_is_exact(tmp_path):
     before = opened(source)
     Image.fromarray(expected).save(encoded_again, "JPEG", qtables=before.quantization, subsampling="4:2:0")
     assert np.array_equal(np.asarray(opened(tmp_path / "b.jpg")), np.asarray(opened(encoded_again)))
+
+
+def test_several_kernels_from_one_reading(tmp_path):
+    one, two = (save(tmp_path / f"{i}.png", Image.fromarray(smooth((20, 24, 4), seed=i))) for i in range(2))
+    kernels = ["sharpen", "gaussian:sigma=2", "sobel"]
+    report = filter_files([one], kernels)
+    assert report.kernels == ("sharpen", "gaussian:sigma=2", "sobel")
+    assert [f.kernel for f in report.done] == list(report.kernels)
+    assert [os.path.basename(f.target) for f in report.done] == [
+        "0-sharpen.png", "0-gaussian-sigma=2.png", "0-sobel.png"
+    ]  # fmt: skip
+    for kernel, done in zip(kernels, report.done, strict=True):
+        apart = filter_files([one], kernel, tmp_path / "apart.png", force=True).done[0].target
+        assert np.array_equal(np.asarray(opened(done.target)), np.asarray(opened(apart))), kernel
+    matrices = filter_files([one], ["1 2 1", "0 1; 2 3"]).done
+    assert [os.path.basename(f.target) for f in matrices] == ["0-matrix.png", "0-matrix-2.png"]
+    many = filter_files([one, two], kernels, tmp_path / "out")
+    assert len(many.done) == 6
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(
+        f"{i}-{tag}.png" for i in range(2) for tag in ("sharpen", "gaussian-sigma=2", "sobel")
+    )
+
+
+def test_one_target_there_and_nothing_is_written(tmp_path):
+    source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20))))
+    (tmp_path / "a-sobel.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="a-sobel"):
+        filter_files([source], ["blur", "sobel"])
+    assert sorted(os.listdir(tmp_path)) == ["a-sobel.png", "a.png"]
+
+
+def test_plans_of_files(tmp_path):
+    source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20, 3))))
+    np.save(tmp_path / "b.npy", np.zeros((9, 9), np.float32))
+    first, second = plan_files([source, tmp_path / "b.npy"], ["sharpen", "outline"])
+    assert [p.way.name for p in first.plans] == ["bank"]
+    assert [j.dtype for j in second.plans[0].jobs] == [np.dtype("float32")] * 2
+    assert first.to_dict()["plans"][0]["kernel"] == ["sharpen", "outline"]
+    with pytest.raises(ShapeError, match="a.png"):
+        plan_files([source], "blur:size=99", border="valid")

@@ -108,7 +108,7 @@ def test_refusals(tmp_path):
         ("int.npy", "b.npy", UsageError, "int.npy: picture of dtype int64"),
         ("line.npy", "b.npy", ShapeError, "line.npy"),
         ("a.npy", "b.xyz", UnsupportedError, ".zarr"),
-        ("a.npy", "a.npy", FileError, "exists already"),
+        ("a.npy", "a.npy", UsageError, "exists already"),
     ):
         with pytest.raises(error) as caught:
             filter_large(tmp_path / source, tmp_path / target, as_kernel("blur"), Options())

@@ -150,8 +150,16 @@ def filter(args: argparse.Namespace) -> Answer:
     """`dojang filter`."""
     from dojang.app import verbs
     from dojang.app.progress import Bar
-    from dojang.report.text import filter_text
+    from dojang.report.text_filter import filter_plan_text, filter_text
 
+    args.kernel = args.kernel if len(args.kernel) > 1 else args.kernel[0]
+    if args.plan:
+        plans = verbs.filter_plans(
+            args.images, args.kernel, border=args.border, stride=args.stride, dilation=args.dilation
+        )
+        if args.json:
+            return Answer(_json("filter", args, {"pictures": [plan.to_dict() for plan in plans]}, CORRELATION))
+        return Answer(filter_plan_text(plans, width(), style()))
     with Bar(len(args.images), "filter", "picture") as bar:
         report = verbs.filter_files(
             args.images,
@@ -329,7 +337,15 @@ def list(args: argparse.Namespace) -> Answer:
     from dojang.app import verbs
     from dojang.report.text import list_text
 
+    if args.html and args.what != "kernels":
+        raise UsageError(f"--html shows kernels; there is no page of {args.what}")
+    if args.html:
+        _may_write(args.html, args.force)
     listing = verbs.list_all(args.what)
+    if args.html:
+        from dojang.report.html_filter import gallery_html
+
+        _write_page(args.html, gallery_html(verbs.kernel_gallery()), args.force)
     if args.what == "kinds" and not args.json:
         from dojang.report.text_arith import kinds_text
 

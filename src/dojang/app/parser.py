@@ -210,8 +210,10 @@ def _filter(commands: Commands) -> None:
     parser.add_argument(
         "--kernel",
         required=True,
+        action="append",
         metavar="KERNEL",
-        help="a name (`dojang list kernels`) such as blur or gaussian:sigma=2; a matrix, rows parted by ; FILE.npy",
+        help="a name (`dojang list kernels`) such as blur or gaussian:sigma=2; a matrix, rows parted by ; FILE.npy; "
+        "given several times, each makes a file of its own from one reading of the picture",
     )
     parser.add_argument(
         "--border",
@@ -223,6 +225,7 @@ def _filter(commands: Commands) -> None:
         "--stride", type=axes, default=1, metavar="N", help="keep every Nth pixel, or N,M by rows,columns"
     )
     parser.add_argument("--dilation", type=axes, default=1, metavar="N", help="spread the kernel's taps N pixels apart")
+    parser.add_argument("--plan", action="store_true", help="write nothing; say which algorithm it would be and why")
     _output(parser, "OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)")
 
 
@@ -308,6 +311,8 @@ def _bench(commands: Commands) -> None:
 def _list(commands: Commands) -> None:
     parser = _add(commands, "list", "what there is to choose from")
     parser.add_argument("what", choices=("networks", "tables", "kernels", "kinds", "algorithms"), help="which list")
+    parser.add_argument("--html", metavar="FILE", help="kernels only: write a page that shows each on one picture")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
 def _env(commands: Commands) -> None:

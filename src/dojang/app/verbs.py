@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dojang.arith.check import Check
     from dojang.arith.compare import Comparison
     from dojang.arith.explain import Step
-    from dojang.filters.files import FilterReport
+    from dojang.filters.files import FilterReport, Planned
+    from dojang.filters.gallery import Shown
 
 LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
 """What `list_all` can list."""
@@ -157,10 +158,31 @@ def filter_files(
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> FilterReport:
-    """Presses a kernel on picture files; see `filters.files.filter_files`."""
+    """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
     from dojang.filters.files import filter_files as work
 
     return work(images, kernel, output, border, stride, dilation, force, progress)
+
+
+def filter_plans(
+    images: Sequence[str | Path],
+    kernel: Any,
+    *,
+    border: str = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+) -> tuple[Planned, ...]:
+    """How `filter_files` would do it, and why not otherwise; nothing is written."""
+    from dojang.filters.files import plan_files as work
+
+    return work(images, kernel, border=border, stride=stride, dilation=dilation)
+
+
+def kernel_gallery() -> list[Shown]:
+    """What each named kernel does to one picture; see `filters.gallery`."""
+    from dojang.filters.gallery import gallery
+
+    return gallery()
 
 
 def list_all(what: str) -> Listing:
@@ -191,7 +213,16 @@ def list_all(what: str) -> Listing:
     if what == "kernels":
         from dojang.filters.named import NAMED
 
-        kernels = ({"name": r.name, "does": r.does, "source": r.source, "options": r.options} for r in NAMED.values())
+        kernels = (
+            {
+                "name": r.name,
+                "does": r.does,
+                "source": r.source,
+                "options": r.options,
+                "taps": [make().tolist() for make in r.make],
+            }
+            for r in NAMED.values()
+        )
         return Listing(what, tuple(kernels))
     if what == "kinds":
         from dojang.arith.kinds import field_trade, kinds

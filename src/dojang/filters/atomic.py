@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 
-from dojang.arith.errors import FileError
+from dojang.arith.errors import FileError, UsageError
 
 UMASK = os.umask(0o022)  # asked for by setting it, so only once, before there are threads
 os.umask(UMASK)
 
 
 def check_target(path: str | PathLike[str], force: bool) -> Path:
-    """The path, if a file may be written there. Raises `FileError` if it exists (and not `force`) or has no folder."""
+    """The path, if a file may be written there. Raises `UsageError` if it exists (and not `force`) or has no folder."""
     target = Path(path)
     if target.is_dir() and not force:
-        raise FileError(f"{target}: is a folder")
+        raise UsageError(f"{target}: is a folder; name a file")
     if target.exists() and not force:
-        raise FileError(f"{target}: exists already; use --force (force=True) to replace it")
+        raise UsageError(f"{target}: exists already; use --force (force=True) to replace it")
     if not target.parent.is_dir():
-        raise FileError(f"{target}: the folder {target.parent} does not exist")
+        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
     return target
 
 
@@ -36,7 +36,7 @@ def writing(path: str | PathLike[str], force: bool = False, folder: bool = False
     """
     target = check_target(path, force)
     if target.is_dir() and not folder:
-        raise FileError(f"{target}: is a folder")
+        raise UsageError(f"{target}: is a folder; name a file")
     temporary = ""
     try:
         if folder:
@@ -49,7 +49,7 @@ def writing(path: str | PathLike[str], force: bool = False, folder: bool = False
         if folder and target.is_dir():
             shutil.rmtree(target)
         if target.exists() and not force:
-            raise FileError(f"{target}: exists already; use --force (force=True) to replace it")
+            raise UsageError(f"{target}: exists already; use --force (force=True) to replace it")
         os.replace(temporary, target)
     except OSError as error:
         _remove(temporary)

@@ -80,9 +80,13 @@ class _Press:
 
     def write(self) -> str:
         b, a = self.b, self.b.arg
-        n = b.imin(a.width, self.tile)
+        # Tiles of one width: the last is moved left to end with the row, and repeats next to nothing of its neighbour.
+        tiles = b.udiv(b.add(a.width, self.tile - 1), self.tile)
+        even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
+        step = self.p.tile_step(self.machine)
+        n = b.imin(a.width, b.mul(b.udiv(b.add(even, step - 1), step), step))
         last = b.sub(a.width, n)
-        b.loop(0, a.width, self.tile, lambda x, _: self.column(b.imin(x, last), n))
+        b.loop(0, a.width, n, lambda x, _: self.column(b.imin(x, last), n))
         return b.finish()
 
     def column(self, x0: Value, n: Value) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dojang.arith.errors import DojangError, FileError, UsageError
 from dojang.engine.machine import Machine
+from dojang.filters.atomic import check_target
 from dojang.filters.filter import filter_array
 from dojang.filters.images import FORMATS, MAX_PIXELS, Picture, read_picture, write_picture
 from dojang.filters.job import Job, Options, check_dtype
@@ -24,10 +25,11 @@ PathArg = str | PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """One file done: where from, where to, its size and pixel type."""
+    """One file done: where from, where to, by which kernel, its size and pixel type."""
 
     source: str
     target: str
+    kernel: str
     width: int
     height: int
     channels: int
@@ -45,16 +47,28 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class FilterReport:
-    """All files of one call, in the order given."""
+    """All files of one call, in the order given; for each, every kernel."""
 
-    kernel: str
+    kernels: tuple[str, ...]
     border: str
     done: tuple[Filtered, ...]
     failed: tuple[Failed, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `kernel` is the name, or the names with commas."""
+        return {"kernel": ", ".join(self.kernels), **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """How the picture in one file would be filtered: one plan for each kernel, or one for a bank."""
+
+    source: str
+    plans: tuple[Plan, ...]
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {"source": self.source, "plans": [plan.to_dict() for plan in self.plans]}
 
 
 def filter_files(
@@ -72,95 +86,115 @@ def filter_files(
 ) -> FilterReport:
     """Filters picture files. One file goes to the file (or into the folder) `out`; several go into the folder `out`.
 
-    Without `out` the result of a/b.jpg is a/b-KERNEL.jpg. EXIF orientation, colour profile, alpha and bit depth are
+    Without `out` the result of a/b.jpg is a/b-KERNEL.jpg. A list of kernels makes one file of each, with such names,
+    and reads each picture once. EXIF orientation, colour profile, alpha and bit depth are
     kept; the picture as shown is what is filtered. `progress(done, total)` is called after each file, from this
     thread. One file that fails raises its `DojangError`; of several, the others are done and the failures are in the
     report. Nothing is overwritten without `force`, and no file is left half-written.
     """
     if not paths:
         raise UsageError("no picture given")
-    if is_bank(kernel):
-        raise UsageError("one kernel is needed for files; call once for each kernel")
-    chosen = as_kernel(kernel)
+    chosen = as_kernels(kernel)
     options = Options.of(border, stride, dilation, value)
     targets = plan_targets(paths, chosen, out)
     if len(paths) == 1:
         done = filter_file(paths[0], targets[0], chosen, options, force, max_pixels)
         if progress:
             progress(1, 1)
-        return FilterReport(chosen.name, border, (done,), ())
+        return FilterReport(tuple(k.name for k in chosen), border, done, ())
     return _many(paths, targets, chosen, options, force, max_pixels, progress, workers)
+
+
+def as_kernels(kernel: Any) -> tuple[Kernel, ...]:
+    """One kernel or a list of them, given in any way that `as_kernel` takes."""
+    return tuple(as_kernel(k) for k in kernel) if is_bank(kernel) else (as_kernel(kernel),)
 
 
 def filter_file(
     source: PathArg,
-    target: PathArg,
-    kernel: Kernel,
+    targets: Sequence[PathArg],
+    kernels: tuple[Kernel, ...],
     options: Options,
     force: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> Filtered:
-    """Reads, filters and writes one picture."""
-    if Path(target).exists() and not force:
-        raise FileError(f"{fspath(target)}: exists already; use --force (force=True) to replace it")
+) -> tuple[Filtered, ...]:
+    """Reads one picture, filters it and writes one picture for each kernel."""
+    for target in targets:
+        if not (force and Path(target).exists()):
+            check_target(target, force)
+    name = fspath(source)
     if is_large(source):
-        (height, width, *rest), dtype = filter_large(source, target, kernel, options, force)
-        return Filtered(fspath(source), fspath(target), width, height, rest[0] if rest else 1, str(dtype))
+        done = []
+        for target, kernel in zip(targets, kernels, strict=True):
+            (height, width, *rest), dtype = filter_large(source, target, kernel, options, force)
+            done.append(Filtered(name, fspath(target), kernel.name, width, height, rest[0] if rest else 1, str(dtype)))
+        return tuple(done)
     picture = read_picture(source, max_pixels)
     try:
-        result = filter_picture(picture, kernel, options)
+        results = filter_picture(picture, kernels, options)
     except DojangError as error:
-        raise error.within(fspath(source)) from None
-    write_picture(result, target, force)
-    height, width = result.pixels.shape[:2]
-    return Filtered(fspath(source), fspath(target), width, height, result.channels, str(result.pixels.dtype))
+        raise error.within(name) from None
+    for result, target in zip(results, targets, strict=True):
+        write_picture(result, target, force)
+    height, width = results[0].pixels.shape[:2]
+    return tuple(
+        Filtered(name, fspath(t), k.name, width, height, r.channels, str(r.pixels.dtype))
+        for r, t, k in zip(results, targets, kernels, strict=True)
+    )
 
 
-def filter_picture(picture: Picture, kernel: Kernel, options: Options) -> Picture:
-    """The picture filtered as it is shown: its pixels stay as stored, and the kernel is turned instead.
+def filter_picture(picture: Picture, kernels: tuple[Kernel, ...], options: Options) -> list[Picture]:
+    """The picture filtered as it is shown: its pixels stay as stored, and the kernels are turned instead.
 
     With a stride the pixels are turned, since the places that are kept count from the shown upper left corner.
     """
     if picture.orientation != 1 and options.stride != (1, 1):
         picture = picture.upright()
     if picture.orientation != 1:
-        kernel = kernel.turned(picture.orientation)
+        kernels = tuple(kernel.turned(picture.orientation) for kernel in kernels)
         if picture.orientation >= 5:
             dy, dx = options.dilation
             options = Options(options.border, options.stride, (dx, dy), options.value, options.offset, options.dtype)
-    pixels = filter_array(picture.pixels, (kernel,), options, alpha=picture.alpha)[0]
-    return replace(picture, pixels=pixels)
+    results = filter_array(picture.pixels, kernels, options, alpha=picture.alpha)
+    return [replace(picture, pixels=pixels) for pixels in results]
 
 
-def plan_targets(paths: Sequence[PathArg], kernel: Kernel, out: PathArg | None) -> list[Path]:
-    """Where each result goes. Raises when two results would have one name, or `out` cannot be the folder for many."""
+def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathArg | None) -> list[list[Path]]:
+    """Where the results of each picture go. Raises when two would have one name, or `out` cannot be their folder."""
     sources = [Path(p) for p in paths]
-    if out is None:
+    tags = []
+    for kernel in kernels:
         tag = "".join(c if c.isalnum() or c in "-_=." else "-" for c in kernel.name)
-        targets = [s.with_name(f"{s.stem}-{tag}{s.suffix}") for s in sources]
+        tags.append(tag if tag not in tags else f"{tag}-{len(tags) + 1}")  # two matrices, say
+    tagged = [[f"{s.stem}-{tag}{s.suffix}" for tag in tags] for s in sources]
+    if out is None:
+        targets = [[s.with_name(name) for name in names] for s, names in zip(sources, tagged, strict=True)]
     else:
         target = Path(out)
-        into = len(sources) > 1 or target.is_dir() or fspath(out).endswith(("/", os.sep))
-        if into and (target.is_file() or (len(sources) > 1 and target.suffix.lower() in FORMATS)):
-            raise UsageError(f"{target}: {len(sources)} pictures need a folder to go to, not a file")
+        count = len(sources) * len(tags)
+        into = count > 1 or target.is_dir() or fspath(out).endswith(("/", os.sep))
+        if into and (target.is_file() or (count > 1 and target.suffix.lower() in FORMATS)):
+            raise UsageError(f"{target}: {count} pictures need a folder to go to, not a file")
         if into:
             try:
                 target.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise FileError(f"{target}: cannot be made a folder ({error.strerror or error})") from None
-        targets = [target / s.name for s in sources] if into else [target]
+        names = tagged if len(tags) > 1 else [[s.name] for s in sources]
+        targets = [[target / name for name in each] for each in names] if into else [[target]]
     seen: dict[Path, Path] = {}
-    for source, target in zip(sources, targets, strict=True):
-        if target in seen:
-            raise UsageError(f"{seen[target]} and {source} would both be written to {target}; filter them apart")
-        seen[target] = source
+    for source, each in zip(sources, targets, strict=True):
+        for target in each:
+            if target in seen:
+                raise UsageError(f"{seen[target]} and {source} would both be written to {target}; filter them apart")
+            seen[target] = source
     return targets
 
 
 def _many(
     paths: Sequence[PathArg],
-    targets: Sequence[Path],
-    kernel: Kernel,
+    targets: Sequence[Sequence[Path]],
+    kernels: tuple[Kernel, ...],
     options: Options,
     force: bool,
     max_pixels: int,
@@ -173,19 +207,24 @@ def _many(
     pool = ThreadPoolExecutor(min(count, len(paths)), "dojang-files")
     try:
         jobs = [
-            pool.submit(filter_file, s, t, kernel, options, force, max_pixels)
+            pool.submit(filter_file, s, t, kernels, options, force, max_pixels)
             for s, t in zip(paths, targets, strict=True)
         ]
         for i, (source, job) in enumerate(zip(paths, jobs, strict=True)):
             try:
-                done.append(job.result())
+                done.extend(job.result())
             except DojangError as error:
                 failed.append(Failed(fspath(source), str(error), error.exit_code))
             if progress:
                 progress(i + 1, len(paths))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return FilterReport(kernel.name, options.border, tuple(done), tuple(failed))
+    return FilterReport(tuple(k.name for k in kernels), options.border, tuple(done), tuple(failed))
+
+
+def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> tuple[Planned, ...]:
+    """How the picture in each file would be filtered; `options` as in `plan_file`. Writes nothing."""
+    return tuple(Planned(fspath(path), plan_file(path, kernel, **options)) for path in paths)
 
 
 def plan_file(
@@ -197,8 +236,11 @@ def plan_file(
     value: float = 0.0,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Plan, ...]:
-    """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON."""
-    chosen, options = as_kernel(kernel), Options.of(border, stride, dilation, value)
+    """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON.
+
+    One plan for each kernel; kernels that share one pass over the picture share one plan.
+    """
+    chosen, options = as_kernels(kernel), Options.of(border, stride, dilation, value)
     if is_large(path):
         with opened(path) as source:
             shape, dtype = source.shape, source.dtype
@@ -207,7 +249,7 @@ def plan_file(
         shape, dtype = pixels.shape, pixels.dtype
     stack = (1, *shape) if len(shape) == 3 else (1, *shape, 1)
     try:
-        job = Job.of(chosen, stack, check_dtype(dtype), options)
+        jobs = tuple(Job.of(k, stack, check_dtype(dtype), options) for k in chosen)
     except DojangError as error:
         raise error.within(fspath(path)) from None
-    return tuple(make_plan((job,), Machine.host()))
+    return tuple(make_plan(jobs, Machine.host()))

@@ -12,6 +12,7 @@ from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, ShapeError, UsageError
 from dojang.filters.job import Options, as_stack, like_image
 from dojang.filters.kernels import Kernel, as_kernel, is_bank
+from dojang.filters.memory import empty
 from dojang.filters.prepare import prepare
 from dojang.filters.run import Bound
 
@@ -59,7 +60,7 @@ def filter(
         except TypeError:  # a list, say, which cannot be looked up
             known = settings = None
         if known is not None and image.flags.c_contiguous:
-            result = np.empty(known[1], known[2])
+            result = empty(known[1], known[2])
             if known[0].quick(image, result):
                 return result
     options = _options(border, stride, dilation, value, offset, dtype)
@@ -171,13 +172,13 @@ def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], 
 def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> NDArray:
     """The array to write to: `out` where it can be written as it lies and does not alias the picture, or a new one."""
     if out is None:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if out.shape != shape or out.dtype != dtype:
         raise ShapeError(f"out= is {by(out.shape)} {out.dtype}; the result is {by(shape)} {dtype}")
     if not out.flags.writeable:
         raise UsageError("out= is read-only; give a writable array")
     if not out.flags.c_contiguous or np.may_share_memory(out, picture):
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     return out
 
 

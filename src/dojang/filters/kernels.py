@@ -131,7 +131,8 @@ def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Ke
         if key not in allowed:
             has = f"it has {', '.join(allowed)}" if allowed else "it has none"
             raise UsageError(f'kernel {name}: option "{key}" is not known; {has}')
-    return Kernel(name, tuple(make(**options) for make in row.make), row.combine, anchor, row.source)
+    full = name + ":" * bool(options) + ",".join(f"{key}={value:g}" for key, value in options.items())
+    return Kernel(full, tuple(make(**options) for make in row.make), row.combine, anchor, row.source)
 
 
 def gabor_bank(angles: int = 8, wavelengths: Sequence[float] = (4, 8), **options: float) -> list[Kernel]:

@@ -98,10 +98,14 @@ class Program:
         since that much is loaded once more for every tile.
         """
         row_bytes = self.work_kind.bytes * max(1, len(self.segments)) * self.tile_rows
-        chunk = self.chunk(machine)
         width = min(max(machine.l2 // 2 // row_bytes, 512, 4 * self.reach), 1 << 14)
-        step = chunk * self.channels if chunk * self.channels <= 2048 else self.channels
-        return max(-(-width // step) * step, -(-chunk // self.channels) * self.channels)
+        step = self.tile_step(machine)
+        return max(-(-width // step) * step, -(-self.chunk(machine) // self.channels) * self.channels)
+
+    def tile_step(self, machine: Machine) -> int:
+        """What the width of a tile is a multiple of: whole pixels, and where that is not too many whole chunks."""
+        both = self.chunk(machine) * self.channels
+        return both if both <= 2048 else self.channels
 
     def pitch(self, machine: Machine) -> int:
         """Elements from one tile row's segment to the next: loads may run one chunk past the end."""

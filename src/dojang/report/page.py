@@ -64,13 +64,17 @@ body.append(...rows)})})}
 """
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str]], sortable: bool = False) -> str:
+def page(
+    title: str, lead: str, sections: Sequence[tuple[str, str]], sortable: bool = False, pictures: bool = False
+) -> str:
     """The page: a heading, a sentence, sections of (heading, HTML). `title` and `lead` are text, and escaped here.
 
-    Its content policy forbids every request, so that nothing in it can reach the network.
+    Its content policy forbids every request, so that nothing in it can reach the network; `pictures` allows images
+    that are part of the page.
     """
     digest = base64.b64encode(hashlib.sha256(SORT.encode()).digest()).decode()
     policy = "default-src 'none'; style-src 'unsafe-inline'" + (f"; script-src 'sha256-{digest}'" if sortable else "")
+    policy += "; img-src data:" if pictures else ""
     body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>\n" for name, content in sections if content)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -1,0 +1,43 @@
+"""Pictures filtered, and how they would be, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dojang.arith.conv import by
+from dojang.report.table import PLAIN, WIDTH, Style, paragraph
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dojang.filters.files import FilterReport, Planned
+    from dojang.filters.plan import Plan
+
+
+def filter_text(report: FilterReport) -> str:
+    """One line per picture written."""
+    return "\n".join(
+        f"{done.source} -> {done.target}  {done.width}x{done.height}, "
+        f"{done.channels} channel{'s' if done.channels > 1 else ''}, {done.dtype}"
+        for done in report.done
+    )
+
+
+def filter_plan_text(plans: Sequence[Planned], width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Per picture and pass: the kernels, the algorithm, what is predicted, why the others were refused."""
+    lines = []
+    for planned in plans:
+        lines += [style.bold(planned.source)]
+        for plan in planned.plans:
+            lines += [paragraph(f"  {_head(plan)}", width, "    ")]
+            chosen = f"    {plan.way.name}: {plan.way.detail}; {plan.way.cycles:.2f} cycles per element predicted"
+            lines += [paragraph(chosen, width, "      ")]
+            lines += [paragraph(f"    not {name}: {why}", width, "      ") for name, why in plan.refused]
+    return "\n".join(lines)
+
+
+def _head(plan: Plan) -> str:
+    job = plan.jobs[0]
+    kernels = ", ".join(f"{j.kernel.name} ({by(j.kernel.size)})" for j in plan.jobs)
+    channels = f"{job.channels} channel{'s' if job.channels > 1 else ''}"
+    return f"{kernels} on {channels} of {job.dtype}, result {job.out_dtype}"
