@@ -1,0 +1,326 @@
+"""The stages of Winograd convolution as code: transforms, products, and the orders they are done in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.interpolate import apply, matrices
+from dojang.engine.algorithms.task import Task
+from dojang.engine.emit import F32, Emit, Value
+from dojang.engine.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a layer is cut: m outputs per tile side, register tile, tiles per unit (of all tiles when `phased`).
+
+    `chunk` is the number of input channels whose weights are transformed at a time; 0: they are transformed beforehand.
+    """
+
+    m: int
+    pixels: int
+    vectors: int
+    tiles: int
+    phased: bool
+    chunk: int = 0
+
+
+def tiles_of(task: Task, m: int) -> tuple[int, int]:
+    """Tiles down and across one image."""
+    oh, ow = task.conv.out_size
+    return t.ceil_div(oh, m), t.ceil_div(ow, m)
+
+
+class Winograd:
+    """The stages of one layer while they are written. Offsets in bytes unless said otherwise."""
+
+    def __init__(self, task: Task, shape: Shape, machine: Machine) -> None:
+        """Sizes as Python ints."""
+        self.task, self.s, self.machine = task, shape, machine
+        c = self.c = task.conv
+        self.m, self.r = shape.m, c.kernel[0]
+        self.a = self.m + self.r - 1
+        self.at_, self.g, self.bt = matrices(self.m, self.r)
+        self.th, self.tw = tiles_of(task, self.m)
+        self.lanes = machine.lanes(4)
+        self.icg, self.ocg = c.ic // c.groups, c.oc // c.groups
+        self.vectors = t.ceil_div(self.ocg, self.lanes)
+        self.wide = c.groups * self.vectors * self.lanes  # channels of a transformed output
+
+    def start(self, symbol: str) -> Emit:
+        """A builder with the arguments all stages use."""
+        b = self.b = t.begin(symbol, self.machine)
+        self.total = b.mul(t.word(b, t.N, pointer=False), self.th * self.tw)
+        return b
+
+    def blocked(self, symbol: str) -> str:
+        """All stages for `tiles` tiles, in the thread's scratch."""
+        b = self.start(symbol)
+        s, tiles = self.s, self.s.tiles
+        first = b.mul(b.arg.unit, tiles)
+        count = b.imin(b.sub(self.total, first), tiles)
+        v, m = b.arg.scratch, b.at(b.arg.scratch, 4 * self.a**2 * tiles * self.c.ic)
+        b.loop(0, count, 1, lambda i, _: self.transform(b.add(first, i), b.at(v, b.mul(i, 4 * self.c.ic)),
+                                                        4 * tiles * self.c.ic))  # fmt: skip
+        groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
+
+        def position(k, _):
+            u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg))
+            vk, mk = b.at(v, b.mul(k, 4 * tiles * self.c.ic)), b.at(m, b.mul(k, 4 * tiles * self.wide))
+
+            def group(g, _):
+                gu, gv = b.at(u, b.mul(g, 4 * self.vectors * self.lanes * self.icg)), b.at(vk, b.mul(g, 4 * self.icg))
+                gm = b.at(mk, b.mul(g, 4 * self.vectors * self.lanes))
+                full, rest = divmod(self.vectors, s.vectors)
+                block = s.vectors * self.lanes
+                b.loop(0, full, 1, lambda o, _: self.multiply(
+                    b.at(gu, b.mul(o, 4 * block * self.icg)), gv, b.at(gm, b.mul(o, 4 * block)), groups, s.vectors
+                ))  # fmt: skip
+                if rest:
+                    self.multiply(b.at(gu, full * 4 * block * self.icg), gv, b.at(gm, full * 4 * block), groups, rest)
+
+            b.loop(0, self.c.groups, 1, group)
+
+        b.loop(0, self.a**2, 1, position)
+        b.loop(0, count, 1, lambda i, _: self.inverse(b.add(first, i), b.at(m, b.mul(i, 4 * self.wide)),
+                                                      4 * tiles * self.wide))  # fmt: skip
+        return b.finish()
+
+    def padded(self) -> Value:
+        """All tiles, rounded up to whole register tiles."""
+        b = self.b
+        return b.mul(b.udiv(b.add(self.total, self.s.pixels - 1), self.s.pixels), self.s.pixels)
+
+    def forward(self, symbol: str, some: int | None = None) -> str:
+        """The input transform of some tiles into the first shared area."""
+        b = self.start(symbol)
+        first = b.mul(b.arg.unit, some or self.s.tiles)
+        last = b.imin(b.add(first, some or self.s.tiles), self.total)
+        wide = 4 * (self.s.chunk or self.c.ic)
+        v, plane = t.word(b, t.S0), b.mul(self.padded(), wide)
+        b.loop(first, last, 1, lambda i, _: self.transform(i, b.at(v, b.mul(i, wide)), plane))
+        return b.finish()
+
+    def product(self, symbol: str) -> str:
+        """The product of one position and one block of output channels over all tiles."""
+        b = self.start(symbol)
+        s, c = self.s, self.c
+        full, rest = divmod(self.vectors, s.vectors)
+        per_group = full + (rest > 0)
+        k, o = b.udiv(b.arg.unit, per_group * c.groups), b.urem(b.arg.unit, per_group * c.groups)
+        g, inner = b.udiv(o, per_group), b.urem(o, per_group)
+        block = s.vectors * self.lanes
+        u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg),
+                 b.mul(g, 4 * self.vectors * self.lanes * self.icg), b.mul(inner, 4 * block * self.icg))  # fmt: skip
+        padded = self.padded()
+        v = b.at(t.word(b, t.S0), b.mul(k, b.mul(padded, 4 * c.ic)), b.mul(g, 4 * self.icg))
+        m = b.at(t.word(b, t.S1), b.mul(k, b.mul(padded, 4 * self.wide)),
+                 b.mul(g, 4 * self.vectors * self.lanes), b.mul(inner, 4 * block))  # fmt: skip
+        groups = b.udiv(padded, s.pixels)
+        if rest and full:
+            b.choose(b.less(inner, full), lambda: self.multiply(u, v, m, groups, s.vectors),
+                     lambda: self.multiply(u, v, m, groups, rest))  # fmt: skip
+        else:
+            self.multiply(u, v, m, groups, rest or s.vectors)
+        return b.finish()
+
+    def back(self, symbol: str) -> str:
+        """The output transform of some tiles from the second shared area."""
+        b = self.start(symbol)
+        first = b.mul(b.arg.unit, self.s.tiles)
+        last = b.imin(b.add(first, self.s.tiles), self.total)
+        m, plane = t.word(b, t.S1), b.mul(self.padded(), 4 * self.wide)
+        b.loop(first, last, 1, lambda i, _: self.inverse(i, b.at(m, b.mul(i, 4 * self.wide)), plane))
+        return b.finish()
+
+    def planes(self) -> tuple[int, int]:
+        """Bytes from position to position of the fresh weights and of the products: not near a multiple of 4096, where
+        all positions would fall into one set of the first cache."""
+        block = 4 * self.s.vectors * self.lanes
+        return self.s.chunk * block + 192, self.s.tiles * block + 192
+
+    def fresh(self, symbol: str) -> str:
+        """All that follows the input transform, for one block of output channels and `tiles` tiles."""
+        b = self.start(symbol)
+        s, c, a2 = self.s, self.c, self.a**2
+        block = s.vectors * self.lanes
+        blocks = c.oc // block
+        part, o = b.udiv(b.arg.unit, blocks), b.urem(b.arg.unit, blocks)
+        first = b.mul(part, s.tiles)
+        count = b.imin(b.sub(self.total, first), s.tiles)
+        groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
+        u_plane, m_plane = self.planes()
+        bytes_ = 4 * block * 9 * s.chunk
+        u, m = b.arg.scratch, b.at(b.arg.scratch, a2 * u_plane)
+        w = b.at(t.word(b, t.W), b.mul(o, 4 * block * c.ic * 9))
+        v = b.at(t.word(b, t.S0), b.mul(first, 4 * s.chunk))
+        v_plane = b.mul(self.padded(), 4 * s.chunk)  # [chunk][position][tile][ic in chunk]
+
+        def chunk(k: Any, begin: bool) -> None:
+            wk, vk = b.at(w, b.mul(k, 4 * block * 9)), b.at(v, b.mul(b.udiv(k, s.chunk), b.mul(v_plane, a2)))
+            b.loop(0, s.chunk, 1, lambda i, _: self.weigh(b.at(wk, b.mul(i, 4 * block * 9)),
+                                                          b.at(u, b.mul(i, 4 * block)), u_plane))  # fmt: skip
+
+            # Meanwhile the weights of the next chunk come from memory.
+            ahead, lines = b.at(wk, bytes_), t.ceil_div(bytes_, 64 * a2)
+
+            def position(q, _):
+                b.loop(0, lines, 1, lambda i, _: [b.prefetch(b.at(ahead, b.mul(b.add(b.mul(q, lines), i), 64)),
+                                                             locality=2)][:0])  # fmt: skip
+                self.multiply(b.at(u, b.mul(q, u_plane)), b.at(vk, b.mul(q, v_plane)), b.at(m, b.mul(q, m_plane)),
+                              groups, s.vectors, s.chunk, block, begin)  # fmt: skip
+
+            b.loop(0, a2, 1, position)
+
+        chunk(0, True)
+        b.loop(s.chunk, c.ic, s.chunk, lambda k, _: chunk(k, False))
+        b.loop(0, count, 1, lambda i, _: self.inverse(b.add(first, i), b.at(m, b.mul(i, 4 * block)), m_plane,
+                                                      (b.mul(o, 4 * block), block)))  # fmt: skip
+        return b.finish()
+
+    def weigh(self, w: Value, u: Value, plane: int) -> None:
+        """G g Gᵀ of one input channel and a block of output channels."""
+        b, r, a = self.b, self.r, self.a
+        block = self.s.vectors * self.lanes
+        for j in range(self.s.vectors):
+            o = 4 * j * self.lanes
+            rows = [[b.vload(b.at(w, 4 * block * (y * r + x) + o), F32) for x in range(r)] for y in range(r)]
+            half = [apply(b, self.g, [rows[y][x] for y in range(r)]) for x in range(r)]
+            for y in range(a):
+                for x, value in enumerate(apply(b, self.g, [half[k][y] for k in range(r)])):
+                    b.vstore(value, b.at(u, (y * a + x) * plane + o), F32)
+
+    def place(self, tile: Value) -> tuple[Value, Value, Value]:
+        """(image, first output row, first output column) of a tile."""
+        b = self.b
+        image, inside = b.udiv(tile, self.th * self.tw), b.urem(tile, self.th * self.tw)
+        return image, b.mul(b.udiv(inside, self.tw), self.m), b.mul(b.urem(inside, self.tw), self.m)
+
+    def transform(self, tile: Value, v: Value, plane: Any) -> None:
+        """Bᵀ d B of one tile, all channels, to v; `plane` bytes from position to position."""
+        b, c, a = self.b, self.c, self.a
+        image, oh, ow = self.place(tile)
+        ih, iw = b.sub(oh, c.padding[0][0]), b.sub(ow, c.padding[1][0])
+        pixel, (height, width) = 4 * self.task.x_ld, c.size
+        x = b.at(t.word(b, t.X), b.mul(b.add(b.mul(b.add(b.mul(image, height), ih), width), iw), pixel))
+
+        def lanes(o: Any, rows: Any, columns: Any, tail: Any) -> None:
+            xo, vo = b.at(x, b.mul(o, 4)), b.at(v, b.mul(o, 4))
+            if chunk := self.s.chunk:
+                vo = b.at(v, b.mul(b.udiv(o, chunk), b.mul(plane, a * a)), b.mul(b.urem(o, chunk), 4))
+
+            def read(i: int, j: int) -> Value:
+                mask = tail
+                if rows is not None:
+                    mask = b.splat(b.and_(rows[i], columns[j]), self.lanes)
+                    mask = b.and_(mask, tail) if tail is not None else mask
+                return b.vload(b.at(xo, (i * width + j) * pixel), F32, mask=mask)
+
+            half = [apply(b, self.bt, [read(i, j) for i in range(a)]) for j in range(a)]
+            for i in range(a):
+                for j, value in enumerate(apply(b, self.bt, [half[j][i] for j in range(a)])):
+                    b.vstore(value, b.at(vo, b.mul(i * a + j, plane)), F32, mask=tail)
+
+        def every(rows: Any, columns: Any) -> None:
+            whole = c.ic // self.lanes * self.lanes
+            b.loop(0, whole, self.lanes, lambda o, _: lanes(o, rows, columns, None))
+            if c.ic > whole:
+                lanes(whole, rows, columns, b.mask(c.ic - whole, self.lanes))
+
+        def inside(start: Value, size: int) -> Value:
+            return b.icmp_unsigned("<=", start, b.index(max(0, size - a))) if size >= a else b.less(0, b.index(0))
+
+        def border() -> None:
+            rows = [b.icmp_unsigned("<", b.index(b.add(ih, i)), b.index(height)) for i in range(a)]
+            columns = [b.icmp_unsigned("<", b.index(b.add(iw, j)), b.index(width)) for j in range(a)]
+            every(rows, columns)
+
+        b.choose(b.and_(inside(b.index(ih), height), inside(b.index(iw), width)), lambda: every(None, None), border)
+
+    def multiply(
+        self, u: Value, v: Value, m: Value, groups: Value, vectors: int, length: int = 0, wide: int = 0, begin=True
+    ) -> None:
+        """m[p, o] = Σ v[p, i] u[i, o] for groups of `pixels` tiles and `vectors` vectors of output channels.
+
+        `length` input channels (all of the group); `wide` channels from tile to tile of m; not `begin`: added to m.
+        """
+        b, pixels = self.b, self.s.pixels
+        ld, wide, length = 4 * (self.s.chunk or self.c.ic), 4 * (wide or self.wide), length or self.icg
+
+        def group(q, _):
+            vq, mq = b.at(v, b.mul(q, pixels * ld)), b.at(m, b.mul(q, pixels * wide))
+
+            def k_step(k, acc):
+                uk, vk = b.at(u, b.mul(k, 4 * vectors * self.lanes)), b.at(vq, b.mul(k, 4))
+                us = [b.vload(b.at(uk, 4 * j * self.lanes), F32) for j in range(vectors)]
+                acc = list(acc)
+                for p in range(pixels):
+                    xv = b.splat_load(b.at(vk, p * ld), F32)
+                    for j in range(vectors):
+                        acc[p * vectors + j] = b.fma(xv, us[j], acc[p * vectors + j])
+                return acc
+
+            places = [b.at(mq, i // vectors * wide + i % vectors * 4 * self.lanes) for i in range(pixels * vectors)]
+            acc = [b.const(F32, 0.0)] * len(places) if begin else [b.vload(at, F32) for at in places]
+            acc = b.loop(0, length, 1, k_step, acc, unroll=2 if length % 2 == 0 else 1)
+            for at, value in zip(places, acc, strict=True):
+                b.vstore(value, at, F32)
+
+        b.loop(0, groups, 1, group)
+
+    def inverse(self, tile: Value, m: Value, plane: Any, block: tuple[Value, int] | None = None) -> None:
+        """Aᵀ M A of one tile, bias, residual, activation, to the output; outputs beyond the edge are not stored.
+
+        `block`: (offset in bytes, count) of the output channels, all if None.
+        """
+        b, c, task, a = self.b, self.c, self.task, self.a
+        image, oh, ow = self.place(tile)
+        height, width = c.out_size
+        pixel = b.add(b.mul(b.add(b.mul(image, height), oh), width), ow)
+        y = b.at(t.word(b, t.Y), b.mul(pixel, 4 * task.y_ld))
+        res = b.at(t.word(b, t.R), b.mul(pixel, 4 * task.residual_ld)) if task.residual_ld else None
+        bias = t.word(b, t.B)
+        channels = c.oc
+        if block is not None:
+            y, bias, channels = b.at(y, block[0]), b.at(bias, block[0]), block[1]
+            res = b.at(res, block[0]) if res is not None else None
+
+        def lanes(o: Any, edge: Any, tail: Any) -> None:
+            mo, yo = b.at(m, b.mul(o, 4)), b.at(y, b.mul(o, 4))
+            offset = b.vload(b.at(bias, b.mul(o, 4)), F32)
+            half = [
+                apply(b, self.at_, [b.vload(b.at(mo, b.mul(i * a + j, plane)), F32) for i in range(a)])
+                for j in range(a)
+            ]
+            for i in range(self.m):
+                for j, value in enumerate(apply(b, self.at_, [half[j][i] for j in range(a)])):
+                    mask = tail
+                    if edge is not None:
+                        mask = b.splat(b.and_(edge[0][i], edge[1][j]), self.lanes)
+                        mask = b.and_(mask, tail) if tail is not None else mask
+                    value = b.fadd(value, offset)
+                    if res is not None:
+                        at = b.at(res, (i * width + j) * 4 * task.residual_ld, b.mul(o, 4))
+                        value = b.fadd(value, b.vload(at, F32, mask=mask))
+                    value = t.activate(b, value, task.activation, F32)
+                    b.vstore(value, b.at(yo, (i * width + j) * 4 * task.y_ld), F32, mask=mask)
+
+        def every(edge: Any) -> None:
+            # One group may end in a masked vector; several groups are whole vectors (why_not).
+            whole = channels // self.lanes * self.lanes
+            b.loop(0, whole, self.lanes, lambda o, _: lanes(o, edge, None))
+            if channels > whole:
+                lanes(whole, edge, b.mask(channels - whole, self.lanes))
+
+        def border() -> None:
+            rows = [b.less(b.add(oh, i), height) for i in range(self.m)]
+            columns = [b.less(b.add(ow, j), width) for j in range(self.m)]
+            every((rows, columns))
+
+        if height % self.m == 0 and width % self.m == 0:
+            every(None)
+            return
+        fits = b.and_(b.less(b.add(oh, self.m - 1), height), b.less(b.add(ow, self.m - 1), width))
+        b.choose(fits, lambda: every(None), border)
