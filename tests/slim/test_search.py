@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from digits import SELECTION, TEST, TRAIN, accuracy, digits, fitted, random_features
+from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.errors import GraphError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.slim import slim
-from dojang.slim.rewrite import relative_difference
+from dojang.slim.importance import moments
+from dojang.slim.ledger import Ledger
+from dojang.slim.narrow import muted, remove
+from dojang.slim.rewrite import Context, relative_difference
 from dojang.slim.timing import interleave
-from nets import STRUCTURES, weighted
+from nets import STRUCTURES, feed, weighted
 
 
 def by_macs(graphs):
@@ -155,7 +159,95 @@ def test_silent_channels_are_cut_with_their_bound(original):
     assert edit.check["ok"]
 
 
+def test_small_savings_are_not_worth_a_loss():
+    original = random_features(width=8)
+
+    def hardly(graphs):  # a network without multiplications would still take 99.9 % of the time
+        return [[1000.0 + count(g).total.macs / count(original).total.macs] for g in graphs]
+
+    how = {"tune": tune, "evaluate": accuracy, "samples": digits()[0][TRAIN], "target_macs": 0.5}
+    strict = slim(original, measure=hardly, **how)
+    assert not [e for e in strict.edits if e.claim == "lossy"]
+    assert any("less than 0.5%" in r.reason for r in strict.refused)
+    lax = slim(original, measure=hardly, least_saving=0.0, **how)
+    assert [e for e in lax.edits if e.claim == "lossy"]
+    assert lax.after.macs < 0.8 * lax.before.macs
+
+
+def test_a_target_time_is_met_or_the_miss_is_said():
+    original = random_features(width=8)
+    how = {"measure": by_macs, "tune": tune, "evaluate": accuracy, "samples": digits()[0][TRAIN]}
+    whole = by_macs([original])[0][0]
+    half = slim(original, target_time=0.6, max_drop=5.0, **how)
+    assert half.after.median_ms <= 0.6 * whole
+    assert not any("target" in note for note in half.notes)
+    in_ms = slim(original, target_ms=0.6 * whole, max_drop=5.0, **how)
+    assert in_ms.graph.nodes == half.graph.nodes
+    missed = slim(original, target_ms=1e-3 * whole, max_drop=0.0, **how)
+    assert missed.after.median_ms <= whole
+    assert missed.after.accuracy >= missed.before.accuracy
+    assert any("the target of" in note and "ms was not reached" in note for note in missed.notes)
+
+
+def test_predictions_only_rank(original):
+    """A predictor that is wrong by a factor, and wrong about the order, changes what is tried, not what holds."""
+    result = slim(
+        original, measure=by_macs, predict=lambda g: 1e3 / (1 + count(g).total.params), tune=tune, evaluate=accuracy,
+        samples=digits()[0][TRAIN], target_macs=0.8,
+    )  # fmt: skip
+    assert all(e.ms_saved > 0 for e in result.edits)
+    assert result.before.accuracy - result.after.accuracy <= 0.01 + 1e-9
+
+
+def test_few_tunings_reach_a_target():
+    calls = []
+
+    def counted(graph, teacher):
+        calls.append(count(graph).total.macs)
+        return fitted(graph)
+
+    result = slim(random_features(width=16), measure=by_macs, tune=counted, evaluate=accuracy,
+                  samples=digits()[0][TRAIN], max_drop=5.0, target_macs=0.5)  # fmt: skip
+    assert result.after.macs <= 0.5 * result.before.macs
+    assert len(calls) <= 3
+
+
+def test_timings_are_remembered_by_shape(original):
+    ledger = Ledger(original, by_macs, None, None, Context(), None, 1)
+    asked = []
+    ledger.measure = lambda graphs: asked.append(len(graphs)) or by_macs(graphs)
+    narrow = random_features(width=8)
+    other = narrow.replace(weights={k: v + 1 for k, v in narrow.weights.items()})
+    first = ledger.time_all(original, [narrow, other])
+    assert asked == [2]
+    assert ledger.time_all(original, [other]) == first[1:]
+    assert asked == [2]
+    assert ledger.time_all(original, []) == []
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_muted_channels_compute_what_removed_ones_do(name):
+    graph = weighted(STRUCTURES[name]())
+    tied = channels(graph)
+    x = feed(graph, 6)
+    stats = moments(graph, tied, x)
+    for bundle in tied.bundles:
+        gone = tied.fit(bundle[: len(bundle) // 2])
+        if not gone:
+            continue
+        cut, quiet = (Session(f(graph, tied, gone, stats)).run(x).outputs for f in (remove, muted))
+        for a, b in zip(cut, quiet, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * np.abs(a).max())
+
+
 def test_bad_arguments():
+    with pytest.raises(UsageError, match="fraction of the run time"):
+        slim(weighted(STRUCTURES["plain"]()), lossless=True, least_saving=1.0)
+    with pytest.raises(UsageError, match="milliseconds"):
+        slim(weighted(STRUCTURES["plain"]()), lossless=True, target_ms=float("nan"))
+    with pytest.raises(UsageError, match="runtime to measure on"):
+        slim(weighted(STRUCTURES["plain"]()), lossless=True, target_time=0.5)
+
     graph = weighted(STRUCTURES["plain"]())
     with pytest.raises(UsageError, match="--lossless"):
         slim(graph)
