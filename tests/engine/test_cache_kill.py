@@ -97,7 +97,7 @@ def test_many_threads_compile_and_run_at_once(own_cache: Path) -> None:
     nodes = (
         Node.of("x", "input", shape=(3, 8, 8)),
         Node.of("c", "conv", "x", out=8, kernel=(3, 3), padding=1),
-        Node.of("s", "softmax", "c", axis=1),  # between two native programs
+        Node.of("s", "log_softmax", "c", axis=1),  # between two native programs
         Node.of("d", "conv", "s", out=4, kernel=(1, 1)),
     )
     graph = Graph(nodes, ("d",), "shared")

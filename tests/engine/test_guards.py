@@ -9,10 +9,11 @@ import pytest
 
 from dojang.arith.conv import Conv
 from dojang.engine import jit
-from dojang.engine.algorithms import elementwise, layout, pool
+from dojang.engine.algorithms import elementwise, layout, pool, resample, softmax
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
 from dojang.engine.algorithms.layout import LayoutTask
+from dojang.engine.algorithms.softmax import SoftmaxTask
 from dojang.engine.algorithms.task import Activation
 from dojang.engine.machine import Machine
 
@@ -152,3 +153,37 @@ def test_pooling(what, machine, at_end):
             else:
                 mean = np.where(np.isfinite(window), window, 0).mean(1)  # padding counts
                 np.testing.assert_allclose(found[:, place], mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+def test_softmax(machine, at_end):
+    for channels, pixels, gap in ((1, 3, 0), (21, 5, 2), (32, 2, 0)):
+        x = rng.standard_normal((N, pixels, channels)).astype("f4")
+        task = SoftmaxTask(channels, pixels, channels + gap, channels + gap)
+        size = N * pixels * (channels + gap) - gap
+        flat = run(softmax, task, machine, at_end, {t.X: rows(x, channels + gap)}, size)
+        powers = np.exp(x.astype("f8"))
+        found = values(flat, pixels, channels, channels + gap)
+        np.testing.assert_allclose(found, powers / powers.sum(-1, keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+@pytest.mark.parametrize("mixed", [False, True])
+def test_resampling(mixed, machine, at_end):
+    """Rows and columns turned about; or each the mean with its neighbour on the other side."""
+    for channels, h, w, gap in ((1, 2, 3, 0), (21, 3, 4, 2), (16, 1, 5, 0)):
+        turned = lambda n: tuple(  # noqa: E731
+            (o, ((n - 1 - o, 0.5), (o, 0.5)) if mixed else ((n - 1 - o, 1.0),)) for o in range(n)
+        )
+        task = resample.of_axes(channels, (h, w), (h, w), turned(h), turned(w), channels + gap, channels + gap)
+        shares, offsets = resample.pack(task, turned(h), turned(w))
+        x = rng.standard_normal((N, h * w, channels)).astype("f4")
+        arrays = {t.X: rows(x, channels + gap), t.W: shares, t.B: offsets}
+        flat = run(resample, task, machine, at_end, arrays, N * h * w * (channels + gap) - gap)
+        image = x.reshape(N, h, w, channels)
+        right = image[:, ::-1, ::-1]
+        if mixed:
+            tall = (image + image[:, ::-1]) / 2
+            right = (tall + tall[:, :, ::-1]) / 2
+        found = values(flat, h * w, channels, channels + gap)
+        np.testing.assert_allclose(found, right.reshape(found.shape), rtol=1e-6, atol=1e-6)

@@ -17,6 +17,7 @@ from dojang.arith.conv import Conv
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
+from dojang.engine import lower_images
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
@@ -123,7 +124,7 @@ class Lowering:
     def writes_anywhere(self, group: Group) -> bool:
         """Whether the value is made by a kernel that can write with gaps (not a view of another value)."""
         op = group.node.op
-        if op in ("conv", "conv_transpose", "maxpool", "avgpool", "batchnorm", "lrn") or self.joins(group):
+        if op in ("conv", "conv_transpose", "maxpool", "avgpool", "batchnorm", "lrn", "resize") or self.joins(group):
             return True
         return activation_of(group.node) is not None or (op in PAIRS and self.pairs(group))
 
@@ -429,9 +430,9 @@ class Lowering:
         """Channels of zeros (or another value) before and after."""
         a, x = group.node.attrs, self.out.places[group.inputs[0]]
         pads = ((0, 0),) * (len(x.shape) - len(a["pads"])) + a["pads"]  # the last axes
-        if a["mode"] != "constant":
-            return False
-        if any(p for i, pair in enumerate(pads) for p in pair if i != 1) or any(p < 0 for p in pads[1]):
+        if a["mode"] != "constant" or any(p for i, pair in enumerate(pads) for p in pair if i != 1):
+            return lower_images.pad(self, group)
+        if any(p < 0 for p in pads[1]):
             return False
         y = self.target(group.value)
         before, after = pads[1]
@@ -444,6 +445,14 @@ class Lowering:
         task = MapTask("copy", x.channels, x.pixels, x.ld, y.ld)
         self.simple(group, elementwise, task, x.images, {t.X: x, t.Y: here})
         return True
+
+    def op_resize(self, group: Group) -> bool:
+        """An image of another size."""
+        return lower_images.resize(self, group)
+
+    def op_softmax(self, group: Group) -> bool:
+        """Softmax over channels."""
+        return lower_images.probabilities(self, group)
 
     def flat(self, group: Group) -> bool:
         """Another shape of the same numbers: (images, all) of one pixel is a view, else through channels first."""

@@ -1,0 +1,101 @@
+"""Softmax along the channels of each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.task import Code, Step
+from dojang.engine.emit import F32, Emit, Value
+from dojang.engine.machine import Machine
+
+NAME = "softmax"
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxTask:
+    """e^x over its sum along `channels`, for each of `pixels` pixels per image."""
+
+    channels: int
+    pixels: int
+    x_ld: int
+    y_ld: int
+
+
+def predict(task: SoftmaxTask, machine: Machine) -> float:
+    """Seconds on one core per image: about 30 operations per element, and its bytes three times."""
+    from dojang.engine.peaks import peaks
+
+    elements = task.channels * task.pixels
+    return elements * (30 / (peaks(machine).fma_gflops * 1e9) + 24 / (peaks(machine).cache_gbs * 1e9)) + 2e-7
+
+
+def emit(task: SoftmaxTask, machine: Machine) -> Code:
+    """One step; a unit is some pixels of one image."""
+    parts = t.ceil_div(task.pixels, chunk(task))
+    return Code((Step(f"{NAME} {task}", lambda name: write(name, task, machine), lambda n: n * parts),))
+
+
+def chunk(task: SoftmaxTask) -> int:
+    """Pixels of a unit: about 16 kB."""
+    return max(1, min(task.pixels, (16 << 10) // (4 * task.channels)))
+
+
+def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
+    """The kernel as IR text."""
+    b = t.begin(symbol, machine)
+    lanes, c, per = machine.lanes(4), task.channels, chunk(task)
+    parts = t.ceil_div(task.pixels, per)
+    image, part = b.udiv(b.arg.unit, parts), b.urem(b.arg.unit, parts)
+    first = b.mul(part, per)
+    last = b.imin(b.add(first, per), task.pixels)
+    x = b.at(t.word(b, t.X), b.mul(image, 4 * task.pixels * task.x_ld))
+    y = b.at(t.word(b, t.Y), b.mul(image, 4 * task.pixels * task.y_ld))
+    whole = c // lanes * lanes
+    tail = b.mask(c - whole, lanes) if c > whole else None
+
+    def across(state: list[Value], vector: Any) -> list[Value]:
+        """`vector` on all channels of a pixel."""
+        state = b.loop(0, whole, lanes, lambda o, s: vector(o, s, None), state)
+        return list(vector(whole, state, tail) or state) if tail is not None else state
+
+    def pixel(p: Any, _: Any) -> None:
+        px, py = b.at(x, b.mul(p, 4 * task.x_ld)), b.at(y, b.mul(p, 4 * task.y_ld))
+
+        def largest(o: Any, s: list[Value], mask: Any) -> list[Value]:
+            v = b.vload(b.at(px, b.mul(o, 4)), F32, lanes, mask=mask)
+            if mask is not None:
+                v = b.select(mask, v, b.const(F32, float("-inf"), lanes))
+            return [b.maximum(s[0], v)]
+
+        (most,) = across([b.const(F32, float("-inf"), lanes)], largest)
+        most = b.splat(highest(b, most), lanes)
+
+        def power(o: Any, s: list[Value], mask: Any) -> list[Value]:
+            v = t.exp(b, b.fsub(b.vload(b.at(px, b.mul(o, 4)), F32, lanes, mask=mask), most))
+            b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
+            if mask is not None:
+                v = b.select(mask, v, b.const(F32, 0.0, lanes))
+            return [b.fadd(s[0], v)]
+
+        (total,) = across([b.const(F32, 0.0, lanes)], power)
+        total = b.splat(b.sum(total, F32), lanes)
+
+        def share(o: Any, s: list[Value], mask: Any) -> None:
+            at = b.at(py, b.mul(o, 4))
+            b.vstore(b.fdiv(b.vload(at, F32, lanes, mask=mask), total), at, F32, mask=mask)
+
+        across([], share)
+
+    b.loop(first, last, 1, pixel)
+    return b.finish()
+
+
+def highest(b: Emit, v: Value) -> Value:
+    """The largest lane of a vector."""
+    lanes = v.type.count
+    while lanes > 1:
+        lanes //= 2
+        v = b.maximum(b.shuffle(v, None, range(lanes)), b.shuffle(v, None, range(lanes, 2 * lanes)))
+    return b.extract(v, 0)

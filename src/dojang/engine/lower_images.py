@@ -1,0 +1,95 @@
+"""Lowering of what moves or weighs pixels: resizing, padding of the image, softmax over channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dojang.engine.algorithms import elementwise, resample, softmax
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.elementwise import MapTask
+from dojang.engine.algorithms.resample import Axis
+from dojang.engine.algorithms.softmax import SoftmaxTask
+from dojang.engine.calls import Place
+from dojang.engine.fuse import Group
+from dojang.engine.reference_layout import neighbours, source_place
+
+if TYPE_CHECKING:
+    from dojang.engine.lower import Lowering
+
+MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""NumPy's names of the ways to go on beyond the border."""
+
+
+def samples(low: Lowering, group: Group, x: Place, y: Place, axes: list[Axis]) -> None:
+    """Adds the call for one or two axes."""
+    size, out = x.shape[2:], y.shape[2:]
+    if len(axes) == 1:
+        axes, size, out = [((0, ((0, 1.0),)),), axes[0]], (1, *size), (1, *out)
+    task = resample.of_axes(x.channels, size, out, axes[0], axes[1], x.ld, y.ld)
+    shares, offsets = resample.pack(task, axes[0], axes[1])
+    key = f"{group.node.name} {task}"
+    low.packed.setdefault(f"{key} w", shares)
+    low.packed.setdefault(f"{key} b", offsets)
+    low.simple(group, resample, task, y.images, {t.X: x, t.Y: y, t.W: f"{key} w", t.B: f"{key} b"})
+
+
+def resize(low: Lowering, group: Group) -> bool:
+    """One or two axes in any mode, from the tables of the definition."""
+    x, a = low.out.places[group.inputs[0]], group.node.attrs
+    size, out = x.shape[2:], low.shape(group.value)[2:]
+    if not 1 <= len(size) <= 2:
+        return False
+    scales = a["scale"] or (None,) * len(out)
+    scales = scales * len(out) if len(scales) == 1 else scales
+    axes: list[Axis] = []
+    for pixels, places, scale in zip(size, out, scales, strict=True):
+        axis = []
+        for o in range(places):
+            mix = neighbours(a, source_place(o, pixels, places, scale, a["coords"]))
+            near = [(min(max(p, 0), pixels - 1), 1.0 if a["mode"] == "nearest" else float(s)) for p, s in mix]
+            axis.append((o, tuple(near)))
+        axes.append(tuple(axis))
+    samples(low, group, x, low.target(group.value), axes)
+    return True
+
+
+def pad(low: Lowering, group: Group) -> bool:
+    """Padding or cropping of one or two axes of the image, in every mode; not of channels."""
+    x, a = low.out.places[group.inputs[0]], group.node.attrs
+    rank = len(x.shape)
+    pads = ((0, 0),) * (rank - len(a["pads"])) + tuple(a["pads"])
+    if not 3 <= rank <= 4 or any(p for pair in pads[:2] for p in pair):
+        return False
+    constant = a["mode"] == "constant"
+    axes: list[Axis] = []
+    for pixels, (before, after) in zip(x.shape[2:], pads[2:], strict=True):
+        if constant:
+            kept = range(max(0, -before), min(pixels, pixels + after))
+            axes.append(tuple((p + before, ((p, 1.0),)) for p in kept))
+        elif before < 0 or after < 0:
+            return False
+        else:
+            places = np.pad(np.arange(pixels), (before, after), MODES[a["mode"]]).tolist()
+            axes.append(tuple((o, ((p, 1.0),)) for o, p in enumerate(places)))
+    if not all(axes):
+        return False
+    y = low.target(group.value)
+    if constant and any(p > 0 for pair in pads for p in pair):
+        task = MapTask("fill", y.channels, y.pixels, y.ld, y.ld, k=a["value"])
+        low.simple(group, elementwise, task, y.images, {t.Y: y})
+    samples(low, group, x, y, axes)
+    return True
+
+
+def probabilities(low: Lowering, group: Group) -> bool:
+    """Softmax over axis 1; also over the last where that is axis 1."""
+    x = low.out.places[group.inputs[0]]
+    if group.node.attrs["axis"] % len(x.shape) != 1:
+        return False
+    y = low.target(group.value)
+    task = SoftmaxTask(x.channels, x.pixels, x.ld, y.ld)
+    low.simple(group, softmax, task, x.images, {t.X: x, t.Y: replace(y)})
+    return True
