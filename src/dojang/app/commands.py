@@ -148,20 +148,20 @@ def compare(args: argparse.Namespace) -> Answer:
 
 def filter(args: argparse.Namespace) -> Answer:
     """`dojang filter`."""
-    from dojang.app import verbs
+    from dojang.app import filtering
     from dojang.app.progress import Bar
     from dojang.report.text_filter import filter_plan_text, filter_text
 
     args.kernel = args.kernel if len(args.kernel) > 1 else args.kernel[0]
     if args.plan:
-        plans = verbs.filter_plans(
+        plans = filtering.filter_plans(
             args.images, args.kernel, border=args.border, stride=args.stride, dilation=args.dilation
         )
         if args.json:
             return Answer(_json("filter", args, {"pictures": [plan.to_dict() for plan in plans]}, CORRELATION))
         return Answer(filter_plan_text(plans, width(), style()))
     with Bar(len(args.images), "filter", "picture") as bar:
-        report = verbs.filter_files(
+        report = filtering.filter_files(
             args.images,
             args.kernel,
             border=args.border,
@@ -343,9 +343,10 @@ def list(args: argparse.Namespace) -> Answer:
         _may_write(args.html, args.force)
     listing = verbs.list_all(args.what)
     if args.html:
+        from dojang.app.filtering import kernel_gallery
         from dojang.report.html_filter import gallery_html
 
-        _write_page(args.html, gallery_html(verbs.kernel_gallery()), args.force)
+        _write_page(args.html, gallery_html(kernel_gallery()), args.force)
     if args.what == "kinds" and not args.json:
         from dojang.report.text_arith import kinds_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dojang.arith.check import Check
     from dojang.arith.compare import Comparison
     from dojang.arith.explain import Step
-    from dojang.filters.files import FilterReport, Planned
-    from dojang.filters.gallery import Shown
 
 LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
 """What `list_all` can list."""
@@ -145,44 +143,6 @@ def compare(a: Any, b: Any, *, input_size: Sequence[int] | None = None) -> Compa
     from dojang.arith.compare import compare as align
 
     return align(count(a, input_size=input_size), count(b, input_size=input_size))
-
-
-def filter_files(
-    images: Sequence[str | Path],
-    kernel: Any,
-    *,
-    border: str = "reflect",
-    stride: int | tuple[int, int] = 1,
-    dilation: int | tuple[int, int] = 1,
-    output: str | Path | None = None,
-    force: bool = False,
-    progress: Callable[[int, int], object] | None = None,
-) -> FilterReport:
-    """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
-    from dojang.filters.files import filter_files as work
-
-    return work(images, kernel, output, border, stride, dilation, force, progress)
-
-
-def filter_plans(
-    images: Sequence[str | Path],
-    kernel: Any,
-    *,
-    border: str = "reflect",
-    stride: int | tuple[int, int] = 1,
-    dilation: int | tuple[int, int] = 1,
-) -> tuple[Planned, ...]:
-    """How `filter_files` would do it, and why not otherwise; nothing is written."""
-    from dojang.filters.files import plan_files as work
-
-    return work(images, kernel, border=border, stride=stride, dilation=dilation)
-
-
-def kernel_gallery() -> list[Shown]:
-    """What each named kernel does to one picture; see `filters.gallery`."""
-    from dojang.filters.gallery import gallery
-
-    return gallery()
 
 
 def list_all(what: str) -> Listing:

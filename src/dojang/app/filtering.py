@@ -1,0 +1,49 @@
+"""Pictures filtered from the command line. Apart from the other verbs, so that no network code is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dojang.filters.files import FilterReport, Planned
+    from dojang.filters.gallery import Shown
+
+
+def filter_files(
+    images: Sequence[str | Path],
+    kernel: Any,
+    *,
+    border: str = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    output: str | Path | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> FilterReport:
+    """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
+    from dojang.filters.files import filter_files as work
+
+    return work(images, kernel, output, border, stride, dilation, force, progress)
+
+
+def filter_plans(
+    images: Sequence[str | Path],
+    kernel: Any,
+    *,
+    border: str = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+) -> tuple[Planned, ...]:
+    """How `filter_files` would do it, and why not otherwise; nothing is written."""
+    from dojang.filters.files import plan_files as work
+
+    return work(images, kernel, border=border, stride=stride, dilation=dilation)
+
+
+def kernel_gallery() -> list[Shown]:
+    """What each named kernel does to one picture; see `filters.gallery`."""
+    from dojang.filters.gallery import gallery
+
+    return gallery()
