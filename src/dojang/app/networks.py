@@ -9,6 +9,7 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.arith.graph import Graph
+from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
@@ -78,7 +79,7 @@ def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], 
         return int(value.at(numbers)) if isinstance(value, Expr) else value
 
     fixed = f"{name}: its layers are made for numbers, not for a symbolic size; give the size in numbers"
-    graph, check = (make(tuple(at(s, numbers) for s in size)) for numbers in (one, other))
+    graph, check = (_untold(make(tuple(at(s, numbers) for s in size))) for numbers in (one, other))
     try:
         made = _resized(graph, size)
         found = [made.unit_shapes[node.name] for node in made.nodes]
@@ -90,10 +91,14 @@ def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], 
     return made
 
 
+def _untold(graph: Graph) -> Graph:
+    """Unknown operators without the shapes that their source told: those hold for one input size."""
+    nodes = (node.with_attrs(shape=None) if node.op == UNKNOWN else node for node in graph.nodes)
+    return graph.replace(nodes=tuple(nodes))
+
+
 def require_weights(graph: Graph, name: object) -> Graph:
     """The graph, if it can be run: no unknown operator, all arrays there and of the right shape."""
-    from dojang.arith.ops import UNKNOWN
-
     strange = [f"{node.name} ({node.attrs['kind']})" for node in graph.nodes if node.op == UNKNOWN]
     if strange:
         raise GraphError(f"{name}: operators that dojang cannot run: {', '.join(strange[:5])}; it can only be counted")
@@ -241,11 +246,18 @@ def _symbolic(size: tuple[int, ...] | None) -> bool:
 
 
 def ways(net: Any, *, input_size: Sequence[int | str] | None = None) -> tuple[Graph, ...]:
-    """One Graph, without weights, per way through a PyTorch forward that branches on the values of a tensor.
+    """One Graph, without weights, per way through a network that branches on the values of a tensor.
 
-    `net` is a module or names Python code. Raises `UnsupportedError` where values decide by other means than `if`.
+    `net` is a PyTorch module, names Python code, or an ONNX file. Raises `UnsupportedError` where values decide by
+    other means than `if`.
     """
     size = checked_size(input_size)
+    if isinstance(net, str | Path) and Path(net).suffix == ".onnx":
+        from dojang.formats import onnx
+
+        if _symbolic(size):
+            raise UsageError(f"{net}: values decide which way it goes; give its input size in numbers, as C,H,W")
+        return onnx.ways(net, input_size=size)
     module = net if _is_module(net) else torch_format().load_callable(str(net))
     if size is None or _symbolic(size):
         raise UsageError(f"{net}: values decide which way its forward goes; give its input size in numbers, as C,H,W")

@@ -13,6 +13,7 @@ from dojang.arith.cost import count as count_graph
 from dojang.arith.errors import UnsupportedError, UsageError
 from dojang.arith.memory import MACHINES, Held, Machine
 from dojang.arith.memory import held as held_by
+from dojang.arith.ops import UNKNOWN
 from dojang.arith.solve import solve as solve
 from dojang.arith.symbol import symbol, symbolic
 from dojang.report.results import Listing
@@ -40,8 +41,8 @@ def count(
     """What every layer of a network costs, without running it; see `arith.cost.count` for what is counted.
 
     `net` is whatever `load` takes. Neither weights nor arrays are needed. Sizes and the batch may be names ("H"): then
-    the figures are formulas. Where an `if` on a tensor decides which way a PyTorch forward goes, all ways are counted:
-    the result is the dearest, with the others in `ways`.
+    the figures are formulas. Where values decide which way a network goes (an `if` on a tensor in a PyTorch forward, an
+    If in an ONNX file), all ways are counted: the result is the dearest, with the others in `ways`.
     """
     how = (_batch(batch_size), bias, exact_padding, unit)
     try:
@@ -49,6 +50,9 @@ def count(
     except UnsupportedError as error:
         if not getattr(error, "by_values", False):
             raise
+        return of_ways([count_graph(way, *how) for way in ways(net, input_size=input_size)])
+    branches = any(node.op == UNKNOWN and str(node.attrs["kind"]).startswith("If ") for node in graph.nodes)
+    if branches and isinstance(net, str | Path) and Path(net).suffix == ".onnx":
         return of_ways([count_graph(way, *how) for way in ways(net, input_size=input_size)])
     return count_graph(graph, *how)
 

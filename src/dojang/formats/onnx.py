@@ -12,12 +12,13 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dojang.arith.errors import DojangError, FileError
 from dojang.arith.graph import Graph
-from dojang.formats.onnx_read import read_model
+from dojang.formats.onnx_read import read_model, read_ways
 from dojang.formats.onnx_schema import MODEL
 from dojang.formats.protobuf import Buffer, decode
 
@@ -43,9 +44,27 @@ def load(
     `DataError` for weights that are NaN.
     """
     file = Path(path)
+    with _naming(file):
+        return read_model(decode(MODEL, _bytes(file)), file.parent, weights, input_size, name=file.stem)
+
+
+def ways(
+    path: str | os.PathLike[str], input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None
+) -> tuple[Graph, ...]:
+    """One Graph, without weights, per way through a file where values decide which branch of an If is taken.
+
+    What leads to a decision and costs something is in each. Raises as `load`, and `UnsupportedError` for more than 64.
+    """
+    file = Path(path)
+    with _naming(file):
+        return read_ways(decode(MODEL, _bytes(file)), file.parent, input_size, name=file.stem)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Errors inside name the file."""
     try:
-        data = _bytes(file)
-        return read_model(decode(MODEL, data), file.parent, weights, input_size, name=file.stem)
+        yield
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror or error}") from None
     except DojangError as error:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
@@ -118,17 +119,27 @@ class Call:
 
 @dataclass
 class Reader:
-    """What is known while the nodes of a graph are read in order."""
+    """What is known while the nodes of a graph are read in order.
+
+    `ahead` says which branch of each If to follow where values decide, `taken` which were (`onnx_control.py`).
+    """
 
     opset: int
     batch: int
     used: Counter[str]
-    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    values: MutableMapping[str, Value] = field(default_factory=dict[str, Value])
     drafts: list[Draft] = field(default_factory=list[Draft])
     constants: dict[Hashable, Draft] = field(default_factory=dict[Hashable, Draft])
     call: Call = Call("", "", (), {}, ())
     label: tuple[str, ...] = ()
     folded: int = 0
+    folder: Path | None = None
+    rules: Callable[[str], Callable[[Reader, Call], Any] | None] = {}.get
+    ahead: Sequence[bool] | None = None
+    taken: dict[Draft, bool] = field(default_factory=dict[Draft, bool])
+    bodies: dict[int, Any] = field(default_factory=dict[int, Any])
+    turns: int = 0
+    depth: int = 0
 
     def emit(
         self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
@@ -201,6 +212,7 @@ class Reader:
 
     def step(self, message: Message, node_of: Callable[[str], Callable[[Reader, Call], Any] | None]) -> None:
         """Reads one node of the file."""
+        self.rules = node_of
         op, outputs = message.get("op_type", ""), tuple(message.get("output", ()))
         sources = tuple(message.get("input", ()))
         names = [n for n in (message.get("name", ""), *outputs) if n]
@@ -345,6 +357,8 @@ def attributes(message: Message, name: str) -> dict[str, Any]:
                 out[key] = of_tensor(attr.get("t", {}), None)
             except DojangError as error:
                 raise error.within(name) from None
+        elif code == 5:
+            out[key] = attr.get("g", b"")
         elif code == 6 or (code == 0 and "floats" in attr):
             out[key] = [shortest(f) for f in attr.get("floats", ())]
         elif code == 7 or (code == 0 and "ints" in attr):

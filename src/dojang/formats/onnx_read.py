@@ -16,9 +16,9 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.errors import DataError, DojangError, FileError, GraphError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
-from dojang.formats import onnx_layers, onnx_layout, onnx_notes
-from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort, of_tensor
-from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, Reader, shortest
+from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes
+from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort
+from dojang.formats.onnx_draft import BATCH, Call, Draft, Reader
 from dojang.formats.protobuf import Message
 
 OPSETS = range(7, 29)
@@ -27,7 +27,11 @@ OPSETS = range(7, 29)
 InputSize = Sequence[int] | Mapping[str, Sequence[int]]
 
 
-RULES: Mapping[str, Callable[[Reader, Call], Any]] = {**onnx_layers.RULES, **onnx_layout.RULES}
+RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
+    **onnx_layers.RULES,
+    **onnx_layout.RULES,
+    **onnx_control.RULES,
+}
 """One rule per operator of ONNX."""
 
 
@@ -35,18 +39,41 @@ def read_model(
     model: Message, folder: Path | None, weights: bool, input_size: InputSize | None, name: str = "network"
 ) -> Graph:
     """The network of a decoded ModelProto; see `onnx.load`."""
+    return _read(model, folder, weights, input_size, name, None)[0]
+
+
+def read_ways(
+    model: Message, folder: Path | None, input_size: InputSize | None, name: str = "network", limit: int = 64
+) -> tuple[Graph, ...]:
+    """One Graph without weights per way through a decoded ModelProto; see `onnx.ways`."""
+    graphs: list[Graph] = []
+    ahead: list[bool] | None = []
+    while ahead is not None:
+        if len(graphs) == limit:
+            raise UnsupportedError(f"more than {limit} ways through the branches of its If nodes")
+        graph, taken = _read(model, folder, False, input_size, name, ahead)
+        graphs.append(graph)
+        while taken and not taken[-1]:
+            taken.pop()
+        ahead = [*taken[:-1], False] if taken else None
+    return tuple(graphs)
+
+
+def _read(
+    model: Message,
+    folder: Path | None,
+    weights: bool,
+    input_size: InputSize | None,
+    name: str,
+    ahead: Sequence[bool] | None,
+) -> tuple[Graph, list[bool]]:
+    """The network, and the branches that were taken."""
     opset = _opset(model)
     graph = model.get("graph")
     if graph is None:
         raise FileError("not an ONNX model: it holds no graph")
-    used = Counter(i for node in graph.get("node", ()) for i in node.get("input", ()))
-    used.update(o.get("name", "") for o in graph.get("output", ()))
-    reader = Reader(opset, BATCH, used)
-    for tensor in graph.get("initializer", ()):
-        const = of_tensor(tensor, folder, trained=True)
-        if const.size == 1 and const.sort == "f":
-            const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
-        reader.values[const.name] = const
+    reader = Reader(opset, BATCH, onnx_control.uses(graph), folder=folder, ahead=ahead)
+    onnx_control.hold(reader, graph)
     sparse = {s.get("values", {}).get("name", "") for s in graph.get("sparse_initializer", ())}
     if sparse:
         raise UnsupportedError(
@@ -67,8 +94,9 @@ def read_model(
         reader.label = (made,)
         outputs.append(reader.draft(reader.values[made]))
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
-    result, arrays = finish(reader.drafts, outputs, graph.get("name") or name, props)
-    return result.replace(weights=_load(arrays)) if weights else result
+    drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
+    result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
+    return result.replace(weights=_load(arrays)) if weights else result, list(reader.taken.values())
 
 
 def _opset(model: Message) -> int:

@@ -31,7 +31,7 @@ TENSOR: Schema = {
     13: _many("external_data", ENTRY),
     14: Field("data_location", "int"),
 }
-# The bodies of If, Loop and Scan (fields 6 and 11) stay bytes: dojang does not look into them.
+# The bodies of If, Loop and Scan (field 6) stay bytes until they are followed (`onnx_control.py`).
 ATTRIBUTE: Schema = {
     1: Field("name", "text"),
     2: Field("f", "float"),

@@ -1,0 +1,169 @@
+"""If and Loop of ONNX: their bodies are read in place where the file says which way and how often.
+
+Where the values of a tensor decide which branch of an If is taken, a plain reading makes an `unknown` node of it; a
+reading with `Reader.ahead` follows the branches that it names (`onnx.ways`), so that every way can be counted. A Loop
+whose number of turns is no constant stays `unknown`, and so does Scan.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap, Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dojang.arith.errors import GraphError
+from dojang.arith.graph import reachable
+from dojang.formats.onnx_const import Const, of_tensor, of_values
+from dojang.formats.onnx_draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
+from dojang.formats.onnx_schema import GRAPH
+from dojang.formats.protobuf import Message, decode
+
+MOST_DEPTH = 16
+"""Bodies within bodies; networks have two or three."""
+
+BODY_BUDGET = 20_000
+"""Nodes read in bodies of one file, each turn of a loop anew."""
+
+BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+"""Which attributes of an operator are graphs."""
+
+FREE = frozenset(
+    "Greater GreaterOrEqual Less LessOrEqual Equal Not And Or Xor IsNaN IsInf Cast Size Shape Squeeze Gather ArgMax "
+    "ArgMin ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare NonZero".split()
+)
+"""Operators without weights or MACs, in which a decision by values ends."""
+
+
+def hold(reader: Reader, graph: Message) -> None:
+    """Makes the initialisers of a graph known."""
+    for tensor in graph.get("initializer", ()):
+        const = of_tensor(tensor, reader.folder, trained=True)
+        if const.size == 1 and const.sort == "f":
+            const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
+        reader.values[const.name] = const
+
+
+def uses(graph: Message, depth: int = 0) -> Counter[str]:
+    """How often each name is read in a graph and in the bodies of its nodes."""
+    found = Counter(i for node in graph.get("node", ()) for i in node.get("input", ()))
+    found.update(o.get("name", "") for o in graph.get("output", ()))
+    for node in graph.get("node", ()):
+        if node.get("op_type") in BODIES and depth < MOST_DEPTH:
+            for attr in node.get("attribute", ()):
+                if "g" in attr:
+                    found.update(uses(decode(GRAPH, attr["g"]), depth + 1))
+    return found
+
+
+Body = tuple[Message, Mapping[str, Value]]
+
+
+def _body(reader: Reader, call: Call, name: str) -> Body:
+    """A body and its initialisers, decoded once: its weights are the same arrays in every turn."""
+    data = call.attrs[name]
+    known = reader.bodies.get(id(data))
+    if known is None:
+        body, around = decode(GRAPH, data), reader.values
+        reader.values = {}
+        try:
+            hold(reader, body)
+            known = reader.bodies[id(data)] = (data, (body, reader.values))
+        finally:
+            reader.values = around
+    return known[1]
+
+
+def _read(reader: Reader, inside: Body, given: Mapping[str, Value]) -> list[Value]:
+    """The outputs of a body whose own inputs stand for `given`; it sees all names around it."""
+    body, held = inside
+    nodes = body.get("node", ())
+    reader.turns += len(nodes) + 1
+    if reader.turns > BODY_BUDGET:
+        raise NotDone("too many turns to follow")
+    if reader.depth >= MOST_DEPTH:
+        raise NotDone("bodies nested too deep")
+    around, call, label = reader.values, reader.call, reader.label
+    reader.values = ChainMap({**held, **given}, around)
+    reader.depth += 1
+    try:
+        for node in nodes:
+            reader.step(node, reader.rules)
+        outputs: list[Value] = []
+        for value in body.get("output", ()):
+            made = value.get("name", "")
+            if made not in reader.values:
+                raise GraphError(f"{call.name}: the output {made!r} of its body is made by no node")
+            outputs.append(reader.values[made])
+        return outputs
+    finally:
+        reader.values, reader.call, reader.label = around, call, label
+        reader.depth -= 1
+
+
+def _truth(value: Const) -> bool:
+    return bool(value.values()[0])
+
+
+def branch(r: Reader, call: Call) -> list[Value]:
+    """If: the branch that a constant says, or that is to be followed."""
+    value = call.value(0)
+    if isinstance(value, Draft):
+        if r.ahead is None:
+            raise NotDone("values decide which way")
+        if value not in r.taken:
+            r.taken[value] = r.ahead[len(r.taken)] if len(r.taken) < len(r.ahead) else True
+        chosen = r.taken[value]
+    else:
+        chosen = _truth(value)
+    return _read(r, _body(r, call, "then_branch" if chosen else "else_branch"), {})
+
+
+def loop(r: Reader, call: Call) -> list[Value]:
+    """Loop with a constant number of turns: its body as often."""
+    try:
+        trips, going = call.const(0), call.const(1)
+    except NotDone:
+        raise NotDone("values decide how often") from None
+    if trips is None:
+        raise NotDone("values decide how often")
+    body = _body(r, call, "body")
+    names = [value.get("name", "") for value in body[0].get("input", ())]
+    carried = [call.value(i) for i in range(2, len(call.inputs))]
+    if len(names) != len(carried) + 2:
+        raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Loop gives {len(carried) + 2}")
+    if any(o and r.used[o] for o in call.outputs[len(carried) :]):
+        raise NotDone("what it collects turn by turn is read")
+    on = going is None or _truth(going)
+    for turn in range(max(0, int(trips.values()[0]))):
+        if not on:
+            break
+        given = [of_values([turn], (), "i"), of_values([1], (), "b"), *carried]
+        results = _read(r, body, dict(zip(names, given, strict=True)))
+        if len(results) < len(carried) + 1:
+            raise GraphError(f"{call.name}: its body gives {len(results)} outputs, not {len(carried) + 1} or more")
+        if isinstance(results[0], Draft):
+            raise NotDone("values decide how often")
+        on, carried = _truth(results[0]), results[1 : len(carried) + 1]
+    return carried
+
+
+def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
+    """The drafts less those that only compare and sum up values for a decision, and cost nothing."""
+    nodes = {d: str(i) for i, d in enumerate(reader.drafts)}
+    linked = [replace(d.node, name=nodes[d], inputs=tuple(nodes[i] for i in d.inputs)) for d in nodes]
+    weighed = reachable(linked, [nodes[d] for d in reader.taken])
+    dear = [
+        nodes[d]
+        for d in reader.drafts
+        if nodes[d] in weighed and d.op != "constant"
+        if d.node.rule.params
+        or d.node.rule.macs
+        or (d.op == "unknown" and str(d.node.attrs["kind"]).split(" ")[0] not in FREE)
+    ]
+    live = reachable(linked, [nodes[d] for d in outputs] + dear)
+    return [d for d in reader.drafts if nodes[d] in live or nodes[d] not in weighed or d.op == "input"]
+
+
+RULES: Mapping[str, Callable[[Reader, Call], Any]] = {"If": branch, "Loop": loop}
+"""One rule per operator of ONNX."""

@@ -1,0 +1,200 @@
+"""If and Loop in ONNX files, against ONNX Runtime where they run one way, and against each branch alone where not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dojang.app import verbs
+from dojang.arith.cost import count
+from dojang.arith.errors import GraphError
+from dojang.engine.session import Session
+from dojang.formats.onnx import load, ways
+
+FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def array(name, *shape):
+    values = np.random.default_rng(len(name)).integers(-2, 3, shape).astype(np.float32)
+    return numpy_helper.from_array(values, name)
+
+
+def whole(name, value, kind=np.int64):
+    return numpy_helper.from_array(np.array(value, kind), name)
+
+
+def conv(x, weight, y):
+    return helper.make_node("Conv", [x, weight], [y], pads=[1, 1, 1, 1] if weight.endswith("3") else None)
+
+
+def value(name, kind=FLOAT, shape=None):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def body(name, nodes, outputs, inputs=(), initializer=()):
+    return helper.make_graph(nodes, name, list(inputs), outputs, list(initializer))
+
+
+def write(path, nodes, initializer, output="y", channels=2):
+    graph = helper.make_graph(
+        nodes, "g", [value("x", FLOAT, ["n", 2, 6, 6])], [value(output, FLOAT, ["n", channels, 6, 6])], initializer
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=False)
+    onnx.save(model, path)
+    return path
+
+
+def runs_the_same(path):
+    graph = load(path)
+    x = np.random.default_rng(3).integers(-3, 4, (2, 2, 6, 6)).astype(np.float32)
+    wanted = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(Session(graph)(x), wanted)
+    return graph
+
+
+BRANCHES = [
+    helper.make_node(
+        "If",
+        ["cond"],
+        ["y"],
+        then_branch=body("then", [conv("x", "w3", "a")], [value("a")], (), [array("w3", 2, 2, 3, 3)]),
+        else_branch=body("else", [conv("x", "w1", "b")], [value("b")], (), [array("w1", 2, 2, 1, 1)]),
+    )
+]
+
+
+@pytest.mark.parametrize(("cond", "macs"), [(True, 36 * 36), (False, 36 * 4)])
+def test_a_constant_says_the_branch(tmp_path, cond, macs):
+    graph = runs_the_same(write(tmp_path / "n.onnx", BRANCHES, [whole("cond", cond, np.bool_)]))
+    assert count(graph).total.macs == macs
+
+
+def test_a_shape_says_the_branch(tmp_path):
+    asked = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "three"], ["width"]),
+        helper.make_node("Equal", ["width", "six"], ["cond"]),
+    ]
+    path = write(tmp_path / "n.onnx", asked + BRANCHES, [whole("three", 3), whole("six", 6)])
+    assert count(runs_the_same(path)).total.macs == 36 * 36
+    assert count(load(path, weights=False, input_size=(2, 8, 8))).total.macs == 64 * 4
+
+
+def gated(path, gates=1):
+    """A 1x1 convolution decides by the sum of its values which of two others follows."""
+    nodes = [conv("x", "g1", "g"), helper.make_node("ReduceSum", ["g"], ["s"], keepdims=0)]
+    nodes.append(helper.make_node("Greater", ["s", "zero"], ["cond"]))
+    for i in range(gates):
+        turn = helper.make_node("If", ["cond" if i == 0 else f"c{i}"], ["y" if i == gates - 1 else f"y{i}"],
+                                then_branch=body(f"t{i}", [conv(f"y{i - 1}" if i else "x", "w3", f"a{i}")],
+                                                 [value(f"a{i}")]),
+                                else_branch=body(f"e{i}", [conv(f"y{i - 1}" if i else "x", "w1", f"b{i}")],
+                                                 [value(f"b{i}")]))  # fmt: skip
+        if i:
+            nodes += [helper.make_node("Greater", ["s", f"z{i}"], [f"c{i}"])]
+        nodes.append(turn)
+    given = [array("g1", 5, 2, 1, 1), array("w3", 2, 2, 3, 3), array("w1", 2, 2, 1, 1), whole("zero", 0, np.float32)]
+    given += [whole(f"z{i}", i, np.float32) for i in range(1, gates)]
+    return write(path, nodes, given)
+
+
+def test_values_give_a_range_with_the_cost_of_the_decision(tmp_path):
+    path = gated(tmp_path / "n.onnx")
+    counted = verbs.count(path)
+    gate, dear, cheap = 36 * 10, 36 * 36, 36 * 4
+    assert counted.status == "range"
+    assert [way.total.macs for way in counted.ways] == [gate + cheap, gate + dear]
+    assert [way.total.params for way in counted.ways] == [10 + 4, 10 + 36]
+    totals = counted.to_dict()["totals"]
+    assert (totals["macs_min"], totals["macs_max"], totals["unknown"]) == (gate + cheap, gate + dear, [])
+    [strange] = [n for n in load(path).nodes if n.attrs.get("kind", "").startswith("If")]
+    assert strange.attrs["kind"] == "If (values decide which way)"
+
+
+def test_ways_multiply_and_the_same_decision_is_one(tmp_path):
+    assert len(ways(gated(tmp_path / "three.onnx", 3))) == 8
+    twice = BRANCHES[0].__class__()
+    twice.CopyFrom(BRANCHES[0])
+    twice.output[0] = "first"
+    second = helper.make_node(
+        "If", ["cond"], ["y"],
+        then_branch=body("t", [helper.make_node("Relu", ["first"], ["r"])], [value("r")]),
+        else_branch=body("e", [helper.make_node("Neg", ["first"], ["q"])], [value("q")]),
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["cond"]),
+    ]
+    path = write(tmp_path / "n.onnx", [*nodes, twice, second], [whole("zero", 0, np.float32)])
+    assert [[n.op for n in way.nodes] for way in ways(path)] == [["input", "conv", "relu"], ["input", "conv", "neg"]]
+
+
+def turning(trips, nodes, stays="on"):
+    inputs = [value("i", INT, []), value("on", BOOL, []), value("h", FLOAT, ["n", 2, 6, 6])]
+    inner = body("turn", nodes, [value(stays, BOOL, []), value("k", FLOAT, ["n", 2, 6, 6])], inputs)
+    return helper.make_node("Loop", [trips, "", "x"], ["y"], body=inner)
+
+
+def kept():
+    return helper.make_node("Identity", ["on"], ["still"])
+
+
+@pytest.mark.parametrize("turns", [0, 1, 4])
+def test_a_constant_number_of_turns(tmp_path, turns):
+    loop = turning("trips", [kept(), conv("h", "w3", "k")], "still")
+    loop.attribute[0].g.initializer.append(array("w3", 2, 2, 3, 3))
+    path = write(tmp_path / "n.onnx", [loop], [whole("trips", turns)])
+    total = count(runs_the_same(path)).total
+    assert (total.macs, total.params, total.unknown) == (turns * 36 * 36, 36 if turns else 0, ())
+
+
+def test_a_loop_that_stops_by_its_counter(tmp_path):
+    nodes = [helper.make_node("Less", ["i", "last"], ["still"]), conv("h", "w1", "k")]
+    path = write(tmp_path / "n.onnx", [turning("trips", nodes, "still")],
+                 [whole("trips", 9), whole("last", 2), array("w1", 2, 2, 1, 1)])  # fmt: skip
+    assert count(runs_the_same(path)).total.macs == 3 * 36 * 4
+
+
+def test_values_that_decide_how_often_make_a_lower_bound(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMax", ["h"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["still"]),
+        conv("h", "w1", "k"),
+    ]
+    path = write(tmp_path / "n.onnx", [turning("trips", nodes, "still")],
+                 [whole("trips", 9), whole("zero", 0, np.float32), array("w1", 2, 2, 1, 1)])  # fmt: skip
+    counted = verbs.count(path)
+    assert counted.status == "lower-bound"
+    assert counted.total.unknown == ("y (Loop (values decide how often))",)
+
+
+def test_endless_turns_end(tmp_path):
+    inner = turning("trips", [kept(), conv("h", "w1", "k")], "still")
+    for _ in range(3):
+        outer = [value("i", INT, []), value("on", BOOL, []), value("h", FLOAT, ["n", 2, 6, 6])]
+        inner.input[2], inner.output[0] = "h", "k"
+        nest = body("turn", [kept(), inner], [value("still", BOOL, []), value("k", FLOAT)], outer)
+        inner = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=nest)
+    graph = helper.make_graph([inner], "g", [value("x", FLOAT, ["n", 2, 6, 6])], [value("y")],
+                              [whole("trips", 1 << 40), array("w1", 2, 2, 1, 1)])  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
+    with pytest.raises(GraphError, match="made twice"):  # names within must not hide those around
+        load(tmp_path / "n.onnx")
+    flat = write(tmp_path / "m.onnx", [turning("trips", [kept(), conv("h", "w1", "k")], "still")],
+                 [whole("trips", 1 << 40), array("w1", 2, 2, 1, 1)])  # fmt: skip
+    assert verbs.count(flat).total.unknown == ("y (Loop (too many turns to follow))",)
+
+
+def test_a_loop_in_a_loop_has_its_weights_once(tmp_path):
+    inner = helper.make_node("Loop", ["trips", "", "h"], ["k"], body=body(
+        "inner", [helper.make_node("Identity", ["on2"], ["still2"]), conv("h2", "w1", "k2")],
+        [value("still2", BOOL, []), value("k2", FLOAT, ["n", 2, 6, 6])],
+        [value("i2", INT, []), value("on2", BOOL, []), value("h2", FLOAT, ["n", 2, 6, 6])], [array("w1", 2, 2, 1, 1)],
+    ))  # fmt: skip
+    path = write(tmp_path / "n.onnx", [turning("trips", [kept(), inner], "still")], [whole("trips", 3)])
+    total = count(runs_the_same(path)).total
+    assert (total.macs, total.params) == (9 * 36 * 4, 4)
