@@ -29,6 +29,8 @@ def main(count: int = 2000, seed: int = 1) -> int:
             for line in check(conv, number):
                 wrong += 1
                 print(line, flush=True)
+            if number % 100 == 99:
+                print(f"{number + 1} of {count}, {wrong} off", file=sys.stderr, flush=True)
     took = time.perf_counter() - start
     print(f"{count:,} random convolutions, seed {seed}, {took:.0f} s: {wrong} off")
     return int(wrong > 0)
