@@ -112,3 +112,20 @@ def test_rounded_division_is_exact(divisor):
     sums = np.arange(255 * divisor + 1)
     assert np.array_equal((sums + add) * multiply >> (16 + shift), np.rint(sums / divisor))
     assert rounded_division(4, 1020) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 40])
+def test_rows_of_several_tiles(channels):
+    """Every column is right, also where one tile ends and the next begins."""
+    taps = np.random.default_rng(1).standard_normal((5, 5))
+    kernel = Kernel("five", (taps,))
+    job = Job.of(kernel, (1, 9, 9, channels), np.dtype("float32"), Options())
+    program = _direct(job, HOST).program
+    tile = program.tile_width(HOST) // channels
+    for width in (tile, tile + 1, 2 * tile - 1, 2 * tile + 3, 7 * tile // 2):
+        image = picture((9, width, channels), "float32")
+        padded = np.pad(image.astype(np.float64), ((2, 2), (2, 2), (0, 0)))
+        exact = sum(taps[i, j] * padded[i : i + 9, j : j + width] for i in range(5) for j in range(5))
+        for stride in (1, 3):
+            result = filter(image, kernel, "zero", (1, stride))
+            assert np.allclose(result, exact[:, ::stride], atol=1e-4 * np.abs(image).max()), (width, stride)

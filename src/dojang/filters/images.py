@@ -21,6 +21,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from dojang.arith.errors import FileError, MissingPart, UnsupportedError
 from dojang.filters.atomic import writing
+from dojang.filters.memory import empty
 
 MAX_PIXELS = 2 * 89_478_485  # twice Pillow's warning limit: where Pillow itself refuses to go on
 ORIENTATION = 0x0112
@@ -129,7 +130,7 @@ def unpacked(image: Image.Image, raw: str, channels: int) -> NDArray[np.uint8]:
 
     Pillow's own way joins a list of small pieces at the end, which for large pictures takes longer than decoding them.
     """
-    result = np.empty((image.height, image.width, channels), np.uint8)
+    result = empty((image.height, image.width, channels), np.dtype(np.uint8))
     flat, at = result.reshape(-1), 0
     encoder = Image._getencoder(image.mode, "raw", (raw,))
     encoder.setimage(image.im, (0, 0, *image.size))
