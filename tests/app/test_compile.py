@@ -1,0 +1,67 @@
+"""`dojang.compile`: arrays and tensors in, the same kind out; numbers at the edge of float32."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import dojang
+from dojang.arith.errors import ShapeError
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def run():
+    return dojang.compile("digits-cnn", threads=1)
+
+
+@pytest.fixture(scope="module")
+def x(run):
+    return np.random.default_rng(0).random((3, *run.graph.inputs[0].attrs["shape"]), np.float32)
+
+
+def test_the_same_kind_comes_out(run, x):
+    right, name = run(x), run.graph.inputs[0].name
+    assert type(right) is np.ndarray
+    for given in (torch.from_numpy(x), torch.from_numpy(x).requires_grad_(), {name: torch.from_numpy(x)}):
+        found = run(given)
+        assert isinstance(found, torch.Tensor)
+        assert not found.requires_grad
+        assert np.array_equal(found.numpy(), right)
+    assert np.array_equal(run({name: x}), right)
+    for dtype in (torch.float64, torch.bfloat16):
+        assert run(torch.from_numpy(x).to(dtype)).dtype == dtype
+    with pytest.raises(ShapeError):
+        run(torch.zeros(1, 2, 3, 4))
+
+
+def test_any_memory_order_and_batch(run, x):
+    right = run(x)
+    flipped = np.ascontiguousarray(x[..., ::-1])[..., ::-1]
+    assert flipped.strides[-1] < 0
+    assert np.array_equal(run(flipped), right)
+    assert np.array_equal(run(np.repeat(x, 2, 0)[::2]), right)
+    assert run(x[:0]).shape == (0, right.shape[1])
+    assert np.allclose(run(x[1:2]), right[1:2], atol=1e-5)
+
+
+def test_many_threads(run, x):
+    right, wrong = run(x), []
+
+    def work():
+        wrong.extend(1 for _ in range(30) if not np.array_equal(run(torch.from_numpy(x)).numpy(), right))
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_denormal_numbers_are_kept():
+    x, w = np.full((1, 4, 6, 6), 1e-40, "f4"), np.ones((5, 4, 3, 3), "f4")
+    right = torch.nn.functional.conv2d(torch.from_numpy(x), torch.from_numpy(w), padding=1).numpy()
+    assert 0 < right.max() < np.finfo("f4").tiny
+    assert np.array_equal(dojang.conv(x, w, padding=1), right)
