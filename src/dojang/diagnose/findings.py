@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from dojang.arith.channels import channels
+from dojang.arith.conv import by
+from dojang.arith.cost import count
 from dojang.arith.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.diagnose import dead, duplicates, structure
 from dojang.diagnose.activations import Run, batches, responses
 from dojang.diagnose.correlation import correlations, low_correlation
+from dojang.diagnose.effective import BLOCKS, SAMPLES, effective_fields
 from dojang.diagnose.finding import SEVERITIES, Finding
 from dojang.engine.intervals import ranges
+
+TRIED_MACS = 1e11
+"""Multiplications that trying out effective receptive fields may take."""
 
 
 def diagnose(
@@ -48,11 +57,20 @@ def diagnose(
         findings += duplicates.observed(found, findings)
         if correlate:
             findings += low_correlation(correlations(graph, x, run, seed))
-    findings += structure.coverage(graph) + structure.hot_spots(graph, layer_ms)
+    findings += _with_effect(graph, x, structure.coverage(graph)) + structure.hot_spots(graph, layer_ms)
     if layer_ms and peaks is not None:
         findings += structure.far_below(graph, layer_ms, *peaks, batch)
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
+
+
+def _with_effect(graph: Graph, x: Any, covered: list[Finding]) -> list[Finding]:
+    """Coverage findings that also say how much of the input really matters, where that is not too much to try out."""
+    if not covered or not isinstance(x, np.ndarray) or count(graph).total.macs * SAMPLES * BLOCKS**2 > TRIED_MACS:
+        return covered
+    sizes = {e.layer: by([round(s) for s in e.size]) for e in effective_fields(graph, x)}
+    return [replace(f, evidence=f"{f.evidence}; most of what moves its middle is within {sizes[f.layer]}")
+            if f.layer in sizes else f for f in covered]  # fmt: skip
 
 
 def _check(x: Any) -> None:
