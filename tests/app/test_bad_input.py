@@ -334,7 +334,14 @@ def test_interrupted_slimming(tmp_path: Path) -> None:
     out, err = running.communicate(timeout=120)
     assert (running.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "dojang: interrupted"
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["unfinished"]
+    again = subprocess.run([sys.executable, *slim], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--resume" in again.stderr.splitlines()[-1]
+    other = [sys.executable, *slim, "--resume", "--epochs", "3"]
+    again = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "has epochs 10, this one 3" in again.stderr.splitlines()[-1]
 
 
 def test_unexpected_errors_are_one_line_too(dojang: Command, monkeypatch: pytest.MonkeyPatch) -> None:

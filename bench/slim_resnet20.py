@@ -1,0 +1,119 @@
+"""ResNet-20 on CIFAR-10, slimmed: the lossless certificate, then at most half of the multiplications, peers beside.
+
+    python bench/slim_resnet20.py --weights resnet20-cifar10.safetensors --train cifar10-train.zip \\
+        --test cifar10-test.zip --epochs 40 --out out/resnet20
+
+One command that can be stopped at any moment and given again: each slimming keeps its measurements, tunings and
+trainings in its own folder under --out and goes on from there; what is finished is not done again. For each fraction
+of --targets one network is made; `summary.txt` in --out has the figures of all, with PyTorch's and ONNX Runtime's
+time on the same networks, interleaved, and how much of the saved multiplications the clock sees.
+A training pass over 45,000 pictures takes 1 to 4 minutes on two quiet cores, and a target takes about two tunings and
+as many for its control: 40 epochs are hours. --epochs 1 --train-samples 2000 is a look at the whole way in minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dojang.app.progress import Stages
+from dojang.app.runtimes import has_onnxruntime, runner
+from dojang.app.slimming import slim
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph
+from dojang.engine.machine import Machine
+from dojang.formats import checkpoint, zoo
+from dojang.slim.timing import interleave
+from peers import machine_line
+
+NAME = "resnet20-cifar10"
+ROUNDS = 101
+
+
+def made(place: Path, args: argparse.Namespace, **asked: Any) -> dict[str, Any]:
+    """The record of one slimming: read where it is finished, else made or gone on with."""
+    if not (place / "run.json").exists():
+        stages = Stages(place.name)
+        try:
+            slim(
+                NAME, args.train, val_data=args.test, weights=args.weights, epochs=args.epochs, seed=args.seed,
+                train_samples=args.train_samples, batch_size=args.batch, output=place, resume=True, told=stages,
+                **asked,
+            )  # fmt: skip
+        finally:
+            stages.close()
+    return json.loads((place / "run.json").read_text())["results"]
+
+
+def timed(networks: dict[str, Graph], batch: int) -> dict[tuple[str, str], float]:
+    """Median milliseconds by (network, runtime), every pair in every round."""
+    shape = next(iter(networks.values())).inputs[0].attrs["shape"]
+    x = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
+    runtimes = ["dojang", "torch", "torch channels-last", *(["onnxruntime"] if has_onnxruntime() else [])]
+    pairs = [(name, runtime) for name in networks for runtime in runtimes]
+    runs = [runner(networks[name], runtime) for name, runtime in pairs]
+    times = interleave([lambda run=run: run(x) for run in runs], ROUNDS)
+    return {pair: median(own) for pair, own in zip(pairs, times, strict=True)}
+
+
+def lines(results: dict[str, dict[str, Any]], networks: dict[str, Graph], batch: int) -> list[str]:
+    """The summary: accuracy beside the control's, multiplications, milliseconds per runtime."""
+    times = timed(networks, batch)
+    runtimes = list(dict.fromkeys(runtime for _, runtime in times))
+    macs = {name: count(graph).total.macs for name, graph in networks.items()}
+    head = f"{'network':16}{'accuracy':>10}{'control':>10}{'MACs (M)':>10}{'ratio':>7}"
+    text = [machine_line(Machine.host().cores), "", head + "".join(f"{r:>22}" for r in runtimes)]
+    for name in networks:
+        found = results[name]
+        side, control = found["before" if name == "original" else "after"], found.get("control")
+        told = f"{100 * control['accuracy']:.2f}" if control and control["accuracy"] is not None else "-"
+        ratio = macs["original"] / macs[name]
+        row = f"{name:16}{100 * side['accuracy']:>10.2f}{told:>10}{macs[name] / 1e6:>10.2f}{ratio:>7.2f}"
+        for runtime in runtimes:
+            gain = times["original", runtime] / times[name, runtime]
+            row += f"{times[name, runtime]:>10.3f} ms {gain:>5.2f} x "
+        text.append(row)
+    text += ["", "x: how many times less time than the original on that runtime. Control: the original, tuned as long."]
+    certificate = results["lossless"]["certificate"]
+    for feed, difference in certificate.items():
+        said = f"float64 {difference['float64']:.1e}, float32 {difference['float32']:.1e}"
+        text.append(f"lossless, {difference['inputs']} {feed} inputs, largest difference over largest output: {said}")
+    for name, found in results.items():
+        text += [f"{name}: {note}" for note in found["notes"] if name != "original"]
+    return text
+
+
+def main() -> None:
+    """Makes what is missing, times all, writes the summary."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--train", required=True)
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--train-samples", type=int)
+    parser.add_argument("--max-drop", type=float, default=1.0)
+    parser.add_argument("--targets", type=float, nargs="+", default=[0.75, 0.5, 0.4])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/resnet20"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = {"lossless": made(args.out / "lossless", args, lossless=True)}
+    for target in args.targets:
+        name = f"macs-{target:g}"
+        results[name] = made(args.out / name, args, target_macs=target, max_drop=args.max_drop)
+    networks = {"original": zoo.load(NAME).replace(weights=checkpoint.read_arrays(args.weights))}
+    networks |= {name: checkpoint.load(args.out / name / "model.safetensors") for name in results}
+    results["original"] = results["lossless"]
+    text = "\n".join(lines(results, networks, args.batch))
+    print(text)
+    (args.out / "summary.txt").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
