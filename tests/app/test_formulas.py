@@ -172,3 +172,19 @@ def test_what_padding_clips_is_unfolded(dojang: Command) -> None:
     steps = json.loads(dojang("count", "alexnet", "--explain", "conv2", "--json").out)["steps"]
     step = next(s for s in steps if s["figure"] == "clipped by padding, axis 0")
     assert step["result"] == "16 before, 16 behind; 23 of 27 places see the image only"
+
+
+def test_weights_are_held_against_what_is_counted(dojang: Command, tmp_path: Path) -> None:
+    file = tmp_path / "digits.safetensors"
+    assert dojang("export", "digits-cnn", "-o", file).code == 0
+    assert dojang("count", "digits-cnn", "--weights", file).out == dojang("count", "digits-cnn").out
+    ran = dojang("count", "lenet5", "--weights", file)
+    assert (ran.code, ran.out) == (2, "")
+    assert "digits.safetensors" in ran.err
+
+
+def test_growing_asks_for_a_transposed_layer(dojang: Command) -> None:
+    hint = "--transposed gives"
+    assert hint in " ".join(dojang("solve", "--in", "10x10x3", "--out", "20x20x3").out.split())
+    assert hint not in dojang("solve", "--in", "10x10x3", "--out", "20x20x3", "--transposed").out
+    assert hint not in dojang("solve", "--in", "10x10x3", "--out", "10x10x3").out

@@ -58,6 +58,12 @@ def test_the_simplest_comes_first():
 def test_transposed():
     best = solve((64, 16, 16), (32, 32, 32), transposed=True).solutions[0].conv
     assert (best.kernel, best.stride, best.macs) == ((2, 2), (2, 2), 2_097_152)
+    doubled = [s.conv for s in solve((3, 10), (3, 20), transposed=True).solutions]
+    assert [(c.kernel, c.stride, c.padding) for c in doubled[:3]] == [
+        ((2,), (2,), ((0, 0),)), ((4,), (2,), ((1, 1),)), ((6,), (2,), ((2, 2),))
+    ]  # fmt: skip
+    assert "--transposed" in solve((3, 10), (3, 3000)).reason
+    assert "--transposed" not in solve((3, 10), (3, 3000), transposed=True).reason
 
 
 def test_one_shape_and_a_layer_are_enough():

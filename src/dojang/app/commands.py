@@ -42,6 +42,8 @@ def count(args: argparse.Namespace) -> Answer:
         return _explain(args)
     if args.html:
         _may_write(args.html, args.force)
+    if args.weights:
+        verbs.load(args.net, weights=args.weights, input_size=args.input_size, num_classes=args.num_classes)
     result = verbs.count(
         args.net,
         input_size=args.input_size,

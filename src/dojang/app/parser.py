@@ -161,6 +161,7 @@ def _page(parser: Parser, force: bool = True) -> None:
 def _count(commands: Commands) -> None:
     parser = _add(commands, "count", "what a network costs: shapes, parameters, MACs, memory, receptive field")
     _network(parser, weights=False)
+    parser.add_argument("--weights", metavar="FILE", help="also see that these arrays fit: .safetensors, .pt or .pth")
     parser.add_argument("--batch-size", metavar="N", type=batch_or_name, default=1,
                         help="inputs at once (default 1); a name gives formulas")  # fmt: skip
     parser.add_argument("--no-bias", action="store_true", help="leave biases out of the parameters")

@@ -29,7 +29,8 @@ class Solution:
         """What makes it less simple, in order of weight; solutions are sorted by it.
 
         Uneven padding, different values per axis, output padding, dilation, padding other than that which keeps the
-        size at stride 1 (or none), even kernels on stride 1, then stride, kernel, padding.
+        size at stride 1 (or none), even kernels on stride 1, then stride, kernel, padding. Transposed layers are
+        there to grow by their stride: padding that makes it exactly that is as usual as none, and kernel comes first.
         """
         c = self.conv
         uneven = any(a != b for a, b in c.padding)
@@ -38,6 +39,13 @@ class Solution:
         usual = all(p in (0, r) for (p, _), r in zip(c.padding, reach, strict=True))
         even = any(k % 2 == 0 and k != s for k, s in zip(c.kernel, c.stride, strict=True))
         skips = any(k < s for k, s in zip(c.kernel, c.stride, strict=True))
+        if c.transposed:
+            exact = zip(c.padding, c.kernel, c.stride, c.dilation, strict=True)
+            usual = all(p == 0 or 2 * p == extent(k, d) - s for (p, _), k, s, d in exact)
+            return (
+                uneven, axes, sum(c.output_padding), max(c.dilation), not usual, skips,
+                max(c.kernel), max(c.stride), sum(map(sum, c.padding)),
+            )  # fmt: skip
         return (
             uneven, axes, sum(c.output_padding), max(c.dilation), not usual, even, skips,
             max(c.stride), max(c.kernel), sum(map(sum, c.padding)),
@@ -305,5 +313,6 @@ def _reason(source: Sizes, target: Sizes, wanted: _Wanted) -> str:
                 "cropping, not padding" if most < 0 else "padding beyond the kernel" if p is None else f"not {sum(p)}"
             )
             return f"axis {axis}: {i} to {o} with {said} needs a total padding of {need}, {tail}"
-        return f"axis {axis}: nothing leads from {i} to {o} with {said}"
+        grow = "; to grow, ask for a transposed layer (--transposed)" if o > i and not wanted.transposed else ""
+        return f"axis {axis}: nothing leads from {i} to {o} with {said}{grow}"
     return "each axis has a solution, but no layer has them all"

@@ -30,6 +30,8 @@ def solve_text(found: Solutions, width: int = WIDTH, style: Style = PLAIN) -> st
             or rows[0][i] != "1"]  # fmt: skip
     count = "1 layer fits" if len(rows) == 1 else f"{len(rows)} layers fit, simplest first"
     said = f"{count}; {kind}shapes are height x width x channels, params {'with' if first.bias else 'without'} biases"
+    if not first.transposed and any(o > i for i, o in zip(first.in_shape[2:], first.out_shape[2:], strict=True)):
+        said += "; it grows by padding only, --transposed gives layers that grow by their stride"
     shown = table([columns[i] for i in keep], [[r[i] for i in keep] for r in rows], width=width, style=style)
     return f"{shown}\n\n{style.dim(paragraph(said, width))}"
 

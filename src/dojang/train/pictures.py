@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dojang.arith.errors import DataError, FileError, UsageError
 
@@ -242,7 +242,8 @@ def decoded(raw: bytes, where: str, target: Target) -> Array:
             channels = target.channels or (1 if upright.mode in _GREY else 3)
             picture = _in_colour(upright, channels, where)
     except _UNREADABLE as error:
-        raise FileError(f"{where}: no picture that can be read ({error}); remove or replace it") from None
+        said = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # it would name a Python object
+        raise FileError(f"{where}: no picture that can be read{said}; remove or replace it") from None
     if target.size is not None:
         picture = ImageOps.fit(picture, (target.size[1], target.size[0]), Image.Resampling.BILINEAR)
     array = np.asarray(picture)
