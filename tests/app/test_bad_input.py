@@ -244,6 +244,21 @@ def test_data_of_other_classes(dojang: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_data_that_nothing_can_be_chosen_on(dojang: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (30, 8, 8), np.uint8)
+    slim = ("slim", "digits-cnn", "-o", tmp_path / "o", "--data")
+    np.savez(tmp_path / "one.npz", x=x, y=np.zeros(30, int))
+    one_line(dojang(*slim, tmp_path / "one.npz"), 2, "one class")
+    np.savez(tmp_path / "below.npz", x=x, y=np.arange(30) % 10 - 1)
+    one_line(dojang(*slim, tmp_path / "below.npz"), 2, "below.npz")
+    np.savez(tmp_path / "few.npz", x=x[:10], y=np.arange(10))
+    one_line(dojang(*slim, tmp_path / "few.npz"), 2, "few.npz", "one sample")
+    for flags in (("--target-macs", "0"), ("--target-time", "1.5"), ("--target-ms", "nan"), ("--max-drop", "-1")):
+        one_line(dojang(*slim, "digits", *flags), 2, flags[0].removeprefix("--"))
+        assert not (tmp_path / "o" / "model.onnx").exists()
+
+
 def test_outputs_are_refused_before_the_work(dojang: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

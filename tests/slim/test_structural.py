@@ -148,3 +148,19 @@ def test_activation_importance_is_what_the_readers_lose():
         value[:, i] = value[:, i].mean()
         moved = np.einsum("oc,nchw->nohw", graph.weights["y.weight"][:, :, 0, 0], value - taps["r"])
         assert score[label] == pytest.approx((moved**2).sum(axis=1).mean(), rel=1e-4)
+
+
+def test_a_planted_depthwise_separable_layer_is_found_and_nothing_is_lost():
+    graph = weighted(net(conv("a", "x", 12), N("r", "relu", "a"), conv("b", "r", 16, stride=2), N("y", "tanh", "b"),
+                         shape=(3, 12, 12)))  # fmt: skip
+    rng = np.random.default_rng(0)
+    own = np.einsum("oi,ihw->oihw", rng.normal(size=(16, 12)), rng.normal(size=(12, 3, 3))).astype(np.float32)
+    graph = graph.replace(weights={**graph.weights, "b.weight": own})
+    x = feed(graph, 32)["x"].astype(np.float32)
+    found = {(c.rewrite, c.layers): c for c in candidates(graph, channels(graph), x)}
+    made = found["depthwise-separable", ("b",)]
+    assert made.graph["b_depthwise"].attrs["groups"] == 12
+    assert made.graph["b_depthwise"].attrs["stride"] == (2, 2)
+    assert relative_difference(graph, made.graph, feed(graph, 3, 9)) < 0.05  # the ridge of the fit takes 2 %
+    assert "100%" in made.found
+    assert count(made.graph).total.macs < count(graph).total.macs

@@ -29,6 +29,7 @@ from dojang.engine.session import Session
 from dojang.report.results import Slimming
 from dojang.slim.journal import Journal, key_of
 from dojang.slim.result import SlimResult
+from dojang.slim.search import check_wishes
 from dojang.slim.search import slim as search
 from dojang.train.data import Data, Split
 
@@ -154,6 +155,7 @@ def slim(
     told = told or Silent()
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
+    check_wishes(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)

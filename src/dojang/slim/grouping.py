@@ -121,6 +121,35 @@ def _mixer(first: Node, weight: Array, x: Array, y: Array) -> tuple[Array, Array
     return mix, level - mix @ mean
 
 
+def depthwise(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Graph, str] | None:
+    """The network with one convolution as depthwise, then 1×1; None where that is not it.
+
+    Each input channel's kernels (oc, kh·kw) keep their leading singular vector; the 1×1 layer is fitted by least
+    squares to the old outputs, so it gives what can be given of the rest.
+    """
+    kernel, attrs = np.asarray(graph.weights[node.array("weight")], np.float64), node.attrs
+    oc, ic = kernel.shape[:2]
+    name = f"{node.name}_depthwise"
+    if attrs["groups"] != 1 or max(attrs["kernel"]) == 1 or name in graph.by_name:
+        return None
+    flat = np.moveaxis(kernel, 1, 0).reshape(ic, oc, -1)
+    _, sizes, right = np.linalg.svd(flat, full_matrices=False)
+    kept = float((sizes[:, 0] ** 2).sum() / max((sizes**2).sum(), 1e-30))
+    kind = np.asarray(graph.weights[node.array("weight")]).dtype
+    weight = right[:, 0].reshape(ic, 1, *kernel.shape[2:]).astype(kind)
+    first = Node.of(name, "conv", *node.inputs, **{**attrs, "out": ic, "groups": ic, "bias": False})
+    mixed = _mixer(first, weight, seen[node.inputs[0]], seen[node.name])
+    ones = (1,) * len(attrs["kernel"])
+    second = Node.of(node.name, "conv", name, arrays=node.arrays, out=oc, kernel=ones)
+    arrays = {
+        f"{name}.weight": weight,
+        second.array("weight"): mixed[0].reshape(oc, ic, *ones).astype(kind),
+        second.array("bias"): mixed[1].astype(kind),
+    }
+    said = f"{node.name}: depthwise then 1x1; one kernel per input channel holds {kept:.0%} of the kernels' energy"
+    return graph.edited({node.name: (first, second)}, weights=arrays), said
+
+
 def wants_mixer(graph: Graph, node: Node) -> bool:
     """Whether the groups stay apart after a layer: no 1×1 convolution of one group is all that comes next."""
     name = node.name

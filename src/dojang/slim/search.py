@@ -73,8 +73,11 @@ def slim(
     `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range.
     """
     target = Target(target_macs, target_time, target_ms)
-    _check_arguments(evaluate, samples, max_drop, lossless)
-    _check_target(target, measure)
+    check_wishes(max_drop, target_macs, target_time, target_ms)
+    if not lossless and (evaluate is None or samples is None):
+        raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+    if measure is None and not (target_time is None and target_ms is None):
+        raise UsageError("a target time needs a runtime to measure on; give measure, or target-macs")
     if not 0 <= least_saving < 1:
         raise UsageError(f"least saving {least_saving} must be a fraction of the run time, from 0 to below 1")
     graph.check_weights()
@@ -89,21 +92,17 @@ def slim(
     return run.finish(exact, Lossy(run, UNTUNABLE, target, max_drop / 100).run(), target)
 
 
-def _check_arguments(evaluate: Evaluate | None, samples: Any, max_drop: float, lossless: bool) -> None:
-    if not lossless and (evaluate is None or samples is None):
-        raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+def check_wishes(
+    max_drop: float, target_macs: float | None, target_time: float | None, target_ms: float | None
+) -> None:
+    """Raises `UsageError` for a drop or a target that makes no sense; for callers who ask before the work begins."""
     if not max_drop >= 0:
         raise UsageError(f"max-drop {max_drop} must be at least 0 percentage points")
-
-
-def _check_target(target: Target, measure: Measure | None) -> None:
-    for name, value in (("target-macs", target.macs), ("target-time", target.time)):
+    for name, value in (("target-macs", target_macs), ("target-time", target_time)):
         if value is not None and not 0 < value <= 1:
             raise UsageError(f"{name} {value} must be a fraction above 0 and at most 1")
-    if target.ms is not None and not 0 < target.ms < float("inf"):
-        raise UsageError(f"target-ms {target.ms} must be a number of milliseconds above 0")
-    if measure is None and not (target.time is None and target.ms is None):
-        raise UsageError("a target time needs a runtime to measure on; give measure, or target-macs")
+    if target_ms is not None and not 0 < target_ms < float("inf"):
+        raise UsageError(f"target-ms {target_ms} must be a number of milliseconds above 0")
 
 
 class _Search(Ledger):

@@ -4,6 +4,7 @@
   Of all rank-r layers this loses least on the samples (Zhang et al., TPAMI 2016, section 3.1).
 - spatial factorisation: k×k becomes k×1 then 1×k with r channels between, from the singular vectors of the kernel laid
   out as (ic·kh) × (kw·oc), the inputs weighted by their covariance (Jaderberg et al., BMVC 2014, scheme 2).
+- depthwise-separable: one kernel per input channel, then a 1×1 layer fitted to the old outputs.
 - groups: the layer split into groups, with a 1×1 mixer where needed; see `grouping`.
 - global pooling head: flatten and dense layers at the end become global average pooling and one dense layer, fitted by
   least squares to the outputs of the old head.
@@ -22,7 +23,7 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.slim.absorb import owns_arrays, reads_channels, shared_arrays
-from dojang.slim.grouping import options
+from dojang.slim.grouping import depthwise, options
 from dojang.slim.importance import Moments, gathered, moments_of
 
 Array = np.ndarray
@@ -68,6 +69,9 @@ def candidates(graph: Graph, tied: ChannelMap, samples: Any) -> list[Candidate]:
     found = [head] if head else []
     for node in own:
         found += [c for c in (bottleneck(graph, node, stats), separable(graph, node, stats)) if c is not None]
+        apart = depthwise(graph, node, seen) if node.op == "conv" else None
+        if apart is not None and count(apart[0]).total.macs < count(graph).total.macs:
+            found.append(Candidate("depthwise-separable", (node.name,), *apart))
         for new, said in options(graph, tied, node, stats, seen) if node.op == "conv" else ():
             if count(new).total.macs < count(graph).total.macs:
                 found.append(Candidate("grouped-kernels", (node.name,), new, said))
