@@ -21,7 +21,8 @@ def main(*names: str) -> int:
     """Runs and prints."""
     wrong = 0
     print(
-        f"{'network':<24} {'dojang':>9} {'PyTorch':>9} {'largest':>9}   float32 against PyTorch {torch.__version__} float64"
+        f"{'network':<24} {'dojang':>9} {'PyTorch':>9} {'largest':>9}   "
+        f"float32 against PyTorch {torch.__version__} float64"
     )
     for name in names or zoo.names():
         found = errors(name)
