@@ -24,7 +24,7 @@ def picture(shape, dtype, seed=0):
 
 
 def brute(image, kernel, border="reflect", stride=(1, 1), dilation=(1, 1), anchor=None, value=0.0):
-    """float64 (oh, ow, c) by the definition, pixel by pixel and tap by tap."""
+    """float64 (oh, ow, c) by the definition, pixel by pixel."""
     h, w, c = image.shape
     kh, kw = kernel.shape
     ay, ax = anchor or (kh // 2, kw // 2)
@@ -38,9 +38,8 @@ def brute(image, kernel, border="reflect", stride=(1, 1), dilation=(1, 1), ancho
     out = np.zeros((oh, ow, c))
     for y in range(oh):
         for x in range(ow):
-            for i in range(kh):
-                for j in range(kw):
-                    out[y, x] += kernel[i, j] * source[y * sy + i * dy, x * sx + j * dx]
+            window = source[y * sy : y * sy + ey : dy, x * sx : x * sx + ex : dx]
+            out[y, x] = np.tensordot(kernel, window, 2)
     return out
 
 
@@ -69,7 +68,7 @@ def test_scipy_agrees(dtype, border, size):
     agrees(filter(image, kernel, border, value=value), exact, np.abs(kernel).sum() * np.abs(image).max())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     h=st.integers(1, 9),
     w=st.integers(1, 9),

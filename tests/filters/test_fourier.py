@@ -40,10 +40,10 @@ def test_order_is_a_permutation_that_transforms(length):
 
 
 @pytest.mark.parametrize("border", ["reflect", "constant", "circular", "replicate", "valid"])
-@pytest.mark.parametrize(("kh", "kw"), [(3, 3), (15, 20), (31, 2), (63, 63), (150, 5)])
+@pytest.mark.parametrize(("kh", "kw"), [(3, 3), (15, 20), (31, 2), (47, 33), (150, 5)])
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 3), ("float32", 1), ("float32", 4)])
 def test_transforms_are_the_definition(border, kh, kw, dtype, channels):
-    image = picture((163, 190, channels), dtype, kh)
+    image = picture((163, 110, channels), dtype, kh)
     options = Options(border, value=5.0 if border == "constant" else 0.0)
     result, exact = by(_fourier, image, dense(kh, kw), options)
     agrees(result, exact, float(np.abs(image).max()))
