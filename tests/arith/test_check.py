@@ -50,6 +50,7 @@ def test_googlenet_table_1():
         "convolution 7x7/2": (9_408, 118_013_952),
         "convolution 3x3/1": (114_688, 359_661_568),
         "inception (3a)": (163_328, 128_049_152),
+        "inception (3b)": (388_096, 304_267_264),
         "inception (4a)": (375_552, 73_608_192),
         "inception (4b)": (448_512, 87_908_352),
         "inception (4c)": (509_440, 99_850_240),

@@ -295,18 +295,27 @@ def _judge(label: str, column: str, text: str, figures: Figures, found: Counting
             return Cell(
                 label, column, text, value, verdict, f"{said + ': ' if said else ''}{_said(value, text, how)}, {words}"
             )
-    for how in _conventions(column):
-        value = figures.under(column, how)
-        if _fit(value, text, how) in ("exact", "rounded"):
-            said = how.says(column, default)
-            return Cell(label, column, text, value, "convention", f"only here {said}: {_said(value, text, how)}")
+    elsewhere = _under_another(label, column, text, figures, ("exact",))
+    if elsewhere:
+        return elsewhere
     value, error = figures.under(column, found), _error(figures.under(column, found), text, found)
     said = found.says(column, default)
     off = f"{said + ': ' if said else ''}{_said(value, text, found)}, {_off(error, value, text, found)}"
     if error <= TOLERANCE:
         words = f"{off}: no rounding of it, but within {TOLERANCE:.0%}"
         return Cell(label, column, text, value, "rounded", words, close=True)
-    return Cell(label, column, text, value, "mismatch", off)
+    rounded = _under_another(label, column, text, figures, ("rounded",))
+    return rounded or Cell(label, column, text, value, "mismatch", off)
+
+
+def _under_another(label: str, column: str, text: str, figures: Figures, fits: Sequence[str]) -> Cell | None:
+    """The cell judged by the first convention, not that of its column, under which it fits; None when there is none."""
+    for how in _conventions(column):
+        value = figures.under(column, how)
+        if _fit(value, text, how) in fits:
+            only = f"only here {how.says(column, _default(column))}: {_said(value, text, how)}"
+            return Cell(label, column, text, value, "convention", only)
+    return None
 
 
 def _said(value: int, text: str, how: Counting) -> str:
