@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,3 +277,15 @@ def test_uint8_pictures_train_as_their_floats_do(small: Small) -> None:
     fit(b, from_arrays((x / 255).astype(np.float32), y, x / 255, y), TrainConfig(epochs=2))
     for name, value in weights(a).items():
         np.testing.assert_allclose(value, b.state_dict()[name].numpy(), rtol=2e-3, atol=2e-4)
+
+
+def test_frozen_switches_of_pytorch_are_no_hindrance():
+    script = (
+        "import numpy as np, torch; torch.backends.disable_global_flags();"
+        "from dojang.train import TrainConfig, fit, from_arrays;"
+        "x = np.random.default_rng(0).random((64, 1, 4, 4), np.float32); y = np.arange(64) % 2;"
+        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2));"
+        "fit(net, from_arrays(x, y, x, y), TrainConfig(epochs=1, batch_size=16))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -355,23 +355,18 @@ def _probe(module: nn.Module, teacher: Teacher | None, data: Data, world: World)
 @contextlib.contextmanager
 def _numerics(world: World) -> Iterator[None]:
     """Full float32 and repeatable algorithms on CUDA; the caller's random generator untouched everywhere."""
-    backends: Any = torch.backends
-    switches = {
-        (backends.cudnn, "deterministic"): True,
-        (backends.cudnn, "benchmark"): False,
-        (backends.cudnn, "allow_tf32"): False,
-        (backends.cuda.matmul, "allow_tf32"): False,
-    }
-    before = {key: getattr(*key) for key in switches}
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
     devices = [world.device.index] if world.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    # the manager of PyTorch works, too, where its global switches are frozen, as its own test tools freeze them
+    repeatable = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.random.fork_rng(devices=devices), repeatable:
         try:
-            for (place, name), value in switches.items():
-                setattr(place, name, value)
+            matmul.allow_tf32 = False
             yield
         finally:
-            for (place, name), value in before.items():
-                setattr(place, name, value)
+            matmul.allow_tf32 = before
 
 
 @contextlib.contextmanager
