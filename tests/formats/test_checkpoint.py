@@ -22,7 +22,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.formats import checkpoint, zoo
 from dojang.formats.checkpoint import KEY, apply_state, check_finite, load, read_arrays, read_header, save, write_arrays
 
-RESNET20 = Path("/work/shared/data/resnet20-cifar10.safetensors")
+RESNET20 = Path(__file__).parents[3] / "shared" / "data" / "resnet20-cifar10.safetensors"
 
 
 def small(seed: int = 0) -> Graph:
