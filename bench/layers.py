@@ -47,7 +47,7 @@ def ours(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray, threads: int):
         conv.n,
     )
     words[t.S0], words[t.S1] = (s.ctypes.data for s in shared)
-    natives = [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), machine) for s in code.steps]
+    natives = jit.load_recipes([s.kernel for s in code.steps], machine)
     calls = [Call(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)]
     program = Program(calls, t.WORDS, code.scratch, threads)
     keep = (last, packed, shared, natives)

@@ -49,7 +49,7 @@ def run(module, task, machine, at_end, arrays, out):
         args[word] = array.ctypes.data
     scratch = guarded(np.zeros(code.scratch // 4, "f4"), at_end)
     for step in code.steps:
-        kernel = jit.load_recipe(step.recipe, lambda step=step: step.build("kernel"), machine).function("kernel", 3)
+        kernel = jit.load_recipe(step.kernel, machine).function("kernel", 3)
         for unit in range(step.units(N)):
             kernel(args.ctypes.data, unit, scratch.ctypes.data)
     return kept[t.Y]

@@ -99,3 +99,43 @@ def test_other_processors_do_not_load():
         jit.load(plus(1), Machine.cross("neon"))
     with pytest.raises(UsageError, match="cannot be restricted"):
         Machine.cross("neon").restrict("avx512")
+
+
+def reached(monkeypatch, module):
+    """Modules whose source the key of a kernel written by `module` depends on."""
+    found = {}
+    real = jit._source
+    monkeypatch.setattr(jit, "_source", lambda name: found.setdefault(name, real(name)))
+    jit.sources_of.__wrapped__(module)
+    return {name for name, path in found.items() if path is not None}
+
+
+def test_key_follows_imports_and_no_others(monkeypatch):
+    found = reached(monkeypatch, "dojang.engine.algorithms.winograd")
+    short = {name.removeprefix("dojang.") for name in found}
+    assert {
+        "engine.algorithms.winograd_stages",
+        "engine.algorithms.interpolate",
+        "engine.emit",
+        "engine.machine",
+    } <= short
+    assert "arith.conv" in short  # imported by a module that it imports
+    assert not {"engine.algorithms.pool", "engine.lower", "engine.compiled"} & short
+
+
+def test_kernels_missing_together_are_the_same_as_one_by_one():
+    recipes = [jit.Recipe(f"plus {n}", lambda n=n: plus(n), "dojang.engine.emit") for n in (3, 4, 5, 4)]
+    natives = jit.load_recipes(recipes, HOST)
+    assert [call(native, 10) for native in natives] == [13, 14, 15, 14]
+    assert natives[1] is natives[3]
+    assert not natives[0].from_disk
+    assert jit.load_recipe(recipes[0], HOST) is natives[0]
+
+
+def test_a_kernel_that_cannot_be_written_raises():
+    def fails():
+        raise ZeroDivisionError
+
+    recipes = [jit.Recipe(f"fails {n}", fails, "dojang.engine.emit") for n in range(3)]
+    with pytest.raises(ZeroDivisionError):
+        jit.load_recipes(recipes, HOST)

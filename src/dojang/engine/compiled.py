@@ -156,12 +156,9 @@ class Build:
             owner.graph.name, batch, owner.threads, owner.machine.isa, owner.precision, tuple(c.choice for c in calls)
         )
         self.threads = 1 if self.plan.predicted_s * owner.threads < SMALL_S else owner.threads
-        self.natives = [
-            [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), owner.machine) for s in c.code.steps]
-            if isinstance(c, KernelCall)
-            else []
-            for c in calls
-        ]
+        steps = [s.kernel for c in calls if isinstance(c, KernelCall) for s in c.code.steps]
+        made = iter(jit.load_recipes(steps, owner.machine))
+        self.natives = [[next(made) for _ in c.code.steps] if isinstance(c, KernelCall) else [] for c in calls]
         self.shared, self.offsets, self.arena_bytes = memory(self.lowered)
         self.wanted = tuple(dict.fromkeys((*owner.graph.outputs, *sorted(taps))))
         self._idle: list[Context] = []

@@ -185,7 +185,7 @@ class _Runner:
         before = layout.emit(LayoutTask(problem.ic, pixels, problem.ic, True, kind), self.machine).steps[0]
         after = layout.emit(LayoutTask(problem.oc, outs, problem.oc, False, kind), self.machine).steps[0]
         everything = [(before, before.units(n))] * self.enters + steps + [(after, after.units(n))] * self.leaves
-        self.natives = [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), self.machine) for s, _ in everything]
+        self.natives = jit.load_recipes([s.kernel for s, _ in everything], self.machine)
         words = [0] * t.WORDS
         words[t.N] = n
         calls = [Call(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]

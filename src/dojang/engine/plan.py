@@ -141,7 +141,7 @@ def _time(algorithm: ModuleType, code: Code, task: Task, machine: Machine) -> fl
     words[t.N] = images
     for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, *packed, y, res, *shared), strict=True):
         words[slot] = array.ctypes.data
-    natives = [jit.load_recipe(s.recipe, lambda s=s: s.build("kernel"), machine) for s in code.steps]
+    natives = jit.load_recipes([s.kernel for s in code.steps], machine)
     calls = [Call(k.address("kernel"), words, s.units(images)) for k, s in zip(natives, code.steps, strict=True)]
     program = Program(calls, t.WORDS, code.scratch, 1)
     times: list[float] = []

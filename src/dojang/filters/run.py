@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import threading
 from dataclasses import replace
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,17 +34,7 @@ def compiled(program: Program | Box | Fourier, machine: Machine) -> jit.Native:
             return emit_box(program, machine)
         return emit_fourier(program, machine) if isinstance(program, Fourier) else emit(program, machine)
 
-    return jit.load_recipe(f"filters {_sources()} {program!r} {machine.l2}", build, machine)
-
-
-@cache
-def _sources() -> str:
-    """A hash of the files here that write kernels."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem.startswith(("codegen", "program")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return jit.load_recipe(jit.Recipe(f"filters {program!r} {machine.l2}", build, __name__, thorough=True), machine)
 
 
 @lru_cache(maxsize=64)

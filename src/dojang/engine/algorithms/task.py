@@ -18,6 +18,7 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
+from dojang.engine.jit import Recipe
 from dojang.engine.machine import Machine
 
 X, W, B, Y, R, N, S0, S1 = range(8)
@@ -68,6 +69,11 @@ class Step:
     recipe: str
     build: Callable[[str], str]
     units: Callable[[int], int]
+
+    @property
+    def kernel(self) -> Recipe:
+        """How the function named "kernel" is made; it depends on the module where `build` was written."""
+        return Recipe(self.recipe, lambda: self.build("kernel"), self.build.__module__)
 
 
 @dataclass(frozen=True)
