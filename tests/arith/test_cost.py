@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from math import prod
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.arith.cost import VIEWS, count, peak_bytes
+from dojang.arith import sight
+from dojang.arith.cost import VIEWS, Layer, count, peak_bytes
 from dojang.arith.graph import Graph, Node
 
 
@@ -175,3 +177,30 @@ def test_transposed_layers_that_peers_get_wrong(ic: int, oc: int, groups: int, m
         Node.of("t", "conv_transpose", "x", out=oc, kernel=(2, 2), stride=2, groups=groups),
     )
     assert count(Graph(nodes, ("t",))).total.macs == macs
+
+
+def test_fields_are_worked_out_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = sight.track
+    monkeypatch.setattr(sight, "track", lambda graph: (asked.append(graph.name), real(graph))[1])
+    counted = count(small().replace(weights={"a.weight": object()}))
+    assert counted.total.macs
+    assert not asked
+    assert [layer.field for layer in counted.layers[:2]] == [layer.field for layer in count(small()).layers[:2]]
+    assert counted.layers[1].border is not None
+    assert len(asked) == 2  # once for each of the two tables
+    assert not counted.layers[0].sight._graph.weights  # a table does not keep arrays alive
+
+
+def test_rows_that_see_something_else_are_not_equal() -> None:
+    def row(dilation: int) -> Layer:
+        nodes = (
+            Node.of("x", "input", shape=(1, 9, 9)),
+            Node.of("c", "conv", "x", out=1, kernel=(3, 3), dilation=dilation, padding=dilation),
+        )
+        return count(Graph(nodes, ("c",))).layers[-1]
+
+    assert row(1).cost == row(2).cost
+    assert row(1) == row(1) != row(2)
+    assert len({row(1), row(1)}) == 1
+    assert pickle.loads(pickle.dumps(row(2))) == row(2)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dojang.arith.attrs import convert
 from dojang.arith.cost import count
 from dojang.arith.errors import DojangError, GraphError, ShapeError
 from dojang.arith.field import fields
@@ -344,3 +345,5 @@ def test_every_operator_has_a_row_that_is_whole() -> None:
         assert set(op.main) <= set(op.attrs), name
         assert op.inputs[0] <= op.inputs[1], name
         assert bool(op.macs_inside) <= bool(op.macs), name
+        for attr, spec in op.attrs.items():  # taken as they stand where nothing is given
+            assert repr(convert(name, attr, spec, spec.default)) == repr(spec.default), (name, attr)

@@ -466,3 +466,39 @@ def test_deformable_convolution_of_torchvision():
     assert total.params == 4 * 18 * 9 + 18 + 6 * 2 * 9 + 6
     assert count(graph).layers[-1].field is None  # where it looks depends on the values
     del library
+
+
+def test_layers_taken_whole_are_what_their_forward_says():
+    """A hook makes a layer go through PyTorch's own forward, which must give the same nodes."""
+
+    def net():
+        torch.manual_seed(0)
+        bare = nn.Conv2d(6, 6, 1)
+        weight = bare.weight.detach()
+        del bare.weight
+        bare.weight = weight * 2  # no parameter any more
+        flat = nn.Sequential(nn.Conv1d(6, 8, 3, 2, 1, groups=2), nn.BatchNorm1d(8), nn.ReLU(inplace=True))
+        deep = nn.Sequential(nn.Conv3d(8, 4, (1, 3, 3), padding="same", bias=False), nn.BatchNorm3d(4, affine=False))
+        return nn.Sequential(
+            nn.Conv2d(3, 6, (3, 5), (1, 2), 2, (2, 1), padding_mode="circular"), nn.BatchNorm2d(6, eps=1e-3), nn.ReLU(),
+            bare, nn.Conv2d(6, 6, 3, padding="same"), nn.ReLU(inplace=True), nn.Flatten(2), flat,
+            nn.Unflatten(2, (-1, 2, 2)), deep, nn.BatchNorm3d(4, track_running_stats=False),
+        )  # fmt: skip
+
+    whole, hooked = net(), net()
+    for layer in hooked.modules():
+        layer.register_forward_pre_hook(lambda module, given: None)
+    a, b = from_module(whole, (3, 12, 15)), from_module(hooked, (3, 12, 15))
+    assert a == b
+    assert [n.op for n in a.nodes].count("conv") == 5
+    assert a.weights.keys() == b.weights.keys()
+    assert all(np.array_equal(a.weights[name], b.weights[name]) for name in a.weights)
+
+
+def test_a_layer_whose_forward_was_replaced():
+    layer = nn.ReLU()
+    layer.forward = torch.sigmoid
+    assert [n.op for n in from_module(nn.Sequential(layer), (3, 4, 4)).nodes] == ["input", "sigmoid"]
+    wrong = nn.Sequential(nn.BatchNorm1d(3))
+    with pytest.raises(UnsupportedError, match="expected 2D or 3D input"):
+        from_module(wrong, (3, 4, 4))

@@ -31,7 +31,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """One attribute of an operator: its kind, its default, the words it may be. Without default it is required."""
+    """One attribute of an operator: its kind, its default in normal form, the words it may be; or it is required."""
 
     kind: Kind
     default: Value = None
@@ -50,7 +50,7 @@ def normalise(op: str, specs: Mapping[str, Attr], given: Mapping[str, Any]) -> d
     missing = [k for k, spec in specs.items() if spec.required and given.get(k) is None]
     if missing:
         raise GraphError(f"{op} needs {missing[0]}={specs[missing[0]].kind.value.replace(' ', '_')!s}")
-    attrs = {k: convert(op, k, spec, given.get(k, spec.default)) for k, spec in specs.items()}
+    attrs = {k: convert(op, k, spec, given[k]) if k in given else spec.default for k, spec in specs.items()}
     if attrs.get("kernel") is not None:
         spread_over_axes(op, specs, attrs)
     return attrs
@@ -77,14 +77,14 @@ def convert(op: str, name: str, spec: Attr, value: Any) -> Any:
             case Kind.FLOATS:
                 result = tuple(float(v) for v in as_sequence(value))
             case Kind.INTS | Kind.SIZE | Kind.AXES:
-                result = tuple(whole(v) for v in as_sequence(value))
+                result = tuple([whole(v) for v in as_sequence(value)])
             case Kind.PADS:
                 if isinstance(value, str):
                     if value not in ("same", "same-lower", "valid"):
                         raise GraphError(f'{op} {name}={value} is not known; use numbers, "same" or "valid"')
                     result = value
                 else:
-                    result = tuple(pad_pair(v) for v in as_sequence(value))
+                    result = tuple([pad_pair(v) for v in as_sequence(value)])
     except (TypeError, ValueError):
         raise GraphError(f"{op} {name}={value!r} is not {spec.kind.value}") from None
     return result
@@ -92,6 +92,8 @@ def convert(op: str, name: str, spec: Attr, value: Any) -> Any:
 
 def whole(value: Any) -> int:
     """An int, exactly; 3.0 passes, 3.5, True and "3" do not. A symbolic size (`symbol.Expr`) stays one."""
+    if type(value) is int:
+        return value
     if isinstance(value, Expr):
         return cast(int, value)
     if isinstance(value, bool | str) or int(value) != value:

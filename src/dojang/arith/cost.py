@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, cast
 
-from dojang.arith.border import Border, borders
-from dojang.arith.field import Field, fields, track
+from dojang.arith.border import Border
+from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape
+from dojang.arith.sight import Sight
 from dojang.arith.symbol import Expr, largest
 
 BYTES = 4
@@ -79,7 +81,7 @@ class Cost:
 class Layer:
     """One row of the cost table. `shape` includes the batch; None when unknown.
 
-    `border` says per axis how much of the field padding clips; None where that is not known.
+    Equal rows have equal receptive fields, which are worked out when they are first asked for.
     """
 
     name: str
@@ -87,8 +89,25 @@ class Layer:
     inputs: tuple[str, ...]
     shape: Shape | None
     cost: Cost
-    field: Field | None
-    border: tuple[Border, ...] | None = None
+    sight: Sight = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def field(self) -> Field | None:
+        """The receptive field, one span per axis of the input; None where it is not known."""
+        return self.sight[self.name][0]
+
+    @property
+    def border(self) -> tuple[Border, ...] | None:
+        """Per axis, how much of the field padding clips; None where that is not known."""
+        return self.sight[self.name][1]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Layer):
+            return NotImplemented
+        same = (self.name, self.op, self.inputs, self.shape, self.cost) == (
+            other.name, other.op, other.inputs, other.shape, other.cost
+        )  # fmt: skip
+        return same and self.sight[self.name] == other.sight[other.name]
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0."""
@@ -156,9 +175,16 @@ class Count:
     @cached_property
     def total(self) -> Cost:
         """The sum over layers; each operator that could not be counted is named once."""
-        unknown = dict.fromkeys(name for layer in self.layers for name in layer.cost.unknown)
-        total = sum((replace(layer.cost, unknown=()) for layer in self.layers), Cost())
-        return replace(total, unknown=tuple(unknown))
+        costs = [layer.cost for layer in self.layers]
+        return Cost(
+            sum(c.weights for c in costs),
+            sum(c.biases for c in costs),
+            sum(c.macs for c in costs),
+            sum(c.in_bytes for c in costs),
+            sum(c.weight_bytes for c in costs),
+            sum(c.out_bytes for c in costs),
+            tuple(dict.fromkeys(name for c in costs for name in c.unknown)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """`totals` and `layers` as `CONTRACT.md` shapes them, with the convention."""
@@ -208,23 +234,13 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     activations, pooling, normalisation, element-wise sums. An unknown operator makes the totals a lower bound.
     """
     shapes = graph.unit_shapes if batch == 1 else graph.shapes(batch)
-    spans, clipped = _seen(graph)
+    sight = Sight(graph)
     counted: set[str] = set()
     layers: list[Layer] = []
     for node in graph.nodes:
         cost = _cost(graph, node, shapes, counted, bias, exact_padding)
-        seen = spans[node.name], clipped[node.name]
-        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, *seen))
+        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, sight))
     return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), Convention(unit, batch, bias, exact_padding))
-
-
-def _seen(graph: Graph) -> tuple[Mapping[str, Field | None], Mapping[str, tuple[Border, ...] | None]]:
-    """The receptive field of every node and what padding clips of it; with symbolic sizes only the fields."""
-    if any(isinstance(s, Expr) for node in graph.inputs for s in node.attrs["shape"]):
-        spans = fields(graph)
-        return spans, dict.fromkeys(spans)
-    found = track(graph)
-    return {name: state.spans if state else None for name, state in found.items()}, borders(graph, found)
 
 
 def _cost(
@@ -287,14 +303,18 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     ends: dict[int, list[str]] = {}
     for name, place in last.items():
         ends.setdefault(place, []).append(name)
+    sizes = {name: _held(graph[name], shapes[name]) for name in last}
     live: int = 0
     moments: list[int] = [0]
     for place, node in enumerate(graph.nodes):
-        shape = shapes[node.name]
-        if root[node.name] == node.name and node.op != "constant":
-            live += BYTES * prod(shape) if shape is not None else 0
+        if root[node.name] == node.name:
+            live += sizes[node.name]
         moments.append(live)
         for name in ends.get(place, ()):
-            gone = shapes[name]
-            live -= BYTES * prod(gone) if gone is not None and graph[name].op != "constant" else 0
-    return cast(int, largest(dict.fromkeys(moments)))
+            live -= sizes[name]
+    return cast(int, largest(moments))
+
+
+def _held(node: Node, shape: Shape | None) -> int:
+    """Bytes of an output; 0 for constants, which are weights, and where it is not known."""
+    return BYTES * prod(shape) if shape is not None and node.op != "constant" else 0

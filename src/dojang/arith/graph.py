@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -187,6 +188,12 @@ class Graph:
     def replace(self, **changes: Any) -> Graph:
         """A Graph with some fields changed."""
         return replace(self, **changes)
+
+    def without_weights(self) -> Graph:
+        """The same network with no arrays; what was worked out about it is kept."""
+        bare = copy(self)
+        bare.__dict__["weights"] = {}
+        return bare
 
     def with_weights(self, weights: Weights) -> Graph:
         """The same network with these arrays; arrays that no node names are left out."""

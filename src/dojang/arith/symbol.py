@@ -224,8 +224,12 @@ def largest(values: Iterable[int | Expr]) -> int | Expr:
     >>> print(largest([5, 4 * h, h + 3, h]), largest([3 * h, 10 * h // 3]), largest([2 * h, 100]))
     max(5, 4·H) 3·H + ⌊H/3⌋ max(2·H, 100)
     """
+    given = list(values)
+    numbers = [value for value in given if isinstance(value, int)]
+    if len(numbers) == len(given):
+        return max(numbers)
     kept: list[Expr] = []
-    for value in values:
+    for value in dict.fromkeys(given):
         new = _expr(value)
         if new is None:
             raise TypeError(f"{value!r} is no size")

@@ -103,8 +103,8 @@ def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 
 def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise UsageError(f"expected a torch.nn.Module, got {type(module).__name__}; call the class or function first")
-    lazy = next((n for n, p in module.named_parameters() if isinstance(p, UninitializedParameter)), None)
-    if lazy is not None:
+    if any(isinstance(p, UninitializedParameter) for m in module.modules() for p in m._parameters.values()):
+        lazy = next(n for n, p in module.named_parameters() if isinstance(p, UninitializedParameter))
         raise UsageError(f"{lazy}: a lazy layer has no size yet; run the module once on a batch before")
 
 

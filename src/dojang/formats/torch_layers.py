@@ -7,12 +7,14 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from dojang.arith.errors import ShapeError
 from dojang.arith.graph import Node
 from dojang.arith.shapes import axis_of
 from dojang.formats.torch_ops import Size, lowers, per_axis
-from dojang.formats.torch_trace import HANDLERS, Handler, Traced, Tracer
+from dojang.formats.torch_trace import HANDLERS, MODULES, Handler, Traced, Tracer
 
 
 def _weighted(t: Tracer, op: str, x: Traced, weight: Any, bias: Any, **attrs: Any) -> Any:
@@ -272,7 +274,7 @@ def batch_norm(
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5, cudnn_enabled: bool = True,
 ) -> Any:  # fmt: skip
     """By running statistics; by those of the batch it is not a fixed function of its input, so not known here."""
-    if "weight" in (running_mean, running_var) or running_mean is None or running_var is None:
+    if running_mean is None or running_var is None:
         return NotImplemented
     if isinstance(weight, Traced) and isinstance(running_mean, Traced):
         return NotImplemented
@@ -368,3 +370,37 @@ def embedding(t: Tracer, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Any:
     shape = (*x.sizes, weight.sizes[-1])
     t.nodes.append(Node.of(name, "unknown", t.read(x), t.read(weight), kind="embedding", shape=t.told(shape)))
     return t.made(name, shape)
+
+
+# -- the most frequent modules as a whole: the way through PyTorch's own forward takes a sixth of a trace ------------
+
+
+def _conv_module(func: Any) -> Handler:
+    def module(t: Tracer, layer: Any, x: Any) -> Any:
+        own = layer._parameters
+        if not isinstance(x, Traced) or layer.padding_mode != "zeros" or not {"weight", "bias"} <= own.keys():
+            return NotImplemented
+        args = (x, own["weight"], own["bias"], layer.stride, layer.padding, layer.dilation, layer.groups)
+        return t.apply(func, func.__name__, False, args, {})
+
+    return module
+
+
+def _norm_module(t: Tracer, layer: Any, x: Any) -> Any:
+    own = {**layer._parameters, **layer._buffers}
+    if not isinstance(x, Traced) or layer.training or len(own) < 5 or own["running_mean"] is None:
+        return NotImplemented
+    layer._check_input_dim(x)
+    args = (x, own["running_mean"], own["running_var"], own["weight"], own["bias"], False, 0.0, layer.eps)
+    return t.apply(F.batch_norm, "batch_norm", False, args, {})
+
+
+def _relu_module(t: Tracer, layer: Any, x: Any) -> Any:
+    return t.apply(F.relu, "relu", layer.inplace, (x,), {}) if isinstance(x, Traced) else NotImplemented
+
+
+for _kind, _func in {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}.items():
+    MODULES[_kind] = _conv_module(_func)
+for _kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+    MODULES[_kind] = _norm_module
+MODULES[nn.ReLU] = _relu_module

@@ -420,9 +420,13 @@ class Tracer:
             return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
         if called in DECISIONS or UnknownNumber in types:
             return self.decide(called if called in DECISIONS else "item")
+        return self.apply(func, base, in_place, args, dict(kwargs))
+
+    def apply(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One function by its handler's name, which is then the name of where the forward is."""
         outer, self.func = self.func, base
         try:
-            return self.lower(func, base, in_place, args, dict(kwargs))
+            return self.lower(func, base, in_place, args, kwargs)
         finally:
             self.func = outer
 
@@ -524,7 +528,8 @@ class Tracer:
         result = NotImplemented
         if isinstance(module, torch.jit.ScriptModule):
             result = self.unknown(module.forward, "", args, kwargs, f"TorchScript {module.original_name}", module)
-        elif special is not None and not module._forward_hooks and not module._forward_pre_hooks:
+        elif special is not None and not (module._forward_hooks or module._forward_pre_hooks or
+                                          "forward" in module.__dict__):  # fmt: skip
             result = special(self, module, *args, **kwargs)
         if result is NotImplemented:
             result = original(module, *args, **kwargs)
