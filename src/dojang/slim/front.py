@@ -1,4 +1,4 @@
-"""Narrower layers along the front of loss against time: per set of tied channels how much to cut, the best first."""
+"""The front of loss against time: per set of tied channels how much to cut, whole branches of sums, the best first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
+from dojang.slim.branches import BRANCHES, Branch, branches, without
 from dojang.slim.estimate import Loss
 from dojang.slim.importance import Moments, importance
 from dojang.slim.ledger import Ledger
@@ -33,17 +34,22 @@ TIMED = 6
 
 @dataclass(frozen=True)
 class Option:
-    """Some classes of one bundle gone: milliseconds saved (measured, or predicted and scaled) and outputs' change."""
+    """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled)
+    and the change of the outputs.
+    """
 
     layers: tuple[str, ...]
     classes: tuple[int, ...]
     ms: float
     loss: float
+    branch: Branch | None = None
 
 
 @dataclass(frozen=True)
 class Front:
-    """What one network offers: per bundle, options in growing size. `ms_per_predicted` scales predictions."""
+    """What one network offers: per bundle, options in growing size, and per branch one. `ms_per_predicted` scales
+    predictions.
+    """
 
     graph: Graph
     tied: ChannelMap
@@ -75,7 +81,8 @@ class Front:
         bare = self.graph.replace(weights={})
         for chosen in self.along():
             used = chosen
-            if count(cut(bare, self.tied.fit(_classes(chosen)))).total.macs <= goal:
+            narrow = cut(bare, self.tied.fit(_classes(chosen)))
+            if count(without(narrow, _branches(chosen))).total.macs <= goal:
                 break
         return self._made(used), used
 
@@ -87,8 +94,21 @@ class Front:
         return None
 
     def _made(self, used: Sequence[Option]) -> Graph | None:
-        fitting = self.tied.fit(_classes(used))
-        return remove(self.graph, self.tied, fitting, self.stats) if fitting else None
+        fitting, gone = self.tied.fit(_classes(used)), _branches(used)
+        if not fitting and not gone:
+            return None
+        narrow = remove(self.graph, self.tied, fitting, self.stats) if fitting else self.graph
+        return without(narrow, gone)
+
+
+def name_of(used: Sequence[Option]) -> str:
+    """What an edit made of these options is called."""
+    kinds = dict.fromkeys(CHANNELS if option.branch is None else BRANCHES for option in used)
+    return "+".join(sorted(kinds, reverse=True))
+
+
+def _branches(options: Sequence[Option]) -> list[Branch]:
+    return [option.branch for option in options if option.branch is not None]
 
 
 def _classes(options: Sequence[Option]) -> list[int]:
@@ -96,9 +116,9 @@ def _classes(options: Sequence[Option]) -> list[int]:
 
 
 def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> Front:
-    """Every bundle's options: loss estimated on samples, saving predicted, and the most promising of them timed.
+    """Every bundle's and branch's options: loss estimated on samples, saving predicted, the most promising timed.
 
-    A bundle whose timed option is no faster is left out, with the reason; a timed one sets the scale for its others.
+    One whose timed option is no faster is left out, with the reason; a timed one sets the scale for its others.
     """
     loss = Loss(graph, ledger.context.samples)
     score = importance(graph, tied, "activation", stats)
@@ -121,6 +141,10 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
         else:
             reason = "no channel can go: too few, or groups would become unequal"
             ledger.refuse(CHANNELS, tied.layers(bundle), reason)
+    for branch in branches(graph):
+        shorter = without(graph, (branch,))
+        graphs.append(shorter)
+        offered.append((Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter), branch),))
     offered, scale = _timed(ledger, graph, graphs, offered, whole)
     return Front(graph, tied, stats, tuple(offered), loss, scale)
 
@@ -137,7 +161,8 @@ def _timed(
     for b, own in enumerate(offered):
         saved = found.get(b)
         if saved is not None and saved.high <= 0:
-            ledger.refuse(CHANNELS, own[0].layers, f"{len(own[0].classes)} channels less are no faster: {saved}")
+            less = "this branch less is" if own[0].branch else f"{len(own[0].classes)} channels less are"
+            ledger.refuse(name_of(own), own[0].layers, f"{less} no faster: {saved}")
             continue
         factor = scale
         if saved is not None and saved.real and own[0].ms > 0:

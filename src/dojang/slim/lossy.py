@@ -9,7 +9,7 @@ from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
-from dojang.slim.front import CHANNELS, FLOOR, Front, front
+from dojang.slim.front import FLOOR, Front, front, name_of
 from dojang.slim.ledger import Ledger, edit_of
 from dojang.slim.rewrite import perform
 from dojang.slim.silent import NAME as SILENT
@@ -104,7 +104,7 @@ class Lossy:
             if candidate is None:
                 break
             layers = tuple(dict.fromkeys(name for option in used for name in option.layers))
-            verdict, tuned = self.attempt(CHANNELS, layers, current, candidate)
+            verdict, tuned = self.attempt(name_of(used), layers, current, candidate)
             if tuned is not None:
                 current = accepted = tuned
                 offers, deaf = None, 0
@@ -272,8 +272,10 @@ class Lossy:
 
 
 def _removed(old: Graph, new: Graph) -> str:
-    """Channels before and after, per layer that became narrower."""
+    """Channels before and after, per layer that became narrower; layers that went with their branch."""
     changes = [f"{n.name} {n.attrs['out']} to {new[n.name].attrs['out']}" for n in old.nodes
                if n.rule.channels in ("conv", "dense") and n.name in new.by_name
                and new[n.name].attrs["out"] < n.attrs["out"]]  # fmt: skip
-    return "channels " + ", ".join(changes)
+    gone = [n.name for n in old.nodes if n.rule.channels in ("conv", "dense") and n.name not in new.by_name]
+    said = ["channels " + ", ".join(changes)] if changes else []
+    return "; ".join([*said, *([f"gone: {', '.join(gone)}"] if gone else [])])
