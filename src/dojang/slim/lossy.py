@@ -29,6 +29,9 @@ STRUCTURES = 3
 STRUCTURE_SAVES = 0.03
 """A replacement must be predicted to save this part of the time: it costs a tuning, and makes two layers of one."""
 
+STEP_SAVES = 0.5
+"""One that takes the place of a step must save this part of what the step would: each costs the same tuning."""
+
 SCORED = 6
 """Replacements whose loss is estimated, at most: those predicted to save most."""
 
@@ -86,7 +89,7 @@ class Lossy:
                 if replacements is None:
                     self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
                     replacements = self.replacements(offers)
-                better = self.better(offers, replacements, over)
+                better = self.better(offers, replacements, 0.0 if over else STEP_SAVES * min(step, short), over)
                 if better is not None:
                     _, tuned = self.replace(better, current)
                     if tuned is not None:
@@ -217,10 +220,11 @@ class Lossy:
                 worth.append((saves, c))
         return [c for _, c in sorted(worth, key=lambda pair: -pair[0])[:SCORED]]
 
-    def better(self, offers: Front, replacements: list[Candidate], over: bool) -> Candidate | None:
+    def better(self, offers: Front, replacements: list[Candidate], least: float, over: bool) -> Candidate | None:
         """The best replacement not tried yet, if narrowing that saves as much would change the outputs more.
 
-        `over`: narrowing has come to its end, so that the best one is tried anyway.
+        `least`: the part of the time that it must save. `over`: narrowing has come to its end, so that the best one
+        is tried anyway.
         """
         whole = self.ledger.predict(offers.graph)
         ranked: list[tuple[float, float, float, Candidate]] = []
@@ -228,6 +232,8 @@ class Lossy:
             if (c.rewrite, c.layers) in self.tried:
                 continue
             saves = (whole - self.ledger.predict(c.graph)) * offers.ms_per_predicted
+            if saves < least * whole * offers.ms_per_predicted:
+                continue
             loss = offers.loss.of(c.graph)
             ranked.append((saves / (loss + FLOOR), saves, loss, c))
         if not ranked:
