@@ -5,7 +5,7 @@
 
 One command that can be stopped at any moment and given again: each slimming keeps its measurements, tunings and
 trainings in its own folder under --out and goes on from there; what is finished is not done again. For each fraction
-of --targets one network is made; `summary.txt` in --out has the figures of all, with PyTorch's and ONNX Runtime's
+of --targets (of the multiplications) and of --target-times (of the time) one network is made; `summary.txt` in --out has the figures of all, with PyTorch's and ONNX Runtime's
 time on the same networks, interleaved, and how much of the saved multiplications the clock sees.
 A training pass over 45,000 pictures takes 1 to 4 minutes on two quiet cores, and a target takes about two tunings and
 as many for its control: 40 epochs are hours. --epochs 1 --train-samples 2000 is a look at the whole way in minutes.
@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--train-samples", type=int)
     parser.add_argument("--max-drop", type=float, default=1.0)
-    parser.add_argument("--targets", type=float, nargs="+", default=[0.75, 0.5, 0.4])
+    parser.add_argument("--targets", type=float, nargs="*", default=[0.75, 0.5, 0.4])
+    parser.add_argument("--target-times", type=float, nargs="*", default=[])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/resnet20"))
@@ -107,6 +108,9 @@ def main() -> None:
     for target in args.targets:
         name = f"macs-{target:g}"
         results[name] = made(args.out / name, args, target_macs=target, max_drop=args.max_drop)
+    for target in args.target_times:
+        name = f"time-{target:g}"
+        results[name] = made(args.out / name, args, target_time=target, max_drop=args.max_drop)
     networks = {"original": zoo.load(NAME).replace(weights=checkpoint.read_arrays(args.weights))}
     networks |= {name: checkpoint.load(args.out / name / "model.safetensors") for name in results}
     results["original"] = results["lossless"]
