@@ -10,9 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dojang.app import verbs
 from dojang.arith.cost import count
-from dojang.arith.errors import GraphError
+from dojang.arith.errors import GraphError, ShapeError
 from dojang.engine.session import Session
 from dojang.formats.onnx import load, ways
+from dojang.report.text_arith import compare_text
+from dojang.report.text_memory import memory_text
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -38,9 +40,9 @@ def body(name, nodes, outputs, inputs=(), initializer=()):
     return helper.make_graph(nodes, name, list(inputs), outputs, list(initializer))
 
 
-def write(path, nodes, initializer, output="y", channels=2):
+def write(path, nodes, initializer, output="y", shape=("n", 2, 6, 6)):
     graph = helper.make_graph(
-        nodes, "g", [value("x", FLOAT, ["n", 2, 6, 6])], [value(output, FLOAT, ["n", channels, 6, 6])], initializer
+        nodes, "g", [value("x", FLOAT, ["n", 2, 6, 6])], [value(output, FLOAT, list(shape))], initializer
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=False)
@@ -198,3 +200,119 @@ def test_a_loop_in_a_loop_has_its_weights_once(tmp_path):
     path = write(tmp_path / "n.onnx", [turning("trips", [kept(), inner], "still")], [whole("trips", 3)])
     total = count(runs_the_same(path)).total
     assert (total.macs, total.params) == (9 * 36 * 4, 4)
+
+
+def collecting(trips, nodes, collected="c"):
+    """A Loop that gives the last value of `h` and, of every turn, `collected`."""
+    inputs = [value("i", INT, []), value("on", BOOL, []), value("h", FLOAT, ["n", 2, 6, 6])]
+    inner = body("turn", [kept(), *nodes],
+                 [value("still", BOOL, []), value("k", FLOAT), value(collected, FLOAT)], inputs)  # fmt: skip
+    return helper.make_node("Loop", [trips, "", "x"], ["last", "all"], body=inner)
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_what_a_loop_collects(tmp_path, turns):
+    loop = collecting("trips", [conv("h", "w1", "k"), helper.make_node("Neg", ["k"], ["c"])])
+    last = helper.make_node("Add", ["last", "all"], ["y"])  # (n, 2, 6, 6) and (turns, n, 2, 6, 6)
+    path = write(tmp_path / "n.onnx", [loop, last], [whole("trips", turns), array("w1", 2, 2, 1, 1)],
+                 shape=(turns, "n", 2, 6, 6))  # fmt: skip
+    total = count(runs_the_same(path)).total
+    assert (total.macs, total.params, total.status) == (turns * 36 * 4, 4, "exact")
+
+
+def test_numbers_that_a_loop_collects_stay_numbers(tmp_path):
+    twice = helper.make_node("Mul", ["i", "two"], ["c"])
+    inputs = [value("i", INT, []), value("on", BOOL, []), value("h", FLOAT, ["n", 2, 6, 6])]
+    inner = body("turn", [kept(), helper.make_node("Identity", ["h"], ["k"]), twice],
+                 [value("still", BOOL, []), value("k", FLOAT), value("c", INT)], inputs)  # fmt: skip
+    loop = helper.make_node("Loop", ["trips", "", "x"], ["last", "places"], body=inner)  # 0, 2, 4
+    path = write(tmp_path / "n.onnx", [loop, helper.make_node("Gather", ["last", "places"], ["y"], axis=3)],
+                 [whole("trips", 3), whole("two", 2)], shape=("n", 2, 6, 3))  # fmt: skip
+    assert [n.attrs["indices"] for n in runs_the_same(path).nodes if n.op == "gather"] == [(0, 2, 4)]
+    none = write(tmp_path / "none.onnx", [loop, helper.make_node("Gather", ["last", "places"], ["y"], axis=3)],
+                 [whole("trips", 0), whole("two", 2)], shape=("n", 2, 6, 0))  # fmt: skip
+    assert verbs.count(none).total.unknown[0] == "last (Loop (no turn, whose outputs are read))"
+
+
+def test_a_loop_without_a_limit_that_its_counter_stops(tmp_path):
+    nodes = [helper.make_node("Less", ["i", "last"], ["still"]), conv("h", "w1", "k")]
+    path = write(tmp_path / "n.onnx", [turning("", nodes, "still")], [whole("last", 4), array("w1", 2, 2, 1, 1)])
+    assert count(runs_the_same(path)).total.macs == 5 * 36 * 4
+    endless = write(tmp_path / "m.onnx", [turning("", [kept(), conv("h", "w1", "k")], "still")],
+                    [array("w1", 2, 2, 1, 1)])  # fmt: skip
+    assert verbs.count(endless).total.unknown == ("y (Loop (too many turns to follow))",)
+
+
+@pytest.mark.parametrize("backward", [0, 1])
+@pytest.mark.parametrize("out_axis", [0, 1, -1])
+def test_scan_is_counted_along_its_axis(tmp_path, backward, out_axis):
+    """A recurrent layer along the rows of a picture: state' = conv(state + row), collected."""
+    inner = body(
+        "turn",
+        [helper.make_node("Add", ["h", "row"], ["sum"]), helper.make_node("Conv", ["sum", "w1"], ["k"]),
+         helper.make_node("Neg", ["k"], ["c"])],
+        [value("k", FLOAT), value("c", FLOAT)],
+        [value("h", FLOAT, ["n", 2, 6]), value("row", FLOAT, ["n", 2, 6])],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "rows"], ["start"], keepdims=0),
+        helper.make_node("Scan", ["start", "x"], ["last", "y"], body=inner, num_scan_inputs=1, scan_input_axes=[2],
+                         scan_input_directions=[backward], scan_output_axes=[out_axis],
+                         scan_output_directions=[backward]),
+    ]  # fmt: skip
+    shape = ["n", 2, 6]
+    shape.insert(out_axis % 4, 6)
+    path = write(tmp_path / "n.onnx", nodes, [whole("rows", [2]), array("w1", 2, 2, 1)], shape=shape)
+    total = count(runs_the_same(path)).total
+    assert (total.macs, total.params, total.status) == (6 * 6 * 4, 4, "exact")
+
+
+def test_scans_that_are_not_followed_are_named(tmp_path):
+    inner = body("turn", [helper.make_node("Neg", ["one"], ["c"])], [value("c", FLOAT)], [value("one", FLOAT)])
+
+    def written(**attrs):
+        scan = helper.make_node("Scan", ["x"], ["y"], body=inner, num_scan_inputs=1, **attrs)
+        return write(tmp_path / "n.onnx", [scan], [])
+
+    assert verbs.count(written()).total.unknown == ("y (Scan (turns along the batch))",)
+    assert verbs.count(written(scan_input_axes=[1], scan_output_axes=[1])).total.unknown == ()
+    with pytest.raises(GraphError, match="scan_input_axes has 2 values for 1"):
+        load(written(scan_input_axes=[1, 2]))
+    with pytest.raises(ShapeError, match="y: axis 7 is outside"):
+        load(written(scan_input_axes=[7]))
+
+
+def test_more_decisions_than_are_followed(tmp_path):
+    counted = verbs.count(gated(tmp_path / "n.onnx", 8))
+    assert len(counted.ways) == 64
+    assert counted.status == "lower-bound"
+    assert [name for name in counted.total.unknown if "(If" in name] == [
+        "y6 (If (values decide which way, after 6 other decisions))",
+        "y (If (values decide which way, after 6 other decisions))",
+    ]
+    gate, dear, cheap = 36 * 10, 36 * 36, 36 * 4
+    totals = counted.to_dict()["totals"]
+    assert (totals["macs_min"], totals["macs_max"]) == (gate + 6 * cheap, gate + 6 * dear)
+
+
+def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
+    path = gated(tmp_path / "n.onnx")
+    held = verbs.held(path)
+    assert (held.status, len(held.ways)) == ("range", 2)
+    told = held.to_dict()["memory"]
+    assert (told["ways"], told["weight_bytes_min"], told["weight_bytes_max"]) == (2, 4 * 14, 4 * 46)
+    assert told["weight_bytes"] == 4 * 46
+    assert "56 B to 184 B" in memory_text(held)
+    names = [{layer.name for layer in way.layers} for way in verbs.count(path).ways]
+    [only_cheap], [only_dear] = names[0] - names[1], names[1] - names[0]
+    for layer, result in ((only_cheap, 36 * 4), (only_dear, 36 * 36)):
+        steps = {step.figure: step.result for step in verbs.explain(path, layer)}
+        assert (steps["MACs"], steps["ways through this layer"]) == (result, 1)
+    assert verbs.explain(path, "x")[-1].result == 2
+    with pytest.raises(GraphError, match="has no node 'nobody'"):
+        verbs.explain(path, "nobody")
+    said = " ".join(compare_text(verbs.compare(path, path)).split())
+    assert "goes: 2 ways, 504 to 1,656 MACs. Its dearest is compared." in said
+    assert "could not be counted" not in said
+    lost = " ".join(compare_text(verbs.compare(path, gated(tmp_path / "m.onnx", 8))).split())
+    assert "y6 (If (values decide which way, after 6 other decisions))" in lost

@@ -196,8 +196,9 @@ def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
         from_module(module, (4,))
     macs = sorted(count(g).total.macs for g in paths_of(module, (4,)))
     assert macs == [16 + 32, 16 + 16 + 128, 16 + 16 + 128, 16 + 256]
-    with pytest.raises(UnsupportedError, match="more than 2 ways"):
-        paths_of(module, (4,), limit=2)
+    some = [count(g).total for g in paths_of(module, (4,), limit=2)]
+    why = "what follows an `if` on its values, after 0 ways"
+    assert [(t.macs, t.unknown) for t in some] == [(16, (f"gate.rest ({why})",)), (32, (f"gate2.rest ({why})",))]
     for forward in (
         lambda m, x: x * x.sum().item(),
         lambda m, x: x.sum().item() * x,
@@ -207,8 +208,48 @@ def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
         lambda m, x: x.reshape(-1, x.argmax().item()),
         lambda m, x: x * float(x.sum()),
     ):
-        with pytest.raises(UnsupportedError, match=r"values of a tensor \((item\(\)|float)\)"):
+        [begun] = paths_of(Forward(forward), (3,))
+        assert [node.op for node in begun.nodes][-1:] == ["unknown"]
+        with pytest.raises(UnsupportedError, match=r"values of a tensor \((item|float)\(\)\)"):
             from_module(Forward(forward), (3,))
+
+
+@pytest.mark.parametrize("until", [False, True])
+def test_a_while_on_values_is_followed_for_some_turns(until):
+    """Each run of the real module, of whatever number of turns, has a way that costs what PyTorch counts for it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    class Shrink(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.body, self.after = nn.Conv2d(2, 1, 1), nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 5, 1)
+
+        def forward(self, x):
+            if until:
+                while not self.gate(x).mean() < 1:
+                    x = self.body(x)
+            else:
+                while self.gate(x).mean() >= 1:
+                    x = self.body(x)
+            return self.after(x)
+
+    module = Shrink()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.zero_()
+        module.gate.weight[:, 0] = 1
+        module.body.weight[0, 0, 1, 1] = 0.5
+    ways = [count(g).total for g in paths_of(module, (2, 4, 4), limit=9)]
+    known = {t.macs for t in ways if not t.unknown}
+    assert len(known) == 8 - until  # each number of turns once
+    for start, turns in ((0.5, 0), (1, 1), (6, 3), (63, 6)):
+        with FlopCounterMode(display=False) as flops, torch.no_grad():
+            module(torch.full((1, 2, 4, 4), float(start)))
+        assert flops.get_total_flops() // 2 == 16 * (2 * (turns + 1) + 36 * turns + 10)
+        assert flops.get_total_flops() // 2 in known
+    rest = [t for t in ways if t.unknown]
+    assert {t.unknown for t in rest} == {(f"rest (what follows an `if` on its values, after {len(known)} ways)",)}
+    assert rest[-1].macs > max(known) - 16 * 10  # all turns that were followed, without what comes after
 
 
 def test_both_ways_of_torch_cond():

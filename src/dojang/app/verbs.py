@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dojang.arith.check import Check
     from dojang.arith.compare import Comparison
     from dojang.arith.explain import Step
+    from dojang.arith.graph import Graph
 
 LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
 """What `list_all` can list."""
@@ -44,17 +46,29 @@ def count(
     the figures are formulas. Where values decide which way a network goes (an `if` on a tensor in a PyTorch forward, an
     If in an ONNX file), all ways are counted: the result is the dearest, with the others in `ways`.
     """
-    how = (_batch(batch_size), bias, exact_padding, unit)
+    graphs = _all_ways(net, input_size, num_classes)
+    return of_ways([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
+
+
+def _all_ways(
+    net: Any, input_size: Sequence[int | str] | None = None, num_classes: int | None = None
+) -> tuple[Graph, ...]:
+    """The network, without arrays; where values decide which way it goes, one Graph per way, the dearest last."""
     try:
         graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
     except UnsupportedError as error:
-        if not getattr(error, "by_values", False):
+        if not getattr(error, "what", ""):
             raise
-        return of_ways([count_graph(way, *how) for way in ways(net, input_size=input_size)])
+        return _by_cost(ways(net, input_size=input_size))
     branches = any(node.op == UNKNOWN and str(node.attrs["kind"]).startswith("If ") for node in graph.nodes)
     if branches and isinstance(net, str | Path) and Path(net).suffix == ".onnx":
-        return of_ways([count_graph(way, *how) for way in ways(net, input_size=input_size)])
-    return count_graph(graph, *how)
+        return _by_cost(ways(net, input_size=input_size))
+    return (graph,)
+
+
+def _by_cost(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
+    totals = [count_graph(graph).total for graph in graphs]
+    return tuple(graphs[i] for i in sorted(range(len(graphs)), key=lambda i: (totals[i].macs, totals[i].params)))
 
 
 def held(
@@ -69,10 +83,12 @@ def held(
     """Memory of inference and of a training step, bytes moved per layer, and on a machine the interval of its time.
 
     `machine` is "here" (measured on one core), one of `arith.memory.MACHINES`, or its peaks as "GFLOPS,GBYTES".
+    Where values decide which way a network goes, this is the dearest way, with all in `ways`.
     """
-    graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
+    graphs = _all_ways(net, input_size, num_classes)
     where = machine_of(machine) if machine is not None else None
-    return held_by(graph, where, _batch(batch_size), optimiser)
+    every = tuple(held_by(graph, where, _batch(batch_size), optimiser) for graph in graphs)
+    return every[0] if len(every) == 1 else replace(every[-1], ways=every)
 
 
 def _batch(size: int | str) -> Any:
@@ -122,10 +138,16 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
 def explain(
     net: Any, layer: str, *, input_size: Sequence[int | str] | None = None, num_classes: int | None = None
 ) -> tuple[Step, ...]:
-    """How every figure of one layer comes about; see `arith.explain`."""
+    """How every figure of one layer comes about; see `arith.explain`. Where values decide, on the dearest way that goes
+    through it.
+    """
     from dojang.arith.explain import explain as unfold
+    from dojang.arith.explain import ways_through
 
-    return unfold(load(net, input_size=input_size, num_classes=num_classes, arrays=False), layer)
+    graphs = _all_ways(net, input_size, num_classes)
+    through = [graph for graph in graphs if layer in graph.by_name] or [graphs[-1]]
+    steps = unfold(through[-1], layer)
+    return steps if len(graphs) == 1 else (*steps, ways_through(len(through), len(graphs)))
 
 
 def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | None = None) -> Check:

@@ -50,6 +50,12 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
     return (*steps, *_field(graph, node))
 
 
+def ways_through(some: int, every: int) -> Step:
+    """On how many of the ways that values decide between a layer lies."""
+    return Step("ways through this layer", "ways that have it, of those that values decide between",
+                f"{some} of {every}", some)  # fmt: skip
+
+
 def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> list[Step]:
     if node.op in ("conv", "conv_transpose"):
         return _conv(conv_problem(node.attrs, shapes, node.op == "conv_transpose"))

@@ -121,7 +121,7 @@ MACHINES = {
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Of one layer: bytes moved at least, FLOPs per byte, and the interval of its time on a machine in milliseconds
-    (None without a machine).
+    (None without a machine). Of a layer that could not be counted they are lower bounds.
     """
 
     name: str
@@ -129,6 +129,7 @@ class Traffic:
     intensity: float
     least_ms: float | None
     most_ms: float | None
+    unknown: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """All fields."""
@@ -150,12 +151,13 @@ def _row(layer: Layer, machine: Machine | None) -> Traffic:
     cost = layer.cost
     moved = cost.in_bytes + cost.weight_bytes + cost.out_bytes
     intensity = 2 * cost.macs / moved if moved else 0.0
+    unknown = bool(cost.unknown)
     if machine is None:
-        return Traffic(layer.name, moved, intensity, None, None)
+        return Traffic(layer.name, moved, intensity, None, None, unknown)
     compute_ms = 2 * cost.macs / machine.gflops / 1e6
     per_ms = machine.gbytes * 1e6
     least = max(compute_ms, cost.weight_bytes / per_ms)
-    return Traffic(layer.name, moved, intensity, least, compute_ms + moved / per_ms)
+    return Traffic(layer.name, moved, intensity, least, compute_ms + moved / per_ms, unknown)
 
 
 def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
@@ -167,7 +169,8 @@ def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
 class Held:
     """What a network holds and moves: memory, traffic per layer, and the machine that its time is for, if any.
 
-    `unknown` names what could not be counted; the figures are then lower bounds.
+    `unknown` names what could not be counted; the figures are then lower bounds. Where values decide which way the
+    network goes, this is the dearest way, and `ways` has all, the cheapest first.
     """
 
     network: str
@@ -175,13 +178,26 @@ class Held:
     rows: tuple[Traffic, ...]
     machine: Machine | None
     unknown: tuple[str, ...] = ()
+    ways: tuple[Held, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """ "exact", "lower-bound" where something could not be counted, "range" where values decide."""
+        if any(held.unknown for held in (self, *self.ways)):
+            return "lower-bound"
+        return "range" if self.ways else "exact"
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys `memory` and `traffic`, and with a machine `roofline`."""
+        """The keys `memory` and `traffic`, and with a machine `roofline`; over several ways the least and the most."""
         least, most = total_ms(self.rows)
         machine = asdict(self.machine) if self.machine is not None else None
+        spread: dict[str, int] = {}
+        for key in ("weight_bytes", "inference_bytes", "training_bytes"):
+            sizes = [held.memory.to_dict()[key] for held in self.ways]
+            spread |= {f"{key}_min": min(sizes), f"{key}_max": max(sizes)} if sizes else {}
+        ways = {"ways": len(self.ways), **spread} if self.ways else {}
         return {
-            "memory": {**self.memory.to_dict(), "status": "lower-bound" if self.unknown else "exact"},
+            "memory": {**self.memory.to_dict(), "status": self.status, **ways},
             "traffic": [row.to_dict() for row in self.rows],
             **({"roofline": {"machine": machine, "least_ms": least, "most_ms": most}} if machine else {}),
         }

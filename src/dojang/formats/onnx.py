@@ -53,7 +53,8 @@ def ways(
 ) -> tuple[Graph, ...]:
     """One Graph, without weights, per way through a file where values decide which branch of an If is taken.
 
-    What leads to a decision and costs something is in each. Raises as `load`, and `UnsupportedError` for more than 64.
+    What leads to a decision and costs something is in each. After 6 decisions the other If nodes stay `unknown`, so
+    that there are at most 64 ways. Raises as `load`.
     """
     file = Path(path)
     with _naming(file):

@@ -43,14 +43,12 @@ def read_model(
 
 
 def read_ways(
-    model: Message, folder: Path | None, input_size: InputSize | None, name: str = "network", limit: int = 64
+    model: Message, folder: Path | None, input_size: InputSize | None, name: str = "network"
 ) -> tuple[Graph, ...]:
     """One Graph without weights per way through a decoded ModelProto; see `onnx.ways`."""
     graphs: list[Graph] = []
     ahead: list[bool] | None = []
     while ahead is not None:
-        if len(graphs) == limit:
-            raise UnsupportedError(f"more than {limit} ways through the branches of its If nodes")
         graph, taken = _read(model, folder, False, input_size, name, ahead)
         graphs.append(graph)
         while taken and not taken[-1]:

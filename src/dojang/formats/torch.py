@@ -14,8 +14,10 @@ import re
 import sys
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -78,26 +80,31 @@ def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: b
 def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 64) -> tuple[Graph, ...]:
     """One Graph (without weights) per way through a forward that branches on values: `if` on a tensor, taken both ways.
 
-    Raises `UnsupportedError` when there are more than `limit` ways, or when values decide by other means.
+    Ways with fewer decisions come first. Of more than `limit`, as a `while` on values has, the rest stands as `unknown`
+    nodes: one Graph for each place where ways were left, with what leads there. So does all that follows where values
+    decide by other means, as sizes or indices. Raises `UnsupportedError` where the forward cannot be followed at all.
     """
     _check_module(module)
     sizes = _input_sizes(input_size)
     graphs: list[Graph] = []
-    waiting: list[list[bool]] = [[]]
-    while waiting:
-        ahead = waiting.pop()
+    waiting: deque[tuple[list[bool], DataDependent | None]] = deque([([], None)])
+    while waiting and len(graphs) + len(waiting) <= limit and sum(len(g.nodes) for g in graphs) <= MOST_NODES:
+        ahead, _ = waiting.popleft()
         try:
             graphs.append(_trace(module, sizes, False, ahead)[0])
         except DataDependent as error:
-            if not error.by_values:
+            if error.yes_or_no:
+                waiting += [([*ahead, False], error), ([*ahead, True], error)]
+            elif error.what:
+                graphs.append(error.begun(f"what follows {error.what}"))
+            else:
                 raise
-            waiting += [[*ahead, True], [*ahead, False]]
-        if len(graphs) + len(waiting) > limit:
-            raise UnsupportedError(
-                f"{type(module).__name__}: more than {limit} ways through its forward; a `while` on the values of a "
-                "tensor has no bound: count the module inside it, once per turn"
-            )
-    return tuple(graphs)
+    left = dict.fromkeys(error for _, error in waiting if error is not None)
+    return (*graphs, *(error.begun(f"what follows {error.what}, after {len(graphs)} ways") for error in left))
+
+
+MOST_NODES = 200_000
+"""Nodes of all ways together: some ten seconds."""
 
 
 def _check_module(module: Any) -> None:
@@ -150,12 +157,21 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
             result = module(*inputs)
     except DojangError as error:
         error.args = (re.sub(rf"(?<!\d){t.batch}(?!\d)", "n", str(error)),)  # the batch of the trace is nobody's number
+        if isinstance(error, DataDependent):
+            error.begun = partial(_begun, module, t, t.stack[-1][0])
         raise
     except RecursionError:
         raise UnsupportedError(f"{t.place}: the forward calls itself without end") from None
     except Exception as error:
         raise _Failed(f"{t.place}: {type(error).__name__}: {first_line(error)}") from error
     return _graph(module, t, result, weights), t
+
+
+def _begun(module: nn.Module, t: Tracer, path: str, why: str) -> Graph:
+    """What was followed and leads to the last decision; an `unknown` node stands for the rest."""
+    name = t.fresh(name=f"{path}.rest" if path else "rest")
+    t.nodes.append(Node.of(name, UNKNOWN, kind=why))
+    return _graph(module, t, t.made(name, ()), False)
 
 
 class _Failed(UnsupportedError):

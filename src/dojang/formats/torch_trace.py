@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, UnsupportedError
-from dojang.arith.graph import Node
+from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.formats.torch_values import UnknownNumber
 
@@ -46,10 +46,13 @@ class Stale(UnsupportedError):
 class DataDependent(UnsupportedError):
     """The forward decides by the values of a tensor, or by the batch: no Graph says that.
 
-    `by_values` where it is an `if` on a tensor, of which both ways can be followed (`paths_of`).
+    `what` says what it does with values ("" where it is the batch); `yes_or_no` where both ways can be followed
+    (`paths_of`). Once the trace has ended, `begun` gives what was followed of the network, its rest unknown.
     """
 
-    by_values = False
+    what = ""
+    yes_or_no = False
+    begun: Callable[[str], Graph]
 
 
 class Traced(torch.Tensor):
@@ -457,13 +460,13 @@ class Tracer:
         if called in YES_OR_NO and len(self.decisions) < len(self.ahead):
             self.decisions.append(self.ahead[len(self.decisions)])
             return self.decisions[-1]
-        what = {"__bool__": "an `if` on its values", "item": "item()"}.get(called, called.strip("_"))
+        what = {"__bool__": "an `if` on its values"}.get(called, f"{called.strip('_')}()")
         path = self.stack[-1][0] or type(self.root).__name__
         error = DataDependent(
             f"{path}: the forward depends on the values of a tensor ({what}); "
             "make the decision by shapes or by a setting of the module"
         )
-        error.by_values = called in YES_OR_NO
+        error.what, error.yes_or_no = what, called in YES_OR_NO
         raise error
 
     def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

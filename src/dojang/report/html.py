@@ -12,7 +12,7 @@ from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size, sizes
-from dojang.report.text import formulas_text, headline
+from dojang.report.text import formulas_text, ways_said
 
 
 def count_html(count: Count) -> str:
@@ -35,9 +35,7 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
             (size(count.peak_bytes, bound), "most activation memory at once"),
         ]
     )
-    several = (
-        f"Values decide which of {len(count.ways)} ways the forward goes: {headline(count)}. The dearest is shown."
-    )
+    several = f"{ways_said(count)} The dearest is shown."
     unknown_said = (paragraph(unknown, "bad") if unknown else "") + (paragraph(several) if count.ways else "")
     return [
         ("In total", summary + unknown_said),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -92,6 +92,19 @@ def size(count: int | None, lower_bound: bool = False) -> str:
         return "?"
     text = short(count, lower_bound)
     return f"{text[:-1]} {text[-1]}B" if text[-1] in "KMGT" else f"{text} B"
+
+
+def span(values: Sequence[tuple[int, bool]], show: Callable[[int, bool], str] = number) -> str:
+    """A figure of several ways, each with whether it is a lower bound: the least to the most.
+
+    >>> span([(192, False), (5_000, False), (338_880, True)]), span([(7, False)]), span([(7, True), (7, False)])
+    ('192 to ≥ 338,880', '7', '≥ 7')
+    """
+    low, high = min(value for value, _ in values), max(value for value, _ in values)
+    open_low, open_high = all(bound for value, bound in values if value == low), any(bound for _, bound in values)
+    if show(low, False) == show(high, False):
+        return show(high, open_high)
+    return f"{show(low, open_low)} to {show(high, open_high)}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -26,6 +26,7 @@ from dojang.report.table import (
     short,
     size,
     sizes,
+    span,
     table,
 )
 
@@ -78,32 +79,29 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
         text = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}."
         lines += [style.bad(paragraph(text, width)), ""]
     if count.ways:
-        text = (
-            f"Values decide which of {len(count.ways)} ways the forward goes: between the cheapest and the dearest, "
-            "whose layers are shown."
-        )
-        lines += [paragraph(text, width), ""]
+        lines += [paragraph(f"{ways_said(count)} The layers are those of the dearest.", width), ""]
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
     return "\n".join(lines)
 
 
 def headline(count: Count) -> str:
     """The totals in one line."""
-    total, bound = count.total, count.total.status == "lower-bound"
     work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    totals = [way.total for way in count.ways] or [total]
-    bound = bound or any(t.unknown for t in totals)
-    params, macs = {t.params for t in totals}, {per_mac * t.macs for t in totals}
-    return (
-        f"{count.network}: {_range(params, bound)} parameters, {_range(macs, bound)} {work}, "
-        f"{size(count.peak_bytes, bound)} peak activations"
-    )
+    ways = [(way, bool(way.total.unknown)) for way in count.ways or (count,)]
+    params = span([(way.total.params, bound) for way, bound in ways])
+    macs = span([(per_mac * way.total.macs, bound) for way, bound in ways])
+    peak = span([(way.peak_bytes, bound) for way, bound in ways], size)
+    return f"{count.network}: {params} parameters, {macs} {work}, {peak} peak activations"
 
 
-def _range(values: set[int], bound: bool) -> str:
-    """One number, or the least and the most of several."""
-    low, high = min(values), max(values)
-    return number(low, bound) if low == high else f"{number(low, bound)} to {number(high)}"
+def ways_said(count: Count) -> str:
+    """Between how many ways values decide, and over which MACs they reach; "" where there is one way."""
+    if not count.ways:
+        return ""
+    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
+    reach = span([(per_mac * way.total.macs, bool(way.total.unknown)) for way in count.ways])
+    followed = " were followed" if count.status == "lower-bound" else ""
+    return f"Values decide which way {count.network} goes: {len(count.ways)} ways{followed}, {reach} {work}."
 
 
 def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:

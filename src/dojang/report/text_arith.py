@@ -12,6 +12,7 @@ from dojang.arith.explain import Step
 from dojang.arith.solve import Solution, Solutions
 from dojang.report.results import Listing
 from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
+from dojang.report.text import ways_said
 
 MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed": "!", "removed": "-", "inserted": "+"}
 """How `compare` marks a row."""
@@ -103,6 +104,12 @@ def compare_text(found: Comparison, width: int = WIDTH, style: Style = PLAIN) ->
             "",
             table(columns, rows, [foot], width, style),
             "",
+            *(paragraph(f"{ways_said(side)} Its dearest is compared.", width) for side in (a, b) if side.ways),
+            *(
+                style.bad(paragraph(f"{side.network}: {', '.join(side.total.unknown)} could not be counted.", width))
+                for side in (a, b)
+                if side.total.unknown
+            ),
             style.dim(paragraph(f"Marks: {legend}.", width)),
             style.dim(paragraph(f"Convention: {a.convention}.", width)),
         ]

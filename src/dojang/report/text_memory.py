@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from dojang.arith.memory import Held, total_ms
-from dojang.report.table import PLAIN, WIDTH, Column, Style, milliseconds, paragraph, size, table
+from dojang.report.table import PLAIN, WIDTH, Column, Style, milliseconds, paragraph, size, span, table
 
 
 def memory_text(held: Held, width: int = WIDTH, style: Style = PLAIN) -> str:
     """What inference and a training step hold, then bytes, intensity and the interval of time per layer."""
     m, bound = held.memory, bool(held.unknown)
     lines = [style.bold(f"Memory of {held.network}, float32, batch {m.batch}"), ""]
-    parts = [
-        ("inference: activations alive at once", m.inference_bytes),
-        ("weights and running statistics", m.weight_bytes),
-        ("training: activations saved for the way back", m.saved_bytes),
-        ("training: gradients", m.gradient_bytes),
-        (f"training: state of the optimiser ({m.optimiser})", m.optimiser_bytes),
-        ("training: weights, saved, gradients, state", m.training_bytes),
-    ]
-    lines.append(table([Column("what", right=False), Column("memory")], [[n, size(b, bound)] for n, b in parts],
-                       width=width, style=style))  # fmt: skip
+    parts = {
+        "inference_bytes": "inference: activations alive at once",
+        "weight_bytes": "weights and running statistics",
+        "saved_bytes": "training: activations saved for the way back",
+        "gradient_bytes": "training: gradients",
+        "optimiser_bytes": f"training: state of the optimiser ({m.optimiser})",
+        "training_bytes": "training: weights, saved, gradients, state",
+    }
+    every = [(one.memory.to_dict(), bool(one.unknown)) for one in held.ways or (held,)]
+    rows = [[name, span([(figures[key], open_) for figures, open_ in every], size)] for key, name in parts.items()]
+    lines.append(table([Column("what", right=False), Column("memory")], rows, width=width, style=style))
+    if held.ways:
+        text = f"Values decide between {len(held.ways)} ways: from the least to the most; layer by layer the dearest."
+        lines += ["", paragraph(text, width)]
     timed = held.machine is not None
     columns = [Column("layer", right=False, shrink=True), Column("moved"), Column("FLOP/byte")]
     columns += [Column("at least"), Column("at most")] if timed else []
     rows = [
-        [r.name, size(r.moved_bytes), f"{r.intensity:.1f}" if r.intensity else "-"]
-        + ([milliseconds(r.least_ms), milliseconds(r.most_ms)] if timed else [])
+        [r.name, *("??" if r.unknown else (size(r.moved_bytes), f"{r.intensity:.1f}" if r.intensity else "-"))]
+        + ([*("??" if r.unknown else (milliseconds(r.least_ms), milliseconds(r.most_ms)))] if timed else [])
         for r in held.rows
     ]
     moved = size(sum(r.moved_bytes for r in held.rows), bound)
