@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dojang
-from dojang.arith.errors import ShapeError
+from dojang.arith.errors import ShapeError, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -34,6 +34,17 @@ def test_the_same_kind_comes_out(run, x):
         assert run(torch.from_numpy(x).to(dtype)).dtype == dtype
     with pytest.raises(ShapeError):
         run(torch.zeros(1, 2, 3, 4))
+
+
+def test_weights_are_held_once_unless_they_are_to_be_kept(run, x):
+    kept = dojang.compile("digits-cnn", threads=1, release=False)
+    assert np.array_equal(kept(x), run(x))
+    missing = set(kept.graph.weights) - set(run.graph.weights)
+    assert missing == {name for name, array in kept.graph.weights.items() if np.ndim(array) > 1}
+    first = next(n.name for n in kept.graph.nodes if n.op == "conv")
+    assert kept.engine.run(x, (first,)).taps[first].shape[0] == 3
+    with pytest.raises(UsageError, match=r"were released.*release=False"):
+        run.engine.run(x, (first,))
 
 
 def test_any_memory_order_and_batch(run, x):

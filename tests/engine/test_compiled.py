@@ -10,6 +10,7 @@ import pytest
 from dojang.arith.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import Compiled, compile
+from dojang.engine.lower import Lowering
 from dojang.engine.machine import Machine
 from dojang.engine.reference import run_reference
 from dojang.formats import zoo
@@ -104,6 +105,42 @@ def test_released_weights_are_gone_and_not_needed_for_other_batches():
     assert watched() is None
     with pytest.raises(UsageError, match="c1: its weights were released"):
         run.run(x, ("c1",))
+
+
+def test_each_weight_goes_when_it_is_packed(monkeypatch):
+    g = filled(residual_net())
+    watched = [weakref.ref(array) for array in g.weights.values() if array.ndim == 4]
+    assert len(watched) == 4
+    x = pictures(g, 2)
+    right = run_reference(g, x, np.float64).outputs[0]
+    run = compile(g, threads=2, release=True)
+    del g
+    left, real = [], Lowering.conv
+
+    def conv(self, group, problem):
+        done = real(self, group, problem)
+        left.append(sum(ref() is not None for ref in watched))
+        return done
+
+    monkeypatch.setattr(Lowering, "conv", conv)
+    assert np.allclose(run(x), right, atol=1e-4)
+    assert left == [3, 2, 1, 0, 0]
+
+
+def test_a_layer_used_twice_keeps_its_weights_until_the_second():
+    own = {"weight": "c1.weight", "bias": "c1.bias"}
+    g = filled(graph(
+        image(16, 9, 9),
+        N("c1", "conv", "x", out=16, kernel=(3, 3), padding=1),
+        N("r", "relu", "c1"),
+        N("c2", "conv", "r", arrays=own, out=16, kernel=(3, 3), padding=1),
+        N("u", "conv_transpose", "c2", arrays=own, out=16, kernel=(3, 3)),
+    ))  # fmt: skip
+    run = compile(g, threads=2, release=True)
+    for n in (1, 3):
+        x = pictures(g, n)
+        assert np.allclose(run(x), run_reference(g, x, np.float64).outputs[0], atol=1e-4)
+    assert "c1.weight" not in run.graph.weights
 
 
 def test_residual_and_batchnorm_are_fused():

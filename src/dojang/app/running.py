@@ -28,10 +28,14 @@ class Runnable:
     `runnable.engine` has all outputs, taps on activations, and the plan.
     """
 
-    def __init__(self, graph: Graph, threads: int | None = None, precision: str = "fast") -> None:
+    def __init__(self, graph: Graph, threads: int | None = None, precision: str = "fast", release: bool = True) -> None:
         """Checks the network; kernels are made when a batch size is first seen."""
-        self.graph = graph
-        self.engine = Compiled(graph, threads, precision)
+        self.engine = Compiled(graph, threads, precision, release=release)
+
+    @property
+    def graph(self) -> Graph:
+        """The network; with `release`, without the weights that kernels hold in their own order."""
+        return self.engine.graph
 
     def __call__(self, x: Any) -> Any:
         """The first output for a batch. Raises `UsageError` and `ShapeError` for inputs that do not fit."""
@@ -57,14 +61,17 @@ def _to_numpy(x: Any) -> Any:
     return (x.float() if x.is_floating_point() else x).numpy()
 
 
-def compile(net: Any, *, threads: int | None = None, precision: str = "fast", **options: Any) -> Runnable:
+def compile(
+    net: Any, *, threads: int | None = None, precision: str = "fast", release: bool = True, **options: Any
+) -> Runnable:
     """The network made ready to run here; `net` and `options` as in `load`. It needs weights.
 
     `threads` defaults to the cores that this process may use. `precision="strict"` keeps to algorithms that compute
-    the sums of the definition.
+    the sums of the definition. With `release` weights are let go once kernels hold them, so that memory holds them
+    once; kernels are then chosen by the first batch size, and taps inside of what is fused need `release=False`.
     """
     graph = load(net, **options)
-    return Runnable(require_weights(graph, graph.name), threads, precision)
+    return Runnable(require_weights(graph, graph.name), threads, precision, release)
 
 
 def run(
@@ -98,7 +105,8 @@ def run(
             raise UsageError(f"{output}: outputs are written as .npy")
         refuse_existing(output, force)
     x, prepared = prepare(source, graph.inputs[0])
-    engine = Compiled(graph)
+    engine = Compiled(graph, release=True)
+    graph = graph.replace(weights={})  # so that the engine can let them go
     result = engine.run(x)
     arrays = dict(zip(graph.outputs, result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)

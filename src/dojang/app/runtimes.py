@@ -33,7 +33,7 @@ def runner(graph: Graph, runtime: str) -> Run:
     if runtime == "dojang":
         from dojang.engine.compiled import Compiled
 
-        return Compiled(graph)
+        return Compiled(graph, release=True)
     if runtime in ("torch", "torch channels-last"):
         from dojang.app.networks import torch_format
 

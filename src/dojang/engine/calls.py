@@ -80,4 +80,3 @@ class Lowered:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     copied: list[str] = field(default_factory=list)  # values that NumPy copies out of the arena at the end
-    consumed: set[str] = field(default_factory=set)  # weights of convolutions, which were packed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -36,7 +39,7 @@ def compile(
 ) -> Compiled:
     """A `Compiled` network. Threads default to the cores that this process may use. `tune` chooses by measuring.
 
-    With `release` the weights of convolutions are let go once they are packed, so that memory holds them once where
+    With `release` each convolution's weights are let go once they are packed, so that memory holds them once where
     the caller keeps no copy. Kernels are then chosen by the first batch size, and taps may find weights missing.
 
     `precision="strict"` allows only algorithms that compute the sums of the definition (no Winograd, no Fourier).
@@ -69,7 +72,8 @@ class Compiled:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, got {threads}")
         check_arrays(graph)
-        self.graph = graph
+        # A mapping of its own, so that weights can be let go one by one.
+        self.graph = graph.replace(weights=dict(graph.weights)) if release else graph
         self.machine = machine or Machine.host()
         self.threads = threads or self.machine.cores
         self.precision, self.tune, self.release = precision, tune, release
@@ -123,22 +127,16 @@ class Compiled:
                 found = Build(self, batch, taps)
                 if self.release:
                     self._like = batch if self._like is None else self._like
-                    self._drop(found.lowered)
-                    found.graph = self.graph
+                    give_back()
                 self._builds[batch, taps] = found
         return found
 
-    def _drop(self, lowered: Lowered) -> None:
-        """Forgets the weights that were packed and that no Python function needs."""
-        needed = {
-            self.graph[m].array(role)
-            for call in lowered.calls
-            if isinstance(call, HostCall)
-            for m in call.group.members
-            for role in self.graph.node_params(self.graph[m])
-        }
-        kept = {k: v for k, v in self.graph.weights.items() if k in needed or k not in lowered.consumed}
-        self.graph = self.graph.replace(weights=kept)
+
+def give_back() -> None:
+    """Returns to the system what packing used and freed; glibc keeps up to twice the largest array of it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class Build:
@@ -149,8 +147,9 @@ class Build:
         strict = owner.precision == "strict"
         self.graph, self.machine = owner.graph, owner.machine
         self.lowered: Lowered = Lowering(
-            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune, owner._like
-        ).run()
+            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune, owner._like,
+            owner.release,
+        ).run()  # fmt: skip
         calls = self.lowered.calls
         self.plan = Plan(
             owner.graph.name, batch, owner.threads, owner.machine.isa, owner.precision, tuple(c.choice for c in calls)

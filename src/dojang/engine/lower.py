@@ -6,6 +6,7 @@ the kernel that makes a value can write it in place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import prod
@@ -47,10 +48,12 @@ class Lowering:
         packed: dict[str, np.ndarray],
         tune: bool = False,
         like: int | None = None,
+        release: bool = False,
     ) -> None:
         """`packed` holds packed weights by key, shared between batch sizes. `tune` chooses by measuring.
 
-        `like` is the batch size that algorithms are chosen for, if not this one.
+        `like` is the batch size that algorithms are chosen for, if not this one. With `release` weights are removed
+        from the graph's mapping when the last convolution that reads them has packed them.
         """
         self.graph, self.machine, self.threads, self.strict = graph, machine, threads, strict
         self.shapes = graph.shapes(batch)
@@ -58,7 +61,8 @@ class Lowering:
         self.packed = packed
         self.out = Lowered(arrays=packed)
         self.reserved: dict[str, Place] = {}
-        self.keep, self.tune, self.like = keep, tune, like
+        self.keep, self.tune, self.like, self.release = keep, tune, like, release
+        self.readers = Counter(n.array(r) for n in self.fusion.nodes for r in graph.node_params(n))
 
     def run(self) -> Lowered:
         """All calls: inputs, groups, exports."""
@@ -226,15 +230,15 @@ class Lowering:
         algorithm, seconds, refused = choose(task, self.machine, self.tune)
         if algorithm is fallback:
             return False
-        code = algorithm.emit(task, self.machine)
+        code, node = algorithm.emit(task, self.machine), group.node
         norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
-        key = f"{group.node.name} {norm} {code.steps[0].recipe}"
-        self.out.consumed.add(group.node.array("weight"))
+        key = f"{node.name} {norm} {code.steps[0].recipe}"
         if f"{key} w" not in self.packed:
             weight, bias = self.weights(group)
             w, b = algorithm.pack(task, self.machine, weight, bias)
             self.packed[f"{key} w"] = w if algorithm is dense else t.on_line(w)  # dense: as they lie, never twice
             self.packed[f"{key} b"] = t.on_line(b)
+            del weight, w
         y = self.target(group.value)
         slots: dict[int, Place | str] = {t.X: x, t.Y: y, t.W: f"{key} w", t.B: f"{key} b"}
         if res:
@@ -246,15 +250,24 @@ class Lowering:
         self.call(choice, code, x.images, slots)
         return True
 
+    def let_go(self, array: str) -> None:
+        """Forgets an array whose last reader has taken it."""
+        self.readers[array] -= 1
+        if self.readers[array] == 0:
+            assert isinstance(self.graph.weights, dict)
+            self.graph.weights.pop(array, None)
+
     def weights(self, group: Group) -> tuple[np.ndarray, np.ndarray | None]:
         """Weights and bias with the batch norm folded in, in float64 where there is one."""
         node, graph = group.node, self.graph
         if node.array("weight") not in graph.weights:
             raise UsageError(
                 f"{node.name}: its weights were released after they were packed, and are now needed in another form; "
-                "compile without release=True"
+                "compile with release=False"
             )
         weight = np.asarray(graph.weights[node.array("weight")])
+        if self.release:  # before they are packed, so that at no time there are three of them
+            self.let_go(node.array("weight"))
         bias = np.asarray(graph.weights[node.array("bias")]) if node.attrs["bias"] else None
         if group.norm is None:
             return weight, bias

@@ -161,7 +161,7 @@ def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Nest, lanes: in
     w = np.asarray(weight).reshape(c.groups, ocg, icg, taps)
     if whole > ocg:
         w = np.concatenate([w, np.zeros((c.groups, whole - ocg, icg, taps), w.dtype)], 1)
-    out = np.empty((c.groups, whole * icg * taps), dtype)
+    out = t.lined((c.groups, whole * icg * taps), dtype)
     block, at = vectors * lanes, 0
     full = whole // block
     if full:

@@ -209,13 +209,19 @@ def pack_vector(v: np.ndarray | None, groups: int, lanes: int, width: int, dtype
     return out.reshape(-1)
 
 
+def lined(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """An array that begins on a cache line, so that whole vectors do not straddle two lines; its numbers undefined."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + size].view(dtype).reshape(shape)
+
+
 def on_line(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy of it that begins on a cache line, so that whole vectors do not straddle two lines."""
+    """The array, or a copy of it that begins on a cache line."""
     if array.ctypes.data % 64 == 0:
         return array
-    raw = np.empty(array.nbytes + 64, np.uint8)
-    skip = -raw.ctypes.data % 64
-    out = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
+    out = lined(array.shape, array.dtype.str)
     out[...] = array
     return out
 

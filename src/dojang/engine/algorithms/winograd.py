@@ -171,7 +171,7 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     s, c, lanes = shape_of(task, machine), task.conv, machine.lanes(4)
     if s.chunk:
         block = s.vectors * lanes
-        out = np.empty((c.oc // block, c.ic, 9, block), "f4")
+        out = t.lined((c.oc // block, c.ic, 9, block), "f4")
         out[...] = np.asarray(weight).reshape(-1, block, c.ic, 9).transpose(0, 2, 3, 1)
         return out.reshape(-1), t.pack_vector(bias, 1, lanes, c.oc, "f4")
     r, ocg, icg = c.kernel[0], c.oc // c.groups, c.ic // c.groups
@@ -187,7 +187,7 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     parts = [w[:, :full].reshape(c.groups, -1, block, icg, r * r).swapaxes(2, 3), w[:, full:].swapaxes(1, 2)]
     # In the order of the result first, which is small; then transformed, some at a time, so that it stays in cache.
     kernels = np.concatenate([part.reshape(c.groups, -1, r * r) for part in parts], 1).reshape(-1, r * r)
-    out = np.empty((a * a, len(kernels)), "f4")
+    out = t.lined((a * a, len(kernels)), "f4")
     some = 768  # below 2¹⁸ products, OpenBLAS stays on this thread; waking others took 5 times as long
     for at in range(0, len(kernels), some):
         out[:, at : at + some] = both @ kernels[at : at + some].T.astype("f8")
