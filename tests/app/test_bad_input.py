@@ -294,6 +294,10 @@ def test_full_disk(tmp_path: Path, command: list[str]) -> None:
     complaint = [line for line in done.stderr.splitlines() if line.startswith("dojang: ")]
     assert done.returncode == 4, done.stderr
     assert len(complaint) == 1
+    # the name that was asked for, not that of a temporary file; and what to do about it
+    assert complaint[0].startswith(f"dojang: {command[-1]}"), complaint
+    if command[0] != "train":  # which says how to go on
+        assert "(ulimit -f); raise it or write elsewhere" in complaint[0]
     assert "Traceback" not in done.stderr
     left = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert left == []

@@ -54,7 +54,7 @@ def test_attributes_are_complete_and_in_normal_form() -> None:
     ("op", "attrs", "message"),
     [
         ("convolution", {}, "n: operator 'convolution' is not known"),
-        ("conv", {"out": 8}, "n: conv needs kernel="),
+        ("conv", {"out": 8}, "n: conv needs kernel: sizes joined by x, such as 3x3"),
         ("relu", {"slope": 1}, "n: relu has no attribute 'slope'; it has none"),
         ("conv", {"out": 8, "kernel": (3, 3), "group": 2}, "conv has no attribute 'group'; it has out, kernel, stride"),
         ("conv", {"out": 8.5, "kernel": (3, 3)}, "conv out=8.5 is not a whole number"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -10,7 +11,7 @@ from dojang.arith.cost import count
 from dojang.arith.symbol import symbol
 from dojang.formats import zoo
 from dojang.formats.text import parse
-from dojang.report.html import count_html, trained_html
+from dojang.report.html import count_html, fields_drawn, trained_html
 from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, line_chart
 from dojang.report.svg_cost import share_chart
@@ -103,6 +104,26 @@ def test_training_page() -> None:
     text = check_page(page)
     assert "82.00 %" in text
     assert page.count("<polyline") == 2
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "googlenet", "mobilenet-v2", "resnet56-cifar10"])
+def test_leaders_of_drawn_fields_do_not_cross(name: str) -> None:
+    """From each corner to its name: no two of the lines have a point in common, unless they begin in one."""
+    chart = fields_drawn(count(zoo.load(name)))
+    leaders = [
+        [tuple(map(float, point.split(","))) for point in points.split()]
+        for points in re.findall(r'<polyline class="grid" fill="none" points="([^"]+)"', chart)
+    ]
+    assert len(leaders) >= 5
+
+    def side(a: tuple[float, ...], b: tuple[float, ...], c: tuple[float, ...]) -> float:
+        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+    def cross(a: tuple[float, ...], b: tuple[float, ...], c: tuple[float, ...], d: tuple[float, ...]) -> bool:
+        return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+
+    for one, other in combinations(leaders, 2):
+        assert not any(cross(*p, *q) for p in pairwise(one) for q in pairwise(other)), (one, other)
 
 
 def test_bars_are_in_proportion() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dojang.arith.errors import FileError, UsageError
+from dojang.arith.errors import DojangError, FileError, UsageError
 
 
 def refuse_existing(path: str | Path, force: bool) -> None:
@@ -46,10 +46,22 @@ def beside(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         temporary.chmod(0o666 & ~_umask())
-        yield temporary
+        with _renamed(temporary, target):
+            yield temporary
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _renamed(temporary: Path, target: Path) -> Iterator[None]:
+    """Errors that name a temporary file or folder name what the user asked for instead."""
+    try:
+        yield
+    except DojangError as error:
+        said = str(error).replace(str(temporary), str(target)).replace(temporary.name, target.name)
+        error.args = (said, *error.args[1:])
+        raise
 
 
 @contextmanager
@@ -68,7 +80,8 @@ def folder(target: str | Path, files: Sequence[str], force: bool = False) -> Ite
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
         try:
-            yield temporary
+            with _renamed(temporary, path):
+                yield temporary
             path.mkdir(exist_ok=True)
             for file in sorted(temporary.iterdir()):
                 file.replace(path / file.name)
@@ -81,14 +94,17 @@ def naming(path: str | Path) -> Iterator[None]:
     """Turns the system's errors while writing `path` into a `FileError` that names it and the remedy."""
     try:
         yield
-    except OSError as error:
+    except (OSError, FileError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
         remedy = {
             errno.ENOSPC: "the disk is full; free some space or write elsewhere with -o",
             errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere with -o",
             errno.EFBIG: "the file would grow beyond the limit on file sizes (ulimit -f); raise it or write elsewhere",
             errno.EACCES: "no permission to write there; choose another place with -o",
             errno.EROFS: "that file system is read-only; choose another place with -o",
-        }.get(error.errno or 0, error.strerror or str(error))
+        }.get(cause.errno or 0, cause.strerror or str(cause))
         raise FileError(f"{path}: not written: {remedy}") from error
 
 

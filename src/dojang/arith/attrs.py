@@ -49,7 +49,8 @@ def normalise(op: str, specs: Mapping[str, Attr], given: Mapping[str, Any]) -> d
         raise GraphError(f"{op} has no attribute {unknown[0]!r}; it has {', '.join(specs) or 'none'}")
     missing = [k for k, spec in specs.items() if spec.required and given.get(k) is None]
     if missing:
-        raise GraphError(f"{op} needs {missing[0]}={specs[missing[0]].kind.value.replace(' ', '_')!s}")
+        kind = specs[missing[0]].kind
+        raise GraphError(f"{op} needs {missing[0]}: {kind.value}{', such as 3x3' if kind is Kind.SIZE else ''}")
     attrs = {k: convert(op, k, spec, given[k]) if k in given else spec.default for k, spec in specs.items()}
     if attrs.get("kernel") is not None:
         spread_over_axes(op, specs, attrs)

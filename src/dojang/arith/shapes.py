@@ -22,17 +22,22 @@ Shapes = Sequence[Shape]
 Rule = Callable[[Attrs, Shapes], Shape]
 
 
-def spatial(shape: Shape, rank: int, op: str) -> Shape:
+def spatial(shape: Shape, rank: int, op: str, kernel: Shape = ()) -> Shape:
     """The `rank` axes after batch and channels."""
     if len(shape) != rank + 2:
-        raise ShapeError(f"a {rank}-d {op} needs an input (n, c, {rank} sizes), got {by(shape)}")
+        has = len(shape) - 2
+        remedy = ""
+        if kernel and has > 0:
+            axes = "one axis" if has == 1 else f"{has} axes"
+            remedy = f", which has {axes} to slide along: write a kernel such as {by((max(kernel),) * has)}"
+        raise ShapeError(f"a {rank}-d {op} needs an input (n, c, {rank} sizes), got {by(shape)}{remedy}")
     return shape[2:]
 
 
 def conv_problem(attrs: Attrs, shapes: Shapes, transposed: bool = False) -> Conv:
     """The `Conv` that a conv or conv_transpose node stands for."""
-    size = spatial(shapes[0], len(attrs["kernel"]), "convolution")
     kernel, stride, dilation = attrs["kernel"], attrs["stride"], attrs["dilation"]
+    size = spatial(shapes[0], len(kernel), "convolution", kernel)
     if transposed and isinstance(attrs["padding"], str):
         raise ShapeError("a transposed convolution needs padding in numbers")
     pads = resolve_padding(attrs["padding"], size, kernel, stride, dilation)
@@ -74,7 +79,7 @@ def deform_conv(attrs: Attrs, shapes: Shapes) -> Shape:
 def pool(attrs: Attrs, shapes: Shapes) -> Shape:
     """Max or average pooling, floor or ceil."""
     kernel, stride = attrs["kernel"], attrs["stride"]
-    size = spatial(shapes[0], len(kernel), "pooling")
+    size = spatial(shapes[0], len(kernel), "pooling", kernel)
     dilation = attrs.get("dilation", (1,) * len(kernel))
     pads = resolve_padding(attrs["padding"], size, kernel, stride, dilation)
     axes = zip(size, kernel, stride, pads, dilation, strict=True)
@@ -87,7 +92,7 @@ def pool(attrs: Attrs, shapes: Shapes) -> Shape:
 
 def adaptive_pool(attrs: Attrs, shapes: Shapes) -> Shape:
     """Pooling to a given output size."""
-    spatial(shapes[0], len(attrs["out"]), "adaptive pooling")
+    spatial(shapes[0], len(attrs["out"]), "adaptive pooling", attrs["out"])
     return (*shapes[0][:2], *attrs["out"])
 
 

@@ -270,7 +270,7 @@ def replacing(file: Path, force: bool) -> Iterator[BinaryIO]:
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(file)
     except OSError as error:
-        raise FileError(f"{file}: cannot be written ({error.strerror or error})") from None
+        raise FileError(f"{file}: cannot be written ({error.strerror or error})") from error
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         os.replace(temporary, file)
         temporary = ""
     except OSError as error:
-        raise FileError(f"{file}: cannot be written: {error.strerror or error}") from None
+        raise FileError(f"{file}: cannot be written: {error.strerror or error}") from error
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

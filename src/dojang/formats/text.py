@@ -48,6 +48,7 @@ _NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s":]+):(?=\s)')
 _PLAIN = re.compile(r"[^\s\",#:<{}$]+")
 _RANGE = re.compile(r"\{(\d{1,4000})\.\.(\d{1,4000})\}")
 _PARAM = re.compile(r"\$(\w+)")
+_LONG = re.compile(r"\S{80,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class _Parser:
         """Line number of every node, for errors that only inference finds."""
 
     def fail(self, line: int, column: int, message: str) -> NoReturn:
+        message = _LONG.sub(lambda word: f"{word.group()[:40]}…{word.group()[-8:]}", message)
         raise ParseError(f"{self.file}:{line}:{column}: {message}")
 
     def parse(self, text: str) -> Graph:
@@ -440,7 +442,9 @@ class _Parser:
                     attrs["stride"] = _read(op.attrs["stride"], stride)
                 attrs[key] = _read(op.attrs[key], self.unquote(number, value, token.column))
             except ValueError:
-                self.fail(number, token.column, f"{key}={value} is not {op.attrs[key].kind.value}")
+                kind, order = op.attrs[key].kind, ", ".join(op.main)
+                said = {Kind.SIZE: ", such as 3x3"}.get(kind, "") + (f" ({word} takes {order})" if not equals else "")
+                self.fail(number, token.column, f"{key}={value} is not {kind.value}{said}")
         try:
             node = Node.of(name, word, *sources, **attrs)
         except DojangError as error:
@@ -473,15 +477,32 @@ def _similar(word: str, blocks: Mapping[str, Block]) -> str:
     """A hint at the operator that was perhaps meant."""
     from difflib import get_close_matches
 
+    if word.lower() in ELSEWHERE:
+        return f"; here it is {ELSEWHERE[word.lower()]}"
     near = get_close_matches(word, [*OPS, *blocks], 3)
     return f"; did you mean {' or '.join(near)}?" if near else "; see docs/notation.md for the operators"
+
+
+ELSEWHERE = {
+    "linear": "dense", "fc": "dense", "bn": "batchnorm", "cat": "concat", "upsample": "resize", "gap": "global_avgpool",
+    "relu6": "clip min=0 max=6", "depthwise": "conv with groups=channels", "deconv": "conv_transpose",
+    "view": "reshape", "permute": "transpose",
+}  # fmt: skip
+"""Other names that people give to operators."""
+
+
+def _int(text: str) -> int:
+    """A whole number that a size may be: of at most 18 digits."""
+    if len(text) > 19:
+        raise ValueError
+    return int(text)
 
 
 def _read(spec: Attr, text: str) -> Any:
     """A value from its text, by the kind of its attribute; raises ValueError."""
     match spec.kind:
         case Kind.INT:
-            return int(text)
+            return _int(text)
         case Kind.FLOAT:
             return float(text)
         case Kind.BOOL:
@@ -491,11 +512,11 @@ def _read(spec: Attr, text: str) -> Any:
         case Kind.TEXT:
             return text
         case Kind.SIZE:
-            return tuple(int(part) for part in text.split("x"))
+            return tuple(_int(part) for part in text.split("x"))
         case Kind.INTS:
-            return () if text == "()" else tuple(int(part) for part in text.split(","))
+            return () if text == "()" else tuple(_int(part) for part in text.split(","))
         case Kind.AXES:
-            return tuple(int(part) for part in re.split("[,x]", text))
+            return tuple(_int(part) for part in re.split("[,x]", text))
         case Kind.FLOATS:
             return tuple(float(part) for part in text.split(","))
         case Kind.PADS:
@@ -504,7 +525,7 @@ def _read(spec: Attr, text: str) -> Any:
             pairs = [part.split(":") for part in text.split(",")]
             if any(len(p) > 2 for p in pairs):
                 raise ValueError
-            return tuple((int(p[0]), int(p[-1])) for p in pairs)
+            return tuple((_int(p[0]), _int(p[-1])) for p in pairs)
 
 
 _BOOLS = {"yes": True, "no": False, "true": True, "false": False}

@@ -130,7 +130,9 @@ def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, 
     for place, (name, size) in enumerate(order):
         rect, right, top = box(size, "field")
         y = 20 + place * (lines - 30) / max(1, len(order) - 1) if len(order) > 1 else middle_y
-        parts.append(f'{rect}<line class="grid" x1="{right:.1f}" y1="{top:.1f}" x2="{wide + 60:.1f}" y2="{y:.1f}"/>')
+        # level as far as the frame, then to the name: in the order of the corners, so that no two cross
+        leader = f"{right:.1f},{top:.1f} {wide + 16:.1f},{top:.1f} {wide + 60:.1f},{y:.1f}"
+        parts.append(f'{rect}<polyline class="grid" fill="none" points="{leader}"/>')
         parts.append(
             f'<text class="value" x="{wide + 66:.1f}" y="{y + 4:.1f}">{escape(name)} {size[0]}x{size[1]}</text>'
         )

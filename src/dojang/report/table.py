@@ -71,6 +71,8 @@ def short(value: float | None, lower_bound: bool = False) -> str:
     if value is None:
         return "?"
     mark = "≥ " if lower_bound else ""
+    if isinstance(value, int) and abs(value) >= 10**18:  # beyond what a float divides: whole T
+        return f"{mark}{value // 10**12:,}T"
     for scale, prefix in _PREFIXES:
         if abs(value) >= scale * (1 - 5e-4):
             return f"{mark}{_three(value / scale)}{prefix}"
