@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dojang.arith.cost import Count
+from dojang.diagnose.correlation import Correlation
 from dojang.diagnose.finding import Finding
+from dojang.report.heat import heat_figure
 from dojang.report.html import layer_chart
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
@@ -21,6 +23,14 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
     chart = figure(layer_chart(count), "Each column of bars has its own scale.")
     sections = [("Findings", findings_table(diagnosis.findings)), ("Where it goes", chart)]
     return page(f"{diagnosis.network}: what is wasted", lead, sections)
+
+
+def correlation_figure(found: Correlation) -> str:
+    """The correlation of filters of two adjacent layers as a heat map, in the order in which structure shows."""
+    ordered = found.matrix[list(found.row_order)][:, list(found.column_order)].tolist()
+    split = ", ".join(f"{s.groups} groups hold {s.kept:.0%} (chance {s.chance:.0%})" for s in found.splits)
+    said = f"{len(ordered)} filters by {len(ordered[0])}, {found.pixels:,} pixels. {split}"
+    return heat_figure(ordered, f"{found.before} and {found.after}", said)
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
