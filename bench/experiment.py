@@ -62,10 +62,9 @@ def trained(name: str, graph: Graph, data: Data, args: argparse.Namespace, **mor
     """
     from dojang.formats.torch import weights_of
     from dojang.train.loop import fit
-    from dojang.train.recipe import Teacher
     from dojang.train.start import module_of
 
-    teacher: Teacher | None = more.pop("teacher", None)
+    teacher: Graph | None = more.pop("teacher", None)
     config = TrainConfig(
         epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, device="cpu", test_every=args.epochs
     )
@@ -86,7 +85,8 @@ def trained(name: str, graph: Graph, data: Data, args: argparse.Namespace, **mor
             print(f"{name}: epoch {now.epoch} of {now.epochs}, {seen}, {now.done.seconds:.0f} s", file=sys.stderr)
 
     module = module_of(graph, args.seed)
-    history = fit(module, data, config, teacher=teacher, directory=place, resume=True, progress=tell).to_dict()
+    taught = None if teacher is None else module_of(teacher, args.seed)
+    history = fit(module, data, config, teacher=taught, directory=place, resume=True, progress=tell).to_dict()
     result = described(weights_of(module, graph), data, config)
     checkpoint.save(result, place / "model.safetensors", force=True)
     done.write_text(json.dumps({"about": about, "history": history}, indent=1), encoding="utf-8")

@@ -15,9 +15,11 @@ class TrainConfig:
     """Settings of a run. All but the last three decide the result, together with data, network and teacher.
 
     `lr`: peak learning rate; None takes 0.1 (0.04 for a network without batch norm) times batch size / 128.
-    `warmup`: share of all steps in which the rate rises. `alpha`, `temperature`: weight and softness of the teacher,
-    used when there is one. `augment`: None takes what the data declare. `test_every`: epochs between looks at the
-    test part (the last epoch always has one). `checkpoint_seconds`: at most so long between checkpoints.
+    `warmup`: share of all steps in which the rate rises. `scale_l1`: penalty on the scales of batch norms, which makes
+    channels die (Liu et al., ICCV 2017); soft-thresholded, so that scales become exactly 0. `alpha`, `temperature`:
+    weight and softness of the teacher, used when there is one. `augment`: None takes what the data declare.
+    `test_every`: epochs between looks at the test part (the last epoch always has one). `checkpoint_seconds`: at most
+    so long between checkpoints.
     """
 
     epochs: int = 30
@@ -25,6 +27,7 @@ class TrainConfig:
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    scale_l1: float = 0.0
     warmup: float = 0.05
     label_smoothing: float = 0.0
     alpha: float = 0.7
@@ -43,6 +46,7 @@ class TrainConfig:
             ("lr", self.lr or 0.0, self.lr is None or 0 < self.lr < float("inf"), "greater than 0"),
             ("momentum", self.momentum, 0 <= self.momentum < 1, "in 0 … 1, 1 excluded"),
             ("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "0 or more"),
+            ("scale_l1", self.scale_l1, 0 <= self.scale_l1 < float("inf"), "0 or more"),
             ("warmup", self.warmup, 0 <= self.warmup <= 1, "a share in 0 … 1"),
             ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in 0 … 1, 1 excluded"),
             ("alpha", self.alpha, 0 <= self.alpha <= 1, "in 0 … 1"),

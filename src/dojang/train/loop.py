@@ -25,7 +25,7 @@ from dojang.train import state as disk
 from dojang.train.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.train.config import TrainConfig, learning_rate
 from dojang.train.data import Data
-from dojang.train.recipe import Loss, Teacher, parameter_groups, peak_lr
+from dojang.train.recipe import Loss, Teacher, parameter_groups, peak_lr, scales_of, shrink
 from dojang.train.record import Epoch, History, Progress, Scores
 from dojang.train.score import laid_out, normalised, right_count, scores, variance_of
 from dojang.train.state import Position, State, capture, restore
@@ -104,6 +104,7 @@ class _Run:
             momentum=config.momentum,
             nesterov=config.momentum > 0,
         )
+        self.scales = scales_of(module) if config.scale_l1 else []
         self.position = Position()
         self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)
         self.good: State | None = None
@@ -185,6 +186,7 @@ class _Run:
         # DistributedDataParallel takes the mean over processes, whose shares may differ by a sample.
         (loss if world.size == 1 else loss * (len(raw) * world.size / len(indices))).backward()
         self.optimizer.step()
+        shrink(self.scales, rate * config.scale_l1)
         with torch.no_grad():
             right = right_count(output, y, self.data.task, self.variance)
             sums = world.total(torch.stack([loss.double() * len(raw), right.double()]))
@@ -300,7 +302,8 @@ class _Run:
     def _check_same(self, found: State) -> None:
         own = self._fingerprint()
         for key in own | found.fingerprint:
-            if own.get(key) != found.fingerprint.get(key):
+            # a setting that the state does not know yet was 0 when it was written
+            if (own.get(key) or 0) != (found.fingerprint.get(key) or 0):
                 raise UsageError(
                     f"{self.directory}: the run there has {key} {found.fingerprint.get(key)}, this one {own.get(key)}; "
                     "resume with the same settings or name another directory"

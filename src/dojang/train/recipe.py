@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,6 +38,22 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def scales_of(module: nn.Module) -> list[Tensor]:
+    """The scales of all batch norms that are trained."""
+    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [m.weight for m in norms if m.weight is not None and m.weight.requires_grad]
+
+
+@torch.no_grad()
+def shrink(tensors: list[Tensor], by: float) -> None:
+    """Each value moved towards 0 by `by` in place, and to 0 where it would pass it: sign(v) · max(|v| − by, 0).
+
+    The proximal step of the penalty by·Σ|v| (Daubechies, Defrise and De Mol 2004): unlike a subgradient's, exact zeros.
+    """
+    for tensor in tensors:
+        tensor.copy_(F.softshrink(tensor, by))
 
 
 @dataclass(frozen=True)
