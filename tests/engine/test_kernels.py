@@ -128,6 +128,29 @@ def test_nothing_outside_the_arrays_is_touched(machine, at_end):
     assert used == {a.NAME for a in ALGORITHMS[:-1]}
 
 
+NARROW_GROUPS = {
+    "groups that share a line": Conv.of(128, 128, (7, 19), 3, 2, 1, groups=16),
+    "odd groups": Conv.of(132, 132, (6, 9), (3, 2), 1, ((2, 1), (0, 1)), groups=12),
+    "dilated": Conv.of(256, 256, (9, 8), 3, (2, 1), 2, 2, groups=8),
+    "more outputs": Conv.of(128, 160, (5, 5), 5, 1, 0, groups=32),
+}
+
+
+@pytest.mark.parametrize("name", NARROW_GROUPS)
+@pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
+def test_narrow_groups(name, machine, monkeypatch):
+    """Inputs of narrow groups are gathered first: all rows at once, and one row per unit."""
+    task = Task.of(NARROW_GROUPS[name], x_ld=NARROW_GROUPS[name].ic + 5)
+    assert direct.gathers(direct.three(task.conv), 4, machine)
+    for flops in (direct.UNIT_FLOPS, 1):
+        monkeypatch.setattr(direct, "UNIT_FLOPS", flops)
+        direct.tile_for.cache_clear()
+        for at_end in (True, False):
+            check(direct, task, machine, place=lambda a, at_end=at_end: guarded(a, at_end))
+    monkeypatch.undo()
+    direct.tile_for.cache_clear()
+
+
 @pytest.mark.parametrize(("m", "r", "factor"), [(2, 3, 3), (4, 3, 10), (2, 5, 10), (4, 5, 10)])
 @pytest.mark.parametrize("order", ["blocked", "phased", "fresh"])
 def test_winograd_error(m, r, factor, order):

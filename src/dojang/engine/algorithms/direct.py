@@ -23,16 +23,18 @@ from dojang.engine.machine import Machine
 
 NAME = "direct"
 UNIT_FLOPS = 4_000_000  # about 20 µs of one core: a unit costs two atomic additions, well below a microsecond
+LINE = 64
 LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Pixels and vectors of a tile, and how the row-major places are cut: `rows` of `width`."""
+    """Pixels and vectors of a tile; rows of the output and groups that one unit computes."""
 
     pixels: int
     vectors: int
     rows_per_unit: int
+    groups_per_unit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def tile_for(c: Nest, element_bytes: int, machine: Machine) -> Tile:
     ow, lanes = c.out_size[2], machine.lanes(element_bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
     best: tuple[float, Tile] | None = None
-    row = c.stride[2] * c.ic * element_bytes
+    row = c.stride[2] * (c.ic // c.groups if gathers(c, element_bytes, machine) else c.ic) * element_bytes
     for v in range(1, min(4, vectors) + 1):
         for p in range(1, min((machine.registers - 1 - v) // v, 28, ow) + 1):
             cost = 0.0
@@ -104,16 +106,41 @@ def tile_for(c: Nest, element_bytes: int, machine: Machine) -> Tile:
     assert best is not None
     tile = best[1]
     per_row = 2 * max(1, prod(c.kernel)) * (c.ic // c.groups) * ow * tile.vectors * lanes
-    rows = min(c.out_size[0] * c.out_size[1], max(1, round(UNIT_FLOPS / per_row)))
-    return replace(tile, rows_per_unit=rows)
+    groups = shared_line(c, element_bytes) if tile.vectors == vectors else 1
+    rows = min(c.out_size[0] * c.out_size[1], max(1, round(UNIT_FLOPS / per_row / groups)))
+    return replace(tile, rows_per_unit=rows, groups_per_unit=groups)
+
+
+def shared_line(c: Nest, element_bytes: int) -> int:
+    """Groups whose outputs of one pixel lie in one cache line: two threads must not write to the same line."""
+    bytes_ = c.oc // c.groups * element_bytes
+    if bytes_ >= LINE or LINE % bytes_:
+        return 1
+    return gcd(c.groups, LINE // bytes_)
+
+
+def gathers(c: Nest, element_bytes: int, machine: Machine) -> bool:
+    """Whether a unit first copies the input of its group into its scratch memory, pixel after pixel.
+
+    The channels of a narrow group are a small part of every pixel: read in place they take as many cache lines as
+    pixels, in few sets, once per tap; copied they take few, and the taps of a row follow each other.
+    """
+    icg = c.ic // c.groups * element_bytes
+    pixels = prod(c.size)
+    if c.groups == 1 or c.size[0] > 1 or c.out_size[0] > 1 or max(c.kernel) > LARGE_KERNEL or min(c.kernel) < 1:
+        return False
+    # Each input must be used often enough: by kernel taps and vectors of outputs.
+    uses = prod(c.kernel) / prod(c.stride) * (c.oc // c.groups) * element_bytes / machine.vector_bytes
+    return icg <= 256 and c.ic * element_bytes >= 512 and uses >= 2 and pixels * icg <= machine.l2 // 2
 
 
 def cycles(pixels: int, vectors: int) -> float:
-    """Estimated cycles of a tile per input channel and tap: two FMAs and two loads a cycle, FMA latency 4.
+    """Estimated cycles of a tile per input channel and tap: two FMAs and two loads a cycle, FMA latency 4 and some
+    slack, for 2 × 4 ran 10% slower than 6 × 2 with 16 registers (Zen 3, 2026).
 
     The last term stands for the many addresses of tall tiles: 6 × 4 ran 3 to 10% faster than 14 × 2 (Zen 5, 2026).
     """
-    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0) + 0.5 + 0.08 * pixels
+    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.5) + 0.5 + 0.08 * pixels
 
 
 def crowding(pixels: int, row_bytes: int, machine: Machine) -> float:
@@ -142,7 +169,7 @@ def predict(task: Task, machine: Machine) -> float:
         if size and count:
             total += count * sum(cycles(n, size) * k + 12 + n * size for _, n in t.balanced(c.out_size[2], tile.pixels))
     total *= c.groups * c.out_size[0] * c.out_size[1]
-    if c.groups > 1 and c.ic // c.groups * task.element.bytes < 64:
+    if c.groups > 1 and c.ic // c.groups * task.element.bytes < LINE and not gathers(c, task.element.bytes, machine):
         total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
     return max(total * 2 / fma_per_second, task.conv.weight_bytes / (p.read_gbs * 1e9))
@@ -180,11 +207,17 @@ def emit(task: Task, machine: Machine) -> Code:
     rows = c.out_size[0] * c.out_size[1]
     chunks = -(-rows // tile.rows_per_unit)
     lanes = machine.lanes(task.element.bytes)
-    blocks = c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
+    blocks = c.groups // tile.groups_per_unit * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
     recipe = f"{NAME} {task} {tile}"
-    return Code(
-        (Step(recipe, lambda name: Direct(name, task, c, tile, machine).text(), lambda n: n * blocks * chunks),)
-    )
+    image = prod(c.size) * c.ic // c.groups * task.element.bytes
+    scratch = image * tile.groups_per_unit if gathers(c, task.element.bytes, machine) else 0
+
+    def build(name: str) -> str:
+        kernel = Direct(name, task, c, tile, machine)
+        kernel.gathered = scratch > 0
+        return kernel.text()
+
+    return Code((Step(recipe, build, lambda n: n * blocks * chunks),), scratch)
 
 
 class Direct:
@@ -205,6 +238,13 @@ class Direct:
         self.steps: tuple[int, int, int] = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
         self.origin = 0  # pixel of the first output
         self.weights_at = self.bias_at = 0  # bytes
+        self.gathered = False  # the unit copies its groups' inputs first
+        self.x: Any = None  # the input of the group
+
+    @property
+    def x_ld(self) -> int:
+        """Elements from pixel to pixel of the input that the tiles read."""
+        return self.icg if self.gathered else self.task.x_ld
 
     def text(self) -> str:
         """Decodes the unit and writes the blocks."""
@@ -219,14 +259,31 @@ class Direct:
         rest_of_unit = b.udiv(b.arg.unit, chunks)
         image = b.urem(rest_of_unit, images)
         block = b.udiv(rest_of_unit, images)
-        group, inner = b.udiv(block, per_group), b.urem(block, per_group)
-        if c.groups == 1:
-            group, inner = 0, block
-        self.x = b.at(
-            t.word(b, t.X),
-            b.mul(image, prod(c.size) * self.task.x_ld * self.size),
-            b.mul(group, self.icg * self.size),
-        )
+        first = b.mul(chunk, self.tile.rows_per_unit)
+        last = b.imin(b.add(first, self.tile.rows_per_unit), rows)
+        some = self.tile.groups_per_unit
+        if some == 1:
+            group, inner = (0, block) if c.groups == 1 else (b.udiv(block, per_group), b.urem(block, per_group))
+        else:  # narrower than a cache line: one block each
+            group, inner = b.mul(block, some), 0
+        x = b.at(t.word(b, t.X), b.mul(image, prod(c.size) * self.task.x_ld * self.size))
+        x, plane = b.at(x, b.mul(group, self.icg * self.size)), self.icg * self.size
+        if self.gathered:
+            self.gather(x, first, last)
+            x, plane = b.arg.scratch, prod(c.size) * plane
+
+        def one(g: Any, _: Any) -> None:
+            self.x = b.at(x, b.mul(g, plane))
+            self.block(image, b.add(group, g), inner, first, last)
+
+        b.loop(0, some, 1, one)
+        return b.finish()
+
+    def block(self, image: Value, group: Any, inner: Any, first: Value, last: Value) -> None:
+        """Output rows first..last of one block of channels of one group."""
+        b, v = self.b, self.tile.vectors
+        full, rest = divmod(self.vectors, v)
+        per_group = full + (rest > 0)
         out = b.add(b.mul(group, self.ocg), b.mul(inner, v * self.lanes))
         self.y = self.r = None
         for slot, ld in ((t.Y, self.task.y_ld), (t.R, self.task.residual_ld)):
@@ -247,8 +304,6 @@ class Direct:
         self.bias = b.at(
             t.word(b, t.B), self.bias_at, b.mul(group, whole * self.size), b.mul(inner, v * self.lanes * self.size)
         )
-        first = b.mul(chunk, self.tile.rows_per_unit)
-        last = b.imin(b.add(first, self.tile.rows_per_unit), rows)
 
         def block_of(count: int, channels: int) -> None:
             b.loop(first, last, 1, lambda r, _: self.row(r, count, channels))
@@ -265,7 +320,24 @@ class Direct:
                 lambda: block_of(v, v * self.lanes),
                 lambda: block_of(rest or v, tail),
             )
-        return b.finish()
+
+    def gather(self, x: Value, first: Value, last: Value) -> None:
+        """The inputs of the unit's groups for output rows first..last to scratch memory, an image for each group."""
+        b, c = self.b, self.c
+        width, pixel = c.size[2], self.icg * self.size
+        lo = b.imax(b.sub(b.mul(first, c.stride[1]), c.padding[1]), 0)
+        reach = (c.kernel[1] - 1) * c.dilation[1] + 1 - c.padding[1]
+        hi = b.imin(b.add(b.mul(b.sub(last, 1), c.stride[1]), reach), c.size[1])
+
+        def copy(p: Value, _: Any) -> None:
+            source, to = b.at(x, b.mul(p, self.task.x_ld * self.size)), b.at(b.arg.scratch, b.mul(p, pixel))
+            for g in range(self.tile.groups_per_unit):
+                for o in range(0, self.icg, self.lanes):
+                    mask = b.mask(self.icg - o, self.lanes)
+                    v = b.vload(b.at(source, (g * self.icg + o) * self.size), self.kind, mask=mask)
+                    b.vstore(v, b.at(to, g * prod(c.size) * pixel + o * self.size), self.kind, mask=mask)
+
+        b.loop(b.mul(lo, width), b.mul(hi, width), 1, copy)
 
     def row(self, r: Value | int, vectors: int, channels: int) -> None:
         """One output row: its tiles, neighbours with the same border in a loop."""
@@ -311,13 +383,13 @@ class Direct:
     def one(self, start, count, spans, depth, height, y, res, vectors, channels) -> None:
         """One tile: sums over taps and input channels, then bias, residual, activation, store."""
         b, c, task = self.b, self.c, self.task
-        step = c.stride[2] * task.x_ld * self.size
-        pixel = task.x_ld * self.size
+        step = c.stride[2] * self.x_ld * self.size
+        pixel = self.x_ld * self.size
         block = vectors * self.lanes * self.size
         xw = b.at(self.x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2]), pixel))
         biases = [b.vload(b.at(self.bias, v * self.lanes * self.size), self.kind) for v in range(vectors)]
         acc = [biases[v] for _ in range(count) for v in range(vectors)]
-        contiguous = task.x_ld == self.icg and c.dilation[2] == 1
+        contiguous = self.x_ld == self.icg and c.dilation[2] == 1
         full = spans is not None and all(span == (0, count) for span in spans)
 
         def multiply(x, w, lo, hi, length, acc):

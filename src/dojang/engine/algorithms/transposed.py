@@ -97,7 +97,8 @@ def emit(task: Task, machine: Machine) -> Code:
         nest = part.nest
         tile = direct.tile_for(nest, size, machine)
         rows = nest.out_size[0] * nest.out_size[1]
-        count = t.ceil_div(rows, tile.rows_per_unit) * c.groups * t.ceil_div(whole // lanes, tile.vectors)
+        blocks = c.groups // tile.groups_per_unit * t.ceil_div(whole // lanes, tile.vectors)
+        count = t.ceil_div(rows, tile.rows_per_unit) * blocks
 
         def build(name: str, part=part, tile=tile, at=at) -> str:
             kernel = Direct(name, task, part.nest, tile, machine)

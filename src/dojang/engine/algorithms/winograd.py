@@ -30,6 +30,8 @@ MOST_TRANSFORMED = 5 << 19
 """Bytes of transformed weights of a layer above which they are not kept, so that the memory of a network stays near
 that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms on two threads; Zen 5, 2026)."""
 
+LEAST_MACS = 100_000  # of a unit: some 2 µs
+
 
 def why_not(task: Task, machine: Machine) -> str | None:
     """For 2-d 3×3 and 5×5 kernels with stride and dilation 1 and enough channels to pay for the transforms."""
@@ -117,7 +119,12 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
     blocked_bytes = u * t.ceil_div(total, block) if u > machine.l2 // 2 else 0
     phased_bytes = u + 2 * total * per_tile
     phased = phased_bytes < blocked_bytes and total * per_tile < machine.l3
-    return Shape(m, p, v, min(8, total) if phased else block, phased)
+    return Shape(m, p, v, some_of(total, 8, machine) if phased else block, phased)
+
+
+def some_of(total: int, most: int, machine: Machine) -> int:
+    """Tiles of a unit that only transforms: at most `most`, fewer where every core would not get some units."""
+    return max(1, min(most, total // (4 * machine.cores)))
 
 
 def seconds(task: Task, machine: Machine, s: Shape) -> float:
@@ -214,16 +221,21 @@ def emit(task: Task, machine: Machine) -> Code:
     chunks = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
     padded = lambda n: t.ceil_div(n * th * tw, s.pixels) * s.pixels  # noqa: E731
     if s.chunk:
-        some = t.ceil_div(24, s.pixels)  # tiles of a unit of the first step
+        some = some_of(th * tw, t.ceil_div(24, s.pixels), machine)  # tiles of a unit of the first step
         forward = Step(
-            f"{recipe} forward", lambda name: kernel().forward(name, some), lambda n: t.ceil_div(n * th * tw, some)
+            f"{recipe} forward {some}",
+            lambda name: kernel().forward(name, some),
+            lambda n: t.ceil_div(n * th * tw, some),
         )
         rest = Step(f"{recipe} fresh", lambda name: kernel().fresh(name), lambda n: blocks * chunks(n))
         u, m = kernel().planes()
         return Code((forward, rest), a2 * (u + m), lambda n: (4 * a2 * padded(n) * c.ic, 0))
+    # Blocks of a unit: a fifth of a millisecond shared out by a counter in parts of 0.2 µs ran on one core's speed.
+    macs = c.ic // c.groups * s.vectors * lanes * padded(1)
+    block = next(k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= LEAST_MACS))
     steps = (
         Step(recipe + " forward", lambda name: kernel().forward(name), chunks),
-        Step(recipe + " product", lambda name: kernel().product(name), lambda n: a2 * blocks),
+        Step(recipe + " product", lambda name: kernel().product(name, block), lambda n: a2 * blocks // block),
         Step(recipe + " back", lambda name: kernel().back(name), chunks),
     )
     return Code(steps, 0, lambda n: (4 * a2 * padded(n) * c.ic, 4 * a2 * padded(n) * wide))

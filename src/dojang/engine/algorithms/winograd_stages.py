@@ -103,27 +103,34 @@ class Winograd:
         b.loop(first, last, 1, lambda i, _: self.transform(i, b.at(v, b.mul(i, wide)), plane))
         return b.finish()
 
-    def product(self, symbol: str) -> str:
-        """The product of one position and one block of output channels over all tiles."""
+    def product(self, symbol: str, some: int = 1) -> str:
+        """The product of one position and `some` blocks of output channels over all tiles."""
         b = self.start(symbol)
         s, c = self.s, self.c
         full, rest = divmod(self.vectors, s.vectors)
         per_group = full + (rest > 0)
-        k, o = b.udiv(b.arg.unit, per_group * c.groups), b.urem(b.arg.unit, per_group * c.groups)
-        g, inner = b.udiv(o, per_group), b.urem(o, per_group)
+        parts = per_group * c.groups // some
+        k, first = b.udiv(b.arg.unit, parts), b.mul(b.urem(b.arg.unit, parts), some)
         block = s.vectors * self.lanes
-        u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg),
-                 b.mul(g, 4 * self.vectors * self.lanes * self.icg), b.mul(inner, 4 * block * self.icg))  # fmt: skip
         padded = self.padded()
-        v = b.at(t.word(b, t.S0), b.mul(k, b.mul(padded, 4 * c.ic)), b.mul(g, 4 * self.icg))
-        m = b.at(t.word(b, t.S1), b.mul(k, b.mul(padded, 4 * self.wide)),
-                 b.mul(g, 4 * self.vectors * self.lanes), b.mul(inner, 4 * block))  # fmt: skip
         groups = b.udiv(padded, s.pixels)
-        if rest and full:
-            b.choose(b.less(inner, full), lambda: self.multiply(u, v, m, groups, s.vectors),
-                     lambda: self.multiply(u, v, m, groups, rest))  # fmt: skip
-        else:
-            self.multiply(u, v, m, groups, rest or s.vectors)
+        uk = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg))
+        vk = b.at(t.word(b, t.S0), b.mul(k, b.mul(padded, 4 * c.ic)))
+        mk = b.at(t.word(b, t.S1), b.mul(k, b.mul(padded, 4 * self.wide)))
+
+        def one(i: Any, _: Any) -> None:
+            o = b.add(first, i)
+            g, inner = b.udiv(o, per_group), b.urem(o, per_group)
+            u = b.at(uk, b.mul(g, 4 * self.vectors * self.lanes * self.icg), b.mul(inner, 4 * block * self.icg))
+            v = b.at(vk, b.mul(g, 4 * self.icg))
+            m = b.at(mk, b.mul(g, 4 * self.vectors * self.lanes), b.mul(inner, 4 * block))
+            if rest and full:
+                b.choose(b.less(inner, full), lambda: self.multiply(u, v, m, groups, s.vectors),
+                         lambda: self.multiply(u, v, m, groups, rest))  # fmt: skip
+            else:
+                self.multiply(u, v, m, groups, rest or s.vectors)
+
+        b.loop(0, some, 1, one)
         return b.finish()
 
     def back(self, symbol: str) -> str:
