@@ -213,6 +213,13 @@ def test_weights_of_any_type_become_float32(kind: str, raw: bool) -> None:
     np.testing.assert_array_equal(array, values)
 
 
+def test_what_an_unknown_operator_has_learned_is_counted() -> None:
+    nodes = [helper.make_node("Wobble", ["x", "w", "scale", "which"], ["y"], domain="com.acme")]
+    arrays = {"w": np.ones((5, 4, 3, 3), F), "scale": F(2), "which": np.arange(7, dtype=I64)}
+    total = count(onnx_format.from_bytes(model(nodes, arrays=arrays))).total
+    assert (total.params, total.status) == (5 * 4 * 9, "lower-bound")  # neither one number nor places
+
+
 def test_an_unknown_operator_makes_a_lower_bound_and_cannot_run() -> None:
     nodes = [
         node("Conv", "x", "w", y="a"),

@@ -182,6 +182,32 @@ def test_custom_functions_are_followed_or_named():
     same_numbers(module, (3, 4, 4))
 
 
+PATCHES = {
+    "columns": lambda m, x: F.unfold(x, 3, padding=1),
+    "columns, steps": lambda m, x: F.unfold(x, (2, 3), dilation=(2, 1), padding=(0, 2), stride=(1, 2)),
+    "windows": lambda m, x: x.unfold(2, 4, 2).unfold(-2, 3, 1),
+    "windows by name": lambda m, x: x.unfold(dimension=3, size=2, step=2).sum(-1),
+    "patches back": lambda m, x: F.fold(F.unfold(x, 2, stride=2) * 2, x.shape[2:], 2, stride=2),
+    "overlapping back": lambda m, x: F.fold(F.unfold(x, 3, padding=1), (8, 10), 3, padding=1),
+    "overlapping, dilated": lambda m, x: F.fold(F.unfold(x, (3, 2), dilation=2), (8, 10), (3, 2), dilation=2),
+    "as a convolution": lambda m, x: (m.w @ F.unfold(x, 3, padding=1)).unflatten(2, (8, 10)),
+}
+
+
+@pytest.mark.parametrize("what", PATCHES)
+def test_patches(what):
+    module = Forward(PATCHES[what])
+    module.w = nn.Parameter(torch.randn(5, 27))
+    graph = same_numbers(module, (3, 8, 10))
+    total = count(graph).total
+    assert (total.status, total.macs) == ("exact", 5 * 27 * 80 if what == "as a convolution" else 0)
+
+
+def test_patches_that_are_not_known_are_named():
+    module = Forward(lambda m, x: F.fold(F.unfold(x, 3, stride=2), (9, 9), 3, stride=2))
+    assert count(from_module(module, (2, 9, 9))).total.unknown == ("fold (fold)",)
+
+
 def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
     class Gate(nn.Module):
         def __init__(self):

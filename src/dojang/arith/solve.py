@@ -134,7 +134,10 @@ def solve(
         raise UsageError("give an input shape, an output shape, or both")
     rank = len(known) - 1
     if rank < 1 or (in_shape is not None and out_shape is not None and len(in_shape) != len(out_shape)):
-        raise UsageError("shapes need a size per spatial axis and channels, and as many in as out")
+        raise UsageError(
+            "shapes need a size per spatial axis and channels, as 32x32x3 or (7 values of one channel) 7x1, "
+            "and as many in as out"
+        )
     if any(s < 1 for s in (*(in_shape or ()), *(out_shape or ()))):
         raise ShapeError("every size and channel count must be at least 1")
     pads = None if padding is None else tuple((p, p) for p in per_axis(padding, rank, "padding"))

@@ -277,12 +277,18 @@ class Reader:
             # A constant drafted on the way may be in `constants`; it stays, everything else is taken back.
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             kind = f"{kind} ({reason})"
-        inputs = [v for v in call.inputs if isinstance(v, Draft)]
+        # What is learned is counted also where it goes into what is not known.
+        inputs = [v for v in call.inputs if isinstance(v, Draft) or (v is not None and v.trained and learned(v))]
         wanted = [o for o in call.outputs if o and self.used[o]]
         return [
             self.emit(UNKNOWN, *inputs, kind=kind, tag="" if o == call.outputs[0] or len(wanted) == 1 else str(i))
             for i, o in enumerate(call.outputs)
         ]
+
+
+def learned(const: Const) -> bool:
+    """Whether a constant of the file is a parameter as far as one can tell: floating point, more than one number."""
+    return const.sort == "f" and const.size > 1 and not any(s % BATCH == 0 for s in const.shape)
 
 
 def batch_axis(shape: Shape | None) -> int | None:

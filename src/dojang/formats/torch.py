@@ -31,7 +31,7 @@ from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
-from dojang.formats import torch_attention, torch_layers, torch_ops, torch_views
+from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patches, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
 from dojang.formats.torch_module import Network, to_module, weights_of
@@ -48,7 +48,7 @@ __all__ = [
     "weights_of",
 ]
 
-_HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views)
+_HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_patches)
 """Imported for the handlers that they register."""
 
 Sizes = Sequence[int] | Sequence[Sequence[int]]
