@@ -39,7 +39,7 @@ def load(
         raise UsageError(f"input size {by(size or ())}: only counting works with symbols; give numbers")
     if isinstance(net, Graph):
         graph = _resized(net, size)
-    elif _is_module(net):
+    elif is_module(net):
         graph = _from_module(net, size, arrays)
     elif isinstance(net, (str, Path)):
         graph = _from_name(str(net), size, num_classes, arrays)
@@ -216,7 +216,7 @@ def _resized(graph: Graph, size: tuple[int, ...] | None) -> Graph:
     return new
 
 
-def _is_module(net: object) -> bool:
+def is_module(net: object) -> bool:
     """Whether it is a `torch.nn.Module`, without importing torch."""
     return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(net).__mro__)
 
@@ -258,7 +258,7 @@ def ways(net: Any, *, input_size: Sequence[int | str] | None = None) -> tuple[Gr
         if _symbolic(size):
             raise UsageError(f"{net}: values decide which way it goes; give its input size in numbers, as C,H,W")
         return onnx.ways(net, input_size=size)
-    module = net if _is_module(net) else torch_format().load_callable(str(net))
+    module = net if is_module(net) else torch_format().load_callable(str(net))
     if size is None or _symbolic(size):
         raise UsageError(f"{net}: values decide which way its forward goes; give its input size in numbers, as C,H,W")
     return torch_format().paths_of(module, size)

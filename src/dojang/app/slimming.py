@@ -17,7 +17,7 @@ from dojang import __version__
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.files import folder
-from dojang.app.networks import load, require_weights, torch_format
+from dojang.app.networks import is_module, load, require_weights, torch_format
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of
 from dojang.app.samples import check_classes, input_range, load_samples
@@ -148,6 +148,8 @@ def slim(
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
 
+    For a PyTorch module the result has a `module`, of the same class where every edit allows it.
+
     Raises what `load`, `load_samples` and `slim.search.slim` raise; `MissingPart` where PyTorch or the runtime is not
     installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
     """
@@ -168,19 +170,36 @@ def slim(
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")
-        return _work(graph, samples, wish, told, started, None)
+        return in_torch(_work(graph, samples, wish, told, started, None), net, graph)
     with folder(output, FILES, force) as place:
         kept = Path(output) / UNFINISHED
         if force and not resume:
             shutil.rmtree(kept, ignore_errors=True)
         about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
         journal = Journal(kept, about, resume)
-        done = _work(graph, samples, wish, told, started, journal)
+        done = in_torch(_work(graph, samples, wish, told, started, journal), net, graph)
         told.stage("writing and checking the files")
         settings = {"net": str(net), "data": samples.name, **asdict(wish), "weights": weights}
         done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
     journal.remove()
     return done
+
+
+def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
+    """The result with a module where `net` is one: the same class narrower where that can be, else a plain one."""
+    if not is_module(net):
+        return done
+    from dojang.formats.torch_narrow import narrowed
+
+    module = narrowed(net, graph, done.graph)
+    if module is not None:
+        return replace(done, module=module)
+    said = (
+        f"the module of the result is no {type(net).__name__} but a plain one: its code fixes sizes that have changed, "
+        "or an edit put other layers in place of one"
+    )
+    result = replace(done.result, notes=(*done.result.notes, said))
+    return replace(done, result=result, module=torch_format().to_module(done.graph))
 
 
 def _work(graph: Graph, data: Data, wish: Wish, told: Told, started: float, journal: Journal | None) -> Slimming:

@@ -140,7 +140,8 @@ class Slimming:
     """A slimming from end to end: figures on the test part, edits, refusals, and what it was done with.
 
     `metric` says what accuracy means. `counts` are the cost tables before and after. `same_answers` says how the
-    written ONNX file was checked.
+    written ONNX file was checked. `module`: the result in PyTorch where a module was given, else None: of the same
+    class where every edit allows it.
     """
 
     network: str
@@ -156,6 +157,7 @@ class Slimming:
     seconds: float
     same_answers: str = ""
     files: tuple[str, ...] = ()
+    module: Any = None
 
     @property
     def graph(self) -> Graph:
