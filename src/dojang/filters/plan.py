@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from dojang.engine.machine import Machine
 from dojang.filters.codegen_box import Box
 from dojang.filters.codegen_fourier import Fourier, radices, tables
+from dojang.filters.codegen_pairs import FixedTap, Pairs
 from dojang.filters.factor import factors, rounded_division, whole_factors, whole_form
+from dojang.filters.fixed import TOP, fixed, fixed_passes
 from dojang.filters.job import Job
 from dojang.filters.kernels import Kernel
 from dojang.filters.named import Taps
@@ -25,9 +27,12 @@ UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compi
 
 # Cycles per vector, measured with single loops on a Zen 5 core at 512-bit vectors, November 2026.
 TAP, LOOPED_TAP, LOAD, STORE = 0.55, 0.62, 2.0, 4.0
+SIXTEEN = 1.2  # how many times a tap, and transforms, cost more with 16 registers (Zen 3 at 256 bits, November 2026)
+SIXTEEN_FOURIER = 1.7
 PASS_TAP, PASS, PASSES = 0.95, 2.0, 3.0  # each tap, each pair of passes, all of them
 BOX, BOX_STEP = 6.0, 2.0  # the sums, each step of the prefix sum
 BUTTERFLY2, BUTTERFLY4 = 6.0, 14.0
+PAIR_TAP, PAIR, PAIR_PASS_TAP, PAIR_PASSES = 0.73, 3.0, 0.95, 3.6  # pairs of taps, measured on a Zen 3 core
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Way:
 
     name: str
     cycles: float
-    program: Program | Box | Fourier | None = None
+    program: Program | Box | Fourier | Pairs | None = None
     taps: NDArray | None = None
     detail: str = ""
 
@@ -106,7 +111,9 @@ def _one(job: Job, machine: Machine) -> Plan:
     refused: list[tuple[str, str]] = []
     for name, find in (
         ("direct", _direct),
+        ("pairs", _pairs),
         ("separable", _separable),
+        ("separable pairs", _separable_pairs),
         ("running sums", _box),
         ("fourier", _fourier),
         ("looped", _looped),
@@ -227,9 +234,13 @@ def _direct(job: Job, machine: Machine) -> Way | str:
     if count > UNROLLED:
         return f"{count} taps are more than the {UNROLLED} that are written out; compiling would take too long"
     program = _program(job, sums, machine, (), (tuple(_tap_list(job, p) for p in sums.parts),))
-    cycles = (count * TAP + LOAD + STORE) / _lanes(sums, machine)
+    cycles = (count * TAP * _crowded(machine, SIXTEEN) + LOAD + STORE) / _lanes(sums, machine)
     zeros = sum(p.size for p in sums.parts) - count
     return Way("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {_in(sums)}")
+
+
+def _crowded(machine: Machine, times: float) -> float:
+    return times if machine.registers < 32 else 1.0
 
 
 def _in(sums: _Sums) -> str:
@@ -284,6 +295,80 @@ def _separable(job: Job, machine: Machine) -> Way | str:
     cycles = (count * PASS_TAP + PASSES + PASS * len(segments)) / lanes
     detail = f"{len(segments)} pair(s) of passes, {count} taps, {_in(sums)}"
     return Way("separable", cycles, program, None, detail)
+
+
+def _not_fixed(job: Job, machine: Machine) -> str | None:
+    """Why uint8 sums in fixed point are not for this job."""
+    if machine.isa not in ("avx2", "avx512"):
+        return "its instruction is one of x86 with AVX2"
+    if job.dtype != np.uint8 or job.out_dtype != np.uint8:
+        return "fixed point is for uint8"
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1) or job.options.dilation[0] != 1:
+        return "rows in pairs take no stride and no dilation"
+    return "16-bit sums are exact" if _sums(job).work == "i16" else None
+
+
+def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
+    """The taps, those above 16 bits in several pieces."""
+    step = job.options.dilation[1] * job.channels
+    pieces: list[FixedTap] = []
+    for i, j in np.argwhere(taps):
+        tap = int(taps[i, j])
+        count = -(-abs(tap) // TOP)
+        pieces += [(int(i), int(j) * step, tap // count + (k < tap % count)) for k in range(count)]
+    return tuple(pieces)
+
+
+def _pairs(job: Job, machine: Machine) -> Way | str:
+    """All taps at once in fixed point."""
+    reason = _not_fixed(job, machine)
+    if reason:
+        return reason
+    matrix = job.kernel.parts[0]
+    found = fixed(matrix, job.options.offset, TIE)
+    if found is None:
+        return "32 bits do not hold its sums"
+    taps = _pieces(found.taps, job)
+    if len(taps) > UNROLLED:
+        return f"{len(taps)} taps are more than the {UNROLLED} that are written out; compiling would take too long"
+    columns = np.count_nonzero(found.taps, axis=0)
+    count = int(np.sum(columns // 2 + 1)) + (len(taps) - np.count_nonzero(found.taps)) / 2
+    program = Pairs(
+        job.channels, job.extent[0], (job.extent[1] - 1) * job.channels, taps, (), 0, 0, 0, found.shift, found.add,
+        int(job.fill), 4 if len(taps) < 100 else 2, 2,
+    )  # fmt: skip
+    cycles = (count * PAIR_TAP + PAIR) / machine.lanes(4)
+    detail = f"{len(taps)} taps in 16 bits, two rows at a time, at most {found.error:.4f} off"
+    return Way("pairs", cycles, program, None, detail)
+
+
+def _separable_pairs(job: Job, machine: Machine) -> Way | str:
+    """A column and a row in fixed point."""
+    reason = _not_fixed(job, machine)
+    if reason:
+        return reason
+    kh, kw = job.kernel.size
+    if kh == 1 or kw == 1:
+        return "one row or one column"
+    pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    if pairs is None:
+        return "its rows are not multiples of one"
+    found = fixed_passes(*pairs[0], job.options.offset, TIE * 63 / 64)
+    if found is None:
+        return "16 bits between the passes would round differently"
+    taps = tuple((int(i), 0, int(found.column[i])) for i in np.flatnonzero(found.column))
+    if kh + kw > UNROLLED:
+        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
+    step = job.options.dilation[1] * job.channels
+    program = Pairs(
+        job.channels, kh, (kw - 1) * step, taps, tuple(int(t) for t in found.row), step, found.first, found.middle,
+        found.shift, found.add, int(job.fill), 4, 1,
+    )  # fmt: skip
+    cycles = ((kh // 2 + kw // 2 + 2) * PAIR_PASS_TAP + PAIR_PASSES) / machine.lanes(4)
+    detail = f"a column and a row of {kh} + {kw} taps in 16 bits, at most {found.error:.4f} off"
+    return Way("separable pairs", cycles, program, None, detail)
 
 
 def _box(job: Job, machine: Machine) -> Way | str:
@@ -367,7 +452,8 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     transform = sum(n / r * (BUTTERFLY4 if r == 4 else BUTTERFLY2) for r in radices(n))
     taps = n * half / lanes * program.kw * 4 * TAP
     moves = 2 * n * columns / lanes * LOAD + 2 * program.grid * half / lanes * STORE
-    return (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
+    cycles = (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
+    return cycles * _crowded(machine, SIXTEEN_FOURIER)
 
 
 def _looped(job: Job, machine: Machine) -> Way | str:

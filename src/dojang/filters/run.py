@@ -16,6 +16,7 @@ from dojang.filters.borders import Border, index_map
 from dojang.filters.codegen import FIELDS, emit
 from dojang.filters.codegen_box import Box, emit_box
 from dojang.filters.codegen_fourier import Fourier, emit_fourier
+from dojang.filters.codegen_pairs import Pairs, emit_pairs
 from dojang.filters.job import Job
 from dojang.filters.plan import Plan
 from dojang.filters.program import Program
@@ -24,17 +25,22 @@ from dojang.filters.program import Program
 # one the core that it shares with the caller: 220 µs (Zen 5, 2 virtual cores, November 2026).
 ALONE_CYCLES = 1_000_000
 
+AnyProgram = Program | Box | Fourier | Pairs
+
 
 @lru_cache(maxsize=256)
-def compiled(program: Program | Box | Fourier, machine: Machine) -> jit.Native:
+def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
     """The program's machine code; where it is on disk, its IR is not even written."""
 
     def build() -> str:
         if isinstance(program, Box):
             return emit_box(program, machine)
+        if isinstance(program, Pairs):
+            return emit_pairs(program, machine)
         return emit_fourier(program, machine) if isinstance(program, Fourier) else emit(program, machine)
 
-    return jit.load_recipe(jit.Recipe(f"filters {program!r} {machine.l2}", build, __name__, thorough=True), machine)
+    recipe = f"filters {program!r} {machine.l1} {machine.l2}"
+    return jit.load_recipe(jit.Recipe(recipe, build, __name__, thorough=True), machine)
 
 
 @lru_cache(maxsize=64)
@@ -152,7 +158,7 @@ class Bound:
         return self._instead
 
 
-def band_rows(height: int, threads: int, program: Program | Box | Fourier) -> int:
+def band_rows(height: int, threads: int, program: AnyProgram) -> int:
     """Rows that a thread takes at a time: several bands for each, none so thin that loading its rows twice tells."""
     if program.grid > 1:
         return program.grid
@@ -160,7 +166,7 @@ def band_rows(height: int, threads: int, program: Program | Box | Fourier) -> in
         return height
     if isinstance(program, Box):
         return -(-height // threads)  # a band begins with a sum over the whole box
-    assert isinstance(program, Program)
+    assert isinstance(program, (Program, Pairs))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows
