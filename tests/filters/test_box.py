@@ -35,6 +35,8 @@ def running(image, kernel, options, threads=1):
 @pytest.mark.parametrize("size", [(3, 3), (1, 6), (15, 2), (40, 33)])
 @pytest.mark.parametrize("border", ["reflect", "constant", "circular", "replicate", "valid"])
 def test_running_sums_are_the_definition(dtype, channels, size, border):
+    if channels > Machine.host().lanes(4 if dtype.startswith("uint") else 8):
+        pytest.skip("a pixel does not fit a register here, and the planner says so")
     image = picture((41, 37, channels), dtype, channels)
     kernel = Kernel("box", (np.full(size, 1 / (size[0] * size[1])),))
     result, exact = running(image, kernel, Options(border, value=9.0 if border == "constant" else 0.0))

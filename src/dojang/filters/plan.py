@@ -27,8 +27,10 @@ UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compi
 
 # Cycles per vector, measured with single loops on a Zen 5 core at 512-bit vectors, November 2026.
 TAP, LOOPED_TAP, LOAD, STORE = 0.55, 0.62, 2.0, 4.0
-SIXTEEN = 1.2  # how many times a tap, and transforms, cost more with 16 registers (Zen 3 at 256 bits, November 2026)
-SIXTEEN_FOURIER = 1.7
+# How many times more with 16 registers (Zen 3 at 256 bits, November 2026): a tap, transforms up to 64 rows and longer
+# ones, running sums that do not lie in one register, a tile that leaves level 2 cache no room.
+SIXTEEN, SIXTEEN_SHORT, SIXTEEN_LONG, SIXTEEN_BOX, SIXTEEN_TILE = 1.2, 1.9, 1.4, 1.5, 1.6
+SIXTEEN_EQUAL_TAP = 0.62  # in place of PASS_TAP, where all taps of a pass are one number
 PASS_TAP, PASS, PASSES = 0.95, 2.0, 3.0  # each tap, each pair of passes, all of them
 BOX, BOX_STEP = 6.0, 2.0  # the sums, each step of the prefix sum
 BUTTERFLY2, BUTTERFLY4 = 6.0, 14.0
@@ -233,7 +235,9 @@ def _direct(job: Job, machine: Machine) -> Way | str:
     count = sum(int(np.count_nonzero(p)) for p in sums.parts)
     if count > UNROLLED:
         return f"{count} taps are more than the {UNROLLED} that are written out; compiling would take too long"
-    program = _program(job, sums, machine, (), (tuple(_tap_list(job, p) for p in sums.parts),))
+    # With 16 registers taps do not stay in them: each is loaded once for four vectors instead of two.
+    shape = {"rows": 2, "vectors": 4} if machine.registers < 32 and sums.work != "i16" and job.extent[0] > 1 else {}
+    program = _program(job, sums, machine, (), (tuple(_tap_list(job, p) for p in sums.parts),), **shape)
     cycles = (count * TAP * _crowded(machine, SIXTEEN) + LOAD + STORE) / _lanes(sums, machine)
     zeros = sum(p.size for p in sums.parts) - count
     return Way("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {_in(sums)}")
@@ -292,7 +296,14 @@ def _separable(job: Job, machine: Machine) -> Way | str:
         return f"{count} taps in {len(segments)} pairs of passes are too many to be written out"
     program = _program(job, sums, machine, tuple(segments), (tuple(parts),))
     lanes = _lanes(sums, machine)
-    cycles = (count * PASS_TAP + PASSES + PASS * len(segments)) / lanes
+    pass_tap = PASS_TAP
+    if machine.registers < 32:
+        equal = all(len({abs(t) for _, t in s}) == 1 for s in segments) and len({abs(t[3]) for t in parts[0]}) == 1
+        pass_tap = SIXTEEN_EQUAL_TAP if equal else PASS_TAP
+        least = max(512, 4 * program.reach) * len(segments) * program.work_kind.bytes
+        if program.tile_rows * least > 0.45 * machine.l2:
+            pass_tap *= SIXTEEN_TILE
+    cycles = (count * pass_tap + PASSES + PASS * len(segments)) / lanes
     detail = f"{len(segments)} pair(s) of passes, {count} taps, {_in(sums)}"
     return Way("separable", cycles, program, None, detail)
 
@@ -399,9 +410,10 @@ def _box(job: Job, machine: Machine) -> Way | str:
     )
     sums = "float64" if floats else "32-bit integers (exact)"
     steps = (-(-lanes // job.channels) - 1).bit_length()
+    plain = floats and lanes % job.channels == 0
     return Way(
         "running sums",
-        (BOX + BOX_STEP * steps) / lanes,
+        (BOX + BOX_STEP * steps) / lanes * (1.0 if plain else _crowded(machine, SIXTEEN_BOX)),
         box,
         None,
         f"{kh}x{kw} box in {sums}, at a cost free of its size",
@@ -453,7 +465,7 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     taps = n * half / lanes * program.kw * 4 * TAP
     moves = 2 * n * columns / lanes * LOAD + 2 * program.grid * half / lanes * STORE
     cycles = (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
-    return cycles * _crowded(machine, SIXTEEN_FOURIER)
+    return cycles * _crowded(machine, SIXTEEN_SHORT if n <= 64 else SIXTEEN_LONG)
 
 
 def _looped(job: Job, machine: Machine) -> Way | str:
