@@ -14,6 +14,7 @@ from dojang.arith.errors import GraphError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.slim import slim
+from dojang.slim.front import numbers
 from dojang.slim.importance import moments
 from dojang.slim.ledger import Ledger
 from dojang.slim.narrow import muted, remove
@@ -275,3 +276,13 @@ def test_progress_is_told(original):
     slim(original, lossless=True, progress=lambda *a: said.append(a))
     assert all(0 <= step <= of or of == 0 for _, step, of in said)
     assert any("batch norm" in what for what, _, _ in said)
+
+
+def test_what_stays_is_whole_vectors():
+    even = np.ones(64)
+    assert numbers(range(64), even, 8) == [8, 16, 32]
+    assert numbers(range(30), even, 8) == [6, 14, 22]  # 24, 16, 8 stay
+    assert numbers(range(8), even, 8) == [1, 2, 4]  # no wider than a vector: nothing to keep whole
+    idle = np.where(np.arange(64) < 3, 0.0, 1.0)
+    assert numbers(range(64), idle, 16) == [16, 32]
+    assert numbers(range(64), idle, 1) == [3, 8, 16, 32]

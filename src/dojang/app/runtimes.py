@@ -114,6 +114,16 @@ def predictor(runtime: str, batch_size: int) -> Callable[[Graph], float] | None:
     return predict
 
 
+def whole_vectors() -> int:
+    """Channels that fill a vector here: layers cut to multiples of it waste nothing, on dojang as on the others.
+
+    oneDNN and ONNX Runtime keep float32 channels in blocks of one vector too (nChw8c, nChw16c; NCHWc).
+    """
+    from dojang.engine.machine import Machine
+
+    return Machine.host().lanes(4)
+
+
 def version_of(runtime: str) -> str | None:
     """The installed version of a runtime."""
     from dojang.app.record import versions

@@ -19,7 +19,7 @@ from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.files import folder
 from dojang.app.networks import is_module, load, require_weights, torch_format
 from dojang.app.record import record
-from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of
+from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError, UsageError
@@ -229,6 +229,7 @@ def _work(graph: Graph, data: Data, wish: Wish, told: Told, started: float, jour
         seed=seed,
         progress=lambda what, step, of: told.stage(what),
         input_range=input_range(graph, data),
+        multiple=whole_vectors(),
     )
     if tune is not None and journal is not None:
         tune = journal.over(None, tune, None)[1]
