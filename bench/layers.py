@@ -1,11 +1,13 @@
 """Convolution layers against PyTorch (both layouts), ONNX Runtime and OpenVINO, in turns in one process.
 
     python bench/layers.py --threads 1 --seconds 0.3 --out bench/results/layers.txt [--batch 1] [--only TEXT]
+    python bench/layers.py ... --part 2/5          every fifth layer; lines of other parts in --out stay
 
 dojang is timed as it runs inside a network: activations channels last, weights packed beforehand, bias and ReLU
 fused. PyTorch's channels-last run has the same terms; the graph runtimes get a model of one convolution and ReLU, in
 their own best layout inside, and pay for converting at its borders. Ratio: best peer / dojang, of medians and of the
-least times (which other work on the machine disturbs least).
+least times (which other work on the machine disturbs least). Runtimes take turns of some calls with a pause before,
+so that the idle threads of one do not hold the core that another wants (`peers.in_bursts`).
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.machine import Machine
 from dojang.engine.plan import choose
 from dojang.engine.runtime import Call, Program
-from peers import interleaved, machine_line, onnx_runner, openvino_runner, spread
-from problems import Problem, read
+from peers import in_bursts, machine_line, onnx_runner, openvino_runner, spread
+from problems import Problem, parse, read
+
+WIDTH = 52
 
 
 def ours(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray, threads: int):
@@ -104,8 +108,8 @@ def kind_of(conv: Conv) -> str:
     return size if conv.kernel == (1, 1) or conv.stride == (1, 1) else f"{size}, stride {conv.stride[0]}"
 
 
-def bench(problem: Problem, batch: int, threads: int, seconds: float) -> tuple[str, float, float, float]:
-    """One line of the table; ratios to the best peer of medians and of least times, to PyTorch of least times."""
+def bench(problem: Problem, batch: int, threads: int, seconds: float) -> str:
+    """One line of the table."""
     c = problem.conv
     conv = Conv(batch, c.ic, c.oc, c.size, c.kernel, c.stride, c.padding, c.dilation, c.groups)
     rng = np.random.default_rng(0)
@@ -119,67 +123,85 @@ def bench(problem: Problem, batch: int, threads: int, seconds: float) -> tuple[s
     runners["openvino"] = openvino_runner(model, {"x": x}, threads)
     run()
     difference = float(np.abs(np.moveaxis(y, -1, 1) - runners["torch"]().numpy()).max())
-    stats = {name: spread(v) for name, v in interleaved(runners, seconds).items()}
+    stats = {name: spread(v) for name, v in in_bursts(runners, seconds).items()}
     peers = [name for name in stats if name != "dojang"]
     gflops = 2 * conv.macs / 1e9
-    ratios = [min(stats[p][i] for p in peers) / stats["dojang"][i] for i in (1, 0)]
+    median, least = (min(stats[p][i] for p in peers) / stats["dojang"][i] for i in (1, 0))
     best = min(peers, key=lambda p: stats[p][0])
     cells = " ".join(f"{stats[p][0] * 1e6:9.1f}" for p in stats)
-    line = (
-        f"{problem.text:44s} {algorithm:10s} {gflops / stats['dojang'][0]:6.0f} {cells} "
-        f"{ratios[0]:6.2f} {ratios[1]:6.2f} {best:10s} {difference:.0e}"
+    return (
+        f"{problem.text:{WIDTH}s} {algorithm:10s} {gflops / stats['dojang'][0]:6.0f} {cells} "
+        f"{median:6.2f} {least:6.2f} {best:10s} {difference:.0e}"
     )
-    torch_ratio = min(stats[p][0] for p in ("torch", "torch-last")) / stats["dojang"][0]
-    return line, ratios[0], ratios[1], torch_ratio
 
 
-def main() -> None:
-    """Runs the list and prints the table, losses included."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--threads", type=int, default=Machine.host().cores)
-    p.add_argument("--batch", type=int, default=1)
-    p.add_argument("--seconds", type=float, default=0.3, help="per layer, all runtimes together")
-    p.add_argument("--only", default="", help="problems whose line or network contains this")
-    p.add_argument("--out", type=Path)
-    args = p.parse_args()
-    import torch
-
-    torch.set_num_threads(args.threads)
-    lines: list[str] = []
-
-    def put(text: str) -> None:
-        lines.append(text)
-        print(text, flush=True)
-
-    put(machine_line(args.threads) + f"# batch {args.batch}; least microseconds of each; ratio best peer / dojang")
-    names = ("dojang", "torch", "torch-last", "ort", "openvino")
-    put(f"{'problem':44s} {'algorithm':10s} {'GFLOP/s':>6s} " + " ".join(f"{n:>9s}" for n in names) + " median  least")
-    medians, leasts = [], []
+def summary(rows: dict[str, str]) -> list[str]:
+    """Geometric means by kind of layer and over all, from the lines of the table by problem."""
     kinds: dict[str, list[tuple[float, float]]] = {}
-    for problem in read():
-        if args.only in problem.text or args.only in problem.network:
-            line, median, least, torch_ratio = bench(problem, args.batch, args.threads, args.seconds)
-            kinds.setdefault(kind_of(problem.conv), []).append((least, torch_ratio))
-            put(line)
-            medians.append(median)
-            leasts.append(least)
-    if not medians:
-        sys.exit(f"no problem contains {args.only!r}")
+    medians, leasts = [], []
+    for text, line in rows.items():
+        _, _, mine, torch_, last, _, _, median, least, *_ = line[WIDTH:].split()
+        kinds.setdefault(kind_of(parse(text)), []).append((float(least), min(float(torch_), float(last)) / float(mine)))
+        medians.append(float(median))
+        leasts.append(float(least))
     mean_of = lambda values: math.exp(sum(map(math.log, values)) / len(values))  # noqa: E731
+    lines = []
     for kind, pairs in sorted(kinds.items(), key=lambda item: -len(item[1])):
         best, torch_ = mean_of([p[0] for p in pairs]), mean_of([p[1] for p in pairs])
         behind = sum(p[0] < 1 for p in pairs)
-        put(
+        lines.append(
             f"# {kind} ({len(pairs)}): {best:.2f} to the best peer, {torch_:.2f} to PyTorch (least), behind on {behind}"
         )
     for what, ratios in (("medians", medians), ("least times", leasts)):
         mean = mean_of(ratios)
         ahead = sum(r > 1 for r in ratios)
-        put(
+        lines.append(
             f"# {what}: geometric mean {mean:.2f}, ahead on {ahead} of {len(ratios)} ({100 * ahead / len(ratios):.0f}%)"
         )
-    if args.out:
-        args.out.write_text("\n".join(lines) + "\n")
+    return lines
+
+
+def earlier(path: Path, conditions: str) -> dict[str, str]:
+    """The lines of an earlier part by problem; stops where they were measured under other conditions."""
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines()
+    if conditions not in lines:
+        sys.exit(f"{path} holds other measurements than {conditions[2:]!r}: name another file for --out")
+    known = {p.text for p in read()}
+    return {text: line for line in lines if (text := line[:WIDTH].strip()) in known}
+
+
+def main() -> None:
+    """Runs the list, or a part of it, and prints the table, losses included."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--threads", type=int, default=Machine.host().cores)
+    p.add_argument("--batch", type=int, default=1)
+    p.add_argument("--seconds", type=float, default=0.3, help="per layer, all runtimes together")
+    p.add_argument("--only", default="", help="problems whose line or network contains this")
+    p.add_argument("--part", default="1/1", help="K/N: every N-th problem from the K-th; --out keeps those of others")
+    p.add_argument("--out", type=Path)
+    args = p.parse_args()
+    import torch
+
+    torch.set_num_threads(args.threads)
+    part, parts = (int(v) for v in args.part.split("/"))
+    wanted = [q for q in read() if args.only in q.text or args.only in q.network][part - 1 :: parts]
+    if not wanted:
+        sys.exit(f"no problem contains {args.only!r}")
+    conditions = f"# {args.threads} threads, batch {args.batch}; least microseconds of each; ratio best peer / dojang"
+    rows = earlier(args.out, conditions) if args.out and parts > 1 else {}
+    names = ("dojang", "torch", "torch-last", "ort", "openvino")
+    columns = f"{'problem':{WIDTH}s} {'algorithm':10s} {'GFLOP/s':>6s} " + " ".join(f"{n:>9s}" for n in names)
+    head = [machine_line(args.threads).rstrip(), conditions, columns + " median  least"]
+    print(*head, sep="\n", flush=True)
+    for problem in wanted:
+        rows[problem.text] = bench(problem, args.batch, args.threads, args.seconds)
+        print(rows[problem.text], flush=True)
+        if args.out:  # after each line, so that a run that is stopped loses nothing
+            rows = {q.text: rows[q.text] for q in read() if q.text in rows}
+            args.out.write_text("\n".join([*head, *rows.values(), *summary(rows)]) + "\n")
+    print(*summary(rows), sep="\n")
 
 
 if __name__ == "__main__":

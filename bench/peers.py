@@ -52,6 +52,39 @@ def interleaved(runners: Mapping[str, Runner], seconds: float, least: int = 5) -
     return times
 
 
+def in_bursts(
+    runners: Mapping[str, Runner], seconds: float, pause: float = 2e-3, least: int = 5
+) -> dict[str, list[float]]:
+    """Like `interleaved`, for calls shorter than the time that runtimes let their idle threads spin.
+
+    A turn is a pause, in which the threads of the runner before go to sleep, one call that wakes this runner's own
+    and is not counted, and then calls for about 2 ms, at least two. Without, a runner's second thread finds its core
+    taken by another runner's spinning thread, and small layers are timed on one core, whoever's they are.
+    """
+    for run in runners.values():
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    order = list(runners)
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(next(iter(times.values()))) < least:
+        for name in order:
+            run, mine = runners[name], times[name]
+            time.sleep(pause)
+            run()
+            turn = time.perf_counter()
+            before = turn
+            for k in range(1000):
+                run()
+                now = time.perf_counter()
+                mine.append(now - before)
+                before = now
+                if now - turn > 2e-3 and k:
+                    break
+        order = order[1:] + order[:1]
+    return times
+
+
 def spread(values: list[float]) -> tuple[float, float, float]:
     """(least, median, interquartile range)."""
     if len(values) < 2:

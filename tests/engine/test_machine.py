@@ -1,13 +1,14 @@
 """The description of the machine, and its peaks."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from dojang.arith.errors import UsageError
 from dojang.engine import jit, runtime
 from dojang.engine.machine import ISAS, Machine
-from dojang.engine.peaks import Peaks, peaks
+from dojang.engine.peaks import Peaks, exceeded, peaks
 
 HOST = Machine.host()
 
@@ -55,6 +56,27 @@ def test_peaks_are_measured_once_and_kept(tmp_path, monkeypatch):
         file.write_text("{")
         peaks.cache_clear()
         assert peaks(HOST).fma_gflops != 5.0
+    finally:
+        peaks.cache_clear()
+
+
+def test_peaks_that_a_kernel_exceeds_are_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path))
+    peaks.cache_clear()
+    try:
+        real = peaks(HOST)
+        (file,) = tmp_path.glob("peaks-*.json")
+        low = Peaks(0.001, 1e6, 0.001)
+        file.write_text(json.dumps(asdict(low)))
+        peaks.cache_clear()
+        assert not exceeded(HOST, 0.0005)
+        assert peaks(HOST) == low
+        assert exceeded(HOST, 100 * real.fma_gflops)
+        kept = peaks(HOST)
+        assert kept.fma_gflops == 100 * real.fma_gflops  # a kernel that ran so fast proves it
+        assert kept.read_gbs == 1e6
+        assert kept.cache_gbs > low.cache_gbs
+        assert not exceeded(Machine.cross("neon"), 1e9)
     finally:
         peaks.cache_clear()
 

@@ -19,6 +19,7 @@ from dojang.engine.algorithms import task as t
 from dojang.engine.calls import HostCall, KernelCall, Lowered, Place
 from dojang.engine.lower import Lowering
 from dojang.engine.machine import Machine
+from dojang.engine.peaks import exceeded
 from dojang.engine.plan import Plan
 from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs
 from dojang.engine.runtime import Call, Program
@@ -112,7 +113,9 @@ class Compiled:
         context = build.take()
         rng = np.random.default_rng(0)
         inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
-        return build.plan.with_times(context.measure(inputs, seconds))
+        plan = build.plan.with_times(context.measure(inputs, seconds))
+        exceeded(self.machine, plan.fastest_gflops())
+        return plan
 
     def _build(self, batch: int, taps: frozenset[str]) -> Build:
         found = self._builds.get((batch, taps))

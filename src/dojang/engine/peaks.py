@@ -10,8 +10,9 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -40,12 +41,36 @@ def peaks(machine: Machine) -> Peaks:
     """The measured peaks of this machine; typical ones for a machine that is not here."""
     if not machine.runs_here:
         return TYPICAL.get(machine.isa, Peaks(40.0, 10.0, 25.0))
-    path = jit.cache_dir() / f"peaks-{jit.key_of('peaks 2', machine)[:12]}.json"
     try:
-        return Peaks(**json.loads(path.read_text()))
+        return Peaks(**json.loads(_path(machine).read_text()))
     except (OSError, ValueError, TypeError):
         pass
     found = measure(machine)
+    _keep(found, machine)
+    return found
+
+
+def exceeded(machine: Machine, gflops: float) -> bool:
+    """Told that a kernel ran at this rate on one core. Where the peaks say less they were measured on a busy machine:
+    they are measured again, the best of each figure is kept, and the result is True.
+    """
+    old = peaks(machine)
+    if gflops <= old.fma_gflops or not machine.runs_here:
+        return False
+    new = measure(machine)
+    fma, read, shared = (max(pair) for pair in zip(astuple(old), astuple(new), strict=True))
+    _keep(Peaks(max(fma, gflops), read, shared), machine)
+    peaks.cache_clear()
+    return True
+
+
+def _path(machine: Machine) -> Path:
+    return jit.cache_dir() / f"peaks-{jit.key_of('peaks 2', machine)[:12]}.json"
+
+
+def _keep(found: Peaks, machine: Machine) -> None:
+    """Writes the peaks, whole or not at all."""
+    path = _path(machine)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
@@ -54,7 +79,6 @@ def peaks(machine: Machine) -> Peaks:
         os.replace(name, path)
     except OSError:
         pass  # measured again next time
-    return found
 
 
 def measure(machine: Machine) -> Peaks:

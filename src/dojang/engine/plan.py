@@ -21,6 +21,8 @@ from dojang.engine.algorithms.task import Code, Task
 from dojang.engine.machine import Machine
 from dojang.engine.runtime import Call, Program
 
+SAVES_NONE = ("dense", "depthwise", "grouped", "pointwise", "transposed", "direct")
+"""Algorithms that do every multiplication of the definition, so that their rate is below the machine's peak."""
 NEAR = 4.0  # times the least prediction: what is predicted slower is not timed
 
 
@@ -66,6 +68,11 @@ class Plan:
     def in_python(self) -> tuple[str, ...]:
         """Values that have no native kernel and are computed by their reference function."""
         return tuple(c.value for c in self.choices if c.algorithm == "reference")
+
+    def fastest_gflops(self) -> float:
+        """The highest rate of one core among the measured steps that save no multiplications; 0 without times."""
+        rates = [c.macs / c.measured_s for c in self.choices if c.measured_s and c.algorithm in SAVES_NONE]
+        return 2e-9 * max(rates, default=0.0) / self.threads
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
