@@ -54,6 +54,23 @@ def fields(graph: Graph) -> dict[str, Field | None]:
     return {name: state.spans if state else None for name, state in track(graph).items()}
 
 
+def covered(graph: Graph) -> tuple[Node, ...]:
+    """Convolutions of more than one tap whose input sees the whole network input on every axis.
+
+    None where there are several inputs: "the whole input" has then no single size.
+    """
+    if len(graph.inputs) != 1:
+        return ()
+    whole, spans, found = graph.inputs[0].attrs["shape"][1:], fields(graph), list[Node]()
+    for node in graph.nodes:
+        field = spans[node.inputs[0]] if node.op == "conv" else None
+        if field is None or len(field) != len(whole) or not whole or max(node.attrs["kernel"]) == 1:
+            continue
+        if all(span.size >= size for span, size in zip(field, whole, strict=True)):
+            found.append(node)
+    return tuple(found)
+
+
 def _agreed(graph: Graph) -> dict[str, Field | None]:
     """The fields of a network with symbolic sizes: those that are the same at two sizes; None where size matters."""
     one, other = (fields(_sized(graph, size)) for size in SIZES)

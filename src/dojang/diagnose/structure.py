@@ -7,7 +7,7 @@ from math import prod
 
 from dojang.arith.conv import by
 from dojang.arith.cost import count
-from dojang.arith.field import fields
+from dojang.arith.field import covered, fields
 from dojang.arith.graph import Graph
 from dojang.diagnose.finding import Finding
 
@@ -26,25 +26,17 @@ SHORT_MS = 0.02
 
 def coverage(graph: Graph) -> list[Finding]:
     """Convolutions larger than 1×1 whose input already sees the whole network input on every axis."""
-    spans, findings = fields(graph), list[Finding]()
-    inputs = graph.inputs
-    if len(inputs) != 1:
-        return []  # with several inputs "the whole input" has no single size
-    whole = inputs[0].attrs["shape"][1:]
-    for node in graph.nodes:
-        field = spans[node.inputs[0]] if node.op == "conv" else None
-        if field is None or len(field) != len(whole) or not whole or max(node.attrs["kernel"]) == 1:
-            continue
-        seen = [min(1.0, span.size / size) for span, size in zip(field, whole, strict=True)]
-        if min(seen) >= 1:
-            after = spans[node.name]
-            findings.append(
-                Finding(
-                    node.name, "coverage", (), float(min(s.size / w for s, w in zip(field, whole, strict=True))), 1.0,
-                    f"its input sees {by([s.size for s in field])} pixels of {by(whole)} already; with its "
-                    f"{by(node.attrs['kernel'])} kernel it sees {by([s.size for s in after or field])}", "info",
-                )
-            )  # fmt: skip
+    findings, found = list[Finding](), covered(graph)
+    spans = fields(graph) if found else {}
+    for node in found:
+        whole, field = graph.inputs[0].attrs["shape"][1:], spans[node.inputs[0]] or ()
+        findings.append(
+            Finding(
+                node.name, "coverage", (), float(min(s.size / w for s, w in zip(field, whole, strict=True))), 1.0,
+                f"its input sees {by([s.size for s in field])} pixels of {by(whole)} already; with its "
+                f"{by(node.attrs['kernel'])} kernel it sees {by([s.size for s in spans[node.name] or field])}", "info",
+            )
+        )  # fmt: skip
     return findings
 
 

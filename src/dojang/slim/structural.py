@@ -5,6 +5,7 @@
 - spatial factorisation: k×k becomes k×1 then 1×k with r channels between, from the singular vectors of the kernel laid
   out as (ic·kh) × (kw·oc), the inputs weighted by their covariance (Jaderberg et al., BMVC 2014, scheme 2).
 - depthwise-separable: one kernel per input channel, then a 1×1 layer fitted to the old outputs.
+- smaller kernel, coarser stride: where the layer's input already sees the whole image; see `covered`.
 - groups: the layer split into groups, with a 1×1 mixer where needed; see `grouping`.
 - global pooling head: flatten and dense layers at the end become global average pooling and one dense layer, fitted by
   least squares to the outputs of the old head.
@@ -21,8 +22,10 @@ import numpy as np
 
 from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
+from dojang.arith.field import covered
 from dojang.arith.graph import Graph, Node
 from dojang.slim.absorb import owns_arrays, reads_channels, shared_arrays
+from dojang.slim.covered import coarser, smaller
 from dojang.slim.grouping import depthwise, options
 from dojang.slim.importance import Moments, gathered, moments_of
 
@@ -66,16 +69,26 @@ def candidates(graph: Graph, tied: ChannelMap, samples: Any) -> list[Candidate]:
         graph, list(dict.fromkeys(v for n in own if n.op == "conv" for v in (n.name, n.inputs[0]))), samples
     )
     head = pooled_head(graph, samples)
+    wide = {node.name for node in covered(graph)}
     found = [head] if head else []
     for node in own:
         found += [c for c in (bottleneck(graph, node, stats), separable(graph, node, stats)) if c is not None]
         apart = depthwise(graph, node, seen) if node.op == "conv" else None
         if apart is not None and count(apart[0]).total.macs < count(graph).total.macs:
             found.append(Candidate("depthwise-separable", (node.name,), *apart))
+        for rewrite, made in _covered_forms(graph, node, seen) if node.name in wide else ():
+            if made is not None and count(made[0]).total.macs < count(graph).total.macs:
+                found.append(Candidate(rewrite, (node.name,), *made))
         for new, said in options(graph, tied, node, stats, seen) if node.op == "conv" else ():
             if count(new).total.macs < count(graph).total.macs:
                 found.append(Candidate("grouped-kernels", (node.name,), new, said))
     return found
+
+
+def _covered_forms(
+    graph: Graph, node: Node, seen: Mapping[str, Array]
+) -> tuple[tuple[str, tuple[Graph, str] | None], ...]:
+    return ("smaller-kernel", smaller(graph, node, seen)), ("coarser-stride", coarser(graph, node, seen))
 
 
 def some_values(graph: Graph, names: Sequence[str], samples: Any) -> Mapping[str, Array]:
