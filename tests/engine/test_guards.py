@@ -9,10 +9,12 @@ import pytest
 
 from dojang.arith.conv import Conv
 from dojang.engine import jit
-from dojang.engine.algorithms import elementwise, layout, pool, resample, softmax
+from dojang.engine.algorithms import elementwise, layout, matmul, norm, pool, resample, softmax
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
 from dojang.engine.algorithms.layout import LayoutTask
+from dojang.engine.algorithms.matmul import MatTask
+from dojang.engine.algorithms.norm import NormTask
 from dojang.engine.algorithms.softmax import SoftmaxTask
 from dojang.engine.algorithms.task import Activation
 from dojang.engine.machine import Machine
@@ -187,3 +189,39 @@ def test_resampling(mixed, machine, at_end):
             right = (tall + tall[:, :, ::-1]) / 2
         found = values(flat, h * w, channels, channels + gap)
         np.testing.assert_allclose(found, right.reshape(found.shape), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+@pytest.mark.parametrize(("channels", "rows_", "pixels", "groups", "affine", "share"),
+                         [(70, 2, 9, 0, "pixel", 1), (33, 1, 7, 0, "channel", 1), (12, 1, 5, 0, "channel", 4),
+                          (57, 1, 6, 3, "channel", 1), (32, 1, 1, 1, "", 1)])  # fmt: skip
+def test_norm(channels, rows_, pixels, groups, affine, share, machine, at_end):
+    gap, every = 3, rows_ * pixels
+    x = rng.standard_normal((N, every, channels)).astype("f4")
+    w, b = rng.standard_normal((2, pixels if affine == "pixel" else channels)).astype("f4")
+    task = NormTask(channels, rows_, pixels, groups, channels + gap, channels + gap, 1e-5, affine, share)
+    arrays = {t.X: rows(x, channels + gap)} | ({t.W: w, t.B: b} if affine else {})
+    flat = run(norm, task, machine, at_end, arrays, N * every * (channels + gap) - gap)
+    parts = x.reshape(N, rows_, pixels, groups or channels // share, -1).astype("f8")
+    apart = parts - parts.mean((2, 4), keepdims=True)
+    exact = (apart / np.sqrt((apart**2).mean((2, 4), keepdims=True) + 1e-5)).reshape(N, rows_, pixels, channels)
+    if affine:
+        exact = exact * (w[:, None] if affine == "pixel" else w) + (b[:, None] if affine == "pixel" else b)
+    found = values(flat, every, channels, channels + gap)
+    np.testing.assert_allclose(found, exact.reshape(found.shape), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("count", "depth", "columns"), [(1, 1, 1), (7, 5, 16), (30, 9, 37), (41, 3, 130)])
+def test_matmul(shared, count, depth, columns, machine, at_end):
+    batch, gap = 2, 2
+    a = rng.standard_normal((1 if shared else N * batch, count, depth)).astype("f4")
+    x = rng.standard_normal((N * batch, depth, columns)).astype("f4")
+    bias = rng.standard_normal(count).astype("f4")
+    task = MatTask(batch, count, depth, columns, depth + gap, columns + gap, columns + gap, shared)
+    arrays = {t.W: rows(a, depth + gap), t.X: rows(x, columns + gap)} | ({t.B: bias} if shared else {})
+    flat = run(matmul, task, machine, at_end, arrays, N * batch * count * (columns + gap) - gap)
+    exact = a.astype("f8") @ x + (bias[:, None] if shared else 0)
+    found = values(flat, batch * count, columns, columns + gap)
+    np.testing.assert_allclose(found, exact.reshape(found.shape), rtol=1e-5, atol=1e-5)

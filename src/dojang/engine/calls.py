@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class Lowered:
     calls: list[KernelCall | HostCall] = field(default_factory=list)
     buffers: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
+    shapes: Mapping[str, Any] = field(default_factory=dict)  # logical shapes by value
     host: dict[str, np.ndarray] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)

@@ -339,7 +339,8 @@ class Context:
             return host[name]
         if name in self.views:
             return self.views[name]
-        return inputs[-1 - self.build.lowered.places[name].buffer]
+        low = self.build.lowered  # an input, or another shape of one
+        return inputs[-1 - low.places[name].buffer].reshape(low.shapes[name])
 
     def value(self, name: str, inputs: Sequence[Array], host: dict[str, Array], out: dict[str, Array]) -> Array:
         """A value that the caller may keep."""
@@ -347,7 +348,7 @@ class Context:
 
     def measure(self, inputs: Sequence[Array], seconds: float) -> dict[str, float]:
         """Median seconds of each value's steps: every step on its own, on all threads, as often as time allows."""
-        self.run(inputs)
+        held = self.run(inputs)  # steps that export write into these arrays
         totals: dict[str, float] = {}
         each = seconds / max(1, len(self.steps))
         for program, row, name in self.steps:
@@ -359,4 +360,5 @@ class Context:
                 step.run()
                 times.append(time.perf_counter() - begin)
             totals[name] = totals.get(name, 0.0) + float(np.median(times))
+        del held
         return totals

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.shapes import Shape
+from dojang.engine.algorithms.functions import NAMES
 from dojang.engine.algorithms.task import Activation
+from dojang.engine.reference_elements import SELU_ALPHA, SELU_SCALE
 
 CONVS = ("conv", "conv_transpose", "dense")
 ALIASES = ("identity", "dropout")
@@ -34,6 +36,14 @@ def activation_of(node: Node) -> Activation | None:
     match node.op:
         case "relu" | "sigmoid" | "tanh" | "silu":
             return Activation(node.op)
+        case "gelu":
+            return Activation("gelu_tanh" if a["approximate"] == "tanh" else "gelu")
+        case "elu":
+            return Activation("elu", a["alpha"], 1.0)
+        case "selu":
+            return Activation("elu", SELU_ALPHA, SELU_SCALE)
+        case op if op in NAMES:
+            return Activation(op)
         case "leaky_relu":
             return Activation("leaky_relu", a["slope"])
         case "hard_swish":

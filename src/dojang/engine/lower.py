@@ -18,7 +18,7 @@ from dojang.arith.conv import Conv
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
-from dojang.engine import lower_images
+from dojang.engine import lower_images, lower_tokens
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
@@ -59,7 +59,7 @@ class Lowering:
         self.shapes = graph.shapes(batch)
         self.fusion = Fusion(graph, self.shapes, keep)
         self.packed = packed
-        self.out = Lowered(arrays=packed)
+        self.out = Lowered(arrays=packed, shapes=self.shapes)
         self.reserved: dict[str, Place] = {}
         self.keep, self.tune, self.like, self.release = keep, tune, like, release
         self.readers = Counter(n.array(r) for n in self.fusion.nodes for r in graph.node_params(n))
@@ -213,10 +213,10 @@ class Lowering:
     op_conv_transpose = op_conv
 
     def op_dense(self, group: Group) -> bool:
-        """A dense layer on vectors."""
+        """A dense layer on vectors, or over the last of many axes."""
         x = self.out.places[group.inputs[0]]
         if len(x.shape) != 2:
-            return False
+            return lower_tokens.dense(self, group)
         return self.conv(group, Conv.of(x.channels, group.node.attrs["out"], (1,), 1, n=x.images))
 
     def conv(self, group: Group, problem: Conv) -> bool:
@@ -282,6 +282,10 @@ class Lowering:
         folded = np.empty(weight.shape, np.result_type(weight, np.float32))
         np.multiply(weight, scale.reshape(-1, *(1,) * (weight.ndim - 1)), out=folded, casting="same_kind")
         return folded, bias
+
+    def array(self, node: Any, role: str) -> np.ndarray:
+        """A weight array."""
+        return np.asarray(self.graph.weights[node.array(role)])
 
     def affine(self, norm: Any) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift of a batch norm, in float64."""
@@ -463,6 +467,30 @@ class Lowering:
         """An image of another size."""
         return lower_images.resize(self, group)
 
+    def op_instancenorm(self, group: Group) -> bool:
+        """Each channel of each image by its own mean and variance."""
+        return lower_tokens.channel_norm(self, group, 0)
+
+    def op_groupnorm(self, group: Group) -> bool:
+        """Each group of channels of each image by its own mean and variance."""
+        return lower_tokens.channel_norm(self, group, group.node.attrs["groups"])
+
+    def op_layernorm(self, group: Group) -> bool:
+        """The last axes by their own mean and variance."""
+        return lower_tokens.layernorm(self, group)
+
+    def op_matmul(self, group: Group) -> bool:
+        """The product of two values."""
+        return lower_tokens.product(self, group)
+
+    def op_transpose(self, group: Group) -> bool:
+        """Another order of axes."""
+        return lower_tokens.transpose(self, group)
+
+    def op_log_softmax(self, group: Group) -> bool:
+        """The logarithm of softmax over channels."""
+        return lower_images.probabilities(self, group)
+
     def op_softmax(self, group: Group) -> bool:
         """Softmax over channels."""
         return lower_images.probabilities(self, group)
@@ -471,7 +499,7 @@ class Lowering:
         """Another shape of the same numbers: (images, all) of one pixel is a view, else through channels first."""
         x, shape = self.out.places[group.inputs[0]], self.shape(group.value)
         if shape[0] != x.images or prod(shape[2:]) != 1:
-            return False
+            return lower_tokens.same_channels(self, group)
         if x.pixels == 1:
             self.out.places[group.value] = replace(x, shape=shape)
         elif x.alike:

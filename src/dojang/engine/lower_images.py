@@ -90,6 +90,6 @@ def probabilities(low: Lowering, group: Group) -> bool:
     if group.node.attrs["axis"] % len(x.shape) != 1:
         return False
     y = low.target(group.value)
-    task = SoftmaxTask(x.channels, x.pixels, x.ld, y.ld)
+    task = SoftmaxTask(x.channels, x.pixels, x.ld, y.ld, group.node.op == "log_softmax")
     low.simple(group, softmax, task, x.images, {t.X: x, t.Y: replace(y)})
     return True

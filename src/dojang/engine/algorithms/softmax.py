@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.functions import log
 from dojang.engine.algorithms.task import Code, Step
 from dojang.engine.emit import F32, Emit, Value
 from dojang.engine.machine import Machine
@@ -15,12 +16,13 @@ NAME = "softmax"
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxTask:
-    """e^x over its sum along `channels`, for each of `pixels` pixels per image."""
+    """e^x over its sum along `channels`, for each of `pixels` pixels per image; with `log` the logarithm of that."""
 
     channels: int
     pixels: int
     x_ld: int
     y_ld: int
+    log: bool = False
 
 
 def predict(task: SoftmaxTask, machine: Machine) -> float:
@@ -73,18 +75,25 @@ def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
         most = b.splat(highest(b, most), lanes)
 
         def power(o: Any, s: list[Value], mask: Any) -> list[Value]:
-            v = t.exp(b, b.fsub(b.vload(b.at(px, b.mul(o, 4)), F32, lanes, mask=mask), most))
-            b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
+            v = b.fsub(b.vload(b.at(px, b.mul(o, 4)), F32, lanes, mask=mask), most)
+            if task.log:
+                b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
+            v = t.exp(b, v)
+            if not task.log:
+                b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
             if mask is not None:
                 v = b.select(mask, v, b.const(F32, 0.0, lanes))
             return [b.fadd(s[0], v)]
 
         (total,) = across([b.const(F32, 0.0, lanes)], power)
         total = b.splat(b.sum(total, F32), lanes)
+        if task.log:
+            total = log(b, total)
 
         def share(o: Any, s: list[Value], mask: Any) -> None:
             at = b.at(py, b.mul(o, 4))
-            b.vstore(b.fdiv(b.vload(at, F32, lanes, mask=mask), total), at, F32, mask=mask)
+            v = b.vload(at, F32, lanes, mask=mask)
+            b.vstore(b.fsub(v, total) if task.log else b.fdiv(v, total), at, F32, mask=mask)
 
         across([], share)
 

@@ -168,7 +168,9 @@ def activate(b: Emit, v: Value, act: Activation | None, kind: Kind) -> Value:
         if act.name == "tanh":
             return b.fsub(b.fadd(s, s), con(1))
         return s if act.name == "sigmoid" else b.fmul(v, s)
-    raise KeyError(act.name)
+    from dojang.engine.algorithms.functions import FUNCTIONS
+
+    return FUNCTIONS[act.name](b, v, act)
 
 
 def exp(b: Emit, v: Value) -> Value:

@@ -1,0 +1,116 @@
+"""Lowering of norms, dense layers over the last of many axes, matrix products, and changes of the order of axes.
+
+A value (n, c, *space) lies as n blocks [*space][c], so that the second axis is the fastest: for tokens (n, tokens,
+features) these are [features][tokens], and lanes are tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dojang.engine.algorithms import layout, matmul, norm
+from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.layout import LayoutTask
+from dojang.engine.algorithms.matmul import MatTask
+from dojang.engine.algorithms.norm import NormTask
+from dojang.engine.calls import Place
+from dojang.engine.fuse import Group
+
+if TYPE_CHECKING:
+    from dojang.engine.lower import Lowering
+
+
+def channel_norm(low: Lowering, group: Group, groups: int) -> bool:
+    """Instance norm (`groups` 0) and group norm."""
+    x = low.out.places[group.inputs[0]]
+    share = x.channels // max(1, groups) if groups else 1
+    if share <= low.machine.lanes(4) and share & (share - 1) == 0:  # whole groups in a vector: lanes exchange sums
+        return _norm(low, group, 1, x.pixels, 0, "channel", share)
+    return _norm(low, group, 1, x.pixels, groups, "channel")
+
+
+def layernorm(low: Lowering, group: Group) -> bool:
+    """Over the last axes if the second is not among them; of vectors; of all but the first without weights."""
+    x, over = low.out.places[group.inputs[0]], len(group.node.attrs["shape"])
+    rank = len(x.shape)
+    if over <= rank - 2:
+        cut = rank - over
+        return _norm(low, group, prod(x.shape[2:cut]), prod(x.shape[cut:]), 0, "pixel")
+    plain = rank == 2 or not low.graph.node_params(group.node)
+    return over == rank - 1 and plain and _norm(low, group, 1, x.pixels, 1, "channel")
+
+
+def _norm(low: Lowering, group: Group, rows: int, pixels: int, groups: int, affine: str, share: int = 1) -> bool:
+    """Adds the call."""
+    node, x = group.node, low.out.places[group.inputs[0]]
+    if not x.channels * pixels:
+        return False
+    y = low.target(group.value)
+    slots: dict[int, Place | str] = {t.X: x, t.Y: y}
+    if low.graph.node_params(node):
+        for slot, role in ((t.W, "weight"), (t.B, "bias")):
+            slots[slot] = f"{node.name} {role}"
+            low.packed.setdefault(f"{node.name} {role}", np.ascontiguousarray(low.array(node, role), "f4").reshape(-1))
+    else:
+        affine = ""
+    task = NormTask(x.channels, rows, pixels, groups, x.ld, y.ld, node.attrs["eps"], affine, share)
+    low.simple(group, norm, task, x.images, slots)
+    return True
+
+
+def dense(low: Lowering, group: Group) -> bool:
+    """A dense layer over the last axis of three or more: one product per place of the axes between."""
+    node, x = group.node, low.out.places[group.inputs[0]]
+    y = low.target(group.value)
+    depth, rows = x.shape[-1], node.attrs["out"]
+    if f"{node.name} w" not in low.packed:
+        weight, bias = low.weights(group)
+        low.packed[f"{node.name} w"] = np.ascontiguousarray(weight, "f4").reshape(-1)
+        low.packed[f"{node.name} b"] = t.pack_vector(bias, 1, 1, rows, "f4")
+    task = MatTask(prod(x.shape[2:-1]), rows, depth, x.channels, depth, x.ld, y.ld, True, group.activation)
+    slots: dict[int, Place | str] = {t.X: x, t.Y: y, t.W: f"{node.name} w", t.B: f"{node.name} b"}
+    low.simple(group, matmul, task, x.images, slots)
+    return True
+
+
+def product(low: Lowering, group: Group) -> bool:
+    """(n, rows, depth) by (n, depth, columns): its columns are rows of the second value as it lies."""
+    a, b = (low.out.places[i] for i in group.inputs)
+    if len(a.shape) != 3 or len(b.shape) != 3 or a.images != b.images:
+        return False
+    y = low.target(group.value)
+    task = MatTask(1, b.shape[2], b.channels, a.channels, b.ld, a.ld, y.ld, False)
+    low.simple(group, matmul, task, y.images, {t.X: a, t.W: b, t.Y: y})
+    return True
+
+
+def transpose(low: Lowering, group: Group) -> bool:
+    """The second axis to the end, or the last axis to the second place: a matrix transposed."""
+    x, order = low.out.places[group.inputs[0]], tuple(a % len(low.shape(group.value)) for a in group.node.attrs["perm"])
+    rank = len(x.shape)
+    if rank < 3 or x.ld != x.channels:
+        return False
+    if order == (0, *range(2, rank), 1):
+        wide = x.channels * prod(x.shape[3:])
+        task = LayoutTask(wide, x.shape[2], wide, False)
+    elif order == (0, rank - 1, *range(1, rank - 1)):
+        task = LayoutTask(x.channels, x.pixels, x.ld, False)
+    else:
+        return False
+    y = low.fresh(low.shape(group.value))
+    low.out.places[group.value] = y
+    low.simple(group, layout, task, x.images, {t.X: x, t.Y: y})
+    return True
+
+
+def same_channels(low: Lowering, group: Group) -> bool:
+    """Another shape of the space, with images and channels as they are: the same memory."""
+    x, shape = low.out.places[group.inputs[0]], low.shape(group.value)
+    if x.shape[:2] != shape[:2] or prod(shape) != prod(x.shape):
+        return False
+    low.out.places[group.value] = replace(x, shape=shape)
+    return True
