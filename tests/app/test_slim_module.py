@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 import dojang as package
+
+from .conftest import Command
 
 
 class Wide(nn.Module):
@@ -46,3 +49,12 @@ def test_lossless_keeps_the_class_where_its_code_allows(fixed: bool) -> None:
     torch.testing.assert_close(done.module(sample), module(sample), atol=1e-5, rtol=1e-4)
     if not fixed:
         assert (done.module.a.out_channels, done.module.b.in_channels, done.module.head.in_features) == (8, 8, 128)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_said_before_the_work(device: str, dojang: Command, tmp_path: Path) -> None:
+    ran = dojang("slim", "digits-cnn", "--data", "digits", "--device", device, "-o", tmp_path / "out")
+    assert ran.code == 2
+    assert device.partition(":")[0] in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -286,6 +286,7 @@ def slim(args: argparse.Namespace) -> Answer:
             runtime=args.runtime,
             batch_size=args.batch_size,
             seed=args.seed,
+            device=args.device,
             output=args.output or Path("out") / f"{Path(args.net.rpartition(':')[2]).stem}-slim",
             force=args.force,
             weights=args.weights,

@@ -289,6 +289,7 @@ def _slim(commands: Commands) -> None:
         "--runtime", choices=("dojang", "torch", "onnxruntime"), default="dojang", help="where time must be saved"
     )
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once when timed (1)")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="for tuning: auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--resume", action="store_true", help="go on with a slimming that was interrupted")
     _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 

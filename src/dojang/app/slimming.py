@@ -128,6 +128,7 @@ def slim(
     runtime: str = "dojang",
     batch_size: int = 1,
     seed: int = 0,
+    device: str = "auto",
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
@@ -145,6 +146,8 @@ def slim(
     are met: fractions of the original multiplications and of its time, or milliseconds per batch. `train_samples`: use
     so many of the train part only, drawn by `seed`, for a first look.
 
+    `device`: where cut networks are fine-tuned ("auto", "cpu", "cuda", "cuda:1"); they are scored and timed on the CPU.
+
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
 
@@ -160,6 +163,9 @@ def slim(
     check_wishes(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
+        from dojang.train.world import choose_device
+
+        choose_device(device)
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
     samples = load_samples(data, graph, val_data)
     check_classes(graph, samples)
@@ -170,14 +176,14 @@ def slim(
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")
-        return in_torch(_work(graph, samples, wish, told, started, None), net, graph)
+        return in_torch(_work(graph, samples, wish, told, started, None, device), net, graph)
     with folder(output, FILES, force) as place:
         kept = Path(output) / UNFINISHED
         if force and not resume:
             shutil.rmtree(kept, ignore_errors=True)
         about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
         journal = Journal(kept, about, resume)
-        done = in_torch(_work(graph, samples, wish, told, started, journal), net, graph)
+        done = in_torch(_work(graph, samples, wish, told, started, journal, device), net, graph)
         told.stage("writing and checking the files")
         settings = {"net": str(net), "data": samples.name, **asdict(wish), "weights": weights}
         done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
@@ -202,7 +208,9 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
     return replace(done, result=result, module=torch_format().to_module(done.graph))
 
 
-def _work(graph: Graph, data: Data, wish: Wish, told: Told, started: float, journal: Journal | None) -> Slimming:
+def _work(
+    graph: Graph, data: Data, wish: Wish, told: Told, started: float, journal: Journal | None, device: str
+) -> Slimming:
     """Everything but the files."""
     told.stage("looking for waste")
     lossless, max_drop, runtime, seed = wish.lossless, wish.max_drop, wish.runtime, wish.seed
@@ -212,7 +220,7 @@ def _work(graph: Graph, data: Data, wish: Wish, told: Told, started: float, jour
     choice = data.selection(selection_share(len(data.train)), seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
-    tune = None if lossless else tuner(choice, epochs, seed, told, journal)
+    tune = None if lossless else tuner(choice, epochs, seed, told, journal, device)
     result = search(
         graph,
         measure=measurer(runtime, x),
@@ -303,7 +311,7 @@ def control(
 
 
 def tuner(
-    data: Data, epochs: int, seed: int, told: Told, journal: Journal | None = None
+    data: Data, epochs: int, seed: int, told: Told, journal: Journal | None = None, device: str = "auto"
 ) -> Callable[[Graph, Graph], Graph]:
     """Fine-tunes a cut network on `data.train`, the original being its teacher (distillation).
 
@@ -318,7 +326,9 @@ def tuner(
         from dojang.train.start import fitting_threads, module_of
 
         module = module_of(graph, seed)
-        config = TrainConfig(epochs=epochs, batch_size=min(64, len(data.train)), seed=seed, test_every=epochs)
+        config = TrainConfig(
+            epochs=epochs, batch_size=min(64, len(data.train)), seed=seed, test_every=epochs, device=device
+        )
         config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
 
         def tell(now: Progress) -> None:
