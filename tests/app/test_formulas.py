@@ -7,10 +7,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from dojang.app import verbs
 from dojang.arith.errors import UsageError
 from dojang.arith.kinds import kinds
+from dojang.arith.symbol import symbolic
 
 from .conftest import Command, check_golden
 
@@ -71,8 +74,6 @@ def test_formulas(dojang: Command) -> None:
 
 def test_formulas_of_every_source(dojang: Command, code: Path, tmp_path: Path) -> None:
     """A text, a PyTorch module and ONNX files from it give one and the same formula."""
-    import torch
-
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.ReLU())
     one, free = tmp_path / "one.onnx", tmp_path / "free.onnx"
     x = torch.zeros(1, 3, 32, 40)
@@ -88,6 +89,37 @@ def test_formulas_of_every_source(dojang: Command, code: Path, tmp_path: Path) -
         wanted = "216·⌊(H + 1)/2⌋·⌊(W + 1)/2⌋ - 216·⌊(H + 1)/2⌋ - 216·⌊(W + 1)/2⌋ + 216"
         assert data["totals"]["macs"] == wanted, source
     assert json.loads(dojang("count", free, "--input-size", "3,33,65", "--json").out)["totals"]["macs"] == 216 * 16 * 32
+
+
+class Turning(nn.Module):
+    """Sizes that the forward computes: shuffled channels, attention over all pixels, windows of 4, a padded U."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.up = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 8, 4, 2, 1), nn.ConvTranspose2d(8, 12, 2, 2)
+
+    def forward(self, x):
+        x = self.a(x)
+        b, c, h, w = x.shape
+        y = x.view(b, 3, c // 3, h, w).transpose(1, 2).reshape(b, c, h, w)
+        z = self.up(self.b(y))
+        z = nn.functional.pad(z, [0, w - z.shape[3], 0, h - z.shape[2]]) + y
+        tall = z.view(b, c, h // 4, 4, w).mean(3).flatten(2)
+        return torch.einsum("bci,bcj->bij", tall, tall)
+
+
+def test_sizes_that_the_forward_computes() -> None:
+    counted = verbs.count(Turning(), input_size=(3, "8H", "8W"))
+    for h, w in ((5, 9), (30, 12)):
+        exact = verbs.count(Turning(), input_size=(3, 8 * h, 8 * w))
+        assert counted.total.macs.at({"H": h, "W": w}) == exact.total.macs
+        for one, other in zip(counted.layers, exact.layers, strict=True):
+            shape = tuple(int(s.at({"H": h, "W": w})) if symbolic(s) else s for s in one.shape)
+            assert (one.name, shape) == (other.name, other.shape)
+    with pytest.raises(UsageError, match="where it must divide as 3,32H,32W"):
+        verbs.count(Turning(), input_size=(3, "H", "W"))
+    with pytest.raises(UsageError, match="a multiple of one such as 32H"):
+        verbs.count(Turning(), input_size=(3, "0H", "W"))
 
 
 @pytest.mark.parametrize(

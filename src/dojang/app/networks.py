@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dojang.app.symbolic import symbolised
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.arith.graph import Graph
@@ -57,44 +58,22 @@ def load(
 
 
 def checked_size(size: Sequence[int | str] | None) -> tuple[int, ...] | None:
-    """A size as a tuple of whole numbers of at least 1; names become symbols."""
+    """A size as a tuple of whole numbers of at least 1; names become symbols, "32H" 32 times one."""
     if size is None:
         return None
-    sizes: tuple[Any, ...] = tuple(symbol(s) if isinstance(s, str) else s for s in size)
+    sizes: tuple[Any, ...] = tuple(_symbol(s) if isinstance(s, str) else s for s in size)
     if not sizes or any(s < 1 for s in sizes):
         raise UsageError(f"input size {by(sizes)} must be at least 1 everywhere, as C,H,W")
     return sizes
 
 
-def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], name: str) -> Graph:
-    """The network with symbols in its input size, from a source that only knows numbers.
-
-    It is read at two sizes; what the formulas give for the second must be what is there, layer by layer. Raises
-    `UsageError` where it is not, because the source computes with its sizes.
-    """
-    letters = sorted({n for s in size if isinstance(s, Expr) for n in s.symbols})
-    one, other = ({n: start + 32 * i for i, n in enumerate(letters)} for start in (224, 416))
-
-    def at(value: Any, numbers: Mapping[str, int]) -> Any:
-        return int(value.at(numbers)) if isinstance(value, Expr) else value
-
-    fixed = f"{name}: its layers are made for numbers, not for a symbolic size; give the size in numbers"
-    graph, check = (_untold(make(tuple(at(s, numbers) for s in size))) for numbers in (one, other))
-    try:
-        made = _resized(graph, size)
-        found = [made.unit_shapes[node.name] for node in made.nodes]
-    except (DojangError, ArithmeticError):
-        raise UsageError(fixed) from None
-    truth = [check.unit_shapes[node.name] for node in check.nodes]
-    if [None if s is None else tuple(at(v, other) for v in s) for s in found] != truth:
-        raise UsageError(fixed)
-    return made
-
-
-def _untold(graph: Graph) -> Graph:
-    """Unknown operators without the shapes that their source told: those hold for one input size."""
-    nodes = (node.with_attrs(shape=None) if node.op == UNKNOWN else node for node in graph.nodes)
-    return graph.replace(nodes=tuple(nodes))
+def _symbol(text: str) -> Any:
+    """The symbol of a name, times the number before it."""
+    name = text.lstrip("0123456789")
+    times = int(text.removesuffix(name) or 1)
+    if not name.isidentifier() or times < 1:
+        raise UsageError(f"{text}: a size is a number, a name such as H, or a multiple of one such as 32H")
+    return times * symbol(name)
 
 
 def require_weights(graph: Graph, name: object) -> Graph:

@@ -41,14 +41,14 @@ def sizes_or_names(text: str) -> tuple[int | str, ...]:
 
 
 def number_or_name(text: str) -> int | str:
-    """A whole number, or a name that stays a symbol."""
-    if re.fullmatch(r"[A-Za-wyz][A-Za-wyz0-9_]*", text.strip(), re.ASCII):
+    """A whole number, or a name that stays a symbol, perhaps times a number: H, 32H."""
+    if re.fullmatch(r"[0-9]{0,6}[A-Za-wyz][A-Za-wyz0-9_]*", text.strip(), re.ASCII):
         return text.strip()
     try:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; write C,H,W such as 3,224,224, or 3,H,W for formulas"
+            f"{text!r} is no size; write C,H,W such as 3,224,224, or 3,H,W or 3,32H,32W for formulas"
         ) from None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, gcd, prod
+from typing import Any, cast
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
@@ -78,13 +79,20 @@ def _agreed(graph: Graph) -> dict[str, Field | None]:
 
 
 def _sized(graph: Graph, size: int) -> Graph:
-    """The network with numbers in place of symbols."""
+    """The network with numbers in place of symbols, so that its inputs have about that size (an input of 32H, too)."""
+    given = [s for node in graph.inputs for s in node.attrs["shape"] if isinstance(s, Expr)]
+    values = {n: size // max(1, int(s.at(dict.fromkeys(s.symbols, 1)))) for s in given for n in s.symbols}
+
+    def numbers(value: Any) -> Any:
+        if isinstance(value, Expr):
+            return int(value.at(values))
+        return tuple(numbers(v) for v in cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
+
     nodes = dict[str, Node]()
-    for node in graph.inputs:
-        shape = tuple(
-            int(s.at(dict.fromkeys(s.symbols, size))) if isinstance(s, Expr) else s for s in node.attrs["shape"]
-        )
-        nodes[node.name] = node.with_attrs(shape=shape)
+    for node in graph.nodes:
+        attrs = {key: numbers(value) for key, value in node.attrs.items()}
+        if attrs != node.attrs:
+            nodes[node.name] = node.with_attrs(**attrs)
     return graph.edited(nodes)
 
 
