@@ -32,3 +32,15 @@ def test_a_figure_is_escaped_and_says_what_it_shows():
     figure = heat_figure([[0.5]], "a<b", "1 & 2")
     assert 'alt="a&lt;b: 1 rows, 1 columns. 1 &amp; 2"' in figure
     assert "<b>a&lt;b</b>" in figure
+
+
+def test_the_page_of_a_diagnosis_draws_each_pair_of_layers_once():
+    from dojang.app.diagnosing import diagnose
+    from dojang.arith.cost import count
+    from dojang.formats import zoo
+    from dojang.report.html_slim import diagnosis_html
+
+    found = diagnose("digits-cnn", "digits", samples=32)
+    page = diagnosis_html(found, count(zoo.load("digits-cnn")))
+    assert page.count("data:image/png;base64,") == len(found.correlations) > 0
+    assert "img-src data:" in page

@@ -144,3 +144,10 @@ def test_parts_that_do_not_agree() -> None:
             from_arrays(x, y, x_test, y_test)
     with pytest.raises(UsageError, match="crop"):
         Augment(crop=-1)
+
+
+def test_a_bad_sample_is_named_by_its_place_in_what_was_given() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 1, 4, 4)).astype(np.float32)
+    x[3, 0, 0, 0] = np.nan  # the split into two parts must not number it anew
+    with pytest.raises(DataError, match="arrays: sample 3 holds NaN"):
+        from_arrays(x, np.arange(20) % 2)

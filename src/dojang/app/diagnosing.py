@@ -13,6 +13,7 @@ from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.arith.cost import count
 from dojang.arith.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
+from dojang.diagnose.correlation import correlations
 from dojang.diagnose.findings import diagnose as find
 from dojang.engine.compiled import Compiled
 from dojang.engine.machine import Machine
@@ -55,8 +56,11 @@ def diagnose(
 def diagnosis_of(graph: Graph, data: Data, samples: int, threshold: float, seed: int) -> Diagnosis:
     """The findings on `samples` of the train part."""
     x = some_inputs(data, samples, seed)
-    findings = find(graph, x, threshold=threshold, input_range=input_range(graph, data), **timing(graph))
-    return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold)
+    found = correlations(graph, x, seed=seed)
+    findings = find(
+        graph, x, threshold=threshold, input_range=input_range(graph, data), correlate=found, **timing(graph)
+    )
+    return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
 
 
 def timing(graph: Graph) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dojang.arith.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.diagnose import dead, duplicates, structure
 from dojang.diagnose.activations import Run, batches, responses
-from dojang.diagnose.correlation import correlations, low_correlation
+from dojang.diagnose.correlation import Correlation, correlations, low_correlation
 from dojang.diagnose.effective import BLOCKS, SAMPLES, effective_fields
 from dojang.diagnose.finding import SEVERITIES, Finding
 from dojang.engine.intervals import ranges
@@ -34,7 +34,7 @@ def diagnose(
     layer_ms: Mapping[str, float] | None = None,
     peaks: tuple[float, float] | None = None,
     batch: int = 1,
-    correlate: bool = True,
+    correlate: bool | tuple[Correlation, ...] = True,
     seed: int = 0,
 ) -> tuple[Finding, ...]:
     """What is wasted in a trained network.
@@ -43,9 +43,9 @@ def diagnose(
     gives activations (default: dojang's engine). `threshold`: a channel that never exceeds it counts as dead.
     `input_range`: least and largest value by input name, for proofs (default: pictures in 0..1 where the input says
     how they are normalised, else none). `layer_ms`: measured milliseconds per layer for a batch of
-    `batch`, `peaks` the machine's GFLOP/s and GB/s to hold them against. `correlate`: also look
-    for layers that would split into groups, with `seed` for the shuffles. Raises `DataError` when there are
-    no samples in `x` or a sample holds NaN.
+    `batch`, `peaks` the machine's GFLOP/s and GB/s to hold them against. `correlate`: also look for layers that would
+    split into groups, with `seed` for the shuffles, or what `correlations` found already. Raises `DataError` when there
+    are no samples in `x` or a sample holds NaN.
     """
     tied = channels(graph)
     bound = ranges(graph, input_range, tied)
@@ -56,7 +56,8 @@ def diagnose(
         findings += dead.observed(graph, found, findings, threshold)
         findings += duplicates.observed(found, findings)
         if correlate:
-            findings += low_correlation(correlations(graph, x, run, seed))
+            known = correlations(graph, x, run, seed) if correlate is True else correlate
+            findings += low_correlation(known)
     findings += _with_effect(graph, x, structure.coverage(graph)) + structure.hot_spots(graph, layer_ms)
     if layer_ms and peaks is not None:
         findings += structure.far_below(graph, layer_ms, *peaks, batch)

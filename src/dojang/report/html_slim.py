@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dojang.arith.cost import Count
 from dojang.diagnose.correlation import Correlation
 from dojang.diagnose.finding import Finding
-from dojang.report.heat import heat_figure
+from dojang.report.heat import heat_figure, maps
 from dojang.report.html import layer_chart
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
@@ -21,8 +21,18 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
     """The findings, and where the network's parameters and MACs are."""
     lead = f"{diagnosis.samples:,} samples." if diagnosis.samples else "Without data."
     chart = figure(layer_chart(count), "Each column of bars has its own scale.")
-    sections = [("Findings", findings_table(diagnosis.findings)), ("Where it goes", chart)]
-    return page(f"{diagnosis.network}: what is wasted", lead, sections)
+    drawn = maps([correlation_figure(found) for found in diagnosis.correlations])
+    said = paragraph(
+        "Each square is the correlation of a filter of one layer (row) with one of the next (column), its size by "
+        "brightness, in an order in which structure shows. Chance: what the same search finds with entries shuffled.",
+        "muted",
+    )
+    sections = [
+        ("Findings", findings_table(diagnosis.findings)),
+        ("Where it goes", chart),
+        ("How filters move together", said + drawn if drawn else ""),
+    ]
+    return page(f"{diagnosis.network}: what is wasted", lead, sections, pictures=bool(drawn))
 
 
 def correlation_figure(found: Correlation) -> str:

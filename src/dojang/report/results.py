@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
+    from dojang.diagnose.correlation import Correlation
     from dojang.diagnose.finding import Finding
     from dojang.engine.plan import Plan
     from dojang.slim.result import SlimResult
@@ -115,6 +116,7 @@ class Diagnosis:
     samples: int
     data: Mapping[str, Any] | None
     threshold: float
+    correlations: tuple[Correlation, ...] = ()
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""

@@ -152,13 +152,15 @@ class Lossy:
         parts: list[str] = []
         left = count(current).total.macs / self.whole
         if self.target.macs is not None and left > self.target.macs * 1.0001:
-            part = f"the target of {self.target.macs:.0%} of the multiplications was not reached: {left:.0%} is the"
+            part = (
+                f"the target of {100 * self.target.macs:.3g}% of the multiplications was not reached: {left:.0%} is the"
+            )
             parts.append(f"{part} least {remedy}")
         saved = self._timing[1] if self._timing is not None else None
         if saved is not None:
             now, of = saved.after_ms, saved.after_ms / saved.before_ms
             if self.target.time is not None and of > self.target.time:
-                parts.append(f"the target of {self.target.time:.0%} of the time was not reached: {of:.0%} is the least "
+                parts.append(f"the target of {100 * self.target.time:.3g}% of the time was not reached: {of:.0%} is the least "
                              f"{remedy}")  # fmt: skip
             if self.target.ms is not None and now > self.target.ms:
                 parts.append(f"the target of {self.target.ms:g} ms was not reached: {now:.3g} ms is the least {remedy}")

@@ -275,6 +275,7 @@ def _assembled(
     y = as_targets(y, len(x), classes, name)
     if task == "classification" and len(np.unique(y)) < 2:
         raise DataError(f"{name}: all {len(y)} samples are of one class; give samples of at least two classes")
+    check_finite(x, name)
     if test is None:
         rest, chosen = split_indices(y, task, TEST_FRACTION, seed, name)
         (x, y), (x_test, y_test) = (x[rest], y[rest]), (x[chosen], y[chosen])
@@ -293,8 +294,7 @@ def _assembled(
             raise DataError(f"{where}: {y_test.shape[1]} targets per sample, {y.shape[1]} in the train part")
         if x_test.dtype != x.dtype:
             raise DataError(f"{where}: samples are {x_test.dtype}, those of the train part {x.dtype}; use one type")
-    for part, where in ((x, name), (x_test, f"{name}, test part")):
-        check_finite(part, where)
+    check_finite(x_test, f"{name}, test part")
     normalisation = Normalisation.of(x)
     parts = Split(x, y, normalisation), Split(x_test, y_test, normalisation)
     return Data(name, *parts, classes, task, augment, content_hash(*parts, classes))
