@@ -160,8 +160,8 @@ class Lossy:
         if saved is not None:
             now, of = saved.after_ms, saved.after_ms / saved.before_ms
             if self.target.time is not None and of > self.target.time:
-                parts.append(f"the target of {100 * self.target.time:.3g}% of the time was not reached: {of:.0%} is the least "
-                             f"{remedy}")  # fmt: skip
+                parts.append(f"the target of {100 * self.target.time:.3g}% of the time was not reached: "
+                             f"{of:.0%} is the least {remedy}")  # fmt: skip
             if self.target.ms is not None and now > self.target.ms:
                 parts.append(f"the target of {self.target.ms:g} ms was not reached: {now:.3g} ms is the least {remedy}")
         return "; ".join(parts)
