@@ -104,7 +104,8 @@ def main() -> None:
         "",
         f"head %: part of the parameters in dense layers. The rewritten head is fitted on {SAMPLES} training pictures",
         "at most, without labels; its network has had twice the epochs of the others, half of them before the rewrite.",
-        f"Peak learning rate {args.lr:g} from scratch, {TUNE_SHARE * args.lr:g} for tuning; dropout 0.5 in the dense head.",
+        f"Peak learning rate {args.lr:g} from scratch, {TUNE_SHARE * args.lr:g} for tuning.",
+        "Dropout 0.5 in the dense head.",
     ]
     finish(args, "\n".join(text))
 

@@ -5,8 +5,9 @@
 
 One command that can be stopped at any moment and given again: each slimming keeps its measurements, tunings and
 trainings in its own folder under --out and goes on from there; what is finished is not done again. For each fraction
-of --targets (of the multiplications) and of --target-times (of the time) one network is made; `summary.txt` in --out has the figures of all, with PyTorch's and ONNX Runtime's
-time on the same networks, interleaved, and how much of the saved multiplications the clock sees.
+of --targets (of the multiplications) and of --target-times (of the time) one network is made; `summary.txt` in --out
+has the figures of all, with PyTorch's and ONNX Runtime's time on the same networks, interleaved, and how much of the
+saved multiplications the clock sees.
 A training pass over 45,000 pictures takes 1 to 4 minutes on two quiet cores, and a target takes about two tunings and
 as many for its control: 40 epochs are hours. --epochs 1 --train-samples 2000 is a look at the whole way in minutes.
 """
