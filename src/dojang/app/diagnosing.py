@@ -54,7 +54,9 @@ def diagnose(
 
 
 def diagnosis_of(graph: Graph, data: Data, samples: int, threshold: float, seed: int) -> Diagnosis:
-    """The findings on `samples` of the train part."""
+    """The findings on `samples` of the train part; without any, what needs none."""
+    if not len(data.train):
+        return Diagnosis(graph.name, find(graph, threshold=threshold, **timing(graph)), 0, None, threshold)
     x = some_inputs(data, samples, seed)
     found = correlations(graph, x, seed=seed)
     findings = find(
@@ -85,7 +87,12 @@ def timing(graph: Graph) -> dict[str, Any]:
 
 
 def some_inputs(data: Data, samples: int, seed: int) -> np.ndarray:
-    """At most `samples` samples of the train part as the network sees them, drawn by seed, in their order."""
+    """At most `samples` samples of the train part as the network sees them, drawn by seed, in their order.
+
+    Normal random numbers where there are no samples.
+    """
+    if not len(data.train):
+        return np.random.default_rng(seed).standard_normal((samples, *data.sample_shape), np.float32)
     count = min(samples, len(data.train))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
     return data.train.take(chosen).inputs()

@@ -275,8 +275,10 @@ def _diagnose(commands: Commands) -> None:
 def _slim(commands: Commands) -> None:
     parser = _add(commands, "slim", "find waste, cut it, prove or measure each cut, write the cheaper network")
     _network(parser)
-    _data(parser)
-    parser.add_argument("--lossless", action="store_true", help="only cuts that change no answer")
+    _data(parser, required=False)
+    parser.add_argument(
+        "--lossless", action="store_true", help="only cuts that change no answer; needs no labels, nor --data at all"
+    )
     parser.add_argument(
         "--max-drop", metavar="POINTS", type=float, default=1.0, help="percentage points that may be lost (default 1)"
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dojang.arith.conv import by
 from dojang.arith.errors import DataError, ShapeError, UsageError
 from dojang.arith.graph import Graph, Node
-from dojang.train.data import Data, Normalisation, from_arrays
+from dojang.train.data import Data, Normalisation, from_arrays, unlabelled
 from dojang.train.data import load as load_data
+from dojang.train.sources import npz_samples
 
 KINDS = "digits, a folder or .zip of class folders, an .npz with x and y, IDX files, CIFAR-10 batches, or arrays (x, y)"
 
@@ -31,8 +34,7 @@ def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data
 
     Raises `ShapeError` when samples do not fit the input, `DataError` and `FileError` for bad data.
     """
-    node = one_input(graph)
-    shape = tuple(node.attrs["shape"])
+    shape = tuple(one_input(graph).attrs["shape"])
     if isinstance(data, Data):
         found = data
     elif isinstance(data, (str, Path)):
@@ -41,6 +43,30 @@ def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data
         found = from_arrays(data[0], data[1], seed=SPLIT_SEED)
     else:
         raise UsageError(f"data are {KINDS}; got {type(data).__name__}")
+    return _fitting(found, graph)
+
+
+def load_inputs(data: Any, graph: Graph, val: str | Path | None = None) -> Data:
+    """What a slimming without loss looks at: data as `load_samples` takes them, samples without labels (an array, an
+    .npy, an .npz with x alone), or nothing (None): then there are no samples in it.
+
+    Raises what `load_samples` raises.
+    """
+    if data is None:
+        return unlabelled(np.empty((0, *one_input(graph).attrs["shape"])), "no data")
+    if isinstance(data, np.ndarray):
+        return _fitting(unlabelled(data, "array"), graph)
+    if isinstance(data, (str, Path)) and Path(data).suffix.lower() in (".npy", ".npz"):
+        x = npz_samples(Path(data))
+        if x is not None:
+            return _fitting(unlabelled(x, Path(data).name), graph)
+    return load_samples(data, graph, val)
+
+
+def _fitting(found: Data, graph: Graph) -> Data:
+    """The data, normalised as the network says; raises `ShapeError` where samples are not what it takes."""
+    node = one_input(graph)
+    shape = tuple(node.attrs["shape"])
     if found.sample_shape != shape:
         raise ShapeError(
             f"{found.name}: samples are {by(found.sample_shape)}, {graph.name} takes {by(shape)}; use --input-size"
@@ -51,6 +77,8 @@ def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data
 
 def check_classes(graph: Graph, data: Data) -> None:
     """Raises `DataError` unless the network has one output per class of the data (or per target of a regression)."""
+    if data.task == "unlabelled":
+        return
     shape = graph.unit_shapes[graph.outputs[0]]
     if shape is None:
         return
@@ -78,8 +106,6 @@ def input_range(graph: Graph, data: Data) -> dict[str, tuple[Any, Any]]:
     Empty where the network itself says how pictures enter (then that is the range) and for float samples, which have
     no bound.
     """
-    import numpy as np
-
     node = one_input(graph)
     if data.train.x.dtype != np.uint8 or node.attrs["mean"]:
         return {}

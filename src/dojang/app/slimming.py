@@ -20,7 +20,7 @@ from dojang.app.files import folder
 from dojang.app.networks import is_module, load, require_weights, torch_format
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
-from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.app.samples import check_classes, input_range, load_inputs, load_samples
 from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError, UsageError
 from dojang.arith.graph import Graph
@@ -53,6 +53,9 @@ COMPARED = 1000
 
 BATCH = 256
 """Samples run at once when a network is scored."""
+
+METRICS = {"classification": "accuracy", "regression": "r2", "unlabelled": "none"}
+"""What accuracy means, by task."""
 
 
 SELECTION = 1000
@@ -116,7 +119,7 @@ class Silent:
 
 def slim(
     net: Any,
-    data: Any,
+    data: Any = None,
     *,
     lossless: bool = False,
     max_drop: float = 1.0,
@@ -146,6 +149,8 @@ def slim(
     are met: fractions of the original multiplications and of its time, or milliseconds per batch. `train_samples`: use
     so many of the train part only, drawn by `seed`, for a first look.
 
+    `lossless` needs no labels, nor data at all: samples, if there are any, are for findings and for the certificate.
+
     `device`: where cut networks are fine-tuned ("auto", "cpu", "cuda", "cuda:1"); they are scored and timed on the CPU.
 
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
@@ -167,7 +172,9 @@ def slim(
 
         choose_device(device)
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
-    samples = load_samples(data, graph, val_data)
+    if data is None and not lossless:
+        raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+    samples = (load_inputs if lossless else load_samples)(data, graph, val_data)
     check_classes(graph, samples)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
@@ -217,7 +224,9 @@ def _work(
     batch_size, epochs = wish.batch_size, wish.epochs
     diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed)
     x = some_inputs(data, batch_size, seed)
-    choice = data.selection(selection_share(len(data.train)), seed)
+    choice = data
+    if data.task != "unlabelled":
+        choice = data.selection(selection_share(len(data.train)), seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
     tune = None if lossless else tuner(choice, epochs, seed, told, journal, device)
@@ -227,7 +236,7 @@ def _work(
         predict=predictor(runtime, batch_size),
         tune=tune,
         evaluate=None if lossless else lambda g: accuracy(scorer(g, len(choice.test)), choice.test),
-        samples=some_inputs(choice, SAMPLES, seed),
+        samples=some_inputs(choice, SAMPLES, seed) if len(choice.train) else None,
         max_drop=allowed,
         target_macs=wish.target_macs,
         target_time=wish.target_time,
@@ -245,7 +254,8 @@ def _work(
         result = replace(result, control=control(graph, result, tune, epochs, data.test, told))
     told.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
-    result = final_figures(graph, result, data.test, measurer(runtime, x, FINAL_ROUNDS))
+    test = data.test if data.task != "unlabelled" else None
+    result = final_figures(graph, result, test, measurer(runtime, x, FINAL_ROUNDS))
     notes = () if lossless else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
     result = replace(result, notes=(*notes, *result.notes))
     return Slimming(
@@ -254,7 +264,7 @@ def _work(
         diagnosis,
         (count(graph), count(result.graph)),
         data.to_dict(),
-        "accuracy" if data.task == "classification" else "r2",
+        METRICS[data.task],
         runtime,
         version_of(runtime),
         batch_size,
@@ -364,15 +374,15 @@ def accuracy(run: Callable[[np.ndarray], np.ndarray], part: Split) -> float:
 
 
 def final_figures(
-    graph: Graph, result: SlimResult, test: Split, measure: Callable[[Sequence[Graph]], list[list[float]]]
+    graph: Graph, result: SlimResult, test: Split | None, measure: Callable[[Sequence[Graph]], list[list[float]]]
 ) -> SlimResult:
-    """The result with test accuracy, times of both networks in the same rounds, and sizes of their ONNX files."""
+    """The result with test accuracy (None without labels), times in the same rounds, and sizes of the ONNX files."""
     from dojang.formats import onnx
 
     first, second = (median(times) for times in measure([graph, result.graph]))
     sides = []
     for side, network, milliseconds in ((result.before, graph, first), (result.after, result.graph, second)):
-        score = accuracy(scorer(network, len(test)), test)
+        score = None if test is None else accuracy(scorer(network, len(test)), test)
         size = len(onnx.to_bytes(network))
         sides.append(replace(side, accuracy=score, median_ms=milliseconds, size_bytes=size))
     return result.with_figures(sides[0], sides[1])
@@ -381,7 +391,7 @@ def final_figures(
 def named(graph: Graph, before: Graph, data: Data) -> Graph:
     """The cheaper network with what it must say to be used: how its input is normalised, its classes."""
     node = graph.inputs[0]
-    if not node.attrs["mean"]:
+    if not node.attrs["mean"] and data.task != "unlabelled":
         how = data.normalisation
         told = node.with_attrs(mean=how.mean, std=how.std)
         graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
@@ -399,7 +409,7 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
     if has_onnxruntime():
         import onnxruntime
 
-        x = data.test.inputs(0, COMPARED)
+        x = data.test.inputs(0, COMPARED) if len(data.test) else some_inputs(data, SAMPLES, 0)
         theirs = onnx_runner(onnxruntime, str(place / "model.onnx"))(x)
         ours = Compiled(done.graph)(x)
         said = compare_answers(ours, theirs)

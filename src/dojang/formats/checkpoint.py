@@ -13,9 +13,10 @@ import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DataError, DojangError, FileError, GraphError, UsageError
@@ -97,7 +98,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
+def _opened(file: Path) -> Iterator[BufferedReader]:
     """The file, for reading; errors of the system as `FileError`."""
     try:
         with file.open("rb") as stream:
@@ -254,7 +255,7 @@ def write_arrays(
 
 
 @contextlib.contextmanager
-def replacing(file: Path, force: bool) -> Iterator[BinaryIO]:
+def replacing(file: Path, force: bool) -> Iterator[BufferedReader]:
     """A stream whose content becomes `file` when the block ends well; otherwise nothing is left behind."""
     if file.exists() and not force:
         raise UsageError(f"{file}: exists already; choose another name or use --force")

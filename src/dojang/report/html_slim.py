@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dojang.arith.cost import Count
 from dojang.diagnose.correlation import Correlation
@@ -54,13 +55,18 @@ def findings_table(findings: Sequence[Finding]) -> str:
     return html_table(["layer", "finding", "severity", "how many", "channels", "evidence"], rows, numeric=(3,))
 
 
+def _data_said(data: Mapping[str, Any]) -> str:
+    if data.get("task") == "unlabelled":
+        return f"Data {data['name']}: {data['train_samples']:,} samples without labels."
+    return f"Data {data['name']}: {data['train_samples']:,} training and {data['test_samples']:,} test samples."
+
+
 def slim_html(done: Slimming) -> str:
     """Before and after, each cut with its check, refusals, findings, the layers."""
     result = done.result
     lead = (
-        f"Data {done.data['name']}: {done.data['train_samples']:,} training and {done.data['test_samples']:,} test "
-        f"samples. Runtime {done.runtime} {done.runtime_version or ''}, batches of {done.batch}, seed {result.seed}, "
-        f"{done.seconds:.0f} s."
+        f"{_data_said(done.data)} Runtime {done.runtime} {done.runtime_version or ''}, batches of {done.batch}, "
+        f"seed {result.seed}, {done.seconds:.0f} s."
     )
     table = html_table(
         ["", "before", "after", "change"],

@@ -141,9 +141,9 @@ class Diagnosis:
 class Slimming:
     """A slimming from end to end: figures on the test part, edits, refusals, and what it was done with.
 
-    `metric` says what accuracy means. `counts` are the cost tables before and after. `same_answers` says how the
-    written ONNX file was checked. `module`: the result in PyTorch where a module was given, else None: of the same
-    class where every edit allows it.
+    `metric` says what accuracy means ("none": there were no labels). `counts` are the cost tables before and after.
+    `same_answers` says how the written ONNX file was checked. `module`: the result in PyTorch where a module was
+    given, else None: of the same class where every edit allows it.
     """
 
     network: str
@@ -169,9 +169,10 @@ class Slimming:
     @property
     def convention(self) -> str:
         """What the figures mean."""
-        name = {"accuracy": "accuracy is the fraction of test samples answered right", "r2": "accuracy is R²"}
+        kinds = {"accuracy": "the fraction of test samples answered right", "r2": "R²"}
+        scored = f"accuracy is {kinds[self.metric]}, on data used for no choice; " if self.metric in kinds else ""
         return (
-            f"{name[self.metric]}, on data used for no choice; time is the median of {self.rounds} interleaved rounds "
+            f"{scored}time is the median of {self.rounds} interleaved rounds "
             f"of a batch of {self.batch} on {self.runtime}; size is that of the ONNX file; 1 MAC = 1 multiply + 1 add"
         )
 

@@ -72,7 +72,8 @@ def _costs(count: Count, width: int, style: Style) -> list[str]:
 
 
 def _waste(diagnosis: Diagnosis, width: int, style: Style) -> list[str]:
-    head = style.bold(f"What is wasted ({diagnosis.samples:,} training samples)")
+    seen = f"{diagnosis.samples:,} training samples" if diagnosis.samples else "without data"
+    head = style.bold(f"What is wasted ({seen})")
     if not diagnosis.findings:
         return [head, "  nothing was found", ""]
     lines = [finding_line(f, width, style) for f in diagnosis.findings[:MOST]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dojang.arith.errors import DataError, UsageError
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "unlabelled"]
 Array = NDArray[Any]
 Size = int | Sequence[int]
 
@@ -148,6 +148,7 @@ class Data:
     """A data set in two parts. The test part is for final figures; choices are made on `selection()`.
 
     `classes` are the names of labels 0, 1, … (empty for regression); `hash` is a SHA-256 of both parts' content.
+    Of samples without labels both parts are all of them.
     """
 
     name: str
@@ -255,6 +256,17 @@ def from_arrays(
         test = as_samples(np.asarray(x_test), f"{name}, test part"), np.asarray(y_test)
     train = as_samples(np.asarray(x), name), np.asarray(y)
     return _assembled(name, train, test, tuple(classes) if classes else None, augment or Augment(), seed)
+
+
+def unlabelled(x: Array, name: str) -> Data:
+    """Samples without labels, for what needs none: `x` as in `from_arrays`, also none at all; values stay as they are.
+
+    Raises DataError: types and shapes that are no samples, NaN.
+    """
+    x = as_samples(x, name) if len(x) else np.asarray(x, np.float32)
+    check_finite(x, name)
+    part = Split(x, np.empty((len(x), 0), np.float32), Normalisation.none(x.shape[1]))
+    return Data(name, part, part, (), "unlabelled", Augment(), content_hash(part, part, ()))
 
 
 def _assembled(

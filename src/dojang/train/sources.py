@@ -116,14 +116,27 @@ def _pictures(path: Path, reader: Callable[[Path, Target], Any], target: Target)
     return Source(path.name, tree.train, tree.test, tree.classes, augment)
 
 
-def _npz(path: Path) -> Source:
-    """Arrays `x` and `y` (or `x_train` and `y_train`), optionally `x_test`, `y_test`, and names in `classes`."""
+def npz_samples(path: Path) -> Array | None:
+    """The array `x` (or `x_train`) of an .npz without labels, or of an .npy; None for a file that has labels."""
+    arrays = _arrays(path, single=True)
+    if any(name in arrays for name in ("y", "y_train")):
+        return None
+    for name in ("x", "x_train"):
+        if name in arrays:
+            return arrays[name]
+    raise DataError(f"{path}: needs an array x; found {', '.join(sorted(arrays)) or 'none of the known names'}")
+
+
+def _arrays(path: Path, single: bool = False) -> dict[str, Array]:
+    """The known arrays of an .npz; with `single` the one of an .npy counts as x."""
     arrays: dict[str, Array] = {}
     try:
         # The file is opened here, since numpy.load leaves it open when it fails.
         with open(path, "rb") as opened:
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
+                if single:
+                    return {"x": file}
                 raise FileError(f"{path}: a single array, not an .npz of x and y; write it with numpy.savez")
             for key in file.files:
                 if key in ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"):
@@ -134,6 +147,12 @@ def _npz(path: Path) -> Source:
         raise FileError(f"{path}: truncated or damaged .npz ({error})") from None
     except MemoryError:
         raise FileError(f"{path}: its arrays need more memory than there is; store them as uint8 or fewer") from None
+    return arrays
+
+
+def _npz(path: Path) -> Source:
+    """Arrays `x` and `y` (or `x_train` and `y_train`), optionally `x_test`, `y_test`, and names in `classes`."""
+    arrays = _arrays(path)
     x, y = (arrays.get(k, arrays.get(f"{k}_train")) for k in ("x", "y"))
     if x is None or y is None:
         found = ", ".join(sorted(arrays)) or "none of the known names"

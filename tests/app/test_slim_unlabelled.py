@@ -1,0 +1,78 @@
+"""Slimming without loss, without labels and without data: what is cut, what is said, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dojang as package
+from dojang.arith.errors import DataError, ShapeError, UsageError
+from dojang.arith.graph import Graph
+from dojang.engine.session import Session
+from dojang.formats import onnx
+from nets import N, conv, net, weighted
+
+from .conftest import Command
+
+
+@pytest.fixture(scope="module")
+def doubled() -> Graph:
+    """A network whose first layer says everything eight times, so that less takes less time on any clock."""
+    graph = weighted(
+        net(
+            conv("c1", "x", 128), N("r1", "relu", "c1"), conv("c2", "r1", 64), N("r2", "relu", "c2"),
+            N("g", "global_avgpool", "r2"), N("f", "flatten", "g"), N("y", "dense", "f", out=5), shape=(3, 16, 16),
+        )
+    )  # fmt: skip
+    again = {name: np.concatenate([graph.weights[name][:16]] * 8) for name in ("c1.weight", "c1.bias")}
+    return graph.replace(weights={**graph.weights, **again})
+
+
+def samples(count: int = 20) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize("given", ["nothing", "array", "npy", "npz"])
+def test_what_is_cut_answers_the_same(given: str, doubled: Graph, tmp_path: Path) -> None:
+    x = samples()
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x)
+    data = {"nothing": None, "array": x, "npy": tmp_path / "x.npy", "npz": tmp_path / "x.npz"}[given]
+    result = package.slim(doubled, data, lossless=True, output=tmp_path / "out")
+    assert result.graph["c1"].attrs["out"] == 16
+    np.testing.assert_allclose(Session(result.graph)(x), Session(doubled)(x), atol=1e-5)
+    assert set(result.result.certificate) == ({"random"} if given == "nothing" else {"random", "real"})
+    assert all(difference["float64"] < 1e-6 for difference in result.result.certificate.values())
+    assert result.result.before.accuracy is None
+    assert result.result.after.accuracy is None
+    assert "accuracy" not in result.convention
+    assert result.diagnosis.samples == (0 if given == "nothing" else len(x))
+    assert "without labels" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_command_needs_no_data(doubled: Graph, dojang: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(onnx.to_bytes(doubled))
+    done = dojang("slim", tmp_path / "net.onnx", "--lossless", "-o", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["after"]["params"] < found["before"]["params"]
+    assert found["after"]["accuracy"] is None
+    assert found["data"]["task"] == "unlabelled"
+
+
+def test_what_is_refused(doubled: Graph, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --data, or --lossless"):
+        package.slim(doubled)
+    with pytest.raises(ShapeError, match="takes"):
+        package.slim(doubled, np.zeros((4, 3, 9, 9), np.float32), lossless=True)
+    with pytest.raises(DataError, match="NaN|finite"):
+        package.slim(doubled, np.full((4, 3, 16, 16), np.nan, np.float32), lossless=True)
+    np.savez(tmp_path / "x.npz", pictures=samples())
+    with pytest.raises(DataError, match="needs an array x"):
+        package.slim(doubled, tmp_path / "x.npz", lossless=True)
+    np.savez(tmp_path / "x.npz", x=samples())
+    with pytest.raises(DataError, match="needs arrays x and y"):
+        package.slim(doubled, tmp_path / "x.npz")
