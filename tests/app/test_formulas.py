@@ -172,6 +172,19 @@ def test_values_that_decide_give_a_range(dojang: Command, code: Path) -> None:
     assert (ran.code, "is not known" in ran.err) == (1, True)
 
 
+def test_a_table_is_held_against_the_dearest_way(dojang: Command, code: Path) -> None:
+    table = code.with_name("gate.csv")
+    table.write_text(
+        f"# title: Gate\n# source: a note\n# network: {code}:Gate\nrow,layers,params,macs\n"
+        f"large,large,224,{16 * 16 * 3 * 8 * 9}\n"
+    )
+    ran = dojang("check", str(table), f"{code}:Gate", "--input-size", "3,16,16")
+    assert (ran.code, ran.err) == (0, "")
+    assert "Values decide which of 2 ways the network goes; the table is held against the" in ran.out
+    ran = dojang("check", str(table), f"{code}:Gate", "--input-size", "3,16,16", "--json")
+    assert json.loads(ran.out)["totals"]["ways"] == 2
+
+
 def test_memory(dojang: Command) -> None:
     ran = dojang("count", "lenet5", "--memory", "--machine", "150,12", "--optimiser", "adam")
     check_golden("count-memory.txt", ran.out)

@@ -153,7 +153,8 @@ def explain(
 def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | None = None) -> Check:
     """A published table against the network it names, or `net`; see `arith.check`.
 
-    A table in a file may name a network file beside it.
+    A table in a file may name a network file beside it. Where values decide which way the network goes, the table is
+    held against the dearest way.
     """
     from dojang.arith.check import check as judge
     from dojang.formats import tables
@@ -161,7 +162,8 @@ def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | Non
     printed = tables.load(table)
     beside = Path(table).parent / printed.network
     named = beside if Path(table).suffix == ".csv" and printed.network and beside.is_file() else printed.network
-    return judge(printed, load(net if net is not None else named, input_size=input_size, arrays=False))
+    graphs = _all_ways(net if net is not None else named, input_size)
+    return replace(judge(printed, graphs[-1]), ways=len(graphs))
 
 
 def compare(a: Any, b: Any, *, input_size: Sequence[int] | None = None) -> Comparison:

@@ -135,12 +135,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A judged table: the cells, the convention found per column, the totals of the network."""
+    """A judged table: the cells, the convention found per column, the totals of the network.
+
+    Where values decide between several `ways` through the network, it was held against the dearest.
+    """
 
     table: Table
     cells: tuple[Cell, ...]
     conventions: Mapping[str, str]
     totals: Mapping[str, int]
+    ways: int = 1
 
     @property
     def close(self) -> tuple[Cell, ...]:
@@ -154,13 +158,14 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """As `CONTRACT.md` shapes it."""
+        several = {"ways": self.ways} if self.ways > 1 else {}
         return {
             "table": self.table.name,
             "title": self.table.title,
             "source": self.table.source,
             "convention": dict(self.conventions),
             "cells": [cell.to_dict() for cell in self.cells],
-            "totals": {**self.totals, "cells": len(self.cells), "mismatches": len(self.mismatches)},
+            "totals": {**self.totals, "cells": len(self.cells), "mismatches": len(self.mismatches), **several},
         }
 
 

@@ -79,6 +79,9 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
                 text = f"{cell.row}, {cell.column} {cell.printed}: {cell.explanation}"
                 lines.append(paragraph(f"  {text}", width, "    "))
             lines.append("")
+    if check.ways > 1:
+        told = f"Values decide which of {check.ways} ways the network goes; the table is held against the dearest."
+        lines += [paragraph(told, width), ""]
     said = "; ".join(f"{column}: {how}" for column, how in check.conventions.items())
     lines += [style.dim(paragraph(f"Conventions found: {said}.", width))] if said else []
     lines.append(style.dim(paragraph(f"Source: {check.table.source}", width)))
