@@ -384,6 +384,19 @@ def test_products() -> None:
 
 
 @given(window(), st.integers(1, 2), st.booleans())
+@few
+def test_convolution_by_weights_that_come_in(w: dict[str, Any], groups: int, biased: bool) -> None:
+    rank = len(w["kernel"])
+    attrs = {"stride": w["stride"], "dilation": w["dilation"], "padding": tuple((p, p) for p in w["padding"])}
+    x, weight, bias = normal(2, 2 * groups, *w["size"]), normal(3 * groups, 2, *w["kernel"]), normal(3 * groups)
+    arrays = {"bias": bias} if biased else {}
+    got = ours("dynamic_conv", x, weight, arrays=arrays, kernel=w["kernel"], bias=biased, **attrs)
+    run = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    want = run(t(x), t(weight), t(bias) if biased else None, w["stride"], w["padding"], w["dilation"], groups)
+    close(got, want, 1e-9, 1e-9)
+
+
+@given(window(), st.integers(1, 2), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_deformable_convolution(w: dict[str, Any], parts: int, whole: bool) -> None:
     """Offsets of whole pixels move the taps of a plain convolution over the image; without any, it is one.

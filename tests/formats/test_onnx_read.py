@@ -364,3 +364,23 @@ def test_what_pytorch_exports_computes_the_same(name: str, dynamo: bool, free: b
     folded = 8 if name == "mixed" else 0  # batch norm into the convolution: 16 go, a bias of 8 comes
     assert total.params == sum(p.numel() for p in module.parameters()) - folded
     assert {"head", "dw" if name == "mixed" else "embed"} <= {n.name for n in graph.nodes}
+
+
+def test_convolutions_by_weights_that_the_file_computes() -> None:
+    """As PyTorch's older exporter writes standardised weights with a gain; a kernel and a bias made from them."""
+    arrays = {"w": (6, 4, 3, 3), "b": (6,), "gain": (6, 1, 1, 1), "thin": (6, 2, 1, 1)}
+    arrays = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in arrays.items()}
+    nodes = [
+        node("ReduceMean", "w", y="mean", axes=[1, 2, 3], keepdims=1),
+        node("Sub", "w", "mean", y="apart"),
+        node("Mul", "apart", "gain", y="scaled"),
+        node("Conv", "x", "scaled", "b", y="first", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 1]),
+        node("Tanh", "thin", y="kernel"),
+        node("ReduceMean", "scaled", y="shift", axes=[1, 2, 3], keepdims=0),
+        node("Conv", "first", "kernel", "shift", group=3),
+    ]
+    graph = agrees(model(nodes, opset=13, arrays=arrays), RNG.normal(size=(2, 4, 6, 8)).astype(np.float32))
+    total = count(graph).total
+    (_, *out) = graph.unit_shapes[graph.outputs[0]]
+    assert (total.params, total.status) == (sum(a.size for a in arrays.values()), "exact")
+    assert total.macs == np.prod(out) * (4 * 9 + 2)

@@ -115,6 +115,18 @@ CASES = [
     Graph((IN("x", "input", shape=SEQ), IN("y", "einsum", "x", "x", equation="bij,bkj->bik")), ("y",)),
     Graph((IN("x", "input", shape=SEQ), IN("a", "abs", "x"), IN("y", "pow", "a", "x")), ("y",)),
 ]
+CASES += [
+    Graph(
+        (
+            IN("x", "input", shape=(4, 6, 8)),
+            IN("k", "constant", shape=(6, 2, 3, 3), trained=True),
+            IN("w", "tanh", "k"),
+            IN("y", "dynamic_conv", "x", "w", kernel=(3, 3), stride=2, padding=1, bias=bias),
+        ),
+        ("y",),
+    )
+    for bias in (False, True)
+]
 VALUES = [{"fill": 0.25, "shape": (1, 6)}, {"fill": 2.0, "shape": ()}, {"trained": True, "shape": (5, 1)}]
 VALUES += [{"shape": (5, 6)}, {"shape": (1,)}, {"shape": (1,), "trained": True}, {"shape": (), "trained": True}]
 CASES += [

@@ -569,3 +569,31 @@ def test_a_layer_whose_forward_was_replaced():
     wrong = nn.Sequential(nn.BatchNorm1d(3))
     with pytest.raises(UnsupportedError, match="expected 2D or 3D input"):
         from_module(wrong, (3, 4, 4))
+
+
+DYNAMIC = {
+    "from activations": lambda m, x: F.conv2d(x, m.net(m.seed + 0 * x.mean()).view(6, 3, 3, 3), m.bias, 2, 1),
+    "one kernel per picture": lambda m, x: F.conv2d(
+        x.reshape(1, -1, *x.shape[2:]), m.net(x.mean((2, 3)).repeat(1, 3)[:, :8]).view(-1, 3, 3, 3), padding="same",
+        groups=x.shape[0]
+    ).view(x.shape[0], 6, *x.shape[2:]),
+    "and a bias": lambda m, x: F.conv2d(x, m.kernel, x.mean((0, 2, 3)).repeat(2), dilation=2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_convolutions_by_computed_weights(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    parts = {"net": nn.Linear(8, 6 * 27), "seed": nn.Parameter(torch.randn(8)), "bias": nn.Parameter(torch.randn(6))}
+    parts["kernel"] = nn.Parameter(torch.randn(6, 3, 3, 3))
+    module = Forward(DYNAMIC[name], **parts)
+    with FlopCounterMode(display=False) as flops, torch.no_grad():
+        module(torch.randn(1, 3, 12, 10))
+    graph = from_module(module, (3, 12, 10))
+    counted = count(graph)
+    assert (counted.status, 2 * counted.total.macs) == ("exact", flops.get_total_flops())
+    assert ("dynamic_conv" in {node.op for node in graph.nodes}) == (name != "and a bias")
+    x = torch.randn(1 if name == "and a bias" else 2, 3, 12, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(to_module(graph).eval()(x), module(x), rtol=1e-4, atol=1e-5)

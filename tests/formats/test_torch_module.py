@@ -61,6 +61,19 @@ CASES: dict[str, list[Graph]] = {
         one("deform_conv", IMAGE, (12, 7, 9), out=5, kernel=(3, 2), padding=((0, 0), (2, 0)), bias=False),
         one("deform_conv", (4, 11), (3, 7), out=4, kernel=(3,), dilation=(2,), groups=4),
     ],
+    "dynamic_conv": [
+        with_random(
+            Graph(
+                (N("x", "input", shape=IMAGE), N("k", "constant", shape=(4, 3, 3, 2), trained=True),
+                 N("w", "tanh", "k"), N("y", "dynamic_conv", "x", "w", **a)),
+                ("y",),
+            )
+        )
+        for a in (
+            {"kernel": (3, 2), "stride": (2, 1), "padding": ((1, 0), (2, 1))},
+            {"kernel": (3, 2), "padding": "same", "dilation": 2, "bias": False},
+        )
+    ],
     "conv_transpose": [
         one("conv_transpose", IMAGE, out=4, kernel=(3, 3), stride=2, padding=1, output_padding=1, groups=2),
         one("conv_transpose", IMAGE, out=4, kernel=(4, 3), stride=(2, 3), padding=((1, 0), (0, 2)), dilation=(1, 2)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,7 +11,7 @@ from dojang.arith.conv import Conv, by
 from dojang.arith.cost import BYTES, count
 from dojang.arith.errors import ShapeError
 from dojang.arith.graph import Graph, Node
-from dojang.arith.shapes import Shape, conv_problem
+from dojang.arith.shapes import Shape, conv_problem, dynamic_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> l
         between = Step("values read between pixels", "not counted as MACs: taps · ic · oh·ow", "", samples)
         steps = _conv(conv_problem(node.attrs, shapes))
         return [*(s for s in steps if s.figure != "MACs on pixels only"), between]
+    if node.op == "dynamic_conv":
+        steps = _conv(dynamic_problem(node.attrs, shapes))
+        return [*(replace(s, figure="weights, computed") if s.figure == "weights" else s for s in steps)]
     layer = next(row for row in count(graph).layers if row.name == node.name)
     steps = [Step("output", "by the rule of " + node.op, " and ".join(by(s[1:]) for s in shapes), by(out[1:]))]
     if node.op == "dense":

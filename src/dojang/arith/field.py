@@ -264,6 +264,11 @@ def sliding(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     return [(0, KEEP), channels, *((a, reads(k, s, p, d)) for a, (k, s, (p, _), d) in enumerate(axes, start=2))]
 
 
+def sliding_with(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    """Convolution with computed weights: each place sees all of them."""
+    return sliding(node, place, shapes, out) if place == 0 else [WHOLE for _ in shapes[place]]
+
+
 def adaptive_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     """Adaptive pooling."""
     axes = zip(shapes[0][2:], out[2:], strict=True)
@@ -406,6 +411,7 @@ RULES: Mapping[str, Rule] = {
     "pointwise": pointwise,
     "window": sliding,
     "transposed": sliding,
+    "dynamic": sliding_with,
     "adaptive": adaptive_axes,
     "resize": resized_axes,
     "global": whole_axes(spatial_axes),

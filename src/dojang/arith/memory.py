@@ -16,9 +16,10 @@ OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 
 # What PyTorch keeps of each operator for the way back: its inputs, its output, and extra bytes per output element.
 _INPUT = frozenset(
-    "conv conv_transpose deform_conv dense matmul einsum mul div pow maximum minimum maxpool avgpool adaptive_maxpool "
-    "adaptive_avgpool global_maxpool batchnorm instancenorm groupnorm layernorm lrn prelu leaky_relu elu selu clip "
-    "hard_sigmoid hard_swish silu mish gelu softplus softsign erf abs log sin cos reduce_max reduce_min".split()
+    "conv conv_transpose deform_conv dynamic_conv dense matmul einsum mul div pow maximum minimum maxpool avgpool "
+    "adaptive_maxpool adaptive_avgpool global_maxpool batchnorm instancenorm groupnorm layernorm lrn prelu leaky_relu "
+    "elu selu clip hard_sigmoid hard_swish silu mish gelu softplus softsign erf abs log sin cos reduce_max "
+    "reduce_min".split()
 )
 _OUTPUT = frozenset("relu sigmoid tanh exp sqrt reciprocal softmax log_softmax pow reduce_max reduce_min".split())
 _EXTRA = {"maxpool": 8, "adaptive_maxpool": 8, "global_maxpool": 8, "dropout": BYTES}
@@ -94,7 +95,7 @@ def saved_bytes(graph: Graph, batch: int = 1) -> int:
 
 def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
     """The inputs that an operator keeps: of a product each factor only if the other one needs a gradient."""
-    if node.op in ("mul", "matmul", "einsum", "div"):
+    if node.op in ("dynamic_conv", "mul", "matmul", "einsum", "div"):
         return tuple(
             i for i in node.inputs if any(j in needs for j in node.inputs if j != i) or node.inputs.count(i) > 1
         )

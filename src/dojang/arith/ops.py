@@ -12,7 +12,7 @@ from math import prod
 
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attr, Attrs, Kind
-from dojang.arith.shapes import Rule, Shape, Shapes, conv_problem, einsum_sizes
+from dojang.arith.shapes import Rule, Shape, Shapes, conv_problem, dynamic_problem, einsum_sizes
 
 ParamRule = Callable[[Attrs, Shapes], dict[str, Shape]]
 MacRule = Callable[[Attrs, Shapes], int]
@@ -162,6 +162,19 @@ def _rows() -> list[Op]:
             channels="opaque",
             inputs=(2, 3),
             main=("out", "kernel"),
+        ),
+        # Inputs x and weights (oc, ic/groups, *kernel), which the network computes (Jia et al. 2016).
+        Op(
+            "dynamic_conv",
+            shape_rules.dynamic_conv,
+            _window() | {"bias": Attr(Kind.BOOL, True)},
+            lambda a, s: {"bias": (s[1][0],)} if a["bias"] else {},
+            lambda a, s: dynamic_problem(a, s).macs,
+            lambda a, s: dynamic_problem(a, s).macs_inside,
+            "dynamic",
+            "opaque",
+            inputs=(2, 2),
+            main=("kernel",),
         ),
         Op(
             "dense",

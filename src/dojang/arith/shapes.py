@@ -76,6 +76,28 @@ def deform_conv(attrs: Attrs, shapes: Shapes) -> Shape:
     return problem.out_shape
 
 
+def dynamic_problem(attrs: Attrs, shapes: Shapes) -> Conv:
+    """The `Conv` that a dynamic_conv node stands for: its second input are the weights, so they give its channels.
+
+    Groups follow from both inputs, so that one kernel per picture, the batch folded into the channels, fits any batch.
+    """
+    kernel, stride, dilation = attrs["kernel"], attrs["stride"], attrs["dilation"]
+    size = spatial(shapes[0], len(kernel), "convolution", kernel)
+    weight = tuple(shapes[1])
+    if len(weight) != len(kernel) + 2 or weight[2:] != tuple(kernel) or not weight[1]:
+        raise ShapeError(f"a {by(kernel)} kernel needs weights (oc, ic/groups, {by(kernel)}), got {by(weight)}")
+    n, ic = shapes[0][:2]
+    if ic % weight[1]:
+        raise ShapeError(f"{ic} input channels do not divide into groups of {weight[1]}, as the weights are made for")
+    pads = resolve_padding(attrs["padding"], size, kernel, stride, dilation)
+    return _conv(n, ic, weight[0], size, kernel, stride, pads, dilation, ic // weight[1], attrs["bias"], False, ())
+
+
+def dynamic_conv(attrs: Attrs, shapes: Shapes) -> Shape:
+    """Convolution with weights that the network computes."""
+    return dynamic_problem(attrs, shapes).out_shape
+
+
 def pool(attrs: Attrs, shapes: Shapes) -> Shape:
     """Max or average pooling, floor or ceil."""
     kernel, stride = attrs["kernel"], attrs["stride"]

@@ -14,7 +14,7 @@ import numpy as np
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import Pads, Sizes, resolve_padding
-from dojang.arith.shapes import conv_problem
+from dojang.arith.shapes import conv_problem, dynamic_problem
 
 Array = np.ndarray
 Inputs = Sequence[Array]
@@ -100,6 +100,13 @@ def deform_conv(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
         grouped = seen.reshape(n, g, problem.ic // g, prod(size))
         out += weight[(..., *tap)].reshape(g, problem.oc // g, problem.ic // g) @ grouped
     return add_bias(out.reshape(problem.out_shape), arrays)
+
+
+def dynamic_conv(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
+    """`conv` by the weights that come in."""
+    x, weight = inputs
+    problem = dynamic_problem(attrs, [x.shape, weight.shape])
+    return conv({**attrs, "out": problem.oc, "groups": problem.groups}, [x], {**arrays, "weight": weight})
 
 
 def interpolated(flat: Array, places: Sequence[Array], size: Sizes) -> Array:
@@ -188,6 +195,7 @@ FUNCTIONS = {
     "conv": conv,
     "conv_transpose": conv_transpose,
     "deform_conv": deform_conv,
+    "dynamic_conv": dynamic_conv,
     "maxpool": maxpool,
     "avgpool": avgpool,
     "adaptive_maxpool": adaptive(np.max),

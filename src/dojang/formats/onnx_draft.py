@@ -34,7 +34,7 @@ MADE = re.compile(r"val_\d+")
 """How PyTorch's exporter names constants that it made itself; others may be parameters."""
 
 LAYERS = frozenset(
-    {"conv", "conv_transpose", "deform_conv", "dense", "batchnorm", "instancenorm", "groupnorm", "layernorm", "prelu"}
+    "conv conv_transpose deform_conv dynamic_conv dense batchnorm instancenorm groupnorm layernorm prelu".split()
 )
 
 

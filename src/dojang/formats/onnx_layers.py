@@ -7,6 +7,7 @@ expressed. Source: the operator pages of onnx.ai, all versions from opset 7.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -46,8 +47,22 @@ def _weight(call: Call, rank: int) -> Const:
     return weight
 
 
+def dynamic_conv(reader: Reader, call: Call, weight: Draft) -> Draft:
+    """Conv with weights that the file computes."""
+    attrs, bias = _window(call, reader.shape(weight)[2:]), call.const(2)
+    return reader.emit(
+        "dynamic_conv", call.value(0), weight, roles={"bias": bias}, bias=bias is not None, **attrs
+    )  # fmt: skip
+
+
 def conv(reader: Reader, call: Call) -> Draft:
-    """Conv, any rank."""
+    """Conv, any rank; a bias that the file computes is added after it."""
+    if isinstance(shift := call.inputs[2] if len(call.inputs) > 2 else None, Draft):
+        value = conv(reader, replace(call, inputs=call.inputs[:2]))
+        ones = [1] * (len(reader.shape(value)) - 2)
+        return reader.emit("add", value, reader.emit("reshape", shift, shape=(-1, *ones), tag="bias"))
+    if isinstance(computed := call.value(1), Draft):
+        return dynamic_conv(reader, call, computed)
     weight, bias = _weight(call, 3), call.const(2)
     attrs = _window(call, weight.shape[2:])
     groups = call.attrs.get("group", 1)

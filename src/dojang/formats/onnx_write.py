@@ -163,6 +163,15 @@ def _deform_conv(w: Writer, node: Node) -> None:
     w.op("DeformConv", given if given[-1] else given[:-1], node.name, **attrs)
 
 
+def _dynamic_conv(w: Writer, node: Node) -> None:
+    source, weight = (w.shape(name) for name in node.inputs)
+    groups = source[1] // weight[1]
+    if any(s % BATCH == 0 for s in (source[1], *weight)):
+        raise UnsupportedError(f"{node.name}: has a kernel per picture; ONNX needs its groups in numbers")
+    bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
+    w.op("Conv", (*node.inputs, *bias), node.name, **_window(node), group=groups)
+
+
 def _dense(w: Writer, node: Node) -> None:
     source, weight = node.inputs[0], w.array(node, "weight")
     if len(w.shape(source)) == 2:
@@ -374,6 +383,7 @@ RULES: Mapping[str, Rule] = {
     "conv": _conv("Conv"),
     "conv_transpose": _conv("ConvTranspose"),
     "deform_conv": _deform_conv,
+    "dynamic_conv": _dynamic_conv,
     "dense": _dense,
     "maxpool": _pool("MaxPool"),
     "avgpool": _pool("AveragePool"),

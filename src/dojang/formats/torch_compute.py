@@ -48,6 +48,13 @@ def conv(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Array
     return run(x, arrays["weight"], arrays.get("bias"), stride, [p for p, _ in pads], dilation, attrs["groups"])
 
 
+def dynamic_conv(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """Convolution by weights that come in."""
+    x, weight = inputs
+    own = {**attrs, "groups": x.shape[1] // weight.shape[1]}
+    return conv(layer, own, (x,), {**arrays, "weight": weight})
+
+
 def deform_conv(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
     """Deformable convolution of any rank: every tap reads between pixels, linearly; outside is 0."""
     x, weight, kernel, parts = inputs[0], arrays["weight"], attrs["kernel"], attrs["offset_groups"]
@@ -348,6 +355,7 @@ COMPUTE: Mapping[str, Function] = {
     "conv": conv,
     "conv_transpose": conv_transpose,
     "deform_conv": deform_conv,
+    "dynamic_conv": dynamic_conv,
     "dense": lambda layer, attrs, inputs, arrays: F.linear(inputs[0], arrays["weight"], arrays.get("bias")),
     "maxpool": maxpool,
     "avgpool": avgpool,

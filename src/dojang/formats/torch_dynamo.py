@@ -33,7 +33,7 @@ Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 Compile = Callable[[Graph], Run]
 
 HEAVY = frozenset(
-    "conv conv_transpose dense matmul maxpool avgpool adaptive_avgpool global_avgpool deform_conv".split()
+    "conv conv_transpose dense matmul maxpool avgpool adaptive_avgpool global_avgpool deform_conv dynamic_conv".split()
 )
 """A part without any of these is not worth leaving PyTorch for."""
 

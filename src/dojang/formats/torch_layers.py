@@ -27,9 +27,43 @@ def _weighted(t: Tracer, op: str, x: Traced, weight: Any, bias: Any, **attrs: An
     return t.emit(op, x, name=name, arrays=arrays, bias=bias is not None, **attrs)
 
 
+def _pads(pads: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Padding before and after, from PyTorch's numbers or words."""
+    if isinstance(pads, str):
+        spans = [d * (k - 1) if pads == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        return tuple((s // 2, s - s // 2) for s in spans)
+    return tuple((p, p) for p in per_axis(pads, len(kernel)))
+
+
+def _dynamic(t: Tracer, rank: int, x: Any, weight: Any, bias: Any, attrs: dict[str, Any]) -> Any:
+    """A convolution with weights that the forward makes."""
+    x, weight = t.value(x), t.value(weight)
+    single = x.dim() == rank + 1
+    if single:
+        x = t.emit("unsqueeze", x, part="batch", axes=(0,))
+    kernel = tuple(weight.sizes[2:])
+    if x.sizes[1] != weight.sizes[1] * attrs["groups"]:
+        raise ShapeError(
+            f"{t.place}: its weights take {weight.sizes[1] * attrs['groups']} channels, the input has {x.sizes[1]}"
+        )
+    name = t.fresh(part="product" if single else None)
+    t.used.discard(name)
+    result = t.emit(
+        "dynamic_conv", x, weight, name=name, arrays=t.roles(name, bias=bias), bias=bias is not None,
+        kernel=kernel, padding=_pads(attrs["padding"], kernel, attrs["dilation"]), stride=attrs["stride"],
+        dilation=attrs["dilation"],
+    )  # fmt: skip
+    return t.emit("squeeze", result, axes=(0,)) if single else result
+
+
 def _conv(t: Tracer, rank: int, x: Any, weight: Any, bias: Any, transposed: bool, attrs: dict[str, Any]) -> Any:
-    if isinstance(weight, Traced) or isinstance(bias, Traced) or not isinstance(x, Traced):
-        return NotImplemented
+    if isinstance(bias, Traced):
+        plain = _conv(t, rank, x, weight, None, transposed, attrs)
+        return plain if plain is NotImplemented else t.emit(
+            "add", plain, t.emit("reshape", bias, part="bias", shape=(-1, *(1,) * rank))
+        )  # fmt: skip
+    if isinstance(weight, Traced) or not isinstance(x, Traced):
+        return NotImplemented if transposed else _dynamic(t, rank, x, weight, bias, attrs)
     sizes, groups = tuple(weight.shape), attrs["groups"]
     single = x.dim() == rank + 1
     if single:
@@ -37,12 +71,7 @@ def _conv(t: Tracer, rank: int, x: Any, weight: Any, bias: Any, transposed: bool
     out = sizes[1] * groups if transposed else sizes[0]
     ic = sizes[0] if transposed else sizes[1] * groups
     kernel = sizes[2:]
-    pads = attrs.pop("padding")
-    if isinstance(pads, str):
-        spans = [d * (k - 1) if pads == "same" else 0 for d, k in zip(attrs["dilation"], kernel, strict=True)]
-        padding = tuple((s // 2, s - s // 2) for s in spans)
-    else:
-        padding = tuple((p, p) for p in per_axis(pads, rank))
+    padding = _pads(attrs.pop("padding"), kernel, attrs["dilation"])
     if x.dim() == rank + 2 and x.sizes[1] != ic:
         raise ShapeError(f"{t.place}: its weights take {ic} channels, the input has {x.sizes[1]}")
     op = "conv_transpose" if transposed else "conv"

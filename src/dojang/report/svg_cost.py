@@ -10,7 +10,7 @@ from dojang.report.svg import LETTER, chart_head
 from dojang.report.table import percent
 
 KINDS = (
-    ("convolutions", ("conv", "conv_transpose", "deform_conv"), "b"),
+    ("convolutions", ("conv", "conv_transpose", "deform_conv", "dynamic_conv"), "b"),
     ("dense layers", ("dense",), "a"),
     ("matrix products", ("matmul", "einsum"), "good"),
 )
