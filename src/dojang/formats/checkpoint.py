@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from dojang.arith.conv import by
 from dojang.arith.errors import DataError, DojangError, FileError, GraphError, UsageError
