@@ -13,6 +13,7 @@ from dojang.engine.compiled import Compiled, compile
 from dojang.engine.lower import Lowering
 from dojang.engine.machine import Machine
 from dojang.engine.reference import run_reference
+from dojang.engine.settle import settled
 from dojang.formats import zoo
 
 N = Node.of
@@ -411,3 +412,28 @@ def test_errors():
         compile(residual_net())
     with pytest.raises(UnsupportedError, match="cannot be run"):
         compile(graph(image(1, 2, 2), N("u", "unknown", "x", kind="Mystery")))
+
+
+def test_weights_that_no_input_reaches_are_computed_once() -> None:
+    rng = np.random.default_rng(5)
+    arrays = {"k.value": (4, 3, 3, 3), "c.bias": (4,), "c.weight": (1,)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in arrays.items()}
+    nodes = (
+        N("x", "input", shape=(6, 9, 8)),
+        N("k", "constant", shape=(4, 3, 3, 3), trained=True),
+        N("w", "tanh", "k"),
+        N("c", "dynamic_conv", "x", "w", kernel=(3, 3), padding=1),
+        N("other", "constant", shape=(1,), trained=True, arrays={"value": "c.weight"}),
+        N("y", "mul", "c", "other"),
+    )
+    graph = Graph(nodes, ("y",), weights=weights)
+    x = rng.normal(size=(2, 6, 9, 8)).astype(np.float32)
+    wanted = run_reference(graph, x, taps=("w", "c"))
+    for release in (False, True):
+        net = compile(graph, threads=1, release=release)
+        np.testing.assert_allclose(net(x), wanted.outputs[0], rtol=1e-4, atol=1e-4)
+    assert [node.op for node in settled(graph).nodes] == ["input", "conv", "constant", "mul"]
+    tapped = compile(graph, threads=1).run(x, taps=("w", "c")).taps
+    for name, value in tapped.items():
+        np.testing.assert_allclose(value, wanted.taps[name], rtol=1e-4, atol=1e-4)
+    assert settled(settled(graph)) == settled(graph)

@@ -23,6 +23,7 @@ from dojang.engine.peaks import exceeded
 from dojang.engine.plan import Plan
 from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs
 from dojang.engine.runtime import Call, Program
+from dojang.engine.settle import settled
 
 Array = np.ndarray
 PRECISIONS = ("fast", "strict")
@@ -74,7 +75,10 @@ class Compiled:
             raise UsageError(f"threads must be at least 1, got {threads}")
         check_arrays(graph)
         # A mapping of its own, so that weights can be let go one by one.
-        self.graph = graph.replace(weights=dict(graph.weights)) if release else graph
+        self._settled = settled(graph)
+        if release:
+            self._settled = self._settled.replace(weights=dict(self._settled.weights))
+        self.graph = self._settled if release else graph
         self.machine = machine or Machine.host()
         self.threads = threads or self.machine.cores
         self.precision, self.tune, self.release = precision, tune, release
@@ -127,7 +131,8 @@ class Compiled:
         with self._lock:
             found = self._builds.get((batch, taps))
             if found is None:
-                found = Build(self, batch, taps)
+                graph = self._settled if all(name in self._settled.by_name for name in taps) else self.graph
+                found = Build(self, graph, batch, taps)
                 if self.release:
                     self._like = batch if self._like is None else self._like
                     give_back()
@@ -145,24 +150,24 @@ def give_back() -> None:
 class Build:
     """A network lowered and compiled for one batch size and one set of taps."""
 
-    def __init__(self, owner: Compiled, batch: int, taps: frozenset[str]) -> None:
+    def __init__(self, owner: Compiled, graph: Graph, batch: int, taps: frozenset[str]) -> None:
         """Chooses, emits, compiles; plans the memory."""
         strict = owner.precision == "strict"
-        self.graph, self.machine = owner.graph, owner.machine
+        self.graph, self.machine = graph, owner.machine
         self.lowered: Lowered = Lowering(
-            owner.graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune, owner._like,
+            graph, batch, owner.machine, owner.threads, strict, taps, owner._packed, owner.tune, owner._like,
             owner.release,
         ).run()  # fmt: skip
         calls = self.lowered.calls
         self.plan = Plan(
-            owner.graph.name, batch, owner.threads, owner.machine.isa, owner.precision, tuple(c.choice for c in calls)
+            graph.name, batch, owner.threads, owner.machine.isa, owner.precision, tuple(c.choice for c in calls)
         )
         self.threads = 1 if self.plan.predicted_s * owner.threads < SMALL_S else owner.threads
         steps = [s.kernel for c in calls if isinstance(c, KernelCall) for s in c.code.steps]
         made = iter(jit.load_recipes(steps, owner.machine))
         self.natives = [[next(made) for _ in c.code.steps] if isinstance(c, KernelCall) else [] for c in calls]
         self.shared, self.offsets, self.arena_bytes = memory(self.lowered)
-        self.wanted = tuple(dict.fromkeys((*owner.graph.outputs, *sorted(taps))))
+        self.wanted = tuple(dict.fromkeys((*graph.outputs, *sorted(taps))))
         self._idle: list[Context] = []
 
     def take(self) -> Context:
