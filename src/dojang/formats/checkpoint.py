@@ -255,7 +255,7 @@ def write_arrays(
 
 
 @contextlib.contextmanager
-def replacing(file: Path, force: bool) -> Iterator[BufferedReader]:
+def replacing(file: Path, force: bool) -> Iterator[BinaryIO]:
     """A stream whose content becomes `file` when the block ends well; otherwise nothing is left behind."""
     if file.exists() and not force:
         raise UsageError(f"{file}: exists already; choose another name or use --force")
