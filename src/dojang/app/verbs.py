@@ -12,12 +12,9 @@ from dojang.app.networks import load, ways
 from dojang.arith.cost import Count, of_ways
 from dojang.arith.cost import count as count_graph
 from dojang.arith.errors import UnsupportedError, UsageError
-from dojang.arith.memory import MACHINES, Held, Machine
-from dojang.arith.memory import held as held_by
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.solve import solve as solve
 from dojang.arith.symbol import symbol, symbolic
-from dojang.report.results import Listing
 from dojang.report.table import number
 
 if TYPE_CHECKING:
@@ -25,6 +22,8 @@ if TYPE_CHECKING:
     from dojang.arith.compare import Comparison
     from dojang.arith.explain import Step
     from dojang.arith.graph import Graph
+    from dojang.arith.memory import Held, Machine
+    from dojang.report.results import Listing
 
 LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
 """What `list_all` can list."""
@@ -85,6 +84,8 @@ def held(
     `machine` is "here" (measured on one core), one of `arith.memory.MACHINES`, or its peaks as "GFLOPS,GBYTES".
     Where values decide which way a network goes, this is the dearest way, with all in `ways`.
     """
+    from dojang.arith.memory import held as held_by
+
     graphs = _all_ways(net, input_size, num_classes)
     where = machine_of(machine) if machine is not None else None
     every = tuple(held_by(graph, where, _batch(batch_size), optimiser) for graph in graphs)
@@ -97,6 +98,8 @@ def _batch(size: int | str) -> Any:
 
 def machine_of(text: str) -> Machine:
     """The machine that a person names; raises `UsageError`."""
+    from dojang.arith.memory import MACHINES, Machine
+
     if text == "here":
         from dojang.engine.machine import Machine as Processor
         from dojang.engine.peaks import peaks
@@ -177,6 +180,8 @@ def list_all(what: str) -> Listing:
     """What there is: `networks` of the zoo with their totals, published `tables`, `kernels` for pictures, `kinds` of
     convolution with what each costs beside the plain one.
     """
+    from dojang.report.results import Listing
+
     if what == "networks":
         from dojang.formats import zoo
 

@@ -11,7 +11,6 @@ from dojang.arith.cost import Count, Layer
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
-from dojang.report.results import Bench, Exported, Listing, Run, Trained
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -32,6 +31,7 @@ from dojang.report.table import (
 
 if TYPE_CHECKING:
     from dojang.engine.plan import Plan
+    from dojang.report.results import Bench, Exported, Listing, Run, Trained
 
 
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
