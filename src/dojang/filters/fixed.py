@@ -45,7 +45,7 @@ def fixed(taps: Taps, offset: float, most: float) -> Fixed | None:
 
     >>> found = fixed(np.array([[0.1, 0.7, 0.2]]), 0.0, 1 / 64)
     >>> found.taps.tolist(), found.shift, found.error < 1 / 64
-    ([[1638.0, 11469.0, 3277.0]], 14, True)
+    ([[819.0, 5734.0, 1638.0]], 13, True)
     """
     for shift in range(6, 24):
         scale = 2.0**shift
