@@ -102,7 +102,10 @@ def strange(tmp_path: Path) -> Path:
     return path
 
 
-def test_unknown_operator(dojang: Command, strange: Path, picture: Path) -> None:
+def test_unknown_operator(
+    dojang: Command, strange: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     ran = dojang("count", strange)
     assert ran.code == 0
     assert "≥" in ran.out
@@ -189,7 +192,8 @@ def test_pt_that_holds_code(dojang: Command, tmp_path: Path, picture: Path, monk
     assert not Path("harmed").exists()
 
 
-def test_empty_class_folder(dojang: Command, tmp_path: Path) -> None:
+def test_empty_class_folder(dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
     for i in range(4):
