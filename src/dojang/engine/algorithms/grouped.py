@@ -97,10 +97,10 @@ def emit(task: Task, machine: Machine) -> Code:
 class Grouped:
     """The loop nest of one grouped kernel while it is written."""
 
-    def __init__(self, symbol: str, task: Task, machine: Machine) -> None:
-        """Sizes in elements, as Python ints."""
+    def __init__(self, b: Emit | str, task: Task, machine: Machine) -> None:
+        """Sizes in elements, as Python ints. `b`: the name of a new function, or the builder of one that does more."""
         self.task, self.c = task, three(task.conv)
-        self.b: Emit = t.begin(symbol, machine)
+        self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
         self.kind, self.size = task.element, task.element.bytes
         self.lanes = machine.lanes(self.size)
         self.icg, self.ocg = self.c.ic // self.c.groups, self.c.oc // self.c.groups
