@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.shapes import conv_problem
@@ -15,6 +16,7 @@ from dojang.engine.algorithms.task import Task
 from dojang.engine.calls import Place
 from dojang.engine.chains import POOLS, Chain, Chains
 from dojang.engine.fuse import Group
+from dojang.engine.peaks import peaks
 from dojang.engine.plan import Choice, choose
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Joiner:
             return None
         whole = found[0].groups
         alone = {g.value: self.alone(tasks[g.value]) for g in whole}
+        for group in whole[1:]:  # what lies between them comes in part from the cache of another core
+            alone[group.value] += self.fetched(group)
         best, least = None, sum(alone.values())
         apart = least
         for chain in found:
@@ -108,6 +112,11 @@ class Joiner:
             place = low.out.places.get(group.residual) or low.reserved.get(group.residual)
             res = place.ld if place else low.shape(group.residual)[1]
         return Task(problem, x_ld, y_ld, group.activation, res, "f32", low.strict)
+
+    def fetched(self, group: Group) -> float:
+        """Seconds per image in which a group's input comes from the shared cache."""
+        shape = self.low.shape(group.inputs[0])
+        return 4 * prod(shape[1:]) / (peaks(self.low.machine).cache_gbs * 1e9)
 
     def alone(self, task: Task | PoolTask) -> float:
         """Seconds per image on one core by a kernel of its own."""

@@ -25,11 +25,11 @@ from dojang.engine.algorithms.direct import Direct, Tile, cycles, pack_weights, 
 from dojang.engine.algorithms.grouped import Grouped
 from dojang.engine.algorithms.pool import Pool, PoolTask
 from dojang.engine.algorithms.task import Code, Step, Task
-from dojang.engine.emit import Emit, Value
+from dojang.engine.emit import I64, PTR, Emit, Value
 from dojang.engine.machine import Machine
 
 NAME = "bands"
-FILL = 0.6  # of the second cache, for what lies between the layers
+FILL = 0.4  # of the second cache, for what lies between the layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def middle_cycles(w: Window, machine: Machine) -> float:
     """Estimated cycles of an output row of the middle: loads of a tile's columns, once per kernel row, or its sums."""
     loads = w.kh * (w.ow * w.sw + t.ceil_div(w.ow, 14) * (2 * w.kw - 1))
     sums = w.kh * w.kw * w.ow
-    return vectors_of(w.channels, machine) * (max(loads, sums) + 2.5 * w.ow + 10)
+    return vectors_of(w.channels, machine) * (max(loads, sums) / 2 + 2 * w.ow + 10)
 
 
 @cache
@@ -314,21 +314,34 @@ class Bands:
         """Weights and biases of stage k of those that are there."""
         return self.b.at(self.weights, self.at[k]), self.b.at(self.biases, self.bias_at[k])
 
+    def part(self, name: str, pointers: Sequence[str], write: Callable[[Emit], None]) -> Callable[..., Value]:
+        """A function of its own, of pointers and a range of rows: each stage has all registers to itself. Returns what
+        writes a call of it.
+        """
+        params = {**dict.fromkeys(pointers, PTR), "lo": I64, "hi": I64}
+        b = Emit.begin(f"{name}{len(self.b.module.functions)}", params, self.machine, self.b.module, internal=True)
+        write(b)
+        b.ret_void()
+        return lambda *args: self.b.call(b.function, [self.b.index(a) for a in args])
+
     def front(self) -> Callable[[Any, int], None] | None:
         """Writes rows lo..hi of some vectors of the front's channels into scratch memory."""
         task, b = self.task.front, self.b
         if task is None:
             return None
         tile = replace(tile_of(task, self.machine), vectors=self.cut.vectors)
-        kernel = Direct(b, replace(task, y_ld=self.e_ld), three(task.conv), tile, self.machine)
         weights, biases = self.stage(0)
         per = self.lanes * prod(task.conv.kernel) * task.conv.ic * 4
-        kernel.x, kernel.r = self.x, None
-        kernel.y = self.shifted(b.arg.scratch, self.lo, self.w.w * self.e_ld)
+        target = self.shifted(b.arg.scratch, self.lo, self.w.w * self.e_ld)
 
         def rows(v: Any, count: int) -> None:
-            kernel.w, kernel.bias = b.at(weights, b.mul(v, per)), b.at(biases, b.mul(v, self.lanes * 4))
-            b.loop(self.lo, self.hi, 1, lambda r, _: kernel.row(r, count, count * self.lanes))
+            def write(f: Emit) -> None:
+                kernel = Direct(f, replace(task, y_ld=self.e_ld), three(task.conv), tile, self.machine)
+                kernel.x, kernel.w, kernel.bias, kernel.y, kernel.r = f.arg.x, f.arg.w, f.arg.bias, f.arg.y, None
+                f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, count, count * self.lanes))
+
+            call = self.part("front", ("x", "w", "bias", "y"), write)
+            call(self.x, b.at(weights, b.mul(v, per)), b.at(biases, b.mul(v, self.lanes * 4)), target, self.lo, self.hi)
 
         return rows
 
@@ -358,60 +371,76 @@ class Bands:
         weights, biases = self.stage(int(self.task.front is not None))
         per = self.lanes * prod(task.conv.kernel) * 4
 
-        def write(v: Any, count: int, channels: int) -> None:
+        def rows(v: Any, count: int, channels: int) -> None:
             (x, x_ld), (y, y_ld) = self.source(v), self.target(v)
-            kernel = Grouped(b, replace(task, x_ld=x_ld, y_ld=y_ld), self.machine)
-            wv, bv = b.at(weights, b.mul(v, per)), b.at(biases, b.mul(v, self.lanes * 4))
 
-            def tile(start, pixels, inside, depth, height, yr, _):
-                def one(u: Any, some: int) -> None:
-                    o = b.mul(u, self.lanes * 4)
-                    bias = b.vload(b.at(bv, o), kernel.kind)
-                    kernel.one(start, pixels, inside, some, b.at(x, o), b.at(wv, b.mul(u, per)), bias, b.at(yr, o),
-                               None, depth, height)  # fmt: skip
-
+            def write(f: Emit) -> None:
+                kernel = Grouped(f, replace(task, x_ld=x_ld, y_ld=y_ld), self.machine)
                 whole = channels // self.lanes
-                b.loop(0, whole, 1, lambda u, _: one(u, self.lanes))
-                if whole < count:
-                    one(whole, channels - whole * self.lanes)
 
-            b.loop(self.first, self.last, 1, lambda r, _: kernel.row(r, y, None, tile))
+                def tile(start, pixels, inside, depth, height, yr, _):
+                    def one(u: Any, some: int) -> None:
+                        o = f.mul(u, self.lanes * 4)
+                        bias = f.vload(f.at(f.arg.bias, o), kernel.kind)
+                        w = f.at(f.arg.w, f.mul(u, per))
+                        kernel.one(start, pixels, inside, some, f.at(f.arg.x, o), w, bias, f.at(yr, o), None,
+                                   depth, height)  # fmt: skip
 
-        return write
+                    f.loop(0, whole, 1, lambda u, _: one(u, self.lanes))
+                    if whole < count:
+                        one(whole, channels - whole * self.lanes)
+
+                f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, f.arg.y, None, tile))
+
+            call = self.part("middle", ("x", "w", "bias", "y"), write)
+            w, bias = b.at(weights, b.mul(v, per)), b.at(biases, b.mul(v, self.lanes * 4))
+            call(x, w, bias, y, self.first, self.last)
+
+        return rows
 
     def middle_of_pool(self) -> Callable[[Any, int, int], None]:
         """Rows first..last of a pooling, for some vectors of channels."""
-        b, task = self.b, self.task.middle
+        task = self.task.middle
         assert isinstance(task, PoolTask)
 
-        def write(v: Any, count: int, channels: int) -> None:
+        def rows(v: Any, count: int, channels: int) -> None:
             (x, x_ld), (y, y_ld) = self.source(v), self.target(v)
-            kernel = Pool(b, replace(task, x_ld=x_ld, y_ld=y_ld).three(), self.machine)
 
-            def one(u: Any, mask: Any) -> None:
-                o = b.mul(u, self.lanes * 4)
-                b.loop(self.first, self.last, 1, lambda r, _: kernel.row(r, b.at(x, o), b.at(y, o), mask))
+            def write(f: Emit) -> None:
+                kernel = Pool(f, replace(task, x_ld=x_ld, y_ld=y_ld).three(), self.machine)
+                whole = channels // self.lanes
 
-            whole = channels // self.lanes
-            b.loop(0, whole, 1, lambda u, _: one(u, None))
-            if whole < count:
-                one(whole, b.mask(channels - whole * self.lanes, self.lanes))
+                def one(u: Any, mask: Any) -> None:
+                    xu, yu = (f.at(p, f.mul(u, self.lanes * 4)) for p in (f.arg.x, f.arg.y))
+                    f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, xu, yu, mask))
 
-        return write
+                f.loop(0, whole, 1, lambda u, _: one(u, None))
+                if whole < count:
+                    one(whole, f.mask(channels - whole * self.lanes, self.lanes))
+
+            self.part("middle", ("x", "y"), write)(x, y, self.first, self.last)
+
+        return rows
 
     def back(self, task: Task) -> None:
         """Rows first..last of the 1×1 convolution, from scratch memory."""
         b, tile = self.b, tile_of(task, self.machine)
-        kernel = Direct(b, replace(task, x_ld=self.d_ld), three(task.conv), tile, self.machine)
         weights, biases = self.stage(len(self.task.stages) - 1)
         per = self.lanes * task.conv.ic * 4
-        kernel.x = self.shifted(b.at(b.arg.scratch, self.d_at), self.first, self.w.ow * self.d_ld)
+        source = self.shifted(b.at(b.arg.scratch, self.d_at), self.first, self.w.ow * self.d_ld)
 
         def block(v: Any, count: int, channels: int) -> None:
+            def write(f: Emit) -> None:
+                kernel = Direct(f, replace(task, x_ld=self.d_ld), three(task.conv), tile, self.machine)
+                kernel.x, kernel.w, kernel.bias, kernel.y = f.arg.x, f.arg.w, f.arg.bias, f.arg.y
+                kernel.r = f.arg.r if task.residual_ld else None
+                f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, count, channels))
+
             o = b.mul(v, self.lanes * 4)
-            kernel.w, kernel.bias = b.at(weights, b.mul(v, per)), b.at(biases, o)
-            kernel.y, kernel.r = b.at(self.y, o), b.at(self.r, o) if self.r is not None else None
-            b.loop(self.first, self.last, 1, lambda r, _: kernel.row(r, count, channels))
+            args = [source, b.at(weights, b.mul(v, per)), b.at(biases, o), b.at(self.y, o)]
+            args += [b.at(self.r, o)] if self.r is not None else []
+            call = self.part("back", ("x", "w", "bias", "y", "r")[: len(args)], write)
+            call(*args, self.first, self.last)
 
         vectors = vectors_of(task.conv.oc, self.machine)
         in_blocks(b, vectors, tile.vectors, task.conv.oc, True, block)

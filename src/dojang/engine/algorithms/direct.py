@@ -420,8 +420,10 @@ class Direct:
                         acc[p * vectors + v] = b.fma(xv, ws[v], acc[p * vectors + v])
                 return acc
 
-            # Only what runs often is worth code: the inside of a row, by two, or whole where it is short.
-            unroll = 1 if not full else length if length * count * vectors <= 128 else 2 if length % 2 == 0 else 1
+            # Only what runs often is worth code: the inside of a row, by two, or whole where it is short. In a tile
+            # that leaves one register, the second turn's weights are loaded early and sums are spilled.
+            tight = count * vectors + vectors + 2 >= b.machine.registers
+            unroll = 1 if not full else length if length * count * vectors <= 128 else 1 if tight or length % 2 else 2
             return b.loop(0, length, 1, k_step, acc, unroll=unroll)
 
         def kernel_row(kd, kh, acc):

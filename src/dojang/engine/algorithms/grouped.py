@@ -60,7 +60,7 @@ def predict(task: Task, machine: Machine) -> float:
     n = max(1, c.n)
     flops = 2 * c.macs / n * (1.0 if c.ic == c.groups else 1.3 if c.stride[-1] == 1 else 2.0)
     moved = (c.in_bytes + c.out_bytes) / n
-    return max(flops / (p.fma_gflops * 1e9 * 0.7), 2 * moved / (p.cache_gbs * 1e9)) + 2e-7
+    return max(flops / (p.fma_gflops * 1e9 * 0.7), moved / (p.cache_gbs * 1e9)) + 2e-7
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
