@@ -125,7 +125,7 @@ def test_nothing_outside_the_arrays_is_touched(machine, at_end):
                 x, w, b = whole(2, *c.in_shape[1:]), whole(*c.weight_shape), whole(c.oc)
                 y = run(algorithm, task, machine, x, w, b, place=lambda a: guarded(a, at_end))
                 assert np.allclose(np.moveaxis(y[..., : c.oc], -1, 1), oracle(c, x, w, b), rtol=1e-4, atol=1e-3)
-    assert used == {a.NAME for a in ALGORITHMS[:-1]}
+    assert used == {a.NAME for a in ALGORITHMS[:-1]} - (set() if machine.amx else {"amx"})
 
 
 NARROW_GROUPS = {

@@ -37,7 +37,8 @@ CHUNK = 24  # steps of 32 products whose weights a unit splits at a time: 72 KB 
 LOAD_CYCLES = 9  # a tile, beside the products
 DRAIN_CYCLES = 1000  # sums that leave the tiles after more than a few steps, nothing else being there to do
 SPLIT_CYCLES = 0.6  # a number
-EXPOSED = 0.6  # of the time that inputs and outputs take from the shared cache, which products do not hide
+ACROSS_CYCLES = 24  # a tile of pixels whose parts do not begin on cache lines
+EXPOSED = 0.6  # of the time in which numbers come from the shared cache, which products do not hide
 FIRST_CACHE = 24 << 10  # bytes of split pixels that stay in the first cache beside the weights
 
 
@@ -191,7 +192,7 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
             if wide and many:
                 pixels = tall(s, wide, per_line)
                 blocks = t.ceil_div(lines * per_line, pixels)
-                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth.total, s.fresh)
+                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh)
         if s.own:
             work += count * SPLIT_CYCLES * numbers(lines)
     if not s.own:
@@ -205,12 +206,10 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
     work *= rounds * machine.cores / units  # the last round is not full
     memory = weight_bytes / (p.read_gbs * 1e9) / n
     region = tiles.PARTS * 2 * numbers(s.lines)
-    cache = c.size[1] * c.size[2] * c.ic * 4 + oh * ow * (8 * c.oc + 4 * task.residual_ld)
     # What a core reads again and again: its weights for every chunk, all split pixels for every group of channels.
     crowded = min(1.0, max(0.0, (weight_bytes / groups + region) / machine.l2 - 0.3))
-    cache += (
-        weight_bytes * (chunks - 1) + (0 if s.inner else region * chunks * t.ceil_div(vectors, s.vectors))
-    ) * crowded
+    again = 0 if s.inner else region * chunks * t.ceil_div(vectors, s.vectors)
+    cache = (weight_bytes * (chunks - 1) + again) * crowded
     if not s.own:
         cache += 2 * region * chunks
     time = work / rate + EXPOSED * cache / (p.cache_gbs * 1e9)
@@ -222,17 +221,18 @@ def tall(s: Cut, wide: int, per_line: int) -> int:
     return s.pixels if wide == s.vectors else max(1, min(tiles.MOST_SUMS // wide, s.lines * per_line))
 
 
-def block_cycles(rows: int, pixels: int, wide: int, steps: int, fresh: bool) -> float:
+def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool) -> float:
     """Cycles of one block: products, loads, and what is done once."""
     sums = pixels * wide
     products = len(tiles.PRODUCTS) * sums * (max(rows, 8) + 0.5)
     if sums < 3:  # a product waits for the one before
         products = max(products, len(tiles.PRODUCTS) * 52.0)
-    loads = 5 * pixels + 3 * wide if pixels <= 2 and wide <= 2 else 6 * max(pixels, wide) + 5 * min(pixels, wide)
+    left, right = (5, 3) if pixels <= 2 and wide <= 2 else (6, 3) if pixels > wide else (5, 6)
+    loads = left * pixels * (ACROSS_CYCLES if depth.pitch % tiles.DEPTH else LOAD_CYCLES) + right * wide * LOAD_CYCLES
     once = sums * (16 + 3.5 * rows) + 60
     if fresh:
-        once += t.ceil_div(steps, CHUNK) * DRAIN_CYCLES
-    return steps * (products + LOAD_CYCLES * loads) + once
+        once += t.ceil_div(depth.total, CHUNK) * DRAIN_CYCLES
+    return depth.total * (products + loads) + once
 
 
 def predict(task: Task, machine: Machine) -> float:
@@ -688,7 +688,7 @@ class Kernel:
         if self.s.fresh:
             at = b.at(self.weights_of(o), b.mul(step, 2 * tiles.TILE), b.mul(row, 128))
             pair = [b.vload(b.at(at, 64 * h), F32) for h in range(2)]
-            even, uneven = (b.shuffle(*pair, list(range(h, 2 * tiles.LANES, 2))) for h in range(2))
+            even, uneven = (b.shuffle(pair[0], pair[1], list(range(h, 2 * tiles.LANES, 2))) for h in range(2))
             return b.select(b.icmp_signed("==", odd, b.index(0)), even, uneven)
         at = b.at(self.weights_of(o), b.mul(step, tiles.PARTS * tiles.TILE), b.mul(row, 64))
         shift = b.splat(b.trunc(b.mul(b.sub(1, odd), 16), I32.ir), tiles.LANES)

@@ -3,9 +3,10 @@
 A tile register holds up to 16 rows of 64 bytes. `dot` multiplies a tile of rows × 32 bfloat16 with one of 32 × 16 and
 adds to rows × 16 float32 sums: 8192 multiply-adds in 16 cycles, where two vector units do 512. A float32 has 24
 significant bits, a bfloat16 has 8: x = h + m + l exactly, each part being what rounding to bfloat16 leaves of the rest.
-Of the nine products of two such sums `PRODUCTS` are the six that matter; the other three come to less than 2⁻²⁵ of
-the product (Henry, Tang, Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
-Computations", ARITH 2019; JAX's precision HIGHEST and oneMKL's float_to_bf16x3 are the same sums).
+Of the nine products of two such sums `PRODUCTS` are the six that matter; the other three come to 2⁻²³ of the product
+at most, which is the spacing of float32, and to less than 2⁻²⁶ on the average (Henry, Tang, Heinecke, "Leveraging the
+bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", ARITH 2019; JAX's precision HIGHEST and
+oneMKL's float_to_bf16x3 are the same sums).
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ MOST_TRANSFORMED = 5 << 19
 """Bytes of transformed weights of a layer above which they are not kept, so that the memory of a network stays near
 that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms on two threads; Zen 5, 2026)."""
 
+EXPOSED = 0.75  # of the time for memory and shared cache, which products do not hide (Granite Rapids, 2026)
 LEAST_MACS = 100_000  # of a unit: some 2 µs
 
 
@@ -159,7 +160,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         # Every block of output channels reads all transformed tiles.
         cache = 4 * a * a * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
         work = product / rate
-        return (max(work + 0.3 * (memory + cache), memory + 0.3 * work, cache + 0.3 * work) + moves / rate) / n
+        return (work + EXPOSED * (memory + cache) + moves / rate) / n
     u = 4 * a * a * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
     # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
@@ -168,7 +169,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     if s.phased:
         cache += 2 * total * 4 * a * a * (c.ic + c.oc) / (p.cache_gbs * 1e9)
     work = product / rate
-    return (max(work + 0.3 * (memory + cache), memory + 0.3 * work, cache + 0.3 * work) + moves / rate) / n
+    return (work + EXPOSED * (memory + cache) + moves / rate) / n
 
 
 def predict(task: Task, machine: Machine) -> float:
