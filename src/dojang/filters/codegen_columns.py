@@ -72,6 +72,11 @@ class Columns:
         """Rows that two neighbouring bands both read."""
         return self.extent - 1
 
+    @property
+    def lines(self) -> int:
+        """Lines of column sums."""
+        return self.rows
+
     def chunk(self, machine: Machine) -> int:
         """Elements computed at a time; a picture's rows must have as many."""
         return machine.lanes(self.work_kind.bytes) * self.vectors
@@ -108,7 +113,7 @@ class _Columns(_Press):
         self.lanes = machine.lanes(self.kind.bytes)
         self.chunk, self.pitch = program.chunk(machine), program.pitch(machine)
         self.lines = b.arg.scratch
-        self.empty = b.at(self.lines, program.rows * self.pitch)  # a row of fill
+        self.empty = b.at(self.lines, program.lines * self.pitch)  # a row of fill
 
     def write(self) -> str:
         b, a, p = self.b, self.b.arg, self.p

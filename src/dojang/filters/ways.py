@@ -14,6 +14,7 @@ from dojang.filters.codegen_box import Box
 from dojang.filters.codegen_columns import Columns, PassTap
 from dojang.filters.codegen_fourier import Fourier, radices, tables
 from dojang.filters.codegen_pairs import FixedTap, Pairs
+from dojang.filters.codegen_straight import Straight
 from dojang.filters.costs import costs_of
 from dojang.filters.factor import factors, whole_factors
 from dojang.filters.fixed import TOP, fixed, fixed_passes
@@ -32,7 +33,7 @@ class Way:
 
     name: str
     cycles: float
-    program: Program | Box | Columns | Fourier | Pairs | None = None
+    program: Program | Box | Columns | Straight | Fourier | Pairs | None = None
     taps: NDArray | None = None
     detail: str = ""
 
@@ -89,6 +90,33 @@ def direct(job: Job, machine: Machine) -> Way | str:
     cycles = (count * cost.tap + cost.load + cost.store) / lanes_of(sums, machine)
     zeros = sum(p.size for p in sums.parts) - count
     return Way("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {said(sums)}")
+
+
+def straight(job: Job, machine: Machine) -> Way | str:
+    """All taps as constants, on floats where they lie."""
+    if job.dtype.kind != "f" or job.out_dtype != job.dtype:
+        return "it is for floats that stay what they are"
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1):
+        return "it takes no stride"
+    sums = sums_of(job)
+    taps = tuple((row, shift, tap) for row, _, shift, tap in tap_list(job, sums.parts[0]))
+    if not 0 < len(taps) <= UNROLLED:
+        return f"{len(taps)} taps: from 1 to {UNROLLED} can be written out"
+    if job.extent[0] > MOST_ROWS:
+        return f"{job.extent[0]} rows are more than the {MOST_ROWS} that it reads side by side"
+    reach = (job.extent[1] - 1) * job.channels
+    lanes = lanes_of(sums, machine)
+    if sums.work != kind_of(job.dtype) or reach > 2 * lanes:
+        return "its edges are wider than two registers"
+    program = Straight(
+        kind_of(job.dtype), job.channels, job.extent[0], reach, taps, sums.finish, job.fill,
+        1 if job.extent[0] == 1 else 4 if machine.registers >= 32 else 2, 2 if machine.registers >= 32 else 4,
+    )  # fmt: skip
+    cost = costs_of(machine)
+    cycles = (len(taps) * cost.straight_tap + cost.straight) / lanes
+    return Way("straight", cycles, program, None, f"{len(taps)} taps as constants, {said(sums)}, no copy of the rows")
 
 
 def separable(job: Job, machine: Machine) -> Way | str:
@@ -394,6 +422,7 @@ def looped(job: Job, machine: Machine) -> Way | str:
 
 WAYS: tuple[tuple[str, Callable[[Job, Machine], Way | str]], ...] = (
     ("direct", direct),
+    ("straight", straight),
     ("pairs", pairs),
     ("separable", separable),
     ("separable pairs", separable_pairs),
