@@ -25,7 +25,7 @@ from dojang.filters.program import Program
 
 # Work that one thread does sooner than two. A thread that sleeps takes 50 µs to wake on an idle machine, and on a busy
 # one the core that it shares with the caller; the caller goes on meanwhile, and loses only what waking costs it.
-ALONE_CYCLES = 200_000
+ALONE_CYCLES = 150_000
 
 AnyProgram = Program | Box | Columns | Straight | Fourier | Pairs
 
