@@ -83,4 +83,4 @@ def test_large_dense_kernels_are_planned_so():
     assert plan.instead is not None
     assert plan.instead.name == "looped"
     (plan,) = make_plan((replace(job, kernel=dense(5, 5)),), HOST)
-    assert plan.way.name == "direct"
+    assert plan.way.name == "straight"
