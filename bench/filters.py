@@ -7,7 +7,8 @@ Every runner takes a NumPy picture (h, w, channels) and gives one of the same dt
 way in and out, as a user of pictures must. Reflected borders where the peer has them. A peer that only approximates
 the kernel (Pillow's GaussianBlur is made of boxes) is left out. Peers whose taps times pixels exceed --limit are
 left out too: they would take minutes. OpenCV runs every case. Ratio: best peer / dojang, of least times, which other
-work on the machine disturbs least; of medians beside it. `copy` is numpy.copy of the picture.
+work on the machine disturbs least; of medians beside it. Small pictures are timed in bursts (`peers.in_bursts`).
+`copy` is numpy.copy of the picture.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from PIL import Image, ImageFilter
 from dojang.filters.files import filter_files
 from dojang.filters.filter import filter as press
 from dojang.filters.kernels import Kernel, named
-from peers import Runner, interleaved, machine_line, spread
+from peers import Runner, in_bursts, interleaved, machine_line, spread
 
 SIZES = (3, 5, 7, 11, 15, 31, 63)
 SHAPES = ((2160, 3840), (512, 512))
+SMALL = 1 << 21  # elements
 WIDTH = 32
 
 
@@ -179,7 +181,9 @@ def command(seconds: float) -> list[str]:
 
 def line_of(label: str, runners: dict[str, Runner], image: np.ndarray, seconds: float) -> str:
     """One line of the table."""
-    times = interleaved({**runners, "copy": image.copy}, seconds)
+    # Small pictures in bursts: PyTorch's idle threads spin for longer than a peer's turn, on the core it wants.
+    taken = interleaved if image.size > SMALL else in_bursts
+    times = taken({**runners, "copy": image.copy}, seconds)
     found = {k: spread(v) for k, v in times.items()}
     mine, copy = found.pop("dojang"), found.pop("copy")
     best = min(found, key=lambda k: found[k][0])
