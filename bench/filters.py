@@ -1,18 +1,21 @@
 """Picture filters against OpenCV, Pillow, SciPy, scikit-image, PyTorch and kornia, in turns in one process.
 
     python bench/filters.py --seconds 0.5 --out bench/results/filters.txt [--quick] [--only TEXT]
+    python bench/filters.py ... --part 2/5         every fifth case; lines of other parts in --out stay
 
 Every runner takes a NumPy picture (h, w, channels) and gives one of the same dtype; PyTorch and kornia convert on the
 way in and out, as a user of pictures must. Reflected borders where the peer has them. A peer that only approximates
 the kernel (Pillow's GaussianBlur is made of boxes) is left out. Peers whose taps times pixels exceed --limit are
 left out too: they would take minutes. OpenCV runs every case. Ratio: best peer / dojang, of least times, which other
-work on the machine disturbs least; of medians beside it. `copy` is numpy.copy of the picture.
+work on the machine disturbs least; of medians beside it. Small pictures are timed in bursts (`peers.in_bursts`).
+`copy` is numpy.copy of the picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +32,12 @@ from PIL import Image, ImageFilter
 from dojang.filters.files import filter_files
 from dojang.filters.filter import filter as press
 from dojang.filters.kernels import Kernel, named
-from peers import Runner, interleaved, machine_line, spread
+from peers import Runner, in_bursts, interleaved, machine_line, spread
 
 SIZES = (3, 5, 7, 11, 15, 31, 63)
 SHAPES = ((2160, 3840), (512, 512))
+SMALL = 1 << 21  # elements
+WIDTH = 32
 
 
 def back(x: torch.Tensor, dtype: np.dtype) -> np.ndarray:
@@ -135,7 +140,7 @@ def cases(image: np.ndarray) -> Iterator[tuple[str, int, dict[str, Runner], int]
     )
 
 
-def command(report: Callable[[str], None], seconds: float) -> None:
+def command(seconds: float) -> list[str]:
     """The whole command on a 12-megapixel JPEG against decoding and encoding alone.
 
     Two measures: what is encoded alone is the photograph itself, or the filtered picture, which has as many details
@@ -164,72 +169,122 @@ def command(report: Callable[[str], None], seconds: float) -> None:
             runners[f"codec {kernel}"] = codec(Image.fromarray(press(np.asarray(photo), kernel)))
         times = interleaved(runners, seconds)
     base = spread(times["codec"])
-    report(f"12-megapixel JPEG: decode and encode alone {1e3 * base[0]:.0f} ms (median {1e3 * base[1]:.0f})")
+    lines = [f"12-megapixel JPEG: decode and encode alone {1e3 * base[0]:.0f} ms (median {1e3 * base[1]:.0f})"]
     for kernel in kernels:
         (least, median, _), own = spread(times[kernel]), spread(times[f"codec {kernel}"])
-        report(
+        lines.append(
             f"  dojang filter --kernel {kernel:18} {1e3 * least:6.0f} ms  ratio {least / base[0]:.2f} "
             f"(medians {median / base[1]:.2f}); to encoding its result {least / own[0]:.2f} ({median / own[1]:.2f})"
         )
+    return lines
+
+
+def line_of(label: str, runners: dict[str, Runner], image: np.ndarray, seconds: float) -> str:
+    """One line of the table."""
+    # Small pictures in bursts: PyTorch's idle threads spin for longer than a peer's turn, on the core it wants.
+    taken = interleaved if image.size > SMALL else in_bursts
+    times = taken({**runners, "copy": image.copy}, seconds)
+    found = {k: spread(v) for k, v in times.items()}
+    mine, copy = found.pop("dojang"), found.pop("copy")
+    best = min(found, key=lambda k: found[k][0])
+    medians = min(v[1] for v in found.values()) / mine[1]
+    return (
+        f"{label:{WIDTH}} {1e3 * mine[0]:9.3f} {1e3 * mine[1]:9.3f} {1e3 * copy[0]:8.3f}  "
+        f"{best:12} {1e3 * found[best][0]:9.3f} {found[best][0] / mine[0]:6.2f} {medians:6.2f}"
+    )
+
+
+def labels() -> Iterator[tuple[str, tuple[int, int], int, str]]:
+    """The pictures: the beginning of their cases' lines, (height, width), channels, dtype."""
+    for height, width in SHAPES:
+        for channels in (1, 3, 4):
+            for dtype in ("uint8", "float32"):
+                yield f"{width}x{height} {channels} {dtype}", (height, width), channels, dtype
+
+
+def summary(rows: dict[str, str]) -> list[str]:
+    """For each kind of kernel how it stands to the best peer, and 3x3 kernels to a copy, from the table's lines."""
+    ratios: dict[str, list[float]] = {}
+    copies = []
+    for label, line in rows.items():
+        size, channels, dtype, kind, *rest = label.split()
+        mine, _, copy, _, _, ratio, _ = line[WIDTH:].split()
+        ratios.setdefault(f"{dtype} {kind}", []).append(float(ratio))
+        if channels == "3" and dtype == "uint8" and rest in ([], ["3"]):
+            copies.append(f"{kind} {float(mine) / float(copy):.1f} at {size}")
+    lines = [
+        f"{kind:18} {len(values):3} cases: least ratio {min(values):.2f}, geometric mean "
+        f"{np.exp(np.mean(np.log(values))):.2f}; behind in {sum(v < 1 for v in values)}"
+        for kind, values in ratios.items()
+    ]
+    if copies:
+        lines.append(f"3x3 on uint8 RGB, in times of numpy.copy (one thread): {', '.join(copies)}")
+    return lines
 
 
 def main() -> None:
+    """Runs the cases, or a part of them, and prints the table, losses included."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=0.5, help="for each case")
     parser.add_argument("--limit", type=float, default=1.5e9, help="taps times elements that a slow peer may take on")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="512x512 only")
     parser.add_argument("--only", default="", help="cases whose line begins with this, e.g. '512x512 3 uint8 box'")
+    parser.add_argument("--part", default="1/1", help="K/N: every N-th case from the K-th; --out keeps those of others")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    lines: list[str] = []
+    part, parts = (int(v) for v in args.part.split("/"))
+    conditions = f"# {args.threads} threads, limit {args.limit:.0e}; milliseconds, least and median; peers' least"
+    rows: dict[str, str] = {}
+    whole: list[str] = []  # the lines on the whole command
+    if args.out and parts > 1 and args.out.exists():
+        earlier = args.out.read_text().splitlines()
+        if conditions not in earlier:
+            sys.exit(f"{args.out} holds other measurements than {conditions[2:]!r}: name another file for --out")
+        heads = tuple(head for head, *_ in labels())
+        rows = {line[:WIDTH].strip(): line for line in earlier if line.startswith(heads)}
+        whole = [line for line in earlier if line.startswith(("12-megapixel", "  dojang filter"))]
+    head = [
+        machine_line(args.threads).rstrip(),
+        f"# opencv {cv2.__version__}, kornia {kornia.__version__}, {time.strftime('%Y-%m-%d')}",
+        conditions,
+        f"{'case':{WIDTH}} {'dojang':>9} {'median':>9} {'copy':>8}  {'best peer':12} {'ms':>9} {'ratio':>6} "
+        f"{'median':>6}",
+    ]
+    print(*head, sep="\n", flush=True)
+    rng, count, order = np.random.default_rng(1), 0, []
 
-    def report(line: str) -> None:
-        print(line, flush=True)
-        lines.append(line)
+    def write() -> None:
+        if args.out:  # after each line, so that a run that is stopped loses nothing
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            kept = {label: rows[label] for label in (order if parts > 1 else rows) if label in rows}
+            kept = {**kept, **rows} if len(kept) < len(rows) else kept
+            args.out.write_text("\n".join([*head, *kept.values(), "", *summary(kept), *whole]) + "\n")
 
-    report(machine_line(args.threads).rstrip())
-    report(f"# opencv {cv2.__version__}, kornia {kornia.__version__}, {time.strftime('%Y-%m-%d')}; milliseconds")
-    report(
-        f"{'case':32} {'dojang':>9} {'median':>9} {'copy':>8}  {'best peer':12} {'ms':>9} {'ratio':>6} {'median':>6}"
-    )
-    ratios: dict[str, list[float]] = {}
-    rng = np.random.default_rng(1)
     with torch.inference_mode():
-        for height, width in SHAPES[args.quick :]:
-            for channels in (1, 3, 4):
-                for dtype in ("uint8", "float32"):
-                    image = rng.integers(0, 256, (height, width, channels)).astype(dtype)
-                    head = f"{width}x{height} {channels} {dtype}"
-                    for name, taps, runners, share in cases(image):
-                        if not f"{head} {name}".startswith(args.only):
-                            continue
-                        if taps * image.size > args.limit / share:
-                            runners = {k: r for k, r in runners.items() if k in ("dojang", "opencv", "opencv-sep")}
-                        times = interleaved({**runners, "copy": image.copy}, args.seconds)
-                        found = {k: spread(v) for k, v in times.items()}
-                        mine, copy = found.pop("dojang"), found.pop("copy")
-                        best = min(found, key=lambda k: found[k][0])
-                        ratio = found[best][0] / mine[0]
-                        medians = min(v[1] for v in found.values()) / mine[1]
-                        ratios.setdefault(f"{dtype} {name.partition(' ')[0]}", []).append(ratio)
-                        report(
-                            f"{head + ' ' + name:32} {1e3 * mine[0]:9.3f} {1e3 * mine[1]:9.3f} {1e3 * copy[0]:8.3f}  "
-                            f"{best:12} {1e3 * found[best][0]:9.3f} {ratio:6.2f} {medians:6.2f}"
-                        )
-    report("")
-    for kind, values in ratios.items():
-        report(
-            f"{kind:18} {len(values):3} cases: least ratio {min(values):.2f}, geometric mean "
-            f"{np.exp(np.mean(np.log(values))):.2f}; behind in {sum(v < 1 for v in values)}"
-        )
-    if not args.only or args.only == "jpeg":
-        command(report, 8 * args.seconds)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("\n".join(lines) + "\n")
+        for start, (height, width), channels, dtype in labels():
+            if (args.quick and height > 512) or not (start.startswith(args.only) or args.only.startswith(start)):
+                continue
+            image = rng.integers(0, 256, (height, width, channels)).astype(dtype)
+            for name, taps, runners, share in cases(image):
+                label = f"{start} {name}"
+                if not label.startswith(args.only):
+                    continue
+                order.append(label)
+                count += 1
+                if (count - part) % parts:
+                    continue
+                if taps * image.size > args.limit / share:
+                    runners = {k: r for k, r in runners.items() if k in ("dojang", "opencv", "opencv-sep")}
+                rows[label] = line_of(label, runners, image, args.seconds)
+                print(rows[label], flush=True)
+                write()
+    if (not args.only and part == parts) or args.only == "jpeg":
+        whole = command(8 * args.seconds)
+    write()
+    print("", *(summary(rows) if rows else []), *whole, sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ def running(image, kernel, options, threads=1):
     (plan,) = make_plan((job,), Machine.host())
     from dataclasses import replace
 
-    from dojang.filters.plan import _box
+    from dojang.filters.ways import box
 
-    way = _box(job, Machine.host())
+    way = box(job, Machine.host())
     assert not isinstance(way, str), way
     out = np.empty((1, *job.out_size, image.shape[2]), job.out_dtype)
     assert Bound(replace(plan, way=way), job, Machine.host(), threads).run(image, out)

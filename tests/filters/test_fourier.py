@@ -10,8 +10,9 @@ from dojang.filters.codegen_fourier import Fourier, order, radices
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels import Kernel
 from dojang.filters.plain import respond
-from dojang.filters.plan import _fourier, _looped, make_plan
+from dojang.filters.plan import make_plan
 from dojang.filters.run import Bound
+from dojang.filters.ways import fourier, looped
 
 from .test_filter import agrees, picture
 
@@ -45,7 +46,7 @@ def test_order_is_a_permutation_that_transforms(length):
 def test_transforms_are_the_definition(border, kh, kw, dtype, channels):
     image = picture((163, 110, channels), dtype, kh)
     options = Options(border, value=5.0 if border == "constant" else 0.0)
-    result, exact = by(_fourier, image, dense(kh, kw), options)
+    result, exact = by(fourier, image, dense(kh, kw), options)
     agrees(result, exact, float(np.abs(image).max()))
 
 
@@ -53,24 +54,24 @@ def test_transforms_are_the_definition(border, kh, kw, dtype, channels):
 def test_error_is_at_most_twice_that_of_a_direct_sum(size):
     image = picture((200, 210, 1), "float32")
     kernel = dense(size, size, size)
-    result, exact = by(_fourier, image, kernel, Options())
-    direct, _ = by(_looped, image, kernel, Options())
+    result, exact = by(fourier, image, kernel, Options())
+    direct, _ = by(looped, image, kernel, Options())
     assert np.abs(result - exact).max() <= 2 * np.abs(direct - exact).max() + 1e-6
 
 
 def test_dilation_wide_rows_and_threads():
     image = picture((300, 700, 3), "float32")
     kernel = dense(9, 11)
-    result, exact = by(_fourier, image, kernel, Options(dilation=(3, 2)))
+    result, exact = by(fourier, image, kernel, Options(dilation=(3, 2)))
     agrees(result, exact, float(np.abs(image).max()))
-    assert np.array_equal(result, by(_fourier, image, kernel, Options(dilation=(3, 2)), threads=3)[0])
+    assert np.array_equal(result, by(fourier, image, kernel, Options(dilation=(3, 2)), threads=3)[0])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_stays_in_its_windows(bad):
     image = picture((150, 70, 1), "float32")
     image[60, 30] = bad
-    result, exact = by(_fourier, image, dense(21, 21), Options())
+    result, exact = by(fourier, image, dense(21, 21), Options())
     assert np.array_equal(np.isfinite(result), np.isfinite(exact))
     assert np.allclose(result[np.isfinite(exact)], exact[np.isfinite(exact)], atol=1e-5)
 
@@ -82,4 +83,4 @@ def test_large_dense_kernels_are_planned_so():
     assert plan.instead is not None
     assert plan.instead.name == "looped"
     (plan,) = make_plan((replace(job, kernel=dense(5, 5)),), HOST)
-    assert plan.way.name == "direct"
+    assert plan.way.name == "straight"

@@ -324,3 +324,20 @@ def test_plans_of_files(tmp_path):
     assert first.to_dict()["plans"][0]["kernel"] == ["sharpen", "outline"]
     with pytest.raises(ShapeError, match="a.png"):
         plan_files([source], "blur:size=99", border="valid")
+
+
+def test_a_large_jpeg_is_read_where_pillow_holds_it(tmp_path, monkeypatch):
+    """More than one of Pillow's blocks of memory: 2300 · 2000 pixels of 4 bytes."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (2000, 2300, 3), dtype=np.uint8)).save(tmp_path / "a.jpg", quality=50)
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = np.asarray(image)
+    block = Image.core.get_block_size()
+    read = read_picture(tmp_path / "a.jpg").pixels
+    assert np.array_equal(read[..., :3], expected)
+    assert Image.core.get_block_size() == block
+    monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)  # an older Pillow: a copy
+    again = read_picture(tmp_path / "a.jpg").pixels
+    assert np.array_equal(again[..., :3], expected)
+    assert again.flags.writeable
+    assert not read.flags.writeable

@@ -10,8 +10,10 @@ from dojang.filters import plain
 from dojang.filters.fixed import fixed, fixed_passes
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels import Kernel, named
-from dojang.filters.plan import TIE, Plan, _pairs, _separable_pairs, make_plan
+from dojang.filters.plan import Plan, make_plan
 from dojang.filters.run import Bound
+from dojang.filters.sums import TIE
+from dojang.filters.ways import pairs, separable_pairs
 
 pytestmark = pytest.mark.skipif(Machine.host().isa not in ("avx2", "avx512"), reason="x86 with AVX2 only")
 
@@ -82,7 +84,7 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
     options = Options.of(border, 1, (1, dilation), 9, 2.5)
     image = rng.choice([0, 255, 7], (h, w, c)).astype(np.uint8) if seed % 2 else rng.integers(0, 256, (h, w, c), "u1")
     job = Job.of(kernel, (1, h, w, c), image.dtype, options)
-    way = (_separable_pairs if passes else _pairs)(job, Machine.host())
+    way = (separable_pairs if passes else pairs)(job, Machine.host())
     if isinstance(way, str):
         return
     out = np.full((1, *job.out_size, c), 99, np.uint8)

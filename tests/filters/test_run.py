@@ -16,8 +16,9 @@ from dojang.filters.filter import filter
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels import Kernel, as_kernel
 from dojang.filters.plain import respond
-from dojang.filters.plan import _box, _direct, _fourier, _looped, _separable, make_plan
+from dojang.filters.plan import make_plan
 from dojang.filters.run import Bound
+from dojang.filters.ways import box, direct, fourier, looped, separable
 
 from .test_filter import agrees, picture
 
@@ -25,20 +26,20 @@ HOST = Machine.host()
 MACHINES = [HOST] + [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2")]
 DENSE = Kernel("dense", (np.random.default_rng(0).standard_normal((6, 5)) / 5,))
 CASES = [
-    (_direct, "sharpen", "uint8"),
-    (_direct, "sobel", "uint8"),
-    (_direct, DENSE, "uint8"),
-    (_direct, DENSE, "uint16"),
-    (_direct, DENSE, "float64"),
-    (_separable, "blur", "uint8"),
-    (_separable, "gaussian", "float32"),
-    (_separable, Kernel("rank 2", (np.outer([1, 2, 3.5], range(9)) + np.outer([2, -1, 1], np.ones(9)),)), "float32"),
-    (_looped, DENSE, "float32"),
-    (_looped, DENSE, "uint16"),
-    (_box, "blur:size=7", "uint8"),
-    (_box, "blur:size=7", "float32"),
-    (_fourier, DENSE, "uint8"),
-    (_fourier, DENSE, "float32"),
+    (direct, "sharpen", "uint8"),
+    (direct, "sobel", "uint8"),
+    (direct, DENSE, "uint8"),
+    (direct, DENSE, "uint16"),
+    (direct, DENSE, "float64"),
+    (separable, "blur", "uint8"),
+    (separable, "gaussian", "float32"),
+    (separable, Kernel("rank 2", (np.outer([1, 2, 3.5], range(9)) + np.outer([2, -1, 1], np.ones(9)),)), "float32"),
+    (looped, DENSE, "float32"),
+    (looped, DENSE, "uint16"),
+    (box, "blur:size=7", "uint8"),
+    (box, "blur:size=7", "float32"),
+    (fourier, DENSE, "uint8"),
+    (fourier, DENSE, "float32"),
 ]
 
 
@@ -50,7 +51,7 @@ def test_every_way_on_every_instruction_set(machine, find, kernel, dtype, shape)
     job = Job.of(as_kernel(kernel), (1, *shape), image.dtype, Options("circular"))
     (plan,) = make_plan((job,), machine)
     way = find(job, machine)
-    if find is _box and dtype == "float32" and machine.lanes(8) < shape[2]:
+    if find is box and dtype == "float32" and machine.lanes(8) < shape[2]:
         assert "channels are more" in way
         return
     assert not isinstance(way, str), way
@@ -65,7 +66,7 @@ def test_other_processors_compile(find, kernel, dtype):
     machine = Machine.cross("neon")
     job = Job.of(as_kernel(kernel), (1, 50, 50, 2), np.dtype(dtype), Options())
     way = find(job, machine)
-    write = {_box: emit_box, _fourier: emit_fourier}.get(find, emit)
+    write = {box: emit_box, fourier: emit_fourier}.get(find, emit)
     assert len(jit.compile_object(write(way.program, machine), machine)) > 500
 
 
@@ -120,7 +121,7 @@ def test_rows_of_several_tiles(channels):
     taps = np.random.default_rng(1).standard_normal((5, 5))
     kernel = Kernel("five", (taps,))
     job = Job.of(kernel, (1, 9, 9, channels), np.dtype("float32"), Options())
-    program = _direct(job, HOST).program
+    program = direct(job, HOST).program
     tile = program.tile_width(HOST) // channels
     for width in (tile, tile + 1, 2 * tile - 1, 2 * tile + 3, 7 * tile // 2):
         image = picture((9, width, channels), "float32")

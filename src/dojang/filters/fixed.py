@@ -92,3 +92,80 @@ def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPa
         if best is not None:
             return best
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class FixedColumns:
+    """Two passes of products that keep the upper 16 of 32 bits: (Σ along(Σ down) + add) >> 8, at most `error` off.
+
+    A tap is (place, second place or -1, tap): of 2^16, and of 2^17 for two places that share one.
+    """
+
+    down: tuple[tuple[int, int, int], ...]
+    along: tuple[tuple[int, int, int], ...]
+    add: int
+    error: float
+
+
+def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
+    """Both passes in 16 bits, about 8 of them after the point, or None where taps are negative, add up to more than 1
+    or lose more than `most`. What each product can lose is found by trying all its operands. Of many scales between
+    the passes the one is taken at which the taps lie nearest to 16-bit numbers.
+    """
+    size = column.sum()
+    if (column < 0).any() or (row < 0).any() or size <= 0 or row.sum() * size > 1 + 1e-9:
+        return None
+    if 0.5 * (np.unique(column).size + np.unique(row).size) > 256 * most + 2:
+        return None  # each product loses up to 1
+    best, least = None, np.inf
+    for scale in np.linspace(0.8, 1.0, 401):
+        down, along = _shared(column / size * scale), _shared(row * size / scale)
+        if down is None or along is None:
+            continue
+        wrong = sum(abs(tap - exact * 2**16) for taps in (down, along) for _, _, tap, exact in taps)
+        if wrong < least:
+            best, least = (down, along), wrong
+    return None if best is None else _fixed_columns(*best, most)
+
+
+def _fixed_columns(down: list[_Product], along: list[_Product], most: float) -> FixedColumns | None:
+    low = high = top = 0.0
+    for _, other, tap, exact in down:
+        s = np.arange(511 if other >= 0 else 256) << (7 if other >= 0 else 8)
+        product = s * tap >> 16
+        off = product - s * exact
+        low, high, top = low + off.min(), high + off.max(), top + product.max()
+    if top > 0xFFFF:
+        return None
+    lost, won, most_along, sums = 0.0, 0.0, 0, np.arange(int(top) + 1)
+    for _, other, tap, exact in along:
+        product = sums * tap >> 16
+        off = product - sums * exact
+        lost += off.min() + exact * low
+        won += off.max() + exact * (high + (0.5 if other >= 0 else 0.0))  # a mean is rounded up
+        most_along += int(product.max())
+    bias = round(-(lost + won) / 2)
+    error = max(abs(lost + bias), abs(won + bias)) / 256
+    if most_along + 128 + bias > 0xFFFF or bias < -128 or error > most:
+        return None
+    places = [tuple((i, j, tap) for i, j, tap, _ in taps) for taps in (down, along)]
+    return FixedColumns(places[0], places[1], 128 + bias, float(error))
+
+
+_Product = tuple[int, int, int, float]
+
+
+def _shared(taps: Taps) -> list[_Product] | None:
+    """(place, second place or -1, tap in 16 bits, exact tap of what is multiplied): equal taps below 1/2 by twos."""
+    found: list[_Product] = []
+    waiting: list[tuple[float, int]] = []
+    for i in np.flatnonzero(taps):
+        t = float(taps[i])
+        same = next((one for one in waiting if abs(one[0] - t) <= 1e-13 and t < 0.5), None)
+        if same is None:
+            waiting.append((t, int(i)))
+        else:
+            waiting.remove(same)
+            found.append((same[1], int(i), round(t * 2**17), 2 * t))
+    found += [(i, -1, round(t * 2**16), t) for t, i in waiting]
+    return found if all(tap <= 0xFFFF for _, _, tap, _ in found) else None

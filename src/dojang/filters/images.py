@@ -6,6 +6,7 @@ and for the low bytes, because Pillow has no such pixel type; 16-bit colour TIFF
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import threading
 import warnings
@@ -144,6 +145,57 @@ def unpacked(image: Image.Image, raw: str, channels: int) -> NDArray[np.uint8]:
     return result
 
 
+def decoded(image: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 4) uint8 of an RGB picture that is not loaded yet: Pillow's own memory, where it lies in one piece.
+
+    Pillow allocates large pictures in pieces unless told otherwise; a copy of them takes as long as filtering.
+    """
+    size = image.width * image.height * 4
+    if hasattr(image, "__arrow_c_array__") and getattr(image, "_im", 0) is None and size < 1 << 31:
+        with _open_lock:
+            kept = Image.core.get_block_size()
+            try:
+                Image.core.set_block_size(max(kept, -(-size // 4096) * 4096))
+                image.im = Image.core.new(image.mode, image.size)
+            finally:
+                Image.core.set_block_size(kept)
+    image.load()
+    try:
+        return np.asarray(_Lent(image))
+    except (AttributeError, ValueError, MemoryError):  # an older Pillow, or in pieces after all
+        return unpacked(image, "RGBX", 4)
+
+
+class _Lent:
+    """The memory of an RGB image as an array interface; the image lives as long as an array of it.
+
+    Through the Arrow C data interface (arrow.apache.org/docs/format/CDataInterface.html): a list of 4 bytes for each
+    pixel, whose bytes are the second buffer of the only child.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        _, self._array = image.__arrow_c_array__()  # type: ignore[attr-defined]
+        address = ctypes.pythonapi.PyCapsule_GetPointer
+        address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        array = _ArrowArray.from_address(address(self._array, b"arrow_array") or 0)
+        if array.length != image.width * image.height or array.offset or array.n_children != 1:
+            raise ValueError("not a list of pixels")
+        data = array.children[0].contents.buffers[1]
+        shape = (image.height, image.width, 4)
+        self.__array_interface__ = {"data": (data, True), "shape": shape, "typestr": "|u1", "version": 3}
+
+
+class _ArrowArray(ctypes.Structure):
+    pass
+
+
+_ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+]
+
+
 def _image(pixels: NDArray, mode: str) -> Image.Image:
     if mode == "I" or mode.startswith("I;16"):
         mode = "I;16"
@@ -213,10 +265,10 @@ def _read(image: Image.Image, name: str) -> Picture:
         return Picture(pixels, deep in (2, 4), {2: "LA", 3: "RGB", 4: "RGBA"}[deep], **common)
     if deep and form == "TIFF":
         return _read_deep_tiff(name, common)
-    image.load()
     if form == "JPEG" and image.mode == "RGB":
         # As Pillow holds colours: four bytes a pixel, the last unused. To and from three takes as long as the codec.
-        return Picture(unpacked(image, "RGBX", 4), False, "RGBX", **common)
+        return Picture(decoded(image), False, "RGBX", **common)
+    image.load()
     if form == "TIFF":  # Pillow has turned the pixels as the tag says, and dropped the tag
         common["orientation"] = 1
     plain = _plain_mode(image)

@@ -15,17 +15,19 @@ from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
 from dojang.filters.codegen import FIELDS, emit
 from dojang.filters.codegen_box import Box, emit_box
+from dojang.filters.codegen_columns import Columns, emit_columns
 from dojang.filters.codegen_fourier import Fourier, emit_fourier
 from dojang.filters.codegen_pairs import Pairs, emit_pairs
+from dojang.filters.codegen_straight import Straight, emit_straight
 from dojang.filters.job import Job
 from dojang.filters.plan import Plan
 from dojang.filters.program import Program
 
 # Work that one thread does sooner than two. A thread that sleeps takes 50 µs to wake on an idle machine, and on a busy
-# one the core that it shares with the caller: 220 µs (Zen 5, 2 virtual cores, November 2026).
-ALONE_CYCLES = 1_000_000
+# one the core that it shares with the caller; the caller goes on meanwhile, and loses only what waking costs it.
+ALONE_CYCLES = 150_000
 
-AnyProgram = Program | Box | Fourier | Pairs
+AnyProgram = Program | Box | Columns | Straight | Fourier | Pairs
 
 
 @lru_cache(maxsize=256)
@@ -35,6 +37,10 @@ def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
     def build() -> str:
         if isinstance(program, Box):
             return emit_box(program, machine)
+        if isinstance(program, Columns):
+            return emit_columns(program, machine)
+        if isinstance(program, Straight):
+            return emit_straight(program, machine)
         if isinstance(program, Pairs):
             return emit_pairs(program, machine)
         return emit_fourier(program, machine) if isinstance(program, Fourier) else emit(program, machine)
@@ -166,7 +172,7 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
         return height
     if isinstance(program, Box):
         return -(-height // threads)  # a band begins with a sum over the whole box
-    assert isinstance(program, (Program, Pairs))
+    assert isinstance(program, (Program, Columns, Straight, Pairs))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows
