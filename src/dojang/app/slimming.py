@@ -94,6 +94,7 @@ class Wish:
     runtime: str
     batch_size: int
     seed: int
+    precision: str
 
 
 def slim(
@@ -112,6 +113,7 @@ def slim(
     batch_size: int = 1,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
@@ -135,6 +137,7 @@ def slim(
     `lossless` needs no labels, nor data at all: samples, if there are any, are for findings and for the certificate.
 
     `device`: where cut networks are fine-tuned ("auto", "cpu", "cuda", "cuda:1"); they are scored and timed on the CPU.
+    `precision`: what fine-tuning computes in, "float32" or "bf16"; scores and times are those of float32.
 
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
@@ -153,9 +156,10 @@ def slim(
     check_wishes(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
+        from dojang.train.numerics import require_precision
         from dojang.train.world import choose_device
 
-        choose_device(device)
+        require_precision(precision, choose_device(device))
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
@@ -164,7 +168,7 @@ def slim(
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
-    wish = Wish(lossless, max_drop, *targets, epochs, final_epochs, train_samples, runtime, batch_size, seed)
+    wish = Wish(lossless, max_drop, *targets, epochs, final_epochs, train_samples, runtime, batch_size, seed, precision)
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")
@@ -218,7 +222,7 @@ def _work(
     def evaluate(network: Graph) -> float:
         return accuracy(scorer(network, len(choice.test)), choice.test)
 
-    how = How(seed, device, told, journal)
+    how = How(seed, device, wish.precision, told, journal)
     tune = None if lossless else tuner(choice, wish.epochs, how)
     beside = None if tune is None else control(graph, choice, tune, wish, how)
     result = search(

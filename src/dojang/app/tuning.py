@@ -24,6 +24,7 @@ class How:
 
     seed: int = 0
     device: str = "auto"
+    precision: str = "float32"
     told: Told = field(default_factory=Silent)
     journal: Journal | None = None
 
@@ -47,6 +48,8 @@ def tuner(data: Data, epochs: int, how: How) -> Tune:
             epochs=epochs,
             batch_size=min(64, len(data.train)),
             seed=how.seed,
+            precision=how.precision,
+            train_scored=1,
             test_every=epochs,
             device=how.device,
         )
