@@ -42,21 +42,22 @@ MOST_TIMED = 64
 
 @dataclass(frozen=True)
 class Option:
-    """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled)
-    and the change of the outputs.
+    """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
+    the change of the outputs, and multiplications saved.
     """
 
     layers: tuple[str, ...]
     classes: tuple[int, ...]
     ms: float
     loss: float
+    macs: int = 0
     branch: Branch | None = None
 
 
 @dataclass(frozen=True)
 class Front:
     """What one network offers: per bundle, options in growing size, and per branch one. `ms_per_predicted` scales
-    predictions.
+    predictions; `macs` and `ms`: what the network takes as it is.
     """
 
     graph: Graph
@@ -65,32 +66,50 @@ class Front:
     options: tuple[tuple[Option, ...], ...]
     loss: Loss
     ms_per_predicted: float
+    macs: int
+    ms: float
 
-    def along(self) -> Iterator[list[Option]]:
-        """Choices of one option per bundle, each saving more: the next is what saves most for what it loses."""
-        level = [-1] * len(self.options)
+    def along(self, by_macs: bool = False, branches_to: float | None = None) -> Iterator[list[Option]]:
+        """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
+
+        What it saves is time; with `by_macs` the part of the multiplications and the part of the time, added up, so
+        that both fall. `branches_to`: whole branches first, as long as so many multiplications are left.
+        """
+        level, left = [-1] * len(self.options), self.macs
         while True:
-            steps = [(self._gain(own, at, n), b, n) for b, (own, at) in enumerate(zip(self.options, level, strict=True))
+            steps = [(self._gain(own, at, n, by_macs), b, n)
+                     for b, (own, at) in enumerate(zip(self.options, level, strict=True))
                      for n in range(at + 1, len(own))]  # fmt: skip
             if not steps:
                 return
-            _, b, n = max(steps, key=lambda s: (s[0], -s[1], -s[2]))
+            whole = [step for step in steps if (option := self.options[step[1]][step[2]]).branch is not None
+                     and branches_to is not None and left - option.macs >= branches_to]  # fmt: skip
+            _, b, n = max(whole or steps, key=lambda s: (s[0], -s[1], -s[2]))
+            left -= self.options[b][n].macs
             level[b] = n
             yield [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
 
-    @staticmethod
-    def _gain(own: Sequence[Option], at: int, n: int) -> float:
-        ms, loss = (own[at].ms, own[at].loss) if at >= 0 else (0.0, 0.0)
-        return max(own[n].ms - ms, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
+    def _gain(self, own: Sequence[Option], at: int, n: int, by_macs: bool = False) -> float:
+        ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
+        saved = (own[n].ms - ms) / (self.ms or 1.0)
+        if by_macs:
+            saved += (own[n].macs - macs) / max(1, self.macs)
+        return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
 
-    def to_macs(self, goal: float) -> tuple[Graph | None, list[Option]]:
-        """The narrower network with at most `goal` multiplications, or the least that options give; what was used."""
+    def to(
+        self, macs: float, ms: float = 0.0, by_macs: bool = False, branches: bool = False
+    ) -> tuple[Graph | None, list[Option]]:
+        """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
+        was used. `by_macs`: as `along` has it; `branches`: whole branches first, as many as `macs` leaves room for.
+        """
         used: list[Option] = []
         bare = self.graph.replace(weights={})
-        for chosen in self.along():
+        for chosen in self.along(by_macs, macs if branches else None):
             used = chosen
+            if sum(option.ms for option in chosen) < ms:
+                continue
             narrow = cut(bare, self.tied.fit(_classes(chosen)))
-            if count(without(narrow, _branches(chosen))).total.macs <= goal:
+            if count(without(narrow, _branches(chosen))).total.macs <= macs:
                 break
         return self._made(used), used
 
@@ -131,7 +150,7 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
     """
     loss = Loss(graph, ledger.context.samples)
     score = importance(graph, tied, "activation", stats)
-    whole = ledger.predict(graph)
+    whole, macs = ledger.predict(graph), count(graph).total.macs
     offered: list[tuple[Option, ...]] = []
     makers: list[list[Callable[[], Graph]]] = []
     for bundle in tied.bundles:
@@ -141,8 +160,10 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
             if not classes or (own and len(classes) <= len(own[-1].classes)):
                 continue
             ways.append(partial(cut, graph, classes))
-            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(cut(graph, classes)),
-                              loss.of(muted(graph, tied, classes, stats))))  # fmt: skip
+            narrow = cut(graph, classes)
+            moved = loss.of(muted(graph, tied, classes, stats))
+            less = macs - count(narrow).total.macs
+            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
         if own:
             offered.append(tuple(own))
             makers.append(ways)
@@ -152,25 +173,23 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
     for branch in branches(graph):
         shorter = without(graph, (branch,))
         makers.append([partial(without, graph, (branch,))])
-        offered.append((Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter), branch),))
-    offered, scale = _timed(ledger, graph, makers, offered, whole)
-    return Front(graph, tied, stats, tuple(offered), loss, scale)
+        option = Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
+                        macs - count(shorter).total.macs, branch)  # fmt: skip
+        offered.append((option,))
+    guess = Front(graph, tied, stats, tuple(offered), loss, 1.0, macs, whole)
+    return _timed(ledger, guess, makers)
 
 
-def _timed(
-    ledger: Ledger,
-    graph: Graph,
-    makers: Sequence[Sequence[Callable[[], Graph]]],
-    offered: Sequence[tuple[Option, ...]],
-    whole: float,
-) -> tuple[list[tuple[Option, ...]], float]:
-    """The options with savings in milliseconds as measured, and milliseconds per predicted millisecond."""
-    most = int(np.clip(TIMED_MACS / max(1, count(graph).total.macs), TIMED, MOST_TIMED))
+def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]]) -> Front:
+    """A front with savings in milliseconds as measured in place of predictions."""
+    whole, offered = guess.ms, guess.options
+    most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))
     places = [(b, n) for b, own in enumerate(offered) for n in range(len(own))]
-    order = sorted(places, key=lambda p: (p[1] > 0, -Front._gain(offered[p[0]], -1, p[1])))[:most]
-    savings = ledger.time_all(ledger.deploy(graph), [ledger.deploy(makers[b][n]()) for b, n in order])
+    order = sorted(places, key=lambda p: (p[1] > 0, -guess._gain(offered[p[0]], -1, p[1])))[:most]
+    savings = ledger.time_all(ledger.deploy(guess.graph), [ledger.deploy(makers[b][n]()) for b, n in order])
     found = {place: saved for place, saved in zip(order, savings, strict=True) if saved is not None}
-    scale = next((s.before_ms / whole for s in found.values() if whole > 0), 1.0)
+    now = next((s.before_ms for s in found.values()), whole)
+    scale = now / whole if whole > 0 else 1.0
     out: list[tuple[Option, ...]] = []
     for b, own in enumerate(offered):
         kept: list[Option] = []
@@ -188,7 +207,7 @@ def _timed(
                 ledger.refuse(name_of(own), option.layers, f"{less} no faster: {saved}")
         if kept:
             out.append(tuple(kept))
-    return out, scale
+    return replace(guess, options=tuple(out), ms_per_predicted=scale, ms=now)
 
 
 def numbers(bundle: Sequence[int], score: np.ndarray, multiple: int) -> list[int]:
