@@ -129,7 +129,7 @@ def test_nothing_outside_the_arrays_is_touched(machine, at_end):
 
 
 NARROW_GROUPS = {
-    "groups that share a line": Conv.of(128, 128, (7, 19), 3, 2, 1, groups=16),
+    "groups that share a line": Conv.of(128, 128, (7, 19), 5, 2, 2, groups=16),
     "odd groups": Conv.of(132, 132, (6, 9), (3, 2), 1, ((2, 1), (0, 1)), groups=12),
     "dilated": Conv.of(256, 256, (9, 8), 3, (2, 1), 2, 2, groups=8),
     "more outputs": Conv.of(128, 160, (5, 5), 5, 1, 0, groups=32),

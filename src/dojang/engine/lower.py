@@ -18,7 +18,7 @@ from dojang.arith.conv import Conv
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
-from dojang.engine import lower_images, lower_tokens
+from dojang.engine import lower_bands, lower_images, lower_tokens
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
@@ -73,8 +73,10 @@ class Lowering:
         for k, node in enumerate(self.graph.inputs):
             if node.name in read:
                 self.enter(k, node.name)
+        joiner = lower_bands.Joiner(self, groups)
         for group in groups:
-            self.group(group)
+            if not joiner.takes(group):
+                self.group(group)
         for name in dict.fromkeys(self.fusion.source(n) for n in (*self.graph.outputs, *sorted(self.keep))):
             self.export(name)
         return self.out
@@ -339,31 +341,39 @@ class Lowering:
         self.simple(group, elementwise, task, y.images, {t.X: x, t.Y: y})
         return True
 
-    def pooling(self, group: Group, what: str, kernel, stride, padding, dilation=None, count: bool = True) -> bool:
+    def pooling(self, group: Group, task: PoolTask | None) -> bool:
         """Any pooling with fixed windows."""
-        x = self.out.places[group.inputs[0]]
-        size, out = x.shape[2:], self.shape(group.value)[2:]
-        dilation = dilation or (1,) * len(size)
-        task = PoolTask(what, x.channels, size, kernel, stride, padding, dilation, out, x.ld, x.channels, count)
-        if not size or len(kernel) != len(size) or pool.why_not(task, self.machine) is not None:
+        if task is None:
             return False
-        y = self.target(group.value)
+        x, y = self.out.places[group.inputs[0]], self.target(group.value)
         self.simple(group, pool, replace(task, y_ld=y.ld), y.images, {t.X: x, t.Y: y})
         return True
 
-    def op_maxpool(self, group: Group) -> bool:
-        """Maximum under windows."""
-        a = group.node.attrs
-        pads = self.pads(group)
-        return pads is not None and self.pooling(group, "max", a["kernel"], a["stride"], pads, a["dilation"])
+    def windows(
+        self, what: str, shape: Shape, x_ld: int, out: Shape, kernel, stride, padding, dilation=None, count: bool = True
+    ) -> PoolTask | None:
+        """A pooling of a value (n, channels, *size), or None where the kernel cannot do it."""
+        channels, size = shape[1], shape[2:]
+        dilation = dilation or (1,) * len(size)
+        task = PoolTask(what, channels, size, kernel, stride, padding, dilation, out[2:], x_ld, channels, count)
+        able = size and len(kernel) == len(size) and pool.why_not(task, self.machine) is None
+        return task if able else None
 
-    def op_avgpool(self, group: Group) -> bool:
-        """Mean under windows."""
-        a = group.node.attrs
-        pads = self.pads(group)
+    def pool_task(self, group: Group, shape: Shape, x_ld: int) -> PoolTask | None:
+        """A maxpool or avgpool on a value of this shape."""
+        a, pads = group.node.attrs, self.pads(group)
         if pads is None:
-            return False
-        return self.pooling(group, "avg", a["kernel"], a["stride"], pads, count=a["count_padding"])
+            return None
+        rest = {"dilation": a["dilation"]} if group.node.op == "maxpool" else {"count": a["count_padding"]}
+        what, out = group.node.op[:3], self.shape(group.value)
+        return self.windows(what, shape, x_ld, out, a["kernel"], a["stride"], pads, **rest)
+
+    def op_maxpool(self, group: Group) -> bool:
+        """Maximum or mean under windows."""
+        x = self.out.places[group.inputs[0]]
+        return self.pooling(group, self.pool_task(group, x.shape, x.ld))
+
+    op_avgpool = op_maxpool
 
     def pads(self, group: Group) -> Any:
         """Padding in numbers, or None where a word stands."""
@@ -391,8 +401,9 @@ class Lowering:
         size, out = self.shape(group.inputs[0])[2:], self.shape(group.value)[2:]
         if len(size) != len(out) or any(i % o for i, o in zip(size, out, strict=True)):
             return False
-        kernel = tuple(i // o for i, o in zip(size, out, strict=True))
-        return self.pooling(group, what, kernel, kernel, ((0, 0),) * len(size))
+        kernel, x = tuple(i // o for i, o in zip(size, out, strict=True)), self.out.places[group.inputs[0]]
+        none = ((0, 0),) * len(size)
+        return self.pooling(group, self.windows(what, x.shape, x.ld, self.shape(group.value), kernel, kernel, none))
 
     def op_reduce_mean(self, group: Group) -> bool:
         """The mean over all of space is a pooling."""
@@ -441,7 +452,7 @@ class Lowering:
         at = axis - 2
         stride = (*ones[:at], step, *ones[at + 1 :])
         pads = (*none[:at], (-taken.start, 0), *none[at + 1 :])
-        return self.pooling(group, "max", ones, stride, pads)
+        return self.pooling(group, self.windows("max", x.shape, x.ld, self.shape(group.value), ones, stride, pads))
 
     def op_pad(self, group: Group) -> bool:
         """Channels of zeros (or another value) before and after."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
 _REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 # Used where the system does not tell: the sizes of common server cores (2020 to 2025), bytes.
 _L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
+_AMX = "+amx-tile,+amx-bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Machine:
     """What the kernels must know of a processor. Sizes in bytes; `cores` are those this process may use.
 
     `Machine.host()` is the one we run on; `restrict("avx2")` is the same one with a narrower instruction set;
-    `Machine.cross("neon")` is another processor, for which code can be written but not run.
+    `Machine.cross("neon")` is another processor, for which code can be written but not run. `amx`: it multiplies
+    matrices of bfloat16 in tiles, and the system lets this process.
 
     >>> Machine.cross("neon").lanes(4)
     4
@@ -39,6 +43,7 @@ class Machine:
     l2: int = _L2
     l3: int = _L3
     runs_here: bool = True
+    amx: bool = False
 
     @classmethod
     def host(cls) -> Machine:
@@ -47,21 +52,27 @@ class Machine:
 
     @classmethod
     def cross(cls, isa: str = "neon") -> Machine:
-        """A processor of another family (AArch64 for "neon", else x86-64), with common cache sizes and 4 cores."""
+        """A processor of another family, with common cache sizes and 4 cores: AArch64 for "neon", else x86-64; "amx" is
+        AVX-512 with matrix tiles.
+        """
         if isa == "neon":
             return cls("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 4, runs_here=False)
+        if isa == "amx":
+            return replace(cls.cross("avx512"), features=f"-prefer-256-bit,{_AMX}", amx=True)
         cpu, features = _x86(isa)
         return cls(isa, "x86_64-unknown-linux-gnu", cpu, features, 4, runs_here=False)
 
     def restrict(self, isa: str) -> Machine:
-        """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic")."""
+        """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic"); the same
+        one for its own, without matrix tiles.
+        """
         if isa == self.isa:
-            return self
+            return replace(self, amx=False) if self.amx else self
         order = {"avx512": 2, "avx2": 1, "generic": 0}
         if isa not in order or order[isa] > order.get(self.isa, -1):
             raise UsageError(f"a {self.isa} machine cannot be restricted to {isa}; use one of avx2, generic")
         cpu, features = _x86(isa)
-        return replace(self, isa=isa, cpu=cpu, features=features)
+        return replace(self, isa=isa, cpu=cpu, features=features, amx=False)
 
     @property
     def vector_bytes(self) -> int:
@@ -108,8 +119,20 @@ def _host() -> Machine:
         flat += ",-prefer-256-bit"
     l1, l2, l3 = (cache_bytes(level) for level in (1, 2, 3))
     return Machine(
-        isa, llvm.get_process_triple(), llvm.get_host_cpu_name(), flat, usable_cores(), l1 or _L1, l2 or _L2, l3 or _L3
-    )
+        isa, llvm.get_process_triple(), llvm.get_host_cpu_name(), flat, usable_cores(), l1 or _L1, l2 or _L2, l3 or _L3,
+        amx=isa == "avx512" and {"amx-tile", "amx-bf16"} <= has and _tiles_allowed(),
+    )  # fmt: skip
+
+
+def _tiles_allowed() -> bool:
+    """Asks the system for the tile registers, 8 KB that it would not keep for every thread unasked (Linux 5.16).
+
+    Refused where a thread's stack for signals is too small to save them.
+    """
+    if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 def usable_cores() -> int:

@@ -2,8 +2,9 @@
 
 A program is a table of steps; a step is a kernel and a number of units. Threads take units by an atomic counter, so
 that a thread that is late or interrupted delays the others by at most the unit it holds; a step ends when all its
-units are done. Workers join a run when they wake up and find it open; if none does, the caller does all the work.
-Between runs they spin for a moment, then sleep in the kernel (Linux: futex; elsewhere: a Python semaphore).
+units are done. Every second thread takes them from the end: what a thread wrote in one step it then mostly reads in the
+next, from its own cache. Workers join a run when they wake up and find it open; if none does, the caller does all the
+work. Between runs they spin for a moment, then sleep in the kernel (Linux: futex; elsewhere: a Python semaphore).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from dojang.engine.machine import Machine
 MOST_THREADS = 64
 _SPINS = 1 << 13  # pauses of an idle worker before it sleeps: about 100 µs
 _CLOSED = 1 << 40  # bit of the gate: no run is open. Below it, the number of workers inside
-_STEP = 24  # words per step; counters on cache lines of their own
-_NEXT, _DONE, _FUNCTION, _ARGS, _UNITS = 0, 8, 16, 17, 18
+_STEP = 40  # words per step; counters on cache lines of their own
+_NEXT, _DONE, _FUNCTION, _ARGS, _UNITS, _ENDS = 0, 8, 16, 17, 18, (24, 32)
 _COUNT, _THREADS, _SCRATCH, _STEPS = 0, 1, 8, 8 + MOST_THREADS
 _EPOCH, _GATE, _PROGRAM, _STOP = 0, 16, 32, 48  # words of the pool
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
@@ -222,9 +223,11 @@ def _until(b: Emit, ready, patience: int = 2000) -> None:
 def _walk(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
     b = Emit.begin("walk", {"program": PTR, "slot": I64}, machine, module, internal=True)
     scratch = b.pload(b.at(b.arg.program, 8 * _SCRATCH, b.mul(b.arg.slot, 8)))
+    odd = b.urem(b.arg.slot, 2)
 
     def step(s, _):
         at = b.at(b.arg.program, 8 * _STEPS, b.mul(s, 8 * _STEP))
+        end_of_mine = b.at(at, 8 * _ENDS[0], b.mul(odd, 8 * (_ENDS[1] - _ENDS[0])))
         function = b.inttoptr(_word(b, at, _FUNCTION), kernel.as_pointer())
         args, units = b.pload(b.at(at, 8 * _ARGS)), _word(b, at, _UNITS)
         head, inside, end = (b.function.append_basic_block(n) for n in ("take", "work", "taken"))
@@ -233,9 +236,14 @@ def _walk(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
         b.position_at_end(head)
         mine = b.phi(_LONG)
         mine.add_incoming(b.index(0), before)
-        unit = _add(b, at, _NEXT, 1)
-        b.cbranch(b.less(unit, units), inside, end)
+        # A ticket says that a unit is left; which one, the counter of this thread's end says. No two meet, for the
+        # tickets are as many as the units.
+        ticket = _add(b, at, _NEXT, 1)
+        b.cbranch(b.less(ticket, units), inside, end)
         b.position_at_end(inside)
+        taken = _add(b, end_of_mine, 0, 1)
+        last = b.sub(b.sub(units, 1), taken)
+        unit = b.select(b.icmp_signed("==", odd, b.index(0)), taken, last)
         b.call(function, [args, unit, scratch])
         mine.add_incoming(b.add(mine, 1), b.block)
         b.branch(head)
@@ -334,7 +342,7 @@ def _run(module: ir.Module, machine: Machine) -> None:
 
     def reset(s, _):
         at = b.at(program, 8 * _STEPS, b.mul(s, 8 * _STEP))
-        for word in (_NEXT, _DONE):
+        for word in (_NEXT, _DONE, *_ENDS):
             b.store(b.index(0), b.at(at, 8 * word), align=8)
 
     b.loop(0, _word(b, program, _COUNT), 1, reset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from dojang.engine.algorithms import dense, depthwise, direct, fallback, grouped, pointwise, transposed, winograd
+from dojang.engine.algorithms import amx, dense, depthwise, direct, fallback, grouped, pointwise, transposed, winograd
 
 ALGORITHMS: tuple[ModuleType, ...] = (
     dense,
@@ -16,6 +16,7 @@ ALGORITHMS: tuple[ModuleType, ...] = (
     grouped,
     pointwise,
     winograd,
+    amx,
     transposed,
     direct,
     fallback,

@@ -107,8 +107,22 @@ def tile_for(c: Nest, element_bytes: int, machine: Machine) -> Tile:
     tile = best[1]
     per_row = 2 * max(1, prod(c.kernel)) * (c.ic // c.groups) * ow * tile.vectors * lanes
     groups = shared_line(c, element_bytes) if tile.vectors == vectors else 1
-    rows = min(c.out_size[0] * c.out_size[1], max(1, round(UNIT_FLOPS / per_row / groups)))
+    total, blocks = c.out_size[0] * c.out_size[1], c.groups // groups * t.ceil_div(vectors, tile.vectors)
+    rows = shared_out(total, blocks, per_row * groups, machine)
     return replace(tile, rows_per_unit=rows, groups_per_unit=groups)
+
+
+def shared_out(rows: int, blocks: int, row_flops: int, machine: Machine) -> int:
+    """Rows of a unit: about `UNIT_FLOPS`, fewer where that leaves the cores with more equal shares of rows · blocks."""
+
+    def longest(parts: int) -> int:
+        """Work of the core that gets the most, in multiply-adds; a unit costs about a microsecond besides."""
+        units = t.ceil_div(blocks * parts, machine.cores)
+        return units * (t.ceil_div(rows, parts) * row_flops + UNIT_FLOPS // 20)
+
+    least = t.ceil_div(rows, max(1, round(UNIT_FLOPS / row_flops)))
+    parts = min(range(least, min(rows, 2 * least + machine.cores) + 1), key=longest)
+    return t.ceil_div(rows, parts)
 
 
 def shared_line(c: Nest, element_bytes: int) -> int:
@@ -223,10 +237,13 @@ def emit(task: Task, machine: Machine) -> Code:
 class Direct:
     """The loop nest of one direct kernel while it is written."""
 
-    def __init__(self, symbol: str, task: Task, nest: Nest, tile: Tile, machine: Machine) -> None:
-        """Sizes in elements, as Python ints. Subclasses may write the outputs farther apart (`steps`, `origin`)."""
+    def __init__(self, b: Emit | str, task: Task, nest: Nest, tile: Tile, machine: Machine) -> None:
+        """Sizes in elements, as Python ints. Subclasses may write the outputs farther apart (`steps`, `origin`).
+
+        `b` is the name of a new function, or the builder of one that does more than this.
+        """
         self.task, self.tile, self.c = task, tile, nest
-        self.b: Emit = t.begin(symbol, machine)
+        self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
         self.kind = task.element
         self.size = self.kind.bytes
         self.lanes = machine.lanes(self.size)
@@ -403,8 +420,10 @@ class Direct:
                         acc[p * vectors + v] = b.fma(xv, ws[v], acc[p * vectors + v])
                 return acc
 
-            # Only what runs often is worth code: the inside of a row, by two, or whole where it is short.
-            unroll = 1 if not full else length if length * count * vectors <= 128 else 2 if length % 2 == 0 else 1
+            # Only what runs often is worth code: the inside of a row, by two, or whole where it is short. In a tile
+            # that leaves one register, the second turn's weights are loaded early and sums are spilled.
+            tight = count * vectors + vectors + 2 >= b.machine.registers
+            unroll = 1 if not full else length if length * count * vectors <= 128 else 1 if tight or length % 2 else 2
             return b.loop(0, length, 1, k_step, acc, unroll=unroll)
 
         def kernel_row(kd, kh, acc):

@@ -60,7 +60,7 @@ def predict(task: Task, machine: Machine) -> float:
     n = max(1, c.n)
     flops = 2 * c.macs / n * (1.0 if c.ic == c.groups else 1.3 if c.stride[-1] == 1 else 2.0)
     moved = (c.in_bytes + c.out_bytes) / n
-    return max(flops / (p.fma_gflops * 1e9 * 0.7), 2 * moved / (p.cache_gbs * 1e9)) + 2e-7
+    return max(flops / (p.fma_gflops * 1e9 * 0.7), moved / (p.cache_gbs * 1e9)) + 2e-7
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +97,10 @@ def emit(task: Task, machine: Machine) -> Code:
 class Grouped:
     """The loop nest of one grouped kernel while it is written."""
 
-    def __init__(self, symbol: str, task: Task, machine: Machine) -> None:
-        """Sizes in elements, as Python ints."""
+    def __init__(self, b: Emit | str, task: Task, machine: Machine) -> None:
+        """Sizes in elements, as Python ints. `b`: the name of a new function, or the builder of one that does more."""
         self.task, self.c = task, three(task.conv)
-        self.b: Emit = t.begin(symbol, machine)
+        self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
         self.kind, self.size = task.element, task.element.bytes
         self.lanes = machine.lanes(self.size)
         self.icg, self.ocg = self.c.ic // self.c.groups, self.c.oc // self.c.groups

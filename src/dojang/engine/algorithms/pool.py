@@ -98,10 +98,10 @@ def emit(task: PoolTask, machine: Machine) -> Code:
 class Pool:
     """The loop nest of one pooling layer while it is written."""
 
-    def __init__(self, symbol: str, task: PoolTask, machine: Machine) -> None:
-        """`task` in three dimensions."""
+    def __init__(self, b: Emit | str, task: PoolTask, machine: Machine) -> None:
+        """`task` in three dimensions. `b` is the name of a new function, or the builder of one that does more."""
         self.c = task
-        self.b: Emit = t.begin(symbol, machine)
+        self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
         self.lanes = machine.lanes(4)
         self.single = prod(task.out_size) == 1
 
