@@ -32,9 +32,13 @@ from dojang.engine.machine import Machine
 NAME = "amx"
 MOST_SPLIT = 5 << 19
 """Bytes of split weights of a layer above which they are kept as float32, so that memory stays near the weights'."""
-CHUNK = 12  # steps of 32 products whose weights a unit splits at a time: 36 KB for 16 output channels
-DOT_CYCLES = 16  # of a tile with 16 rows; a row less takes a cycle less, down to 8 (Granite Rapids, 2026)
-SPLIT_CYCLES = 0.6  # per number
+CHUNK = 24  # steps of 32 products whose weights a unit splits at a time: 72 KB for 16 output channels
+# Cycles as measured (Granite Rapids, 2026). With numbers that are not 0 the processor lowers its clock: 16 become 20.
+LOAD_CYCLES = 9  # a tile, beside the products
+DRAIN_CYCLES = 1000  # sums that leave the tiles after more than a few steps, nothing else being there to do
+SPLIT_CYCLES = 0.6  # a number
+EXPOSED = 0.6  # of the time that inputs and outputs take from the shared cache, which products do not hide
+FIRST_CACHE = 24 << 10  # bytes of split pixels that stay in the first cache beside the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Cut:
     blocks: int
     own: bool
     fresh: bool
+    inner: bool = False  # channels are the inner loop: the pixels' parts stay in the first cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,22 +148,27 @@ def depth_of(c: Nest) -> Depth:
 def cut_of(task: Task, machine: Machine) -> Cut:
     """The cut with the least estimated time."""
     c = nest_of(task)
+    depth = depth_of(c)
     oh, ow = c.out_size[1:]
     vectors = t.ceil_div(c.oc, tiles.LANES)
     rows = t.ceil_div(ow, t.ceil_div(ow, tiles.ROWS))
     per_line = t.ceil_div(ow, rows)
-    fresh = depth_of(c).total * vectors * tiles.PARTS * tiles.TILE > MOST_SPLIT
+    fresh = depth.total * vectors * tiles.PARTS * tiles.TILE > MOST_SPLIT
     cuts = []
     for wide in (2, 4, 1):
-        if wide > max(vectors, 1):
+        if wide > vectors:
             continue
         for lines in range(1, oh + 1):
             pixels = min(tiles.MOST_SUMS // wide, lines * per_line)
+            inner = not fresh and c.kernel[1] * pixels * rows * depth.pitch * 2 * tiles.PARTS <= FIRST_CACHE
             blocks = t.ceil_div(vectors, wide)
-            cuts.append(Cut(rows, pixels, wide, lines, blocks, True, fresh))
-            if lines == oh or lines * per_line >= 32:
-                cuts.append(Cut(rows, pixels, wide, lines, 1, False, fresh))
-    return min(cuts, key=lambda s: seconds(task, machine, s))
+            cuts.append(Cut(rows, pixels, wide, lines, blocks, True, fresh, inner))
+            if lines == oh or lines * per_line >= 16:
+                # As many groups of channels as keep the cores busy, but no more: each reads all split pixels.
+                for groups in (1, 2, 4, 8):
+                    some = t.ceil_div(blocks, groups * machine.cores)
+                    cuts.append(Cut(rows, pixels, wide, lines, some, False, fresh, inner))
+    return min(dict.fromkeys(cuts), key=lambda s: seconds(task, machine, s))
 
 
 def seconds(task: Task, machine: Machine, s: Cut) -> float:
@@ -185,23 +195,26 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
         if s.own:
             work += count * SPLIT_CYCLES * numbers(lines)
     if not s.own:
-        work += SPLIT_CYCLES * numbers(oh) + 2000 * machine.cores  # one step more: threads wait for each other
+        work += SPLIT_CYCLES * numbers(oh) + 4000 * machine.cores / n  # one step more: threads wait for each other
     weight_bytes = depth.total * vectors * tiles.TILE * (2 if s.fresh else tiles.PARTS)
     if s.fresh:
         work += chunks * depth.total * vectors * SPLIT_CYCLES * tiles.TILE / 2
-    units = chunks * n * (1 if s.own else t.ceil_div(vectors, s.vectors * s.blocks))
-    share = t.ceil_div(units, machine.cores) * machine.cores / units  # the last round is not full
-    work *= 1 + (share - 1) * (1 if units < 8 * machine.cores else 0.3)
+    groups = 1 if s.own else t.ceil_div(vectors, s.vectors * s.blocks)
+    units = chunks * n * groups
+    rounds = t.ceil_div(units, machine.cores)
+    work *= rounds * machine.cores / units  # the last round is not full
     memory = weight_bytes / (p.read_gbs * 1e9) / n
-    cache = weight_bytes * (chunks - 1) if weight_bytes > machine.l2 // 2 else 0.0
     region = tiles.PARTS * 2 * numbers(s.lines)
-    if region > 0.5 * machine.l2:  # the parts are read again for every block of channels
-        cache += region * chunks * t.ceil_div(vectors, s.vectors)
-    elif not s.own:
+    cache = c.size[1] * c.size[2] * c.ic * 4 + oh * ow * (8 * c.oc + 4 * task.residual_ld)
+    # What a core reads again and again: its weights for every chunk, all split pixels for every group of channels.
+    crowded = min(1.0, max(0.0, (weight_bytes / groups + region) / machine.l2 - 0.3))
+    cache += (
+        weight_bytes * (chunks - 1) + (0 if s.inner else region * chunks * t.ceil_div(vectors, s.vectors))
+    ) * crowded
+    if not s.own:
         cache += 2 * region * chunks
-    cache /= p.cache_gbs * 1e9
-    time = work / rate
-    return max(time + 0.3 * (memory + cache), memory + 0.3 * time, cache + 0.3 * time)
+    time = work / rate + EXPOSED * cache / (p.cache_gbs * 1e9)
+    return max(time + 0.3 * memory, memory + 0.3 * time)
 
 
 def tall(s: Cut, wide: int, per_line: int) -> int:
@@ -210,18 +223,16 @@ def tall(s: Cut, wide: int, per_line: int) -> int:
 
 
 def block_cycles(rows: int, pixels: int, wide: int, steps: int, fresh: bool) -> float:
-    """Cycles of one block: products or loads, whichever take longer, and what is done once."""
-    dot = max(rows, 8) + 0.5
+    """Cycles of one block: products, loads, and what is done once."""
     sums = pixels * wide
-    products = len(tiles.PRODUCTS) * sums * dot
+    products = len(tiles.PRODUCTS) * sums * (max(rows, 8) + 0.5)
     if sums < 3:  # a product waits for the one before
         products = max(products, len(tiles.PRODUCTS) * 52.0)
     loads = 5 * pixels + 3 * wide if pixels <= 2 and wide <= 2 else 6 * max(pixels, wide) + 5 * min(pixels, wide)
-    per_step = max(products, 10.0 * loads) + 4
-    stores = sums * (16 + 3.5 * rows) * 1.0 + 60
+    once = sums * (16 + 3.5 * rows) + 60
     if fresh:
-        stores += steps / CHUNK * sums * 30
-    return steps * per_step + stores
+        once += t.ceil_div(steps, CHUNK) * DRAIN_CYCLES
+    return steps * (products + LOAD_CYCLES * loads) + once
 
 
 def predict(task: Task, machine: Machine) -> float:
@@ -441,9 +452,9 @@ class Kernel:
         first = b.mul(group, per)
         last = b.imin(b.add(first, per), self.vectors)
         full = self.vectors // s.vectors * s.vectors
-        b.loop(first, b.imin(last, full), s.vectors, lambda o, _: self.block(o, s.vectors))
+        self.blocks(first, b.imin(last, full), s.vectors)
         if rest := self.vectors - full:
-            b.choose(b.less(full, last), lambda: self.block(full, rest))
+            b.choose(b.less(full, last), lambda: self.blocks(b.index(full), b.index(full + rest), rest))
         tiles.release(b)
         bad = b.sum(b.vload(b.at(scratch, self.bad_at), F32), F32)
         b.choose(b.fcmp_unordered("uno", bad, bad), lambda: self.plainly(first, last))
@@ -459,36 +470,70 @@ class Kernel:
         b = self.b
         return b.at(self.w, b.mul(o, self.depth.total * tiles.TILE * (2 if self.s.fresh else tiles.PARTS)))
 
-    def block(self, o: Value | int, wide: int) -> None:
-        """`wide` vectors of output channels, all pixels of the unit."""
+    def blocks(self, first: Value, last: Value, wide: int) -> None:
+        """Output channels first..last, vectors, `wide` at a time, with all pixels of the unit."""
+        b, s = self.b, self.s
+        if s.fresh:
+            b.loop(first, last, wide, lambda o, _: self.fresh_block(o, wide))
+            return
+        pixels = tall(s, wide, self.per_line)
+        count = b.mul(self.lines, self.per_line)
+        step = tiles.PARTS * tiles.TILE
+
+        def one(q: Value, o: Value, before: list[Value]) -> list[Value]:
+            w, turn = self.weights_of(o), before[2]
+            right = lambda k, j, part: b.at(w, b.mul(k, step), j * self.depth.total * step + part * tiles.TILE)  # noqa: E731
+            self.sums(q, self.kept_of(turn), pixels, wide, right, 0, self.depth.total)
+            # The block before is finished while the tiles still work at this one.
+            other = b.sub(1, turn)
+            self.finish(before[0], self.kept_of(other), before[1], pixels, wide)
+            self.keep(self.kept_of(turn), pixels, wide)
+            return [b.index(q), b.index(o), other]
+
+        state = [b.index(-pixels), b.index(first), b.index(0)]
+        if s.inner:
+            state = b.loop(0, count, pixels, lambda q, state: b.loop(
+                first, last, wide, lambda o, state: one(q, o, state), state), state)  # fmt: skip
+        else:
+            state = b.loop(first, last, wide, lambda o, state: b.loop(
+                0, count, pixels, lambda q, state: one(q, o, state), state), state)  # fmt: skip
+        self.finish(state[0], self.kept_of(b.sub(1, state[2])), state[1], pixels, wide)
+
+    def kept_of(self, turn: Value) -> Value:
+        """Where sums are kept, in turns."""
+        b = self.b
+        return b.at(b.arg.scratch, self.sums_at, b.mul(turn, tiles.MOST_SUMS * tiles.TILE))
+
+    def fresh_block(self, o: Value | int, wide: int) -> None:
+        """`wide` vectors of output channels, all pixels of the unit, weights split some steps of K at a time."""
         b, s, depth = self.b, self.s, self.depth
         pixels = tall(s, wide, self.per_line)
         count = b.mul(self.lines, self.per_line)
         w = self.weights_of(o)
-        if not s.fresh:
-            step = tiles.PARTS * tiles.TILE
-            right = lambda k, j, part: b.at(w, b.mul(k, step), j * depth.total * step + part * tiles.TILE)  # noqa: E731
-            b.loop(0, count, pixels, lambda q, _: self.sums(q, o, pixels, wide, right, 0, depth.total, True, True))
-            self.finish_last(count, o, pixels, wide)
-            return
+        kept_of = lambda q: b.at(b.arg.scratch, self.sums_at, b.mul(q, wide * tiles.TILE))  # noqa: E731
         fresh = b.at(b.arg.scratch, self.fresh_at)
         step = wide * tiles.PARTS * tiles.TILE
 
-        def chunk(first: Any, steps: int, begin: bool, end: bool) -> None:
+        def chunk(first: Any, steps: int, begin: bool) -> None:
             self.split_weights(b.at(w, b.mul(first, 2 * tiles.TILE)), fresh, wide, steps)
             right = lambda k, j, part: b.at(  # noqa: E731
                 fresh, b.mul(b.sub(k, first), step), (j * tiles.PARTS + part) * tiles.TILE
             )
-            b.loop(0, count, pixels, lambda q, _: self.sums(q, o, pixels, wide, right, first, steps, begin, end))
-            if end:
-                self.finish_last(count, o, pixels, wide)
+
+            def one(q: Value, _: Any) -> None:
+                kept = kept_of(q)
+                self.sums(q, kept, pixels, wide, right, first, steps, begin)
+                self.keep(kept, pixels, wide)
+
+            b.loop(0, count, pixels, one)
 
         cuts = t.balanced(depth.total, CHUNK)
-        for first, many in t.runs([(n, i == 0, i == len(cuts) - 1) for i, (_, n) in enumerate(cuts)]):
+        for first, many in t.runs([(n, i == 0) for i, (_, n) in enumerate(cuts)]):
             start, steps = cuts[first]
-            begin, end = first == 0, first == len(cuts) - 1
+            begin = first == 0
             b.loop(start, start + many * steps, steps,
-                   lambda k, _, n=steps, b0=begin, e0=end: chunk(k, n, b0, e0))  # fmt: skip
+                   lambda k, _, n=steps, begin=begin: chunk(k, n, begin))  # fmt: skip
+        b.loop(0, count, pixels, lambda q, _: self.finish(q, kept_of(q), o, pixels, wide))
 
     def split_weights(self, w: Value, to: Value, wide: int, steps: int) -> None:
         """Weights of some steps as parts: [step][vector][part]."""
@@ -515,13 +560,15 @@ class Kernel:
         return b.at(self.from_, b.mul(line, self.down.stride * self.region.line), b.mul(tile, s.rows * self.pitch))
 
     def sums(
-        self, q: Value, o: Any, pixels: int, wide: int, right: Any, first: Any, steps: int, begin: bool, end: bool
+        self, q: Value, kept: Value, pixels: int, wide: int, right: Any, first: Any, steps: int, begin: bool = True
     ) -> None:
-        """A block of pixels × wide tiles from tile `q` on: `steps` steps of K from `first`."""
+        """Sums of a block of pixels × wide tiles from tile `q` on, over `steps` steps of K from `first`, in registers.
+
+        Not `begin`: added to what is kept.
+        """
         b = self.b
         q = b.index(q)
         lefts = [self.left_of(b.add(q, i)) for i in range(pixels)]
-        kept = self.kept_of(q, pixels, wide)
         numbers = [(i * wide + j) for i in range(pixels) for j in range(wide)]
         for k in numbers:
             if begin:
@@ -537,30 +584,18 @@ class Kernel:
             )  # fmt: skip
 
         b.loop(first, b.add(first, steps), 1, step)
-        if end:
-            # The block before is finished while the tiles still work at this one.
-            self.finish(b.sub(q, pixels), o, pixels, wide)
-        for k in numbers:
-            tiles.store(b, k, b.at(kept, k * tiles.TILE), 64)
 
-    def kept_of(self, q: Value, pixels: int, wide: int) -> Value:
-        """Where the sums of the block from tile `q` on are kept: each in its place (fresh), or two in turns."""
-        b = self.b
-        kept = b.at(b.arg.scratch, self.sums_at)
-        if self.s.fresh:
-            return b.at(kept, b.mul(q, wide * tiles.TILE))
-        return b.at(kept, b.mul(b.and_(b.udiv(q, pixels), b.index(1)), tiles.MOST_SUMS * tiles.TILE))
+    def keep(self, kept: Value, pixels: int, wide: int) -> None:
+        """The sums of a block from registers to memory."""
+        for k in range(pixels * wide):
+            tiles.store(self.b, k, self.b.at(kept, k * tiles.TILE), 64)
 
-    def finish(self, q: Value, o: Any, pixels: int, wide: int) -> None:
+    def finish(self, q: Value, kept: Value, o: Any, pixels: int, wide: int) -> None:
         """The outputs of the block from tile `q` on; nothing below 0."""
-        kept = self.kept_of(q, pixels, wide)
-        for i in range(pixels):
-            self.finish_tile(self.b.add(q, i), self.b.at(kept, i * wide * tiles.TILE), o, wide)
-
-    def finish_last(self, count: Value, o: Any, pixels: int, wide: int) -> None:
-        """The outputs of the last block of `count` tiles."""
         b = self.b
-        self.finish(b.mul(b.udiv(b.sub(count, 1), pixels), pixels), o, pixels, wide)
+        q = b.index(q)
+        for i in range(pixels):
+            self.finish_tile(b.add(q, i), b.at(kept, i * wide * tiles.TILE), o, wide)
 
     def offset_of(self, k: Any) -> Any:
         """Where step k of K begins, from a pixel's first input."""
