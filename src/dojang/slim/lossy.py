@@ -22,6 +22,10 @@ STEP = 0.5
 """Part of the multiplications that one lossy step tries to save before it tunes again; less, where that loses too much.
 """
 
+MARGIN = 1.05
+"""Steps towards a time aim at so much more than is missing: what options save one by one is not quite what they save
+together, and a target missed by a hair costs another tuning."""
+
 LEAST_STEP = 0.05
 """A step that had to be made smaller than this ends the search."""
 
@@ -179,7 +183,8 @@ class Lossy:
         ways: list[Way] = []
         before: list[Option] = []
         for branches in (False, True):
-            candidate, used = offers.to(goal, min(step, time) * offers.ms, self.target.macs is not None, branches)
+            wanted = MARGIN * min(step, time) * offers.ms
+            candidate, used = offers.to(goal, wanted, self.target.macs is not None, branches)
             if candidate is not None and used != before:
                 layers = tuple(dict.fromkeys(name for option in used for name in option.layers))
                 ways.append(Way(name_of(used), layers, candidate))
