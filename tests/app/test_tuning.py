@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 import dojang as package
 from dojang.app.slimming import selection_share
-from dojang.app.tuning import Control, How, tuner
+from dojang.app.tuning import Control, How, slopes, tuner
 from dojang.arith.errors import CheckFailed
 from dojang.arith.graph import Graph
 from dojang.formats.torch import to_module, weights_of
@@ -20,6 +21,8 @@ from dojang.formats.zoo import load as zoo
 from dojang.train.config import TrainConfig
 from dojang.train.data import load as load_data
 from dojang.train.loop import fit
+
+from .conftest import Command
 
 EPOCHS, LAST = 1, 2
 
@@ -140,3 +143,36 @@ def test_tuning_moves_the_weights_and_nothing_else() -> None:
     assert tuned.weights.keys() == graph.weights.keys()
     assert any(not np.array_equal(tuned.weights[k], graph.weights[k]) for k in graph.weights)
     assert weights_of(to_module(tuned), tuned).weights.keys() == graph.weights.keys()
+
+
+def test_slopes_are_those_of_finite_differences() -> None:
+    """Against the loss itself, moved by a little along single weights, in float64."""
+    graph = zoo("digits-cnn")
+    data = load_data("digits")
+    found = slopes(data, 0)(graph)
+    part = data.train.take(np.sort(np.random.default_rng(0).permutation(len(data.train))[:512]))
+    x, y = torch.from_numpy(part.inputs(0, len(part))).double(), torch.from_numpy(part.y)
+    module = to_module(graph).double().eval()
+    named = dict(module.named_parameters())
+    assert set(named) <= set(found)
+    rng = np.random.default_rng(1)
+    for name, parameter in named.items():
+        at = tuple(int(rng.integers(0, n)) for n in parameter.shape)
+        losses = []
+        for step in (1e-4, -1e-4):
+            with torch.no_grad():
+                parameter[at] += step
+                losses.append(float(torch.nn.functional.cross_entropy(module(x).flatten(1), y)))
+                parameter[at] -= step
+        assert found[name][at] == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=2e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["weight", "batchnorm", "taylor"])
+def test_channels_are_ranked_as_asked(kind: str, dojang: Command, tmp_path: Path) -> None:
+    flags = ("--data", "digits", "--epochs", "1", "--max-drop", "30", "--target-macs", "0.6", "--importance", kind)
+    ran = dojang("slim", "digits-cnn", *flags, "-o", tmp_path / kind, "--json")
+    assert ran.code == 0, ran.err
+    data = json.loads(ran.out)
+    assert data["after"]["macs"] <= 0.6 * data["before"]["macs"] or any("not reached" in n for n in data["notes"])
+    facts = json.loads((tmp_path / kind / "run.json").read_text())
+    assert facts["configuration"]["importance"] == kind

@@ -290,6 +290,7 @@ def slim(args: argparse.Namespace) -> Answer:
             seed=args.seed,
             device=args.device,
             precision=args.precision,
+            importance=args.importance,
             output=args.output or Path("out") / f"{Path(args.net.rpartition(':')[2]).stem}-slim",
             force=args.force,
             weights=args.weights,

@@ -298,6 +298,9 @@ def _slim(commands: Commands) -> None:
     parser.add_argument(
         "--runtime", choices=("dojang", "torch", "onnxruntime"), default="dojang", help="where time must be saved"
     )
+    kinds = ("activation", "weight", "batchnorm", "taylor")
+    ranked = "how the channels of a layer are ranked (default activation)"
+    parser.add_argument("--importance", choices=kinds, default=kinds[0], help=ranked)
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once when timed (1)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="for tuning: auto, cpu, cuda or cuda:N (auto)")
     _precision(parser)

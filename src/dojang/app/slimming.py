@@ -22,7 +22,7 @@ from dojang.app.progress import Silent, Told
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import check_classes, input_range, load_inputs, load_samples
-from dojang.app.tuning import Control, How, tuner
+from dojang.app.tuning import Control, How, slopes, tuner
 from dojang.arith.cost import count
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
@@ -95,6 +95,7 @@ class Wish:
     batch_size: int
     seed: int
     precision: str
+    importance: str
 
 
 def slim(
@@ -114,6 +115,7 @@ def slim(
     seed: int = 0,
     device: str = "auto",
     precision: str = "float32",
+    importance: str = "activation",
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
@@ -138,6 +140,9 @@ def slim(
 
     `device`: where cut networks are fine-tuned ("auto", "cpu", "cuda", "cuda:1"); they are scored and timed on the CPU.
     `precision`: what fine-tuning computes in, "float32" or "bf16"; scores and times are those of float32.
+
+    `importance`: how the channels of one layer are ranked: "activation" (what its readers lose), "weight", "batchnorm"
+    (scales) or "taylor" (slopes of the loss).
 
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
@@ -168,7 +173,8 @@ def slim(
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
-    wish = Wish(lossless, max_drop, *targets, epochs, final_epochs, train_samples, runtime, batch_size, seed, precision)
+    tuned = (epochs, final_epochs, train_samples)
+    wish = Wish(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance)
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")
@@ -232,6 +238,8 @@ def _work(
         tune=tune,
         evaluate=None if lossless else evaluate,
         finish=None if beside is None else beside.finish(evaluate),
+        importance=wish.importance,
+        gradients=slopes(choice, seed) if wish.importance == "taylor" and not lossless else None,
         samples=some_inputs(choice, SAMPLES, seed) if len(choice.train) else None,
         max_drop=allowed,
         target_macs=wish.target_macs,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from dojang.app.networks import torch_format
 from dojang.app.progress import Silent, Told
@@ -11,7 +14,7 @@ from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
 from dojang.slim.journal import Journal
-from dojang.slim.ledger import Evaluate, Finish, Tune
+from dojang.slim.ledger import Evaluate, Finish, Gradients, Tune
 from dojang.train.data import Data
 
 TUNE_SHARE = 0.5
@@ -66,6 +69,30 @@ def tuner(data: Data, epochs: int, how: How) -> Tune:
     return tune
 
 
+SLOPES = 512
+"""Samples that slopes of the loss are taken over, at most."""
+
+
+def slopes(data: Data, seed: int) -> Gradients:
+    """∂L/∂w of every weight array by name, L the mean loss of `data.train` against its labels (no teacher).
+
+    Batch norms use their running statistics. At most `SLOPES` samples, drawn by seed.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train))[:SLOPES]
+    part = data.train.take(np.sort(order))
+
+    def gradients(graph: Graph) -> Mapping[str, Any]:
+        from dojang.train.score import slopes_of
+        from dojang.train.start import fitting_threads, module_of
+
+        module = module_of(graph, seed)
+        with fitting_threads(count(graph).total.macs * len(part)):
+            slopes_of(module, part)
+        return torch_format().weights_of(module, graph).weights
+
+    return gradients
+
+
 @dataclass
 class Control:
     """The original tuned as often and as long as the result: what tuning alone gives, and a teacher.
@@ -85,17 +112,13 @@ class Control:
 
     def tuned(self, tunings: int, last: bool) -> Graph:
         """The original after so many tunings, and the last one. Raises what training does where it fails."""
-        if not tunings and not last:
-            return self.original
-        key = (tunings, last)
-        if key not in self._made:
+        made = self._made.get((tunings, last), self.original)
+        if made is self.original and (tunings or last):
             before = self.tuned(tunings if last else tunings - 1, False)
-            self.told.stage(
-                f"control: the original fine-tuned, {tunings + last} of {tunings + (self.last is not None)}"
-            )
+            self.told.stage(f"control: the original fine-tuned, tuning {tunings + last}")
             step = self.last if last and self.last is not None else self.tune
-            self._made[key] = step(before, self.original)
-        return self._made[key]
+            made = self._made[tunings, last] = step(before, self.original)
+        return made
 
     def finish(self, evaluate: Evaluate) -> Finish | None:
         """The last tuning of a result that was tuned so often before; None where there is none.

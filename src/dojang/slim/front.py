@@ -149,7 +149,7 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
     timed one sets the scale for the larger ones of its bundle that were not timed.
     """
     loss = Loss(graph, ledger.context.samples)
-    score = importance(graph, tied, "activation", stats)
+    score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
     whole, macs = ledger.predict(graph), count(graph).total.macs
     offered: list[tuple[Option, ...]] = []
     makers: list[list[Callable[[], Graph]]] = []

@@ -26,6 +26,9 @@ Evaluate = Callable[[Graph], float]
 Finish = Callable[[Graph, int], Graph]
 """`finish(graph, tunings)`: the network that the search found, tuned so often on the way, fine-tuned a last time."""
 
+Gradients = Callable[[Graph], Mapping[str, Any]]
+"""Slope of the loss by every weight array, by name, over some labelled samples."""
+
 Progress = Callable[[str, int, int], object]
 """`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
 
@@ -37,7 +40,13 @@ PATIENCE = 4
 
 
 class Ledger:
-    """The state of one search: what was accepted and refused so far, and the callables that judge."""
+    """The state of one search: what was accepted and refused so far, and the callables that judge.
+
+    `importance`, `gradients`: how channels are ranked within a bundle; see `slim.importance`.
+    """
+
+    importance: str
+    gradients: Gradients | None
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class Ledger:
         least_saving: float = LEAST_SAVING,
     ) -> None:
         """Nothing is taken yet."""
+        self.importance, self.gradients = "activation", None
         self.predict = predict or by_macs
         self.least_saving = least_saving
         self._moments: tuple[Graph, Mapping[str, Moments]] | None = None

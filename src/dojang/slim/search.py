@@ -21,8 +21,9 @@ from dojang.slim.dead import DEAD
 from dojang.slim.duplicates import DUPLICATES
 from dojang.slim.estimate import Predict
 from dojang.slim.identities import IDENTITIES
+from dojang.slim.importance import KINDS
 from dojang.slim.journal import Journal
-from dojang.slim.ledger import LEAST_SAVING, Evaluate, Finish, Ledger, Measure, Progress, Tune
+from dojang.slim.ledger import LEAST_SAVING, Evaluate, Finish, Gradients, Ledger, Measure, Progress, Tune
 from dojang.slim.linear import MERGE_LINEAR
 from dojang.slim.lossy import Lossy, Target
 from dojang.slim.result import SlimResult, figures
@@ -56,6 +57,8 @@ def slim(
     predict: Predict | None = None,
     journal: Journal | None = None,
     finish: Finish | None = None,
+    importance: str = "activation",
+    gradients: Gradients | None = None,
     rewrites: Sequence[Rewrite] = EXACT,
 ) -> SlimResult:
     """A cheaper network that computes the same (`lossless`), or nearly the same.
@@ -72,6 +75,8 @@ def slim(
     a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
     journal.
 
+    `importance`: how channels of one set are ranked, one of `slim.importance.KINDS`; "taylor" needs `gradients`.
+
     Never returns a network that is slower or worse than asked: then the best one found, with a note. Raises
     `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range.
     """
@@ -83,12 +88,17 @@ def slim(
         raise UsageError("a target time needs a runtime to measure on; give measure, or target-macs")
     if not 0 <= least_saving < 1:
         raise UsageError(f"least saving {least_saving} must be a fraction of the run time, from 0 to below 1")
+    if importance not in KINDS:
+        raise UsageError(f"importance {importance!r} is not known; use {', '.join(KINDS)}")
+    if importance == "taylor" and gradients is None and not lossless:
+        raise UsageError("taylor importance needs the slopes of the loss; give gradients, or take another importance")
     graph.check_weights()
     context = Context(input_range or {}, samples, seed)
     if journal is not None:
         measure, tune, evaluate = journal.over(measure, tune, evaluate)
     run = _Search(graph, measure, tune, evaluate, context, progress, multiple, predict, least_saving)
     run.rewrites = tuple(rewrites)
+    run.importance, run.gradients = importance, gradients
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
