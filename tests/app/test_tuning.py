@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from dojang.app.slimming import selection_share
 from dojang.app.tuning import Control, How, slopes, tuner
 from dojang.arith.errors import CheckFailed
 from dojang.arith.graph import Graph
+from dojang.formats import checkpoint
 from dojang.formats.torch import to_module, weights_of
 from dojang.formats.zoo import load as zoo
 from dojang.train.config import TrainConfig
@@ -176,3 +181,39 @@ def test_channels_are_ranked_as_asked(kind: str, dojang: Command, tmp_path: Path
     assert data["after"]["macs"] <= 0.6 * data["before"]["macs"] or any("not reached" in n for n in data["notes"])
     facts = json.loads((tmp_path / kind / "run.json").read_text())
     assert facts["configuration"]["importance"] == kind
+
+
+def started(out: Path, *more: str) -> subprocess.Popen[str]:
+    flags = ["--data", "digits", "--epochs", "1", "--final-epochs", "2", "--max-drop", "8", "--target-macs", "0.6"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "dojang", "slim", "digits-cnn", *flags, "-o", str(out), *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_while_the_control_learns_it_ends_the_same_wherever_it_goes_on(tmp_path: Path) -> None:
+    """All choices are made by then; two copies of what was left, each gone on with, end in the same weights."""
+    run = started(tmp_path / "a")
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "control: the original fine-tuned" in line:
+            break
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["unfinished"]
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    ends = []
+    for name in ("a", "b"):
+        run = started(tmp_path / name, "--resume")
+        _, err = run.communicate(timeout=300)
+        assert run.returncode == 0, err
+        assert not (tmp_path / name / "unfinished").exists()
+        facts = json.loads((tmp_path / name / "run.json").read_text())["results"]
+        ends.append((checkpoint.load(tmp_path / name / "model.safetensors"), facts["control"], facts["finish"]))
+    (one, *said), (other, *same) = ends
+    assert said == same
+    assert one.nodes == other.nodes
+    assert all(np.array_equal(one.weights[k], other.weights[k]) for k in one.weights)
