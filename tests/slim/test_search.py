@@ -14,7 +14,7 @@ from dojang.arith.errors import GraphError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.slim import slim
-from dojang.slim.front import numbers
+from dojang.slim.front import front, numbers
 from dojang.slim.importance import moments
 from dojang.slim.ledger import Ledger
 from dojang.slim.narrow import muted, remove
@@ -246,6 +246,10 @@ def test_bad_arguments():
         slim(weighted(STRUCTURES["plain"]()), lossless=True, least_saving=1.0)
     with pytest.raises(UsageError, match="milliseconds"):
         slim(weighted(STRUCTURES["plain"]()), lossless=True, target_ms=float("nan"))
+    with pytest.raises(UsageError, match="activation, weight, batchnorm, taylor"):
+        slim(weighted(STRUCTURES["plain"]()), lossless=True, importance="size")
+    with pytest.raises(UsageError, match="give gradients"):
+        slim(random_features(width=8), evaluate=accuracy, samples=digits()[0][TRAIN], importance="taylor")
     with pytest.raises(UsageError, match="runtime to measure on"):
         slim(weighted(STRUCTURES["plain"]()), lossless=True, target_time=0.5)
 
@@ -276,6 +280,28 @@ def test_progress_is_told(original):
     slim(original, lossless=True, progress=lambda *a: said.append(a))
     assert all(0 <= step <= of or of == 0 for _, step, of in said)
     assert any("batch norm" in what for what, _, _ in said)
+
+
+def test_channels_go_in_the_order_that_was_asked():
+    """The slopes say that only the first channels of the second layer matter; nothing else does."""
+    original = random_features(width=16)
+
+    def gradients(graph: Graph):
+        made = {k: np.zeros_like(v) for k, v in graph.weights.items()}
+        made["c2.weight"][:8] = 1
+        return made
+
+    ledger = Ledger(original, by_macs, None, None, Context(samples=digits()[0][TRAIN]), None, 1)
+    tied = channels(original)
+    gone: dict[str, set[int]] = {}
+    for kind in ("taylor", "activation"):
+        ledger.importance, ledger.gradients = kind, gradients
+        found = front(ledger, original, tied, ledger.moments(original, tied))
+        largest = max((o for own in found.options for o in own if "c2" in o.layers), key=lambda o: len(o.classes))
+        gone[kind] = {place for c in largest.classes for name, place in tied.carriers[c] if name == "c2"}
+    assert len(gone["taylor"] - set(range(8))) == 24  # all that do not matter, and one that does at most
+    assert len(gone["taylor"]) <= 25
+    assert len(gone["activation"] & set(range(8))) > 1
 
 
 def test_what_stays_is_whole_vectors():

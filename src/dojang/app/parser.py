@@ -247,6 +247,11 @@ def _data(parser: Parser, required: bool = True) -> None:
     )
 
 
+def _precision(parser: Parser) -> None:
+    does = "what training computes in: float32 (default), or bf16, several times faster where there are instructions"
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help=does)
+
+
 def _train(commands: Commands) -> None:
     parser = _add(commands, "train", "train or fine-tune a network")
     _network(parser)
@@ -256,6 +261,7 @@ def _train(commands: Commands) -> None:
     parser.add_argument("--lr", metavar="X", type=float, help="peak learning rate (default by network and batch size)")
     parser.add_argument("--label-smoothing", metavar="X", type=float, default=0.0, help="share taken from the label")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    _precision(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     _output(parser, "DIR", "folder for checkpoint, run.json and report (default out/NET-trained)")
 
@@ -287,11 +293,17 @@ def _slim(commands: Commands) -> None:
     parser.add_argument("--target-time", metavar="FRACTION", type=float, help="stop at this fraction of the run time")
     parser.add_argument("--target-ms", metavar="MS", type=float, help="stop at so many milliseconds per batch")
     parser.add_argument("--epochs", metavar="N", type=positive, default=10, help="passes of fine-tuning per cut (10)")
+    last = "passes of a last fine-tuning, taught by the original tuned as long (default: none)"
+    parser.add_argument("--final-epochs", metavar="N", type=positive, default=0, help=last)
     parser.add_argument(
         "--runtime", choices=("dojang", "torch", "onnxruntime"), default="dojang", help="where time must be saved"
     )
+    kinds = ("activation", "weight", "batchnorm", "taylor")
+    ranked = "how the channels of a layer are ranked (default activation)"
+    parser.add_argument("--importance", choices=kinds, default=kinds[0], help=ranked)
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once when timed (1)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="for tuning: auto, cpu, cuda or cuda:N (auto)")
+    _precision(parser)
     parser.add_argument("--resume", action="store_true", help="go on with a slimming that was interrupted")
     _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -31,24 +32,32 @@ FLOOR = 1e-4
 TIMED = 6
 """Options that are timed in one round, at most: each must be compiled."""
 
+TIMED_MACS = 2e9
+"""Small networks compile soon: as many options are timed as these multiplications make networks, at most `MOST_TIMED`.
+Predictions are not good enough to choose by: for ResNet-20 on an AVX-512 machine (November 2026) they saw half of what
+narrower layers save at 8×8 pixels, and savings at 32×32 that the clock did not."""
+
+MOST_TIMED = 64
+
 
 @dataclass(frozen=True)
 class Option:
-    """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled)
-    and the change of the outputs.
+    """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
+    the change of the outputs, and multiplications saved.
     """
 
     layers: tuple[str, ...]
     classes: tuple[int, ...]
     ms: float
     loss: float
+    macs: int = 0
     branch: Branch | None = None
 
 
 @dataclass(frozen=True)
 class Front:
     """What one network offers: per bundle, options in growing size, and per branch one. `ms_per_predicted` scales
-    predictions.
+    predictions; `macs` and `ms`: what the network takes as it is.
     """
 
     graph: Graph
@@ -57,32 +66,50 @@ class Front:
     options: tuple[tuple[Option, ...], ...]
     loss: Loss
     ms_per_predicted: float
+    macs: int
+    ms: float
 
-    def along(self) -> Iterator[list[Option]]:
-        """Choices of one option per bundle, each saving more: the next is what saves most for what it loses."""
-        level = [-1] * len(self.options)
+    def along(self, by_macs: bool = False, branches_to: float | None = None) -> Iterator[list[Option]]:
+        """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
+
+        What it saves is time; with `by_macs` the part of the multiplications and the part of the time, added up, so
+        that both fall. `branches_to`: whole branches first, as long as so many multiplications are left.
+        """
+        level, left = [-1] * len(self.options), self.macs
         while True:
-            steps = [(self._gain(own, at, n), b, n) for b, (own, at) in enumerate(zip(self.options, level, strict=True))
+            steps = [(self._gain(own, at, n, by_macs), b, n)
+                     for b, (own, at) in enumerate(zip(self.options, level, strict=True))
                      for n in range(at + 1, len(own))]  # fmt: skip
             if not steps:
                 return
-            _, b, n = max(steps, key=lambda s: (s[0], -s[1], -s[2]))
+            whole = [step for step in steps if (option := self.options[step[1]][step[2]]).branch is not None
+                     and branches_to is not None and left - option.macs >= branches_to]  # fmt: skip
+            _, b, n = max(whole or steps, key=lambda s: (s[0], -s[1], -s[2]))
+            left -= self.options[b][n].macs
             level[b] = n
             yield [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
 
-    @staticmethod
-    def _gain(own: Sequence[Option], at: int, n: int) -> float:
-        ms, loss = (own[at].ms, own[at].loss) if at >= 0 else (0.0, 0.0)
-        return max(own[n].ms - ms, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
+    def _gain(self, own: Sequence[Option], at: int, n: int, by_macs: bool = False) -> float:
+        ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
+        saved = (own[n].ms - ms) / (self.ms or 1.0)
+        if by_macs:
+            saved += (own[n].macs - macs) / max(1, self.macs)
+        return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
 
-    def to_macs(self, goal: float) -> tuple[Graph | None, list[Option]]:
-        """The narrower network with at most `goal` multiplications, or the least that options give; what was used."""
+    def to(
+        self, macs: float, ms: float = 0.0, by_macs: bool = False, branches: bool = False
+    ) -> tuple[Graph | None, list[Option]]:
+        """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
+        was used. `by_macs`: as `along` has it; `branches`: whole branches first, as many as `macs` leaves room for.
+        """
         used: list[Option] = []
         bare = self.graph.replace(weights={})
-        for chosen in self.along():
+        for chosen in self.along(by_macs, macs if branches else None):
             used = chosen
+            if sum(option.ms for option in chosen) < ms:
+                continue
             narrow = cut(bare, self.tied.fit(_classes(chosen)))
-            if count(without(narrow, _branches(chosen))).total.macs <= goal:
+            if count(without(narrow, _branches(chosen))).total.macs <= macs:
                 break
         return self._made(used), used
 
@@ -118,57 +145,69 @@ def _classes(options: Sequence[Option]) -> list[int]:
 def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> Front:
     """Every bundle's and branch's options: loss estimated on samples, saving predicted, the most promising timed.
 
-    One whose timed option is no faster is left out, with the reason; a timed one sets the scale for its others.
+    The smallest options are timed first, then the larger ones. One that is no faster is left out, with the reason; a
+    timed one sets the scale for the larger ones of its bundle that were not timed.
     """
     loss = Loss(graph, ledger.context.samples)
-    score = importance(graph, tied, "activation", stats)
-    whole = ledger.predict(graph)
+    score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
+    whole, macs = ledger.predict(graph), count(graph).total.macs
     offered: list[tuple[Option, ...]] = []
-    graphs: list[Graph] = []
+    makers: list[list[Callable[[], Graph]]] = []
     for bundle in tied.bundles:
-        own: list[Option] = []
+        own, ways = list[Option](), list[Callable[[], Graph]]()
         for number in numbers(bundle, score, ledger.multiple):
             classes = wish(tied, bundle, score, number)
             if not classes or (own and len(classes) <= len(own[-1].classes)):
                 continue
-            narrow = remove(graph, tied, classes, stats)
-            if not own:
-                graphs.append(narrow)
-            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow),
-                              loss.of(muted(graph, tied, classes, stats))))  # fmt: skip
+            ways.append(partial(cut, graph, classes))
+            narrow = cut(graph, classes)
+            moved = loss.of(muted(graph, tied, classes, stats))
+            less = macs - count(narrow).total.macs
+            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
         if own:
             offered.append(tuple(own))
+            makers.append(ways)
         else:
             reason = "no channel can go: too few, or groups would become unequal"
             ledger.refuse(CHANNELS, tied.layers(bundle), reason)
     for branch in branches(graph):
         shorter = without(graph, (branch,))
-        graphs.append(shorter)
-        offered.append((Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter), branch),))
-    offered, scale = _timed(ledger, graph, graphs, offered, whole)
-    return Front(graph, tied, stats, tuple(offered), loss, scale)
+        makers.append([partial(without, graph, (branch,))])
+        option = Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
+                        macs - count(shorter).total.macs, branch)  # fmt: skip
+        offered.append((option,))
+    guess = Front(graph, tied, stats, tuple(offered), loss, 1.0, macs, whole)
+    return _timed(ledger, guess, makers)
 
 
-def _timed(
-    ledger: Ledger, graph: Graph, graphs: Sequence[Graph], offered: list[tuple[Option, ...]], whole: float
-) -> tuple[list[tuple[Option, ...]], float]:
-    """The options with savings in milliseconds as measured, and milliseconds per predicted millisecond."""
-    order = sorted(range(len(offered)), key=lambda b: -Front._gain(offered[b], -1, 0))[:TIMED]
-    savings = ledger.time_all(ledger.deploy(graph), [ledger.deploy(graphs[b]) for b in order])
-    found = dict(zip(order, savings, strict=True))
-    scale = next((s.before_ms / whole for s in savings if s is not None and whole > 0), 1.0)
+def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]]) -> Front:
+    """A front with savings in milliseconds as measured in place of predictions."""
+    whole, offered = guess.ms, guess.options
+    most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))
+    places = [(b, n) for b, own in enumerate(offered) for n in range(len(own))]
+    order = sorted(places, key=lambda p: (p[1] > 0, -guess._gain(offered[p[0]], -1, p[1])))[:most]
+    savings = ledger.time_all(ledger.deploy(guess.graph), [ledger.deploy(makers[b][n]()) for b, n in order])
+    found = {place: saved for place, saved in zip(order, savings, strict=True) if saved is not None}
+    now = next((s.before_ms for s in found.values()), whole)
+    scale = now / whole if whole > 0 else 1.0
     out: list[tuple[Option, ...]] = []
     for b, own in enumerate(offered):
-        saved = found.get(b)
-        if saved is not None and saved.high <= 0:
-            less = "this branch less is" if own[0].branch else f"{len(own[0].classes)} channels less are"
-            ledger.refuse(name_of(own), own[0].layers, f"{less} no faster: {saved}")
-            continue
+        kept: list[Option] = []
         factor = scale
-        if saved is not None and saved.real and own[0].ms > 0:
-            factor = float(np.clip(saved.ms / own[0].ms, scale / 4, scale * 4))
-        out.append(tuple(replace(option, ms=option.ms * factor) for option in own))
-    return out, scale
+        for n, option in enumerate(own):
+            saved = found.get((b, n))
+            if saved is None:
+                kept.append(replace(option, ms=option.ms * factor))
+            elif saved.high > 0:
+                if saved.real and option.ms > 0:
+                    factor = float(np.clip(saved.ms / option.ms, scale / 4, scale * 4))
+                kept.append(replace(option, ms=max(saved.ms, 0.0)))
+            else:
+                less = "this branch less is" if option.branch else f"{len(option.classes)} channels less are"
+                ledger.refuse(name_of(own), option.layers, f"{less} no faster: {saved}")
+        if kept:
+            out.append(tuple(kept))
+    return replace(guess, options=tuple(out), ms_per_predicted=scale, ms=now)
 
 
 def numbers(bundle: Sequence[int], score: np.ndarray, multiple: int) -> list[int]:

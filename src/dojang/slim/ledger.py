@@ -23,6 +23,12 @@ Tune = Callable[[Graph, Graph], Graph]
 Evaluate = Callable[[Graph], float]
 """Accuracy (a fraction) on the selection split."""
 
+Finish = Callable[[Graph, int], Graph]
+"""`finish(graph, tunings)`: the network that the search found, tuned so often on the way, fine-tuned a last time."""
+
+Gradients = Callable[[Graph], Mapping[str, Any]]
+"""Slope of the loss by every weight array, by name, over some labelled samples."""
+
 Progress = Callable[[str, int, int], object]
 """`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
 
@@ -34,7 +40,13 @@ PATIENCE = 4
 
 
 class Ledger:
-    """The state of one search: what was accepted and refused so far, and the callables that judge."""
+    """The state of one search: what was accepted and refused so far, and the callables that judge.
+
+    `importance`, `gradients`: how channels are ranked within a bundle; see `slim.importance`.
+    """
+
+    importance: str
+    gradients: Gradients | None
 
     def __init__(
         self,
@@ -49,6 +61,7 @@ class Ledger:
         least_saving: float = LEAST_SAVING,
     ) -> None:
         """Nothing is taken yet."""
+        self.importance, self.gradients = "activation", None
         self.predict = predict or by_macs
         self.least_saving = least_saving
         self._moments: tuple[Graph, Mapping[str, Moments]] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
 
@@ -9,7 +10,7 @@ from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
-from dojang.slim.front import FLOOR, Front, front, name_of
+from dojang.slim.front import FLOOR, Front, Option, front, name_of
 from dojang.slim.ledger import Ledger, edit_of
 from dojang.slim.rewrite import perform
 from dojang.slim.silent import NAME as SILENT
@@ -17,8 +18,13 @@ from dojang.slim.silent import remove_silent
 from dojang.slim.structural import Candidate, candidates
 from dojang.slim.timing import Saving
 
-STEP = 0.3
-"""Part of the multiplications that one lossy step tries to save before it tunes again."""
+STEP = 0.5
+"""Part of the multiplications that one lossy step tries to save before it tunes again; less, where that loses too much.
+"""
+
+MARGIN = 1.05
+"""Steps towards a time aim at so much more than is missing: what options save one by one is not quite what they save
+together, and a target missed by a hair costs another tuning."""
 
 LEAST_STEP = 0.05
 """A step that had to be made smaller than this ends the search."""
@@ -49,6 +55,26 @@ class Target:
         return not (self.macs is None and self.time is None and self.ms is None)
 
 
+@dataclass(frozen=True)
+class Way:
+    """A candidate before it is tuned: what the edit is called, the layers it touches, the network, what was found."""
+
+    name: str
+    layers: tuple[str, ...]
+    graph: Graph
+    found: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that passed: tuned, its accuracy on the selection split, the time it saves."""
+
+    way: Way
+    tuned: Graph
+    accuracy: float
+    saved: Saving | None
+
+
 class Lossy:
     """The lossy part of one search over a ledger; `untunable` names exact rewrites that wait until after tuning."""
 
@@ -77,7 +103,7 @@ class Lossy:
         step, deaf = STEP, 0
         offers: Front | None = None
         replacements: list[Candidate] | None = None
-        while (short := self.missing(current)) > 0:
+        while (short := max(self.missing(current))) > 0:
             if offers is None:
                 left = count(current).total.macs / self.whole
                 self.ledger.progress(f"what can go: {left:.0%} of the multiplications left", len(self.ledger.edits), 0)
@@ -100,14 +126,10 @@ class Lossy:
                     continue
             if over:
                 break
-            goal = count(current).total.macs * (1 - min(step, short))
-            if self.target.macs is not None:
-                goal = max(goal, self.target.macs * self.whole)
-            candidate, used = offers.to_macs(goal)
-            if candidate is None:
+            ways = self.ways(offers, step)
+            if not ways:
                 break
-            layers = tuple(dict.fromkeys(name for option in used for name in option.layers))
-            verdict, tuned = self.attempt(name_of(used), layers, current, candidate)
+            verdict, tuned = self.race(current, ways)
             if tuned is not None:
                 current = accepted = tuned
                 offers, deaf = None, 0
@@ -115,22 +137,22 @@ class Lossy:
                 step, deaf = min(0.7, step * 1.5), deaf + 1
             else:
                 step /= 2
-        if self.target and self.missing(current) > 0:
+        if self.target and max(self.missing(current)) > 0:
             self.ledger.notes.append(self.said_missed(current))
         return accepted
 
-    def missing(self, current: Graph) -> float:
-        """The part of the multiplications to save next: 1 without a target, 0 where it is met.
+    def missing(self, current: Graph) -> tuple[float, float]:
+        """The parts of the multiplications and of the time to save next: (1, 0) without a target, (0, 0) where met.
 
         A target far away is shared out evenly over the steps that it takes.
         """
         if not self.target:
-            return 1.0
-        left = 1.0
+            return 1.0, 0.0
+        macs = time = 1.0
         if self.target.macs is not None:
-            left = self.target.macs * self.whole / count(current).total.macs
-            if left >= 1 / 1.0001:
-                left = 1.0
+            macs = self.target.macs * self.whole / count(current).total.macs
+            if macs >= 1 / 1.0001:
+                macs = 1.0
         if self.target.time is not None or self.target.ms is not None:
             if self._timing is None or self._timing[0] is not current:
                 deployed = self.ledger.deploy(current)
@@ -138,13 +160,36 @@ class Lossy:
             saved = self._timing[1]
             now, before = (saved.after_ms, saved.before_ms) if saved is not None else (1.0, 1.0)
             if self.target.time is not None:
-                left = min(left, self.target.time * before / now)
+                time = min(time, self.target.time * before / now)
             if self.target.ms is not None:
-                left = min(left, self.target.ms / now)
-        if left >= 1:
-            return 0.0
-        steps = ceil(log(left) / log(1 - STEP) - 1e-6)
-        return max(0.02, 1 - left ** (1 / steps))
+                time = min(time, self.target.ms / now)
+        if min(macs, time) >= 1:
+            return 0.0, 0.0
+        steps = ceil(log(min(macs, time)) / log(1 - STEP) - 1e-6)
+        share_macs, share_time = (1 - left ** (1 / steps) if left < 1 else 0.0 for left in (macs, time))
+        return (share_macs, share_time) if max(share_macs, share_time) >= 0.02 else (0.02, 0.0)
+
+    def ways(self, offers: Front, step: float) -> list[Way]:
+        """What may be cut next: along the front, and, where sums have branches to spare, whole branches first.
+
+        How far outputs move without tuning holds channels against channels well enough, but not channels against
+        branches: what is left of a layer is fitted to the samples, what is left of a sum is not. Of ResNet-20 branches
+        lost less, tuned, than channels that moved the outputs as far. So both are tuned, and the better one is taken.
+        """
+        macs, time = self.missing(offers.graph)
+        goal = offers.macs * (1 - min(step, macs))
+        if self.target.macs is not None and macs > 0:
+            goal = max(goal, self.target.macs * self.whole)
+        ways: list[Way] = []
+        before: list[Option] = []
+        for branches in (False, True):
+            wanted = MARGIN * min(step, time) * offers.ms
+            candidate, used = offers.to(goal, wanted, self.target.macs is not None, branches)
+            if candidate is not None and used != before:
+                layers = tuple(dict.fromkeys(name for option in used for name in option.layers))
+                ways.append(Way(name_of(used), layers, candidate))
+            before = used
+        return ways
 
     def said_missed(self, current: Graph) -> str:
         """The note on a target that was not reached."""
@@ -166,44 +211,62 @@ class Lossy:
                 parts.append(f"the target of {self.target.ms:g} ms was not reached: {now:.3g} ms is the least {remedy}")
         return "; ".join(parts)
 
-    def attempt(
-        self, name: str, layers: tuple[str, ...], current: Graph, candidate: Graph, found: str = ""
-    ) -> tuple[str, Graph | None]:
-        """A lossy candidate timed, tuned and judged: ("taken", tuned), or why not ("slow", "lossy") and None.
+    def race(self, current: Graph, ways: Sequence[Way]) -> tuple[str, Graph | None]:
+        """Several candidates timed, tuned and judged, the most accurate taken: ("taken", tuned), or why not ("slow",
+        "lossy") and None.
+        """
+        tried = [self.trial(way, current) for way in ways]
+        good = [trial for trial in tried if isinstance(trial, Trial)]
+        if not good:
+            return ("slow" if "slow" in tried else "lossy"), None
+        best = max(good, key=lambda trial: trial.accuracy)
+        for trial in good:
+            if trial is not best:
+                shares = [f"{t.accuracy:.2%} at {count(t.tuned).total.macs / self.whole:.0%}" for t in (trial, best)]
+                said = (
+                    f"tuned alike, {best.way.name} keeps more: {shares[0]} of the multiplications against {shares[1]}"
+                )
+                self.ledger.refuse(trial.way.name, trial.way.layers, said)
+        check = {
+            "accuracy_before": self.base,
+            "accuracy_after": best.accuracy,
+            "split": "selection",
+            "tuned": bool(self.ledger.tune),
+        }
+        way, tuned = best.way, best.tuned
+        old, new = self.ledger.deploy(current), self.ledger.deploy(tuned)
+        said = way.found or _removed(current, tuned)
+        self.ledger.edits.append(edit_of(way.name, "lossy", way.layers, old, new, best.saved, check, said))
+        return "taken", tuned
+
+    def trial(self, way: Way, current: Graph) -> Trial | str:
+        """A lossy candidate timed, tuned and judged, or why it is refused: "slow" or "lossy".
 
         It is timed before tuning, which costs far more, in the form in which it would be used.
         """
         assert self.ledger.evaluate is not None
-        old = self.ledger.deploy(current)
-        saved = self.ledger.time(old, self.ledger.deploy(candidate))
+        name, layers = way.name, way.layers
+        saved = self.ledger.time(self.ledger.deploy(current), self.ledger.deploy(way.graph))
         slow = self.ledger.too_little(saved)
         if slow is not None:
             self.ledger.refuse(name, layers, slow)
-            return "slow", None
+            return "slow"
         self.ledger.progress(f"fine-tuning after {name}", len(self.ledger.edits), 0)
         try:
-            tuned = self.ledger.tune(candidate, self.ledger.graph) if self.ledger.tune else candidate
+            tuned = self.ledger.tune(way.graph, self.ledger.graph) if self.ledger.tune else way.graph
             accuracy = self.ledger.evaluate(tuned)
         except (DataError, CheckFailed) as error:  # NaN on the way: what was accepted before still stands
             self.ledger.refuse(name, layers, f"fine-tuning failed: {error}")
-            return "lossy", None
+            return "lossy"
         if not self.base - accuracy <= self.allowed + 1e-12:  # an accuracy of NaN is no accuracy
-            left = count(candidate).total.macs / self.whole
+            left = count(way.graph).total.macs / self.whole
             self.ledger.refuse(
                 name, layers,
                 f"{100 * (self.base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
                 f"more than {100 * self.allowed:.2f}",
             )  # fmt: skip
-            return "lossy", None
-        check = {
-            "accuracy_before": self.base,
-            "accuracy_after": accuracy,
-            "split": "selection",
-            "tuned": bool(self.ledger.tune),
-        }
-        said = found or _removed(current, tuned)
-        self.ledger.edits.append(edit_of(name, "lossy", layers, old, self.ledger.deploy(tuned), saved, check, said))
-        return "taken", tuned
+            return "lossy"
+        return Trial(way, tuned, accuracy, saved)
 
     def replacements(self, offers: Front) -> list[Candidate]:
         """Cheaper forms of layers that are predicted to save enough, those that save most first."""
@@ -249,7 +312,7 @@ class Lossy:
     def replace(self, c: Candidate, current: Graph) -> tuple[str, Graph | None]:
         """One replacement timed, tuned and judged; what a layer has become is not replaced again."""
         self.tried.add((c.rewrite, c.layers))
-        verdict, tuned = self.attempt(c.rewrite, c.layers, current, c.graph, c.found)
+        verdict, tuned = self.race(current, [Way(c.rewrite, c.layers, c.graph, c.found)])
         if verdict != "slow":
             self.attempts += 1
         if tuned is not None:

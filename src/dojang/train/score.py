@@ -96,3 +96,23 @@ def scores(module: nn.Module, split: Split, world: World, batch_size: int = 256)
     module.train(was)
     total, right = (world.total(sums) / len(split)).tolist()
     return Scores(total, right, len(split))
+
+
+def slopes_of(module: nn.Module, split: Split, batch_size: int = 256) -> None:
+    """Replaces every parameter by the slope of the mean loss on `split` along it, the module in evaluation mode.
+
+    Parameters that do not matter to the loss become 0. Buffers stay.
+    """
+    task: Task = "regression" if split.y.dtype.kind == "f" else "classification"
+    loss, cpu = Loss(task, 0.0, 0.0, 1.0), torch.device("cpu")
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    for start in range(0, len(split), batch_size):
+        at = slice(start, start + batch_size)
+        y = torch.from_numpy(split.y[at])
+        output = module(normalised(split.x[at], split, cpu)).flatten(1)
+        (loss(output, y) * (len(y) / len(split))).backward()
+    for parameter in module.parameters():
+        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

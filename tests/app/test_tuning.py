@@ -1,0 +1,219 @@
+"""The control: the original tuned as often and as long as the result, its figures, and whom it teaches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import dojang as package
+from dojang.app.slimming import selection_share
+from dojang.app.tuning import Control, How, slopes, tuner
+from dojang.arith.errors import CheckFailed
+from dojang.arith.graph import Graph
+from dojang.formats import checkpoint
+from dojang.formats.torch import to_module, weights_of
+from dojang.formats.zoo import load as zoo
+from dojang.train.config import TrainConfig
+from dojang.train.data import load as load_data
+from dojang.train.loop import fit
+
+from .conftest import Command
+
+EPOCHS, LAST = 1, 2
+
+
+@pytest.fixture(scope="module")
+def slimmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    out = tmp_path_factory.mktemp("tuned") / "out"
+    how: Any = {"epochs": EPOCHS, "final_epochs": LAST, "max_drop": 8, "target_macs": 0.6}
+    return out, package.slim("digits-cnn", "digits", output=out, **how)  # type: ignore[operator]
+
+
+def test_the_control_is_the_original_trained_as_long(slimmed: tuple[Path, Any]) -> None:
+    """Its accuracy is had again with the training loop alone, from what the documentation says of the recipe."""
+    _, done = slimmed
+    told = done.to_dict()["control"]
+    tunings = done.result.tunings
+    assert tunings >= 1
+    assert told["tunings"] == tunings + 1
+    assert told["epochs"] == tunings * EPOCHS + LAST
+    graph = zoo("digits-cnn")
+    data = load_data("digits")
+    choice = data.selection(selection_share(len(data.train)), 0)
+    module = to_module(graph)
+    norm = any(isinstance(m, torch.nn.BatchNorm2d) for m in module.modules())
+    rate = 0.5 * (0.1 if norm else 0.04) * 64 / 128
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for epochs in [EPOCHS] * tunings + [LAST]:
+            config = TrainConfig(epochs=epochs, batch_size=64, lr=rate, seed=0, test_every=epochs)
+            fit(module, choice, config, teacher=to_module(graph).eval())
+    finally:
+        torch.set_num_threads(threads)
+    x = ((data.test.x - 0.305) / 0.376).astype(np.float32)
+    with torch.no_grad():
+        right = (module.eval()(torch.from_numpy(x)).flatten(1).argmax(1).numpy() == data.test.y).mean()
+    assert told["accuracy"] == pytest.approx(right, abs=1.5 / len(x))
+
+
+def test_the_last_tuning_is_told_and_is_what_the_files_hold(slimmed: tuple[Path, Any]) -> None:
+    out, done = slimmed
+    finish = done.to_dict()["finish"]
+    assert finish["epochs"] == LAST
+    assert finish["kept"]
+    assert finish["teacher"] in ("control", "original")
+    data = load_data("digits")
+    chosen = data.selection(selection_share(len(data.train)), 0).test
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    x = ((chosen.x - 0.305) / 0.376).astype(np.float32)
+    answers = session.run(None, {session.get_inputs()[0].name: x})[0].argmax(1)
+    assert finish["accuracy_after"] == pytest.approx((answers == chosen.y).mean(), abs=1.5 / len(x))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Last fine-tuning: 2 epochs" in page
+    assert "Control: the original fine-tuned as the result was" in page
+
+
+def steps(log: list[str]) -> Any:
+    """A tuning that writes down who was tuned and who taught, and marks the network."""
+
+    def named(what: str) -> Any:
+        def tune(graph: Graph, teacher: Graph) -> Graph:
+            log.append(f"{what}: {graph.name} by {teacher.name}")
+            return graph.replace(name=f"{graph.name}+{what}")
+
+        return tune
+
+    return named
+
+
+def test_who_is_tuned_by_whom() -> None:
+    log: list[str] = []
+    graph = zoo("digits-cnn").replace(name="o")
+    control = Control(graph, steps(log)("t"), 3, steps(log)("l"), 7)
+    finish = control.finish(lambda network: 0.9 if "+" in network.name else 0.8)
+    assert finish is not None
+    cut = graph.replace(name="cut")
+    assert finish(cut, 2).name == "cut+l"
+    assert log == ["t: o by o", "t: o+t by o", "l: o+t+t by o", "l: cut by o+t+t+l"]
+    assert control.teacher == "control"
+    assert control.figures(2, True, lambda network: float(len(network.name))) == {
+        "accuracy": float(len("o+t+t+l")),
+        "tunings": 3,
+        "epochs": 13,
+    }
+    assert control.figures(2, False, lambda network: float(len(network.name))) == {
+        "accuracy": float(len("o+t+t")),
+        "tunings": 2,
+        "epochs": 6,
+    }
+    assert len(log) == 4  # nothing is trained twice
+    assert control.figures(0, False, lambda network: 1.0) is None
+
+
+def test_a_control_that_learnt_nothing_teaches_nobody() -> None:
+    log: list[str] = []
+    control = Control(zoo("digits-cnn").replace(name="o"), steps(log)("t"), 3, steps(log)("l"), 7)
+    finish = control.finish(lambda network: 0.7 if "+" in network.name else 0.8)
+    assert finish is not None
+    finish(zoo("digits-cnn").replace(name="cut"), 1)
+    assert log[-1] == "l: cut by o"
+    assert control.teacher == "original"
+
+
+def test_a_control_that_diverges_is_said() -> None:
+    def tune(graph: Graph, teacher: Graph) -> Graph:
+        raise CheckFailed("training diverged at epoch 1")
+
+    found = Control(zoo("digits-cnn"), tune, 3).figures(2, False, lambda network: 1.0)
+    assert found == {"accuracy": None, "tunings": 2, "epochs": 6, "failed": "training diverged at epoch 1"}
+    assert Control(zoo("digits-cnn"), tune, 3).finish(lambda network: 1.0) is None
+
+
+def test_tuning_moves_the_weights_and_nothing_else() -> None:
+    graph = zoo("digits-cnn")
+    data = load_data("digits")
+    tuned = tuner(data, 1, How(seed=3))(graph, graph)
+    assert tuned.nodes == graph.nodes
+    assert tuned.weights.keys() == graph.weights.keys()
+    assert any(not np.array_equal(tuned.weights[k], graph.weights[k]) for k in graph.weights)
+    assert weights_of(to_module(tuned), tuned).weights.keys() == graph.weights.keys()
+
+
+def test_slopes_are_those_of_finite_differences() -> None:
+    """Against the loss itself, moved by a little along single weights, in float64."""
+    graph = zoo("digits-cnn")
+    data = load_data("digits")
+    found = slopes(data, 0)(graph)
+    part = data.train.take(np.sort(np.random.default_rng(0).permutation(len(data.train))[:512]))
+    x, y = torch.from_numpy(part.inputs(0, len(part))).double(), torch.from_numpy(part.y)
+    module = to_module(graph).double().eval()
+    named = dict(module.named_parameters())
+    assert set(named) <= set(found)
+    rng = np.random.default_rng(1)
+    for name, parameter in named.items():
+        at = tuple(int(rng.integers(0, n)) for n in parameter.shape)
+        losses = []
+        for step in (1e-4, -1e-4):
+            with torch.no_grad():
+                parameter[at] += step
+                losses.append(float(torch.nn.functional.cross_entropy(module(x).flatten(1), y)))
+                parameter[at] -= step
+        assert found[name][at] == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=2e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["weight", "batchnorm", "taylor"])
+def test_channels_are_ranked_as_asked(kind: str, dojang: Command, tmp_path: Path) -> None:
+    flags = ("--data", "digits", "--epochs", "1", "--max-drop", "30", "--target-macs", "0.6", "--importance", kind)
+    ran = dojang("slim", "digits-cnn", *flags, "-o", tmp_path / kind, "--json")
+    assert ran.code == 0, ran.err
+    data = json.loads(ran.out)
+    assert data["after"]["macs"] <= 0.6 * data["before"]["macs"] or any("not reached" in n for n in data["notes"])
+    facts = json.loads((tmp_path / kind / "run.json").read_text())
+    assert facts["configuration"]["importance"] == kind
+
+
+def started(out: Path, *more: str) -> subprocess.Popen[str]:
+    flags = ["--data", "digits", "--epochs", "1", "--final-epochs", "2", "--max-drop", "8", "--target-macs", "0.6"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "dojang", "slim", "digits-cnn", *flags, "-o", str(out), *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_while_the_control_learns_it_ends_the_same_wherever_it_goes_on(tmp_path: Path) -> None:
+    """All choices are made by then; two copies of what was left, each gone on with, end in the same weights."""
+    run = started(tmp_path / "a")
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "control: the original fine-tuned" in line:
+            break
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["unfinished"]
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    ends = []
+    for name in ("a", "b"):
+        run = started(tmp_path / name, "--resume")
+        _, err = run.communicate(timeout=300)
+        assert run.returncode == 0, err
+        assert not (tmp_path / name / "unfinished").exists()
+        facts = json.loads((tmp_path / name / "run.json").read_text())["results"]
+        ends.append((checkpoint.load(tmp_path / name / "model.safetensors"), facts["control"], facts["finish"]))
+    (one, *said), (other, *same) = ends
+    assert said == same
+    assert one.nodes == other.nodes
+    assert all(np.array_equal(one.weights[k], other.weights[k]) for k in one.weights)
