@@ -247,6 +247,11 @@ def _data(parser: Parser, required: bool = True) -> None:
     )
 
 
+def _precision(parser: Parser) -> None:
+    does = "what training computes in: float32 (default), or bf16, several times faster where there are instructions"
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help=does)
+
+
 def _train(commands: Commands) -> None:
     parser = _add(commands, "train", "train or fine-tune a network")
     _network(parser)
@@ -256,6 +261,7 @@ def _train(commands: Commands) -> None:
     parser.add_argument("--lr", metavar="X", type=float, help="peak learning rate (default by network and batch size)")
     parser.add_argument("--label-smoothing", metavar="X", type=float, default=0.0, help="share taken from the label")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    _precision(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     _output(parser, "DIR", "folder for checkpoint, run.json and report (default out/NET-trained)")
 
@@ -292,6 +298,7 @@ def _slim(commands: Commands) -> None:
     )
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once when timed (1)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="for tuning: auto, cpu, cuda or cuda:N (auto)")
+    _precision(parser)
     parser.add_argument("--resume", action="store_true", help="go on with a slimming that was interrupted")
     _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 

@@ -105,6 +105,7 @@ class Wish:
     runtime: str
     batch_size: int
     seed: int
+    precision: str
 
 
 class Silent:
@@ -132,6 +133,7 @@ def slim(
     batch_size: int = 1,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
@@ -152,6 +154,7 @@ def slim(
     `lossless` needs no labels, nor data at all: samples, if there are any, are for findings and for the certificate.
 
     `device`: where cut networks are fine-tuned ("auto", "cpu", "cuda", "cuda:1"); they are scored and timed on the CPU.
+    `precision`: what fine-tuning computes in, "float32" or "bf16"; scores and times are those of float32.
 
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
@@ -168,9 +171,10 @@ def slim(
     check_wishes(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
+        from dojang.train.numerics import require_precision
         from dojang.train.world import choose_device
 
-        choose_device(device)
+        require_precision(precision, choose_device(device))
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
@@ -179,7 +183,7 @@ def slim(
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
-    wish = Wish(lossless, max_drop, *targets, epochs, train_samples, runtime, batch_size, seed)
+    wish = Wish(lossless, max_drop, *targets, epochs, train_samples, runtime, batch_size, seed, precision)
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")
@@ -229,7 +233,7 @@ def _work(
         choice = data.selection(selection_share(len(data.train)), seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
-    tune = None if lossless else tuner(choice, epochs, seed, told, journal, device)
+    tune = None if lossless else tuner(choice, epochs, seed, told, journal, device, wish.precision)
     result = search(
         graph,
         measure=measurer(runtime, x),
@@ -321,7 +325,13 @@ def control(
 
 
 def tuner(
-    data: Data, epochs: int, seed: int, told: Told, journal: Journal | None = None, device: str = "auto"
+    data: Data,
+    epochs: int,
+    seed: int,
+    told: Told,
+    journal: Journal | None = None,
+    device: str = "auto",
+    precision: str = "float32",
 ) -> Callable[[Graph, Graph], Graph]:
     """Fine-tunes a cut network on `data.train`, the original being its teacher (distillation).
 
@@ -337,7 +347,12 @@ def tuner(
 
         module = module_of(graph, seed)
         config = TrainConfig(
-            epochs=epochs, batch_size=min(64, len(data.train)), seed=seed, test_every=epochs, device=device
+            epochs=epochs,
+            batch_size=min(64, len(data.train)),
+            seed=seed,
+            precision=precision,
+            test_every=epochs,
+            device=device,
         )
         config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
 

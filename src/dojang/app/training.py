@@ -33,6 +33,7 @@ def train(
     lr: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     label_smoothing: float = 0.0,
     resume: bool = False,
     output: str | Path | None = None,
@@ -48,6 +49,7 @@ def train(
     A network given as text (a zoo name or .net file) starts with fresh weights drawn by `seed`, any other with the
     weights it has; `weights` (a file) makes it a fine-tuning in either case. `output` is a folder (default
     out/NAME-trained) that gets the checkpoint, run.json, report.html and the state that `resume` takes up.
+    `precision` "bf16" multiplies in bfloat16; what is kept and recorded is float32, and scored as that.
 
     Raises what `load`, `load_samples` and `train.loop.fit` raise; `MissingPart` without PyTorch.
     """
@@ -56,7 +58,13 @@ def train(
     from dojang.train.start import fitting_threads, module_of
 
     config = TrainConfig(
-        epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device, label_smoothing=label_smoothing
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        precision=precision,
+        device=device,
+        label_smoothing=label_smoothing,
     )
     fresh = weights is None and starts_fresh(net)
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes, arrays=not fresh)

@@ -9,17 +9,22 @@ from typing import Any
 from dojang.arith.errors import UsageError
 from dojang.train.data import Augment
 
+PRECISIONS = ("float32", "bf16")
+"""What forward and backward passes compute in. Weights, momentum and the loss are float32 in either."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a run. All but the last three decide the result, together with data, network and teacher.
+    """Settings of a run. All but the last four decide the result, together with data, network and teacher.
 
     `lr`: peak learning rate; None takes 0.1 (0.04 for a network without batch norm) times batch size / 128.
     `warmup`: share of all steps in which the rate rises. `scale_l1`: penalty on the scales of batch norms, which makes
     channels die (Liu et al., ICCV 2017); soft-thresholded, so that scales become exactly 0. `alpha`, `temperature`:
     weight and softness of the teacher, used when there is one. `augment`: None takes what the data declare.
     `test_every`: epochs between looks at the test part (the last epoch always has one). `checkpoint_seconds`: at most
-    so long between checkpoints.
+    so long between checkpoints. `train_scored`: samples, drawn by seed, that the final train figures are measured on;
+    None takes all. `precision`: one of `PRECISIONS`; "bf16" multiplies in bfloat16 (8 significant bits instead of 24)
+    and sums in float32, by PyTorch's autocast (Kalamkar et al., "A study of BFLOAT16", 2019).
     """
 
     epochs: int = 30
@@ -33,10 +38,12 @@ class TrainConfig:
     alpha: float = 0.7
     temperature: float = 4.0
     seed: int = 0
+    precision: str = "float32"
     augment: Augment | None = None
     test_every: int = 1
     device: str = "auto"
     checkpoint_seconds: float = 30.0
+    train_scored: int | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for a setting outside its range, naming it."""
@@ -53,11 +60,14 @@ class TrainConfig:
             ("temperature", self.temperature, 0 < self.temperature < float("inf"), "greater than 0"),
             ("seed", self.seed, self.seed >= 0, "0 or more"),
             ("test_every", self.test_every, self.test_every >= 1, "at least 1"),
+            ("train_scored", self.train_scored or 0, self.train_scored is None or self.train_scored >= 1, "at least 1"),
             ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),
         ]
         for name, value, fine, rule in ranges:
             if not fine:
                 raise UsageError(f"{name} {value} is not {rule}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision {self.precision!r} is not known; use {' or '.join(PRECISIONS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, for JSON."""

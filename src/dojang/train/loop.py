@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,8 @@ from dojang.arith.errors import CheckFailed, DataError, ShapeError, UsageError
 from dojang.train import state as disk
 from dojang.train.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.train.config import TrainConfig, learning_rate
-from dojang.train.data import Data
+from dojang.train.data import Data, Split
+from dojang.train.numerics import computing_in, freed_memory_kept, repeatable, require_precision
 from dojang.train.recipe import Loss, Teacher, parameter_groups, peak_lr, scales_of, shrink
 from dojang.train.record import Epoch, History, Progress, Scores
 from dojang.train.score import laid_out, normalised, right_count, scores, variance_of
@@ -60,7 +62,8 @@ def fit(
     """
     config = config or TrainConfig()
     place = None if directory is None else Path(directory)
-    with joined(config.device) as world, _numerics(world), contextlib.ExitStack() as undo:
+    with joined(config.device) as world, repeatable(world.device), freed_memory_kept(), contextlib.ExitStack() as undo:
+        require_precision(config.precision, world.device)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
         _check(module, data, config, world)
         module.to(world.device)
@@ -150,7 +153,7 @@ class _Run:
     def history(self) -> History:
         """The record. The final train figures are measured now, the test ones were at the end of the last epoch."""
         curve = tuple(Epoch(**point) for point in self.position.curve)
-        train = scores(self.module, self.data.train, self.world)
+        train = scores(self.module, self._scored(), self.world)
         last = curve[-1]
         if last.test_loss is None or last.test_accuracy is None:
             raise RuntimeError("the last epoch looks at the test part whatever `test_every` says")
@@ -169,6 +172,13 @@ class _Run:
             data=self.data.to_dict(),
         )
 
+    def _scored(self) -> Split:
+        """The samples of the train part that the final train figures are measured on, in their order."""
+        part, most = self.data.train, self.config.train_scored
+        if most is None or most >= len(part):
+            return part
+        return part.take(np.sort(np.random.default_rng(self.config.seed).permutation(len(part))[:most]))
+
     def _step(self, trained: nn.Module, indices: Any) -> tuple[float, Tensor]:
         """One step of gradient descent on the batch `indices`: (learning rate, mean loss of the whole batch)."""
         position, world, config = self.position, self.world, self.config
@@ -180,8 +190,12 @@ class _Run:
         raw = world.share(self.batcher.batch(indices, position.epoch, position.step))
         x = normalised(raw, self.data.train, world.device)
         y = self.y[torch.from_numpy(world.share(indices)).to(world.device)]
-        output = trained(x).flatten(1)
-        loss = self.loss(output, y, self._taught(x))
+        with computing_in(config.precision, world.device):
+            output = trained(x).flatten(1)
+            taught = self._taught(x)
+        if output.dtype == torch.bfloat16:
+            output = output.float()
+        loss = self.loss(output, y, taught)
         self.optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel takes the mean over processes, whose shares may differ by a sample.
         (loss if world.size == 1 else loss * (len(raw) * world.size / len(indices))).backward()
@@ -285,7 +299,7 @@ class _Run:
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self.config.to_dict()
-        for free in ("device", "checkpoint_seconds"):
+        for free in ("device", "checkpoint_seconds", "train_scored"):
             del settings[free]
         return json.loads(
             json.dumps(
@@ -301,11 +315,12 @@ class _Run:
 
     def _check_same(self, found: State) -> None:
         own = self._fingerprint()
+        # a setting that the state does not know yet had its default when it was written
+        theirs = TrainConfig().to_dict() | found.fingerprint
         for key in own | found.fingerprint:
-            # a setting that the state does not know yet was 0 when it was written
-            if (own.get(key) or 0) != (found.fingerprint.get(key) or 0):
+            if own.get(key) != theirs.get(key):
                 raise UsageError(
-                    f"{self.directory}: the run there has {key} {found.fingerprint.get(key)}, this one {own.get(key)}; "
+                    f"{self.directory}: the run there has {key} {theirs.get(key)}, this one {own.get(key)}; "
                     "resume with the same settings or name another directory"
                 )
 
@@ -353,23 +368,6 @@ def _probe(module: nn.Module, teacher: Teacher | None, data: Data, world: World)
             raise ShapeError(
                 f"{data.name}: {who} ends in softmax; the loss applies it, so train without that last step"
             )
-
-
-@contextlib.contextmanager
-def _numerics(world: World) -> Iterator[None]:
-    """Full float32 and repeatable algorithms on CUDA; the caller's random generator untouched everywhere."""
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    devices = [world.device.index] if world.device.type == "cuda" else []
-    # the manager of PyTorch works, too, where its global switches are frozen, as its own test tools freeze them
-    repeatable = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.random.fork_rng(devices=devices), repeatable:
-        try:
-            matmul.allow_tf32 = False
-            yield
-        finally:
-            matmul.allow_tf32 = before
 
 
 @contextlib.contextmanager

@@ -108,6 +108,7 @@ def _batch_norm_over_all(norm: Any, x: Tensor) -> Tensor:
     """
     if not (norm.training or norm.running_mean is None):
         return type(norm).forward(norm, x)
+    given, x = x.dtype, x.float() if x.dtype == torch.bfloat16 else x  # 8 bits are too few to count and sum in
     axes = [i for i in range(x.ndim) if i != 1]
     shape = [1, -1] + [1] * (x.ndim - 2)
     local = torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])])
@@ -128,7 +129,9 @@ def _batch_norm_over_all(norm: Any, x: Tensor) -> Tensor:
             norm.running_mean.lerp_(mean, rate)
             norm.running_var.lerp_(variance * count / (count - 1), rate)
     out = centred * (variance + norm.eps).rsqrt().view(shape)
-    return out if norm.weight is None else out * norm.weight.view(shape) + norm.bias.view(shape)
+    if norm.weight is not None:
+        out = out * norm.weight.view(shape) + norm.bias.view(shape)
+    return out.to(given)
 
 
 @contextlib.contextmanager
