@@ -10,11 +10,14 @@ import numpy as np
 
 from dojang.app.networks import load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
 from dojang.arith.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.diagnose.correlation import correlations
+from dojang.diagnose.effective import SAMPLES as TRIED
 from dojang.diagnose.findings import diagnose as find
+from dojang.diagnose.findings import require_samples
 from dojang.engine.compiled import Compiled
 from dojang.engine.machine import Machine
 from dojang.engine.peaks import peaks
@@ -40,27 +43,43 @@ def diagnose(
     """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
 
     `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
-    needs no samples is found. Raises what `load` and `load_samples` raise.
+    needs no samples is found. Under `torchrun` each process looks at its share of the samples, and all get the same
+    findings, within rounding those of one process. Raises what `load` and `load_samples` raise.
     """
     if samples < 1:
         raise UsageError(f"samples {samples} must be at least 1")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
-    if data is None:
-        return Diagnosis(graph.name, find(graph, threshold=threshold, **timing(graph)), 0, None, threshold)
-    found = load_samples(data, graph, val_data)
-    check_classes(graph, found)
-    return diagnosis_of(graph, found, samples, threshold, seed)
+    found = None if data is None else load_samples(data, graph, val_data)
+    if found is not None:
+        check_classes(graph, found)
+    with together() as us:
+        return diagnosis_of(graph, found, samples, threshold, seed, us)
 
 
-def diagnosis_of(graph: Graph, data: Data, samples: int, threshold: float, seed: int) -> Diagnosis:
-    """The findings on `samples` of the train part; without any, what needs none."""
-    if not len(data.train):
-        return Diagnosis(graph.name, find(graph, threshold=threshold, **timing(graph)), 0, None, threshold)
+def diagnosis_of(
+    graph: Graph, data: Data | None, samples: int, threshold: float, seed: int, us: Together | None = None
+) -> Diagnosis:
+    """The findings on `samples` of the train part; without any, what needs none. Process 0 does the timing."""
+    us = us or Alone()
+    timed = by_first(us, lambda: timing(graph))
+    if data is None or not len(data.train):
+        return Diagnosis(graph.name, find(graph, threshold=threshold, **timed), 0, None, threshold)
     x = some_inputs(data, samples, seed)
-    found = correlations(graph, x, seed=seed)
+    if len(x) < us.size:
+        raise UsageError(f"{len(x)} samples cannot be shared by {us.size} processes; look at more, or start fewer")
+    require_samples(x)
+    mine = us.share(x)
+    found = correlations(graph, mine, seed=seed, reduced=us.reduced)
     findings = find(
-        graph, x, threshold=threshold, input_range=input_range(graph, data), correlate=found, **timing(graph)
+        graph,
+        mine,
+        threshold=threshold,
+        input_range=input_range(graph, data),
+        correlate=found,
+        reduced=us.reduced,
+        tried=x[:TRIED],
+        **timed,
     )
     return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
 

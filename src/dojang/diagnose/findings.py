@@ -14,7 +14,7 @@ from dojang.arith.cost import count
 from dojang.arith.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.diagnose import dead, duplicates, structure
-from dojang.diagnose.activations import Run, batches, responses
+from dojang.diagnose.activations import Reduced, Run, batches, responses
 from dojang.diagnose.correlation import Correlation, correlations, low_correlation
 from dojang.diagnose.effective import BLOCKS, SAMPLES, effective_fields
 from dojang.diagnose.finding import SEVERITIES, Finding
@@ -36,6 +36,8 @@ def diagnose(
     batch: int = 1,
     correlate: bool | tuple[Correlation, ...] = True,
     seed: int = 0,
+    reduced: Reduced | None = None,
+    tried: Any = None,
 ) -> tuple[Finding, ...]:
     """What is wasted in a trained network.
 
@@ -44,21 +46,26 @@ def diagnose(
     `input_range`: least and largest value by input name, for proofs (default: pictures in 0..1 where the input says
     how they are normalised, else none). `layer_ms`: measured milliseconds per layer for a batch of
     `batch`, `peaks` the machine's GFLOP/s and GB/s to hold them against. `correlate`: also look for layers that would
-    split into groups, with `seed` for the shuffles, or what `correlations` found already. Raises `DataError` when there
-    are no samples in `x` or a sample holds NaN.
+    split into groups, with `seed` for the shuffles, or what `correlations` found already. With `reduced` each process
+    gives its share of the samples as `x` and gets the findings on all of them; `tried` are then the first samples of
+    the whole, on which effective receptive fields are tried out (default: those of `x`).
+
+    Raises `DataError` when there are no samples in `x` or a sample holds NaN.
     """
     tied = channels(graph)
     bound = ranges(graph, input_range, tied)
     findings = dead.proven(graph, tied, bound) + duplicates.proven(graph, tied, bound)
     if x is not None:
-        _check(x)
-        found = responses(graph, tied, x, run, threshold)
+        require_samples(x)
+        found = responses(graph, tied, x, run, threshold, reduced)
         findings += dead.observed(graph, found, findings, threshold)
         findings += duplicates.observed(found, findings)
         if correlate:
-            known = correlations(graph, x, run, seed) if correlate is True else correlate
+            known = correlations(graph, x, run, seed, reduced=reduced) if correlate is True else correlate
             findings += low_correlation(known)
-    findings += _with_effect(graph, x, structure.coverage(graph)) + structure.hot_spots(graph, layer_ms)
+    findings += _with_effect(graph, x if tried is None else tried, structure.coverage(graph)) + structure.hot_spots(
+        graph, layer_ms
+    )
     if layer_ms and peaks is not None:
         findings += structure.far_below(graph, layer_ms, *peaks, batch)
     place = {node.name: i for i, node in enumerate(graph.nodes)}
@@ -74,7 +81,8 @@ def _with_effect(graph: Graph, x: Any, covered: list[Finding]) -> list[Finding]:
             if f.layer in sizes else f for f in covered]  # fmt: skip
 
 
-def _check(x: Any) -> None:
+def require_samples(x: Any) -> None:
+    """Raise `DataError` when there are no samples, or one holds NaN."""
     seen = 0
     for part, n in batches(x):
         seen += n

@@ -14,7 +14,7 @@ import numpy as np
 
 from dojang.arith.channels import channels
 from dojang.arith.graph import Graph
-from dojang.diagnose.activations import Run, batches, layers, session_run
+from dojang.diagnose.activations import Reduced, Run, alone, batches, layers, session_run
 
 Array = np.ndarray
 
@@ -56,8 +56,12 @@ def energy_curve(energies: Array) -> tuple[float, ...]:
     return tuple((np.cumsum(ordered) / total).tolist()) if total > 0 else (1.0,) * len(ordered)
 
 
-def spectra(graph: Graph, x: Any, run: Run | None = None) -> tuple[Spectrum, ...]:
-    """The spectrum of every convolution and dense layer whose channels are followed."""
+def spectra(graph: Graph, x: Any, run: Run | None = None, reduced: Reduced | None = None) -> tuple[Spectrum, ...]:
+    """The spectrum of every convolution and dense layer whose channels are followed.
+
+    With `reduced` each process gives its share of the samples, and gets the spectra of all of them.
+    """
+    reduced = reduced or alone
     run, tied = run or session_run(graph, x), channels(graph)
     wanted = [n for n in layers(graph) if tied.tracks[n.inputs[0]] is not None]
     taps = list(dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name)))
@@ -74,6 +78,8 @@ def spectra(graph: Graph, x: Any, run: Run | None = None) -> tuple[Spectrum, ...
             entry = sums.setdefault(name, [0, 0.0, 0.0])
             for i, term in enumerate((len(rows), rows.sum(axis=0), rows.T @ rows)):
                 entry[i] = entry[i] + term
+    total = int(reduced("sum", np.array(total)))
+    sums = {name: [reduced("sum", np.asarray(term)) for term in terms] for name, terms in sums.items()}
     out: list[Spectrum] = []
     for node in wanted:
         weight = np.asarray(graph.weights[node.array("weight")], np.float64)
