@@ -287,6 +287,7 @@ def slim(args: argparse.Namespace) -> Answer:
             target_ms=args.target_ms,
             resume=args.resume,
             epochs=args.epochs,
+            final_epochs=args.final_epochs,
             runtime=args.runtime,
             batch_size=args.batch_size,
             seed=args.seed,

@@ -293,6 +293,8 @@ def _slim(commands: Commands) -> None:
     parser.add_argument("--target-time", metavar="FRACTION", type=float, help="stop at this fraction of the run time")
     parser.add_argument("--target-ms", metavar="MS", type=float, help="stop at so many milliseconds per batch")
     parser.add_argument("--epochs", metavar="N", type=positive, default=10, help="passes of fine-tuning per cut (10)")
+    last = "passes of a last fine-tuning, taught by the original tuned as long (default: none)"
+    parser.add_argument("--final-epochs", metavar="N", type=positive, default=0, help=last)
     parser.add_argument(
         "--runtime", choices=("dojang", "torch", "onnxruntime"), default="dojang", help="where time must be saved"
     )

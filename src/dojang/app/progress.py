@@ -7,13 +7,35 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
 if TYPE_CHECKING:
     from dojang.train.record import Progress
 
 QUIET_SECONDS = 5.0
 """Where there is no terminal, lines about a long job come at most this often."""
+
+
+class Told(Protocol):
+    """Who is told of progress: `stage` begins a part of the work, `step` moves within it."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A part begins."""
+        ...
+
+    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
+        """Some of it is done."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Nothing."""
+
+    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
+        """Nothing."""
 
 
 @final

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +18,19 @@ from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.files import folder
 from dojang.app.networks import is_module, load, require_weights, torch_format
+from dojang.app.progress import Silent, Told
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import check_classes, input_range, load_inputs, load_samples
+from dojang.app.tuning import Control, How, tuner
 from dojang.arith.cost import count
-from dojang.arith.errors import CheckFailed, DataError, UsageError
+from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming
 from dojang.slim.journal import Journal, key_of
+from dojang.slim.ledger import Evaluate, Tune
 from dojang.slim.result import SlimResult
 from dojang.slim.search import check_wishes
 from dojang.slim.search import slim as search
@@ -44,9 +47,6 @@ EPOCHS = 10
 
 FINAL_ROUNDS = 31
 """Interleaved rounds of the final times; choices on the way are made with fewer."""
-
-TUNE_SHARE = 0.5
-"""Peak learning rate of fine-tuning, relative to that of training from scratch."""
 
 COMPARED = 1000
 """Test samples that the written ONNX file must answer as dojang does, at most."""
@@ -79,18 +79,6 @@ def allowed_drop(points: float, samples: int) -> float:
     return max(0.0, points - 100 * sqrt(p * (1 - p) / samples))
 
 
-class Told(Protocol):
-    """Who is told of progress: `stage` begins a part of the work, `step` moves within it."""
-
-    def stage(self, name: str, total: int | None = None) -> None:
-        """A part begins."""
-        ...
-
-    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
-        """Some of it is done."""
-        ...
-
-
 @dataclass(frozen=True)
 class Wish:
     """What is asked of one slimming; see `slim`."""
@@ -101,21 +89,12 @@ class Wish:
     target_time: float | None
     target_ms: float | None
     epochs: int
+    final_epochs: int
     train_samples: int | None
     runtime: str
     batch_size: int
     seed: int
     precision: str
-
-
-class Silent:
-    """Tells nobody."""
-
-    def stage(self, name: str, total: int | None = None) -> None:
-        """Nothing."""
-
-    def step(self, done: int, total: int | None = None, remark: str = "") -> None:
-        """Nothing."""
 
 
 def slim(
@@ -128,6 +107,7 @@ def slim(
     target_time: float | None = None,
     target_ms: float | None = None,
     epochs: int = EPOCHS,
+    final_epochs: int = 0,
     train_samples: int | None = None,
     runtime: str = "dojang",
     batch_size: int = 1,
@@ -151,6 +131,9 @@ def slim(
     are met: fractions of the original multiplications and of its time, or milliseconds per batch. `train_samples`: use
     so many of the train part only, drawn by `seed`, for a first look.
 
+    Each cut is tuned for `epochs` with the original as teacher; what was found is tuned for `final_epochs` more, taught
+    by the control, the original tuned as often and as long, where that is the better.
+
     `lossless` needs no labels, nor data at all: samples, if there are any, are for findings and for the certificate.
 
     `device`: where cut networks are fine-tuned ("auto", "cpu", "cuda", "cuda:1"); they are scored and timed on the CPU.
@@ -168,6 +151,8 @@ def slim(
     told = told or Silent()
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
+    if final_epochs < 0:
+        raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
     check_wishes(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
@@ -183,7 +168,7 @@ def slim(
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
-    wish = Wish(lossless, max_drop, *targets, epochs, train_samples, runtime, batch_size, seed, precision)
+    wish = Wish(lossless, max_drop, *targets, epochs, final_epochs, train_samples, runtime, batch_size, seed, precision)
     if output is None:
         if resume:
             raise UsageError("resume needs the output folder of the slimming that was interrupted")
@@ -225,7 +210,7 @@ def _work(
     """Everything but the files."""
     told.stage("looking for waste")
     lossless, max_drop, runtime, seed = wish.lossless, wish.max_drop, wish.runtime, wish.seed
-    batch_size, epochs = wish.batch_size, wish.epochs
+    batch_size = wish.batch_size
     diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed)
     x = some_inputs(data, batch_size, seed)
     choice = data
@@ -233,13 +218,20 @@ def _work(
         choice = data.selection(selection_share(len(data.train)), seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
-    tune = None if lossless else tuner(choice, epochs, seed, told, journal, device, wish.precision)
+
+    def evaluate(network: Graph) -> float:
+        return accuracy(scorer(network, len(choice.test)), choice.test)
+
+    how = How(seed, device, wish.precision, told, journal)
+    tune = None if lossless else tuner(choice, wish.epochs, how)
+    beside = None if tune is None else control(graph, choice, tune, wish, how)
     result = search(
         graph,
         measure=measurer(runtime, x),
         predict=predictor(runtime, batch_size),
         tune=tune,
-        evaluate=None if lossless else lambda g: accuracy(scorer(g, len(choice.test)), choice.test),
+        evaluate=None if lossless else evaluate,
+        finish=None if beside is None else beside.finish(evaluate),
         samples=some_inputs(choice, SAMPLES, seed) if len(choice.train) else None,
         max_drop=allowed,
         target_macs=wish.target_macs,
@@ -252,10 +244,8 @@ def _work(
         input_range=input_range(graph, data),
         multiple=whole_vectors(),
     )
-    if tune is not None and journal is not None:
-        tune = journal.over(None, tune, None)[1]
-    if tune is not None:
-        result = replace(result, control=control(graph, result, tune, epochs, data.test, told))
+    if beside is not None:
+        result = with_control(result, beside, lambda network: accuracy(scorer(network, len(data.test)), data.test))
     told.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     test = data.test if data.task != "unlabelled" else None
@@ -275,6 +265,23 @@ def _work(
         FINAL_ROUNDS,
         time.monotonic() - started,
     )
+
+
+def control(graph: Graph, choice: Data, tune: Tune, wish: Wish, how: How) -> Control:
+    """The control of one slimming, whose trainings are journalled in turn with those of the search."""
+    last = tuner(choice, wish.final_epochs, how) if wish.final_epochs else None
+    if how.journal is not None:
+        tune, last = how.journal.tuned(tune), how.journal.tuned(last) if last is not None else None
+    return Control(graph, tune, wish.epochs, last, wish.final_epochs, how.told)
+
+
+def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimResult:
+    """The result with what the control came to, and how the last tuning was done."""
+    last = bool(result.finish and result.finish["kept"])
+    result = replace(result, control=beside.figures(result.tunings, last, score))
+    if result.finish is None:
+        return result
+    return replace(result, finish={**result.finish, "epochs": beside.last_epochs, "teacher": beside.teacher})
 
 
 def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
@@ -301,70 +308,6 @@ def fewer(part: Split, most: int, seed: int) -> Split:
     if most >= len(part):
         return part
     return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:most]))
-
-
-def control(
-    graph: Graph, result: SlimResult, tune: Callable[[Graph, Graph], Graph], epochs: int, test: Split, told: Told
-) -> dict[str, Any] | None:
-    """The original tuned as often as the result was, with the same teacher, and its accuracy on the test part.
-
-    None where nothing was tuned. What it gains, tuning alone gives; the cuts are to be held against it.
-    """
-    tunings = sum(bool(edit.check.get("tuned")) for edit in result.edits)
-    if not tunings:
-        return None
-    tuned = graph
-    try:
-        for turn in range(tunings):
-            told.stage(f"control: the original fine-tuned, {turn + 1} of {tunings}")
-            tuned = tune(tuned, graph)
-        score = accuracy(scorer(tuned, len(test)), test)
-    except (DataError, CheckFailed) as error:
-        return {"accuracy": None, "tunings": tunings, "epochs": tunings * epochs, "failed": str(error)}
-    return {"accuracy": score, "tunings": tunings, "epochs": tunings * epochs}
-
-
-def tuner(
-    data: Data,
-    epochs: int,
-    seed: int,
-    told: Told,
-    journal: Journal | None = None,
-    device: str = "auto",
-    precision: str = "float32",
-) -> Callable[[Graph, Graph], Graph]:
-    """Fine-tunes a cut network on `data.train`, the original being its teacher (distillation).
-
-    With a journal the state of each training is kept in its working folder, and taken up from there.
-    """
-
-    def tune(graph: Graph, teacher: Graph) -> Graph:
-        from dojang.train.config import TrainConfig
-        from dojang.train.loop import fit
-        from dojang.train.recipe import peak_lr
-        from dojang.train.record import Progress
-        from dojang.train.start import fitting_threads, module_of
-
-        module = module_of(graph, seed)
-        config = TrainConfig(
-            epochs=epochs,
-            batch_size=min(64, len(data.train)),
-            seed=seed,
-            precision=precision,
-            test_every=epochs,
-            device=device,
-        )
-        config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
-
-        def tell(now: Progress) -> None:
-            told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
-
-        with fitting_threads(count(teacher).total.macs * config.batch_size):
-            place = journal.working if journal is not None else None
-            fit(module, data, config, teacher=module_of(teacher, seed), directory=place, resume=True, progress=tell)
-        return torch_format().weights_of(module, graph)
-
-    return tune
 
 
 WORTH_COMPILING = 5e9

@@ -14,7 +14,7 @@ from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.svg import Bar, bar_chart
 from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
-from dojang.report.text_slim import check_said, control_said, outcome_rows
+from dojang.report.text_slim import check_said, control_said, finish_said, outcome_rows
 from dojang.slim.result import Edit, Figures, Refused
 
 
@@ -74,6 +74,7 @@ def slim_html(done: Slimming) -> str:
         numeric=(1, 2, 3),
     )
     notes = paragraph(f"{control_said(result.control)}.") if result.control else ""
+    notes += paragraph(f"{finish_said(result.finish)}.") if result.finish else ""
     notes += "".join(paragraph(f"Note: {note}.") for note in result.notes)
     same = paragraph(f"The ONNX file: {done.same_answers}.") if done.same_answers else ""
     outcome = [

@@ -133,6 +133,7 @@ def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
     rows = [list(row) for row in outcome_rows(before, after, done.metric, done.result.control)]
     lines = [style.bold("Before and after"), table(columns, rows, width=width, style=style), ""]
     lines += [paragraph(f"{control_said(done.result.control)}.", width)] if done.result.control else []
+    lines += [paragraph(f"{finish_said(done.result.finish)}.", width)] if done.result.finish else []
     lines += [paragraph(f"Note: {note}.", width) for note in done.result.notes]
     for name, found in done.result.certificate.items():
         lines.append(
@@ -156,6 +157,16 @@ def control_said(control: Mapping[str, Any]) -> str:
         f"{_plural(control['epochs'], 'epoch')} in all, figures after the last epoch"
     )
     return said if control["accuracy"] is not None else f"{said}; it failed: {control['failed']}"
+
+
+def finish_said(finish: Mapping[str, Any]) -> str:
+    """What the last fine-tuning was, and what it gave."""
+    kept = "" if finish["kept"] else ", not kept"
+    return (
+        f"Last fine-tuning: {_plural(finish['epochs'], 'epoch')}, taught by the {finish['teacher']}{kept}; accuracy on "
+        f"the {finish['split']} samples {percent(finish['accuracy_before'])} before it, "
+        f"{percent(finish['accuracy_after'])} after it"
+    )
 
 
 def outcome_rows(

@@ -70,7 +70,7 @@ class Journal:
         """The same callables, answered from the journal as far as it goes."""
         return (
             None if measure is None else lambda graphs: self._answer("measure", graphs, lambda: measure(graphs)),
-            None if tune is None else self._tuned(tune),
+            None if tune is None else self.tuned(tune),
             None if evaluate is None else lambda graph: self._answer("evaluate", [graph], lambda: evaluate(graph)),
         )
 
@@ -78,7 +78,9 @@ class Journal:
         """The folder away, when the search is over and what came of it is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _tuned(self, tune: Tune) -> Tune:
+    def tuned(self, tune: Tune) -> Tune:
+        """One tuning, answered from the journal where it knows the answer."""
+
         def tuned(graph: Graph, teacher: Graph) -> Graph:
             made: list[Graph] = []
 

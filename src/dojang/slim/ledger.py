@@ -23,6 +23,9 @@ Tune = Callable[[Graph, Graph], Graph]
 Evaluate = Callable[[Graph], float]
 """Accuracy (a fraction) on the selection split."""
 
+Finish = Callable[[Graph, int], Graph]
+"""`finish(graph, tunings)`: the network that the search found, tuned so often on the way, fine-tuned a last time."""
+
 Progress = Callable[[str, int, int], object]
 """`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
 

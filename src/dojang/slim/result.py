@@ -70,7 +70,8 @@ class SlimResult:
     """The outcome of a slimming. `notes` say where the result is not what was asked; `seed` repeats it.
 
     `control`: the original fine-tuned as often and as long as the result was ({accuracy, tunings, epochs}), None where
-    nothing was tuned: what tuning alone would have given.
+    nothing was tuned: what tuning alone would have given. `finish`: the last tuning of the result ({accuracy_before,
+    accuracy_after} on the selection split, kept), None without one.
     """
 
     graph: Graph
@@ -82,6 +83,12 @@ class SlimResult:
     notes: tuple[str, ...] = ()
     certificate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     control: Mapping[str, Any] | None = None
+    finish: Mapping[str, Any] | None = None
+
+    @property
+    def tunings(self) -> int:
+        """How often the result was fine-tuned on the way, the last tuning not counted."""
+        return sum(bool(edit.check.get("tuned")) for edit in self.edits)
 
     def with_figures(self, before: Figures | None = None, after: Figures | None = None, **more: Any) -> SlimResult:
         """The result with final figures (test accuracy, file sizes) in place of those of the search."""
@@ -97,5 +104,6 @@ class SlimResult:
             "notes": list(self.notes),
             "certificate": dict(self.certificate),
             "control": dict(self.control) if self.control is not None else None,
+            "finish": dict(self.finish) if self.finish is not None else None,
             "seed": self.seed,
         }

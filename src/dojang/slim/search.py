@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.cost import count
-from dojang.arith.errors import UsageError
+from dojang.arith.errors import CheckFailed, DataError, UsageError
 from dojang.arith.graph import Graph
 from dojang.slim.batchnorm import FOLD_BATCHNORM
 from dojang.slim.constants import CONSTANTS
@@ -22,7 +22,7 @@ from dojang.slim.duplicates import DUPLICATES
 from dojang.slim.estimate import Predict
 from dojang.slim.identities import IDENTITIES
 from dojang.slim.journal import Journal
-from dojang.slim.ledger import LEAST_SAVING, Evaluate, Ledger, Measure, Progress, Tune
+from dojang.slim.ledger import LEAST_SAVING, Evaluate, Finish, Ledger, Measure, Progress, Tune
 from dojang.slim.linear import MERGE_LINEAR
 from dojang.slim.lossy import Lossy, Target
 from dojang.slim.result import SlimResult, figures
@@ -55,6 +55,7 @@ def slim(
     multiple: int = 1,
     predict: Predict | None = None,
     journal: Journal | None = None,
+    finish: Finish | None = None,
     rewrites: Sequence[Rewrite] = EXACT,
 ) -> SlimResult:
     """A cheaper network that computes the same (`lossless`), or nearly the same.
@@ -67,7 +68,9 @@ def slim(
     `samples`: inputs without labels, for checks and fits. `input_range`: least and largest input value by input name,
     for proofs. `multiple`: channel counts of cut layers are multiples of it where they can be, as the runtime likes.
     Without `measure`, edits count as paying when they save multiplications or parameters, and say so. `journal`: keeps
-    what the callables answered, so that an interrupted search is taken up where it was.
+    what the callables answered, so that an interrupted search is taken up where it was. `finish`: tunes what was found
+    a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
+    journal.
 
     Never returns a network that is slower or worse than asked: then the best one found, with a note. Raises
     `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range.
@@ -89,7 +92,10 @@ def slim(
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
-    return run.finish(exact, Lossy(run, UNTUNABLE, target, max_drop / 100).run(), target)
+    found = Lossy(run, UNTUNABLE, target, max_drop / 100).run()
+    if found is not None and finish is not None:
+        found = run.tuned_last(found, finish, max_drop / 100)
+    return run.finish(exact, found, target)
 
 
 def check_wishes(
@@ -109,6 +115,7 @@ class _Search(Ledger):
     """One search from the exact rewrites to the final figures."""
 
     rewrites: tuple[Rewrite, ...] = EXACT
+    finished: dict[str, Any] | None = None
 
     def exact(self) -> Graph:
         """The network after every exact rewrite that is proved by its check and saves time."""
@@ -155,6 +162,28 @@ class _Search(Ledger):
             self.refuse(rewrite.name, layers, f"no time saved beyond noise: {saved}")
         return current
 
+    def tuned_last(self, found: Graph, finish: Finish, allowed: float) -> Graph:
+        """What the search found after its last fine-tuning; as it was, where that fails or loses too much."""
+        assert self.evaluate is not None  # checked on entry
+        tunings = sum(bool(edit.check.get("tuned")) for edit in self.edits)
+        if not tunings:  # nothing but exact and bounded edits
+            return found
+        self.progress("the last fine-tuning", 0, 1)
+        before = self.evaluate(found)
+        try:
+            tuned = finish(found, tunings)
+            after = self.evaluate(tuned)
+        except (DataError, CheckFailed) as error:
+            self.notes.append(f"the last fine-tuning failed, the network before it stands: {error}")
+            return found
+        base = self.accuracy_before if self.accuracy_before is not None else before
+        kept = base - after <= allowed + 1e-12
+        self.finished = {"accuracy_before": before, "accuracy_after": after, "split": "selection", "kept": kept}
+        if not kept:
+            lost = f"{100 * (base - after):.2f} points lost on the selection samples, more than {100 * allowed:.2f}"
+            self.notes.append(f"the last fine-tuning was not kept: {lost}")
+        return tuned if kept else found
+
     def finish(self, exact: Graph, lossy: Graph | None, target: Target | None = None) -> SlimResult:
         """The final network checked once more against the original, and the figures of both."""
         final = exact
@@ -195,6 +224,7 @@ class _Search(Ledger):
             self.context.seed,
             tuple(self.notes),
             certificate,
+            finish=self.finished,
         )
 
     def certificate(self, final: Graph) -> dict[str, Any]:

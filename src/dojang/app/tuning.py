@@ -1,0 +1,127 @@
+"""Fine-tuning within a slimming: after each cut, once more and longer at its end, and of the control beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dojang.app.networks import torch_format
+from dojang.app.progress import Silent, Told
+from dojang.arith.cost import count
+from dojang.arith.errors import CheckFailed, DataError
+from dojang.arith.graph import Graph
+from dojang.slim.journal import Journal
+from dojang.slim.ledger import Evaluate, Finish, Tune
+from dojang.train.data import Data
+
+TUNE_SHARE = 0.5
+"""Peak learning rate of fine-tuning, relative to that of training from scratch."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What all trainings of one slimming have in common."""
+
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    told: Told = field(default_factory=Silent)
+    journal: Journal | None = None
+
+
+def tuner(data: Data, epochs: int, how: How) -> Tune:
+    """Fine-tunes a network on `data.train` with another as its teacher (distillation).
+
+    With a journal the state of each training is kept in its working folder, and taken up from there.
+    """
+    journal = how.journal
+
+    def tune(graph: Graph, teacher: Graph) -> Graph:
+        from dojang.train.config import TrainConfig
+        from dojang.train.loop import fit
+        from dojang.train.recipe import peak_lr
+        from dojang.train.record import Progress
+        from dojang.train.start import fitting_threads, module_of
+
+        module = module_of(graph, how.seed)
+        config = TrainConfig(
+            epochs=epochs,
+            batch_size=min(64, len(data.train)),
+            seed=how.seed,
+            precision=how.precision,
+            train_scored=1,
+            test_every=epochs,
+            device=how.device,
+        )
+        config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
+
+        def tell(now: Progress) -> None:
+            how.told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
+
+        with fitting_threads(count(teacher).total.macs * config.batch_size):
+            place = journal.working if journal is not None else None
+            fit(module, data, config, teacher=module_of(teacher, how.seed), directory=place, resume=True, progress=tell)
+        return torch_format().weights_of(module, graph)
+
+    return tune
+
+
+@dataclass
+class Control:
+    """The original tuned as often and as long as the result: what tuning alone gives, and a teacher.
+
+    `tune` is what follows each cut (`epochs`), `last` the tuning at the end (`last_epochs`; None without one), both
+    journalled. The original teaches the control in all of them.
+    """
+
+    original: Graph
+    tune: Tune
+    epochs: int
+    last: Tune | None = None
+    last_epochs: int = 0
+    told: Told = field(default_factory=Silent)
+    teacher: str = "original"
+    _made: dict[tuple[int, bool], Graph] = field(default_factory=dict[tuple[int, bool], Graph])
+
+    def tuned(self, tunings: int, last: bool) -> Graph:
+        """The original after so many tunings, and the last one. Raises what training does where it fails."""
+        if not tunings and not last:
+            return self.original
+        key = (tunings, last)
+        if key not in self._made:
+            before = self.tuned(tunings if last else tunings - 1, False)
+            self.told.stage(
+                f"control: the original fine-tuned, {tunings + last} of {tunings + (self.last is not None)}"
+            )
+            step = self.last if last and self.last is not None else self.tune
+            self._made[key] = step(before, self.original)
+        return self._made[key]
+
+    def finish(self, evaluate: Evaluate) -> Finish | None:
+        """The last tuning of a result that was tuned so often before; None where there is none.
+
+        The teacher is the control where `evaluate` finds it no worse than the original: it has seen these data, which
+        may be of another kind than the original's own. Fails as the control's trainings do.
+        """
+        last = self.last
+        if last is None:
+            return None
+
+        def finished(graph: Graph, tunings: int) -> Graph:
+            control = self.tuned(tunings, True)
+            better = evaluate(control) >= evaluate(self.original)
+            self.teacher = "control" if better else "original"
+            self.told.stage(f"the last fine-tuning of the result, taught by the {self.teacher}")
+            return last(graph, control if better else self.original)
+
+        return finished
+
+    def figures(self, tunings: int, last: bool, score: Evaluate) -> dict[str, Any] | None:
+        """What a result says of its control: {accuracy, tunings, epochs}; None where nothing was tuned."""
+        if not tunings and not last:
+            return None
+        about = {"tunings": tunings + last, "epochs": tunings * self.epochs + last * self.last_epochs}
+        try:
+            return {"accuracy": score(self.tuned(tunings, last)), **about}
+        except (DataError, CheckFailed) as error:
+            return {"accuracy": None, **about, "failed": str(error)}
