@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from dojang.arith.channels import channels
 from dojang.diagnose import correlations, spectra
 from dojang.diagnose.activations import responses
-from dojang.formats import zoo
+from dojang.formats import checkpoint, zoo
+from dojang.train.data import load
 
 PAIR = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 CLOCK = ("measured time", "peak")
@@ -112,3 +114,75 @@ def test_too_few_samples_to_share_are_one_line(tmp_path: Path) -> None:
     done = started(*PAIR, *command, code=1)
     said = [line for line in done.stderr.splitlines() if line.startswith("dojang:")]
     assert said[0] == "dojang: 1 samples cannot be shared by 2 processes; look at more, or start fewer"
+
+
+def test_slimming_is_decided_by_one_and_tuned_by_both(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wish = ("--target-macs", "0.7", "--max-drop", "20", "--epochs", "1")
+    command = ("-m", "dojang", "slim", "digits-cnn", "--data", "digits", *wish, "--json", "-o", str(out))
+    done = started(*PAIR, *command)
+    record = json.loads(done.stdout)
+    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "model.safetensors", "report.html", "run.json"]
+    assert record["after"]["macs"] <= 0.7 * record["before"]["macs"]
+    assert any(edit["check"].get("tuned") for edit in record["edits"])
+    # What is written is what was scored: one process, with ONNX Runtime, comes to the same accuracy.
+    data = load("digits", seed=0)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    answers = session.run(None, {session.get_inputs()[0].name: data.test.inputs()})[0].reshape(len(data.test), -1)
+    assert record["after"]["accuracy"] == float((answers.argmax(1) == data.test.y).mean())
+
+
+TUNED = """
+import sys
+import numpy as np
+from dojang.app.together import Lead, take_part, together
+from dojang.app.tuning import How, training, tuner
+from dojang.arith.errors import DataError
+from dojang.formats import checkpoint, zoo
+from dojang.train.data import load
+
+if __name__ == "__main__":
+    graph = zoo.load("digits-cnn")
+    rng = np.random.default_rng(0)
+    worn = graph.with_weights({k: v + rng.normal(0, 0.05, v.shape).astype(v.dtype) for k, v in graph.weights.items()})
+    data = load("digits", seed=0).selection(0.3, 0)
+    with together() as us:
+        how = How(precision="float32", lead=Lead(us))
+        if us.rank:
+            said = take_part(us, training(data, How()))
+            assert said == "the end", said
+        else:
+            tune = tuner(data, 2, how)
+
+            def led():
+                broken = worn.with_weights({k: v * np.nan for k, v in worn.weights.items()})
+                try:
+                    tune(broken, graph)
+                except DataError as error:
+                    print(error)
+                checkpoint.save(tune(worn, graph), sys.argv[1])
+                return "the end"
+
+            how.lead.through(led, str)
+"""
+
+
+def test_tuning_by_two_processes_gives_what_one_gives_and_goes_on_after_an_error(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(TUNED)
+    said = [started(*how, str(program), str(tmp_path / f"{k}.safetensors")).stdout for k, how in enumerate(((), PAIR))]
+    assert said[0] == said[1]
+    assert "NaN" in said[0]
+    one, two = (checkpoint.load(tmp_path / f"{k}.safetensors").weights for k in (0, 1))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+def test_when_process_0_fails_the_others_end(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    command = ("-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", str(tmp_path / "out"))
+    done = started(*PAIR, *command, code=1)
+    said = {line for line in done.stderr.splitlines() if line.startswith("dojang:")}
+    assert said == {f"dojang: {tmp_path / 'out'}: is a file; -o names a folder"}
+    assert done.stderr.count("Traceback") == 1  # that of torchrun itself, about a process that failed

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dojang.arith.errors import CheckFailed, DataError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -109,3 +111,67 @@ def by_first(us: Together, make: Callable[[], Any]) -> Any:
     if failed is not None:
         raise failed
     return made
+
+
+SHARED = (DataError, CheckFailed)
+"""Errors that a shared piece of work raises in every process alike."""
+
+
+class Lead:
+    """Process 0 among several: what it does alone, with pieces of work in which the others take part.
+
+    The others run `take_part`.
+    """
+
+    def __init__(self, us: Together) -> None:
+        self._us = us
+        self._sharing = False
+
+    def shared(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work(...)`, done by all processes at once with the arguments that process 0 gives."""
+        if self._us.size == 1:
+            return work
+
+        def begun(*arguments: Any) -> Any:
+            self._us.told(("work", arguments))
+            self._sharing = True
+            try:
+                done = work(*arguments)
+            except SHARED:
+                self._sharing = False
+                raise
+            self._sharing = False
+            return done
+
+        return begun
+
+    def through(self, whole: Callable[[], Any], sent: Callable[[Any], Any]) -> Any:
+        """The result of process 0's whole work; the others get it as `sent(result)`, or its error."""
+        try:
+            result = whole()
+        except Exception as error:
+            if not self._sharing:  # in the middle of shared work the others do not listen; they notice that it ended
+                self._us.told(("failed", error))
+            raise
+        self._us.told(("done", sent(result) if self._us.size > 1 else None))
+        return result
+
+
+def take_part(us: Together, work: Callable[..., Any]) -> Any:
+    """What another process than 0 does: its part of each shared `work`, until there is a result, which it returns.
+
+    Raises what process 0 has raised; CheckFailed when that has ended without a word.
+    """
+    while True:
+        kind, said = us.told(None)
+        if kind == "failed":
+            raise said
+        if kind == "done":
+            return said
+        try:
+            work(*said)
+        except SHARED:
+            continue  # process 0 has the same error, and decides
+        except RuntimeError as error:
+            line = (str(error).splitlines() or [""])[0]
+            raise CheckFailed(f"process {us.rank} has lost the others ({line})") from None
