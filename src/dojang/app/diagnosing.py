@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,18 @@ from dojang.arith.cost import count
 from dojang.arith.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.diagnose.correlation import correlations
-from dojang.diagnose.effective import SAMPLES as TRIED
+from dojang.diagnose.equivariance import equivariance
 from dojang.diagnose.findings import diagnose as find
-from dojang.diagnose.findings import require_samples
+from dojang.diagnose.findings import require_samples, tried_fields
+from dojang.diagnose.spectrum import spectra
 from dojang.engine.compiled import Compiled
 from dojang.engine.machine import Machine
 from dojang.engine.peaks import peaks
 from dojang.report.results import Diagnosis
 from dojang.train.data import Data
+
+SHIFTED = 16
+"""Samples that are shifted to see how responses move: each gives a number for every place and channel."""
 
 SAMPLES = 512
 """Samples looked at unless told otherwise: with none of them waking a channel, at most 3/512 = 0.6 % of inputs do."""
@@ -54,13 +59,22 @@ def diagnose(
     if found is not None:
         check_classes(graph, found)
     with together() as us:
-        return diagnosis_of(graph, found, samples, threshold, seed, us)
+        return diagnosis_of(graph, found, samples, threshold, seed, us, every_layer=True)
 
 
 def diagnosis_of(
-    graph: Graph, data: Data | None, samples: int, threshold: float, seed: int, us: Together | None = None
+    graph: Graph,
+    data: Data | None,
+    samples: int,
+    threshold: float,
+    seed: int,
+    us: Together | None = None,
+    every_layer: bool = False,
 ) -> Diagnosis:
-    """The findings on `samples` of the train part; without any, what needs none. Process 0 does the timing."""
+    """The findings on `samples` of the train part; without any, what needs none. Process 0 does the timing.
+
+    `every_layer`: also what each layer uses of its channels and of the input, and how it answers to a shift.
+    """
     us = us or Alone()
     timed = by_first(us, lambda: timing(graph))
     if data is None or not len(data.train):
@@ -71,6 +85,7 @@ def diagnosis_of(
     require_samples(x)
     mine = us.share(x)
     found = correlations(graph, mine, seed=seed, reduced=us.reduced)
+    effective = tried_fields(graph, x)
     findings = find(
         graph,
         mine,
@@ -78,10 +93,14 @@ def diagnosis_of(
         input_range=input_range(graph, data),
         correlate=found,
         reduced=us.reduced,
-        tried=x[:TRIED],
+        effective=effective,
         **timed,
     )
-    return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
+    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
+    if not every_layer:
+        return done
+    shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
+    return replace(done, spectra=spectra(graph, mine, reduced=us.reduced), effective=effective, equivariance=shifted)
 
 
 def timing(graph: Graph) -> dict[str, Any]:
