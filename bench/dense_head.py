@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from dojang.app.diagnosing import some_inputs
-from dojang.app.slimming import TUNE_SHARE, accuracy, scorer
+from dojang.app.slimming import accuracy, scorer
+from dojang.app.tuning import TUNE_SHARE
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.formats.text import parse

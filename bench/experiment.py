@@ -19,7 +19,7 @@ from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import Compiled
 from dojang.formats import checkpoint
-from dojang.train.config import TrainConfig
+from dojang.train.config import PRECISIONS, TrainConfig
 from dojang.train.data import Data, content_hash
 from dojang.train.record import Progress
 from peers import interleaved, machine_line, spread
@@ -34,6 +34,8 @@ def flags(doc: str | None, data: str | None, epochs: int, out: str) -> argparse.
     parser.add_argument("--test-samples", type=int, help="use so many of the test samples only")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--train-scored", type=int, help="measure the final train accuracy on so many samples only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing, for all networks together")
@@ -66,7 +68,13 @@ def trained(name: str, graph: Graph, data: Data, args: argparse.Namespace, **mor
 
     teacher: Graph | None = more.pop("teacher", None)
     config = TrainConfig(
-        epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, device="cpu", test_every=args.epochs
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        precision=args.precision,
+        device="cpu",
+        test_every=args.epochs,
+        train_scored=args.train_scored,
     )
     config = replace(config, **more)
     place = args.out / name
@@ -107,13 +115,16 @@ def timed(networks: dict[str, Graph], args: argparse.Namespace) -> dict[str, tup
 def heading(args: argparse.Namespace, data: Data) -> str:
     """The first lines of a summary: machine, data, recipe, and how to have it again."""
     shifted = f"{data.augment.crop}-pixel pad and crop{', mirrored' if data.augment.mirror else ''}"
+    few = f", on {args.train_scored} samples" if args.train_scored else ""
     varied = shifted if data.augment.crop else "samples as they are"
     return (
         f"{machine_line(args.threads)}# {data.name}: {len(data.train)} training and {len(data.test)} test samples; "
         f"{varied}; mean and deviation of each channel taken out\n"
-        f"# {args.epochs} epochs, batches of {args.batch_size}, seed {args.seed}; He initialisation; "
-        "SGD with Nesterov momentum 0.9, weight decay 5e-4 (weights only), linear rise and half cosine\n"
-        "# accuracies are those after the last epoch; train accuracy without variation; gap = train - test\n"
+        f"# {args.epochs} epochs, batches of {args.batch_size}, seed {args.seed}, trained in {args.precision}; "
+        "He initialisation; SGD with Nesterov momentum 0.9, weight decay 5e-4 (weights only), "
+        "linear rise and half cosine\n"
+        f"# accuracies are those after the last epoch, in float32; train accuracy without variation{few}; "
+        "gap = train - test\n"
         "# time: milliseconds on dojang's engine, batch 1, networks in turns (least / median / interquartile range)\n"
     )
 

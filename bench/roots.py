@@ -6,22 +6,24 @@
 Ioannou et al., "Deep Roots" (CVPR 2017), Table 2: the same network with 2 to 16 filter groups in 2a and half as many in
 3a. Training can be stopped at any moment and given again: each network keeps its state in its folder under --out, and
 what is finished is not done again. `summary.txt` there has the figures, `correlation.html` the correlation of filters
-of adjacent layers before and after grouping, for every network.
+of adjacent layers before and after grouping, for every network; `correlation.png` shows those of the two layers that
+are grouped, 2a (above) and 3a (below), side by side for all networks, filters in their own order.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dojang.app.diagnosing import some_inputs
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.diagnose import correlations
+from dojang.diagnose import Correlation, correlations
 from dojang.formats import zoo
-from dojang.report.heat import maps
+from dojang.report.heat import heat_map, maps
 from dojang.report.html_slim import correlation_figure
 from dojang.report.page import page
-from dojang.train.data import Data
 from experiment import begin, finish, flags, heading, timed, trained
 
 PRINTED = {
@@ -34,6 +36,12 @@ PRINTED = {
 """Millions of MACs, thousands of parameters (convolutions with biases), accuracy in percent, as the paper has them."""
 
 SAMPLES = 256
+
+GROUPED = ("2a.conv", "3a.conv")
+"""The layers that the paper gives groups."""
+
+TOP, LEVELS, GAP = 0.5, 31, 6
+"""Of the picture: the correlation that is drawn lightest, steps of lightness, pixels between matrices."""
 
 
 def counted(graph: Graph) -> tuple[int, int]:
@@ -75,12 +83,47 @@ def agrees(graph: Graph, name: str) -> bool:
     return (round(macs / 1e6, 1), round(params / 1e3, 1)) == PRINTED[name][:2]
 
 
-def pictures(networks: dict[str, Graph], data: Data, seed: int) -> tuple[str, list[str]]:
-    """The page of correlation matrices, and per network and layer how well it would split against chance."""
-    x = some_inputs(data, SAMPLES, seed)
-    sections, text = [], ["part of the squared correlation inside equal groups (in brackets: shuffled, by chance)"]
+def inside(matrix: np.ndarray, groups: int) -> float:
+    """Part of the squared correlation that is inside `groups` equal groups of rows and columns as they stand."""
+    rows, columns = (np.arange(size) * groups // size for size in matrix.shape)
+    energy = matrix**2
+    return float(energy[rows[:, None] == columns].sum() / energy.sum())
+
+
+def in_groups(networks: dict[str, Graph], found: dict[str, tuple[Correlation, ...]]) -> list[str]:
+    """For each grouped layer the correlation inside its groups, and what the network without groups has there."""
+    text = ["part of the squared correlation of a grouped layer with the one before that is inside its groups"]
+    text.append(f"{'network':20}{'layer':>8}{'groups':>8}{'inside':>8}{'without groups':>16}{'even':>7}")
+    first = next(iter(networks))
+    plain = {c.after: c.matrix for c in found[first]}
     for name, graph in networks.items():
-        found = correlations(graph, x)
+        for c in found[name]:
+            groups = graph[c.after].attrs["groups"]
+            if groups > 1 and first == "nin-cifar10":
+                before = inside(plain[c.after], groups)
+                text.append(
+                    f"{name:20}{c.after.split('.')[0]:>8}{groups:>8}{inside(c.matrix, groups):>8.2f}"
+                    f"{before:>16.2f}{1 / groups:>7.2f}"
+                )
+    return text
+
+
+def side_by_side(found: dict[str, tuple[Correlation, ...]]) -> bytes:
+    """A PNG: the matrices of 2a above those of 3a, one column per network, |r| from dark (0) to light (TOP or more)."""
+    rows = []
+    for layer in GROUPED:
+        matrices = [next(c.matrix for c in own if c.after == layer) for own in found.values()]
+        gap = np.full((matrices[0].shape[0], GAP), TOP)
+        rows.append(np.hstack([part for matrix in matrices for part in (matrix, gap)][:-1]))
+    whole = np.vstack([rows[0], np.full((GAP, rows[0].shape[1]), TOP), rows[1]])
+    return heat_map(np.round(np.abs(whole) * LEVELS / TOP).clip(0, LEVELS) * TOP / LEVELS, TOP)
+
+
+def pictures(networks: dict[str, Graph], found_in: dict[str, tuple[Correlation, ...]]) -> tuple[str, list[str]]:
+    """The page of correlation matrices, and per network and layer how well it would split against chance."""
+    sections, text = [], ["part of the squared correlation inside equal groups (in brackets: shuffled, by chance)"]
+    for name in networks:
+        found = found_in[name]
         sections.append((name, maps([correlation_figure(c) for c in found])))
         for c in found:
             splits = "  ".join(f"{s.groups:>2}: {s.kept:.2f} ({s.chance:.2f})" for s in c.splits)
@@ -102,9 +145,13 @@ def main() -> None:
     found, networks = dict[str, dict[str, Any]](), dict[str, Graph]()
     for name, graph in plain.items():
         networks[name], found[name] = trained(name, graph, data, args)
-    drawn, scores = pictures(networks, data, args.seed)
+    x = some_inputs(data, SAMPLES, args.seed)
+    related = {name: correlations(graph, x) for name, graph in networks.items()}
+    drawn, scores = pictures(networks, related)
     (args.out / "correlation.html").write_text(drawn, encoding="utf-8")
-    lines = [heading(args, data), *table(networks, found, timed(networks, args)), "", *scores]
+    (args.out / "correlation.png").write_bytes(side_by_side(related))
+    said = [*in_groups(networks, related), "", *scores]
+    lines = [heading(args, data), *table(networks, found, timed(networks, args)), "", *said]
     finish(args, "\n".join(lines))
 
 

@@ -202,6 +202,12 @@ def test_empty_class_folder(dojang: Command, tmp_path: Path, monkeypatch: pytest
     assert not Path("out").exists()
 
 
+def test_labels_beyond_the_network(dojang: Command, tmp_path: Path) -> None:
+    x, y = np.zeros((60, 1, 8, 8), np.float32), np.where(np.arange(60) < 8, 55, np.arange(60) % 10)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    one_line(dojang("diagnose", "digits-cnn", "--data", tmp_path / "data.npz"), 2, "56 classes (labels reach 55)")
+
+
 def bomb() -> bytes:
     """A PNG of 60000 x 60000 pixels in a few kilobytes."""
     import struct

@@ -130,7 +130,23 @@ def test_diagnose(dojang: Command, tmp_path: Path) -> None:
     hidden = module.pool1(torch.relu(module.conv1(x)))
     silent = (torch.relu(module.conv2(hidden)).amax((0, 2, 3)) == 0).nonzero().flatten().tolist()
     assert dead["conv2"] == silent
-    assert "<title>" in (tmp_path / "d.html").read_text()
+    # and so are the directions that its last layer uses
+    spread = torch.linalg.eigvalsh(torch.cov(module(x).detach().double().T)).flip(0).cumsum(0)
+    last = data["spectra"][-1]
+    np.testing.assert_allclose(last["outputs"], spread / spread[-1], rtol=1e-4)
+    assert [layer["layer"] for layer in data["equivariance"]] == ["conv1", "conv2", "fc1", "fc2"]
+    assert [layer["layer"] for layer in data["effective_fields"]] == ["conv1", "conv2"]
+    page = (tmp_path / "d.html").read_text()
+    assert "<title>" in page
+    assert "What every layer uses" in page
+
+
+def test_diagnose_prints_every_layer(dojang: Command) -> None:
+    said = dojang("diagnose", "digits-cnn", "--data", "digits", "--samples", "100").out
+    table = said[said.index("What every layer uses") :].splitlines()
+    assert [line.split()[0] for line in table[2:6]] == ["conv1", "conv2", "fc1", "fc2"]
+    assert max(map(len, table)) <= 80
+    assert "What every layer uses" not in dojang("diagnose", "digits-cnn").out
 
 
 def test_diagnose_can_fail(dojang: Command) -> None:

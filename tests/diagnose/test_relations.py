@@ -124,6 +124,27 @@ def test_convolutions_move_along_and_dense_layers_do_not():
     assert (found["c1"].places, found["y"].places) == (64, 1)
 
 
+def test_what_moves_along_with_borders_is_by_numpy():
+    graph = weighted(net(conv("a", "x", 4, padding=0), conv("b", "a", 4), shape=(3, 12, 12)))
+    x = feed(graph, 5)["x"].astype(np.float32)
+    shifted = np.concatenate([np.repeat(x[..., :1], 3, axis=-1), x[..., :-3]], axis=-1)
+    old, new = (run_reference(graph, v, np.float64, ("a", "b")) for v in (x, shifted))
+    found = {e.layer: e for e in equivariance(graph, x, 3)}
+    for name in "ab":
+        a, b = old.taps[name][..., :-3], new.taps[name][..., 3:]
+        expected = np.sqrt(((b - a) ** 2).mean() / (a**2).mean())
+        assert found[name].along == pytest.approx(expected, abs=1e-5)
+    assert found["a"].along == pytest.approx(0, abs=1e-6)  # without padding nothing but moving
+    assert found["b"].along > 0.05
+
+
+def test_layers_too_wide_for_a_covariance_have_no_curve():
+    graph = weighted(net(N("f", "flatten", "x"), N("y", "dense", "f", out=7), shape=(3, 32, 32)))
+    (found,) = spectra(graph, feed(graph, 9)["x"].astype(np.float32))
+    assert (found.inputs, found.rank(0.9, "inputs")) == ((), 0)
+    assert (len(found.outputs), len(found.weights)) == (7, 7)
+
+
 def test_an_odd_shift_cannot_move_a_pooled_map():
     wide = weighted(net(conv("a", "x", 4), N("p", "maxpool", "a", kernel=(2, 2)), conv("b", "p", 4), shape=(3, 16, 16)))
     x = feed(wide, 4)["x"].astype(np.float32)

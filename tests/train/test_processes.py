@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from safetensors.numpy import load_file
 
 from dojang.train.state import STATE_FILE, read
@@ -110,7 +112,7 @@ from dojang import train
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
     data = train.from_arrays(rng.normal(size=(1500, 1, 8, 8)), np.arange(1500) % 10)
-    config = train.TrainConfig(epochs=2, augment=train.Augment(1, False))
+    config = train.TrainConfig(epochs=2, augment=train.Augment(1, False), precision=sys.argv[2])
     rank = int(os.environ.get("RANK", 0))
     module = small_net(seed=0)
     module[1].num_batches_tracked = None  # one batch norm counts its batches, the other does not
@@ -123,7 +125,8 @@ if __name__ == "__main__":
 
 def test_two_processes_give_what_one_gives_within_rounding(tmp_path: Path, start: Start) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    single, pair = start(DIVIDED, str(tmp_path / "one")), start(DIVIDED, str(tmp_path / "two"), launcher=launcher)
+    single = start(DIVIDED, str(tmp_path / "one"), "float32")
+    pair = start(DIVIDED, str(tmp_path / "two"), "float32", launcher=launcher)
     alone, both = json.loads(finish(single)), json.loads(finish(pair))
     assert (alone[-1], both[-1]) == (1, 2)
     # Sums are taken in another order; over 46 steps that grows to some 1e-4 of a weight.
@@ -132,3 +135,20 @@ def test_two_processes_give_what_one_gives_within_rounding(tmp_path: Path, start
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="PyTorch has no bfloat16 convolutions on this processor"
+)
+def test_in_bf16_two_processes_learn_as_one_does(tmp_path: Path, start: Start) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    single = start(DIVIDED, str(tmp_path / "one"), "bf16")
+    pair = start(DIVIDED, str(tmp_path / "two"), "bf16", launcher=launcher)
+    alone, both = json.loads(finish(single)), json.loads(finish(pair))
+    # One rounding to bfloat16 is 2^-9; batch norms over both halves, summed in bfloat16, would be off by far more.
+    np.testing.assert_allclose(both[:-1], alone[:-1], rtol=0.02)
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    for name in one:
+        if "running" in name:
+            far = np.abs(two[name] - one[name]).max() / np.abs(one[name]).max()
+            assert far < 0.1, (name, far)

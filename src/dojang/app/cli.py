@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from dojang.app.together import first
 from dojang.arith.errors import DojangError, FileError, MissingPart
 
 TRACEBACK = "DOJANG_TRACEBACK"
@@ -55,7 +56,7 @@ def _command(arguments: list[str]) -> int:
 
     answer = getattr(commands, args.command)(args)
     try:
-        if answer.text:
+        if answer.text and first():
             sys.stdout.write(answer.text if answer.text.endswith("\n") else answer.text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:

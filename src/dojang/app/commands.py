@@ -253,10 +253,12 @@ def diagnose(args: argparse.Namespace) -> Answer:
     text = _json("diagnose", args, result.to_dict()) if args.json else diagnosis_text(result, width(), style())
     if args.html:
         from dojang.app import verbs
+        from dojang.app.together import first
         from dojang.report.html_slim import diagnosis_html
 
         cost = verbs.count(args.net, input_size=args.input_size, num_classes=args.num_classes)
-        _write_page(args.html, diagnosis_html(result, cost), args.force)
+        if first():
+            _write_page(args.html, diagnosis_html(result, cost), args.force)
     bad = result.at_least(args.fail_on) if args.fail_on else ()
     if not bad:
         return Answer(text)
@@ -269,9 +271,10 @@ def slim(args: argparse.Namespace) -> Answer:
 
     from dojang.app import slimming
     from dojang.app.progress import Stages
+    from dojang.app.together import first
     from dojang.report.text_slim import slim_text
 
-    stages = Stages("slim")
+    stages = Stages("slim", quiet=not first())
     try:
         result = slimming.slim(
             args.net,

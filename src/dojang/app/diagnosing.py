@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,23 @@ import numpy as np
 
 from dojang.app.networks import load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
 from dojang.arith.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.diagnose.correlation import correlations
+from dojang.diagnose.equivariance import equivariance
 from dojang.diagnose.findings import diagnose as find
+from dojang.diagnose.findings import require_samples, tried_fields
+from dojang.diagnose.spectrum import spectra
 from dojang.engine.compiled import Compiled
 from dojang.engine.machine import Machine
 from dojang.engine.peaks import peaks
 from dojang.report.results import Diagnosis
 from dojang.train.data import Data
+
+SHIFTED = 16
+"""Samples that are shifted to see how responses move: each gives a number for every place and channel."""
 
 SAMPLES = 512
 """Samples looked at unless told otherwise: with none of them waking a channel, at most 3/512 = 0.6 % of inputs do."""
@@ -40,29 +48,59 @@ def diagnose(
     """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
 
     `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
-    needs no samples is found. Raises what `load` and `load_samples` raise.
+    needs no samples is found. Under `torchrun` each process looks at its share of the samples, and all get the same
+    findings, within rounding those of one process. Raises what `load` and `load_samples` raise.
     """
     if samples < 1:
         raise UsageError(f"samples {samples} must be at least 1")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
-    if data is None:
-        return Diagnosis(graph.name, find(graph, threshold=threshold, **timing(graph)), 0, None, threshold)
-    found = load_samples(data, graph, val_data)
-    check_classes(graph, found)
-    return diagnosis_of(graph, found, samples, threshold, seed)
+    found = None if data is None else load_samples(data, graph, val_data)
+    if found is not None:
+        check_classes(graph, found)
+    with together() as us:
+        return diagnosis_of(graph, found, samples, threshold, seed, us, every_layer=True)
 
 
-def diagnosis_of(graph: Graph, data: Data, samples: int, threshold: float, seed: int) -> Diagnosis:
-    """The findings on `samples` of the train part; without any, what needs none."""
-    if not len(data.train):
-        return Diagnosis(graph.name, find(graph, threshold=threshold, **timing(graph)), 0, None, threshold)
+def diagnosis_of(
+    graph: Graph,
+    data: Data | None,
+    samples: int,
+    threshold: float,
+    seed: int,
+    us: Together | None = None,
+    every_layer: bool = False,
+) -> Diagnosis:
+    """The findings on `samples` of the train part; without any, what needs none. Process 0 does the timing.
+
+    `every_layer`: also what each layer uses of its channels and of the input, and how it answers to a shift.
+    """
+    us = us or Alone()
+    timed = by_first(us, lambda: timing(graph))
+    if data is None or not len(data.train):
+        return Diagnosis(graph.name, find(graph, threshold=threshold, **timed), 0, None, threshold)
     x = some_inputs(data, samples, seed)
-    found = correlations(graph, x, seed=seed)
+    if len(x) < us.size:
+        raise UsageError(f"{len(x)} samples cannot be shared by {us.size} processes; look at more, or start fewer")
+    require_samples(x)
+    mine = us.share(x)
+    found = correlations(graph, mine, seed=seed, reduced=us.reduced)
+    effective = tried_fields(graph, x)
     findings = find(
-        graph, x, threshold=threshold, input_range=input_range(graph, data), correlate=found, **timing(graph)
+        graph,
+        mine,
+        threshold=threshold,
+        input_range=input_range(graph, data),
+        correlate=found,
+        reduced=us.reduced,
+        effective=effective,
+        **timed,
     )
-    return Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
+    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
+    if not every_layer:
+        return done
+    shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
+    return replace(done, spectra=spectra(graph, mine, reduced=us.reduced), effective=effective, equivariance=shifted)
 
 
 def timing(graph: Graph) -> dict[str, Any]:

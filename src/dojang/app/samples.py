@@ -87,6 +87,8 @@ def check_classes(graph: Graph, data: Data) -> None:
         outputs *= size
     if outputs != data.outputs:
         what = "classes" if data.task == "classification" else "targets"
+        if data.task == "classification" and data.outputs > outputs:
+            what += f" (labels reach {data.outputs - 1})"
         raise DataError(
             f"{data.name}: has {data.outputs} {what}, {graph.name} gives {outputs} outputs; use --num-classes "
             f"{data.outputs}, or other data"

@@ -22,7 +22,8 @@ from dojang.app.progress import Silent, Told
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import check_classes, input_range, load_inputs, load_samples
-from dojang.app.tuning import Control, How, slopes, tuner
+from dojang.app.together import Lead, Together, take_part, together
+from dojang.app.tuning import Control, How, slopes, training, tuner
 from dojang.arith.cost import count
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
@@ -144,6 +145,9 @@ def slim(
     `importance`: how the channels of one layer are ranked: "activation" (what its readers lose), "weight", "batchnorm"
     (scales) or "taylor" (slopes of the loss).
 
+    Under `torchrun` all processes tune and share the statistics for findings; process 0 alone searches, decides by its
+    clock, and writes, so that no two can decide differently. All get the result.
+
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
 
@@ -175,22 +179,33 @@ def slim(
     targets = (target_macs, target_time, target_ms)
     tuned = (epochs, final_epochs, train_samples)
     wish = Wish(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance)
-    if output is None:
-        if resume:
-            raise UsageError("resume needs the output folder of the slimming that was interrupted")
-        return in_torch(_work(graph, samples, wish, told, started, None, device), net, graph)
-    with folder(output, FILES, force) as place:
-        kept = Path(output) / UNFINISHED
-        if force and not resume:
-            shutil.rmtree(kept, ignore_errors=True)
-        about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
-        journal = Journal(kept, about, resume)
-        done = in_torch(_work(graph, samples, wish, told, started, journal, device), net, graph)
-        told.stage("writing and checking the files")
-        settings = {"net": str(net), "data": samples.name, **asdict(wish), "weights": weights}
-        done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
-    journal.remove()
-    return done
+    if output is None and resume:
+        raise UsageError("resume needs the output folder of the slimming that was interrupted")
+    with together(device) as us:
+        lead = Lead(us)
+        how = How(seed, device, precision, told, None, lead)
+
+        def led() -> Slimming:
+            if output is None:
+                return in_torch(_work(graph, samples, wish, how, started, us), net, graph)
+            with folder(output, FILES, force) as place:
+                kept = Path(output) / UNFINISHED
+                if force and not resume:
+                    shutil.rmtree(kept, ignore_errors=True)
+                about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
+                journal = Journal(kept, about, resume)
+                done = in_torch(_work(graph, samples, wish, replace(how, journal=journal), started, us), net, graph)
+                told.stage("writing and checking the files")
+                settings = {"net": str(net), "data": samples.name, **asdict(wish), "weights": weights}
+                done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
+            journal.remove()
+            return done
+
+        if not us.rank:
+            return lead.through(led, lambda done: replace(done, module=None))
+        diagnosis_of(graph, samples, SAMPLES, 0.0, seed, us)
+        done = take_part(us, training(chosen(samples, seed), replace(how, lead=None)))
+    return in_torch(done, net, graph)
 
 
 def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
@@ -206,29 +221,32 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
         f"the module of the result is no {type(net).__name__} but a plain one: its code fixes sizes that have changed, "
         "or an edit put other layers in place of one"
     )
+    if said in done.result.notes:  # by process 0
+        return replace(done, module=torch_format().to_module(done.graph))
     result = replace(done.result, notes=(*done.result.notes, said))
     return replace(done, result=result, module=torch_format().to_module(done.graph))
 
 
-def _work(
-    graph: Graph, data: Data, wish: Wish, told: Told, started: float, journal: Journal | None, device: str
-) -> Slimming:
+def chosen(data: Data, seed: int) -> Data:
+    """The train part split again: what tunes, and as its test part what choices are made on."""
+    return data if data.task == "unlabelled" else data.selection(selection_share(len(data.train)), seed)
+
+
+def _work(graph: Graph, data: Data, wish: Wish, how: How, started: float, us: Together) -> Slimming:
     """Everything but the files."""
+    told, journal = how.told, how.journal
     told.stage("looking for waste")
     lossless, max_drop, runtime, seed = wish.lossless, wish.max_drop, wish.runtime, wish.seed
     batch_size = wish.batch_size
-    diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed)
+    diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed, us)
     x = some_inputs(data, batch_size, seed)
-    choice = data
-    if data.task != "unlabelled":
-        choice = data.selection(selection_share(len(data.train)), seed)
+    choice = chosen(data, seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
 
     def evaluate(network: Graph) -> float:
         return accuracy(scorer(network, len(choice.test)), choice.test)
 
-    how = How(seed, device, wish.precision, told, journal)
     tune = None if lossless else tuner(choice, wish.epochs, how)
     beside = None if tune is None else control(graph, choice, tune, wish, how)
     result = search(

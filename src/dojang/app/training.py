@@ -10,6 +10,7 @@ from dojang.app.files import naming, write_text
 from dojang.app.networks import load, torch_format
 from dojang.app.record import record
 from dojang.app.samples import check_classes, load_samples
+from dojang.app.together import together
 from dojang.arith.cost import count
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
@@ -76,10 +77,12 @@ def train(
     module = module_of(graph, seed)
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with fitting_threads(count(graph).total.macs * batch_size):
+    with together(device) as us, fitting_threads(count(graph).total.macs * batch_size):
         history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
     trained = described(torch_format().weights_of(module, graph), samples, config)
     result = Trained(graph.name, history.to_dict(), tuple(str(folder / name) for name in FILES), fresh)
+    if us.rank:
+        return result
     from dojang.formats import checkpoint
 
     checkpoint.save(trained, folder / FILES[0], force=True)

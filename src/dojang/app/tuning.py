@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dojang.app.networks import torch_format
 from dojang.app.progress import Silent, Told
+from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
@@ -30,16 +32,26 @@ class How:
     precision: str = "float32"
     told: Told = field(default_factory=Silent)
     journal: Journal | None = None
+    lead: Lead | None = None
 
 
 def tuner(data: Data, epochs: int, how: How) -> Tune:
     """Fine-tunes a network on `data.train` with another as its teacher (distillation).
 
-    With a journal the state of each training is kept in its working folder, and taken up from there.
+    With a journal the state of each training is kept in its working folder, and taken up from there. Where there are
+    several processes all take part.
     """
+    work = training(data, how)
+    if how.lead is not None:
+        work = how.lead.shared(work)
     journal = how.journal
+    return lambda graph, teacher: work(graph, teacher, epochs, journal.working if journal is not None else None)
 
-    def tune(graph: Graph, teacher: Graph) -> Graph:
+
+def training(data: Data, how: How) -> Callable[[Graph, Graph, int, Path | None], Graph]:
+    """One training, `work(graph, teacher, epochs, folder)`: what each process does of it, and the network after it."""
+
+    def work(graph: Graph, teacher: Graph, epochs: int, folder: Path | None) -> Graph:
         from dojang.train.config import TrainConfig
         from dojang.train.loop import fit
         from dojang.train.recipe import peak_lr
@@ -61,12 +73,12 @@ def tuner(data: Data, epochs: int, how: How) -> Tune:
         def tell(now: Progress) -> None:
             how.told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
 
+        taught = module_of(teacher, how.seed)
         with fitting_threads(count(teacher).total.macs * config.batch_size):
-            place = journal.working if journal is not None else None
-            fit(module, data, config, teacher=module_of(teacher, how.seed), directory=place, resume=True, progress=tell)
+            fit(module, data, config, teacher=taught, directory=folder, resume=True, progress=tell)
         return torch_format().weights_of(module, graph)
 
-    return tune
+    return work
 
 
 SLOPES = 512

@@ -18,6 +18,9 @@ Array = np.ndarray
 Run = Callable[[Any, Sequence[str]], Mapping[str, Array]]
 """`run(x, taps)`: activations by node name for a batch."""
 
+Reduced = Callable[[str, Array], Array]
+"""`reduced("sum" | "min" | "max", array)`: elementwise over all processes that look at samples, the same in each."""
+
 BATCH = 64
 """Samples run at once."""
 
@@ -87,9 +90,18 @@ def session_run(graph: Graph, samples: Any) -> Run:
 
 
 def responses(
-    graph: Graph, tied: ChannelMap, samples: Any, run: Run | None = None, threshold: float = 0.0
+    graph: Graph,
+    tied: ChannelMap,
+    samples: Any,
+    run: Run | None = None,
+    threshold: float = 0.0,
+    reduced: Reduced | None = None,
 ) -> dict[str, Response]:
-    """How every conv and dense layer responds, by layer name, in one pass over the samples."""
+    """How every conv and dense layer responds, by layer name, in one pass over the samples.
+
+    With `reduced` each process gives its share of the samples, and gets the responses to all of them.
+    """
+    reduced = reduced or alone
     run = run or session_run(graph, samples)
     values = {node.name: activated(graph, node.name) for node in layers(graph)}
     taps = list(dict.fromkeys(values.values()))
@@ -102,6 +114,8 @@ def responses(
             track = tied.tracks[name]
             if track is not None:
                 _add(sums.setdefault(name, {}), np.moveaxis(found[name], track.axis, 1), threshold)
+    total = int(reduced("sum", np.array(total)))
+    sums = {name: {k: reduced(HOW.get(k, "sum"), np.asarray(v)) for k, v in s.items()} for name, s in sums.items()}
     out: dict[str, Response] = {}
     for layer, value in values.items():
         s = sums.get(value)
@@ -109,8 +123,20 @@ def responses(
             continue
         mean = s["first"] / s["places"]
         covariance = s["second"] / s["places"] - np.outer(mean, mean)
-        out[layer] = Response(layer, value, total, s["places"], s["least"], s["most"], s["fired"], mean, covariance)
+        out[layer] = Response(
+            layer, value, total, int(s["places"]), s["least"], s["most"], s["fired"], mean, covariance
+        )
     return out
+
+
+HOW = {"least": "min", "most": "max"}
+"""How the running figures of a layer join; the others are sums."""
+
+
+def alone(how: str, array: Array) -> Array:
+    """What `Reduced` is in one process: the array."""
+    del how
+    return array
 
 
 def _add(sums: dict[str, Any], value: Array, threshold: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
-from dojang.diagnose.activations import Run, activated, batches, session_run
+from dojang.diagnose.activations import Reduced, Run, activated, alone, batches, session_run
 from dojang.diagnose.finding import Finding
 from dojang.engine.blocks import co_cluster, spectral
 
@@ -99,9 +99,18 @@ def _sources(graph: Graph, node: Node) -> list[str]:
 
 
 def correlations(
-    graph: Graph, x: Any, run: Run | None = None, seed: int = 0, parts: tuple[int, ...] = PARTS
+    graph: Graph,
+    x: Any,
+    run: Run | None = None,
+    seed: int = 0,
+    parts: tuple[int, ...] = PARTS,
+    reduced: Reduced | None = None,
 ) -> tuple[Correlation, ...]:
-    """The correlation of every adjacent pair of convolutions after their activations, on samples `x`."""
+    """The correlation of every adjacent pair of convolutions after their activations, on samples `x`.
+
+    With `reduced` each process gives its share of the samples, and gets the correlations over all of them.
+    """
+    reduced = reduced or alone
     run = run or session_run(graph, x)
     pairs = [(a, b, activated(graph, a), activated(graph, b)) for a, b in adjacent(graph)]
     taps = list(dict.fromkeys(v for pair in pairs for v in pair[2:]))
@@ -115,7 +124,8 @@ def correlations(
             for i, term in enumerate(terms):
                 entry[i] = entry[i] + term
     out: list[Correlation] = []
-    for (before, after), (n, sa, sb, qa, qb, product) in sums.items():
+    for (before, after), terms in sums.items():
+        n, sa, sb, qa, qb, product = (reduced("sum", np.asarray(term)) for term in terms)
         covariance = (product - np.outer(sa, sb) / n) / max(n - 1, 1)
         deviation = np.sqrt(np.outer((qa - sa**2 / n).clip(0), (qb - sb**2 / n).clip(0))) / max(n - 1, 1)
         level = 1e-9 * max(float(deviation.max(initial=0)), 1e-30)

@@ -21,13 +21,15 @@ class Equivariance:
     """How one layer responds when the input moves by `shift` pixels along its last axis.
 
     `moved`: relative difference (0: the same) between the new response and the old one moved along by shift/jump
-    places, away from borders; None where places do not fit or there are none. `still`: the same without moving it, so
-    0 means the layer does not notice. `params` are shared over `places`; a dense layer has one place and owns its own.
+    places, away from borders; None where places do not fit or there are none. `along`: the same over all places that
+    both have, so that what padding and the image's edge change is in it. `still`: the same without moving it, so 0
+    means the layer does not notice. `params` are shared over `places`; a dense layer has one place and owns its own.
     """
 
     layer: str
     shift: int
     moved: float | None
+    along: float | None
     still: float
     params: int
     places: int
@@ -57,9 +59,23 @@ def equivariance(graph: Graph, x: Array, shift: int | None = None, run: Run | No
         scale = float(np.sqrt((a**2).mean())) or 1.0
         still = float(np.sqrt(((a - b) ** 2).mean())) / scale
         spatial = a.ndim == x.ndim and name in jumps and jumps[name]
-        moved = _moved(a, b, shift / jumps[name], spans[name], x.shape[-1], shift) if spatial else None
-        out.append(Equivariance(name, shift, moved, still, table[name], prod(a.shape[2:]) if a.ndim > 2 else 1))
+        step = shift / jumps[name] if spatial else None
+        moved = _moved(a, b, step, spans[name], x.shape[-1], shift) if step else None
+        along = _along(a, b, step) if step else None
+        out.append(Equivariance(name, shift, moved, along, still, table[name], prod(a.shape[2:]) if a.ndim > 2 else 1))
     return tuple(out)
+
+
+def _along(a: Array, b: Array, step: Any) -> float | None:
+    """Relative difference between b and a moved by `step` places, over all places that both have."""
+    if step != int(step) or step >= a.shape[-1]:
+        return None
+    return _difference(b[..., int(step) :], a[..., : a.shape[-1] - int(step)])
+
+
+def _difference(mine: Array, other: Array) -> float:
+    scale = float(np.sqrt((other**2).mean())) or 1.0
+    return float(np.sqrt(((mine - other) ** 2).mean())) / scale
 
 
 def _moved(a: Array, b: Array, step: Any, field: Any, width: int, shift: int) -> float | None:
@@ -72,6 +88,4 @@ def _moved(a: Array, b: Array, step: Any, field: Any, width: int, shift: int) ->
               and (o - step) * span.jump + span.first >= 0]  # fmt: skip
     if not inside:
         return None
-    mine, other = b[..., inside], a[..., [o - step for o in inside]]
-    scale = float(np.sqrt((other**2).mean())) or 1.0
-    return float(np.sqrt(((mine - other) ** 2).mean())) / scale
+    return _difference(b[..., inside], a[..., [o - step for o in inside]])

@@ -14,16 +14,20 @@ import numpy as np
 
 from dojang.arith.channels import channels
 from dojang.arith.graph import Graph
-from dojang.diagnose.activations import Run, batches, layers, session_run
+from dojang.diagnose.activations import Reduced, Run, alone, batches, layers, session_run
 
 Array = np.ndarray
+
+WIDEST = 2048
+"""Channels from which on a curve is left out: its covariance has as many rows and columns."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
     """For one layer the part of the variance in the first r directions, r = 1 …, of inputs, outputs and weights.
 
-    `inputs` (ic,) and `outputs` (oc,) from samples, before the activation; `weights` from singular values.
+    `inputs` (ic,) and `outputs` (oc,) from samples, before the activation; `weights` from singular values. A curve of
+    more than `WIDEST` channels is empty.
     """
 
     layer: str
@@ -33,7 +37,7 @@ class Spectrum:
     samples: int
 
     def rank(self, part: float, curve: str = "outputs") -> int:
-        """How many directions hold `part` of the energy."""
+        """How many directions hold `part` of the energy; 0 where the curve is empty."""
         values = np.asarray(getattr(self, curve))
         return int(np.searchsorted(values, part - 1e-12) + 1) if len(values) else 0
 
@@ -56,12 +60,17 @@ def energy_curve(energies: Array) -> tuple[float, ...]:
     return tuple((np.cumsum(ordered) / total).tolist()) if total > 0 else (1.0,) * len(ordered)
 
 
-def spectra(graph: Graph, x: Any, run: Run | None = None) -> tuple[Spectrum, ...]:
-    """The spectrum of every convolution and dense layer whose channels are followed."""
+def spectra(graph: Graph, x: Any, run: Run | None = None, reduced: Reduced | None = None) -> tuple[Spectrum, ...]:
+    """The spectrum of every convolution and dense layer whose channels are followed.
+
+    With `reduced` each process gives its share of the samples, and gets the spectra of all of them.
+    """
+    reduced = reduced or alone
     run, tied = run or session_run(graph, x), channels(graph)
     wanted = [n for n in layers(graph) if tied.tracks[n.inputs[0]] is not None]
-    taps = list(dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name)))
-    axes = {v: t.axis for v in taps if (t := tied.tracks[v]) is not None}
+    sides = dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name))
+    axes = {v: t.axis for v in sides if (t := tied.tracks[v]) is not None}
+    taps = [v for v in sides if ((graph.unit_shapes[v] or ())[axes[v]] or 0) <= WIDEST]
     sums: dict[str, list[Any]] = {}
     total = 0
     for part, n in batches(x):
@@ -74,12 +83,14 @@ def spectra(graph: Graph, x: Any, run: Run | None = None) -> tuple[Spectrum, ...
             entry = sums.setdefault(name, [0, 0.0, 0.0])
             for i, term in enumerate((len(rows), rows.sum(axis=0), rows.T @ rows)):
                 entry[i] = entry[i] + term
+    total = int(reduced("sum", np.array(total)))
+    sums = {name: [reduced("sum", np.asarray(term)) for term in terms] for name, terms in sums.items()}
     out: list[Spectrum] = []
     for node in wanted:
         weight = np.asarray(graph.weights[node.array("weight")], np.float64)
         flat = weight.reshape(weight.shape[0], -1)
-        singular = np.linalg.svd(flat, compute_uv=False) ** 2
-        curves = [energy_curve(_eigenvalues(sums[v])) for v in (node.inputs[0], node.name)]
+        singular = np.linalg.svd(flat, compute_uv=False) ** 2 if min(flat.shape) <= WIDEST else np.empty(0)
+        curves = [energy_curve(_eigenvalues(sums[v])) if v in sums else () for v in (node.inputs[0], node.name)]
         out.append(Spectrum(node.name, curves[0], curves[1], energy_curve(singular), total))
     return tuple(out)
 

@@ -62,7 +62,7 @@ def far_below(
         weights = 4 * table[name].cost.params
         reading = (moved + weights) / (read_gbs * 1e6)
         per_number = 4 * macs / max(1, moved + weights)
-        if reading > 0.5 * ms:
+        if 0.5 * ms < reading < 2 * ms:  # what takes less time than memory needs has come from the caches
             why = f"its {(moved + weights) / 1e6:.3g} MB alone take {reading:.3g} ms to read and write"
         elif ms < SHORT_MS:
             why = f"{ms * 1e3:.3g} µs is too short: starting and ending the work count"

@@ -10,12 +10,16 @@ from dojang.diagnose.correlation import Correlation
 from dojang.diagnose.finding import Finding
 from dojang.report.heat import heat_figure, maps
 from dojang.report.html import layer_chart
+from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
-from dojang.report.svg import Bar, bar_chart
+from dojang.report.svg import Bar, Series, bar_chart, line_chart
 from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
 from dojang.report.text_slim import check_said, control_said, finish_said, outcome_rows
 from dojang.slim.result import Edit, Figures, Refused
+
+MOST_CURVES = 6
+"""Energy curves that are drawn: more cannot be told apart."""
 
 
 def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
@@ -31,9 +35,31 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
     sections = [
         ("Findings", findings_table(diagnosis.findings)),
         ("Where it goes", chart),
+        ("What every layer uses", _every_layer(diagnosis)),
         ("How filters move together", said + drawn if drawn else ""),
     ]
     return page(f"{diagnosis.network}: what is wasted", lead, sections, pictures=bool(drawn))
+
+
+def _every_layer(diagnosis: Diagnosis) -> str:
+    rows = layer_rows(diagnosis)
+    if not rows:
+        return ""
+    curves = [
+        Series(s.layer, tuple((100 * (i + 1) / len(s.outputs), 100 * v) for i, v in enumerate(s.outputs)))
+        for s in diagnosis.spectra
+        if len(s.outputs) > 1
+    ]
+    if len(curves) > MOST_CURVES:  # from the first layer to the last, evenly
+        curves = [curves[round(i * (len(curves) - 1) / (MOST_CURVES - 1))] for i in range(MOST_CURVES)]
+    chart = line_chart("Energy curves", "directions, % of the channels", "% of the output's variance", curves)
+    said = f"Part of the output's variance in its first directions, {len(curves)} of {len(diagnosis.spectra)} layers."
+    drawn = figure(chart, said) if curves else ""
+    return (
+        html_table(list(HEADS), rows, numeric=tuple(range(1, len(HEADS))))
+        + paragraph(legend(diagnosis), "muted")
+        + drawn
+    )
 
 
 def correlation_figure(found: Correlation) -> str:

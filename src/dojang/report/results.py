@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
     from dojang.diagnose.correlation import Correlation
+    from dojang.diagnose.effective import Effective
+    from dojang.diagnose.equivariance import Equivariance
     from dojang.diagnose.finding import Finding
+    from dojang.diagnose.spectrum import Spectrum
     from dojang.engine.plan import Plan
     from dojang.slim.result import SlimResult
 
@@ -109,7 +112,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Findings about a trained network, most severe first, and what they were found on."""
+    """Findings about a trained network, most severe first, and what they were found on.
+
+    `spectra`, `effective`, `equivariance`: by layer, what it uses of its channels, of the input, and how it answers to
+    a shift of the input.
+    """
 
     network: str
     findings: tuple[Finding, ...]
@@ -117,6 +124,9 @@ class Diagnosis:
     data: Mapping[str, Any] | None
     threshold: float
     correlations: tuple[Correlation, ...] = ()
+    spectra: tuple[Spectrum, ...] = ()
+    effective: tuple[Effective, ...] = ()
+    equivariance: tuple[Equivariance, ...] = ()
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
@@ -132,6 +142,9 @@ class Diagnosis:
             "findings": [finding.to_dict() for finding in self.findings],
             "samples": self.samples,
             "data": dict(self.data) if self.data else None,
+            "spectra": [spectrum.to_dict() for spectrum in self.spectra],
+            "effective_fields": [field.to_dict() for field in self.effective],
+            "equivariance": [shifted.to_dict() for shifted in self.equivariance],
             "convention": "a channel is dead when its value after the activation never exceeds the threshold of "
             f"{self.threshold:g}; 'proven' for every input in the stated range, 'observed' on the samples seen",
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 from dojang.arith.cost import Count
 from dojang.diagnose.finding import Finding
+from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.table import (
     PLAIN,
@@ -28,13 +29,26 @@ from dojang.slim.result import Edit, Figures, Refused
 MOST = 12
 """Lines of findings or refusals of one kind that are printed; JSON and HTML have them all."""
 
+LEFT_OUT = ("90 %", "99.9 %", "allowed", "params")
+"""Columns about layers that only the page has, for want of room."""
+
 
 def diagnosis_text(diagnosis: Diagnosis, width: int = WIDTH, style: Style = PLAIN) -> str:
     """Every finding with its evidence, most severe first."""
     seen = f"on {diagnosis.samples:,} samples" if diagnosis.samples else "without data"
     lines = [style.bold(f"{diagnosis.network} {seen}: {_plural(len(diagnosis.findings), 'finding')}")]
     lines += [finding_line(finding, width, style) for finding in diagnosis.findings]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_every_layer(diagnosis, width, style)])
+
+
+def _every_layer(diagnosis: Diagnosis, width: int, style: Style) -> list[str]:
+    rows = layer_rows(diagnosis)
+    if not rows:
+        return []
+    columns = [Column(head, right=head != "layer", shrink=head == "layer") for head in HEADS]
+    kept = [i for i, head in enumerate(HEADS) if head not in LEFT_OUT]
+    shown = table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], (), width, style)
+    return ["", style.bold("What every layer uses"), shown, style.dim(paragraph(legend(diagnosis, "99 %"), width))]
 
 
 def finding_line(finding: Finding, width: int = WIDTH, style: Style = PLAIN) -> str:

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dojang.arith.errors import UsageError
+from dojang.arith.errors import CheckFailed, UsageError
+
+_PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,25 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def reduced(self, how: str, array: NDArray[Any]) -> NDArray[Any]:
+        """The elementwise "sum", "min" or "max" of an array over all processes, in its own type."""
+        if self.size == 1:
+            return array
+        tensor = torch.from_numpy(np.array(array, order="C")).to(self.device)
+        dist.all_reduce(tensor, {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}[how])
+        return tensor.cpu().numpy()
+
+    def told(self, value: Any) -> Any:
+        """What process 0 gives as `value`, in every process. Raises CheckFailed when process 0 has ended."""
+        if self.size == 1:
+            return value
+        held = [value if self.rank == 0 else None]
+        try:
+            dist.broadcast_object_list(held, src=0, device=self.device)
+        except RuntimeError as error:
+            raise CheckFailed(f"process {self.rank} has lost the others ({str(error).splitlines()[0]})") from None
+        return held[0]
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -74,7 +96,8 @@ def joined(device: str) -> Iterator[World]:
     if dist.is_available() and dist.is_initialized():
         yield World(where, dist.get_rank(), dist.get_world_size())
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        # However long process 0 is busy alone, the others wait for it; a process that has ended is noticed at once.
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
         try:
             yield World(where, dist.get_rank(), dist.get_world_size())
         finally:

@@ -1,0 +1,49 @@
+"""What every layer uses, as rows for a table: directions of its channels, part of the input, answer to a shift."""
+
+from __future__ import annotations
+
+from dojang.report.results import Diagnosis
+from dojang.report.table import number
+
+HEADS = (
+    *("layer", "channels", "90 %", "99 %", "99.9 %", "half loses"),
+    *("sees", "allowed", "moved", "still", "params", "× places"),
+)
+"""Headings of `layer_rows`; all but the first are numbers."""
+
+LEGEND = (
+    "{parts}: directions that hold this part of the output's variance, so what a 1×1 bottleneck of as many "
+    "channels keeps; half loses: the variance lost with half the channels. Sees: pixels that hold most of what moves "
+    "the layer's middle, measured (allowed: its receptive field). Moved: change of the response beyond moving along "
+    "when the input shifts by {shift} pixels, borders included; still: against not moving at all (0: not noticed). "
+    "× places: how often each parameter is used; a dense layer owns its own."
+)
+
+
+def legend(diagnosis: Diagnosis, parts: str = "90 … 99.9 %") -> str:
+    """What the columns mean; `parts` names those of directions."""
+    return LEGEND.format(parts=parts, shift=diagnosis.equivariance[0].shift if diagnosis.equivariance else 0)
+
+
+def layer_rows(diagnosis: Diagnosis) -> list[list[str]]:
+    """One row per layer that anything is known of, in the order of the network."""
+    spectra = {s.layer: s for s in diagnosis.spectra}
+    fields = {f.layer: f for f in diagnosis.effective}
+    shifted = {e.layer: e for e in diagnosis.equivariance}
+    rows: list[list[str]] = []
+    for name in dict.fromkeys((*shifted, *spectra, *fields)):
+        row = [name, *[""] * (len(HEADS) - 1)]
+        if (s := spectra.get(name)) is not None and s.outputs:
+            half = s.outputs[len(s.outputs) // 2 - 1] if len(s.outputs) > 1 else 0.0
+            row[1:6] = [str(len(s.outputs)), *(str(s.rank(p)) for p in (0.9, 0.99, 0.999)), f"{1 - half:.1%}"]
+        if (f := fields.get(name)) is not None:
+            row[6:8] = ["×".join(f"{v:.0f}" for v in f.size), "×".join(map(str, f.field))]
+        if (e := shifted.get(name)) is not None:
+            row[8:] = [
+                "" if e.along is None else f"{e.along:.0%}",
+                f"{e.still:.0%}",
+                number(e.params),
+                number(e.places),
+            ]
+        rows.append(row)
+    return rows

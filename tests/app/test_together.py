@@ -1,0 +1,188 @@
+"""Two processes by `torchrun`, on one machine by gloo, against one: the same findings, one voice, files once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from dojang.arith.channels import channels
+from dojang.diagnose import correlations, spectra
+from dojang.diagnose.activations import responses
+from dojang.formats import checkpoint, zoo
+from dojang.train.data import load
+
+PAIR = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+CLOCK = ("measured time", "peak")
+"""Words of findings that the clock gives; they differ from run to run."""
+
+
+def started(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def unclocked(printed: str) -> list[tuple[str, str, tuple[int, ...]]]:
+    found = json.loads(printed)["findings"]
+    return [f for f in found if not any(word in f["evidence"] for word in CLOCK)]
+
+
+def test_two_processes_find_what_one_finds() -> None:
+    command = ("-m", "dojang", "diagnose", "digits-cnn", "--data", "digits", "--samples", "301", "--json")
+    one, two = started(*command).stdout, started(*PAIR, *command).stdout
+    alone, pair = unclocked(one), unclocked(two)  # two lines of JSON would be no JSON
+    assert json.loads(two)["samples"] == 301
+    assert {f["kind"] for f in alone} >= {"dead-observed", "hot-spot"}
+    assert [(f["layer"], f["kind"], f["channels"], f["evidence"]) for f in pair] == [
+        (f["layer"], f["kind"], f["channels"], f["evidence"]) for f in alone
+    ]
+    np.testing.assert_allclose([f["value"] for f in pair], [f["value"] for f in alone], rtol=1e-6)
+
+
+STATISTICS = """
+import sys
+import numpy as np
+from dojang.app.together import together
+from dojang.arith.channels import channels
+from dojang.diagnose import correlations, spectra
+from dojang.diagnose.activations import responses
+from dojang.formats import zoo
+
+if __name__ == "__main__":
+    graph = zoo.load("digits-cnn")
+    x = np.random.default_rng(0).normal(size=(37, 1, 8, 8)).astype(np.float32)
+    with together() as us:
+        mine = us.share(x)
+        assert us.size == 2 and len(mine) in (18, 19)
+        out = {}
+        for name, r in responses(graph, channels(graph), mine, reduced=us.reduced).items():
+            for key in ("samples", "places", "least", "most", "fired", "mean", "covariance"):
+                out[f"{name} {key}"] = getattr(r, key)
+        for c in correlations(graph, mine, reduced=us.reduced):
+            out[f"{c.after} correlation"], out[f"{c.after} pixels"] = c.matrix, c.pixels
+        for s in spectra(graph, mine, reduced=us.reduced):
+            out[f"{s.layer} outputs"], out[f"{s.layer} inputs"] = s.outputs, s.inputs
+    np.savez(f"{sys.argv[1]}/{us.rank}.npz", **out)
+"""
+
+
+def test_every_process_has_the_statistics_of_all_samples(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STATISTICS)
+    started(*PAIR, str(program), str(tmp_path))
+    graph = zoo.load("digits-cnn")
+    x = np.random.default_rng(0).normal(size=(37, 1, 8, 8)).astype(np.float32)
+    whole = responses(graph, channels(graph), x)
+    for rank in "01":
+        with np.load(tmp_path / f"{rank}.npz") as kept:
+            got = dict(kept)
+        for name, r in whole.items():
+            for key in ("samples", "places", "fired"):
+                np.testing.assert_array_equal(got[f"{name} {key}"], getattr(r, key))
+            for key in ("least", "most", "mean", "covariance"):
+                np.testing.assert_allclose(got[f"{name} {key}"], getattr(r, key), rtol=1e-6, atol=1e-9)
+        for c in correlations(graph, x):
+            assert got[f"{c.after} pixels"] == c.pixels
+            np.testing.assert_allclose(got[f"{c.after} correlation"], c.matrix, atol=1e-6)
+        for s in spectra(graph, x):
+            np.testing.assert_allclose(got[f"{s.layer} outputs"], s.outputs, atol=1e-6)
+            np.testing.assert_allclose(got[f"{s.layer} inputs"], s.inputs, atol=1e-6)
+
+
+def test_training_speaks_and_writes_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "1", "--json", "-o", str(out))
+    done = started(*PAIR, *command)
+    record = json.loads(done.stdout)
+    assert record["processes"] == 2
+    assert sorted(path.name for path in out.iterdir()) == [
+        "model.safetensors", "report.html", "run.json", "training.safetensors",
+    ]  # fmt: skip
+
+
+def test_too_few_samples_to_share_are_one_line(tmp_path: Path) -> None:
+    command = ("-m", "dojang", "diagnose", "digits-cnn", "--data", "digits", "--samples", "1")
+    done = started(*PAIR, *command, code=1)
+    said = [line for line in done.stderr.splitlines() if line.startswith("dojang:")]
+    assert said[0] == "dojang: 1 samples cannot be shared by 2 processes; look at more, or start fewer"
+
+
+def test_slimming_is_decided_by_one_and_tuned_by_both(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wish = ("--target-macs", "0.7", "--max-drop", "20", "--epochs", "1")
+    command = ("-m", "dojang", "slim", "digits-cnn", "--data", "digits", *wish, "--json", "-o", str(out))
+    done = started(*PAIR, *command)
+    record = json.loads(done.stdout)
+    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "model.safetensors", "report.html", "run.json"]
+    assert record["after"]["macs"] <= 0.7 * record["before"]["macs"]
+    assert any(edit["check"].get("tuned") for edit in record["edits"])
+    # What is written is what was scored: one process, with ONNX Runtime, comes to the same accuracy.
+    data = load("digits", seed=0)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    answers = session.run(None, {session.get_inputs()[0].name: data.test.inputs()})[0].reshape(len(data.test), -1)
+    assert record["after"]["accuracy"] == float((answers.argmax(1) == data.test.y).mean())
+
+
+TUNED = """
+import sys
+import numpy as np
+from dojang.app.together import Lead, take_part, together
+from dojang.app.tuning import How, training, tuner
+from dojang.arith.errors import DataError
+from dojang.formats import checkpoint, zoo
+from dojang.train.data import load
+
+if __name__ == "__main__":
+    graph = zoo.load("digits-cnn")
+    rng = np.random.default_rng(0)
+    worn = graph.with_weights({k: v + rng.normal(0, 0.05, v.shape).astype(v.dtype) for k, v in graph.weights.items()})
+    data = load("digits", seed=0).selection(0.3, 0)
+    with together() as us:
+        how = How(precision="float32", lead=Lead(us))
+        if us.rank:
+            said = take_part(us, training(data, How()))
+            assert said == "the end", said
+        else:
+            tune = tuner(data, 2, how)
+
+            def led():
+                broken = worn.with_weights({k: v * np.nan for k, v in worn.weights.items()})
+                try:
+                    tune(broken, graph)
+                except DataError as error:
+                    print(error)
+                checkpoint.save(tune(worn, graph), sys.argv[1])
+                return "the end"
+
+            how.lead.through(led, str)
+"""
+
+
+def test_tuning_by_two_processes_gives_what_one_gives_and_goes_on_after_an_error(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(TUNED)
+    said = [started(*how, str(program), str(tmp_path / f"{k}.safetensors")).stdout for k, how in enumerate(((), PAIR))]
+    assert said[0] == said[1]
+    assert "NaN" in said[0]
+    one, two = (checkpoint.load(tmp_path / f"{k}.safetensors").weights for k in (0, 1))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+def test_when_process_0_fails_the_others_end(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    command = ("-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", str(tmp_path / "out"))
+    done = started(*PAIR, *command, code=1)
+    said = {line for line in done.stderr.splitlines() if line.startswith("dojang:")}
+    assert said == {f"dojang: {tmp_path / 'out'}: is a file; -o names a folder"}
+    assert done.stderr.count("Traceback") == 1  # that of torchrun itself, about a process that failed
