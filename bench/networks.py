@@ -24,11 +24,7 @@ from dojang.engine.compiled import compile
 from dojang.engine.machine import Machine
 from dojang.formats import onnx as onnx_format
 from dojang.formats import zoo
-from peers import Runner, in_bursts, machine_line, onnx_runner, openvino_runner, spread
-
-PAUSE_S = 0.05
-"""Between runtimes. ONNX Runtime's threads spin for some 25 ms after a call and take a core from whoever is next:
-MobileNetV2 right after it took dojang 4.6 ms, after a pause 2.9 (2 cores of Sapphire Rapids, November 2026)."""
+from peers import Runner, interleaved, machine_line, onnx_runner, openvino_runner, spread
 
 NETWORKS = "alexnet googlenet resnet18 resnet50 resnext50-32x4d mobilenet-v2 vgg16".split()
 
@@ -152,7 +148,7 @@ def main() -> None:
         runners["openvino"] = openvino_runner(model, feeds, args.threads)
         expected = np.asarray(runners["torch"]())
         difference = float(np.abs(y - expected).max() / np.abs(expected).max())
-        stats = {k: spread(v) for k, v in in_bursts(runners, args.seconds, PAUSE_S).items()}
+        stats = {k: spread(v) for k, v in interleaved(runners, args.seconds).items()}
         median, least = (min(stats[k][i] for k in names[1:]) / stats["dojang"][i] for i in (1, 0))
         ratios.append((median, least))
         cells = " ".join(f"{stats[k][0] * 1e3:7.2f}/{stats[k][1] * 1e3:7.2f}" for k in names)
