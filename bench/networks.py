@@ -4,6 +4,8 @@
 
 PyTorch runs eagerly in both layouts, as a frozen graph (batch norms folded, oneDNN's own layouts), and, with --compile,
 by `torch.compile` with frozen weights, which takes a C++ compiler and some 10 to 30 s per network.
+Runtimes take turns of some calls (`peers.in_bursts`: a pause, one call that wakes the runtime's threads, then at least
+two that count), since a call right after another runtime's finds the second core taken by its spinning threads.
 Random weights, one batch of random numbers. The model that the peers run is the one that dojang exports (ONNX); the
 PyTorch model is made from the same graph. Times in milliseconds; ratio: best peer / dojang.
 """
@@ -24,7 +26,7 @@ from dojang.engine.compiled import compile
 from dojang.engine.machine import Machine
 from dojang.formats import onnx as onnx_format
 from dojang.formats import zoo
-from peers import Runner, interleaved, machine_line, onnx_runner, openvino_runner, spread
+from peers import Runner, in_bursts, machine_line, onnx_runner, openvino_runner, spread
 
 NETWORKS = "alexnet googlenet resnet18 resnet50 resnext50-32x4d mobilenet-v2 vgg16".split()
 
@@ -148,7 +150,7 @@ def main() -> None:
         runners["openvino"] = openvino_runner(model, feeds, args.threads)
         expected = np.asarray(runners["torch"]())
         difference = float(np.abs(y - expected).max() / np.abs(expected).max())
-        stats = {k: spread(v) for k, v in interleaved(runners, args.seconds).items()}
+        stats = {k: spread(v) for k, v in in_bursts(runners, args.seconds).items()}
         median, least = (min(stats[k][i] for k in names[1:]) / stats["dojang"][i] for i in (1, 0))
         ratios.append((median, least))
         cells = " ".join(f"{stats[k][0] * 1e3:7.2f}/{stats[k][1] * 1e3:7.2f}" for k in names)

@@ -37,7 +37,9 @@ def test_every_unit_once_and_steps_in_order(threads, units):
     factors = [3, 5, 2, 7]
     kernels = [kernel("scale", f) for f in factors]
     x = np.zeros(units + 1, np.int64)
-    program = Program([Call(address, [x.ctypes.data] + [0] * 7, units) for _, address in kernels], t.WORDS, 64, threads)
+    program = Program(
+        [Call(address, [x.ctypes.data] + [0] * (t.WORDS - 1), units) for _, address in kernels], t.WORDS, 64, threads
+    )
     for _ in range(50):
         x[:] = np.arange(units + 1)
         program.run()
@@ -50,7 +52,7 @@ def test_many_callers_share_the_pool():
 
     def work(seed):
         x = np.zeros(200, np.int64)
-        program = Program([Call(address, [x.ctypes.data] + [0] * 7, 200)] * 5, t.WORDS, 64, 2)
+        program = Program([Call(address, [x.ctypes.data] + [0] * (t.WORDS - 1), 200)] * 5, t.WORDS, 64, 2)
         for _ in range(200):
             x[:] = np.arange(200)
             program.run()

@@ -28,6 +28,7 @@ from dojang.engine.settle import settled
 Array = np.ndarray
 PRECISIONS = ("fast", "strict")
 SMALL_S = 60e-6  # predicted seconds below which helpers cost more than they give; measured on 2 cores, 2026
+LEAST_FETCHED = 8 << 10  # bytes of weights that are worth fetching ahead
 MOST_IDLE = 4  # memory of finished runs that is kept per batch size, for callers on several threads
 
 
@@ -250,6 +251,7 @@ class Context:
         self.inputs: list[tuple[Program, int, int, int, int]] = []  # program, row, word, input, byte offset
         self.exports: list[tuple[Program, int, str]] = []
         self.steps: list[tuple[Program, int, str]] = []
+        self.native: list[tuple[Program, int, KernelCall]] = []
         pending: list[tuple[Call, KernelCall]] = []
         scratch = 0
         for when, call in enumerate(low.calls):
@@ -263,6 +265,7 @@ class Context:
             for step, native in zip(call.code.steps, build.natives[when], strict=True):
                 pending.append((Call(native.address("kernel"), args, step.units(call.images)), call))
         self.close(pending, scratch)
+        self.look_ahead()
         self.views = {name: self.view(place) for name, place in low.places.items() if place.buffer >= 0}
 
     def close(self, pending: list[tuple[Call, KernelCall]], scratch: int) -> None:
@@ -277,7 +280,23 @@ class Context:
             if call.export is not None:
                 self.exports.append((program, row, call.export))
             self.steps.append((program, row, call.choice.value))
+            self.native.append((program, row, call))
         self.segments.append(program)
+
+    def look_ahead(self) -> None:
+        """Tells each step which weights come next, so that it fetches them meanwhile: as many as fit beside its own."""
+        arrays = self.build.lowered.arrays
+        most = self.build.machine.l2 // 4 * self.build.threads
+        following: np.ndarray | None = None
+        for program, row, call in reversed(self.native):
+            own = call.slots.get(t.W)
+            if following is not None:
+                words, size = program.args[row], min(following.nbytes, most)
+                words[t.AHEAD] = following.ctypes.data
+                words[t.BEHIND] = following.ctypes.data + following.nbytes - size
+                words[t.LINES] = size // 64
+            if isinstance(own, str) and arrays[own].nbytes >= LEAST_FETCHED:
+                following = arrays[own]
 
     def table(self, call: KernelCall, shared: tuple[int, int]) -> list[int]:
         """The argument words of a call; addresses in the caller's memory are filled in at each run."""

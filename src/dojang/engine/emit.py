@@ -223,6 +223,12 @@ class Emit(ir.IRBuilder):
                 base = self.gep(base, [o], source_etype=_BYTE)
         return self.gep(base, [self.index(fixed)], source_etype=_BYTE) if fixed else base
 
+    def local(self, type_: ir.Type, count: int) -> Value:
+        """Memory for `count` values of a type, for as long as the function runs; at its start, not in a loop."""
+        memory = self.alloca(ir.ArrayType(type_, count))
+        memory.type = PTR  # llvmlite gives it the type of what it points to
+        return memory
+
     def less(self, a: Value | int, b: Value | int) -> Value:
         """a < b, signed."""
         a, b = self._pair(a, b)

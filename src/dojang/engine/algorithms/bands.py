@@ -294,6 +294,7 @@ class Bands:
         if isinstance(last, Task) and last.residual_ld:
             self.r = b.at(t.word(b, t.R), b.mul(image, w.oh * w.ow * last.residual_ld * 4))
         self.weights, self.biases = t.word(b, t.W), t.word(b, t.B)
+        self.low, self.units = b.mul(part, cut.blocks), parts * bands
         write = self.middle_of_pool() if isinstance(self.task.middle, PoolTask) else self.middle_of_conv()
         front = self.front()
         masked = self.task.front is None or self.task.back is None
@@ -303,9 +304,8 @@ class Bands:
                 front(v, count)
             write(v, count, channels if masked else count * self.lanes)
 
-        low = b.mul(part, cut.blocks)
-        high = b.imin(b.add(low, cut.blocks), blocks)
-        in_blocks(b, self.vectors, cut.vectors, w.channels, masked, block, low, high)
+        high = b.imin(b.add(self.low, cut.blocks), blocks)
+        in_blocks(b, self.vectors, cut.vectors, w.channels, masked, block, self.low, high)
         if self.task.back is not None:
             self.back(self.task.back)
         return b.finish()
@@ -314,15 +314,18 @@ class Bands:
         """Weights and biases of stage k of those that are there."""
         return self.b.at(self.weights, self.at[k]), self.b.at(self.biases, self.bias_at[k])
 
-    def part(self, name: str, pointers: Sequence[str], write: Callable[[Emit], None]) -> Callable[..., Value]:
-        """A function of its own, of pointers and a range of rows: each stage has all registers to itself. Returns what
-        writes a call of it.
-        """
-        params = {**dict.fromkeys(pointers, PTR), "lo": I64, "hi": I64}
-        b = Emit.begin(f"{name}{len(self.b.module.functions)}", params, self.machine, self.b.module, internal=True)
-        write(b)
-        b.ret_void()
-        return lambda *args: self.b.call(b.function, [self.b.index(a) for a in args])
+    def part(
+        self, name: str, pointers: dict[str, Value], lo: Value, hi: Value, write: Any, ahead: t.Ahead | None = None
+    ) -> None:
+        """Calls a function of its own for rows lo..hi, with these pointers: each stage has all registers to itself."""
+        if ahead is not None:
+            pointers = pointers | {"ahead": ahead.base}
+        params = {**dict.fromkeys(pointers, PTR), "lo": I64, "hi": I64, **({"each": I64} if ahead is not None else {})}
+        f = Emit.begin(f"{name}{len(self.b.module.functions)}", params, self.machine, self.b.module, internal=True)
+        write(f)
+        f.ret_void()
+        args = [*pointers.values(), lo, hi, *([ahead.each] if ahead is not None else [])]
+        self.b.call(f.function, [self.b.index(a) for a in args])
 
     def front(self) -> Callable[[Any, int], None] | None:
         """Writes rows lo..hi of some vectors of the front's channels into scratch memory."""
@@ -333,17 +336,25 @@ class Bands:
         weights, biases = self.stage(0)
         per = self.lanes * prod(task.conv.kernel) * task.conv.ic * 4
         target = self.shifted(b.arg.scratch, self.lo, self.w.w * self.e_ld)
+        per_block = self.w.rows(self.cut.rows) * len(t.balanced(self.w.w, tile.pixels))
+        ahead = self.ahead(per_block * self.cut.blocks) if task.conv.pointwise else None
+        tiles = lambda v: b.mul(b.sub(b.udiv(v, self.cut.vectors), self.low), per_block)  # noqa: E731
 
         def rows(v: Any, count: int) -> None:
             def write(f: Emit) -> None:
                 kernel = Direct(f, replace(task, y_ld=self.e_ld), three(task.conv), tile, self.machine)
                 kernel.x, kernel.w, kernel.bias, kernel.y, kernel.r = f.arg.x, f.arg.w, f.arg.bias, f.arg.y, None
-                f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, count, count * self.lanes))
+                kernel.ahead = t.Ahead(f.arg.ahead, f.arg.each) if ahead is not None else None
+                kernel.rows(f.arg.lo, f.arg.hi, count, count * self.lanes)
 
-            call = self.part("front", ("x", "w", "bias", "y"), write)
-            call(self.x, b.at(weights, b.mul(v, per)), b.at(biases, b.mul(v, self.lanes * 4)), target, self.lo, self.hi)
+            pointers = {"x": self.x, "w": b.at(weights, b.mul(v, per)), "bias": b.at(biases, b.mul(v, self.lanes * 4))}
+            self.part("front", pointers | {"y": target}, self.lo, self.hi, write, ahead and ahead.tile(b, tiles(v)))
 
         return rows
+
+    def ahead(self, tiles: int) -> t.Ahead:
+        """This unit's share of the weights that come next, fetched by so many register tiles."""
+        return t.Ahead.of(self.b, self.b.arg.unit, self.units, tiles)
 
     def shifted(self, base: Value, row: Value, elements: int) -> Value:
         """Where row 0 would lie if `row` lay at `base`."""
@@ -392,9 +403,8 @@ class Bands:
 
                 f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, f.arg.y, None, tile))
 
-            call = self.part("middle", ("x", "w", "bias", "y"), write)
             w, bias = b.at(weights, b.mul(v, per)), b.at(biases, b.mul(v, self.lanes * 4))
-            call(x, w, bias, y, self.first, self.last)
+            self.part("middle", {"x": x, "w": w, "bias": bias, "y": y}, self.first, self.last, write)
 
         return rows
 
@@ -418,7 +428,7 @@ class Bands:
                 if whole < count:
                     one(whole, f.mask(channels - whole * self.lanes, self.lanes))
 
-            self.part("middle", ("x", "y"), write)(x, y, self.first, self.last)
+            self.part("middle", {"x": x, "y": y}, self.first, self.last, write)
 
         return rows
 
@@ -429,20 +439,26 @@ class Bands:
         per = self.lanes * task.conv.ic * 4
         source = self.shifted(b.at(b.arg.scratch, self.d_at), self.first, self.w.ow * self.d_ld)
 
+        vectors = vectors_of(task.conv.oc, self.machine)
+        per_block = self.cut.rows * len(t.balanced(self.w.ow, tile.pixels))
+        front = self.task.front  # the weights that come next are fetched by one stage
+        ahead = None if front is not None and front.conv.pointwise else self.ahead(
+            per_block * t.ceil_div(vectors, tile.vectors))  # fmt: skip
+
         def block(v: Any, count: int, channels: int) -> None:
             def write(f: Emit) -> None:
                 kernel = Direct(f, replace(task, x_ld=self.d_ld), three(task.conv), tile, self.machine)
                 kernel.x, kernel.w, kernel.bias, kernel.y = f.arg.x, f.arg.w, f.arg.bias, f.arg.y
                 kernel.r = f.arg.r if task.residual_ld else None
-                f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, count, channels))
+                kernel.ahead = t.Ahead(f.arg.ahead, f.arg.each) if ahead is not None else None
+                kernel.rows(f.arg.lo, f.arg.hi, count, channels)
 
             o = b.mul(v, self.lanes * 4)
-            args = [source, b.at(weights, b.mul(v, per)), b.at(biases, o), b.at(self.y, o)]
-            args += [b.at(self.r, o)] if self.r is not None else []
-            call = self.part("back", ("x", "w", "bias", "y", "r")[: len(args)], write)
-            call(*args, self.first, self.last)
+            pointers = {"x": source, "w": b.at(weights, b.mul(v, per)), "bias": b.at(biases, o), "y": b.at(self.y, o)}
+            pointers |= {"r": b.at(self.r, o)} if self.r is not None else {}
+            index = b.mul(b.udiv(v, tile.vectors), per_block)
+            self.part("back", pointers, self.first, self.last, write, ahead and ahead.tile(b, index))
 
-        vectors = vectors_of(task.conv.oc, self.machine)
         in_blocks(b, vectors, tile.vectors, task.conv.oc, True, block)
 
 

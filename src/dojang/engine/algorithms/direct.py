@@ -257,6 +257,7 @@ class Direct:
         self.weights_at = self.bias_at = 0  # bytes
         self.gathered = False  # the unit copies its groups' inputs first
         self.x: Any = None  # the input of the group
+        self.ahead: t.Ahead | None = None  # from the first tile of the next row on
 
     @property
     def x_ld(self) -> int:
@@ -285,6 +286,9 @@ class Direct:
             group, inner = b.mul(block, some), 0
         x = b.at(t.word(b, t.X), b.mul(image, prod(c.size) * self.task.x_ld * self.size))
         x, plane = b.at(x, b.mul(group, self.icg * self.size)), self.icg * self.size
+        if self.taps == c.groups == 1 and self.steps[2] == 1:
+            units = t.ceil_div(self.vectors, v) * chunks
+            self.ahead = t.Ahead.of(b, b.arg.unit, units, self.tile.rows_per_unit * len(self.cut()))
         if self.gathered:
             self.gather(x, first, last)
             x, plane = b.arg.scratch, prod(c.size) * plane
@@ -323,7 +327,7 @@ class Direct:
         )
 
         def block_of(count: int, channels: int) -> None:
-            b.loop(first, last, 1, lambda r, _: self.row(r, count, channels))
+            self.rows(first, last, count, channels)
 
         # The last block of a group may have fewer vectors and a masked one.
         tail = self.ocg - (per_group - 1) * v * self.lanes
@@ -366,14 +370,29 @@ class Direct:
         place = b.add(b.mul(od, self.steps[0]), b.mul(oh, self.steps[1]))
         y = b.at(self.y, b.mul(place, self.task.y_ld * self.size))
         res = b.at(self.r, b.mul(place, self.task.residual_ld * self.size)) if self.r is not None else None
-        tiles = self.cut()
+        tiles, ahead = self.cut(), self.ahead
         for first, many in t.runs([(count, spans) for _, count, spans in tiles]):
             start, count, spans = tiles[first]
 
-            def body(i, _, count=count, spans=spans):
+            def body(i, _, count=count, spans=spans, start=start, first=first):
+                if ahead is not None:
+                    self.ahead = ahead.tile(b, b.add(b.udiv(b.sub(i, start), count), first))
                 self.one(i, count, spans, depth, height, y, res, vectors, channels)
 
             b.loop(start, start + many * count, count, body)
+        self.ahead = ahead
+
+    def rows(self, first: Any, last: Any, vectors: int, channels: int) -> None:
+        """Output rows first..last."""
+        b, ahead = self.b, self.ahead
+
+        def one(r: Any, _: Any) -> None:
+            if ahead is not None:
+                self.ahead = ahead.tile(b, b.mul(b.sub(r, first), len(self.cut())))
+            self.row(r, vectors, channels)
+
+        b.loop(first, last, 1, one)
+        self.ahead = ahead
 
     def cut(self) -> list[tuple[int, int, tuple[tuple[int, int], ...] | None]]:
         """Tiles of a row: (start, pixels, per tap the pixels lo..hi whose input column lies inside; None: unsaid)."""
@@ -412,6 +431,8 @@ class Direct:
         def multiply(x, w, lo, hi, length, acc):
             def k_step(k, acc):
                 acc = list(acc)
+                if self.ahead is not None and full:
+                    self.ahead.fetch(b, k)
                 wk, xk = b.at(w, b.mul(k, block)), b.at(x, b.mul(k, self.size))
                 ws = [b.vload(b.at(wk, v * self.lanes * self.size), self.kind) for v in range(vectors)]
                 for p in range(lo, hi):

@@ -33,6 +33,8 @@ def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
     >>> [[int(v) for v in row] for row in at]
     [[1, 1, 1, 0], [0, 1, -1, 1]]
     """
+    if m == r == 1:  # an axis without taps: nothing is transformed
+        return ((Fraction(1),),), ((Fraction(1),),), ((Fraction(1),),)
     points = POINTS[m + r - 2]
     one, zero = Fraction(1), Fraction(0)
     g: list[list[Fraction]] = []

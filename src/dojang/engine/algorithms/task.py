@@ -21,9 +21,11 @@ from dojang.engine.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
 from dojang.engine.jit import Recipe
 from dojang.engine.machine import Machine
 
-X, W, B, Y, R, N, S0, S1 = range(8)
-"""Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas."""
-WORDS = 8
+X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
+"""Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas; the
+weights that will be needed next (for units of the first half, and of the second), and how many lines of them to fetch.
+"""
+WORDS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,37 @@ def word(b: Emit, slot: int, pointer: bool = True) -> Value:
     """A word of the argument table."""
     p = b.at(b.arg.args, 8 * slot)
     return b.pload(p) if pointer else b.sload(p, I64)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Fetches of what the next step will read, one line with every turn of an inner loop.
+
+    Weights of a network pass through the caches once per run: where they are fetched when needed, units wait for them.
+    `base` is where this unit's share begins, `each` the lines of one register tile.
+    """
+
+    base: Value
+    each: Value
+
+    @classmethod
+    def of(cls, b: Emit, unit: Value, units: int, tiles: int) -> Ahead:
+        """For kernels of `units` units per image and `tiles` register tiles per unit."""
+        total = b.mul(word(b, N, pointer=False), units)
+        every = b.mul(total, tiles)
+        each = b.udiv(b.add(word(b, LINES, pointer=False), b.sub(every, 1)), every)
+        low = b.less(b.mul(unit, 2), total)
+        base = b.select(low, word(b, AHEAD), word(b, BEHIND))
+        base = b.select(b.less(0, each), base, word(b, W))  # an address that is there, where nothing comes next
+        return cls(b.at(base, b.mul(b.mul(unit, tiles * 64), each)), each)
+
+    def tile(self, b: Emit, index: Any) -> Ahead:
+        """From a tile of the unit on."""
+        return Ahead(b.at(self.base, b.mul(b.mul(self.each, 64), index)), self.each)
+
+    def fetch(self, b: Emit, k: Any) -> None:
+        """The line of turn k; the last one again where there are fewer."""
+        b.prefetch(b.at(self.base, b.mul(b.imax(b.imin(k, b.sub(self.each, 1)), 0), 64)), locality=2)
 
 
 def ceil_div(a: int, b: int) -> int:

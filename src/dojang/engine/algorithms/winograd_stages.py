@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.interpolate import apply, matrices
+from dojang.engine.algorithms.interpolate import Matrix, apply, matrices
 from dojang.engine.algorithms.task import Task
 from dojang.engine.emit import F32, Emit, Value
 from dojang.engine.machine import Machine
 
+LARGE_TILE = 36  # numbers of a transformed tile that are transformed without a loop
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a layer is cut: m outputs per tile side, register tile, tiles per unit (of all tiles when `phased`).
+    """How a layer is cut: m outputs per tile side (1 where the kernel has one tap), register tile, tiles per unit (of
+    all tiles when `phased`).
 
     `chunk` is the number of input channels whose weights are transformed at a time; 0: they are transformed beforehand.
     """
@@ -27,10 +31,23 @@ class Shape:
     chunk: int = 0
 
 
+def sides(task: Task, m: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(outputs, inputs) of a tile down and across."""
+    down, across = ((m, m + r - 1) if r > 1 else (1, 1) for r in task.conv.kernel)
+    return down, across
+
+
 def tiles_of(task: Task, m: int) -> tuple[int, int]:
     """Tiles down and across one image."""
     oh, ow = task.conv.out_size
-    return t.ceil_div(oh, m), t.ceil_div(ow, m)
+    (mh, _), (mw, _) = sides(task, m)
+    return t.ceil_div(oh, mh), t.ceil_div(ow, mw)
+
+
+def positions(task: Task, m: int) -> int:
+    """Numbers of a transformed tile."""
+    (_, ah), (_, aw) = sides(task, m)
+    return ah * aw
 
 
 class Winograd:
@@ -40,10 +57,10 @@ class Winograd:
         """Sizes as Python ints."""
         self.task, self.s, self.machine = task, shape, machine
         c = self.c = task.conv
-        self.m, self.r = shape.m, c.kernel[0]
-        self.a = self.m + self.r - 1
-        self.at_, self.g, self.bt = matrices(self.m, self.r)
-        self.th, self.tw = tiles_of(task, self.m)
+        (self.mh, self.ah), (self.mw, self.aw) = sides(task, shape.m)
+        self.a2 = self.ah * self.aw
+        self.down, self.across = (matrices(m, r) for m, r in zip((self.mh, self.mw), c.kernel, strict=True))
+        self.th, self.tw = tiles_of(task, shape.m)
         self.lanes = machine.lanes(4)
         self.icg, self.ocg = c.ic // c.groups, c.oc // c.groups
         self.vectors = t.ceil_div(self.ocg, self.lanes)
@@ -52,6 +69,8 @@ class Winograd:
     def start(self, symbol: str) -> Emit:
         """A builder with the arguments all stages use."""
         b = self.b = t.begin(symbol, self.machine)
+        if self.a2 > LARGE_TILE:  # a tile transformed down its columns
+            self.half = b.local(F32.vector(self.lanes), self.a2)
         self.total = b.mul(t.word(b, t.N, pointer=False), self.th * self.tw)
         return b
 
@@ -61,7 +80,7 @@ class Winograd:
         s, tiles = self.s, self.s.tiles
         first = b.mul(b.arg.unit, tiles)
         count = b.imin(b.sub(self.total, first), tiles)
-        v, m = b.arg.scratch, b.at(b.arg.scratch, 4 * self.a**2 * tiles * self.c.ic)
+        v, m = b.arg.scratch, b.at(b.arg.scratch, 4 * self.a2 * tiles * self.c.ic)
         b.loop(0, count, 1, lambda i, _: self.transform(b.add(first, i), b.at(v, b.mul(i, 4 * self.c.ic)),
                                                         4 * tiles * self.c.ic))  # fmt: skip
         groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
@@ -83,7 +102,7 @@ class Winograd:
 
             b.loop(0, self.c.groups, 1, group)
 
-        b.loop(0, self.a**2, 1, position)
+        b.loop(0, self.a2, 1, position)
         b.loop(0, count, 1, lambda i, _: self.inverse(b.add(first, i), b.at(m, b.mul(i, 4 * self.wide)),
                                                       4 * tiles * self.wide))  # fmt: skip
         return b.finish()
@@ -151,7 +170,7 @@ class Winograd:
     def fresh(self, symbol: str) -> str:
         """All that follows the input transform, for one block of output channels and `tiles` tiles."""
         b = self.start(symbol)
-        s, c, a2 = self.s, self.c, self.a**2
+        s, c, a2 = self.s, self.c, self.a2
         block = s.vectors * self.lanes
         blocks = c.oc // block
         part, o = b.udiv(b.arg.unit, blocks), b.urem(b.arg.unit, blocks)
@@ -189,62 +208,95 @@ class Winograd:
 
     def weigh(self, w: Value, u: Value, plane: int) -> None:
         """G g Gᵀ of one input channel and a block of output channels."""
-        b, r, a = self.b, self.r, self.a
+        b, r, a, g = self.b, self.c.kernel[0], self.ah, self.down[1]
         block = self.s.vectors * self.lanes
         for j in range(self.s.vectors):
             o = 4 * j * self.lanes
             rows = [[b.vload(b.at(w, 4 * block * (y * r + x) + o), F32) for x in range(r)] for y in range(r)]
-            half = [apply(b, self.g, [rows[y][x] for y in range(r)]) for x in range(r)]
+            half = [apply(b, g, [rows[y][x] for y in range(r)]) for x in range(r)]
             for y in range(a):
-                for x, value in enumerate(apply(b, self.g, [half[k][y] for k in range(r)])):
+                for x, value in enumerate(apply(b, g, [half[k][y] for k in range(r)])):
                     b.vstore(value, b.at(u, (y * a + x) * plane + o), F32)
 
     def place(self, tile: Value) -> tuple[Value, Value, Value]:
         """(image, first output row, first output column) of a tile."""
         b = self.b
         image, inside = b.udiv(tile, self.th * self.tw), b.urem(tile, self.th * self.tw)
-        return image, b.mul(b.udiv(inside, self.tw), self.m), b.mul(b.urem(inside, self.tw), self.m)
+        return image, b.mul(b.udiv(inside, self.tw), self.mh), b.mul(b.urem(inside, self.tw), self.mw)
 
     def transform(self, tile: Value, v: Value, plane: Any) -> None:
         """Bᵀ d B of one tile, all channels, to v; `plane` bytes from position to position."""
-        b, c, a = self.b, self.c, self.a
+        b, c, ah, aw = self.b, self.c, self.ah, self.aw
         image, oh, ow = self.place(tile)
         ih, iw = b.sub(oh, c.padding[0][0]), b.sub(ow, c.padding[1][0])
         pixel, (height, width) = 4 * self.task.x_ld, c.size
         x = b.at(t.word(b, t.X), b.mul(b.add(b.mul(b.add(b.mul(image, height), ih), width), iw), pixel))
 
-        def lanes(o: Any, rows: Any, columns: Any, tail: Any) -> None:
+        rows = [b.icmp_unsigned("<", b.index(b.add(ih, i)), b.index(height)) for i in range(ah)]
+
+        def lanes(o: Any, border: bool, tail: Any) -> None:
             xo, vo = b.at(x, b.mul(o, 4)), b.at(v, b.mul(o, 4))
             if chunk := self.s.chunk:
-                vo = b.at(v, b.mul(b.udiv(o, chunk), b.mul(plane, a * a)), b.mul(b.urem(o, chunk), 4))
+                vo = b.at(v, b.mul(b.udiv(o, chunk), b.mul(plane, self.a2)), b.mul(b.urem(o, chunk), 4))
 
-            def read(i: int, j: int) -> Value:
+            def read(i: int, j: Any) -> Value:
                 mask = tail
-                if rows is not None:
-                    mask = b.splat(b.and_(rows[i], columns[j]), self.lanes)
+                if border:
+                    mask = b.splat(
+                        b.and_(rows[i], b.icmp_unsigned("<", b.index(b.add(iw, j)), b.index(width))), self.lanes
+                    )
                     mask = b.and_(mask, tail) if tail is not None else mask
-                return b.vload(b.at(xo, (i * width + j) * pixel), F32, mask=mask)
+                return b.vload(b.at(xo, i * width * pixel, b.mul(j, pixel)), F32, mask=mask)
 
-            half = [apply(b, self.bt, [read(i, j) for i in range(a)]) for j in range(a)]
-            for i in range(a):
-                for j, value in enumerate(apply(b, self.bt, [half[j][i] for j in range(a)])):
-                    b.vstore(value, b.at(vo, b.mul(i * a + j, plane)), F32, mask=tail)
+            def put(i: Any, j: int, value: Value) -> None:
+                b.vstore(value, b.at(vo, b.mul(b.add(b.mul(i, aw), j), plane)), F32, mask=tail)
 
-        def every(rows: Any, columns: Any) -> None:
+            self.both(self.down[2], self.across[2], read, put)
+
+        def every(border: bool) -> None:
             whole = c.ic // self.lanes * self.lanes
-            b.loop(0, whole, self.lanes, lambda o, _: lanes(o, rows, columns, None))
+            b.loop(0, whole, self.lanes, lambda o, _: lanes(o, border, None))
             if c.ic > whole:
-                lanes(whole, rows, columns, b.mask(c.ic - whole, self.lanes))
+                lanes(whole, border, b.mask(c.ic - whole, self.lanes))
 
-        def inside(start: Value, size: int) -> Value:
+        def inside(start: Value, size: int, a: int) -> Value:
             return b.icmp_unsigned("<=", start, b.index(max(0, size - a))) if size >= a else b.less(0, b.index(0))
 
-        def border() -> None:
-            rows = [b.icmp_unsigned("<", b.index(b.add(ih, i)), b.index(height)) for i in range(a)]
-            columns = [b.icmp_unsigned("<", b.index(b.add(iw, j)), b.index(width)) for j in range(a)]
-            every(rows, columns)
+        fits = b.and_(inside(b.index(ih), height, ah), inside(b.index(iw), width, aw))
+        b.choose(fits, lambda: every(False), lambda: every(True))
 
-        b.choose(b.and_(inside(b.index(ih), height), inside(b.index(iw), width)), lambda: every(None, None), border)
+    def both(
+        self,
+        down: Matrix,
+        across: Matrix,
+        read: Callable[[int, Any], Value],
+        put: Callable[[Any, int, Value], None],
+    ) -> None:
+        """down · X · acrossᵀ, where `read(i, j)` gives X and `put(i, j, value)` takes the result.
+
+        Sixty-four numbers are in no registers: they go through memory anyway, so then each side is a loop, which is an
+        eighth of the code to compile.
+        """
+        b, rows, columns = self.b, len(down[0]), len(across[0])
+        if rows * columns <= LARGE_TILE:
+            half = [apply(b, down, [read(i, j) for i in range(rows)]) for j in range(columns)]
+            for i in range(len(down)):
+                for j, value in enumerate(apply(b, across, [half[j][i] for j in range(columns)])):
+                    put(i, j, value)
+            return
+        vector = 4 * self.lanes
+
+        def column(j: Value, _: Any) -> None:
+            for i, value in enumerate(apply(b, down, [read(i, j) for i in range(rows)])):
+                b.vstore(value, b.at(self.half, b.mul(b.add(j, i * columns), vector)), F32)
+
+        def row(i: Value, _: Any) -> None:
+            at = b.at(self.half, b.mul(i, columns * vector))
+            for j, value in enumerate(apply(b, across, [b.vload(b.at(at, k * vector), F32) for k in range(columns)])):
+                put(i, j, value)
+
+        b.loop(0, columns, 1, column)
+        b.loop(0, len(down), 1, row)
 
     def multiply(
         self, u: Value, v: Value, m: Value, groups: Value, vectors: int, length: int = 0, wide: int = 0, begin=True
@@ -282,7 +334,7 @@ class Winograd:
 
         `block`: (offset in bytes, count) of the output channels, all if None.
         """
-        b, c, task, a = self.b, self.c, self.task, self.a
+        b, c, task, aw = self.b, self.c, self.task, self.aw
         image, oh, ow = self.place(tile)
         height, width = c.out_size
         pixel = b.add(b.mul(b.add(b.mul(image, height), oh), width), ow)
@@ -294,40 +346,38 @@ class Winograd:
             y, bias, channels = b.at(y, block[0]), b.at(bias, block[0]), block[1]
             res = b.at(res, block[0]) if res is not None else None
 
-        def lanes(o: Any, edge: Any, tail: Any) -> None:
+        columns = [b.less(b.add(ow, j), width) for j in range(self.mw)]
+
+        def lanes(o: Any, edge: bool, tail: Any) -> None:
             mo, yo = b.at(m, b.mul(o, 4)), b.at(y, b.mul(o, 4))
             offset = b.vload(b.at(bias, b.mul(o, 4)), F32)
-            half = [
-                apply(b, self.at_, [b.vload(b.at(mo, b.mul(i * a + j, plane)), F32) for i in range(a)])
-                for j in range(a)
-            ]
-            for i in range(self.m):
-                for j, value in enumerate(apply(b, self.at_, [half[j][i] for j in range(a)])):
-                    mask = tail
-                    if edge is not None:
-                        mask = b.splat(b.and_(edge[0][i], edge[1][j]), self.lanes)
-                        mask = b.and_(mask, tail) if tail is not None else mask
-                    value = b.fadd(value, offset)
-                    if res is not None:
-                        at = b.at(res, (i * width + j) * 4 * task.residual_ld, b.mul(o, 4))
-                        value = b.fadd(value, b.vload(at, F32, mask=mask))
-                    value = t.activate(b, value, task.activation, F32)
-                    b.vstore(value, b.at(yo, (i * width + j) * 4 * task.y_ld), F32, mask=mask)
 
-        def every(edge: Any) -> None:
+            def read(i: int, j: Any) -> Value:
+                return b.vload(b.at(mo, b.mul(b.add(j, i * aw), plane)), F32)
+
+            def put(i: Any, j: int, value: Value) -> None:
+                mask = tail
+                if edge:
+                    mask = b.splat(b.and_(b.less(b.add(oh, i), height), columns[j]), self.lanes)
+                    mask = b.and_(mask, tail) if tail is not None else mask
+                value, place = b.fadd(value, offset), b.add(b.mul(i, width), j)
+                if res is not None:
+                    at = b.at(res, b.mul(place, 4 * task.residual_ld), b.mul(o, 4))
+                    value = b.fadd(value, b.vload(at, F32, mask=mask))
+                value = t.activate(b, value, task.activation, F32)
+                b.vstore(value, b.at(yo, b.mul(place, 4 * task.y_ld)), F32, mask=mask)
+
+            self.both(self.down[0], self.across[0], read, put)
+
+        def every(edge: bool) -> None:
             # One group may end in a masked vector; several groups are whole vectors (why_not).
             whole = channels // self.lanes * self.lanes
             b.loop(0, whole, self.lanes, lambda o, _: lanes(o, edge, None))
             if channels > whole:
                 lanes(whole, edge, b.mask(channels - whole, self.lanes))
 
-        def border() -> None:
-            rows = [b.less(b.add(oh, i), height) for i in range(self.m)]
-            columns = [b.less(b.add(ow, j), width) for j in range(self.m)]
-            every((rows, columns))
-
-        if height % self.m == 0 and width % self.m == 0:
-            every(None)
+        if height % self.mh == 0 and width % self.mw == 0:
+            every(False)
             return
-        fits = b.and_(b.less(b.add(oh, self.m - 1), height), b.less(b.add(ow, self.m - 1), width))
-        b.choose(fits, lambda: every(None), border)
+        fits = b.and_(b.less(b.add(oh, self.mh - 1), height), b.less(b.add(ow, self.mw - 1), width))
+        b.choose(fits, lambda: every(False), lambda: every(True))
