@@ -180,7 +180,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         cache = 4 * a2 * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
         work = product / rate
         return (work + EXPOSED * (memory + cache) + moves / rate) / n
-    u = 4 * a * a * (c.ic // c.groups) * c.oc
+    u = 4 * a2 * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
     # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
     memory = u / (p.read_gbs * 1e9)
