@@ -194,7 +194,7 @@ def test_plans_are_explained(tmp_path):
     assert plan.to_dict()["algorithm"] == "direct"
     tifffile.imwrite(tmp_path / "b.tif", picture((20, 20), "float32"))
     (plan,) = plan_file(tmp_path / "b.tif", "gaussian:sigma=3")
-    assert plan.way.name == "columns first"
+    assert plan.way.name == "separable"
     assert "1 pair(s)" in plan.explain()
     with pytest.raises(ShapeError, match=r"b\.tif: kernel"):
         plan_file(tmp_path / "b.tif", "blur:size=30", border="valid")
