@@ -115,7 +115,7 @@ def parts_of(values: np.ndarray) -> np.ndarray:
 
     >>> parts = parts_of(np.array([1.2345678], "f4"))
     >>> [float(v) for v in (parts.astype("u4") << 16).view("f4")[:, 0]]
-    [1.234375, 0.00019264..., 1.788...e-07]
+    [1.234375, 0.0001926422119140625, 1.1920928955078125e-07]
     """
     rest = np.ascontiguousarray(values, "f4")
     out = np.empty((PARTS, *rest.shape), np.uint16)
