@@ -4,8 +4,8 @@
 
 PyTorch runs eagerly in both layouts, as a frozen graph (batch norms folded, oneDNN's own layouts), and, with --compile,
 by `torch.compile` with frozen weights, which takes a C++ compiler and some 10 to 30 s per network.
-Runtimes take turns of some calls (`peers.in_bursts`: a pause, one call that wakes the runtime's threads, then at least
-two that count), since a call right after another runtime's finds the second core taken by its spinning threads.
+Runtimes take turns of some calls (`peers.in_bursts`: a pause, calls that wake the runtime's threads, then at least two
+that count), since a call right after another runtime's finds the second core taken by its spinning threads.
 Random weights, one batch of random numbers. The model that the peers run is the one that dojang exports (ONNX); the
 PyTorch model is made from the same graph. Times in milliseconds; ratio: best peer / dojang.
 """

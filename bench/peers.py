@@ -53,13 +53,15 @@ def interleaved(runners: Mapping[str, Runner], seconds: float, least: int = 5) -
 
 
 def in_bursts(
-    runners: Mapping[str, Runner], seconds: float, pause: float = 2e-3, least: int = 5
+    runners: Mapping[str, Runner], seconds: float, pause: float = 40e-3, least: int = 5
 ) -> dict[str, list[float]]:
     """Like `interleaved`, for calls shorter than the time that runtimes let their idle threads spin.
 
-    A turn is a pause, in which the threads of the runner before go to sleep, one call that wakes this runner's own
-    and is not counted, and then calls for about 2 ms, at least two. Without, a runner's second thread finds its core
-    taken by another runner's spinning thread, and small layers are timed on one core, whoever's they are.
+    A turn is a pause, in which the threads of the runner before go to sleep, calls that wake this runner's own and are
+    not counted, for 5 ms and at least two, and then calls for about 4 ms, again at least two. Without the pause, a
+    runner's second thread finds its core taken by another runner's spinning thread, and is timed on one core, whoever
+    it is: threads of ONNX Runtime spin for more than 20 ms after a run (an Intel server, whose `pause` takes long;
+    2026). Without the first calls, a core that has slept is timed while its clock and its vector units still rise.
     """
     for run in runners.values():
         run()
@@ -71,7 +73,11 @@ def in_bursts(
         for name in order:
             run, mine = runners[name], times[name]
             time.sleep(pause)
+            woken = time.perf_counter()
             run()
+            run()
+            while time.perf_counter() - woken < 5e-3:
+                run()
             turn = time.perf_counter()
             before = turn
             for k in range(1000):
@@ -79,7 +85,7 @@ def in_bursts(
                 now = time.perf_counter()
                 mine.append(now - before)
                 before = now
-                if now - turn > 2e-3 and k:
+                if now - turn > 4e-3 and k:
                     break
         order = order[1:] + order[:1]
     return times
