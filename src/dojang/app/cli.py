@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from dojang.app.interrupt import heard
 from dojang.app.together import first
 from dojang.arith.errors import DojangError, FileError, MissingPart
 
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        return _command(arguments)
+        with heard():
+            return _command(arguments)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
+from dojang.app.interrupt import check
+
 if TYPE_CHECKING:
     from dojang.train.record import Progress
 
@@ -85,8 +87,9 @@ class Stages:
         self._name = ""
 
     def stage(self, name: str, total: int | None = None) -> None:
-        """Begins a stage; with `total` its steps show as a bar."""
+        """Begins a stage; with `total` its steps show as a bar. Raises a KeyboardInterrupt that was swallowed."""
         self._close()
+        check()
         self._name = name
         if self._quiet:
             return
@@ -100,7 +103,8 @@ class Stages:
         self._bar = tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True, leave=False, bar_format=form)
 
     def step(self, done: int, total: int | None = None, remark: str = "") -> None:
-        """Moves within the stage; `total` may become known late."""
+        """Moves within the stage; `total` may become known late. Raises like `stage`."""
+        check()
         if self._bar is None:
             return
         if total is not None and self._bar.total != total:
@@ -132,6 +136,7 @@ def train_bar() -> Iterator[Callable[[Progress], None]]:
 
     def tell(now: Progress) -> None:
         nonlocal bar, told
+        check()
         if sys.stderr.isatty():
             if bar is None:
                 from tqdm import tqdm
