@@ -1,12 +1,12 @@
 """Float32 convolution on matrix tiles (AMX): every factor as three bfloat16, six of their nine products.
 
 The sums are those of the definition within float32 rounding (smaller errors than a direct sum, for each 32 products are
-added before they meet the others), at 2.5 times the rate of fused multiply-adds. A tile of sums is `rows` output pixels
-of one row times 16 output channels. Inputs are split into parts, padding as zeros, either by the unit that needs them
-(`own`) or, where images are small and weights many, in a step before. Weights lie split, [16 oc][K / 32][part][k pair]
-[oc][2], or, where they are many, as float32 in the same order, and a unit splits them as it goes (`fresh`), so that
-they take the memory of float32. K runs over taps and channels; where channels are no multiple of 32, a row of taps is
-one run of K, for neighbouring pixels lie side by side.
+added before they meet the others), at twice the measured rate of fused multiply-adds. A tile of sums is `rows` output
+pixels of one row times 16 output channels. Inputs are split into parts, padding as zeros, either by the unit that needs
+them (`own`) or, where images are small and weights many, in a step before. Weights lie split, [16 oc][K / 32][part]
+[k pair][oc][2], or, where they are many, as float32 in the same order, and a unit splits them as it goes (`fresh`), so
+that they take the memory of float32. K runs over taps and channels; where channels are no multiple of 32, a row of taps
+is one run of K, for neighbouring pixels lie side by side.
 
 An output that is not a finite number has its unit computed again by plain sums, so that infinity and NaN go where they
 should. Values below 2⁻¹¹⁰ lose bits, for the tiles take denormal numbers as 0.
@@ -14,25 +14,23 @@ should. Values below 2⁻¹¹⁰ lose bits, for the tiles take denormal numbers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from dojang.engine.algorithms import amx_tiles as tiles
 from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.amx_kernel import CHUNK, Cut, Depth, Kernel, axes_of, depth_of, tall
 from dojang.engine.algorithms.direct import Nest, three
 from dojang.engine.algorithms.pointwise import best_width
 from dojang.engine.algorithms.task import Code, Step, Task
-from dojang.engine.emit import F32, I16, I32, Emit, Value
 from dojang.engine.machine import Machine
 
 NAME = "amx"
 MOST_SPLIT = 5 << 19
 """Bytes of split weights of a layer above which they are kept as float32, so that memory stays near the weights'."""
-CHUNK = 24  # steps of 32 products whose weights a unit splits at a time: 72 KB for 16 output channels
 # Cycles as measured (Granite Rapids, 2026). With numbers that are not 0 the processor lowers its clock: 16 become 20.
 LOAD_CYCLES = 9  # a tile, beside the products
 DRAIN_CYCLES = 1000  # sums that leave the tiles after more than a few steps, nothing else being there to do
@@ -40,40 +38,6 @@ SPLIT_CYCLES = 0.6  # a number
 ACROSS_CYCLES = 24  # a tile of pixels whose parts do not begin on cache lines
 EXPOSED = 0.6  # of the time in which numbers come from the shared cache, which products do not hide
 FIRST_CACHE = 24 << 10  # bytes of split pixels that stay in the first cache beside the weights
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How a layer is cut: `rows` pixels of a tile, `pixels` × `vectors` tiles at a time, `lines` output rows of a unit,
-    for `vectors` · `blocks` · 16 output channels of it.
-    """
-
-    rows: int
-    pixels: int
-    vectors: int
-    lines: int
-    blocks: int
-    own: bool
-    fresh: bool
-    inner: bool = False  # channels are the inner loop: the pixels' parts stay in the first cache
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis of the split input: its places are input places `first`, `first` + `step`, ...; an output uses every
-    `stride`-th of them, taps are `dilation` apart.
-    """
-
-    first: int
-    step: int
-    stride: int
-    dilation: int
-    kernel: int
-    size: int
-
-    def places(self, outputs: int) -> int:
-        """Places that so many neighbouring outputs look at."""
-        return (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
 
 
 def why_not(task: Task, machine: Machine) -> str | None:
@@ -106,43 +70,6 @@ def nest_of(task: Task) -> Nest:
         one = (1, 1, 1)
         return Nest(c.ic, c.oc, 1, size, one, one, (0, 0, 0), one, size)
     return three(c)
-
-
-def axes_of(c: Nest) -> tuple[Axis, Axis]:
-    """Rows and columns. With one tap along an axis only the places that outputs use are kept."""
-
-    def axis(k: int) -> Axis:
-        step = c.stride[k] if c.kernel[k] == 1 else 1
-        return Axis(-c.padding[k], step, c.stride[k] // step, c.dilation[k], c.kernel[k], c.size[k])
-
-    return axis(1), axis(2)
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """The order of K: `runs` of `length` products, each padded to `steps` steps of 32; `pitch` numbers per pixel."""
-
-    runs: int
-    length: int
-    pitch: int
-    row: bool  # a run is a row of taps
-
-    @property
-    def steps(self) -> int:
-        """Steps of one run."""
-        return t.ceil_div(self.length, tiles.DEPTH)
-
-    @property
-    def total(self) -> int:
-        """Steps of all runs."""
-        return self.runs * self.steps
-
-
-def depth_of(c: Nest) -> Depth:
-    """Rows of taps where that takes fewer steps than single taps."""
-    taps = Depth(c.kernel[1] * c.kernel[2], c.ic, t.ceil_div(c.ic, tiles.DEPTH) * tiles.DEPTH, False)
-    row = Depth(c.kernel[1], c.kernel[2] * c.ic, c.ic, True)
-    return row if c.kernel[2] > 1 and c.dilation[2] == 1 and row.total < taps.total else taps
 
 
 @cache
@@ -216,11 +143,6 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
     return max(time + 0.3 * memory, memory + 0.3 * time)
 
 
-def tall(s: Cut, wide: int, per_line: int) -> int:
-    """Tiles of pixels of a block that is `wide` tiles of channels across."""
-    return s.pixels if wide == s.vectors else max(1, min(tiles.MOST_SUMS // wide, s.lines * per_line))
-
-
 def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool) -> float:
     """Cycles of one block: products, loads, and what is done once."""
     sums = pixels * wide
@@ -275,429 +197,3 @@ def emit(task: Task, machine: Machine) -> Code:
         f"{recipe} split", lambda name: kernel().splitting(name), lambda n: n * t.ceil_div(k.region.lines, lines)
     )
     return Code((first, many), k.scratch, lambda n: (n * k.region.bytes, 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """Split inputs in memory: [part][line][place][number]; bytes of each."""
-
-    lines: int
-    line: int
-    part: int
-
-    @property
-    def bytes(self) -> int:
-        """Of all parts."""
-        return tiles.PARTS * self.part
-
-
-class Kernel:
-    """One layer while it is written. Offsets in bytes."""
-
-    def __init__(self, task: Task, nest: Nest, cut: Cut, machine: Machine) -> None:
-        """Sizes as Python ints."""
-        self.task, self.c, self.s, self.machine = task, nest, cut, machine
-        self.depth = depth_of(nest)
-        self.down, self.across = axes_of(nest)
-        self.oh, self.ow = nest.out_size[1:]
-        self.vectors = t.ceil_div(nest.oc, tiles.LANES)
-        self.per_line = t.ceil_div(self.ow, cut.rows)
-        self.per_unit = cut.lines * self.per_line  # tiles of pixels
-        self.pixel = 2 * self.depth.pitch
-        self.pitch = self.across.stride * self.pixel
-        self.groups = 1 if cut.own else t.ceil_div(self.vectors, cut.vectors * cut.blocks)
-        self.region = self.region_of(cut.lines if cut.own else self.oh)
-        self.shared_lines = max(1, self.region.lines // (4 * machine.cores))
-        # scratch: tiles' shape, what is not finite, sums, fresh weights, split inputs
-        self.bad_at = tiles.CONFIG
-        self.sums_at = 128
-        sums = (self.per_unit + tiles.MOST_SUMS) * cut.vectors if cut.fresh else 2 * tiles.MOST_SUMS
-        self.fresh_at = self.sums_at + sums * tiles.TILE
-        fresh = CHUNK * cut.vectors * tiles.PARTS * tiles.TILE if cut.fresh else 0
-        self.region_at = self.fresh_at + fresh
-        self.scratch = self.region_at + (self.region.bytes if cut.own else 0)
-
-    def region_of(self, lines: int) -> Region:
-        """The split input of so many output rows, with room after it for tiles that are not full and blocks of tiles
-        that go beyond the last row.
-        """
-        count = self.down.places(lines)
-        line = self.across.places(self.ow) * self.pixel
-        beyond = tiles.MOST_SUMS * tiles.ROWS * self.pitch + tiles.MOST_SUMS * self.down.stride * line
-        part = t.ceil_div(count * line + beyond + 2 * tiles.DEPTH, 64) * 64
-        return Region(count, line, part + (64 if part % 4096 == 0 else 0))
-
-    def start(self, symbol: str) -> Emit:
-        """A builder."""
-        self.b = t.begin(symbol, self.machine)
-        return self.b
-
-    # -- split inputs ------------------------------------------------------------------------------------------------
-
-    def splitting(self, symbol: str) -> str:
-        """A unit splits some lines of one image into the first shared area."""
-        b = self.start(symbol)
-        units = t.ceil_div(self.region.lines, self.shared_lines)
-        image, first = b.udiv(b.arg.unit, units), b.mul(b.urem(b.arg.unit, units), self.shared_lines)
-        last = b.imin(b.add(first, self.shared_lines), self.region.lines)
-        to = b.at(t.word(b, t.S0), b.mul(image, self.region.bytes))
-        self.split_lines(image, 0, first, last, to)
-        b.choose(b.less(last, self.region.lines), lambda: None, lambda: self.clear_after(to, self.region.lines))
-        return b.finish()
-
-    def clear_after(self, to: Value, lines: Any) -> None:
-        """Zeros after the last line: the last run of K reads beyond the last pixel, with weights of 0."""
-        if self.depth.row:
-            b = self.b
-            at = b.at(to, b.mul(lines, self.region.line))
-            for part in range(tiles.PARTS):
-                b.vstore(b.const(I16, 0, tiles.DEPTH), b.at(at, part * self.region.part), I16)
-
-    def split_lines(self, image: Value, top: Value | int, first: Any, last: Any, to: Value) -> None:
-        """Lines first..last of a region whose first output row is `top`."""
-        b, c, down = self.b, self.c, self.down
-        begin = b.add(b.mul(top, c.stride[1]), down.first)
-        x = b.at(t.word(b, t.X), b.mul(image, 4 * self.task.x_ld * c.size[1] * c.size[2]))
-
-        def line(k: Value, _: Any) -> None:
-            ih = b.add(begin, b.mul(k, down.step))
-            out = b.at(to, b.mul(k, self.region.line))
-            inside = b.icmp_unsigned("<", b.index(ih), b.index(down.size))
-            b.choose(inside, lambda: self.split_line(b.at(x, b.mul(ih, 4 * self.task.x_ld * c.size[2])), out),
-                     lambda: self.zeros(out, 0, self.across.places(self.ow)))  # fmt: skip
-
-        b.loop(first, last, 1, line)
-
-    def zeros(self, out: Value, first: int, last: int) -> None:
-        """Places first..last of a line are 0."""
-        b = self.b
-        begin, end = first * self.depth.pitch, last * self.depth.pitch
-        whole = begin + (end - begin) // tiles.DEPTH * tiles.DEPTH
-        zero = b.const(I16, 0, tiles.DEPTH)
-        for part in range(tiles.PARTS):
-            at = b.at(out, part * self.region.part)
-            b.loop(begin, whole, tiles.DEPTH, lambda k, _, at=at: b.vstore(zero, b.at(at, b.mul(k, 2)), I16))
-            if whole < end:
-                b.vstore(zero, b.at(at, 2 * whole), I16, mask=b.mask(end - whole, tiles.DEPTH))
-
-    def split_line(self, x: Value, out: Value) -> None:
-        """One line of the input; places outside are 0."""
-        b, c, across = self.b, self.c, self.across
-        places = across.places(self.ow)
-        inside = [q for q in range(places) if 0 <= across.first + q * across.step < across.size]
-        lo, hi = (inside[0], inside[-1] + 1) if inside else (0, 0)
-        self.zeros(out, 0, lo)
-        self.zeros(out, hi, places) if inside else self.zeros(out, 0, places)
-        if not inside:
-            return
-        pixel = 4 * self.task.x_ld
-        x = b.at(x, (across.first + lo * across.step) * pixel)
-        out = b.at(out, lo * self.pixel)
-        if self.task.x_ld == c.ic == self.depth.pitch and across.step == 1:
-            self.split_run(x, out, (hi - lo) * c.ic, (hi - lo) * c.ic)
-            return
-
-        def one(q: Value, _: Any) -> None:
-            at = b.at(x, b.mul(q, across.step * pixel))
-            self.split_run(at, b.at(out, b.mul(q, self.pixel)), c.ic, self.depth.pitch)
-
-        b.loop(0, hi - lo, 1, one)
-
-    def split_run(self, x: Value, out: Value, length: int, padded: int) -> None:
-        """`length` numbers that follow each other, then zeros up to `padded`."""
-        b, lanes = self.b, tiles.LANES
-        whole = length // tiles.DEPTH * tiles.DEPTH
-
-        def some(k: Any, _: Any, count: int = tiles.DEPTH, room: int = tiles.DEPTH) -> None:
-            at = b.at(x, b.mul(k, 4))
-            pair = [b.vload(b.at(at, 4 * i * lanes), F32, mask=b.mask(count - i * lanes, lanes)) for i in range(2)]
-            mask = b.mask(room, tiles.DEPTH)
-            tiles.split(b, pair, lambda part, v: b.vstore(v, b.at(out, part * self.region.part, b.mul(k, 2)), I16,
-                                                          mask=mask))  # fmt: skip
-
-        b.loop(0, whole, tiles.DEPTH, some, unroll=2 if whole // tiles.DEPTH % 2 == 0 else 1)
-        if whole < padded:
-            some(whole, None, length - whole, padded - whole)
-
-    # -- products ----------------------------------------------------------------------------------------------------
-
-    def product(self, symbol: str) -> str:
-        """A unit: some lines of one image, all output channels or one group of them."""
-        b, s = self.start(symbol), self.s
-        images = t.word(b, t.N, pointer=False)
-        chunks = t.ceil_div(self.oh, s.lines)
-        # Groups of channels are the slow index: a thread keeps their weights in its cache over images and lines.
-        inner = b.mul(images, chunks) if self.groups > 1 else b.index(1)
-        group = b.udiv(b.arg.unit, inner) if self.groups > 1 else 0
-        place = b.urem(b.arg.unit, inner) if self.groups > 1 else b.arg.unit
-        image, top = b.udiv(place, chunks), b.mul(b.urem(place, chunks), s.lines)
-        count = b.imin(b.sub(self.oh, top), s.lines)
-        self.lines = count
-        self.image, self.top = image, top
-        scratch = b.arg.scratch
-        tiles.configure(b, scratch, s.rows)
-        b.vstore(b.const(F32, 0.0), b.at(scratch, self.bad_at), F32)
-        if s.own:
-            self.from_ = b.at(scratch, self.region_at)
-            self.split_lines(image, top, 0, self.places(count), self.from_)
-            self.clear_after(self.from_, self.places(count))
-        else:
-            self.from_ = b.at(t.word(b, t.S0), b.mul(image, self.region.bytes),
-                              b.mul(top, self.down.stride * self.region.line))  # fmt: skip
-        pixel = b.mul(b.add(b.mul(image, self.oh), top), self.ow)
-        self.y = b.at(t.word(b, t.Y), b.mul(pixel, 4 * self.task.y_ld))
-        self.res = b.at(t.word(b, t.R), b.mul(pixel, 4 * self.task.residual_ld)) if self.task.residual_ld else None
-        self.w, self.bias = t.word(b, t.W), t.word(b, t.B)
-        per = s.vectors * s.blocks
-        first = b.mul(group, per)
-        last = b.imin(b.add(first, per), self.vectors)
-        full = self.vectors // s.vectors * s.vectors
-        self.blocks(first, b.imin(last, full), s.vectors)
-        if rest := self.vectors - full:
-            b.choose(b.less(full, last), lambda: self.blocks(b.index(full), b.index(full + rest), rest))
-        tiles.release(b)
-        bad = b.sum(b.vload(b.at(scratch, self.bad_at), F32), F32)
-        b.choose(b.fcmp_unordered("uno", bad, bad), lambda: self.plainly(first, last))
-        return b.finish()
-
-    def places(self, lines: Value) -> Value:
-        """Lines of the region for a count of output rows."""
-        b, d = self.b, self.down
-        return b.add(b.mul(b.sub(lines, 1), d.stride), (d.kernel - 1) * d.dilation + 1)
-
-    def weights_of(self, o: Value | int) -> Value:
-        """Where the weights of a vector of output channels begin."""
-        b = self.b
-        return b.at(self.w, b.mul(o, self.depth.total * tiles.TILE * (2 if self.s.fresh else tiles.PARTS)))
-
-    def blocks(self, first: Value, last: Value, wide: int) -> None:
-        """Output channels first..last, vectors, `wide` at a time, with all pixels of the unit."""
-        b, s = self.b, self.s
-        if s.fresh:
-            b.loop(first, last, wide, lambda o, _: self.fresh_block(o, wide))
-            return
-        pixels = tall(s, wide, self.per_line)
-        count = b.mul(self.lines, self.per_line)
-        step = tiles.PARTS * tiles.TILE
-
-        def one(q: Value, o: Value, before: list[Value]) -> list[Value]:
-            w, turn = self.weights_of(o), before[2]
-            right = lambda k, j, part: b.at(w, b.mul(k, step), j * self.depth.total * step + part * tiles.TILE)  # noqa: E731
-            self.sums(q, self.kept_of(turn), pixels, wide, right, 0, self.depth.total)
-            # The block before is finished while the tiles still work at this one.
-            other = b.sub(1, turn)
-            self.finish(before[0], self.kept_of(other), before[1], pixels, wide)
-            self.keep(self.kept_of(turn), pixels, wide)
-            return [b.index(q), b.index(o), other]
-
-        state = [b.index(-pixels), b.index(first), b.index(0)]
-        if s.inner:
-            state = b.loop(0, count, pixels, lambda q, state: b.loop(
-                first, last, wide, lambda o, state: one(q, o, state), state), state)  # fmt: skip
-        else:
-            state = b.loop(first, last, wide, lambda o, state: b.loop(
-                0, count, pixels, lambda q, state: one(q, o, state), state), state)  # fmt: skip
-        self.finish(state[0], self.kept_of(b.sub(1, state[2])), state[1], pixels, wide)
-
-    def kept_of(self, turn: Value) -> Value:
-        """Where sums are kept, in turns."""
-        b = self.b
-        return b.at(b.arg.scratch, self.sums_at, b.mul(turn, tiles.MOST_SUMS * tiles.TILE))
-
-    def fresh_block(self, o: Value | int, wide: int) -> None:
-        """`wide` vectors of output channels, all pixels of the unit, weights split some steps of K at a time."""
-        b, s, depth = self.b, self.s, self.depth
-        pixels = tall(s, wide, self.per_line)
-        count = b.mul(self.lines, self.per_line)
-        w = self.weights_of(o)
-        kept_of = lambda q: b.at(b.arg.scratch, self.sums_at, b.mul(q, wide * tiles.TILE))  # noqa: E731
-        fresh = b.at(b.arg.scratch, self.fresh_at)
-        step = wide * tiles.PARTS * tiles.TILE
-
-        def chunk(first: Any, steps: int, begin: bool) -> None:
-            self.split_weights(b.at(w, b.mul(first, 2 * tiles.TILE)), fresh, wide, steps)
-            right = lambda k, j, part: b.at(  # noqa: E731
-                fresh, b.mul(b.sub(k, first), step), (j * tiles.PARTS + part) * tiles.TILE
-            )
-
-            def one(q: Value, _: Any) -> None:
-                kept = kept_of(q)
-                self.sums(q, kept, pixels, wide, right, first, steps, begin)
-                self.keep(kept, pixels, wide)
-
-            b.loop(0, count, pixels, one)
-
-        cuts = t.balanced(depth.total, CHUNK)
-        for first, many in t.runs([(n, i == 0) for i, (_, n) in enumerate(cuts)]):
-            start, steps = cuts[first]
-            begin = first == 0
-            b.loop(start, start + many * steps, steps,
-                   lambda k, _, n=steps, begin=begin: chunk(k, n, begin))  # fmt: skip
-        b.loop(0, count, pixels, lambda q, _: self.finish(q, kept_of(q), o, pixels, wide))
-
-    def split_weights(self, w: Value, to: Value, wide: int, steps: int) -> None:
-        """Weights of some steps as parts: [step][vector][part]."""
-        b, depth = self.b, self.depth
-        for j in range(wide):
-            wj = b.at(w, j * depth.total * 2 * tiles.TILE)
-            ahead = b.at(wj, steps * 2 * tiles.TILE)
-
-            def one(k: Value, _: Any, wj: Value = wj, j: int = j, ahead: Value = ahead) -> None:
-                step, row = b.udiv(k, ROWS), b.urem(k, ROWS)
-                at, next_ = b.at(wj, b.mul(k, 128)), b.at(ahead, b.mul(k, 128))
-                b.prefetch(next_, locality=2)
-                b.prefetch(b.at(next_, 64), locality=2)
-                out = b.at(to, b.mul(step, wide * tiles.PARTS * tiles.TILE), b.mul(row, 64))
-                pair = [b.vload(b.at(at, 64 * i), F32) for i in range(2)]
-                tiles.split(b, pair, lambda part, v: b.vstore(v, b.at(out, (j * tiles.PARTS + part) * tiles.TILE), I16))
-
-            b.loop(0, steps * ROWS, 1, one, unroll=2)
-
-    def left_of(self, q: Value) -> Value:
-        """Where the first output pixel of a tile finds its input."""
-        b, s = self.b, self.s
-        line, tile = b.udiv(q, self.per_line), b.urem(q, self.per_line)
-        return b.at(self.from_, b.mul(line, self.down.stride * self.region.line), b.mul(tile, s.rows * self.pitch))
-
-    def sums(
-        self, q: Value, kept: Value, pixels: int, wide: int, right: Any, first: Any, steps: int, begin: bool = True
-    ) -> None:
-        """Sums of a block of pixels × wide tiles from tile `q` on, over `steps` steps of K from `first`, in registers.
-
-        Not `begin`: added to what is kept.
-        """
-        b = self.b
-        q = b.index(q)
-        lefts = [self.left_of(b.add(q, i)) for i in range(pixels)]
-        numbers = [(i * wide + j) for i in range(pixels) for j in range(wide)]
-        for k in numbers:
-            if begin:
-                tiles.zero(b, k)
-            else:
-                tiles.load(b, k, b.at(kept, k * tiles.TILE), 64)
-
-        def step(k: Any, _: Any) -> None:
-            offset = self.offset_of(k)
-            tiles.multiply(
-                b, pixels, wide, lambda i, part: b.at(lefts[i], offset, part * self.region.part),
-                lambda j, part: right(k, j, part), self.pitch,
-            )  # fmt: skip
-
-        b.loop(first, b.add(first, steps), 1, step)
-
-    def keep(self, kept: Value, pixels: int, wide: int) -> None:
-        """The sums of a block from registers to memory."""
-        for k in range(pixels * wide):
-            tiles.store(self.b, k, self.b.at(kept, k * tiles.TILE), 64)
-
-    def finish(self, q: Value, kept: Value, o: Any, pixels: int, wide: int) -> None:
-        """The outputs of the block from tile `q` on; nothing below 0."""
-        b = self.b
-        q = b.index(q)
-        for i in range(pixels):
-            self.finish_tile(b.add(q, i), b.at(kept, i * wide * tiles.TILE), o, wide)
-
-    def offset_of(self, k: Any) -> Any:
-        """Where step k of K begins, from a pixel's first input."""
-        b, depth, d = self.b, self.depth, self.down
-        run, inside = b.udiv(k, depth.steps), b.urem(k, depth.steps)
-        line = d.dilation * self.region.line
-        if depth.row:
-            return b.add(b.mul(run, line), b.mul(inside, 64))
-        kh, kw = b.udiv(run, self.c.kernel[2]), b.urem(run, self.c.kernel[2])
-        return b.add(b.add(b.mul(kh, line), b.mul(kw, self.across.dilation * self.pixel)), b.mul(inside, 64))
-
-    def finish_tile(self, q: Value, kept: Value, o: Any, wide: int) -> None:
-        """Bias, residual, activation, store: the pixels of a tile that are there."""
-        b, s, task, lanes = self.b, self.s, self.task, tiles.LANES
-        line, tile = b.udiv(q, self.per_line), b.urem(q, self.per_line)
-        start = b.mul(tile, s.rows)
-        valid = b.imin(b.sub(self.ow, start), s.rows)
-        inside = b.icmp_unsigned("<", b.index(line), b.index(self.lines))
-        valid = b.select(inside, b.index(valid), b.index(0))
-        pixel = b.add(b.mul(line, self.ow), start)
-        offset = b.mul(o, 4 * lanes)
-        y = b.at(self.y, b.mul(pixel, 4 * task.y_ld), offset)
-        res = b.at(self.res, b.mul(pixel, 4 * task.residual_ld), offset) if self.res is not None else None
-        biases = [b.vload(b.at(self.bias, offset, 4 * j * lanes), F32) for j in range(wide)]
-        masks: list[Any] = [None] * wide
-        if self.c.oc % lanes:
-            masks = [b.mask(b.sub(self.c.oc, b.mul(b.add(o, j), lanes)), lanes) for j in range(wide)]
-        bad_at = b.at(b.arg.scratch, self.bad_at)
-
-        def one(p: Value, carry: list[Value]) -> list[Value]:
-            (bad,) = carry
-            row, yp = b.at(kept, b.mul(p, 64)), b.at(y, b.mul(p, 4 * task.y_ld))
-            for j in range(wide):
-                value = b.fadd(b.vload(b.at(row, j * tiles.TILE), F32), biases[j])
-                if res is not None:
-                    at = b.at(res, b.mul(p, 4 * task.residual_ld), 4 * j * lanes)
-                    value = b.fadd(value, b.vload(at, F32, mask=masks[j]))
-                bad = b.fma(value, b.const(F32, 0.0), bad)
-                value = t.activate(b, value, task.activation, F32)
-                b.vstore(value, b.at(yp, 4 * j * lanes), F32, mask=masks[j])
-            return [bad]
-
-        (bad,) = b.loop(0, valid, 1, one, [b.vload(bad_at, F32)])
-        b.vstore(bad, bad_at, F32)
-
-    # -- what is not finite ------------------------------------------------------------------------------------------
-
-    def plainly(self, first: Value, last: Value) -> None:
-        """The unit again, product by product, taps outside the image left out: short code, for it hardly ever runs."""
-        b, c, task, lanes = self.b, self.c, self.task, tiles.LANES
-        x = b.at(t.word(b, t.X), b.mul(self.image, 4 * task.x_ld * c.size[1] * c.size[2]))
-
-        def pixel(q: Value, _: Any) -> None:
-            line, column = b.udiv(q, self.ow), b.urem(q, self.ow)
-            down = t.tap_range(b, b.add(self.top, line), c.stride[1], c.padding[1], c.dilation[1], c.kernel[1],
-                               c.size[1])  # fmt: skip
-            over = t.tap_range(b, column, c.stride[2], c.padding[2], c.dilation[2], c.kernel[2], c.size[2])
-
-            def vector(o: Value, _: Any) -> None:
-                def product(kh: Value, kw: Value, i: Value, acc: Value) -> Value:
-                    ih = b.add(down[0], b.mul(kh, c.dilation[1]))
-                    iw = b.add(over[0], b.mul(kw, c.dilation[2]))
-                    at = b.at(x, b.mul(b.add(b.mul(ih, c.size[2]), iw), 4 * task.x_ld), b.mul(i, 4))
-                    return b.fma(b.splat_load(at, F32), self.weight(o, kh, kw, i), acc)
-
-                def taps(kh: Value, acc: list[Value]) -> list[Value]:
-                    return b.loop(over[1], over[2], 1, lambda kw, acc: b.loop(
-                        0, c.ic, 1, lambda i, acc: [product(kh, kw, i, acc[0])], acc), acc)  # fmt: skip
-
-                offset = b.mul(o, 4 * lanes)
-                (value,) = b.loop(down[1], down[2], 1, taps, [b.vload(b.at(self.bias, offset), F32)])
-                mask = b.mask(b.sub(c.oc, b.mul(o, lanes)), lanes) if c.oc % lanes else None
-                if self.res is not None:
-                    at = b.at(self.res, b.mul(q, 4 * task.residual_ld), offset)
-                    value = b.fadd(value, b.vload(at, F32, mask=mask))
-                value = t.activate(b, value, task.activation, F32)
-                b.vstore(value, b.at(self.y, b.mul(q, 4 * task.y_ld), offset), F32, mask=mask)
-
-            b.loop(first, last, 1, vector)
-
-        b.loop(0, b.mul(self.lines, self.ow), 1, pixel)
-
-    def weight(self, o: Value, kh: Value, kw: Value, i: Value) -> Value:
-        """One weight for each of 16 output channels, its parts added up again."""
-        b, depth = self.b, self.depth
-        padded = depth.steps * tiles.DEPTH
-        tap = b.add(b.mul(kh, self.c.kernel[2]), kw)
-        k = b.add(b.add(b.mul(kh, padded), b.mul(kw, self.c.ic)) if depth.row else b.mul(tap, padded), i)
-        step, row, odd = b.udiv(k, tiles.DEPTH), b.udiv(b.urem(k, tiles.DEPTH), 2), b.urem(k, 2)
-        if self.s.fresh:
-            at = b.at(self.weights_of(o), b.mul(step, 2 * tiles.TILE), b.mul(row, 128))
-            pair = [b.vload(b.at(at, 64 * h), F32) for h in range(2)]
-            even, uneven = (b.shuffle(pair[0], pair[1], list(range(h, 2 * tiles.LANES, 2))) for h in range(2))
-            return b.select(b.icmp_signed("==", odd, b.index(0)), even, uneven)
-        at = b.at(self.weights_of(o), b.mul(step, tiles.PARTS * tiles.TILE), b.mul(row, 64))
-        shift = b.splat(b.trunc(b.mul(b.sub(1, odd), 16), I32.ir), tiles.LANES)
-        total = None
-        for part in reversed(range(tiles.PARTS)):
-            bits = b.shl(b.vload(b.at(at, part * tiles.TILE), I32), shift)
-            value = b.bitcast(b.and_(bits, b.const(I32, -0x10000)), F32.vector(tiles.LANES))
-            total = value if total is None else b.fadd(total, value)
-        return total
-
-
-ROWS = tiles.DEPTH // 2  # pairs of k in a tile of right factors
