@@ -331,6 +331,7 @@ def test_closed_pipe() -> None:
 def test_interrupted_training(tmp_path: Path) -> None:
     """A real Ctrl-C: exit 130, one line, a state that --resume takes up, no half-written result."""
     train = ["-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", "run"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
         [sys.executable, *train], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -350,6 +351,7 @@ def test_interrupted_training(tmp_path: Path) -> None:
 
 def test_interrupted_slimming(tmp_path: Path) -> None:
     slim = ["-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", "out"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
         [sys.executable, *slim], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -68,8 +68,8 @@ def test_layer_norm(shape, data):
 def test_the_mean_is_taken_before_the_squares():
     """A mean far above the deviation: one pass over squares would lose all digits."""
     x = (1000 + rng.standard_normal((1, 24, 40, 40))).astype("f4")
-    check([N("y", "groupnorm", "x", groups=4)], (24, 40, 40), x=x, tol=3e-4)
-    check([N("y", "instancenorm", "x")], (24, 40, 40), x=x, tol=3e-4)
+    check([N("y", "groupnorm", "x", groups=4)], (24, 40, 40), x=x, tol=1e-3)
+    check([N("y", "instancenorm", "x")], (24, 40, 40), x=x, tol=1e-3)
 
 
 @few

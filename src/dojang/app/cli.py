@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from dojang.app.interrupt import heard
 from dojang.app.together import first
 from dojang.arith.errors import DojangError, FileError, MissingPart
 
@@ -33,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        with heard():
-            return _command(arguments)
+        return _command(arguments)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
-from dojang.app.interrupt import check
-
 if TYPE_CHECKING:
     from dojang.train.record import Progress
 
@@ -87,9 +85,8 @@ class Stages:
         self._name = ""
 
     def stage(self, name: str, total: int | None = None) -> None:
-        """Begins a stage; with `total` its steps show as a bar. Raises a KeyboardInterrupt that was swallowed."""
+        """Begins a stage; with `total` its steps show as a bar."""
         self._close()
-        check()
         self._name = name
         if self._quiet:
             return
@@ -103,8 +100,7 @@ class Stages:
         self._bar = tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True, leave=False, bar_format=form)
 
     def step(self, done: int, total: int | None = None, remark: str = "") -> None:
-        """Moves within the stage; `total` may become known late. Raises like `stage`."""
-        check()
+        """Moves within the stage; `total` may become known late."""
         if self._bar is None:
             return
         if total is not None and self._bar.total != total:
@@ -136,7 +132,6 @@ def train_bar() -> Iterator[Callable[[Progress], None]]:
 
     def tell(now: Progress) -> None:
         nonlocal bar, told
-        check()
         if sys.stderr.isatty():
             if bar is None:
                 from tqdm import tqdm
