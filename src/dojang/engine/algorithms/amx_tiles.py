@@ -64,16 +64,12 @@ def dot(b: Emit, sums: int, left: int, right: int) -> None:
     _call(b, "tdpbf16ps", [_number(sums), _number(left), _number(right)])
 
 
-def multiply(
-    b: Emit, pixels: int, vectors: int, left: Callable, right: Callable, pitch: int, wanted: Sequence[Callable] = ()
-) -> None:
+def multiply(b: Emit, pixels: int, vectors: int, left: Callable, right: Callable, pitch: int) -> None:
     """`PRODUCTS` of 32 terms for pixels × vectors tiles of sums, at most four, in registers 0 to 3 (pixel first).
 
-    `left(i, part)` and `right(j, part)` are the addresses of the factors; `pitch` is the left one's stride. `wanted`
-    are addresses that the next step reads, fetched meanwhile.
+    `left(i, part)` and `right(j, part)` are the addresses of the factors; `pitch` is the left one's stride.
     """
     held: dict[int, tuple] = {}
-    done, last = 0, len(PRODUCTS) * pixels * vectors
 
     def factor(first: int, index: int, part: int, where: Callable, stride: int) -> int:
         register = first + index % 2
@@ -87,9 +83,6 @@ def multiply(
             for j in range(vectors):
                 one = factor(LEFT, i, a, left, pitch)
                 dot(b, i * vectors + j, one, factor(RIGHT, j, w, right, 64))
-                for address in wanted[len(wanted) * done // last : len(wanted) * (done + 1) // last]:
-                    b.prefetch(address())
-                done += 1
 
 
 def split(b: Emit, pair: Sequence[Value], store_part: Callable[[int, Value], None]) -> None:
