@@ -29,9 +29,12 @@ from dojang.engine.algorithms.task import Code, Step, Task
 from dojang.engine.machine import Machine
 
 NAME = "amx"
-MOST_SPLIT = 5 << 19
+MOST_SPLIT = 1 << 20
 """Bytes of split weights of a layer above which they are kept as float32, so that memory stays near the weights'."""
 # Cycles as measured (Granite Rapids, 2026). With numbers that are not 0 the processor lowers its clock: 16 become 20.
+ROW_CYCLES = 1.3  # a row of a product, of at least 8
+RIGHT_CYCLES = 18.0  # a right factor that goes into the multiplier
+FRESH_CYCLES = 0.15  # a weight that is split beside the products
 LOAD_CYCLES = 9  # a tile, beside the products
 DRAIN_CYCLES = 1000  # sums that leave the tiles after more than a few steps, nothing else being there to do
 SPLIT_CYCLES = 0.6  # a number
@@ -126,7 +129,7 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
         work += SPLIT_CYCLES * numbers(oh) + 4000 * machine.cores / n  # one step more: threads wait for each other
     weight_bytes = depth.total * vectors * tiles.TILE * (2 if s.fresh else tiles.PARTS)
     if s.fresh:
-        work += chunks * depth.total * vectors * SPLIT_CYCLES * tiles.TILE / 2
+        work += chunks * depth.total * vectors * FRESH_CYCLES * tiles.TILE / 2
     groups = 1 if s.own else t.ceil_div(vectors, s.vectors * s.blocks)
     units = chunks * n * groups
     rounds = t.ceil_div(units, machine.cores)
@@ -146,7 +149,7 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
 def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool) -> float:
     """Cycles of one block: products, loads, and what is done once."""
     sums = pixels * wide
-    products = len(tiles.PRODUCTS) * sums * (max(rows, 8) + 0.5)
+    products = len(tiles.PRODUCTS) * wide * max(RIGHT_CYCLES, pixels * ROW_CYCLES * max(rows, 8))
     if sums < 3:  # a product waits for the one before
         products = max(products, len(tiles.PRODUCTS) * 52.0)
     left, right = (5, 3) if pixels <= 2 and wide <= 2 else (6, 3) if pixels > wide else (5, 6)
@@ -167,15 +170,23 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     c, s = nest_of(task), cut_of(task, machine)
     depth, vectors = depth_of(c), t.ceil_div(c.oc, tiles.LANES)
     w = np.asarray(weight).reshape(c.oc, c.ic, c.kernel[1], c.kernel[2])
-    out = t.lined((vectors, depth.total, tiles.DEPTH // 2, tiles.LANES, 2), "f4")
+    padded = t.pack_vector(bias, 1, tiles.LANES, c.oc, "f4")
+    out = t.lined((vectors, depth.total, tiles.DEPTH // 2, 2, tiles.LANES), "f4")
+    flat = out.reshape(-1)
     for v in range(vectors):  # one vector at a time: no second array of all weights
         some = np.zeros((tiles.LANES, depth.runs, depth.steps * tiles.DEPTH), "f4")
         mine = w[v * tiles.LANES : (v + 1) * tiles.LANES]
         some[: len(mine), :, : depth.length] = mine.transpose(0, 2, 3, 1).reshape(len(mine), depth.runs, depth.length)
-        out[v] = some.reshape(tiles.LANES, depth.total, tiles.DEPTH // 2, 2).transpose(1, 2, 0, 3)
-    padded = t.pack_vector(bias, 1, tiles.LANES, c.oc, "f4")
+        # A block's vectors lie side by side, step by step, so that a unit reads on and on.
+        block = v // s.vectors * s.vectors
+        wide = min(s.vectors, vectors - block) if s.fresh else 1
+        size = depth.total * tiles.DEPTH * tiles.LANES
+        place = flat[block * size : (block + wide) * size].reshape(depth.total, wide, tiles.DEPTH // 2, 2, tiles.LANES)
+        place = place[:, v - block] if s.fresh else out[v]
+        place[...] = some.reshape(tiles.LANES, depth.total, tiles.DEPTH // 2, 2).transpose(1, 2, 3, 0)
     if s.fresh:
-        return out.reshape(-1), padded
+        return flat, padded
+    out = out.swapaxes(3, 4)
     parts = t.lined((vectors, depth.total, tiles.PARTS, tiles.DEPTH // 2, tiles.LANES, 2), "u2")
     parts[...] = np.moveaxis(tiles.parts_of(out), 0, 2)
     return parts.reshape(-1).view("f4"), padded

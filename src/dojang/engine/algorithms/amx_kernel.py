@@ -5,6 +5,7 @@ finite. `amx.py` chooses the cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dojang.engine.algorithms import amx_tiles as tiles
@@ -84,7 +85,9 @@ class Depth:
 
 def depth_of(c: Nest) -> Depth:
     """Rows of taps where that takes fewer steps than single taps."""
-    taps = Depth(c.kernel[1] * c.kernel[2], c.ic, t.ceil_div(c.ic, tiles.DEPTH) * tiles.DEPTH, False)
+    pitch = t.ceil_div(c.ic, tiles.DEPTH) * tiles.DEPTH
+    # An odd number of cache lines from pixel to pixel: the rows of a tile fall into different sets of the caches.
+    taps = Depth(c.kernel[1] * c.kernel[2], c.ic, pitch + (tiles.DEPTH if pitch % (8 * tiles.DEPTH) == 0 else 0), False)
     row = Depth(c.kernel[1], c.kernel[2] * c.ic, c.ic, True)
     return row if c.kernel[2] > 1 and c.dilation[2] == 1 and row.total < taps.total else taps
 
@@ -130,7 +133,8 @@ class Kernel:
         self.sums_at = 128
         sums = (self.per_unit + tiles.MOST_SUMS) * cut.vectors if cut.fresh else 2 * tiles.MOST_SUMS
         self.fresh_at = self.sums_at + sums * tiles.TILE
-        fresh = CHUNK * cut.vectors * tiles.PARTS * tiles.TILE if cut.fresh else 0
+        self.chunk = t.ceil_div(self.depth.total, t.ceil_div(self.depth.total, CHUNK))
+        fresh = 2 * self.chunk * cut.vectors * tiles.PARTS * tiles.TILE if cut.fresh else 0
         self.region_at = self.fresh_at + fresh
         self.scratch = self.region_at + (self.region.bytes if cut.own else 0)
 
@@ -214,9 +218,11 @@ class Kernel:
             self.split_run(x, out, (hi - lo) * c.ic, (hi - lo) * c.ic)
             return
 
+        even = 1 if self.depth.row else tiles.DEPTH  # steps read whole runs of 32
+
         def one(q: Value, _: Any) -> None:
             at = b.at(x, b.mul(q, across.step * pixel))
-            self.split_run(at, b.at(out, b.mul(q, self.pixel)), c.ic, self.depth.pitch)
+            self.split_run(at, b.at(out, b.mul(q, self.pixel)), c.ic, t.ceil_div(c.ic, even) * even)
 
         b.loop(0, hi - lo, 1, one)
 
@@ -291,7 +297,7 @@ class Kernel:
         """Output channels first..last, vectors, `wide` at a time, with all pixels of the unit."""
         b, s = self.b, self.s
         if s.fresh:
-            b.loop(first, last, wide, lambda o, _: self.fresh_block(o, wide))
+            self.fresh_blocks(b.index(first), b.index(last), wide)
             return
         pixels = tall(s, wide, self.per_line)
         count = b.mul(self.lines, self.per_line)
@@ -300,7 +306,7 @@ class Kernel:
         def one(q: Value, o: Value, before: list[Value]) -> list[Value]:
             w, turn = self.weights_of(o), before[2]
             right = lambda k, j, part: b.at(w, b.mul(k, step), j * self.depth.total * step + part * tiles.TILE)  # noqa: E731
-            self.sums(q, self.kept_of(turn), pixels, wide, right, 0, self.depth.total)
+            self.sums(q, self.kept_of(turn), pixels, wide, right, self.depth.total)
             # The block before is finished while the tiles still work at this one.
             other = b.sub(1, turn)
             self.finish(before[0], self.kept_of(other), before[1], pixels, wide)
@@ -321,54 +327,81 @@ class Kernel:
         b = self.b
         return b.at(b.arg.scratch, self.sums_at, b.mul(turn, tiles.MOST_SUMS * tiles.TILE))
 
-    def fresh_block(self, o: Value | int, wide: int) -> None:
-        """`wide` vectors of output channels, all pixels of the unit, weights split some steps of K at a time."""
-        b, s, depth = self.b, self.s, self.depth
+    def fresh_blocks(self, first: Value, last: Value, wide: int) -> None:
+        """Output channels first..last with all pixels of the unit; weights are split some steps of K at a time, into
+        two areas in turns: those of the steps that follow while the tiles multiply with these.
+        """
+        b, s, total = self.b, self.s, self.depth.total
         pixels = tall(s, wide, self.per_line)
         count = b.mul(self.lines, self.per_line)
-        w = self.weights_of(o)
-        kept_of = lambda q: b.at(b.arg.scratch, self.sums_at, b.mul(q, wide * tiles.TILE))  # noqa: E731
-        fresh = b.at(b.arg.scratch, self.fresh_at)
+        turns = b.udiv(b.add(count, pixels - 1), pixels)
+        parts = b.mul(turns, len(tiles.PRODUCTS))
+        each = b.udiv(b.add(b.sub(parts, 1), ROWS * wide), parts)  # pairs of k to split beside four products
+        pieces = t.ceil_div(total, CHUNK)
+        small, larger = divmod(total, pieces)
         step = wide * tiles.PARTS * tiles.TILE
+        area = b.at(b.arg.scratch, self.fresh_at)
+        half = self.chunk * step
 
-        def chunk(first: Any, steps: int, begin: bool) -> None:
-            self.split_weights(b.at(w, b.mul(first, 2 * tiles.TILE)), fresh, wide, steps)
-            right = lambda k, j, part: b.at(  # noqa: E731
-                fresh, b.mul(b.sub(k, first), step), (j * tiles.PARTS + part) * tiles.TILE
-            )
+        def steps_of(k: Value) -> Value:
+            return b.add(small, b.select(b.less(k, larger), b.index(1), b.index(0))) if larger else b.index(small)
+
+        def weights(o: Value, k: Value) -> Value:
+            start = b.add(b.mul(k, small), b.imin(k, larger))
+            return b.at(self.weights_of(o), b.mul(start, wide * 2 * tiles.TILE))
+
+        def piece(o: Value, k: Value, turn: Value) -> Value:
+            this, other = b.at(area, b.mul(turn, half)), b.at(area, b.mul(b.sub(1, turn), half))
+            steps, begin = steps_of(k), b.icmp_signed("==", k, b.index(0))
+            more = b.less(b.add(k, 1), pieces)
+            next_k = b.select(more, b.add(k, 1), b.index(0))
+            next_o = b.select(more, o, b.add(o, wide))
+            ahead = b.select(b.less(next_o, last), steps_of(next_k), b.index(0))
+            source = weights(next_o, next_k)
 
             def one(q: Value, _: Any) -> None:
-                kept = kept_of(q)
-                self.sums(q, kept, pixels, wide, right, first, steps, begin)
+                first = b.mul(b.udiv(q, pixels), b.mul(each, len(tiles.PRODUCTS)))
+
+                def beside(k: Value, turn: int) -> None:
+                    low = b.add(first, b.mul(each, turn))
+                    high = b.index(b.imin(b.add(low, each), ROWS * wide))
+                    self.split_weights(source, other, wide, k, low, b.select(b.less(k, ahead), high, b.index(0)))
+
+                right = lambda k, j, part: b.at(this, b.mul(k, step), (j * tiles.PARTS + part) * tiles.TILE)  # noqa: E731
+                kept = b.at(b.arg.scratch, self.sums_at, b.mul(q, wide * tiles.TILE))
+                start = b.add(b.mul(k_, small), b.imin(k_, larger))
+                self.sums(q, kept, pixels, wide, right, steps, begin, start, beside)
                 self.keep(kept, pixels, wide)
 
+            k_ = k
             b.loop(0, count, pixels, one)
+            b.loop(steps, ahead, 1, lambda k, _: self.split_weights(source, other, wide, k, 0, ROWS * wide))
+            return b.sub(1, turn)
 
-        cuts = t.balanced(depth.total, CHUNK)
-        for first, many in t.runs([(n, i == 0) for i, (_, n) in enumerate(cuts)]):
-            start, steps = cuts[first]
-            begin = first == 0
-            b.loop(start, start + many * steps, steps,
-                   lambda k, _, n=steps, begin=begin: chunk(k, n, begin))  # fmt: skip
-        b.loop(0, count, pixels, lambda q, _: self.finish(q, kept_of(q), o, pixels, wide))
+        def block(o: Value, state: list[Value]) -> list[Value]:
+            (turn,) = b.loop(b.index(0), b.index(pieces), 1, lambda k, state: [piece(o, k, state[0])], state)
+            kept_of = lambda q: b.at(b.arg.scratch, self.sums_at, b.mul(q, wide * tiles.TILE))  # noqa: E731
+            b.loop(0, count, pixels, lambda q, _: self.finish(q, kept_of(q), o, pixels, wide))
+            return [turn]
 
-    def split_weights(self, w: Value, to: Value, wide: int, steps: int) -> None:
-        """Weights of some steps as parts: [step][vector][part]."""
-        b, depth = self.b, self.depth
-        for j in range(wide):
-            wj = b.at(w, j * depth.total * 2 * tiles.TILE)
-            ahead = b.at(wj, steps * 2 * tiles.TILE)
+        begins = b.select(b.less(first, last), steps_of(b.index(0)), b.index(0))
+        b.loop(0, begins, 1, lambda k, _: self.split_weights(self.weights_of(first), area, wide, k, 0, ROWS * wide))
+        b.loop(first, last, wide, block, [b.index(0)])
 
-            def one(k: Value, _: Any, wj: Value = wj, j: int = j, ahead: Value = ahead) -> None:
-                step, row = b.udiv(k, ROWS), b.urem(k, ROWS)
-                at, next_ = b.at(wj, b.mul(k, 128)), b.at(ahead, b.mul(k, 128))
-                b.prefetch(next_, locality=2)
-                b.prefetch(b.at(next_, 64), locality=2)
-                out = b.at(to, b.mul(step, wide * tiles.PARTS * tiles.TILE), b.mul(row, 64))
-                pair = [b.vload(b.at(at, 64 * i), F32) for i in range(2)]
-                tiles.split(b, pair, lambda part, v: b.vstore(v, b.at(out, (j * tiles.PARTS + part) * tiles.TILE), I16))
+    def split_weights(self, w: Value, to: Value, wide: int, step: Value, low: Any, high: Any) -> None:
+        """Pairs of k `low` to `high` of a step, of `wide` vectors in turn, as parts: [vector][part][pair]."""
+        b = self.b
+        w = b.at(w, b.mul(step, wide * 2 * tiles.TILE))
+        to = b.at(to, b.mul(step, wide * tiles.PARTS * tiles.TILE))
 
-            b.loop(0, steps * ROWS, 1, one, unroll=2)
+        def one(k: Value, _: Any) -> None:
+            at = b.at(w, b.mul(k, 128))
+            j, row = b.udiv(k, ROWS), b.urem(k, ROWS)
+            out = b.at(to, b.mul(j, tiles.PARTS * tiles.TILE), b.mul(row, 64))
+            pair = [b.vload(b.at(at, 64 * i), F32) for i in range(2)]
+            tiles.split(b, pair, lambda part, v: b.vstore(v, b.at(out, part * tiles.TILE), I16), woven=True)
+
+        b.loop(low, high, 1, one)
 
     def left_of(self, q: Value) -> Value:
         """Where the first output pixel of a tile finds its input."""
@@ -377,30 +410,36 @@ class Kernel:
         return b.at(self.from_, b.mul(line, self.down.stride * self.region.line), b.mul(tile, s.rows * self.pitch))
 
     def sums(
-        self, q: Value, kept: Value, pixels: int, wide: int, right: Any, first: Any, steps: int, begin: bool = True
-    ) -> None:
-        """Sums of a block of pixels × wide tiles from tile `q` on, over `steps` steps of K from `first`, in registers.
+        self, q: Value, kept: Value, pixels: int, wide: int, right: Any, steps: Any, begin: Value | None = None,
+        start: Any = 0, beside: Any = None,
+    ) -> None:  # fmt: skip
+        """Sums of a block of pixels × wide tiles from tile `q` on, over `steps` steps of K from `start`, in registers.
 
-        Not `begin`: added to what is kept.
+        Where `begin` does not hold, added to what is kept. `beside(k, i)` writes what is done beside step k
+        (`tiles.multiply`).
         """
         b = self.b
         q = b.index(q)
         lefts = [self.left_of(b.add(q, i)) for i in range(pixels)]
-        numbers = [(i * wide + j) for i in range(pixels) for j in range(wide)]
-        for k in numbers:
-            if begin:
+
+        def zero() -> None:
+            for k in range(pixels * wide):
                 tiles.zero(b, k)
-            else:
+
+        def load() -> None:
+            for k in range(pixels * wide):
                 tiles.load(b, k, b.at(kept, k * tiles.TILE), 64)
 
+        zero() if begin is None else b.choose(begin, zero, load)
+
         def step(k: Any, _: Any) -> None:
-            offset = self.offset_of(k)
+            offset = self.offset_of(b.add(start, k))
             tiles.multiply(
                 b, pixels, wide, lambda i, part: b.at(lefts[i], offset, part * self.region.part),
-                lambda j, part: right(k, j, part), self.pitch,
+                lambda j, part: right(k, j, part), self.pitch, partial(beside, k) if beside is not None else None,
             )  # fmt: skip
 
-        b.loop(first, b.add(first, steps), 1, step)
+        b.loop(0, steps, 1, step)
 
     def keep(self, kept: Value, pixels: int, wide: int) -> None:
         """The sums of a block from registers to memory."""
@@ -503,10 +542,10 @@ class Kernel:
         k = b.add(b.add(b.mul(kh, padded), b.mul(kw, self.c.ic)) if depth.row else b.mul(tap, padded), i)
         step, row, odd = b.udiv(k, tiles.DEPTH), b.udiv(b.urem(k, tiles.DEPTH), 2), b.urem(k, 2)
         if self.s.fresh:
-            at = b.at(self.weights_of(o), b.mul(step, 2 * tiles.TILE), b.mul(row, 128))
-            pair = [b.vload(b.at(at, 64 * h), F32) for h in range(2)]
-            even, uneven = (b.shuffle(pair[0], pair[1], list(range(h, 2 * tiles.LANES, 2))) for h in range(2))
-            return b.select(b.icmp_signed("==", odd, b.index(0)), even, uneven)
+            block, j = b.mul(b.udiv(o, self.s.vectors), self.s.vectors), b.urem(o, self.s.vectors)
+            wide = b.imin(b.sub(self.vectors, block), self.s.vectors)
+            at = b.at(self.weights_of(block), b.mul(b.add(b.mul(step, wide), j), 2 * tiles.TILE))
+            return b.vload(b.at(at, b.mul(row, 128), b.mul(odd, 64)), F32)
         at = b.at(self.weights_of(o), b.mul(step, tiles.PARTS * tiles.TILE), b.mul(row, 64))
         shift = b.splat(b.trunc(b.mul(b.sub(1, odd), 16), I32.ir), tiles.LANES)
         total = None

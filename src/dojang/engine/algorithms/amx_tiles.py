@@ -64,10 +64,15 @@ def dot(b: Emit, sums: int, left: int, right: int) -> None:
     _call(b, "tdpbf16ps", [_number(sums), _number(left), _number(right)])
 
 
-def multiply(b: Emit, pixels: int, vectors: int, left: Callable, right: Callable, pitch: int) -> None:
+def multiply(
+    b: Emit, pixels: int, vectors: int, left: Callable, right: Callable, pitch: int, beside: Callable | None = None
+) -> None:
     """`PRODUCTS` of 32 terms for pixels × vectors tiles of sums, at most four, in registers 0 to 3 (pixel first).
 
-    `left(i, part)` and `right(j, part)` are the addresses of the factors; `pitch` is the left one's stride.
+    `left(i, part)` and `right(j, part)` are the addresses of the factors; `pitch` is the left one's stride. A right
+    factor goes into the multiplier in 16 cycles, whatever the rows, so neighbouring products share it. `beside(i)`
+    writes what is done while the tiles work, after each of the `PRODUCTS`: what comes later than some 500 instructions
+    finds them idle.
     """
     held: dict[int, tuple] = {}
 
@@ -78,15 +83,20 @@ def multiply(b: Emit, pixels: int, vectors: int, left: Callable, right: Callable
             held[register] = (index, part)
         return register
 
-    for a, w in PRODUCTS:
-        for i in range(pixels):
-            for j in range(vectors):
-                one = factor(LEFT, i, a, left, pitch)
-                dot(b, i * vectors + j, one, factor(RIGHT, j, w, right, 64))
+    across = list(range(vectors))
+    for turn, (a, w) in enumerate(PRODUCTS):
+        for j in across:
+            for i in range(pixels):
+                right_one = factor(RIGHT, j, w, right, 64)
+                dot(b, i * vectors + j, factor(LEFT, i, a, left, pitch), right_one)
+        across.reverse()
+        if beside is not None:
+            beside(turn)
 
 
-def split(b: Emit, pair: Sequence[Value], store_part: Callable[[int, Value], None]) -> None:
-    """Two vectors of 16 float32 as three vectors of 32 bfloat16 in their order, handed over with the part's number.
+def split(b: Emit, pair: Sequence[Value], store_part: Callable[[int, Value], None], woven: bool = False) -> None:
+    """Two vectors of 16 float32 as three vectors of 32 bfloat16, handed over with the part's number: one vector after
+    the other, or `woven`, a number of the first, one of the second, which takes less.
 
     Infinity and NaN give NaN in the second part, so that no sum they enter is finite.
     """
@@ -99,6 +109,11 @@ def split(b: Emit, pair: Sequence[Value], store_part: Callable[[int, Value], Non
         if part < PARTS - 1:
             kept = [b.bitcast(b.and_(b.add(b.bitcast(v, ints), half), keep), floats) for v in rest]
             rest = [b.fsub(v, k) for v, k in zip(rest, kept, strict=True)]
+        if woven:
+            low, upper = (b.bitcast(k, ints) for k in kept)
+            both = b.or_(b.lshr(low, b.const(I32, 16, LANES)), b.and_(upper, keep))
+            store_part(part, b.bitcast(both, shorts))
+            continue
         high = b.shuffle(b.bitcast(kept[0], shorts), b.bitcast(kept[1], shorts), list(range(1, 4 * LANES, 2)))
         store_part(part, high)
 
