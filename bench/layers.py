@@ -2,6 +2,7 @@
 
     python bench/layers.py --threads 1 --seconds 0.3 --out bench/results/layers.txt [--batch 1] [--only TEXT]
     python bench/layers.py ... --part 2/5          every fifth layer; lines of other parts in --out stay
+    python bench/layers.py ... --list bench/problems_large.txt             other layers than those of problems.txt
 
 dojang is timed as it runs inside a network: activations channels last, weights packed beforehand, bias and ReLU
 fused. PyTorch's channels-last run has the same terms; the graph runtimes get a model of one convolution and ReLU, in
@@ -27,7 +28,7 @@ from dojang.engine.machine import Machine
 from dojang.engine.plan import choose
 from dojang.engine.runtime import Call, Program
 from peers import in_bursts, machine_line, onnx_runner, openvino_runner, spread
-from problems import Problem, parse, read
+from problems import LIST, Problem, parse, read
 
 WIDTH = 52
 
@@ -79,12 +80,16 @@ def onnx_model(conv: Conv, w: np.ndarray, b: np.ndarray) -> bytes:
 
 
 def torch_runners(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray):
-    """PyTorch in both layouts; asymmetric padding does not occur in the list."""
+    """PyTorch in both layouts, sequences as images of one row; asymmetric padding does not occur in the lists."""
     import torch
     import torch.nn.functional as F
 
     found = {}
-    pads = [p for p, _ in conv.padding]
+    one = [[v] * (2 - conv.rank) for v in (0, 1)]
+    pads = one[0] + [p for p, _ in conv.padding]
+    stride, dilation = ([*one[1], *v] for v in (conv.stride, conv.dilation))
+    if conv.rank == 1:
+        x, w = x[:, :, None], w[:, :, None]
     for name, layout in (("torch", torch.contiguous_format), ("torch-last", torch.channels_last)):
         xt = torch.from_numpy(x).contiguous(memory_format=layout)
         wt = torch.from_numpy(w).contiguous(memory_format=layout)
@@ -92,7 +97,7 @@ def torch_runners(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray):
 
         def run(xt=xt, wt=wt, bt=bt):
             with torch.inference_mode():
-                return F.conv2d(xt, wt, bt, conv.stride, pads, conv.dilation, conv.groups).relu_()
+                return F.conv2d(xt, wt, bt, stride, pads, dilation, conv.groups).relu_()
 
         found[name] = run
     return found
@@ -122,7 +127,7 @@ def bench(problem: Problem, batch: int, threads: int, seconds: float) -> str:
     runners["ort"] = onnx_runner(model, {"x": x}, threads)
     runners["openvino"] = openvino_runner(model, {"x": x}, threads)
     run()
-    difference = float(np.abs(np.moveaxis(y, -1, 1) - runners["torch"]().numpy()).max())
+    difference = float(np.abs(np.moveaxis(y, -1, 1) - runners["torch"]().numpy().reshape(conv.out_shape)).max())
     stats = {name: spread(v) for name, v in in_bursts(runners, seconds).items()}
     peers = [name for name in stats if name != "dojang"]
     gflops = 2 * conv.macs / 1e9
@@ -161,14 +166,14 @@ def summary(rows: dict[str, str]) -> list[str]:
     return lines
 
 
-def earlier(path: Path, conditions: str) -> dict[str, str]:
+def earlier(path: Path, conditions: str, problems: list[Problem]) -> dict[str, str]:
     """The lines of an earlier part by problem; stops where they were measured under other conditions."""
     if not path.exists():
         return {}
     lines = path.read_text().splitlines()
     if conditions not in lines:
         sys.exit(f"{path} holds other measurements than {conditions[2:]!r}: name another file for --out")
-    known = {p.text for p in read()}
+    known = {p.text for p in problems}
     return {text: line for line in lines if (text := line[:WIDTH].strip()) in known}
 
 
@@ -180,17 +185,19 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=0.3, help="per layer, all runtimes together")
     p.add_argument("--only", default="", help="problems whose line or network contains this")
     p.add_argument("--part", default="1/1", help="K/N: every N-th problem from the K-th; --out keeps those of others")
+    p.add_argument("--list", type=Path, default=LIST, help="file of problems")
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     import torch
 
     torch.set_num_threads(args.threads)
     part, parts = (int(v) for v in args.part.split("/"))
-    wanted = [q for q in read() if args.only in q.text or args.only in q.network][part - 1 :: parts]
+    problems = read(args.list)
+    wanted = [q for q in problems if args.only in q.text or args.only in q.network][part - 1 :: parts]
     if not wanted:
         sys.exit(f"no problem contains {args.only!r}")
     conditions = f"# {args.threads} threads, batch {args.batch}; least microseconds of each; ratio best peer / dojang"
-    rows = earlier(args.out, conditions) if args.out and parts > 1 else {}
+    rows = earlier(args.out, conditions, problems) if args.out and parts > 1 else {}
     names = ("dojang", "torch", "torch-last", "ort", "openvino")
     columns = f"{'problem':{WIDTH}s} {'algorithm':10s} {'GFLOP/s':>6s} " + " ".join(f"{n:>9s}" for n in names)
     head = [machine_line(args.threads).rstrip(), conditions, columns + " median  least"]
@@ -199,7 +206,7 @@ def main() -> None:
         rows[problem.text] = bench(problem, args.batch, args.threads, args.seconds)
         print(rows[problem.text], flush=True)
         if args.out:  # after each line, so that a run that is stopped loses nothing
-            rows = {q.text: rows[q.text] for q in read() if q.text in rows}
+            rows = {q.text: rows[q.text] for q in problems if q.text in rows}
             args.out.write_text("\n".join([*head, *rows.values(), *summary(rows)]) + "\n")
     print(*summary(rows), sep="\n")
 

@@ -121,6 +121,36 @@ def test_convolve_like_scipy(data, mode, rank):
     assert np.allclose(convolve(f.astype("f4"), g.astype("f4"), mode), y)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("size", "kernel"), [((5000,), (200,)), ((90, 120), (21, 17))])
+def test_fast_convolve(size, kernel, dtype):
+    """By transforms where that is faster; integers stay exact."""
+    f, g = rng.standard_normal(size).astype(dtype), rng.standard_normal(kernel).astype(dtype)
+    for mode in ("full", "same", "valid"):
+        y, right = convolve(f, g, mode, precision="fast"), signal.convolve(f.astype("f8"), g.astype("f8"), mode)
+        assert y.dtype == dtype
+        assert np.abs(y - right).max() <= (1e-6 if dtype == "f4" else 1e-14) * np.abs(right).max()
+    f, g = whole(*size, dtype="i8"), whole(*kernel, dtype="i8")
+    assert (convolve(f, g, precision="fast") == signal.convolve(f, g, method="direct")).all()
+
+
+def test_fast_convolution_of_many_channels():
+    """Three steps, with memory between them."""
+    x, w = rng.standard_normal((2, 16, 40, 50)).astype("f4"), rng.standard_normal((24, 16, 15, 15)).astype("f4")
+    plain, fast = conv(x, w, padding=7), conv(x, w, padding=7, precision="fast")
+    exact = signal_sums(x, w, 7)
+    errors = [np.abs(y - exact).max() for y in (fast, plain)]
+    assert errors[0] <= 2 * errors[1] + 2.0**-22 * np.abs(exact).max()
+    assert not np.array_equal(fast, plain)
+
+
+def signal_sums(x, w, pad):
+    """Correlations summed over channels in float64, by scipy."""
+    x = np.pad(x.astype("f8"), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    sums = lambda image, kernels: sum(signal.correlate(a, k, "valid") for a, k in zip(image, kernels, strict=True))  # noqa: E731
+    return np.array([[sums(image, kernels) for kernels in w.astype("f8")] for image in x])
+
+
 def test_convolve_of_functions():
     """The bell curve of width 1 with itself is that of width √2."""
     dx = 0.01
@@ -142,6 +172,7 @@ def test_convolve_of_functions():
     (lambda: convolve([1.0], [[1.0]]), ShapeError, "ranks 1 and 2"),
     (lambda: convolve([], [1.0]), ShapeError, "empty"),
     (lambda: convolve([1.0], [1.0], "middle"), UsageError, "not known"),
+    (lambda: convolve([1.0], [1.0], precision="exact"), UsageError, "precision 'exact' is not known"),
     (lambda: convolve([2**40], [2**40]), DataError, "may not be exact"),
 ])  # fmt: skip
 def test_errors(call, error, words):

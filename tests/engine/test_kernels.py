@@ -106,6 +106,7 @@ LAYERS = [
     Conv.of(6, 20, (7, 9), 3, stride=2, padding=1, transposed=True),
     Conv.of(16, 20, (13, 11), 3, padding=1),
     Conv.of(9, 17, (6, 7), 3, padding=((0, 2), (3, 0))),
+    Conv.of(5, 20, (12, 13), 6, padding=2),
 ]
 
 

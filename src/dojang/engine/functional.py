@@ -26,6 +26,7 @@ from dojang.engine.runtime import Call, Program
 
 Array = np.ndarray
 Axes = int | Sequence[int]
+Precision = Literal["strict", "fast"]
 KEPT_BYTES = 4 << 20  # scratch memory that a problem keeps between calls
 SMALL_MACS = 1 << 20  # below, one thread: about 10 µs of work
 
@@ -38,17 +39,20 @@ def conv(
     padding: Padding = 0,
     dilation: Axes = 1,
     groups: int = 1,
+    precision: Precision = "strict",
 ) -> Array:
     """y[n, o, p] = bias[o] + Σ x[n, i, p·stride − padding + k·dilation] · weight[o, i, k], zeros outside of x.
 
     `x` is (n, ic, *size) or (ic, *size), `weight` (oc, ic/groups, *kernel) with 1 to 3 spatial axes; strides of any
     sign are fine. float32 stays float32; float64 and integers give float64. No multiplication is saved at the cost of
-    accuracy: small integers come out exact. Raises `ShapeError` for sizes that do not fit, `UsageError` for types.
+    accuracy: small integers come out exact. `precision="fast"` allows Winograd's and Fourier's sums, whose errors are
+    bounded by those of the largest results: for large kernels, and where all input is finite. Raises `ShapeError` for
+    sizes that do not fit, `UsageError` for types.
 
     >>> conv(np.arange(5.0).reshape(1, 1, 5), np.ones((1, 1, 3)), padding=1)
     array([[[1., 3., 6., 9., 7.]]])
     """
-    return _conv(x, weight, bias, stride, padding, dilation, groups, None)
+    return _conv(x, weight, bias, stride, padding, dilation, groups, None, precision)
 
 
 def conv_transpose(
@@ -72,14 +76,18 @@ def conv_transpose(
 
 
 def convolve(
-    f: Array, g: Array, mode: Literal["full", "same", "valid"] = "full", dx: float | Sequence[float] = 1.0
+    f: Array,
+    g: Array,
+    mode: Literal["full", "same", "valid"] = "full",
+    dx: float | Sequence[float] = 1.0,
+    precision: Precision = "strict",
 ) -> Array:
     """(f * g)[n] = Σ f[m] · g[n − m] · dx: the convolution of mathematics, in 1 to 3 dimensions.
 
     "full": every place where f and g meet; "same": the middle of that, of the size of f; "valid": where the smaller
     lies wholly on the larger. `dx` is the distance of the samples of continuous functions, one for all axes or one
     each; the result then approximates the integral (f * g)(x) = ∫ f(u) g(x − u) du. Integers with integer dx give
-    integers, exactly; `DataError` where they could exceed 2⁵³.
+    integers, exactly; `DataError` where they could exceed 2⁵³. `precision` as for `conv`; of integers always strict.
 
     >>> convolve([1, 2, 3], [0, 1, 2])
     array([0, 1, 4, 7, 6])
@@ -114,16 +122,20 @@ def convolve(
     else:
         pads = [(n - 1 - (n - 1) // 2, (n - 1) // 2) for n in k.shape]
     flipped = k[(slice(None, None, -1),) * k.ndim]
-    y = _conv(a.astype(kind)[None, None], flipped.astype(kind)[None, None], None, 1, pads, 1, 1, None)[0, 0]
+    y = _conv(a.astype(kind)[None, None], flipped.astype(kind)[None, None], None, 1, pads, 1, 1, None,
+              "strict" if whole else precision)[0, 0]  # fmt: skip
     if whole:
         return np.rint(y * volume).astype(np.int64)
     return y if volume == 1 else y * y.dtype.type(volume)
 
 
 def _conv(
-    x: Any, weight: Any, bias: Any, stride: Axes, padding: Any, dilation: Axes, groups: int, extra: Axes | None
-) -> Array:
+    x: Any, weight: Any, bias: Any, stride: Axes, padding: Any, dilation: Axes, groups: int, extra: Axes | None,
+    precision: Precision = "strict",
+) -> Array:  # fmt: skip
     """Both directions; `extra` is the output padding of a transposed convolution, None for an ordinary one."""
+    if precision not in ("strict", "fast"):
+        raise UsageError(f'precision {precision!r} is not known; use "strict" or "fast"')
     x, weight = np.asarray(x), np.asarray(weight)
     rank = weight.ndim - 2
     if rank < 1:
@@ -152,25 +164,25 @@ def _conv(
                          f"{by(problem.weight_shape)}")  # fmt: skip
     if bias is not None and np.shape(bias) != (oc,):
         raise ShapeError(f"bias is {by(np.shape(bias)) or 'a number'}, {oc} output channels need {oc} values")
-    y = _runner(problem, "f32" if kind == "f4" else "f64")(
+    y = _runner(problem, "f32" if kind == "f4" else "f64", precision == "strict")(
         x.astype(kind, copy=False), weight, None if bias is None else np.asarray(bias)
     )
     return y[0] if alone else y
 
 
 @lru_cache(maxsize=256)
-def _runner(problem: Conv, kind: str) -> _Runner:
-    return _Runner(problem, kind)
+def _runner(problem: Conv, kind: str, strict: bool) -> _Runner:
+    return _Runner(problem, kind, strict)
 
 
 class _Runner:
     """One problem ready to run. Weights stay packed from call to call while they are equal."""
 
-    def __init__(self, problem: Conv, kind: str) -> None:
+    def __init__(self, problem: Conv, kind: str, strict: bool) -> None:
         self.problem, self.machine = problem, Machine.host()
         self.lock = threading.Lock()
         self.dtype = np.dtype("f4" if kind == "f32" else "f8")
-        task = Task.of(problem, kind=kind, strict=True)
+        task = Task.of(problem, kind=kind, strict=strict)
         self.algorithm, _, _ = choose(task, self.machine)
         self.task = task
         code = self.algorithm.emit(task, self.machine)
@@ -180,6 +192,7 @@ class _Runner:
         size = self.dtype.itemsize
         # Copies channels last, where these are not the same memory as channels first; kept between calls if small.
         self.scratch_sizes = (n * pixels * problem.ic * self.enters, n * outs * problem.oc * self.leaves)
+        self.scratch_sizes += tuple(-(-bytes_ // size) for bytes_ in code.shared(n))  # between steps
         self.scratch = [self.room(k) if k * size <= KEPT_BYTES else None for k in self.scratch_sizes]
         steps = [(s, s.units(n)) for s in code.steps]
         before = layout.emit(LayoutTask(problem.ic, pixels, problem.ic, True, kind), self.machine).steps[0]
@@ -220,6 +233,7 @@ class _Runner:
             if self.enters:
                 args[0, t.X], args[0, t.Y] = x.ctypes.data, inside.ctypes.data
             args[first:last, t.X], args[first:last, t.Y] = inside.ctypes.data, outside.ctypes.data
+            args[first:last, t.S0], args[first:last, t.S1] = (between.ctypes.data for between in room[2:])
             if self.leaves:
                 args[last, t.X], args[last, t.Y] = outside.ctypes.data, y.ctypes.data
             self.program.run()

@@ -18,7 +18,7 @@ from dojang.arith.conv import Conv
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
-from dojang.engine import lower_bands, lower_images, lower_tokens
+from dojang.engine import lower_bands, lower_images, lower_strided, lower_tokens
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
@@ -196,7 +196,8 @@ class Lowering:
             method = self.unary
         elif node.op in PAIRS:
             method = self.binary
-        if not (native and len(self.shape(group.value)) >= 2 and method is not None and method(group)):
+        native = native and len(self.shape(group.value)) >= 2 and method is not None
+        if not (native and method is not None and method(group)) and not lower_strided.broadcast(self, group):
             self.on_host(group)
 
     def on_host(self, group: Group) -> None:
@@ -421,6 +422,10 @@ class Lowering:
         self.simple(group, pool, task, x.images, {t.X: x, t.Y: y})
         return True
 
+    def op_reduce_max(self, group: Group) -> bool:
+        """The largest number of each image."""
+        return lower_images.largest(self, group)
+
     def op_concat(self, group: Group) -> bool:
         """Channels side by side; parts that were not written in place are copied."""
         if not self.joins(group):
@@ -441,18 +446,21 @@ class Lowering:
         a, x = group.node.attrs, self.out.places[group.inputs[0]]
         axis, step = a["axis"] % len(x.shape), a["step"]
         taken = range(x.shape[axis])[slice(a["start"], a["stop"], step)]
-        if axis == 0 or step < 1 or not len(taken):
+        if step < 1 or not len(taken):
             return False
+        if axis == 0:
+            return lower_strided.cut(self, group)
         if axis == 1:
             if step != 1 or x.buffer < 0:
-                return False
+                return lower_strided.cut(self, group)
             self.out.places[group.value] = Place(x.buffer, x.offset + taken.start, x.ld, self.shape(group.value))
             return True
         ones, none = (1,) * (len(x.shape) - 2), ((0, 0),) * (len(x.shape) - 2)
         at = axis - 2
         stride = (*ones[:at], step, *ones[at + 1 :])
         pads = (*none[:at], (-taken.start, 0), *none[at + 1 :])
-        return self.pooling(group, self.windows("max", x.shape, x.ld, self.shape(group.value), ones, stride, pads))
+        task = self.windows("max", x.shape, x.ld, self.shape(group.value), ones, stride, pads)
+        return self.pooling(group, task) or lower_strided.cut(self, group)
 
     def op_pad(self, group: Group) -> bool:
         """Channels of zeros (or another value) before and after."""
@@ -496,7 +504,7 @@ class Lowering:
 
     def op_transpose(self, group: Group) -> bool:
         """Another order of axes."""
-        return lower_tokens.transpose(self, group)
+        return lower_tokens.transpose(self, group) or lower_strided.transpose(self, group)
 
     def op_log_softmax(self, group: Group) -> bool:
         """The logarithm of softmax over channels."""
@@ -510,7 +518,7 @@ class Lowering:
         """Another shape of the same numbers: (images, all) of one pixel is a view, else through channels first."""
         x, shape = self.out.places[group.inputs[0]], self.shape(group.value)
         if shape[0] != x.images or prod(shape[2:]) != 1:
-            return lower_tokens.same_channels(self, group)
+            return lower_tokens.same_channels(self, group) or lower_strided.reshape(self, group)
         if x.pixels == 1:
             self.out.places[group.value] = replace(x, shape=shape)
         elif x.alike:

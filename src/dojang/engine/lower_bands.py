@@ -8,11 +8,11 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.shapes import conv_problem
-from dojang.engine.algorithms import bands, pool
+from dojang.engine.algorithms import bands, pool, winograd
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.bands import BandTask
 from dojang.engine.algorithms.pool import PoolTask
-from dojang.engine.algorithms.task import Task
+from dojang.engine.algorithms.task import Code, Task
 from dojang.engine.calls import Place
 from dojang.engine.chains import POOLS, Chain, Chains
 from dojang.engine.fuse import Group
@@ -28,7 +28,7 @@ class Joined:
     """A chain that is computed at once: its task, seconds predicted for it and for its groups one by one."""
 
     chain: Chain
-    task: BandTask
+    task: BandTask | Task
     seconds: float
     apart: float
 
@@ -75,6 +75,11 @@ class Joiner:
         best, least = None, sum(alone.values())
         apart = least
         for chain in found:
+            halved = self.halved(chain, tasks)
+            if halved is not None:
+                total = winograd.predict(halved, self.low.machine)
+                if total < least:
+                    least, best = total, Joined(chain, halved, total, apart)
             seconds, task = self.joint(chain, tasks)
             total = seconds + sum(alone[g.value] for g in whole[len(chain.groups) :])
             if total < least:
@@ -86,6 +91,21 @@ class Joiner:
                 return None
         assert best is None or best.seconds <= apart
         return best
+
+    def halved(self, chain: Chain, tasks: dict[str, Task | PoolTask]) -> Task | None:
+        """A convolution and the maximum of 2 × 2 behind it as one task of Winograd's, if that is what the chain is."""
+        if chain.front is None or chain.back is not None:
+            return None
+        front, middle = tasks[chain.front.value], tasks[chain.middle.value]
+        if not isinstance(front, Task) or not isinstance(middle, PoolTask) or middle.what != "max":
+            return None
+        two = (2,) * len(middle.size)
+        if (middle.kernel, middle.stride) != (two, two) or any(max(p) for p in middle.padding):
+            return None
+        if middle.out_size != tuple(s // 2 for s in middle.size) or not prod(middle.out_size):
+            return None
+        task = replace(front, y_ld=middle.y_ld, halved=True)
+        return task if winograd.why_not(task, self.low.machine) is None else None
 
     def joint(self, chain: Chain, tasks: dict[str, Task | PoolTask]) -> tuple[float, BandTask]:
         """Seconds per image on one core (infinite where it cannot be done), and the task."""
@@ -130,15 +150,28 @@ class Joiner:
         task = joined.task
         last = groups[-1]
         residual = low.out.places[last.residual] if last.residual else None
+        x = low.out.places[groups[0].inputs[0]]
+        if isinstance(task, Task):
+            self.call(joined, winograd, task, winograd.emit(task, low.machine), x, None, task.conv.macs)
+            return
         if residual is not None and task.back is not None:  # it may lie elsewhere than was thought
             task = replace(task, back=replace(task.back, residual_ld=residual.ld))
-        x = low.out.places[groups[0].inputs[0]]
-        code = bands.emit(task, low.machine)
+        macs = sum(s.conv.macs for s in task.stages if isinstance(s, Task))
+        self.call(joined, bands, task, bands.emit(task, low.machine), x, residual, macs)
+
+    def call(
+        self, joined: Joined, module: Any, task: Any, code: Code, x: Place, residual: Place | None, macs: int
+    ) -> None:
+        """Packs the weights unless they are, and adds the call."""
+        low, groups = self.low, joined.chain.groups
+        last = groups[-1]
         names = [f"{g.node.name} {g.norm.name if g.norm else ''}" for g in groups]
         key = f"{' '.join(names)} {code.steps[0].recipe}"
         if f"{key} w" not in low.packed:
             arrays = [None if g.node.op in POOLS else low.weights(g) for g in groups]
-            low.packed[f"{key} w"], low.packed[f"{key} b"] = bands.pack(task, low.machine, arrays)
+            given = (arrays,) if module is bands else arrays[0]
+            assert given is not None
+            low.packed[f"{key} w"], low.packed[f"{key} b"] = module.pack(task, low.machine, *given)
         slots: dict[int, Place | str] = {
             t.X: x, t.Y: low.target(last.value), t.W: f"{key} w", t.B: f"{key} b",
         }  # fmt: skip
@@ -146,10 +179,9 @@ class Joiner:
             slots[t.R] = residual
         share = x.images / low.threads
         reason = f"slower: {joined.apart * 1e6:.3g} µs predicted, not {joined.seconds * 1e6:.3g}"
-        macs = sum(s.conv.macs for s in task.stages if isinstance(s, Task))
         members = tuple(m for g in groups for m in g.members)
         choice = Choice(
-            last.value, groups[0].node.op, bands.NAME, members, (("one by one", reason),), joined.seconds * share,
+            last.value, groups[0].node.op, module.NAME, members, (("one by one", reason),), joined.seconds * share,
             None, macs,
         )  # fmt: skip
         low.call(choice, code, x.images, slots)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dojang.engine.algorithms import elementwise, resample, softmax
+from dojang.engine.algorithms import elementwise, pool, resample, softmax
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
 from dojang.engine.algorithms.resample import Axis
@@ -84,12 +85,41 @@ def pad(low: Lowering, group: Group) -> bool:
     return True
 
 
+def largest(low: Lowering, group: Group) -> bool:
+    """The maximum over all axes of space, or over all but the first: a pooling, and one over the channels."""
+    x, shape = low.out.places[group.inputs[0]], low.shape(group.value)
+    rank = len(x.shape)
+    axes = sorted(a % rank for a in group.node.attrs["axes"])
+    if rank < 3 or axes not in (list(range(1, rank)), list(range(2, rank))) or len(shape) < 2:
+        return False
+    out = (x.images, x.channels, *(1,) * (rank - 2))
+    none = ((0, 0),) * (rank - 2)
+    first = low.windows("max", x.shape, x.ld, out, x.shape[2:], x.shape[2:], none)
+    second = low.windows("max", (x.images, 1, x.channels), 1, (x.images, 1, 1), (x.channels,), (x.channels,), ((0, 0),))
+    if first is None or second is None:
+        return False
+    y = low.fresh(out)
+    low.simple(group, pool, first, x.images, {t.X: x, t.Y: y})
+    if axes[0] == 1:
+        rest = low.fresh((x.images, 1, 1))
+        low.simple(group, pool, second, x.images, {t.X: y, t.Y: rest})
+        y = rest
+    low.out.places[group.value] = replace(y, ld=shape[1], shape=shape)
+    return True
+
+
 def probabilities(low: Lowering, group: Group) -> bool:
-    """Softmax over axis 1; also over the last where that is axis 1."""
-    x = low.out.places[group.inputs[0]]
-    if group.node.attrs["axis"] % len(x.shape) != 1:
+    """Softmax over any axis but the first."""
+    x, logarithm = low.out.places[group.inputs[0]], group.node.op == "log_softmax"
+    axis = group.node.attrs["axis"] % len(x.shape)
+    inner = prod(x.shape[axis + 1 :])
+    if axis == 0 or not prod(x.shape) or (axis > 1 and inner > 1 and x.ld != x.channels):
         return False
     y = low.target(group.value)
-    task = SoftmaxTask(x.channels, x.pixels, x.ld, y.ld, group.node.op == "log_softmax")
+    if axis == 1:
+        task = SoftmaxTask(x.channels, x.pixels, x.ld, y.ld, logarithm)
+    else:
+        lanes = x.channels if inner == 1 else inner * x.channels
+        task = SoftmaxTask(lanes, x.shape[axis], inner * x.ld, inner * y.ld, logarithm, prod(x.shape[2:axis]))
     low.simple(group, softmax, task, x.images, {t.X: x, t.Y: replace(y)})
     return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dojang.engine import lower_strided
 from dojang.engine.algorithms import layout, matmul, norm
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.layout import LayoutTask
@@ -81,11 +82,30 @@ def product(low: Lowering, group: Group) -> bool:
     """(n, rows, depth) by (n, depth, columns): its columns are rows of the second value as it lies."""
     a, b = (low.out.places[i] for i in group.inputs)
     if len(a.shape) != 3 or len(b.shape) != 3 or a.images != b.images:
-        return False
+        return _products(low, group, a, b)
     y = low.target(group.value)
     task = MatTask(1, b.shape[2], b.channels, a.channels, b.ld, a.ld, y.ld, False)
     low.simple(group, matmul, task, y.images, {t.X: a, t.W: b, t.Y: y})
     return True
+
+
+def _products(low: Lowering, group: Group, a: Place, b: Place) -> bool:
+    """Products of more axes: both factors copied to rows, the result back to where its second axis is fastest."""
+    shape = low.shape(group.value)
+    (*lead, height, depth), width = a.shape, b.shape[-1]
+    if len(lead) < 2 or b.shape[:-2] != tuple(lead) or not prod(shape) or not depth:
+        return False
+    flat = []
+    for x in (a, b):
+        y = low.fresh((1, prod(x.shape)))
+        if not lower_strided.copy(low, f"{group.value} factor", x, lower_strided.strides(x), y, 0,
+                                  lower_strided.rows(x.shape), x.shape):  # fmt: skip
+            return False
+        flat.append(y)
+    found, y = low.fresh((1, prod(shape))), low.target(group.value)
+    task = MatTask(1, height, depth, width, depth, width, width, False)
+    low.simple(group, matmul, task, prod(lead), {t.W: flat[0], t.X: flat[1], t.Y: found})
+    return lower_strided.copy(low, f"{group.value} product", found, lower_strided.rows(shape), y)
 
 
 def transpose(low: Lowering, group: Group) -> bool:

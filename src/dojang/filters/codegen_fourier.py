@@ -18,6 +18,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.engine.algorithms.fourier_passes import Numbers
 from dojang.engine.emit import F32, I64, KINDS, Kind, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import _Press, begin
@@ -135,6 +136,7 @@ class _Transforms(_Press):
         self.p = program  # type: ignore[assignment]  # what the loader asks of a program, this one has too
         self.b = begin(machine)
         self.kind = F32
+        self.numbers = Numbers(self.b, F32)
         self.lanes = machine.lanes(4)
         self.columns = program.columns(machine)
         self.pitch = program.pitch(machine) * 4
@@ -262,51 +264,21 @@ class _Transforms(_Press):
 
         b.loop(0, q, 1, one)
 
-    def turn(self, v, w, back: bool = False):
-        """v · w, or v · conj(w)."""
-        b = self.b
-        (x, y), (c, s) = v, w
-        if back:
-            return b.fma(x, c, b.fmul(y, s)), b.fsub(b.fmul(y, c), b.fmul(x, s))
-        return b.fsub(b.fmul(x, c), b.fmul(y, s)), b.fma(x, s, b.fmul(y, c))
-
-    def sum2(self, u, v):
-        return self.b.fadd(u[0], v[0]), self.b.fadd(u[1], v[1])
-
-    def diff(self, u, v):
-        return self.b.fsub(u[0], v[0]), self.b.fsub(u[1], v[1])
-
     def split2(self, v, w):
-        return [self.sum2(v[0], v[1]), self.turn(self.diff(v[0], v[1]), w[0])]
+        total, less = self.numbers.transform(v)
+        return [total, self.numbers.times(less, w[0])]
 
     def join2(self, v, w):
-        other = self.turn(v[1], w[0], back=True)
-        return [self.sum2(v[0], other), self.diff(v[0], other)]
+        return self.numbers.transform([v[0], self.numbers.times(v[1], w[0], conjugate=True)])
 
     def split4(self, v, w):
-        even, odd = self.sum2(v[0], v[2]), self.sum2(v[1], v[3])
-        x, y = self.diff(v[0], v[2]), self.diff(v[1], v[3])
-        low, high = self.turned(x, y), self.turned(x, y, back=True)
-        return [
-            self.sum2(even, odd),
-            self.turn(low, w[0]),
-            self.turn(self.diff(even, odd), w[1]),
-            self.turn(high, w[2]),
-        ]
+        first, *rest = self.numbers.transform(v)
+        return [first, *(self.numbers.times(u, by) for u, by in zip(rest, w, strict=True))]
 
     def join4(self, v, w):
-        a, c = v[0], self.turn(v[2], w[1], back=True)
-        d, e = self.turn(v[1], w[0], back=True), self.turn(v[3], w[2], back=True)
-        even, x = self.sum2(a, c), self.diff(a, c)
-        odd, y = self.sum2(d, e), self.diff(d, e)
-        return [self.sum2(even, odd), self.turned(x, y, back=True), self.diff(even, odd), self.turned(x, y)]
-
-    def turned(self, x, y, back: bool = False):
-        """x − i·y, or x + i·y."""
-        b = self.b
-        if back:
-            return b.fsub(x[0], y[1]), b.fadd(x[1], y[0])
-        return b.fadd(x[0], y[1]), b.fsub(x[1], y[0])
+        turned = [self.numbers.times(u, by, conjugate=True) for u, by in zip(v[1:], w, strict=True)]
+        a, b, c, d = self.numbers.transform([v[0], *turned])
+        return [a, d, c, b]  # the inverse: frequencies backwards
 
     def products(self, f: Value) -> None:
         """One frequency's row of both planes times the kernel's, along x, in place: what is read lies to the right."""

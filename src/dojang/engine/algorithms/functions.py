@@ -30,6 +30,12 @@ def tail(b: Emit, z: Value) -> Value:
     return b.fmul(b.fmul(p, t), exp(b, b.fsub(con(b, 0, z), b.fmul(z, z))))
 
 
+def erf(b: Emit, v: Value, act: Activation) -> Value:
+    """1 − erfc |v|, with the sign of v."""
+    value = b.fsub(con(b, 1, v), tail(b, v))
+    return b.select(b.fcmp_ordered("<", v, con(b, 0, v)), b.fneg(value), value)
+
+
 def gelu(b: Emit, v: Value, act: Activation) -> Value:
     """v·Φ(v)."""
     half = b.fmul(tail(b, b.fmul(v, con(b, math.sqrt(0.5), v))), con(b, 0.5, v))
@@ -107,6 +113,7 @@ FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "elu": elu,
+    "erf": erf,
     "softplus": softplus,
     "mish": mish,
     "softsign": softsign,

@@ -16,26 +16,30 @@ NAME = "softmax"
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxTask:
-    """e^x over its sum along `channels`, for each of `pixels` pixels per image; with `log` the logarithm of that."""
+    """e^x over its sum along `channels`, for each of `pixels` pixels per image; with `log` the logarithm of that.
+
+    Where `rows` is not 0, along `pixels` instead, for each channel of each of `rows` rows of pixels per image.
+    """
 
     channels: int
     pixels: int
     x_ld: int
     y_ld: int
     log: bool = False
+    rows: int = 0
 
 
 def predict(task: SoftmaxTask, machine: Machine) -> float:
     """Seconds on one core per image: about 30 operations per element, and its bytes three times."""
     from dojang.engine.peaks import peaks
 
-    elements = task.channels * task.pixels
+    elements = task.channels * task.pixels * max(1, task.rows)
     return elements * (30 / (peaks(machine).fma_gflops * 1e9) + 24 / (peaks(machine).cache_gbs * 1e9)) + 2e-7
 
 
 def emit(task: SoftmaxTask, machine: Machine) -> Code:
     """One step; a unit is some pixels of one image."""
-    parts = t.ceil_div(task.pixels, chunk(task))
+    parts = task.rows or t.ceil_div(task.pixels, chunk(task))
     return Code((Step(f"{NAME} {task}", lambda name: write(name, task, machine), lambda n: n * parts),))
 
 
@@ -46,6 +50,8 @@ def chunk(task: SoftmaxTask) -> int:
 
 def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
     """The kernel as IR text."""
+    if task.rows:
+        return down(symbol, task, machine)
     b = t.begin(symbol, machine)
     lanes, c, per = machine.lanes(4), task.channels, chunk(task)
     parts = t.ceil_div(task.pixels, per)
@@ -98,6 +104,41 @@ def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
         across([], share)
 
     b.loop(first, last, 1, pixel)
+    return b.finish()
+
+
+def down(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
+    """The kernel along pixels: a unit is one row of them, lanes are channels."""
+    b = t.begin(symbol, machine)
+    lanes, c = machine.lanes(4), task.channels
+    x = b.at(t.word(b, t.X), b.mul(b.arg.unit, 4 * task.pixels * task.x_ld))
+    y = b.at(t.word(b, t.Y), b.mul(b.arg.unit, 4 * task.pixels * task.y_ld))
+
+    def vector(o: Any, mask: Any) -> None:
+        px, py = (lambda p, base=base, ld=ld: b.at(base, b.mul(o, 4), b.mul(p, 4 * ld))
+                  for base, ld in ((x, task.x_ld), (y, task.y_ld)))  # fmt: skip
+        read = lambda at: b.vload(at, F32, mask=mask)  # noqa: E731
+        (most,) = b.loop(0, task.pixels, 1, lambda p, s: [b.maximum(s[0], read(px(p)))], [b.const(F32, float("-inf"))])
+
+        def power(p: Any, s: list[Value]) -> list[Value]:
+            v = b.fsub(read(px(p)), most)
+            e = t.exp(b, v)
+            b.vstore(v if task.log else e, py(p), F32, mask=mask)
+            return [b.fadd(s[0], e)]
+
+        (total,) = b.loop(0, task.pixels, 1, power, [b.const(F32, 0.0)])
+        total = log(b, total) if task.log else total
+
+        def share(p: Any, _: Any) -> None:
+            v = read(py(p))
+            b.vstore(b.fsub(v, total) if task.log else b.fdiv(v, total), py(p), F32, mask=mask)
+
+        b.loop(0, task.pixels, 1, share)
+
+    whole = c // lanes * lanes
+    b.loop(0, whole, lanes, lambda o, _: vector(o, None))
+    if c > whole:
+        vector(whole, b.mask(c - whole, lanes))
     return b.finish()
 
 

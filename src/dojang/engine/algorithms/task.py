@@ -42,7 +42,9 @@ class Task:
     """One convolution with what surrounds it: y = activation(conv(x) + bias + residual).
 
     `conv.n` is not looked at: kernels take any batch. `residual_ld` is 0 where nothing is added. `kind` is "f32" or
-    "f64"; `strict` forbids algorithms that compute other sums than the definition's (Winograd, Fourier).
+    "f64"; `strict` forbids algorithms that compute other sums than the definition's (Winograd, Fourier). With `halved`
+    only the largest of every 2 × 2 results is stored (maximum pooling, stride 2); the lowering asks this of Winograd
+    alone.
     """
 
     conv: Conv
@@ -52,6 +54,7 @@ class Task:
     residual_ld: int = 0
     kind: str = "f32"
     strict: bool = False
+    halved: bool = False
 
     @classmethod
     def of(cls, conv: Conv, **rest: Any) -> Task:

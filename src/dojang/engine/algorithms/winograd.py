@@ -23,7 +23,7 @@ import numpy as np
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.direct import crowding, cycles
 from dojang.engine.algorithms.interpolate import matrices
-from dojang.engine.algorithms.task import Code, Step, Task
+from dojang.engine.algorithms.task import Activation, Code, Step, Task
 from dojang.engine.algorithms.winograd_stages import Shape, Winograd, positions, sides, tiles_of
 from dojang.engine.machine import Machine
 
@@ -35,6 +35,9 @@ that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms 
 EXPOSED = 0.75  # of the time for memory and shared cache, which products do not hide (Granite Rapids, 2026)
 LEAST_MACS = 100_000  # of a unit: some 2 µs
 
+
+MONOTONE = (None, Activation("relu"))
+"""Activations that may as well be applied to the largest result."""
 
 KERNELS = ((3, 3), (5, 5), *(k for r in (3, 5) for k in ((1, r), (r, 1))))
 
@@ -65,6 +68,8 @@ def why_not(task: Task, machine: Machine) -> str | None:
         return "kernel is not 3x3, 5x5, or 3 or 5 taps along one axis"
     if any(s != 1 for s in (*c.stride, *c.dilation)):
         return "stride or dilation above 1"
+    if task.halved and (c.kernel != (3, 3) or task.residual_ld or task.activation not in MONOTONE):
+        return "pooling behind other kernels than 3x3, a residual, or an activation that may fall"
     lanes = machine.lanes(4)
     if c.ic // c.groups < (8 if c.groups == 1 else 32) or c.oc // c.groups < lanes // 2:
         return f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})"

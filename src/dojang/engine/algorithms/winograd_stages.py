@@ -332,11 +332,16 @@ class Winograd:
     def inverse(self, tile: Value, m: Value, plane: Any, block: tuple[Value, int] | None = None) -> None:
         """Aᵀ M A of one tile, bias, residual, activation, to the output; outputs beyond the edge are not stored.
 
+        Where the task is `halved`, the largest of 2 × 2 is taken first: bias and activation keep the order of numbers.
+
         `block`: (offset in bytes, count) of the output channels, all if None.
         """
         b, c, task, aw = self.b, self.c, self.task, self.aw
         image, oh, ow = self.place(tile)
         height, width = c.out_size
+        mh, mw = self.mh, self.mw
+        if task.halved:
+            oh, ow, height, width, mh, mw = (b.udiv(v, 2) for v in (oh, ow, height, width, mh, mw))
         pixel = b.add(b.mul(b.add(b.mul(image, height), oh), width), ow)
         y = b.at(t.word(b, t.Y), b.mul(pixel, 4 * task.y_ld))
         res = b.at(t.word(b, t.R), b.mul(pixel, 4 * task.residual_ld)) if task.residual_ld else None
@@ -346,7 +351,8 @@ class Winograd:
             y, bias, channels = b.at(y, block[0]), b.at(bias, block[0]), block[1]
             res = b.at(res, block[0]) if res is not None else None
 
-        columns = [b.less(b.add(ow, j), width) for j in range(self.mw)]
+        columns = [b.less(b.add(ow, j), width) for j in range(mw)]
+        left: dict[tuple[int, int], Value] = {}  # results that wait for those beside and below them
 
         def lanes(o: Any, edge: bool, tail: Any) -> None:
             mo, yo = b.at(m, b.mul(o, 4)), b.at(y, b.mul(o, 4))
@@ -356,6 +362,16 @@ class Winograd:
                 return b.vload(b.at(mo, b.mul(b.add(j, i * aw), plane)), F32)
 
             def put(i: Any, j: int, value: Value) -> None:
+                if not task.halved:
+                    store(i, j, value)
+                elif j % 2 == 0:
+                    left[i, j] = value
+                elif i % 2 == 0:
+                    left[i, j] = b.maximum_nan(left[i, j - 1], value)
+                else:
+                    store(i // 2, j // 2, b.maximum_nan(left[i - 1, j], b.maximum_nan(left[i, j - 1], value)))
+
+            def store(i: Any, j: int, value: Value) -> None:
                 mask = tail
                 if edge:
                     mask = b.splat(b.and_(b.less(b.add(oh, i), height), columns[j]), self.lanes)
@@ -376,8 +392,8 @@ class Winograd:
             if channels > whole:
                 lanes(whole, edge, b.mask(channels - whole, self.lanes))
 
-        if height % self.mh == 0 and width % self.mw == 0:
+        if c.out_size[0] % self.mh == 0 and c.out_size[1] % self.mw == 0:
             every(False)
             return
-        fits = b.and_(b.less(b.add(oh, self.mh - 1), height), b.less(b.add(ow, self.mw - 1), width))
+        fits = b.and_(b.less(b.add(oh, mh - 1), height), b.less(b.add(ow, mw - 1), width))
         b.choose(fits, lambda: every(False), lambda: every(True))
