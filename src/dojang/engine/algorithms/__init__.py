@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from dojang.engine.algorithms import amx, dense, depthwise, direct, fallback, grouped, pointwise, transposed, winograd
+from dojang.engine.algorithms import (
+    amx,
+    dense,
+    depthwise,
+    direct,
+    fallback,
+    grouped,
+    pointwise,
+    streamed,
+    transposed,
+    winograd,
+)
 
 ALGORITHMS: tuple[ModuleType, ...] = (
     dense,
@@ -17,6 +28,7 @@ ALGORITHMS: tuple[ModuleType, ...] = (
     pointwise,
     winograd,
     amx,
+    streamed,
     transposed,
     direct,
     fallback,

@@ -24,6 +24,7 @@ from dojang.engine.machine import Machine
 NAME = "direct"
 UNIT_FLOPS = 4_000_000  # about 20 µs of one core: a unit costs two atomic additions, well below a microsecond
 LINE = 64
+EXPOSED = 0.75  # of the time in which weights come from memory, which products do not hide (Granite Rapids, 2026)
 LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
 
 
@@ -186,7 +187,8 @@ def predict(task: Task, machine: Machine) -> float:
     if c.groups > 1 and c.ic // c.groups * task.element.bytes < LINE and not gathers(c, task.element.bytes, machine):
         total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
-    return max(total * 2 / fma_per_second, task.conv.weight_bytes / (p.read_gbs * 1e9))
+    memory = task.conv.weight_bytes / max(1, task.conv.n) / (p.read_gbs * 1e9)
+    return total * 2 / fma_per_second + EXPOSED * memory
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
