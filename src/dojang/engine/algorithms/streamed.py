@@ -106,7 +106,7 @@ def _cut(c: Nest, element_bytes: int, machine: Machine) -> Cut:
     for v in range(1, min(4, total) + 1):
         depth = max(8, machine.l1 * 2 // 3 // (v * machine.vector_bytes) // 8 * 8)
         images = max(1, SUMS // (prod(c.out_size) * v * machine.vector_bytes))
-        most = min((machine.registers - 1 - v) // v, prod(c.out_size))
+        most = max(1, min((machine.registers - 3 - v) // v, prod(c.out_size)))  # with fewer free, sums are spilled
         cuts += [Cut(p, v, depth, images) for p in range(1, most + 1)]
     return min(cuts, key=lambda cut: work(c, cut, lanes, machine.cores))
 
