@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from dojang.arith.conv import Conv
 from dojang.arith.errors import ShapeError
 from dojang.engine import jit
-from dojang.engine.algorithms import ALGORITHMS, dense, depthwise, direct, grouped, pointwise, transposed, winograd
+from dojang.engine.algorithms import (
+    ALGORITHMS,
+    dense,
+    depthwise,
+    direct,
+    grouped,
+    pointwise,
+    streamed,
+    transposed,
+    winograd,
+)
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.interpolate import matrices
 from dojang.engine.algorithms.task import Activation, Task
@@ -23,7 +33,7 @@ from kernels import guarded, oracle, run
 
 HOST = Machine.host()
 NARROW = [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa]
-EXACT = (dense, depthwise, grouped, pointwise, transposed, direct)
+EXACT = (dense, depthwise, grouped, pointwise, transposed, streamed, direct)
 few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 rng = np.random.default_rng(0)
 

@@ -17,6 +17,7 @@ from dojang.engine.algorithms import (
     fourier,
     grouped,
     pointwise,
+    streamed,
     transposed,
     winograd,
 )
@@ -29,6 +30,7 @@ ALGORITHMS: tuple[ModuleType, ...] = (
     winograd,
     amx,
     fourier,
+    streamed,
     transposed,
     direct,
     fallback,

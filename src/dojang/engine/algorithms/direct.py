@@ -24,6 +24,7 @@ from dojang.engine.machine import Machine
 NAME = "direct"
 UNIT_FLOPS = 4_000_000  # about 20 µs of one core: a unit costs two atomic additions, well below a microsecond
 LINE = 64
+EXPOSED = 0.75  # of the time in which weights come from memory, which products do not hide (Granite Rapids, 2026)
 LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
 
 
@@ -186,7 +187,8 @@ def predict(task: Task, machine: Machine) -> float:
     if c.groups > 1 and c.ic // c.groups * task.element.bytes < LINE and not gathers(c, task.element.bytes, machine):
         total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
-    return max(total * 2 / fma_per_second, task.conv.weight_bytes / (p.read_gbs * 1e9))
+    memory = task.conv.weight_bytes / max(1, task.conv.n) / (p.read_gbs * 1e9)
+    return total * 2 / fma_per_second + EXPOSED * memory
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -258,6 +260,12 @@ class Direct:
         self.gathered = False  # the unit copies its groups' inputs first
         self.x: Any = None  # the input of the group
         self.ahead: t.Ahead | None = None  # from the first tile of the next row on
+        self.coming: Any = None  # the weights of the groups that this thread's next unit has, where it gathers
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of a group's weights."""
+        return self.vectors * self.lanes * self.icg * self.taps * self.size
 
     @property
     def x_ld(self) -> int:
@@ -290,6 +298,11 @@ class Direct:
             units = t.ceil_div(self.vectors, v) * chunks
             self.ahead = t.Ahead.of(b, b.arg.unit, units, self.tile.rows_per_unit * len(self.cut()))
         if self.gathered:
+            if some == per_group == chunks == 1:
+                # Threads take units from both ends, so this one's next unit is probably the one farther in.
+                inward = b.select(b.less(b.mul(b.arg.unit, 2), b.mul(images, c.groups)), b.index(1), b.index(-1))
+                following = b.udiv(b.imax(b.add(b.arg.unit, inward), 0), images)
+                self.coming = b.at(t.word(b, t.W), b.mul(following, self.group_bytes))
             self.gather(x, first, last)
             x, plane = b.arg.scratch, prod(c.size) * plane
 
@@ -365,6 +378,7 @@ class Direct:
         b, c = self.b, self.c
         od: Any
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
+        self.at_row = oh
         depth = t.tap_range(b, od, c.stride[0], c.padding[0], c.dilation[0], c.kernel[0], c.size[0])
         height = t.tap_range(b, oh, c.stride[1], c.padding[1], c.dilation[1], c.kernel[1], c.size[1])
         place = b.add(b.mul(od, self.steps[0]), b.mul(oh, self.steps[1]))
@@ -428,11 +442,21 @@ class Direct:
         contiguous = self.x_ld == self.icg and c.dilation[2] == 1
         full = spans is not None and all(span == (0, count) for span in spans)
 
-        def multiply(x, w, lo, hi, length, acc):
+        # Lines of the next group's weights that each tile fetches, at an even rate; none where they are few.
+        tiles = self.pixels // c.out_size[2] * len(self.cut())
+        lines = t.ceil_div(self.group_bytes, LINE * tiles) if self.coming is not None else 0
+        every = max(1, self.taps * self.icg // lines) if lines else 0
+        if lines:
+            line = b.add(b.mul(self.at_row, len(self.cut())), b.udiv(start, self.tile.pixels))
+            coming = b.at(self.coming, b.mul(line, lines * LINE))
+
+        def multiply(x, w, lo, hi, length, acc, before: Any = 0):
             def k_step(k, acc):
                 acc = list(acc)
                 if self.ahead is not None and full:
                     self.ahead.fetch(b, k)
+                if lines:
+                    b.prefetch(b.at(coming, b.mul(b.udiv(b.add(before, k), every), LINE)), locality=2)
                 wk, xk = b.at(w, b.mul(k, block)), b.at(x, b.mul(k, self.size))
                 ws = [b.vload(b.at(wk, v * self.lanes * self.size), self.kind) for v in range(vectors)]
                 for p in range(lo, hi):
@@ -457,8 +481,9 @@ class Direct:
                 return b.loop(lo, hi, 1, lambda k, a: multiply(
                     b.at(x, b.mul(k, c.dilation[2] * pixel)), b.at(w, b.mul(k, self.icg * block)), 0, 1, self.icg, a
                 ), acc)  # fmt: skip
+            before = b.mul(kh, c.kernel[2] * self.icg)  # products of the tile, in one plane
             if full and contiguous:
-                return multiply(x, w, 0, count, c.kernel[2] * self.icg, acc)
+                return multiply(x, w, 0, count, c.kernel[2] * self.icg, acc, before)
             if full and c.kernel[2] > 3:
                 return b.loop(0, c.kernel[2], 1, lambda k, a: multiply(
                     b.at(x, b.mul(k, c.dilation[2] * pixel)), b.at(w, b.mul(k, self.icg * block)), 0, count, self.icg, a
@@ -466,8 +491,9 @@ class Direct:
             for k, (lo, hi) in enumerate(spans):
                 if lo < hi:
                     acc = multiply(
-                        b.at(x, k * c.dilation[2] * pixel), b.at(w, k * self.icg * block), lo, hi, self.icg, acc
-                    )
+                        b.at(x, k * c.dilation[2] * pixel), b.at(w, k * self.icg * block), lo, hi, self.icg, acc,
+                        b.add(before, k * self.icg),
+                    )  # fmt: skip
             return acc
 
         acc = b.loop(depth[1], depth[2], 1, lambda kd, a: b.loop(
