@@ -34,7 +34,7 @@ def flattened(task: Task) -> Task:
     c = task.conv
     places = prod(c.size)
     width = best_width(places)
-    return replace(task, conv=Conv.of(c.ic, c.oc, (places // width, width), 1, groups=c.groups, bias=c.bias))
+    return replace(task, conv=Conv.of(c.ic, c.oc, (places // width, width), 1, groups=c.groups, bias=c.bias, n=c.n))
 
 
 def best_width(places: int) -> int:
