@@ -17,7 +17,7 @@ import llvmlite.ir as ir
 
 from dojang.engine.emit import F32, F64, I16, I64, KINDS, U8, U16, Kind, Value
 from dojang.engine.machine import Machine
-from dojang.filters.codegen import _Press, begin
+from dojang.filters.codegen import _Press, across, begin
 from dojang.filters.program import Finish
 
 PassTap = tuple[int, int, float]  # (place, second place with the same tap or -1, tap); places are rows or elements
@@ -227,10 +227,8 @@ class _Columns(_Press):
     def row_sums(self, line: Value, target: Value, n: Value) -> None:
         """One row of n result elements from its line of column sums."""
         b, p, size = self.b, self.p, self.p.target_kind.bytes
-        last = b.sub(n, self.chunk)
 
-        def some(e, _):
-            e = b.imin(e, last)
+        def some(e, past):
             here = b.at(line, b.mul(e, self.kind.bytes))
             pixels = []
             for v in range(p.vectors):
@@ -238,12 +236,12 @@ class _Columns(_Press):
                 total = self.sum([(load(i), None if j < 0 else load(j), tap) for i, j, tap in p.along], False)
                 pixels.append(self.last(total))
             if p.target_kind == U8:
-                b.vstore(b.concat(pixels), b.at(target, b.mul(e, size)), p.target_kind)
+                b.vstore(b.concat(pixels), b.at(target, b.mul(e, size)), p.target_kind, past=past)
             else:
                 for v, pixel in enumerate(pixels):
-                    b.vstore(pixel, b.at(target, b.mul(e, size), v * self.lanes * size), p.target_kind)
+                    b.vstore(pixel, b.at(target, b.mul(e, size), v * self.lanes * size), p.target_kind, past=past)
 
-        b.loop(0, n, self.chunk, some)
+        across(b, b.index(0), n, self.chunk, target, size, some)
 
     # -- arithmetic -------------------------------------------------------------------------------------------------
 
