@@ -159,6 +159,7 @@ class Bound:
             words[1] = self._source_pitch
             words[2] = out.__array_interface__["data"][0]
             words[3] = self._target_pitch
+            words[PAST] = self._past
             self._steps.run()
             return not self._flag[0]
         finally:
