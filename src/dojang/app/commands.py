@@ -174,7 +174,9 @@ def filter(args: argparse.Namespace) -> Answer:
             progress=lambda done, total: bar.to(done),
         )
     text = _json("filter", args, report.to_dict(), CORRELATION) if args.json else filter_text(report)
-    complaints = [f"{bad.source}: {bad.message}" for bad in report.failed]
+    complaints = [
+        bad.message if bad.message.startswith(bad.source) else f"{bad.source}: {bad.message}" for bad in report.failed
+    ]
     for line in complaints[:-1]:
         sys.stderr.write(f"dojang: {line}\n")
     return Answer(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dojang.filters.files import FilterReport, Planned
     from dojang.filters.gallery import Shown
+
+SMALL = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
 
 def filter_files(
@@ -23,9 +26,16 @@ def filter_files(
     progress: Callable[[int, int], object] | None = None,
 ) -> FilterReport:
     """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
-    from dojang.filters.files import filter_files as work
+    from dojang.filters.images import read_picture
 
-    return work(images, kernel, output, border, stride, dilation, force, progress)
+    with ThreadPoolExecutor(1, "dojang-ahead") as pool:
+        ahead = None
+        if len(images) == 1 and Path(images[0]).suffix.lower() in SMALL:
+            # Decoding needs no lock of the interpreter: it goes on while the rest of the program is loaded.
+            ahead = pool.submit(read_picture, images[0]).result
+        from dojang.filters.files import filter_files as work
+
+        return work(images, kernel, output, border, stride, dilation, force, progress, ahead=ahead)
 
 
 def filter_plans(
