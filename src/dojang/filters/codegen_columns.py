@@ -15,16 +15,16 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from dojang.engine.emit import F32, F64, I16, I64, KINDS, U8, U16, Kind, Value
+from dojang.engine.emit import I64, U8, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import _Press, across, begin
-from dojang.filters.program import Finish
+from dojang.filters.program import ByRows, Finish, OfKinds
 
 PassTap = tuple[int, int, float]  # (place, second place with the same tap or -1, tap); places are rows or elements
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(ByRows, OfKinds):
     """Σ along · (Σ down · pixel), finished; both lists are sums over rows, and over elements to the right.
 
     With `fixed`, taps are 16-bit numbers: of 2^16, of 2^17 for two places that share one; then `finish.offset` is
@@ -47,31 +47,6 @@ class Columns:
     vectors: int = 2
 
     stride: tuple[int, int] = (1, 1)
-
-    @property
-    def work_kind(self) -> Kind:
-        """The element type of the sums."""
-        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
-
-    @property
-    def source_kind(self) -> Kind:
-        """The element type of the picture."""
-        return KINDS[self.source]
-
-    @property
-    def target_kind(self) -> Kind:
-        """The element type of the result."""
-        return KINDS[self.target]
-
-    @property
-    def grid(self) -> int:
-        """Every result row is computed alike, wherever a part of the picture begins."""
-        return 1
-
-    @property
-    def keep(self) -> int:
-        """Rows that two neighbouring bands both read."""
-        return self.extent - 1
 
     @property
     def lines(self) -> int:

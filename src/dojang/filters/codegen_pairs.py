@@ -15,12 +15,13 @@ import llvmlite.ir as ir
 from dojang.engine.emit import I32, I64, U8, Emit, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import begin
+from dojang.filters.program import ByRows
 
 FixedTap = tuple[int, int, int]  # (rows down, elements to the right, 16-bit tap)
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class Pairs(ByRows):
     """(Σ tap · pixel + add) >> shift, saturated to uint8.
 
     With `along`, whose taps are `step` elements apart, the taps make (Σ tap · pixel + first) >> middle first, which
@@ -42,16 +43,6 @@ class Pairs:
     vectors: int
 
     stride: tuple[int, int] = (1, 1)
-
-    @property
-    def grid(self) -> int:
-        """Every result row is computed alike, wherever a part of the picture begins."""
-        return 1
-
-    @property
-    def keep(self) -> int:
-        """Rows that the next block needs again."""
-        return self.extent - 1
 
     @property
     def lines_kept(self) -> int:

@@ -15,13 +15,13 @@ from dojang.engine.emit import I64, KINDS, Kind, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import LINE, across, spare_like
 from dojang.filters.codegen_columns import _Columns
-from dojang.filters.program import Finish
+from dojang.filters.program import ByRows, Finish
 
 StraightTap = tuple[int, int, float]  # (rows down, elements to the right, tap)
 
 
 @dataclass(frozen=True, slots=True)
-class Straight:
+class Straight(ByRows):
     """Σ tap · pixel, finished."""
 
     kind: str
@@ -43,16 +43,6 @@ class Straight:
         return KINDS[self.kind]
 
     source_kind = target_kind = work_kind
-
-    @property
-    def grid(self) -> int:
-        """Every result row is computed alike, wherever a part of the picture begins."""
-        return 1
-
-    @property
-    def keep(self) -> int:
-        """Rows that two neighbouring bands both read."""
-        return self.extent - 1
 
     @property
     def lines(self) -> int:
