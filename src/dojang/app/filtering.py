@@ -21,6 +21,7 @@ def filter_files(
     border: str = "reflect",
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
+    value: float = 0.0,
     output: str | Path | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
@@ -35,7 +36,7 @@ def filter_files(
             ahead = pool.submit(read_picture, images[0]).result
         from dojang.filters.files import filter_files as work
 
-        return work(images, kernel, output, border, stride, dilation, force, progress, ahead=ahead)
+        return work(images, kernel, output, border, stride, dilation, force, progress, value, ahead=ahead)
 
 
 def filter_plans(
@@ -45,11 +46,12 @@ def filter_plans(
     border: str = "reflect",
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
+    value: float = 0.0,
 ) -> tuple[Planned, ...]:
     """How `filter_files` would do it, and why not otherwise; nothing is written."""
     from dojang.filters.files import plan_files as work
 
-    return work(images, kernel, border=border, stride=stride, dilation=dilation)
+    return work(images, kernel, border=border, stride=stride, dilation=dilation, value=value)
 
 
 def kernel_gallery() -> list[Shown]:
