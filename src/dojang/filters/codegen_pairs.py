@@ -217,7 +217,7 @@ class _Pairs:
             for r, pieces in users[line, shift].items():
                 for piece in pieces:
                     for v, x in enumerate(pairs):
-                        total[r][v] = multiply_add(b, total[r][v], x, *piece, few)
+                        total[r][v] = multiply_add(b, total[r][v], x, *piece, fused=few)
         return total
 
     def targets(self, y: Value, x0: Value) -> list[Value]:
@@ -288,7 +288,7 @@ class _Pairs:
                         x, taps = b.vload(b.at(here, o), I32), (p.along[j], 0)
                     else:
                         x, taps = b.vload(b.at(there, o), I32) if kept else pair(here, o), p.along[j : j + 2]
-                    total = multiply_add(b, total, x, *taps, False)
+                    total = multiply_add(b, total, x, *taps, fused=False)
                 row.append(total)
             self.store_rows([row], [b.at(target, e)])
 
