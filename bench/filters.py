@@ -1,7 +1,7 @@
 """Picture filters against OpenCV, Pillow, SciPy, scikit-image, PyTorch and kornia, in turns in one process.
 
     python bench/filters.py --seconds 0.5 --out bench/results/filters.txt [--quick] [--only TEXT]
-    python bench/filters.py ... --part 2/5         every fifth case; lines of other parts in --out stay
+    python bench/filters.py ... --part 2/5         every fifth case; lines of other cases in --out stay, with --only too
 
 Every runner takes a NumPy picture (h, w, channels) and gives one of the same dtype; PyTorch and kornia convert on the
 way in and out, as a user of pictures must. Reflected borders where the peer has them. A peer that only approximates
@@ -229,7 +229,9 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1.5e9, help="taps times elements that a slow peer may take on")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="512x512 only")
-    parser.add_argument("--only", default="", help="cases whose line begins with this, e.g. '512x512 3 uint8 box'")
+    parser.add_argument(
+        "--only", default="", help="cases whose line begins with this, e.g. '512x512 3 uint8 box'; or jpeg"
+    )
     parser.add_argument("--part", default="1/1", help="K/N: every N-th case from the K-th; --out keeps those of others")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -239,7 +241,7 @@ def main() -> None:
     conditions = f"# {args.threads} threads, limit {args.limit:.0e}; milliseconds, least and median; peers' least"
     rows: dict[str, str] = {}
     whole: list[str] = []  # the lines on the whole command
-    if args.out and parts > 1 and args.out.exists():
+    if args.out and (parts > 1 or args.only) and args.out.exists():
         earlier = args.out.read_text().splitlines()
         if conditions not in earlier:
             sys.exit(f"{args.out} holds other measurements than {conditions[2:]!r}: name another file for --out")

@@ -54,7 +54,37 @@ def test_one_bad_picture_of_several(dojang: Command, photo: Path, tmp_path: Path
     assert ran.code == 4
     assert ran.err.startswith(f"dojang: {bad}: ")
     assert len(ran.err.splitlines()) == 1
+    assert ran.err.count(str(bad)) == 1
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["photo.png"]
+
+
+def test_a_picture_read_ahead_fails_as_any(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    """It is decoded while the rest of the program loads: what is wrong with it is said all the same, and once."""
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(photo.read_bytes()[:200])
+    for name, says in ((bad, "truncated"), (tmp_path / "none.png", "No such file")):
+        ran = dojang("filter", name, "--kernel", "blur", "-o", tmp_path / "o.png")
+        assert ran.code == 4
+        assert says in ran.err
+        assert ran.err.count(str(name)) == len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_borders_that_shrink_and_that_have_a_value(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    picture = np.asarray(Image.open(photo)).astype(float)
+    for flags, padded in (
+        (("--border", "valid"), picture),
+        (("--border", "constant", "--value", "200"), np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=200)),
+    ):
+        ran = dojang(
+            "filter", photo, "--kernel", "0 -1 0; -1 5 -1; 0 -1 0", *flags, "-o", tmp_path / "o.png", "--force"
+        )
+        assert ran.code == 0, ran.err
+        middle = padded[1:-1, 1:-1]
+        around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+        expected = (5 * middle - around).clip(0, 255)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected)
+    assert "0 to 255" in dojang("filter", photo, "--kernel", "blur", "--border", "constant", "--value", "-1").err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Bands of files and Dask chunks give what the whole picture gives, to the bit; bad stores are refused."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +71,38 @@ def test_other_options(tmp_path, kwargs):
     source = store(tmp_path / "a.npy", image)
     filter_large(source, tmp_path / "b.npy", as_kernel("blur:size=5"), Options.of(**kwargs), band_bytes=1000)
     assert np.array_equal(np.load(tmp_path / "b.npy"), filter(image, "blur:size=5", **kwargs))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on private memory is one of Linux")
+def test_a_picture_larger_than_the_memory_allowed(tmp_path):
+    """240 MB from file to file in a process that may have 200 MB of its own; to the bit what rows of it give."""
+    block = np.random.default_rng(5).integers(0, 256, (1000, 4000, 3), dtype=np.uint8)
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (20_000, 4000, 3))
+    for y in range(0, 20_000, 1000):
+        array[y : y + 1000] = block + np.uint8(y // 1000)
+    code = """if True:
+        import resource, sys
+        from dojang.filters.job import Options
+        from dojang.filters.kernels import as_kernel
+        from dojang.filters.large import filter_large
+        resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
+        try:
+            bytearray(240 << 20)
+        except MemoryError:
+            filter_large(sys.argv[1], sys.argv[2], as_kernel("gaussian:sigma=3"), Options(), band_bytes=16 << 20)
+        else:
+            sys.exit("the limit does not hold")
+    """
+    files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-300:]
+    result = np.load(files[1], mmap_mode="r")
+    assert result.shape == array.shape
+    for y in (0, 6990, 19_000):
+        top, end = max(y - 20, 0), min(y + 1020, 20_000)
+        whole = filter(np.ascontiguousarray(array[top:end]), "gaussian:sigma=3")
+        count = min(1000, 20_000 - y)
+        np.testing.assert_array_equal(result[y : y + count], whole[y - top : y - top + count])
 
 
 def test_from_one_format_to_another_by_the_command(tmp_path):

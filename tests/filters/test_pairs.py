@@ -1,12 +1,16 @@
 """Fixed-point kernels: the bound on their error at the worst pictures, and results against the float64 response."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dojang.engine import jit
 from dojang.engine.machine import Machine
 from dojang.filters import plain
+from dojang.filters.codegen_pairs import emit_pairs
 from dojang.filters.fixed import fixed, fixed_passes
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels import Kernel, named
@@ -16,6 +20,18 @@ from dojang.filters.sums import TIE
 from dojang.filters.ways import pairs, separable_pairs
 
 pytestmark = pytest.mark.skipif(Machine.host().isa not in ("avx2", "avx512"), reason="x86 with AVX2 only")
+
+
+def machines():
+    """The host, and as it would be with half the registers' width or without multiplying and adding in one."""
+    host = Machine.host()
+    narrow = host.restrict("avx2")
+    found = [host, narrow]
+    if "+avx512vnni" in host.features:
+        found.append(replace(host, features=host.features.replace("+avx512vnni", "-avx512vnni")))
+    if "+avxvnni" in host.features:
+        found.append(replace(narrow, features="+avxvnni"))
+    return found
 
 
 def taps(seed, kh, kw, rank1, size):
@@ -72,10 +88,11 @@ def test_two_passes_at_their_worst_are_within_the_bound(seed, k, offset):
     border=st.sampled_from(["zero", "constant", "replicate", "reflect", "circular", "valid"]),
     passes=st.booleans(),
     threads=st.integers(1, 2),
+    machine=st.sampled_from(machines()),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
-def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, passes, threads, seed):
+@settings(max_examples=100, deadline=None)
+def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, passes, threads, machine, seed):
     rng = np.random.default_rng(seed)
     anchor = (int(rng.integers(kh)), int(rng.integers(kw)))
     kernel = Kernel("any", (taps(seed, kh, kw, passes, rng.choice([0.9, 2.5])),), "linear", anchor)
@@ -84,16 +101,27 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
     options = Options.of(border, 1, (1, dilation), 9, 2.5)
     image = rng.choice([0, 255, 7], (h, w, c)).astype(np.uint8) if seed % 2 else rng.integers(0, 256, (h, w, c), "u1")
     job = Job.of(kernel, (1, h, w, c), image.dtype, options)
-    way = (separable_pairs if passes else pairs)(job, Machine.host())
+    way = (separable_pairs if passes else pairs)(job, machine)
     if isinstance(way, str):
         return
     out = np.full((1, *job.out_size, c), 99, np.uint8)
-    assert Bound(Plan((job,), way, ()), job, Machine.host(), threads).run(image, out)
+    assert Bound(Plan((job,), way, ()), job, machine, threads).run(image, out)
     exact = plain.respond(job, image, 0, job.out_size[0])
     expected = np.rint(exact).clip(0, 255)
     apart = np.abs(out[0] - expected)
     assert apart.max() <= 1
     assert (np.abs(exact - np.floor(exact) - 0.5)[apart > 0] <= TIE).all()
+
+
+@pytest.mark.parametrize("machine", machines(), ids=lambda m: f"{m.isa} {'vnni' if 'vnni' in m.features else ''}")
+def test_the_instructions_are_those_of_the_machine(machine):
+    job = Job.of(Kernel("any", (taps(1, 3, 3, False, 0.9),)), (1, 9, 400, 3), np.dtype("u1"), Options())
+    way = pairs(job, machine)
+    assert not isinstance(way, str)
+    text = jit.assembly(emit_pairs(way.program, machine), machine, thorough=True)
+    fused = {"avx512": "+avx512vnni", "avx2": "+avxvnni"}[machine.isa] in machine.features.split(",")
+    assert ("vpdpwssd" in text) == fused
+    assert "vpackuswb" in text
 
 
 def test_a_flat_picture_stays_flat_in_wide_tiles():

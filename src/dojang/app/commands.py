@@ -157,7 +157,12 @@ def filter(args: argparse.Namespace) -> Answer:
     args.kernel = args.kernel if len(args.kernel) > 1 else args.kernel[0]
     if args.plan:
         plans = filtering.filter_plans(
-            args.images, args.kernel, border=args.border, stride=args.stride, dilation=args.dilation
+            args.images,
+            args.kernel,
+            border=args.border,
+            stride=args.stride,
+            dilation=args.dilation,
+            value=args.value,
         )
         if args.json:
             return Answer(_json("filter", args, {"pictures": [plan.to_dict() for plan in plans]}, CORRELATION))
@@ -169,12 +174,15 @@ def filter(args: argparse.Namespace) -> Answer:
             border=args.border,
             stride=args.stride,
             dilation=args.dilation,
+            value=args.value,
             output=args.output,
             force=args.force,
             progress=lambda done, total: bar.to(done),
         )
     text = _json("filter", args, report.to_dict(), CORRELATION) if args.json else filter_text(report)
-    complaints = [f"{bad.source}: {bad.message}" for bad in report.failed]
+    complaints = [
+        bad.message if bad.message.startswith(bad.source) else f"{bad.source}: {bad.message}" for bad in report.failed
+    ]
     for line in complaints[:-1]:
         sys.stderr.write(f"dojang: {line}\n")
     return Answer(

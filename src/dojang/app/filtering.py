@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dojang.filters.files import FilterReport, Planned
     from dojang.filters.gallery import Shown
+
+SMALL = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
 
 def filter_files(
@@ -18,14 +21,22 @@ def filter_files(
     border: str = "reflect",
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
+    value: float = 0.0,
     output: str | Path | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> FilterReport:
     """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
-    from dojang.filters.files import filter_files as work
+    from dojang.filters.images import read_picture
 
-    return work(images, kernel, output, border, stride, dilation, force, progress)
+    with ThreadPoolExecutor(1, "dojang-ahead") as pool:
+        ahead = None
+        if len(images) == 1 and Path(images[0]).suffix.lower() in SMALL:
+            # Decoding needs no lock of the interpreter: it goes on while the rest of the program is loaded.
+            ahead = pool.submit(read_picture, images[0]).result
+        from dojang.filters.files import filter_files as work
+
+        return work(images, kernel, output, border, stride, dilation, force, progress, value, ahead=ahead)
 
 
 def filter_plans(
@@ -35,11 +46,12 @@ def filter_plans(
     border: str = "reflect",
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
+    value: float = 0.0,
 ) -> tuple[Planned, ...]:
     """How `filter_files` would do it, and why not otherwise; nothing is written."""
     from dojang.filters.files import plan_files as work
 
-    return work(images, kernel, border=border, stride=stride, dilation=dilation)
+    return work(images, kernel, border=border, stride=stride, dilation=dilation, value=value)
 
 
 def kernel_gallery() -> list[Shown]:

@@ -218,9 +218,13 @@ def _filter(commands: Commands) -> None:
     )
     parser.add_argument(
         "--border",
-        choices=("zero", "replicate", "reflect", "circular"),
+        choices=("zero", "constant", "replicate", "reflect", "circular", "valid"),
         default="reflect",
-        help="what lies outside the picture (default reflect: mirrored without repeating the edge)",
+        help="what lies outside the picture (default reflect: mirrored without repeating the edge); "
+        "valid: nothing, the result is smaller",
+    )
+    parser.add_argument(
+        "--value", type=float, default=0.0, metavar="V", help="the pixel value outside, with --border constant"
     )
     parser.add_argument(
         "--stride", type=axes, default=1, metavar="N", help="keep every Nth pixel, or N,M by rows,columns"

@@ -375,9 +375,25 @@ class Emit(ir.IRBuilder):
         fn = self._intrinsic(name, type_, [PTR, _INT, mask.type, type_])
         return self.call(fn, [ptr, ir.Constant(_INT, align), mask, _constant(type_, 0)])
 
-    def vstore(self, v: Value, ptr: Value, kind: Kind, mask: Value | None = None, align: int | None = None) -> None:
-        """A vector (or scalar) to memory; lanes off in `mask` are not touched."""
+    def vstore(
+        self,
+        v: Value,
+        ptr: Value,
+        kind: Kind,
+        mask: Value | None = None,
+        align: int | None = None,
+        past: bool = False,
+    ) -> None:
+        """A vector (or scalar) to memory; lanes off in `mask` are not touched.
+
+        With `past` it goes past the caches, and the address must be a multiple of the vector's size: for results that
+        nobody reads soon. Another thread may read them after an atomic operation of this one, as any of `runtime`'s.
+        """
         align = align or kind.bytes
+        if past:
+            stored = self.store(v, ptr, align=v.type.count * kind.bytes)
+            stored.set_metadata("nontemporal", self.module.add_metadata([ir.Constant(_INT, 1)]))
+            return
         if mask is None:
             self.store(v, ptr, align=align)
             return

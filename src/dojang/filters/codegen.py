@@ -3,7 +3,7 @@
 The function is `press(args, unit, scratch)`: `band` output rows of one picture, from unit · band on; `args` points
 to the 64-bit `FIELDS`. Pitches in bytes; `rows[p]` is the source row of padded row p and `cols[e]` the source element
 of padded element e (−1: the fill); `left` and `inner` are the padded row's elements before the picture and on it;
-`width` is the output row at stride 1, in elements, at least one chunk.
+`width` is the output row at stride 1, in elements, at least one chunk; `past` is 1 where results go past the caches.
 
 The last vector of a row is moved left to end with the row instead of being masked: some elements are computed twice,
 and nothing is touched outside.
@@ -35,6 +35,7 @@ FIELDS = (
     "height",
     "band",
     "flag",
+    "past",
 )
 POINTERS = ("src", "dst", "rows", "cols", "taps", "flag")
 
@@ -59,6 +60,45 @@ def begin(machine: Machine) -> Emit:
     outer.call(inner.function, [*values.values(), y0, y1, outer.arg.scratch])
     outer.ret_void()
     return inner
+
+
+LINE = 64  # bytes of a cache line
+
+
+def across(
+    b: Emit, first: Value, end: Value, chunk: int, row: Value, size: int, body: Callable[[Value, bool], None]
+) -> None:
+    """`body(e, past)` for each chunk of the elements from `first` to `end`, the last moved left to end there.
+
+    `row` is where element 0 is stored. With the field `past`, chunks that begin on a cache line are told to store past
+    the caches: a large result is gone from them before anyone reads it, and a line that is stored whole need not be
+    fetched first, a third of the traffic. A chunk makes whole lines; if it stores several rows, their pitches must.
+    """
+    last = b.sub(end, chunk)
+
+    def through():
+        b.loop(first, end, chunk, lambda e, _: body(b.imin(e, last), False))
+
+    if chunk * size % LINE:
+        through()
+        return
+
+    def past():
+        at = b.add(b.ptrtoint(row, I64.ir), b.mul(first, size))
+        lead = b.udiv(b.and_(b.sub(b.index(0), at), b.index(LINE - 1)), size)
+        begin = b.add(first, lead)
+        whole = b.sub(end, b.urem(b.sub(end, begin), chunk))
+        b.choose(b.less(0, lead), lambda: body(first, False))
+        b.loop(begin, whole, chunk, lambda e, _: body(e, True))
+        b.choose(b.less(whole, end), lambda: body(last, False))
+
+    short = b.less(b.sub(end, first), 2 * chunk)
+    b.choose(b.or_(short, b.icmp_signed("==", b.arg.past, b.index(0))), through, past)
+
+
+def spare_like(b: Emit, spare: Value, row: Value) -> Value:
+    """`spare`, which is on a cache line, moved to lie in its line as `row` does in its own."""
+    return b.at(spare, b.and_(b.ptrtoint(row, I64.ir), b.index(LINE - 1)))
 
 
 class _Press:
@@ -252,6 +292,8 @@ class _Press:
         b, a, p = self.b, self.b.arg, self.p
         strided = p.stride[1] != 1
         size = p.target_kind.bytes
+        first = b.at(a.dst, b.mul(x0, size))
+        spare = spare_like(b, self.spare, first)
         places = []
         for k in range(len(p.outputs) or 1):
             for r in range(p.rows):
@@ -259,25 +301,26 @@ class _Press:
                 scratch = b.at(self.spare, (k * p.rows + r + 1) * self.out_line)
                 target = b.at(a.dst, b.mul(a.dst_plane, k), b.mul(row, a.dst_pitch), b.mul(x0, size))
                 inside = b.less(row, a.y1)
-                places.append(scratch if strided else b.select(inside, target, self.spare) if r else target)
-        last = b.sub(n, self.chunk)
+                places.append(scratch if strided else b.select(inside, target, spare) if r else target)
 
-        def some(e, _):
-            e = b.imin(e, last)
+        def some(e, past):
             source = b.at(here, b.mul(e, self.kind.bytes))
             targets = [b.at(t, b.mul(e, size)) for t in places]
             if p.dense:
-                self.store(self.dense(source), targets, p.finishes[0])
+                self.store(self.dense(source), targets, p.finishes[0], past)
             else:
                 for k, parts in enumerate(p.outputs):
                     sums = [self.part(source, taps) for taps in parts]
-                    self.store(sums, targets[k * p.rows : (k + 1) * p.rows], p.finishes[k])
+                    self.store(sums, targets[k * p.rows : (k + 1) * p.rows], p.finishes[k], past)
 
-        b.loop(0, n, self.chunk, some)
         if strided:
+            last = b.sub(n, self.chunk)
+            b.loop(0, n, self.chunk, lambda e, _: some(b.imin(e, last), False))
             for i, line in enumerate(places):
                 k, r = divmod(i, p.rows)
                 self.thin(line, b.add(y, r), k, x0, n)
+        else:
+            across(b, b.index(0), n, self.chunk, first, size, some)
 
     def part(self, source: Value, taps: tuple) -> list[list[Value]]:
         """sums[row][vector] of one part. Each tile vector is loaded once and used for every row that needs it."""
@@ -356,13 +399,13 @@ class _Press:
 
     # -- results ----------------------------------------------------------------------------------------------------
 
-    def store(self, parts: list[list[list[Value]]], targets: list[Value], finish: Finish) -> None:
+    def store(self, parts: list[list[list[Value]]], targets: list[Value], finish: Finish, past: bool) -> None:
         b, target = self.b, self.p.target_kind
         for r, place in enumerate(targets):
             for v in range(self.p.vectors):
                 sums = [part[r][v] for part in parts]
                 pixel = self.pixel(sums, finish)
-                b.vstore(pixel, b.at(place, v * self.lanes * target.bytes), target)
+                b.vstore(pixel, b.at(place, v * self.lanes * target.bytes), target, past=past)
 
     def pixel(self, sums: list[Value], finish: Finish) -> Value:
         """Sums to pixels: joined, scaled, rounded, saturated."""

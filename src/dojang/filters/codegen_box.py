@@ -16,7 +16,7 @@ import llvmlite.ir as ir
 
 from dojang.engine.emit import F32, F64, I32, I64, KINDS, Kind, Value
 from dojang.engine.machine import Machine
-from dojang.filters.codegen import begin, round_to
+from dojang.filters.codegen import LINE, begin, round_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +199,22 @@ class _BoxSums:
         (before,) = b.loop(-self.margin + wide, 0, wide, lambda x, s: sums(x, s[0], None), [zero])
         whole = b.mul(b.udiv(a.width, wide), wide)
 
-        def some(x, s):
-            def store(v, pixels):
-                b.vstore(self.pixel(pixels), b.at(target, b.mul(x, size), v * lanes * size), self.target)
+        def many(past):
+            def some(x, s):
+                def store(v, pixels):
+                    place = b.at(target, b.mul(x, size), v * lanes * size)
+                    b.vstore(self.pixel(pixels), place, self.target, past=past)
 
-            return sums(x, s[0], store)
+                return sums(x, s[0], store)
 
-        (before,) = b.loop(0, whole, wide, some, [before])
+            return b.loop(0, whole, wide, some, [before])
+
+        if self.target.floating:  # uint8 pictures this large wait for sums, not for memory
+            lies = b.and_(b.ptrtoint(target, I64.ir), b.index(LINE - 1))
+            whole_lines = b.and_(b.icmp_signed("==", lies, b.index(0)), b.less(0, a.past))
+            (before,) = b.choose(whole_lines, lambda: many(True), lambda: many(False))
+        else:
+            (before,) = many(False)
 
         def rest():
             def store(v, pixels):

@@ -15,16 +15,16 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from dojang.engine.emit import F32, F64, I16, I64, KINDS, U8, U16, Kind, Value
+from dojang.engine.emit import I64, U8, Value
 from dojang.engine.machine import Machine
-from dojang.filters.codegen import _Press, begin
-from dojang.filters.program import Finish
+from dojang.filters.codegen import _Press, across, begin
+from dojang.filters.program import ByRows, Finish, OfKinds
 
 PassTap = tuple[int, int, float]  # (place, second place with the same tap or -1, tap); places are rows or elements
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(ByRows, OfKinds):
     """Σ along · (Σ down · pixel), finished; both lists are sums over rows, and over elements to the right.
 
     With `fixed`, taps are 16-bit numbers: of 2^16, of 2^17 for two places that share one; then `finish.offset` is
@@ -47,31 +47,6 @@ class Columns:
     vectors: int = 2
 
     stride: tuple[int, int] = (1, 1)
-
-    @property
-    def work_kind(self) -> Kind:
-        """The element type of the sums."""
-        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
-
-    @property
-    def source_kind(self) -> Kind:
-        """The element type of the picture."""
-        return KINDS[self.source]
-
-    @property
-    def target_kind(self) -> Kind:
-        """The element type of the result."""
-        return KINDS[self.target]
-
-    @property
-    def grid(self) -> int:
-        """Every result row is computed alike, wherever a part of the picture begins."""
-        return 1
-
-    @property
-    def keep(self) -> int:
-        """Rows that two neighbouring bands both read."""
-        return self.extent - 1
 
     @property
     def lines(self) -> int:
@@ -227,10 +202,8 @@ class _Columns(_Press):
     def row_sums(self, line: Value, target: Value, n: Value) -> None:
         """One row of n result elements from its line of column sums."""
         b, p, size = self.b, self.p, self.p.target_kind.bytes
-        last = b.sub(n, self.chunk)
 
-        def some(e, _):
-            e = b.imin(e, last)
+        def some(e, past):
             here = b.at(line, b.mul(e, self.kind.bytes))
             pixels = []
             for v in range(p.vectors):
@@ -238,12 +211,12 @@ class _Columns(_Press):
                 total = self.sum([(load(i), None if j < 0 else load(j), tap) for i, j, tap in p.along], False)
                 pixels.append(self.last(total))
             if p.target_kind == U8:
-                b.vstore(b.concat(pixels), b.at(target, b.mul(e, size)), p.target_kind)
+                b.vstore(b.concat(pixels), b.at(target, b.mul(e, size)), p.target_kind, past=past)
             else:
                 for v, pixel in enumerate(pixels):
-                    b.vstore(pixel, b.at(target, b.mul(e, size), v * self.lanes * size), p.target_kind)
+                    b.vstore(pixel, b.at(target, b.mul(e, size), v * self.lanes * size), p.target_kind, past=past)
 
-        b.loop(0, n, self.chunk, some)
+        across(b, b.index(0), n, self.chunk, target, size, some)
 
     # -- arithmetic -------------------------------------------------------------------------------------------------
 

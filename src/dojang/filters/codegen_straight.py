@@ -13,14 +13,15 @@ import llvmlite.ir as ir
 
 from dojang.engine.emit import I64, KINDS, Kind, Value
 from dojang.engine.machine import Machine
+from dojang.filters.codegen import LINE, across, spare_like
 from dojang.filters.codegen_columns import _Columns
-from dojang.filters.program import Finish
+from dojang.filters.program import ByRows, Finish
 
 StraightTap = tuple[int, int, float]  # (rows down, elements to the right, tap)
 
 
 @dataclass(frozen=True, slots=True)
-class Straight:
+class Straight(ByRows):
     """Σ tap · pixel, finished."""
 
     kind: str
@@ -44,16 +45,6 @@ class Straight:
     source_kind = target_kind = work_kind
 
     @property
-    def grid(self) -> int:
-        """Every result row is computed alike, wherever a part of the picture begins."""
-        return 1
-
-    @property
-    def keep(self) -> int:
-        """Rows that two neighbouring bands both read."""
-        return self.extent - 1
-
-    @property
     def lines(self) -> int:
         """Rows that a block reads."""
         return self.extent + self.rows - 1
@@ -63,8 +54,11 @@ class Straight:
         return machine.lanes(self.work_kind.bytes) * self.vectors
 
     def tile_width(self, machine: Machine) -> int:
-        """Output elements of a tile: what a block reads and writes fills half of level 1 cache."""
-        width = max(machine.l1 // 2 // ((self.lines + self.rows) * self.work_kind.bytes), 1024)
+        """Output elements of a tile: what a block reads and writes fills half of level 2 cache.
+
+        Mostly whole rows: each tile of a row is a new stream from memory.
+        """
+        width = max(machine.l2 // 2 // ((self.lines + self.rows) * self.work_kind.bytes), 1024)
         chunk = self.chunk(machine)
         return -(-width // chunk) * chunk
 
@@ -75,8 +69,11 @@ class Straight:
 
     def scratch_bytes(self, machine: Machine, inner: int) -> int:
         """Bytes that one thread needs for rows of `inner` elements."""
-        rows = inner + self.tile_width(machine) + self.chunk(machine)
-        return self.lines * self.pitch(machine) + rows * self.work_kind.bytes + 256
+        return self.lines * self.pitch(machine) + self.spare(machine) + inner * self.work_kind.bytes + 256
+
+    def spare(self, machine: Machine) -> int:
+        """Bytes of a result row of a tile, wherever in a cache line it begins."""
+        return -(-(self.tile_width(machine) + self.chunk(machine)) * self.work_kind.bytes // LINE) * LINE + LINE
 
 
 def emit_straight(program: Straight, machine: Machine) -> str:
@@ -89,12 +86,18 @@ class _Straight(_Columns):
 
     p: Straight  # type: ignore[assignment]
 
+    def __init__(self, program: Straight, machine: Machine) -> None:
+        super().__init__(program, machine)
+        self.spare = self.empty  # a result row that nobody reads; then a row of fill
+        self.empty = self.b.at(self.spare, program.spare(machine))
+
     def column(self, x0: Value, n: Value) -> None:
         """All rows y0 to y1 of the tile of n output elements that begins at x0."""
         b, a, p, size = self.b, self.b.arg, self.p, self.kind.bytes
         n_in = b.add(n, p.reach)
         start = b.mul(b.sub(x0, a.left), size)
-        spare = b.at(self.empty, b.mul(a.inner, size))
+        base = b.at(a.dst, b.mul(x0, size))
+        spare = spare_like(b, self.spare, base)
         # Chunks at the picture's edges are done from copies, and all of a tile of no more than two.
         narrow = b.less(n, 2 * self.chunk + 1)
         at_left = b.or_(narrow, b.less(x0, a.left))
@@ -103,22 +106,25 @@ class _Straight(_Columns):
         )  # vectors are whole
         first = b.select(at_left, b.index(self.chunk), b.index(0))
         end = b.select(at_right, b.sub(n, self.chunk), n)
-        last = b.sub(end, self.chunk)
+        # The last chunk between them, moved left, must not reach beyond the picture's left edge.
+        end = b.select(narrow, end, b.imax(end, b.add(b.imax(b.sub(a.left, x0), b.index(0)), self.chunk)))
 
         def block(y, _):
             rows = {i: self.row(b.add(y, i)) for i in sorted({i + r for i, _, _ in p.taps for r in range(p.rows)})}
             inside = {i: b.at(row, start) for i, row in rows.items()}
             targets = []
             for r in range(p.rows):
-                place = b.at(a.dst, b.mul(b.add(y, r), a.dst_pitch), b.mul(x0, size))
+                place = b.at(base, b.mul(b.add(y, r), a.dst_pitch))
                 targets.append(b.select(b.less(b.add(y, r), a.y1), place, spare) if r else place)
 
-            def some(e, _):
-                e = b.imin(e, last)
+            def some(e, past):
                 o = b.mul(e, size)
-                self.sums({i: b.at(row, o) for i, row in inside.items()}, [b.at(t, o) for t in targets])
+                for line in range(0, self.chunk * size, LINE):
+                    for i in sorted(inside)[-p.rows :]:  # of the next block
+                        b.prefetch(b.at(inside[i], o, b.mul(a.src_pitch, p.rows), line))
+                self.sums({i: b.at(row, o) for i, row in inside.items()}, [b.at(t, o) for t in targets], past)
 
-            b.loop(first, end, self.chunk, some)
+            across(b, first, end, self.chunk, base, size, some)
 
             def edge(e):
                 self.copies(rows, b.add(x0, e))
@@ -174,7 +180,7 @@ class _Straight(_Columns):
         b.choose(b.less(b.sub(end, edge), self.lanes), few, many)
         b.loop(end, wide, 1, outside)
 
-    def sums(self, rows: dict[int, Value], targets: list[Value]) -> None:
+    def sums(self, rows: dict[int, Value], targets: list[Value], past: bool = False) -> None:
         """One chunk of every row of the block: each vector is loaded once and used for every row that needs it."""
         b, p = self.b, self.p
         users: dict[tuple[int, int], list[tuple[int, float]]] = {}
@@ -191,7 +197,7 @@ class _Straight(_Columns):
         for r, target in enumerate(targets):
             for v in range(p.vectors):
                 at = b.at(target, v * self.lanes * self.kind.bytes)
-                b.vstore(self.pixel([total[r][v]], p.finish), at, self.kind)
+                b.vstore(self.pixel([total[r][v]], p.finish), at, self.kind, past=past)
 
     def shifted(self, line: Value, loaded: dict[tuple[int, int], Value], row: int, shift: int) -> Value:
         """A vector of row elements from `shift` on.

@@ -46,7 +46,7 @@ _SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1
 _INTEL = Costs(
     tap=0.88, straight_tap=0.75, straight=5.0, looped_tap=0.75, load=3.0, store=5.5, pass_tap=1.2, passes=6.0,
     equal_tap=1.2, column_tap=1.1, columns=4.0, fixed_product=2.35, box=8.0, box_step=2.2, butterfly2=16.0,
-    butterfly4=38.0, long=1.12, pair_tap=1.0, pair=4.5, pair_pass_tap=1.35, pair_passes=8.0,
+    butterfly4=38.0, long=1.12, pair_tap=1.0, pair=2.0, pair_pass_tap=1.35, pair_passes=8.0,
 )  # fmt: skip
 
 

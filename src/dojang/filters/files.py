@@ -83,6 +83,7 @@ def filter_files(
     value: float = 0.0,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
+    ahead: Callable[[], Picture] | None = None,
 ) -> FilterReport:
     """Filters picture files. One file goes to the file (or into the folder) `out`; several go into the folder `out`.
 
@@ -90,7 +91,8 @@ def filter_files(
     and reads each picture once. EXIF orientation, colour profile, alpha and bit depth are
     kept; the picture as shown is what is filtered. `progress(done, total)` is called after each file, from this
     thread. One file that fails raises its `DojangError`; of several, the others are done and the failures are in the
-    report. Nothing is overwritten without `force`, and no file is left half-written.
+    report. Nothing is overwritten without `force`, and no file is left half-written. `ahead` gives the picture of the
+    one path, or raises what reading it raised, where someone is reading it already.
     """
     if not paths:
         raise UsageError("no picture given")
@@ -98,7 +100,7 @@ def filter_files(
     options = Options.of(border, stride, dilation, value)
     targets = plan_targets(paths, chosen, out)
     if len(paths) == 1:
-        done = filter_file(paths[0], targets[0], chosen, options, force, max_pixels)
+        done = filter_file(paths[0], targets[0], chosen, options, force, max_pixels, ahead)
         if progress:
             progress(1, 1)
         return FilterReport(tuple(k.name for k in chosen), border, done, ())
@@ -117,6 +119,7 @@ def filter_file(
     options: Options,
     force: bool = False,
     max_pixels: int = MAX_PIXELS,
+    ahead: Callable[[], Picture] | None = None,
 ) -> tuple[Filtered, ...]:
     """Reads one picture, filters it and writes one picture for each kernel."""
     for target in targets:
@@ -129,7 +132,7 @@ def filter_file(
             (height, width, *rest), dtype = filter_large(source, target, kernel, options, force)
             done.append(Filtered(name, fspath(target), kernel.name, width, height, rest[0] if rest else 1, str(dtype)))
         return tuple(done)
-    picture = read_picture(source, max_pixels)
+    picture = ahead() if ahead else read_picture(source, max_pixels)
     try:
         results = filter_picture(picture, kernels, options)
     except DojangError as error:

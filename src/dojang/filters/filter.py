@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,9 +15,6 @@ from dojang.filters.kernels import Kernel, as_kernel, is_bank
 from dojang.filters.memory import empty
 from dojang.filters.prepare import prepare
 from dojang.filters.run import Bound
-
-if TYPE_CHECKING:
-    pass
 
 
 def filter(
@@ -53,15 +50,15 @@ def filter(
     [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     """
     settings = None
-    if out is None and type(image) is np.ndarray and isinstance(kernel, (str, Kernel)):
+    if type(image) is np.ndarray and isinstance(kernel, (str, Kernel)):
         settings = (kernel, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
         try:
             known = _known.get(settings)
         except TypeError:  # a list, say, which cannot be looked up
             known = settings = None
         if known is not None and image.flags.c_contiguous:
-            result = empty(known[1], known[2])
-            if known[0].quick(image, result):
+            result = empty(known[1], known[2]) if out is None else out
+            if (out is None or _takes(out, known[1], known[2], image)) and known[0].quick(image, result):
                 return result
     options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
@@ -79,11 +76,19 @@ def filter(
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
     result = filter_array(np.asarray(image), kernels, options, out if bank or out is None else out[None], threads)
-    if out is not None:
-        return out
     if not bank and type(image) is np.ndarray:
         _remember(settings, image, kernels, options, threads)
+    if out is not None:
+        return out
     return result if bank else result[0]
+
+
+def _takes(out: Any, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> bool:
+    """Whether the result can be written to `out` as it lies."""
+    if type(out) is not np.ndarray or out.shape != shape or out.dtype != dtype:
+        return False
+    flags = out.flags
+    return flags.c_contiguous and flags.aligned and flags.writeable and not np.may_share_memory(out, picture)
 
 
 _known: dict[tuple, tuple[Bound, tuple[int, ...], np.dtype]] = {}  # what was asked for before: no more to check
@@ -177,9 +182,7 @@ def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, pictur
         raise ShapeError(f"out= is {by(out.shape)} {out.dtype}; the result is {by(shape)} {dtype}")
     if not out.flags.writeable:
         raise UsageError("out= is read-only; give a writable array")
-    if not out.flags.c_contiguous or np.may_share_memory(out, picture):
-        return empty(shape, dtype)
-    return out
+    return out if _takes(out, shape, dtype, picture) else empty(shape, dtype)
 
 
 def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:

@@ -25,8 +25,51 @@ class Finish:
     magic: tuple[int, int, int] | None = None
 
 
+class ByRows:
+    """What programs share that make every result row alike, from the rows that its kernel spans."""
+
+    __slots__ = ()
+    extent: int
+    stride: tuple[int, int]
+
+    @property
+    def grid(self) -> int:
+        """A part of the picture may begin at any row."""
+        return 1
+
+    @property
+    def keep(self) -> int:
+        """Rows that two neighbouring blocks both need."""
+        return max(self.extent - self.stride[0], 0)
+
+
+class OfKinds:
+    """The element types of programs that name them."""
+
+    __slots__ = ()
+    source: str
+    target: str
+    work: str
+    unsigned: bool
+
+    @property
+    def work_kind(self) -> Kind:
+        """The element type of the sums."""
+        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
+
+    @property
+    def source_kind(self) -> Kind:
+        """The element type of the picture."""
+        return KINDS[self.source]
+
+    @property
+    def target_kind(self) -> Kind:
+        """The element type of the result."""
+        return KINDS[self.target]
+
+
 @dataclass(frozen=True, slots=True)
-class Program:
+class Program(ByRows, OfKinds):
     """Passes over rows held in a tile that stays in cache.
 
     Every padded row is loaded once into the tile as `work` elements. With `segments` it is first run through the
@@ -51,34 +94,9 @@ class Program:
     rows: int
     vectors: int
 
-    @property
-    def work_kind(self) -> Kind:
-        """The element type of tile and sums."""
-        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
-
-    @property
-    def source_kind(self) -> Kind:
-        """The element type of the picture."""
-        return KINDS[self.source]
-
-    @property
-    def target_kind(self) -> Kind:
-        """The element type of the result."""
-        return KINDS[self.target]
-
     def chunk(self, machine: Machine) -> int:
         """Elements computed at a time; a picture's rows must have as many."""
         return machine.lanes(self.work_kind.bytes) * self.vectors
-
-    @property
-    def grid(self) -> int:
-        """Every result row is computed alike, wherever a part of the picture begins."""
-        return 1
-
-    @property
-    def keep(self) -> int:
-        """Tile rows that the next block needs again."""
-        return max(self.extent - self.stride[0], 0)
 
     @property
     def advance(self) -> int:
