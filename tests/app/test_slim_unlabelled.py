@@ -63,6 +63,32 @@ def test_the_command_needs_no_data(doubled: Graph, dojang: Command, tmp_path: Pa
     assert found["data"]["task"] == "unlabelled"
 
 
+@pytest.mark.parametrize("runtime", ["dojang", "torch", "onnxruntime"])
+def test_several_inputs_need_no_data(runtime: str, tmp_path: Path) -> None:
+    """Two inputs, two outputs, a channel that is eight others' equal in what they share."""
+    graph = weighted(
+        net(
+            N("z", "input", shape=(2, 16, 16)), conv("c1", "x", 128), N("r1", "relu", "c1"), conv("d1", "z", 128),
+            N("s", "add", "r1", "d1"), N("r2", "relu", "s"), conv("c2", "r2", 8), N("g", "global_avgpool", "c2"),
+            N("f", "flatten", "g"), N("y", "dense", "f", out=5), outputs=("y", "c2"), shape=(3, 16, 16),
+        )
+    )  # fmt: skip
+    dead = {name: np.array(graph.weights[name]) for name in graph.weights}
+    for name in ("c1.weight", "c1.bias", "d1.weight", "d1.bias"):
+        dead[name][16:] = 0
+    graph = graph.replace(weights=dead)
+    result = package.slim(graph, lossless=True, runtime=runtime, output=tmp_path / "out")
+    assert result.graph["c1"].attrs["out"] == result.graph["d1"].attrs["out"] == 16
+    x = {
+        name: np.random.default_rng(1).normal(size=(2, c, 16, 16)).astype(np.float32)
+        for name, c in (("x", 3), ("z", 2))
+    }
+    for a, b in zip(Session(result.graph).run(x).outputs, Session(graph).run(x).outputs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    with pytest.raises(UsageError, match="has 2 inputs"):
+        package.slim(graph, samples(), lossless=True)
+
+
 def test_what_is_refused(doubled: Graph, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --data, or --lossless"):
         package.slim(doubled)

@@ -438,3 +438,42 @@ def test_weights_that_no_input_reaches_are_computed_once() -> None:
     for name, value in tapped.items():
         np.testing.assert_allclose(value, wanted.taps[name], rtol=1e-4, atol=1e-4)
     assert settled(settled(graph)) == settled(graph)
+
+
+def halved(rows, columns, channels=16):
+    """A shortcut of option A: rows, columns, zeros for new channels; then a convolution added."""
+    return Graph(
+        (
+            image(channels, 9, 12),
+            N("rows", "slice", "x", **rows),
+            N("columns", "slice", "rows", **columns),
+            N("wide", "pad", "columns", pads=((3, 5), (0, 0), (0, 0)), value=0.5),
+            N("c", "conv", "x", out=channels + 8, kernel=(3, 3), stride=2, padding=1),
+            N("y", "add", "c", "wide"),
+        ),
+        ("y",),
+    )
+
+
+def test_every_second_row_and_column_are_one_step() -> None:
+    graph = halved({"axis": 2, "step": 2}, {"axis": -1, "step": 2})
+    run = check(graph, taps=("wide",))
+    steps = [(step.value, step.algorithm) for step in run.plan(1).choices]
+    assert [s for s in steps if s[0] in ("rows", "columns", "wide")] == [("columns", "pool"), ("wide", "elementwise")]
+    check(graph, taps=("rows", "columns"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ({"axis": 2, "step": 2}, {"axis": 3, "start": 1, "step": 2}),
+        ({"axis": 2, "step": 2}, {"axis": 3, "stop": 7, "step": 1}),
+        ({"axis": 2, "step": 3}, {"axis": 2, "step": 2}),
+    ],
+)
+def test_other_slices_are_two_steps(rows, columns) -> None:
+    graph = halved(rows, columns)
+    nodes = tuple(n for n in graph.nodes if n.name not in ("c", "y"))
+    graph = Graph(nodes, ("wide",))
+    assert settled(graph) is graph
+    check(graph)

@@ -110,6 +110,19 @@ def test_elementwise(op, truth, machine, at_end):
 
 
 @pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
+def test_frame(machine, at_end):
+    pixels = 11
+    for channels, before, after, gap in ((1, 0, 3, 0), (5, 2, 0, 2), (16, 8, 8, 0), (35, 17, 20, 3)):
+        x = rng.standard_normal((N, pixels, channels)).astype("f4")
+        whole = before + channels + after
+        task = MapTask("frame", channels, pixels, channels + gap, whole + gap, k=1.5, before=before, after=after)
+        size = N * pixels * (whole + gap) - gap
+        found = run(elementwise, task, machine, at_end, {t.X: rows(x, channels + gap)}, size)
+        expected = np.pad(x, ((0, 0), (0, 0), (before, after)), constant_values=1.5)
+        assert (values(found, pixels, whole, whole + gap) == expected).all()
+
+
+@pytest.mark.parametrize(("machine", "at_end"), PLACES, ids=lambda v: getattr(v, "isa", v))
 @pytest.mark.parametrize("last", [True, False])
 def test_layout(last, machine, at_end):
     for channels, pixels, gap in ((1, 1, 0), (3, 17, 2), (16, 16, 0), (33, 35, 1)):

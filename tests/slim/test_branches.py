@@ -15,6 +15,7 @@ from dojang.slim import slim
 from dojang.slim.branches import branches, without
 from dojang.slim.front import TIMED, front
 from dojang.slim.ledger import Ledger
+from dojang.slim.lossy import Lossy, Target
 from dojang.slim.rewrite import Context
 from nets import STRUCTURES, N, conv, feed, net, weighted
 
@@ -44,6 +45,24 @@ def test_without_a_branch_is_a_branch_of_zeros(name):
         assert not arrays & set(shorter.weights)
         for a, b in zip(Session(shorter).run(x).outputs, Session(zeros).run(x).outputs, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_an_activation_that_has_nothing_left_to_do_goes_with_the_branch():
+    """relu(relu(x) + branch) is relu(x) without the branch; a clip to other bounds, or an output, stays."""
+    graph = weighted(net(
+        conv("a", "x", 4), N("r", "relu", "a"), conv("b", "r", 4), N("s", "add", "r", "b"), N("t", "relu", "s"),
+        conv("c", "t", 4), N("u", "add", "c", "t"), N("v", "clip", "u", min=0.0, max=1.0), conv("d", "v", 4),
+        N("w", "add", "d", "v"), N("y", "relu", "w"), outputs=("y",),
+    ))  # fmt: skip
+    x = feed(graph, 3)
+    kept = {branch.add: set(without(graph, [branch]).by_name) for branch in branches(graph)}
+    assert {add: {"t", "v", "y"} - names for add, names in kept.items()} == {"s": {"t"}, "u": set(), "w": set()}
+    shorter = without(graph, branches(graph))
+    assert [n.name for n in shorter.nodes] == ["x", "a", "r", "v", "y"]
+    arrays = {"b.weight", "b.bias", "c.weight", "c.bias", "d.weight", "d.bias"}
+    zeros = graph.replace(weights={k: v * 0 if k in arrays else v for k, v in graph.weights.items()})
+    for a, b in zip(Session(shorter).run(x).outputs, Session(zeros).run(x).outputs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_what_is_needed_elsewhere_stays():
@@ -151,11 +170,63 @@ def test_branches_go_first_as_long_as_there_is_room():
     found = front(ledger, graph, tied, ledger.moments(graph, tied))
     whole = count(graph).total.macs
     one = max(option.macs for own in found.options for option in own if option.branch)
-    kept, used = found.to(whole - one, by_macs=True, branches=True)
+    kept, used = found.to(whole - one, clocked=0.5, branches=True)
     assert [option.branch is not None for option in used] == [True]
     assert count(kept).total.macs <= whole - one
-    kept, used = found.to(whole - one / 2, by_macs=True, branches=True)  # a branch is more than is asked for
+    kept, used = found.to(whole - one / 2, clocked=0.5, branches=True)  # a branch is more than is asked for
     assert all(option.branch is None for option in used) or len(used) > 1
     assert count(kept).total.macs <= whole - one / 2
-    _, used = found.to(whole, ms=0.9 * by_macs([graph])[0][0], by_macs=True)
+    _, used = found.to(whole, ms=0.9 * by_macs([graph])[0][0], clocked=0.5)
     assert sum(option.ms for option in used) >= 0.9 * by_macs([graph])[0][0] or len(used) == len(found.options)
+
+
+def halves(graphs):
+    """A runtime on which two cuts together save less than each promises alone: time is the root of multiplications."""
+    return [[(count(g).total.macs * 1e-6) ** 0.5] for g in graphs]
+
+
+def doubles(graphs):
+    """A runtime on which two cuts together save more than each promises alone."""
+    return [[(count(g).total.macs * 1e-6) ** 2] for g in graphs]
+
+
+@pytest.mark.parametrize("runtime", [halves, doubles])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_time_of_the_whole_decides_how_much_goes(runtime, first):
+    """Whether parts promise too little or too much, the network saves what is wanted, and not twice of it."""
+    graph = residual()
+    context = Context({}, digits()[0][TRAIN], 0)
+    ledger = Ledger(graph, runtime, None, accuracy, context, None, 1)
+    tied = channels(graph)
+    offers = front(ledger, graph, tied, ledger.moments(graph, tied))
+    search = Lossy(ledger, frozenset(), Target(time=0.6), 0.3)
+    whole = runtime([graph])[0][0]
+    wanted = 0.3 * whole
+    found, used = search.whole_saving(offers, count(graph).total.macs, wanted, first)
+    assert found is not None
+    saved = whole - runtime([found])[0][0]
+    assert saved >= wanted
+    least = min(option.ms for option in used)
+    assert saved < 2 * wanted or saved - wanted < 2 * least
+
+
+def test_multiplications_and_time_are_met_without_waste():
+    """Layers cost time, channels multiplications: at the right price both targets are met and neither is passed far."""
+    graph = residual()
+    context = Context({}, digits()[0][TRAIN], 0)
+
+    def runtime(graphs):
+        return [[count(g).total.macs * 1e-6 + 0.15 * len([n for n in g.nodes if n.op == "conv"])] for g in graphs]
+
+    ledger = Ledger(graph, runtime, None, accuracy, context, None, 1)
+    tied = channels(graph)
+    offers = front(ledger, graph, tied, ledger.moments(graph, tied), True)
+    assert all(option.ms > 0 for own in offers.options for option in own)
+    search = Lossy(ledger, frozenset(), Target(macs=0.5, time=0.7), 0.3)
+    whole, macs = runtime([graph])[0][0], count(graph).total.macs
+    found, _ = search.whole_saving(offers, 0.5 * macs, 0.3 * whole, False)
+    assert found is not None
+    assert count(found).total.macs <= 0.5 * macs
+    assert whole - runtime([found])[0][0] >= 0.3 * whole
+    alone, _ = offers.to(0.5 * macs, 0.3 * whole, 1.0)
+    assert offers.loss.of(found) <= offers.loss.of(alone) + 1e-9

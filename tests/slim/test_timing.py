@@ -66,6 +66,37 @@ def test_rounds_interleave_and_repeat_alike():
     assert rounds[8:16] == ["b"] * 4 + ["a"] * 4
 
 
+def busy(ms, shares, seed):
+    """Jobs of so many milliseconds, and a clock: now and then another program has the processor for a while."""
+    rng, now = np.random.default_rng(seed), [0.0]
+
+    def job(length, share):
+        def run():
+            now[0] += length / 1e3 * (rng.uniform(1.5, 6) if rng.random() < share else rng.uniform(1, 1.01))
+
+        return run
+
+    return [job(*pair) for pair in zip(ms, shares, strict=True)], lambda: now[0]
+
+
+def test_a_busy_machine_does_not_decide():
+    """One network meets with others more often than the other; both are told by what they take when let alone."""
+    for seed in range(20):
+        runs, clock = busy((3.0, 2.9), (0.2, 0.6), seed)
+        times = interleave(runs, rounds=15, clock=clock)
+        found = saving(*times)
+        assert found.real
+        assert found.ms == pytest.approx(0.1, abs=0.03)
+
+
+def test_equal_networks_on_a_busy_machine_are_no_saving():
+    wrong = 0
+    for seed in range(400):
+        runs, clock = busy((3.0, 3.0), (0.4, 0.4), seed)
+        wrong += saving(*interleave(runs, rounds=15, clock=clock)).real
+    assert wrong / 400 < 0.025 + 0.02
+
+
 def test_a_saving_reads_in_the_unit_that_fits():
     assert str(saving([0.0083] * 9, [0.0081] * 9)) == "+0.20 µs of 8.30 (95 %: +0.20 to +0.20)"
     assert str(saving([12.5], [13.0])) == "-0.500 ms of 12.500 (95 %: -0.500 to -0.500)"

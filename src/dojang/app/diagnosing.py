@@ -124,6 +124,14 @@ def timing(graph: Graph) -> dict[str, Any]:
     return {"layer_ms": spent, "peaks": (host.fma_gflops * plan.threads, host.read_gbs * plan.threads)}
 
 
+def some_feed(graph: Graph, data: Data, samples: int, seed: int) -> np.ndarray | dict[str, np.ndarray]:
+    """What `some_inputs` gives; for a network with several inputs (and no data) random numbers for each, by name."""
+    if len(graph.inputs) == 1:
+        return some_inputs(data, samples, seed)
+    rng = np.random.default_rng(seed)
+    return {i.name: rng.standard_normal((samples, *i.attrs["shape"]), np.float32) for i in graph.inputs}
+
+
 def some_inputs(data: Data, samples: int, seed: int) -> np.ndarray:
     """At most `samples` samples of the train part as the network sees them, drawn by seed, in their order.
 

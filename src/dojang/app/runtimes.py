@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from dojang.slim.estimate import shape_key
 from dojang.slim.timing import interleave
 
 Array = np.ndarray
-Run = Callable[[Array], Array]
+Feed = Array | Mapping[str, Array]
+"""A batch of the only input, or one of each input by name."""
+
+Run = Callable[[Feed], Array]
 
 RUNTIMES = ("dojang", "torch", "onnxruntime")
 
@@ -69,11 +72,11 @@ def onnx_runner(onnxruntime: Any, model: bytes | str) -> Run:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name
-    return lambda x: session.run(None, {feed: x})[0]
+    return lambda x: session.run(None, dict(x) if isinstance(x, Mapping) else {feed: x})[0]
 
 
 def measurer(
-    runtime: str, x: Array, rounds: int = ROUNDS, told: Callable[[], object] | None = None
+    runtime: str, x: Feed, rounds: int = ROUNDS, told: Callable[[], object] | None = None
 ) -> Callable[[Sequence[Graph]], list[list[float]]]:
     """A function that times networks on `x`: milliseconds of each in each of `rounds` interleaved rounds."""
 

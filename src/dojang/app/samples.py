@@ -20,7 +20,10 @@ KINDS = "digits, a folder or .zip of class folders, an .npz with x and y, IDX fi
 def one_input(graph: Graph) -> Node:
     """The network's only input; `UsageError` when it has several."""
     if len(graph.inputs) != 1:
-        raise UsageError(f"{graph.name}: has {len(graph.inputs)} inputs; data feed networks with one")
+        raise UsageError(
+            f"{graph.name}: has {len(graph.inputs)} inputs, data feed networks with one; slim --lossless without data "
+            "takes any"
+        )
     return graph.inputs[0]
 
 
@@ -48,12 +51,13 @@ def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data
 
 def load_inputs(data: Any, graph: Graph, val: str | Path | None = None) -> Data:
     """What a slimming without loss looks at: data as `load_samples` takes them, samples without labels (an array, an
-    .npy, an .npz with x alone), or nothing (None): then there are no samples in it.
+    .npy, an .npz with x alone), or nothing (None): then there are no samples in it, and the network may have several
+    inputs.
 
     Raises what `load_samples` raises.
     """
     if data is None:
-        return unlabelled(np.empty((0, *one_input(graph).attrs["shape"])), "no data")
+        return unlabelled(np.empty((0, *graph.inputs[0].attrs["shape"])), "no data")
     if isinstance(data, np.ndarray):
         return _fitting(unlabelled(data, "array"), graph)
     if isinstance(data, (str, Path)) and Path(data).suffix.lower() in (".npy", ".npz"):
@@ -108,8 +112,10 @@ def input_range(graph: Graph, data: Data) -> dict[str, tuple[Any, Any]]:
     Empty where the network itself says how pictures enter (then that is the range) and for float samples, which have
     no bound.
     """
+    if data.train.x.dtype != np.uint8:
+        return {}
     node = one_input(graph)
-    if data.train.x.dtype != np.uint8 or node.attrs["mean"]:
+    if node.attrs["mean"]:
         return {}
     shape = (1, data.train.x.shape[1], *(1,) * (data.train.x.ndim - 2))
     low, high = (data.normalisation.apply(np.full(shape, value, np.uint8)).reshape(-1) for value in (0, 255))

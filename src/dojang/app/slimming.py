@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dojang import __version__
-from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_inputs
+from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_feed, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.files import folder
 from dojang.app.networks import is_module, load, require_weights, torch_format
@@ -239,7 +239,7 @@ def _work(graph: Graph, data: Data, wish: Wish, how: How, started: float, us: To
     lossless, max_drop, runtime, seed = wish.lossless, wish.max_drop, wish.runtime, wish.seed
     batch_size = wish.batch_size
     diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed, us)
-    x = some_inputs(data, batch_size, seed)
+    x = some_feed(graph, data, batch_size, seed)
     choice = chosen(data, seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
@@ -393,11 +393,11 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
     if has_onnxruntime():
         import onnxruntime
 
-        x = data.test.inputs(0, COMPARED) if len(data.test) else some_inputs(data, SAMPLES, 0)
+        x = data.test.inputs(0, COMPARED) if len(data.test) else some_feed(done.graph, data, SAMPLES, 0)
         theirs = onnx_runner(onnxruntime, str(place / "model.onnx"))(x)
         ours = Compiled(done.graph)(x)
         said = compare_answers(ours, theirs)
-        if data.task == "classification":
+        if data.task == "classification" and isinstance(x, np.ndarray):
             same = int((ours.reshape(len(x), -1).argmax(1) == theirs.reshape(len(x), -1).argmax(1)).sum())
             said += f", and the same class for {same} of {len(x)} test samples"
     done = replace(done, same_answers=said, files=tuple(str(target / name) for name in FILES), seconds=seconds)

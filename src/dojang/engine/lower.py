@@ -472,14 +472,8 @@ class Lowering:
             return False
         y = self.target(group.value)
         before, after = pads[1]
-        for offset, channels in ((0, before), (before + x.channels, after)):
-            if channels:
-                here = replace(y, offset=y.offset + offset, shape=(y.images, channels, *y.shape[2:]))
-                task = MapTask("fill", channels, y.pixels, y.ld, y.ld, k=a["value"])
-                self.simple(group, elementwise, task, y.images, {t.Y: here})
-        here = replace(y, offset=y.offset + before, shape=x.shape)
-        task = MapTask("copy", x.channels, x.pixels, x.ld, y.ld)
-        self.simple(group, elementwise, task, x.images, {t.X: x, t.Y: here})
+        task = MapTask("frame", x.channels, x.pixels, x.ld, y.ld, k=a["value"], before=before, after=after)
+        self.simple(group, elementwise, task, x.images, {t.X: x, t.Y: y})
         return True
 
     def op_resize(self, group: Group) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dojang.arith.graph import Graph, Node
+from dojang.slim.identities import does_nothing
 
 BRANCHES = "remove-branches"
 
@@ -53,6 +54,16 @@ def alone(graph: Graph, add: Node, goes: str, stays: str) -> set[str]:
 
 
 def without(graph: Graph, dropped: Iterable[Branch]) -> Graph:
-    """The network in which each of these sums is what stays of it."""
+    """The network in which each of these sums is what stays of it, less activations that have nothing left to do.
+
+    A ReLU after a sum whose other input had a ReLU already is a pass over the map for nothing once the branch is gone.
+    """
     nodes = {branch.add: () for branch in dropped}
-    return graph.edited(nodes, {branch.add: branch.stays for branch in dropped}) if nodes else graph
+    if not nodes:
+        return graph
+    after = [reader.name for add in nodes for reader in graph.consumers[add] if reader.op in ("relu", "clip")]
+    graph = graph.edited(nodes, {branch.add: branch.stays for branch in dropped})
+    for name in after:
+        if name in graph.by_name and name not in graph.outputs and does_nothing(graph, graph[name]):
+            graph = graph.edited({name: ()}, {name: graph[name].inputs[0]})
+    return graph

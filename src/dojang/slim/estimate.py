@@ -35,9 +35,15 @@ def by_macs(graph: Graph) -> float:
 
 
 def shape_key(graph: Graph) -> str:
-    """Equal for networks that differ in their weights only, which take the same time."""
-    told = repr([(n.name, n.op, n.inputs, sorted(n.attrs.items(), key=lambda kv: kv[0])) for n in graph.nodes])
-    return hashlib.sha256(f"{told} {graph.outputs}".encode()).hexdigest()
+    """Equal for networks that differ in their weights and names only, which take the same time.
+
+    So a network without its first of two equal blocks and the one without its second are timed once.
+    """
+    place = {node.name: at for at, node in enumerate(graph.nodes)}
+    told = repr([
+        (n.op, [place[i] for i in n.inputs], sorted(n.attrs.items(), key=lambda kv: kv[0])) for n in graph.nodes
+    ])  # fmt: skip
+    return hashlib.sha256(f"{told} {[place[o] for o in graph.outputs]}".encode()).hexdigest()
 
 
 class Loss:

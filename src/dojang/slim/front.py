@@ -69,42 +69,47 @@ class Front:
     macs: int
     ms: float
 
-    def along(self, by_macs: bool = False, branches_to: float | None = None) -> Iterator[list[Option]]:
+    def along(
+        self, macs: float = 0.0, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
+    ) -> Iterator[list[Option]]:
         """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
 
-        What it saves is time; with `by_macs` the part of the multiplications and the part of the time, added up, so
-        that both fall. `branches_to`: whole branches first, as long as so many multiplications are left.
+        What it saves is the part of the time times `clocked`, and the part of the multiplications times what is left to
+        1, while more than `macs` of these remain; then it is time. `branches`: whole branches first, as long as neither
+        `macs` nor the `ms` to be saved are passed by the next one.
         """
-        level, left = [-1] * len(self.options), self.macs
+        level, left, saved = [-1] * len(self.options), float(self.macs), 0.0
         while True:
-            steps = [(self._gain(own, at, n, by_macs), b, n)
+            share = clocked if left > macs else 1.0
+            steps = [(self._gain(own, at, n, share), b, n)
                      for b, (own, at) in enumerate(zip(self.options, level, strict=True))
                      for n in range(at + 1, len(own))]  # fmt: skip
             if not steps:
                 return
             whole = [step for step in steps if (option := self.options[step[1]][step[2]]).branch is not None
-                     and branches_to is not None and left - option.macs >= branches_to]  # fmt: skip
+                     and branches and (left - option.macs >= macs or saved + option.ms <= ms)]  # fmt: skip
             _, b, n = max(whole or steps, key=lambda s: (s[0], -s[1], -s[2]))
-            left -= self.options[b][n].macs
             level[b] = n
-            yield [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
+            chosen = [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
+            left = self.macs - sum(option.macs for option in chosen)
+            saved = sum(option.ms for option in chosen)
+            yield chosen
 
-    def _gain(self, own: Sequence[Option], at: int, n: int, by_macs: bool = False) -> float:
+    def _gain(self, own: Sequence[Option], at: int, n: int, clocked: float = 1.0) -> float:
         ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
-        saved = (own[n].ms - ms) / (self.ms or 1.0)
-        if by_macs:
-            saved += (own[n].macs - macs) / max(1, self.macs)
+        saved = clocked * (own[n].ms - ms) / (self.ms or 1.0)
+        saved += (1 - clocked) * (own[n].macs - macs) / max(1, self.macs)
         return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
 
     def to(
-        self, macs: float, ms: float = 0.0, by_macs: bool = False, branches: bool = False
+        self, macs: float, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
     ) -> tuple[Graph | None, list[Option]]:
         """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
-        was used. `by_macs`: as `along` has it; `branches`: whole branches first, as many as `macs` leaves room for.
+        was used. `clocked`, `branches`: as `along` has them.
         """
         used: list[Option] = []
         bare = self.graph.replace(weights={})
-        for chosen in self.along(by_macs, macs if branches else None):
+        for chosen in self.along(macs, ms, clocked, branches):
             used = chosen
             if sum(option.ms for option in chosen) < ms:
                 continue
@@ -142,11 +147,12 @@ def _classes(options: Sequence[Option]) -> list[int]:
     return [c for option in options for c in option.classes]
 
 
-def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> Front:
+def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments], proved: bool = False) -> Front:
     """Every bundle's and branch's options: loss estimated on samples, saving predicted, the most promising timed.
 
     The smallest options are timed first, then the larger ones. One that is no faster is left out, with the reason; a
-    timed one sets the scale for the larger ones of its bundle that were not timed.
+    timed one sets the scale for the larger ones of its bundle that were not timed. `proved`: those that may be faster
+    are left out as well, for searches that want both multiplications and time to fall.
     """
     loss = Loss(graph, ledger.context.samples)
     score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
@@ -177,10 +183,10 @@ def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Mo
                         macs - count(shorter).total.macs, branch)  # fmt: skip
         offered.append((option,))
     guess = Front(graph, tied, stats, tuple(offered), loss, 1.0, macs, whole)
-    return _timed(ledger, guess, makers)
+    return _timed(ledger, guess, makers, proved)
 
 
-def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]]) -> Front:
+def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]], proved: bool) -> Front:
     """A front with savings in milliseconds as measured in place of predictions."""
     whole, offered = guess.ms, guess.options
     most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))
@@ -198,13 +204,14 @@ def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], 
             saved = found.get((b, n))
             if saved is None:
                 kept.append(replace(option, ms=option.ms * factor))
-            elif saved.high > 0:
+            elif saved.real or (saved.high > 0 and not proved):
                 if saved.real and option.ms > 0:
                     factor = float(np.clip(saved.ms / option.ms, scale / 4, scale * 4))
                 kept.append(replace(option, ms=max(saved.ms, 0.0)))
             else:
                 less = "this branch less is" if option.branch else f"{len(option.classes)} channels less are"
-                ledger.refuse(name_of(own), option.layers, f"{less} no faster: {saved}")
+                what = "no faster" if saved.high <= 0 else "no faster beyond noise"
+                ledger.refuse(name_of(own), option.layers, f"{less} {what}: {saved}")
         if kept:
             out.append(tuple(kept))
     return replace(guess, options=tuple(out), ms_per_predicted=scale, ms=now)

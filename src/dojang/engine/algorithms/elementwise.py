@@ -11,7 +11,7 @@ from dojang.engine.emit import F32, Emit, Value
 from dojang.engine.machine import Machine
 
 NAME = "elementwise"
-ALONE = ("copy", "fill", "affine", "lrn")
+ALONE = ("copy", "fill", "frame", "affine", "lrn")
 """Operators without a second operand."""
 
 
@@ -19,7 +19,8 @@ ALONE = ("copy", "fill", "affine", "lrn")
 class MapTask:
     """y = activation(x ∘ r) on `pixels` pixels per image.
 
-    `op` "copy" has no second operand; "fill" is the value `k` everywhere; "affine" is x·w + bias per channel; "lrn"
+    `op` "copy" has no second operand; "fill" is the value `k` everywhere; "frame" is a copy with `before` channels of
+    `k` in front of each pixel's and `after` behind them, all of them in y; "affine" is x·w + bias per channel; "lrn"
     divides by the norm over `size` channels. `r_ld` is 0 where the second operand has one pixel per image.
     """
 
@@ -33,6 +34,8 @@ class MapTask:
     size: int = 0
     alpha: float = 0.0
     k: float = 0.0
+    before: int = 0
+    after: int = 0
 
 
 def predict(task: MapTask, machine: Machine) -> float:
@@ -98,7 +101,20 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
         b.loop(lo, end, lanes, lambda o, _: vector(px, py, pr, o, None), unroll=4)
         b.choose(b.less(end, hi), lambda: vector(px, py, pr, end, b.mask(b.sub(hi, end), lanes)))
 
-    if flat:
+    def frame(px: Value, py: Value) -> None:
+        """One pixel of a frame."""
+        value = b.const(F32, task.k)
+        for first, size in ((0, task.before), (task.before + c, task.after)):
+            start = b.at(py, 4 * first)
+            for o in range(0, size, lanes):
+                b.vstore(value, b.at(start, 4 * o), F32, mask=b.mask(size - o, lanes) if size - o < lanes else None)
+        across(px, b.at(py, 4 * task.before), None, 0, c, c)
+
+    if task.op == "frame":
+        b.loop(first, last, 1, lambda p, _: frame(
+            b.at(x, b.mul(p, 4 * task.x_ld)), b.at(y, b.mul(p, 4 * task.y_ld))
+        ))  # fmt: skip
+    elif flat:
         across(x, y, r, b.mul(first, c), b.mul(last, c), None)
     else:
         b.loop(first, last, 1, lambda p, _: across(
@@ -110,7 +126,7 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
 
 def second_flat(task: MapTask) -> bool:
     """Whether nothing depends on the channel, so that pixels can be run over without end."""
-    if task.op in ("affine", "lrn"):
+    if task.op in ("affine", "lrn", "frame"):
         return False
     return task.op in ALONE or task.r_ld == task.channels
 
