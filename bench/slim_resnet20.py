@@ -36,7 +36,7 @@ from dojang.slim.timing import interleave
 from peers import machine_line
 
 NAME = "resnet20-cifar10"
-ROUNDS = 15
+ROUNDS = 101
 
 CLOCKED = 0.9
 """Part of the ratio of multiplications that the clock shall see: half of them in at most 1 / 1.8 of the time."""

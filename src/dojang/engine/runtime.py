@@ -143,9 +143,14 @@ class _Pool:
         threading.Thread(target=work, name=f"dojang-{slot}", daemon=True).start()
 
 
+_POOLS: list[_Pool] = []
+"""Every pool that was made: workers look at its words as long as they live."""
+
+
 @cache
 def _pool() -> _Pool:
-    return _Pool()
+    _POOLS.append(_Pool())
+    return _POOLS[-1]
 
 
 # A child process has none of its parent's threads: it makes its own pool.
