@@ -155,14 +155,12 @@ def filter(args: argparse.Namespace) -> Answer:
     from dojang.report.text_filter import filter_plan_text, filter_text
 
     args.kernel = args.kernel if len(args.kernel) > 1 else args.kernel[0]
+    given = {name: getattr(args, name) for name in ("border", "stride", "dilation", "value")}
     if args.plan:
         plans = filtering.filter_plans(
             args.images,
             args.kernel,
-            border=args.border,
-            stride=args.stride,
-            dilation=args.dilation,
-            value=args.value,
+            **given,
         )
         if args.json:
             return Answer(_json("filter", args, {"pictures": [plan.to_dict() for plan in plans]}, CORRELATION))
@@ -171,10 +169,7 @@ def filter(args: argparse.Namespace) -> Answer:
         report = filtering.filter_files(
             args.images,
             args.kernel,
-            border=args.border,
-            stride=args.stride,
-            dilation=args.dilation,
-            value=args.value,
+            **given,
             output=args.output,
             force=args.force,
             progress=lambda done, total: bar.to(done),

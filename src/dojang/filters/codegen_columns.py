@@ -18,13 +18,13 @@ import llvmlite.ir as ir
 from dojang.engine.emit import I64, U8, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import _Press, across, begin
-from dojang.filters.program import ByRows, Finish, OfKinds
+from dojang.filters.program import ByRows, Finish, OfSums
 
 PassTap = tuple[int, int, float]  # (place, second place with the same tap or -1, tap); places are rows or elements
 
 
 @dataclass(frozen=True, slots=True)
-class Columns(ByRows, OfKinds):
+class Columns(ByRows, OfSums):
     """Σ along · (Σ down · pixel), finished; both lists are sums over rows, and over elements to the right.
 
     With `fixed`, taps are 16-bit numbers: of 2^16, of 2^17 for two places that share one; then `finish.offset` is

@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.engine.algorithms.fourier_passes import Numbers
-from dojang.engine.emit import F32, I64, KINDS, Kind, Value
+from dojang.engine.emit import F32, I64, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import _Press, begin
-from dojang.filters.program import Finish
+from dojang.filters.program import Finish, OfKinds
 
 VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, as many as hide the latency of a multiply-add
 
 
 @dataclass(frozen=True, slots=True)
-class Fourier:
+class Fourier(OfKinds):
     """A correlation with `extent` × kw taps by transforms of `length` rows; two blocks of `half` elements a tile."""
 
     source: str
@@ -44,16 +44,6 @@ class Fourier:
 
     rows: int = 1
     advance: int = 1
-
-    @property
-    def source_kind(self) -> Kind:
-        """The element type of the picture."""
-        return KINDS[self.source]
-
-    @property
-    def target_kind(self) -> Kind:
-        """The element type of the result."""
-        return KINDS[self.target]
 
     @property
     def grid(self) -> int:

@@ -44,18 +44,11 @@ class ByRows:
 
 
 class OfKinds:
-    """The element types of programs that name them."""
+    """The element types that a program names."""
 
     __slots__ = ()
     source: str
     target: str
-    work: str
-    unsigned: bool
-
-    @property
-    def work_kind(self) -> Kind:
-        """The element type of the sums."""
-        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
 
     @property
     def source_kind(self) -> Kind:
@@ -68,8 +61,21 @@ class OfKinds:
         return KINDS[self.target]
 
 
+class OfSums(OfKinds):
+    """The element types of programs that name that of their sums, too."""
+
+    __slots__ = ()
+    work: str
+    unsigned: bool
+
+    @property
+    def work_kind(self) -> Kind:
+        """The element type of the sums."""
+        return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
+
+
 @dataclass(frozen=True, slots=True)
-class Program(ByRows, OfKinds):
+class Program(ByRows, OfSums):
     """Passes over rows held in a tile that stays in cache.
 
     Every padded row is loaded once into the tile as `work` elements. With `segments` it is first run through the
