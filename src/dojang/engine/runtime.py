@@ -128,16 +128,16 @@ class _Pool:
         return True
 
     def _hire(self) -> None:
-        slot, bell = len(self.bells) + 1, threading.Semaphore(0)
-        _native()  # compiled before the worker needs it
+        # All that the worker uses is settled here: one that wakes up late must not look anything up again.
+        slot, bell, native, sleeps = len(self.bells) + 1, threading.Semaphore(0), _native(), bool(_FUTEX)
 
         def work() -> None:
-            if _FUTEX:
-                _native().serve(self.address, slot)
+            if sleeps:
+                native.serve(self.address, slot)
                 return
             while True:
                 bell.acquire()
-                _native().join(self.address, slot)
+                native.join(self.address, slot)
 
         self.bells.append(bell)
         threading.Thread(target=work, name=f"dojang-{slot}", daemon=True).start()
