@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -74,6 +75,23 @@ def test_without_futex(monkeypatch):
     runtime._native.cache_clear()
     try:
         test_every_unit_once_and_steps_in_order(2, 100)
+    finally:
+        runtime._pool.cache_clear()
+        runtime._native.cache_clear()
+
+
+def test_a_worker_that_wakes_up_late_builds_nothing(monkeypatch):
+    """What it would build, without futexes, is a server that spins for good, kept for all later pools."""
+    monkeypatch.setattr(runtime, "_FUTEX", 0)
+    runtime._pool.cache_clear()
+    runtime._native.cache_clear()
+    try:
+        test_every_unit_once_and_steps_in_order(2, 100)
+        (bell,) = runtime._pool().bells
+        runtime._native.cache_clear()
+        bell.release()
+        time.sleep(0.2)
+        assert runtime._native.cache_info().currsize == 0
     finally:
         runtime._pool.cache_clear()
         runtime._native.cache_clear()

@@ -157,11 +157,7 @@ def filter(args: argparse.Namespace) -> Answer:
     args.kernel = args.kernel if len(args.kernel) > 1 else args.kernel[0]
     given = {name: getattr(args, name) for name in ("border", "stride", "dilation", "value")}
     if args.plan:
-        plans = filtering.filter_plans(
-            args.images,
-            args.kernel,
-            **given,
-        )
+        plans = filtering.filter_plans(args.images, args.kernel, **given)
         if args.json:
             return Answer(_json("filter", args, {"pictures": [plan.to_dict() for plan in plans]}, CORRELATION))
         return Answer(filter_plan_text(plans, width(), style()))

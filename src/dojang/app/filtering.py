@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dojang.filters.files import FilterReport, Planned
     from dojang.filters.gallery import Shown
 
-SMALL = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
+WHOLE = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
 
 def filter_files(
@@ -31,7 +31,7 @@ def filter_files(
 
     with ThreadPoolExecutor(1, "dojang-ahead") as pool:
         ahead = None
-        if len(images) == 1 and Path(images[0]).suffix.lower() in SMALL:
+        if len(images) == 1 and Path(images[0]).suffix.lower() in WHOLE:
             # Decoding needs no lock of the interpreter: it goes on while the rest of the program is loaded.
             ahead = pool.submit(read_picture, images[0]).result
         from dojang.filters.files import filter_files as work

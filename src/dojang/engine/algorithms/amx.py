@@ -4,9 +4,9 @@ The sums are those of the definition within float32 rounding (smaller errors tha
 added before they meet the others), at twice the measured rate of fused multiply-adds. A tile of sums is `rows` output
 pixels of one row times 16 output channels. Inputs are split into parts, padding as zeros, either by the unit that needs
 them (`own`) or, where images are small and weights many, in a step before. Weights lie split, [16 oc][K / 32][part]
-[k pair][oc][2], or, where they are many, as float32 in the same order, and a unit splits them as it goes (`fresh`), so
-that they take the memory of float32. K runs over taps and channels; where channels are no multiple of 32, a row of taps
-is one run of K, for neighbouring pixels lie side by side.
+[k pair][oc][2], or, where they are many, as float32 in the order in which a unit reads and splits them as it goes
+(`fresh`), [block of oc][K / 32][16 oc][k pair][2][oc], so that they take the memory of float32. K runs over taps and
+channels; where channels are no multiple of 32, a row of taps is one run of K, for neighbouring pixels lie side by side.
 
 An output that is not a finite number has its unit computed again by plain sums, so that infinity and NaN go where they
 should. Values below 2⁻¹¹⁰ lose bits, for the tiles take denormal numbers as 0.
@@ -166,7 +166,7 @@ def predict(task: Task, machine: Machine) -> float:
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Weights as [16 oc][step][part][k pair][oc][2] in bfloat16, or without parts in float32; bias in whole vectors."""
+    """Weights in one of the two orders above, bias in whole vectors."""
     c, s = nest_of(task), cut_of(task, machine)
     depth, vectors = depth_of(c), t.ceil_div(c.oc, tiles.LANES)
     w = np.asarray(weight).reshape(c.oc, c.ic, c.kernel[1], c.kernel[2])
