@@ -375,6 +375,14 @@ def test_interrupted_slimming(tmp_path: Path) -> None:
     assert "has epochs 10, this one 3" in again.stderr.splitlines()[-1]
 
 
+def test_interrupted_within_an_exec(tmp_path: Path) -> None:
+    """Imports run `exec` on strings; CPython then ends `python -m` by SIGINT, although the interrupt was caught."""
+    (tmp_path / "slow.py").write_text('exec("raise KeyboardInterrupt")\n')
+    command = [sys.executable, "-m", "dojang", "count", "slow.py:net"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "dojang: interrupted\n")
+
+
 def test_unexpected_errors_are_one_line_too(dojang: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from dojang.app import verbs
 

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(arguments)
     except KeyboardInterrupt:
+        eval("0")  # else `python -m dojang` dies of SIGINT if it came during an exec (CPython keeps it)
         return _complain("interrupted", 130)
     except BrokenPipeError:
         _silence_stdout()
