@@ -206,6 +206,7 @@ def test_resizing_arrays_to_what_a_network_takes(tmp_path: Path) -> None:
         load("digits", size=(1, 0, 8))
     x = RNG.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
-    grey = load(tmp_path / "a.npz", size=(1, 4, 4)).train.x[:, 0]
+    with pytest.warns(UserWarning, match=r"a.npz: samples of 3×4×4 were made 1×4×4"):
+        grey = load(tmp_path / "a.npz", size=(1, 4, 4)).train.x[:, 0]
     true = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]
     assert np.abs(grey - true).max() <= 0.5 + 1e-4

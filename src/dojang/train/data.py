@@ -30,6 +30,9 @@ SELECTION_FRACTION = 0.1
 # 3×32×32 are 48 MB as float32.
 _BLOCK = 4096
 
+LARGEST = 1e18
+"""Largest magnitude of a sample's value: squares of what is above, summed over a picture, overflow float32."""
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -348,14 +351,21 @@ def as_targets(y: Array, samples: int, classes: tuple[str, ...] | None, where: s
 
 
 def check_finite(x: Array, where: str) -> None:
-    """Raise DataError that names the first sample with NaN or infinity."""
+    """Raise DataError that names the first sample with NaN, infinity, or values above `LARGEST`."""
     if x.dtype.kind != "f":
         return
     for start in range(0, len(x), _BLOCK):
-        block = x[start : start + _BLOCK]
-        if not np.isfinite(block).all():
-            bad = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))
-            raise DataError(f"{where}: sample {start + int(bad[0])} holds NaN or infinity; repair or remove it")
+        block = x[start : start + _BLOCK].reshape(len(x[start : start + _BLOCK]), -1)
+        fine = (np.abs(block) <= LARGEST).all(axis=1)  # NaN is not
+        if not fine.all():
+            bad = int(np.argmin(fine))
+            if not np.isfinite(block[bad]).all():
+                raise DataError(f"{where}: sample {start + bad} holds NaN or infinity; repair or remove it")
+            most = np.abs(block[bad]).max()
+            raise DataError(
+                f"{where}: sample {start + bad} holds values up to {most:.0e}, above {LARGEST:.0e}; "
+                "their squares overflow float32: scale the samples"
+            )
 
 
 def split_indices(y: Array, task: Task, fraction: float, seed: int, where: str) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def _read_path(path: Path, target: Target) -> Source:
     if kind == ".zip":
         return _pictures(path, read_zip, target)
     if kind == ".npz":
-        return _fitted(_npz(path), target)
+        return _said(_npz(path), target)
     if kind == ".bin":
         x, y = _cifar_file(path)
         return _fitted(Source(path.name, (x, y), None, _cifar_names(path.parent), Augment(4, True)), target)
@@ -89,6 +90,15 @@ def _fitted(source: Source, target: Target) -> Source:
     train = (resized(source.train[0], target, source.name), source.train[1])
     test = None if source.test is None else (resized(source.test[0], target, source.name), source.test[1])
     return Source(source.name, train, test, source.classes, source.augment)
+
+
+def _said(source: Source, target: Target) -> Source:
+    """`_fitted` for arrays somebody made: that they were not what the network takes is said, it may be a mistake."""
+    fitted = _fitted(source, target)
+    had, has = ("×".join(map(str, s.train[0].shape[1:])) for s in (source, fitted))
+    if has != had:
+        warnings.warn(f"{source.name}: samples of {had} were made {has}, which the network takes", stacklevel=2)
+    return fitted
 
 
 def _digits() -> Source:
