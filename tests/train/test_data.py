@@ -152,7 +152,5 @@ def test_a_bad_sample_is_named_by_its_place_in_what_was_given() -> None:
     with pytest.raises(DataError, match="arrays: sample 3 holds NaN"):
         from_arrays(x, np.arange(20) % 2)
     x[3, 0, 0, 0], x[7] = 1e18, -1e30
-    with pytest.raises(
-        DataError, match="arrays: sample 7 holds values up to 1e[+]30, above 1e[+]18.*scale"
-    ):
+    with pytest.raises(DataError, match="arrays: sample 7 holds values up to 1e[+]30, above 1e[+]18.*scale"):
         from_arrays(x, np.arange(20) % 2)
