@@ -36,6 +36,7 @@ FORMATS = {
     ".webp": "WEBP",
 }
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+BLOCK = 1 << 24  # bytes of a file that are decoded at a time
 _open_lock = threading.Lock()  # Pillow's pixel limit is one global number
 
 
@@ -223,7 +224,7 @@ def read_picture(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> Pic
 def _opened(name: str, max_pixels: int) -> Image.Image:
     try:
         with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of sizes, seen to here, and of damage, an error anyway
             kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(name)
@@ -234,6 +235,10 @@ def _opened(name: str, max_pixels: int) -> Image.Image:
     except _DAMAGE as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else None
         raise FileError(f"{name}: {why or f'damaged or truncated picture ({_first_line(error)})'}") from None
+    if hasattr(image, "decodermaxblock"):
+        # Between two blocks, of 64 KB as Pillow would have it, the interpreter's lock is taken again: where other
+        # threads are busy, decoding then waits for them a hundred times.
+        image.decodermaxblock = BLOCK
     if image.width * image.height > max_pixels:
         size = f"{image.width}x{image.height}"
         image.close()
