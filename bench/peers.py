@@ -58,7 +58,8 @@ def in_bursts(
     """Like `interleaved`, for calls shorter than the time that runtimes let their idle threads spin.
 
     A turn is a pause, in which the threads of the runner before go to sleep, calls that wake this runner's own and are
-    not counted, for 5 ms and at least two, and then calls for about 4 ms, again at least two. Without the pause, a
+    not counted, for 5 ms and at least two, and then calls for about 4 ms, again at least two. At least `least` turns:
+    a system that wakes both threads of a runner on one core leaves them there for a whole turn. Without the pause, a
     runner's second thread finds its core taken by another runner's spinning thread, and is timed on one core, whoever
     it is: threads of ONNX Runtime spin for more than 20 ms after a run (an Intel server, whose `pause` takes long;
     2026). Without the first calls, a core that has slept is timed while its clock and its vector units still rise.
@@ -69,7 +70,9 @@ def in_bursts(
     times: dict[str, list[float]] = {name: [] for name in runners}
     order = list(runners)
     start = time.perf_counter()
-    while time.perf_counter() - start < seconds or len(next(iter(times.values()))) < least:
+    turns = 0
+    while time.perf_counter() - start < seconds or turns < least:
+        turns += 1
         for name in order:
             run, mine = runners[name], times[name]
             time.sleep(pause)

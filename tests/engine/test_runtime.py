@@ -97,6 +97,24 @@ def test_a_worker_that_wakes_up_late_builds_nothing(monkeypatch):
         runtime._native.cache_clear()
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two processors"
+)
+def test_workers_keep_off_the_processor_of_the_caller():
+    allowed = os.sched_getaffinity(0)
+    runtime._pool.cache_clear()
+    try:
+        test_every_unit_once_and_steps_in_order(2, 100)  # a worker is hired, and inherits what is allowed
+        for mine in (*allowed, *allowed):
+            os.sched_setaffinity(0, {mine})
+            test_every_unit_once_and_steps_in_order(2, 100)
+            ((worker, _),) = runtime._pool().workers
+            assert os.sched_getaffinity(worker) == allowed - {mine}
+    finally:
+        os.sched_setaffinity(0, allowed)
+        runtime._pool.cache_clear()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_after_fork():

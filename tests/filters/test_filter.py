@@ -202,6 +202,20 @@ def test_pil_images_keep_alpha_and_mode():
         (np.zeros((5, 5), "uint8"), {"out": [1]}, UsageError, "out="),
         (np.zeros((2, 2)), {"border": "valid"}, ShapeError, "spans 3x3"),
         (np.zeros((5, 5), "f"), {"kernel": np.full((2, 2), 1e38)}, DataError, "overflow"),
+        (np.zeros((5, 5)), {"kernel": np.full((2, 2), 1e308)}, DataError, "overflow"),
+        (np.zeros((5, 5)), {"kernel": np.ones((2, 2), complex)}, ShapeError, "complex"),
+        (np.zeros((5, 5)), {"dtype": "junk"}, UsageError, "junk"),
+        (np.zeros((5, 5)), {"anchor": (-2, 0)}, UsageError, "anchor"),
+        (np.zeros((5, 5)), {"anchor": (0.5, 0)}, UsageError, "anchor"),
+        (np.zeros((5, 5)), {"anchor": 1}, UsageError, "anchor"),
+        (np.zeros((5, 5)), {"anchor": (3, 0)}, ShapeError, "outside"),
+        (np.zeros((5, 5)), {"value": None}, DataError, "value"),
+        (np.zeros((5, 5)), {"offset": "a"}, DataError, "offset"),
+        (np.zeros((5, 5)), {"threads": 1.5}, UsageError, "threads"),
+        (np.zeros((5, 5)), {"threads": "a"}, UsageError, "threads"),
+        (np.zeros((5, 5)), {"dilation": 10**9}, ShapeError, "spans"),
+        (np.ma.masked_array(np.zeros((5, 5)), True), {}, UsageError, "mask"),
+        (np.zeros((5, 5)), {"out": np.zeros((4, 5))}, ShapeError, "out= is 4x5 float64; the result is 5x5 float64"),
     ],
 )
 def test_bad_input(image, kwargs, error, says):
@@ -209,6 +223,31 @@ def test_bad_input(image, kwargs, error, says):
         filter(image, **({"kernel": "blur"} | kwargs))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("border", ["reflect", "valid"])
+@pytest.mark.parametrize("stride", [10**9, (2, 10**6)])
+def test_a_step_beyond_the_picture_keeps_one_pixel(border, stride):
+    image, kernel = picture((9, 8, 2), "uint8"), np.array([[1.0, 2.0], [3.0, -4.0]])
+    agrees(
+        filter(image, kernel, border=border, stride=stride), brute(image, kernel, border, np.broadcast_to(stride, 2))
+    )
+
+
+def test_an_anchor_may_be_a_list():
+    image, kernel = picture((9, 8, 1), "uint8"), picture((3, 4), "float64")
+    for form in (kernel, "(1 2 3 4; 0 1 0 1; 1 1 1 2)/9"):
+        exact = brute(image, as_kernel(form).matrix, anchor=(0, 3))
+        agrees(filter(image, form, anchor=[0, 3]), exact)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (15, 15), (33, 33)])
+@pytest.mark.parametrize("scale", [1e300, 1e39, 1e-39, 1e-310, 5e-324])
+def test_taps_of_any_scale(size, scale):
+    image, kernel = picture((40, 50, 1), "uint8"), scale * picture(size, "float64")
+    agrees(filter(image, kernel), brute(image, kernel))
+    kernel = np.full(size, scale)
+    agrees(filter(image, kernel), brute(image, kernel))
 
 
 def test_kernel_larger_than_the_picture():

@@ -132,6 +132,12 @@ def test_matrix_text():
         ("gaussian:sigma=0", UsageError, "above 0"),
         ("gaussian:sigma=nan", UsageError, "above 0"),
         ("sobel:size=4", UsageError, "odd"),
+        ("blur:size=1000001", UsageError, "at most"),
+        ("blur:size=inf", UsageError, "size inf"),
+        ("motion:size=nan", UsageError, "size nan"),
+        ("gaussian:sigma=1e9", UsageError, "at most"),
+        ("log:sigma=1e9", UsageError, "at most"),
+        ("gabor:wavelength=1e9", UsageError, "at most"),
         ("laplacian:neighbours=5", UsageError, "4 or 8"),
     ],
 )

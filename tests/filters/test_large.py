@@ -151,6 +151,20 @@ def test_refusals(tmp_path):
     assert not [n for n in os.listdir(tmp_path) if n.startswith((".", "b."))]
 
 
+def test_a_zarr_folder_is_a_file_to_the_user(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    store = tmp_path / "a.zarr"
+    filter_files([tmp_path / "a.npy"], "identity", store)
+    with pytest.raises(UsageError, match="exists already"):
+        filter_files([store], "blur", store)
+    filter_files([store], "blur", store, force=True)
+    assert sorted(os.listdir(tmp_path)) == ["a.npy", "a.zarr"]
+    assert not [n for n in os.listdir(store) if "zarr" in n and n != "zarr.json"]
+    filter_files([store], "identity", tmp_path / "b.npy")
+    assert (np.load(tmp_path / "b.npy") == filter(image, "blur")).all()
+
+
 def test_a_band_that_fails_leaves_no_file(tmp_path):
     image = store(tmp_path / "a.zarr", picture((700, 50), "uint8"))
 

@@ -1,7 +1,9 @@
 """Memory of large results: used again only when nothing refers to it, bounded, and never shared."""
 
 import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,38 @@ def test_what_waits_is_bounded_and_fits():
     assert empty((3 * LARGE,), U8).size == 3 * LARGE  # none that waits is large enough
     kept = [address(empty((n * LARGE,), U8)) for n in (4, 1)]
     assert len(set(kept)) == 2  # one that waits is too large for so small a result
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_has_its_own():
+    lent, waiting = empty((LARGE,), U8), empty((LARGE,), U8)
+    lent[:] = 1
+    del waiting
+    child = os.fork()
+    if child == 0:
+        lent[:] = 2
+        empty((LARGE,), U8)[:] = 3
+        os._exit(0)
+    mine = empty((LARGE,), U8)
+    mine[:] = 4
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (lent == 1).all()
+    assert (mine == 4).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells what may be taken")
+def test_the_system_may_take_what_waits():
+    def may_be_taken():
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("LazyFree"))
+
+    before = may_be_taken()
+    array = empty((LARGE,), U8)
+    array[:] = 1
+    assert may_be_taken() - before < LARGE // 2
+    del array
+    assert may_be_taken() - before > LARGE // 2
 
 
 def test_threads_never_share():

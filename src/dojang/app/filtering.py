@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dojang.filters.files import FilterReport, Planned
     from dojang.filters.gallery import Shown
+    from dojang.filters.images import Picture
 
 WHOLE = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
@@ -27,16 +28,24 @@ def filter_files(
     progress: Callable[[int, int], object] | None = None,
 ) -> FilterReport:
     """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
-    from dojang.filters.images import read_picture
-
     with ThreadPoolExecutor(1, "dojang-ahead") as pool:
         ahead = None
         if len(images) == 1 and Path(images[0]).suffix.lower() in WHOLE:
             # Decoding needs no lock of the interpreter: it goes on while the rest of the program is loaded.
-            ahead = pool.submit(read_picture, images[0]).result
+            ahead = pool.submit(_read, images[0]).result
         from dojang.filters.files import filter_files as work
 
         return work(images, kernel, output, border, stride, dilation, force, progress, value, ahead=ahead)
+
+
+def _read(path: str | Path) -> Picture:
+    """The picture in a file, decoded before NumPy is loaded."""
+    from dojang.filters.opening import begun
+
+    image = begun(path)
+    from dojang.filters.images import read_picture
+
+    return read_picture(path, image=image)
 
 
 def filter_plans(

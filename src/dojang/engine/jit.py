@@ -241,7 +241,8 @@ def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool
 
 
 def _link(data: bytes, key: str, from_disk: bool) -> Native | None:
-    _initialize()
+    llvm.initialize_native_target()  # all targets take 5 ms, which code from disk need not wait for
+    llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
     try:

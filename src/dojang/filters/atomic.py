@@ -19,7 +19,7 @@ os.umask(UMASK)
 def check_target(path: str | PathLike[str], force: bool) -> Path:
     """The path, if a file may be written there. Raises `UsageError` if it exists (and not `force`) or has no folder."""
     target = Path(path)
-    if target.is_dir() and not force:
+    if target.is_dir() and not force and target.suffix != ".zarr":
         raise UsageError(f"{target}: is a folder; name a file")
     if target.exists() and not force:
         raise UsageError(f"{target}: exists already; use --force (force=True) to replace it")

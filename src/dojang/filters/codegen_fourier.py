@@ -18,7 +18,6 @@ import llvmlite.ir as ir
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.engine.algorithms.fourier_passes import Numbers
 from dojang.engine.emit import F32, I64, Value
 from dojang.engine.machine import Machine
 from dojang.filters.codegen import _Press, begin
@@ -126,6 +125,9 @@ class _Transforms(_Press):
         self.p = program  # type: ignore[assignment]  # what the loader asks of a program, this one has too
         self.b = begin(machine)
         self.kind = F32
+        # Here, since it loads all algorithms for networks, which takes longer than a picture whose code is on disk.
+        from dojang.engine.algorithms.fourier_passes import Numbers
+
         self.numbers = Numbers(self.b, F32)
         self.lanes = machine.lanes(4)
         self.columns = program.columns(machine)

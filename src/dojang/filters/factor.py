@@ -28,9 +28,9 @@ def whole_form(parts: tuple[Taps, ...], largest: int = 1 << 20) -> Whole | None:
         return Whole(parts, 1.0)
     top, low = values.max(), values.min()
     for unit in (1.0, *(low / m for m in range(1, 17))):
-        ratio = values / unit
-        if ratio.max() > largest or unit == 0:
+        if unit < 1e-300 or top / unit > largest:  # its inverse must be a number
             continue
+        ratio = values / unit
         if np.abs(ratio - np.rint(ratio)).max() <= 1e-13 * top / unit:
             near = round(1 / unit)
             exact = 1 / near if near and abs(unit * near - 1) < 1e-13 else unit

@@ -170,19 +170,16 @@ def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathA
         tag = "".join(c if c.isalnum() or c in "-_=." else "-" for c in kernel.name)
         tags.append(tag if tag not in tags else f"{tag}-{len(tags) + 1}")  # two matrices, say
     tagged = [[f"{s.stem}-{tag}{s.suffix}" for tag in tags] for s in sources]
+    into = False
     if out is None:
         targets = [[s.with_name(name) for name in names] for s, names in zip(sources, tagged, strict=True)]
     else:
         target = Path(out)
         count = len(sources) * len(tags)
-        into = count > 1 or target.is_dir() or fspath(out).endswith(("/", os.sep))
+        store = count == 1 and target.suffix.lower() == ".zarr"  # a folder that is one picture
+        into = count > 1 or (target.is_dir() and not store) or fspath(out).endswith(("/", os.sep))
         if into and (target.is_file() or (count > 1 and target.suffix.lower() in FORMATS)):
             raise UsageError(f"{target}: {count} pictures need a folder to go to, not a file")
-        if into:
-            try:
-                target.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise FileError(f"{target}: cannot be made a folder ({error.strerror or error})") from None
         names = tagged if len(tags) > 1 else [[s.name] for s in sources]
         targets = [[target / name for name in each] for each in names] if into else [[target]]
     seen: dict[Path, Path] = {}
@@ -191,6 +188,12 @@ def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathA
             if target in seen:
                 raise UsageError(f"{seen[target]} and {source} would both be written to {target}; filter them apart")
             seen[target] = source
+    if into:
+        assert out is not None
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{out}: cannot be made a folder ({error.strerror or error})") from None
     return targets
 
 

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from dojang.arith.conv import by
 from dojang.arith.errors import DojangError, ShapeError, UsageError
 from dojang.filters.job import Options, as_stack, like_image
-from dojang.filters.kernels import Kernel, as_kernel, is_bank
+from dojang.filters.kernels import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
 from dojang.filters.prepare import prepare
 from dojang.filters.run import Bound
@@ -75,7 +75,13 @@ def filter(
         return _filter_pil(image, kernels, bank, options)
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
-    result = filter_array(np.asarray(image), kernels, options, out if bank or out is None else out[None], threads)
+    if isinstance(image, np.ma.MaskedArray):
+        raise UsageError("a masked array's mask would be lost; give image.filled() or image.data")
+    picture = np.asarray(image)
+    if out is not None and not bank:
+        result = filter_array(picture, kernels, options, out[None], threads, one=True)
+    else:
+        result = filter_array(picture, kernels, options, out, threads)
     if not bank and type(image) is np.ndarray:
         _remember(settings, image, kernels, options, threads)
     if out is not None:
@@ -115,8 +121,12 @@ def filter_array(
     out: NDArray | None = None,
     threads: int | None = None,
     alpha: bool = False,
+    one: bool = False,
 ) -> NDArray:
-    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is taken over, not filtered."""
+    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is taken over, not filtered.
+
+    With `one` errors speak of the only kernel's own result.
+    """
     shape = picture.shape
     if len(shape) == 2:
         stack_shape = (1, *shape, 1)
@@ -126,7 +136,7 @@ def filter_array(
         stack_shape = as_stack(picture).shape
     ready = prepare(kernels, stack_shape, picture.dtype, options, threads)
     whole = (len(kernels), *like_image(shape, ready.out_size))
-    result = _target(out, whole, ready.out_dtype, picture)
+    result = _target(out, whole, ready.out_dtype, picture, int(one))
     source = picture
     if picture.dtype is not ready.dtype or not picture.flags.c_contiguous:
         source = np.ascontiguousarray(picture, ready.dtype)
@@ -159,6 +169,8 @@ _options_once = lru_cache(maxsize=64)(Options.of)
 
 def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], bool]:
     """The kernels, and whether a bank was asked for. What was given before is not parsed again; files are read anew."""
+    check_anchor(anchor)
+    anchor = (int(anchor[0]), int(anchor[1]))  # a list, say, which no cache can hold
     if isinstance(kernel, str) and not kernel.endswith(".npy"):
         return _named_once(kernel, anchor), False
     if isinstance(kernel, np.ndarray) and kernel.ndim == 2 and kernel.dtype.kind in "fiu":
@@ -174,12 +186,15 @@ def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], 
     return tuple(bank), True
 
 
-def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> NDArray:
-    """The array to write to: `out` where it can be written as it lies and does not alias the picture, or a new one."""
+def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray, skip: int) -> NDArray:
+    """The array to write to: `out` where it can be written as it lies and does not alias the picture, or a new one.
+
+    Errors leave out the first `skip` axes, which the user did not give.
+    """
     if out is None:
         return empty(shape, dtype)
     if out.shape != shape or out.dtype != dtype:
-        raise ShapeError(f"out= is {by(out.shape)} {out.dtype}; the result is {by(shape)} {dtype}")
+        raise ShapeError(f"out= is {by(out.shape[skip:])} {out.dtype}; the result is {by(shape[skip:])} {dtype}")
     if not out.flags.writeable:
         raise UsageError("out= is read-only; give a writable array")
     return out if _takes(out, shape, dtype, picture) else empty(shape, dtype)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import threading
 import warnings
 import zlib
 from dataclasses import dataclass, field, replace
@@ -18,13 +17,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-from dojang.arith.errors import FileError, MissingPart, UnsupportedError
+from dojang.arith.errors import MissingPart, UnsupportedError
 from dojang.filters.atomic import writing
 from dojang.filters.memory import empty
+from dojang.filters.opening import DAMAGE, MAX_PIXELS, damaged, first_line, load, opened
 
-MAX_PIXELS = 2 * 89_478_485  # twice Pillow's warning limit: where Pillow itself refuses to go on
 ORIENTATION = 0x0112
 FORMATS = {
     ".jpg": "JPEG",
@@ -35,8 +34,6 @@ FORMATS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-_open_lock = threading.Lock()  # Pillow's pixel limit is one global number
 
 
 @dataclass(frozen=True)
@@ -146,20 +143,8 @@ def unpacked(image: Image.Image, raw: str, channels: int) -> NDArray[np.uint8]:
 
 
 def decoded(image: Image.Image) -> NDArray[np.uint8]:
-    """(h, w, 4) uint8 of an RGB picture that is not loaded yet: Pillow's own memory, where it lies in one piece.
-
-    Pillow allocates large pictures in pieces unless told otherwise; a copy of them takes as long as filtering.
-    """
-    size = image.width * image.height * 4
-    if hasattr(image, "__arrow_c_array__") and getattr(image, "_im", 0) is None and size < 1 << 31:
-        with _open_lock:
-            kept = Image.core.get_block_size()
-            try:
-                Image.core.set_block_size(max(kept, -(-size // 4096) * 4096))
-                image.im = Image.core.new(image.mode, image.size)
-            finally:
-                Image.core.set_block_size(kept)
-    image.load()
+    """(h, w, 4) uint8 of an RGB picture: Pillow's own memory, where it lies in one piece."""
+    load(image)
     try:
         return np.asarray(_Lent(image))
     except (AttributeError, ValueError, MemoryError):  # an older Pillow, or in pieces after all
@@ -204,45 +189,20 @@ def _image(pixels: NDArray, mode: str) -> Image.Image:
     return Image.frombuffer(mode, (width, height), data, "raw", mode, 0, 1)
 
 
-def read_picture(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in a file.
+def read_picture(path: str | PathLike[str], max_pixels: int = MAX_PIXELS, image: Image.Image | None = None) -> Picture:
+    """The picture in a file, which may be open already (`opening.begun`).
 
     Raises `FileError` for a file that cannot be read, is no picture, is damaged, or has more than `max_pixels`
     pixels; `UnsupportedError` for several frames and for pixel types that cannot be filtered.
     """
     name = fspath(path)
     try:
-        with _opened(name, max_pixels) as image:
-            return _read(image, name)
-    except _DAMAGE as error:
-        raise FileError(f"{name}: damaged or truncated picture ({_first_line(error)})") from None
+        with image or opened(name, max_pixels) as source:
+            return _read(source, name)
+    except DAMAGE as error:
+        raise damaged(name, error) from None
     except (MissingPart, UnsupportedError) as error:
         raise error.within(name) from None
-
-
-def _opened(name: str, max_pixels: int) -> Image.Image:
-    try:
-        with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(name)
-            finally:
-                Image.MAX_IMAGE_PIXELS = kept
-    except UnidentifiedImageError:
-        raise FileError(f"{name}: no picture that can be read; use JPEG, PNG, TIFF or WebP") from None
-    except _DAMAGE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else None
-        raise FileError(f"{name}: {why or f'damaged or truncated picture ({_first_line(error)})'}") from None
-    if image.width * image.height > max_pixels:
-        size = f"{image.width}x{image.height}"
-        image.close()
-        raise FileError(f"{name}: {size} pixels are more than {max_pixels:,}: a decompression bomb? raise max_pixels")
-    return image
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:160] or type(error).__name__
 
 
 def _read(image: Image.Image, name: str) -> Picture:
@@ -348,7 +308,7 @@ def _read_deep_tiff(name: str, common: dict[str, Any]) -> Picture:
         try:
             pixels = page.asarray()
         except (ValueError, RuntimeError) as error:  # a codec that lives in imagecodecs
-            raise MissingPart(f"{_first_line(error)}; pip install imagecodecs") from None
+            raise MissingPart(f"{first_line(error)}; pip install imagecodecs") from None
     if pixels.dtype not in (np.uint16, np.float32) or pixels.ndim != 3 or page.planarconfig != 1:
         raise UnsupportedError(f"a TIFF of {pixels.dtype} {pixels.shape} cannot be filtered as a picture; use .npy")
     alpha = pixels.shape[-1] in (2, 4)

@@ -15,6 +15,7 @@ from dojang.arith.window import extent
 from dojang.filters.borders import Border, check_border
 from dojang.filters.kernels import Kernel
 
+MOST_EXTENT = 1 << 24  # pixels from a kernel's first tap to its last; a border's tables have as many places
 DTYPES: tuple[np.dtype, ...] = tuple(np.dtype(d) for d in ("uint8", "uint16", "float32", "float64"))
 
 
@@ -79,6 +80,10 @@ class Job:
             raise DataError(
                 f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {np.iinfo(dtype).max})"
             )
+        # A longer step than the picture keeps its first pixel only, as one of its size does.
+        sy, sx = options.stride
+        if sy > h > 0 or sx > w > 0:
+            options = replace(options, stride=(min(sy, max(h, 1)), min(sx, max(w, 1))))
         return cls(kernel, h, w, c, dtype, result_dtype(dtype, options.dtype), options, anywhere)
 
     def __post_init__(self) -> None:
@@ -90,10 +95,16 @@ class Job:
                 f"kernel {self.kernel.name} spans {by(self.extent)} pixels, more than the picture's "
                 f'{self.height}x{self.width}; use a smaller kernel or another border than "valid"'
             )
+        if max(self.extent) > MOST_EXTENT:
+            raise ShapeError(
+                f"kernel {self.kernel.name} spans {by(self.extent)} pixels; at most {MOST_EXTENT:,} each way"
+            )
         if self.out_dtype.kind == "f":
             top = np.finfo(self.out_dtype).max
             for part in self.kernel.parts:
-                if np.abs(part).sum() > top:
+                with np.errstate(over="ignore"):
+                    total = np.abs(part).sum()
+                if total > top:
                     raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
 
     @cached_property
@@ -149,7 +160,10 @@ def pair(value: Any, what: str) -> tuple[int, int]:
 
 def check_dtype(dtype: DTypeLike, what: str = "picture") -> np.dtype:
     """The dtype in this machine's byte order, or an error that says what to do."""
-    native = np.dtype(dtype).newbyteorder("=")
+    try:
+        native = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise UsageError(f"{what} of dtype {dtype!r}: no such dtype; use uint8, uint16, float32 or float64") from None
     if native not in DTYPES:
         raise UsageError(
             f"{what} of dtype {np.dtype(dtype)}: pictures are uint8, uint16, float32 or float64; convert with .astype()"
@@ -165,9 +179,9 @@ def result_dtype(dtype: np.dtype, wanted: np.dtype | None) -> np.dtype:
 
 
 def _finite(value: float, what: str) -> float:
-    number = float(value)
+    number = float(value) if isinstance(value, (int, float, np.integer, np.floating)) else np.nan
     if not np.isfinite(number):
-        raise DataError(f"{what} {value} must be a finite number")
+        raise DataError(f"{what} {value!r} must be a finite number")
     return number
 
 

@@ -39,6 +39,7 @@ class Kernel:
         """Checks the taps, fills in the anchor and the key."""
         parts = tuple(_checked(p, self.name) for p in self.parts)
         kh, kw = parts[0].shape
+        check_anchor(self.anchor)
         if any(p.shape != (kh, kw) for p in parts):
             raise ShapeError(f"kernel {self.name}: its parts have unlike sizes {[p.shape for p in parts]}")
         if len(parts) != (2 if self.combine == "magnitude" else 1):
@@ -101,9 +102,19 @@ _TURNS: Mapping[int, tuple[bool, bool, bool]] = {
 }
 
 
+def check_anchor(anchor: object) -> None:
+    """Raises unless it is a (row, column) of whole numbers; −1 stands for the middle."""
+    pair = anchor if isinstance(anchor, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v >= -1 for v in pair):
+        raise UsageError(f"anchor {anchor!r} must be a tap's (row, column), counted from 0")
+
+
 def _checked(taps: object, name: str) -> Taps:
     try:
-        array = np.array(taps, dtype=np.float64, order="C")
+        array = np.array(taps, order="C")
+        if array.dtype.kind == "c":
+            raise ShapeError(f"kernel {name}: its taps are complex; they must be real numbers")
+        array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ShapeError(f"kernel {name}: not a matrix of numbers ({error})") from None
     if array.ndim != 2 or 0 in array.shape:

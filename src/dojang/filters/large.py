@@ -6,6 +6,7 @@ Zarr and TIFF need the optional packages zarr and tifffile.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,10 @@ def is_large(path: str | PathLike[str], pixels: int = 1 << 26) -> bool:
     try:
         kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            with Image.open(path) as image:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damage, for which the reader of pictures has an error
+                image = Image.open(path)
+            with image:
                 return image.width * image.height >= pixels
         finally:
             Image.MAX_IMAGE_PIXELS = kept

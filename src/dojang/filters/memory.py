@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 LEAST_BYTES = 32 << 20  # glibc's largest threshold for memory that it does not keep
 MOST_BYTES = 512 << 20  # waiting, in all
 
+# Shared memory, which `mmap` makes unless told otherwise, has neither huge pages nor MADV_FREE.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+
 _waiting: list[mmap.mmap] = []
 
 
@@ -48,7 +51,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
                 memory = _waiting.pop(i)
             break
     if memory is None or len(memory) < count:
-        memory = mmap.mmap(-1, count)
+        memory = mmap.mmap(-1, count, **_PRIVATE)
         _advise(memory, "MADV_HUGEPAGE")
     return np.asarray(_Lease(memory, shape, dtype))
 

@@ -17,10 +17,20 @@ Taps = NDArray[np.float64]
 Combine = Literal["linear", "magnitude"]
 
 
-def _odd(size: float, name: str, least: int = 1) -> int:
-    if size != int(size) or size < least or int(size) % 2 == 0:
-        raise UsageError(f"kernel {name}: size {size:g} must be an odd number, at least {least}")
+MOST_SIDE = 8192  # taps a side: 512 MiB of them
+
+
+def _side(size: float, name: str) -> int:
+    """Taps on a side of a named kernel, a whole number; what no memory holds is refused before it is asked for."""
+    if size > MOST_SIDE:
+        raise UsageError(f"kernel {name}: {size:g} taps on a side; at most {MOST_SIDE}")
     return int(size)
+
+
+def _odd(size: float, name: str, least: int = 1) -> int:
+    if not size >= least or size % 2 != 1:
+        raise UsageError(f"kernel {name}: size {size:g} must be an odd number, at least {least}")
+    return _side(size, name)
 
 
 def _positive(value: float, what: str, name: str) -> float:
@@ -30,9 +40,9 @@ def _positive(value: float, what: str, name: str) -> float:
 
 
 def _whole(size: float, name: str) -> int:
-    if size != int(size) or size < 1:
+    if not size >= 1 or size % 1:
         raise UsageError(f"kernel {name}: size {size:g} must be a whole number, at least 1")
-    return int(size)
+    return _side(size, name)
 
 
 def _axis(size: int) -> Taps:
@@ -42,7 +52,7 @@ def _axis(size: int) -> Taps:
 def _bell(sigma: float, size: float, name: str) -> Taps:
     """Samples of exp(−x²/2σ²) that sum to 1; `size` 0 means 2⌈3σ⌉ + 1."""
     _positive(sigma, "sigma", name)
-    n = _odd(size, name) if size else 2 * ceil(3 * sigma) + 1
+    n = _odd(size if size else 2 * ceil(3 * sigma) + 1, name)
     bell = np.array([exp(-x * x / (2 * sigma * sigma)) for x in _axis(n)])
     return bell / bell.sum()
 
@@ -145,7 +155,7 @@ def _laplacian(neighbours: float = 4) -> Taps:
 
 def _log(sigma: float = 1.4, size: float = 0) -> Taps:
     _positive(sigma, "sigma", "log")
-    n = _odd(size, "log", 3) if size else 2 * ceil(4 * sigma) + 1
+    n = _odd(size if size else 2 * ceil(4 * sigma) + 1, "log", 3)
     r2 = _axis(n)[:, None] ** 2 + _axis(n)[None, :] ** 2
     taps = (r2 - 2 * sigma**2) / sigma**4 * np.exp(-r2 / (2 * sigma**2)) / (2 * pi * sigma**2)
     return taps - taps.mean()  # cut off at its edge it would not sum to 0, and flat areas would not become 0
@@ -158,7 +168,7 @@ def _gabor(
     s = sigma or 0.56 * wave  # a bandwidth of one octave (Petkov and Kruizinga 1997)
     _positive(s, "sigma", "gabor")
     g = _positive(aspect, "aspect", "gabor")
-    n = _odd(size, "gabor") if size else 2 * ceil(2.5 * s) + 1
+    n = _odd(size if size else 2 * ceil(2.5 * s) + 1, "gabor")
     y, x = -_axis(n)[:, None], _axis(n)[None, :]
     c, d = cos(radians(angle)), sin(radians(angle))
     along, across = x * c + y * d, -x * d + y * c

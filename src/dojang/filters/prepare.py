@@ -28,8 +28,8 @@ class Prepared:
         anywhere: bool = False,
     ) -> None:
         """Raises what is wrong with the kernels, the shape or the options."""
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads {threads} must be at least 1")
+        if threads is not None and not (isinstance(threads, (int, np.integer)) and threads >= 1):
+            raise UsageError(f"threads {threads!r} must be a whole number, at least 1")
         machine = Machine.host()
         self.dtype = check_dtype(dtype)
         self.jobs = tuple(Job.of(kernel, shape, self.dtype, options, anywhere) for kernel in kernels)
