@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.direct import LINE
 from dojang.engine.algorithms.interpolate import Matrix, apply, matrices
 from dojang.engine.algorithms.task import Task
 from dojang.engine.emit import F32, Emit, Value
@@ -89,9 +90,12 @@ class Winograd:
         v, m = b.arg.scratch, b.at(b.arg.scratch, self.a2 * v_plane)
         b.loop(0, count, 1, lambda i, _: self.transform(b.add(first, i), b.at(v, b.mul(i, 4 * self.c.ic)), v_plane))
         groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
+        plane = 4 * self.wide * self.icg
+        # Where few tiles meet a weight, those of the next position are fetched meanwhile.
+        ahead = plane if s.tiles <= 2 * s.pixels else 0
 
         def position(k, _):
-            u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg))
+            u = b.at(t.word(b, t.W), b.mul(k, plane))
             vk, mk = b.at(v, b.mul(k, v_plane)), b.at(m, b.mul(k, m_plane))
 
             def group(g, _):
@@ -100,10 +104,13 @@ class Winograd:
                 full, rest = divmod(self.vectors, s.vectors)
                 block = s.vectors * self.lanes
                 b.loop(0, full, 1, lambda o, _: self.multiply(
-                    b.at(gu, b.mul(o, 4 * block * self.icg)), gv, b.at(gm, b.mul(o, 4 * block)), groups, s.vectors
+                    b.at(gu, b.mul(o, 4 * block * self.icg)), gv, b.at(gm, b.mul(o, 4 * block)), groups, s.vectors,
+                    ahead=ahead,
                 ))  # fmt: skip
                 if rest:
-                    self.multiply(b.at(gu, full * 4 * block * self.icg), gv, b.at(gm, full * 4 * block), groups, rest)
+                    self.multiply(
+                        b.at(gu, full * 4 * block * self.icg), gv, b.at(gm, full * 4 * block), groups, rest, ahead=ahead
+                    )
 
             b.loop(0, self.c.groups, 1, group)
 
@@ -302,11 +309,21 @@ class Winograd:
         b.loop(0, len(down), 1, row)
 
     def multiply(
-        self, u: Value, v: Value, m: Value, groups: Value, vectors: int, length: int = 0, wide: int = 0, begin=True
+        self,
+        u: Value,
+        v: Value,
+        m: Value,
+        groups: Value,
+        vectors: int,
+        length: int = 0,
+        wide: int = 0,
+        begin=True,
+        ahead: int = 0,
     ) -> None:
         """m[p, o] = Σ v[p, i] u[i, o] for groups of `pixels` tiles and `vectors` vectors of output channels.
 
         `length` input channels (all of the group); `wide` channels from tile to tile of m; not `begin`: added to m.
+        Weights `ahead` bytes after these are fetched meanwhile, if any.
         """
         b, pixels = self.b, self.s.pixels
         ld, wide, length = 4 * (self.s.chunk or self.c.ic), 4 * (wide or self.wide), length or self.icg
@@ -317,6 +334,8 @@ class Winograd:
             def k_step(k, acc):
                 uk, vk = b.at(u, b.mul(k, 4 * vectors * self.lanes)), b.at(vq, b.mul(k, 4))
                 us = [b.vload(b.at(uk, 4 * j * self.lanes), F32) for j in range(vectors)]
+                for j in range(0, vectors * self.lanes * 4, LINE) if ahead else ():
+                    b.prefetch(b.at(uk, ahead + j), locality=2)
                 acc = list(acc)
                 for p in range(pixels):
                     xv = b.splat_load(b.at(vk, p * ld), F32)
