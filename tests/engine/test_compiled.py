@@ -497,8 +497,11 @@ def test_the_short_way_gives_the_same():
     right = [run.run(x).outputs[0] for x in xs]
     found = [run(x) for x in xs]
     assert all(np.array_equal(a, b) for a, b in zip(found, right, strict=True))
-    for x in (xs[0].astype("f8"), np.asfortranarray(xs[0]), xs[0][:, :, ::-1][:, :, ::-1], xs[0].astype(">f4")):
+    fixed = xs[0].copy()
+    fixed.flags.writeable = False
+    for x in (fixed, xs[0].astype("f8"), np.asfortranarray(xs[0]), xs[0][:, :, ::-1][:, :, ::-1], xs[0].astype(">f4")):
         assert np.array_equal(run(x), right[0])
+    assert run(xs[0][:0]).shape == run(xs[0][:0]).shape == (0, 8)
     with pytest.raises(ShapeError, match="takes"):
         run(xs[0][:, :2])
     with pytest.raises(UsageError, match="give float32"):

@@ -26,7 +26,7 @@ from dojang.engine.runtime import Call, Program
 from dojang.engine.settle import settled
 
 Array = np.ndarray
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _BYTE, _address = np.dtype(np.float32), ctypes.c_char, ctypes.addressof
 PRECISIONS = ("fast", "strict")
 SMALL_S = 60e-6  # predicted seconds below which helpers cost more than they give; measured on 2 cores, 2026
 LEAST_FETCHED = 8 << 10  # bytes of weights that are worth fetching ahead
@@ -96,12 +96,17 @@ class Compiled:
         An array like one that was seen before goes a short way: a run leaves nothing of Python in the caches, so that
         a microsecond of it takes five to eight when it comes after one.
         """
-        if type(x) is np.ndarray and x.dtype is _FLOAT and x.flags.c_contiguous:
+        if type(x) is np.ndarray and x.dtype is _FLOAT:
             build = self._seen.get(x.shape)
             if build is not None:
+                try:
+                    # A quarter of the time of `x.ctypes.data`.
+                    address = _address(_BYTE.from_buffer(x))  # pyright: ignore[reportArgumentType]
+                except (TypeError, ValueError):  # gaps, read-only, or empty
+                    return self.run(x).outputs[0]
                 context = build.take()
                 try:
-                    return context.first(x)
+                    return context.first(address)
                 finally:
                     build.give(context)
         return self.run(x).outputs[0]
@@ -120,7 +125,7 @@ class Compiled:
             values = context.run([np.ascontiguousarray(a, np.float32) for a in fed.values()])
         finally:
             build.give(context)
-        if not taps and len(fed) == 1:
+        if not taps and len(fed) == 1 and context.short is not None:
             self._seen[next(iter(fed.values())).shape] = build
         return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
 
@@ -344,12 +349,10 @@ class Context:
             step *= size
         return np.lib.stride_tricks.as_strided(self.arena[start:], place.shape, strides + space)
 
-    def first(self, x: Array) -> Array:
-        """The first output of a network with one input, an array that needs no conversion."""
-        if self.short is None:
-            return self.run([x])[self.build.graph.outputs[0]]
+    def first(self, address: int) -> Array:
+        """The first output of a network with one input, whose float32 numbers lie there; where `short` is something."""
+        assert self.short is not None
         work, answer = self.short
-        address = x.__array_interface__["data"][0]
         for program, row, word, _, offset in self.inputs:
             program.args[row, word] = address + offset
         work.run()
