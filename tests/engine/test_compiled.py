@@ -3,12 +3,16 @@
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dojang.arith.conv import Conv
 from dojang.arith.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.engine.algorithms import direct, streamed, winograd
+from dojang.engine.algorithms.task import Task
 from dojang.engine.compiled import Compiled, compile
 from dojang.engine.lower import Lowering
 from dojang.engine.machine import Machine
@@ -506,3 +510,18 @@ def test_the_short_way_gives_the_same():
         run(xs[0][:, :2])
     with pytest.raises(UsageError, match="give float32"):
         run(xs[0].astype("i4"))
+
+
+def test_weights_that_stay_in_the_cache_cost_less():
+    """Predictions: none wait where all fit, all of them where twice as many are read in turn."""
+    task = Task.of(Conv.of(64, 64, (8, 8), 3, padding=1))
+    for algorithm in (direct, streamed, winograd):
+        fits, half, none = (algorithm.predict(replace(task, room=room), Machine.host()) for room in (8.0, 1.0, 0.25))
+        assert fits <= half <= none
+        assert fits < algorithm.predict(task, Machine.host())
+    rooms = [
+        Lowering(zoo.load(name), 1, replace(Machine.cross("avx512"), l2=2 << 20), 1, False, set(), {}).room
+        for name in ("resnet20-cifar10", "resnet18")
+    ]
+    assert 1 < rooms[0] < 2
+    assert rooms[1] == 0
