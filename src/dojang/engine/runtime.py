@@ -32,7 +32,7 @@ _STEP = 16  # words per step: what changes in a run, on a cache line of its own,
 _TAKEN, _DONE, _FUNCTION, _ARGS, _UNITS = 0, 1, 8, 9, 10
 _FRONT, _BACK = 1, 1 << 32  # of `_TAKEN`: a unit taken from the front, from the end
 _COUNT, _THREADS, _SCRATCH, _STEPS = 0, 1, 8, 8 + MOST_THREADS
-_EPOCH, _GATE, _PROGRAM, _STOP = 0, 16, 32, 48  # words of the pool
+_EPOCH, _ASLEEP, _GATE, _PROGRAM, _STOP = 0, 1, 16, 32, 48  # words of the pool; the second: workers that sleep or will
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
 
 
@@ -328,7 +328,9 @@ def _serve(module: ir.Module, machine: Machine) -> None:
     turns.add_incoming(b.add(turns, 1), b.block)
     b.branch(look)
     b.position_at_end(sleep)
+    _add(b, pool, _ASLEEP, 1)
     _futex(b, b.at(pool, 8 * _EPOCH), 128, last)  # FUTEX_WAIT_PRIVATE: returns at once if the epoch has changed
+    _add(b, pool, _ASLEEP, -1)
     turns.add_incoming(b.index(0), b.block)
     b.branch(look)
     b.position_at_end(go)
@@ -347,7 +349,11 @@ def _run(module: ir.Module, machine: Machine) -> None:
     b.store(program, b.at(pool, 8 * _PROGRAM), align=8)
     b.atomic_rmw("and", b.at(pool, 8 * _GATE), b.index(~_CLOSED), "seq_cst")
     _add(b, pool, _EPOCH, 1)
-    _futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)  # FUTEX_WAKE_PRIVATE
+    # A worker says that it will sleep before it looks at the epoch for the last time: where none did, none has to be
+    # woken, and the call into the system is spared. Read by an addition, which no processor moves before the one above.
+    asleep = _add(b, pool, _ASLEEP, 0)
+    wake = lambda: [_futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)][:0]  # noqa: E731  FUTEX_WAKE_PRIVATE
+    b.choose(b.less(0, asleep), wake)
     b.call(module.globals["walk"], [program, b.index(0)])
     b.atomic_rmw("or", b.at(pool, 8 * _GATE), b.index(_CLOSED), "seq_cst")
     _until(b, lambda: b.icmp_signed("==", _look(b, pool, _GATE), b.index(_CLOSED)))
