@@ -3,12 +3,16 @@
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dojang.arith.conv import Conv
 from dojang.arith.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.engine.algorithms import direct, streamed, winograd
+from dojang.engine.algorithms.task import Task
 from dojang.engine.compiled import Compiled, compile
 from dojang.engine.lower import Lowering
 from dojang.engine.machine import Machine
@@ -477,3 +481,47 @@ def test_other_slices_are_two_steps(rows, columns) -> None:
     graph = Graph(nodes, ("wide",))
     assert settled(graph) is graph
     check(graph)
+
+
+def test_the_short_way_gives_the_same():
+    """Arrays like one that was seen before skip the checks; others do not; results are the caller's own."""
+    rng = np.random.default_rng(0)
+    net = Graph(
+        (
+            Node.of("x", "input", shape=(3, 9, 9)),
+            Node.of("c", "conv", "x", out=8, kernel=(3, 3)),
+            Node.of("p", "global_avgpool", "c"),
+            Node.of("f", "flatten", "p"),
+        ),
+        ("f",),
+        "some",
+    )
+    net = net.replace(weights={k: rng.standard_normal(s).astype("f4") for k, s in net.param_shapes.items()})
+    run, xs = compile(net), rng.standard_normal((4, 2, 3, 9, 9)).astype("f4")
+    right = [run.run(x).outputs[0] for x in xs]
+    found = [run(x) for x in xs]
+    assert all(np.array_equal(a, b) for a, b in zip(found, right, strict=True))
+    fixed = xs[0].copy()
+    fixed.flags.writeable = False
+    for x in (fixed, xs[0].astype("f8"), np.asfortranarray(xs[0]), xs[0][:, :, ::-1][:, :, ::-1], xs[0].astype(">f4")):
+        assert np.array_equal(run(x), right[0])
+    assert run(xs[0][:0]).shape == run(xs[0][:0]).shape == (0, 8)
+    with pytest.raises(ShapeError, match="takes"):
+        run(xs[0][:, :2])
+    with pytest.raises(UsageError, match="give float32"):
+        run(xs[0].astype("i4"))
+
+
+def test_weights_that_stay_in_the_cache_cost_less():
+    """Predictions: none wait where all fit, all of them where twice as many are read in turn."""
+    task = Task.of(Conv.of(64, 64, (8, 8), 3, padding=1))
+    for algorithm in (direct, streamed, winograd):
+        fits, half, none = (algorithm.predict(replace(task, room=room), Machine.host()) for room in (8.0, 1.0, 0.25))
+        assert fits <= half <= none
+        assert fits < algorithm.predict(task, Machine.host())
+    rooms = [
+        Lowering(zoo.load(name), 1, replace(Machine.cross("avx512"), l2=2 << 20), 1, False, set(), {}).room
+        for name in ("resnet20-cifar10", "resnet18")
+    ]
+    assert 1 < rooms[0] < 2
+    assert rooms[1] == 0

@@ -39,6 +39,8 @@ class Runnable:
 
     def __call__(self, x: Any) -> Any:
         """The first output for a batch. Raises `UsageError` and `ShapeError` for inputs that do not fit."""
+        if type(x) is np.ndarray:
+            return self.engine(x)
         if isinstance(x, Mapping):
             first = next((v for v in x.values() if _is_tensor(v)), None)
             y = self.engine({k: _to_numpy(v) for k, v in x.items()})

@@ -26,6 +26,7 @@ from dojang.engine.runtime import Call, Program
 from dojang.engine.settle import settled
 
 Array = np.ndarray
+_FLOAT, _BYTE, _address = np.dtype(np.float32), ctypes.c_char, ctypes.addressof
 PRECISIONS = ("fast", "strict")
 SMALL_S = 60e-6  # predicted seconds below which helpers cost more than they give; measured on 2 cores, 2026
 LEAST_FETCHED = 8 << 10  # bytes of weights that are worth fetching ahead
@@ -86,10 +87,28 @@ class Compiled:
         self._like: int | None = None
         self._packed: dict[str, Array] = {}
         self._builds: dict[tuple[int, frozenset[str]], Build] = {}
+        self._seen: dict[tuple[int, ...], Build] = {}  # by the shape of the one input
         self._lock = threading.Lock()
 
     def __call__(self, x: Array | Mapping[str, Array]) -> Array:
-        """The first output for a batch `x` (n, *shape)."""
+        """The first output for a batch `x` (n, *shape).
+
+        An array like one that was seen before goes a short way: a run leaves nothing of Python in the caches, so that
+        a microsecond of it takes five to eight when it comes after one.
+        """
+        if type(x) is np.ndarray and x.dtype is _FLOAT:
+            build = self._seen.get(x.shape)
+            if build is not None:
+                try:
+                    # A quarter of the time of `x.ctypes.data`.
+                    address = _address(_BYTE.from_buffer(x))  # pyright: ignore[reportArgumentType]
+                except (TypeError, ValueError):  # gaps, read-only, or empty
+                    return self.run(x).outputs[0]
+                context = build.take()
+                try:
+                    return context.first(address)
+                finally:
+                    build.give(context)
         return self.run(x).outputs[0]
 
     def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> Result:
@@ -106,6 +125,8 @@ class Compiled:
             values = context.run([np.ascontiguousarray(a, np.float32) for a in fed.values()])
         finally:
             build.give(context)
+        if not taps and len(fed) == 1 and context.short is not None:
+            self._seen[next(iter(fed.values())).shape] = build
         return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
 
     def plan(self, batch: int = 1, taps: Sequence[str] = ()) -> Plan:
@@ -267,6 +288,11 @@ class Context:
         self.close(pending, scratch)
         self.look_ahead()
         self.views = {name: self.view(place) for name, place in low.places.items() if place.buffer >= 0}
+        name = build.graph.outputs[0]
+        self.short: tuple[Program, Array] | None = None  # all of the work, and where the first output then lies
+        answer, work = self.views.get(low.alias.get(name, name)), self.segments[0] if len(self.segments) == 1 else None
+        if isinstance(work, Program) and answer is not None and not self.exports and not low.host:
+            self.short = work, answer
 
     def close(self, pending: list[tuple[Call, KernelCall]], scratch: int) -> None:
         """Ends a native segment."""
@@ -322,6 +348,15 @@ class Context:
             space.insert(0, step)
             step *= size
         return np.lib.stride_tricks.as_strided(self.arena[start:], place.shape, strides + space)
+
+    def first(self, address: int) -> Array:
+        """The first output of a network with one input, whose float32 numbers lie there; where `short` is something."""
+        assert self.short is not None
+        work, answer = self.short
+        for program, row, word, _, offset in self.inputs:
+            program.args[row, word] = address + offset
+        work.run()
+        return answer.copy()
 
     def run(self, inputs: Sequence[Array]) -> dict[str, Array]:
         """The wanted values by name."""

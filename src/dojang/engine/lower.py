@@ -18,7 +18,7 @@ from dojang.arith.conv import Conv
 from dojang.arith.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
-from dojang.engine import lower_bands, lower_images, lower_strided, lower_tokens
+from dojang.engine import lower_bands, lower_images, lower_shortcuts, lower_strided, lower_tokens
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
@@ -31,6 +31,8 @@ from dojang.engine.machine import Machine
 from dojang.engine.plan import Choice, choose
 from dojang.engine.reference import apply
 
+HOT = 0.75
+"""Of the second cache of a core, what packed weights may take to stay there from run to run, beside the activations."""
 PAIRS = ("add", "sub", "mul", "div", "maximum", "minimum")
 
 
@@ -55,7 +57,8 @@ class Lowering:
         `like` is the batch size that algorithms are chosen for, if not this one. With `release` weights are removed
         from the graph's mapping when the last convolution that reads them has packed them.
         """
-        self.graph, self.machine, self.threads, self.strict = graph, machine, threads, strict
+        self.graph, self.threads, self.strict = graph, threads, strict
+        self.machine = replace(machine, cores=min(machine.cores, threads))  # work is cut for the cores that do it
         self.shapes = graph.shapes(batch)
         self.fusion = Fusion(graph, self.shapes, keep)
         self.packed = packed
@@ -63,6 +66,8 @@ class Lowering:
         self.reserved: dict[str, Place] = {}
         self.keep, self.tune, self.like, self.release = keep, tune, like, release
         self.readers = Counter(n.array(r) for n in self.fusion.nodes for r in graph.node_params(n))
+        room = HOT * machine.l2 / max(1, 4 * sum(prod(s) for s in graph.param_shapes.values()))
+        self.room = room if room > 1 else 0.0
 
     def run(self) -> Lowered:
         """All calls: inputs, groups, exports."""
@@ -74,8 +79,10 @@ class Lowering:
             if node.name in read:
                 self.enter(k, node.name)
         joiner = lower_bands.Joiner(self, groups)
+        self.shortcuts = lower_shortcuts.found(self, groups)
+        later = {g.value for s in self.shortcuts.values() for g in s.groups}
         for group in groups:
-            if not joiner.takes(group):
+            if group.value not in later and not joiner.takes(group):
                 self.group(group)
         for name in dict.fromkeys(self.fusion.source(n) for n in (*self.graph.outputs, *sorted(self.keep))):
             self.export(name)
@@ -190,14 +197,20 @@ class Lowering:
             arrays = {r: np.asarray(self.graph.weights[node.array(r)], "f4") for r in self.graph.node_params(node)}
             self.out.host[node.name] = np.asarray(apply(node, (), arrays), np.float32)
             return
-        native = all(i in self.out.places for i in (*group.inputs, group.residual) if i is not None)
+        shortcut = self.shortcuts.get(group.value)
+        added = shortcut.source if shortcut else group.residual
+        native = all(i in self.out.places for i in (*group.inputs, added) if i is not None)
         method = getattr(self, f"op_{node.op}", None)
         if activation_of(node) is not None:
             method = self.unary
         elif node.op in PAIRS:
             method = self.binary
         native = native and len(self.shape(group.value)) >= 2 and method is not None
-        if not (native and method is not None and method(group)) and not lower_strided.broadcast(self, group):
+        if native and method is not None and method(group):
+            return
+        for part in shortcut.groups if shortcut else ():
+            self.group(part)
+        if not lower_strided.broadcast(self, group):
             self.on_host(group)
 
     def on_host(self, group: Group) -> None:
@@ -225,14 +238,24 @@ class Lowering:
     def conv(self, group: Group, problem: Conv) -> bool:
         """Chooses, packs the weights, adds the call."""
         x = self.out.places[group.inputs[0]]
-        res = self.out.places[group.residual] if group.residual else None
+        shortcut = self.shortcuts.get(group.value)
+        added = shortcut.source if shortcut else group.residual
+        res = self.out.places[added] if added else None
         y = self.reserved.get(group.value)
         ld = y.ld if y else self.shape(group.value)[1]
         chosen_for = problem if self.like is None else replace(problem, n=self.like)
-        task = Task(chosen_for, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict)
+        task = Task(chosen_for, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict, room=self.room)
         algorithm, seconds, refused = choose(task, self.machine, self.tune)
         if algorithm is fallback:
             return False
+        if shortcut and algorithm in lower_shortcuts.READERS:
+            task = replace(task, sparse=shortcut.sparse)
+            group = replace(group, members=(*(m for g in shortcut.groups for m in g.members), *group.members))
+        elif shortcut:
+            for part in shortcut.groups:
+                self.group(part)
+            res = self.out.places[group.residual or ""]
+            task = replace(task, residual_ld=res.ld)
         code, node = algorithm.emit(task, self.machine), group.node
         norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
         key = f"{node.name} {norm} {code.steps[0].recipe}"

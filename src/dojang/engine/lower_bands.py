@@ -131,7 +131,7 @@ class Joiner:
         if group.residual is not None:
             place = low.out.places.get(group.residual) or low.reserved.get(group.residual)
             res = place.ld if place else low.shape(group.residual)[1]
-        return Task(problem, x_ld, y_ld, group.activation, res, "f32", low.strict)
+        return Task(problem, x_ld, y_ld, group.activation, res, "f32", low.strict, room=low.room)
 
     def fetched(self, group: Group) -> float:
         """Seconds per image in which a group's input comes from the shared cache."""

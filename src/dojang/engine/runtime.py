@@ -29,10 +29,11 @@ from dojang.engine.machine import Machine
 MOST_THREADS = 64
 _SPINS = 1 << 13  # pauses of an idle worker before it sleeps: about 100 µs
 _CLOSED = 1 << 40  # bit of the gate: no run is open. Below it, the number of workers inside
-_STEP = 40  # words per step; counters on cache lines of their own
-_NEXT, _DONE, _FUNCTION, _ARGS, _UNITS, _ENDS = 0, 8, 16, 17, 18, (24, 32)
+_STEP = 16  # words per step: what changes in a run, on a cache line of its own, then what does not
+_TAKEN, _DONE, _FUNCTION, _ARGS, _UNITS = 0, 1, 8, 9, 10
+_FRONT, _BACK = 1, 1 << 32  # of `_TAKEN`: a unit taken from the front, from the end
 _COUNT, _THREADS, _SCRATCH, _STEPS = 0, 1, 8, 8 + MOST_THREADS
-_EPOCH, _GATE, _PROGRAM, _STOP = 0, 16, 32, 48  # words of the pool
+_EPOCH, _ASLEEP, _GATE, _PROGRAM, _STOP = 0, 1, 16, 32, 48  # words of the pool; the second: workers that sleep or will
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
 
 
@@ -261,31 +262,37 @@ def _until(b: Emit, ready, patience: int = 2000) -> None:
 def _walk(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
     b = Emit.begin("walk", {"program": PTR, "slot": I64}, machine, module, internal=True)
     scratch = b.pload(b.at(b.arg.program, 8 * _SCRATCH, b.mul(b.arg.slot, 8)))
-    odd = b.urem(b.arg.slot, 2)
+    first = b.icmp_signed("==", b.urem(b.arg.slot, 2), b.index(0))
+    one = b.select(first, b.index(_FRONT), b.index(_BACK))
 
     def step(s, _):
         at = b.at(b.arg.program, 8 * _STEPS, b.mul(s, 8 * _STEP))
-        end_of_mine = b.at(at, 8 * _ENDS[0], b.mul(odd, 8 * (_ENDS[1] - _ENDS[0])))
         function = b.inttoptr(_word(b, at, _FUNCTION), kernel.as_pointer())
         args, units = b.pload(b.at(at, 8 * _ARGS)), _word(b, at, _UNITS)
-        head, inside, end = (b.function.append_basic_block(n) for n in ("take", "work", "taken"))
+        head, inside, over, end = (b.function.append_basic_block(n) for n in ("take", "work", "over", "taken"))
         before = b.block
         b.branch(head)
         b.position_at_end(head)
         mine = b.phi(_LONG)
         mine.add_incoming(b.index(0), before)
-        # A ticket says that a unit is left; which one, the counter of this thread's end says. No two meet, for the
-        # tickets are as many as the units.
-        ticket = _add(b, at, _NEXT, 1)
-        b.cbranch(b.less(ticket, units), inside, end)
+        # Both counts in one: as long as their sum is below the units, those taken from the two ends have not met.
+        taken = _add(b, at, _TAKEN, one)
+        front, back = b.and_(taken, b.index(_BACK - 1)), b.lshr(taken, b.index(32))
+        both = b.add(front, back)
+        b.cbranch(b.less(both, units), inside, end)
         b.position_at_end(inside)
-        taken = _add(b, end_of_mine, 0, 1)
-        last = b.sub(b.sub(units, 1), taken)
-        unit = b.select(b.icmp_signed("==", odd, b.index(0)), taken, last)
-        b.call(function, [args, unit, scratch])
-        mine.add_incoming(b.add(mine, 1), b.block)
-        b.branch(head)
+        last = b.sub(b.sub(units, 1), back)
+        b.call(function, [args, b.select(first, front, last), scratch])
+        more = b.add(mine, 1)
+        mine.add_incoming(more, b.block)
+        b.cbranch(b.less(b.add(both, 1), units), head, over)  # after the last one there is nothing to ask for
+        b.position_at_end(over)
+        b.branch(end)
         b.position_at_end(end)
+        made = b.phi(_LONG)
+        made.add_incoming(mine, head)
+        made.add_incoming(more, over)
+        mine = made
         b.choose(b.less(0, mine), lambda: [_add(b, at, _DONE, mine)][:0])
         _until(b, lambda: b.icmp_signed(">=", _look(b, at, _DONE), units))
 
@@ -354,7 +361,9 @@ def _serve(module: ir.Module, machine: Machine) -> None:
     turns.add_incoming(b.add(turns, 1), b.block)
     b.branch(look)
     b.position_at_end(sleep)
+    _add(b, pool, _ASLEEP, 1)
     _futex(b, b.at(pool, 8 * _EPOCH), 128, last)  # FUTEX_WAIT_PRIVATE: returns at once if the epoch has changed
+    _add(b, pool, _ASLEEP, -1)
     turns.add_incoming(b.index(0), b.block)
     b.branch(look)
     b.position_at_end(go)
@@ -373,14 +382,18 @@ def _run(module: ir.Module, machine: Machine) -> None:
     b.store(program, b.at(pool, 8 * _PROGRAM), align=8)
     b.atomic_rmw("and", b.at(pool, 8 * _GATE), b.index(~_CLOSED), "seq_cst")
     _add(b, pool, _EPOCH, 1)
-    _futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)  # FUTEX_WAKE_PRIVATE
+    # A worker says that it will sleep before it looks at the epoch for the last time: where none did, none has to be
+    # woken, and the call into the system is spared. Read by an addition, which no processor moves before the one above.
+    asleep = _add(b, pool, _ASLEEP, 0)
+    wake = lambda: [_futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)][:0]  # noqa: E731  FUTEX_WAKE_PRIVATE
+    b.choose(b.less(0, asleep), wake)
     b.call(module.globals["walk"], [program, b.index(0)])
     b.atomic_rmw("or", b.at(pool, 8 * _GATE), b.index(_CLOSED), "seq_cst")
     _until(b, lambda: b.icmp_signed("==", _look(b, pool, _GATE), b.index(_CLOSED)))
 
     def reset(s, _):
         at = b.at(program, 8 * _STEPS, b.mul(s, 8 * _STEP))
-        for word in (_NEXT, _DONE, *_ENDS):
+        for word in (_TAKEN, _DONE):
             b.store(b.index(0), b.at(at, 8 * word), align=8)
 
     b.loop(0, _word(b, program, _COUNT), 1, reset)

@@ -34,6 +34,7 @@ MOST_SPLIT = 1 << 20
 # Cycles as measured (Granite Rapids, 2026). With numbers that are not 0 the processor lowers its clock: 16 become 20.
 ROW_CYCLES = 1.3  # a row of a product, of at least 8
 RIGHT_CYCLES = 18.0  # a right factor that goes into the multiplier
+SHORT_ROW, SHORT_RIGHT = 1.0, 21.0  # the same in small networks, whose layers end before the clock is lowered
 FRESH_CYCLES = 0.15  # a weight that is split beside the products
 LOAD_CYCLES = 9  # a tile, beside the products
 DRAIN_CYCLES = 1000  # sums that leave the tiles after more than a few steps, nothing else being there to do
@@ -122,7 +123,7 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
             if wide and many:
                 pixels = tall(s, wide, per_line)
                 blocks = t.ceil_div(lines * per_line, pixels)
-                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh)
+                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.room > 0)
         if s.own:
             work += count * SPLIT_CYCLES * numbers(lines)
     if not s.own:
@@ -134,7 +135,7 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
     units = chunks * n * groups
     rounds = t.ceil_div(units, machine.cores)
     work *= rounds * machine.cores / units  # the last round is not full
-    memory = weight_bytes / (p.read_gbs * 1e9) / n
+    memory = task.fetched(weight_bytes, p) / n
     region = tiles.PARTS * 2 * numbers(s.lines)
     # What a core reads again and again: its weights for every chunk, all split pixels for every group of channels.
     crowded = min(1.0, max(0.0, (weight_bytes / groups + region) / machine.l2 - 0.3))
@@ -146,10 +147,11 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
     return max(time + 0.3 * memory, memory + 0.3 * time)
 
 
-def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool) -> float:
+def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool, short: bool) -> float:
     """Cycles of one block: products, loads, and what is done once."""
     sums = pixels * wide
-    products = len(tiles.PRODUCTS) * wide * max(RIGHT_CYCLES, pixels * ROW_CYCLES * max(rows, 8))
+    row, right = (SHORT_ROW, SHORT_RIGHT) if short else (ROW_CYCLES, RIGHT_CYCLES)
+    products = len(tiles.PRODUCTS) * wide * max(right, pixels * row * max(rows, 8))
     if sums < 3:  # a product waits for the one before
         products = max(products, len(tiles.PRODUCTS) * 52.0)
     left, right = (5, 3) if pixels <= 2 and wide <= 2 else (6, 3) if pixels > wide else (5, 6)
@@ -205,6 +207,8 @@ def emit(task: Task, machine: Machine) -> Code:
         return Code((many,), k.scratch)
     lines = k.shared_lines
     first = Step(
-        f"{recipe} split", lambda name: kernel().splitting(name), lambda n: n * t.ceil_div(k.region.lines, lines)
+        f"{recipe} split {lines}",
+        lambda name: kernel().splitting(name),
+        lambda n: n * t.ceil_div(k.region.lines, lines),
     )
     return Code((first, many), k.scratch, lambda n: (n * k.region.bytes, 0))

@@ -269,7 +269,12 @@ class Kernel:
                               b.mul(top, self.down.stride * self.region.line))  # fmt: skip
         pixel = b.mul(b.add(b.mul(image, self.oh), top), self.ow)
         self.y = b.at(t.word(b, t.Y), b.mul(pixel, 4 * self.task.y_ld))
-        self.res = b.at(t.word(b, t.R), b.mul(pixel, 4 * self.task.residual_ld)) if self.task.residual_ld else None
+        self.res = None
+        if self.task.residual_ld:
+            sparse, first = self.task.sparse, 0
+            if sparse:
+                pixel, first = sparse.pixel(b, image, top, 0), -4 * sparse.before
+            self.res = b.at(t.word(b, t.R), b.mul(pixel, 4 * self.task.residual_ld), first)
         self.w, self.bias = t.word(b, t.W), t.word(b, t.B)
         per = s.vectors * s.blocks
         first = b.mul(group, per)
@@ -474,11 +479,19 @@ class Kernel:
         pixel = b.add(b.mul(line, self.ow), start)
         offset = b.mul(o, 4 * lanes)
         y = b.at(self.y, b.mul(pixel, 4 * task.y_ld), offset)
-        res = b.at(self.res, b.mul(pixel, 4 * task.residual_ld), offset) if self.res is not None else None
+        res = (
+            b.at(self.res, b.mul(self.added(line, start), 4 * task.residual_ld), offset)
+            if self.res is not None
+            else None
+        )
         biases = [b.vload(b.at(self.bias, offset, 4 * j * lanes), F32) for j in range(wide)]
         masks: list[Any] = [None] * wide
         if self.c.oc % lanes:
             masks = [b.mask(b.sub(self.c.oc, b.mul(b.add(o, j), lanes)), lanes) for j in range(wide)]
+        there, across = masks, 1
+        if sparse := task.sparse:
+            there = [sparse.there(b, b.mul(b.add(o, j), lanes), lanes) for j in range(wide)]
+            across = sparse.step[1]
         bad_at = b.at(b.arg.scratch, self.bad_at)
 
         def one(p: Value, carry: list[Value]) -> list[Value]:
@@ -487,8 +500,8 @@ class Kernel:
             for j in range(wide):
                 value = b.fadd(b.vload(b.at(row, j * tiles.TILE), F32), biases[j])
                 if res is not None:
-                    at = b.at(res, b.mul(p, 4 * task.residual_ld), 4 * j * lanes)
-                    value = b.fadd(value, b.vload(at, F32, mask=masks[j]))
+                    at = b.at(res, b.mul(p, across * 4 * task.residual_ld), 4 * j * lanes)
+                    value = b.fadd(value, b.vload(at, F32, mask=there[j]))
                 bad = b.fma(value, b.const(F32, 0.0), bad)
                 value = t.activate(b, value, task.activation, F32)
                 b.vstore(value, b.at(yp, 4 * j * lanes), F32, mask=masks[j])
@@ -496,6 +509,11 @@ class Kernel:
 
         (bad,) = b.loop(0, valid, 1, one, [b.vload(bad_at, F32)])
         b.vstore(bad, bad_at, F32)
+
+    def added(self, line: Any, column: Any) -> Any:
+        """The pixel of the residual for an output of the unit, from that of its first output on."""
+        b, sparse = self.b, self.task.sparse
+        return sparse.pixel(b, 0, line, column) if sparse else b.add(b.mul(line, self.ow), column)
 
     # -- what is not finite ------------------------------------------------------------------------------------------
 
@@ -525,8 +543,9 @@ class Kernel:
                 (value,) = b.loop(down[1], down[2], 1, taps, [b.vload(b.at(self.bias, offset), F32)])
                 mask = b.mask(b.sub(c.oc, b.mul(o, lanes)), lanes) if c.oc % lanes else None
                 if self.res is not None:
-                    at = b.at(self.res, b.mul(q, 4 * task.residual_ld), offset)
-                    value = b.fadd(value, b.vload(at, F32, mask=mask))
+                    at = b.at(self.res, b.mul(self.added(line, column), 4 * task.residual_ld), offset)
+                    there = task.sparse.there(b, b.mul(o, lanes), lanes) if task.sparse else mask
+                    value = b.fadd(value, b.vload(at, F32, mask=there))
                 value = t.activate(b, value, task.activation, F32)
                 b.vstore(value, b.at(self.y, b.mul(q, 4 * task.y_ld), offset), F32, mask=mask)
 

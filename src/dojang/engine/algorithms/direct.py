@@ -187,7 +187,7 @@ def predict(task: Task, machine: Machine) -> float:
     if c.groups > 1 and c.ic // c.groups * task.element.bytes < LINE and not gathers(c, task.element.bytes, machine):
         total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
-    memory = task.conv.weight_bytes / max(1, task.conv.n) / (p.read_gbs * 1e9)
+    memory = task.fetched(task.conv.weight_bytes, p) / max(1, task.conv.n)
     return total * 2 / fma_per_second + EXPOSED * memory
 
 

@@ -133,7 +133,7 @@ def predict(task: Task, machine: Machine) -> float:
     seconds = (
         work(c, cut, machine.lanes(task.element.bytes), machine.cores) * 4 * machine.lanes(4) / (p.fma_gflops * 1e9)
     )
-    memory = task.conv.weight_bytes / many / (p.read_gbs * 1e9)
+    memory = task.fetched(task.conv.weight_bytes, p) / many
     return max(seconds + 0.1 * memory, memory)
 
 

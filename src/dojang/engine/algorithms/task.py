@@ -11,7 +11,7 @@ and may run in any order on any thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from dojang.arith.conv import Conv
 from dojang.engine.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
 from dojang.engine.jit import Recipe
 from dojang.engine.machine import Machine
+from dojang.engine.peaks import Peaks
 
 X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
 """Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas; the
@@ -38,13 +39,39 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sparse:
+    """A residual that is not there for every channel, nor of the outputs' size: output pixel (i, j) adds pixel
+    (i · step[0], j · step[1]) of an image of `size`, output channel `before` + k its channel k of `channels`.
+    """
+
+    size: tuple[int, int]
+    step: tuple[int, int]
+    channels: int
+    before: int
+
+    def pixel(self, b: Emit, image: Any, row: Any, column: Any) -> Any:
+        """The pixel, counted over all images, that an output pixel adds."""
+        line = b.add(b.mul(image, self.size[0]), b.mul(row, self.step[0]))
+        return b.add(b.mul(line, self.size[1]), b.mul(column, self.step[1]))
+
+    def there(self, b: Emit, channel: Any, lanes: int) -> Value:
+        """Which of the output channels from `channel` on it has."""
+        ends = (self.before, self.before + self.channels)
+        before, after = (b.mask(b.sub(end, b.index(channel)), lanes) for end in ends)
+        return b.and_(after, b.not_(before))
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One convolution with what surrounds it: y = activation(conv(x) + bias + residual).
 
     `conv.n` is not looked at: kernels take any batch. `residual_ld` is 0 where nothing is added. `kind` is "f32" or
     "f64"; `strict` forbids algorithms that compute other sums than the definition's (Winograd, Fourier). With `halved`
     only the largest of every 2 × 2 results is stored (maximum pooling, stride 2); the lowering asks this of Winograd
-    alone.
+    alone, and to read a `sparse` residual only of those that can.
+
+    `room`: where a network is so small that its weights stay in the second cache of a core from run to run, the bytes
+    that they may take there once they are packed, for each byte of weights. It matters for predictions only.
     """
 
     conv: Conv
@@ -55,11 +82,23 @@ class Task:
     kind: str = "f32"
     strict: bool = False
     halved: bool = False
+    sparse: Sparse | None = None
+    room: float = field(default=0.0, repr=False)
 
     @classmethod
     def of(cls, conv: Conv, **rest: Any) -> Task:
         """A task on arrays without gaps."""
         return cls(conv, rest.pop("x_ld", conv.ic), rest.pop("y_ld", conv.oc), **rest)
+
+    def fetched(self, packed_bytes: float, peaks: Peaks) -> float:
+        """Seconds in which so many bytes of packed weights come from memory, or, beyond `room`, the shared cache.
+
+        Of weights that are read in turn a cache keeps all where they fit, and none where they are twice as many.
+        """
+        if not self.room:
+            return packed_bytes / (peaks.read_gbs * 1e9)
+        beyond = packed_bytes / (self.room * 4 * self.conv.weights) - 1
+        return min(1.0, max(0.0, beyond)) * packed_bytes / (peaks.cache_gbs * 1e9)
 
     @property
     def element(self) -> Kind:

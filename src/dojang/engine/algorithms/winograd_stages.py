@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.algorithms import task as t
+from dojang.engine.algorithms.direct import LINE
 from dojang.engine.algorithms.interpolate import Matrix, apply, matrices
 from dojang.engine.algorithms.task import Task
 from dojang.engine.emit import F32, Emit, Value
 from dojang.engine.machine import Machine
 
+APART = 192
+"""Bytes after the numbers of a position, so that those of all positions do not fall into one set of the first cache."""
 LARGE_TILE = 36  # numbers of a transformed tile that are transformed without a loop
 
 
@@ -74,20 +77,26 @@ class Winograd:
         self.total = b.mul(t.word(b, t.N, pointer=False), self.th * self.tw)
         return b
 
+    def blocked_planes(self) -> tuple[int, int]:
+        """Bytes from position to position of the transformed inputs and of the products of a unit."""
+        return 4 * self.s.tiles * self.c.ic + APART, 4 * self.s.tiles * self.wide + APART
+
     def blocked(self, symbol: str) -> str:
         """All stages for `tiles` tiles, in the thread's scratch."""
         b = self.start(symbol)
-        s, tiles = self.s, self.s.tiles
-        first = b.mul(b.arg.unit, tiles)
-        count = b.imin(b.sub(self.total, first), tiles)
-        v, m = b.arg.scratch, b.at(b.arg.scratch, 4 * self.a2 * tiles * self.c.ic)
-        b.loop(0, count, 1, lambda i, _: self.transform(b.add(first, i), b.at(v, b.mul(i, 4 * self.c.ic)),
-                                                        4 * tiles * self.c.ic))  # fmt: skip
+        s, v_plane, m_plane = self.s, *self.blocked_planes()
+        first = b.mul(b.arg.unit, s.tiles)
+        count = b.imin(b.sub(self.total, first), s.tiles)
+        v, m = b.arg.scratch, b.at(b.arg.scratch, self.a2 * v_plane)
+        b.loop(0, count, 1, lambda i, _: self.transform(b.add(first, i), b.at(v, b.mul(i, 4 * self.c.ic)), v_plane))
         groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
+        plane = 4 * self.wide * self.icg
+        # Where few tiles meet a weight, those of the next position are fetched meanwhile.
+        ahead = plane if s.tiles <= 2 * s.pixels else 0
 
         def position(k, _):
-            u = b.at(t.word(b, t.W), b.mul(k, 4 * self.wide * self.icg))
-            vk, mk = b.at(v, b.mul(k, 4 * tiles * self.c.ic)), b.at(m, b.mul(k, 4 * tiles * self.wide))
+            u = b.at(t.word(b, t.W), b.mul(k, plane))
+            vk, mk = b.at(v, b.mul(k, v_plane)), b.at(m, b.mul(k, m_plane))
 
             def group(g, _):
                 gu, gv = b.at(u, b.mul(g, 4 * self.vectors * self.lanes * self.icg)), b.at(vk, b.mul(g, 4 * self.icg))
@@ -95,16 +104,18 @@ class Winograd:
                 full, rest = divmod(self.vectors, s.vectors)
                 block = s.vectors * self.lanes
                 b.loop(0, full, 1, lambda o, _: self.multiply(
-                    b.at(gu, b.mul(o, 4 * block * self.icg)), gv, b.at(gm, b.mul(o, 4 * block)), groups, s.vectors
+                    b.at(gu, b.mul(o, 4 * block * self.icg)), gv, b.at(gm, b.mul(o, 4 * block)), groups, s.vectors,
+                    ahead=ahead,
                 ))  # fmt: skip
                 if rest:
-                    self.multiply(b.at(gu, full * 4 * block * self.icg), gv, b.at(gm, full * 4 * block), groups, rest)
+                    self.multiply(
+                        b.at(gu, full * 4 * block * self.icg), gv, b.at(gm, full * 4 * block), groups, rest, ahead=ahead
+                    )
 
             b.loop(0, self.c.groups, 1, group)
 
         b.loop(0, self.a2, 1, position)
-        b.loop(0, count, 1, lambda i, _: self.inverse(b.add(first, i), b.at(m, b.mul(i, 4 * self.wide)),
-                                                      4 * tiles * self.wide))  # fmt: skip
+        b.loop(0, count, 1, lambda i, _: self.inverse(b.add(first, i), b.at(m, b.mul(i, 4 * self.wide)), m_plane))
         return b.finish()
 
     def padded(self) -> Value:
@@ -162,10 +173,9 @@ class Winograd:
         return b.finish()
 
     def planes(self) -> tuple[int, int]:
-        """Bytes from position to position of the fresh weights and of the products: not near a multiple of 4096, where
-        all positions would fall into one set of the first cache."""
+        """Bytes from position to position of the fresh weights and of the products."""
         block = 4 * self.s.vectors * self.lanes
-        return self.s.chunk * block + 192, self.s.tiles * block + 192
+        return self.s.chunk * block + APART, self.s.tiles * block + APART
 
     def fresh(self, symbol: str) -> str:
         """All that follows the input transform, for one block of output channels and `tiles` tiles."""
@@ -299,11 +309,21 @@ class Winograd:
         b.loop(0, len(down), 1, row)
 
     def multiply(
-        self, u: Value, v: Value, m: Value, groups: Value, vectors: int, length: int = 0, wide: int = 0, begin=True
+        self,
+        u: Value,
+        v: Value,
+        m: Value,
+        groups: Value,
+        vectors: int,
+        length: int = 0,
+        wide: int = 0,
+        begin=True,
+        ahead: int = 0,
     ) -> None:
         """m[p, o] = Σ v[p, i] u[i, o] for groups of `pixels` tiles and `vectors` vectors of output channels.
 
         `length` input channels (all of the group); `wide` channels from tile to tile of m; not `begin`: added to m.
+        Weights `ahead` bytes after these are fetched meanwhile, if any.
         """
         b, pixels = self.b, self.s.pixels
         ld, wide, length = 4 * (self.s.chunk or self.c.ic), 4 * (wide or self.wide), length or self.icg
@@ -314,6 +334,8 @@ class Winograd:
             def k_step(k, acc):
                 uk, vk = b.at(u, b.mul(k, 4 * vectors * self.lanes)), b.at(vq, b.mul(k, 4))
                 us = [b.vload(b.at(uk, 4 * j * self.lanes), F32) for j in range(vectors)]
+                for j in range(0, vectors * self.lanes * 4, LINE) if ahead else ():
+                    b.prefetch(b.at(uk, ahead + j), locality=2)
                 acc = list(acc)
                 for p in range(pixels):
                     xv = b.splat_load(b.at(vk, p * ld), F32)
@@ -344,11 +366,16 @@ class Winograd:
             oh, ow, height, width, mh, mw = (b.udiv(v, 2) for v in (oh, ow, height, width, mh, mw))
         pixel = b.add(b.mul(b.add(b.mul(image, height), oh), width), ow)
         y = b.at(t.word(b, t.Y), b.mul(pixel, 4 * task.y_ld))
-        res = b.at(t.word(b, t.R), b.mul(pixel, 4 * task.residual_ld)) if task.residual_ld else None
+        across, down, first = 1, width, 0  # pixels of the residual from output to output; output channels before it
+        if sparse := task.sparse:
+            across, down, first = sparse.step[1], sparse.step[0] * sparse.size[1], sparse.before
+            pixel = sparse.pixel(b, image, oh, ow)
+        res = b.at(t.word(b, t.R), b.mul(pixel, 4 * task.residual_ld), -4 * first) if task.residual_ld else None
         bias = t.word(b, t.B)
         channels = c.oc
+        begin: Any = 0
         if block is not None:
-            y, bias, channels = b.at(y, block[0]), b.at(bias, block[0]), block[1]
+            y, bias, channels, begin = b.at(y, block[0]), b.at(bias, block[0]), block[1], b.udiv(block[0], 4)
             res = b.at(res, block[0]) if res is not None else None
 
         columns = [b.less(b.add(ow, j), width) for j in range(mw)]
@@ -357,6 +384,7 @@ class Winograd:
         def lanes(o: Any, edge: bool, tail: Any) -> None:
             mo, yo = b.at(m, b.mul(o, 4)), b.at(y, b.mul(o, 4))
             offset = b.vload(b.at(bias, b.mul(o, 4)), F32)
+            there = task.sparse.there(b, b.add(begin, o), self.lanes) if task.sparse else None
 
             def read(i: int, j: Any) -> Value:
                 return b.vload(b.at(mo, b.mul(b.add(j, i * aw), plane)), F32)
@@ -378,8 +406,10 @@ class Winograd:
                     mask = b.and_(mask, tail) if tail is not None else mask
                 value, place = b.fadd(value, offset), b.add(b.mul(i, width), j)
                 if res is not None:
-                    at = b.at(res, b.mul(place, 4 * task.residual_ld), b.mul(o, 4))
-                    value = b.fadd(value, b.vload(at, F32, mask=mask))
+                    source = b.add(b.mul(i, down), j * across)
+                    at = b.at(res, b.mul(source, 4 * task.residual_ld), b.mul(o, 4))
+                    inside = mask if there is None else there if mask is None else b.and_(mask, there)
+                    value = b.fadd(value, b.vload(at, F32, mask=inside))
                 value = t.activate(b, value, task.activation, F32)
                 b.vstore(value, b.at(yo, b.mul(place, 4 * task.y_ld)), F32, mask=mask)
 
