@@ -51,7 +51,12 @@ def made(graph: Graph, said: str, place: Path, args: Any, told: Any) -> dict[str
     """The record of one cut: read where it is finished, else made or gone on with; its control is shared by all."""
     done = place / "run.json"
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))["results"]
+        results = json.loads(done.read_text(encoding="utf-8"))["results"]
+        if results["cut"] != said:
+            raise UsageError(
+                f"{place} holds the cut {results['cut']}, not {said}; give the cuts in that order, or --out"
+            )
+        return results
     data = load_samples(args.train, graph, args.test)
     if args.train_samples is not None:
         data = replace(data, train=fewer(data.train, args.train_samples, args.seed))

@@ -69,32 +69,31 @@ def test_many_callers_share_the_pool():
     assert native.from_disk in (True, False)
 
 
-def test_without_futex(monkeypatch):
+@pytest.fixture
+def without_futex(monkeypatch):
+    """Native code and a pool that know no futexes, and neither left to later tests."""
     monkeypatch.setattr(runtime, "_FUTEX", 0)
-    runtime._pool.cache_clear()
-    runtime._native.cache_clear()
-    try:
-        test_every_unit_once_and_steps_in_order(2, 100)
-    finally:
-        runtime._pool.cache_clear()
-        runtime._native.cache_clear()
+    for made in (runtime._pool, runtime._native):
+        made.cache_clear()
+    yield
+    for made in (runtime._pool, runtime._native):
+        made.cache_clear()
 
 
-def test_a_worker_that_wakes_up_late_builds_nothing(monkeypatch):
+@pytest.mark.usefixtures("without_futex")
+def test_without_futex():
+    test_every_unit_once_and_steps_in_order(2, 100)
+
+
+@pytest.mark.usefixtures("without_futex")
+def test_a_worker_that_wakes_up_late_builds_nothing():
     """What it would build, without futexes, is a server that spins for good, kept for all later pools."""
-    monkeypatch.setattr(runtime, "_FUTEX", 0)
-    runtime._pool.cache_clear()
+    test_every_unit_once_and_steps_in_order(2, 100)
+    (bell,) = runtime._pool().bells
     runtime._native.cache_clear()
-    try:
-        test_every_unit_once_and_steps_in_order(2, 100)
-        (bell,) = runtime._pool().bells
-        runtime._native.cache_clear()
-        bell.release()
-        time.sleep(0.2)
-        assert runtime._native.cache_info().currsize == 0
-    finally:
-        runtime._pool.cache_clear()
-        runtime._native.cache_clear()
+    bell.release()
+    time.sleep(0.2)
+    assert runtime._native.cache_info().currsize == 0
 
 
 @pytest.mark.skipif(

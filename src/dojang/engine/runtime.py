@@ -385,8 +385,8 @@ def _run(module: ir.Module, machine: Machine) -> None:
     # A worker says that it will sleep before it looks at the epoch for the last time: where none did, none has to be
     # woken, and the call into the system is spared. Read by an addition, which no processor moves before the one above.
     asleep = _add(b, pool, _ASLEEP, 0)
-    wake = lambda: [_futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)][:0]  # noqa: E731  FUTEX_WAKE_PRIVATE
-    b.choose(b.less(0, asleep), wake)
+    # 129 is FUTEX_WAKE_PRIVATE.
+    b.choose(b.less(0, asleep), lambda: [_futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)][:0])
     b.call(module.globals["walk"], [program, b.index(0)])
     b.atomic_rmw("or", b.at(pool, 8 * _GATE), b.index(_CLOSED), "seq_cst")
     _until(b, lambda: b.icmp_signed("==", _look(b, pool, _GATE), b.index(_CLOSED)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def result_dtype(dtype: np.dtype, wanted: np.dtype | None) -> np.dtype:
 
 
 def _finite(value: float, what: str) -> float:
-    number = float(value) if isinstance(value, (int, float, np.integer, np.floating)) else np.nan
+    number = float(value) if isinstance(value, Real) else np.nan
     if not np.isfinite(number):
         raise DataError(f"{what} {value!r} must be a finite number")
     return number

@@ -6,7 +6,7 @@ Zarr and TIFF need the optional packages zarr and tifffile.
 
 from __future__ import annotations
 
-import warnings
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,19 +49,12 @@ def is_large(path: str | PathLike[str], pixels: int = 1 << 26) -> bool:
         return True
     if suffix not in (".tif", ".tiff"):
         return False
-    from PIL import Image
+    from dojang.filters.opening import opened
 
     try:
-        kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damage, for which the reader of pictures has an error
-                image = Image.open(path)
-            with image:
-                return image.width * image.height >= pixels
-        finally:
-            Image.MAX_IMAGE_PIXELS = kept
-    except (OSError, ValueError, SyntaxError):
+        with opened(fspath(path), sys.maxsize) as image:
+            return image.width * image.height >= pixels
+    except FileError:
         return False  # the reader of pictures says what is wrong
 
 

@@ -30,8 +30,8 @@ SELECTION_FRACTION = 0.1
 # 3×32×32 are 48 MB as float32.
 _BLOCK = 4096
 
-LARGEST = 1e18
-"""Largest magnitude of a sample's value: squares of what is above, summed over a picture, overflow float32."""
+LARGEST = 1e15
+"""Largest magnitude of a sample's value: squares of such values, summed over 10^8 of them, still fit into float32."""
 
 
 @dataclass(frozen=True)
