@@ -17,7 +17,7 @@ from dojang.app.samples import load_samples
 from dojang.app.slimming import EPOCHS, Wish, accuracy, chosen, control, fewer, scorer
 from dojang.app.tuning import Control, How, tuner
 from dojang.arith.channels import channels
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.formats import checkpoint
 from dojang.slim.branches import branches, without

@@ -15,7 +15,7 @@ import numpy as np
 from dojang.app.samples import load_samples
 from dojang.app.slimming import fewer
 from dojang.app.training import described
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import Compiled
 from dojang.formats import checkpoint

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from dojang.arith.conv import Conv, Sizes
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.arith.window import extent
 
 MOST_STEPS = 4000

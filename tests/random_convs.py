@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import dojang
 from dojang.arith.conv import Conv
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 

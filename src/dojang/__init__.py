@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dojang.app.verbs import count as count
     from dojang.app.verbs import load as load
     from dojang.arith.conv import Conv as Conv
-    from dojang.arith.errors import DojangError as DojangError
+    from dojang.base.errors import DojangError as DojangError
     from dojang.arith.graph import Graph as Graph
     from dojang.arith.solve import solve as solve
     from dojang.engine.functional import conv as conv
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Conv": "dojang.arith.conv",
-    "DojangError": "dojang.arith.errors",
+    "DojangError": "dojang.base.errors",
     "Graph": "dojang.arith.graph",
     "check": "dojang.app.verbs",
     "compare": "dojang.app.verbs",

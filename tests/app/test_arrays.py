@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from dojang import conv, conv_transpose, convolve
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dojang
-from dojang.arith.errors import ShapeError, UsageError
+from dojang.base.errors import ShapeError, UsageError
 
 torch = pytest.importorskip("torch")
 

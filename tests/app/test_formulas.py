@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dojang.app import verbs
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.arith.kinds import kinds
 from dojang.arith.symbol import symbolic
 

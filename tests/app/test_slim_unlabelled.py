@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dojang as package
-from dojang.arith.errors import DataError, ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.formats import onnx

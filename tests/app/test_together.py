@@ -137,7 +137,7 @@ import sys
 import numpy as np
 from dojang.app.together import Lead, take_part, together
 from dojang.app.tuning import How, training, tuner
-from dojang.arith.errors import DataError
+from dojang.base.errors import DataError
 from dojang.formats import checkpoint, zoo
 from dojang.train.data import load
 

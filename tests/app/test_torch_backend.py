@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from dojang.app.torch_backend import backend, reports
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

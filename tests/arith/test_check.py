@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dojang.arith.check import check
-from dojang.arith.errors import DataError, FileError, UsageError
+from dojang.base.errors import DataError, FileError, UsageError
 from dojang.formats import tables, zoo
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from dojang.arith.cost import count
-from dojang.arith.errors import GraphError, ShapeError
+from dojang.base.errors import GraphError, ShapeError
 from dojang.arith.explain import explain
 from dojang.arith.graph import Graph, Node
 from dojang.formats import zoo

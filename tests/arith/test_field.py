@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 from dojang.arith.field import RULES, fields, track
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS

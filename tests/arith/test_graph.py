@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dojang.arith.attrs import convert
 from dojang.arith.cost import count
-from dojang.arith.errors import DojangError, GraphError, ShapeError
+from dojang.base.errors import DojangError, GraphError, ShapeError
 from dojang.arith.field import fields
 from dojang.arith.graph import Graph, Node, reachable, topological
 from dojang.arith.ops import OPS

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
-from dojang.arith.errors import ShapeError, UsageError
+from dojang.base.errors import ShapeError, UsageError
 from dojang.arith.solve import solve
 
 

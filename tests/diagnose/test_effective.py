@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.diagnose import diagnose, effective_fields
 from nets import N, conv, feed, net, weighted
 

@@ -10,7 +10,7 @@ import pytest
 from digits import TRAIN, digits, random_features
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
-from dojang.arith.errors import DataError
+from dojang.base.errors import DataError
 from dojang.diagnose import Finding, diagnose, worst
 from dojang.diagnose.activations import activated, responses
 from dojang.diagnose.dead import bound_after_none

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
-from dojang.arith.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.engine.algorithms import direct, streamed, winograd
 from dojang.engine.algorithms.task import Task

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from dojang.arith.conv import Conv
-from dojang.arith.errors import DataError, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.functional import conv, conv_transpose, convolve
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from dojang.arith.errors import UnsupportedError, UsageError
+from dojang.base.errors import UnsupportedError, UsageError
 from dojang.engine import jit
 from dojang.engine.emit import I64, PTR, Emit
 from dojang.engine.machine import Machine

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.engine import jit
 from dojang.engine.algorithms import (
     ALGORITHMS,

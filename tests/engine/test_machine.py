@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.engine import jit, runtime
 from dojang.engine.machine import ISAS, Machine
 from dojang.engine.peaks import Peaks, exceeded, peaks

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.arith.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.engine import session as session_module
 from dojang.engine.reference import REFERENCE, run_reference

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dojang
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")  # PyTorch's test tables import it

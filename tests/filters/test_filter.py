@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from dojang.arith.errors import DataError, ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.filters.borders import pad
 from dojang.filters.filter import filter
 from dojang.filters.kernels import Kernel, as_kernel, named

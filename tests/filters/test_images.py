@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from dojang.arith.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
 from dojang.filters import images
 from dojang.filters.files import filter_files, plan_files
 from dojang.filters.filter import filter

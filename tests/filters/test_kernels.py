@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from dojang.arith.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.filters.borders import index_map, pad
 from dojang.filters.images import turn
 from dojang.filters.kernels import Kernel, as_kernel, gabor_bank, is_bank, load_kernels, named, parse_matrix

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 import zarr
 
-from dojang.arith.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
 from dojang.filters.files import filter_files, plan_file
 from dojang.filters.filter import filter
 from dojang.filters.job import Options

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dojang.app import verbs
 from dojang.arith.cost import count
-from dojang.arith.errors import GraphError, ShapeError
+from dojang.base.errors import GraphError, ShapeError
 from dojang.engine.session import Session
 from dojang.formats.onnx import load, ways
 from dojang.report.text_arith import compare_text

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.cost import count
-from dojang.arith.errors import DojangError, FileError, GraphError, UnsupportedError
+from dojang.base.errors import DojangError, FileError, GraphError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.formats import onnx as onnx_format
 from dojang.formats.onnx_schema import GRAPH, MODEL, NODE
@@ -273,7 +273,7 @@ def test_files_made_to_harm_end_soon_within_a_gigabyte(tmp_path, what: str) -> N
     path = tmp_path / "harm.onnx"
     path.write_bytes(HARM[what]())
     code = (
-        "from dojang.formats import onnx\nfrom dojang.arith.errors import DojangError\n"
+        "from dojang.formats import onnx\nfrom dojang.base.errors import DojangError\n"
         f"try:\n    onnx.load({str(path)!r}, weights=False)\nexcept DojangError as error:\n    print(error)"
     )
 

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 import numpy as np
 import pytest
 
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference

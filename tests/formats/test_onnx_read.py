@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dojang.arith.cost import count
-from dojang.arith.errors import DataError, GraphError, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import DataError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format

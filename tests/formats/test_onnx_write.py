@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dojang.arith.errors import FileError, GraphError, UnsupportedError
+from dojang.base.errors import FileError, GraphError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import COORDS, OPS, UNARY
 from dojang.engine.reference import run_reference

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dojang.arith.errors import FileError
+from dojang.base.errors import FileError
 from dojang.formats import protobuf
 from dojang.formats.onnx_schema import MODEL, TENSOR
 from dojang.formats.protobuf import Field, decode, encode

@@ -9,7 +9,7 @@ import pytest
 
 from dojang.arith.check import check
 from dojang.arith.cost import count
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 from dojang.formats import tables, text, zoo
 
 CORPUS = Path(__file__).parent / "corpus"

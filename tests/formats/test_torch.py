@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from dojang.arith.cost import count  # noqa: E402
-from dojang.arith.errors import FileError, ShapeError, UnsupportedError, UsageError  # noqa: E402
+from dojang.base.errors import FileError, ShapeError, UnsupportedError, UsageError  # noqa: E402
 from dojang.formats.torch import (  # noqa: E402
     from_module,
     load_callable,

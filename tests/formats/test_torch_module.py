@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from dojang.arith.errors import GraphError, UnsupportedError  # noqa: E402
+from dojang.base.errors import GraphError, UnsupportedError  # noqa: E402
 from dojang.arith.graph import Graph, Node  # noqa: E402
 from dojang.arith.ops import OPS, UNARY, UNKNOWN  # noqa: E402
 from dojang.engine.reference import run_reference  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dojang.arith.cost import Count, count
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.formats import zoo
 from dojang.formats.text import parse, to_text
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from digits import TRAIN, accuracy, digits, fitted, random_features
-from dojang.arith.errors import CheckFailed, FileError, UsageError
+from dojang.base.errors import CheckFailed, FileError, UsageError
 from dojang.slim import slim
 from dojang.slim.journal import FILE, Journal
 from dojang.slim.timing import interleave

@@ -7,7 +7,7 @@ import pytest
 
 from digits import TRAIN, accuracy, digits, fitted, random_features
 from dojang.arith.cost import count
-from dojang.arith.errors import CheckFailed
+from dojang.base.errors import CheckFailed
 from dojang.arith.graph import Graph
 from dojang.slim import slim
 

@@ -10,7 +10,7 @@ import pytest
 from digits import SELECTION, TEST, TRAIN, accuracy, digits, fitted, random_features
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
-from dojang.arith.errors import GraphError, UsageError
+from dojang.base.errors import GraphError, UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.slim import slim

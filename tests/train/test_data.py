@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dojang import train
-from dojang.arith.errors import DataError, UsageError
+from dojang.base.errors import DataError, UsageError
 from dojang.train.data import Augment, Normalisation, from_arrays, load, split_indices
 
 RNG = np.random.default_rng(3)
@@ -34,7 +34,7 @@ def test_without_torch_fit_says_what_to_install() -> None:
         "import sys\n"
         "sys.modules['torch'] = None\n"
         "from dojang import train\n"
-        "from dojang.arith.errors import MissingPart\n"
+        "from dojang.base.errors import MissingPart\n"
         "try: train.fit\n"
         "except MissingPart as error: print(error)"
     )

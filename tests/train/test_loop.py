@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dojang.arith.errors import CheckFailed, DataError, FileError, ShapeError, UsageError
+from dojang.base.errors import CheckFailed, DataError, FileError, ShapeError, UsageError
 from dojang.train.config import TrainConfig
 from dojang.train.data import Augment, Data, from_arrays, load
 from dojang.train.loop import fit

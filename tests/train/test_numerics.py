@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.train.config import TrainConfig
 from dojang.train.data import Augment, from_arrays
 from dojang.train.loop import fit

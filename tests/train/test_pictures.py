@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dojang.arith.errors import DataError, FileError
+from dojang.base.errors import DataError, FileError
 from dojang.train import pictures
 from dojang.train.data import Augment, load
 

@@ -85,7 +85,7 @@ def test_killed_and_interrupted_it_ends_the_same_to_the_bit(tmp_path: Path, star
 def test_a_disk_that_takes_no_more_is_one_line_and_keeps_the_state_before(tmp_path: Path, start: Start) -> None:
     program = """
 import resource
-from dojang.arith.errors import FileError
+from dojang.base.errors import FileError
 rng = np.random.default_rng(0)
 data = train.from_arrays(rng.normal(size=(1500, 1, 8, 8)), np.arange(1500) % 10)
 def tell(now):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.train.config import TrainConfig, learning_rate
 from dojang.train.recipe import Loss, parameter_groups, peak_lr
 

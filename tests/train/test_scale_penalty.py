@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.train.config import TrainConfig
 from dojang.train.data import load
 from dojang.train.loop import fit

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dojang.arith.errors import DataError, FileError, UsageError
+from dojang.base.errors import DataError, FileError, UsageError
 from dojang.train.data import TEST_FRACTION, Augment, load
 
 RNG = np.random.default_rng(5)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from dojang.app.together import first
-from dojang.arith.errors import DojangError, FileError, MissingPart
+from dojang.base.errors import DojangError, FileError, MissingPart
 
 TRACEBACK = "DOJANG_TRACEBACK"
 """Environment variable that makes errors show where in the code they arose."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.report.table import Style
 
 if TYPE_CHECKING:

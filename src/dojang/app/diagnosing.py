@@ -13,7 +13,7 @@ from dojang.app.networks import load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
-from dojang.arith.errors import UnsupportedError, UsageError
+from dojang.base.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.diagnose.correlation import correlations
 from dojang.diagnose.equivariance import equivariance

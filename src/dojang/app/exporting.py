@@ -12,7 +12,7 @@ from dojang.app.files import beside, naming, refuse_existing
 from dojang.app.networks import load, require_weights
 from dojang.app.runtimes import has_onnxruntime, onnx_runner
 from dojang.arith.cost import count
-from dojang.arith.errors import CheckFailed, UsageError
+from dojang.base.errors import CheckFailed, UsageError
 from dojang.arith.graph import Graph
 from dojang.report.results import Exported
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dojang.arith.errors import DojangError, FileError, UsageError
+from dojang.base.errors import DojangError, FileError, UsageError
 
 
 def refuse_existing(path: str | Path, force: bool) -> None:

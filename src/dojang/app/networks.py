@@ -8,7 +8,7 @@ from typing import Any
 
 from dojang.app.symbolic import symbolised
 from dojang.arith.conv import by
-from dojang.arith.errors import DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from dojang import __version__
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 
 NET = "zoo name, .net, .onnx or .safetensors file, package.module:callable or file.py:callable"
 DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"

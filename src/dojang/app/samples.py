@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DataError, ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.train.data import Data, Normalisation, from_arrays, unlabelled
 from dojang.train.data import load as load_data

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, cast
 
-from dojang.arith.errors import DojangError, UsageError
+from dojang.base.errors import DojangError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dojang.arith.errors import CheckFailed, DataError
+from dojang.base.errors import CheckFailed, DataError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import torch_format
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import Compiled
 

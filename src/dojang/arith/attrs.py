@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, cast
 
 from dojang.arith.conv import Pads, check_window
-from dojang.arith.errors import GraphError
+from dojang.base.errors import GraphError
 from dojang.arith.symbol import Expr
 
 Value = int | float | bool | str | None | tuple[int, ...] | tuple[float, ...] | Pads

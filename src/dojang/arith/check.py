@@ -12,7 +12,7 @@ from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.cost import Count, Layer, count
-from dojang.arith.errors import DataError
+from dojang.base.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.arith.variants import Variant, variants
 

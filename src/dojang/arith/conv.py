@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.arith.window import extent, out_size, same_padding, taps_inside
 
 Sizes = tuple[int, ...]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from dojang.arith.channels import ChannelMap, channels
-from dojang.arith.errors import GraphError
+from dojang.base.errors import GraphError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import axis_of
 from dojang.arith.ties import Labels, Track, array_axes, selected, split

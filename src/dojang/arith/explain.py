@@ -9,7 +9,7 @@ from typing import Any
 
 from dojang.arith.conv import Conv, by
 from dojang.arith.cost import BYTES, count
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, conv_problem, dynamic_problem
 

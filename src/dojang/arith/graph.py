@@ -10,7 +10,7 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
-from dojang.arith.errors import DojangError, GraphError
+from dojang.base.errors import DojangError, GraphError
 from dojang.arith.ops import OPS, UNKNOWN, Op
 from dojang.arith.shapes import Shape
 

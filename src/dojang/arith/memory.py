@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from dojang.arith.cost import BYTES, VIEWS, Layer, count
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.symbol import Expr, symbolic
 

@@ -8,7 +8,7 @@ from itertools import islice, product
 from typing import Any
 
 from dojang.arith.conv import Conv, Pads, Sizes, by, divide_message, per_axis
-from dojang.arith.errors import ShapeError, UsageError
+from dojang.base.errors import ShapeError, UsageError
 from dojang.arith.window import extent
 
 KERNELS = (1, 3, 5, 7, 2, 4, 9, 11, 6, 8, 10)

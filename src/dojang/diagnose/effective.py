@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.arith.field import fields
 from dojang.arith.graph import Graph
 from dojang.diagnose.activations import Run, layers, session_run

@@ -11,7 +11,7 @@ import numpy as np
 from dojang.arith.channels import channels
 from dojang.arith.conv import by
 from dojang.arith.cost import count
-from dojang.arith.errors import DataError
+from dojang.base.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.diagnose import dead, duplicates, structure
 from dojang.diagnose.activations import Reduced, Run, batches, responses

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dojang.arith.errors import UnsupportedError, UsageError
+from dojang.base.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.engine import jit

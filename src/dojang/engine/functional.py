@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dojang.arith.conv import Conv, Padding, by
-from dojang.arith.errors import DataError, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
 from dojang.engine import jit
 from dojang.engine.algorithms import layout
 from dojang.engine.algorithms import task as t

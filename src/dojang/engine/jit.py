@@ -24,7 +24,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from dojang.arith.errors import UnsupportedError
+from dojang.base.errors import UnsupportedError
 from dojang.engine.machine import Machine
 
 CACHE_LIMIT = 512 << 20  # bytes of object code on disk; a network of 50 layers takes about 1 MB

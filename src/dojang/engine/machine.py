@@ -12,7 +12,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 
 ISAS = ("avx512", "avx2", "neon", "generic")
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}

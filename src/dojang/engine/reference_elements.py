@@ -12,7 +12,7 @@ from functools import reduce
 import numpy as np
 
 from dojang.arith.attrs import Attrs
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 
 Array = np.ndarray
 Inputs = Sequence[Array]

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from dojang.arith.conv import Conv, Sizes
-from dojang.arith.errors import UnsupportedError
+from dojang.base.errors import UnsupportedError
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape, conv_problem

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 
-from dojang.arith.errors import FileError, UsageError
+from dojang.base.errors import FileError, UsageError
 
 UMASK = os.umask(0o022)  # asked for by setting it, so only once, before there are threads
 os.umask(UMASK)

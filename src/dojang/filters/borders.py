@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 
 Border = Literal["zero", "constant", "replicate", "reflect", "circular", "valid"]
 BORDERS: tuple[str, ...] = get_args(Border)

@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from dojang.arith.errors import DojangError, FileError, UsageError
+from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.engine.machine import Machine
 from dojang.filters.atomic import check_target
 from dojang.filters.filter import filter_array

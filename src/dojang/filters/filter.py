@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DojangError, ShapeError, UsageError
+from dojang.base.errors import DojangError, ShapeError, UsageError
 from dojang.filters.job import Options, as_stack, like_image
 from dojang.filters.kernels import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-from dojang.arith.errors import MissingPart, UnsupportedError
+from dojang.base.errors import MissingPart, UnsupportedError
 from dojang.filters.atomic import writing
 from dojang.filters.memory import empty
 from dojang.filters.opening import DAMAGE, MAX_PIXELS, damaged, first_line, load, opened

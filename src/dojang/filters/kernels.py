@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dojang.arith.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.filters.named import ALIASES, NAMED, Combine, Taps
 
 

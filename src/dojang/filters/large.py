@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import DojangError, FileError, ShapeError, UnsupportedError
+from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError
 from dojang.engine.machine import Machine
 from dojang.filters.atomic import check_target, writing
 from dojang.filters.images import need

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import ShapeError, UsageError
+from dojang.base.errors import ShapeError, UsageError
 from dojang.filters.borders import index_map
 from dojang.filters.images import need
 from dojang.filters.job import Job, Options, check_dtype

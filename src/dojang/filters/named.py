@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 
 Taps = NDArray[np.float64]
 Combine = Literal["linear", "magnitude"]

@@ -10,7 +10,7 @@ from os import PathLike, fspath
 
 from PIL import Image, UnidentifiedImageError
 
-from dojang.arith.errors import FileError
+from dojang.base.errors import FileError
 
 MAX_PIXELS = 2 * 89_478_485  # twice Pillow's warning limit: where Pillow itself refuses to go on
 BLOCK = 1 << 24  # bytes of a file that are decoded at a time

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import ShapeError, UsageError
+from dojang.base.errors import ShapeError, UsageError
 from dojang.engine.machine import Machine
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels import Kernel

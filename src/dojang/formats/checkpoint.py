@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DataError, DojangError, FileError, GraphError, UsageError
+from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
 from dojang.arith.graph import Graph
 
 if TYPE_CHECKING:

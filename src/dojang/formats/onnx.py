@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dojang.arith.errors import DojangError, FileError
+from dojang.base.errors import DojangError, FileError
 from dojang.arith.graph import Graph
 from dojang.formats.onnx_read import read_model, read_ways
 from dojang.formats.onnx_schema import MODEL

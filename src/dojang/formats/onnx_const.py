@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dojang.arith.conv import by
-from dojang.arith.errors import FileError, UnsupportedError
+from dojang.base.errors import FileError, UnsupportedError
 from dojang.formats.protobuf import Buffer, Message, varints
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dojang.arith.errors import GraphError, ShapeError
+from dojang.base.errors import GraphError, ShapeError
 from dojang.arith.graph import reachable
 from dojang.arith.shapes import axis_of
 from dojang.formats.onnx_const import Const, of_tensor, of_values

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DojangError, FileError, GraphError
+from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from dojang.arith.attrs import Attr
-from dojang.arith.errors import GraphError
+from dojang.base.errors import GraphError
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.formats.onnx_const import Const

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from dojang.arith.errors import GraphError
+from dojang.base.errors import GraphError
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.formats.onnx_const import Const, of_values
 from dojang.formats.onnx_draft import BATCH, Call, Draft, NotDone, Reader, Value, batch_axis

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dojang.arith.errors import DojangError, GraphError
+from dojang.base.errors import DojangError, GraphError
 from dojang.arith.graph import Graph, Node
 
 KEY = "dojang"

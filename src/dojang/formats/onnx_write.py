@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from dojang.arith.conv import by, resolve_padding
-from dojang.arith.errors import UnsupportedError
+from dojang.base.errors import UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of
 from dojang.formats import onnx_notes

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dojang.arith.errors import FileError
+from dojang.base.errors import FileError
 
 Kind = Literal["int", "float", "text", "bytes", "message", "varints", "fixed32", "fixed64"]
 Message = dict[str, Any]

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dojang.arith.check import COLUMNS, Printed, Row, Table
-from dojang.arith.errors import DataError, DojangError, FileError, UsageError
+from dojang.base.errors import DataError, DojangError, FileError, UsageError
 from dojang.formats.zoo import FOLDER
 
 

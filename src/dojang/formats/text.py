@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from dojang.arith.attrs import Attr, Kind, normalise
-from dojang.arith.errors import DojangError, ParseError
+from dojang.base.errors import DojangError, ParseError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
 

@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
+from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patches, torch_views

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
-from dojang.arith.errors import UnsupportedError
+from dojang.base.errors import UnsupportedError
 from dojang.arith.shapes import axis_of
 from dojang.arith.window import nearest_pixel, source_place
 

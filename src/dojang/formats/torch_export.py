@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from dojang.arith.errors import UnsupportedError
+from dojang.base.errors import UnsupportedError
 from dojang.formats.torch_trace import HANDLERS, Stale, Traced, Tracer, is_leaf, plain
 
 

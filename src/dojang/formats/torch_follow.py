@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from dojang.arith.errors import UnsupportedError
+from dojang.base.errors import UnsupportedError
 from dojang.arith.graph import Graph, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.formats.torch import first_line

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dojang.arith.errors import ShapeError
+from dojang.base.errors import ShapeError
 from dojang.arith.graph import Node
 from dojang.arith.shapes import axis_of
 from dojang.formats.torch_ops import Size, lowers, per_axis

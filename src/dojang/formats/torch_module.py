@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dojang.arith.errors import GraphError, UnsupportedError
+from dojang.base.errors import GraphError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.formats.checkpoint import apply_state

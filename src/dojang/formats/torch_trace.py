@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
-from dojang.arith.errors import DojangError, UnsupportedError
+from dojang.base.errors import DojangError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.formats.torch_values import UnknownNumber

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.formats.text import parse
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.arith.errors import CheckFailed, DataError, FileError, UsageError
+from dojang.base.errors import CheckFailed, DataError, FileError, UsageError
 from dojang.arith.graph import Graph
 from dojang.formats import checkpoint
 from dojang.slim.estimate import shape_key

@@ -8,7 +8,7 @@ from math import ceil, log
 
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
-from dojang.arith.errors import CheckFailed, DataError
+from dojang.base.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
 from dojang.slim.front import FLOOR, Front, Option, front, name_of
 from dojang.slim.ledger import Ledger, edit_of

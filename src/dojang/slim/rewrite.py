@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dojang.arith.cost import Cost, count
-from dojang.arith.errors import DojangError
+from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph
 from dojang.engine.reference import run_reference
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.cost import count
-from dojang.arith.errors import CheckFailed, DataError, UsageError
+from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.arith.graph import Graph
 from dojang.slim.batchnorm import FOLD_BATCHNORM
 from dojang.slim.constants import CONSTANTS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from dojang.arith.errors import MissingPart
+from dojang.base.errors import MissingPart
 
 _HOME = {
     "Augment": "data",

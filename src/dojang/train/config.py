@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from math import cos, pi
 from typing import Any
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 from dojang.train.data import Augment
 
 PRECISIONS = ("float32", "bf16")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import DataError, UsageError
+from dojang.base.errors import DataError, UsageError
 
 Task = Literal["classification", "regression", "unlabelled"]
 Array = NDArray[Any]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dojang.arith.errors import CheckFailed, DataError, ShapeError, UsageError
+from dojang.base.errors import CheckFailed, DataError, ShapeError, UsageError
 from dojang.train import state as disk
 from dojang.train.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.train.config import TrainConfig, learning_rate

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dojang.arith.errors import UsageError
+from dojang.base.errors import UsageError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt` (malloc.h)."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dojang.arith.errors import DataError, FileError, UsageError
+from dojang.base.errors import DataError, FileError, UsageError
 
 Array = NDArray[Any]
 

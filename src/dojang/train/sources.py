@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.arith.errors import DataError, FileError, MissingPart
+from dojang.base.errors import DataError, FileError, MissingPart
 from dojang.train.data import Augment, Size, as_samples
 from dojang.train.pictures import Target, read_folder, read_zip, resized
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dojang.arith.errors import FileError
+from dojang.base.errors import FileError
 
 STATE_FILE = "training.safetensors"
 _FORMAT = "dojang.training/1"

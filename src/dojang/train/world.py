@@ -21,7 +21,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dojang.arith.errors import CheckFailed, UsageError
+from dojang.base.errors import CheckFailed, UsageError
 
 _PATIENCE = timedelta(days=30)
 

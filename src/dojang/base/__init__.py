@@ -1,0 +1,1 @@
+"""What every other room stands on: the error tree, whole-file writing, budgets of readers, names made visible."""

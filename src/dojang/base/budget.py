@@ -1,0 +1,71 @@
+"""What one reading may take: bytes unpacked, letters of text, and steps of work. Every reader asks it.
+
+A small file can ask for unbounded memory or time: an archive that unpacks to gigabytes, blocks that multiply when they
+are substituted, a size of 10^12 that would be walked place by place. A reader makes one `Budget` for its file, tells
+it what it is about to take *before* it takes it, and the budget refuses by name. Standard library only.
+
+>>> budget = Budget("t.npz", unpacked_bytes=100)
+>>> budget.unpack(60)
+>>> budget.unpack(60)
+Traceback (most recent call last):
+...
+dojang.base.errors.FileError: t.npz: unpacks to more than 100 bytes, the limit for one file; split it, or ...
+"""
+
+from __future__ import annotations
+
+import os
+
+from dojang.base.errors import FileError, UsageError
+
+UNPACKED_BYTES = 1 << 30
+"""Bytes that one compressed file may unpack to, unless DOJANG_MAX_UNPACKED (bytes) says otherwise."""
+LETTERS = 1 << 24
+"""Letters of a network's text after its blocks are substituted."""
+STEPS = 1 << 24
+"""Steps of work (nodes, places walked) that one file may ask for."""
+ENVIRONMENT = "DOJANG_MAX_UNPACKED"
+
+
+class Budget:
+    """The limits of one reading. `place` names the file, and starts every message."""
+
+    def __init__(
+        self, place: str, unpacked_bytes: int | None = None, letters: int = LETTERS, steps: int = STEPS
+    ) -> None:
+        """`unpacked_bytes` defaults to `unpacked_limit()`."""
+        self.place = place
+        self.unpacked_bytes = unpacked_limit() if unpacked_bytes is None else unpacked_bytes
+        self.letters, self.steps = letters, steps
+        self._unpacked = self._letters = self._steps = 0
+
+    def unpack(self, count: int) -> None:
+        """Told that `count` more bytes will be unpacked. Raises `FileError`."""
+        self._unpacked += count
+        if self._unpacked > self.unpacked_bytes:
+            raise FileError(
+                f"{self.place}: unpacks to more than {self.unpacked_bytes:,} bytes, the limit for one file; "
+                f"split it, or raise the limit with {ENVIRONMENT}"
+            )
+
+    def write_letters(self, count: int) -> None:
+        """Told that the text will grow by `count` letters. Raises `FileError`."""
+        self._letters += count
+        if self._letters > self.letters:
+            raise FileError(f"{self.place}: grows beyond {self.letters:,} letters when its blocks are written out")
+
+    def step(self, count: int = 1) -> None:
+        """Told that `count` more steps of work will be done. Raises `FileError`."""
+        self._steps += count
+        if self._steps > self.steps:
+            raise FileError(f"{self.place}: asks for more than {self.steps:,} steps of work, the limit for one file")
+
+
+def unpacked_limit() -> int:
+    """The limit in bytes for one file: `UNPACKED_BYTES`, or what the environment says. Raises `UsageError`."""
+    said = os.environ.get(ENVIRONMENT)
+    if not said:
+        return UNPACKED_BYTES
+    if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said)):
+        raise UsageError(f"{ENVIRONMENT}={said[:40]}: give a number of bytes, such as {UNPACKED_BYTES}")
+    return int(said)

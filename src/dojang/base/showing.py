@@ -1,0 +1,42 @@
+r"""Text from files and networks, made safe to show in a terminal: what could move the cursor or the reading order is
+written as an escape.
+
+>>> shown("conv\x1b[31m1"), shown("a\u202eb"), shown("a\nb"), shown("도장 conv1")
+('conv\\x1b[31m1', 'a\\u202eb', 'a\\nb', '도장 conv1')
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Control characters, formatting (bidirectional overrides and zero-width characters included), surrogates, line and
+# paragraph separators; private and unassigned characters have no agreed picture.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def shown(text: str, keep: str = "") -> str:
+    r"""`text` with every character that a terminal would obey, or not show, as an escape such as ``\x1b``.
+
+    Characters in `keep` stay as they are (a message of several lines keeps its "\n").
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_one(letter, keep) for letter in text)
+
+
+def one_line(text: str, most: int = 1500) -> str:
+    """`shown`, white space folded, and the middle left out where the text is longer than `most` letters."""
+    line = shown(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 302]} … {line[-300:]}"
+
+
+def _one(letter: str, keep: str) -> str:
+    if letter in keep or unicodedata.category(letter) not in _HIDDEN:
+        return letter
+    code = ord(letter)
+    return _SHORT.get(letter) or (
+        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    )
