@@ -17,8 +17,8 @@ from dojang.app.samples import load_samples
 from dojang.app.slimming import EPOCHS, Wish, accuracy, chosen, control, fewer, scorer
 from dojang.app.tuning import Control, How, tuner
 from dojang.arith.channels import channels
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UsageError
 from dojang.formats import checkpoint
 from dojang.slim.branches import branches, without
 from dojang.slim.importance import importance, moments

@@ -15,8 +15,8 @@ import numpy as np
 from dojang.app.samples import load_samples
 from dojang.app.slimming import fewer
 from dojang.app.training import described
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UsageError
 from dojang.engine.compiled import Compiled
 from dojang.formats import checkpoint
 from dojang.train.config import PRECISIONS, TrainConfig

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from dojang.arith.conv import Conv, Sizes
-from dojang.base.errors import ShapeError
 from dojang.arith.window import extent
+from dojang.base.errors import ShapeError
 
 MOST_STEPS = 4000
 """Steps of the loop nest per layer: what keeps thousands of layers within seconds."""

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 import dojang
 from dojang.arith.conv import Conv
-from dojang.base.errors import ShapeError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import ShapeError
 from dojang.engine.compiled import compile
 
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from dojang.app.verbs import count as count
     from dojang.app.verbs import load as load
     from dojang.arith.conv import Conv as Conv
-    from dojang.base.errors import DojangError as DojangError
     from dojang.arith.graph import Graph as Graph
     from dojang.arith.solve import solve as solve
+    from dojang.base.errors import DojangError as DojangError
     from dojang.engine.functional import conv as conv
     from dojang.engine.functional import conv_transpose as conv_transpose
     from dojang.engine.functional import convolve as convolve

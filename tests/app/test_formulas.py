@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from dojang.app import verbs
-from dojang.base.errors import UsageError
 from dojang.arith.kinds import kinds
 from dojang.arith.symbol import symbolic
+from dojang.base.errors import UsageError
 
 from .conftest import Command, check_golden
 

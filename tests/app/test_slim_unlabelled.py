@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import dojang as package
-from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.engine.session import Session
 from dojang.formats import onnx
 from nets import N, conv, net, weighted

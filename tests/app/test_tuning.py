@@ -18,8 +18,8 @@ import torch
 import dojang as package
 from dojang.app.slimming import selection_share
 from dojang.app.tuning import Control, How, slopes, tuner
-from dojang.base.errors import CheckFailed
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed
 from dojang.formats import checkpoint
 from dojang.formats.torch import to_module, weights_of
 from dojang.formats.zoo import load as zoo

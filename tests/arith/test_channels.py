@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
-from dojang.base.errors import GraphError
 from dojang.arith.graph import Graph
+from dojang.base.errors import GraphError
 from dojang.engine.reference import run_reference
 from nets import STRUCTURES, N, conv, feed, net, weighted
 

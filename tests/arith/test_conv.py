@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv, resolve_padding
-from dojang.base.errors import ShapeError
 from dojang.arith.window import extent, nearest_pixel, out_size, same_padding, source_place, taps_inside
+from dojang.base.errors import ShapeError
 
 many = settings(max_examples=200, deadline=None)
 

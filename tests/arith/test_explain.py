@@ -8,9 +8,9 @@ import re
 import pytest
 
 from dojang.arith.cost import count
-from dojang.base.errors import GraphError, ShapeError
 from dojang.arith.explain import explain
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import GraphError, ShapeError
 from dojang.formats import zoo
 
 

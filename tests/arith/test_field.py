@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.base.errors import DojangError
 from dojang.arith.field import RULES, fields, track
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
 from dojang.arith.span import PIXEL, Span
+from dojang.base.errors import DojangError
 from dojang.engine.reference import run_reference
 
 Dependencies = dict[str, np.ndarray]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dojang.arith.attrs import convert
 from dojang.arith.cost import count
-from dojang.base.errors import DojangError, GraphError, ShapeError
 from dojang.arith.field import fields
 from dojang.arith.graph import Graph, Node, reachable, topological
 from dojang.arith.ops import OPS
+from dojang.base.errors import DojangError, GraphError, ShapeError
 
 X = Node.of("x", "input", shape=(4, 8, 8))
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
-from dojang.base.errors import ShapeError, UsageError
 from dojang.arith.solve import solve
+from dojang.base.errors import ShapeError, UsageError
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
-from dojang.base.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.algorithms import direct, streamed, winograd
 from dojang.engine.algorithms.task import Task
 from dojang.engine.compiled import Compiled, compile

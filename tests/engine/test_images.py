@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DojangError
 from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference
 

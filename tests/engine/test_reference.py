@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import COORDS, OPS
+from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.reference import REFERENCE, run_reference
 
 torch = pytest.importorskip("torch")

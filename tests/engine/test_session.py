@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine import session as session_module
 from dojang.engine.reference import REFERENCE, run_reference
 from dojang.engine.session import Session

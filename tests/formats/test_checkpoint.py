@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from dojang.arith.cost import count
-from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
 from dojang.formats import checkpoint, zoo
 from dojang.formats.checkpoint import KEY, apply_state, check_finite, load, read_arrays, read_header, save, write_arrays
 

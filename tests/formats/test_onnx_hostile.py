@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.cost import count
-from dojang.base.errors import DojangError, FileError, GraphError, UnsupportedError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DojangError, FileError, GraphError, UnsupportedError
 from dojang.formats import onnx as onnx_format
 from dojang.formats.onnx_schema import GRAPH, MODEL, NODE
 from dojang.formats.protobuf import encode, number

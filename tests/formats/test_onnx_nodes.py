@@ -15,8 +15,8 @@ from fnmatch import fnmatch
 import numpy as np
 import pytest
 
-from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DojangError
 from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dojang.arith.cost import count
-from dojang.base.errors import DataError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DataError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from dojang.base.errors import FileError, GraphError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import COORDS, OPS, UNARY
+from dojang.base.errors import FileError, GraphError, UnsupportedError
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format
 from dojang.formats import zoo

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.base.errors import DojangError, ParseError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DojangError, ParseError
 from dojang.formats.text import MOST_NODES, parse, to_text
 
 SMALL = """

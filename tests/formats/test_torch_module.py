@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from dojang.base.errors import GraphError, UnsupportedError  # noqa: E402
 from dojang.arith.graph import Graph, Node  # noqa: E402
 from dojang.arith.ops import OPS, UNARY, UNKNOWN  # noqa: E402
+from dojang.base.errors import GraphError, UnsupportedError  # noqa: E402
 from dojang.engine.reference import run_reference  # noqa: E402
 from dojang.formats.text import parse  # noqa: E402
 from dojang.formats.torch import from_module, to_module, weights_of  # noqa: E402

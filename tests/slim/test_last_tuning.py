@@ -7,8 +7,8 @@ import pytest
 
 from digits import TRAIN, accuracy, digits, fitted, random_features
 from dojang.arith.cost import count
-from dojang.base.errors import CheckFailed
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed
 from dojang.slim import slim
 
 

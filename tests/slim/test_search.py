@@ -10,8 +10,8 @@ import pytest
 from digits import SELECTION, TEST, TRAIN, accuracy, digits, fitted, random_features
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
-from dojang.base.errors import GraphError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import GraphError, UsageError
 from dojang.engine.session import Session
 from dojang.slim import slim
 from dojang.slim.front import front, numbers

@@ -14,8 +14,8 @@ from dojang.app.networks import load, require_weights
 from dojang.app.record import machine
 from dojang.app.runtimes import Run, runner, version_of
 from dojang.app.samples import one_input
-from dojang.base.errors import MissingPart, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import MissingPart, UsageError
 from dojang.report.results import Bench, Timing
 from dojang.slim.timing import interleave
 

@@ -13,8 +13,8 @@ from dojang.app.networks import load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
-from dojang.base.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UnsupportedError, UsageError
 from dojang.diagnose.correlation import correlations
 from dojang.diagnose.equivariance import equivariance
 from dojang.diagnose.findings import diagnose as find

@@ -12,8 +12,8 @@ from dojang.app.files import beside, naming, refuse_existing
 from dojang.app.networks import load, require_weights
 from dojang.app.runtimes import has_onnxruntime, onnx_runner
 from dojang.arith.cost import count
-from dojang.base.errors import CheckFailed, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, UsageError
 from dojang.report.results import Exported
 
 FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors", "net": ".net"}

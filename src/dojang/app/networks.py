@@ -8,10 +8,10 @@ from typing import Any
 
 from dojang.app.symbolic import symbolised
 from dojang.arith.conv import by
-from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
+from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")

@@ -11,8 +11,8 @@ import numpy as np
 from dojang.app.files import naming, refuse_existing, write_bytes
 from dojang.app.networks import load, require_weights
 from dojang.arith.conv import by
-from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.engine.compiled import Compiled
 from dojang.report.results import Guess, Run
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dojang.base.errors import MissingPart, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import MissingPart, UsageError
 from dojang.slim.estimate import shape_key
 from dojang.slim.timing import interleave
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import by
-from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.train.data import Data, Normalisation, from_arrays, unlabelled
 from dojang.train.data import load as load_data
 from dojang.train.sources import npz_samples

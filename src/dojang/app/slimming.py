@@ -25,8 +25,8 @@ from dojang.app.samples import check_classes, input_range, load_inputs, load_sam
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.tuning import Control, How, slopes, training, tuner
 from dojang.arith.cost import count
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UsageError
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming

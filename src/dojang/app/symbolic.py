@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, cast
 
-from dojang.base.errors import DojangError, UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.symbol import Expr
+from dojang.base.errors import DojangError, UsageError
 
 STARTS = (224, 416, 608)
 """Sizes at which a source is read, for its first symbol; the others are larger by 32 each."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import torch_format
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UsageError
 from dojang.engine.compiled import Compiled
 
 _numbers = count(1)

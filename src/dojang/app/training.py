@@ -12,8 +12,8 @@ from dojang.app.record import record
 from dojang.app.samples import check_classes, load_samples
 from dojang.app.together import together
 from dojang.arith.cost import count
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UsageError
 from dojang.report.html import trained_html
 from dojang.report.json import dumps
 from dojang.report.results import Trained

@@ -13,8 +13,8 @@ from dojang.app.networks import torch_format
 from dojang.app.progress import Silent, Told
 from dojang.app.together import Lead
 from dojang.arith.cost import count
-from dojang.base.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, DataError
 from dojang.slim.journal import Journal
 from dojang.slim.ledger import Evaluate, Finish, Gradients, Tune
 from dojang.train.data import Data

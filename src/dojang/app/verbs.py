@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dojang.app.networks import load, ways
 from dojang.arith.cost import Count, of_ways
 from dojang.arith.cost import count as count_graph
-from dojang.base.errors import UnsupportedError, UsageError
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.solve import solve as solve
 from dojang.arith.symbol import symbol, symbolic
+from dojang.base.errors import UnsupportedError, UsageError
 from dojang.report.table import number
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Any, cast
 
 from dojang.arith.conv import Pads, check_window
-from dojang.base.errors import GraphError
 from dojang.arith.symbol import Expr
+from dojang.base.errors import GraphError
 
 Value = int | float | bool | str | None | tuple[int, ...] | tuple[float, ...] | Pads
 Attrs = Mapping[str, Any]

@@ -12,9 +12,9 @@ from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.cost import Count, Layer, count
-from dojang.base.errors import DataError
 from dojang.arith.graph import Graph
 from dojang.arith.variants import Variant, variants
+from dojang.base.errors import DataError
 
 TOLERANCE = 0.01
 """Relative difference up to which a cell that no rounding gives still counts as rounded; the explanation says so."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from dojang.base.errors import ShapeError
 from dojang.arith.window import extent, out_size, same_padding, taps_inside
+from dojang.base.errors import ShapeError
 
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]

@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 from dojang.arith.channels import ChannelMap, channels
-from dojang.base.errors import GraphError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import axis_of
 from dojang.arith.ties import Labels, Track, array_axes, selected, split
+from dojang.base.errors import GraphError
 
 
 def cut(graph: Graph, remove: Iterable[int], channel_map: ChannelMap | None = None) -> Graph:

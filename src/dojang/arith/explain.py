@@ -9,9 +9,9 @@ from typing import Any
 
 from dojang.arith.conv import Conv, by
 from dojang.arith.cost import BYTES, count
-from dojang.base.errors import ShapeError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, conv_problem, dynamic_problem
+from dojang.base.errors import ShapeError
 
 
 @dataclass(frozen=True, slots=True)

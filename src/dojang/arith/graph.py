@@ -10,9 +10,9 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
-from dojang.base.errors import DojangError, GraphError
 from dojang.arith.ops import OPS, UNKNOWN, Op
 from dojang.arith.shapes import Shape
+from dojang.base.errors import DojangError, GraphError
 
 Weights = Mapping[str, Any]
 

@@ -7,9 +7,9 @@ from math import prod
 from typing import Any
 
 from dojang.arith.cost import BYTES, VIEWS, Layer, count
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.symbol import Expr, symbolic
+from dojang.base.errors import UsageError
 
 OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 """Arrays of the size of the parameters that each optimiser keeps."""

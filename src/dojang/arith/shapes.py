@@ -13,9 +13,9 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import Conv, by, resolve_padding, too_small
-from dojang.base.errors import ShapeError
 from dojang.arith.symbol import scaled, symbolic
 from dojang.arith.window import out_size
+from dojang.base.errors import ShapeError
 
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape]

@@ -8,8 +8,8 @@ from itertools import islice, product
 from typing import Any
 
 from dojang.arith.conv import Conv, Pads, Sizes, by, divide_message, per_axis
-from dojang.base.errors import ShapeError, UsageError
 from dojang.arith.window import extent
+from dojang.base.errors import ShapeError, UsageError
 
 KERNELS = (1, 3, 5, 7, 2, 4, 9, 11, 6, 8, 10)
 """Kernel sizes that are tried when none is given, besides one that spans the whole input."""

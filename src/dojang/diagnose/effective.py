@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dojang.base.errors import ShapeError
 from dojang.arith.field import fields
 from dojang.arith.graph import Graph
+from dojang.base.errors import ShapeError
 from dojang.diagnose.activations import Run, layers, session_run
 
 Array = np.ndarray

@@ -11,8 +11,8 @@ import numpy as np
 from dojang.arith.channels import channels
 from dojang.arith.conv import by
 from dojang.arith.cost import count
-from dojang.base.errors import DataError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DataError
 from dojang.diagnose import dead, duplicates, structure
 from dojang.diagnose.activations import Reduced, Run, batches, responses
 from dojang.diagnose.correlation import Correlation, correlations, low_correlation

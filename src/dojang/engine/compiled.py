@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dojang.base.errors import UnsupportedError, UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
+from dojang.base.errors import UnsupportedError, UsageError
 from dojang.engine import jit
 from dojang.engine.algorithms import task as t
 from dojang.engine.calls import HostCall, KernelCall, Lowered, Place

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape, conv_problem
+from dojang.base.errors import UsageError
 from dojang.engine import lower_bands, lower_images, lower_shortcuts, lower_strided, lower_tokens
 from dojang.engine.algorithms import dense, elementwise, fallback, layout, pool
 from dojang.engine.algorithms import task as t

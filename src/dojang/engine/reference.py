@@ -16,8 +16,8 @@ import numpy as np
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import by
-from dojang.base.errors import DataError, DojangError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError, DojangError, ShapeError, UnsupportedError, UsageError
 from dojang.engine import reference_elements, reference_layout, reference_windows
 
 Array = np.ndarray

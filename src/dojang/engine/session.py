@@ -14,10 +14,10 @@ from math import prod
 import numpy as np
 
 from dojang.arith.conv import Conv, Sizes
-from dojang.base.errors import UnsupportedError
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape, conv_problem
+from dojang.base.errors import UnsupportedError
 from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs, last_readers
 
 Array = np.ndarray

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dojang.arith.conv import by
-from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.arith.window import extent
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.filters.borders import Border, check_border
 from dojang.filters.kernels import Kernel
 

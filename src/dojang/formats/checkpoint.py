@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from dojang.arith.conv import by
-from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dojang.base.errors import DojangError, FileError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DojangError, FileError
 from dojang.formats.onnx_read import read_model, read_ways
 from dojang.formats.onnx_schema import MODEL
 from dojang.formats.protobuf import Buffer, decode

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dojang.base.errors import GraphError, ShapeError
 from dojang.arith.graph import reachable
 from dojang.arith.shapes import axis_of
+from dojang.base.errors import GraphError, ShapeError
 from dojang.formats.onnx_const import Const, of_tensor, of_values
 from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, NotDone, Reader, Value, shortest
 from dojang.formats.onnx_fold import fold

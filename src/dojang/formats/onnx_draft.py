@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of
+from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.formats.onnx_const import MOST_AXES, Const, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
 from dojang.formats.protobuf import Message

@@ -13,8 +13,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from dojang.base.errors import ShapeError
 from dojang.arith.shapes import axis_of, broadcast
+from dojang.base.errors import ShapeError
 from dojang.formats.onnx_const import FOLD_LIMIT, TYPES, Const, Sort, of_fill, of_values, strides
 
 Attributes = Mapping[str, Any]

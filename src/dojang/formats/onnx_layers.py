@@ -12,9 +12,9 @@ from math import prod
 from typing import Any
 
 from dojang.arith.attrs import Attr
-from dojang.base.errors import GraphError
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
+from dojang.base.errors import GraphError
 from dojang.formats.onnx_const import Const
 from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, NotDone, Reader, Value, single
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from dojang.base.errors import GraphError
 from dojang.arith.shapes import axis_of, broadcast
+from dojang.base.errors import GraphError
 from dojang.formats.onnx_const import Const, of_values
 from dojang.formats.onnx_draft import BATCH, Call, Draft, NotDone, Reader, Value, batch_axis
 from dojang.formats.onnx_fold import axes_of, slices

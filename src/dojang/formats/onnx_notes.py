@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dojang.base.errors import DojangError, GraphError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DojangError, GraphError
 
 KEY = "dojang"
 MOST = 1 << 24

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.base.errors import DataError, DojangError, FileError, GraphError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError, DojangError, FileError, GraphError, UnsupportedError, UsageError
 from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes
 from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort
 from dojang.formats.onnx_draft import BATCH, Call, Draft, Reader

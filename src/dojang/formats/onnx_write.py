@@ -11,9 +11,9 @@ from math import prod
 from typing import Any
 
 from dojang.arith.conv import by, resolve_padding
-from dojang.base.errors import UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of
+from dojang.base.errors import UnsupportedError
 from dojang.formats import onnx_notes
 from dojang.formats.onnx_draft import BATCH, single
 from dojang.formats.onnx_read import read_model

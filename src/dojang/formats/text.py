@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from dojang.arith.attrs import Attr, Kind, normalise
-from dojang.base.errors import DojangError, ParseError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
+from dojang.base.errors import DojangError, ParseError
 
 MOST_NODES = 200_000
 """Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""

@@ -28,9 +28,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from dojang.arith.conv import by
-from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
+from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
 from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patches, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay

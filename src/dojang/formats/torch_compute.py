@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
-from dojang.base.errors import UnsupportedError
 from dojang.arith.shapes import axis_of
 from dojang.arith.window import nearest_pixel, source_place
+from dojang.base.errors import UnsupportedError
 
 Arrays = Mapping[str, Tensor]
 Function = Callable[[nn.Module, Attrs, Sequence[Tensor], Arrays], Tensor]

@@ -22,8 +22,8 @@ from torch import fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DojangError
 from dojang.formats.torch import first_line
 from dojang.formats.torch_follow import FAILURES, Final, Follow, Leave, in_place, is_number, is_static, leaves
 

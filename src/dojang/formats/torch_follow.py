@@ -12,9 +12,9 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from dojang.base.errors import UnsupportedError
 from dojang.arith.graph import Graph, reachable
 from dojang.arith.ops import UNKNOWN
+from dojang.base.errors import UnsupportedError
 from dojang.formats.torch import first_line
 from dojang.formats.torch_trace import Stale, Traced, Tracer, name_of, pick_batch, plain
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dojang.base.errors import ShapeError
 from dojang.arith.graph import Node
 from dojang.arith.shapes import axis_of
+from dojang.base.errors import ShapeError
 from dojang.formats.torch_ops import Size, lowers, per_axis
 from dojang.formats.torch_trace import HANDLERS, MODULES, Handler, Traced, Tracer
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dojang.base.errors import GraphError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
 from dojang.formats.torch_compute import COMPUTE, even
 from dojang.formats.torch_trace import MODULES, Tracer

@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
-from dojang.base.errors import DojangError, UnsupportedError
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.base.errors import DojangError, UnsupportedError
 from dojang.formats.torch_values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)

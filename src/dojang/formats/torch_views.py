@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dojang.base.errors import ShapeError
 from dojang.arith.shapes import axis_of
+from dojang.base.errors import ShapeError
 from dojang.formats.torch_ops import lowers, per_axis, same
 from dojang.formats.torch_trace import HANDLERS, VIEWS, DataDependent, Stale, Traced, Tracer
 

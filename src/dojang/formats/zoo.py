@@ -5,8 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from dojang.base.errors import UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import UsageError
 from dojang.formats.text import parse
 
 FOLDER = Path(__file__).parent.parent / "zoo"

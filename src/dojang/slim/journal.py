@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dojang.base.errors import CheckFailed, DataError, FileError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, DataError, FileError, UsageError
 from dojang.formats import checkpoint
 from dojang.slim.estimate import shape_key
 from dojang.slim.ledger import Evaluate, Measure, Tune

@@ -8,8 +8,8 @@ from math import ceil, log
 
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
-from dojang.base.errors import CheckFailed, DataError
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, DataError
 from dojang.slim.front import FLOOR, Front, Option, front, name_of
 from dojang.slim.ledger import Ledger, edit_of
 from dojang.slim.rewrite import perform

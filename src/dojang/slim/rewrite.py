@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from dojang.arith.cost import Cost, count
-from dojang.base.errors import DojangError
 from dojang.arith.graph import Graph
+from dojang.base.errors import DojangError
 from dojang.engine.reference import run_reference
 
 Array = np.ndarray

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.cost import count
-from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.slim.batchnorm import FOLD_BATCHNORM
 from dojang.slim.constants import CONSTANTS
 from dojang.slim.dead import DEAD
