@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
+from dojang.base.showing import shown
+
 WIDTH = 80
 """Columns of text where the terminal does not say."""
 
@@ -195,6 +197,7 @@ def table(
     style: Style = PLAIN,
 ) -> str:
     """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`."""
+    rows, footer = ([[shown(cell) for cell in row] for row in part] for part in (rows, footer))
     everything = [*rows, *footer]
     wide = [max([len(c.title), *(len(row[i]) for row in everything)]) for i, c in enumerate(columns)]
     over = sum(wide) + 2 * (len(columns) - 1) - width

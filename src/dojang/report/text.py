@@ -11,6 +11,7 @@ from dojang.arith.cost import Count, Layer
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
+from dojang.base.showing import encodable
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -141,8 +142,23 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
     return "\n".join(lines)
 
 
+def guarded(cell: str) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula: an apostrophe stands before one that begins like one.
+
+    It also stands before an apostrophe, so that removing one leading apostrophe gives the text back. Halves of
+    surrogate pairs become escapes.
+
+    >>> guarded("conv1"), guarded("=cmd|x"), guarded("'a")
+    ('conv1', "'=cmd|x", "''a")
+    """
+    return f"'{encodable(cell)}" if cell[:1] in tuple("=+-@\t\r'") else encodable(cell)
+
+
 def count_csv(count: Count) -> str:
-    """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed."""
+    """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
+
+    Names are `guarded`.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     figures = ("params", "weights", "biases", "macs")
@@ -165,7 +181,7 @@ def count_csv(count: Count) -> str:
         field = row["receptive_field"] or {"size": (), "jump": (), "start": ()}
         writer.writerow(
             [
-                *(row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"])),
+                *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
                 *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
                 *(_join(field[k]) for k in ("size", "jump", "start")),
                 row["status"],
