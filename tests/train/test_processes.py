@@ -68,7 +68,7 @@ def test_killed_and_interrupted_it_ends_the_same_to_the_bit(tmp_path: Path, star
     time.sleep(0.013)
     process.kill()  # SIGKILL, most likely in the middle of a step or of a write
     process.communicate()
-    (parts / f".training-x1.safetensors").write_bytes(b"torn")  # what a kill in the middle of a write leaves
+    (parts / ".training-x1.safetensors").write_bytes(b"torn")  # what a kill in the middle of a write leaves
     process = until("4 1", "again")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -31,7 +31,7 @@ from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming
-from dojang.slim.journal import Journal, key_of
+from dojang.slim.journal import FILE, Journal, key_of
 from dojang.slim.ledger import Evaluate, Tune
 from dojang.slim.result import SlimResult
 from dojang.slim.search import check_wishes
@@ -191,7 +191,8 @@ def slim(
                 return in_torch(_work(graph, samples, wish, how, started, us), net, graph)
             kept = Path(output) / UNFINISHED
             # The journal is there until every file has its place: what an interruption left half moved is replaced.
-            unfinished = resume and kept.is_dir()
+            # Without `resume` the journal says how to go on.
+            unfinished = (kept / FILE).is_file()
             with writing_folder(output, FILES, force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)

@@ -49,7 +49,7 @@ _COMMENT = re.compile(r'^((?:"(?:[^"\\]|\\.)*"|[^"#])*)#.*$')
 _NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s":]+):(?=\s)')
 _PLAIN = re.compile(r"[^\s\",#:<{}$]+")
 _RANGE = re.compile(r"\{(\d{1,4000})\.\.(\d{1,4000})\}")
-_PARAM = re.compile(r"\$(\w+)")
+_PARAM = re.compile(r'"(?:[^"\\]|\\.)*"|\$(\w+)')
 _LONG = re.compile(r"\S{80,}")
 _NEWLINE = re.compile(r"\r\n|\n|\r")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U(00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})|(.))")
@@ -191,7 +191,7 @@ class _Parser:
             tokens = self.names(output.number, " ".join(t.text for t in output.args), output.word.column + 7)
             outputs = tuple(self.resolve(output.number, t, scope) for t in tokens)
         else:
-            outputs = (scope.last or "",)
+            outputs = (scope.last if scope.last is not None else "",)
         try:
             graph = Graph(tuple(self.nodes.values()), outputs, self.name, {}, self.meta)
             _ = graph.unit_shapes
@@ -346,10 +346,12 @@ class _Parser:
                 return name
 
     def fill(self, number: int, token: Token, scope: Scope) -> str:
-        """A token with its $parameters replaced."""
+        """A token with its $parameters replaced; what is in quotes is taken literally."""
 
         def value(match: re.Match[str]) -> str:
             key = match.group(1)
+            if key is None:
+                return match.group()
             if key not in scope.params:
                 some = ", ".join(f"${p}" for p in scope.params) or "none"
                 self.fail(number, token.column + match.start(), f"${key} is no parameter here; there are: {some}")
@@ -385,9 +387,10 @@ class _Parser:
         if line.sources is not None:
             sources = tuple(self.resolve(number, t, scope) for t in line.sources)
         elif word in self.blocks:
-            sources = (scope.last,) if scope.last else ()
+            sources = () if scope.last is None else (scope.last,)
         else:
-            sources = (scope.last,) if scope.last and word in OPS and OPS[word].inputs[1] else ()
+            reads = scope.last is not None and word in OPS and OPS[word].inputs[1]
+            sources = (scope.last,) if reads and scope.last is not None else ()
         if word in self.blocks:
             scope.last = self.paste(line, name, sources, scope, depth)
             return
@@ -417,7 +420,7 @@ class _Parser:
         inner = Scope(name + ".", {**self.params, **{k: v or "" for k, v in values.items()}}, sources)
         inner.last = sources[0] if sources else None
         self.unfold(block.lines, inner, depth + 1)
-        self.ends[name] = last = inner.last or name
+        self.ends[name] = last = name if inner.last is None else inner.last
         return last
 
     def node(self, line: Line, name: str, sources: tuple[str, ...], scope: Scope) -> Node:

@@ -159,35 +159,31 @@ def count_csv(count: Count) -> str:
 
     Names are `guarded`.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     figures = ("params", "weights", "biases", "macs")
-    writer.writerow(
-        [
-            "name",
-            "op",
-            "inputs",
-            "out_shape",
-            *figures,
-            "out_bytes",
-            "field_size",
-            "field_jump",
-            "field_start",
-            "status",
-        ]
-    )
+    fields = ("size", "jump", "start")
+    lines = [
+        _csv_line(
+            ["name", "op", "inputs", "out_shape", *figures, "out_bytes", *(f"field_{k}" for k in fields), "status"]
+        )
+    ]
     for layer in count.layers:
         row = layer.to_dict()
-        field = row["receptive_field"] or {"size": (), "jump": (), "start": ()}
-        writer.writerow(
-            [
-                *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
-                *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
-                *(_join(field[k]) for k in ("size", "jump", "start")),
-                row["status"],
-            ]
-        )
-    return out.getvalue()
+        field = row["receptive_field"] or dict.fromkeys(fields, ())
+        cells = [
+            *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
+            *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
+            *(_join(field[k]) for k in fields),
+            row["status"],
+        ]
+        lines.append(_csv_line(cells))
+    return "".join(lines)
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    """One line of CSV; a cell that holds "\\r" is quoted too, as the writer does for the characters of its line end."""
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _join(values: Sequence[float] | None) -> str:
