@@ -11,7 +11,7 @@ from dojang.arith.cost import Count, Layer
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
-from dojang.base.showing import encodable
+from dojang.base.showing import encodable, shown
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -264,9 +264,11 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
     for place, sample in enumerate(run.top):
         if len(run.top) > 1:
             lines.append(f"sample {place}")
-        wide = max(len(guess.name) for guess in sample)
+        called = [shown(guess.name) for guess in sample]
+        wide = max(map(len, called))
         lines += [
-            f"  {guess.name:<{wide}}  {percent(guess.probability):>8}  score {guess.score:.4g}" for guess in sample
+            f"  {name:<{wide}}  {percent(guess.probability):>8}  score {guess.score:.4g}"
+            for name, guess in zip(called, sample, strict=True)
         ]
     if not run.top:
         for name, array in run.outputs.items():
