@@ -237,6 +237,15 @@ def _layernorm(w: Writer, node: Node) -> None:
     w.op("LayerNormalization", (*node.inputs, *own), node.name, axis=axis, epsilon=node.attrs["eps"])
 
 
+def _lrn(w: Writer, node: Node) -> None:
+    if node.attrs["size"] % 2 == 0:
+        raise UnsupportedError(
+            f"{node.name}: lrn of an even size, {node.attrs['size']}, means other channels in ONNX, and ONNX Runtime "
+            "refuses it; use an odd size"
+        )
+    _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias")(w, node)
+
+
 def _plain(kind: str, **names: str) -> Rule:
     def rule(w: Writer, node: Node) -> None:
         w.op(kind, node.inputs, node.name, **{theirs: node.attrs[ours] for ours, theirs in names.items()})
@@ -398,7 +407,7 @@ RULES: Mapping[str, Rule] = {
     "instancenorm": _norm("InstanceNormalization"),
     "groupnorm": _norm("GroupNormalization"),
     "layernorm": _layernorm,
-    "lrn": _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias"),
+    "lrn": _lrn,
     "gelu": _plain("Gelu", approximate="approximate"),
     "leaky_relu": _plain("LeakyRelu", slope="alpha"),
     "elu": _plain("Elu", alpha="alpha"),

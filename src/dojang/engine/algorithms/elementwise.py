@@ -141,10 +141,13 @@ def combine(b: Emit, op: str, x: Value, r: Value) -> Value:
 
 
 def lrn(b: Emit, task: MapTask, px: Value, o: Any, v: Value) -> Value:
-    """x / (k + alpha/size Σx²)^0.75, the sum over `size` channels about each; the power as √·√√."""
+    """x / (k + alpha/size Σx²)^0.75, the sum over `size` channels about each; the power as √·√√.
+
+    An even size has one more channel before than after, as in the reference.
+    """
     lanes, c = v.type.count, task.channels
     total = b.const(F32, 0.0)
-    before = (task.size - 1) // 2
+    before = task.size // 2
     for shift in range(-before, task.size - before):
         # Channels o + shift .. o + shift + lanes, those outside 0..c masked.
         lo = b.add(o, shift)
