@@ -156,8 +156,9 @@ def lrn(b: Emit, task: MapTask, px: Value, o: Any, v: Value) -> Value:
         mask = high
         if shift < 0:
             below = b.mask(b.imin(b.imax(b.sub(0, lo), 0), lanes), lanes)
-            off = b.not_(below) if below is not None else None
-            mask = off if high is None else b.and_(off, high) if off is not None else high
+            if below is None:
+                continue  # every lane would read before the first channel
+            mask = b.not_(below) if high is None else b.and_(b.not_(below), high)
         n = b.vload(at, F32, lanes, mask=mask)
         total = b.fma(n, n, total)
     base = b.fma(total, b.const(F32, task.alpha / task.size), b.const(F32, task.k))
