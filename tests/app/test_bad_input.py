@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
+import pty
+import re
 import resource
 import signal
 import subprocess
@@ -328,8 +331,9 @@ def test_closed_pipe() -> None:
     assert (done.returncode, done.stderr, len(done.stdout)) == (0, "", 100)
 
 
-def test_interrupted_training(tmp_path: Path) -> None:
-    """A real Ctrl-C: exit 130, one line, a state that --resume takes up, no half-written result."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training(tmp_path: Path, number: int) -> None:
+    """A real Ctrl-C or SIGTERM: exit 130, one line, a state that --resume takes up, no half-written result."""
     train = ["-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", "run"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
@@ -340,7 +344,7 @@ def test_interrupted_training(tmp_path: Path) -> None:
     while not state.exists() and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
     assert out == ""
@@ -350,6 +354,7 @@ def test_interrupted_training(tmp_path: Path) -> None:
 
 
 def test_interrupted_slimming(tmp_path: Path) -> None:
+    """SIGTERM within a slimming; what lies there then, half-moved results included, is taken up by --resume alone."""
     slim = ["-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", "out"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
@@ -361,11 +366,14 @@ def test_interrupted_slimming(tmp_path: Path) -> None:
         line = running.stderr.readline()
         assert line, seen
         seen += line
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
     out, err = running.communicate(timeout=120)
     assert (running.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "dojang: interrupted"
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["unfinished"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    # What a kill leaves while the results move into place: some are there, and the journal still is.
+    (tmp_path / "out" / "model.onnx").write_bytes(b"moved before the kill")
     again = subprocess.run([sys.executable, *slim], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stdout) == (2, "")
     assert "--resume" in again.stderr.splitlines()[-1]
@@ -373,6 +381,7 @@ def test_interrupted_slimming(tmp_path: Path) -> None:
     again = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "has epochs 10, this one 3" in again.stderr.splitlines()[-1]
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == b"moved before the kill"
 
 
 def test_interrupted_within_an_exec(tmp_path: Path) -> None:
@@ -411,3 +420,67 @@ def test_missing_parts_say_the_install_line(tmp_path: Path, part: str, line: str
     assert len(done.stderr.splitlines()) == 1
     assert line in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("network", ["http.server:test", "evil.py:make", "../net.net", "/etc/passwd", "evil.py"])
+def test_a_table_never_runs_code(dojang: Command, tmp_path: Path, network: str) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\ndef make(): pass\n")
+    table = tmp_path / "t.csv"
+    table.write_text(f"# network: {network}\nrow,layers,params\na,conv1,1K\n")
+    one_line(dojang("check", table), 2, "never runs code")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_table_names_a_file_beside_it(dojang: Command, tmp_path: Path) -> None:
+    (tmp_path / "n.net").write_text("input 1x8x8\nconv1: conv 4 3x3\n")
+    (tmp_path / "t.csv").write_text("# network: n.net\nrow,layers,params\na,conv1,40\n")
+    assert dojang("check", tmp_path / "t.csv").code == 0
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b1A\r\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--csv",), ("--memory",), ("--explain", "0")])
+def test_names_do_not_reach_the_terminal(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """In a real terminal (pty): no control character of a name arrives, whatever the form of the answer."""
+    from dojang.arith.graph import Graph, Node
+    from dojang.formats.text import to_text
+
+    nodes = (Node.of("in" + HOSTILE, "input", shape=(1, 8, 8)), Node.of(HOSTILE, "relu", "in" + HOSTILE))
+    graph = Graph(nodes, (HOSTILE,), HOSTILE, {}, {"source": HOSTILE})
+    path = tmp_path / "n.net"
+    path.write_text(to_text(graph), encoding="utf-8", newline="")
+    flags = tuple(HOSTILE if f == "0" else f for f in flags)
+    seen = in_terminal([sys.executable, "-m", "dojang", "count", str(path), *flags])
+    marks = re.compile("\x1b\\[(0|1|2|31|32)m")
+    left = marks.sub("", seen).replace("\r\n", "\n")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", left), repr(left)
+    assert "owned" in left
+
+
+def in_terminal(command: list[str]) -> str:
+    """What a command writes to a terminal, by a pseudo-terminal as its stdin, stdout and stderr."""
+    main, side = pty.openpty()
+    running = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, close_fds=True)
+    os.close(side)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux ends the reading so when the other side is closed
+        while part := os.read(main, 65536):
+            seen += part
+    os.close(main)
+    running.wait(60)
+    return seen.decode("utf-8")
+
+
+def test_outputs_keep_mode_and_link_and_refuse_devices(dojang: Command, tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "t.html", tmp_path / "l.html", tmp_path / "p.html"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    assert dojang("count", "lenet5", "--html", link, "--force").code == 0
+    assert link.is_symlink()
+    assert target.read_text() != "old"
+    assert target.stat().st_mode & 0o777 == 0o600
+    one_line(dojang("count", "lenet5", "--html", pipe, "--force"), 2, "pipe")
+    assert pipe.is_fifo()

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
+from dojang.base.writing import writing
 from dojang.formats import checkpoint, zoo
 from dojang.formats.checkpoint import KEY, apply_state, check_finite, load, read_arrays, read_header, save, write_arrays
 
@@ -113,13 +114,13 @@ def test_nothing_is_overwritten_unless_forced(tmp_path):
     assert path.read_bytes() == before
     save(small(1), path, force=True)
     assert path.read_bytes() != before
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(UsageError, match="does not exist"):
         save(small(), tmp_path / "none" / "n.safetensors")
 
 
 def _fail_half_way(path: Path, raised: BaseException) -> None:
-    with checkpoint.replacing(path, force=True) as stream:
-        stream.write(b"half")
+    with writing(path, force=True) as temporary:
+        temporary.write_bytes(b"half")
         raise raised
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 
+from dojang.app.interrupts import ended_by_sigterm
 from dojang.app.together import first
 from dojang.base.errors import DojangError, FileError, MissingPart
+from dojang.base.showing import one_line, shown
 
 TRACEBACK = "DOJANG_TRACEBACK"
 """Environment variable that makes errors show where in the code they arose."""
-
-MOST_LETTERS = 1500
-"""Length of an error; of a longer one, with a hostile name in it, the middle is left out."""
 
 INSTALL = {
     "torch": "PyTorch is not installed; pip install 'dojang[torch]'",
@@ -27,12 +27,13 @@ INSTALL = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 fine, 1 a check failed, 2 bad input, 3 a part is missing,
-    4 an unreadable file, 130 interrupted. Errors are one line on stderr.
+    4 an unreadable file, 130 interrupted (Ctrl-C or SIGTERM). Errors are one line on stderr.
     """  # fmt: skip
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        return _command(arguments)
+        with ended_by_sigterm():
+            return _command(arguments)
     except KeyboardInterrupt:
         eval("0")  # else `python -m dojang` dies of SIGINT if it came during an exec (CPython keeps it)
         return _complain("interrupted", 130)
@@ -58,7 +59,8 @@ def _command(arguments: list[str]) -> int:
     answer = getattr(commands, args.command)(args)
     try:
         if answer.text and first():
-            sys.stdout.write(answer.text if answer.text.endswith("\n") else answer.text + "\n")
+            text = answer.text if answer.data and not sys.stdout.isatty() else visible(answer.text)
+            sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -73,24 +75,30 @@ def _command(arguments: list[str]) -> int:
 def _explain(error: Exception) -> tuple[str, int]:
     """One line and an exit code for anything that can go wrong."""
     if isinstance(error, DojangError):
-        return _one_line(str(error)), error.exit_code
+        return one_line(str(error)), error.exit_code
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in INSTALL:
         return INSTALL[(error.name or "").partition(".")[0]], MissingPart.exit_code
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return _one_line(f"{place}{error.strerror or error}"), FileError.exit_code
+        return one_line(f"{place}{error.strerror or error}"), FileError.exit_code
     if isinstance(error, MemoryError):
         return "not enough memory; use fewer samples, a smaller batch or a smaller input", 2
     return (
-        f"unexpected {type(error).__name__}: {_one_line(str(error)) or 'no message'} "
+        f"unexpected {type(error).__name__}: {one_line(str(error)) or 'no message'} "
         f"(a fault in dojang; set {TRACEBACK}=1 to see where)",
         2,
     )
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 302]} … {line[-300:]}"
+_MARKS = re.compile("(\x1b\\[(?:0|1|2|31|32)m)")
+"""The marks that `report.table.Style` makes."""
+
+
+def visible(text: str) -> str:
+    """A report with every control character as an escape, but for the marks of its own on a terminal."""
+    if not sys.stdout.isatty():
+        return shown(text, keep="\n")
+    return "".join(part if i % 2 else shown(part, keep="\n") for i, part in enumerate(_MARKS.split(text)))
 
 
 def _complain(message: str, code: int) -> int:
@@ -107,7 +115,7 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="replace")
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        sys.stderr.write(f"dojang: warning: {_one_line(str(message))}\n")
+        sys.stderr.write(f"dojang: warning: {one_line(str(message))}\n")
 
     warnings.showwarning = show
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.errors import UsageError
+from dojang.base.showing import one_line, shown
 from dojang.report.table import Style
 
 if TYPE_CHECKING:
@@ -24,11 +25,15 @@ CORRELATION = "the kernel is pressed on the picture as it stands (correlation), 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command prints on stdout, its exit code, and one line for stderr where a check failed."""
+    """What a command prints on stdout, its exit code, and one line for stderr where a check failed.
+
+    `data` is output for programs (CSV): names in it are escaped on a terminal only.
+    """
 
     text: str
     code: int = 0
     complaint: str | None = None
+    data: bool = False
 
 
 def count(args: argparse.Namespace) -> Answer:
@@ -70,7 +75,7 @@ def count(args: argparse.Namespace) -> Answer:
             raise UsageError("--html draws numbers; give sizes as numbers, or leave out --html to see formulas")
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
-    return Answer(text, 1 if over else 0, over)
+    return Answer(text, 1 if over else 0, over, data=args.csv)
 
 
 def _held(args: argparse.Namespace) -> Held | None:
@@ -175,7 +180,7 @@ def filter(args: argparse.Namespace) -> Answer:
         bad.message if bad.message.startswith(bad.source) else f"{bad.source}: {bad.message}" for bad in report.failed
     ]
     for line in complaints[:-1]:
-        sys.stderr.write(f"dojang: {line}\n")
+        sys.stderr.write(f"dojang: {one_line(line)}\n")
     return Answer(
         text, max((bad.exit_code for bad in report.failed), default=0), complaints[-1] if complaints else None
     )
@@ -377,16 +382,16 @@ def env(args: argparse.Namespace) -> Answer:
 
 def _may_write(path: str, force: bool) -> None:
     """Refuses a file that exists before the work begins, not after."""
-    from dojang.app.files import refuse_existing
+    from dojang.base.writing import check_target
 
-    refuse_existing(path, force)
+    check_target(path, force)
 
 
 def _write_page(path: str, content: str, force: bool) -> None:
-    from dojang.app.files import write_text
+    from dojang.base.writing import replace_text
 
-    write_text(path, content, force)
-    sys.stderr.write(f"wrote {path}\n")
+    replace_text(path, content, force)
+    sys.stderr.write(f"wrote {shown(path)}\n")
 
 
 def width() -> int:

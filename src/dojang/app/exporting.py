@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from dojang.app.files import beside, naming, refuse_existing
 from dojang.app.networks import load, require_weights
 from dojang.app.runtimes import has_onnxruntime, onnx_runner
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, UsageError
+from dojang.base.writing import check_target, replace_text, writing
 from dojang.report.results import Exported
 
 FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors", "net": ".net"}
@@ -47,10 +47,10 @@ def export(
     target = Path(output) if output is not None else Path(f"{graph.name}{FORMATS[kind]}")
     if target.suffix != FORMATS[kind]:
         raise UsageError(f"{target}: a file of format {kind} ends in {FORMATS[kind]}")
-    refuse_existing(target, force)
+    check_target(target, force)
     if kind != "net":
         require_weights(graph, graph.name)
-    with naming(target), beside(target) as temporary:
+    with writing(target, force) as temporary:
         checked = write_checked(graph, kind, temporary)
         size = temporary.stat().st_size
     return Exported(graph.name, kind, str(target), size, checked)
@@ -61,7 +61,7 @@ def write_checked(graph: Graph, kind: str, path: Path) -> str:
     if kind == "net":
         from dojang.formats import text
 
-        path.write_text(text.to_text(graph), encoding="utf-8")
+        replace_text(path, text.to_text(graph))
         again = text.parse(path.read_text(encoding="utf-8"), name=graph.name, file=str(path))
         said = "read back: the same layers"
     elif kind == "safetensors":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from dojang import __version__
 from dojang.base.errors import UsageError
 
-NET = "zoo name, .net, .onnx or .safetensors file, package.module:callable or file.py:callable"
+NET = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
 DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
 SEED = 0
 OPTIMISERS = ("none", "sgd", "momentum", "rmsprop", "adam")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
+from dojang.base.showing import shown
+
 if TYPE_CHECKING:
     from dojang.train.record import Progress
 
@@ -57,7 +59,7 @@ class Bar:
         """Moves the bar to `done` of its total."""
         if self._bar is not None:
             if remark:
-                self._bar.set_postfix_str(remark, refresh=False)
+                self._bar.set_postfix_str(shown(remark), refresh=False)
             self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> Self:
@@ -91,12 +93,12 @@ class Stages:
         if self._quiet:
             return
         if not sys.stderr.isatty():
-            sys.stderr.write(f"{self._title}: {name} ({time.monotonic() - self._started:.0f} s)\n")
+            sys.stderr.write(f"{self._title}: {shown(name)} ({time.monotonic() - self._started:.0f} s)\n")
             sys.stderr.flush()
             return
         from tqdm import tqdm
 
-        desc, form = f"{self._title}: {name}", "{desc} [{elapsed}]" if total is None else None
+        desc, form = f"{self._title}: {shown(name)}", "{desc} [{elapsed}]" if total is None else None
         self._bar = tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True, leave=False, bar_format=form)
 
     def step(self, done: int, total: int | None = None, remark: str = "") -> None:
@@ -107,7 +109,7 @@ class Stages:
             self._bar.total = total
             self._bar.bar_format = None
         if remark:
-            self._bar.set_postfix_str(remark, refresh=False)
+            self._bar.set_postfix_str(shown(remark), refresh=False)
         self._bar.n = done
         self._bar.refresh() if done == 0 else self._bar.update(0)
 

@@ -8,11 +8,12 @@ from typing import Any, final
 
 import numpy as np
 
-from dojang.app.files import naming, refuse_existing, write_bytes
 from dojang.app.networks import load, require_weights
+from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.writing import check_target, replace_bytes
 from dojang.engine.compiled import Compiled
 from dojang.report.results import Guess, Run
 
@@ -105,7 +106,7 @@ def run(
     if output is not None:
         if Path(output).suffix != ".npy":
             raise UsageError(f"{output}: outputs are written as .npy")
-        refuse_existing(output, force)
+        check_target(output, force)
     x, prepared = prepare(source, graph.inputs[0])
     engine = Compiled(graph, release=True)
     graph = graph.replace(weights={})  # so that the engine can let them go
@@ -194,8 +195,8 @@ def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], .
 
 def class_names(graph: Graph, count: int) -> list[str]:
     """Names of the classes from the network's own text; numbers where it has none or another number of them."""
-    known = [name.strip() for name in graph.meta.get("classes", "").split(",")] if graph.meta.get("classes") else []
-    return known if len(known) == count else [str(i) for i in range(count)]
+    known = classes.from_text(graph.meta.get("classes", ""))
+    return list(known) if len(known) == count else [str(i) for i in range(count)]
 
 
 def _write_npy(path: str | Path, array: Array, force: bool) -> Path:
@@ -203,5 +204,4 @@ def _write_npy(path: str | Path, array: Array, force: bool) -> Path:
 
     buffer = io.BytesIO()
     np.save(buffer, array)
-    with naming(path):
-        return write_bytes(path, buffer.getvalue(), force)
+    return replace_bytes(path, buffer.getvalue(), force)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, ShapeError, UsageError
@@ -97,8 +98,7 @@ def check_classes(graph: Graph, data: Data) -> None:
             f"{data.name}: has {data.outputs} {what}, {graph.name} gives {outputs} outputs; use --num-classes "
             f"{data.outputs}, or other data"
         )
-    known = graph.meta.get("classes")
-    names = [name.strip() for name in known.split(",")] if known else []
+    names = classes.from_text(graph.meta.get("classes", ""))
     if names and data.classes and graph.weights and len(names) == len(data.classes) and set(names) != set(data.classes):
         raise DataError(
             f"{data.name}: its classes are {', '.join(data.classes[:4])} …, the network was trained on "

@@ -16,7 +16,6 @@ import numpy as np
 from dojang import __version__
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_feed, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
-from dojang.app.files import folder
 from dojang.app.networks import is_module, load, require_weights, torch_format
 from dojang.app.progress import Silent, Told
 from dojang.app.record import record
@@ -24,13 +23,15 @@ from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predicto
 from dojang.app.samples import check_classes, input_range, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.tuning import Control, How, slopes, training, tuner
+from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming
-from dojang.slim.journal import Journal, key_of
+from dojang.slim.journal import FILE, Journal, key_of
 from dojang.slim.ledger import Evaluate, Tune
 from dojang.slim.result import SlimResult
 from dojang.slim.search import check_wishes
@@ -188,8 +189,11 @@ def slim(
         def led() -> Slimming:
             if output is None:
                 return in_torch(_work(graph, samples, wish, how, started, us), net, graph)
-            with folder(output, FILES, force) as place:
-                kept = Path(output) / UNFINISHED
+            kept = Path(output) / UNFINISHED
+            # The journal is there until every file has its place: what an interruption left half moved is replaced.
+            # Without `resume` the journal says how to go on.
+            unfinished = (kept / FILE).is_file()
+            with writing_folder(output, FILES, force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
                 about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
@@ -379,8 +383,8 @@ def named(graph: Graph, before: Graph, data: Data) -> Graph:
         how = data.normalisation
         told = node.with_attrs(mean=how.mean, std=how.std)
         graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
-    classes = {"classes": ",".join(data.classes)} if data.classes else {}
-    return graph.replace(meta={**before.meta, **classes, "slimmed": f"from {before.name} on {data.name}"})
+    known = {"classes": classes.as_text(data.classes)} if data.classes else {}
+    return graph.replace(meta={**before.meta, **known, "slimmed": f"from {before.name} on {data.name}"})
 
 
 def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float) -> Slimming:
@@ -401,7 +405,7 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
             same = int((ours.reshape(len(x), -1).argmax(1) == theirs.reshape(len(x), -1).argmax(1)).sum())
             said += f", and the same class for {same} of {len(x)} test samples"
     done = replace(done, same_answers=said, files=tuple(str(target / name) for name in FILES), seconds=seconds)
-    (place / "report.html").write_text(slim_html(done), encoding="utf-8")
+    replace_text(place / "report.html", slim_html(done))
     facts = record("slim", settings, data.hash, done.to_dict())
-    (place / "run.json").write_text(dumps(facts), encoding="utf-8")
+    replace_text(place / "run.json", dumps(facts))
     return done

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dojang.app.files import naming, write_text
+from dojang.app.exporting import write_checked
 from dojang.app.networks import load, torch_format
 from dojang.app.record import record
 from dojang.app.samples import check_classes, load_samples
 from dojang.app.together import together
+from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.base.writing import naming, replace_text, writing
 from dojang.report.html import trained_html
 from dojang.report.json import dumps
 from dojang.report.results import Trained
@@ -83,12 +85,11 @@ def train(
     result = Trained(graph.name, history.to_dict(), tuple(str(folder / name) for name in FILES), fresh)
     if us.rank:
         return result
-    from dojang.formats import checkpoint
-
-    checkpoint.save(trained, folder / FILES[0], force=True)
+    with writing(folder / FILES[0], force=True) as temporary:
+        write_checked(trained, "safetensors", temporary)
     configuration = {"net": str(net), "data": samples.name, "weights": weights, **config.to_dict()}
-    write_text(folder / FILES[1], dumps(record("train", configuration, samples.hash, result.to_dict())), force=True)
-    write_text(folder / FILES[2], trained_html(result), force=True)
+    replace_text(folder / FILES[1], dumps(record("train", configuration, samples.hash, result.to_dict())))
+    replace_text(folder / FILES[2], trained_html(result))
     return result
 
 
@@ -112,7 +113,7 @@ def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:
         graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
     said = f"{data.name}, {config.epochs} epochs, batch {config.batch_size}, seed {config.seed}"
     meta = {**graph.meta, "trained": said}
-    return graph.replace(meta=meta | ({"classes": ",".join(data.classes)} if data.classes else {}))
+    return graph.replace(meta=meta | ({"classes": classes.as_text(data.classes)} if data.classes else {}))
 
 
 def _may_write(folder: Path, force: bool) -> None:

@@ -156,16 +156,15 @@ def explain(
 def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | None = None) -> Check:
     """A published table against the network it names, or `net`; see `arith.check`.
 
-    A table in a file may name a network file beside it. Where values decide which way the network goes, the table is
-    held against the dearest way.
+    A table may name a network of the zoo, or a .net, .onnx or .safetensors file in its own folder; it never names
+    code, which only `net` may (a table is data, and reading data runs nothing). Where values decide which way the
+    network goes, the table is held against the dearest way.
     """
     from dojang.arith.check import check as judge
     from dojang.formats import tables
 
     printed = tables.load(table)
-    beside = Path(table).parent / printed.network
-    named = beside if Path(table).suffix == ".csv" and printed.network and beside.is_file() else printed.network
-    graphs = _all_ways(net if net is not None else named, input_size)
+    graphs = _all_ways(net if net is not None else tables.network_of(printed, table), input_size)
     return replace(judge(printed, graphs[-1]), ways=len(graphs))
 
 

@@ -22,9 +22,23 @@ def shown(text: str, keep: str = "") -> str:
 
     Characters in `keep` stay as they are (a message of several lines keeps its "\n").
     """
-    if text.isascii() and text.isprintable():
+    if is_plain(text):
         return text
     return "".join(_one(letter, keep) for letter in text)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a terminal shows every character of `text` as a letter, a sign or a space."""
+    return text.isprintable() or not any(unicodedata.category(letter) in _HIDDEN for letter in text)
+
+
+def encodable(name: str) -> str:
+    r"""`name` as UTF-8 can hold it: half a surrogate pair (a file name in no known encoding) becomes an escape.
+
+    >>> encodable("\udcff")
+    '\\udcff'
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def one_line(text: str, most: int = 1500) -> str:

@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,6 +88,42 @@ def replace_bytes(path: str | os.PathLike[str], content: bytes, force: bool = Tr
     with writing(path, force, durable) as temporary:
         temporary.write_bytes(content)
     return Path(path)
+
+
+def replace_text(path: str | os.PathLike[str], content: str, force: bool = True, durable: bool = True) -> Path:
+    """`replace_bytes` for UTF-8 text; halves of surrogate pairs, which UTF-8 cannot hold, become escapes."""
+    return replace_bytes(path, content.encode("utf-8", "backslashreplace"), force, durable)
+
+
+@contextmanager
+def writing_folder(target: str | os.PathLike[str], files: Sequence[str], force: bool = False) -> Generator[Path]:
+    """A temporary folder whose files move into `target` at the end, so that an interrupted command leaves nothing.
+
+    `files` are the names that will be written: `UsageError` at once when one is there already without `force`. The
+    folder and its parents are made where they are missing.
+    """
+    path = Path(target)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file; -o names a folder")
+    taken = [name for name in files if (path / name).exists()]
+    if taken and not force:
+        raise UsageError(f"{path / taken[0]}: exists already; give --force to replace it, or another folder with -o")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
+        try:
+            with renamed(temporary, path):
+                yield temporary
+            path.mkdir(exist_ok=True)
+            for file in sorted(temporary.iterdir()):
+                check_target(path / file.name, force)
+                _flush(file)
+                mode = (path / file.name).stat().st_mode if (path / file.name).exists() else FILE_MODE
+                file.chmod(stat.S_IMODE(mode))
+                file.replace(os.path.realpath(path / file.name))
+            _flush(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -10,23 +10,25 @@ import contextlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph
-from dojang.base.errors import DataError, DojangError, FileError, GraphError, UsageError
+from dojang.base.errors import DataError, DojangError, FileError, GraphError
+from dojang.base.showing import encodable
+from dojang.base.writing import writing
 
 if TYPE_CHECKING:
     import numpy as np
 
 KEY = "dojang.network"
-"""Metadata key of the network's text; `dojang.name` and `dojang.meta` (JSON) stand beside it."""
+"""Metadata key of the network's text; `dojang.name` and `dojang.meta` (JSON) stand beside it, and `dojang.arrays`
+(JSON, {name in the file: name of the array}) for names that UTF-8 cannot hold."""
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
               "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
@@ -142,21 +144,23 @@ class FileArrays(Mapping[str, Any]):
     """Arrays of a file by name, read (as float32 where they are floating point) when first asked for, then kept."""
 
     header: Header
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The name in the file of each array."""
     held: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.held:
-            self.held[name] = read_array(self.header, name)
+            self.held[name] = read_array(self.header, self.names[name])
         return self.held[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.header.entries)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self.header.entries)
+        return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.header.entries
+        return name in self.names
 
 
 def read_array(header: Header, name: str) -> np.ndarray:
@@ -198,23 +202,24 @@ def load(path: str | Path, weights: bool = True) -> Graph:
         raise FileError(
             f"{header.path}: holds weights but no network; name the network and give this file with --weights"
         )
-    name = header.metadata.get("dojang.name") or header.path.stem
     try:
-        graph = text.parse(header.metadata[KEY], name=name, file=str(header.path))
+        graph = text.parse(header.metadata[KEY], name=header.path.stem, file=str(header.path))
         meta = json.loads(header.metadata.get("dojang.meta", "{}"))
+        name = header.metadata.get("dojang.name") or graph.name
         graph = graph.replace(name=name, meta={**graph.meta, **{str(k): str(v) for k, v in dict(meta).items()}})
+        true = {str(k): str(v) for k, v in json.loads(header.metadata.get("dojang.arrays", "{}")).items()}
     except DojangError as error:
         raise FileError(f"{header.path}: the network in it cannot be read: {error}") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise FileError(f"{header.path}: its metadata are damaged") from None
+    names = {true.get(name, name): name for name in header.entries}
     for array, shape in graph.param_shapes.items():
-        if array not in header.entries:
+        if array not in names:
             raise GraphError(f"{header.path}: has no array {array}, which its network needs; save it again")
-        if header.entries[array].shape != shape:
-            raise GraphError(
-                f"{header.path}: {array} is {by(header.entries[array].shape)}, its network needs {by(shape)}"
-            )
-    return graph.replace(weights=FileArrays(header)) if weights else graph
+        there = header.entries[names[array]].shape
+        if there != shape:
+            raise GraphError(f"{header.path}: {array} is {by(there)}, its network needs {by(shape)}")
+    return graph.replace(weights=FileArrays(header, names)) if weights else graph
 
 
 def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
@@ -231,14 +236,30 @@ def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
     arrays = {name: np.ascontiguousarray(graph.weights[name], dtype="<f4") for name in graph.param_shapes}
     # an array of no axes stays one: ascontiguousarray would give it an axis
     arrays = {name: a.reshape(graph.param_shapes[name]) for name, a in arrays.items()}
-    metadata = {KEY: text.to_text(graph), "dojang.name": graph.name, "dojang.meta": json.dumps(dict(graph.meta))}
+    metadata = {KEY: text.to_text(graph), "dojang.meta": json.dumps(dict(graph.meta))}
+    if encodable(graph.name) == graph.name:
+        metadata["dojang.name"] = graph.name
+    odd: dict[str, str] = {}
+    for name in arrays:
+        if encodable(name) != name or name == "__metadata__":
+            odd[name] = _free(encodable(name) + "_", {*arrays, *odd.values()})
+    if odd:
+        arrays = {odd.get(name, name): array for name, array in arrays.items()}
+        metadata["dojang.arrays"] = json.dumps({there: name for name, there in odd.items()})
     return write_arrays(arrays, path, metadata, force)
+
+
+def _free(wish: str, taken: set[str]) -> str:
+    """The wish, lengthened until it is no name of `taken`."""
+    while wish in taken:
+        wish += "_"
+    return wish
 
 
 def write_arrays(
     arrays: Mapping[str, np.ndarray], path: str | Path, metadata: Mapping[str, str] | None = None, force: bool = False
 ) -> Path:
-    """Writes float32 arrays as a safetensors file by a temporary file in the same folder."""
+    """Writes float32 arrays as a safetensors file, whole or not at all; raises as `base.writing.writing`."""
     file = Path(path)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     place = 0
@@ -247,34 +268,11 @@ def write_arrays(
         place += array.nbytes
     raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    with replacing(file, force) as stream:
+    with writing(file, force) as temporary, temporary.open("wb") as stream:
         stream.write(struct.pack("<Q", len(raw)) + raw)
         for array in arrays.values():
             stream.write(array.astype("<f4", copy=False).tobytes())
     return file
-
-
-@contextlib.contextmanager
-def replacing(file: Path, force: bool) -> Iterator[BinaryIO]:
-    """A stream whose content becomes `file` when the block ends well; otherwise nothing is left behind."""
-    if file.exists() and not force:
-        raise UsageError(f"{file}: exists already; choose another name or use --force")
-    temporary = ""
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            yield cast(BinaryIO, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(file)
-    except OSError as error:
-        raise FileError(f"{file}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def check_finite(graph: Graph) -> None:

@@ -272,8 +272,12 @@ def layer_norm(reader: Reader, call: Call) -> Value:
 
 
 def lrn(reader: Reader, call: Call) -> Draft:
-    """LRN across channels."""
+    """LRN across channels. Of even sizes the standard puts the odd channel after, PyTorch and `lrn` before; ONNX Runtime
+    refuses them.
+    """
     a = call.attrs
+    if a["size"] % 2 == 0:
+        raise NotDone(f"an even size, {a['size']}")
     return reader.emit(
         "lrn", call.value(0), size=a["size"], alpha=a.get("alpha", 1e-4), beta=a.get("beta", 0.75), k=a.get("bias", 1.0)
     )

@@ -5,7 +5,9 @@
 - `inputs`: mean and std of an input;
 - `nodes`: for a node that ONNX writes in other words (an adaptive pool as a plain one, 1/6 in float32), what reading
   yields (`read`) and what it was (`was`);
-- `arrays`: names of arrays that reading would choose otherwise; `order`: the order of the nodes, likewise.
+- `arrays`: names of arrays that reading would choose otherwise; `order`: the order of the nodes, likewise;
+- `names`, `graph`, `meta`: nodes, the name of the network and entries of its `meta` that the file cannot hold as they
+  are (`onnx_names.py`).
 
 A note that no longer fits what is read (another program changed the file) is left out.
 """
@@ -20,6 +22,8 @@ from typing import Any
 
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DojangError, GraphError
+from dojang.base.showing import encodable
+from dojang.formats.onnx_names import with_names
 
 KEY = "dojang"
 MOST = 1 << 24
@@ -31,9 +35,12 @@ def said(node: Node) -> dict[str, Any]:
     return json.loads(json.dumps({"op": node.op, "attrs": dict(node.attrs)}))
 
 
-def write(graph: Graph, read: Graph) -> dict[str, str]:
-    """The metadata of a graph of which reading its plain ONNX form yields `read`."""
-    notes: dict[str, Any] = {"inputs": {}, "nodes": {}, "arrays": {}}
+def write(graph: Graph, read: Graph, names: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a graph of which reading its plain ONNX form yields `read`; `names` as `holdable` gives them."""
+    notes: dict[str, Any] = {"inputs": {}, "nodes": {}, "arrays": {}, "names": dict(names)}
+    if graph.name != read.name:
+        notes["graph"] = graph.name
+    notes["meta"] = {k: v for k, v in graph.meta.items() if encodable(k + v) != k + v}
     for node in graph.nodes:
         other = read.by_name.get(node.name)
         own = {k: list(node.attrs[k]) for k in ("mean", "std") if node.attrs.get(k) is not None}
@@ -48,8 +55,8 @@ def write(graph: Graph, read: Graph) -> dict[str, str]:
     order = [node.name for node in graph.nodes]
     if [node.name for node in read.nodes] != order:
         notes["order"] = order
-    notes = {key: value for key, value in notes.items() if value}
-    props = {k: v for k, v in graph.meta.items() if k != KEY}
+    notes = {key: value for key, value in notes.items() if value or key == "graph"}
+    props = {k: v for k, v in graph.meta.items() if k != KEY and k not in notes.get("meta", ())}
     return props | ({KEY: json.dumps(notes, separators=(",", ":"))} if notes else {})
 
 
@@ -61,26 +68,32 @@ def apply(graph: Graph, props: Mapping[str, str]) -> tuple[Graph, dict[str, str]
         notes = json.loads(text if len(text) <= MOST else "{}")
         inputs, nodes, arrays = (dict(notes.get(key, {})) for key in ("inputs", "nodes", "arrays"))
         order = {str(name): place for place, name in enumerate(notes.get("order", ()))}
+        names = {str(k): str(v) for k, v in notes.get("names", {}).items()}
+        meta = {str(k): str(v) for k, v in notes.get("meta", {}).items()}
+        name = str(notes.get("graph", graph.name))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return graph, {}  # another program's entry of the same name
-    if not (inputs or nodes or arrays or order):
+    if not notes:
         return graph, {}
+    graph = graph.replace(name=name, meta={**graph.meta, **meta})
     renamed = _renamed(graph, arrays)
     new: list[Node] = []
     for node in graph.nodes:
         with suppress(DojangError, TypeError, ValueError, KeyError, AttributeError):
             node = _noted(graph, node, inputs.get(node.name), nodes.get(node.name))
         if renamed:
-            names = {role: renamed.get(node.array(role), node.array(role)) for role in graph.node_params(node)}
-            own = {role: name for role, name in names.items() if name != f"{node.name}.{role}"}
+            called = {role: renamed.get(node.array(role), node.array(role)) for role in graph.node_params(node)}
+            own = {role: name for role, name in called.items() if name != f"{node.name}.{role}"}
             node = replace(node, arrays=own)
         new.append(node)
     if set(order) == {node.name for node in new}:
-        try:
-            return graph.replace(nodes=tuple(sorted(new, key=lambda n: order[n.name]))), renamed
-        except GraphError:
-            pass  # an order that the network does not have (any more)
-    return graph.replace(nodes=tuple(new)), renamed
+        with suppress(GraphError):  # an order that the network does not have (any more)
+            graph, new = graph.replace(nodes=tuple(sorted(new, key=lambda n: order[n.name]))), []
+    graph = graph.replace(nodes=tuple(new)) if new else graph
+    if names.keys() <= {node.name for node in graph.nodes}:
+        with suppress(GraphError):
+            graph = with_names(graph, names)
+    return graph, renamed
 
 
 def _renamed(graph: Graph, arrays: Mapping[Any, Any]) -> dict[str, str]:

@@ -198,7 +198,7 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
     counts: Counter[str] = Counter()
     drafts = list(drafts)
     for draft in sorted(drafts, key=lambda d: d.op != "input"):
-        wishes = [clean(w) for w in draft.wishes]
+        wishes = [w or "node" for w in draft.wishes]
         name = next((w for w in wishes if w not in taken), None)
         while name is None:
             counts[wishes[0]] += 1
@@ -207,11 +207,6 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
         taken.add(name)
         names[draft] = name
     return names
-
-
-def clean(name: str) -> str:
-    """A name that fits a line of a table: at most 200 characters, all printable."""
-    return "".join(c if c.isprintable() else "_" for c in name[:200]) or "node"
 
 
 def _load(consts: Mapping[str, Const]) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of
 from dojang.base.errors import UnsupportedError
+from dojang.base.showing import encodable
 from dojang.formats import onnx_notes
 from dojang.formats.onnx_draft import BATCH, single
+from dojang.formats.onnx_names import holdable
 from dojang.formats.onnx_read import read_model
 from dojang.formats.onnx_schema import ATTRIBUTE_TYPES, MODEL
 from dojang.formats.protobuf import Buffer, Message, pieces
@@ -90,7 +92,8 @@ class Writer:
             array = np.asarray(
                 self.graph.weights[name], dtype="<f4", order="C"
             )  # keeps the shape (), unlike ascontiguousarray
-            value = name if name not in self.graph.by_name else self.name(f"{name}.array")
+            there = encodable(name) or "array"
+            value = there if there == name and name not in self.graph.by_name else self.name(f"{there}.array")
             raw = array.reshape(-1).data.cast("B") if array.size else b""
             self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": FLOAT, "raw_data": raw}
         return self.tensors[name]["name"]
@@ -232,6 +235,15 @@ def _layernorm(w: Writer, node: Node) -> None:
     own = _affine(w, node, node.attrs["shape"])
     axis = -len(node.attrs["shape"])
     w.op("LayerNormalization", (*node.inputs, *own), node.name, axis=axis, epsilon=node.attrs["eps"])
+
+
+def _lrn(w: Writer, node: Node) -> None:
+    if node.attrs["size"] % 2 == 0:
+        raise UnsupportedError(
+            f"{node.name}: lrn of an even size, {node.attrs['size']}, means other channels in ONNX, and ONNX Runtime "
+            "refuses it; use an odd size"
+        )
+    _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias")(w, node)
 
 
 def _plain(kind: str, **names: str) -> Rule:
@@ -395,7 +407,7 @@ RULES: Mapping[str, Rule] = {
     "instancenorm": _norm("InstanceNormalization"),
     "groupnorm": _norm("GroupNormalization"),
     "layernorm": _layernorm,
-    "lrn": _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias"),
+    "lrn": _lrn,
     "gelu": _plain("Gelu", approximate="approximate"),
     "leaky_relu": _plain("LeakyRelu", slope="alpha"),
     "elu": _plain("Elu", alpha="alpha"),
@@ -447,8 +459,9 @@ def parts(graph: Graph) -> list[Buffer]:
         raise UnsupportedError(
             f"{graph.name}: {weight_bytes / 1e9:.1f} GB of weights; an ONNX file holds 2 GB; write .safetensors instead"
         )
-    model = message(graph)
-    notes = onnx_notes.write(graph, read_model(model, None, weights=False, input_size=None))
+    safe, names = holdable(graph)
+    model = message(safe)
+    notes = onnx_notes.write(safe, read_model(model, None, weights=False, input_size=None), names)
     model["metadata_props"] = [{"key": k, "value": v} for k, v in notes.items()]
     total, out = pieces(MODEL, model)
     if total > MOST_BYTES:
@@ -473,7 +486,7 @@ def message(graph: Graph) -> Message:
         "producer_name": "dojang",
         "opset_import": [{"domain": "", "version": opset}],
         "graph": {
-            "name": graph.name or "network",
+            "name": encodable(graph.name) or "network",
             "node": w.nodes,
             "initializer": list(w.tensors.values()),
             "input": [_value(node.name, (BATCH, *node.attrs["shape"])) for node in graph.inputs],

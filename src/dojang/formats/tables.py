@@ -13,12 +13,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
 from dojang.arith.check import COLUMNS, Printed, Row, Table
 from dojang.base.errors import DataError, DojangError, FileError, UsageError
+from dojang.formats import zoo
 from dojang.formats.zoo import FOLDER
+
+FILES = (".net", ".onnx", ".safetensors")
+"""Suffixes of network files that a table may name."""
 
 
 def names() -> tuple[str, ...]:
@@ -41,6 +46,27 @@ def load(name: str | Path) -> Table:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise FileError(f"{path}: cannot be read: {reason}") from None
     return parse(text, path.stem, str(path))
+
+
+def network_of(table: Table, name: str | Path) -> str | Path:
+    """The network that a table names: one of the zoo, or the path of a .net, .onnx or .safetensors file beside it.
+
+    `name` is the table's own name or path. Never code: a name such as `package.module:callable` is refused, because a
+    table is data. Raises `UsageError`.
+    """
+    if table.network in zoo.names():
+        return table.network
+    if not table.network:
+        raise UsageError(f"{name}: names no network; give one behind the table, as `dojang check {name} NET`")
+    folder = Path(name).parent
+    file = Path(os.path.normpath(folder / table.network))
+    inside = Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder))
+    if file.suffix.lower() not in FILES or not inside:
+        raise UsageError(
+            f"{name}: its network {table.network!r} is neither of the zoo nor a {', '.join(FILES)} file in the table's "
+            "folder, and a table never runs code; name the network behind the table, as `dojang check TABLE NET`"
+        )
+    return file
 
 
 def parse(text: str, name: str = "table", file: str = "<text>") -> Table:

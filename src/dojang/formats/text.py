@@ -18,7 +18,8 @@
 
 Attributes are those of `arith/ops.py`, as `name=value`: sizes 3x3, lists 1,2, padding before:after per axis (0:1,0:1),
 yes and no; `pad` stands for `padding`. `share=conv1` takes the weights of conv1. Names and values with spaces or signs
-go in double quotes. Everything after # is a comment.
+go in double quotes, within which \\" \\\\ \\n \\r \\t \\xHH \\uHHHH and \\UHHHHHHHH stand for the characters that they
+name. A line ends with a newline (\\n, \\r\\n or \\r) and with nothing else. Everything after # is a comment.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dojang.arith.attrs import Attr, Kind, normalise
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
 from dojang.base.errors import DojangError, ParseError
+from dojang.base.showing import is_plain, shown
 
 MOST_NODES = 200_000
 """Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""
@@ -47,8 +49,12 @@ _COMMENT = re.compile(r'^((?:"(?:[^"\\]|\\.)*"|[^"#])*)#.*$')
 _NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s":]+):(?=\s)')
 _PLAIN = re.compile(r"[^\s\",#:<{}$]+")
 _RANGE = re.compile(r"\{(\d{1,4000})\.\.(\d{1,4000})\}")
-_PARAM = re.compile(r"\$(\w+)")
+_PARAM = re.compile(r'"(?:[^"\\]|\\.)*"|\$(\w+)')
 _LONG = re.compile(r"\S{80,}")
+_NEWLINE = re.compile(r"\r\n|\n|\r")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U(00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})|(.))")
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
+_PAIR = re.compile(r"(?:[^,\\]|\\.)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +113,11 @@ def to_text(graph: Graph) -> str:
     """The text of a Graph, flat, every node named; `parse` gives an equal Graph back."""
     lines = [f"network {_quote(graph.name)}"]
     for key, value in graph.meta.items():
-        known = key in ("source", "classes") and "\n" not in value and "#" not in value and value == value.strip() != ""
-        lines.append(
-            f"{key} {value}" if known and '"' not in value else f"meta {_quote(key)} {_quote(value, always=True)}"
-        )
+        bare = key in ("source", "classes") and value == value.strip() != "" and not re.search(r'["#<\\]', value)
+        if bare and is_plain(value):
+            lines.append(f"{key} {value}")
+        else:
+            lines.append(f"meta {_quote(key)} {_quote(value, always=True)}")
     before: str | None = None
     for node in graph.nodes:
         lines.append(_node_line(graph, node, before))
@@ -144,7 +151,7 @@ class _Parser:
         main: list[Line] = []
         open_block: Block | None = None
         output: Line | None = None
-        for number, raw in enumerate(text.splitlines(), 1):
+        for number, raw in enumerate(_NEWLINE.split(text), 1):
             line = self.line(number, raw)
             if line is None:
                 continue
@@ -184,7 +191,7 @@ class _Parser:
             tokens = self.names(output.number, " ".join(t.text for t in output.args), output.word.column + 7)
             outputs = tuple(self.resolve(output.number, t, scope) for t in tokens)
         else:
-            outputs = (scope.last or "",)
+            outputs = (scope.last if scope.last is not None else "",)
         try:
             graph = Graph(tuple(self.nodes.values()), outputs, self.name, {}, self.meta)
             _ = graph.unit_shapes
@@ -243,7 +250,7 @@ class _Parser:
         if text.startswith('"'):
             if len(text) < 2 or not text.endswith('"'):
                 self.fail(number, column, f"{text} is not a name; quote all of it or nothing")
-            return re.sub(r"\\(.)", lambda m: "\n" if m.group(1) == "n" else m.group(1), text[1:-1])
+            return _ESCAPE.sub(_meant, text[1:-1])
         if '"' in text or " " in text:
             self.fail(number, column, f"{text!r} is not a name; separate names by commas, or quote it")
         return text
@@ -339,10 +346,12 @@ class _Parser:
                 return name
 
     def fill(self, number: int, token: Token, scope: Scope) -> str:
-        """A token with its $parameters replaced."""
+        """A token with its $parameters replaced; what is in quotes is taken literally."""
 
         def value(match: re.Match[str]) -> str:
             key = match.group(1)
+            if key is None:
+                return match.group()
             if key not in scope.params:
                 some = ", ".join(f"${p}" for p in scope.params) or "none"
                 self.fail(number, token.column + match.start(), f"${key} is no parameter here; there are: {some}")
@@ -378,9 +387,10 @@ class _Parser:
         if line.sources is not None:
             sources = tuple(self.resolve(number, t, scope) for t in line.sources)
         elif word in self.blocks:
-            sources = (scope.last,) if scope.last else ()
+            sources = () if scope.last is None else (scope.last,)
         else:
-            sources = (scope.last,) if scope.last and word in OPS and OPS[word].inputs[1] else ()
+            reads = scope.last is not None and word in OPS and OPS[word].inputs[1]
+            sources = (scope.last,) if reads and scope.last is not None else ()
         if word in self.blocks:
             scope.last = self.paste(line, name, sources, scope, depth)
             return
@@ -410,7 +420,7 @@ class _Parser:
         inner = Scope(name + ".", {**self.params, **{k: v or "" for k, v in values.items()}}, sources)
         inner.last = sources[0] if sources else None
         self.unfold(block.lines, inner, depth + 1)
-        self.ends[name] = last = inner.last or name
+        self.ends[name] = last = name if inner.last is None else inner.last
         return last
 
     def node(self, line: Line, name: str, sources: tuple[str, ...], scope: Scope) -> Node:
@@ -458,8 +468,8 @@ class _Parser:
         """`share=conv1` as {"": "conv1"}, `share=weight:a.weight,bias:b.bias` by role."""
         text = self.unquote(number, token.text, token.column)
         if ":" in text:
-            pairs = [part.rpartition(":") if part.count(":") == 1 else part.partition(":") for part in text.split(",")]
-            return {role: array for role, _, array in pairs}
+            pairs = (part.partition(":") for part in _PAIR.findall(text))
+            return {role: re.sub(r"\\(.)", r"\1", array) for role, _, array in pairs}
         inside = scope.prefix + text
         return {"": inside if inside in self.nodes else text}
 
@@ -535,10 +545,18 @@ _BOOLS = {"yes": True, "no": False, "true": True, "false": False}
 
 
 def _quote(name: str, always: bool = False) -> str:
-    if not always and _PLAIN.fullmatch(name) and name not in DIRECTIVES and name != "_":
+    """The one rule by which names and values are written: as they are where they read as one word, else in quotes."""
+    if not always and _PLAIN.fullmatch(name) and is_plain(name) and name not in DIRECTIVES and name != "_":
         return name
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    # Afterwards only characters that a line and a terminal can show are left, so that no name ends a line.
+    escaped = shown(name.replace("\\", "\\\\").replace('"', '\\"'))
     return f'"{escaped}"'
+
+
+def _meant(match: re.Match[str]) -> str:
+    """The character that an escape within quotes stands for."""
+    digits = match.group(1) or match.group(2) or match.group(3)
+    return chr(int(digits, 16)) if digits else _ESCAPED.get(match.group(4), match.group(4))
 
 
 def _node_line(graph: Graph, node: Node, before: str | None) -> str:
@@ -556,12 +574,17 @@ def _node_line(graph: Graph, node: Node, before: str | None) -> str:
         owners = {array.removesuffix(f".{role}") for role, array in node.arrays.items()}
         owner = owners.pop() if len(owners) == 1 else ""
         whole = {role: f"{owner}.{role}" for role in _roles(node)} == dict(node.arrays)
-        pairs = ",".join(f"{role}:{array}" for role, array in node.arrays.items())
+        pairs = ",".join(f"{role}:{_commas(array)}" for role, array in node.arrays.items())
         words.append(f"share={_quote(owner) if whole and ':' not in owner else _quote(pairs, always=True)}")
     follows = node.inputs == (before,) if op.inputs[1] else not node.inputs
     if not follows and node.inputs:
         words.append("<- " + ", ".join(_quote(i) for i in node.inputs))
     return " ".join(words)
+
+
+def _commas(array: str) -> str:
+    """The name of an array within `share=role:array,role:array`."""
+    return array.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def _value(spec: Attr, value: Any) -> str:

@@ -6,9 +6,10 @@ import base64
 import struct
 import zlib
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 from typing import Any
+
+from dojang.report.markup import escape
 
 LEAST_SIDE = 256
 """Pixels: small matrices are drawn with larger squares, so that a page shows them without blur."""

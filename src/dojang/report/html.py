@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from dojang.arith.cost import Count
 from dojang.arith.formulas import symbols_of
+from dojang.report.markup import escape
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart

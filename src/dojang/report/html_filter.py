@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from html import escape
 from typing import TYPE_CHECKING
 
+from dojang.report.markup import escape
 from dojang.report.page import page
 
 if TYPE_CHECKING:

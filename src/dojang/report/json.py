@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from dojang import __version__
+from dojang.base.showing import is_plain
 
 
 def document(
@@ -23,8 +24,17 @@ def document(
 
 
 def dumps(value: Any) -> str:
-    """JSON text with two-space indents; numbers raw; what is not finite becomes null."""
-    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """JSON text with two-space indents; numbers raw; what is not finite becomes null.
+
+    Letters stand as they are; characters that a terminal would obey or not show, and halves of surrogate pairs, are
+    escapes of JSON's own, so that the text is UTF-8 and means the same.
+    """
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return text if is_plain(text.replace("\n", "")) else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c == "\n" or is_plain(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def plain(value: Any) -> Any:

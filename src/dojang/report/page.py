@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from html import escape
 
 from dojang import __version__
+from dojang.report.markup import escape
 
 STYLE = """
 :root{--bg:#fdfdfb;--fg:#1b1f24;--muted:#59626d;--rule:#d8dce1;--panel:#f4f4f0;

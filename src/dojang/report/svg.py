@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, log10
 
+from dojang.report.markup import escape
 from dojang.report.table import clip
 
 LETTER = 7.3

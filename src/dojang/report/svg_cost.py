@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from dojang.arith.cost import Count
 from dojang.arith.formulas import symbols_of
+from dojang.report.markup import escape
 from dojang.report.svg import LETTER, chart_head
 from dojang.report.table import percent
 

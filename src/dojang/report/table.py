@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
+from dojang.base.showing import shown
+
 WIDTH = 80
 """Columns of text where the terminal does not say."""
 
@@ -14,25 +16,31 @@ _PREFIXES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Whether text is marked up for a terminal. Without colour every mark is the text itself."""
+    """Whether text is marked up for a terminal. Without colour every mark is the text itself.
+
+    What is marked is `shown`: a name in it can neither move the cursor nor begin a line.
+    """
 
     color: bool = False
 
     def bold(self, text: str) -> str:
         """Headings and what matters."""
-        return f"\x1b[1m{text}\x1b[0m" if self.color else text
+        return self._marked(1, shown(text))
 
     def dim(self, text: str) -> str:
         """Conventions and remarks."""
-        return f"\x1b[2m{text}\x1b[0m" if self.color else text
+        return self._marked(2, shown(text, keep="\n"))
 
     def good(self, text: str) -> str:
         """What became better or passed."""
-        return f"\x1b[32m{text}\x1b[0m" if self.color else text
+        return self._marked(32, shown(text, keep="\n"))
 
     def bad(self, text: str) -> str:
         """What became worse or failed."""
-        return f"\x1b[31m{text}\x1b[0m" if self.color else text
+        return self._marked(31, shown(text, keep="\n"))
+
+    def _marked(self, code: int, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
 
 
 PLAIN = Style()
@@ -195,6 +203,7 @@ def table(
     style: Style = PLAIN,
 ) -> str:
     """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`."""
+    rows, footer = ([[shown(cell) for cell in row] for row in part] for part in (rows, footer))
     everything = [*rows, *footer]
     wide = [max([len(c.title), *(len(row[i]) for row in everything)]) for i, c in enumerate(columns)]
     over = sum(wide) + 2 * (len(columns) - 1) - width
@@ -226,4 +235,6 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -
 
 def paragraph(text: str, width: int = WIDTH, indent: str = "") -> str:
     """Prose, wrapped; the lines after the first are indented."""
-    return "\n".join(wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(
+        wrap(shown(text, keep="\n"), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    )

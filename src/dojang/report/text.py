@@ -11,6 +11,7 @@ from dojang.arith.cost import Count, Layer
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
+from dojang.base.showing import encodable
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -141,37 +142,48 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
     return "\n".join(lines)
 
 
+def guarded(cell: str) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula: an apostrophe stands before one that begins like one.
+
+    It also stands before an apostrophe, so that removing one leading apostrophe gives the text back. Halves of
+    surrogate pairs become escapes.
+
+    >>> guarded("conv1"), guarded("=cmd|x"), guarded("'a")
+    ('conv1', "'=cmd|x", "''a")
+    """
+    return f"'{encodable(cell)}" if cell[:1] in tuple("=+-@\t\r'") else encodable(cell)
+
+
 def count_csv(count: Count) -> str:
-    """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
+
+    Names are `guarded`.
+    """
     figures = ("params", "weights", "biases", "macs")
-    writer.writerow(
-        [
-            "name",
-            "op",
-            "inputs",
-            "out_shape",
-            *figures,
-            "out_bytes",
-            "field_size",
-            "field_jump",
-            "field_start",
-            "status",
-        ]
-    )
+    fields = ("size", "jump", "start")
+    lines = [
+        _csv_line(
+            ["name", "op", "inputs", "out_shape", *figures, "out_bytes", *(f"field_{k}" for k in fields), "status"]
+        )
+    ]
     for layer in count.layers:
         row = layer.to_dict()
-        field = row["receptive_field"] or {"size": (), "jump": (), "start": ()}
-        writer.writerow(
-            [
-                *(row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"])),
-                *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
-                *(_join(field[k]) for k in ("size", "jump", "start")),
-                row["status"],
-            ]
-        )
-    return out.getvalue()
+        field = row["receptive_field"] or dict.fromkeys(fields, ())
+        cells = [
+            *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
+            *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
+            *(_join(field[k]) for k in fields),
+            row["status"],
+        ]
+        lines.append(_csv_line(cells))
+    return "".join(lines)
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    """One line of CSV; a cell that holds "\\r" is quoted too, as the writer does for the characters of its line end."""
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _join(values: Sequence[float] | None) -> str:

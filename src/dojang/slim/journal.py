@@ -7,10 +7,8 @@ delay until they end; so nothing else has to be saved, and no moment is special.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError, FileError, UsageError
+from dojang.base.writing import naming, replace_text
 from dojang.formats import checkpoint
 from dojang.slim.estimate import shape_key
 from dojang.slim.ledger import Evaluate, Measure, Tune
@@ -134,20 +133,10 @@ class Journal:
         return found
 
     def _write(self) -> None:
-        path = self.folder / FILE
-        temporary = path.with_name(f".{FILE}.{os.getpid()}")
-        try:
+        text = json.dumps({"format": FORMAT, "about": self.about, "entries": self.entries})
+        with naming(self.folder / FILE):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump({"format": FORMAT, "about": self.about, "entries": self.entries}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise FileError(f"{path}: not written ({error.strerror or error}); make room and resume") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            replace_text(self.folder / FILE, text)
 
 
 def key_of(kind: str, graphs: Sequence[Graph]) -> str:

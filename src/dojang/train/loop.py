@@ -372,7 +372,9 @@ def _probe(module: nn.Module, teacher: Teacher | None, data: Data, world: World)
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Hold back the first Ctrl-C until the step is done, so that its state can be kept; a second one acts at once."""
+    """Holds back the first Ctrl-C or SIGTERM until the step is done, so that its state can be kept; a second one acts
+    at once. A program that handles SIGTERM itself goes on doing so.
+    """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -384,8 +386,14 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         if len(seen) > 1:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, handle)
+    ours = signal.getsignal(signal.SIGTERM)
+    if ours is not signal.SIG_DFL and getattr(ours, "__module__", "") != "dojang.app.interrupts":
+        held = [signal.SIGINT]
+    else:
+        held = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, handle) for number in held}
     try:
         yield lambda: bool(seen)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -6,9 +6,7 @@ One file, written whole and then renamed, so that a kill at any moment leaves ei
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dojang.base.errors import FileError
+from dojang.base.writing import replace_bytes
 
 STATE_FILE = "training.safetensors"
 _FORMAT = "dojang.training/1"
@@ -86,7 +85,13 @@ def write(state: State, directory: Path) -> None:
     """Write the state into `directory`, replacing the one before. Raises FileError, the old one then stands."""
     about = {"format": _FORMAT, "position": vars(state.position), "fingerprint": state.fingerprint}
     blob = save(state.tensors, {"dojang": json.dumps(about)})
-    write_whole(directory / STATE_FILE, blob)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        replace_bytes(directory / STATE_FILE, blob)
+    except (OSError, FileError) as error:
+        kept = "; the one before it is kept" if (directory / STATE_FILE).exists() else ""
+        reason = str(error) if isinstance(error, FileError) else f"{directory}: not written: {error.strerror}"
+        raise FileError(f"{reason} ({len(blob)} bytes of training state{kept}); make room and resume") from None
 
 
 def read(directory: Path) -> State | None:
@@ -109,28 +114,9 @@ def read(directory: Path) -> State | None:
 
 def sweep(directory: Path) -> None:
     """Remove what a killed write has left beside the state."""
-    for left in directory.glob(f".{STATE_FILE}.*"):
+    for left in directory.glob(f".{Path(STATE_FILE).stem}-*.safetensors"):
         with contextlib.suppress(OSError):
             left.unlink()
-
-
-def write_whole(path: Path, blob: bytes) -> None:
-    """Write `blob` to `path` wholly or not at all, safe against a kill and against power loss."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        kept = "; the one before it is kept" if path.exists() else ""
-        raise FileError(f"{path}: {len(blob)} bytes cannot be written ({reason}){kept}; make room and resume") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -1,0 +1,16 @@
+"""Text put into pages: markup signs as entities, and what a reader cannot see as an escape."""
+
+from __future__ import annotations
+
+import html
+
+from dojang.base.showing import shown
+
+
+def escape(text: str) -> str:
+    r"""`text` for HTML and SVG, element content or attribute value.
+
+    >>> escape("a<b \u202e")
+    'a&lt;b \\u202e'
+    """
+    return html.escape(shown(text, keep="\n\t"))
