@@ -136,9 +136,7 @@ def _side(layer: Layer | None, pair: Pair | None = None) -> list[str]:
 def explain_text(name: str, steps: Sequence[Step], width: int = WIDTH, style: Style = PLAIN) -> str:
     """For each figure its formula, the numbers put in, the result."""
     lines = [style.bold(name)]
-    for step in steps:
-        result = number(step.result) if isinstance(step.result, int) else step.result
-        lines.append(paragraph(f"  {step.figure} = {step.formula} = {step.numbers} = {result}", width, "      "))
+    lines += [paragraph(f"  {step}", width, "      ") for step in steps]
     return "\n".join(lines)
 
 
