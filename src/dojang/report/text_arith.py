@@ -61,9 +61,13 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
     columns += [Column("computed"), Column("verdict", right=False)]
     rows = []
     for label, cells in groupby(check.cells, key=lambda c: c.row):
-        for place, cell in enumerate(cells):
+        seen: set[str] = set()
+        for cell in cells:
+            if cell.column in seen:  # the next row has the same label
+                seen = set()
             value = number(cell.computed) if isinstance(cell.computed, int) else cell.computed
-            rows.append([label if place == 0 else "", cell.column, cell.printed, value, cell.verdict])
+            rows.append(["" if seen else label, cell.column, cell.printed, value, cell.verdict])
+            seen.add(cell.column)
     wrong = len(check.mismatches)
     lines = [style.bold(f"{check.table.title}: {len(check.cells)} cells, {wrong} wrong"), ""]
     lines += [table(columns, rows, width=width, style=style), ""]
