@@ -52,6 +52,18 @@ def invented(seed: int, graphs: dict[str, Graph]) -> tuple[str, str, int]:
     return name, "\n".join(lines), len(columns) * len(wrong)
 
 
+def all_wrong(seed: int, graphs: dict[str, Graph]) -> tuple[str, str]:
+    """A network and a table of eight layers, one column, in which every cell is 1.5 to 12 % (or severalfold) off."""
+    rng = random.Random(seed)
+    name = rng.choice(NETWORKS)
+    graph = graphs.setdefault(name, zoo.load(name, weights=False))
+    layers = [layer for layer in count(graph).layers if layer.cost.macs]
+    digits, times = rng.choice((2, 3, 4)), rng.choice((1, 1, 2.7))
+    lines = [f"{x.name},{x.name},{as_printed(times * off(rng, x.cost.macs), digits)}"
+             for x in rng.sample(layers, min(8, len(layers)))]  # fmt: skip
+    return name, "\n".join(["row,layers,macs", *lines])
+
+
 def storied(result: Check) -> list[Cell]:
     """Cells with an explanation other than that they are right, close, or not explained."""
     return [c for c in result.cells if c.verdict == "convention" or
