@@ -110,7 +110,12 @@ class Layer:
         return same and self.sight[self.name] == other.sight[other.name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0."""
+        """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0.
+
+        Of the receptive field, `size` is the largest over all places and `jump` the mean step. `start` and `last` say
+        that place o sees pixels o·jump + start to o·jump + last; they are None where no one line holds for all places.
+        `phases` holds for every place (`Span.to_dict`). No place sees beyond o·jump + `bounds`.
+        """
         known = not self.cost.unknown
         spans = self.field or ()
         row = {
@@ -126,7 +131,10 @@ class Layer:
             "receptive_field": {
                 "size": [s.size for s in spans],
                 "jump": [_number(s.jump) for s in spans],
-                "start": [_number(s.first) for s in spans],
+                "start": [_number(s.first) if s.line else None for s in spans],
+                "last": [_number(s.last) if s.line else None for s in spans],
+                "bounds": [[_number(s.first), _number(s.last)] for s in spans],
+                "phases": [s.to_dict() for s in spans],
                 "clipped": [[b.before, b.after] for b in self.border] if self.border is not None else None,
                 "unclipped_places": [b.whole for b in self.border] if self.border is not None else None,
             }

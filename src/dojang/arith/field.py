@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import floor, gcd, prod
 from typing import Any, cast
 
@@ -357,9 +358,26 @@ def grouped(parts: int) -> Reads:
 
 
 def padded(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Places added or cropped around the last axes."""
+    """Places added or cropped around the last axes; those that repeat the image see what they repeat."""
     pads = ((0, 0),) * (len(out) - len(node.attrs["pads"])) + node.attrs["pads"]
-    return [(axis, shifted(-before)) for axis, (before, _) in enumerate(pads)]
+    mode = node.attrs["mode"]
+    return [(axis, shifted(-pair[0]) if mode == "constant" or pair == (0, 0) else
+             repeated(mode, shapes[place][axis], out[axis], pair[0])) for axis, pair in enumerate(pads)]  # fmt: skip
+
+
+def repeated(mode: str, size: int, out: int, before: int) -> Reads:
+    """Output o reads place o − before, folded back into the `size` places (reflect, replicate or circular)."""
+
+    def places(o: int) -> Sequence[int]:
+        at = o - before
+        if mode == "circular":
+            return (at % size,)
+        if mode == "replicate":
+            return (min(max(at, 0), size - 1),)
+        turn = max(1, 2 * (size - 1))
+        return (min(at % turn, turn - at % turn) if size > 1 else 0,)
+
+    return Reads(out, out, places)
 
 
 def sliced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
@@ -376,7 +394,12 @@ def gathered(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     axis, indices = axis_of(node.attrs["axis"], len(out)), node.attrs["indices"]
     size = shapes[0][axis]
     ways = same_axes(out)
-    ways[axis] = (axis, Reads(len(indices), size, lambda o: (indices[o] % size,)))
+    places = [index % size for index in indices]
+    steps = {b - a for a, b in pairwise(places)}
+    if len(steps) <= 1 and 0 not in steps:  # flipped, or every so-many-th: one line, not a table
+        ways[axis] = (axis, stepped(places[0], steps.pop() if steps else 1))
+    else:
+        ways[axis] = (axis, Reads(len(indices), size, lambda o: (places[o],)))
     return ways
 
 

@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd, lcm
+from typing import Any
+
+SAID = 8
+"""Phases that are told in words, at most."""
 
 Hull = tuple[int, int] | None
 """First and last pixel seen; None where nothing is seen."""
@@ -54,6 +58,47 @@ class Span:
         jump = self.jump
         return max((hull[1] - r * jump for r, hull in enumerate(self.hulls) if hull), default=Fraction(0))
 
+    @property
+    def line(self) -> bool:
+        """Whether one line holds for all places: o sees exactly from o·jump + first to o·jump + last.
+
+        It does not where phases differ (transposed layers, resizing), where places see nothing, and where the axis is
+        put together from parts (rolled, joined, mirrored): there only `at` says what a place sees.
+        """
+        jump, first, last = self.jump, self.first, self.last
+        return all(h is not None and (h[0], h[1]) == (r * jump + first, r * jump + last)
+                   for r, h in enumerate(self.hulls))  # fmt: skip
+
+    def __str__(self) -> str:
+        """What places see, in words: the line, or phase by phase.
+
+        >>> print(Span(2, ((-3, 3),)))
+        place o sees pixels 2·o - 3 to 2·o + 3
+        >>> print(Span(1, ((-1, 0), (0, 0))))
+        places 2·q see pixels q - 1 to q; places 2·q + 1 see pixels q to q
+        """
+        if not self.advance:
+            (hull,) = self.hulls
+            return f"every place sees pixels {hull[0]} to {hull[1]}" if hull else "no place sees a pixel"
+        if self.line:
+            return f"place o sees pixels {_linear(self.jump, 'o', self.first)} to {_linear(self.jump, 'o', self.last)}"
+        parts: list[str] = []
+        for r, hull in enumerate(self.hulls[:SAID]):
+            who = f"place {r} sees" if self.ends else f"places {_linear(Fraction(self.period), 'q', Fraction(r))} see"
+            on = Fraction(0 if self.ends else self.advance)
+            ends = " to ".join(_linear(on, "q", Fraction(p)) for p in hull or ())
+            parts.append(f"{who} {'pixels ' + ends if hull else 'none'}")
+        more = [f"and so on for {self.period - SAID} more, told in --json"] if self.period > SAID else []
+        return "; ".join(parts + more)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything `at` knows: place o sees `seen[o % period]` moved on by `(o // period) · advance` pixels.
+
+        `seen` holds [first, last], or None where nothing is seen. With `ends` it lists every place there is.
+        """
+        seen = [list(hull) if hull else None for hull in self.hulls]
+        return {"period": self.period, "advance": self.advance, "ends": self.ends, "seen": seen}
+
     def at(self, place: int) -> Hull:
         """What one place sees."""
         if self.ends and not 0 <= place < self.period:
@@ -71,6 +116,18 @@ class Span:
     def whole(self, size: int) -> Span:
         """What all `size` places of the axis see together, for every place."""
         return Span(0, (self.over(range(size)),))
+
+
+def _linear(slope: Fraction, name: str, start: Fraction) -> str:
+    """2·o - 3, o, 7: a line as it is written."""
+    times = {"0": "", "1": name, "-1": f"-{name}"}.get(str(slope), f"{_said(slope)}·{name}")
+    if not times:
+        return _said(start)
+    return times if not start else f"{times} {'-' if start < 0 else '+'} {_said(abs(start))}"
+
+
+def _said(value: Fraction) -> str:
+    return str(value) if value.denominator == 1 else f"({value})"
 
 
 PIXEL = Span(1, ((0, 0),))

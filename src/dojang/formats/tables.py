@@ -17,7 +17,8 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from dojang.arith.check import COLUMNS, Printed, Row, Table
+from dojang.arith.check import COLUMNS, Row, Table
+from dojang.arith.printed import Printed
 from dojang.base.errors import DataError, DojangError, FileError, UsageError
 from dojang.formats import zoo
 from dojang.formats.zoo import FOLDER
@@ -91,8 +92,6 @@ def parse(text: str, name: str = "table", file: str = "<text>") -> Table:
     found: list[Row] = []
     for (number, _), cells in zip(lines[1:], rows[1:], strict=False):
         found.append(_row(f"{file}:{number}", header, cells))
-    if len({row.label for row in found}) < len(found):
-        raise DataError(f"{file}: two rows have the same label")
     title, source = facts.get("title", name), facts.get("source", "")
     return Table(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
 

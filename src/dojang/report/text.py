@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.cost import Count, Layer
+from dojang.arith.field import Field
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from dojang.report.results import Bench, Exported, Listing, Run, Trained
 
 
+VARIES = "*"
+"""Marks a receptive field that is not the same at every place."""
+
+
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     """The cost table: a headline, one row per layer, totals, the convention."""
     if symbols_of(count):
@@ -59,7 +65,7 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
         macs = "?" if unknown else show(per_mac * layer.cost.macs) if layer.cost.macs else "-"
         shape = layer.shape
         memory = "?" if shape is None else size(layer.cost.out_bytes)
-        field = "-" if layer.field is None else sizes([span.size for span in layer.field])
+        field = field_said(layer.field)
         return [layer.name, layer.op, sizes(shape[1:]) if shape else "?", params, macs, memory, field]
 
     def foot(figure: object) -> list[str]:
@@ -81,6 +87,8 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
         lines += [style.bad(paragraph(text, width)), ""]
     if count.ways:
         lines += [paragraph(f"{ways_said(count)} The layers are those of the dearest.", width), ""]
+    if varying_said(count):
+        lines.append(style.dim(paragraph(varying_said(count), width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
     return "\n".join(lines)
 
@@ -120,7 +128,7 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
         parts = layer_product(layer, macs, layers)
         work_text = "?" if strange else "-" if macs == 0 else written(*parts, names) if parts else str(macs)
         shape = names.shape(layer.shape[1:]) if layer.shape else "?"
-        field = "-" if layer.field is None else sizes([span.size for span in layer.field])
+        field = field_said(layer.field)
         rows.append([layer.name, layer.op, shape, params, work_text, field])
     everything = total_formula(count, names, per_mac)
     params = f"{total.params:,}" if isinstance(total.params, int) else str(total.params)
@@ -137,6 +145,8 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
     if names.named:
         said = ", ".join(f"{name} = {formula}" for name, formula in names.named.items())
         lines += [paragraph(f"Where {said}.", width, "    "), ""]
+    if varying_said(count):
+        lines.append(style.dim(paragraph(varying_said(count), width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}. Formulas hold for sizes that are large enough "
                                      "for every layer.", width)))  # fmt: skip
     return "\n".join(lines)
@@ -157,23 +167,24 @@ def guarded(cell: str) -> str:
 def count_csv(count: Count) -> str:
     """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
 
-    Names are `guarded`.
+    Names are `guarded`. Where places of a layer do not see the same, "varies" stands for start and last, and
+    `field_phases` has what each place sees, as in the JSON.
     """
     figures = ("params", "weights", "biases", "macs")
     fields = ("size", "jump", "start")
-    lines = [
-        _csv_line(
-            ["name", "op", "inputs", "out_shape", *figures, "out_bytes", *(f"field_{k}" for k in fields), "status"]
-        )
-    ]
+    heads = (*figures, "out_bytes", *(f"field_{k}" for k in fields), "status", "field_last", "field_phases")
+    lines = [_csv_line(["name", "op", "inputs", "out_shape", *heads])]
     for layer in count.layers:
         row = layer.to_dict()
-        field = row["receptive_field"] or dict.fromkeys(fields, ())
+        field = row["receptive_field"] or dict.fromkeys((*fields, "last", "phases"), ())
+        varies = any(not span.line for span in layer.field or ())
         cells = [
             *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
             *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
             *(_join(field[k]) for k in fields),
             row["status"],
+            _join(field["last"]),
+            json.dumps(field["phases"], separators=(",", ":")) if varies else "",
         ]
         lines.append(_csv_line(cells))
     return "".join(lines)
@@ -186,8 +197,26 @@ def _csv_line(cells: Sequence[object]) -> str:
     return out.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _join(values: Sequence[float] | None) -> str:
-    return "" if values is None else "x".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+def _join(values: Sequence[float | None] | None) -> str:
+    return "" if values is None else "x".join(_cell(v) for v in values)
+
+
+def _cell(value: float | None) -> str:
+    return "varies" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def field_said(field: Field | None) -> str:
+    """The sizes of a receptive field, with `VARIES` where its places do not all see the same."""
+    if field is None:
+        return "-"
+    return sizes([span.size for span in field]) + ("" if all(span.line for span in field) else VARIES)
+
+
+def varying_said(count: Count) -> str:
+    """The note that explains `VARIES`; "" where no layer has it."""
+    some = any(not span.line for layer in count.layers for span in layer.field or ())
+    told = f"{VARIES} Places see differently; this is the most that one sees. --json and --explain say what each sees."
+    return told if some else ""
 
 
 def env_text(facts: Mapping[str, Any]) -> str:
