@@ -272,8 +272,9 @@ def layer_norm(reader: Reader, call: Call) -> Value:
 
 
 def lrn(reader: Reader, call: Call) -> Draft:
-    """LRN across channels. Of even sizes the standard puts the odd channel after, PyTorch and `lrn` before; ONNX Runtime
-    refuses them.
+    """LRN across channels.
+
+    Of even sizes the standard puts the odd channel after, PyTorch and `lrn` before; ONNX Runtime refuses them.
     """
     a = call.attrs
     if a["size"] % 2 == 0:
