@@ -241,6 +241,19 @@ def largest(values: Iterable[int | Expr]) -> int | Expr:
     return kept[0] if only is None else int(only)
 
 
+def at_least(a: object, b: object) -> bool:
+    """Whether a >= b is sure for all symbols from 1 on; False also where that cannot be told.
+
+    >>> n = symbol("N")
+    >>> at_least(n + 1, 2), at_least(n, 2), at_least(2 * n, n)
+    (True, False, True)
+    """
+    left, right = _expr(a), _expr(b)
+    if left is None or right is None:
+        raise TypeError(f"cannot compare {a!r} with {b!r}")
+    return _never_below(left, right)
+
+
 def _never_below(a: Expr, b: Expr) -> bool:
     """Whether a >= b is sure for all symbols from 1 on.
 

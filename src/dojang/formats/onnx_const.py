@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dojang.arith.conv import by
 from dojang.base.errors import FileError, UnsupportedError
+from dojang.formats.onnx_batch import any_follows, follows
 from dojang.formats.protobuf import Buffer, Message, varints
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Const:
 
     `source` is what makes two constants the same array: a tensor of the file, and how it was turned since. `trained`
     holds for what the file lists as initialisers of float type: these are parameters. `fill` is the one value of a
-    constant that is uniform by construction.
+    constant that is uniform by construction. `batched` holds where numbers in it depend on the batch (`onnx_batch.py`).
     """
 
     shape: tuple[int, ...]
@@ -76,10 +77,11 @@ class Const:
     load: Callable[[], Any]
     name: str = ""
     trained: bool = False
-    fill: float | None = None
+    fill: Any = None
     source: Hashable = None
     base: Const | None = None
     turn: tuple[str, tuple[int, ...]] = field(default=("", ()))
+    batched: bool = False
 
     @property
     def size(self) -> int:
@@ -189,12 +191,13 @@ def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: 
 
         return np.array(values, np.float32).reshape(shape)
 
-    fill = float(values[0]) if len(values) == 1 else None
-    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill)
+    batched = any_follows(values)
+    fill = values[0] if len(values) == 1 and not batched else None
+    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched)
 
 
-def of_fill(value: float, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
-    """A constant that has one value everywhere; takes no memory until its array is asked for."""
+def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
+    """A constant that has one value everywhere; takes no memory until its array is asked for. Sizes may be formulas."""
     shape = tuple(shape)
     if len(shape) > MOST_AXES or any(s < 0 for s in shape):
         raise FileError(f"constant {name!r} has sizes below 0 or more than {MOST_AXES} axes")
@@ -206,7 +209,7 @@ def of_fill(value: float, shape: Sequence[int], sort: Sort, name: str = "") -> C
             raise FileError(f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; refused")
         return np.full(shape, value, np.float32)
 
-    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=float(value))
+    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=follows(value))
 
 
 def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Const:

@@ -15,10 +15,11 @@ from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.base.errors import DataError, DojangError, FileError, GraphError, UnsupportedError, UsageError
+from dojang.base.errors import DataError, FileError, GraphError, UnsupportedError, UsageError
 from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes
+from dojang.formats.onnx_batch import BATCH
 from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort
-from dojang.formats.onnx_draft import BATCH, Call, Draft, Reader
+from dojang.formats.onnx_draft import Call, Draft, Reader
 from dojang.formats.protobuf import Message
 
 OPSETS = range(7, 29)
@@ -79,11 +80,7 @@ def _read(
         )
     _inputs(reader, [v for v in graph.get("input", ()) if v.get("name", "") not in reader.values], input_size)
     for message in graph.get("node", ()):
-        try:
-            reader.step(message, RULES.get)
-        except DojangError as error:
-            error.args = (str(error).replace(str(BATCH), "N"), *error.args[1:])
-            raise
+        reader.step(message, RULES.get)
     outputs: list[Draft] = []
     for value in graph.get("output", ()):
         made = value.get("name", "")
