@@ -257,7 +257,7 @@ def test_random_arithmetic_ends_where_onnxruntime_does(steps) -> None:
         elif step == "reduce":
             n = net("ReduceProd", net("Concat", number(1), n, axis=0), axes=[0], keepdims=1)
         elif step == "where":
-            n = net("Where", net("Greater", net("Abs", n), number(-k)), n, number(k))
+            n = net("Where", net("Greater", net("Add", n, number(k)), n), n, number(k))
         elif step == "neg":
             n = net("Neg", n)
             undo.append(("neg", 0))

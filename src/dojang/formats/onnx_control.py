@@ -45,6 +45,9 @@ def hold(reader: Reader, graph: Message) -> None:
     """Makes the initialisers of a graph known."""
     for tensor in graph.get("initializer", ()):
         const = of_tensor(tensor, reader.folder, trained=True)
+        if MADE.fullmatch(const.name):
+            const = replace(const, pieces=tuple(replace(piece, named=False) for piece in const.pieces))
+        reader.pieces += const.pieces
         if const.size == 1 and const.sort == "f":
             const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
         reader.values[const.name] = const

@@ -21,7 +21,7 @@ from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of
 from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.formats.onnx_batch import BATCH, any_follows, at, follows, settled, several, whole
-from dojang.formats.onnx_const import MOST_AXES, Const, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx_const import MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
 from dojang.formats.protobuf import Message
 
@@ -30,6 +30,14 @@ FOLD_BUDGET = 1_000_000
 
 MADE = re.compile(r"val_\d+")
 """How PyTorch's exporter names constants that it made itself; others may be parameters."""
+
+NUMBERED = re.compile(r"(.*/)?_?(Constant|constant)(_\d+)?(_output_\d+)?|val_\d+|\d+|.*[._]?(constant|Constant)\.\d+")
+"""How exporters name Constant nodes that hold no parameter, as `/model/Constant_3_output_0`, `45`, `p2o.Constant.7`."""
+
+QUANTISED: Mapping[str, tuple[int, ...]] = {
+    "QLinearConv": (3, 8), "QLinearMatMul": (3,), "ConvInteger": (1,), "MatMulInteger": (1,), "QGemm": (3, 6),
+}  # fmt: skip
+"""Which inputs of quantised operators are weights; the others are scales and zero points."""
 
 LAYERS = frozenset(
     "conv conv_transpose deform_conv dynamic_conv dense batchnorm instancenorm groupnorm layernorm prelu".split()
@@ -119,8 +127,9 @@ class Call:
 class Reader:
     """What is known while the nodes of a graph are read in order.
 
-    `batch` is the size that the file fixes for axis 0, or N. `ahead` says which branch of each If to follow where
-    values decide, `taken` which were (`onnx_control.py`).
+    `pieces` are the arrays that the file stores, `own` holds for files that dojang wrote: their Constant nodes are no
+    parameters. `batch` is the size that the file fixes for axis 0, or N. `ahead` says which branch of each If to follow
+    where values decide, `taken` which were (`onnx_control.py`).
     """
 
     opset: int
@@ -139,6 +148,8 @@ class Reader:
     bodies: dict[int, Any] = field(default_factory=dict[int, Any])
     turns: int = 0
     depth: int = 0
+    pieces: list[Piece] = field(default_factory=list[Piece])
+    own: bool = False
 
     def emit(
         self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
@@ -279,7 +290,7 @@ class Reader:
     def constant(self, call: Call) -> Const | None:
         """The constant that a node makes of constants, or of a shape."""
         if call.op == "Constant":
-            return constant_node(call)
+            return self.stored(constant_node(call), call)
         first = call.inputs[0] if call.inputs else None
         if call.op in ("Shape", "Size") and isinstance(first, Draft):
             if first.shape is None:
@@ -294,6 +305,26 @@ class Reader:
         result = fold(call.op, consts, call.attrs, self.opset)
         self.folded += sum(c.size for c in (*consts, result) if c is not None and c.small) + 1
         return result
+
+    def learned(self, place: int) -> Value | None:
+        """An input of the call that an unknown operator gets: what is computed, and parameters."""
+        value, places = self.call.inputs[place], QUANTISED.get(self.call.op)
+        if not isinstance(value, Const):
+            return value
+        if places is None:
+            return value if value.trained and _learned(value) else None
+        return replace(value, trained=True) if place in places and value.size > 1 else None
+
+    def stored(self, const: Const | None, call: Call) -> Const | None:
+        """The value of a Constant node: an array that the file stores, a parameter if it is named as one."""
+        if const is None:
+            return None
+        name = call.outputs[0] if call.outputs else ""
+        named = bool(name) and not self.own and not NUMBERED.fullmatch(name)
+        piece = Piece(name, const.size, const.sort, named)
+        self.pieces.append(piece)
+        trained = named and const.sort == "f" and const.size > 1
+        return replace(const, pieces=(piece,), trained=trained, name=name if trained else const.name)
 
     def translate(self, call: Call, rule: Callable[[Reader, Call], Any] | None, kind: str) -> Sequence[Value]:
         """The values that a node puts out, its nodes added; `unknown` nodes where it is not known."""
@@ -312,7 +343,7 @@ class Reader:
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             kind = f"{kind} ({reason})"
         # What is learned is counted also where it goes into what is not known.
-        inputs = [v for v in call.inputs if isinstance(v, Draft) or (v is not None and v.trained and learned(v))]
+        inputs = [v for v in map(self.learned, range(len(call.inputs))) if v is not None]
         wanted = [o for o in call.outputs if o and self.used[o]]
         return [
             self.emit(UNKNOWN, *inputs, kind=kind, tag="" if o == call.outputs[0] or len(wanted) == 1 else str(i))
@@ -320,7 +351,7 @@ class Reader:
         ]
 
 
-def learned(const: Const) -> bool:
+def _learned(const: Const) -> bool:
     """Whether a constant of the file is a parameter as far as one can tell: floating point, more than one number."""
     return const.sort == "f" and const.size > 1 and not const.batched and not any_follows(const.shape)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -43,11 +44,31 @@ def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None
     if rule is None:
         return None
     try:
-        return rule(inputs, attrs, opset)
+        result = rule(inputs, attrs, opset)
     except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError):
         # Ill-formed sizes, or what differs from batch to batch: the operator's own rule will say what is wrong, or name
         # it as unknown.
         return None
+    return result if result is None or op == "Identity" else _traced(op, result, inputs)
+
+
+MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose Gather Slice Expand Cast DequantizeLinear".split())
+"""Operators whose result has the numbers of their first input; the others only say where they go."""
+
+SIZES = frozenset(("Shape", "Size", "ConstantOfShape", "Range"))
+"""Operators whose result has none of the numbers that their inputs store."""
+
+
+def _traced(op: str, result: Const, inputs: Inputs) -> Const:
+    """The result with the stored arrays that it is made of. A parameter of one number makes no array a parameter: grids
+    are computed from a half and from sizes.
+    """
+    given = () if op in SIZES else inputs[:1] if op in MOVES else inputs
+    consts = [c for c in given if c is not None]
+    pieces = tuple({id(piece): piece for c in consts for piece in c.pieces}.values())
+    learned = any(c.trained for c in consts) or op == "DequantizeLinear"
+    trained = result.sort == "f" and learned and any(piece.size > 1 and piece.named for piece in pieces)
+    return replace(result, pieces=pieces, trained=trained)
 
 
 def axes_of(inputs: Inputs, attrs: Attributes, place: int = 1) -> list[int] | None:
@@ -138,8 +159,30 @@ def _as(sort: Sort, value: Any) -> Any:
 
 
 def _identity(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
-    # Exporters write equal initialisers once and name the second by an Identity: it is a parameter of its own.
-    return inputs[0].fresh("") if inputs[0] is not None else None
+    # Exporters write equal initialisers once and name the second by an Identity. Arrays that are one number all over
+    # (ones and zeros of fresh normalisations) are equal by chance, each a parameter of its own; others are shared.
+    const = inputs[0]
+    if const is None:
+        return None
+    return const.fresh("") if const.trained and const.size > 1 and const.uniform else const
+
+
+def _dequantized(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
+    """(x - zero point) * scale of a stored array, per tensor or along an axis; blocks are not done."""
+    const, scale, zero = (*inputs, None)[:3]
+    if const is None or scale is None or attrs.get("block_size") or len(scale.shape) > 1:
+        return None
+    wide = [1] * len(const.shape)
+    if scale.size > 1:
+        axis = axis_of(attrs.get("axis", 1), len(const.shape))
+        wide[axis] = const.shape[axis]
+
+    def change(x: Any) -> Any:
+        centred = x if zero is None else x - zero.array().reshape(wide if zero.size > 1 else ())
+        return centred * scale.array().reshape(wide if scale.size > 1 else ())
+
+    what = ("dequantised", scale.key, zero.key if zero is not None else None, attrs.get("axis", 1))
+    return replace(const.mapped(what, const.shape, change), sort="f")
 
 
 def _reshape(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
@@ -356,6 +399,7 @@ FOLDS: Mapping[str, Fold] = {
     "Where": _choose,
     "Cast": _cast,
     "Identity": _identity,
+    "DequantizeLinear": _dequantized,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Unsqueeze": _unsqueeze,

@@ -16,7 +16,7 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, FileError, GraphError, UnsupportedError, UsageError
-from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes
+from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes, onnx_stored
 from dojang.formats.onnx_batch import BATCH
 from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort
 from dojang.formats.onnx_draft import Call, Draft, Reader
@@ -71,7 +71,8 @@ def _read(
     graph = model.get("graph")
     if graph is None:
         raise FileError("not an ONNX model: it holds no graph")
-    reader = Reader(opset, BATCH, onnx_control.uses(graph), folder=folder, ahead=ahead)
+    own = model.get("producer_name") == "dojang"
+    reader = Reader(opset, BATCH, onnx_control.uses(graph), folder=folder, ahead=ahead, own=own)
     onnx_control.hold(reader, graph)
     sparse = {s.get("values", {}).get("name", "") for s in graph.get("sparse_initializer", ())}
     if sparse:
@@ -91,6 +92,7 @@ def _read(
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
     result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
+    result = onnx_stored.told(result, arrays, reader)
     return result.replace(weights=_load(arrays)) if weights else result, list(reader.taken.values())
 
 
