@@ -161,6 +161,23 @@ def test_weights_behind_an_unknown_operator_count() -> None:
     assert (row["params"], row["macs"], row["status"]) == (584, None, "lower-bound")
 
 
+@pytest.mark.parametrize("told", ["rule", "file", "nothing"])
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+def test_shapes_that_a_file_or_a_rule_gives_are_known_behind_an_unknown_operator(told, batch) -> None:
+    op = helper.make_node("Celu", ["c"], ["t"]) if told == "rule" else helper.make_node(
+        "Twist", ["c"], ["t", "", "spare"], domain="com.acme")  # fmt: skip
+    nodes = [node("Conv", "x a", "c"), op, node("Conv", "t b", "y")]
+    data = onnx.load_from_string(file(nodes, {"a": array(8, 3, 3, 3), "b": array(8, 8, 3, 3)}, (batch, 3, 20, 20)))
+    if told == "file":
+        data.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, (batch, 8, 18, 18)))
+    result = figures(data.SerializeToString(), runs=False)
+    behind = 0 if told == "nothing" else 576 * 16 * 16
+    assert (result.total.params, result.total.macs, result.status) == (792, 216 * 18 * 18 + behind, "lower-bound")
+    if told == "file":  # of another input size the file says nothing
+        small = count(onnx_format.from_bytes(data.SerializeToString(), input_size=(3, 9, 9)))
+        assert (small.total.params, small.total.macs) == (792, 216 * 7 * 7)
+
+
 def test_quantised_operators_store_weights_not_scales() -> None:
     nodes = [node("QLinearConv", "x xs xz w ws wz ys yz b", "y")]
     arrays = {

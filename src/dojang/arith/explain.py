@@ -11,6 +11,7 @@ from dojang.arith.conv import Conv, by
 from dojang.arith.cost import BYTES, count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, conv_problem, dynamic_problem
+from dojang.arith.stored import arrays_of, parts_of
 from dojang.base.errors import ShapeError
 
 
@@ -45,9 +46,27 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
     out = graph.unit_shapes[name]
     if len(known) < len(shapes) or out is None:
         raise ShapeError(f"{name}: its shape is not known, because an operator before it is not")
-    steps = _figures(graph, node, known, out)
+    steps = [*_figures(graph, node, known, out), *_stored(graph, node)]
     steps.append(Step("output bytes", f"elements · {BYTES}", f"{_times(*out[1:])}·{BYTES}", BYTES * prod(out[1:])))
     return (*steps, *_field(graph, node))
+
+
+def _stored(graph: Graph, node: Node) -> list[Step]:
+    """Parameters that count here, where they are not the layer's arrays as they stand: shared, cut from others,
+    computed from several, or not trained.
+    """
+    parts = {role: parts_of(graph, node, role, shape) for role, shape in arrays_of(graph, node).items()}
+    if all(len(own) == 1 and own[0].name == node.array(role) for role, own in parts.items()):
+        plain = all(own[0].stored.kind == "parameter" or role in node.rule.buffers for role, own in parts.items())
+        earlier = graph.nodes[: graph.nodes.index(node)]
+        read = {node.array(role) for role in parts}
+        if plain and not any(read & {other.array(role) for role in arrays_of(graph, other)} for other in earlier):
+            return []
+    layer = next(row for row in count(graph).layers if row.name == node.name)
+    new = {p.name: p.stored.size for own in parts.values() for p in own
+           if p.stored.kind == "parameter" and p.name not in layer.shared}  # fmt: skip
+    formula = " + ".join(new) or "none that no layer before it has counted"
+    return [Step("parameters counted here", formula, " + ".join(map(str, new.values())) or "0", layer.cost.params)]
 
 
 def ways_through(some: int, every: int) -> Step:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
-from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.formats.onnx_batch import BATCH, any_follows, at, follows, settled, several, whole
 from dojang.formats.onnx_const import MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
@@ -33,6 +34,18 @@ MADE = re.compile(r"val_\d+")
 
 NUMBERED = re.compile(r"(.*/)?_?(Constant|constant)(_\d+)?(_output_\d+)?|val_\d+|\d+|.*[._]?(constant|Constant)\.\d+")
 """How exporters name Constant nodes that hold no parameter, as `/model/Constant_3_output_0`, `45`, `p2o.Constant.7`."""
+
+SAME = frozenset(
+    "Celu ThresholdedRelu Shrink QuantizeLinear DequantizeLinear Cast CastLike IsNaN IsInf Not CumSum Trilu Swish "
+    "Hardmax Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Bernoulli BitwiseNot MeanVarianceNormalization "
+    "RMSNormalization".split()
+)
+"""Operators whose first output has the shape of their first input."""
+
+ALIGNED = frozenset(
+    "Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Xor Mod BitwiseAnd BitwiseOr BitwiseXor Div Pow".split()
+)
+"""Operators whose output has the shape that their inputs broadcast to."""
 
 QUANTISED: Mapping[str, tuple[int, ...]] = {
     "QLinearConv": (3, 8), "QLinearMatMul": (3,), "ConvInteger": (1,), "MatMulInteger": (1,), "QGemm": (3, 6),
@@ -128,8 +141,8 @@ class Reader:
     """What is known while the nodes of a graph are read in order.
 
     `pieces` are the arrays that the file stores, `own` holds for files that dojang wrote: their Constant nodes are no
-    parameters. `batch` is the size that the file fixes for axis 0, or N. `ahead` says which branch of each If to follow
-    where values decide, `taken` which were (`onnx_control.py`).
+    parameters. `said` are shapes of values as the file states them. `batch` is the size that the file fixes for axis 0,
+    or N. `ahead` says which branch of each If to follow where values decide, `taken` which were (`onnx_control.py`).
     """
 
     opset: int
@@ -150,6 +163,7 @@ class Reader:
     depth: int = 0
     pieces: list[Piece] = field(default_factory=list[Piece])
     own: bool = False
+    said: dict[str, Shape] = field(default_factory=dict[str, Shape])
 
     def emit(
         self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
@@ -175,7 +189,10 @@ class Reader:
     def infer(self, node: Node, sources: Sequence[Draft], roles: Mapping[str, Const]) -> Shape | None:
         """The shape of a node, its arrays held against what the layer needs."""
         shapes = [s.shape for s in sources if s.shape is not None]
-        if node.op == UNKNOWN or len(shapes) < len(sources):
+        if node.op == UNKNOWN:
+            told = node.attrs["shape"]
+            return (BATCH, *told) if told is not None else None
+        if len(shapes) < len(sources):
             return None
         try:
             shape = tuple(settled(s) for s in node.infer(shapes))
@@ -345,10 +362,28 @@ class Reader:
         # What is learned is counted also where it goes into what is not known.
         inputs = [v for v in map(self.learned, range(len(call.inputs))) if v is not None]
         wanted = [o for o in call.outputs if o and self.used[o]]
-        return [
-            self.emit(UNKNOWN, *inputs, kind=kind, tag="" if o == call.outputs[0] or len(wanted) == 1 else str(i))
-            for i, o in enumerate(call.outputs)
-        ]
+        made: list[Value] = []
+        for place, output in enumerate(call.outputs):
+            if not output:
+                made.append(self.fill(0.0))  # an output that the file leaves out: nobody can read it
+                continue
+            tag = "" if output == call.outputs[0] or len(wanted) == 1 else str(place)
+            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.told(place)))
+        return made
+
+    def told(self, place: int) -> Shape | None:
+        """The shape, without the batch, of an output of an operator that is not known: by the operator's own rule, else
+        as the file says it; None where neither does, or where axis 0 is not the batch.
+        """
+        call, shape = self.call, None
+        sizes = [v.shape for v in call.inputs if v is not None]
+        if call.op in SAME and place == 0 and sizes:
+            shape = sizes[0]
+        elif call.op in ALIGNED and None not in sizes:
+            with suppress(DojangError):
+                shape = broadcast({}, [s for s in sizes if s is not None])
+        shape = shape if shape is not None else self.said.get(call.outputs[place])
+        return shape[1:] if shape and shape[0] == BATCH and not any_follows(shape[1:]) else None
 
 
 def _learned(const: Const) -> bool:
