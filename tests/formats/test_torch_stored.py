@@ -39,6 +39,8 @@ def figures(module, *sizes):
 def used_by_gradient(module, *sizes) -> int:
     """Numbers in parameters that an output depends on, as autograd finds them."""
     own = list(module.parameters())
+    if not own:
+        return 0
     for p in own:
         p.requires_grad_()
     y = module(*[torch.randn(2, *s) for s in sizes])
