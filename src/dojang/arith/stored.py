@@ -97,6 +97,8 @@ class Part:
 
 def arrays_of(graph: Graph, node: Node) -> dict[str, Shape]:
     """Shapes of a node's arrays by role; where its input's shape is not known, as the source has them."""
+    if node.rule.params is None:
+        return {}
     found = graph.node_params(node)
     if found or not graph.origins:
         return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import reduce
 from math import lcm
-from typing import Any
+from typing import Any, cast
 
 from dojang.arith.symbol import Expr, at_least, symbol
 
@@ -33,10 +33,13 @@ def follows(value: object) -> bool:
 
 def any_follows(values: Iterable[object]) -> bool:
     """Whether one of them depends on the batch; looks into tuples and lists."""
-    return any(
-        any_follows(v) if isinstance(v, tuple | list) else follows(v)  # pyright: ignore[reportUnknownArgumentType]
-        for v in values
-    )
+    for value in values:
+        if isinstance(value, tuple | list):
+            if any_follows(cast(Iterable[object], value)):
+                return True
+        elif isinstance(value, Expr):
+            return True
+    return False
 
 
 def times(value: Any) -> int | None:

@@ -49,7 +49,7 @@ def told(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Graph:
 
 def _read(node: Node, arrays: Mapping[str, Const]) -> Iterator[tuple[str, Const]]:
     """The arrays of a node by role."""
-    for role in ROLES:
+    for role in ROLES if node.rule.params else ():
         const = arrays.get(node.array(role))
         if const is not None:
             yield role, const
