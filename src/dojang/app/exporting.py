@@ -79,7 +79,7 @@ def write_checked(graph: Graph, kind: str, path: Path) -> str:
         onnx.save(graph, path)
         again = onnx.load(path)
         said = f"read back: the same cost{check_onnx(graph, path)}"
-    old, new = count(graph).total, count(again).total
+    old, new = count(graph.alone()).total, count(again.alone()).total
     if (old.params, old.macs) != (new.params, new.macs):
         raise CheckFailed(
             f"{path.name}: read back it has {new.params} parameters and {new.macs} MACs, "

@@ -170,7 +170,7 @@ def slim(
         from dojang.train.world import choose_device
 
         require_precision(precision, choose_device(device))
-    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
+    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
     samples = (load_inputs if lossless else load_samples)(data, graph, val_data)

@@ -16,6 +16,7 @@ from dojang.arith.equation import Named, Product, Quotient, Scaled, Size, Sum, T
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of, conv_problem, dynamic_problem, einsum_sizes
 from dojang.arith.span import Span
+from dojang.arith.stored import arrays_of, parts_of
 from dojang.arith.symbol import symbolic
 from dojang.arith.window import extent
 from dojang.base.errors import ShapeError
@@ -62,10 +63,33 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
     out = graph.unit_shapes[name]
     if len(known) < len(shapes) or out is None:
         raise ShapeError(f"{name}: its shape is not known, because an operator before it is not")
-    steps = _figures(graph, node, known, out)
+    steps = [*_figures(graph, node, known, out), *_stored(graph, node)]
     sizes = [*zip(_axis_names(len(_shown(out))), _shown(out), strict=True)]
     steps.append(_step("output bytes", times(*sizes) * BYTES))
     return (*steps, *_field(graph, node))
+
+
+def _stored(graph: Graph, node: Node) -> list[Step]:
+    """Parameters that count here, where they are not the layer's arrays as they stand: shared, cut from others,
+    computed from several, or not trained.
+    """
+    parts = {role: parts_of(graph, node, role, shape) for role, shape in arrays_of(graph, node).items()}
+    if all(len(own) == 1 and own[0].name == node.array(role) for role, own in parts.items()):
+        plain = all(own[0].stored.kind == "parameter" or role in node.rule.buffers for role, own in parts.items())
+        earlier = graph.nodes[: graph.nodes.index(node)]
+        read = {node.array(role) for role in parts}
+        if plain and not any(read & {other.array(role) for role in arrays_of(graph, other)} for other in earlier):
+            return []
+    layer = next(row for row in count(graph).layers if row.name == node.name)
+    new = {p.name: p.stored.size for own in parts.values() for p in own
+           if p.stored.kind == "parameter" and p.name not in layer.shared}  # fmt: skip
+    if not new:
+        return [
+            Step(
+                "parameters counted here", result=0, words="0, for earlier layers have counted them or none is trained"
+            )
+        ]
+    return [Step("parameters counted here", " + ".join(new), " + ".join(map(str, new.values())), layer.cost.params)]
 
 
 def ways_through(some: int, every: int) -> Step:

@@ -15,8 +15,9 @@ from dojang.arith.attrs import Attr
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
+from dojang.formats.onnx_batch import any_follows
 from dojang.formats.onnx_const import Const
-from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, NotDone, Reader, Value, single
+from dojang.formats.onnx_draft import MADE, Call, Draft, NotDone, Reader, Value, single
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -257,7 +258,7 @@ def layer_norm(reader: Reader, call: Call) -> Value:
     shape = reader.shape(source)
     axis = call.attrs.get("axis", -1)
     size = shape[axis if axis >= 0 else len(shape) + axis :]
-    if not size or size[0] % BATCH == 0:
+    if not size or any_follows(size):
         raise NotDone("over the batch")
     eps = call.attrs.get("epsilon", 1e-5)
     scale, shift = call.needed(1), call.const(2)

@@ -16,7 +16,8 @@ from dojang.arith.shapes import Shape, axis_of
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats import onnx_notes
-from dojang.formats.onnx_draft import BATCH, single
+from dojang.formats.onnx_batch import BATCH, any_follows, follows
+from dojang.formats.onnx_draft import single
 from dojang.formats.onnx_names import holdable
 from dojang.formats.onnx_read import read_model
 from dojang.formats.onnx_schema import ATTRIBUTE_TYPES, MODEL
@@ -168,9 +169,9 @@ def _deform_conv(w: Writer, node: Node) -> None:
 
 def _dynamic_conv(w: Writer, node: Node) -> None:
     source, weight = (w.shape(name) for name in node.inputs)
-    groups = source[1] // weight[1]
-    if any(s % BATCH == 0 for s in (source[1], *weight)):
+    if any_follows((source[1], *weight)):
         raise UnsupportedError(f"{node.name}: has a kernel per picture; ONNX needs its groups in numbers")
+    groups = source[1] // weight[1]
     bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
     w.op("Conv", (*node.inputs, *bias), node.name, **_window(node), group=groups)
 
@@ -507,10 +508,5 @@ def _needs(node: Node) -> int:
 
 def _value(name: str, shape: Sequence[int]) -> Message:
     """A float32 ValueInfo; the batch is the symbol N, its multiples are open."""
-    dims: list[Message] = []
-    for size in shape:
-        if size == BATCH:
-            dims.append({"dim_param": "N"})
-        else:
-            dims.append({"dim_value": size} if size % BATCH or not size else {"dim_param": f"{size // BATCH}*N"})
+    dims = [{"dim_param": str(s).replace("·", "*")} if follows(s) else {"dim_value": int(s)} for s in shape]
     return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": {"dim": dims}}}}

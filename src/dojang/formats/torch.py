@@ -30,11 +30,13 @@ from torch.nn.parameter import UninitializedParameter
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.stored import ROLES, Origin
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
 from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patches, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
 from dojang.formats.torch_module import Network, to_module, weights_of
+from dojang.formats.torch_stored import Store
 from dojang.formats.torch_trace import DataDependent, Traced, Tracer
 
 __all__ = [
@@ -245,6 +247,12 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
         title, meta = module.graph.name, dict(module.graph.meta)
     graph = Graph(nodes, tuple(outputs), title, meta=meta)
     _check_batch(graph, t)
+    store = Store(t.held)
+    origins = {
+        name: Origin(shape, store.sources(t.values.get(name, t.tensors[name]), t.derived))
+        for name, shape in graph.param_shapes.items()
+    }
+    graph = graph.replace(stored=store.stored, origins=origins)
     return graph.replace(weights=_weights(graph, t)) if weights else graph
 
 
@@ -281,8 +289,7 @@ def _check_batch(graph: Graph, t: Tracer) -> None:
 
 def _arrays(node: Node) -> set[str]:
     """Names of the arrays a node may read."""
-    roles = ("weight", "bias", "running_mean", "running_var", "value")
-    return {node.array(role) for role in roles}
+    return {node.array(role) for role in ROLES}
 
 
 def _weights(graph: Graph, t: Tracer) -> dict[str, Any]:

@@ -175,6 +175,8 @@ class Tracer:
         self.arrays: dict[int, str] = {}
         self.trained: set[str] = set()
         self.tensors: dict[str, torch.Tensor] = {}
+        self.held: list[tuple[str, torch.Tensor]] = []
+        self.values: dict[str, torch.Tensor] = {}
         self.modules: list[nn.Module] = []
         for path, m in walk(module):
             if id(m) not in self.paths:
@@ -186,6 +188,7 @@ class Tracer:
                     if value is not None:
                         self.arrays.setdefault(id(value), prefix + key)
                         self.tensors[prefix + key] = value
+                        self.held.append((prefix + key, value))
                         if learned:
                             self.trained.add(prefix + key)
         self.batch = batch or pick_batch([tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes])
@@ -363,6 +366,7 @@ class Tracer:
             if id(value) not in self.arrays:
                 self.register(f"{node}.{role}", value.detach() if not isinstance(value, nn.Parameter) else value)
                 self.arrays[id(value)] = f"{node}.{role}"
+                self.values[f"{node}.{role}"] = value
                 self.derived.setdefault(id(value), (None, "", (), {}, value))  # keeps its id from being used again
             found[role] = self.arrays[id(value)]
         return found

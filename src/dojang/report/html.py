@@ -12,7 +12,7 @@ from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size, sizes
-from dojang.report.text import VARIES, field_said, formulas_text, ways_said
+from dojang.report.text import VARIES, field_said, formulas_text, own_params, parameters_said, ways_said
 
 
 def count_html(count: Count) -> str:
@@ -37,6 +37,8 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
     )
     several = f"{ways_said(count)} The dearest is shown."
     unknown_said = (paragraph(unknown, "bad") if unknown else "") + (paragraph(several) if count.ways else "")
+    differ = parameters_said(count)
+    unknown_said += paragraph(differ) if differ else ""
     return [
         ("In total", summary + unknown_said),
         ("Which kind of layer has it", figure(share_chart(count))),
@@ -98,7 +100,7 @@ def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:
                 layer.name,
                 layer.op,
                 sizes(layer.shape[1:]) if layer.shape else "?",
-                ("?", None) if strange else (number(layer.cost.params), layer.cost.params),
+                (own_params(layer), layer.cost.params if layer.cost.params or not strange else None),
                 ("?", None) if strange else (number(per_mac * layer.cost.macs), layer.cost.macs),
                 (size(layer.cost.out_bytes), layer.cost.out_bytes) if layer.shape else ("?", None),
                 (field_said(span), span[0].size) if span else ("", None),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.cost import Count, Layer
@@ -61,7 +61,7 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     def row(layer: Layer, figure: object) -> list[str]:
         unknown = bool(layer.cost.unknown)
         show = short if figure is short else number
-        params = "?" if unknown else show(layer.cost.params) if layer.cost.params else "-"
+        params = own_params(layer, show)
         macs = "?" if unknown else show(per_mac * layer.cost.macs) if layer.cost.macs else "-"
         shape = layer.shape
         memory = "?" if shape is None else size(layer.cost.out_bytes)
@@ -85,12 +85,48 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     if bound:
         text = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}."
         lines += [style.bad(paragraph(text, width)), ""]
+    if said := parameters_said(count):
+        lines += [paragraph(said, width), ""]
     if count.ways:
         lines += [paragraph(f"{ways_said(count)} The layers are those of the dearest.", width), ""]
     if varying_said(count):
         lines.append(style.dim(paragraph(varying_said(count), width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
     return "\n".join(lines)
+
+
+def own_params(layer: Layer, show: Callable[[Any], str] = number) -> str:
+    """A row's parameters; "shared" where an earlier row has counted them, "buffer" where what it stores is not trained,
+    "?" where it is not known what it has.
+    """
+    if layer.cost.params:
+        return show(layer.cost.params)
+    if layer.shared:
+        return "shared"
+    return "?" if layer.cost.unknown else "buffer" if layer.buffers else "-"
+
+
+MOST_UNUSED = 4
+"""Names of unused parameters that are said; --json has all."""
+
+
+def parameters_said(count: Count) -> str:
+    """How the parameters that are stored, used, trainable and left after folding differ; "" where they are the same."""
+    p = count.parameters
+    fixed = p.buffers - p.running
+    if (p.stored, p.folded) == (p.used, p.used) and p.trainable in (None, p.stored) and not fixed:
+        return ""
+    parts = [f"{number(p.stored)} stored", f"{number(p.used)} used"]
+    parts += [f"{number(p.trainable)} trainable"] if p.trainable is not None else []
+    parts += [f"{number(p.folded)} once computed weights are folded"] if p.folded != p.used else []
+    text = f"Parameters: {', '.join(parts)}."
+    if p.unused:
+        rest = f" and {len(p.unused) - MOST_UNUSED} more arrays" if len(p.unused) > MOST_UNUSED else ""
+        text += f" No path uses {', '.join(p.unused[:MOST_UNUSED])}{rest}."
+    if fixed:
+        text += f" Not parameters: {number(fixed)} numbers in buffers that layers read"
+        text += f", and {number(p.running)} in running statistics." if p.running else "."
+    return text
 
 
 def headline(count: Count) -> str:
@@ -123,7 +159,7 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
     rows: list[list[str]] = []
     for layer in count.layers:
         strange = bool(layer.cost.unknown)
-        params = "?" if strange else number(layer.cost.params) if layer.cost.params else "-"
+        params = own_params(layer)
         macs = layer.cost.macs * per_mac
         parts = layer_product(layer, macs, layers)
         work_text = "?" if strange else "-" if macs == 0 else written(*parts, names) if parts else str(macs)
@@ -142,6 +178,8 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
         lines += [paragraph(f"Peak activations in bytes = {largest}{note}", width, "    "), ""]
     if total.unknown:
         lines += [paragraph(f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}.", width), ""]
+    if differ := parameters_said(count):
+        lines += [paragraph(differ, width), ""]
     if names.named:
         said = ", ".join(f"{name} = {formula}" for name, formula in names.named.items())
         lines += [paragraph(f"Where {said}.", width, "    "), ""]
@@ -168,11 +206,21 @@ def count_csv(count: Count) -> str:
     """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
 
     Names are `guarded`. Where places of a layer do not see the same, "varies" stands for start and last, and
-    `field_phases` has what each place sees, as in the JSON.
+    `field_phases` has what each place sees, as in the JSON. `shared` names arrays that an earlier line has counted;
+    `buffers` are numbers stored beside the parameters.
     """
     figures = ("params", "weights", "biases", "macs")
     fields = ("size", "jump", "start")
-    heads = (*figures, "out_bytes", *(f"field_{k}" for k in fields), "status", "field_last", "field_phases")
+    heads = (
+        *figures,
+        "out_bytes",
+        *(f"field_{k}" for k in fields),
+        "status",
+        "field_last",
+        "field_phases",
+        "shared",
+        "buffers",
+    )
     lines = [_csv_line(["name", "op", "inputs", "out_shape", *heads])]
     for layer in count.layers:
         row = layer.to_dict()
@@ -185,6 +233,8 @@ def count_csv(count: Count) -> str:
             row["status"],
             _join(field["last"]),
             json.dumps(field["phases"], separators=(",", ":")) if varies else "",
+            guarded(" ".join(layer.shared)),
+            layer.buffers,
         ]
         lines.append(_csv_line(cells))
     return "".join(lines)

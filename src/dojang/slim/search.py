@@ -96,6 +96,7 @@ def slim(
         raise UsageError("taylor importance needs the slopes of the loss; give gradients, or take another importance")
     graph.check_weights()
     require_finite_weights(graph)
+    graph = graph.alone()  # edits change what was read; from here on every array counts as it is
     context = Context(input_range or {}, samples, seed)
     if journal is not None:
         measure, tune, evaluate = journal.over(measure, tune, evaluate)
