@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from dojang.app.files import naming, refuse_existing, write_bytes
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
@@ -81,7 +81,7 @@ def run(
     source: str | Path | Array,
     *,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     top: int = 5,
     plan: bool = False,
