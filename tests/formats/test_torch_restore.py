@@ -207,7 +207,8 @@ def told(value, seen=None):
 def state_of(m, body):
     cells = [c.cell_contents for c in body.__closure__ or ()]
     return (
-        told(m), told(KEPT), TIMES, told(Base.shared), Base.count, vars(type(m)).get("count"), told(cells), told(body.__defaults__ or ()), torch.get_rng_state().tolist(), random.getstate(),
+        told(m), told(KEPT), TIMES, told(Base.shared), Base.count, vars(type(m)).get("count"), told(cells),
+        told(body.__defaults__ or ()), torch.get_rng_state().tolist(), random.getstate(),
         str(np.random.get_state()), torch.is_grad_enabled(), torch.get_default_dtype(),
     )  # fmt: skip
 

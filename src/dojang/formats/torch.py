@@ -59,9 +59,10 @@ def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: b
     """The network that a PyTorch module computes at inference, by following its forward without running it.
 
     `input_size` is one shape without batch, one per argument of `forward`, or a dictionary of such by name. Node names
-    are the paths of modules (`layer1.0.conv1`), function calls take the function's name under their module's path; arrays are named as in
-    `module.state_dict()`. With `weights` the Graph holds copies of the module's numbers (float32), unless they are on
-    the meta device. The module is left as it is, whatever its forward keeps (`torch_restore`).
+    are the paths of modules (`layer1.0.conv1`), function calls take the function's name under their module's path;
+    arrays are named as in `module.state_dict()`. With `weights` the Graph holds copies of the module's numbers
+    (float32), unless they are on the meta device. The module is left as it is, whatever its forward keeps
+    (`torch_restore`).
 
     Weights that the forward computes from parameters (weight_norm, standardisation) are arrays of the layer that uses
     them, with the values they have now. Functions that are not known become `unknown` nodes. Raises `ShapeError` where
