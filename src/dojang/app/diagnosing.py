@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
@@ -41,7 +40,7 @@ def diagnose(
     threshold: float = 0.0,
     seed: int = 0,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
 ) -> Diagnosis:

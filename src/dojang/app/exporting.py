@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.runtimes import has_onnxruntime, onnx_runner
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -29,7 +28,7 @@ def export(
     output: str | Path | None = None,
     force: bool = False,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
 ) -> Exported:
     """Writes a network as ONNX, as a checkpoint (safetensors) or as text (.net, without weights).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dojang import __version__
 from dojang.base.errors import UsageError
@@ -23,21 +23,29 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """C,H,W as numbers; x may stand for the comma."""
-    try:
-        return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write C,H,W such as 3,224,224") from None
+def sizes(text: str) -> Any:
+    """C,H,W as numbers; x may stand for the comma. Several inputs are separated by semicolons.
 
-
-def sizes_or_names(text: str) -> tuple[int | str, ...]:
-    """C,H,W as numbers, or names for sizes that stay symbols.
-
-    >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224")
-    ((3, 'H', 'W'), (3, 224, 224))
+    >>> sizes("3,224,224"), sizes("3x48x48;10")
+    ((3, 224, 224), ((3, 48, 48), (10,)))
     """
-    return tuple(number_or_name(part) for part in re.split("[,xX]", text))
+    try:
+        every = tuple(tuple(int(n) for n in part.lower().replace("x", ",").split(",")) for part in text.split(";"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write C,H,W such as 3,224,224, for several inputs '3,48,48;10'"
+        ) from None
+    return every if len(every) > 1 else next(iter(every))
+
+
+def sizes_or_names(text: str) -> Any:
+    """C,H,W as numbers, or names for sizes that stay symbols. Several inputs are separated by semicolons.
+
+    >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224;10")
+    ((3, 'H', 'W'), ((3, 224, 224), (10,)))
+    """
+    every = tuple(tuple(number_or_name(n) for n in re.split("[,xX]", part)) for part in text.split(";"))
+    return every if len(every) > 1 else next(iter(every))
 
 
 def number_or_name(text: str) -> int | str:
@@ -140,7 +148,9 @@ def _network(parser: Parser, weights: bool = True) -> None:
     parser.add_argument("net", metavar="NET", help=NET)
     if weights:
         parser.add_argument("--weights", metavar="FILE", help="arrays by name: .safetensors, .pt or .pth")
-        parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+        parser.add_argument(
+            "--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first; several by ;"
+        )
     else:
         does = "size of one input, channels first; 3,H,W gives formulas"
         parser.add_argument("--input-size", metavar="C,H,W", type=sizes_or_names, help=does)
@@ -195,7 +205,9 @@ def _check(commands: Commands) -> None:
     parser = _add(commands, "check", "a published table against the truth, every cell judged")
     parser.add_argument("table", metavar="TABLE", help="a table's name (`dojang list tables`) or a .csv file")
     parser.add_argument("net", metavar="NET", nargs="?", help="the network (default: the one that the table names)")
-    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+    parser.add_argument(
+        "--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first; several by ;"
+    )
 
 
 def _compare(commands: Commands) -> None:

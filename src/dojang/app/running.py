@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
@@ -82,7 +82,7 @@ def run(
     source: str | Path | Array,
     *,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     top: int = 5,
     plan: bool = False,

@@ -36,6 +36,7 @@ from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patch
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
 from dojang.formats.torch_module import Network, to_module, weights_of
+from dojang.formats.torch_restore import undisturbed
 from dojang.formats.torch_stored import Store
 from dojang.formats.torch_trace import DataDependent, Traced, Tracer
 
@@ -53,16 +54,17 @@ __all__ = [
 _HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_patches)
 """Imported for the handlers that they register."""
 
-Sizes = Sequence[int] | Sequence[Sequence[int]]
+Sizes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 
 def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: bool = True) -> Graph:
     """The network that a PyTorch module computes at inference, by following its forward without running it.
 
-    `input_size` is one shape without batch, or one per argument of `forward`. Node names are the paths of modules
-    (`layer1.0.conv1`), function calls take the function's name under their module's path; arrays are named as in
-    `module.state_dict()`. With `weights` the Graph holds copies of the module's numbers (float32), unless they are on
-    the meta device. The module's mode and numbers are left as they are.
+    `input_size` is one shape without batch, one per argument of `forward`, or a dictionary of such by name. Node names
+    are the paths of modules (`layer1.0.conv1`), function calls take the function's name under their module's path;
+    arrays are named as in `module.state_dict()`. With `weights` the Graph holds copies of the module's numbers
+    (float32), unless they are on the meta device. The module is left as it is, whatever its forward keeps
+    (`torch_restore`).
 
     Weights that the forward computes from parameters (weight_norm, standardisation) are arrays of the layer that uses
     them, with the values they have now. Functions that are not known become `unknown` nodes. Raises `ShapeError` where
@@ -70,13 +72,14 @@ def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: b
     """
     _check_module(module)
     module = getattr(module, "_orig_mod", module)
-    sizes = _input_sizes(input_size)
+    sizes = _input_sizes(module, input_size)
     try:
         return _trace(module, sizes, weights, [])[0]
     except (DataDependent, ShapeError):
         raise
     except Exception as error:
-        return _by_export(module, sizes, weights, error)
+        with undisturbed(module):
+            return _by_export(module, sizes, weights, error)
 
 
 def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 64) -> tuple[Graph, ...]:
@@ -87,7 +90,7 @@ def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 
     decide by other means, as sizes or indices. Raises `UnsupportedError` where the forward cannot be followed at all.
     """
     _check_module(module)
-    sizes = _input_sizes(input_size)
+    sizes = _input_sizes(module, input_size)
     graphs: list[Graph] = []
     waiting: deque[tuple[list[bool], DataDependent | None]] = deque([([], None)])
     while waiting and len(graphs) + len(waiting) <= limit and sum(len(g.nodes) for g in graphs) <= MOST_NODES:
@@ -117,8 +120,17 @@ def _check_module(module: Any) -> None:
         raise UsageError(f"{lazy}: a lazy layer has no size yet; run the module once on a batch before")
 
 
-def _input_sizes(input_size: Any) -> list[tuple[int, ...]]:
+def _input_sizes(module: nn.Module, input_size: Any) -> list[tuple[int, ...]]:
     """One shape per input."""
+    if isinstance(input_size, Mapping):
+        named = cast(Mapping[str, Any], input_size)
+        names = _input_names(module, len(named))
+        strange = next((name for name in named if name not in names), None)
+        if strange is not None:
+            raise UsageError(f"{type(module).__name__}.forward has no input {strange!r}; it takes {', '.join(names)}")
+        input_size = [named[name] for name in names]
+    if isinstance(input_size, int | str):
+        raise UsageError(f"input size {input_size!r}: give one shape without batch, as in (3, 224, 224)")
     given: list[Any] = list(input_size) if isinstance(input_size, list | tuple | torch.Size) else [input_size]
     several = bool(given) and all(isinstance(s, list | tuple) for s in given)
     sizes = [tuple(s) for s in given] if several else [tuple(given)]
@@ -154,9 +166,16 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
     t = Tracer(module, sizes)
     t.ahead = ahead
     inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
+    with undisturbed(module) as noted:
+        t.before_write = noted.before_write
+        return _graph(module, t, _followed(module, t, inputs), weights), t
+
+
+def _followed(module: nn.Module, t: Tracer, inputs: Sequence[Traced]) -> Any:
+    """What the forward gives for stand-ins."""
     try:
         with t.active():
-            result = module(*inputs)
+            return module(*inputs)
     except DojangError as error:
         error.args = (re.sub(rf"(?<!\d){t.batch}(?!\d)", "n", str(error)),)  # the batch of the trace is nobody's number
         if isinstance(error, DataDependent):
@@ -166,7 +185,6 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
         raise UnsupportedError(f"{t.place}: the forward calls itself without end") from None
     except Exception as error:
         raise _Failed(f"{t.place}: {type(error).__name__}: {first_line(error)}") from error
-    return _graph(module, t, result, weights), t
 
 
 def _begun(module: nn.Module, t: Tracer, path: str, why: str) -> Graph:
@@ -197,7 +215,12 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
     t = Tracer(module, sizes, None if free else 1)
     with t.active(follow=False):
         inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
-        result = replay(t, program, inputs)
+        try:
+            result = replay(t, program, inputs)
+        except DojangError:
+            raise
+        except Exception as error:
+            raise UnsupportedError(f"{first_line(reason)}; {t.place}: {first_line(error)}") from error
         return _graph(module, t, result, weights)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
 
 from dojang.arith.stored import Stored
 
-Derived = Mapping[int, tuple[Any, str, tuple[Any, ...], dict[str, Any], torch.Tensor]]
+
+class Derived(Protocol):
+    """What the tracer notes of a tensor that was computed from others (`torch_trace.Derived`)."""
+
+    @property
+    def sources(self) -> tuple[torch.Tensor, ...]:
+        """The known tensors that went in."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Store:
         extent = Extent.of(value)
         return [one.name for one in self.held.get(extent.memory, ()) if extent.meets(one.extent)]
 
-    def sources(self, value: torch.Tensor, derived: Derived) -> tuple[str, ...]:
+    def sources(self, value: torch.Tensor, derived: Mapping[int, Derived]) -> tuple[str, ...]:
         """Names of the stored arrays that a tensor is, shows a part of, or was computed from, in `derived`'s record."""
         found: dict[str, None] = {}
         seen: set[int] = set()
@@ -87,8 +93,7 @@ class Store:
             names = self.at(tensor)
             found |= dict.fromkeys(names)
             if not names and id(tensor) in derived:
-                _, _, args, kwargs, _ = derived[id(tensor)]
-                waiting += [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, torch.Tensor)]
+                waiting += derived[id(tensor)].sources
         return tuple(name for name in self.stored if name in found)
 
 
