@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import COORDS, OPS
+from dojang.arith.ops import OPS
+from dojang.arith.resizing import COORDS
 from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.reference import REFERENCE, run_reference
 
@@ -465,7 +466,7 @@ ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 11)), min_size=1, max_size=2),
     st.sampled_from(["nearest", "linear", "cubic"]),
-    st.sampled_from(COORDS),
+    st.sampled_from(COORDS[:-1]),  # the last one is of opset 10
     st.sampled_from(ROUNDINGS),
     st.booleans(),
 )
