@@ -375,7 +375,7 @@ def _resize(w: Writer, node: Node) -> None:
     if own["size"] is not None:
         given = ("", "", w.ints(node, "sizes", own["size"]))
     else:
-        given = ("", w.floats(node, "scales", factors(own, rank - 2)))
+        given = ("", w.floats(node, "scales", [f or 1.0 for f in factors(own, rank - 2)]))
     more: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
     if attrs["mode"] == "cubic":
         more["cubic_coeff_a"] = attrs["cubic_a"]
