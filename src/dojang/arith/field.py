@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
-from math import floor, gcd, prod
+from math import gcd, prod
 from typing import Any, cast
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
 from dojang.arith.graph import Graph, Node
+from dojang.arith.resizing import factors, shortcuts, source_place, taps
 from dojang.arith.shapes import Shape, Shapes, axis_of
 from dojang.arith.span import PIXEL, Reads, Span, through, union
 from dojang.arith.symbol import Expr
-from dojang.arith.window import nearest_pixel, source_place
 
 SIZES = (2048, 4096)
 """Sizes at which the field of a symbolic network is looked at."""
@@ -211,24 +210,29 @@ def adaptive(size: int, out: int) -> Reads:
     return Reads(out // common, size // common, lambda o: range(o * size // out, -(-(o + 1) * size // out)))
 
 
-def resized(attrs: Attrs, size: int, out: int, scale: float | None) -> Reads | None:
-    """Output o reads the pixels around the place it comes from; None where the axis had one place only."""
-    coords, mode = attrs["coords"], attrs["mode"]
-    start = source_place(0, size, out, scale, coords)
-    step = source_place(1, size, out, scale, coords) - start if out > 1 else Fraction(size)
+def resized(attrs: Attrs, size: int, out: int, scale: float | None, short: bool) -> Reads | None:
+    """Output o reads the pixels that it is mixed from; None where the axis had one place only.
+
+    They repeat themselves with the period of the factor, as a fraction, unless a runtime's rounding decides otherwise
+    somewhere on the axis: then every output is known by itself.
+    """
+    if out == 1 or size == 1:
+        return None
+    read = [tuple(pixel for pixel, _ in taps(attrs, o, size, out, scale, short)) for o in range(out)]
+    coords, arithmetic = attrs["coords"], attrs["arithmetic"]
+    places = [source_place(o, size, out, scale, coords, arithmetic) for o in (0, 1)]
+    step = (places[1] - places[0]).limit_denominator(4096)
     if not step:
         return None
+    period, advance = step.denominator, step.numerator
 
-    def places(o: int) -> Sequence[int]:
-        place = start + o * step
-        base = floor(place)
-        if mode == "nearest":
-            return (nearest_pixel(place, attrs["rounding"]),)
-        if place == base:  # the others have no share
-            return (base,)
-        return range(base, base + 2) if mode == "linear" else range(base - 1, base + 3)
+    def at(o: int) -> Sequence[int]:
+        turns, phase = divmod(o, period)
+        return [pixel + turns * advance for pixel in read[phase]]
 
-    return Reads(step.denominator, step.numerator, places)
+    if period <= out and all(tuple(at(o)) == pixels for o, pixels in enumerate(read)):
+        return Reads(period, advance, lambda o: read[o])
+    return Reads(out, size, lambda o: read[o])
 
 
 # ---------------------------------------------------------------------------------------------- rules per operator
@@ -279,10 +283,12 @@ def adaptive_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Wa
 def resized_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     """Resizing of the spatial axes."""
     rank = len(out) - 2
-    scales: Sequence[float | None] = node.attrs["scale"] or (None,)
-    scales = [*scales] * rank if len(scales) == 1 else scales
-    axes = zip(shapes[0][2:], out[2:], scales, strict=True)
-    return [(0, KEEP), (1, KEEP), *((a, resized(node.attrs, i, o, f)) for a, (i, o, f) in enumerate(axes, start=2))]
+    if node.attrs["arithmetic"] == "onnx" and shapes[0][2:] == out[2:]:  # copied
+        return same_axes(out)
+    axes = zip(shapes[0][2:], out[2:], factors(node.attrs, rank), strict=True)
+    short = shortcuts(out[2:])
+    spread = (resized(node.attrs, i, o, f, short) for i, o, f in axes)
+    return [(0, KEEP), (1, KEEP), *enumerate(spread, start=2)]
 
 
 def whole_axes(axes: Callable[[Attrs, int], Sequence[int]]) -> Rule:

@@ -13,6 +13,7 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import Conv, by, resolve_padding, too_small
+from dojang.arith.resizing import resized
 from dojang.arith.symbol import scaled, symbolic
 from dojang.arith.window import out_size
 from dojang.base.errors import ShapeError
@@ -291,7 +292,10 @@ def resize(attrs: Attrs, shapes: Shapes) -> Shape:
         spatial(shape, len(attrs["size"]), "resize")
         return (*shape[:2], *attrs["size"])
     scale = attrs["scale"] * rank if len(attrs["scale"]) == 1 else attrs["scale"]
-    out = tuple(scaled(s, f) for s, f in zip(spatial(shape, len(scale), "resize"), scale, strict=True))
+    sizes = spatial(shape, len(scale), "resize")
+    out = tuple(
+        scaled(s, f) if symbolic(s) else resized(s, f, attrs["arithmetic"]) for s, f in zip(sizes, scale, strict=True)
+    )
     if any(o < 1 for o in out):
         raise ShapeError(f"resize by {scale} shrinks {by(shape)} below 1")
     return (*shape[:2], *out)

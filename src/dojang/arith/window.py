@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from math import ceil as round_up
-from math import floor
-
 
 def extent(kernel: int, dilation: int) -> int:
     """Pixels from the first tap of a kernel to its last: (k − 1)·d + 1.
@@ -70,32 +66,3 @@ def taps_inside(
             last = (size + before + min(after - extent(kernel, dilation), -1 - k * dilation)) // stride
         total += max(0, last - first + 1)
     return total
-
-
-def source_place(o: int, size: int, out: int, scale: float | None, coords: str) -> Fraction:
-    """Where on an axis of `size` pixels output `o` of a resize comes from, exactly; `coords` by ONNX's names.
-
-    The factor is `scale`, or `out`/`size` where only the sizes are given.
-
-    >>> source_place(1, 4, 8, None, "half_pixel")
-    Fraction(1, 4)
-    """
-    if coords == "align_corners":
-        return Fraction(o * (size - 1), out - 1) if out > 1 else Fraction(0)
-    if coords == "pytorch_half_pixel" and out == 1:
-        return Fraction(0)
-    factor = Fraction(out, size) if scale is None else Fraction(scale)
-    return o / factor if coords == "asymmetric" else (o + Fraction(1, 2)) / factor - Fraction(1, 2)
-
-
-def nearest_pixel(place: Fraction, rounding: str) -> int:
-    """The pixel nearest to a place between pixels; `rounding` is floor, ceil, or which way a half goes."""
-    match rounding:
-        case "floor":
-            return floor(place)
-        case "ceil":
-            return round_up(place)
-        case "round_prefer_floor":
-            return round_up(place - Fraction(1, 2))
-        case _:
-            return floor(place + Fraction(1, 2))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from dojang.arith.resizing import COORDS
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import GraphError
 from dojang.formats.onnx_batch import BATCH, any_follows, follows, settled, times
@@ -299,20 +300,22 @@ def resize(reader: Reader, call: Call) -> Value:
             raise NotDone("batch or channels")
     if any_follows(shape[2:]):
         raise NotDone("batch or channels")
-    if coords == "half_pixel_symmetric" and all(float(shape[a] * f).is_integer() for a, f in factors.items() if a > 1):
-        coords = "half_pixel"  # the two differ only where the size is not a whole multiple
-    if coords == "align_corners" and any(not float(shape[a] * f).is_integer() for a, f in factors.items() if a > 1):
-        raise NotDone("corners of a size that is not whole")
-    if coords not in ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"):
+    if coords not in COORDS:
         raise NotDone(str(coords))
     if rank < 3:
         raise NotDone("no spatial axes")
     own: dict[str, Any] = {"mode": mode, "coords": coords, "rounding": rounding}
+    own["cubic_a"] = attrs.get("cubic_coeff_a", -0.75)
     if sizes is not None:
-        own["size"] = [wanted.get(a, shape[a]) for a in range(2, rank)]
-    else:
-        own["scale"] = [factors.get(a, 1.0) for a in range(2, rank)]
-    return reader.emit("resize", source, cubic_a=attrs.get("cubic_coeff_a", -0.75), **own)
+        return reader.emit("resize", source, size=[wanted.get(a, shape[a]) for a in range(2, rank)], **own)
+    scale = [factors.get(a, 1.0) for a in range(2, rank)]
+    if mode == "nearest" and reader.opset == 10 and call.op == "Resize" and min(scale) < 1:
+        # Of that version ONNX Runtime takes the pixel behind where it shrinks; axes that it enlarges come first.
+        larger = [max(f, 1.0) for f in scale]
+        if max(scale) > 1:
+            source = reader.emit("resize", source, scale=larger, tag="enlarged", **own)
+        return reader.emit("resize", source, scale=[min(f, 1.0) for f in scale], **{**own, "rounding": "ceil"})
+    return reader.emit("resize", source, scale=scale, **own)
 
 
 def _reduce_axes(reader: Reader, call: Call, source: Draft) -> list[int] | None:

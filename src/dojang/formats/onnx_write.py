@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node
+from dojang.arith.resizing import factors, mixes, same_pixels
 from dojang.arith.shapes import Shape, axis_of
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
@@ -361,24 +363,43 @@ def _gather(w: Writer, node: Node) -> None:
 
 
 def _resize(w: Writer, node: Node) -> None:
-    rank, attrs = len(w.shape(node.inputs[0])), node.attrs
-    if attrs["size"] is not None:
-        given = ("", "", w.ints(node, "sizes", attrs["size"]))
+    shape, attrs = w.shape(node.inputs[0]), node.attrs
+    rank, out = len(shape), tuple(w.shape(node.name))
+    sizes = tuple(shape[2:])
+    # Another runtime's nearest pixels or sizes: as ONNX Runtime rounds, by the factor or by the sizes, or one by one.
+    by_factor = {**attrs, "arithmetic": "onnx"}
+    by_size = {**by_factor, "scale": None, "size": out[2:]}
+    for own in (by_factor, by_size):
+        if shape_rules.resize(own, [shape])[2:] == out[2:] and same_pixels(attrs, own, sizes, out[2:]):
+            break
     else:
-        scale = attrs["scale"] * (rank - 2) if len(attrs["scale"]) == 1 else attrs["scale"]
-        given = ("", w.floats(node, "scales", scale))
-    own: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
+        if attrs["mode"] != "nearest":
+            raise UnsupportedError(
+                f"{node.name}: ONNX Runtime resizes {by(sizes)} by {attrs['scale']} to another size than "
+                f"{by(out[2:])}; give the size in place of the factor"
+            )
+        source = node.inputs[0]
+        for axis, mixes_ in enumerate(mixes(attrs, sizes, out[2:]), start=2):
+            name = node.name if axis == rank - 1 else f"{node.name}.{axis}"
+            indices = w.ints(node, f"indices{axis}", [mix[0][0] for mix in mixes_])
+            w.op("Gather", (source, indices), name, axis=axis)
+            source = name
+        return
+    if own["size"] is not None:
+        given = ("", "", w.ints(node, "sizes", own["size"]))
+    else:
+        given = ("", w.floats(node, "scales", [f or 1.0 for f in factors(own, rank - 2)]))
+    more: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
     if attrs["mode"] == "cubic":
-        own["cubic_coeff_a"] = attrs["cubic_a"]
-    axes = list(range(2, rank))
+        more["cubic_coeff_a"] = attrs["cubic_a"]
     w.op(
         "Resize",
         (*node.inputs, *given),
         node.name,
-        axes=axes,
+        axes=list(range(2, rank)),
         mode=attrs["mode"],
         coordinate_transformation_mode=attrs["coords"],
-        **own,
+        **more,
     )
 
 

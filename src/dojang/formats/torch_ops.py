@@ -364,7 +364,7 @@ def interpolate(
         return NotImplemented
     coords = "asymmetric" if mode == "nearest" else "align_corners" if align_corners else "half_pixel"
     rounding = "round_prefer_ceil" if mode == "nearest-exact" else "floor"
-    attrs: dict[str, Any] = {"mode": MODES[mode], "coords": coords, "rounding": rounding}
+    attrs: dict[str, Any] = {"mode": MODES[mode], "coords": coords, "rounding": rounding, "arithmetic": "torch"}
     if size is not None:
         return t.emit("resize", x, size=per_axis(size, rank), **attrs)
     scale = scale_factor if isinstance(scale_factor, list | tuple) else (scale_factor,) * rank

@@ -70,7 +70,8 @@ def why_not(task: Task, machine: Machine) -> str | None:
 def nest_of(task: Task) -> Nest:
     """The convolution in three dimensions; pixels of 1×1 kernels in one row."""
     c = three(task.conv)
-    if prod(c.kernel) == prod(c.stride) == 1 and not any(c.padding):
+    # A nest knows the padding before the input only: what comes after shows in the output's size.
+    if prod(c.kernel) == prod(c.stride) == 1 and not any(c.padding) and c.size == c.out_size:
         row = (1, 1, prod(c.size))
         return replace(c, size=row, out_size=row)
     return c

@@ -236,12 +236,8 @@ def activate(b: Emit, v: Value, act: Activation | None, kind: Kind) -> Value:
     if act.name in ("hard_sigmoid", "hard_swish"):
         gate = b.minimum(con(1), b.maximum(con(0), b.fma(v, con(act.a), con(act.b))))
         return gate if act.name == "hard_sigmoid" else b.fmul(v, gate)
-    if act.name in ("sigmoid", "silu", "tanh"):
-        # tanh x = 2 sigmoid(2x) - 1
-        u = b.fadd(v, v) if act.name == "tanh" else v
-        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), u))))
-        if act.name == "tanh":
-            return b.fsub(b.fadd(s, s), con(1))
+    if act.name in ("sigmoid", "silu"):
+        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), v))))
         return s if act.name == "sigmoid" else b.fmul(v, s)
     from dojang.engine.algorithms.functions import FUNCTIONS
 
