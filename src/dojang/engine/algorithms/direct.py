@@ -173,9 +173,7 @@ def crowding(pixels: int, row_bytes: int, machine: Machine) -> float:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core, from the tile's cycles and the bytes of weights, against the machine's measured peaks."""
-    from dojang.engine.peaks import peaks
-
-    c, p = three(task.conv), peaks(machine)
+    c, p = three(task.conv), machine.peaks
     tile, lanes = tile_of(task, machine), machine.lanes(task.element.bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
     k = prod(c.kernel) * (c.ic // c.groups)
