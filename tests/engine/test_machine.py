@@ -6,10 +6,8 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
-from machines import EVERY, LAPTOP, RUNNABLE, SERVER_AMX, SERVER_AVX512, TINY, name_of
 
 from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
 from dojang.engine import descriptions, jit, runtime
@@ -17,6 +15,7 @@ from dojang.engine.descriptions import SHIPPED, described
 from dojang.engine.families import FAMILIES, Peaks, family_of
 from dojang.engine.machine import ISAS, Machine
 from dojang.engine.peaks import measure
+from machines import EVERY, LAPTOP, RUNNABLE, SERVER_AMX, SERVER_AVX512, TINY, name_of
 
 HOST = Machine.processor()
 WHOLE = {"isa": "generic", "cores": 3, "l1_bytes": 32768, "l2_bytes": 262144, "l3_bytes": 1 << 20}
@@ -155,7 +154,8 @@ def test_measured_peaks_are_used_where_they_were_asked_for(cache):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "3", "null", "[" * 100_000, "{}", "\xff", "1" * 5000, "a" * 70_000, '{"isa": "avx2", "isa": "avx2"}',
+    ["", "{", "[]", "3", "null", "[" * 100_000, "{}", "\xff", "1" * 5000, "a" * 70_000,
+     '{"isa": "avx2", "isa": "avx2"}',
      json.dumps(WHOLE | {"peaks": dict.fromkeys(PEAKS, 0)}), json.dumps(WHOLE | {"peaks": PEAKS | {"read_gbs": -1}}),
      json.dumps(WHOLE | {"peaks": PEAKS | {"read_gbs": float("nan")}}),
      json.dumps(WHOLE | {"peaks": PEAKS | {"cache_gbs": 1e300}}), json.dumps(WHOLE | {"peaks": PEAKS | {"more": 1}}),
@@ -270,9 +270,9 @@ def test_a_pipe_does_not_block(tmp_path):
 )
 def test_a_wider_machine_may_be_planned_for_and_not_run(machine):
     import numpy as np
-    from nets import plain, weighted
 
     from dojang.engine.compiled import compile
+    from nets import plain, weighted
 
     if machine.isa == HOST.isa and machine.amx <= HOST.amx:
         pytest.skip("it runs here")

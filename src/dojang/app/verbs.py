@@ -81,7 +81,8 @@ def held(
 ) -> Held:
     """Memory of inference and of a training step, bytes moved per layer, and on a machine the interval of its time.
 
-    `machine` is "here" (one core, by the peaks that plans are made from), one of `arith.memory.MACHINES`, or its peaks as "GFLOPS,GBYTES".
+    `machine` is "here" (one core, by the peaks that plans are made from), one of `arith.memory.MACHINES`, or its peaks
+    as "GFLOPS,GBYTES".
     Where values decide which way a network goes, this is the dearest way, with all in `ways`.
     """
     from dojang.arith.memory import held as held_by

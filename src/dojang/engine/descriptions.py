@@ -163,7 +163,7 @@ def machine_of(facts: Mapping[str, Any], name: str, source: str) -> Machine:
 
 
 def peaks_of(facts: Any) -> Peaks:
-    """Peaks that can be used. Raises `FileError`: zeros, negative numbers, NaN and text would spoil every prediction."""
+    """Peaks that can be used. Raises `FileError` for zeros, negative numbers and text, which spoil every prediction."""
     if not isinstance(facts, Mapping) or set(facts) != set(_PEAKS):
         raise FileError(f"peaks must hold {', '.join(_PEAKS)}, and nothing else")
     for key in _PEAKS:

@@ -20,6 +20,7 @@ _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
 _REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 # Used where the system does not tell: the sizes of common server cores (2020 to 2025), bytes.
 _L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
+_PLAIN_PEAKS = FAMILIES["x86-64-v2"].peaks("generic")
 _AMX = "+amx-tile,+amx-bf16"
 
 
@@ -49,7 +50,7 @@ class Machine:
     runs_here: bool = True
     amx: bool = False
     family: str = "x86-64-v2"
-    peaks: Peaks = FAMILIES["x86-64-v2"].peaks("generic")
+    peaks: Peaks = _PLAIN_PEAKS
     name: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
 

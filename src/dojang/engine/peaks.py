@@ -1,7 +1,7 @@
 """Measures what a core of this machine does at most, with kernels of our own: multiply-adds, memory, cache.
 
-Only on request (`dojang env --measure`, the headers of benchmarks): plans are made from shipped peaks (`families.py`), or
-from those that such a request has kept (`descriptions.py`), and never from what happens to be measured at a first run.
+Only on request (`dojang env --measure`, the headers of benchmarks): plans are made from shipped peaks (`families.py`),
+or from those that such a request has kept (`descriptions.py`), and never from what is measured at a first run.
 """
 
 from __future__ import annotations

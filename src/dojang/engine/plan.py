@@ -89,12 +89,13 @@ class Plan:
 def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
     """(algorithm, predicted seconds per image on one core, refusals) for a convolution.
 
-    Without `tune` a function of its arguments: nothing is measured, no clock is read. With `tune`, algorithms predicted within `NEAR` of the best are timed on this machine (once: times are kept beside
-    the object code), and the fastest is taken.
+    Without `tune` a function of its arguments: nothing is measured and no clock is read. With `tune`, algorithms
+    predicted within `NEAR` of the best are timed on this machine (once: times are kept beside the object code), and the
+    fastest is taken.
 
     >>> from dojang.arith.conv import Conv
     >>> task = Task.of(Conv.of(32, 32, (56, 56), 3, padding=1, groups=32))
-    >>> choose(task, Machine.host())[0].NAME
+    >>> choose(task, Machine.cross("avx2"))[0].NAME
     'depthwise'
     """
     refused: list[tuple[str, str]] = []

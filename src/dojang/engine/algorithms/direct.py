@@ -222,9 +222,9 @@ def emit(task: Task, machine: Machine) -> Code:
     chunks = -(-rows // tile.rows_per_unit)
     lanes = machine.lanes(task.element.bytes)
     blocks = c.groups // tile.groups_per_unit * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
-    recipe = f"{NAME} {task} {tile}"
     image = prod(c.size) * c.ic // c.groups * task.element.bytes
     scratch = image * tile.groups_per_unit if gathers(c, task.element.bytes, machine) else 0
+    recipe = f"{NAME} {task} {tile}{' gathered' if scratch else ''}"  # the second cache decides this, not the task
 
     def build(name: str) -> str:
         kernel = Direct(name, task, c, tile, machine)
