@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()
-NARROW = [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa]
+NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]
 EXACT = (dense, depthwise, grouped, pointwise, transposed, streamed, direct)
 few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 rng = np.random.default_rng(0)

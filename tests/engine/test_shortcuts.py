@@ -22,7 +22,7 @@ from kernels import guarded, run
 
 N = Node.of
 HOST = Machine.host()
-NARROW = [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa]
+NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]
 rng = np.random.default_rng(0)
 
 
