@@ -522,6 +522,7 @@ def test_weights_that_stay_in_the_cache_cost_less():
     """Predictions: none wait where all fit, all of them where twice as many are read in turn."""
     task = Task.of(Conv.of(64, 64, (8, 8), 3, padding=1))
     for algorithm, machine in itertools.product((direct, streamed, winograd), EVERY):
+        machine = replace(machine, cores=2)  # of more, some go idle in the last round of so small a layer
         fits, half, none = (algorithm.predict(replace(task, room=room), machine) for room in (8.0, 1.0, 0.25))
         assert fits <= half <= none
         assert fits < algorithm.predict(task, machine)
