@@ -63,6 +63,17 @@ def test_equal_from_run_to_run_on_several_threads(machine):
     assert np.array_equal(compile(graph, threads=2, machine=machine)(x), first)
 
 
+@pytest.mark.parametrize("machine", RUNNABLE, ids=name_of)
+def test_a_plan_for_more_cores_than_there_are(machine):
+    """Planned for 7 cores, run on those that there are: the bits are those of 7 threads."""
+    graph, wide = filled("digits-cnn"), replace(machine, cores=7)
+    run, seven = compile(graph, machine=wide), compile(graph, machine=wide, threads=7)
+    assert run.plan().threads == seven.plan().threads == 7
+    assert run.workers <= 7
+    x = picture(graph)
+    assert np.array_equal(run(x), seven(x))
+
+
 @pytest.mark.skipif(LAPTOP not in RUNNABLE, reason="x86 with AVX2 only")
 @pytest.mark.parametrize("name", ["mobile", "grouped", "squeeze_excite", "decoder", "residual_option_a"])
 def test_equal_on_processors_of_other_makers(name):

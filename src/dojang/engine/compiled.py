@@ -18,7 +18,7 @@ from dojang.engine import jit
 from dojang.engine.algorithms import task as t
 from dojang.engine.calls import HostCall, KernelCall, Lowered, Place
 from dojang.engine.lower import Lowering
-from dojang.engine.machine import Machine
+from dojang.engine.machine import Machine, usable_cores
 from dojang.engine.plan import Plan
 from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs
 from dojang.engine.runtime import Call, Program
@@ -83,6 +83,8 @@ class Compiled:
         self.graph = self._settled if release else graph
         self.machine = machine or Machine.host()
         self.threads = threads or self.machine.cores
+        # A described machine may have more cores than there are: planned for all, run on those, with the same bits.
+        self.workers = threads or min(self.machine.cores, usable_cores())
         self.precision, self.tune, self.release = precision, tune, release
         self._like: int | None = None
         self._packed: dict[str, Array] = {}
@@ -193,7 +195,7 @@ class Build:
         ).run()  # fmt: skip
         calls = self.lowered.calls
         self.plan = owner._planned(batch, self.lowered)
-        self.threads = 1 if self.plan.predicted_s * owner.threads < SMALL_S else owner.threads
+        self.threads = 1 if self.plan.predicted_s * owner.threads < SMALL_S else owner.workers
         steps = [s.kernel for c in calls if isinstance(c, KernelCall) for s in c.code.steps]
         made = iter(jit.load_recipes(steps, owner.machine))
         self.natives = [[next(made) for _ in c.code.steps] if isinstance(c, KernelCall) else [] for c in calls]
