@@ -25,7 +25,7 @@ from kernels import guarded
 HOST = Machine.host()
 MACHINES = [
     HOST,
-    *(HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa),
+    *(HOST.restrict(isa) for isa in HOST.narrower()),
 ]
 PLACES = [(HOST, False), *((m, True) for m in MACHINES)]
 rng = np.random.default_rng(0)

@@ -95,7 +95,7 @@ def test_key_depends_on_the_processor():
 
 
 def test_other_processors_do_not_load():
-    with pytest.raises(UnsupportedError, match="cannot run on this machine"):
+    with pytest.raises(UnsupportedError, match="cannot run on this processor"):
         jit.load(plus(1), Machine.cross("neon"))
     with pytest.raises(UsageError, match="cannot be restricted"):
         Machine.cross("neon").restrict("avx512")

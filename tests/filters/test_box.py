@@ -8,8 +8,8 @@ from dojang.filters.job import Job, Options
 from dojang.filters.kernels import Kernel, named
 from dojang.filters.plain import respond
 from dojang.filters.plan import make_plan
-from dojang.filters.prepare import Prepared
 from dojang.filters.run import Bound
+from machines import EVERY, name_of
 
 from .test_filter import agrees, picture
 
@@ -61,9 +61,14 @@ def test_what_is_not_finite_stays_in_its_windows(bad):
     assert np.allclose(result[good], exact[good], atol=1e-6)
 
 
-def test_large_boxes_are_planned_so():
-    job = Prepared((named("blur", size=31),), (1, 600, 600, 3), np.dtype("uint8"), Options(), 1)
-    assert job.plans[0].way.name == "running sums"
-    small = Prepared((named("blur", size=31),), (1, 600, 600, 3), np.dtype("uint8"), Options(stride=(2, 2)), 1)
-    assert small.plans[0].way.name != "running sums"
-    assert "stride" in dict(small.plans[0].refused)["running sums"]
+@pytest.mark.parametrize("machine", EVERY, ids=name_of)
+def test_large_boxes_are_planned_so(machine):
+    large, strided = (
+        Job.of(named("blur", size=31), (1, 600, 600, 3), np.dtype("uint8"), options)
+        for options in (Options(), Options(stride=(2, 2)))
+    )
+    (plan,) = make_plan((large,), machine)
+    assert plan.way.name == "running sums"
+    (plan,) = make_plan((strided,), machine)
+    assert plan.way.name != "running sums"
+    assert "stride" in dict(plan.refused)["running sums"]

@@ -23,7 +23,7 @@ from dojang.filters.ways import box, direct, fourier, looped, separable
 from .test_filter import agrees, picture
 
 HOST = Machine.host()
-MACHINES = [HOST] + [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2")]
+MACHINES = [HOST] + [HOST.restrict(isa) for isa in HOST.narrower()]
 DENSE = Kernel("dense", (np.random.default_rng(0).standard_normal((6, 5)) / 5,))
 CASES = [
     (direct, "sharpen", "uint8"),

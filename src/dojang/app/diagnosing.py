@@ -20,8 +20,6 @@ from dojang.diagnose.findings import diagnose as find
 from dojang.diagnose.findings import require_samples, tried_fields
 from dojang.diagnose.spectrum import spectra
 from dojang.engine.compiled import Compiled
-from dojang.engine.machine import Machine
-from dojang.engine.peaks import peaks
 from dojang.report.results import Diagnosis
 from dojang.train.data import Data
 
@@ -109,7 +107,9 @@ def timing(graph: Graph) -> dict[str, Any]:
     cannot run the network.
     """
     try:
-        plan = Compiled(graph).measured()
+        engine = Compiled(graph)
+        engine.machine.require_here()
+        plan = engine.measured()
     except UnsupportedError:
         return {}
     macs = {row.name: row.cost.macs for row in count(graph).layers}
@@ -119,8 +119,8 @@ def timing(graph: Graph) -> dict[str, Any]:
         if choice.measured_s and nodes:
             layer = max(nodes, key=lambda name: macs[name])
             spent[layer] = spent.get(layer, 0.0) + 1e3 * choice.measured_s
-    host = peaks(Machine.host())
-    return {"layer_ms": spent, "peaks": (host.fma_gflops * plan.threads, host.read_gbs * plan.threads)}
+    one = engine.machine.peaks
+    return {"layer_ms": spent, "peaks": (one.fma_gflops * plan.threads, one.read_gbs * plan.threads)}
 
 
 def some_feed(graph: Graph, data: Data, samples: int, seed: int) -> np.ndarray | dict[str, np.ndarray]:

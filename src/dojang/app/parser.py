@@ -348,4 +348,7 @@ def _list(commands: Commands) -> None:
 
 
 def _env(commands: Commands) -> None:
-    _add(commands, "env", "facts for a bug report: versions, machine, settings")
+    parser = _add(commands, "env", "facts for a bug report: versions, machine, settings")
+    does = "measure the peaks of a core (half a second) and plan by them from now on"
+    parser.add_argument("--measure", action="store_true", help=does)
+    _output(parser, "FILE", "with --measure: write a machine file there instead, for DOJANG_MACHINE to name")

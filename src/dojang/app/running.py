@@ -93,7 +93,8 @@ def run(
 
     A picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are
     (c, h, w) or a batch (n, c, h, w); uint8 is treated as pictures, floats go in as they stand. `output` is an .npy
-    file for the first output. With `plan` the answer holds how each layer was run, with predicted and measured times.
+    file for the first output. With `plan` the answer holds how each layer was run, with predicted and measured times;
+    for a machine (DOJANG_MACHINE) whose code cannot run here it holds the plan alone, and nothing is run.
 
     Raises `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError` for NaN.
     """
@@ -109,11 +110,15 @@ def run(
         check_target(output, force)
     x, prepared = prepare(source, graph.inputs[0])
     engine = Compiled(graph, release=True)
+    said = "array" if isinstance(source, Array) else str(source)
+    if plan and not engine.machine.runs_here:
+        if output is not None:
+            engine.machine.require_here()
+        return Run(graph.name, said, prepared, {}, plan=engine.plan(len(x)))
     graph = graph.replace(weights={})  # so that the engine can let them go
     result = engine.run(x)
     arrays = dict(zip(graph.outputs, result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
-    said = "array" if isinstance(source, Array) else str(source)
     return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files,
                engine.measured(len(x)) if plan else None)  # fmt: skip
 

@@ -79,7 +79,8 @@ def held(
 ) -> Held:
     """Memory of inference and of a training step, bytes moved per layer, and on a machine the interval of its time.
 
-    `machine` is "here" (measured on one core), one of `arith.memory.MACHINES`, or its peaks as "GFLOPS,GBYTES".
+    `machine` is "here" (one core, by the peaks that plans are made from), one of `arith.memory.MACHINES`, or its peaks
+    as "GFLOPS,GBYTES".
     Where values decide which way a network goes, this is the dearest way, with all in `ways`.
     """
     from dojang.arith.memory import held as held_by
@@ -100,11 +101,10 @@ def machine_of(text: str) -> Machine:
 
     if text == "here":
         from dojang.engine.machine import Machine as Processor
-        from dojang.engine.peaks import peaks
 
         host = Processor.host()
-        found = peaks(host)
-        return Machine(f"this machine, one core ({host.isa})", found.fma_gflops, found.read_gbs)
+        title = f"{host.name}, one core ({host.isa}; peaks {host.source})"
+        return Machine(title, host.peaks.fma_gflops, host.peaks.read_gbs)
     if text in MACHINES:
         return MACHINES[text]
     try:

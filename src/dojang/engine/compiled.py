@@ -18,8 +18,7 @@ from dojang.engine import jit
 from dojang.engine.algorithms import task as t
 from dojang.engine.calls import HostCall, KernelCall, Lowered, Place
 from dojang.engine.lower import Lowering
-from dojang.engine.machine import Machine
-from dojang.engine.peaks import exceeded
+from dojang.engine.machine import Machine, usable_cores
 from dojang.engine.plan import Plan
 from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs
 from dojang.engine.runtime import Call, Program
@@ -41,7 +40,8 @@ def compile(
     tune: bool = False,
     release: bool = False,
 ) -> Compiled:
-    """A `Compiled` network. Threads default to the cores that this process may use. `tune` chooses by measuring.
+    """A `Compiled` network. Threads default to the cores that this process may use. `tune` chooses by measuring
+    instead of predicting: plans, and so the last bits of answers, then differ from run to run and machine to machine.
 
     With `release` each convolution's weights are let go once they are packed, so that memory holds them once where
     the caller keeps no copy. Kernels are then chosen by the first batch size, and taps may find weights missing.
@@ -83,6 +83,8 @@ class Compiled:
         self.graph = self._settled if release else graph
         self.machine = machine or Machine.host()
         self.threads = threads or self.machine.cores
+        # A described machine may have more cores than there are: planned for all, run on those, with the same bits.
+        self.workers = threads or min(self.machine.cores, usable_cores())
         self.precision, self.tune, self.release = precision, tune, release
         self._like: int | None = None
         self._packed: dict[str, Array] = {}
@@ -130,8 +132,21 @@ class Compiled:
         return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
 
     def plan(self, batch: int = 1, taps: Sequence[str] = ()) -> Plan:
-        """How a batch of this size is run."""
+        """How a batch of this size is run; for a machine that is not here, how it would be."""
+        if not self.machine.runs_here:
+            check_batch(self.graph, batch)
+            graph, strict = self._settled, self.precision == "strict"
+            low = Lowering(graph, batch, self.machine, self.threads, strict, frozenset(taps), {}, self.tune, self._like)
+            return self._planned(batch, low.run())
         return self._build(batch, frozenset(taps)).plan
+
+    def _planned(self, batch: int, lowered: Lowered) -> Plan:
+        """What was chosen, with what it was chosen for."""
+        choices = tuple(call.choice for call in lowered.calls)
+        m = self.machine
+        return Plan(
+            self.graph.name, batch, self.threads, m.isa, self.precision, choices, m.name, m.source, m.peaks, self.tune
+        )
 
     def measured(self, batch: int = 1, seconds: float = 0.3) -> Plan:
         """The plan with the median time of each step, from runs on random input for about so many seconds."""
@@ -139,9 +154,7 @@ class Compiled:
         context = build.take()
         rng = np.random.default_rng(0)
         inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
-        plan = build.plan.with_times(context.measure(inputs, seconds))
-        exceeded(self.machine, plan.fastest_gflops())
-        return plan
+        return build.plan.with_times(context.measure(inputs, seconds))
 
     def _build(self, batch: int, taps: frozenset[str]) -> Build:
         found = self._builds.get((batch, taps))
@@ -181,10 +194,8 @@ class Build:
             owner.release,
         ).run()  # fmt: skip
         calls = self.lowered.calls
-        self.plan = Plan(
-            graph.name, batch, owner.threads, owner.machine.isa, owner.precision, tuple(c.choice for c in calls)
-        )
-        self.threads = 1 if self.plan.predicted_s * owner.threads < SMALL_S else owner.threads
+        self.plan = owner._planned(batch, self.lowered)
+        self.threads = 1 if self.plan.predicted_s * owner.threads < SMALL_S else owner.workers
         steps = [s.kernel for c in calls if isinstance(c, KernelCall) for s in c.code.steps]
         made = iter(jit.load_recipes(steps, owner.machine))
         self.natives = [[next(made) for _ in c.code.steps] if isinstance(c, KernelCall) else [] for c in calls]

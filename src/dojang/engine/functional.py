@@ -20,7 +20,7 @@ from dojang.engine.algorithms import layout
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.layout import LayoutTask
 from dojang.engine.algorithms.task import Task
-from dojang.engine.machine import Machine
+from dojang.engine.machine import Machine, usable_cores
 from dojang.engine.plan import choose
 from dojang.engine.runtime import Call, Program
 
@@ -202,7 +202,7 @@ class _Runner:
         words = [0] * t.WORDS
         words[t.N] = n
         calls = [Call(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
-        threads = self.machine.cores if problem.macs * size > 4 * SMALL_MACS else 1
+        threads = min(self.machine.cores, usable_cores()) if problem.macs * size > 4 * SMALL_MACS else 1
         self.program = Program(calls, t.WORDS, code.scratch, threads)
 
     def room(self, elements: int) -> Array:

@@ -143,8 +143,7 @@ def _source(module: str) -> Path | None:
 
 
 def _load(key: str, build: Callable[[], str], machine: Machine, keep: bool, thorough: bool) -> Native:
-    if not machine.runs_here:
-        raise UnsupportedError(f"code for {machine.triple} cannot run on this machine; use compile_object")
+    machine.require_here()
     with _lock:
         found = _loaded.get(key)
         if found is not None:

@@ -16,7 +16,6 @@ from dojang.engine.algorithms.task import Code, Task
 from dojang.engine.calls import Place
 from dojang.engine.chains import POOLS, Chain, Chains
 from dojang.engine.fuse import Group
-from dojang.engine.peaks import peaks
 from dojang.engine.plan import Choice, choose
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class Joiner:
     def fetched(self, group: Group) -> float:
         """Seconds per image in which a group's input comes from the shared cache."""
         shape = self.low.shape(group.inputs[0])
-        return 4 * prod(shape[1:]) / (peaks(self.low.machine).cache_gbs * 1e9)
+        return 4 * prod(shape[1:]) / (self.low.machine.peaks.cache_gbs * 1e9)
 
     def alone(self, task: Task | PoolTask) -> float:
         """Seconds per image on one core by a kernel of its own."""

@@ -54,4 +54,4 @@ def costs_of(machine: Machine) -> Costs:
     """The measured costs of the processor most like this one. The same for every picture: a plan does not waver."""
     if machine.registers < 32:
         return _SIXTEEN
-    return _INTEL if machine.isa == "avx512" and not machine.cpu.startswith("znver") else _ZEN5
+    return _INTEL if machine.isa == "avx512" and not machine.family.startswith("amd") else _ZEN5

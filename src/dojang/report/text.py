@@ -13,7 +13,7 @@ from dojang.arith.field import Field
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
-from dojang.base.showing import encodable
+from dojang.base.showing import encodable, shown
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -274,17 +274,48 @@ def env_text(facts: Mapping[str, Any]) -> str:
     machine, cache = facts["machine"], facts["cache"]
     lines = [f"{name:<14} {version or 'not installed'}" for name, version in facts["versions"].items()]
     caches = ", ".join(f"L{n} {machine[f'l{n}_bytes'] >> 10:,} KiB" for n in (1, 2, 3))
+    isa = f"{machine['isa']} with matrix tiles" if machine["amx"] else machine["isa"]
     lines += [
         f"{'system':<14} {machine['system']}",
-        f"{'processor':<14} {machine['processor']}",
-        f"{'':<14} {machine['isa']}, {machine['cores']} cores, {caches}",
+        f"{'processor':<14} {shown(machine['processor'])}",
+        f"{'planned for':<14} {shown(machine['name'])}, family {machine['family']}"
+        + ("" if machine["runs_here"] else "; its code cannot run here"),
+        f"{'':<14} {isa}, {machine['cores']} cores, {caches}",
+        f"{'peaks, 1 core':<14} {_peaks(machine['peaks'])}",
+        f"{'':<14} {shown(machine['peaks_from'])}",
+    ]
+    if "ignored_file" in machine:
+        lines.append(f"{'':<14} the file of measured peaks is ignored: {machine['ignored_file']}")
+    lines += [
         f"{'memory':<14} {size(machine['memory_bytes'])}",
         f"{'cache':<14} {cache['directory']}",
         f"{'':<14} machine code, {size(cache['bytes'])} of at most {size(cache['limit_bytes'])}",
         f"{'executable':<14} {facts['executable']}",
     ]
-    lines += [f"{name:<14} {value}" for name, value in facts["settings"].items()]
+    lines += [f"{name:<14} {shown(value)}" for name, value in facts["settings"].items()]
+    if "measured" in facts:
+        lines += ["", *_measured_text(facts["measured"])]
     return "\n".join(lines)
+
+
+def _measured_text(done: Mapping[str, Any]) -> list[str]:
+    """What `dojang env --measure` found, beside what is shipped."""
+    use = "plans are made by it from now on; remove it to go back to shipped peaks"
+    if not done["used"]:
+        use = f"used where DOJANG_MACHINE={shown(done['file'])} is set"
+    return [
+        f"{'shipped':<14} {_peaks(done['shipped'])}",
+        f"{'measured':<14} {_peaks(done['measured'])}",
+        f"{'wrote':<14} {shown(done['file'])}",
+        f"{'':<14} {use}",
+    ]
+
+
+def _peaks(peaks: Mapping[str, float]) -> str:
+    return (
+        f"{peaks['fma_gflops']:.4g} GFLOP/s, {peaks['read_gbs']:.4g} GB/s from memory, "
+        f"{peaks['cache_gbs']:.4g} GB/s from the shared cache"
+    )
 
 
 def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -301,7 +332,9 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
         steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
         rows.append(steps)
     head = f"Plan: {plan.threads} threads, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
-    lines = [style.bold(head), table(columns, rows, width=width, style=style)]
+    tuned = "; algorithms were timed to choose between them" if plan.tuned else ""
+    made = f"made for {shown(plan.machine)}, peaks {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
+    lines = [style.bold(head), *([style.dim(made)] if made else []), table(columns, rows, width=width, style=style)]
     reasons: dict[str, list[str]] = {}
     for choice in plan.choices:
         for algorithm, reason in choice.refused:

@@ -40,9 +40,7 @@ class MapTask:
 
 def predict(task: MapTask, machine: Machine) -> float:
     """Seconds on one core per image, by the bytes moved."""
-    from dojang.engine.peaks import peaks
-
-    return 4 * task.channels * task.pixels * 3 / (peaks(machine).cache_gbs * 1e9) + 2e-7
+    return 4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + 2e-7
 
 
 def emit(task: MapTask, machine: Machine) -> Code:

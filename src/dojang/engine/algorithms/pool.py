@@ -65,9 +65,7 @@ def why_not(task: PoolTask, machine: Machine) -> str | None:
 
 def predict(task: PoolTask, machine: Machine) -> float:
     """Seconds on one core per image: one operation per tap, or the bytes."""
-    from dojang.engine.peaks import peaks
-
-    p = peaks(machine)
+    p = machine.peaks
     taps = prod(task.out_size) * prod(task.kernel) * task.channels
     moved = 4 * task.channels * (prod(task.size) + prod(task.out_size))
     return max(2 * taps / (p.fma_gflops * 0.3e9), moved / (p.cache_gbs * 1e9)) + 2e-7

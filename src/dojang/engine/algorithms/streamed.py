@@ -127,9 +127,7 @@ def work(c: Nest, cut: Cut, lanes: int, cores: int) -> float:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core per image: the multiply-adds, beside which the weights come from memory."""
-    from dojang.engine.peaks import peaks
-
-    p, c, cut = peaks(machine), nest_of(task), cut_of(task, machine)
+    p, c, cut = machine.peaks, nest_of(task), cut_of(task, machine)
     many = min(max(1, task.conv.n), cut.images)
     seconds = (
         work(c, cut, machine.lanes(task.element.bytes), machine.cores) * 4 * machine.lanes(4) / (p.fma_gflops * 1e9)

@@ -18,9 +18,9 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
+from dojang.engine.families import Peaks
 from dojang.engine.jit import Recipe
 from dojang.engine.machine import Machine
-from dojang.engine.peaks import Peaks
 
 X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
 """Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas; the
