@@ -194,7 +194,9 @@ def _distrust_of(folder: Path) -> str | None:
         if here.st_uid not in (0, _user()):
             return f"{at}: belongs to user {here.st_uid}; only a folder of yours (user {_user()}) or of root is trusted"
         if here.st_mode & _OTHERS_WRITE:
-            return f"{at}: others may write it (mode {stat.S_IMODE(here.st_mode):o}), so its code is not run; chmod go-w"
+            return (
+                f"{at}: others may write it (mode {stat.S_IMODE(here.st_mode):o}), so its code is not run; chmod go-w"
+            )
     return None
 
 
