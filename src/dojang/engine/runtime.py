@@ -59,11 +59,24 @@ def aligned(words: int) -> np.ndarray:
     return raw[skip : skip + words]
 
 
+def _per_thread(scratch_bytes: int) -> int:
+    return -(-scratch_bytes // 4096) * 4096 + 64
+
+
+def scratch_room(scratch_bytes: int, threads: int) -> int:
+    """Bytes of scratch memory of all threads."""
+    return _per_thread(scratch_bytes) * max(1, min(threads, MOST_THREADS)) + 64
+
+
 class Program:
     """Steps ready to run; `args` (steps × words) may be changed between runs. One run at a time."""
 
-    def __init__(self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int) -> None:
-        """Lays out the table and the scratch memory of `threads` threads."""
+    def __init__(
+        self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int, scratch_at: int | None = None
+    ) -> None:
+        """Lays out the table and the scratch memory of `threads` threads, `scratch_bytes` each: at `scratch_at`, where
+        the caller keeps `scratch_room` bytes for as long as the program lives, else memory of its own.
+        """
         self.threads = max(1, min(threads, MOST_THREADS))
         self.calls, self.scratch_bytes = tuple(calls), scratch_bytes
         count = len(calls)
@@ -71,9 +84,9 @@ class Program:
         steps = self._table[_STEPS : _STEPS + _STEP * count].reshape(count, _STEP)
         self.args = self._table[_STEPS + _STEP * count :].reshape(count, words)
         self._table[_COUNT], self._table[_THREADS] = count, self.threads
-        per = -(-scratch_bytes // 4096) * 4096 + 64
-        self._scratch = np.zeros((per * self.threads + 64) // 8, np.int64)
-        base = -(-self._scratch.ctypes.data // 64) * 64
+        room, per = scratch_room(scratch_bytes, self.threads), _per_thread(scratch_bytes)
+        self._scratch = np.zeros(0 if scratch_at is not None else room // 8, np.int64)
+        base = -(-(self._scratch.ctypes.data if scratch_at is None else scratch_at) // 64) * 64
         for slot in range(self.threads):
             self._table[_SCRATCH + slot] = base + slot * per
         for i, call in enumerate(calls):
