@@ -42,6 +42,7 @@ class Build:
         self.run_bytes = self.scratch_at + scratch_room(scratch, self.threads)
         self.wanted = tuple(dict.fromkeys((*graph.outputs, *sorted(taps))))
         self.own_bytes = CALL_BYTES * (len(calls) + len(steps))
+        self.short = False  # whether a context found that all is one program and its output lies in the arena
         self.used = 0  # when, by the owner's count of runs
 
     @property

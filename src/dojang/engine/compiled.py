@@ -22,6 +22,7 @@ from dojang.engine.machine import Machine
 from dojang.engine.plan import Plan
 from dojang.engine.reference import Result, check_arrays, check_batch, check_inputs
 from dojang.engine.settle import settled
+from dojang.engine.slices import slice_images, slices
 from dojang.engine.threads import default_threads
 
 Array = np.ndarray
@@ -88,6 +89,7 @@ class Compiled:
         self.machine = machine or Machine.host()
         self.threads = threads or default_threads()
         self.precision, self.tune, self.release, self.batch_size = precision, tune, release, batch_size
+        self._slice_images = slice_images(self._settled)
         self._chosen: Chosen = {}
         self._packed: dict[str, Array] = {}
         self._builds: dict[tuple[int, frozenset[str]], Build] = {}
@@ -135,19 +137,35 @@ class Compiled:
         """
         fed = check_inputs(self.graph, x)
         batch = next((len(array) for array in fed.values()), 1)
-        key = batch, frozenset(taps)
-        build = self._build(*key)
+        arrays = [np.ascontiguousarray(a, np.float32) for a in fed.values()]
+        pieces = [(0, batch)] if taps else slices(batch, self._slice_images)
+        if len(pieces) > 1:
+            return Result(self._in_slices(arrays, pieces), {})
+        values, build = self._one(arrays, batch, frozenset(taps))
+        if not taps and len(fed) == 1 and build.short and self._builds.get((batch, frozenset())) is build:
+            self._seen[next(iter(fed.values())).shape] = build
+        return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
+
+    def _one(
+        self, arrays: Sequence[Array], batch: int, taps: frozenset[str], into: Mapping[str, Array] | None = None
+    ) -> tuple[dict[str, Array], Build]:
+        build = self._build(batch, taps)
         lane = self._lanes.take()
         build.used = self._count()
         try:
             context = lane.contexts.get(build) or lane.bind(build)
-            values = context.run([np.ascontiguousarray(a, np.float32) for a in fed.values()])
-            short = context.short is not None
+            return context.run(arrays, into or {}), build
         finally:
             self._lanes.give(lane, build)
-        if not taps and len(fed) == 1 and short and self._builds.get(key) is build:
-            self._seen[next(iter(fed.values())).shape] = build
-        return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
+
+    def _in_slices(self, arrays: Sequence[Array], pieces: Sequence[tuple[int, int]]) -> tuple[Array, ...]:
+        """All outputs of a batch whose slices are run one after the other."""
+        shapes = self.graph.shapes(pieces[-1][1])
+        whole = {o: np.empty(shapes[o] or (), np.float32) for o in self.graph.outputs}
+        for first, end in pieces:
+            part = {name: array[first:end] for name, array in whole.items()}
+            self._one([a[first:end] for a in arrays], end - first, frozenset(), part)
+        return tuple(whole[o] for o in self.graph.outputs)
 
     def plan(self, batch: int = 1, taps: Sequence[str] = ()) -> Plan:
         """How a batch of this size is run."""
