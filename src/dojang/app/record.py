@@ -75,10 +75,16 @@ def record(
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
     from dojang.engine import jit
+    from dojang.engine.cache import distrust
 
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
-    cache = {"directory": str(jit.cache_dir()), "bytes": jit.cache_bytes(), "limit_bytes": jit.CACHE_LIMIT}
+    cache = {
+        "directory": str(jit.cache_dir()),
+        "bytes": jit.cache_bytes(),
+        "limit_bytes": jit.CACHE_LIMIT,
+        "not_used": distrust(),
+    }
     return {
         "versions": versions(),
         "machine": machine(),

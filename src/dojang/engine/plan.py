@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from math import prod
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.engine import jit
+from dojang.engine import cache, jit
 from dojang.engine.algorithms import ALGORITHMS, fallback
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.task import Code, Task
@@ -121,18 +119,12 @@ def seconds_of(algorithm: ModuleType, task: Task, machine: Machine) -> float:
     """Measured seconds per image on one core: the best of some runs on random numbers; kept on disk."""
     code = algorithm.emit(task, machine)
     key = jit.key_of(f"time 1 {task} {[s.recipe for s in code.steps]}", machine)
-    path = jit.cache_dir() / "times" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+    with contextlib.suppress(ValueError):
+        found = json.loads(cache.read("times", f"{key}.json") or b"null")
         if isinstance(found, float) and found > 0:
             return found
     seconds = _time(algorithm, code, task, machine)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w") as file:
-            json.dump(seconds, file)
-        os.replace(name, path)
+    cache.keep("times", f"{key}.json", json.dumps(seconds).encode())
     return seconds
 
 

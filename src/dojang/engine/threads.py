@@ -23,15 +23,20 @@ _said: ContextVar[int | None] = ContextVar("dojang_threads", default=None)
 
 
 def default_threads() -> int:
-    """Threads of a network or a picture whose caller names no number: that of `limited`, else DOJANG_THREADS, else
-    `usable_cores()`. Raises `UsageError` where the environment holds no whole number of at least 1.
+    """Threads of a network or a picture whose caller names no number: those that were asked for, else
+    `usable_cores()`. Raises `UsageError` as `asked_threads` does.
+    """
+    return asked_threads() or usable_cores()
+
+
+def asked_threads() -> int | None:
+    """The number of `limited`, else that of DOJANG_THREADS, else None. Raises `UsageError` where the environment holds
+    no whole number of at least 1.
     """
     said = _said.get()
-    if said is not None:
-        return said
     text = os.environ.get(ENVIRONMENT, "").strip()
-    if not text:
-        return usable_cores()
+    if said is not None or not text:
+        return said
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise UsageError(f"{ENVIRONMENT}={text[:40]}: give a whole number of at least 1, such as 4, or unset it")
     return int(text)
