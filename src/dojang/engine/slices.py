@@ -6,6 +6,7 @@ from math import prod
 
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape
+from dojang.base.errors import DojangError
 
 SLICE_BYTES = 48 << 20
 """Of activations that live at once: a slice has as many at least, and four times the weights, which each slice reads."""
@@ -25,7 +26,10 @@ def slice_images(graph: Graph) -> int | None:
 
     A multiple of 4, because dense layers take four images at a time: an answer is the same in slices or at once.
     """
-    two, three = graph.shapes(2), graph.shapes(3)
+    try:
+        two, three = graph.shapes(2), graph.shapes(3)
+    except DojangError:  # the network takes batches of some sizes only
+        return None
     most = 0
     for node in graph.nodes:
         values = [node.name, *node.inputs]
