@@ -125,9 +125,7 @@ def main() -> int:
         if not all((a == b).all() for a, b in zip(answers, (*right, right[0]), strict=True)):
             print(f"wrong answer: {where}, {what}")
             return 1
-    print(
-        f"first calls interrupted at {turns} random moments, seed {seed}; {platform.machine()}, Python {platform.python_version()}"
-    )
+    print(f"first calls interrupted at {turns} random moments, seed {seed}, Python {platform.python_version()}")
     for what, count in sorted(seen.items()):
         print(f"{count:6} {what}")
     print("every later answer equal to that of a network left alone")

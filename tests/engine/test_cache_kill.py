@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dojang
-from dojang.engine import cache, jit
+from dojang.engine import cache
 
 WORK = """
 import sys

@@ -179,5 +179,6 @@ def test_answers_are_right_with_every_one_of_these(open_folder, monkeypatch):
     monkeypatch.setenv("DOJANG_CACHE_DIR", "/dev/null/nowhere")
     x = np.random.default_rng(0).standard_normal((1, 3, 7, 7))
     w = np.random.default_rng(1).standard_normal((2, 3, 3, 3))
-    exact = sum(x[0, i, a : a + 5, b : b + 5] * w[:, i, a, b][:, None, None] for i in range(3) for a in range(3) for b in range(3))  # fmt: skip
+    taps = [(i, a, b) for i in range(3) for a in range(3) for b in range(3)]
+    exact = sum(x[0, i, a : a + 5, b : b + 5] * w[:, i, a, b][:, None, None] for i, a, b in taps)
     assert np.allclose(dojang.conv(x, w)[0], exact)

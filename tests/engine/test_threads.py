@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - trees of control groups, one a line
 """How many threads are used: control groups of both versions (real files, and a real group where one may be made), the
 environment, the mask of processors, and a system that gives no threads."""
 

@@ -9,7 +9,7 @@ from dojang.arith.shapes import Shape
 from dojang.base.errors import DojangError
 
 SLICE_BYTES = 48 << 20
-"""Of activations that live at once: a slice has as many at least, and four times the weights, which each slice reads."""
+"""Of activations that live at once: a slice has at least that, and four times the weights, which it reads."""
 LEAST_IMAGES = 16
 _ALONE = frozenset(
     "input conv conv_transpose dense batchnorm lrn relu sigmoid tanh silu gelu elu selu clip leaky_relu hard_sigmoid "
