@@ -42,14 +42,18 @@ class Broken(BaseException):
     """What a signal handler raises."""
 
 
-def lines_of(call, stop_at=None):
-    """Lines of our package, and of llvmlite, that a call runs; with `stop_at` the exception is raised at that one."""
+def lines_of(call, stop_at=None, packing=None):
+    """Lines of our package, and of llvmlite, that a call runs; with `stop_at` the exception is raised at that one.
+    `packing` gets those at which weights are packed.
+    """
     count = 0
 
     def here(frame, event, arg):
         nonlocal count
         if event == "line":
             count += 1
+            if packing is not None and frame.f_code.co_name in ("pack", "let_go", "weights", "on_line"):
+                packing.append(count)
             if count == stop_at:
                 raise Broken
         return here
@@ -82,10 +86,11 @@ def test_broken_off_at_any_line(release, monkeypatch, tmp_path):
     made()(xs[0])  # modules loaded, peaks measured
     runtime._pool.cache_clear()
     first = made()
-    total = lines_of(lambda: first(xs[0]))
+    packing: list[int] = []
+    total = lines_of(lambda: first(xs[0]), packing=packing)
     seed = random.SystemRandom().randrange(1 << 30)
     rng = random.Random(seed)
-    moments = sorted({*(rng.randrange(1, total) for _ in range(20)), 1, total - 3})
+    moments = sorted({*(rng.randrange(1, total) for _ in range(16)), *rng.sample(packing, 12), 1, total - 3})
     for at in moments:
         runtime._pool.cache_clear()
         net = made()
