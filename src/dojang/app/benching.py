@@ -45,7 +45,7 @@ def bench(
     graph = require_weights(graph if graph.weights else with_random_weights(graph, seed), graph.name)
     shape = (batch_size, *one_input(graph).attrs["shape"])
     x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    runs: dict[str, Run] = {"dojang": runner(graph, "dojang")}
+    runs: dict[str, Run] = {"dojang": runner(graph, "dojang", batch_size)}
     missing: dict[str, str] = {}
     for peer in PEERS if peers else ():
         try:

@@ -157,6 +157,11 @@ def _network(parser: Parser, weights: bool = True) -> None:
     parser.add_argument("--num-classes", metavar="N", type=positive, help="number of classes, for zoo names")
 
 
+def _threads(parser: Parser) -> None:
+    does = "threads that compute (default: DOJANG_THREADS, else the cores that this process may use)"
+    parser.add_argument("--threads", metavar="N", type=positive, help=does)
+
+
 def _output(parser: Parser, metavar: str, does: str) -> None:
     parser.add_argument("-o", "--output", metavar=metavar, help=does)
     parser.add_argument("--force", action="store_true", help="replace files that exist")
@@ -243,6 +248,7 @@ def _filter(commands: Commands) -> None:
     )
     parser.add_argument("--dilation", type=axes, default=1, metavar="N", help="spread the kernel's taps N pixels apart")
     parser.add_argument("--plan", action="store_true", help="write nothing; say which algorithm it would be and why")
+    _threads(parser)
     _output(parser, "OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)")
 
 
@@ -252,6 +258,7 @@ def _run(commands: Commands) -> None:
     parser.add_argument("input", metavar="INPUT", help="a picture, or .npy of shape (c,h,w) or (n,c,h,w)")
     parser.add_argument("--plan", action="store_true", help="how each layer was run: algorithm, time, why not others")
     parser.add_argument("--top", type=whole, default=5, metavar="K", help="show the K best classes (default 5)")
+    _threads(parser)
     _output(parser, "OUT.npy", "write the output as an array")
 
 
@@ -291,6 +298,7 @@ def _diagnose(commands: Commands) -> None:
     parser.add_argument(
         "--fail-on", metavar="SEVERITY", choices=("info", "warning", "error"), help="exit 1 on such a finding or worse"
     )
+    _threads(parser)
     _page(parser)
 
 
@@ -321,6 +329,7 @@ def _slim(commands: Commands) -> None:
     parser.add_argument("--device", metavar="NAME", default="auto", help="for tuning: auto, cpu, cuda or cuda:N (auto)")
     _precision(parser)
     parser.add_argument("--resume", action="store_true", help="go on with a slimming that was interrupted")
+    _threads(parser)
     _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 
 
@@ -338,6 +347,7 @@ def _bench(commands: Commands) -> None:
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once (default 1)")
     parser.add_argument("--rounds", metavar="N", type=positive, default=31, help="interleaved rounds (default 31)")
     parser.add_argument("--seed", metavar="N", type=whole, default=SEED, help="seed of input and missing weights")
+    _threads(parser)
 
 
 def _list(commands: Commands) -> None:

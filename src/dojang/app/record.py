@@ -115,11 +115,17 @@ def record(
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
     from dojang.engine import descriptions, jit
+    from dojang.engine.cache import distrust
     from dojang.engine.machine import Machine
 
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
-    cache = {"directory": str(jit.cache_dir()), "bytes": jit.cache_bytes(), "limit_bytes": jit.CACHE_LIMIT}
+    cache = {
+        "directory": str(jit.cache_dir()),
+        "bytes": jit.cache_bytes(),
+        "limit_bytes": jit.CACHE_LIMIT,
+        "not_used": distrust(),
+    }
     ignored = descriptions.measured(Machine.processor())[1]
     return {
         "versions": versions(),

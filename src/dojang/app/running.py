@@ -29,9 +29,16 @@ class Runnable:
     `runnable.engine` has all outputs, taps on activations, and the plan.
     """
 
-    def __init__(self, graph: Graph, threads: int | None = None, precision: str = "fast", release: bool = True) -> None:
-        """Checks the network; kernels are made when a batch size is first seen."""
-        self.engine = Compiled(graph, threads, precision, release=release)
+    def __init__(
+        self,
+        graph: Graph,
+        threads: int | None = None,
+        precision: str = "fast",
+        release: bool = True,
+        batch_size: int = 1,
+    ) -> None:
+        """Checks the network; memory is planned when a batch size is first seen."""
+        self.engine = Compiled(graph, threads, precision, release=release, batch_size=batch_size)
 
     @property
     def graph(self) -> Graph:
@@ -65,16 +72,23 @@ def _to_numpy(x: Any) -> Any:
 
 
 def compile(
-    net: Any, *, threads: int | None = None, precision: str = "fast", release: bool = True, **options: Any
+    net: Any,
+    *,
+    threads: int | None = None,
+    precision: str = "fast",
+    release: bool = True,
+    batch_size: int = 1,
+    **options: Any,
 ) -> Runnable:
     """The network made ready to run here; `net` and `options` as in `load`. It needs weights.
 
-    `threads` defaults to the cores that this process may use. `precision="strict"` keeps to algorithms that compute
-    the sums of the definition. With `release` weights are let go once kernels hold them, so that memory holds them
-    once; kernels are then chosen by the first batch size, and taps inside of what is fused need `release=False`.
+    `threads` defaults to DOJANG_THREADS, else to the cores that this process may use. `precision="strict"` keeps to
+    algorithms that compute the sums of the definition. Kernels are the fastest for batches of `batch_size`; the others
+    run on them too. With `release` weights are let go once kernels hold them, so that memory holds them once; taps
+    inside of what is fused need `release=False`.
     """
     graph = load(net, **options)
-    return Runnable(require_weights(graph, graph.name), threads, precision, release)
+    return Runnable(require_weights(graph, graph.name), threads, precision, release, batch_size)
 
 
 def run(
@@ -109,7 +123,7 @@ def run(
             raise UsageError(f"{output}: outputs are written as .npy")
         check_target(output, force)
     x, prepared = prepare(source, graph.inputs[0])
-    engine = Compiled(graph, release=True)
+    engine = Compiled(graph, release=True, batch_size=len(x))
     said = "array" if isinstance(source, Array) else str(source)
     if plan and not engine.machine.runs_here:
         if output is not None:

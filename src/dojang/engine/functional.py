@@ -15,14 +15,15 @@ import numpy as np
 
 from dojang.arith.conv import Conv, Padding, by
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
-from dojang.engine import jit
+from dojang.engine import forks, jit
 from dojang.engine.algorithms import layout
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.layout import LayoutTask
 from dojang.engine.algorithms.task import Task
-from dojang.engine.machine import Machine, usable_cores
+from dojang.engine.machine import Machine
 from dojang.engine.plan import choose
 from dojang.engine.runtime import Call, Program
+from dojang.engine.threads import default_threads
 
 Array = np.ndarray
 Axes = int | Sequence[int]
@@ -180,7 +181,8 @@ class _Runner:
 
     def __init__(self, problem: Conv, kind: str, strict: bool) -> None:
         self.problem, self.machine = problem, Machine.host()
-        self.lock = threading.Lock()
+        self.after_fork()
+        forks.renew(self)
         self.dtype = np.dtype("f4" if kind == "f32" else "f8")
         task = Task.of(problem, kind=kind, strict=strict)
         self.algorithm, _, _ = choose(task, self.machine)
@@ -202,8 +204,12 @@ class _Runner:
         words = [0] * t.WORDS
         words[t.N] = n
         calls = [Call(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
-        threads = min(self.machine.cores, usable_cores()) if problem.macs * size > 4 * SMALL_MACS else 1
+        threads = default_threads(self.machine.cores) if problem.macs * size > 4 * SMALL_MACS else 1
         self.program = Program(calls, t.WORDS, code.scratch, threads)
+
+    def after_fork(self) -> None:
+        """In a child process nobody else is in the middle of it."""
+        self.lock = threading.Lock()
 
     def room(self, elements: int) -> Array:
         """Memory for so many elements, on a cache line."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import sys
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import llvmlite.binding as llvm
 
 from dojang.base.errors import UnsupportedError, UsageError
 from dojang.engine.families import FAMILIES, Peaks, family_of, plain
+from dojang.engine.threads import usable_cores
 
 ISAS = ("avx512", "avx2", "neon", "generic")
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
@@ -186,13 +186,6 @@ def _tiles_allowed() -> bool:
         return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18
     return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cache_bytes(level: int) -> int:

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.base.errors import DojangError
-from dojang.base.writing import replace_bytes
-from dojang.engine import jit
+from dojang.engine import cache, jit
 from dojang.engine.algorithms import ALGORITHMS, fallback
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.task import Code, Task
@@ -125,15 +123,12 @@ def seconds_of(algorithm: ModuleType, task: Task, machine: Machine) -> float:
     """Measured seconds per image on one core: the best of some runs on random numbers; kept on disk."""
     code = algorithm.emit(task, machine)
     key = jit.key_of(f"time 1 {task} {[s.recipe for s in code.steps]}", machine)
-    path = jit.cache_dir() / "times" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+    with contextlib.suppress(ValueError):
+        found = json.loads(cache.read("times", f"{key}.json") or b"null")
         if isinstance(found, float) and 0 < found < math.inf:
             return found
     seconds = _time(algorithm, code, task, machine)
-    with contextlib.suppress(OSError, DojangError):  # timed again next time
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(path, json.dumps(seconds).encode(), durable=False)
+    cache.keep("times", f"{key}.json", json.dumps(seconds).encode())
     return seconds
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError
 from dojang.engine.machine import Machine
+from dojang.engine.threads import default_threads
 from dojang.filters.atomic import check_target, writing
 from dojang.filters.images import need
 from dojang.filters.job import Job, Options, check_dtype
@@ -86,7 +87,7 @@ def filter_large(
         oh, ow = job.out_size
         out_shape = (oh, ow, *picture.shape[2:])
         rows = band_height(job, plan, band_bytes)
-        bands = _bands(picture, job, plan, rows, machine, threads or machine.cores, progress)
+        bands = _bands(picture, job, plan, rows, machine, threads or default_threads(), progress)
         _write(target, out_shape, job.out_dtype, bands, force, picture)
     return out_shape, job.out_dtype
 

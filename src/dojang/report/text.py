@@ -290,6 +290,7 @@ def env_text(facts: Mapping[str, Any]) -> str:
         f"{'memory':<14} {size(machine['memory_bytes'])}",
         f"{'cache':<14} {cache['directory']}",
         f"{'':<14} machine code, {size(cache['bytes'])} of at most {size(cache['limit_bytes'])}",
+        *([f"{'':<14} not used: {cache['not_used']}"] if cache.get("not_used") else []),
         f"{'executable':<14} {facts['executable']}",
     ]
     lines += [f"{name:<14} {shown(value)}" for name, value in facts["settings"].items()]
