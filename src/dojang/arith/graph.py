@@ -144,6 +144,7 @@ class Graph:
                 known[node.name] = (batch, *told) if told is not None else None
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
+            _check_size(node, known[node.name], batch)
         return known
 
     @staticmethod
@@ -234,6 +235,22 @@ class Graph:
         kept = topological([node for node in new if node.name in live or node.op == "input"])
         graph = replace(self, nodes=kept, outputs=outputs, weights={**self.weights, **(weights or {})})
         return graph.with_weights(graph.weights) if graph.weights else graph
+
+
+MOST_AXES, MOST_VALUES = 64, (1 << 63) - 1
+"""Axes of a tensor and its values per sample: NumPy and PyTorch have the same limits. Beyond, figures have thousands of digits."""
+
+
+def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
+    if shape is None or not all(type(s) is int for s in shape):
+        return  # not known, or a formula
+    if len(shape) > MOST_AXES:
+        raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
+    values, most = 1, MOST_VALUES * max(1, batch)
+    for size in shape:
+        values *= max(1, abs(size))
+        if values > most:
+            raise GraphError(f"{node.name}: more than 2^63 values in one tensor, which nothing can hold or index")
 
 
 def reachable(nodes: Iterable[Node], outputs: Iterable[str]) -> set[str]:
