@@ -17,7 +17,9 @@ small = st.integers(1, 12)
 @given(small, small, small, small, st.integers(-4, 16), small)
 @settings(max_examples=400, deadline=None)
 def test_taps_on_the_input_are_those_that_a_walk_finds(size, out, kernel, stride, before, dilation):
-    walked = sum(0 <= o * stride - before + k * dilation < size for o, k in itertools.product(range(out), range(kernel)))
+    walked = sum(
+        0 <= o * stride - before + k * dilation < size for o, k in itertools.product(range(out), range(kernel))
+    )
     assert taps_inside(size, out, kernel, stride, before, dilation) == walked
 
 

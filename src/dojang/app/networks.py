@@ -12,6 +12,7 @@ from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.base.reading import read_text
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")
@@ -116,7 +117,7 @@ def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arr
     if suffix == ".net":
         from dojang.formats import text
 
-        content = _read_text(path)
+        content = read_text(path, wanted="a .net file, which is plain text")
         graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
         return _resized(graph, size)
     if suffix in (".onnx", ".safetensors"):
@@ -161,17 +162,6 @@ def _classes(classes: int | None) -> Mapping[str, int]:
     if classes is not None and classes < 1:
         raise UsageError(f"--num-classes {classes} must be at least 1")
     return {} if classes is None else {"classes": classes}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path}: not UTF-8 text; a .net file is plain text") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _resized(graph: Graph, size: tuple[int, ...] | None) -> Graph:

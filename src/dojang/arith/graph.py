@@ -237,8 +237,9 @@ class Graph:
         return graph.with_weights(graph.weights) if graph.weights else graph
 
 
-MOST_AXES, MOST_VALUES = 64, (1 << 63) - 1
-"""Axes of a tensor and its values per sample: NumPy and PyTorch have the same limits. Beyond, figures have thousands of digits."""
+MOST_AXES, MOST_VALUES = 64, 10**200
+"""Axes of a tensor, as many as NumPy has, and its values per sample: sizes are only numbers while nothing is computed,
+but Python writes none of more than 4,300 digits, which a few hundred layers that multiply sizes would reach."""
 
 
 def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
@@ -250,7 +251,7 @@ def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
     for size in shape:
         values *= max(1, abs(size))
         if values > most:
-            raise GraphError(f"{node.name}: more than 2^63 values in one tensor, which nothing can hold or index")
+            raise GraphError(f"{node.name}: more than 10^200 values in one tensor; give sizes that a machine can have")
 
 
 def reachable(nodes: Iterable[Node], outputs: Iterable[str]) -> set[str]:

@@ -18,8 +18,8 @@ from math import gcd, lcm
 Hull = tuple[int, int] | None
 """First and last pixel seen; None where nothing is seen."""
 
-MOST_PLACES = 1 << 17
-"""Places that all layers of one network may list: 64 axes of 2048 places that an odd factor enlarged."""
+MOST_PLACES = 1 << 16
+"""Places that all layers of one network may list: 32 axes of 2048 places that an odd factor enlarged."""
 
 _left: ContextVar[list[int] | None] = ContextVar("places left to list", default=None)
 
@@ -118,6 +118,8 @@ class Span:
 
 
 def _moves_on(span: Span) -> bool:
+    if not span.hulls:
+        return False
     before: Hull = None
     for hull in span.hulls:
         if hull is None or (before is not None and (hull[0] < before[0] or hull[1] < before[1])):

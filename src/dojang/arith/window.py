@@ -65,7 +65,9 @@ def taps_inside(size: int, out: int, kernel: int, stride: int, before: int, dila
             max(0, min(out - 1, (size - 1 - shift) // stride) - max(0, -(shift // stride)) + 1)
             for shift in range(-before, kernel * dilation - before, dilation)
         )
-    return pairs_below(out, kernel, stride, dilation, size + before) - pairs_below(out, kernel, stride, dilation, before)
+    return pairs_below(out, kernel, stride, dilation, size + before) - pairs_below(
+        out, kernel, stride, dilation, before
+    )
 
 
 def pairs_below(out: int, kernel: int, stride: int, dilation: int, end: int) -> int:

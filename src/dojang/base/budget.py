@@ -21,7 +21,7 @@ from dojang.base.errors import FileError, UsageError
 UNPACKED_BYTES = 1 << 28
 """Bytes that any one file may unpack to: 256 MiB."""
 UNPACKED_TIMES = 16
-"""A large file may unpack to so many times its own size: deflate packs photographs and weights 1 to 3 times, MNIST 5."""
+"""A large file may unpack to so many times its own size: weights are packed 1 to 3 times, MNIST 5."""
 LETTERS = 1 << 24
 """Letters of a network's text after its blocks are substituted."""
 STEPS = 1 << 24

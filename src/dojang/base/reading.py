@@ -25,10 +25,9 @@ import re
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
 from dojang.base.budget import Budget
@@ -59,7 +58,7 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(
 
 
 @contextlib.contextmanager
-def opened(path: Name, wanted: str = "a file") -> Iterator[io.BufferedReader]:
+def opened(path: Name, wanted: str = "a file") -> Generator[io.BufferedReader]:
     """The regular file at `path`, open for reading bytes; a link is followed. `wanted` ends the advice in messages.
 
     Raises `FileError` for what is missing, a folder, a device, a pipe or a socket, or may not be read. A pipe is not
@@ -76,7 +75,7 @@ def opened(path: Name, wanted: str = "a file") -> Iterator[io.BufferedReader]:
             raise FileError(f"{name}: is a folder; give {wanted}")
         if not stat.S_ISREG(mode):
             raise FileError(f"{name}: is a device, a pipe or a socket; copy what it gives into a file, and name that")
-        stream = open(descriptor, "rb")
+        stream = open(descriptor, "rb")  # noqa: SIM115 - closed below
     except BaseException:
         os.close(descriptor)
         raise
@@ -131,7 +130,7 @@ def _refusal(error: OSError | ValueError, name: str, wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def damaged_as(place: str, what: str) -> Iterator[None]:
+def damaged_as(place: str, what: str) -> Generator[None]:
     """Turns whatever a library raises while it reads `place` into a `FileError`: "t.npz: damaged .npz (cause)".
 
     Our own errors pass. A `MemoryError` is its own message.
@@ -141,7 +140,9 @@ def damaged_as(place: str, what: str) -> Iterator[None]:
     except DojangError:
         raise
     except MemoryError:
-        raise FileError(f"{place}: needs more memory than there is; use a smaller file or a machine with more") from None
+        raise FileError(
+            f"{place}: needs more memory than there is; use a smaller file or a machine with more"
+        ) from None
     except Exception as error:  # the libraries raise whatever their parsers meet: that is what this is for
         raise FileError(f"{place}: {what} ({cause(error)}); copy or write it again") from None
 
@@ -234,23 +235,26 @@ def npy_header(stream: BinaryIO | Any, place: str) -> NpyHeader:
         said = text.decode("utf-8" if magic[6] == 3 else "latin-1")
         # Python 2 wrote (3L, 4L)
         found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", said.strip()))
-        if not isinstance(found, dict) or found.keys() != {"descr", "fortran_order", "shape"}:
+        if not isinstance(found, dict):
+            raise ValueError("it is no dict")
+        told = cast(dict[Any, Any], found)
+        if told.keys() != {"descr", "fortran_order", "shape"}:
             raise ValueError("it does not name descr, fortran_order and shape")
-        return _npy_checked(found, place, 8 + len(raw) + length)
+        return _npy_checked(told["descr"], told["fortran_order"], told["shape"], place, 8 + len(raw) + length)
 
 
-def _npy_checked(found: dict[str, Any], place: str, start: int) -> NpyHeader:
-    dtype, fortran, shape = found["descr"], found["fortran_order"], found["shape"]
+def _npy_checked(dtype: Any, fortran: Any, shape: Any, place: str, start: int) -> NpyHeader:
     if isinstance(dtype, str) and dtype.lstrip("<>|=") in ("O", "O4", "O8"):
         raise FileError(f"{place}: holds Python objects, which could run code; write plain arrays")
     if not isinstance(dtype, str) or not _TYPE.fullmatch(dtype):
         raise FileError(f"{place}: holds values of type {one_line(str(dtype))[:60]}; write plain numbers or texts")
     if type(fortran) is not bool or not isinstance(shape, tuple):
         raise ValueError("fortran_order or shape is of a wrong type")
-    if any(type(s) is not int or s < 0 for s in shape):
+    sizes = cast(tuple[Any, ...], shape)
+    if any(type(s) is not int or s < 0 for s in sizes):
         raise ValueError("a size is no whole number of at least 0")
-    check_array_shape(shape, place)
-    return NpyHeader(dtype, shape, fortran, start)
+    check_array_shape(sizes, place)
+    return NpyHeader(dtype, sizes, fortran, start)
 
 
 def check_array_shape(shape: Sequence[int], place: str) -> None:
@@ -285,7 +289,7 @@ class _Gzip:
 
 
 @contextlib.contextmanager
-def gzipped(path: Name) -> Iterator[_Gzip]:
+def gzipped(path: Name) -> Generator[_Gzip]:
     """The unpacked content of a .gz, as a stream with `read(size)`. Raises `FileError`."""
     with opened(path) as raw:
         yield _Gzip(cast(BinaryIO, raw), os.fspath(path))
@@ -304,19 +308,21 @@ _NAMES = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA", 9: "deflate64", 
 
 
 @contextlib.contextmanager
-def zipped(path: Name, wanted: str = "a .zip file") -> Iterator[zipfile.ZipFile]:
+def zipped(path: Name, wanted: str = "a .zip file") -> Generator[zipfile.ZipFile]:
     """A .zip, open for reading. Raises `FileError` for what is none, and for more than `MEMBERS` members."""
     place = os.fspath(path)
     with opened(path, wanted) as raw:
-        with damaged_as(place, "no .zip, or a truncated one"):
+        with damaged_as(place, "truncated or damaged, or no .zip"):
             archive = zipfile.ZipFile(cast(Any, raw))
+        if any(not info.filename for info in archive.infolist()):
+            raise FileError(f"{place}: a member of it has no name; write it again")
         if len(archive.infolist()) > MEMBERS:
             raise FileError(f"{place}: holds more than {MEMBERS:,} members, the limit for one .zip; split it")
         yield archive
 
 
 @contextlib.contextmanager
-def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> Iterator[Callable[[int], bytes]]:
+def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> Generator[Callable[[int], bytes]]:
     """A function that reads on in one member: `read(size)`. `place` names file and member in messages.
 
     Only stored and deflated members are read: the decompressors of the others unpack a block of 4 KB to gigabytes

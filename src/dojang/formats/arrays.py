@@ -59,10 +59,10 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str] | None = None) -
     return found
 
 
-def is_npz(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a .zip, and not like an .npy. Raises `FileError` where it cannot be read."""
+def is_npy(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins like a single array. Raises `FileError` where it cannot be read."""
     with opened(path) as stream:
-        return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        return stream.read(6) == b"\x93NUMPY"
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str, budget: Budget) -> Array:
@@ -86,7 +86,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str, budget:
 def _filled(header: NpyHeader, place: str, fill: Callable[[memoryview], int | None]) -> Array:
     with damaged_as(place, "damaged array"):
         flat = np.empty(header.data_bytes, np.uint8)
-        got = fill(memoryview(flat)) if flat.size else 0
+        got = fill(memoryview(flat.data)) if flat.size else 0
         if got != flat.size:
             raise _short(place, header, got or 0)
         dtype = np.dtype(header.dtype)

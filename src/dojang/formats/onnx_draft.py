@@ -20,7 +20,7 @@ from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of
 from dojang.base.errors import DojangError, FileError, GraphError
-from dojang.formats.onnx_const import MOST_AXES, Const, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx_const import FOLD_LIMIT, MOST_AXES, Const, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
 from dojang.formats.protobuf import Message
 
@@ -366,7 +366,8 @@ def attributes(message: Message, name: str) -> dict[str, Any]:
         elif code == 5:
             out[key] = attr.get("g", b"")
         elif code == 6 or (code == 0 and "floats" in attr):
-            out[key] = [shortest(f) for f in attr.get("floats", ())]
+            floats = attr.get("floats", ())
+            out[key] = [shortest(f) for f in floats] if len(floats) <= FOLD_LIMIT else list(floats)
         elif code == 7 or (code == 0 and "ints" in attr):
             out[key] = list(attr.get("ints", ()))
     return out

@@ -440,7 +440,8 @@ class _Parser:
             if not equals:
                 key, value = next(order, ""), key
             if key not in values:
-                self.fail(line.number, token.column, f"block {line.word.text} takes {', '.join(list(values)[:20]) or 'nothing'}")
+                takes = ", ".join(list(values)[:20]) or "nothing"
+                self.fail(line.number, token.column, f"block {line.word.text} takes {takes}")
             values[key] = value
         missing = [k for k, v in values.items() if v is None]
         if missing:
