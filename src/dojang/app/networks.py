@@ -12,7 +12,7 @@ from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
-from dojang.base.reading import read_text
+from dojang.base.reading import opened, read_text
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")
@@ -100,8 +100,8 @@ def with_file_weights(graph: Graph, path: Path) -> Graph:
 
 def read_arrays(path: Path) -> Mapping[str, Any]:
     """Arrays of a .safetensors file, or of a .pt/.pth file read without running any code in it."""
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; --weights takes a .safetensors, .pt or .pth file")
+    with opened(path, "weights as .safetensors, .pt or .pth"):  # what is missing, a folder or a device is told first
+        pass
     if path.suffix == ".safetensors":
         from dojang.formats import checkpoint
 
@@ -121,8 +121,8 @@ def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arr
         graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
         return _resized(graph, size)
     if suffix in (".onnx", ".safetensors"):
-        if not path.is_file():
-            raise FileError(f"{name}: no such file")
+        with opened(path, f"{'an' if suffix == '.onnx' else 'a'} {suffix} file"):
+            pass
         if classes is not None:
             raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; this file says its classes")
         if suffix == ".onnx":

@@ -199,6 +199,8 @@ def union(a: Span, b: Span, out: int) -> Span:
 
 def tabled(at: Callable[[int], Hull], period: int, advance: int, out: int, ends: bool) -> Span:
     """The span of a function of the place; with `ends`, or where its period is longer than the axis, place by place."""
+    if out < 1:
+        return Span(0, (None,))  # an axis without places
     _list(period if not ends and period <= out else out)
     if not ends and period <= out:
         return Span(advance, tuple(at(place) for place in range(period)))

@@ -73,6 +73,8 @@ def _naming(file: Path) -> Iterator[None]:
         raise FileError(f"{file}: cannot be read: {error.strerror or error}") from None
     except DojangError as error:
         raise error.within(str(file)) from None
+    except MemoryError:
+        raise FileError(f"{file}: needs more memory than there is; use a machine with more") from None
 
 
 def from_bytes(

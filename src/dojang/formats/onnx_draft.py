@@ -238,7 +238,7 @@ class Reader:
                 results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
         except KeyError as error:
             raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
-        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
             # An attribute of another type, a list of another length: what no writer of ONNX may do.
             raise GraphError(f"{name}: {op} has attributes or inputs that do not fit ({error})") from error
         for output, value in zip(outputs, results, strict=False):

@@ -29,7 +29,7 @@ def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None
         return None
     try:
         return rule(inputs, attrs, opset)
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError):
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError, StopIteration):
         # Ill-formed sizes: the operator's own rule will say what is wrong, or name it as unknown.
         return None
 
@@ -145,6 +145,8 @@ def _unsqueeze(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         return None
     rank = len(const.shape) + len(axes)
     new = {axis_of(a, rank) for a in axes}
+    if len(new) < len(axes):
+        return None
     rest = iter(const.shape)
     return const.reshaped([1 if i in new else next(rest) for i in range(rank)])
 
