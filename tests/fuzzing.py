@@ -6,6 +6,7 @@ that no run of the tests needs atheris. A run on any bytes ends well or with an 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import io
@@ -152,11 +153,12 @@ def packed(found: list[list]) -> bytes:
     return bytes(out)
 
 
-OPERATORS = [b"Conv", b"PRelu", b"Reshape", b"Resize", b"Loop", b"If", b"Scan", b"Concat", b"Split", b"Tile", b"Expand",
-             b"Pad", b"Slice", b"Gather", b"ConstantOfShape", b"Range", b"Identity", b"Transpose", b"Upsample", b"Gemm",
-             b"MatMul", b"Einsum", b"DepthToSpace", b"GroupNormalization", b"LayerNormalization", b"ReduceMean", b"Cast",
-             b"BatchNormalization", b"AveragePool", b"MaxPool", b"ConvTranspose", b"Softmax", b"Flatten", b"Squeeze",
-             b"Unsqueeze", b"Clip", b"LRN", b"Shape", b"Size", b"Where", b"Sum", b"TopK", b"Constant"]  # fmt: skip
+OPERATORS = (
+    b"Conv PRelu Reshape Resize Loop If Scan Concat Split Tile Expand Pad Slice Gather ConstantOfShape Range Identity "
+    b"Transpose Upsample Gemm MatMul Einsum DepthToSpace GroupNormalization LayerNormalization ReduceMean Cast LRN "
+    b"Clip BatchNormalization AveragePool MaxPool ConvTranspose Softmax Flatten Squeeze Unsqueeze Shape Size Where Sum "
+    b"TopK Constant"
+).split()
 
 
 def of_fields(data: bytes, rng: random.Random) -> bytes:
@@ -277,8 +279,8 @@ def of_members(data: bytes, rng: random.Random) -> bytes:
             case 1:
                 raw = of_npy(raw, rng)
             case 2:
-                name = rng.choice((name + "/", "../" + name, "", "y.npy", "x.npy", "classes.npy", "train/a/1.png", name.upper(),
-                                   "test/b/1.png", "\u2028", "a\0b", name + ".png"))  # fmt: skip
+                others = ("y.npy", "x.npy", "classes.npy", "train/a/1.png", "test/b/1.png", "", "\u2028", "a\0b")
+                name = rng.choice((name + "/", "../" + name, name.upper(), name + ".png", *others))
             case 3:
                 method = rng.choice((0, 8, 12, 14))
             case 4:
@@ -305,11 +307,17 @@ def of_npy(data: bytes, rng: random.Random) -> bytes:
         return havoc(data, rng)
     length = struct.unpack("<H", data[8:10])[0]
     said = data[10 : 10 + length]
-    said = rng.choice((
-        said.replace(b"(", b"(9", 1), said.replace(b"(", b"(0, ", 1), said.replace(b"<f", b"|O"), said.replace(b"<", b">"),
-        said.replace(b"False", b"True"), said.replace(b"f4", rng.choice((b"f8", b"c8", b"V4", b"U1", b"U0", b"M8", b"b1", b"i2"))),
-        said.replace(b"{", b"{" * rng.choice((1, 90))), said.replace(b"(", b"(99999999999, "), havoc(said, rng),
-    ))  # fmt: skip
+    types = (b"f8", b"c8", b"V4", b"U1", b"U0", b"M8", b"b1", b"i2", b"O")
+    changes = [
+        (b"(", b"(9"),
+        (b"(", b"(0, "),
+        (b"(", b"(99999999999, "),
+        (b"<", b">"),
+        (b"False", b"True"),
+        (b"{", b"{" * 90),
+    ]
+    old, new = rng.choice([*changes, *((rng.choice((b"f4", b"u1", b"i8")), kind) for kind in types)])
+    said = havoc(said, rng) if rng.random() < 0.2 else said.replace(old, new, 1)
     return data[:8] + struct.pack("<H", len(said) & 0xFFFF) + said + data[10 + length :]
 
 
@@ -344,14 +352,35 @@ def _net() -> Run:
 def _net_seeds() -> list[bytes]:
     zoo = Path(__file__).parents[1] / "src" / "dojang" / "zoo"
     nets = [p.read_bytes() for p in sorted(zoo.glob("*.net")) if p.stat().st_size < 500]
+    every = r"""network "a \" b" # comment
+source x
+classes a,b
+meta k "v"
+param c=3
+block r(ch, s=1)
+  conv1: conv $ch 3x3 stride=$s pad=1 bias=no
+  relu
+  add <- _, in
+end
+input 4x9x9 mean=0.5,0.5,0.5,0.5 std=1,1,1,1
+st.{1..3}: r 4
+maxpool 2x2/2 ceil=yes
+resize size=7x5 mode=linear
+conv_transpose 3 3x3 stride=2 output_padding=1
+pad pads=1:2,0:3
+reshape shape=3,-1
+transpose perm=0,2,1
+slice axis=1 start=0 stop=4 step=2
+flatten
+dense $c share=x
+output _, st.1
+"""
     own = [
-        b'network "a \\" b" # comment\nsource x\nclasses a,b\nmeta k "v"\nparam c=3\nblock r(ch, s=1)\n  conv1: conv $ch 3x3 '
-        b"stride=$s pad=1 bias=no\n  relu\n  add <- _, in\nend\ninput 4x9x9 mean=0.5,0.5,0.5,0.5 std=1,1,1,1\nst.{1..3}: r 4\n"
-        b"maxpool 2x2/2 ceil=yes\nresize size=7x5 mode=linear\nconv_transpose 3 3x3 stride=2 output_padding=1\npad pads=1:2,0:3\n"
-        b"reshape shape=3,-1\ntranspose perm=0,2,1\nslice axis=1 start=0 stop=4 step=2\nflatten\ndense $c share=x\noutput _, st.1\n",
+        every.encode(),
         b"input 3x1000000x8\nresize size=999983x7\nconv 3 3x3\n",
         b"input 3x8x8\nconv 8 2147483647x3 pad=1073741824:1073741824\nadaptive_avgpool 7x3\nglobal_avgpool\n",
-        b"input 4x8\nunsqueeze axes=1\nconcat axis=1 <- _, _\nmatmul <- _, _\ngather axis=0 indices=0\nsoftmax axis=-1\nlayernorm shape=8\n",
+        b"input 4x8\nunsqueeze axes=1\nconcat axis=1 <- _, _\nmatmul <- _, _\ngather axis=0 indices=0\n"
+        b"softmax axis=-1\nlayernorm shape=8\n",
     ]
     return own + nets[:12]
 
@@ -377,7 +406,8 @@ def _onnx_seeds() -> list[bytes]:
     nets = [
         "input 2x8x8\nconv 2 3x3 pad=1\nbatchnorm\nrelu\nmaxpool 2x2/2\nflatten\ndense 3\nsoftmax\n",
         "input 2x6x6\nconv 4 3x3 groups=2\nprelu num=4\nadd <- _, _\nresize scale=2\nglobal_avgpool\n",
-        "input 2x6x6\nconv_transpose 2 3x3 stride=2\nlayernorm shape=13\nconcat axis=1 <- _, _\nslice axis=2 start=1 stop=5\npad pads=1,1\n",
+        "input 2x6x6\nconv_transpose 2 3x3 stride=2\nlayernorm shape=13\nconcat axis=1 <- _, _\n"
+        "slice axis=2 start=1 stop=5\npad pads=1,1\n",
         "input 4x8\ntranspose perm=0,2,1\nreshape shape=2,-1\nreduce_mean axes=1 keepdims=yes\nmatmul <- _, _\n",
         "input 4x8x8\ngroupnorm groups=2\ninstancenorm\nclip min=0 max=6\nadaptive_avgpool 2x2\nlrn size=3\n",
     ]
@@ -389,10 +419,8 @@ def _onnx_seeds() -> list[bytes]:
             continue
     corpus = Path(__file__).parent / "formats" / "corpus"
     found += [p.read_bytes() for p in sorted(corpus.glob("*.onnx")) if p.stat().st_size < 2_000][:8]
-    try:
+    with contextlib.suppress(ImportError):  # the official package is in the dev extra only
         found += _control_seeds()
-    except ImportError:  # the official package is in the dev extra only
-        pass
     return found
 
 
@@ -413,16 +441,15 @@ def _control_seeds() -> list[bytes]:
         [helper.make_tensor_value_info("k2", 9, []), helper.make_tensor_value_info("d", 1, None)],
     )  # fmt: skip
     loop = model([helper.make_node("Loop", ["trips", "on", "x"], ["y"], body=body)], [x], [trips, on])
+    node = helper.make_node
     shape = model(
-        [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "one"], ["t"]),
-         helper.make_node("Unsqueeze", ["t", "zero"], ["u"]), helper.make_node("Concat", ["b", "u", "m"], ["v"], axis=0),
-         helper.make_node("Reshape", ["x", "v"], ["r"]), helper.make_node("ConstantOfShape", ["dims"], ["k"]),
-         helper.make_node("Expand", ["k", "big"], ["e"]), helper.make_node("Range", ["z", "trips", "o1"], ["rng"]),
-         helper.make_node("Tile", ["r", "reps"], ["y"])], [x],
-        [helper.make_tensor("one", 7, [], [1]), helper.make_tensor("zero", 7, [1], [0]), helper.make_tensor("b", 7, [1], [0]),
-         helper.make_tensor("m", 7, [1], [-1]), helper.make_tensor("dims", 7, [2], [3, 4]), trips,
-         helper.make_tensor("big", 7, [3], [2, 3, 4]), helper.make_tensor("z", 7, [], [0]), helper.make_tensor("o1", 7, [], [1]),
-         helper.make_tensor("reps", 7, [3], [1, 2, 2])],
+        [node("Shape", ["x"], ["s"]), node("Gather", ["s", "one"], ["t"]), node("Unsqueeze", ["t", "zero"], ["u"]),
+         node("Concat", ["zero", "u", "m"], ["v"], axis=0), node("Reshape", ["x", "v"], ["r"]),
+         node("ConstantOfShape", ["dims"], ["k"]), node("Expand", ["k", "big"], ["e"]),
+         node("Range", ["one", "trips", "one"], ["rng"]), node("Tile", ["r", "reps"], ["y"])], [x],
+        [helper.make_tensor(name, 7, [] if isinstance(v, int) else [len(v)], [v] if isinstance(v, int) else v)
+         for name, v in {"one": 1, "zero": [0], "m": [-1], "dims": [3, 4], "big": [2, 3, 4], "reps": [1, 2, 2],
+                         "trips": 3}.items()],
     )  # fmt: skip
     return [loop, shape]
 
@@ -472,10 +499,9 @@ def _tables() -> Run:
 
 def _tables_seeds() -> list[bytes]:
     zoo = Path(__file__).parents[1] / "src" / "dojang" / "zoo"
-    own = [
-        b'# title: T\n# network: alexnet\nrow,layers,out_shape,params,macs\n"a,b",conv1 c.*,28x28x256,159K,128M\nc,d,,2.7K,-\n'
-    ]
-    return own + [p.read_bytes() for p in sorted(zoo.glob("*.csv"))][:6]
+    head = b"# title: T\n# network: alexnet\nrow,layers,out_shape,params,macs\n"
+    own = head + b'"a,b",conv1 c.*,28x28x256,159K,128M\nc,d,,2.7K,-\n'
+    return [own] + [p.read_bytes() for p in sorted(zoo.glob("*.csv"))][:6]
 
 
 SOURCES = (
@@ -583,13 +609,14 @@ def _pictures() -> Run:
 
 
 def _pictures_seeds() -> list[bytes]:
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6
     return [
         _picture("PNG", "RGB", (9, 7)), _picture("PNG", "I;16", (5, 5)), _picture("PNG", "P", (5, 6), transparency=3),
         _picture("PNG", "LA", (5, 6)), _picture("JPEG", "RGB", (9, 8)), _picture("JPEG", "CMYK", (9, 8)),
         _picture("GIF", "P", (6, 6)), _picture("BMP", "RGB", (6, 5)), _picture("BMP", "1", (6, 5)),
         _picture("WEBP", "RGB", (6, 6)), _picture("TIFF", "RGB", (6, 6)), _picture("TIFF", "F", (6, 6)),
         _picture("TIFF", "L", (6, 6), compression="tiff_lzw"), _picture("TIFF", "1", (16, 6), compression="group4"),
-        _picture("PPM", "RGB", (6, 4)), _picture("JPEG", "L", (8, 8), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"),
+        _picture("PPM", "RGB", (6, 4)), _picture("JPEG", "L", (8, 8), exif=turned),
     ]  # fmt: skip
 
 

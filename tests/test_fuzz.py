@@ -7,8 +7,9 @@ import random
 import zlib
 from pathlib import Path
 
-import fuzzing
 import pytest
+
+import fuzzing
 
 RUNS = 300
 KEPT = Path(__file__).parent / "fuzz_corpus"
@@ -22,7 +23,8 @@ def parser(request):
 
 def test_seeds_are_read_or_refused(parser):
     _, target, run = parser
-    assert any([fuzzing.guarded(run, seed) for seed in target.seeds()])
+    read = [fuzzing.guarded(run, seed) for seed in target.seeds()]
+    assert any(read)
 
 
 def test_what_was_a_finding_once(parser):

@@ -313,7 +313,11 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
         return without_prefix(read_arrays(file))
     budget = Budget(str(file), file_bytes=_checked_bytes(file))
     try:
-        with opened(file, "a .pt, .pth or .safetensors file") as stream, warnings.catch_warnings():
+        with (
+            opened(file, "a .pt, .pth or .safetensors file") as stream,
+            warnings.catch_warnings(),
+            torch.sparse.check_sparse_tensor_invariants(),  # else indices outside a tensor are written to
+        ):
             warnings.simplefilter("ignore")  # about unusual pickle protocols
             found = torch.load(stream, map_location="cpu", weights_only=True)
     except (DojangError, MemoryError):
