@@ -501,7 +501,7 @@ def _tables_seeds() -> list[bytes]:
     zoo = Path(__file__).parents[1] / "src" / "dojang" / "zoo"
     head = b"# title: T\n# network: alexnet\nrow,layers,out_shape,params,macs\n"
     own = head + b'"a,b",conv1 c.*,28x28x256,159K,128M\nc,d,,2.7K,-\n'
-    return [own] + [p.read_bytes() for p in sorted(zoo.glob("*.csv"))][:6]
+    return [own, *[p.read_bytes() for p in sorted(zoo.glob("*.csv"))][:6]]
 
 
 SOURCES = (
