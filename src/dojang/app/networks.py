@@ -13,6 +13,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.base.reading import opened, read_text
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")
@@ -144,8 +145,8 @@ def with_file_weights(graph: Graph, path: Path) -> Graph:
 
 def read_arrays(path: Path) -> Mapping[str, Any]:
     """Arrays of a .safetensors file, or of a .pt/.pth file read without running any code in it."""
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; --weights takes a .safetensors, .pt or .pth file")
+    with opened(path, "weights as .safetensors, .pt or .pth"):  # what is missing, a folder or a device is told first
+        pass
     if path.suffix == ".safetensors":
         from dojang.formats import checkpoint
 
@@ -161,12 +162,12 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
     if suffix == ".net":
         from dojang.formats import text
 
-        content = _read_text(path)
+        content = read_text(path, wanted="a .net file, which is plain text")
         graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
         return _resized(graph, size)
     if suffix in (".onnx", ".safetensors"):
-        if not path.is_file():
-            raise FileError(f"{name}: no such file")
+        with opened(path, f"{'an' if suffix == '.onnx' else 'a'} {suffix} file"):
+            pass
         if classes is not None:
             raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; this file says its classes")
         if suffix == ".onnx":
@@ -208,17 +209,6 @@ def _classes(classes: int | None) -> Mapping[str, int]:
     if classes is not None and classes < 1:
         raise UsageError(f"--num-classes {classes} must be at least 1")
     return {} if classes is None else {"classes": classes}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path}: not UTF-8 text; a .net file is plain text") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _resized(graph: Graph, size: Sizes | None) -> Graph:

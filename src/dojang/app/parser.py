@@ -65,6 +65,14 @@ def batch_or_name(text: str) -> int | str:
     return text if text.isidentifier() and text.isascii() else positive(text)
 
 
+def seed(text: str) -> int:
+    """A whole number from 0 to below 2^63, as PyTorch's generators take them."""
+    number = whole(text)
+    if not 0 <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no seed; give a whole number from 0 to below 2^63")
+    return number
+
+
 def whole(text: str) -> int:
     """A whole number; K, M and G stand for powers of 1000."""
     scale = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
@@ -266,7 +274,7 @@ def _data(parser: Parser, required: bool = True) -> None:
     parser.add_argument("--data", metavar="DATA", required=required, help=DATA)
     parser.add_argument("--val-data", metavar="DATA", help="the test part, where it is apart")
     parser.add_argument(
-        "--seed", metavar="N", type=whole, default=SEED, help=f"seed of all that is drawn (default {SEED})"
+        "--seed", metavar="N", type=seed, default=SEED, help=f"seed of all that is drawn (default {SEED})"
     )
 
 
@@ -346,7 +354,7 @@ def _bench(commands: Commands) -> None:
     parser.add_argument("--peers", action="store_true", help="also PyTorch (both layouts) and ONNX Runtime")
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once (default 1)")
     parser.add_argument("--rounds", metavar="N", type=positive, default=31, help="interleaved rounds (default 31)")
-    parser.add_argument("--seed", metavar="N", type=whole, default=SEED, help="seed of input and missing weights")
+    parser.add_argument("--seed", metavar="N", type=seed, default=SEED, help="seed of input and missing weights")
     _threads(parser)
 
 

@@ -12,9 +12,11 @@ from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.base.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
+from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
 from dojang.engine.compiled import Compiled
+from dojang.formats.arrays import read_npy
 from dojang.report.results import Guess, Run
 
 Array = np.ndarray
@@ -143,19 +145,16 @@ def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
     if isinstance(source, Array):
         return _from_array(source, node, "array")
     path = Path(source)
-    if not path.is_file():
-        raise FileError(f"{path}: no such file")
     if path.suffix == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise FileError(f"{path}: no readable NumPy array ({str(error).splitlines()[0]})") from None
+        array = read_npy(path)
         return _from_array(array, node, str(path))
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
-    from dojang.train.pictures import Target, decoded
+    from dojang.train.pictures import MAX_FILE_BYTES, Target, decoded
 
-    pixels = decoded(path.read_bytes(), str(path), Target(wanted[0], (wanted[1], wanted[2])))
+    pixels = decoded(
+        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), Target(wanted[0], (wanted[1], wanted[2]))
+    )
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 
 

@@ -9,6 +9,7 @@ enlarging layers apart, and hulls united over branches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, prod
@@ -19,7 +20,7 @@ from dojang.arith.conv import resolve_padding
 from dojang.arith.graph import Graph, Node
 from dojang.arith.resizing import factors, shortcuts, source_place, taps
 from dojang.arith.shapes import Shape, Shapes, axis_of
-from dojang.arith.span import PIXEL, Reads, Span, through, union
+from dojang.arith.span import PIXEL, Reads, Span, TooManyPlaces, bounded, through, union
 from dojang.arith.symbol import Expr
 
 SIZES = (2048, 4096)
@@ -44,7 +45,8 @@ class Tracked:
 
 
 def fields(graph: Graph) -> dict[str, Field | None]:
-    """The receptive field of every node; None where it is not known: behind unknown operators, and for constants.
+    """The receptive field of every node; None where it is not known: behind unknown operators, for constants, and where
+    layers that enlarge by odd factors would list more than `span.MOST_PLACES` places.
 
     Padding of any kind, and border pixels that resizing repeats, count as pixels before the first and behind the last.
     An axis that no axis of the tensor carries any more (after global pooling, flattening) is seen whole by every
@@ -101,8 +103,11 @@ def track(graph: Graph) -> dict[str, Tracked | None]:
     shapes = graph.unit_shapes
     fixed = constants(graph)
     found: dict[str, Tracked | None] = {}
-    for node in graph.nodes:
-        found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed)
+    with bounded():
+        for node in graph.nodes:
+            found[node.name] = None
+            with suppress(TooManyPlaces):
+                found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed)
     return found
 
 
@@ -197,9 +202,18 @@ def window(kernel: int, stride: int, before: int, dilation: int) -> Reads:
 def spread(kernel: int, stride: int, before: int, dilation: int) -> Reads:
     """Transposed: output o reads the inputs i with i·s − p + k·d = o for some tap k."""
 
+    common = gcd(stride, dilation)
+    every, step = stride // common, dilation // common  # of the taps k, every so many-th has an i, so much lower
+
+    inverse = pow(step, -1, every)
+
     def places(o: int) -> Sequence[int]:
-        sums = (o + before - k * dilation for k in range(kernel))
-        return [total // stride for total in sums if total % stride == 0]
+        turns, rest = divmod(o + before, common)
+        k = turns * inverse % every  # the first tap k with k·d ≡ o + p modulo s
+        if rest or k >= kernel:
+            return ()
+        first = (o + before - k * dilation) // stride
+        return range(first, first - step * ((kernel - 1 - k) // every + 1), -step)
 
     return Reads(stride, 1, places)
 

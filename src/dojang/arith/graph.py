@@ -149,6 +149,7 @@ class Graph:
                 known[node.name] = (batch, *told) if told is not None else None
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
+            _check_size(node, known[node.name], batch)
         return known
 
     @staticmethod
@@ -244,6 +245,23 @@ class Graph:
         weights = {**self.weights, **(weights or {})}
         graph = replace(self, nodes=kept, outputs=outputs, weights=weights, stored={}, origins={})
         return graph.with_weights(graph.weights) if graph.weights else graph
+
+
+MOST_AXES, MOST_VALUES = 64, 10**200
+"""Axes of a tensor, as many as NumPy has, and its values per sample: sizes are only numbers while nothing is computed,
+but Python writes none of more than 4,300 digits, which a few hundred layers that multiply sizes would reach."""
+
+
+def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
+    if shape is None or not all(type(s) is int for s in shape):
+        return  # not known, or a formula
+    if len(shape) > MOST_AXES:
+        raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
+    values, most = 1, MOST_VALUES * max(1, batch)
+    for size in shape:
+        values *= max(1, abs(size))
+        if values > most:
+            raise GraphError(f"{node.name}: more than 10^200 values in one tensor; give sizes that a machine can have")
 
 
 def reachable(nodes: Iterable[Node], outputs: Iterable[str]) -> set[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dojang.base.errors import ShapeError
+
+MOST_TAPS = 1 << 16
+"""Taps that are walked one by one where a size is a formula."""
+
 
 def extent(kernel: int, dilation: int) -> int:
     """Pixels from the first tap of a kernel to its last: (k − 1)·d + 1.
@@ -49,20 +54,60 @@ def taps_inside(
 ) -> int:
     """Pairs (place, tap) that fall on the input, not on padding; at most out · kernel.
 
-    For tap k the places o with 0 ≤ o·s − p + k·d < size form an interval, so the count is closed per tap. `after` is
-    the padding behind, where `out` follows from it: then the last place of a tap is one quotient, not the lesser of
-    two, and formulas hold whatever a division leaves over.
+    In closed form, so a kernel of 10^12 takes no longer than one of 3; with a symbolic size tap by tap: for tap k the
+    places o with 0 ≤ o·s − p + k·d < size form an interval. `after` is the padding behind, where `out` follows from it:
+    then the last place of a tap is one quotient, not the lesser of two, and formulas hold whatever a division leaves.
 
     >>> taps_inside(5, 5, 3, 1, 1, 1)
     13
     """
+    if not all(type(v) is int for v in (size, out, kernel, stride, before, dilation)):
+        if kernel > MOST_TAPS:
+            raise ShapeError(f"a kernel of {kernel} over a symbolic size: give the size in numbers")
+        total = 0
+        for shift in range(-before, kernel * dilation - before, dilation):
+            if after is None:
+                last = min(out - 1, (size - 1 - shift) // stride)
+            else:
+                last = (size + before + min(after - extent(kernel, dilation), -1 - shift - before)) // stride
+            total += max(0, last - max(0, -(shift // stride)) + 1)
+        return total
+    return pairs_below(out, kernel, stride, dilation, size + before) - pairs_below(
+        out, kernel, stride, dilation, before
+    )
+
+
+def pairs_below(out: int, kernel: int, stride: int, dilation: int, end: int) -> int:
+    """Pairs (o, k) with 0 ≤ o < out, 0 ≤ k < kernel and o·s + k·d < end, by a closed form.
+
+    >>> pairs_below(3, 2, 2, 1, 4)
+    4
+    """
+    if end < 1 or out < 1 or kernel < 1:
+        return 0
+    reach = end - 1  # o·s + k·d ≤ reach
+    full = min(out, max(0, (reach - (kernel - 1) * dilation) // stride + 1))  # places with every tap
+    some = min(out, reach // stride + 1)  # places with at least one
+    # place o has ⌊(reach − o·s)/d⌋ + 1 taps; counted from the last such place the numerator grows
+    count = some - full
+    last = reach - (some - 1) * stride
+    return full * kernel + (count + floor_sum(count, dilation, stride, last) if count > 0 else 0)
+
+
+def floor_sum(n: int, m: int, a: int, b: int) -> int:
+    """Σ ⌊(a·i + b)/m⌋ for i from 0 to before n, with a, b ≥ 0, in as many steps as Euclid's algorithm takes.
+
+    Graham, Knuth, Patashnik, "Concrete Mathematics", section 3.5: lattice points below a line, its axes exchanged.
+
+    >>> floor_sum(5, 3, 2, 1) == sum((2 * i + 1) // 3 for i in range(5))
+    True
+    """
     total = 0
-    for k in range(kernel):
-        shift = k * dilation - before
-        first = max(0, -(shift // stride))
-        if after is None:
-            last = min(out - 1, (size - 1 - shift) // stride)
-        else:
-            last = (size + before + min(after - extent(kernel, dilation), -1 - k * dilation)) // stride
-        total += max(0, last - first + 1)
-    return total
+    while True:
+        total += a // m * (n * (n - 1) // 2) + b // m * n
+        a, b = a % m, b % m
+        top = a * n + b
+        if top < m:
+            return total
+        n, b = divmod(top, m)
+        m, a = a, m

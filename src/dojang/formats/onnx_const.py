@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dojang.arith.conv import by
 from dojang.base.errors import FileError, UnsupportedError
+from dojang.base.reading import damaged_as, opened
 from dojang.formats.onnx_batch import any_follows, follows
 from dojang.formats.protobuf import Buffer, Message, varints
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 FOLD_LIMIT = 1 << 12
 """Elements up to which a constant is computed with when the graph is read; shapes have a handful."""
 
-FILL_LIMIT = 1 << 31
+FILL_LIMIT = 1 << 28
 """Bytes of a constant that the file only describes (one value, many times): more is not allocated."""
 
 MOST_AXES = 64
@@ -226,7 +227,9 @@ def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Con
         import numpy as np
 
         if 4 * prod(shape) > FILL_LIMIT:
-            raise FileError(f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; refused")
+            raise FileError(
+                f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; the limit is {FILL_LIMIT}"
+            )
         return np.full(shape, value, np.float32)
 
     return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=follows(value))
@@ -326,6 +329,12 @@ def _numpy(data: Buffer, code: int, shape: tuple[int, ...]) -> Any:
     return np.frombuffer(data, np.dtype(TYPES[code].name).newbyteorder("<")).astype(np.float32).reshape(shape)
 
 
+def _digits(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError
+    return int(text)
+
+
 @dataclass(frozen=True, slots=True)
 class _External:
     """A piece of a file that lies beside the model."""
@@ -351,7 +360,7 @@ class _External:
         if not path.is_file():
             raise FileError(f"tensor {name!r}: its data file {location!r} is not beside the model")
         try:
-            offset, said = int(entries.get("offset") or 0), int(entries.get("length") or length)
+            offset, said = _digits(entries.get("offset") or "0"), _digits(entries.get("length") or str(length))
         except ValueError:
             raise FileError(f"tensor {name!r}: offset and length of its external data are no numbers") from None
         if said != length or offset < 0 or offset + length > path.stat().st_size:
@@ -364,6 +373,6 @@ class _External:
     def view(self) -> Buffer:
         if not self.length:
             return b""
-        with self.path.open("rb") as file:
+        with opened(self.path) as file, damaged_as(str(self.path), "cannot be mapped"):
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return memoryview(whole)[self.offset : self.offset + self.length]

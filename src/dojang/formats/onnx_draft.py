@@ -22,7 +22,7 @@ from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.formats.onnx_batch import BATCH, any_follows, at, follows, settled, several, whole
-from dojang.formats.onnx_const import MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx_const import FOLD_LIMIT, MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
 from dojang.formats.protobuf import Message
 
@@ -295,7 +295,7 @@ class Reader:
                 results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
         except KeyError as error:
             raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
-        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
             # An attribute of another type, a list of another length: what no writer of ONNX may do.
             raise GraphError(f"{name}: {op} has attributes or inputs that do not fit ({error})") from error
         for output, value in zip(outputs, results, strict=False):
@@ -464,7 +464,8 @@ def attributes(message: Message, name: str) -> dict[str, Any]:
         elif code == 5:
             out[key] = attr.get("g", b"")
         elif code == 6 or (code == 0 and "floats" in attr):
-            out[key] = [shortest(f) for f in attr.get("floats", ())]
+            floats = attr.get("floats", ())
+            out[key] = [shortest(f) for f in floats] if len(floats) <= FOLD_LIMIT else list(floats)
         elif code == 7 or (code == 0 and "ints" in attr):
             out[key] = list(attr.get("ints", ()))
     return out

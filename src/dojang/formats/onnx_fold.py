@@ -45,7 +45,7 @@ def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None
         return None
     try:
         result = rule(inputs, attrs, opset)
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError):
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError, StopIteration):
         # Ill-formed sizes, or what differs from batch to batch: the operator's own rule will say what is wrong, or name
         # it as unknown.
         return None
@@ -212,6 +212,8 @@ def _unsqueeze(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         return None
     rank = len(const.shape) + len(axes)
     new = {axis_of(a, rank) for a in axes}
+    if len(new) < len(axes):
+        return None
     rest = iter(const.shape)
     return const.reshaped([1 if i in new else next(rest) for i in range(rank)])
 

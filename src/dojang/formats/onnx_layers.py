@@ -287,8 +287,7 @@ def lrn(reader: Reader, call: Call) -> Draft:
 
 def prelu(reader: Reader, call: Call) -> Value:
     """PRelu with one slope or one per channel; other slopes by max(x, 0) + slope * min(x, 0)."""
-    source, slope = reader.draft(call.value(0)), call.const(1)
-    assert slope is not None
+    source, slope = reader.draft(call.value(0)), call.needed(1)
     shape = reader.shape(source)
     full = (1,) * (len(shape) - len(slope.shape)) + slope.shape
     per_channel = len(full) > 1 and all(s == 1 for i, s in enumerate(full) if i != 1) and full[1] == shape[1]

@@ -7,6 +7,7 @@ that dojang's operators do not do, becomes an `unknown` node that says so: count
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape
+from dojang.base.budget import Budget
 from dojang.base.errors import DataError, FileError, GraphError, UnsupportedError, UsageError
+from dojang.base.reading import damaged_as
 from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes, onnx_stored
 from dojang.formats.onnx_batch import BATCH
 from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort
@@ -38,10 +41,15 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
 
 
 def read_model(
-    model: Message, folder: Path | None, weights: bool, input_size: InputSize | None, name: str = "network"
+    model: Message,
+    folder: Path | None,
+    weights: bool,
+    input_size: InputSize | None,
+    name: str = "network",
+    stored: int = 0,
 ) -> Graph:
-    """The network of a decoded ModelProto; see `onnx.load`."""
-    return _read(model, folder, weights, input_size, name, None)[0]
+    """The network of a decoded ModelProto of `stored` bytes; see `onnx.load`."""
+    return _read(model, folder, weights, input_size, name, None, stored)[0]
 
 
 def read_ways(
@@ -66,6 +74,7 @@ def _read(
     input_size: InputSize | None,
     name: str,
     ahead: Sequence[bool] | None,
+    stored: int = 0,
 ) -> tuple[Graph, list[bool]]:
     """The network, and the branches that were taken."""
     opset = _opset(model)
@@ -95,7 +104,9 @@ def _read(
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
     result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
     result = onnx_stored.told(result, arrays, reader)
-    return result.replace(weights=_load(arrays)) if weights else result, list(reader.taken.values())
+    if weights:
+        result = result.replace(weights=_load(arrays, stored + _outside(graph, folder)))
+    return result, list(reader.taken.values())
 
 
 def _opset(model: Message) -> int:
@@ -233,12 +244,24 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
     return names
 
 
-def _load(consts: Mapping[str, Const]) -> dict[str, Any]:
+def _outside(graph: Message, folder: Path | None) -> int:
+    """Bytes of the files beside the model that its initialisers name, each once."""
+    told = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
+    names = {e.get("value", "") for entries in told for e in entries if e.get("key", "") == "location"}
+    # `of_tensor` has refused what is not a file beside the model
+    return sum(os.path.getsize(folder / name) for name in names) if folder is not None else 0
+
+
+def _load(consts: Mapping[str, Const], stored: int) -> dict[str, Any]:
+    """The arrays; `stored` is how many bytes the files hold, so that copies of one tensor have a bound."""
     import numpy as np
 
     arrays: dict[str, Any] = {}
+    budget = Budget("the weights", file_bytes=stored)
     for name, const in consts.items():
-        array = const.array()
+        budget.unpack(4 * const.size)
+        with damaged_as(name, "its array cannot be made"):
+            array = const.array()
         bad = int(np.isnan(array).sum())
         if bad:
             raise DataError(f"{name}: {bad} of {array.size} weights are NaN; the file comes from a failed training run")

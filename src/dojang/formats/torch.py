@@ -9,11 +9,11 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pickle
 import re
 import sys
 import warnings
-import zipfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -31,7 +31,9 @@ from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.stored import ROLES, Origin
+from dojang.base.budget import Budget
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
+from dojang.base.reading import cause, damaged_as, opened, zipped
 from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patches, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
@@ -339,34 +341,45 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
     file = Path(path)
     if file.suffix == ".safetensors":
         return without_prefix(read_arrays(file))
+    budget = Budget(str(file), file_bytes=_checked_bytes(file))
     try:
-        with warnings.catch_warnings():
+        with (
+            opened(file, "a .pt, .pth or .safetensors file") as stream,
+            warnings.catch_warnings(),
+            torch.sparse.check_sparse_tensor_invariants(),  # else indices outside a tensor are written to
+        ):
             warnings.simplefilter("ignore")  # about unusual pickle protocols
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileError(f"{file}: no such file") from None
-    except IsADirectoryError:
-        raise FileError(f"{file}: is a folder; give a .pt, .pth or .safetensors file") from None
-    except PermissionError:
-        raise FileError(f"{file}: cannot be read; check its permissions") from None
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error) or "GLOBAL" in str(error):
+            found = torch.load(stream, map_location="cpu", weights_only=True)
+    except (DojangError, MemoryError):
+        raise
+    except Exception as error:  # unpickling raises whatever the calls in a file meet
+        said = str(error)
+        code = isinstance(error, pickle.UnpicklingError)
+        if code and any(word in said for word in ("weights_only", "Unsupported", "GLOBAL")):
             raise FileError(
                 f"{file}: holds Python code besides weights, which is not run; "
                 "save only `model.state_dict()`, or a .safetensors file"
             ) from None
-        raise FileError(f"{file}: is damaged or no PyTorch file ({first_line(error)})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, AttributeError, TypeError,
-            IndexError, UnicodeDecodeError, ImportError) as error:  # fmt: skip
-        raise FileError(f"{file}: is damaged or no PyTorch file ({first_line(error)})") from None
-    return without_prefix(_state(found, file))
+        raise FileError(f"{file}: is damaged or no PyTorch file ({cause(error)})") from None
+    with damaged_as(str(file), "its tensors cannot be read"):
+        return without_prefix(_state(found, file, budget))
+
+
+def _checked_bytes(file: Path) -> int:
+    """The size of a file, whose members (where it is a .zip, as PyTorch writes them) unpack to what a file may."""
+    with opened(file, "a .pt, .pth or .safetensors file") as stream:
+        size, packed = os.fstat(stream.fileno()).st_size, stream.read(4) == b"PK\x03\x04"
+    if packed:
+        with zipped(file) as archive:
+            Budget(str(file), file_bytes=size).unpack(sum(info.file_size for info in archive.infolist()))
+    return size
 
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params_ema", "params", "state_dict_ema", "module")
 """Keys under which training scripts put the state dict."""
 
 
-def _state(found: Any, file: Path) -> dict[str, np.ndarray]:
+def _state(found: Any, file: Path, budget: Budget) -> dict[str, np.ndarray]:
     """The innermost dictionary of tensors."""
     for _ in range(4):
         inner = next(
@@ -378,6 +391,9 @@ def _state(found: Any, file: Path) -> dict[str, np.ndarray]:
     tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)} if isinstance(found, Mapping) else {}
     if not tensors:
         raise FileError(f"{file}: holds no dictionary of tensors; save `model.state_dict()`")
+    for value in tensors.values():
+        # strides of 0 and sparse tensors state more values than the file holds
+        budget.unpack(value.numel() * max(4, value.element_size()))
     return {k: _numpy(v) for k, v in tensors.items()}
 
 
