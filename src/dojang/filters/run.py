@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.arith.conv import by
+from dojang.base.errors import ShapeError
 from dojang.engine import jit, runtime
 from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
@@ -31,6 +33,8 @@ ALONE_CYCLES = 150_000
 # time either way at 32 MB, half the time at 100 MB (an Intel server whose third cache is far larger, November 2026).
 PAST_BYTES = 32 << 20
 PAST = FIELDS.index("past")
+
+MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
 
 AnyProgram = Program | Box | Columns | Straight | Fourier | Pairs
 
@@ -77,13 +81,22 @@ class Bound:
         """
         program = plan.way.program
         assert program is not None
-        self._native = compiled(program, machine)
         (oh, ow), c, sx = job.out_size, job.channels, job.options.stride[1]
         wide = (ow - 1) * sx + 1
         more = max(0, -(-program.chunk(machine) // c) - wide)
         wide += more
         self._wider = -(-wide // sx) if more else 0  # columns of a buffer for pictures narrower than a vector
         border = job.options.border
+        work = plan.way.cycles * oh * ow * c
+        threads = 1 if work < ALONE_CYCLES else threads
+        scratch = program.scratch_bytes(machine, job.width * c)
+        if scratch * threads > MOST_SCRATCH:
+            raise ShapeError(
+                f"kernel {job.kernel.name} spans {by(job.extent)} pixels of {c} channels, for which {threads} threads "
+                f"need {scratch * threads >> 20:,} MiB of working memory, more than {MOST_SCRATCH >> 20:,}; use a "
+                "smaller kernel, less dilation or fewer threads"
+            )
+        self._native = compiled(program, machine)
         rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
         if part is not None:
             rows = part_rows(job, *part)[1]
@@ -91,8 +104,6 @@ class Bound:
         self._shape = (len(plan.jobs), oh, ow, c)
         cols = element_map(job.width, job.before[1], job.after[1], more, border, c)
         self._keep = (rows, cols, plan.way.taps)
-        work = plan.way.cycles * oh * ow * c
-        threads = 1 if work < ALONE_CYCLES else threads
         band = band_rows(oh, threads, program)
         self._flag = np.zeros(1, np.int64)
         self._source_pitch = job.width * c * job.dtype.itemsize
@@ -112,7 +123,7 @@ class Bound:
             "past": self._past,
         }
         call = runtime.Call(self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band))
-        self._steps = runtime.Program([call], len(FIELDS), program.scratch_bytes(machine, job.width * c), threads)
+        self._steps = runtime.Program([call], len(FIELDS), scratch, threads)
         # Plain words of memory: setting them costs a third of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()

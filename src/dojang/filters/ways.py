@@ -25,6 +25,7 @@ from dojang.filters.program import Finish, Program, RowTap, Tap
 from dojang.filters.sums import TIE, UNROLLED, Sums, lanes_of, said, source_top, sums_of, tolerance
 
 HALF = 256  # elements of half a tile of transforms: two of them are one row of a small picture, and none is empty
+LENGTHS = (32, 64, 128, 256)  # of transforms, which the kernel may fill to three quarters
 MOST_ROWS = 15  # of a kernel whose rows are read side by side: with 31, tiles are faster (Intel server, November 2026)
 
 
@@ -127,6 +128,8 @@ def separable(job: Job, machine: Machine) -> Way | str:
     if kh == 1 or kw == 1:
         return "one row or one column"
     most = max(1, kh * kw // (kh + kw))
+    if kh + kw > 4 * UNROLLED:  # asked before singular values are, which take minutes
+        return f"{kh} + {kw} taps are too many to be written out"
     found: list[list[tuple[Taps, Taps]]] = []
     for matrix in sums.parts:
         if sums.work == "i16":
@@ -223,6 +226,8 @@ def separable_pairs(job: Job, machine: Machine) -> Way | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1:
         return "one row or one column"
+    if kh + kw > UNROLLED:
+        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
     pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
     if pairs is None:
         return "its rows are not multiples of one"
@@ -230,8 +235,6 @@ def separable_pairs(job: Job, machine: Machine) -> Way | str:
     if found is None:
         return "16 bits between the passes would round differently"
     taps = tuple((int(i), 0, int(found.column[i])) for i in np.flatnonzero(found.column))
-    if kh + kw > UNROLLED:
-        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
     step = job.options.dilation[1] * job.channels
     program = Pairs(
         job.channels, kh, (kw - 1) * step, taps, tuple(int(t) for t in found.row), step, found.first, found.middle,
@@ -367,11 +370,13 @@ def fourier(job: Job, machine: Machine) -> Way | str:
     if job.out_dtype.kind == "u" and noise > TIE:
         return "float32 transforms would round differently"
     kw, extent = matrix.shape[1], job.extent[0]
+    if extent > LENGTHS[-1] * 3 // 4:  # asked before memory is: rows far apart may make terabytes
+        return f"{extent} rows are more than its transforms are long"
     spread = np.zeros((extent, kw))
     spread[:: job.options.dilation[0]] = matrix
     step = job.options.dilation[1] * job.channels
     best: tuple[float, Fourier] | None = None
-    for length in (32, 64, 128, 256):
+    for length in LENGTHS:
         if extent > length * 3 // 4:
             continue
         program = Fourier(
@@ -380,8 +385,7 @@ def fourier(job: Job, machine: Machine) -> Way | str:
         cycles = _fourier_cycles(program, machine)
         if best is None or cycles < best[0]:
             best = (cycles, program)
-    if best is None:
-        return f"{extent} rows are more than its transforms are long"
+    assert best is not None
     cycles, program = best
     detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, float32"
     return Way("fourier", cycles, program, tables(spread, program.length), detail)

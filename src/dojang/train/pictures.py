@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dojang.base.errors import DataError, FileError, UsageError
+from dojang.base.pictures import FORMATS
 
 Array = NDArray[Any]
 
@@ -28,7 +29,6 @@ MAX_PIXELS = 1 << 26
 MAX_FILE_BYTES = 1 << 28
 """Largest single file inside a .zip after unpacking: 256 MiB."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 # What file managers leave behind; everything else in a class folder has to be a picture.
@@ -229,7 +229,7 @@ def decoded(raw: bytes, where: str, target: Target) -> Array:
     With a target size it is scaled to cover that and centre-cropped.
     """
     try:
-        with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise FileError(
