@@ -215,11 +215,8 @@ def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Op
     from dojang.filters.images import from_pil, orientation_of, to_pil, turn
     from dojang.filters.large import as_stored
 
-    orientation = orientation_of(image)  # asked before the pixels: a TIFF is turned, and says so no more, once decoded
-    if image.format == "TIFF":
-        image.load()
-        orientation = orientation_of(image)
     pixels, alpha = from_pil(image)
+    orientation = orientation_of(image)  # asked after the pixels: a TIFF is turned, and says so no more, once decoded
     if orientation != 1 and options.stride != (1, 1):
         # The places that are kept count from the shown upper left corner; the result is turned back.
         pixels = np.ascontiguousarray(turn(pixels, orientation))

@@ -348,7 +348,8 @@ def _read(image: Image.Image, name: str) -> Picture:
         lost.append(f"{frames - 1} more picture{'s' if frames > 2 else ''} in the same file")
     elif frames > 1:
         raise UnsupportedError(f"holds {frames} frames; split it into single pictures first")
-    deep = _deep_channels(image)  # asked before EXIF, for which Pillow may decode the picture
+    # Asked before EXIF, for which Pillow may decode the picture.
+    deep, stored = _deep_channels(image), _raw_mode(image)
     wide = deep or 4 if image.mode in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr") else deep or 2
     Budget(name).unpack(image.width * image.height * wide * (2 if deep or image.mode.startswith("I") else 1))
     orientation = orientation_of(image)
@@ -382,7 +383,6 @@ def _read(image: Image.Image, name: str) -> Picture:
     if form == "JPEG" and image.mode == "RGB":
         # As Pillow holds colours: four bytes a pixel, the last unused. To and from three takes as long as the codec.
         return Picture(decoded(image), False, "RGBX", **common)
-    stored = _raw_mode(image)
     image.load()
     plain = _plain_mode(image)
     pixels, alpha = _pixels(plain)

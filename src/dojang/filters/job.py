@@ -196,10 +196,10 @@ class AxesWarning(UserWarning):
 def channels_first(shape: tuple[int, ...]) -> str:
     """What to say of an array whose channels seem to come first, (3, h, w) say; "" where they do not.
 
-    1, 3 or 4 rows of more than 16 channels are rare, pictures stored so by PyTorch are not.
+    1, 3 or 4 rows of more than 8 channels are rare, pictures stored so by PyTorch are not.
     """
     h, w, c = shape[-3:]
-    if h not in (1, 3, 4) or c <= 16 or w <= 4:
+    if h not in (1, 3, 4) or c <= 8 or w <= 4:
         return ""
     return (
         f"shape {by(shape)} is read as {h} rows of {w} pixels with {c} channels; if channels come first, move them last"

@@ -18,6 +18,7 @@ from dojang.filters.borders import Border, index_map
 from dojang.filters.codegen import FIELDS, LINE, emit
 from dojang.filters.codegen_box import Box, emit_box
 from dojang.filters.codegen_columns import Columns, emit_columns
+from dojang.filters.codegen_doubling import Doubling, emit_doubling
 from dojang.filters.codegen_fourier import Fourier, emit_fourier
 from dojang.filters.codegen_pairs import Pairs, emit_pairs
 from dojang.filters.codegen_straight import Straight, emit_straight
@@ -36,7 +37,7 @@ PAST = FIELDS.index("past")
 
 MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
 
-AnyProgram = Program | Box | Columns | Straight | Fourier | Pairs
+AnyProgram = Program | Box | Columns | Doubling | Straight | Fourier | Pairs
 
 
 @lru_cache(maxsize=256)
@@ -46,6 +47,8 @@ def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
     def build() -> str:
         if isinstance(program, Box):
             return emit_box(program, machine)
+        if isinstance(program, Doubling):
+            return emit_doubling(program, machine)
         if isinstance(program, Columns):
             return emit_columns(program, machine)
         if isinstance(program, Straight):
@@ -190,8 +193,8 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
         return program.grid
     if threads == 1:
         return height
-    if isinstance(program, Box):
-        return -(-height // threads)  # a band begins with a sum over the whole box
+    if isinstance(program, (Box, Doubling)):
+        return -(-height // threads)  # a band begins with sums over the whole box
     assert isinstance(program, (Program, Columns, Straight, Pairs))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dojang.engine.machine import Machine
 from dojang.filters.codegen_box import Box
 from dojang.filters.codegen_columns import Columns, PassTap
+from dojang.filters.codegen_doubling import Doubling, doublings
 from dojang.filters.codegen_fourier import Fourier, radices, tables
 from dojang.filters.codegen_pairs import FixedTap, Pairs
 from dojang.filters.codegen_straight import Straight
@@ -35,7 +36,7 @@ class Way:
 
     name: str
     cycles: float
-    program: Program | Box | Columns | Straight | Fourier | Pairs | None = None
+    program: Program | Box | Columns | Doubling | Straight | Fourier | Pairs | None = None
     taps: NDArray | None = None
     detail: str = ""
 
@@ -323,13 +324,12 @@ def box(job: Job, machine: Machine) -> Way | str:
         return "its taps are not all one number"
     if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
         return "a running sum takes no stride and no dilation"
-    floats = job.dtype.kind == "f"
-    if floats and job.anywhere:
-        return "float sums would depend on where a tile begins"
-    lanes = machine.lanes(8 if floats else 4)
+    if job.dtype.kind == "f":
+        return "sums of floats from which pixels are taken off again keep what is left of large ones"
+    lanes = machine.lanes(4)
     if job.channels > lanes:
         return f"{job.channels} channels are more than the {lanes} sums of a register"
-    if not floats and source_top(job) * kh * kw >= 2**31:
+    if source_top(job) * kh * kw >= 2**31:
         return "the sums overflow 32 bits"
     box = Box(
         kind_of(job.dtype),
@@ -341,17 +341,33 @@ def box(job: Job, machine: Machine) -> Way | str:
         job.options.offset,
         job.fill,
     )
-    sums = "float64" if floats else "32-bit integers (exact)"
     steps = (-(-lanes // job.channels) - 1).bit_length()
-    plain = floats and lanes % job.channels == 0
     cost = costs_of(machine)
+    cycles = (cost.box + cost.box_step * steps) / lanes * cost.uneven_box
     return Way(
-        "running sums",
-        (cost.box + cost.box_step * steps) / lanes * (1.0 if plain else cost.uneven_box),
-        box,
-        None,
-        f"{kh}x{kw} box in {sums}, at a cost free of its size",
+        "running sums", cycles, box, None, f"{kh}x{kw} box in 32-bit integers (exact), at a cost free of its size"
     )
+
+
+def doubling(job: Job, machine: Machine) -> Way | str:
+    """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all one number."""
+    matrix = job.kernel.parts[0]
+    kh, kw = matrix.shape
+    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+        return "its taps are not all one number"
+    if job.options.stride != (1, 1):
+        return "it takes no stride"
+    if job.dtype.kind != "f":
+        return "integers have running sums, which are exact"
+    sums = sums_of(job)
+    (dy, dx), c = job.options.dilation, job.channels
+    finish = Finish(float(matrix[0, 0]), job.options.offset)
+    program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    cost = costs_of(machine)
+    along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
+    cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
+    detail = f"{kh}x{kw} box by {len(doublings(kw))} + {len(doublings(kh))} doublings, {said(sums)}"
+    return Way("doubling", cycles / lanes_of(sums, machine), program, None, detail)
 
 
 def fourier(job: Job, machine: Machine) -> Way | str:
@@ -433,6 +449,7 @@ WAYS: tuple[tuple[str, Callable[[Job, Machine], Way | str]], ...] = (
     ("columns first", columns),
     ("columns first in 16 bits", fixed_columns),
     ("running sums", box),
+    ("doubling", doubling),
     ("fourier", fourier),
     ("looped", looped),
 )
