@@ -135,7 +135,7 @@ def convolve(
 def _convolve_complex(f: Array, g: Array, mode: Any, steps: list[float], precision: Precision) -> Array:
     """Real and imaginary parts apart: (a + ib) * (c + id) = a*c − b*d + i (a*d + b*c)."""
     single = all(a.dtype in (np.float32, np.complex64) for a in (f, g))
-    a, b, c, d = (part.astype("f4" if single else "f8") for x in (f, g) for part in (x.real, x.imag))
+    a, b, c, d = (part(x).astype("f4" if single else "f8") for x in (f, g) for part in (np.real, np.imag))
 
     def real(u: Array, v: Array) -> Array:
         return convolve(u, v, mode, steps, precision)

@@ -1,9 +1,9 @@
 """Box sums of floats by doubling: sums of n pixels make sums of 2n and 2n + 1, along the rows, then down the columns.
 
-A window of k pixels takes ⌊log₂ k⌋ passes of one or two additions, and only pixels of the window are ever added: unlike
-in a running sum, from which the pixels that leave are subtracted again, nothing that was large, infinite or NaN stays
-behind, zeros give 0 and a sum of what is not negative is not negative. Each result is one fixed tree of additions, so it
-does not depend on where a tile or a band begins, and its error grows with log₂ k, not with k.
+A window of k pixels takes ⌊log₂ k⌋ passes of one or two additions, and only pixels of the window are ever added:
+unlike in a running sum, from which the pixels that leave are subtracted again, nothing that was large, infinite or NaN
+stays behind, zeros give 0 and a sum of what is not negative is not negative. Each result is one fixed tree of
+additions, so it does not depend on where a tile or a band begins, and its error grows with log₂ k, not with k.
 
 The same function shape as in `codegen`. A block of rows is loaded, summed along the rows into a tile, and the tile's
 rows are then summed down the columns; the rows that the next block needs too are moved to the top.
@@ -62,7 +62,7 @@ class Doubling(ByRows, OfSums):
         return machine.lanes(self.work_kind.bytes) * self.vectors
 
     def tile_width(self, machine: Machine) -> int:
-        """Result elements of a tile's row: both tiles in half of level 2 cache, but at least 256 and twice the reach."""
+        """Result elements of a tile's row: both tiles in half of level 2 cache, at least 256 and twice the reach."""
         per = 2 * (self.block + self.extent) * self.work_kind.bytes
         width = max(machine.l2 // 2 // per, 256, 2 * self.reach)
         chunk = self.chunk(machine)

@@ -11,7 +11,7 @@ import ctypes
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -392,7 +392,7 @@ def _read(image: Image.Image, name: str) -> Picture:
     return Picture(pixels, alpha, plain.mode, **common)
 
 
-def _xmp(info: dict[str, Any]) -> bytes | None:
+def _xmp(info: Mapping[Any, Any]) -> bytes | None:
     found = info.get("xmp") or info.get("XML:com.adobe.xmp")
     return found.encode() if isinstance(found, str) else found if isinstance(found, bytes) else None
 

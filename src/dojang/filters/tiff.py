@@ -521,7 +521,7 @@ def write_rows(
     tifffile = _tifffile()
     given = {tag.code: tag for tag in stored.tags}
     channels = shape[2] if len(shape) > 2 else 1
-    resolution = {}
+    resolution: dict[str, Any] = {}
     if all(c in given and given[c].type == 5 and all(given[c].value[:2]) for c in (X_RESOLUTION, Y_RESOLUTION)):
         resolution = {"resolution": (given[X_RESOLUTION].value[:2], given[Y_RESOLUTION].value[:2])}
         if UNIT in given and given[UNIT].value[0] in (1, 2, 3):
@@ -534,6 +534,8 @@ def write_rows(
     tags = [(t.code, t.type, t.count, t.value, True) for t in stored.tags if t.code not in apart]
     tags.append((ORIENTATION, 3, 1, stored.orientation, True))
     tiled = not isinstance(blocks, np.ndarray)
+    height, width = int(shape[0]), int(np.prod(shape[1:2]))
+    strip = max(1, min(height, (1 << 18) // max(1, width)))
     tifffile.imwrite(
         path,
         blocks,
@@ -548,7 +550,7 @@ def write_rows(
         metadata=None,
         extratags=tags,
         **{"software": None, **words},
-        **({"tile": (TILE, TILE)} if tiled else {"rowsperstrip": max(1, min(shape[0], (1 << 18) // max(1, shape[1])))}),
+        **({"tile": (TILE, TILE)} if tiled else {"rowsperstrip": strip}),
         **resolution,
     )
 

@@ -381,7 +381,11 @@ def fourier(job: Job, machine: Machine) -> Way | str:
     sums = sums_of(job)
     if sums.work == "f64":
         return "float64 is needed"
+    floats = job.out_dtype.kind == "f"
+    if floats and job.options.dilation != (1, 1):
+        return "taps apart on floats: what a window holds at the least would not be known"
     matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
+    work = "f64" if floats else "f32"
     noise = 2.0**-24 * 16 * source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
     if job.out_dtype.kind == "u" and noise > TIE:
         return "float32 transforms would round differently"
@@ -396,21 +400,23 @@ def fourier(job: Job, machine: Machine) -> Way | str:
         if extent > length * 3 // 4:
             continue
         program = Fourier(
-            kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length, HALF, finish, job.fill
-        )
+            kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length,
+            HALF // 2 if floats else HALF, finish, job.fill, work,
+        )  # fmt: skip
         cycles = _fourier_cycles(program, machine)
         if best is None or cycles < best[0]:
             best = (cycles, program)
     assert best is not None
     cycles, program = best
-    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, float32"
-    return Way("fourier", cycles, program, tables(spread, program.length), detail)
+    said_work = "float64, where no pixel stands out so far that it would reach others" if floats else "float32"
+    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
+    return Way("fourier", cycles, program, tables(spread, program.length, work), detail)
 
 
 def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     """Predicted cycles per element, from those of a butterfly and of a tap, as measured."""
     n, half, columns = program.length, program.half, program.columns(machine)
-    lanes, cost = machine.lanes(4), costs_of(machine)
+    lanes, cost = machine.lanes(program.work_kind.bytes), costs_of(machine)
     transform = sum(n / r * (cost.butterfly4 if r == 4 else cost.butterfly2) for r in radices(n))
     taps = n * half / lanes * program.kw * 4 * cost.tap
     moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
