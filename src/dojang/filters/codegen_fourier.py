@@ -59,6 +59,11 @@ class Fourier(OfKinds):
         """Result rows of one block."""
         return self.length - self.extent + 1
 
+    @property
+    def group(self) -> int:
+        """Blocks that `guard.py` looks at together: of short transforms several, looking has a price of its own."""
+        return max(1, 128 // self.grid) if self.work == "f64" else 1
+
     def chunk(self, machine: Machine) -> int:
         """The least width of a picture's row: any."""
         del machine

@@ -35,7 +35,8 @@ class Plan:
     @property
     def grid(self) -> int:
         """Result rows come out the same, to the bit, when they are done in parts that begin at multiples of this."""
-        return self.way.program.grid if self.way.program is not None else 1
+        program = self.way.program
+        return 1 if program is None else program.grid * getattr(program, "group", 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -520,7 +520,7 @@ def write_rows(
     """Writes a TIFF through tifffile: an array whole, or an iterator of tiles of `TILE` pixels a side."""
     tifffile = _tifffile()
     given = {tag.code: tag for tag in stored.tags}
-    channels = shape[2] if len(shape) > 2 else 1
+    channels = int(np.prod(shape[2:]))
     resolution: dict[str, Any] = {}
     if all(c in given and given[c].type == 5 and all(given[c].value[:2]) for c in (X_RESOLUTION, Y_RESOLUTION)):
         resolution = {"resolution": (given[X_RESOLUTION].value[:2], given[Y_RESOLUTION].value[:2])}
