@@ -21,8 +21,8 @@ MOST_TAPS = 1 << 22
 """Taps of a kernel: 32 MiB of them, and several times that while it is planned."""
 MOST_SIDE = 2048
 """Taps on a side of a named kernel, the root of `MOST_TAPS`."""
-LEAST = 1e-6
-"""The least sigma, wavelength, amount and aspect, and one over the largest: their fourth powers still are numbers."""
+LEAST, MOST = 1e-6, 1e60
+"""The least and the largest sigma, wavelength, amount and aspect: their fourth powers still are numbers."""
 
 
 def _side(size: float, name: str) -> int:
@@ -47,8 +47,8 @@ def _odd(size: float, name: str, least: int = 1) -> int:
 def _positive(value: float, what: str, name: str) -> float:
     if not value > 0:
         raise UsageError(f"kernel {name}: {what} {value:g} must be above 0")
-    if not LEAST <= value <= 1 / LEAST:
-        raise UsageError(f"kernel {name}: {what} {value:g} is out of range; use {LEAST:g} to {1 / LEAST:g}")
+    if not LEAST <= value <= MOST:
+        raise UsageError(f"kernel {name}: {what} {value:g} is out of range; use {LEAST:g} to {MOST:g}")
     return value
 
 
