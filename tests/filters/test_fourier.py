@@ -1,4 +1,4 @@
-"""Transforms down the columns: as exact as a direct float32 sum, for every border, length and layout."""
+"""Transforms down the columns: as exact as a direct sum, for every border, length and layout."""
 
 from dataclasses import replace
 
@@ -61,10 +61,10 @@ def test_error_is_at_most_twice_that_of_a_direct_sum(size):
 
 
 def test_dilation_wide_rows_and_threads():
-    image = picture((300, 700, 3), "float32")
+    image = picture((300, 700, 3), "uint8")
     kernel = dense(9, 11)
     result, exact = by(fourier, image, kernel, Options(dilation=(3, 2)))
-    agrees(result, exact, float(np.abs(image).max()))
+    agrees(result, exact)
     assert np.array_equal(result, by(fourier, image, kernel, Options(dilation=(3, 2)), threads=3)[0])
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dojang.base.budget import ENVIRONMENT, Budget, unpacked_limit
 from dojang.base.errors import DataError, FileError, UsageError
+from dojang.base.pictures import FORMATS
 from dojang.base.reading import damaged_as, read_bytes, unpacked, zipped
 
 Array = NDArray[Any]
@@ -35,7 +36,6 @@ PICTURE_TIMES = 64
 ALONE = 1 << 22
 """Pixels from which on pictures are decoded one at a time, so that the memory in between is that of one."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 # What file managers leave behind; everything else in a class folder has to be a picture.
@@ -234,7 +234,7 @@ def decoded(raw: bytes, where: str, target: Target) -> Array:
     """
     with damaged_as(where, "no picture that can be read"):
         try:
-            image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+            image = Image.open(io.BytesIO(raw), formats=FORMATS)
         except UnidentifiedImageError:  # its message would name a Python object
             raise FileError(f"{where}: no picture that can be read; remove or replace it") from None
         with image:
