@@ -24,7 +24,6 @@ from dojang.engine.algorithms import ALGORITHMS
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.machine import Machine
-from dojang.engine.peaks import peaks
 from dojang.engine.runtime import Call, Program
 from problems import parse
 
@@ -76,7 +75,7 @@ def main() -> None:
     names = {a.NAME: a for a in ALGORITHMS[:-1]}
     if unknown := [name for name in args.by if name not in names]:
         sys.exit(f"algorithm {unknown[0]} is not known; use some of {', '.join(names)}")
-    peak = peaks(machine).fma_gflops * args.threads
+    peak = machine.peaks.fma_gflops * args.threads
     print(f"# {machine.cpu} ({machine.isa}), {args.threads} threads, {peak:.0f} GFLOP/s; microseconds, % of that peak")
     print(f"{'problem':44s} {'algorithm':10s} {'hot':>14s} {'cold':>14s} {'predicted':>10s}")
     for text in args.problems:

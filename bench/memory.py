@@ -25,7 +25,6 @@ import numpy as np
 
 from dojang.engine.compiled import compile
 from dojang.engine.machine import Machine
-from dojang.engine.peaks import peaks
 from dojang.formats import checkpoint, zoo
 from networks import NETWORKS, filled
 
@@ -53,7 +52,6 @@ def peak_of_command(name: str) -> int:
 
 def one(name: str, threads: int) -> str:
     """A line of the table."""
-    peaks(Machine.host())
     shape = zoo.load(name).inputs[0].attrs["shape"]
     x = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
     graph = filled(zoo.load(name))

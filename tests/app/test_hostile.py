@@ -41,7 +41,7 @@ TEXTS = {
     "10,000 blocks opened": (nested(10_000), "nest.net:"),
     "10,000 blocks opened, none closed": (nested(10_000, closed=False), "nest.net:"),
     "10,000 blocks that call each other": (called(10_000), "nested deeper"),
-    "blocks that double": (doubling(40), "200,000"),
+    "blocks that double": (doubling(40), "50,000"),
     "a block that calls itself": ("block b(c)\n  b $c\nend\ninput 3x8x8\nb 4\n", "b"),
     "a repetition without end": ("input 3x8x8\nc.{1..999999999999}: relu\n", "nest.net:2"),
     "gigabyte shapes": (f"input 3x{BIG}x{BIG}\nadaptive_avgpool {BIG}x{BIG}\nreshape shape=0,-1,7\n", "reshape"),

@@ -1,5 +1,6 @@
 """`torch.compile(module, backend="dojang")`: the numbers of eager PyTorch, and a report of all that PyTorch keeps."""
 
+import copy
 import subprocess
 import sys
 import threading
@@ -247,6 +248,175 @@ def test_many_threads():
     def work(k):
         with torch.no_grad():
             wrong.extend(k for _ in range(25) if not torch.equal(run(xs[k]), right[k]))
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong
+
+
+# -- what a caller may do with values, and around a call ------------------------------------------------------------
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+
+
+def quiet(run, *args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return run(*args)
+
+
+def near(a, b):
+    assert a.dtype == b.dtype
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Shares(nn.Module):
+    """Outputs that are views of one another, of an input, of a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        y = self.c(x)
+        return y, y.view(y.shape[0], -1), x[:, :1], self.c.bias.view(1, -1)
+
+
+def test_outputs_share_memory_as_in_eager():
+    m, x = Shares().eval(), torch.randn(2, 3, 6, 6)
+    run = compiled(m)
+    with torch.no_grad():
+        y, flat, part, bias = quiet(run, x)
+        near(y, m.c(x))
+        y.fill_(3)
+        x.fill_(4)
+        m.c.bias.fill_(5)
+    assert flat.eq(3).all()
+    assert part.eq(4).all()
+    assert bias.eq(5).all()
+
+
+def test_halves_of_one_output_stay_native():
+    class Halves(Shares):
+        def forward(self, x):
+            return self.c(x).chunk(2, 1)
+
+    m, x = Halves().eval(), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        for a, b in zip(compiled(m)(x), m(x), strict=True):
+            near(a, b)
+    assert not reports()[0].left
+
+
+def test_outputs_of_earlier_calls_stay():
+    m, xs = small(), [torch.randn(n, 3, 8, 8) for n in (2, 2, 1, 5)]
+    run = compiled(m)
+    with torch.no_grad():
+        found = [run(x) for x in xs]
+        for x, y in zip(xs, found, strict=True):
+            near(y, m(x))
+
+
+def test_modes_around_a_call():
+    """Autocast, inference mode, gradients and forward derivatives, in turns on one compiled module."""
+    m, x = small(), torch.randn(2, 3, 8, 8)
+    run = compiled(m)
+    forward_ad = torch.autograd.forward_ad
+    with torch.no_grad():
+        near(run(x), m(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(quiet(run, x), m(x))
+        near(quiet(run, x), m(x))
+        with forward_ad.dual_level(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own, from what it imports for this
+            dual = forward_ad.make_dual(x, torch.ones_like(x))
+            near(forward_ad.unpack_dual(quiet(run, dual)).tangent, forward_ad.unpack_dual(m(dual)).tangent)
+    with torch.inference_mode():
+        assert quiet(run, x).is_inference()
+    z = x.clone().requires_grad_()
+    quiet(run, z).square().sum().backward()
+    right = torch.autograd.grad(m(w := x.clone().requires_grad_()).square().sum(), w)[0]
+    near(z.grad, right)
+    m.requires_grad_(False)
+    near(quiet(run, x), m(x))
+    assert quiet(run, x.clone().requires_grad_()).requires_grad
+    near(torch.func.vmap(run)(torch.stack([x, -x])), torch.func.vmap(m)(torch.stack([x, -x])))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 9, 9), (1, 3, 9, 9), (3, 9, 9), (2, 3, 5, 5)])
+def test_sizes_of_the_batch(shape):
+    m, run = small(), None
+    run = compiled(m)
+    with torch.no_grad():
+        for s in ((2, 3, 9, 9), shape, (4, 3, 9, 9), shape):
+            x = torch.randn(*s)
+            near(quiet(run, x), m(x))
+
+
+class Statistics(nn.Module):
+    """Running statistics that a function updates without a name that says so."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.c, self.kind = nn.Conv2d(3, 4, 3), kind
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        y = self.c(x)
+        if self.kind == "batch":
+            y = F.batch_norm(y, self.mean, self.var, training=True)
+        elif self.kind == "instance":
+            y = F.instance_norm(y, self.mean, self.var, use_input_stats=True)
+        else:
+            self.count += 1
+            self.mean = self.mean * 0.9 + y.mean((0, 2, 3)) * 0.1
+        return y * (self.mean.view(1, -1, 1, 1) + self.count)
+
+
+@pytest.mark.parametrize("kind", ["batch", "instance", "own"])
+def test_buffers_that_the_forward_writes(kind):
+    m = Statistics(kind).eval()
+    other, x = copy.deepcopy(m), torch.randn(2, 3, 8, 8)
+    run = compiled(m)
+    with torch.no_grad():
+        for _ in range(3):
+            near(quiet(run, x), other(x))
+            assert torch.equal(m.count, other.count)
+            near(m.mean, other.mean)
+
+
+def test_random_numbers_are_drawn_once():
+    class Drops(Shares):
+        def forward(self, x):
+            return F.dropout(self.c(x), 0.5, True)
+
+    m, x = Drops(), torch.randn(2, 3, 8, 8)
+    run = compiled(m)
+    with torch.no_grad():
+        for seed in range(3):
+            torch.manual_seed(seed)
+            found, after = quiet(run, x), torch.rand(3)
+            torch.manual_seed(seed)
+            near(found, m(x))
+            assert torch.equal(after, torch.rand(3))
+
+
+def test_threads_with_different_sizes():
+    m = small()
+    run, wrong = compiled(m, threads=1), []
+
+    def work(k):
+        with torch.no_grad():
+            for i in range(15):
+                x = torch.randn(1 + (i + k) % 3, 3, 9 + k % 2, 9)
+                wrong.extend([k] * (not torch.allclose(run(x), m(x), 1e-4, 1e-4)))
 
     workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for w in workers:

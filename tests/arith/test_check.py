@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 
 from dojang.arith.check import check
+from dojang.arith.graph import Graph
+from dojang.arith.printed import Printed
 from dojang.base.errors import DataError, FileError, UsageError
 from dojang.formats import tables, zoo
+from dojang.report.text_arith import check_text
+from invented import PUBLISHED, all_wrong, published, storied, told
 
 
 def judged(name):
@@ -42,7 +46,7 @@ def test_googlenet_table_1():
     stem = "7·7·3·8 + 24·64 = 2,712"
     assert stem in cells["convolution 7x7/2", "params"].explanation
     assert stem in cells["convolution 7x7/2", "macs"].explanation
-    assert "no nearby configuration" in cells["inception (5a)", "macs"].explanation
+    assert cells["inception (5a)", "macs"].explanation.endswith("; not explained")
     assert cells["convolution 3x3/1", "params"].verdict == "convention"
     assert cells["linear", "params"].computed == 1_024_000
     # weights and MACs of every row, without biases
@@ -93,7 +97,7 @@ def test_a_kernel_slip_is_explained():
     table = tables.parse("row,layers,weights,macs\na,c,12800,5120000")
     assert all("5x5 in place of 3x3" in cell.explanation for cell in check(table, net).mismatches)
     table = tables.parse("row,layers,weights,macs\na,c,12800,1843200")  # MACs are right, so it cannot be a 5x5
-    assert "no nearby" in check(table, net).mismatches[0].explanation
+    assert "not explained" in check(table, net).mismatches[0].explanation
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,8 @@ def test_a_kernel_slip_is_explained():
         ("row,layers,macs\na,b", "2 cells under 3 columns"),
         ("row,layers,macs\na,b,fast", "'fast' is not a number"),
         ("row,layers,macs\na,,1", "names no layers"),
-        ("row,layers,macs\na,c,1\na,c,1", "same label"),
+        ("row,layers,macs\na,c,1e99", "power of ten"),
+        ("row,layers,macs\na,c,1e-9", "is not a number"),
     ],
 )
 def test_bad_tables(text, words):
@@ -116,7 +121,86 @@ def test_bad_tables(text, words):
 def test_bad_names_and_rows(tmp_path):
     with pytest.raises(UsageError, match="googlenet-table1"):
         tables.load("googlenet")
-    with pytest.raises(FileError, match="cannot be read"):
+    with pytest.raises(FileError, match="no such file"):
         tables.load(tmp_path / "none.csv")
     with pytest.raises(DataError, match="no layer of lenet5 is called xx"):
         check(tables.parse("row,layers,macs\na,xx,1"), zoo.load("lenet5"))
+
+
+def test_known_figures_get_their_known_explanation() -> None:
+    """Totals that papers and repositories print, with why they are what they are."""
+    graphs: dict[str, Graph] = {}
+    for network, column, layers, printed, verdict, words in PUBLISHED:
+        cell = published(network, column, layers, printed, graphs)
+        assert cell.verdict == verdict, cell
+        assert words in cell.explanation, cell
+    assert len(PUBLISHED) >= 20
+
+
+def test_invented_tables_get_no_story() -> None:
+    """Tables 1.5 to 12 % off: one of the first 60 fits a known habit by chance. `bench/check_stories.py` tries 200."""
+    with_story = [(seed, name, cells) for seed, name, _, cells in told(range(60)) if cells]
+    assert len(with_story) <= 1, with_story
+
+
+def test_tables_in_which_all_is_wrong_get_no_story() -> None:
+    """Somewhere among eight wrong rows, two fit the same kind of change by chance: that is no explanation yet."""
+    graphs: dict[str, Graph] = {}
+    with_story = list[int]()
+    for seed in range(60):
+        name, text = all_wrong(seed, graphs)
+        with_story += [seed] if storied(check(tables.parse(text), graphs[name])) else []
+    assert len(with_story) <= 1, with_story
+
+
+def test_one_cell_is_no_explanation() -> None:
+    """VGG-16 with 2.9 % too many MACs would be "K = 1024", and its first layer at 5x5 would give 15.6G."""
+    vgg = zoo.load("vgg16", weights=False)
+    for printed in ("14.4G", "15.92G", "14,893,123,584"):
+        (cell,) = check(tables.parse(f'row,layers,macs\ntotal,*,"{printed}"'), vgg).cells
+        assert cell.verdict == "mismatch"
+        assert cell.explanation.endswith("; not explained")
+
+
+def test_a_change_of_one_kind_in_several_rows_is_explained() -> None:
+    """AlexNet without its groups: one row could be anything, three rows are the one-tower network."""
+    graph = zoo.load("alexnet", weights=False)
+    rows = ['conv2,conv2,"614,400"', 'conv4,conv4,"1,327,104"', 'conv5,conv5,"884,736"']
+    result = check(tables.parse("\n".join(["row,layers,weights", *rows])), graph)
+    assert all("without its 2 groups" in cell.explanation for cell in result.mismatches)
+    assert len(result.mismatches) == 3
+    (cell,) = check(tables.parse("\n".join(["row,layers,weights", rows[0]])), graph).cells
+    assert cell.explanation.endswith("; not explained")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "thousand"),
+    [
+        ("3.8×10^9", 3.8e9, 3.8e9), ("3.8e9", 3.8e9, 3.8e9), ("3.8E+09", 3.8e9, 3.8e9),
+        ("15.3 billion", 15.3e9, 15.3e9),
+        ("3.8 x 10^9", 3.8e9, 3.8e9), ("3.8·10⁹", 3.8e9, 3.8e9), ("60 million", 6e7, 6e7), ("2.7K", 2700, 2.7 * 1024),
+        ("≈ 35k", 35_000, 35 * 1024), ("60,965,224", 60_965_224, 60_965_224), ("4.1 GMACs", 4.1e9, 4.1 * 1024**3),
+        ("300M mult-adds", 3e8, 300 * 1024**2), ("0.27 M params", 270_000, 0.27 * 1024**2), ("5 MACs", 5, 5),
+    ],
+)  # fmt: skip
+def test_numbers_as_they_are_printed(text: str, value: float, thousand: float) -> None:
+    printed = Printed.read(text)
+    for k, wanted in ((1000, value), (1024, thousand)):
+        assert printed.value / printed.scaled(1, k) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("text", ["", "K", "1.2.3", "3.8×9^10", "1e", "3,8 G G", "-5", "9" * 40, "1e31", "12 zillion"])
+def test_what_is_no_number_is_said(text: str) -> None:
+    with pytest.raises(DataError):
+        Printed.read(text)
+
+
+def test_rows_of_one_label_are_judged_apart() -> None:
+    """A table may print "conv" twice; each row keeps its own layers and cells."""
+    from dojang.formats.text import parse
+
+    net = parse("input 4x8x8\na: conv 4 3x3 pad=1 bias=no\nb: conv 8 1x1 bias=no")
+    result = check(tables.parse("row,layers,weights\nconv,a,144\nconv,b,32\nconv,b,99"), net)
+    assert [cell.verdict for cell in result.cells] == ["exact", "exact", "mismatch"]
+    assert [cell.computed for cell in result.cells] == [144, 32, 32]
+    assert sum(line.startswith("conv ") for line in check_text(result).splitlines()) == 3

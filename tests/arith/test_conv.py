@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv, resolve_padding
-from dojang.arith.window import extent, nearest_pixel, out_size, same_padding, source_place, taps_inside
+from dojang.arith.resizing import source_place, taps
+from dojang.arith.window import extent, out_size, same_padding, taps_inside
 from dojang.base.errors import ShapeError
 
 many = settings(max_examples=200, deadline=None)
@@ -241,10 +242,11 @@ def test_resize_coordinates_at_the_ends() -> None:
 
 
 def test_rounding_of_halves() -> None:
-    half = source_place(1, 2, 4, None, "asymmetric")
-    assert [nearest_pixel(half, r) for r in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")] == [
-        0,
-        1,
-        0,
-        1,
+    attrs = {"mode": "nearest", "coords": "asymmetric", "arithmetic": "onnx", "cubic_a": -0.75}
+    words = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+    assert [taps({**attrs, "rounding": word}, 1, 2, 4, None) for word in words] == [
+        ((0, 1.0),),
+        ((1, 1.0),),
+        ((0, 1.0),),
+        ((1, 1.0),),
     ]

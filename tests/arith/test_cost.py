@@ -157,13 +157,17 @@ def test_unknown_operators_make_a_lower_bound() -> None:
     assert [shown["layers"][2][key] for key in ("out_shape", "out_bytes", "macs")] == [[7, 3], 84, None]
 
 
+PHASES = {"period": 2, "advance": 1, "ends": False, "seen": [[-1, 1], [-1, 1]]}
+
+
 def test_rows_as_scripts_read_them() -> None:
     (row,) = [layer for layer in count(small(), batch=2).to_dict()["layers"] if layer["name"] == "up"]
     assert row == {
         "name": "up", "op": "conv_transpose", "inputs": ["b"], "out_shape": [2, 16, 16], "params": 34, "weights": 32,
         "biases": 2, "macs": 4096, "out_bytes": 2 * 4 * 2 * 256,
-        "receptive_field": {"size": [3, 3], "jump": [0.5, 0.5], "start": [-1.5, -1.5], "clipped": [[1, 1], [1, 1]],
-                            "unclipped_places": [12, 12]}, "status": "exact",
+        "receptive_field": {"size": [3, 3], "jump": [0.5, 0.5], "start": [None, None], "last": [None, None],
+                            "bounds": [[-1.5, 1], [-1.5, 1]], "phases": [PHASES, PHASES],
+                            "clipped": [[1, 1], [1, 1]], "unclipped_places": [12, 12]}, "status": "exact",
     }  # fmt: skip
 
 

@@ -18,12 +18,13 @@ from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.compiled import compile
 from dojang.engine.machine import Machine
 from dojang.engine.reference import run_reference
+from machines import RUNNABLE, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import gaps, guarded, last, oracle
 
 HOST = Machine.host()
-NARROW = [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa]
+NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]
 RELU = Activation("relu")
 rng = np.random.default_rng(0)
 N = Node.of
@@ -210,11 +211,17 @@ def network():
     return graph.replace(weights={k: v.astype("f4") for k, v in weights.items()})
 
 
+def with_cache(machine, gbs):
+    """The machine with another rate of its shared cache: what lies between layers goes through it, unless in bands."""
+    return replace(machine, peaks=replace(machine.peaks, cache_gbs=gbs))
+
+
+@pytest.mark.parametrize("machine", RUNNABLE, ids=name_of)
 @pytest.mark.parametrize("taps", [(), ("er0", "dr1")])
 @pytest.mark.parametrize("release", [False, True])
-def test_in_a_network(taps, release):
+def test_in_a_network(taps, release, machine):
     graph = network()
-    run_ = compile(graph, threads=2, release=release)
+    run_ = compile(graph, threads=2, release=release, machine=with_cache(machine, 8.0))
     for n in (1, 3, 0):
         x = rng.standard_normal((n, 3, 33, 30)).astype("f4")
         exact = run_reference(graph, {"x": x}, np.float64, taps)
@@ -230,12 +237,20 @@ def test_in_a_network(taps, release):
         assert "er0" not in inner or "d0" not in inner
 
 
+@pytest.mark.parametrize("machine", RUNNABLE, ids=name_of)
+def test_one_by_one_where_the_cache_is_fast(machine):
+    graph, x = network(), rng.standard_normal((1, 3, 33, 30)).astype("f4")
+    run_ = compile(graph, threads=2, machine=with_cache(machine, 1000.0))
+    assert not any({"e1", "d1"} <= set(c.members) for c in run_.plan(1).choices)
+    assert np.abs(run_(x) - run_reference(graph, {"x": x}, np.float64).outputs[0]).max() < 1e-4
+
+
 def test_what_is_read_twice_stays_apart():
     graph = network()
     graph = graph.replace(nodes=(*graph.nodes, N("more", "add", "a1", "a1"), N("er1b", "relu", "er1")),
                           outputs=("more", "er1b"))  # fmt: skip
     x = rng.standard_normal((1, 3, 33, 30)).astype("f4")
-    run_ = compile(graph, threads=1)
+    run_ = compile(graph, threads=1, machine=with_cache(RUNNABLE[0], 8.0))
     exact = run_reference(graph, {"x": x}, np.float64)
     for a, b in zip(run_.run(x).outputs, exact.outputs, strict=True):
         assert np.abs(a - b).max() < 1e-4

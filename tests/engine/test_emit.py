@@ -8,7 +8,7 @@ from dojang.engine.emit import F32, F64, I16, I32, I64, PTR, U8, U16, Emit
 from dojang.engine.machine import Machine
 
 HOST = Machine.host()
-MACHINES = [HOST] + [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2")]
+MACHINES = [HOST] + [HOST.restrict(isa) for isa in HOST.narrower()]
 
 
 def ids(machine):

@@ -16,12 +16,13 @@ from dojang.engine.algorithms.fourier_tiles import axis_of
 from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.machine import Machine
 from dojang.engine.plan import choose
+from machines import EVERY, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()
-NARROW = [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa]
+NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]
 rng = np.random.default_rng(0)
 
 LAYERS = {
@@ -153,9 +154,10 @@ def test_refusals():
     assert "too long" in (reason(Conv.of(1, 1, (20000,), 9000)) or "")
 
 
-def test_chosen_where_it_pays():
+@pytest.mark.parametrize("machine", EVERY, ids=name_of)
+def test_chosen_where_it_pays(machine):
     """Large kernels over large images, not small ones, and never in strict precision."""
-    name = lambda conv, **rest: choose(Task.of(conv, **rest), HOST)[0].NAME  # noqa: E731
+    name = lambda conv, **rest: choose(Task.of(conv, **rest), machine)[0].NAME  # noqa: E731
     large = Conv.of(128, 128, (56, 56), 31, padding=15, groups=128)
     assert name(large) == "fourier"
     assert name(large, strict=True) != "fourier"

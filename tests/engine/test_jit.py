@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dojang.base.errors import UnsupportedError, UsageError
-from dojang.engine import jit
+from dojang.engine import cache, jit
 from dojang.engine.emit import I64, PTR, Emit
 from dojang.engine.machine import Machine
 
@@ -64,10 +64,10 @@ def test_damaged_entry_is_rebuilt(damage):
 def test_bounded():
     for number in range(3):
         jit.load(plus(100 + number), HOST)
-        os.utime(jit._path(jit.key_of(plus(100 + number), HOST)), (number, number))
+        os.utime(cache.object_path(jit.key_of(plus(100 + number), HOST)), (number, number))
     size = jit.cache_bytes() // 3
-    jit._trim(2 * size)
-    left = [n for n in range(3) if jit._path(jit.key_of(plus(100 + n), HOST)).exists()]
+    cache.trim(2 * size)
+    left = [n for n in range(3) if cache.object_path(jit.key_of(plus(100 + n), HOST)).exists()]
     assert left == [1, 2]
     assert jit.clear_cache() == 2
 
@@ -85,7 +85,7 @@ def test_killed_while_writing_leaves_no_entry(own_cache):
         f"jit.load({plus(13)!r}, Machine.host())\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    assert not list(own_cache.glob("objects/*/*.o"))
+    assert not list(own_cache.glob("objects/*/[!.]*.o"))
     assert call(jit.load(plus(13), HOST), 1) == 14
 
 
@@ -95,7 +95,7 @@ def test_key_depends_on_the_processor():
 
 
 def test_other_processors_do_not_load():
-    with pytest.raises(UnsupportedError, match="cannot run on this machine"):
+    with pytest.raises(UnsupportedError, match="cannot run on this processor"):
         jit.load(plus(1), Machine.cross("neon"))
     with pytest.raises(UsageError, match="cannot be restricted"):
         Machine.cross("neon").restrict("avx512")

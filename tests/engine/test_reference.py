@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import COORDS, OPS
+from dojang.arith.ops import OPS
+from dojang.arith.resizing import COORDS
 from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.reference import REFERENCE, run_reference
 
@@ -465,7 +466,7 @@ ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 11)), min_size=1, max_size=2),
     st.sampled_from(["nearest", "linear", "cubic"]),
-    st.sampled_from(COORDS),
+    st.sampled_from(COORDS[:-1]),  # the last one is of opset 10
     st.sampled_from(ROUNDINGS),
     st.booleans(),
 )
@@ -489,6 +490,8 @@ def test_resize_as_onnx_defines_it(
         mine = ours("resize", x, size=out, mode=mode, coords=coords, rounding=rounding, cubic_a=-0.5)
     if mode == "nearest" and not by_scale and any(o % i and i % o for i, o in axes):
         return  # the evaluator rounds its coordinates in floating point; exact halves and wholes go either way
+    if mine.shape == x.shape:
+        return  # ONNX Runtime copies where no size changes, whatever the factors; the evaluator does not
     if coords == "pytorch_half_pixel" and 1 in mine.shape[2:]:
         return  # for one pixel the standard says place 0; the evaluator takes -0.5
     close(mine, theirs, rtol=1e-5, atol=1e-5)  # the evaluator's coefficients pass through float32

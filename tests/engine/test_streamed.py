@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()
-MACHINES = [HOST, *(HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa != isa and HOST.isa != "neon")]
+MACHINES = [HOST, *(HOST.restrict(isa) for isa in HOST.narrower())]
 SMALL = [replace(m, l1=1) for m in MACHINES]  # a small first cache: panels of 8 input channels
 rng = np.random.default_rng(0)
 

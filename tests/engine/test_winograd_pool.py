@@ -17,13 +17,14 @@ from dojang.engine.algorithms import winograd
 from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.compiled import compile
 from dojang.engine.machine import Machine
+from machines import RUNNABLE, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, last
 
 N = Node.of
 HOST = Machine.host()
-NARROW = [HOST.restrict(isa) for isa in ("avx2", "generic") if HOST.isa in ("avx512", "avx2") and isa != HOST.isa]
+NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]
 rng = np.random.default_rng(0)
 
 
@@ -31,7 +32,7 @@ def shapes(task, machine):
     """The three orders of work, m = 2 and 4."""
     for m in (2, 4):
         plain = winograd._cut(task, machine, m)
-        yield replace(plain, phased=False)
+        yield replace(plain, phased=False, tiles=2 * plain.pixels)  # whole register tiles, whatever was planned
         yield replace(plain, phased=True, tiles=3)
         fresh = winograd._fresh(task, machine, m)
         if fresh is not None:
@@ -81,11 +82,12 @@ def network(pool, batch=2, activation="relu", size=(32, 33)):
     return graph.replace(weights=weights), rng.standard_normal((batch, 32, *size)).astype("f4")
 
 
+@pytest.mark.parametrize("machine", RUNNABLE, ids=name_of)
 @pytest.mark.parametrize("activation", ["relu", None, "leaky_relu"])
-def test_a_network_computes_the_same(activation):
+def test_a_network_computes_the_same(activation, machine):
     """Fused where nothing else wants the map; leaky_relu is not known to keep the order, and is not fused here."""
     graph, x = network({"kernel": (2, 2), "stride": (2, 2)}, activation=activation)
-    run = compile(graph, threads=2)
+    run = compile(graph, threads=2, machine=machine)
     w, b = (torch.from_numpy(graph.weights[k]).double() for k in ("c.weight", "c.bias"))
     full = F.conv2d(torch.from_numpy(x).double(), w, b, padding=1)
     full = {"relu": F.relu, "leaky_relu": F.leaky_relu, None: lambda v: v}[activation](full)

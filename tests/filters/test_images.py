@@ -316,7 +316,8 @@ def test_one_target_there_and_nothing_is_written(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a-sobel.png", "a.png"]
 
 
-def test_plans_of_files(tmp_path):
+def test_plans_of_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")  # planned for, wherever this runs
     source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20, 3))))
     np.save(tmp_path / "b.npy", np.zeros((9, 9), np.float32))
     first, second = plan_files([source, tmp_path / "b.npy"], ["sharpen", "outline"])

@@ -50,7 +50,7 @@ def test_bands_are_the_whole(tmp_path, suffix, kernel, dtype, border):
     image = picture((700, 90, 3), dtype)
     options = Options(border, value=7.0 if border == "constant" else 0.0)
     seen = []
-    shape, _ = filter_large(
+    shape, *_ = filter_large(
         store(tmp_path / f"a{suffix}", image),
         tmp_path / f"b{suffix}",
         as_kernel(kernel),
@@ -190,12 +190,12 @@ da = pytest.importorskip("dask.array")
 @pytest.mark.parametrize("border", ["reflect", "circular", "constant", "replicate", "valid"])
 def test_dask_is_the_whole(kernel, border):
     image = picture((90, 130, 3), "uint8", 5)
-    lazy = filter(da.from_array(image, chunks=(40, 50, 2)), kernel, border, value=3)
+    lazy = filter(da.from_array(image, chunks=(40, 50, 2)), kernel, border, value=3 * (border == "constant"))
     assert isinstance(lazy, da.Array)
     result = lazy.compute(scheduler="synchronous")
     assert lazy.shape == result.shape
     assert lazy.dtype == result.dtype
-    assert np.array_equal(result, filter(image, kernel, border, value=3))
+    assert np.array_equal(result, filter(image, kernel, border, value=3 * (border == "constant")))
 
 
 @pytest.mark.parametrize("shape", [(50, 60), (2, 50, 60, 2)])
@@ -234,7 +234,8 @@ def test_two_dask_workers(tmp_path):
     assert np.array_equal(result, filter(image, "gaussian:sigma=2"))
 
 
-def test_plans_are_explained(tmp_path):
+def test_plans_are_explained(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")  # planned for, wherever this runs
     (plan,) = plan_file(store(tmp_path / "a.npy", picture((20, 20, 3), "uint8")), "sharpen")
     text = plan.explain()
     assert "5 taps as constants, 4 zeros skipped, 16-bit integers" in text

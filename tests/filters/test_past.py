@@ -33,7 +33,7 @@ def guarded(shape, dtype, at_end):
 
 def kernel_of(way):
     rng = np.random.default_rng(3)
-    if way == "running sums":
+    if way == "doubling":
         return named("blur", size=5)
     if way in ("direct", "straight", "looped"):
         return Kernel("dense", (rng.standard_normal((3, 5)),))
@@ -47,7 +47,7 @@ def bound(way, job, machine=HOST, threads=2):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("way", ["direct", "straight", "columns first", "separable", "running sums", "looped"])
+@pytest.mark.parametrize("way", ["direct", "straight", "columns first", "separable", "doubling", "looped"])
 @pytest.mark.parametrize(("width", "channels"), [(2048, 1), (64, 3), (1040, 4), (6016, 1)])
 def test_the_same_bits(way, width, channels, dtype, monkeypatch):
     """Wherever the result begins: on a cache line, in the middle of one, next to a page that may not be touched."""

@@ -172,7 +172,7 @@ def test_files_that_are_no_model(tmp_path) -> None:
     (tmp_path / "empty.onnx").touch()
     (tmp_path / "text.onnx").write_text("input 3x32x32\nconv 8 3x3\n")
     (tmp_path / "folder.onnx").mkdir()
-    for name, says in [("empty", "is empty"), ("text", "not a"), ("folder", "is no file"), ("none", "no such file")]:
+    for name, says in [("empty", "is empty"), ("text", "not a"), ("folder", "is a folder"), ("none", "no such file")]:
         with pytest.raises(FileError, match=rf"{name}\.onnx: .*{says}"):
             onnx_format.load(tmp_path / f"{name}.onnx")
 

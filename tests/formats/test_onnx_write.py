@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import COORDS, OPS, UNARY
+from dojang.arith.ops import OPS, UNARY
+from dojang.arith.resizing import COORDS
 from dojang.base.errors import FileError, GraphError, UnsupportedError
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format

@@ -158,7 +158,7 @@ def test_zips_that_are_truncated_damaged_or_locked(tmp_path: Path, animals: dict
     path = zipped(tmp_path / "a.zip", {name: png(a) for name, a in animals.items()})
     blob = path.read_bytes()
     path.write_bytes(blob[: len(blob) // 2])
-    with pytest.raises(FileError, match=r"no \.zip, or a truncated one"):
+    with pytest.raises(FileError, match=r"damaged, or no \.zip"):
         load(path)
     with zipfile.ZipFile(io.BytesIO(blob)) as archive:
         at = archive.getinfo("dog/3.png").header_offset + 30 + len("dog/3.png")
@@ -171,7 +171,7 @@ def test_zips_that_are_truncated_damaged_or_locked(tmp_path: Path, animals: dict
         locked[entry + 8] |= 1
         entry += 4
     path.write_bytes(bytes(locked))
-    with pytest.raises(FileError, match="cannot be unpacked"):
+    with pytest.raises(FileError, match="is encrypted"):
         load(path)
 
 

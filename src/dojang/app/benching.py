@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.record import machine
 from dojang.app.runtimes import Run, runner, version_of
 from dojang.app.samples import one_input
@@ -30,7 +30,7 @@ def bench(
     rounds: int = 31,
     seed: int = 0,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
 ) -> Bench:
     """Median time of a batch on dojang and, with `peers`, on PyTorch (both layouts) and ONNX Runtime.
@@ -45,7 +45,7 @@ def bench(
     graph = require_weights(graph if graph.weights else with_random_weights(graph, seed), graph.name)
     shape = (batch_size, *one_input(graph).attrs["shape"])
     x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    runs: dict[str, Run] = {"dojang": runner(graph, "dojang")}
+    runs: dict[str, Run] = {"dojang": runner(graph, "dojang", batch_size)}
     missing: dict[str, str] = {}
     for peer in PEERS if peers else ():
         try:

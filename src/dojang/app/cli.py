@@ -55,8 +55,10 @@ def _command(arguments: list[str]) -> int:
 
     args = build_parser().parse_args(arguments)
     from dojang.app import commands
+    from dojang.engine.threads import limited
 
-    answer = getattr(commands, args.command)(args)
+    with limited(getattr(args, "threads", None)):
+        answer = getattr(commands, args.command)(args)
     try:
         if answer.text and first():
             text = answer.text if answer.data and not sys.stdout.isatty() else visible(answer.text)

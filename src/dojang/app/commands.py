@@ -376,7 +376,10 @@ def env(args: argparse.Namespace) -> Answer:
     from dojang.app import record
     from dojang.report.text import env_text
 
-    facts = record.environment()
+    if not args.measure and (args.output is not None or args.force):
+        raise UsageError("-o and --force go with --measure, which writes a machine file")
+    done = record.measured(args.output, args.force) if args.measure else None
+    facts = record.environment() | ({"measured": done} if done else {})
     return Answer(_json("env", args, facts) if args.json else env_text(facts))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.samples import check_classes, input_range, load_samples
 from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
@@ -21,8 +20,6 @@ from dojang.diagnose.findings import diagnose as find
 from dojang.diagnose.findings import require_samples, tried_fields
 from dojang.diagnose.spectrum import spectra
 from dojang.engine.compiled import Compiled
-from dojang.engine.machine import Machine
-from dojang.engine.peaks import peaks
 from dojang.report.results import Diagnosis
 from dojang.train.data import Data
 
@@ -41,7 +38,7 @@ def diagnose(
     threshold: float = 0.0,
     seed: int = 0,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
 ) -> Diagnosis:
@@ -110,7 +107,9 @@ def timing(graph: Graph) -> dict[str, Any]:
     cannot run the network.
     """
     try:
-        plan = Compiled(graph).measured()
+        engine = Compiled(graph)
+        engine.machine.require_here()
+        plan = engine.measured()
     except UnsupportedError:
         return {}
     macs = {row.name: row.cost.macs for row in count(graph).layers}
@@ -120,8 +119,8 @@ def timing(graph: Graph) -> dict[str, Any]:
         if choice.measured_s and nodes:
             layer = max(nodes, key=lambda name: macs[name])
             spent[layer] = spent.get(layer, 0.0) + 1e3 * choice.measured_s
-    host = peaks(Machine.host())
-    return {"layer_ms": spent, "peaks": (host.fma_gflops * plan.threads, host.read_gbs * plan.threads)}
+    one = engine.machine.peaks
+    return {"layer_ms": spent, "peaks": (one.fma_gflops * plan.threads, one.read_gbs * plan.threads)}
 
 
 def some_feed(graph: Graph, data: Data, samples: int, seed: int) -> np.ndarray | dict[str, np.ndarray]:

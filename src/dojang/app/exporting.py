@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.runtimes import has_onnxruntime, onnx_runner
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -29,7 +28,7 @@ def export(
     output: str | Path | None = None,
     force: bool = False,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
 ) -> Exported:
     """Writes a network as ONNX, as a checkpoint (safetensors) or as text (.net, without weights).
@@ -79,7 +78,7 @@ def write_checked(graph: Graph, kind: str, path: Path) -> str:
         onnx.save(graph, path)
         again = onnx.load(path)
         said = f"read back: the same cost{check_onnx(graph, path)}"
-    old, new = count(graph).total, count(again).total
+    old, new = count(graph.alone()).total, count(again.alone()).total
     if (old.params, old.macs) != (new.params, new.macs):
         raise CheckFailed(
             f"{path.name}: read back it has {new.params} parameters and {new.macs} MACs, "

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dojang.app.symbolic import symbolised
 from dojang.arith.conv import by
-from dojang.arith.graph import Graph
+from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.base.reading import opened, read_text
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 STATE = (".pt", ".pth", ".bin")
@@ -22,22 +24,24 @@ def load(
     net: Any,
     *,
     weights: str | Path | None = None,
-    input_size: Sequence[int | str] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     arrays: bool = True,
 ) -> Graph:
     """The Graph that `net` names: `KINDS`, a `torch.nn.Module`, or a Graph.
 
     `weights` is a .safetensors or .pt/.pth file whose arrays are taken by name. `input_size` (channels first, without
-    batch) is needed for PyTorch modules, and replaces the size that a text or zoo network states. `num_classes`
+    batch) is needed for PyTorch modules, and replaces the size that a text or zoo network states; for several inputs
+    it is a sequence of sizes in order, or a dictionary of sizes by name. A module is left as it is, and its numbers are
+    copied: what is trained afterwards does not change the Graph. `num_classes`
     replaces the number of classes of texts that leave it open. With `arrays=False` weights are not read, which is
     enough to count; then a size may be a name instead of a number ("H"), and stays a symbol.
 
     Raises `UsageError` for a name that means nothing, `FileError`, `ParseError`, `GraphError`, `DataError` (NaN).
     """
     size = checked_size(input_size)
-    if arrays and any(isinstance(s, Expr) for s in size or ()):
-        raise UsageError(f"input size {by(size or ())}: only counting works with symbols; give numbers")
+    if arrays and _symbolic(size):
+        raise UsageError(f"input size {_said(size)}: only counting works with symbols; give numbers")
     if isinstance(net, Graph):
         graph = _resized(net, size)
     elif is_module(net):
@@ -57,14 +61,56 @@ def load(
     return graph
 
 
-def checked_size(size: Sequence[int | str] | None) -> tuple[int, ...] | None:
-    """A size as a tuple of whole numbers of at least 1; names become symbols, "32H" 32 times one."""
+InputSize = Sequence[int | str] | Sequence[Sequence[int | str]] | Mapping[str, Sequence[int | str]]
+"""One size (channels first, without batch), one per input in order, or one per input by name."""
+
+Size = tuple[int, ...]
+Sizes = Size | list[Size] | dict[str, Size]
+
+
+def checked_size(size: InputSize | None) -> Sizes | None:
+    """A size as a tuple of whole numbers of at least 1, several as a list or dictionary of such.
+
+    Names become symbols, "32H" 32 times one. Raises `UsageError` for anything else.
+    """
     if size is None:
         return None
-    sizes: tuple[Any, ...] = tuple(_symbol(s) if isinstance(s, str) else s for s in size)
-    if not sizes or any(s < 1 for s in sizes):
+    if isinstance(size, Mapping):
+        if not size:
+            raise UsageError("input size {}: name at least one input, as in {'x': (3, 224, 224)}")
+        return {str(name): _one_size(one) for name, one in size.items()}
+    if isinstance(size, Sequence) and size and all(_is_size(one) for one in size):
+        found = [_one_size(one) for one in size]
+        return found if len(found) > 1 else found[0]
+    return _one_size(size)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _one_size(size: Any) -> Size:
+    if not _is_size(size):
+        raise UsageError(f"input size {size!r}: give C,H,W as numbers, as in (3, 224, 224), or one such per input")
+    sizes: list[Any] = []
+    for one in size:
+        try:
+            sizes.append(_symbol(one) if isinstance(one, str) else operator.index(one))
+        except TypeError:
+            raise UsageError(
+                f"input size {tuple(size)!r}: {one!r} is no whole number; give C,H,W as in (3, 224, 224), "
+                "or one such per input, as in ((3, 224, 224), (10,))"
+            ) from None
+    if not sizes or any(s < 1 or isinstance(one, bool) for s, one in zip(sizes, size, strict=True)):
         raise UsageError(f"input size {by(sizes)} must be at least 1 everywhere, as C,H,W")
-    return sizes
+    return tuple(sizes)
+
+
+def _said(size: Sizes | None) -> str:
+    """Sizes as a person reads them."""
+    if isinstance(size, dict):
+        return " and ".join(f"{name} {by(one)}" for name, one in size.items())
+    return " and ".join(map(by, size)) if isinstance(size, list) else by(size or ())
 
 
 def _symbol(text: str) -> Any:
@@ -99,8 +145,8 @@ def with_file_weights(graph: Graph, path: Path) -> Graph:
 
 def read_arrays(path: Path) -> Mapping[str, Any]:
     """Arrays of a .safetensors file, or of a .pt/.pth file read without running any code in it."""
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; --weights takes a .safetensors, .pt or .pth file")
+    with opened(path, "weights as .safetensors, .pt or .pth"):  # what is missing, a folder or a device is told first
+        pass
     if path.suffix == ".safetensors":
         from dojang.formats import checkpoint
 
@@ -110,27 +156,29 @@ def read_arrays(path: Path) -> Mapping[str, Any]:
     raise UsageError(f"{path}: weights come as .safetensors, .pt or .pth, not {path.suffix or 'without a suffix'}")
 
 
-def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arrays: bool) -> Graph:
+def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:
     path = Path(name)
     suffix = path.suffix.lower()
     if suffix == ".net":
         from dojang.formats import text
 
-        content = _read_text(path)
+        content = read_text(path, wanted="a .net file, which is plain text")
         graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
         return _resized(graph, size)
     if suffix in (".onnx", ".safetensors"):
-        if not path.is_file():
-            raise FileError(f"{name}: no such file")
+        with opened(path, f"{'an' if suffix == '.onnx' else 'a'} {suffix} file"):
+            pass
         if classes is not None:
             raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; this file says its classes")
         if suffix == ".onnx":
             from dojang.formats import onnx
 
-            def read(sized: tuple[int, ...] | None) -> Graph:
+            def read(sized: Size | dict[str, Size] | None) -> Graph:
                 return onnx.load(path, weights=arrays, input_size=sized)
 
-            return symbolised(read, size, name) if _symbolic(size) else read(size)  # type: ignore[arg-type]
+            if isinstance(size, list):
+                size = _by_name(onnx.load(path, weights=False), size)
+            return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
         from dojang.formats import checkpoint
 
         return _resized(checkpoint.load(path, weights=arrays), size)
@@ -145,7 +193,7 @@ def _from_name(name: str, size: tuple[int, ...] | None, classes: int | None, arr
     return _from_zoo(name, size, classes, arrays)
 
 
-def _from_zoo(name: str, size: tuple[int, ...] | None, classes: int | None, arrays: bool) -> Graph:
+def _from_zoo(name: str, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:
     from dojang.formats import zoo
 
     if name not in zoo.names():
@@ -163,36 +211,57 @@ def _classes(classes: int | None) -> Mapping[str, int]:
     return {} if classes is None else {"classes": classes}
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path}: not UTF-8 text; a .net file is plain text") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _resized(graph: Graph, size: tuple[int, ...] | None) -> Graph:
-    """The graph with another input size; it must have one input. Weights that no longer fit are an error."""
+def _resized(graph: Graph, size: Sizes | None) -> Graph:
+    """The graph with other input sizes, one per input or by name. Weights that no longer fit are an error."""
     if size is None:
         return graph
-    if len(graph.inputs) != 1:
-        raise UsageError(f"{graph.name}: has {len(graph.inputs)} inputs; --input-size fits networks with one")
-    node = graph.inputs[0]
-    if tuple(node.attrs["shape"]) == size:
+    if isinstance(size, tuple) and len(graph.inputs) != 1:
+        raise UsageError(
+            f"{graph.name}: has {len(graph.inputs)} inputs ({', '.join(n.name for n in graph.inputs)}); "
+            "give one size per input"
+        )
+    wanted = _by_name(graph, [size] if isinstance(size, tuple) else size)
+    changed: dict[str, Node] = {}
+    for node in graph.inputs:
+        one: Size = wanted.get(node.name) or tuple(node.attrs["shape"])
+        if tuple(node.attrs["shape"]) != one:
+            keeps = len(node.attrs["mean"] or ()) in (0, one[0])
+            changed[node.name] = (
+                node.with_attrs(shape=one) if keeps else node.with_attrs(shape=one, mean=None, std=None)
+            )
+    if not changed:
         return graph
-    keeps = len(node.attrs["mean"] or ()) in (0, size[0])
-    changed = node.with_attrs(shape=size) if keeps else node.with_attrs(shape=size, mean=None, std=None)
-    new = graph.replace(nodes=tuple(changed if n is node else n for n in graph.nodes))
+    new = graph.replace(nodes=tuple(changed.get(n.name, n) for n in graph.nodes))
     new.shapes()
     if new.weights:
         try:
             new.check_weights()
         except DojangError as error:
-            raise error.within(f"with input size {by(size)}") from None
+            raise error.within(f"with input size {_said(size)}") from None
     return new
+
+
+def _by_name(graph: Graph, size: list[Size] | dict[str, Size]) -> dict[str, Size]:
+    """Sizes by the names of the inputs that they are for."""
+    names = [node.name for node in graph.inputs]
+    if isinstance(size, list):
+        if len(size) != len(names):
+            raise UsageError(
+                f"{graph.name}: has {len(names)} input{'s' * (len(names) != 1)} ({', '.join(names)}), "
+                f"{len(size)} sizes were given; give one per input"
+            )
+        return dict(zip(names, size, strict=True))
+    strange = next((name for name in size if name not in names), None)
+    if strange is not None:
+        raise UsageError(f"{graph.name}: has no input {strange!r}; its inputs are {', '.join(names)}")
+    return size
+
+
+def _single(size: Sizes | None, name: str) -> Size:
+    """The one size; symbols work with one input."""
+    if isinstance(size, tuple):
+        return size
+    raise UsageError(f"{name}: symbolic sizes fit networks with one input; give numbers")
 
 
 def is_module(net: object) -> bool:
@@ -211,20 +280,22 @@ def torch_format() -> Any:
     return found
 
 
-def _from_module(module: Any, size: tuple[int, ...] | None, arrays: bool, name: str | None = None) -> Graph:
+def _from_module(module: Any, size: Sizes | None, arrays: bool, name: str | None = None) -> Graph:
     if size is None:
         raise UsageError(f"{name or type(module).__name__}: PyTorch code does not say its input size; give it as C,H,W")
     title = name or type(module).__name__
     if _symbolic(size):
-        return symbolised(lambda sized: torch_format().from_module(module, sized, weights=arrays), size, title)
+        one = _single(size, title)
+        return symbolised(lambda sized: torch_format().from_module(module, sized, weights=arrays), one, title)
     return torch_format().from_module(module, size, weights=arrays)
 
 
-def _symbolic(size: tuple[int, ...] | None) -> bool:
-    return any(isinstance(s, Expr) for s in size or ())
+def _symbolic(size: Sizes | None) -> bool:
+    every = size.values() if isinstance(size, dict) else size if isinstance(size, list) else [size or ()]
+    return any(isinstance(s, Expr) for one in every for s in one)
 
 
-def ways(net: Any, *, input_size: Sequence[int | str] | None = None) -> tuple[Graph, ...]:
+def ways(net: Any, *, input_size: InputSize | None = None) -> tuple[Graph, ...]:
     """One Graph, without weights, per way through a network that branches on the values of a tensor.
 
     `net` is a PyTorch module, names Python code, or an ONNX file. Raises `UnsupportedError` where values decide by
@@ -236,6 +307,8 @@ def ways(net: Any, *, input_size: Sequence[int | str] | None = None) -> tuple[Gr
 
         if _symbolic(size):
             raise UsageError(f"{net}: values decide which way it goes; give its input size in numbers, as C,H,W")
+        if isinstance(size, list):
+            size = _by_name(onnx.load(net, weights=False), size)
         return onnx.ways(net, input_size=size)
     module = net if is_module(net) else torch_format().load_callable(str(net))
     if size is None or _symbolic(size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dojang import __version__
 from dojang.base.errors import UsageError
@@ -23,21 +23,29 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """C,H,W as numbers; x may stand for the comma."""
-    try:
-        return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write C,H,W such as 3,224,224") from None
+def sizes(text: str) -> Any:
+    """C,H,W as numbers; x may stand for the comma. Several inputs are separated by semicolons.
 
-
-def sizes_or_names(text: str) -> tuple[int | str, ...]:
-    """C,H,W as numbers, or names for sizes that stay symbols.
-
-    >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224")
-    ((3, 'H', 'W'), (3, 224, 224))
+    >>> sizes("3,224,224"), sizes("3x48x48;10")
+    ((3, 224, 224), ((3, 48, 48), (10,)))
     """
-    return tuple(number_or_name(part) for part in re.split("[,xX]", text))
+    try:
+        every = tuple(tuple(int(n) for n in part.lower().replace("x", ",").split(",")) for part in text.split(";"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write C,H,W such as 3,224,224, for several inputs '3,48,48;10'"
+        ) from None
+    return every if len(every) > 1 else next(iter(every))
+
+
+def sizes_or_names(text: str) -> Any:
+    """C,H,W as numbers, or names for sizes that stay symbols. Several inputs are separated by semicolons.
+
+    >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224;10")
+    ((3, 'H', 'W'), ((3, 224, 224), (10,)))
+    """
+    every = tuple(tuple(number_or_name(n) for n in re.split("[,xX]", part)) for part in text.split(";"))
+    return every if len(every) > 1 else next(iter(every))
 
 
 def number_or_name(text: str) -> int | str:
@@ -55,6 +63,14 @@ def number_or_name(text: str) -> int | str:
 def batch_or_name(text: str) -> int | str:
     """A batch size of at least 1, or a name that stays a symbol."""
     return text if text.isidentifier() and text.isascii() else positive(text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to below 2^63, as PyTorch's generators take them."""
+    number = whole(text)
+    if not 0 <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no seed; give a whole number from 0 to below 2^63")
+    return number
 
 
 def whole(text: str) -> int:
@@ -140,11 +156,18 @@ def _network(parser: Parser, weights: bool = True) -> None:
     parser.add_argument("net", metavar="NET", help=NET)
     if weights:
         parser.add_argument("--weights", metavar="FILE", help="arrays by name: .safetensors, .pt or .pth")
-        parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+        parser.add_argument(
+            "--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first; several by ;"
+        )
     else:
         does = "size of one input, channels first; 3,H,W gives formulas"
         parser.add_argument("--input-size", metavar="C,H,W", type=sizes_or_names, help=does)
     parser.add_argument("--num-classes", metavar="N", type=positive, help="number of classes, for zoo names")
+
+
+def _threads(parser: Parser) -> None:
+    does = "threads that compute (default: DOJANG_THREADS, else the cores that this process may use)"
+    parser.add_argument("--threads", metavar="N", type=positive, help=does)
 
 
 def _output(parser: Parser, metavar: str, does: str) -> None:
@@ -195,7 +218,9 @@ def _check(commands: Commands) -> None:
     parser = _add(commands, "check", "a published table against the truth, every cell judged")
     parser.add_argument("table", metavar="TABLE", help="a table's name (`dojang list tables`) or a .csv file")
     parser.add_argument("net", metavar="NET", nargs="?", help="the network (default: the one that the table names)")
-    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first")
+    parser.add_argument(
+        "--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first; several by ;"
+    )
 
 
 def _compare(commands: Commands) -> None:
@@ -231,6 +256,7 @@ def _filter(commands: Commands) -> None:
     )
     parser.add_argument("--dilation", type=axes, default=1, metavar="N", help="spread the kernel's taps N pixels apart")
     parser.add_argument("--plan", action="store_true", help="write nothing; say which algorithm it would be and why")
+    _threads(parser)
     _output(parser, "OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)")
 
 
@@ -240,6 +266,7 @@ def _run(commands: Commands) -> None:
     parser.add_argument("input", metavar="INPUT", help="a picture, or .npy of shape (c,h,w) or (n,c,h,w)")
     parser.add_argument("--plan", action="store_true", help="how each layer was run: algorithm, time, why not others")
     parser.add_argument("--top", type=whole, default=5, metavar="K", help="show the K best classes (default 5)")
+    _threads(parser)
     _output(parser, "OUT.npy", "write the output as an array")
 
 
@@ -247,7 +274,7 @@ def _data(parser: Parser, required: bool = True) -> None:
     parser.add_argument("--data", metavar="DATA", required=required, help=DATA)
     parser.add_argument("--val-data", metavar="DATA", help="the test part, where it is apart")
     parser.add_argument(
-        "--seed", metavar="N", type=whole, default=SEED, help=f"seed of all that is drawn (default {SEED})"
+        "--seed", metavar="N", type=seed, default=SEED, help=f"seed of all that is drawn (default {SEED})"
     )
 
 
@@ -279,6 +306,7 @@ def _diagnose(commands: Commands) -> None:
     parser.add_argument(
         "--fail-on", metavar="SEVERITY", choices=("info", "warning", "error"), help="exit 1 on such a finding or worse"
     )
+    _threads(parser)
     _page(parser)
 
 
@@ -309,6 +337,7 @@ def _slim(commands: Commands) -> None:
     parser.add_argument("--device", metavar="NAME", default="auto", help="for tuning: auto, cpu, cuda or cuda:N (auto)")
     _precision(parser)
     parser.add_argument("--resume", action="store_true", help="go on with a slimming that was interrupted")
+    _threads(parser)
     _output(parser, "DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)")
 
 
@@ -325,7 +354,8 @@ def _bench(commands: Commands) -> None:
     parser.add_argument("--peers", action="store_true", help="also PyTorch (both layouts) and ONNX Runtime")
     parser.add_argument("--batch-size", metavar="N", type=positive, default=1, help="inputs at once (default 1)")
     parser.add_argument("--rounds", metavar="N", type=positive, default=31, help="interleaved rounds (default 31)")
-    parser.add_argument("--seed", metavar="N", type=whole, default=SEED, help="seed of input and missing weights")
+    parser.add_argument("--seed", metavar="N", type=seed, default=SEED, help="seed of input and missing weights")
+    _threads(parser)
 
 
 def _list(commands: Commands) -> None:
@@ -336,4 +366,7 @@ def _list(commands: Commands) -> None:
 
 
 def _env(commands: Commands) -> None:
-    _add(commands, "env", "facts for a bug report: versions, machine, settings")
+    parser = _add(commands, "env", "facts for a bug report: versions, machine, settings")
+    does = "measure the peaks of a core (half a second) and plan by them from now on"
+    parser.add_argument("--measure", action="store_true", help=does)
+    _output(parser, "FILE", "with --measure: write a machine file there instead, for DOJANG_MACHINE to name")

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -38,19 +39,58 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, instruction set, cores, caches, memory, system."""
+    """Processor, memory, system, and the machine that plans are made for: which, instruction set, cores, caches, peaks
+    of one core, and where those are from.
+    """
     from dojang.engine.machine import Machine
 
     host = Machine.host()
     return {
         "system": platform.platform(),
-        "processor": _processor() or host.cpu,
+        "processor": _processor() or Machine.processor().cpu,
+        "name": host.name,
         "isa": host.isa,
+        "amx": host.amx,
         "cores": host.cores,
         "l1_bytes": host.l1,
         "l2_bytes": host.l2,
         "l3_bytes": host.l3,
+        "family": host.family,
+        "peaks": asdict(host.peaks),
+        "peaks_from": host.source,
+        "runs_here": host.runs_here,
         "memory_bytes": _memory_bytes(),
+    }
+
+
+def measured(output: str | None = None, force: bool = False) -> dict[str, Any]:
+    """Measures the peaks of a core of this processor and writes the machine file that plans are made from afterwards.
+
+    `output`: write them there instead, for DOJANG_MACHINE to name. The answer has the file, and the shipped and the
+    measured peaks. Raises what writing raises.
+    """
+    from dojang.base.writing import check_target
+    from dojang.engine import descriptions
+    from dojang.engine.machine import Machine
+    from dojang.engine.peaks import measure
+
+    here = Machine.processor()
+    path = descriptions.measured_path(here)
+    if output is not None:
+        path = check_target(output, force)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    found = measure(here).rounded()
+    source = f"measured on {_processor() or here.cpu}, {datetime.now(UTC).date()}"
+    descriptions.write(replace(here, peaks=found), source, path, force or output is None)
+    if output is None:
+        path.chmod(0o644)  # a file that others may write would not be trusted
+    descriptions.forget()
+    return {
+        "file": str(path),
+        "used": output is None and not os.environ.get(descriptions.ENVIRONMENT),
+        "shipped": asdict(here.peaks),
+        "measured": asdict(found),
     }
 
 
@@ -74,14 +114,22 @@ def record(
 
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
-    from dojang.engine import jit
+    from dojang.engine import descriptions, jit
+    from dojang.engine.cache import distrust
+    from dojang.engine.machine import Machine
 
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
-    cache = {"directory": str(jit.cache_dir()), "bytes": jit.cache_bytes(), "limit_bytes": jit.CACHE_LIMIT}
+    cache = {
+        "directory": str(jit.cache_dir()),
+        "bytes": jit.cache_bytes(),
+        "limit_bytes": jit.CACHE_LIMIT,
+        "not_used": distrust(),
+    }
+    ignored = descriptions.measured(Machine.processor())[1]
     return {
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine() | ({"ignored_file": ignored} if ignored else {}),
         "cache": cache,
         "settings": settings,
         "executable": sys.executable,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.base.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
+from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
 from dojang.engine.compiled import Compiled
+from dojang.formats.arrays import read_npy
 from dojang.report.results import Guess, Run
 
 Array = np.ndarray
@@ -29,9 +31,16 @@ class Runnable:
     `runnable.engine` has all outputs, taps on activations, and the plan.
     """
 
-    def __init__(self, graph: Graph, threads: int | None = None, precision: str = "fast", release: bool = True) -> None:
-        """Checks the network; kernels are made when a batch size is first seen."""
-        self.engine = Compiled(graph, threads, precision, release=release)
+    def __init__(
+        self,
+        graph: Graph,
+        threads: int | None = None,
+        precision: str = "fast",
+        release: bool = True,
+        batch_size: int = 1,
+    ) -> None:
+        """Checks the network; memory is planned when a batch size is first seen."""
+        self.engine = Compiled(graph, threads, precision, release=release, batch_size=batch_size)
 
     @property
     def graph(self) -> Graph:
@@ -65,16 +74,23 @@ def _to_numpy(x: Any) -> Any:
 
 
 def compile(
-    net: Any, *, threads: int | None = None, precision: str = "fast", release: bool = True, **options: Any
+    net: Any,
+    *,
+    threads: int | None = None,
+    precision: str = "fast",
+    release: bool = True,
+    batch_size: int = 1,
+    **options: Any,
 ) -> Runnable:
     """The network made ready to run here; `net` and `options` as in `load`. It needs weights.
 
-    `threads` defaults to the cores that this process may use. `precision="strict"` keeps to algorithms that compute
-    the sums of the definition. With `release` weights are let go once kernels hold them, so that memory holds them
-    once; kernels are then chosen by the first batch size, and taps inside of what is fused need `release=False`.
+    `threads` defaults to DOJANG_THREADS, else to the cores that this process may use. `precision="strict"` keeps to
+    algorithms that compute the sums of the definition. Kernels are the fastest for batches of `batch_size`; the others
+    run on them too. With `release` weights are let go once kernels hold them, so that memory holds them once; taps
+    inside of what is fused need `release=False`.
     """
     graph = load(net, **options)
-    return Runnable(require_weights(graph, graph.name), threads, precision, release)
+    return Runnable(require_weights(graph, graph.name), threads, precision, release, batch_size)
 
 
 def run(
@@ -82,7 +98,7 @@ def run(
     source: str | Path | Array,
     *,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     top: int = 5,
     plan: bool = False,
@@ -93,7 +109,8 @@ def run(
 
     A picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are
     (c, h, w) or a batch (n, c, h, w); uint8 is treated as pictures, floats go in as they stand. `output` is an .npy
-    file for the first output. With `plan` the answer holds how each layer was run, with predicted and measured times.
+    file for the first output. With `plan` the answer holds how each layer was run, with predicted and measured times;
+    for a machine (DOJANG_MACHINE) whose code cannot run here it holds the plan alone, and nothing is run.
 
     Raises `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError` for NaN.
     """
@@ -108,12 +125,16 @@ def run(
             raise UsageError(f"{output}: outputs are written as .npy")
         check_target(output, force)
     x, prepared = prepare(source, graph.inputs[0])
-    engine = Compiled(graph, release=True)
+    engine = Compiled(graph, release=True, batch_size=len(x))
+    said = "array" if isinstance(source, Array) else str(source)
+    if plan and not engine.machine.runs_here:
+        if output is not None:
+            engine.machine.require_here()
+        return Run(graph.name, said, prepared, {}, plan=engine.plan(len(x)))
     graph = graph.replace(weights={})  # so that the engine can let them go
     result = engine.run(x)
     arrays = dict(zip(graph.outputs, result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
-    said = "array" if isinstance(source, Array) else str(source)
     return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files,
                engine.measured(len(x)) if plan else None)  # fmt: skip
 
@@ -124,19 +145,16 @@ def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
     if isinstance(source, Array):
         return _from_array(source, node, "array")
     path = Path(source)
-    if not path.is_file():
-        raise FileError(f"{path}: no such file")
     if path.suffix == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise FileError(f"{path}: no readable NumPy array ({str(error).splitlines()[0]})") from None
+        array = read_npy(path)
         return _from_array(array, node, str(path))
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
-    from dojang.train.pictures import Target, decoded
+    from dojang.train.pictures import MAX_FILE_BYTES, Target, decoded
 
-    pixels = decoded(path.read_bytes(), str(path), Target(wanted[0], (wanted[1], wanted[2])))
+    pixels = decoded(
+        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), Target(wanted[0], (wanted[1], wanted[2]))
+    )
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import MissingPart, UsageError
+from dojang.engine.threads import asked_threads
 from dojang.slim.estimate import shape_key
 from dojang.slim.timing import interleave
 
@@ -31,19 +32,21 @@ STEP_MS = 2e-4
 """What a step costs beyond its prediction, so that one layer in place of two is worth something."""
 
 
-def runner(graph: Graph, runtime: str) -> Run:
-    """A function from a float32 batch to the first output, ready to run. Raises `MissingPart`, `UsageError`."""
+def runner(graph: Graph, runtime: str, batch_size: int = 1) -> Run:
+    """A function from a float32 batch to the first output, ready to run, best for batches of `batch_size`. Where a
+    number of threads was asked for, all runtimes use it. Raises `MissingPart`, `UsageError`.
+    """
     if runtime == "dojang":
         from dojang.engine.compiled import Compiled
 
-        return Compiled(graph, release=True)
+        return Compiled(graph, release=True, batch_size=batch_size)
     if runtime in ("torch", "torch channels-last"):
         from dojang.app.networks import torch_format
 
         torch_format()
         from dojang.formats.torch_run import runner as torch_runner
 
-        return torch_runner(graph, channels_last=runtime != "torch")
+        return torch_runner(graph, channels_last=runtime != "torch", threads=asked_threads())
     if runtime == "onnxruntime":
         return _onnxruntime(graph)
     raise UsageError(f"runtime {runtime!r} is not known; use {', '.join(RUNTIMES)}")
@@ -70,6 +73,7 @@ def onnx_runner(onnxruntime: Any, model: bytes | str) -> Run:
     """A runner of an ONNX model: its bytes, or the path of its file."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = asked_threads() or 0  # 0: its own choice
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name
     return lambda x: session.run(None, dict(x) if isinstance(x, Mapping) else {feed: x})[0]
@@ -84,10 +88,11 @@ def measurer(
         return lambda: run(x)
 
     kept: dict[str, Run] = {}
+    batch = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
 
     def ready(graph: Graph) -> Run:
         key = shape_key(graph)
-        run = kept.pop(key) if key in kept else runner(graph, runtime)
+        run = kept.pop(key) if key in kept else runner(graph, runtime, batch)
         kept[key] = run  # the latest last
         while len(kept) > KEPT:
             del kept[next(iter(kept))]

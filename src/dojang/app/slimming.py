@@ -16,7 +16,7 @@ import numpy as np
 from dojang import __version__
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_feed, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
-from dojang.app.networks import is_module, load, require_weights, torch_format
+from dojang.app.networks import InputSize, is_module, load, require_weights, torch_format
 from dojang.app.progress import Silent, Told
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
@@ -122,7 +122,7 @@ def slim(
     force: bool = False,
     resume: bool = False,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
     told: Told | None = None,
@@ -170,7 +170,7 @@ def slim(
         from dojang.train.world import choose_device
 
         require_precision(precision, choose_device(device))
-    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net)
+    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
     samples = (load_inputs if lossless else load_samples)(data, graph, val_data)

@@ -17,17 +17,20 @@ from dojang.app.networks import torch_format
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
 from dojang.engine.compiled import Compiled
+from dojang.engine.digest import Digest
 
 _numbers = count(1)
-OPTIONS = ("threads", "precision")
+OPTIONS = ("threads", "precision", "frozen")
 
 
 def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, **_: Any) -> Any:
     """A function that computes what the captured FX graph `module` computes.
 
-    `options`: `threads` (default: PyTorch's own number) and `precision` ("fast" or "strict"), as in `dojang.compile`.
-    Weights are read when the graph is first run and again when PyTorch counts a change of them; writes through
-    `.data` are not counted and need `torch.compiler.reset()`. Raises `UsageError` for other options.
+    `options`: `threads` (default: PyTorch's own number) and `precision` ("fast" or "strict"), as in `dojang.compile`,
+    and `frozen` (default False). Every call looks at all bytes of the weights (`engine.digest`) and packs them anew
+    when they are no longer what they were, whoever changed them and how. `frozen=True` leaves that look out: the caller
+    promises that nobody changes weights or buffers after the first call, and a change may then go unnoticed. Raises
+    `UsageError` for other options and other values of `frozen`.
     """
     torch_format()
     import dojang.formats.torch_dynamo as dynamo
@@ -36,6 +39,8 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
     unknown = [name for name in given if name not in OPTIONS]
     if unknown:
         raise UsageError(f"option {unknown[0]!r} is not known; use {' or '.join(OPTIONS)}")
+    if not isinstance(frozen := given.get("frozen", False), bool):
+        raise UsageError(f"frozen={frozen!r} is not known; use True or False")
     threads = given.get("threads") or dynamo.threads()
 
     def compile(graph: Graph) -> Any:
@@ -46,7 +51,10 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
 
         return run
 
-    return dynamo.Split(module, compile, f"graph {next(_numbers)}")
+    def watch(ranges: Sequence[tuple[int, int]]) -> Digest:
+        return Digest(ranges, threads)
+
+    return dynamo.Split(module, compile, watch, f"graph {next(_numbers)}", frozen)
 
 
 def reports(clear: bool = False) -> tuple[Any, ...]:

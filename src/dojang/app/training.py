@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dojang.app.exporting import write_checked
-from dojang.app.networks import load, torch_format
+from dojang.app.networks import InputSize, load, torch_format
 from dojang.app.record import record
 from dojang.app.samples import check_classes, load_samples
 from dojang.app.together import together
@@ -42,7 +42,7 @@ def train(
     output: str | Path | None = None,
     force: bool = False,
     weights: str | Path | None = None,
-    input_size: Sequence[int] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,

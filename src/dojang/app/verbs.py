@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dojang.app.networks import load, ways
+from dojang.app.networks import InputSize, load, ways
 from dojang.arith.cost import Count, of_ways
 from dojang.arith.cost import count as count_graph
 from dojang.arith.ops import UNKNOWN
@@ -32,7 +32,7 @@ LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
 def count(
     net: Any,
     *,
-    input_size: Sequence[int | str] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     batch_size: int | str = 1,
     bias: bool = True,
@@ -49,9 +49,7 @@ def count(
     return of_ways([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
 
 
-def _all_ways(
-    net: Any, input_size: Sequence[int | str] | None = None, num_classes: int | None = None
-) -> tuple[Graph, ...]:
+def _all_ways(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:
     """The network, without arrays; where values decide which way it goes, one Graph per way, the dearest last."""
     try:
         graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
@@ -73,7 +71,7 @@ def _by_cost(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
 def held(
     net: Any,
     *,
-    input_size: Sequence[int | str] | None = None,
+    input_size: InputSize | None = None,
     num_classes: int | None = None,
     batch_size: int | str = 1,
     optimiser: str = "momentum",
@@ -81,7 +79,8 @@ def held(
 ) -> Held:
     """Memory of inference and of a training step, bytes moved per layer, and on a machine the interval of its time.
 
-    `machine` is "here" (measured on one core), one of `arith.memory.MACHINES`, or its peaks as "GFLOPS,GBYTES".
+    `machine` is "here" (one core, by the peaks that plans are made from), one of `arith.memory.MACHINES`, or its peaks
+    as "GFLOPS,GBYTES".
     Where values decide which way a network goes, this is the dearest way, with all in `ways`.
     """
     from dojang.arith.memory import held as held_by
@@ -102,11 +101,10 @@ def machine_of(text: str) -> Machine:
 
     if text == "here":
         from dojang.engine.machine import Machine as Processor
-        from dojang.engine.peaks import peaks
 
         host = Processor.host()
-        found = peaks(host)
-        return Machine(f"this machine, one core ({host.isa})", found.fma_gflops, found.read_gbs)
+        title = f"{host.name}, one core ({host.isa}; peaks {host.source})"
+        return Machine(title, host.peaks.fma_gflops, host.peaks.read_gbs)
     if text in MACHINES:
         return MACHINES[text]
     try:
@@ -139,7 +137,7 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
 
 
 def explain(
-    net: Any, layer: str, *, input_size: Sequence[int | str] | None = None, num_classes: int | None = None
+    net: Any, layer: str, *, input_size: InputSize | None = None, num_classes: int | None = None
 ) -> tuple[Step, ...]:
     """How every figure of one layer comes about; see `arith.explain`. Where values decide, on the dearest way that goes
     through it.
@@ -153,7 +151,7 @@ def explain(
     return steps if len(graphs) == 1 else (*steps, ways_through(len(through), len(graphs)))
 
 
-def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | None = None) -> Check:
+def check(table: str | Path, net: Any = None, *, input_size: InputSize | None = None) -> Check:
     """A published table against the network it names, or `net`; see `arith.check`.
 
     A table may name a network of the zoo, or a .net, .onnx or .safetensors file in its own folder; it never names
@@ -168,7 +166,7 @@ def check(table: str | Path, net: Any = None, *, input_size: Sequence[int] | Non
     return replace(judge(printed, graphs[-1]), ways=len(graphs))
 
 
-def compare(a: Any, b: Any, *, input_size: Sequence[int] | None = None) -> Comparison:
+def compare(a: Any, b: Any, *, input_size: InputSize | None = None) -> Comparison:
     """Two networks side by side; see `arith.compare`."""
     from dojang.arith.compare import compare as align
 

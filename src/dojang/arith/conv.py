@@ -151,11 +151,16 @@ class Conv:
     def macs_inside(self) -> int:
         """Like `macs`, less the taps that fall on zero padding (transposed: on cropped output)."""
         pairs = 1
-        out = self.out_size
         for a in range(self.rank):
-            small, large = (self.size[a], out[a]) if self.transposed else (out[a], self.size[a])
-            pairs *= taps_inside(large, small, self.kernel[a], self.stride[a], self.padding[a][0], self.dilation[a])
+            pairs *= self.pairs_inside(a)
         return self.n * pairs * (self.weights // prod(self.kernel))
+
+    def pairs_inside(self, axis: int) -> int:
+        """Pairs of place and tap along one axis that fall on the input (transposed: on what is not cropped)."""
+        k, s, (before, after), d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+        if self.transposed:
+            return taps_inside(self.out_size[axis], self.size[axis], k, s, before, d)
+        return taps_inside(self.size[axis], self.out_size[axis], k, s, before, d, after)
 
     @property
     def depthwise(self) -> bool:

@@ -15,6 +15,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
+from dojang.arith.stored import NOTHING, Parameters, arrays_of, parameters_of, parts_of
 from dojang.arith.symbol import Expr, largest
 
 BYTES = 4
@@ -79,7 +80,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One row of the cost table. `shape` includes the batch; None when unknown.
+    """One row of the cost table. `shape` includes the batch; None when unknown. `shared` names stored arrays that it
+    reads and that an earlier row has counted, `buffers` are numbers that it stores beside its parameters.
 
     Equal rows have equal receptive fields, which are worked out when they are first asked for.
     """
@@ -90,6 +92,8 @@ class Layer:
     shape: Shape | None
     cost: Cost
     sight: Sight = dataclasses.field(repr=False, compare=False)
+    shared: tuple[str, ...] = ()
+    buffers: int = 0
 
     @property
     def field(self) -> Field | None:
@@ -104,29 +108,40 @@ class Layer:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layer):
             return NotImplemented
-        same = (self.name, self.op, self.inputs, self.shape, self.cost) == (
-            other.name, other.op, other.inputs, other.shape, other.cost
+        same = (self.name, self.op, self.inputs, self.shape, self.cost, self.shared, self.buffers) == (
+            other.name, other.op, other.inputs, other.shape, other.cost, other.shared, other.buffers
         )  # fmt: skip
         return same and self.sight[self.name] == other.sight[other.name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0."""
+        """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0.
+
+        Of the receptive field, `size` is the largest over all places and `jump` the mean step. `start` and `last` say
+        that place o sees pixels o·jump + start to o·jump + last; they are None where no one line holds for all places.
+        `phases` holds for every place (`Span.to_dict`). No place sees beyond o·jump + `bounds`.
+        """
         known = not self.cost.unknown
+        counted = known or bool(self.cost.params)  # what a file stores is known also where shapes are not
         spans = self.field or ()
         row = {
             "name": self.name,
             "op": self.op,
             "inputs": list(self.inputs),
             "out_shape": list(self.shape[1:]) if self.shape is not None else None,
-            "params": self.cost.params if known else None,
-            "weights": self.cost.weights if known else None,
-            "biases": self.cost.biases if known else None,
+            "params": self.cost.params if counted else None,
+            "weights": self.cost.weights if counted else None,
+            "biases": self.cost.biases if counted else None,
+            **({"shared": list(self.shared)} if self.shared else {}),
+            **({"buffers": self.buffers} if self.buffers else {}),
             "macs": self.cost.macs if known else None,
             "out_bytes": self.cost.out_bytes if self.shape is not None else None,
             "receptive_field": {
                 "size": [s.size for s in spans],
                 "jump": [_number(s.jump) for s in spans],
-                "start": [_number(s.first) for s in spans],
+                "start": [_number(s.first) if s.line else None for s in spans],
+                "last": [_number(s.last) if s.line else None for s in spans],
+                "bounds": [[_number(s.first), _number(s.last)] for s in spans],
+                "phases": [s.to_dict() for s in spans],
                 "clipped": [[b.before, b.after] for b in self.border] if self.border is not None else None,
                 "unclipped_places": [b.whole for b in self.border] if self.border is not None else None,
             }
@@ -154,7 +169,8 @@ def _number(value: Any) -> int | float:
 
 @dataclass(frozen=True)
 class Count:
-    """The cost table of a network. Parameters of an array that several nodes share stand with its first user.
+    """The cost table of a network. Parameters of an array that several nodes share stand with its first user; the sum
+    over layers is `parameters.used`, which `stored.Parameters` holds beside what is stored, trainable and left unused.
 
     Where values decide which way the forward takes, this is the dearest way, and `ways` has all, the cheapest first.
     """
@@ -164,6 +180,7 @@ class Count:
     peak_bytes: int
     convention: Convention
     ways: tuple[Count, ...] = ()
+    parameters: Parameters = NOTHING
 
     @property
     def status(self) -> str:
@@ -196,6 +213,7 @@ class Count:
                 "params": total.params,
                 "weights": total.weights,
                 "biases": total.biases,
+                **self.parameters.to_dict(),
                 "macs": total.macs,
                 **flops,
                 "activation_bytes": total.out_bytes,
@@ -229,22 +247,26 @@ def of_ways(ways: Sequence[Count]) -> Count:
 def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool = False, unit: str = "mac") -> Count:
     """What every layer of a network costs, without running it.
 
-    Counted: multiply-accumulates of convolutions, dense layers and matrix products; weights and biases (each shared
-    array once); bytes of every output; peak bytes of activations alive at once. Not counted as MACs: bias additions,
-    activations, pooling, normalisation, element-wise sums. An unknown operator makes the totals a lower bound.
+    Counted: multiply-accumulates of convolutions, dense layers and matrix products; weights and biases (each array
+    that the source stores once, also where layers read it transposed or in parts); bytes of every output; peak bytes of
+    activations alive at once. Not counted as MACs: bias additions, activations, pooling, normalisation, element-wise
+    sums. An unknown operator makes the totals a lower bound.
     """
     shapes = graph.unit_shapes if batch == 1 else graph.shapes(batch)
     sight = Sight(graph)
     counted: set[str] = set()
+    moved: set[str] = set()
     layers: list[Layer] = []
     for node in graph.nodes:
-        cost = _cost(graph, node, shapes, counted, bias, exact_padding)
-        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, sight))
-    return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), Convention(unit, batch, bias, exact_padding))
+        own = _own_params(graph, node, counted, moved)
+        cost = _cost(graph, node, shapes, own, bias, exact_padding)
+        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers))
+    convention = Convention(unit, batch, bias, exact_padding)
+    return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), convention, parameters=parameters_of(graph))
 
 
 def _cost(
-    graph: Graph, node: Node, shapes: Mapping[str, Shape | None], counted: set[str], bias: bool, exact_padding: bool
+    graph: Graph, node: Node, shapes: Mapping[str, Shape | None], own: _Own, bias: bool, exact_padding: bool
 ) -> Cost:
     out = shapes[node.name]
     sources = [shapes[i] for i in node.inputs]
@@ -253,36 +275,54 @@ def _cost(
         moved = BYTES * sum(prod(s) for s in known), 0, BYTES * prod(out) if out is not None else 0
         return Cost(0, 0, 0, *moved, unknown=(f"{node.name} ({node.attrs['kind']})",))
     if out is None or len(known) < len(sources):
-        return Cost(unknown=(node.name,) if node.rule.macs or node.rule.params else ())
+        strange = node.rule.macs or (node.rule.params and not graph.origins)
+        return Cost(own.weights, own.biases if bias else 0, unknown=(node.name,) if strange else ())
     rule = node.rule
-    weights, biases = _own_params(graph, node, counted)
     macs = 0
     if rule.macs:
         macs = (rule.macs_inside if exact_padding and rule.macs_inside else rule.macs)(node.attrs, known)
     return Cost(
-        weights,
-        biases if bias else 0,
+        own.weights,
+        own.biases if bias else 0,
         macs,
         BYTES * sum(prod(s) for s in known),
-        BYTES * (weights + biases),
+        own.bytes,
         BYTES * prod(out),
     )
 
 
-def _own_params(graph: Graph, node: Node, counted: set[str]) -> tuple[int, int]:
-    """Weights and biases of the arrays that no earlier node has counted."""
-    weights = biases = 0
-    buffer = node.op == "constant" and not node.attrs["trained"]
-    for role, shape in graph.node_params(node).items():
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What a node adds to what earlier nodes have: weights, biases and buffers, bytes of arrays; and what it shares."""
+
+    weights: int
+    biases: int
+    bytes: int
+    shared: tuple[str, ...]
+    buffers: int
+
+
+def _own_params(graph: Graph, node: Node, counted: set[str], moved: set[str]) -> _Own:
+    """Parameters among the stored arrays that no earlier node has counted."""
+    weights = biases = held = buffers = 0
+    shared: list[str] = []
+    for role, shape in arrays_of(graph, node).items():
         array = node.array(role)
-        if buffer or role in node.rule.buffers or array in counted:
-            continue
-        counted.add(array)
-        if role == "bias":
-            biases += prod(shape)
-        else:
-            weights += prod(shape)
-    return weights, biases
+        for part in parts_of(graph, node, role, shape):
+            if part.name in counted:
+                shared += [part.name] if part.stored.kind == "parameter" else []
+                continue
+            counted.add(part.name)
+            if part.stored.kind == "buffer":
+                buffers += part.stored.size
+            elif role == "bias":
+                biases += part.stored.size
+            else:
+                weights += part.stored.size
+        if array not in moved and role not in node.rule.buffers and (node.op != "constant" or node.attrs["trained"]):
+            moved.add(array)
+            held += BYTES * prod(shape)
+    return _Own(weights, biases, held, tuple(shared), buffers)
 
 
 def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:

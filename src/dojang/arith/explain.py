@@ -1,31 +1,49 @@
-"""Every number unfolded: for one layer the formula of each figure, the numbers put in, the result."""
+"""Every number unfolded: for one layer the formula of each figure, the numbers put in, the result.
+
+Each equation is one object (`arith.equation`), from which letters, numbers and result all come.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from dojang.arith.conv import Conv, by
-from dojang.arith.cost import BYTES, count
+from dojang.arith.conv import Conv, by, resolve_padding
+from dojang.arith.cost import BYTES, count, plain
+from dojang.arith.equation import Named, Product, Quotient, Scaled, Size, Sum, Term, times, written
 from dojang.arith.graph import Graph, Node
-from dojang.arith.shapes import Shape, conv_problem, dynamic_problem
+from dojang.arith.shapes import Shape, axis_of, conv_problem, dynamic_problem, einsum_sizes
+from dojang.arith.span import Span
+from dojang.arith.stored import arrays_of, parts_of
+from dojang.arith.symbol import symbolic
+from dojang.arith.window import extent
 from dojang.base.errors import ShapeError
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One figure: what it is, its formula, the formula with numbers, the result."""
+    """One figure: what it is, then either an equation (formula, the same with numbers, the result) or `words`."""
 
     figure: str
-    formula: str
-    numbers: str
-    result: int | str
+    formula: str = ""
+    numbers: str = ""
+    result: Size | str = ""
+    words: str = ""
+
+    def __str__(self) -> str:
+        """One line. Whatever stands before a result evaluates to it; what is no equation has no "=" in it."""
+        if self.words:
+            return f"{self.figure}: {self.words}"
+        result = self.result if isinstance(self.result, str) else written(self.result)
+        sides = [self.figure, self.formula, "" if self.numbers == result else self.numbers, result]
+        return " = ".join(side for side in sides if side)
 
     def to_dict(self) -> dict[str, Any]:
-        """The four parts."""
-        return {"figure": self.figure, "formula": self.formula, "numbers": self.numbers, "result": self.result}
+        """Figure, formula, numbers and result, and the words."""
+        return plain({"figure": self.figure, "formula": self.formula, "numbers": self.numbers, "result": self.result,
+                      "words": self.words})  # fmt: skip
 
 
 def explain(graph: Graph, name: str) -> tuple[Step, ...]:
@@ -36,8 +54,8 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
 
     >>> from dojang.formats.text import parse
     >>> step = explain(parse("input 3x32x32\\nconv 4 5x5 bias=no"), "conv1")[2]
-    >>> step.figure, step.numbers, step.result
-    ('weights', '5·5·3·4', 300)
+    >>> step.figure, step.formula, step.numbers, step.result
+    ('weights', 'k·k·ic·oc', '5·5·3·4', 300)
     """
     node = graph[name]
     shapes = [graph.unit_shapes[i] for i in node.inputs]
@@ -45,113 +63,233 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
     out = graph.unit_shapes[name]
     if len(known) < len(shapes) or out is None:
         raise ShapeError(f"{name}: its shape is not known, because an operator before it is not")
-    steps = _figures(graph, node, known, out)
-    steps.append(Step("output bytes", f"elements · {BYTES}", f"{_times(*out[1:])}·{BYTES}", BYTES * prod(out[1:])))
+    steps = [*_figures(graph, node, known, out), *_stored(graph, node)]
+    sizes = [*zip(_axis_names(len(_shown(out))), _shown(out), strict=True)]
+    steps.append(_step("output bytes", times(*sizes) * BYTES))
     return (*steps, *_field(graph, node))
+
+
+def _stored(graph: Graph, node: Node) -> list[Step]:
+    """Parameters that count here, where they are not the layer's arrays as they stand: shared, cut from others,
+    computed from several, or not trained.
+    """
+    parts = {role: parts_of(graph, node, role, shape) for role, shape in arrays_of(graph, node).items()}
+    if all(len(own) == 1 and own[0].name == node.array(role) for role, own in parts.items()):
+        plain = all(own[0].stored.kind == "parameter" or role in node.rule.buffers for role, own in parts.items())
+        earlier = graph.nodes[: graph.nodes.index(node)]
+        read = {node.array(role) for role in parts}
+        if plain and not any(read & {other.array(role) for role in arrays_of(graph, other)} for other in earlier):
+            return []
+    layer = next(row for row in count(graph).layers if row.name == node.name)
+    new = {p.name: p.stored.size for own in parts.values() for p in own
+           if p.stored.kind == "parameter" and p.name not in layer.shared}  # fmt: skip
+    if not new:
+        return [
+            Step(
+                "parameters counted here", result=0, words="0, for earlier layers have counted them or none is trained"
+            )
+        ]
+    return [Step("parameters counted here", " + ".join(new), " + ".join(map(str, new.values())), layer.cost.params)]
 
 
 def ways_through(some: int, every: int) -> Step:
     """On how many of the ways that values decide between a layer lies."""
-    return Step("ways through this layer", "ways that have it, of those that values decide between",
-                f"{some} of {every}", some)  # fmt: skip
+    return Step("ways through this layer", result=some,
+                words=f"{some} of {every}, of those that values decide between")  # fmt: skip
+
+
+def _step(figure: str, term: Term) -> Step:
+    letters, numbers = term.text(True), term.text(False)
+    return Step(figure, "" if letters == numbers else letters, numbers, term.value)
+
+
+def _shown(shape: Shape) -> Shape:
+    """A shape without its batch of 1; constants have none, and keep all their axes."""
+    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+
+
+def _axis_names(rank: int) -> tuple[str, ...]:
+    """Letters for the axes after the batch."""
+    known = {1: ("features",), 2: ("c", "w"), 3: ("c", "h", "w"), 4: ("c", "d", "h", "w")}
+    return known.get(rank, tuple(f"n{axis}" for axis in range(1, rank + 1)))
 
 
 def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> list[Step]:
-    if node.op in ("conv", "conv_transpose"):
-        return _conv(conv_problem(node.attrs, shapes, node.op == "conv_transpose"))
-    if node.op == "deform_conv":
-        samples = prod(out[2:]) * prod(node.attrs["kernel"]) * shapes[0][1]
-        between = Step("values read between pixels", "not counted as MACs: taps · ic · oh·ow", "", samples)
-        steps = _conv(conv_problem(node.attrs, shapes))
-        return [*(s for s in steps if s.figure != "MACs on pixels only"), between]
-    if node.op == "dynamic_conv":
-        steps = _conv(dynamic_problem(node.attrs, shapes))
-        return [*(replace(s, figure="weights, computed") if s.figure == "weights" else s for s in steps)]
-    layer = next(row for row in count(graph).layers if row.name == node.name)
-    steps = [Step("output", "by the rule of " + node.op, " and ".join(by(s[1:]) for s in shapes), by(out[1:]))]
-    if node.op == "dense":
-        features = shapes[0][-1]
-        steps.append(Step("weights", "in · out", f"{features}·{node.attrs['out']}", features * node.attrs["out"]))
-        steps.append(Step("biases", "out, or 0", str(layer.cost.biases), layer.cost.biases))
-        steps.append(Step("MACs", "places · in · out", f"{_times(*shapes[0])}·{node.attrs['out']}", layer.cost.macs))
-        return steps
-    if "kernel" in node.attrs:
-        steps = _sizes(node.attrs["kernel"], shapes[0][2:], out[2:], node)
-    for role, shape in graph.node_params(node).items():
-        kind = "buffer, not a parameter" if role in node.rule.buffers else "parameters"
-        steps.append(Step(role, kind, _times(*shape), prod(shape)))
-    if node.rule.macs:
-        steps.append(
-            Step("MACs", "product of all sizes that take part", " and ".join(by(s) for s in shapes), layer.cost.macs)
-        )
-    return steps
-
-
-def _times(*sizes: int) -> str:
-    return "·".join(str(s) for s in sizes) or "1"
-
-
-def _sizes(kernel: Shape, source: Shape, out: Shape, node: Node) -> list[Step]:
-    attrs = node.attrs
-    up = "⌈" if attrs.get("ceil") else "⌊"
-    formula = f"{up}(i + p - k) / s{'⌉' if up == '⌈' else '⌋'} + 1"
-    pads = attrs["padding"]
+    match node.op:
+        case "conv" | "conv_transpose":
+            return _conv(conv_problem(node.attrs, shapes, node.op == "conv_transpose"))
+        case "deform_conv":
+            return _conv(conv_problem(node.attrs, shapes), deformable=True)
+        case "dynamic_conv":
+            return _conv(dynamic_problem(node.attrs, shapes), stored=False)
+        case "dense":
+            return _dense(node, shapes[0], out)
+        case "matmul":
+            return [_output(node, shapes, out), _step("MACs", times(*_numbered("o", out), ("k", shapes[0][-1])))]
+        case "einsum":
+            sizes, _ = einsum_sizes(node.attrs["equation"], shapes)
+            none = Step("MACs", result=0, words="0, for one input is summed and nothing multiplied")
+            return [_output(node, shapes, out), _step("MACs", times(*sizes.items())) if len(shapes) > 1 else none]
+        case _:
+            pass
     steps: list[Step] = []
-    for axis, (i, k, s) in enumerate(zip(source, kernel, attrs["stride"], strict=True)):
-        pad = pads if isinstance(pads, str) else sum(pads[axis])
-        numbers = f"{up}({i} + {pad} - {k}) / {s}{'⌉' if up == '⌈' else '⌋'} + 1"
-        steps.append(Step(f"output, axis {axis}", formula, numbers, out[axis]))
+    if "kernel" in node.attrs:
+        steps += _pooled(node, shapes[0][2:])
+    elif node.op == "concat":
+        axis = axis_of(node.attrs["axis"], len(out))
+        steps.append(_output(node, shapes, out))
+        steps.append(_step(f"output, axis {axis} of all", Sum(tuple((1, Named(f"input {i}", s[axis]))
+                                                                  for i, s in enumerate(shapes, 1)))))  # fmt: skip
+    elif node.op == "resize" and node.attrs["scale"] is not None:
+        steps += _resized(node, shapes[0][2:])
+    else:
+        steps.append(_output(node, shapes, out))
+    for role, shape in graph.node_params(node).items():
+        kind = ", a buffer and no parameter" if role in node.rule.buffers else ""
+        steps.append(_step(f"{role}{kind}", Product(tuple(Named(written(s), s) for s in shape))))
+    if node.rule.macs:  # an operator of its own, whose product is not told here
+        macs = next(row for row in count(graph).layers if row.name == node.name).cost.macs
+        steps.append(Step("MACs", result=macs, words=f"{written(macs)}, by the rule of {node.op}"))
     return steps
 
 
-def _conv(c: Conv) -> list[Step]:
+def _output(node: Node, shapes: Sequence[Shape], out: Shape) -> Step:
+    """What comes out, where no formula of one axis says it."""
+    sources, made = " and ".join(by(_shown(s)) for s in shapes), by(_shown(out))
+    became = f"{sources} becomes {made}" if sources else made
+    return Step("output", result=made, words=f"{became}, by the rule of {node.op}")
+
+
+def _numbered(letter: str, sizes: Sequence[Size]) -> list[tuple[str, Size]]:
+    return [(f"{letter}{i}", s) for i, s in enumerate(sizes, 1)]
+
+
+def _dense(node: Node, source: Shape, out: Shape) -> list[Step]:
+    made: Size = node.attrs["out"]
+    places = [("n" if axis == 0 else f"n{axis}", s) for axis, s in enumerate(source[:-1])]
+    return [
+        _output(node, [source], out),
+        _step("weights", times(("in", source[-1]), ("out", made))),
+        _biases("out", made, node.attrs["bias"]),
+        _step("MACs", times(*places, ("in", source[-1]), ("out", made))),
+    ]
+
+
+def _biases(letter: str, size: Size, there: bool) -> Step:
+    return _step("biases", Named(letter, size)) if there else Step("biases", result=0, words="0, the layer has none")
+
+
+def _pooled(node: Node, source: Shape) -> list[Step]:
+    """The output sizes of a pooling layer, by the three cases of `window.out_size`."""
+    attrs = node.attrs
+    kernel, stride = attrs["kernel"], attrs["stride"]
+    dilation = attrs.get("dilation", (1,) * len(kernel))
+    pads = resolve_padding(attrs["padding"], source, kernel, stride, dilation)
+    steps: list[Step] = []
+    for axis, (i, k, s, d, (p0, p1)) in enumerate(zip(source, kernel, stride, dilation, pads, strict=True)):
+        over = extent(k, d) - p1
+        figure = f"output, axis {axis}"
+        if not attrs["ceil"]:
+            steps.append(_step(figure, _places(i, k, s, p0 + p1, d) + 1))
+        elif 0 < over < s:
+            steps.append(_step(figure, Quotient(Named("i", i) + Named("p before", p0), Named("s", s), "up")))
+            why = "a window must start on the image or the padding before it, and one starts at each step there"
+            steps.append(Step(f"rounded up, axis {axis}", words=why))
+        else:
+            last = _places(i, k, s, p0 + p1, d, up=True)
+            steps.append(_step(figure, last + 1 if over > 0 else last))
+            if over <= 0:
+                why = "the window that would start behind the image is left out"
+                steps.append(Step(f"rounded up, axis {axis}", words=why))
+    return steps
+
+
+def _places(i: Size, k: int, s: int, p: Size, d: int, up: bool = False) -> Quotient:
+    """(i + p - d·(k - 1) - 1) / s, rounded: steps that the window can make."""
+    room = Named("i", i) + Named("p", p) - Named("d", d) * (Named("k", k) - 1) - 1
+    return Quotient(room, Named("s", s), "up" if up else "down")
+
+
+def _resized(node: Node, source: Shape) -> list[Step]:
+    """The output sizes of a resizing by factors."""
+    scale = node.attrs["scale"] * len(source) if len(node.attrs["scale"]) == 1 else node.attrs["scale"]
+    steps: list[Step] = []
+    for axis, (size, factor) in enumerate(zip(source, scale, strict=True)):
+        if symbolic(size):  # as `symbol.scaled` has it
+            exact = Fraction(factor).limit_denominator(4096)
+            term: Term = Quotient(Named("i", size) * exact.numerator, Named("n", exact.denominator), "down")
+        else:
+            term = Scaled(size, factor)
+        steps.append(_step(f"output, axis {axis}", term))
+    return steps
+
+
+def _conv(c: Conv, stored: bool = True, deformable: bool = False) -> list[Step]:
+    """A convolution. `stored`: its weights are parameters; `deformable`: its taps lie between pixels."""
     steps: list[Step] = []
     for axis in range(c.rank):
         i, k, s, d = c.size[axis], c.kernel[axis], c.stride[axis], c.dilation[axis]
         p = sum(c.padding[axis])
         if c.transposed:
-            formula = "(i - 1)·s - p + d·(k - 1) + 1 + extra"
-            numbers = f"({i} - 1)·{s} - {p} + {d}·({k} - 1) + 1 + {c.output_padding[axis]}"
+            spread = (Named("i", i) - 1) * Named("s", s)
+            term: Term = spread - Named("p", p) + Named("d", d) * (Named("k", k) - 1) + 1
+            term += Named("extra", c.output_padding[axis])
         else:
-            formula = "⌊(i + p - d·(k - 1) - 1) / s⌋ + 1"
-            numbers = f"⌊({i} + {p} - {d}·({k} - 1) - 1) / {s}⌋ + 1"
-        steps.append(Step(f"output, axis {axis}", formula, numbers, c.out_size[axis]))
-    grouped = c.groups > 1
-    taps = _times(*c.kernel)
-    weights = f"{taps}·{c.ic}·{c.oc}" + (f" / {c.groups}" if grouped else "")
-    steps.append(Step("weights", "k·k·ic·oc" + (" / groups" if grouped else ""), weights, c.weights))
-    steps.append(Step("biases", "oc, or 0", str(c.biases), c.biases))
-    places, where = (c.size, "ih·iw") if c.transposed else (c.out_size, "oh·ow")
-    steps.append(Step("MACs", f"{where} · weights", f"{_times(*places)} · {c.weights:,}", c.macs))
-    inside = "the same, less the taps that fall on padding"
-    steps.append(Step("MACs on pixels only", inside, f"{c.macs:,} - {c.macs - c.macs_inside:,}", c.macs_inside))
+            term = _places(i, k, s, p, d) + 1
+        steps.append(_step(f"output, axis {axis}", term))
+    taps = [("k", k) for k in c.kernel]
+    channels = [("ic", c.ic), ("oc", c.oc)]
+    weights = _grouped(times(*taps, *channels), c.groups)
+    steps.append(_step("weights" if stored else "weights, computed", weights))
+    steps.append(_biases("oc", c.oc, c.bias))
+    side = "i" if c.transposed else "o"
+    names = {1: "w", 2: "hw", 3: "dhw"}.get(c.rank, "")
+    small = c.size if c.transposed else c.out_size
+    places = [(side + (names[axis] if names else str(axis + 1)), size) for axis, size in enumerate(small)]
+    steps.append(_step("MACs", times(*places, ("weights", weights.value))))
+    if deformable:
+        samples = times(*places, *taps, ("ic", c.ic))
+        return [*steps, _step("values read between pixels, no MACs", samples)]
+    pairs: list[tuple[str, Size]] = [(f"pairs {axis}", c.pairs_inside(axis)) for axis in range(c.rank)]
+    steps.append(_step("MACs on pixels only", _grouped(times(*pairs, *channels), c.groups)))
+    where = "cropped output" if c.transposed else "padding"
+    said = " and ".join(f"{written(size)} on {name.removeprefix('pairs ')}" for name, size in pairs)
+    steps.append(Step("pairs of place and tap by axis", words=f"{said}; those that fall on {where} are left out"))
     return steps
+
+
+def _grouped(whole: Product, groups: int) -> Term:
+    return Quotient(whole, Named("groups", groups), "exact") if groups > 1 else whole
 
 
 def _field(graph: Graph, node: Node) -> list[Step]:
     row = next(layer for layer in count(graph).layers if layer.name == node.name)
     if row.field is None:
         return []
-    steps = [
-        Step(
-            f"receptive field, axis {axis}",
-            "last pixel - first pixel + 1, as seen by the first output",
-            f"{float(span.last):g} - {float(span.first):g} + 1, jump {float(span.jump):g}",
-            span.size,
-        )
-        for axis, span in enumerate(row.field)
-    ]
+    steps: list[Step] = []
+    for axis, span in enumerate(row.field):
+        place, hull = _widest(span)
+        if hull is None:
+            steps.append(Step(f"receptive field, axis {axis}", words="no place sees a pixel"))
+            continue
+        size = Named("last", hull[1]) - Named("first", hull[0]) + 1
+        steps.append(_step(f"receptive field, axis {axis}", size))
+        which = "" if span.line or not span.advance else f"; place {place} is one that sees most"
+        steps.append(Step(f"seen on axis {axis}", words=f"{span}{which}"))
     image = next((n.attrs["shape"][1:] for n in graph.inputs), ())
     for axis, (b, span, size) in enumerate(zip(row.border or (), row.field, image, strict=False)):
         low, high = span.at(0), span.at(b.places - 1)
         if low is None or high is None:
             continue
-        steps.append(
-            Step(
-                f"clipped by padding, axis {axis}",
-                "pixels before 0 of the first field, pixels from i on of the last; places that see the image only",
-                f"first field {low[0]}..{low[1]}, last {high[0]}..{high[1]}, i = {size}",
-                f"{b.before} before, {b.after} behind; {b.whole:,} of {b.places:,} places see the image only",
-            )
-        )
+        result = f"{b.before} before, {b.after} behind; {b.whole:,} of {b.places:,} places see the image only"
+        words = f"{result}; the first sees {low[0]} to {low[1]}, the last {high[0]} to {high[1]} of 0 to {size - 1}"
+        steps.append(Step(f"clipped by padding, axis {axis}", result=result, words=words))
     return steps
+
+
+def _widest(span: Span) -> tuple[int, tuple[int, int] | None]:
+    """The first place that sees as many pixels as any, and which."""
+    for place, hull in enumerate(span.hulls):
+        if hull is not None and hull[1] - hull[0] + 1 == span.size:
+            return place, hull
+    return 0, None

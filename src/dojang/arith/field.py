@@ -9,18 +9,19 @@ enlarging layers apart, and hulls united over branches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from fractions import Fraction
-from math import floor, gcd, prod
+from itertools import pairwise
+from math import gcd, prod
 from typing import Any, cast
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
 from dojang.arith.graph import Graph, Node
+from dojang.arith.resizing import factors, shortcuts, source_place, taps
 from dojang.arith.shapes import Shape, Shapes, axis_of
-from dojang.arith.span import PIXEL, Reads, Span, through, union
+from dojang.arith.span import PIXEL, Reads, Span, TooManyPlaces, bounded, through, union
 from dojang.arith.symbol import Expr
-from dojang.arith.window import nearest_pixel, source_place
 
 SIZES = (2048, 4096)
 """Sizes at which the field of a symbolic network is looked at."""
@@ -44,7 +45,8 @@ class Tracked:
 
 
 def fields(graph: Graph) -> dict[str, Field | None]:
-    """The receptive field of every node; None where it is not known: behind unknown operators, and for constants.
+    """The receptive field of every node; None where it is not known: behind unknown operators, for constants, and where
+    layers that enlarge by odd factors would list more than `span.MOST_PLACES` places.
 
     Padding of any kind, and border pixels that resizing repeats, count as pixels before the first and behind the last.
     An axis that no axis of the tensor carries any more (after global pooling, flattening) is seen whole by every
@@ -101,8 +103,11 @@ def track(graph: Graph) -> dict[str, Tracked | None]:
     shapes = graph.unit_shapes
     fixed = constants(graph)
     found: dict[str, Tracked | None] = {}
-    for node in graph.nodes:
-        found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed)
+    with bounded():
+        for node in graph.nodes:
+            found[node.name] = None
+            with suppress(TooManyPlaces):
+                found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed)
     return found
 
 
@@ -197,9 +202,18 @@ def window(kernel: int, stride: int, before: int, dilation: int) -> Reads:
 def spread(kernel: int, stride: int, before: int, dilation: int) -> Reads:
     """Transposed: output o reads the inputs i with i·s − p + k·d = o for some tap k."""
 
+    common = gcd(stride, dilation)
+    every, step = stride // common, dilation // common  # of the taps k, every so many-th has an i, so much lower
+
+    inverse = pow(step, -1, every)
+
     def places(o: int) -> Sequence[int]:
-        sums = (o + before - k * dilation for k in range(kernel))
-        return [total // stride for total in sums if total % stride == 0]
+        turns, rest = divmod(o + before, common)
+        k = turns * inverse % every  # the first tap k with k·d ≡ o + p modulo s
+        if rest or k >= kernel:
+            return ()
+        first = (o + before - k * dilation) // stride
+        return range(first, first - step * ((kernel - 1 - k) // every + 1), -step)
 
     return Reads(stride, 1, places)
 
@@ -210,24 +224,29 @@ def adaptive(size: int, out: int) -> Reads:
     return Reads(out // common, size // common, lambda o: range(o * size // out, -(-(o + 1) * size // out)))
 
 
-def resized(attrs: Attrs, size: int, out: int, scale: float | None) -> Reads | None:
-    """Output o reads the pixels around the place it comes from; None where the axis had one place only."""
-    coords, mode = attrs["coords"], attrs["mode"]
-    start = source_place(0, size, out, scale, coords)
-    step = source_place(1, size, out, scale, coords) - start if out > 1 else Fraction(size)
+def resized(attrs: Attrs, size: int, out: int, scale: float | None, short: bool) -> Reads | None:
+    """Output o reads the pixels that it is mixed from; None where the axis had one place only.
+
+    They repeat themselves with the period of the factor, as a fraction, unless a runtime's rounding decides otherwise
+    somewhere on the axis: then every output is known by itself.
+    """
+    if out == 1 or size == 1:
+        return None
+    read = [tuple(pixel for pixel, _ in taps(attrs, o, size, out, scale, short)) for o in range(out)]
+    coords, arithmetic = attrs["coords"], attrs["arithmetic"]
+    places = [source_place(o, size, out, scale, coords, arithmetic) for o in (0, 1)]
+    step = (places[1] - places[0]).limit_denominator(4096)
     if not step:
         return None
+    period, advance = step.denominator, step.numerator
 
-    def places(o: int) -> Sequence[int]:
-        place = start + o * step
-        base = floor(place)
-        if mode == "nearest":
-            return (nearest_pixel(place, attrs["rounding"]),)
-        if place == base:  # the others have no share
-            return (base,)
-        return range(base, base + 2) if mode == "linear" else range(base - 1, base + 3)
+    def at(o: int) -> Sequence[int]:
+        turns, phase = divmod(o, period)
+        return [pixel + turns * advance for pixel in read[phase]]
 
-    return Reads(step.denominator, step.numerator, places)
+    if period <= out and all(tuple(at(o)) == pixels for o, pixels in enumerate(read)):
+        return Reads(period, advance, lambda o: read[o])
+    return Reads(out, size, lambda o: read[o])
 
 
 # ---------------------------------------------------------------------------------------------- rules per operator
@@ -278,10 +297,12 @@ def adaptive_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Wa
 def resized_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     """Resizing of the spatial axes."""
     rank = len(out) - 2
-    scales: Sequence[float | None] = node.attrs["scale"] or (None,)
-    scales = [*scales] * rank if len(scales) == 1 else scales
-    axes = zip(shapes[0][2:], out[2:], scales, strict=True)
-    return [(0, KEEP), (1, KEEP), *((a, resized(node.attrs, i, o, f)) for a, (i, o, f) in enumerate(axes, start=2))]
+    if node.attrs["arithmetic"] == "onnx" and shapes[0][2:] == out[2:]:  # copied
+        return same_axes(out)
+    axes = zip(shapes[0][2:], out[2:], factors(node.attrs, rank), strict=True)
+    short = shortcuts(out[2:])
+    spread = (resized(node.attrs, i, o, f, short) for i, o, f in axes)
+    return [(0, KEEP), (1, KEEP), *enumerate(spread, start=2)]
 
 
 def whole_axes(axes: Callable[[Attrs, int], Sequence[int]]) -> Rule:
@@ -357,9 +378,26 @@ def grouped(parts: int) -> Reads:
 
 
 def padded(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Places added or cropped around the last axes."""
+    """Places added or cropped around the last axes; those that repeat the image see what they repeat."""
     pads = ((0, 0),) * (len(out) - len(node.attrs["pads"])) + node.attrs["pads"]
-    return [(axis, shifted(-before)) for axis, (before, _) in enumerate(pads)]
+    mode = node.attrs["mode"]
+    return [(axis, shifted(-pair[0]) if mode == "constant" or pair == (0, 0) else
+             repeated(mode, shapes[place][axis], out[axis], pair[0])) for axis, pair in enumerate(pads)]  # fmt: skip
+
+
+def repeated(mode: str, size: int, out: int, before: int) -> Reads:
+    """Output o reads place o − before, folded back into the `size` places (reflect, replicate or circular)."""
+
+    def places(o: int) -> Sequence[int]:
+        at = o - before
+        if mode == "circular":
+            return (at % size,)
+        if mode == "replicate":
+            return (min(max(at, 0), size - 1),)
+        turn = max(1, 2 * (size - 1))
+        return (min(at % turn, turn - at % turn) if size > 1 else 0,)
+
+    return Reads(out, out, places)
 
 
 def sliced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
@@ -376,7 +414,12 @@ def gathered(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     axis, indices = axis_of(node.attrs["axis"], len(out)), node.attrs["indices"]
     size = shapes[0][axis]
     ways = same_axes(out)
-    ways[axis] = (axis, Reads(len(indices), size, lambda o: (indices[o] % size,)))
+    places = [index % size for index in indices]
+    steps = {b - a for a, b in pairwise(places)}
+    if len(steps) <= 1 and 0 not in steps:  # flipped, or every so-many-th: one line, not a table
+        ways[axis] = (axis, stepped(places[0], steps.pop() if steps else 1))
+    else:
+        ways[axis] = (axis, Reads(len(indices), size, lambda o: (places[o],)))
     return ways
 
 

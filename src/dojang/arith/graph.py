@@ -12,6 +12,7 @@ from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
 from dojang.arith.ops import OPS, UNKNOWN, Op
 from dojang.arith.shapes import Shape
+from dojang.arith.stored import Origin, Stored
 from dojang.base.errors import DojangError, GraphError
 
 Weights = Mapping[str, Any]
@@ -77,7 +78,9 @@ class Graph:
     """A network. Nodes stand in topological order; `outputs` are node names. Edits return a new Graph.
 
     `weights` holds the arrays by name and may be empty (then it can be counted, not run). `meta` are facts about the
-    network that do not change what it computes: `source`, `classes` (comma-separated), how it was trained.
+    network that do not change what it computes: `source`, `classes` (comma-separated), how it was trained. `stored` are
+    the arrays of the module or file that the network was read from, `origins` says for each array of the network which
+    of these it is made of (`stored.py`); both are empty where the network is all there is, and after an edit.
     Raises `GraphError` when names repeat, inputs are missing or in the wrong order, or nothing is put out.
     """
 
@@ -86,6 +89,8 @@ class Graph:
     name: str = "network"
     weights: Weights = field(default_factory=dict[str, Any], repr=False, compare=False)
     meta: Mapping[str, str] = field(default_factory=dict[str, str])
+    stored: Mapping[str, Stored] = field(default_factory=dict[str, Stored], repr=False, compare=False)
+    origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin], repr=False, compare=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -144,6 +149,7 @@ class Graph:
                 known[node.name] = (batch, *told) if told is not None else None
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
+            _check_size(node, known[node.name], batch)
         return known
 
     @staticmethod
@@ -195,6 +201,10 @@ class Graph:
         bare.__dict__["weights"] = {}
         return bare
 
+    def alone(self) -> Graph:
+        """The same network without its source: every array that it holds counts as it is."""
+        return replace(self, stored={}, origins={}) if self.stored or self.origins else self
+
     def with_weights(self, weights: Weights) -> Graph:
         """The same network with these arrays; arrays that no node names are left out."""
         names = self.param_shapes
@@ -210,7 +220,7 @@ class Graph:
 
         `nodes` maps a name to what stands in its place: a node, several in order, or an empty sequence. `rewire` maps
         the name of a value to the value that its readers (and the outputs) take instead. `weights` are added or put
-        in place of old arrays.
+        in place of old arrays. What the arrays were in the network's source no longer holds and is dropped.
         """
         moved = dict(rewire or {})
 
@@ -232,8 +242,26 @@ class Graph:
         outputs = tuple(source(o) for o in self.outputs)
         live = reachable(new, outputs)
         kept = topological([node for node in new if node.name in live or node.op == "input"])
-        graph = replace(self, nodes=kept, outputs=outputs, weights={**self.weights, **(weights or {})})
+        weights = {**self.weights, **(weights or {})}
+        graph = replace(self, nodes=kept, outputs=outputs, weights=weights, stored={}, origins={})
         return graph.with_weights(graph.weights) if graph.weights else graph
+
+
+MOST_AXES, MOST_VALUES = 64, 10**200
+"""Axes of a tensor, as many as NumPy has, and its values per sample: sizes are only numbers while nothing is computed,
+but Python writes none of more than 4,300 digits, which a few hundred layers that multiply sizes would reach."""
+
+
+def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
+    if shape is None or not all(type(s) is int for s in shape):
+        return  # not known, or a formula
+    if len(shape) > MOST_AXES:
+        raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
+    values, most = 1, MOST_VALUES * max(1, batch)
+    for size in shape:
+        values *= max(1, abs(size))
+        if values > most:
+            raise GraphError(f"{node.name}: more than 10^200 values in one tensor; give sizes that a machine can have")
 
 
 def reachable(nodes: Iterable[Node], outputs: Iterable[str]) -> set[str]:

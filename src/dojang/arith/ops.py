@@ -12,6 +12,7 @@ from math import prod
 
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attr, Attrs, Kind
+from dojang.arith.resizing import ARITHMETICS, COORDS
 from dojang.arith.shapes import Rule, Shape, Shapes, conv_problem, dynamic_problem, einsum_sizes
 
 ParamRule = Callable[[Attrs, Shapes], dict[str, Shape]]
@@ -312,6 +313,7 @@ def _rows() -> list[Op]:
                 "rounding": Attr(
                     Kind.TEXT, "floor", words=("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
                 ),
+                "arithmetic": Attr(Kind.TEXT, "onnx", words=ARITHMETICS),
                 "cubic_a": Attr(Kind.FLOAT, -0.75),
             },
             field="resize",
@@ -352,9 +354,6 @@ UNARY = (
     "abs neg exp log sqrt erf reciprocal sin cos floor ceil round sign not"
 ).split()
 """Element by element, without attributes."""
-
-COORDS = ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
-"""How resize maps output to input coordinates, by ONNX's names."""
 
 OPS: Mapping[str, Op] = {op.name: op for op in _rows()}
 """Every operator by name."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import Conv, by, resolve_padding, too_small
+from dojang.arith.resizing import resized
 from dojang.arith.symbol import scaled, symbolic
 from dojang.arith.window import out_size
 from dojang.base.errors import ShapeError
@@ -115,6 +116,8 @@ def pool(attrs: Attrs, shapes: Shapes) -> Shape:
 def adaptive_pool(attrs: Attrs, shapes: Shapes) -> Shape:
     """Pooling to a given output size."""
     spatial(shapes[0], len(attrs["out"]), "adaptive pooling", attrs["out"])
+    if any(size < 1 for size in attrs["out"]):
+        raise ShapeError(f"adaptive pooling to {by(attrs['out'])}: every size is at least 1")
     return (*shapes[0][:2], *attrs["out"])
 
 
@@ -129,6 +132,8 @@ def dense(attrs: Attrs, shapes: Shapes) -> Shape:
     """Fully connected layer over the last axis."""
     if len(shapes[0]) < 2:
         raise ShapeError(f"a dense layer needs an input (n, ..., features), got {by(shapes[0])}")
+    if attrs["out"] < 1:
+        raise ShapeError(f"a dense layer of {attrs['out']} outputs; it has at least 1")
     return (*shapes[0][:-1], attrs["out"])
 
 
@@ -229,6 +234,8 @@ def unsqueeze(attrs: Attrs, shapes: Shapes) -> Shape:
     """Inserts axes of size 1 at the given places of the result."""
     rank = len(shapes[0]) + len(attrs["axes"])
     axes = {axis_of(a, rank) for a in attrs["axes"]}
+    if len(axes) < len(attrs["axes"]):
+        raise ShapeError(f"axes {by(attrs['axes'])} name one place twice; each axis is inserted at a place of its own")
     rest = iter(shapes[0])
     return tuple(1 if i in axes else next(rest) for i in range(rank))
 
@@ -289,9 +296,14 @@ def resize(attrs: Attrs, shapes: Shapes) -> Shape:
         raise ShapeError("resize needs either size or scale")
     if attrs["size"] is not None:
         spatial(shape, len(attrs["size"]), "resize")
+        if any(size < 1 for size in attrs["size"]):
+            raise ShapeError(f"resize to {by(attrs['size'])}: every size is at least 1")
         return (*shape[:2], *attrs["size"])
     scale = attrs["scale"] * rank if len(attrs["scale"]) == 1 else attrs["scale"]
-    out = tuple(scaled(s, f) for s, f in zip(spatial(shape, len(scale), "resize"), scale, strict=True))
+    sizes = spatial(shape, len(scale), "resize")
+    out = tuple(
+        scaled(s, f) if symbolic(s) else resized(s, f, attrs["arithmetic"]) for s, f in zip(sizes, scale, strict=True)
+    )
     if any(o < 1 for o in out):
         raise ShapeError(f"resize by {scale} shrinks {by(shape)} below 1")
     return (*shape[:2], *out)

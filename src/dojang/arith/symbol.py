@@ -123,11 +123,13 @@ class Expr:
         return _floor(self, 1)
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, int):  # most sizes are compared with 1
+            return self.constant == other
         right = _expr(other)
         return right is not None and self.terms == right.terms
 
     def __hash__(self) -> int:
-        return hash(self.constant) if self.constant is not None else hash(frozenset(self.terms.items()))
+        return hash(self.constant) if self.constant is not None else hash(frozenset(self.terms))
 
     def __lt__(self, other: object) -> bool:
         return self._sign(other) < 0
@@ -153,7 +155,7 @@ class Expr:
         """The value when no symbol is in it, else None."""
         if not self.terms:
             return Fraction(0)
-        return self.terms[()] if set(self.terms) == {()} else None
+        return self.terms.get(()) if len(self.terms) == 1 else None
 
     @property
     def largest_option(self) -> Expr:
@@ -239,6 +241,19 @@ def largest(values: Iterable[int | Expr]) -> int | Expr:
         return Expr({(Max(tuple(kept)),): Fraction(1)})
     only = kept[0].constant
     return kept[0] if only is None else int(only)
+
+
+def at_least(a: object, b: object) -> bool:
+    """Whether a >= b is sure for all symbols from 1 on; False also where that cannot be told.
+
+    >>> n = symbol("N")
+    >>> at_least(n + 1, 2), at_least(n, 2), at_least(2 * n, n)
+    (True, False, True)
+    """
+    left, right = _expr(a), _expr(b)
+    if left is None or right is None:
+        raise TypeError(f"cannot compare {a!r} with {b!r}")
+    return _never_below(left, right)
 
 
 def _never_below(a: Expr, b: Expr) -> bool:

@@ -14,13 +14,15 @@ POOLS = ("maxpool", "avgpool", "adaptive_maxpool", "adaptive_avgpool", "global_m
 PASSING = ("pointwise", "reshape", "squeeze", "unsqueeze", "transpose")
 MULTIPLIERS = (1, 2, 4, 8, 16)
 KERNELS = (1, 3, 5, 7, 9, 11)
+POOL_LEFT_OUT = "pool left out"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One layer counted differently: what was changed, and the figures that follow, biases apart."""
+    """One layer counted differently: the kind of change, the change in words, the figures that follow, biases apart."""
 
     layer: str
+    kind: str
     change: str
     weights: int
     macs: int
@@ -62,14 +64,18 @@ def _dense(graph: Graph, node: Node) -> Iterator[Variant]:
         features = prod(shape[1:])
         sizes = "·".join(str(s) for s in (*shape[2:], shape[1]))
         yield Variant(
-            node.name, f"{sizes}·{out} = {features * out:,}: {names} was left out", features * out, features * out
+            node.name,
+            POOL_LEFT_OUT,
+            f"{sizes}·{out} = {features * out:,}: {names} was left out",
+            features * out,
+            features * out,
         )
 
 
 def _unpooled_conv(graph: Graph, node: Node) -> Iterator[Variant]:
     for names, shape in _pools_before(graph, node):
         conv = conv_problem(node.attrs, [shape], node.op == "conv_transpose")
-        yield Variant(node.name, f"on {by(conv.size)}: {names} was left out", conv.weights, conv.macs)
+        yield Variant(node.name, POOL_LEFT_OUT, f"on {by(conv.size)}: {names} was left out", conv.weights, conv.macs)
 
 
 def _conv(name: str, c: Conv) -> Iterator[Variant]:
@@ -78,20 +84,28 @@ def _conv(name: str, c: Conv) -> Iterator[Variant]:
     area, taps = prod(c.out_size), prod(c.kernel)
     if c.groups > 1:
         whole = taps * c.ic * c.oc
-        yield Variant(name, f"{by(c.kernel)}, {c.ic} to {c.oc} without its {c.groups} groups", whole, area * whole)
+        yield Variant(
+            name,
+            "groups ignored",
+            f"{by(c.kernel)}, {c.ic} to {c.oc} without its {c.groups} groups",
+            whole,
+            area * whole,
+        )
     elif c.ic % 2 == 0 and c.oc % 2 == 0:
         half = taps * c.ic * c.oc // 2
-        yield Variant(name, f"{by(c.kernel)}, {c.ic} to {c.oc} in 2 groups", half, area * half)
+        yield Variant(name, "groups", f"{by(c.kernel)}, {c.ic} to {c.oc} in 2 groups", half, area * half)
     if taps > 1 and c.groups == 1:
         for m in MULTIPLIERS:
             deep, mix = taps * c.ic * m, c.ic * m * c.oc
             what = f"{'·'.join(str(k) for k in c.kernel)}·{c.ic}·{m} + {c.ic * m}·{c.oc} = {deep + mix:,}"
-            yield Variant(name, f"separable, {what}", deep + mix, area * (deep + mix))
+            yield Variant(name, "separable", f"separable, {what}", deep + mix, area * (deep + mix))
         for middle in (c.oc, c.ic):
             split = c.kernel[0] * c.ic * middle + taps // c.kernel[0] * middle * c.oc
             what = f"{c.kernel[0]}x1 then 1x{taps // c.kernel[0]} through {middle} channels"
-            yield Variant(name, f"spatially separable, {what}", split, area * split)
+            yield Variant(name, "spatially separable", f"spatially separable, {what}", split, area * split)
     for k in KERNELS:
         if (k,) * c.rank != c.kernel and taps > 1:
             weights = k**c.rank * c.ic // c.groups * c.oc
-            yield Variant(name, f"{by((k,) * c.rank)} in place of {by(c.kernel)}", weights, area * weights)
+            yield Variant(
+                name, f"kernel {k}", f"{by((k,) * c.rank)} in place of {by(c.kernel)}", weights, area * weights
+            )

@@ -18,24 +18,32 @@ import os
 
 from dojang.base.errors import FileError, UsageError
 
-UNPACKED_BYTES = 1 << 30
-"""Bytes that one compressed file may unpack to, unless DOJANG_MAX_UNPACKED (bytes) says otherwise."""
+UNPACKED_BYTES = 1 << 28
+"""Bytes that any one file may unpack to: 256 MiB."""
+UNPACKED_TIMES = 16
+"""A large file may unpack to so many times its own size: weights are packed 1 to 3 times, MNIST 5."""
 LETTERS = 1 << 24
 """Letters of a network's text after its blocks are substituted."""
 STEPS = 1 << 24
 """Steps of work (nodes, places walked) that one file may ask for."""
 ENVIRONMENT = "DOJANG_MAX_UNPACKED"
+"""Environment variable that sets the limit on unpacked bytes of one file, in bytes, in place of both of the above."""
 
 
 class Budget:
     """The limits of one reading. `place` names the file, and starts every message."""
 
     def __init__(
-        self, place: str, unpacked_bytes: int | None = None, letters: int = LETTERS, steps: int = STEPS
+        self,
+        place: str,
+        unpacked_bytes: int | None = None,
+        letters: int = LETTERS,
+        steps: int = STEPS,
+        file_bytes: int = 0,
     ) -> None:
-        """`unpacked_bytes` defaults to `unpacked_limit()`."""
+        """`unpacked_bytes` defaults to `unpacked_limit(file_bytes)`; `file_bytes` is the size of what is unpacked."""
         self.place = place
-        self.unpacked_bytes = unpacked_limit() if unpacked_bytes is None else unpacked_bytes
+        self.unpacked_bytes = unpacked_limit(file_bytes) if unpacked_bytes is None else unpacked_bytes
         self.letters, self.steps = letters, steps
         self._unpacked = self._letters = self._steps = 0
 
@@ -61,11 +69,14 @@ class Budget:
             raise FileError(f"{self.place}: asks for more than {self.steps:,} steps of work, the limit for one file")
 
 
-def unpacked_limit() -> int:
-    """The limit in bytes for one file: `UNPACKED_BYTES`, or what the environment says. Raises `UsageError`."""
+def unpacked_limit(file_bytes: int = 0, times: int = UNPACKED_TIMES) -> int:
+    """The limit in bytes for a file of `file_bytes`: `UNPACKED_BYTES` or `times` its size, whichever is more.
+
+    The environment variable `ENVIRONMENT` replaces both. Raises `UsageError` where it is no number of bytes.
+    """
     said = os.environ.get(ENVIRONMENT)
     if not said:
-        return UNPACKED_BYTES
+        return max(UNPACKED_BYTES, times * file_bytes)
     if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said)):
         raise UsageError(f"{ENVIRONMENT}={said[:40]}: give a number of bytes, such as {UNPACKED_BYTES}")
     return int(said)

@@ -55,17 +55,21 @@ def check_target(path: str | os.PathLike[str], force: bool, folder: bool = False
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str], force: bool = False, durable: bool = True) -> Generator[Path]:
+def writing(
+    path: str | os.PathLike[str], force: bool = False, durable: bool = True, mode: int | None = None
+) -> Generator[Path]:
     """A temporary path beside `path`, with its suffix, that takes its place when the block ends well.
 
     When the block raises anything, KeyboardInterrupt included, the temporary file is removed and what stood at `path`
     stays as it was. `durable` flushes file and folder to the disk, so that a loss of power leaves the old file or the
-    new one. Raises `UsageError` as `check_target` does, and `FileError` for what the system refuses.
+    new one. `mode` are the permissions; None keeps those of the file that is replaced. Raises `UsageError` as
+    `check_target` does, and `FileError` for what the system refuses.
     """
     asked = check_target(path, force)
     with naming(asked):
         target = Path(os.path.realpath(asked))
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else FILE_MODE
+        if mode is None:
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else FILE_MODE
         # mkstemp opens an unpredictable name with O_EXCL: a link planted there is never followed.
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=target.suffix[:40], dir=target.parent)
         os.close(handle)
@@ -83,9 +87,11 @@ def writing(path: str | os.PathLike[str], force: bool = False, durable: bool = T
             temporary.unlink(missing_ok=True)
 
 
-def replace_bytes(path: str | os.PathLike[str], content: bytes, force: bool = True, durable: bool = True) -> Path:
+def replace_bytes(
+    path: str | os.PathLike[str], content: bytes, force: bool = True, durable: bool = True, mode: int | None = None
+) -> Path:
     """Writes `content` to `path`, whole or not at all. Raises as `writing` does."""
-    with writing(path, force, durable) as temporary:
+    with writing(path, force, durable, mode) as temporary:
         temporary.write_bytes(content)
     return Path(path)
 

@@ -12,6 +12,7 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import Compiled
+from dojang.engine.moments import Products, require_finite
 from dojang.engine.session import Session
 
 Array = np.ndarray
@@ -99,33 +100,37 @@ def responses(
 ) -> dict[str, Response]:
     """How every conv and dense layer responds, by layer name, in one pass over the samples.
 
-    With `reduced` each process gives its share of the samples, and gets the responses to all of them.
+    With `reduced` each process gives its share of the samples, and gets the responses to all of them. Raises
+    `DataError` where an activation is NaN or infinite.
     """
     reduced = reduced or alone
     run = run or session_run(graph, samples)
     values = {node.name: activated(graph, node.name) for node in layers(graph)}
     taps = list(dict.fromkeys(values.values()))
     sums: dict[str, dict[str, Any]] = {}
+    products: dict[str, Products] = {}
     total = 0
     for x, n in batches(samples):
         found = run(x, taps)
+        require_finite(found, taps)
         total += n
         for name in taps:
             track = tied.tracks[name]
             if track is not None:
-                _add(sums.setdefault(name, {}), np.moveaxis(found[name], track.axis, 1), threshold)
+                value = np.moveaxis(found[name], track.axis, 1)
+                if name not in sums:
+                    sums[name], products[name] = {}, Products(value.shape[1], value.shape[1])
+                _add(sums[name], products[name], value, threshold)
     total = int(reduced("sum", np.array(total)))
     sums = {name: {k: reduced(HOW.get(k, "sum"), np.asarray(v)) for k, v in s.items()} for name, s in sums.items()}
+    joined = {name: p.joined(reduced) for name, p in products.items()}
     out: dict[str, Response] = {}
     for layer, value in values.items():
         s = sums.get(value)
         if s is None:
             continue
-        mean = s["first"] / s["places"]
-        covariance = s["second"] / s["places"] - np.outer(mean, mean)
-        out[layer] = Response(
-            layer, value, total, int(s["places"]), s["least"], s["most"], s["fired"], mean, covariance
-        )
+        j = joined[value]
+        out[layer] = Response(layer, value, total, j.rows, s["least"], s["most"], s["fired"], j.mean, j.covariance)
     return out
 
 
@@ -139,18 +144,15 @@ def alone(how: str, array: Array) -> Array:
     return array
 
 
-def _add(sums: dict[str, Any], value: Array, threshold: float) -> None:
+def _add(sums: dict[str, Any], products: Products, value: Array, threshold: float) -> None:
     """Adds one batch (n, c, ...) to the running sums; products in float64."""
     n, c = value.shape[:2]
     by_sample = value.reshape(n, c, -1)
-    rows = np.moveaxis(by_sample, 1, 2).reshape(-1, c).astype(np.float64)
+    products.add(np.moveaxis(by_sample, 1, 2).reshape(-1, c).astype(np.float64))
     least, most = by_sample.min(axis=(0, 2)), by_sample.max(axis=(0, 2))
     fired = (np.abs(by_sample).max(axis=2) > threshold).sum(axis=0)
     if not sums:
-        sums.update(least=least, most=most, fired=fired, places=len(rows), first=rows.sum(0), second=rows.T @ rows)
+        sums.update(least=least, most=most, fired=fired)
         return
     sums["least"], sums["most"] = np.minimum(sums["least"], least), np.maximum(sums["most"], most)
     sums["fired"] = sums["fired"] + fired
-    sums["places"] += len(rows)
-    sums["first"] = sums["first"] + rows.sum(0)
-    sums["second"] = sums["second"] + rows.T @ rows

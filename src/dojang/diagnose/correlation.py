@@ -15,6 +15,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.diagnose.activations import Reduced, Run, activated, alone, batches, session_run
 from dojang.diagnose.finding import Finding
 from dojang.engine.blocks import co_cluster, spectral
+from dojang.engine.moments import Products, require_finite
 
 Array = np.ndarray
 
@@ -114,27 +115,24 @@ def correlations(
     run = run or session_run(graph, x)
     pairs = [(a, b, activated(graph, a), activated(graph, b)) for a, b in adjacent(graph)]
     taps = list(dict.fromkeys(v for pair in pairs for v in pair[2:]))
-    sums: dict[tuple[str, str], list[Any]] = {}
+    sums: dict[tuple[str, str], Products] = {}
     for part, _ in batches(x):
         found = run(part, taps)
+        require_finite(found, taps)
         for before, after, first, second in pairs:
             a, b = aligned(found[first], found[second])
-            entry = sums.setdefault((before, after), [0, 0.0, 0.0, 0.0, 0.0, 0.0])
-            terms = (a.shape[1], a.sum(1), b.sum(1), (a**2).sum(1), (b**2).sum(1), a @ b.T)
-            for i, term in enumerate(terms):
-                entry[i] = entry[i] + term
+            if (before, after) not in sums:
+                sums[before, after] = Products(len(a), len(b))
+            sums[before, after].add(a.T, b.T)
     out: list[Correlation] = []
-    for (before, after), terms in sums.items():
-        n, sa, sb, qa, qb, product = (reduced("sum", np.asarray(term)) for term in terms)
-        covariance = (product - np.outer(sa, sb) / n) / max(n - 1, 1)
-        deviation = np.sqrt(np.outer((qa - sa**2 / n).clip(0), (qb - sb**2 / n).clip(0))) / max(n - 1, 1)
-        level = 1e-9 * max(float(deviation.max(initial=0)), 1e-30)
-        matrix = np.where(deviation > level, covariance / np.where(deviation > level, deviation, 1), 0).clip(-1, 1)
+    for (before, after), products in sums.items():
+        joined = products.joined(reduced)
+        matrix = joined.correlation()
         rows, columns = seriate(np.abs(matrix))
         splits = tuple(
             best_split(matrix**2, g, seed) for g in parts if not (matrix.shape[0] % g or matrix.shape[1] % g)
         )
-        out.append(Correlation(before, after, matrix, rows, columns, splits, int(n)))
+        out.append(Correlation(before, after, matrix, rows, columns, splits, joined.rows))
     return tuple(out)
 
 

@@ -85,8 +85,8 @@ def _effective(
     total, sizes, allowed = float(effect.sum()), list[float](), list[int]()
     mask = np.ones(effect.shape, bool)
     for axis, (side, span, count, whole) in enumerate(zip(sides, spans, places, space, strict=True)):
-        low = max(0, int(span.first + (count // 2) * span.jump))
-        high = min(whole - 1, int(span.last + (count // 2) * span.jump))
+        seen = span.at(count // 2) or (0, -1)
+        low, high = max(0, seen[0]), min(whole - 1, seen[1])
         allowed.append(max(0, high - low + 1))
         line = effect.sum(axis=tuple(a for a in range(effect.ndim) if a != axis))
         centre = np.minimum((np.arange(len(line)) + 0.5) * side, whole)

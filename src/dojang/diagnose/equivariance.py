@@ -83,9 +83,9 @@ def _moved(a: Array, b: Array, step: Any, field: Any, width: int, shift: int) ->
     if step != int(step):
         return None
     step, span = int(step), field[-1]
-    inside = [o for o in range(step, a.shape[-1])
-              if o * span.jump + span.first >= shift and o * span.jump + span.last < width
-              and (o - step) * span.jump + span.first >= 0]  # fmt: skip
+    seen = [span.at(o) for o in range(a.shape[-1])]
+    inside = [o for o in range(step, len(seen)) if (new := seen[o]) is not None and (old := seen[o - step]) is not None
+              and new[0] >= shift and new[1] < width and old[0] >= 0]  # fmt: skip
     if not inside:
         return None
     return _difference(b[..., inside], a[..., [o - step for o in inside]])

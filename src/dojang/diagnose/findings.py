@@ -19,6 +19,7 @@ from dojang.diagnose.correlation import Correlation, correlations, low_correlati
 from dojang.diagnose.effective import BLOCKS, SAMPLES, Effective, effective_fields
 from dojang.diagnose.finding import SEVERITIES, Finding
 from dojang.engine.intervals import ranges
+from dojang.engine.moments import require_finite_weights
 
 TRIED_MACS = 1e11
 """Multiplications that trying out effective receptive fields may take."""
@@ -50,8 +51,9 @@ def diagnose(
     gives its share of the samples as `x` and gets the findings on all of them. `effective`: what `tried_fields` found
     already.
 
-    Raises `DataError` when there are no samples in `x` or a sample holds NaN.
+    Raises `DataError` when there are no samples in `x`, or a sample, a weight or an activation is NaN or infinite.
     """
+    require_finite_weights(graph)
     tied = channels(graph)
     bound = ranges(graph, input_range, tied)
     findings = dead.proven(graph, tied, bound) + duplicates.proven(graph, tied, bound)
@@ -91,12 +93,13 @@ def _with_effect(covered: list[Finding], effective: tuple[Effective, ...]) -> li
 
 
 def require_samples(x: Any) -> None:
-    """Raise `DataError` when there are no samples, or one holds NaN."""
+    """Raise `DataError` when there are no samples, or one holds NaN or infinity."""
     seen = 0
     for part, n in batches(x):
         seen += n
         for array in part.values() if isinstance(part, Mapping) else (part,):
-            if not (array == array).all():
-                raise DataError("a sample holds NaN; leave it out, or repair the data")
+            if not np.isfinite(array).all():
+                what = "NaN" if not (array == array).all() else "infinity"
+                raise DataError(f"a sample holds {what}; leave it out, or repair the data")
     if not seen:
         raise DataError("there are no samples to diagnose on; give at least one")

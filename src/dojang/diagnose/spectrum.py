@@ -6,7 +6,6 @@ exactly the energy of the rest (Zhang et al., "Accelerating Very Deep Convolutio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from dojang.arith.channels import channels
 from dojang.arith.graph import Graph
 from dojang.diagnose.activations import Reduced, Run, alone, batches, layers, session_run
+from dojang.engine.moments import Products, principal, require_finite, singular
 
 Array = np.ndarray
 
@@ -71,30 +71,27 @@ def spectra(graph: Graph, x: Any, run: Run | None = None, reduced: Reduced | Non
     sides = dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name))
     axes = {v: t.axis for v in sides if (t := tied.tracks[v]) is not None}
     taps = [v for v in sides if ((graph.unit_shapes[v] or ())[axes[v]] or 0) <= WIDEST]
-    sums: dict[str, list[Any]] = {}
+    sums: dict[str, Products] = {}
     total = 0
     for part, n in batches(x):
         found = run(part, taps)
+        require_finite(found, taps)
         total += n
         for name in taps:
             rows = (
                 np.moveaxis(found[name], axes[name], -1).reshape(-1, found[name].shape[axes[name]]).astype(np.float64)
             )
-            entry = sums.setdefault(name, [0, 0.0, 0.0])
-            for i, term in enumerate((len(rows), rows.sum(axis=0), rows.T @ rows)):
-                entry[i] = entry[i] + term
+            if name not in sums:
+                sums[name] = Products(rows.shape[1], rows.shape[1])
+            sums[name].add(rows)
     total = int(reduced("sum", np.array(total)))
-    sums = {name: [reduced("sum", np.asarray(term)) for term in terms] for name, terms in sums.items()}
+    energies = {name: principal(products.joined(reduced).covariance)[0] for name, products in sums.items()}
     out: list[Spectrum] = []
     for node in wanted:
         weight = np.asarray(graph.weights[node.array("weight")], np.float64)
         flat = weight.reshape(weight.shape[0], -1)
-        singular = np.linalg.svd(flat, compute_uv=False) ** 2 if min(flat.shape) <= WIDEST else np.empty(0)
-        curves = [energy_curve(_eigenvalues(sums[v])) if v in sums else () for v in (node.inputs[0], node.name)]
-        out.append(Spectrum(node.name, curves[0], curves[1], energy_curve(singular), total))
+        values = singular(flat)[1] if min(flat.shape) <= WIDEST else np.empty(0)
+        curves = [energy_curve(energies[v]) if v in energies else () for v in (node.inputs[0], node.name)]
+        of_weights = energy_curve((values / (values.max(initial=0.0) or 1.0)) ** 2)
+        out.append(Spectrum(node.name, curves[0], curves[1], of_weights, total))
     return tuple(out)
-
-
-def _eigenvalues(entry: Sequence[Any]) -> Array:
-    n, first, second = entry
-    return np.linalg.eigvalsh(second / n - np.outer(first, first) / n**2)

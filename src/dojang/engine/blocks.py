@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from dojang.base.errors import DataError
+from dojang.engine.moments import singular
+
 Array = np.ndarray
 
 EXCHANGED = 128
@@ -14,8 +17,10 @@ def co_cluster(energy: Array, groups: int, rng: np.random.Generator, starts: int
     """Equal row and column groups with much energy in the blocks on the diagonal, and its part of the whole.
 
     Rows and columns are assigned in turn, each side the best balanced answer to the other, from one spectral and some
-    random starts.
+    random starts. Energies are at least 0; a rounding error below counts as 0. Raises `DataError` where one is not
+    finite.
     """
+    energy = unit(energy)
     total = float(energy.sum()) or 1.0
     size = energy.shape[0] // groups
     count = len(energy)
@@ -39,7 +44,7 @@ def co_cluster(energy: Array, groups: int, rng: np.random.Generator, starts: int
 
 def spectral_start(energy: Array, groups: int) -> Array:
     """Equal row groups around centres that lie far apart in directions of the spectral coordinates."""
-    points = spectral(np.sqrt(energy), max(1, groups - 1))[0]
+    points = spectral(np.sqrt(unit(energy)), max(1, groups - 1))[0]
     points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-30)
     centres = [points[np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1))]]
     while len(centres) < groups:
@@ -50,9 +55,20 @@ def spectral_start(energy: Array, groups: int) -> Array:
 
 def spectral(strength: Array, count: int) -> tuple[Array, Array]:
     """Coordinates of rows and columns, (rows, count) and (columns, count): the singular vectors after the first."""
+    strength = unit(strength)
     row, column = (1 / np.sqrt(np.maximum(strength.sum(axis=k), 1e-12)) for k in (1, 0))
-    left, _, right = np.linalg.svd(row[:, None] * strength * column, full_matrices=False)
+    left, _, right = singular(row[:, None] * strength * column)
     return row[:, None] * left[:, 1 : count + 1], column[:, None] * right[1 : count + 1].T
+
+
+def unit(energy: Array) -> Array:
+    """Energies at least 0, the largest 1: what is found does not depend on the scale of weights and activations."""
+    largest = float(np.abs(energy).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise DataError(
+            "the energies of a layer's channels are not finite; look for NaN or huge weights and activations"
+        )
+    return np.clip(energy, 0, None) / (largest or 1.0)
 
 
 def _sums(energy: Array, groups_of_columns: Array, groups: int) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dojang.arith.conv import Conv, Padding, by
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
-from dojang.engine import jit
+from dojang.engine import forks, jit
 from dojang.engine.algorithms import layout
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.layout import LayoutTask
@@ -23,6 +23,7 @@ from dojang.engine.algorithms.task import Task
 from dojang.engine.machine import Machine
 from dojang.engine.plan import choose
 from dojang.engine.runtime import Call, Program
+from dojang.engine.threads import default_threads
 
 Array = np.ndarray
 Axes = int | Sequence[int]
@@ -87,12 +88,13 @@ def convolve(
     "full": every place where f and g meet; "same": the middle of that, of the size of f; "valid": where the smaller
     lies wholly on the larger. `dx` is the distance of the samples of continuous functions, one for all axes or one
     each; the result then approximates the integral (f * g)(x) = ∫ f(u) g(x − u) du. Integers with integer dx give
-    integers, exactly; `DataError` where they could exceed 2⁵³. `precision` as for `conv`; of integers always strict.
+    integers, exactly; `DataError` where they could exceed 2⁵³. Complex functions give complex results, of single
+    precision where both are. `precision` as for `conv`; of integers always strict.
 
     >>> convolve([1, 2, 3], [0, 1, 2])
     array([0, 1, 4, 7, 6])
     """
-    f, g = np.asarray(f), np.asarray(g)
+    f, g = _numbers(f), _numbers(g)
     if f.ndim != g.ndim or not 1 <= f.ndim <= 3:
         raise ShapeError(f"convolve takes two arrays of one rank, 1 to 3; got ranks {f.ndim} and {g.ndim}")
     if not f.size or not g.size:
@@ -103,6 +105,8 @@ def convolve(
     if mode not in ("full", "same", "valid"):
         raise UsageError(f'mode {mode!r} is not known; use "full", "same" or "valid"')
     volume = prod(steps)
+    if "c" in (f.dtype.kind, g.dtype.kind):
+        return _convolve_complex(f, g, mode, steps, precision)
     whole = all(a.dtype.kind in "iub" for a in (f, g)) and volume == int(volume)
     if whole:
         bound = float(np.abs(f.astype("f8")).max() * np.abs(g.astype("f8")).sum() * abs(volume))
@@ -129,6 +133,39 @@ def convolve(
     return y if volume == 1 else y * y.dtype.type(volume)
 
 
+def _convolve_complex(f: Array, g: Array, mode: Any, steps: list[float], precision: Precision) -> Array:
+    """Real and imaginary parts apart: (a + ib) * (c + id) = a*c − b*d + i (a*d + b*c)."""
+    single = all(a.dtype in (np.float32, np.complex64) for a in (f, g))
+    a, b, c, d = (part(x).astype("f4" if single else "f8") for x in (f, g) for part in (np.real, np.imag))
+
+    def real(u: Array, v: Array) -> Array:
+        return convolve(u, v, mode, steps, precision)
+
+    if f.dtype.kind != "c":
+        re, im = real(a, c), real(a, d)
+    elif g.dtype.kind != "c":
+        re, im = real(a, c), real(b, c)
+    else:
+        re, im = real(a, c) - real(b, d), real(a, d) + real(b, c)
+    result = np.empty(re.shape, "c8" if single else "c16")
+    result.real, result.imag = re, im
+    return result
+
+
+def _numbers(x: Any) -> Array:
+    """The array, where its numbers fit float64 or complex128; anything else is refused rather than cut."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise UsageError("a masked array's mask would be lost; give x.filled() or x.data")
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiubc":
+        raise UsageError(f"convolutions take numbers, got {array.dtype}; convert with .astype()")
+    if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):
+        raise UsageError(
+            f"convolutions are done in float64, to which {array.dtype} would be cut; convert with .astype()"
+        )
+    return array
+
+
 def _conv(
     x: Any, weight: Any, bias: Any, stride: Axes, padding: Any, dilation: Axes, groups: int, extra: Axes | None,
     precision: Precision = "strict",
@@ -136,7 +173,7 @@ def _conv(
     """Both directions; `extra` is the output padding of a transposed convolution, None for an ordinary one."""
     if precision not in ("strict", "fast"):
         raise UsageError(f'precision {precision!r} is not known; use "strict" or "fast"')
-    x, weight = np.asarray(x), np.asarray(weight)
+    x, weight = _numbers(x), _numbers(weight)
     rank = weight.ndim - 2
     if rank < 1:
         raise ShapeError(f"weight {by(weight.shape)} must be (oc, ic/groups, *kernel) with at least one kernel axis")
@@ -180,7 +217,8 @@ class _Runner:
 
     def __init__(self, problem: Conv, kind: str, strict: bool) -> None:
         self.problem, self.machine = problem, Machine.host()
-        self.lock = threading.Lock()
+        self.after_fork()
+        forks.renew(self)
         self.dtype = np.dtype("f4" if kind == "f32" else "f8")
         task = Task.of(problem, kind=kind, strict=strict)
         self.algorithm, _, _ = choose(task, self.machine)
@@ -202,8 +240,12 @@ class _Runner:
         words = [0] * t.WORDS
         words[t.N] = n
         calls = [Call(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
-        threads = self.machine.cores if problem.macs * size > 4 * SMALL_MACS else 1
+        threads = default_threads(self.machine.cores) if problem.macs * size > 4 * SMALL_MACS else 1
         self.program = Program(calls, t.WORDS, code.scratch, threads)
+
+    def after_fork(self) -> None:
+        """In a child process nobody else is in the middle of it."""
+        self.lock = threading.Lock()
 
     def room(self, elements: int) -> Array:
         """Memory for so many elements, on a cache line."""

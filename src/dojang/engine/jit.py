@@ -1,8 +1,7 @@
-"""LLVM IR to machine code in this process, with the object code kept on disk.
+"""LLVM IR to machine code in this process, with the object code kept on disk (`cache.py`).
 
 The name of an entry is a hash of everything that the code depends on (text, processor, features, LLVM version), so
-an entry is never stale. Entries are written whole or not at all, carry a hash of themselves, and are rebuilt when
-damaged; the folder is kept below `CACHE_LIMIT` bytes by dropping what was not used for longest.
+an entry is never stale.
 """
 
 from __future__ import annotations
@@ -10,51 +9,78 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import os
 import re
-import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache as cached
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 
 from dojang.base.errors import UnsupportedError
+from dojang.engine import cache, forks
+from dojang.engine.cache import LIMIT as CACHE_LIMIT
+from dojang.engine.cache import cache_bytes, cache_dir, clear_cache
 from dojang.engine.machine import Machine
 
-CACHE_LIMIT = 512 << 20  # bytes of object code on disk; a network of 50 layers takes about 1 MB
-_MAGIC = b"dojang-object-1\n"
+__all__ = ["CACHE_LIMIT", "cache_bytes", "cache_dir", "clear_cache"]
 _KERNEL_PASSES = ("simplify_cfg", "new_gvn", "instruction_combine", "aggressive_dce", "simplify_cfg")
 """For kernels, which say themselves what is unrolled, hoisted and shared: as fast as after all passes of level 2 (0.998
 times their time over 46 layers), in a tenth of the time (Zen 3, 2026)."""
 _PIPELINE = f"speed 2, no unrolling, no vectorizers; kernels {_KERNEL_PASSES}"  # part of the key
 _lock = threading.RLock()
 _loaded: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
-_stores = 0
 _ready = False
+# llvmlite lets one thread at a time into LLVM. A fork waits until no thread is there; nor may an interrupt that falls
+# into llvmlite's own few lines between taking that lock and giving it back leave it taken.
+_foreign: Any = getattr(getattr(getattr(llvm.ffi, "lib", None), "_lock", None), "_lock", None)
+forks.whole(*(lock for lock in (_lock, _foreign) if lock is not None))
+
+
+class _Healed:
+    """Frees llvmlite's lock where an interrupt left it with this thread; entered with `_lock` held."""
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """After an exception only: a signal handler may come here from within LLVM, and go back to it."""
+        if kind is not None and _foreign is not None:
+            with contextlib.suppress(AttributeError, RuntimeError):
+                while _foreign._is_owned():
+                    _foreign.release()
+
+
+_healed = _Healed()
 
 
 class Native:
     """Machine code in memory, alive as long as this object or any function taken from it."""
 
-    def __init__(self, engine: llvm.ExecutionEngine, key: str, from_disk: bool) -> None:
-        """Takes over an engine whose object is loaded and finalized."""
-        self._engine = engine
-        self.key = key
-        self.from_disk = from_disk
+    def __init__(self, jit: llvm.LLJIT, library: str, held: object, key: str, from_disk: bool, size: int) -> None:
+        """Takes over a library that was linked; `size` is that of the object, in bytes."""
+        self._jit, self._library, self._held = jit, library, [held]
+        self._addresses: dict[str, int] = {}
+        self.key, self.from_disk, self.size = key, from_disk, size
 
     def address(self, name: str) -> int:
-        """The address of a function, as an integer."""
-        with _lock:
-            address = self._engine.get_function_address(name)
-        if not address:
-            raise KeyError(name)
-        return address
+        """The address of a function, as an integer. Raises `KeyError`."""
+        found = self._addresses.get(name)
+        if found is None:
+            with _lock, _healed:
+                try:
+                    symbol = self._jit.lookup(self._library, name)
+                except RuntimeError as error:
+                    if "not found" in str(error):
+                        raise KeyError(name) from None
+                    raise MemoryError(f"the system gives no memory for machine code: {error}") from None
+            self._held.append(symbol)  # the code is unloaded when one of these goes
+            found = self._addresses[name] = symbol[name]
+        return found
 
     def function(self, name: str, args: int | Sequence[type], result: type | None = None) -> Callable:
         """A callable; the interpreter's lock is released while it runs.
@@ -97,11 +123,16 @@ def load_recipe(recipe: Recipe, machine: Machine) -> Native:
 def load_recipes(recipes: Sequence[Recipe], machine: Machine) -> list[Native]:
     """`load_recipe` of each; while one is compiled, another thread writes those that are missing after it."""
     keys = [r.key(machine) for r in recipes]
-    missing = {k: r for k, r in zip(keys, recipes, strict=True) if k not in _loaded and not _path(k).exists()}
+    missing = {
+        k: r for k, r in zip(keys, recipes, strict=True) if k not in _loaded and not cache.object_path(k).exists()
+    }
     if len(missing) < 2:
         return [load_recipe(r, machine) for r in recipes]
     with ThreadPoolExecutor(1, "dojang-write") as writer:
-        texts = {k: writer.submit(r.build) for k, r in missing.items()}
+        texts: dict[str, Future[str]] = {}
+        with contextlib.suppress(RuntimeError):  # the system refuses a thread: this one writes all of them
+            for k, r in missing.items():
+                texts[k] = writer.submit(r.build)
         try:
             return [
                 _load(k, texts[k].result if k in texts else r.build, machine, True, r.thorough)
@@ -114,7 +145,7 @@ def load_recipes(recipes: Sequence[Recipe], machine: Machine) -> list[Native]:
 _IMPORT = re.compile(r"^\s*(?:from\s+(dojang[\w.]*)\s+import\s+(\([^)]*\)|.*)|import\s+(dojang[\w.]*))", re.MULTILINE)
 
 
-@cache
+@cached
 def sources_of(module: str) -> str:
     """A hash of the source files of a module and of all modules of dojang that it imports, wherever it does."""
     files: dict[str, bytes] = {}
@@ -143,18 +174,17 @@ def _source(module: str) -> Path | None:
 
 
 def _load(key: str, build: Callable[[], str], machine: Machine, keep: bool, thorough: bool) -> Native:
-    if not machine.runs_here:
-        raise UnsupportedError(f"code for {machine.triple} cannot run on this machine; use compile_object")
-    with _lock:
+    machine.require_here()
+    with _lock, _healed:
         found = _loaded.get(key)
         if found is not None:
             return found
-        data = _read(key) if keep else None
+        data = cache.read_object(key) if keep else None
         native = _link(data, key, True) if data is not None else None
         if native is None:
             data = compile_object(build(), machine, thorough)
             if keep:
-                _write(key, data)
+                cache.keep_object(key, data)
             native = _link(data, key, False)
             if native is None:
                 raise UnsupportedError("the compiler's object code cannot be loaded in this process")
@@ -170,7 +200,7 @@ def key_of(text: str, machine: Machine) -> str:
 
 def compile_object(text: str, machine: Machine, thorough: bool = True) -> bytes:
     """Optimised object code of a module of IR text, for any machine that this LLVM knows."""
-    with _lock:
+    with _lock, _healed:
         target = _target(machine)
         module = llvm.parse_assembly(text)
         module.verify()
@@ -180,35 +210,11 @@ def compile_object(text: str, machine: Machine, thorough: bool = True) -> bytes:
 
 def assembly(text: str, machine: Machine, thorough: bool = False) -> str:
     """Like `compile_object`, as assembly to read."""
-    with _lock:
+    with _lock, _healed:
         target = _target(machine)
         module = llvm.parse_assembly(text)
         _optimise(module, target, thorough)
         return target.emit_assembly(module)
-
-
-def cache_dir() -> Path:
-    """Where object code is kept: DOJANG_CACHE_DIR, else the platform's cache folder."""
-    if os.environ.get("DOJANG_CACHE_DIR"):
-        return Path(os.environ["DOJANG_CACHE_DIR"]).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "dojang" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/dojang"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dojang"
-
-
-def cache_bytes() -> int:
-    """Bytes of object code on disk."""
-    return sum(size for _, size, _ in _entries())
-
-
-def clear_cache() -> int:
-    """Removes all object code from disk; returns how many entries."""
-    entries = _entries()
-    for _, _, path in entries:
-        path.unlink(missing_ok=True)
-    return len(entries)
 
 
 def _initialize() -> None:
@@ -240,77 +246,41 @@ def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool
     passes.run(module, builder)
 
 
+class _Linker:
+    """One of LLVM's in-process linkers, which lays code and constants of an object side by side in one mapping.
+
+    (MCJIT maps them one by one, which ends the process where the free addresses are more than 2 GiB apart.) What it
+    links stays as a name of some kilobytes when the code is gone, so a linker takes `MOST` objects and is then let go.
+    """
+
+    MOST = 64
+
+    def __init__(self) -> None:
+        """A new linker without objects."""
+        llvm.initialize_native_target()  # all targets take 5 ms, which code from disk need not wait for
+        llvm.initialize_native_asmprinter()
+        target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+        self.jit = llvm.create_lljit_compiler(target, use_jit_link=True)
+        self.count = 0
+
+    def link(self, data: bytes) -> tuple[str, object]:
+        """The name of a library with an object's code, and what keeps it in memory. Raises `RuntimeError`."""
+        self.count += 1
+        name = f"object-{self.count}"
+        library = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
+        return name, library.link(self.jit, name)
+
+
+_linker: _Linker | None = None
+
+
 def _link(data: bytes, key: str, from_disk: bool) -> Native | None:
-    llvm.initialize_native_target()  # all targets take 5 ms, which code from disk need not wait for
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    global _linker
+    linker = _linker
+    if linker is None or linker.count >= _Linker.MOST:
+        linker = _linker = _Linker()
     try:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(data))
-        engine.finalize_object()
+        name, held = linker.link(data)
     except RuntimeError:
         return None
-    return Native(engine, key, from_disk)
-
-
-def _path(key: str) -> Path:
-    return cache_dir() / "objects" / key[:2] / f"{key}.o"
-
-
-def _read(key: str) -> bytes | None:
-    """The object code of an entry, or None if it is absent or damaged."""
-    path = _path(key)
-    try:
-        raw = path.read_bytes()
-        magic, digest, data = raw[: len(_MAGIC)], raw[len(_MAGIC) : len(_MAGIC) + 32], raw[len(_MAGIC) + 32 :]
-        if magic != _MAGIC or hashlib.sha256(data).digest() != digest:
-            return None
-        os.utime(path)
-    except OSError:
-        return None
-    return data
-
-
-def _write(key: str, data: bytes) -> None:
-    """Keeps an entry. A folder that cannot be written costs time at the next start, nothing else."""
-    global _stores
-    path = _path(key)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + hashlib.sha256(data).digest() + data)
-        os.replace(name, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        return
-    _stores += 1
-    if _stores % 64 == 1:
-        _trim()
-
-
-def _entries() -> list[tuple[float, int, Path]]:
-    """(last use, bytes, path) of every file in the cache."""
-    found = []
-    for path in (cache_dir() / "objects").glob("*/*"):
-        with contextlib.suppress(OSError):
-            stat = path.stat()
-            found.append((stat.st_mtime, stat.st_size, path))
-    return found
-
-
-def _trim(limit: int | None = None) -> None:
-    """Drops the entries that were not used for longest until the cache is below the limit."""
-    limit = CACHE_LIMIT if limit is None else limit
-    entries = sorted(_entries())
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in entries:
-        if total <= limit:
-            break
-        with contextlib.suppress(OSError):
-            path.unlink()
-        total -= size
+    return Native(linker.jit, name, held, key, from_disk, len(data))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import prod
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ HOT = 0.75
 PAIRS = ("add", "sub", "mul", "div", "maximum", "minimum")
 
 
+Chosen = dict[Task, tuple[ModuleType, float, tuple[tuple[str, str], ...]]]
+"""What `choose` said of each task, so that it says it again whatever was measured meanwhile."""
+
+
 class Lowering:
     """Makes a `Lowered` for one batch size."""
 
@@ -51,11 +56,13 @@ class Lowering:
         tune: bool = False,
         like: int | None = None,
         release: bool = False,
+        chosen: Chosen | None = None,
     ) -> None:
         """`packed` holds packed weights by key, shared between batch sizes. `tune` chooses by measuring.
 
-        `like` is the batch size that algorithms are chosen for, if not this one. With `release` weights are removed
-        from the graph's mapping when the last convolution that reads them has packed them.
+        `like` is the batch size that algorithms are chosen for, if not this one, and `chosen` what was chosen before.
+        With `release` weights are removed from the graph's mapping when the last convolution that reads them has
+        packed them. An interrupt leaves each array either there or packed, so that the next lowering goes on from it.
         """
         self.graph, self.threads, self.strict = graph, threads, strict
         self.machine = replace(machine, cores=min(machine.cores, threads))  # work is cut for the cores that do it
@@ -64,7 +71,9 @@ class Lowering:
         self.packed = packed
         self.out = Lowered(arrays=packed, shapes=self.shapes)
         self.reserved: dict[str, Place] = {}
-        self.keep, self.tune, self.like, self.release = keep, tune, like, release
+        self.keep, self.tune, self.release = keep, tune, release
+        self.chosen: Chosen = {} if chosen is None else chosen
+        self.chosen_shapes = self.shapes if like is None or like == batch else graph.shapes(like)
         self.readers = Counter(n.array(r) for n in self.fusion.nodes for r in graph.node_params(n))
         room = HOT * machine.l2 / max(1, 4 * sum(prod(s) for s in graph.param_shapes.values()))
         self.room = room if room > 1 else 0.0
@@ -243,9 +252,17 @@ class Lowering:
         res = self.out.places[added] if added else None
         y = self.reserved.get(group.value)
         ld = y.ld if y else self.shape(group.value)[1]
-        chosen_for = problem if self.like is None else replace(problem, n=self.like)
-        task = Task(chosen_for, x.ld, ld, group.activation, res.ld if res else 0, "f32", self.strict, room=self.room)
-        algorithm, seconds, refused = choose(task, self.machine, self.tune)
+        task = Task(
+            self.chosen_for(group, problem),
+            x.ld,
+            ld,
+            group.activation,
+            res.ld if res else 0,
+            "f32",
+            self.strict,
+            room=self.room,
+        )
+        algorithm, seconds, refused = self.choose(task)
         if algorithm is fallback:
             return False
         if shortcut and algorithm in lower_shortcuts.READERS:
@@ -259,12 +276,12 @@ class Lowering:
         code, node = algorithm.emit(task, self.machine), group.node
         norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
         key = f"{node.name} {norm} {code.steps[0].recipe}"
-        if f"{key} w" not in self.packed:
-            weight, bias = self.weights(group)
-            w, b = algorithm.pack(task, self.machine, weight, bias)
-            self.packed[f"{key} w"] = w if algorithm is dense else t.on_line(w)  # dense: as they lie, never twice
-            self.packed[f"{key} b"] = t.on_line(b)
-            del weight, w
+
+        def pack(given: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+            w, b = algorithm.pack(task, self.machine, *given)
+            return (w if algorithm is dense else t.on_line(w)), t.on_line(b)  # dense: as they lie, never twice
+
+        self.pack(key, (group,), pack)
         y = self.target(group.value)
         slots: dict[int, Place | str] = {t.X: x, t.Y: y, t.W: f"{key} w", t.B: f"{key} b"}
         if res:
@@ -275,6 +292,32 @@ class Lowering:
         )
         self.call(choice, code, x.images, slots)
         return True
+
+    def chosen_for(self, group: Group, problem: Conv) -> Conv:
+        """The problem with as many images as it has in the batch that algorithms are chosen for."""
+        shape = self.chosen_shapes[group.inputs[0]]
+        assert shape is not None
+        return replace(problem, n=shape[0])
+
+    def choose(self, task: Task) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
+        """As `plan.choose`; the same for the same task as long as the network is compiled."""
+        found = self.chosen.get(task)
+        if found is None:
+            found = self.chosen[task] = choose(task, self.machine, self.tune)
+        return found
+
+    def pack(self, key: str, groups: Sequence[Group], pack: Any) -> None:
+        """Keeps the packed weights of groups under a key unless they are there, then lets the originals go.
+
+        `pack` makes weights and bias from what `weights` says of each group (None for one that has none).
+        """
+        holders = [g for g in groups if "weight" in self.graph.node_params(g.node)]
+        if f"{key} w" not in self.packed:
+            w, b = pack(*(self.weights(g) if g in holders else None for g in groups))
+            self.packed[f"{key} b"] = b
+            self.packed[f"{key} w"] = w  # the second: it says that both are there
+        for group in holders if self.release else ():
+            self.let_go(group.node.array("weight"))
 
     def let_go(self, array: str) -> None:
         """Forgets an array whose last reader has taken it."""
@@ -292,8 +335,6 @@ class Lowering:
                 "compile with release=False"
             )
         weight = np.asarray(graph.weights[node.array("weight")])
-        if self.release:  # before they are packed, so that at no time there are three of them
-            self.let_go(node.array("weight"))
         bias = np.asarray(graph.weights[node.array("bias")]) if node.attrs["bias"] else None
         if group.norm is None:
             return weight, bias

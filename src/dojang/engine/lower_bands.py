@@ -16,8 +16,7 @@ from dojang.engine.algorithms.task import Code, Task
 from dojang.engine.calls import Place
 from dojang.engine.chains import POOLS, Chain, Chains
 from dojang.engine.fuse import Group
-from dojang.engine.peaks import peaks
-from dojang.engine.plan import Choice, choose
+from dojang.engine.plan import Choice
 
 if TYPE_CHECKING:
     from dojang.engine.lower import Lowering
@@ -125,8 +124,7 @@ class Joiner:
             made = low.pool_task(group, shape, x_ld)
             return None if made is None else replace(made, y_ld=y_ld)
         problem = conv_problem(group.node.attrs, [shape], False)
-        if low.like is not None:
-            problem = replace(problem, n=low.like)
+        problem = low.chosen_for(group, problem)
         res = 0
         if group.residual is not None:
             place = low.out.places.get(group.residual) or low.reserved.get(group.residual)
@@ -136,13 +134,13 @@ class Joiner:
     def fetched(self, group: Group) -> float:
         """Seconds per image in which a group's input comes from the shared cache."""
         shape = self.low.shape(group.inputs[0])
-        return 4 * prod(shape[1:]) / (peaks(self.low.machine).cache_gbs * 1e9)
+        return 4 * prod(shape[1:]) / (self.low.machine.peaks.cache_gbs * 1e9)
 
     def alone(self, task: Task | PoolTask) -> float:
         """Seconds per image on one core by a kernel of its own."""
         if isinstance(task, PoolTask):
             return pool.predict(task, self.low.machine)
-        return choose(task, self.low.machine)[1]
+        return self.low.choose(task)[1]
 
     def add(self, joined: Joined) -> None:
         """Packs the weights and adds the call."""
@@ -167,11 +165,11 @@ class Joiner:
         last = groups[-1]
         names = [f"{g.node.name} {g.norm.name if g.norm else ''}" for g in groups]
         key = f"{' '.join(names)} {code.steps[0].recipe}"
-        if f"{key} w" not in low.packed:
-            arrays = [None if g.node.op in POOLS else low.weights(g) for g in groups]
-            given = (arrays,) if module is bands else arrays[0]
-            assert given is not None
-            low.packed[f"{key} w"], low.packed[f"{key} b"] = module.pack(task, low.machine, *given)
+
+        def pack(*arrays: Any) -> Any:
+            return module.pack(task, low.machine, *((arrays,) if module is bands else arrays[0]))
+
+        low.pack(key, groups, pack)
         slots: dict[int, Place | str] = {
             t.X: x, t.Y: low.target(last.value), t.W: f"{key} w", t.B: f"{key} b",
         }  # fmt: skip

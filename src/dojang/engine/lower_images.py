@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dojang.arith.resizing import mixes
 from dojang.engine.algorithms import elementwise, pool, resample, softmax
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.elementwise import MapTask
@@ -15,7 +16,7 @@ from dojang.engine.algorithms.resample import Axis
 from dojang.engine.algorithms.softmax import SoftmaxTask
 from dojang.engine.calls import Place
 from dojang.engine.fuse import Group
-from dojang.engine.reference_layout import neighbours, source_place
+from dojang.engine.reference_layout import evened
 
 if TYPE_CHECKING:
     from dojang.engine.lower import Lowering
@@ -43,16 +44,7 @@ def resize(low: Lowering, group: Group) -> bool:
     size, out = x.shape[2:], low.shape(group.value)[2:]
     if not 1 <= len(size) <= 2:
         return False
-    scales = a["scale"] or (None,) * len(out)
-    scales = scales * len(out) if len(scales) == 1 else scales
-    axes: list[Axis] = []
-    for pixels, places, scale in zip(size, out, scales, strict=True):
-        axis = []
-        for o in range(places):
-            mix = neighbours(a, source_place(o, pixels, places, scale, a["coords"]))
-            near = [(min(max(p, 0), pixels - 1), 1.0 if a["mode"] == "nearest" else float(s)) for p, s in mix]
-            axis.append((o, tuple(near)))
-        axes.append(tuple(axis))
+    axes: list[Axis] = [tuple(enumerate(evened(mixes_))) for mixes_ in mixes(a, size, out)]
     samples(low, group, x, low.target(group.value), axes)
     return True
 

@@ -68,10 +68,11 @@ def dense(low: Lowering, group: Group) -> bool:
     node, x = group.node, low.out.places[group.inputs[0]]
     y = low.target(group.value)
     depth, rows = x.shape[-1], node.attrs["out"]
-    if f"{node.name} w" not in low.packed:
-        weight, bias = low.weights(group)
-        low.packed[f"{node.name} w"] = np.ascontiguousarray(weight, "f4").reshape(-1)
-        low.packed[f"{node.name} b"] = t.pack_vector(bias, 1, 1, rows, "f4")
+
+    def pack(given: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+        return np.ascontiguousarray(given[0], "f4").reshape(-1), t.pack_vector(given[1], 1, 1, rows, "f4")
+
+    low.pack(node.name, (group,), pack)
     task = MatTask(prod(x.shape[2:-1]), rows, depth, x.channels, depth, x.ld, y.ld, True, group.activation)
     slots: dict[int, Place | str] = {t.X: x, t.Y: y, t.W: f"{node.name} w", t.B: f"{node.name} b"}
     low.simple(group, matmul, task, x.images, slots)

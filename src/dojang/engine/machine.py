@@ -1,34 +1,39 @@
-"""The machine that kernels are written for: instruction set, vector registers, cores, caches."""
+"""The machine that kernels are written for: instruction set, vector registers, cores, caches, peaks of one core."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from dojang.base.errors import UsageError
+from dojang.base.errors import UnsupportedError, UsageError
+from dojang.engine.families import FAMILIES, Peaks, family_of, plain
+from dojang.engine.threads import usable_cores
 
 ISAS = ("avx512", "avx2", "neon", "generic")
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
 _REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 # Used where the system does not tell: the sizes of common server cores (2020 to 2025), bytes.
 _L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
+_PLAIN_PEAKS = FAMILIES["x86-64-v2"].peaks("generic")
 _AMX = "+amx-tile,+amx-bf16"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the kernels must know of a processor. Sizes in bytes; `cores` are those this process may use.
+    """What plans and kernels must know of a processor. Sizes in bytes; `cores` are those this process may use.
 
-    `Machine.host()` is the one we run on; `restrict("avx2")` is the same one with a narrower instruction set;
+    `Machine.host()` is the one that this process plans for: the one it runs on, unless DOJANG_MACHINE describes
+    another (`descriptions.py`). `restrict("avx2")` is the same one with a narrower instruction set;
     `Machine.cross("neon")` is another processor, for which code can be written but not run. `amx`: it multiplies
-    matrices of bfloat16 in tiles, and the system lets this process.
+    matrices of bfloat16 in tiles, and the system lets this process. `family` is a row of `families.FAMILIES`; `peaks`
+    are its, or measured ones; `name` and `source` say, for people, which machine this is and where that is from. Two
+    machines that are equal plan equally.
 
     >>> Machine.cross("neon").lanes(4)
     4
@@ -44,35 +49,58 @@ class Machine:
     l3: int = _L3
     runs_here: bool = True
     amx: bool = False
+    family: str = "x86-64-v2"
+    peaks: Peaks = _PLAIN_PEAKS
+    name: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
 
     @classmethod
     def host(cls) -> Machine:
-        """The machine that this process runs on, asked once."""
-        return _host()
+        """The machine that this process plans for, asked once. Raises what a wrong DOJANG_MACHINE deserves."""
+        from dojang.engine.descriptions import current
+
+        return current()
+
+    @classmethod
+    def processor(cls) -> Machine:
+        """The machine that this process runs on, whatever DOJANG_MACHINE says, with shipped peaks; asked once."""
+        return _processor()
 
     @classmethod
     def cross(cls, isa: str = "neon") -> Machine:
-        """A processor of another family, with common cache sizes and 4 cores: AArch64 for "neon", else x86-64; "amx" is
-        AVX-512 with matrix tiles.
+        """A processor of another family, with common cache sizes, typical peaks and 4 cores: AArch64 for "neon", else
+        x86-64; "amx" is AVX-512 with matrix tiles.
         """
         if isa == "neon":
-            return cls("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 4, runs_here=False)
+            family = FAMILIES["aarch64"]
+            return cls("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 4, runs_here=False,
+                       family=family.name, peaks=family.peaks("neon"))  # fmt: skip
         if isa == "amx":
             return replace(cls.cross("avx512"), features=f"-prefer-256-bit,{_AMX}", amx=True)
-        cpu, features = _x86(isa)
-        return cls(isa, "x86_64-unknown-linux-gnu", cpu, features, 4, runs_here=False)
+        cpu, features = plainest(isa)
+        family = FAMILIES[plain(isa)]
+        return cls(isa, "x86_64-unknown-linux-gnu", cpu, features, 4, runs_here=False,
+                   family=family.name, peaks=family.peaks(isa))  # fmt: skip
 
     def restrict(self, isa: str) -> Machine:
         """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic"); the same
-        one for its own, without matrix tiles.
+        one for its own, without matrix tiles. Its multiply-adds are scaled as the family's are.
         """
         if isa == self.isa:
             return replace(self, amx=False) if self.amx else self
-        order = {"avx512": 2, "avx2": 1, "generic": 0}
-        if isa not in order or order[isa] > order.get(self.isa, -1):
-            raise UsageError(f"a {self.isa} machine cannot be restricted to {isa}; use one of avx2, generic")
-        cpu, features = _x86(isa)
-        return replace(self, isa=isa, cpu=cpu, features=features, amx=False)
+        if isa not in self.narrower():
+            raise UsageError(
+                f"a {self.isa} machine cannot be restricted to {isa}; use one of {', '.join(self.narrower()) or 'none'}"
+            )
+        cpu, features = plainest(isa, self.triple)
+        per_cycle = FAMILIES[self.family].per_cycle
+        gflops = round(self.peaks.fma_gflops * per_cycle[isa] / per_cycle[self.isa], 1)
+        peaks = replace(self.peaks, fma_gflops=gflops)
+        return replace(self, isa=isa, cpu=cpu, features=features, amx=False, peaks=peaks)
+
+    def narrower(self) -> tuple[str, ...]:
+        """The instruction sets that this machine has besides its own, widest first."""
+        return {"avx512": ("avx2", "generic"), "avx2": ("generic",), "neon": ("generic",)}.get(self.isa, ())
 
     @property
     def vector_bytes(self) -> int:
@@ -88,24 +116,46 @@ class Machine:
         """Elements of this size in one vector register: 16 float32 in AVX-512."""
         return self.vector_bytes // element_bytes
 
+    def require_here(self) -> None:
+        """Raises `UnsupportedError` where code for this machine cannot run in this process."""
+        if self.runs_here:
+            return
+        here = Machine.processor()
+        raise UnsupportedError(
+            f"{self.name or self.triple}: code for {said_isa(self)} cannot run on this processor, which has "
+            f"{said_isa(here)}; choose another machine, or only plan for it (dojang run NET INPUT --plan)"
+        )
 
-def _x86(isa: str) -> tuple[str, str]:
-    """The LLVM processor and features that stand for an instruction set."""
+
+def said_isa(machine: Machine) -> str:
+    """An instruction set in words: "avx512 with matrix tiles"."""
+    return f"{machine.isa} with matrix tiles" if machine.amx else machine.isa
+
+
+def plainest(isa: str, triple: str = "x86_64") -> tuple[str, str]:
+    """The LLVM processor and features of the plainest processor with an instruction set."""
     if isa == "avx512":
         return "x86-64-v4", "-prefer-256-bit"
     if isa == "avx2":
         return "x86-64-v3", ""
+    if isa == "neon" or (isa == "generic" and not triple.startswith("x86")):
+        return "generic", "+neon" if is_arm(triple) else ""
     if isa == "generic":
         return "x86-64", ""
     raise UsageError(f"instruction set {isa} is not known; use one of {', '.join(ISAS)}")
 
 
+def is_arm(triple: str) -> bool:
+    """Whether a triple names AArch64."""
+    return triple.startswith(("aarch64", "arm64"))
+
+
 @cache
-def _host() -> Machine:
+def _processor() -> Machine:
     features = llvm.get_host_cpu_features()
-    arch = platform.machine().lower()
+    triple = llvm.get_process_triple()
     has = {name for name, on in features.items() if on}
-    if arch in ("aarch64", "arm64"):
+    if is_arm(triple) or platform.machine().lower() in ("aarch64", "arm64"):
         isa = "neon"
     elif {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= has:
         isa = "avx512"
@@ -117,10 +167,13 @@ def _host() -> Machine:
     if isa == "avx512":
         # Some tunings prefer 256-bit vectors for code written by the compiler; ours is written with its width.
         flat += ",-prefer-256-bit"
-    l1, l2, l3 = (cache_bytes(level) for level in (1, 2, 3))
+    cpu = llvm.get_host_cpu_name()
+    family = family_of(cpu, has, isa)
+    l1, l2, l3 = (cache_bytes(level) or usual for level, usual in ((1, _L1), (2, _L2), (3, _L3)))
     return Machine(
-        isa, llvm.get_process_triple(), llvm.get_host_cpu_name(), flat, usable_cores(), l1 or _L1, l2 or _L2, l3 or _L3,
+        isa, triple, cpu, flat, usable_cores(), l1, max(l1, l2), max(l1, l2, l3),
         amx=isa == "avx512" and {"amx-tile", "amx-bf16"} <= has and _tiles_allowed(),
+        family=family.name, peaks=family.peaks(isa), name="this processor", source=f"shipped for {family.name}",
     )  # fmt: skip
 
 
@@ -133,13 +186,6 @@ def _tiles_allowed() -> bool:
         return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18
     return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cache_bytes(level: int) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from math import prod
@@ -14,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from dojang.engine import jit
+from dojang.engine import cache, jit
 from dojang.engine.algorithms import ALGORITHMS, fallback
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.task import Code, Task
+from dojang.engine.families import Peaks
 from dojang.engine.machine import Machine
 from dojang.engine.runtime import Call, Program
 
-SAVES_NONE = ("dense", "depthwise", "grouped", "pointwise", "transposed", "direct")
-"""Algorithms that do every multiplication of the definition, so that their rate is below the machine's peak."""
 NEAR = 4.0  # times the least prediction: what is predicted slower is not timed
 
 
@@ -50,7 +48,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a network is run for one batch size. Frozen; made when that batch size is first seen."""
+    """How a network is run for one batch size. Frozen; made when that batch size is first seen.
+
+    `machine`, `peaks_from` and `peaks` (of one core) say what it was planned for; `tuned`, that algorithms were timed
+    to choose between them, so that another run may choose others.
+    """
 
     network: str
     batch: int
@@ -58,6 +60,10 @@ class Plan:
     isa: str
     precision: str
     choices: tuple[Choice, ...]
+    machine: str = ""
+    peaks_from: str = ""
+    peaks: Peaks | None = None
+    tuned: bool = False
 
     @property
     def predicted_s(self) -> float:
@@ -68,11 +74,6 @@ class Plan:
     def in_python(self) -> tuple[str, ...]:
         """Values that have no native kernel and are computed by their reference function."""
         return tuple(c.value for c in self.choices if c.algorithm == "reference")
-
-    def fastest_gflops(self) -> float:
-        """The highest rate of one core among the measured steps that save no multiplications; 0 without times."""
-        rates = [c.macs / c.measured_s for c in self.choices if c.measured_s and c.algorithm in SAVES_NONE]
-        return 2e-9 * max(rates, default=0.0) / self.threads
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -86,12 +87,13 @@ class Plan:
 def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
     """(algorithm, predicted seconds per image on one core, refusals) for a convolution.
 
-    With `tune`, algorithms predicted within `NEAR` of the best are timed on this machine (once: times are kept beside
-    the object code), and the fastest is taken.
+    Without `tune` a function of its arguments: nothing is measured and no clock is read. With `tune`, algorithms
+    predicted within `NEAR` of the best are timed on this machine (once: times are kept beside the object code), and the
+    fastest is taken.
 
     >>> from dojang.arith.conv import Conv
     >>> task = Task.of(Conv.of(32, 32, (56, 56), 3, padding=1, groups=32))
-    >>> choose(task, Machine.host())[0].NAME
+    >>> choose(task, Machine.cross("avx2"))[0].NAME
     'depthwise'
     """
     refused: list[tuple[str, str]] = []
@@ -121,18 +123,12 @@ def seconds_of(algorithm: ModuleType, task: Task, machine: Machine) -> float:
     """Measured seconds per image on one core: the best of some runs on random numbers; kept on disk."""
     code = algorithm.emit(task, machine)
     key = jit.key_of(f"time 1 {task} {[s.recipe for s in code.steps]}", machine)
-    path = jit.cache_dir() / "times" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        if isinstance(found, float) and found > 0:
+    with contextlib.suppress(ValueError):
+        found = json.loads(cache.read("times", f"{key}.json") or b"null")
+        if isinstance(found, float) and 0 < found < math.inf:
             return found
     seconds = _time(algorithm, code, task, machine)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w") as file:
-            json.dump(seconds, file)
-        os.replace(name, path)
+    cache.keep("times", f"{key}.json", json.dumps(seconds).encode())
     return seconds
 
 

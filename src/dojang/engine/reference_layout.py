@@ -6,15 +6,13 @@ Every function takes `(attrs, inputs, arrays)` as `reference.py` says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
-from math import floor
 
 import numpy as np
 
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
+from dojang.arith.resizing import Mix, mixes
 from dojang.arith.shapes import axis_of
-from dojang.arith.window import nearest_pixel, source_place
 
 Array = np.ndarray
 Inputs = Sequence[Array]
@@ -77,49 +75,42 @@ def gather(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     return np.take(inputs[0], np.array(attrs["indices"], int), attrs["axis"])
 
 
-def cubic(distance: float, a: float) -> float:
-    """Keys' cubic convolution kernel (1981) at a distance from the pixel."""
-    t = abs(distance)
-    if t <= 1:
-        return (a + 2) * t**3 - (a + 3) * t**2 + 1
-    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
-
-
-def neighbours(attrs: Attrs, place: Fraction) -> list[tuple[int, float]]:
-    """The pixels that a place between pixels is mixed from, each with its share."""
-    base = floor(place)
-    offset = float(place - base)
-    match attrs["mode"]:
-        case "nearest":
-            return [(nearest_pixel(place, attrs["rounding"]), 1.0)]
-        case "linear":
-            return [(base, 1 - offset), (base + 1, offset)]
-        case _:
-            return [(base + i, cubic(offset - i, attrs["cubic_a"])) for i in (-1, 0, 1, 2)]
-
-
 def resize(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     """Spatial axes resampled one after the other: each output is a mix of the pixels around the place it comes from.
 
-    Pixels beyond the border take the value of the border. Coordinates and rounding by ONNX's names; computed exactly.
+    Pixels beyond the border take the value of the border. A pixel without a share is not read.
     """
     x = inputs[0]
     out = shape_rules.resize(attrs, [x.shape])[2:]
-    scales = attrs["scale"] or (None,) * len(out)
-    scales = scales * len(out) if len(scales) == 1 else scales
-    for axis, (size, places, scale) in enumerate(zip(x.shape[2:], out, scales, strict=True), start=2):
-        sources = [source_place(o, size, places, scale, attrs["coords"]) for o in range(places)]
-        mixes = list(zip(*(neighbours(attrs, place) for place in sources), strict=True))
-        total: Array | None = None
-        for mix in mixes:
-            pixels = np.take(x, [min(max(pixel, 0), size - 1) for pixel, _ in mix], axis)
-            if attrs["mode"] != "nearest":
-                pixels = pixels * np.array([share for _, share in mix], x.dtype).reshape(
-                    -1, *(1,) * (x.ndim - axis - 1)
-                )
-            total = pixels if total is None else total + pixels
-        x = total if total is not None else x
+    for axis, mixes_ in enumerate(mixes(attrs, x.shape[2:], out), start=2):
+        x = mixed(x, axis, mixes_)
     return x
+
+
+def mixed(x: Array, axis: int, mixes_: Sequence[Mix]) -> Array:
+    """`x` with outputs along an axis that are each mixed from some of its pixels."""
+    total: Array | None = None
+    for pairs in zip(*evened(mixes_), strict=True):
+        pixels = np.take(x, [pixel for pixel, _ in pairs], axis)
+        if any(share != 1 for _, share in pairs):
+            pixels = pixels * np.array([share for _, share in pairs], x.dtype).reshape(-1, *(1,) * (x.ndim - axis - 1))
+        total = pixels if total is None else total + pixels
+    return x if total is None else total
+
+
+def evened(mixes_: Sequence[Mix]) -> list[Mix]:
+    """The same mixes with as many pairs each: the last pair of a shorter one is halved, and its half again.
+
+    The parts sum to it exactly, and no share is 0, which would make NaN of infinity.
+    """
+    most = max((len(mix) for mix in mixes_), default=1)
+    out: list[Mix] = []
+    for mix in mixes_:
+        pixel, share = mix[-1]
+        parts = most - len(mix) + 1
+        halves = [share / 2**k for k in range(1, parts)]
+        out.append((*mix[:-1], *((pixel, part) for part in (*halves, share / 2 ** max(0, parts - 1)))))
+    return out
 
 
 def reduced(function: Callable[..., Array]) -> Function:

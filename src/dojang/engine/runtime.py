@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import platform
 import sys
@@ -22,18 +23,23 @@ from functools import cache
 import llvmlite.ir as ir
 import numpy as np
 
-from dojang.engine import jit
+from dojang.engine import forks, jit
 from dojang.engine.emit import I64, PTR, Emit, Value
 from dojang.engine.machine import Machine
+from dojang.engine.threads import MOST_THREADS
 
-MOST_THREADS = 64
 _SPINS = 1 << 13  # pauses of an idle worker before it sleeps: about 100 µs
 _CLOSED = 1 << 40  # bit of the gate: no run is open. Below it, the number of workers inside
 _STEP = 16  # words per step: what changes in a run, on a cache line of its own, then what does not
 _TAKEN, _DONE, _FUNCTION, _ARGS, _UNITS = 0, 1, 8, 9, 10
 _FRONT, _BACK = 1, 1 << 32  # of `_TAKEN`: a unit taken from the front, from the end
 _COUNT, _THREADS, _SCRATCH, _STEPS = 0, 1, 8, 8 + MOST_THREADS
-_EPOCH, _ASLEEP, _GATE, _PROGRAM, _STOP = 0, 1, 16, 32, 48  # words of the pool; the second: workers that sleep or will
+# Words of the pool: counter of runs; workers that sleep or will; whether a caller has it; workers inside; the program;
+# whether to stop; the mask of processors that the workers were given, and that of the caller.
+_EPOCH, _ASLEEP, _BUSY, _GATE, _PROGRAM, _STOP, _GIVEN, _NOW = 0, 1, 8, 16, 32, 48, 64, 80
+_log = logging.getLogger("dojang")
+_MASK = 16  # words of a mask: 1,024 processors
+_RETRY = 256  # runs until a thread that the system refused is asked for again
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
 
 
@@ -53,11 +59,24 @@ def aligned(words: int) -> np.ndarray:
     return raw[skip : skip + words]
 
 
+def _per_thread(scratch_bytes: int) -> int:
+    return -(-scratch_bytes // 4096) * 4096 + 64
+
+
+def scratch_room(scratch_bytes: int, threads: int) -> int:
+    """Bytes of scratch memory of all threads."""
+    return _per_thread(scratch_bytes) * max(1, min(threads, MOST_THREADS)) + 64
+
+
 class Program:
     """Steps ready to run; `args` (steps × words) may be changed between runs. One run at a time."""
 
-    def __init__(self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int) -> None:
-        """Lays out the table and the scratch memory of `threads` threads."""
+    def __init__(
+        self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int, scratch_at: int | None = None
+    ) -> None:
+        """Lays out the table and the scratch memory of `threads` threads, `scratch_bytes` each: at `scratch_at`, where
+        the caller keeps `scratch_room` bytes for as long as the program lives, else memory of its own.
+        """
         self.threads = max(1, min(threads, MOST_THREADS))
         self.calls, self.scratch_bytes = tuple(calls), scratch_bytes
         count = len(calls)
@@ -65,16 +84,26 @@ class Program:
         steps = self._table[_STEPS : _STEPS + _STEP * count].reshape(count, _STEP)
         self.args = self._table[_STEPS + _STEP * count :].reshape(count, words)
         self._table[_COUNT], self._table[_THREADS] = count, self.threads
-        per = -(-scratch_bytes // 4096) * 4096 + 64
-        self._scratch = np.zeros((per * self.threads + 64) // 8, np.int64)
-        base = -(-self._scratch.ctypes.data // 64) * 64
+        room, per = scratch_room(scratch_bytes, self.threads), _per_thread(scratch_bytes)
+        self._scratch = np.zeros(0 if scratch_at is not None else room // 8, np.int64)
+        base = -(-(self._scratch.ctypes.data if scratch_at is None else scratch_at) // 64) * 64
         for slot in range(self.threads):
             self._table[_SCRATCH + slot] = base + slot * per
         for i, call in enumerate(calls):
             steps[i, _FUNCTION], steps[i, _UNITS] = call.function, call.units
             self.args[i] = call.args
             steps[i, _ARGS] = self.args[i].ctypes.data
-        self._address = self._table.ctypes.data
+        self._steps, self._address = steps, self._table.ctypes.data
+        forks.renew(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables and the scratch memory."""
+        return self._table.nbytes + self._scratch.nbytes
+
+    def after_fork(self) -> None:
+        """Another thread of the parent may have been in the middle of it: no unit is taken."""
+        self._steps[:, [_TAKEN, _DONE]] = 0
 
     def call(self, row: int) -> Call:
         """A step with its arguments as they are now."""
@@ -82,19 +111,20 @@ class Program:
 
     def run(self) -> None:
         """All steps, on the pool if it is free and there is more than one thread to use, else on this thread."""
-        if self.threads > 1 and _pool().run(self._address, self.threads):
-            return
-        _native().alone(self._address)
+        if self.threads > 1:
+            _pool().run(self._address, self.threads)
+        else:
+            _native().alone(self._address)
 
 
 class _Functions:
     """The native part."""
 
     def __init__(self) -> None:
-        machine = Machine.host()
+        machine = Machine.processor()  # it computes nothing, so that no description changes it
         native = jit.load(write(machine), machine)
         self.alone = native.function("alone", 1)
-        self.run = native.function("run", 3)
+        self.run = native.function("run", 3, ctypes.c_int64)
         self.serve = native.function("serve", 2)
         self.join = native.function("join", 2)
 
@@ -104,65 +134,100 @@ def _native() -> _Functions:
     return _Functions()
 
 
-class _Pool:
-    """Workers that live as long as the process, and the words they share. Never freed."""
+class _Worker:
+    """A thread of the pool. It is on the pool's list before it starts: no two may ever have the same number."""
 
-    def __init__(self) -> None:
-        self.words = aligned(64)
-        self.words[_GATE] = _CLOSED
-        self.address = self.words.ctypes.data
-        self.busy = threading.Lock()
-        self.bells: list[threading.Semaphore] = []
-        self.workers: list[tuple[int, set[int]]] = []  # thread number, the processors that it may use
-        self.left_to_caller = -1
-
-    def run(self, program: int, threads: int) -> bool:
-        """Runs a program with helpers; False if the pool is in use."""
-        if not self.busy.acquire(blocking=False):
-            return False
-        try:
-            while len(self.bells) < threads - 1:
-                self._hire()
-            if (here := _processor()) != self.left_to_caller:
-                self._leave_to_caller(here)
-            if not _FUTEX:
-                for bell in self.bells[: threads - 1]:
-                    bell.release()
-            _native().run(self.address, program, threads - 1)
-        finally:
-            self.busy.release()
-        return True
-
-    def _hire(self) -> None:
-        # All that the worker uses is settled here: one that wakes up late must not look anything up again.
-        slot, bell, native, sleeps = len(self.bells) + 1, threading.Semaphore(0), _native(), bool(_FUTEX)
+    def __init__(self, pool: _Pool, number: int) -> None:
+        """Not started. All that it uses is settled here: one that wakes up late must not look anything up again."""
+        self.bell = threading.Semaphore(0)
+        bell, address, native, sleeps = self.bell, pool.address, _native(), bool(_FUTEX)
 
         def work() -> None:
             if sleeps:
-                native.serve(self.address, slot)
+                native.serve(address, number)
                 return
             while True:
                 bell.acquire()
-                native.join(self.address, slot)
+                native.join(address, number)
 
-        self.bells.append(bell)
-        worker = threading.Thread(target=work, name=f"dojang-{slot}", daemon=True)
-        worker.start()
-        if _LOOKUP:
-            self.workers.append((worker.native_id or 0, os.sched_getaffinity(0)))
-            self.left_to_caller = -1
+        self.thread = threading.Thread(target=work, name=f"dojang-{number}", daemon=True)
+
+
+class _Pool:
+    """Workers that live as long as the process, and the words they share. Never freed.
+
+    Who runs on it is decided by one word that native code takes and gives back, so that no exception of Python, which
+    may come between any two of its steps, can leave the pool taken.
+    """
+
+    def __init__(self) -> None:
+        self.words = aligned(_NOW + _MASK)
+        self.words[_GATE] = _CLOSED
+        self.address = self.words.ctypes.data
+        self.hiring = threading.Lock()
+        self.workers: list[_Worker] = []
+        self.hired = 0  # workers that were started
+        self.refused = 0  # runs for which no thread is asked for
+        self.most = MOST_THREADS  # helpers that the caller's processors have room for
+        self.left_to_caller = -1
+
+    def run(self, program: int, threads: int) -> None:
+        """Runs a program with helpers, or alone where the pool is in use or the caller may use one processor only."""
+        if self.hired < threads - 1:
+            self._hire(threads - 1)
+        if (here := _processor()) != self.left_to_caller:
+            self._leave_to_caller(here)
+        helpers = min(threads - 1, self.hired, self.most)
+        if not _FUTEX:
+            for worker in self.workers[:helpers]:
+                worker.bell.release()
+        if not _native().run(self.address, program, helpers):
+            return
+        self._leave_to_caller(_processor())
+        if _native().run(self.address, program, min(helpers, self.most)):
+            _native().alone(program)  # callers with unlike processors, in turns
+
+    def _hire(self, wanted: int) -> None:
+        if self.refused > 0:
+            self.refused -= 1
+            return
+        with self.hiring:
+            while len(self.workers) < wanted:
+                self.workers.append(_Worker(self, len(self.workers) + 1))
+            for number, worker in enumerate(self.workers[:wanted], 1):
+                if worker.thread.ident is None:
+                    try:
+                        worker.thread.start()
+                    except RuntimeError as error:
+                        self.refused = _RETRY
+                        _log.warning("%s: networks run on %d of %d threads", error, number, wanted + 1)
+                        return
+                    self.left_to_caller = -1
+                self.hired = max(self.hired, number)
 
     def _leave_to_caller(self, processor: int) -> None:
-        """Keeps the workers off the processor that the caller runs on; all others stay open to them.
+        """Gives the workers the processors that the caller may use, less the one that it runs on.
 
-        In a virtual machine, Linux takes a processor that sleeps for one that its host has taken away, and wakes a
-        worker on the caller's instead, beside idle ones: the two then take turns for as long as the run lasts. (Linux
-        6.18 under KVM, two processors: in three of four runs that followed a pause of 40 ms.)
+        The caller's mask may have been narrowed since the workers were started; they never leave it. They keep off the
+        caller's own processor because, in a virtual machine, Linux takes a processor that sleeps for one that its host
+        has taken away, and wakes a worker on the caller's instead, beside idle ones: the two then take turns for as
+        long as the run lasts. (Linux 6.18 under KVM, two processors: in three of four runs that followed a pause of
+        40 ms.)
         """
-        for worker, allowed in self.workers:
-            if others := allowed - {processor}:
-                with contextlib.suppress(OSError):  # a thread that is gone, a mask that was narrowed from outside
-                    os.sched_setaffinity(worker, others)
+        if _LOOKUP is None:
+            return
+        allowed = os.sched_getaffinity(0)
+        words = np.zeros(_MASK, np.int64)
+        for cpu in allowed:
+            if cpu < 64 * _MASK:
+                words.view(np.uint8)[cpu // 8] |= 1 << cpu % 8
+        others = allowed - {processor} or allowed
+        for worker in self.workers:
+            if worker.thread.native_id is not None:
+                with contextlib.suppress(OSError):  # a thread that is gone
+                    os.sched_setaffinity(worker.thread.native_id, others)
+        self.most = len(allowed) - 1
+        self.words[_GIVEN : _GIVEN + _MASK] = words
         self.left_to_caller = processor
 
 
@@ -189,6 +254,7 @@ def _futex_number() -> int:
 
 
 _FUTEX = _futex_number()
+_GETAFFINITY = {202: 204, 98: 123}.get(_FUTEX, 0)  # of the same system call tables
 
 
 def _processor_lookup() -> Callable[[], int] | None:
@@ -377,8 +443,28 @@ def _serve(module: ir.Module, machine: Machine) -> None:
 
 
 def _run(module: ir.Module, machine: Machine) -> None:
-    b = Emit.begin("run", {"pool": PTR, "program": PTR, "helpers": I64}, machine, module)
-    pool, program = b.arg.pool, b.arg.program
+    """1, and nothing is done, where the caller's processors are not those that the workers were given; else 0."""
+    b = Emit.begin("run", {"pool": PTR, "program": PTR, "helpers": I64}, machine, module, result=I64)
+    pool, program, fn = b.arg.pool, b.arg.program, b.function
+    taken, mine, open_, alone, changed = (fn.append_basic_block(n) for n in ("ask", "mine", "open", "alone", "changed"))
+    b.cbranch(b.less(0, b.arg.helpers), taken, alone)
+    b.position_at_end(taken)
+    busy = b.at(pool, 8 * _BUSY)
+    old = b.atomic_rmw("xchg", busy, b.index(1), "seq_cst")
+    b.cbranch(b.icmp_signed("==", old, b.index(0)), mine, alone)
+
+    b.position_at_end(mine)
+    apart = b.index(0)
+    if _GETAFFINITY and _LOOKUP is not None:
+        call = _external(b, "syscall", ir.FunctionType(_LONG, [_LONG] * 2, var_arg=True))
+        at = b.ptrtoint(b.at(pool, 8 * _NOW), _LONG)
+        told = b.call(call, [b.index(_GETAFFINITY), b.index(0), b.index(8 * _MASK), at])
+        for word in range(_MASK):
+            apart = b.or_(apart, b.xor(_word(b, pool, _NOW + word), _word(b, pool, _GIVEN + word)))
+        apart = b.select(b.less(0, told), apart, b.index(0))  # not told: more processors than the mask has bits
+    b.cbranch(b.icmp_signed("==", apart, b.index(0)), open_, changed)
+
+    b.position_at_end(open_)
     b.store(program, b.at(pool, 8 * _PROGRAM), align=8)
     b.atomic_rmw("and", b.at(pool, 8 * _GATE), b.index(~_CLOSED), "seq_cst")
     _add(b, pool, _EPOCH, 1)
@@ -397,4 +483,13 @@ def _run(module: ir.Module, machine: Machine) -> None:
             b.store(b.index(0), b.at(at, 8 * word), align=8)
 
     b.loop(0, _word(b, program, _COUNT), 1, reset)
-    b.ret_void()
+    b.atomic_rmw("xchg", busy, b.index(0), "seq_cst")
+    b.ret(b.index(0))
+
+    b.position_at_end(alone)
+    b.call(module.globals["alone"], [program])
+    b.ret(b.index(0))
+
+    b.position_at_end(changed)
+    b.atomic_rmw("xchg", busy, b.index(0), "seq_cst")
+    b.ret(b.index(1))

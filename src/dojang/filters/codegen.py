@@ -34,10 +34,9 @@ FIELDS = (
     "taps",
     "height",
     "band",
-    "flag",
     "past",
 )
-POINTERS = ("src", "dst", "rows", "cols", "taps", "flag")
+POINTERS = ("src", "dst", "rows", "cols", "taps")
 
 
 def emit(program: Program, machine: Machine) -> str:

@@ -2,9 +2,8 @@
 
 The same function shape as in `codegen`. Column sums are kept over all columns of the picture; the next row adds the
 row that enters and takes off the row that leaves. Along the row s[x] = s[x − 1] + column[x + kw − 1] − column[x − 1],
-a prefix sum, made inside the registers by log₂(lanes) shifted additions. Integers are exact. Floats run in float64;
-since a NaN or an infinity would never leave a running sum, the code then raises `flag` and the picture is done again
-in another way.
+a prefix sum, made inside the registers by log₂(lanes) shifted additions. For integers, whose sums are exact; floats are
+summed by doubling (`codegen_doubling`), because what a large one leaves behind in a running sum never leaves it.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ class Box:
 
     @property
     def work_kind(self) -> Kind:
-        """Sums of integers in int32, of floats in float64."""
-        return F64 if KINDS[self.source].floating else I32
+        """Sums of 32 bits."""
+        return I32
 
     @property
     def grid(self) -> int:
-        """Rows after which float sums begin anew, so that the result does not depend on threads or tiles."""
-        return max(64, 1 << (4 * self.kh - 1).bit_length()) if self.work_kind.floating else 1
+        """A part of the picture may begin at any row."""
+        return 1
 
     def chunk(self, machine: Machine) -> int:
         """The least width of a picture's row: any."""
@@ -81,9 +80,8 @@ class _BoxSums:
         self.lanes = machine.lanes(self.kind.bytes)
         b, a = self.b, self.b.arg
         self.margin, self.group = box.margin(machine), box.group(machine)
-        floats = self.kind.floating
-        self.plus = b.fadd if floats else lambda x, y: ir.IRBuilder.add(b, x, y)
-        self.minus = b.fsub if floats else lambda x, y: ir.IRBuilder.sub(b, x, y)
+        self.plus = lambda x, y: ir.IRBuilder.add(b, x, y)
+        self.minus = lambda x, y: ir.IRBuilder.sub(b, x, y)
         self.columns = b.at(a.scratch, self.margin * self.kind.bytes)  # of padded element 0
         room = b.mul(b.add(a.inner, box.kw * box.channels + (self.group + 1) * self.lanes), self.kind.bytes)
         self.empty = b.at(self.columns, room)  # a source row of fill
@@ -106,8 +104,6 @@ class _BoxSums:
             self.along(y)
 
         b.loop(a.y0, a.y1, 1, line)
-        if self.kind.floating:
-            self.check()
         return b.finish()
 
     def over(self, n: Value, body) -> None:
@@ -144,8 +140,7 @@ class _BoxSums:
     def edges(self) -> None:
         """Column sums beyond the picture: those of the columns that the border copies, or of the fill."""
         b, a, kind = self.b, self.b.arg, self.kind
-        total = self.box.fill * self.box.kh
-        fill = ir.Constant(kind.ir, float(total) if kind.floating else int(total))
+        fill = ir.Constant(kind.ir, int(self.box.fill * self.box.kh))
 
         def one(e, _):
             index = b.sload(b.at(a.cols, b.mul(e, 8)), I64)
@@ -227,32 +222,9 @@ class _BoxSums:
 
     def pixel(self, v: Value) -> Value:
         b = self.b
-        work = F64 if self.kind.floating or self.box.target == "f64" else F32
-        v = v if self.kind.floating else b.convert(v, I32, work)
+        work = F64 if self.box.target == "f64" else F32
+        v = b.convert(v, I32, work)
         lanes = v.type.count
         scale, offset = b.const(work, self.box.scale, lanes), b.const(work, self.box.offset, lanes)
         v = b.fma(v, scale, offset) if self.box.offset else b.fmul(v, scale)
         return b.convert(v, work, self.target) if self.target.floating else round_to(b, v, work, self.target)
-
-    def check(self) -> None:
-        """Raises `flag` if a column sum is not finite: x − x is then not 0."""
-        b, a = self.b, self.b.arg
-
-        def one(e, s):
-            v = b.vload(b.at(self.real, b.mul(e, self.kind.bytes)), self.kind)
-            return [b.fadd(s[0], b.fsub(v, v))]
-
-        whole = b.mul(b.udiv(a.inner, self.lanes), self.lanes)
-        (bad,) = b.loop(0, whole, self.lanes, one, [b.const(self.kind, 0)])
-        total = b.sum(bad, self.kind)
-
-        def scalar(e, s):
-            v = b.sload(b.at(self.real, b.mul(e, self.kind.bytes)), self.kind)
-            return [b.fadd(s[0], b.fsub(v, v))]
-
-        (total,) = b.loop(whole, a.inner, 1, scalar, [total])
-        one_ = b.index(1)
-        b.choose(
-            b.fcmp_unordered("!=", total, ir.Constant(self.kind.ir, 0.0)),
-            lambda: b.store(one_, a.flag, align=8) and None,
-        )

@@ -28,6 +28,8 @@ class Costs:
     box: float = 6.0  # running sums; each step of the prefix sum
     box_step: float = 2.0
     uneven_box: float = 1.0  # times more where a register does not hold whole pixels
+    doubling: float = 1.0  # sums by doubling: each vector that a step reads, and all else
+    doublings: float = 6.0
     butterfly2: float = 6.0
     butterfly4: float = 14.0
     short: float = 1.0  # times more for transforms of up to 64 rows, and for longer ones
@@ -54,4 +56,4 @@ def costs_of(machine: Machine) -> Costs:
     """The measured costs of the processor most like this one. The same for every picture: a plan does not waver."""
     if machine.registers < 32:
         return _SIXTEEN
-    return _INTEL if machine.isa == "avx512" and not machine.cpu.startswith("znver") else _ZEN5
+    return _INTEL if machine.isa == "avx512" and not machine.family.startswith("amd") else _ZEN5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -14,13 +15,17 @@ from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.engine.machine import Machine
 from dojang.filters.atomic import check_target
 from dojang.filters.filter import filter_array
-from dojang.filters.images import FORMATS, MAX_PIXELS, Picture, read_picture, write_picture
+from dojang.filters.images import FORMATS, Picture, form_of, read_picture, settled, write_picture
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels import Kernel, as_kernel, is_bank
-from dojang.filters.large import filter_large, is_large, opened
+from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened
 from dojang.filters.plan import Plan, make_plan
 
 PathArg = str | PathLike[str]
+
+
+class NotKept(UserWarning):
+    """Something of a picture file beside its pixels could not be kept in the result; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class Filtered:
     height: int
     channels: int
     dtype: str
+    lost: tuple[str, ...] = ()
+    """What of the file beside its pixels could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,10 @@ def filter_files(
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
     value: float = 0.0,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     workers: int | None = None,
     ahead: Callable[[], Picture] | None = None,
+    band_pixels: int = BAND_PIXELS,
 ) -> FilterReport:
     """Filters picture files. One file goes to the file (or into the folder) `out`; several go into the folder `out`.
 
@@ -91,8 +99,9 @@ def filter_files(
     and reads each picture once. EXIF orientation, colour profile, alpha and bit depth are
     kept; the picture as shown is what is filtered. `progress(done, total)` is called after each file, from this
     thread. One file that fails raises its `DojangError`; of several, the others are done and the failures are in the
-    report. Nothing is overwritten without `force`, and no file is left half-written. `ahead` gives the picture of the
-    one path, or raises what reading it raised, where someone is reading it already.
+    report. Nothing is overwritten without `force`, and no file is left half-written. What of a file beside its pixels
+    cannot be kept is in the report and warned of. `ahead` gives the picture of the one path, or raises what reading it
+    raised, where someone is reading it already. TIFFs of `band_pixels` or more go through in bands of rows.
     """
     if not paths:
         raise UsageError("no picture given")
@@ -100,11 +109,16 @@ def filter_files(
     options = Options.of(border, stride, dilation, value)
     targets = plan_targets(paths, chosen, out)
     if len(paths) == 1:
-        done = filter_file(paths[0], targets[0], chosen, options, force, max_pixels, ahead)
+        done = filter_file(paths[0], targets[0], chosen, options, force, max_pixels, ahead, band_pixels)
         if progress:
             progress(1, 1)
-        return FilterReport(tuple(k.name for k in chosen), border, done, ())
-    return _many(paths, targets, chosen, options, force, max_pixels, progress, workers)
+        report = FilterReport(tuple(k.name for k in chosen), border, done, ())
+    else:
+        report = _many(paths, targets, chosen, options, force, max_pixels, progress, workers, band_pixels)
+    for one in report.done:
+        if one.lost:  # from here, not from the threads: Pillow's warnings are switched off there now and then
+            warnings.warn(f"{one.target}: not kept of {one.source}: {', '.join(one.lost)}", NotKept, stacklevel=2)
+    return report
 
 
 def as_kernels(kernel: Any) -> tuple[Kernel, ...]:
@@ -118,31 +132,36 @@ def filter_file(
     kernels: tuple[Kernel, ...],
     options: Options,
     force: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     ahead: Callable[[], Picture] | None = None,
+    band_pixels: int = BAND_PIXELS,
 ) -> tuple[Filtered, ...]:
     """Reads one picture, filters it and writes one picture for each kernel."""
     for target in targets:
         if not (force and Path(target).exists()):
             check_target(target, force)
     name = fspath(source)
-    if is_large(source):
+    if Path(source).suffix.lower() not in STORES and Path(source).is_dir():
+        raise FileError(f"{name}: is a directory; name a picture, or several as {name.rstrip('/')}/*.jpg")
+    if is_large(source, band_pixels):
         done = []
         for target, kernel in zip(targets, kernels, strict=True):
-            (height, width, *rest), dtype = filter_large(source, target, kernel, options, force)
-            done.append(Filtered(name, fspath(target), kernel.name, width, height, rest[0] if rest else 1, str(dtype)))
+            (height, width, *rest), dtype, lost = filter_large(source, target, kernel, options, force)
+            channels = rest[0] if rest else 1
+            done.append(Filtered(name, fspath(target), kernel.name, width, height, channels, str(dtype), lost))
         return tuple(done)
+    for target in targets:
+        form_of(fspath(target))  # before the work
     picture = ahead() if ahead else read_picture(source, max_pixels)
     try:
         results = filter_picture(picture, kernels, options)
     except DojangError as error:
         raise error.within(name) from None
-    for result, target in zip(results, targets, strict=True):
-        write_picture(result, target, force)
+    lost = [write_picture(result, target, force) for result, target in zip(results, targets, strict=True)]
     height, width = results[0].pixels.shape[:2]
     return tuple(
-        Filtered(name, fspath(t), k.name, width, height, r.channels, str(r.pixels.dtype))
-        for r, t, k in zip(results, targets, kernels, strict=True)
+        Filtered(name, fspath(t), k.name, width, height, r.channels, str(r.pixels.dtype), gone)
+        for r, t, k, gone in zip(results, targets, kernels, lost, strict=True)
     )
 
 
@@ -153,13 +172,10 @@ def filter_picture(picture: Picture, kernels: tuple[Kernel, ...], options: Optio
     """
     if picture.orientation != 1 and options.stride != (1, 1):
         picture = picture.upright()
-    if picture.orientation != 1:
-        kernels = tuple(kernel.turned(picture.orientation) for kernel in kernels)
-        if picture.orientation >= 5:
-            dy, dx = options.dilation
-            options = Options(options.border, options.stride, (dx, dy), options.value, options.offset, options.dtype)
+    kernels, options = as_stored(kernels, options, picture.orientation)
+    moved = options.stride != (1, 1) or options.border == "valid"
     results = filter_array(picture.pixels, kernels, options, alpha=picture.alpha)
-    return [replace(picture, pixels=pixels) for pixels in results]
+    return [settled(replace(picture, pixels=pixels), moved) for pixels in results]
 
 
 def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathArg | None) -> list[list[Path]]:
@@ -172,7 +188,7 @@ def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathA
     tagged = [[f"{s.stem}-{tag}{s.suffix}" for tag in tags] for s in sources]
     into = False
     if out is None:
-        targets = [[s.with_name(name) for name in names] for s, names in zip(sources, tagged, strict=True)]
+        targets = [[s.parent / name for name in names] for s, names in zip(sources, tagged, strict=True)]
     else:
         target = Path(out)
         count = len(sources) * len(tags)
@@ -203,9 +219,10 @@ def _many(
     kernels: tuple[Kernel, ...],
     options: Options,
     force: bool,
-    max_pixels: int,
+    max_pixels: int | None,
     progress: Callable[[int, int], object] | None,
     workers: int | None,
+    band_pixels: int,
 ) -> FilterReport:
     done: list[Filtered] = []
     failed: list[Failed] = []
@@ -213,7 +230,7 @@ def _many(
     pool = ThreadPoolExecutor(min(count, len(paths)), "dojang-files")
     try:
         jobs = [
-            pool.submit(filter_file, s, t, kernels, options, force, max_pixels)
+            pool.submit(filter_file, s, t, kernels, options, force, max_pixels, None, band_pixels)
             for s, t in zip(paths, targets, strict=True)
         ]
         for i, (source, job) in enumerate(zip(paths, jobs, strict=True)):
@@ -240,7 +257,7 @@ def plan_file(
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
     value: float = 0.0,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
 ) -> tuple[Plan, ...]:
     """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dojang.arith.conv import by
 from dojang.base.errors import DojangError, ShapeError, UsageError
-from dojang.filters.job import Options, as_stack, like_image
+from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
 from dojang.filters.kernels import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
 from dojang.filters.prepare import prepare
@@ -78,6 +79,7 @@ def filter(
     if isinstance(image, np.ma.MaskedArray):
         raise UsageError("a masked array's mask would be lost; give image.filled() or image.data")
     picture = np.asarray(image)
+    _check_axes(picture.shape)
     if out is not None and not bank:
         result = filter_array(picture, kernels, options, out[None], threads, one=True)
     else:
@@ -87,6 +89,15 @@ def filter(
     if out is not None:
         return out
     return result if bank else result[0]
+
+
+def _check_axes(shape: tuple[int, ...]) -> None:
+    """Channels that seem to come first are refused, in a stack warned of: a stack of one is the way to insist."""
+    doubt = channels_first(shape) if len(shape) in (3, 4) else ""
+    if doubt and len(shape) == 3:
+        raise ShapeError(f"{doubt} (numpy.moveaxis(image, 0, -1)); if it is meant so, give a stack of one, image[None]")
+    if doubt:
+        warnings.warn(doubt, AxesWarning, stacklevel=3)
 
 
 def _takes(out: Any, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> bool:
@@ -201,8 +212,21 @@ def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, pictur
 
 
 def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:
-    from dojang.filters.images import from_pil, to_pil
+    from dojang.filters.images import from_pil, orientation_of, to_pil, turn
+    from dojang.filters.large import as_stored
 
     pixels, alpha = from_pil(image)
-    pictures = [to_pil(p, image) for p in filter_array(pixels, kernels, options, alpha=alpha)]
+    orientation = orientation_of(image)  # asked after the pixels: a TIFF is turned, and says so no more, once decoded
+    if orientation != 1 and options.stride != (1, 1):
+        # The places that are kept count from the shown upper left corner; the result is turned back.
+        pixels = np.ascontiguousarray(turn(pixels, orientation))
+        back = {6: 8, 8: 6}.get(orientation, orientation)
+        results = [np.ascontiguousarray(turn(p, back)) for p in filter_array(pixels, kernels, options, alpha=alpha)]
+    else:
+        kernels, options = as_stored(kernels, options, orientation)
+        results = list(filter_array(pixels, kernels, options, alpha=alpha))
+    pictures = [to_pil(p, image) for p in results]
+    if orientation != 1 and "exif" not in image.info:
+        for picture in pictures:
+            picture.info["exif"] = image.getexif().tobytes()
     return pictures if bank else pictures[0]

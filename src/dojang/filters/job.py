@@ -42,11 +42,14 @@ class Options:
         dtype: DTypeLike | None = None,
     ) -> Options:
         """Options from what a user gives. Raises `UsageError` and `DataError`."""
+        outside = _finite(value, "value")
+        if check_border(border) != "constant" and outside:
+            raise UsageError(f'value {outside:g} is for border "constant"; border "{border}" does not use it')
         return cls(
             check_border(border),
             pair(stride, "stride"),
             pair(dilation, "dilation"),
-            _finite(value, "value"),
+            outside,
             _finite(offset, "offset"),
             None if dtype is None else check_dtype(dtype, "result"),
         )
@@ -184,6 +187,23 @@ def _finite(value: float, what: str) -> float:
     if not np.isfinite(number):
         raise DataError(f"{what} {value!r} must be a finite number")
     return number
+
+
+class AxesWarning(UserWarning):
+    """A picture whose channels seem to come first, which is read as if they came last."""
+
+
+def channels_first(shape: tuple[int, ...]) -> str:
+    """What to say of an array whose channels seem to come first, (3, h, w) say; "" where they do not.
+
+    1, 3 or 4 rows of more than 8 channels are rare, pictures stored so by PyTorch are not.
+    """
+    h, w, c = shape[-3:]
+    if h not in (1, 3, 4) or c <= 8 or w <= 4:
+        return ""
+    return (
+        f"shape {by(shape)} is read as {h} rows of {w} pixels with {c} channels; if channels come first, move them last"
+    )
 
 
 def as_stack(image: NDArray) -> NDArray:

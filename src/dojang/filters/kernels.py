@@ -10,13 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
 
+from dojang.arith.conv import by
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
-from dojang.filters.named import ALIASES, NAMED, Combine, Taps
+from dojang.filters.named import ALIASES, MOST_TAPS, NAMED, Combine, Taps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +121,8 @@ def _checked(taps: object, name: str) -> Taps:
         raise ShapeError(f"kernel {name}: not a matrix of numbers ({error})") from None
     if array.ndim != 2 or 0 in array.shape:
         raise ShapeError(f"kernel {name}: a matrix of at least 1x1 taps is needed, got shape {array.shape}")
+    if array.size > MOST_TAPS:
+        raise ShapeError(f"kernel {name}: {by(array.shape)} taps are more than {MOST_TAPS:,}; use a smaller kernel")
     if not np.isfinite(array).all():
         y, x = np.argwhere(~np.isfinite(array))[0]
         raise DataError(f"kernel {name}: tap ({y}, {x}) is {array[y, x]}; every tap must be a finite number")
@@ -142,8 +146,13 @@ def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Ke
         if key not in allowed:
             has = f"it has {', '.join(allowed)}" if allowed else "it has none"
             raise UsageError(f'kernel {name}: option "{key}" is not known; {has}')
+    for key, value in options.items():
+        if not isfinite(value):
+            raise UsageError(f"kernel {name}: {key} {value:g} must be a finite number")
     full = name + ":" * bool(options) + ",".join(f"{key}={value:g}" for key, value in options.items())
-    return Kernel(full, tuple(make(**options) for make in row.make), row.combine, anchor, row.source)
+    with np.errstate(all="ignore"):  # a tap that is no number is refused by name
+        parts = tuple(make(**options) for make in row.make)
+    return Kernel(full, parts, row.combine, anchor, row.source)
 
 
 def gabor_bank(angles: int = 8, wavelengths: Sequence[float] = (4, 8), **options: float) -> list[Kernel]:

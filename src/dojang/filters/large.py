@@ -6,10 +6,10 @@ Zarr and TIFF need the optional packages zarr and tifffile.
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -19,43 +19,67 @@ from numpy.typing import NDArray
 
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError
 from dojang.engine.machine import Machine
+from dojang.engine.threads import default_threads
 from dojang.filters.atomic import check_target, writing
 from dojang.filters.images import need
-from dojang.filters.job import Job, Options, check_dtype
+from dojang.filters.job import AxesWarning, Job, Options, channels_first, check_dtype
 from dojang.filters.kernels import Kernel
+from dojang.filters.opening import encoding
 from dojang.filters.plan import Plan, make_plan
 from dojang.filters.run import Bound, part_rows
+from dojang.filters.tiff import TILE, Layout, Rows, Stored, Tag, kept_tags, names_of, write_rows
 
 BAND_BYTES = 128 << 20  # of source rows in memory at a time
-TIFF_TILE = 256
-SUFFIXES = (".npy", ".zarr", ".tif", ".tiff")
+BAND_PIXELS = 1 << 26
+"""TIFFs of so many pixels go through in bands of rows."""
+STORES = (".npy", ".zarr")
+SUFFIXES = (*STORES, ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An array on disk that can be read by slices: (h, w) or (h, w, channels)."""
+    """An array on disk that can be read by slices: (h, w) or (h, w, channels), as its samples are meant."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[int, int], NDArray]  # rows first to last
-    alpha: bool = False
-    icc: bytes | None = None
+    layout: Layout | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.layout is not None and self.layout.alpha
+
+    @property
+    def orientation(self) -> int:
+        """How the rows as stored are turned when they are shown (EXIF 2.32)."""
+        return 1 if self.layout is None else self.layout.orientation
 
 
-def is_large(path: str | PathLike[str], pixels: int = 1 << 26) -> bool:
-    """Whether a file is done by bands: every NPY and Zarr, and TIFF of at least so many pixels."""
+def is_large(path: str | PathLike[str], pixels: int = BAND_PIXELS) -> bool:
+    """Whether a file is done by bands: every NPY and Zarr, and TIFF of at least so many pixels.
+
+    A TIFF whose rows cannot be read apart from each other (fax, JPEG and LZW where imagecodecs is missing) is no such.
+    """
     suffix = Path(path).suffix.lower()
-    if suffix in (".npy", ".zarr"):
+    if suffix in STORES:
         return True
     if suffix not in (".tif", ".tiff"):
         return False
-    from dojang.filters.opening import opened
-
     try:
-        with opened(fspath(path), sys.maxsize) as image:
-            return image.width * image.height >= pixels
-    except FileError:
+        layout = Layout.of(fspath(path))
+    except DojangError:
         return False  # the reader of pictures says what is wrong
+    return layout.width * layout.height >= pixels and layout.in_bands
+
+
+def as_stored(kernels: tuple[Kernel, ...], options: Options, orientation: int) -> tuple[tuple[Kernel, ...], Options]:
+    """Kernels and options for pixels that stay as they are stored, so that the picture as shown is filtered."""
+    if orientation == 1:
+        return kernels, options
+    kernels = tuple(kernel.turned(orientation) for kernel in kernels)
+    return kernels, replace(options, dilation=options.dilation[::-1]) if orientation >= 5 else options
 
 
 def filter_large(
@@ -67,8 +91,10 @@ def filter_large(
     progress: Callable[[int, int], object] | None = None,
     band_bytes: int = BAND_BYTES,
     threads: int | None = None,
-) -> tuple[tuple[int, ...], np.dtype]:
-    """Filters the file `source` into the file `target`, a band of rows at a time; the result's shape and dtype.
+) -> tuple[tuple[int, ...], np.dtype, tuple[str, ...]]:
+    """Filters the file `source` into the file `target`, a band of rows at a time.
+
+    The result's shape and dtype, and the names of what could not be kept.
 
     `progress(rows done, rows)` with each band. Memory: about twice `band_bytes` and the kernel's rows. The target is
     written whole or not at all. Raises `FileError`, `ShapeError`, `UnsupportedError`, `MissingPart`.
@@ -78,6 +104,14 @@ def filter_large(
     with opened(source) as picture:
         try:
             dtype = check_dtype(picture.dtype)
+            if picture.orientation != 1 and options.stride != (1, 1):
+                raise UnsupportedError(
+                    f"a stride on so large a picture that is stored turned (orientation {picture.orientation}); turn "
+                    "its pixels first"
+                )
+            (kernel,), options = as_stored((kernel,), options, picture.orientation)
+            if len(picture.shape) == 3 and channels_first(picture.shape):
+                warnings.warn(f"{fspath(source)}: {channels_first(picture.shape)}", AxesWarning, stacklevel=2)
             shape = (1, *picture.shape) if len(picture.shape) == 3 else (1, *picture.shape, 1)
             job = Job.of(kernel, shape, dtype, options)
         except DojangError as error:
@@ -86,9 +120,10 @@ def filter_large(
         oh, ow = job.out_size
         out_shape = (oh, ow, *picture.shape[2:])
         rows = band_height(job, plan, band_bytes)
-        bands = _bands(picture, job, plan, rows, machine, threads or machine.cores, progress)
-        _write(target, out_shape, job.out_dtype, bands, force, picture)
-    return out_shape, job.out_dtype
+        bands = _bands(picture, job, plan, rows, machine, threads or default_threads(machine.cores), progress)
+        moved = options.stride != (1, 1) or options.border == "valid"
+        lost = _write(target, out_shape, job.out_dtype, bands, force, picture, moved)
+    return out_shape, job.out_dtype, lost
 
 
 def band_height(job: Job, plan: Plan, band_bytes: int) -> int:
@@ -175,51 +210,19 @@ def _open_zarr(name: str) -> Source:
     except Exception as error:  # zarr raises its own kinds for damaged stores
         raise FileError(f"{name}: no readable Zarr array ({str(error).partition(chr(10))[0]})") from None
     _checked(name, shape)
-    return Source(shape, dtype, lambda first, last: np.asarray(array[first:last]))
-
-
-def _damaged(name: str, error: Exception) -> FileError:
-    return FileError(f"{name}: damaged or truncated picture ({str(error).partition(chr(10))[0]})")
-
-
-def _tiff_page(file: Any, zarr: Any, name: str) -> tuple[Any, Any]:
-    """The only page and its pixels as a Zarr array, which reads the tiles that a slice needs."""
-    try:
-        if len(file.pages) > 1:
-            raise UnsupportedError(f"{name}: holds {len(file.pages)} pages; split it into single pictures first")
-        page = file.pages[0]
-        ends = [a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if not ends or max(ends) > file.filehandle.size:
-            raise ValueError("pixels are missing at its end")
-        return page, zarr.open(page.aszarr(), mode="r")
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise _damaged(name, error) from None
+    return Source(
+        shape, dtype, lambda first, last: np.asarray(array[first:last]), attributes=dict(getattr(array, "attrs", {}))
+    )
 
 
 @contextmanager
 def _open_tiff(name: str) -> Iterator[Source]:
-    tifffile, zarr = need("tifffile", "large TIFF"), need("zarr", "large TIFF")
+    layout = Layout.of(name)
+    rows = Rows(name, layout)
     try:
-        file = tifffile.TiffFile(name)
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise _damaged(name, error) from None
-    try:
-        page, array = _tiff_page(file, zarr, name)
-        _checked(name, tuple(array.shape))
-        if page.planarconfig != 1 and array.ndim == 3:
-            raise UnsupportedError(f"{name}: its channels are stored apart; store them pixel by pixel")
-        icc = page.iccprofile if isinstance(page.iccprofile, bytes) else None
-        alpha = bool(page.extrasamples) and array.ndim == 3
-
-        def read(first: int, last: int) -> NDArray:
-            try:
-                return np.asarray(array[first:last])
-            except Exception as error:
-                raise _damaged(name, error) from None
-
-        yield Source(tuple(array.shape), np.dtype(array.dtype), read, alpha, icc)
+        yield Source(layout.shape, layout.dtype, rows.read, layout)
     finally:
-        file.close()
+        rows.close()
 
 
 def _write(
@@ -229,17 +232,30 @@ def _write(
     bands: Iterator[NDArray],
     force: bool,
     picture: Source,
-) -> None:
+    moved: bool,
+) -> tuple[str, ...]:
+    """Writes the bands; the names of what could not be kept."""
     suffix = Path(target).suffix.lower()
     if suffix not in SUFFIXES:
         raise UnsupportedError(f"{fspath(target)}: large results are written as {', '.join(SUFFIXES)}")
+    layout = picture.layout
+    lost: tuple[str, ...] = layout.lost if layout else ()
     with writing(target, force, folder=suffix == ".zarr") as temporary:
         if suffix == ".npy":
             _write_npy(temporary, shape, dtype, bands)
         elif suffix == ".zarr":
-            _write_zarr(temporary, shape, dtype, bands)
+            _write_zarr(temporary, shape, dtype, bands, picture.attributes)
         else:
-            _write_tiff(temporary, shape, dtype, bands, picture)
+            tags, gone = kept_tags(layout.tags, moved) if layout else ((), ())
+            with encoding(fspath(target)):
+                _write_tiff(temporary, shape, dtype, bands, layout, tags)
+            return (*lost, *gone)
+    if layout is not None:
+        lost += names_of(layout.tags) + (("the colour profile",) if layout.icc else ())
+        lost += (f"orientation {layout.orientation}",) if layout.orientation != 1 else ()
+    elif suffix == ".npy" and picture.attributes:
+        lost += tuple(f"attribute {key}" for key in picture.attributes)
+    return lost
 
 
 def _write_npy(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray]) -> None:
@@ -251,12 +267,15 @@ def _write_npy(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: I
             file.write(band.reshape(-1).view(np.uint8).data)
 
 
-def _write_zarr(temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray]) -> None:
+def _write_zarr(
+    temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray], attributes: dict[str, Any]
+) -> None:
     zarr = need("zarr", "Zarr")
-    chunks = (min(TIFF_TILE, shape[0]), min(4 * TIFF_TILE, shape[1]), *shape[2:])
+    chunks = (min(TILE, shape[0]), min(4 * TILE, shape[1]), *shape[2:])
     array = zarr.open(temporary, mode="w", shape=shape, dtype=dtype, chunks=chunks)
+    array.attrs.update(attributes)
     first = 0
-    for band in _regrouped(bands, 4 * TIFF_TILE):
+    for band in _regrouped(bands, 4 * TILE):
         array[first : first + len(band)] = band.reshape(len(band), *shape[1:])
         first += len(band)
 
@@ -277,29 +296,29 @@ def _regrouped(bands: Iterator[NDArray], rows: int) -> Iterator[NDArray]:
 
 
 def _write_tiff(
-    temporary: str, shape: tuple[int, ...], dtype: np.dtype, bands: Iterator[NDArray], picture: Source
+    temporary: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    bands: Iterator[NDArray],
+    layout: Layout | None,
+    tags: tuple[Tag, ...],
 ) -> None:
-    tifffile = need("tifffile", "large TIFF")
+    need("tifffile", "large TIFF")
     channels = shape[2] if len(shape) == 3 else 1
 
     def tiles() -> Iterator[NDArray]:
-        for band in _regrouped(bands, TIFF_TILE):
-            for y in range(0, len(band), TIFF_TILE):
-                for x in range(0, shape[1], TIFF_TILE):
-                    tile = np.zeros((TIFF_TILE, TIFF_TILE, channels), dtype)
-                    piece = band[y : y + TIFF_TILE, x : x + TIFF_TILE]
+        for band in _regrouped(bands, TILE):
+            for y in range(0, len(band), TILE):
+                for x in range(0, shape[1], TILE):
+                    tile = np.zeros((TILE, TILE, channels), dtype)
+                    piece = band[y : y + TILE, x : x + TILE]
                     tile[: piece.shape[0], : piece.shape[1]] = piece
                     yield tile if len(shape) == 3 else tile[..., 0]
 
-    tifffile.imwrite(
-        temporary,
-        tiles(),
-        shape=shape,
-        dtype=dtype,
-        tile=(TIFF_TILE, TIFF_TILE),
-        photometric="rgb" if channels in (3, 4) else "minisblack",
-        extrasamples=["unassalpha"] if picture.alpha else None,
-        iccprofile=picture.icc,
-        bigtiff=int(np.prod(shape)) * dtype.itemsize > (1 << 31),
-        metadata=None,
+    mode = layout.mode if layout is not None else "RGB" if channels == 3 else "DATA"
+    more: dict[str, Any] = {"tags": tags}
+    if layout is not None:
+        more |= {"orientation": layout.orientation, "icc": layout.icc, "packed": layout.compression != 1}
+    write_rows(
+        temporary, shape, dtype, tiles(), Stored.of(mode, channels, layout is not None and layout.alpha, layout, **more)
     )

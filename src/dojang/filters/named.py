@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
-from math import ceil, comb, cos, exp, isfinite, pi, radians, sin
+from math import ceil, comb, cos, exp, pi, radians, sin
 from typing import Literal
 
 import numpy as np
@@ -17,14 +17,25 @@ Taps = NDArray[np.float64]
 Combine = Literal["linear", "magnitude"]
 
 
-MOST_SIDE = 8192  # taps a side: 512 MiB of them
+MOST_TAPS = 1 << 22
+"""Taps of a kernel: 32 MiB of them, and several times that while it is planned."""
+MOST_SIDE = 2048
+"""Taps on a side of a named kernel, the root of `MOST_TAPS`."""
+LEAST, MOST = 1e-6, 1e60
+"""The least and the largest sigma, wavelength, amount and aspect: their fourth powers still are numbers."""
 
 
 def _side(size: float, name: str) -> int:
-    """Taps on a side of a named kernel, a whole number; what no memory holds is refused before it is asked for."""
-    if size > MOST_SIDE:
+    """Taps on a side of a named kernel, a whole number; too many are refused before memory is asked for them."""
+    if not size <= MOST_SIDE:
         raise UsageError(f"kernel {name}: {size:g} taps on a side; at most {MOST_SIDE}")
     return int(size)
+
+
+def _across(half: float, name: str) -> int:
+    """2⌈half⌉ + 1 taps, so many that a kernel is cut off at a distance of `half`."""
+    _side(2 * half + 1, name)  # before it becomes a whole number, which an infinity would not
+    return 2 * ceil(half) + 1
 
 
 def _odd(size: float, name: str, least: int = 1) -> int:
@@ -34,8 +45,10 @@ def _odd(size: float, name: str, least: int = 1) -> int:
 
 
 def _positive(value: float, what: str, name: str) -> float:
-    if not value > 0 or not isfinite(value):
+    if not value > 0:
         raise UsageError(f"kernel {name}: {what} {value:g} must be above 0")
+    if not LEAST <= value <= MOST:
+        raise UsageError(f"kernel {name}: {what} {value:g} is out of range; use {LEAST:g} to {MOST:g}")
     return value
 
 
@@ -52,7 +65,7 @@ def _axis(size: int) -> Taps:
 def _bell(sigma: float, size: float, name: str) -> Taps:
     """Samples of exp(−x²/2σ²) that sum to 1; `size` 0 means 2⌈3σ⌉ + 1."""
     _positive(sigma, "sigma", name)
-    n = _odd(size if size else 2 * ceil(3 * sigma) + 1, name)
+    n = _odd(size or _across(3 * sigma, name), name)
     bell = np.array([exp(-x * x / (2 * sigma * sigma)) for x in _axis(n)])
     return bell / bell.sum()
 
@@ -117,6 +130,8 @@ def _binomial(n: int) -> Taps:
 
 def _sobel_axis(size: float, name: str) -> tuple[Taps, Taps]:
     n = _odd(size, name, 3)
+    if n > 511:
+        raise UsageError(f"kernel {name}: size {n} is more than 511; binomial numbers beyond it are no float64")
     return np.convolve(_binomial(n - 2), [-1.0, 0.0, 1.0]), _binomial(n)
 
 
@@ -155,7 +170,7 @@ def _laplacian(neighbours: float = 4) -> Taps:
 
 def _log(sigma: float = 1.4, size: float = 0) -> Taps:
     _positive(sigma, "sigma", "log")
-    n = _odd(size if size else 2 * ceil(4 * sigma) + 1, "log", 3)
+    n = _odd(size or _across(4 * sigma, "log"), "log", 3)
     r2 = _axis(n)[:, None] ** 2 + _axis(n)[None, :] ** 2
     taps = (r2 - 2 * sigma**2) / sigma**4 * np.exp(-r2 / (2 * sigma**2)) / (2 * pi * sigma**2)
     return taps - taps.mean()  # cut off at its edge it would not sum to 0, and flat areas would not become 0
@@ -168,7 +183,7 @@ def _gabor(
     s = sigma or 0.56 * wave  # a bandwidth of one octave (Petkov and Kruizinga 1997)
     _positive(s, "sigma", "gabor")
     g = _positive(aspect, "aspect", "gabor")
-    n = _odd(size if size else 2 * ceil(2.5 * s) + 1, "gabor")
+    n = _odd(size or _across(2.5 * s, "gabor"), "gabor")
     y, x = -_axis(n)[:, None], _axis(n)[None, :]
     c, d = cos(radians(angle)), sin(radians(angle))
     along, across = x * c + y * d, -x * d + y * c

@@ -6,43 +6,63 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike, fspath
 
 from PIL import Image, UnidentifiedImageError
 
-from dojang.base.errors import FileError
+from dojang.base.errors import DojangError, FileError
+from dojang.base.pictures import ENVIRONMENT, FORMATS, READ, pixel_limit, said_format
 
-MAX_PIXELS = 2 * 89_478_485  # twice Pillow's warning limit: where Pillow itself refuses to go on
 BLOCK = 1 << 24  # bytes of a file that are decoded at a time
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-"""What Pillow may raise for a file that is damaged."""
+DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, OverflowError,
+    ZeroDivisionError, AssertionError, NotImplementedError, struct.error, zlib.error, MemoryError,
+)  # fmt: skip
+"""What Pillow may raise for a file that is damaged, that needs a codec it lacks, or that memory does not hold."""
 _lock = threading.Lock()  # Pillow's pixel limit and its block size are one global number each
 
 
-def opened(name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a file, not decoded yet. Raises `FileError`."""
+def opened(name: str, max_pixels: int | None = None) -> Image.Image:
+    """The picture in a file, not decoded yet, if its content is one of `base.pictures.FORMATS`. Raises `FileError`.
+
+    `max_pixels` defaults to `base.pictures.pixel_limit()`.
+    """
+    most = pixel_limit() if max_pixels is None else max_pixels
     try:
         with _lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, seen to here, and of damage, an error anyway
             kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(name)
+                image = Image.open(name, formats=FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = kept
     except UnidentifiedImageError:
-        raise FileError(f"{name}: no picture that can be read; use JPEG, PNG, TIFF or WebP") from None
+        raise _unknown(name) from None
     except DAMAGE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else None
-        raise (FileError(f"{name}: {why}") if why else damaged(name, error)) from None
+        raise damaged(name, error) from None
     if hasattr(image, "decodermaxblock"):
         # Between two blocks, of 64 KB as Pillow would have it, the interpreter's lock is taken again: where other
         # threads are busy, decoding then waits for them a hundred times.
         image.decodermaxblock = BLOCK
-    if image.width * image.height > max_pixels:
+    if image.width * image.height > most:
         size = f"{image.width}x{image.height}"
         image.close()
-        raise FileError(f"{name}: {size} pixels are more than {max_pixels:,}: a decompression bomb? raise max_pixels")
+        raise FileError(
+            f"{name}: {size} pixels are more than {most:,}: a decompression bomb? if you trust the file, raise the "
+            f"limit with {ENVIRONMENT}"
+        )
     return image
+
+
+def _unknown(name: str) -> FileError:
+    with open(name, "rb") as file:
+        head = file.read(32)
+    found = said_format(head)
+    if found:
+        return FileError(f"{name}: is {found}, which is not opened; use {READ}")
+    return FileError(f"{name}: no picture that can be read; use {READ}")
 
 
 def first_line(error: BaseException) -> str:
@@ -50,9 +70,16 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0][:160] or type(error).__name__
 
 
-def damaged(name: str, error: BaseException) -> FileError:
-    """What to raise for a file whose decoding raised one of `DAMAGE`."""
-    return FileError(f"{name}: damaged or truncated picture ({first_line(error)})")
+def damaged(name: str, error: BaseException) -> DojangError:
+    """What to raise for a file whose decoding raised one of `DAMAGE`: damage, memory, a missing codec, the system."""
+    said = first_line(error)
+    if isinstance(error, MemoryError) or "out of memory" in said or "memory error" in said:
+        return FileError(f"{name}: there is not enough memory to decode the picture; use a machine with more, or .npy")
+    if isinstance(error, OSError) and error.strerror:
+        return FileError(f"{name}: {error.strerror}")
+    if "decoder" in said and "not available" in said:
+        return FileError(f"{name}: this Pillow was built without a decoder for it ({said}); install another Pillow")
+    return FileError(f"{name}: damaged or truncated picture ({said})")
 
 
 def begun(path: str | PathLike[str]) -> Image.Image:
@@ -83,3 +110,18 @@ def load(image: Image.Image) -> None:
             finally:
                 Image.core.set_block_size(kept)
     image.load()
+
+
+@contextmanager
+def encoding(name: str) -> Iterator[None]:
+    """Turns whatever an encoder raises into one line; errors of the system and our own pass."""
+    try:
+        yield
+    except DojangError:
+        raise
+    except OSError as error:
+        if error.errno:
+            raise
+        raise FileError(f"{name}: not written: the encoder failed ({first_line(error)})") from None
+    except DAMAGE as error:
+        raise FileError(f"{name}: not written: the encoder failed ({first_line(error)})") from None

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from dojang.engine.machine import Machine
-from dojang.filters.codegen_box import Box
 from dojang.filters.codegen_fourier import Fourier
 from dojang.filters.costs import costs_of
 from dojang.filters.job import Job
@@ -31,12 +30,13 @@ class Plan:
     jobs: tuple[Job, ...]
     way: Way
     refused: tuple[tuple[str, str], ...]
-    instead: Way | None = None  # for pictures that the way cannot do: running sums with a NaN in them
+    instead: Way | None = None  # for rows of a picture that the way is not exact on: transforms of floats
 
     @property
     def grid(self) -> int:
         """Result rows come out the same, to the bit, when they are done in parts that begin at multiples of this."""
-        return self.way.program.grid if self.way.program is not None else 1
+        program = self.way.program
+        return 1 if program is None else program.grid * getattr(program, "group", 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -96,7 +96,7 @@ def _one(job: Job, machine: Machine) -> Plan:
     ways.sort(key=lambda w: w.cycles)
     best = ways[0]
     refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
-    instead = next((w for w in ways if not isinstance(w.program, (Box, Fourier))), None)
+    instead = next((w for w in ways if not isinstance(w.program, Fourier)), None)
     return Plan((job,), best, tuple(refused), instead)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dojang.base.errors import ShapeError, UsageError
 from dojang.engine.machine import Machine
+from dojang.engine.threads import default_threads
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels import Kernel
 from dojang.filters.plan import Plan, make_plan
@@ -39,7 +40,7 @@ class Prepared:
         self.out_size = self.jobs[0].out_size
         self.out_dtype = self.jobs[0].out_dtype
         self.plans: tuple[Plan, ...] = tuple(make_plan(self.jobs, machine))
-        self._threads = threads or machine.cores
+        self._threads = threads or default_threads()
         self._machine = machine
         self._single = shape[0] == 1
         self._bound = [self._bind(i) for i in range(len(self.plans))]
@@ -69,7 +70,10 @@ class Prepared:
             for k, picture in enumerate(stack):
                 out = results[first:last, k]
                 if not self._bound[i].run(picture, out):
-                    self._bind(i).run(picture, out)
+                    # In use, or left so by an interrupt: from now on the new one is used.
+                    fresh = self._bind(i)
+                    fresh.run(picture, out)
+                    self._bound[i] = fresh
             first = last
         if alpha:
             for job, result in zip(self.jobs, results, strict=True):

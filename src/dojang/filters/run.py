@@ -10,15 +10,19 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.arith.conv import by
+from dojang.base.errors import ShapeError
 from dojang.engine import jit, runtime
 from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
 from dojang.filters.codegen import FIELDS, LINE, emit
 from dojang.filters.codegen_box import Box, emit_box
 from dojang.filters.codegen_columns import Columns, emit_columns
+from dojang.filters.codegen_doubling import Doubling, emit_doubling
 from dojang.filters.codegen_fourier import Fourier, emit_fourier
 from dojang.filters.codegen_pairs import Pairs, emit_pairs
 from dojang.filters.codegen_straight import Straight, emit_straight
+from dojang.filters.guard import Guard
 from dojang.filters.job import Job
 from dojang.filters.plan import Plan
 from dojang.filters.program import Program
@@ -32,7 +36,9 @@ ALONE_CYCLES = 150_000
 PAST_BYTES = 32 << 20
 PAST = FIELDS.index("past")
 
-AnyProgram = Program | Box | Columns | Straight | Fourier | Pairs
+MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
+
+AnyProgram = Program | Box | Columns | Doubling | Straight | Fourier | Pairs
 
 
 @lru_cache(maxsize=256)
@@ -42,6 +48,8 @@ def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
     def build() -> str:
         if isinstance(program, Box):
             return emit_box(program, machine)
+        if isinstance(program, Doubling):
+            return emit_doubling(program, machine)
         if isinstance(program, Columns):
             return emit_columns(program, machine)
         if isinstance(program, Straight):
@@ -68,33 +76,48 @@ class Bound:
     """A plan bound to a picture size and a number of threads: all that can be done before the pixels are known."""
 
     def __init__(
-        self, plan: Plan, job: Job, machine: Machine, threads: int, part: tuple[int, int] | None = None
+        self,
+        plan: Plan,
+        job: Job,
+        machine: Machine,
+        threads: int,
+        part: tuple[int, int] | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         """Compiles, makes the border tables and the scratch memory.
 
         With `part` = (y0, y1) only these result rows are made, and the image given to `run` holds the rows that
-        `part_rows` lists, in that order.
+        `part_rows` lists, in that order. `rows` are the padded rows' places in the image, where they are known.
         """
         program = plan.way.program
         assert program is not None
-        self._native = compiled(program, machine)
         (oh, ow), c, sx = job.out_size, job.channels, job.options.stride[1]
         wide = (ow - 1) * sx + 1
         more = max(0, -(-program.chunk(machine) // c) - wide)
         wide += more
         self._wider = -(-wide // sx) if more else 0  # columns of a buffer for pictures narrower than a vector
         border = job.options.border
-        rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
-        if part is not None:
+        work = plan.way.cycles * oh * ow * c
+        threads = 1 if work < ALONE_CYCLES else threads
+        scratch = program.scratch_bytes(machine, job.width * c)
+        if scratch * threads > MOST_SCRATCH:
+            raise ShapeError(
+                f"kernel {job.kernel.name} spans {by(job.extent)} pixels of {c} channels, for which {threads} threads "
+                f"need {scratch * threads >> 20:,} MiB of working memory, more than {MOST_SCRATCH >> 20:,}; use a "
+                "smaller kernel, less dilation or fewer threads"
+            )
+        self._native = compiled(program, machine)
+        if rows is not None:
+            oh = rows.size - job.extent[0] + 1
+        elif part is not None:
             rows = part_rows(job, *part)[1]
             oh = part[1] - part[0]
+        else:
+            rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
         self._shape = (len(plan.jobs), oh, ow, c)
         cols = element_map(job.width, job.before[1], job.after[1], more, border, c)
         self._keep = (rows, cols, plan.way.taps)
-        work = plan.way.cycles * oh * ow * c
-        threads = 1 if work < ALONE_CYCLES else threads
         band = band_rows(oh, threads, program)
-        self._flag = np.zeros(1, np.int64)
         self._source_pitch = job.width * c * job.dtype.itemsize
         self._target_pitch = ow * c * job.out_dtype.itemsize
         self._past = int(oh * self._target_pitch >= PAST_BYTES and self._target_pitch % LINE == 0)
@@ -108,17 +131,16 @@ class Bound:
             "taps": 0 if plan.way.taps is None else plan.way.taps.ctypes.data,
             "height": oh,
             "band": band,
-            "flag": self._flag.ctypes.data,
             "past": self._past,
         }
         call = runtime.Call(self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band))
-        self._steps = runtime.Program([call], len(FIELDS), program.scratch_bytes(machine, job.width * c), threads)
+        self._steps = runtime.Program([call], len(FIELDS), scratch, threads)
         # Plain words of memory: setting them costs a third of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()
-        # Running sums cannot pass a NaN or an infinity; the other way is compiled only when it is needed.
-        self._instead: Bound | None = None
-        self._otherwise = (plan, job, machine, threads, part)
+        floats = isinstance(program, Fourier) and job.out_dtype.kind == "f"
+        self._guard = Guard(program, job, rows) if isinstance(program, Fourier) and floats else None
+        self._otherwise = (plan, job, machine, threads)
 
     def run(self, image: NDArray, out: NDArray) -> bool:
         """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c).
@@ -139,10 +161,11 @@ class Bound:
             words[3] = target.strides[1]
             words[4] = target.strides[0]
             words[PAST] = self._past if words[2] % target.itemsize == 0 else 0
-            self._steps.run()
-            if self._flag[0]:
-                self._flag[0] = 0
-                return self._other().run(image, out)
+            direct = None if self._guard is None else self._guard.blocks(image)
+            if direct is None or not direct.all():
+                self._steps.run()
+            if direct is not None and direct.any():
+                self._sum_directly(image, target, direct)
             if self._wider:
                 out[...] = target[:, :, : self._shape[2]]
         finally:
@@ -151,7 +174,7 @@ class Bound:
 
     def quick(self, image: NDArray, out: NDArray) -> bool:
         """Like `run` for one kernel, with `image` (h, w[, c]) and `out` contiguous; False if `run` must do it."""
-        if self._wider or not self._lock.acquire(blocking=False):
+        if self._wider or self._guard is not None or not self._lock.acquire(blocking=False):
             return False
         try:
             words = self._words
@@ -161,16 +184,22 @@ class Bound:
             words[3] = self._target_pitch
             words[PAST] = self._past
             self._steps.run()
-            return not self._flag[0]
+            return True
         finally:
             self._lock.release()
 
-    def _other(self) -> Bound:
-        if self._instead is None:
-            plan, job, machine, threads, part = self._otherwise
-            assert plan.instead is not None
-            self._instead = Bound(replace(plan, way=plan.instead), job, machine, threads, part)
-        return self._instead
+    def _sum_directly(self, image: NDArray, out: NDArray, blocks: NDArray[np.bool_]) -> None:
+        """The result rows of these blocks by the plan's other way, which is compiled only when it is needed."""
+        plan, job, machine, threads = self._otherwise
+        assert plan.instead is not None
+        assert self._guard is not None
+        guard, height = self._guard, self._shape[1]
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], blocks, [False]]).astype(np.int8)))
+        for first, last in edges.reshape(-1, 2) * guard.grid:
+            last = min(int(last), height)
+            rows = np.ascontiguousarray(guard.rows[first : last + job.extent[0] - 1])
+            part = Bound(replace(plan, way=plan.instead), job, machine, threads, rows=rows)
+            part.run(image, out[:, first:last])
 
 
 def band_rows(height: int, threads: int, program: AnyProgram) -> int:
@@ -179,8 +208,8 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
         return program.grid
     if threads == 1:
         return height
-    if isinstance(program, Box):
-        return -(-height // threads)  # a band begins with a sum over the whole box
+    if isinstance(program, (Box, Doubling)):
+        return -(-height // threads)  # a band begins with sums over the whole box
     assert isinstance(program, (Program, Columns, Straight, Pairs))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dojang.engine.machine import Machine
 from dojang.filters.codegen_box import Box
 from dojang.filters.codegen_columns import Columns, PassTap
+from dojang.filters.codegen_doubling import Doubling, doublings
 from dojang.filters.codegen_fourier import Fourier, radices, tables
 from dojang.filters.codegen_pairs import FixedTap, Pairs
 from dojang.filters.codegen_straight import Straight
@@ -25,6 +26,7 @@ from dojang.filters.program import Finish, Program, RowTap, Tap
 from dojang.filters.sums import TIE, UNROLLED, Sums, lanes_of, said, source_top, sums_of, tolerance
 
 HALF = 256  # elements of half a tile of transforms: two of them are one row of a small picture, and none is empty
+LENGTHS = (32, 64, 128, 256)  # of transforms, which the kernel may fill to three quarters
 MOST_ROWS = 15  # of a kernel whose rows are read side by side: with 31, tiles are faster (Intel server, November 2026)
 
 
@@ -34,7 +36,7 @@ class Way:
 
     name: str
     cycles: float
-    program: Program | Box | Columns | Straight | Fourier | Pairs | None = None
+    program: Program | Box | Columns | Doubling | Straight | Fourier | Pairs | None = None
     taps: NDArray | None = None
     detail: str = ""
 
@@ -127,6 +129,8 @@ def separable(job: Job, machine: Machine) -> Way | str:
     if kh == 1 or kw == 1:
         return "one row or one column"
     most = max(1, kh * kw // (kh + kw))
+    if kh + kw > 4 * UNROLLED:  # asked before singular values are, which take minutes
+        return f"{kh} + {kw} taps are too many to be written out"
     found: list[list[tuple[Taps, Taps]]] = []
     for matrix in sums.parts:
         if sums.work == "i16":
@@ -223,6 +227,8 @@ def separable_pairs(job: Job, machine: Machine) -> Way | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1:
         return "one row or one column"
+    if kh + kw > UNROLLED:
+        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
     pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
     if pairs is None:
         return "its rows are not multiples of one"
@@ -230,8 +236,6 @@ def separable_pairs(job: Job, machine: Machine) -> Way | str:
     if found is None:
         return "16 bits between the passes would round differently"
     taps = tuple((int(i), 0, int(found.column[i])) for i in np.flatnonzero(found.column))
-    if kh + kw > UNROLLED:
-        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
     step = job.options.dilation[1] * job.channels
     program = Pairs(
         job.channels, kh, (kw - 1) * step, taps, tuple(int(t) for t in found.row), step, found.first, found.middle,
@@ -320,13 +324,12 @@ def box(job: Job, machine: Machine) -> Way | str:
         return "its taps are not all one number"
     if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
         return "a running sum takes no stride and no dilation"
-    floats = job.dtype.kind == "f"
-    if floats and job.anywhere:
-        return "float sums would depend on where a tile begins"
-    lanes = machine.lanes(8 if floats else 4)
+    if job.dtype.kind == "f":
+        return "sums of floats from which pixels are taken off again keep what is left of large ones"
+    lanes = machine.lanes(4)
     if job.channels > lanes:
         return f"{job.channels} channels are more than the {lanes} sums of a register"
-    if not floats and source_top(job) * kh * kw >= 2**31:
+    if source_top(job) * kh * kw >= 2**31:
         return "the sums overflow 32 bits"
     box = Box(
         kind_of(job.dtype),
@@ -338,17 +341,33 @@ def box(job: Job, machine: Machine) -> Way | str:
         job.options.offset,
         job.fill,
     )
-    sums = "float64" if floats else "32-bit integers (exact)"
     steps = (-(-lanes // job.channels) - 1).bit_length()
-    plain = floats and lanes % job.channels == 0
     cost = costs_of(machine)
+    cycles = (cost.box + cost.box_step * steps) / lanes * cost.uneven_box
     return Way(
-        "running sums",
-        (cost.box + cost.box_step * steps) / lanes * (1.0 if plain else cost.uneven_box),
-        box,
-        None,
-        f"{kh}x{kw} box in {sums}, at a cost free of its size",
+        "running sums", cycles, box, None, f"{kh}x{kw} box in 32-bit integers (exact), at a cost free of its size"
     )
+
+
+def doubling(job: Job, machine: Machine) -> Way | str:
+    """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all one number."""
+    matrix = job.kernel.parts[0]
+    kh, kw = matrix.shape
+    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+        return "its taps are not all one number"
+    if job.options.stride != (1, 1):
+        return "it takes no stride"
+    if job.dtype.kind != "f":
+        return "integers have running sums, which are exact"
+    sums = sums_of(job)
+    (dy, dx), c = job.options.dilation, job.channels
+    finish = Finish(float(matrix[0, 0]), job.options.offset)
+    program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    cost = costs_of(machine)
+    along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
+    cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
+    detail = f"{kh}x{kw} box by {len(doublings(kw))} + {len(doublings(kh))} doublings, {said(sums)}"
+    return Way("doubling", cycles / lanes_of(sums, machine), program, None, detail)
 
 
 def fourier(job: Job, machine: Machine) -> Way | str:
@@ -362,35 +381,42 @@ def fourier(job: Job, machine: Machine) -> Way | str:
     sums = sums_of(job)
     if sums.work == "f64":
         return "float64 is needed"
+    floats = job.out_dtype.kind == "f"
+    if floats and job.options.dilation != (1, 1):
+        return "taps apart on floats: what a window holds at the least would not be known"
     matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
+    work = "f64" if floats else "f32"
     noise = 2.0**-24 * 16 * source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
     if job.out_dtype.kind == "u" and noise > TIE:
         return "float32 transforms would round differently"
     kw, extent = matrix.shape[1], job.extent[0]
+    if extent > LENGTHS[-1] * 3 // 4:  # asked before memory is: rows far apart may make terabytes
+        return f"{extent} rows are more than its transforms are long"
     spread = np.zeros((extent, kw))
     spread[:: job.options.dilation[0]] = matrix
     step = job.options.dilation[1] * job.channels
     best: tuple[float, Fourier] | None = None
-    for length in (32, 64, 128, 256):
+    for length in LENGTHS:
         if extent > length * 3 // 4:
             continue
         program = Fourier(
-            kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length, HALF, finish, job.fill
-        )
+            kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length,
+            HALF // 2 if floats else HALF, finish, job.fill, work,
+        )  # fmt: skip
         cycles = _fourier_cycles(program, machine)
         if best is None or cycles < best[0]:
             best = (cycles, program)
-    if best is None:
-        return f"{extent} rows are more than its transforms are long"
+    assert best is not None
     cycles, program = best
-    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, float32"
-    return Way("fourier", cycles, program, tables(spread, program.length), detail)
+    said_work = "float64, where no pixel stands out so far that it would reach others" if floats else "float32"
+    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
+    return Way("fourier", cycles, program, tables(spread, program.length, work), detail)
 
 
 def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     """Predicted cycles per element, from those of a butterfly and of a tap, as measured."""
     n, half, columns = program.length, program.half, program.columns(machine)
-    lanes, cost = machine.lanes(4), costs_of(machine)
+    lanes, cost = machine.lanes(program.work_kind.bytes), costs_of(machine)
     transform = sum(n / r * (cost.butterfly4 if r == 4 else cost.butterfly2) for r in radices(n))
     taps = n * half / lanes * program.kw * 4 * cost.tap
     moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
@@ -429,6 +455,7 @@ WAYS: tuple[tuple[str, Callable[[Job, Machine], Way | str]], ...] = (
     ("columns first", columns),
     ("columns first in 16 bits", fixed_columns),
     ("running sums", box),
+    ("doubling", doubling),
     ("fourier", fourier),
     ("looped", looped),
 )

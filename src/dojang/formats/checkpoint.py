@@ -6,13 +6,11 @@ the file when they are first used. Format: https://github.com/huggingface/safete
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from io import BufferedReader
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph
 from dojang.base.errors import DataError, DojangError, FileError, GraphError
+from dojang.base.reading import damaged_as, json_value, opened
 from dojang.base.showing import encodable
 from dojang.base.writing import writing
 
@@ -37,8 +36,10 @@ ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16"
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
          "U8": "u1", "BOOL": "?", "U16": "<u2", "U32": "<u4", "U64": "<u8"}  # fmt: skip
 
-MAX_HEADER = 100_000_000
-"""Largest header in bytes, the limit of the format's own implementation."""
+MAX_HEADER = 1 << 26
+"""Largest header in bytes. The format's own limit is 100 MB; a header of 20,000 arrays takes 2 MB."""
+MOST_AXES = 64
+"""Axes of an array; NumPy has the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def read_header(path: str | Path) -> Header:
     Standard library only. Raises `FileError` for what is missing, damaged or hostile.
     """
     file = Path(path)
-    with _opened(file) as stream:
+    with opened(file, "a .safetensors file") as stream:
         stat = os.fstat(stream.fileno())
         head = stream.read(8)
         if len(head) < 8:
@@ -79,10 +80,7 @@ def read_header(path: str | Path) -> Header:
         raw = stream.read(length)
     if len(raw) < length or not raw.startswith(b"{"):
         raise FileError(f"{file}: is truncated or no safetensors file")
-    try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{file}: its header is damaged ({str(error).splitlines()[0]})") from None
+    found = json_value(raw, str(file), "its header is damaged", unique=True)
     metadata = found.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or any(not isinstance(v, str) for v in metadata.values()):
         raise FileError(f"{file}: its metadata are not texts")
@@ -92,37 +90,17 @@ def read_header(path: str | Path) -> Header:
     return Header(file, entries, metadata, 8 + length, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[BufferedReader]:
-    """The file, for reading; errors of the system as `FileError`."""
-    try:
-        with file.open("rb") as stream:
-            yield stream
-    except FileNotFoundError:
-        raise FileError(f"{file}: no such file") from None
-    except IsADirectoryError:
-        raise FileError(f"{file}: is a folder; give a .safetensors file") from None
-    except OSError as error:
-        raise FileError(f"{file}: cannot be read ({error.strerror or error})") from None
-
-
 def _entry(file: Path, name: str, value: Any, data_bytes: int) -> Entry:
     """One array of the header, checked by itself."""
     try:
         dtype, shape, (start, stop) = value["dtype"], value["shape"], value["data_offsets"]
-        whole = all(type(v) is int and v >= 0 for v in (*shape, start, stop))
+        whole = len(shape) <= MOST_AXES and all(type(v) is int and v >= 0 for v in (*shape, start, stop))
         fits = whole and dtype in ITEM_BYTES and stop - start == prod(shape) * ITEM_BYTES[dtype]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, IndexError):
         raise FileError(f"{file}: its header is damaged at {name!r}") from None
     if not fits:
-        raise FileError(f"{file}: {name!r} does not have the bytes that its type {dtype} and shape {shape} need")
+        said = f"{dtype!r:.40} and shape {shape!r:.200}"
+        raise FileError(f"{file}: {name!r} does not have the bytes that its type {said} need")
     if stop > data_bytes:
         raise FileError(f"{file}: is truncated: {name!r} ends at byte {stop} of {data_bytes}; copy it again")
     return Entry(dtype, tuple(shape), start, stop)
@@ -170,18 +148,19 @@ def read_array(header: Header, name: str) -> np.ndarray:
     entry = header.entries[name]
     if entry.dtype not in NUMPY:
         raise FileError(f"{header.path}: {name!r} is of type {entry.dtype}, which is not read; save it as F32")
-    with _opened(header.path) as stream:
+    with opened(header.path) as stream:
         stat = os.fstat(stream.fileno())
         if (stat.st_ino, stat.st_size, stat.st_mtime_ns) != header.mark:
             raise FileError(f"{header.path}: was changed while it was read; run again")
         stream.seek(header.base + entry.start)
-        raw = bytearray(entry.stop - entry.start)
-        if stream.readinto(raw) != len(raw):
-            raise FileError(f"{header.path}: ends within {name!r}; copy it again")
-    array = np.frombuffer(raw, dtype=NUMPY[entry.dtype]).reshape(entry.shape)
-    if entry.dtype == "BF16":
-        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return array.astype(np.float32) if entry.dtype in ("F16", "F64") else array
+        with damaged_as(f"{header.path}: {name}", "cannot be read"):
+            raw = bytearray(entry.stop - entry.start)
+            if stream.readinto(raw) != len(raw):
+                raise FileError(f"{header.path}: ends within {name!r}; copy it again")
+            array = np.frombuffer(raw, dtype=NUMPY[entry.dtype]).reshape(entry.shape)
+            if entry.dtype == "BF16":
+                return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+            return array.astype(np.float32) if entry.dtype in ("F16", "F64") else array
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -204,14 +183,11 @@ def load(path: str | Path, weights: bool = True) -> Graph:
         )
     try:
         graph = text.parse(header.metadata[KEY], name=header.path.stem, file=str(header.path))
-        meta = json.loads(header.metadata.get("dojang.meta", "{}"))
+        meta, true = (_texts(header, key) for key in ("dojang.meta", "dojang.arrays"))
         name = header.metadata.get("dojang.name") or graph.name
-        graph = graph.replace(name=name, meta={**graph.meta, **{str(k): str(v) for k, v in dict(meta).items()}})
-        true = {str(k): str(v) for k, v in json.loads(header.metadata.get("dojang.arrays", "{}")).items()}
+        graph = graph.replace(name=name, meta={**graph.meta, **meta})
     except DojangError as error:
         raise FileError(f"{header.path}: the network in it cannot be read: {error}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise FileError(f"{header.path}: its metadata are damaged") from None
     names = {true.get(name, name): name for name in header.entries}
     for array, shape in graph.param_shapes.items():
         if array not in names:
@@ -220,6 +196,14 @@ def load(path: str | Path, weights: bool = True) -> Graph:
         if there != shape:
             raise GraphError(f"{header.path}: {array} is {by(there)}, its network needs {by(shape)}")
     return graph.replace(weights=FileArrays(header, names)) if weights else graph
+
+
+def _texts(header: Header, key: str) -> dict[str, str]:
+    """A JSON object of texts among the metadata; empty where there is none."""
+    found = json_value(header.metadata.get(key, "{}"), str(header.path), "its metadata are damaged")
+    if not isinstance(found, dict):
+        raise FileError("its metadata are damaged")
+    return {str(k): str(v) for k, v in found.items()}
 
 
 def save(graph: Graph, path: str | Path, force: bool = False) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, FileError
+from dojang.base.reading import damaged_as, opened
 from dojang.formats.onnx_read import read_model, read_ways
 from dojang.formats.onnx_schema import MODEL
 from dojang.formats.protobuf import Buffer, decode
@@ -44,8 +45,9 @@ def load(
     `DataError` for weights that are NaN.
     """
     file = Path(path)
+    data = _bytes(file)
     with _naming(file):
-        return read_model(decode(MODEL, _bytes(file)), file.parent, weights, input_size, name=file.stem)
+        return read_model(decode(MODEL, data), file.parent, weights, input_size, file.stem, len(data))
 
 
 def ways(
@@ -57,8 +59,9 @@ def ways(
     that there are at most 64 ways. Raises as `load`.
     """
     file = Path(path)
+    data = _bytes(file)
     with _naming(file):
-        return read_ways(decode(MODEL, _bytes(file)), file.parent, input_size, name=file.stem)
+        return read_ways(decode(MODEL, data), file.parent, input_size, name=file.stem)
 
 
 @contextmanager
@@ -70,25 +73,26 @@ def _naming(file: Path) -> Iterator[None]:
         raise FileError(f"{file}: cannot be read: {error.strerror or error}") from None
     except DojangError as error:
         raise error.within(str(file)) from None
+    except MemoryError:
+        raise FileError(f"{file}: needs more memory than there is; use a machine with more") from None
 
 
 def from_bytes(
     data: Buffer, weights: bool = True, input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None
 ) -> Graph:
     """The network in the bytes of an ONNX file without external data; raises as `load`."""
-    return read_model(decode(MODEL, data), None, weights, input_size)
+    return read_model(decode(MODEL, data), None, weights, input_size, stored=len(data))
 
 
 def _bytes(file: Path) -> Buffer:
-    if not file.is_file():
-        raise FileError("there is no such file" if not file.exists() else "is no file")
-    size = file.stat().st_size
-    if not size:
-        raise FileError("the file is empty")
-    if size <= SMALL:
-        return file.read_bytes()
-    with file.open("rb") as opened:
-        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    with opened(file, "an .onnx file") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if not size:
+            raise FileError(f"{file}: the file is empty")
+        if size <= SMALL:
+            return stream.read()
+        with damaged_as(str(file), "cannot be mapped"):
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def to_bytes(graph: Graph) -> bytes:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dojang.arith.conv import by
 from dojang.base.errors import FileError, UnsupportedError
+from dojang.base.reading import damaged_as, opened
+from dojang.formats.onnx_batch import any_follows, follows
 from dojang.formats.protobuf import Buffer, Message, varints
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 FOLD_LIMIT = 1 << 12
 """Elements up to which a constant is computed with when the graph is read; shapes have a handful."""
 
-FILL_LIMIT = 1 << 31
+FILL_LIMIT = 1 << 28
 """Bytes of a constant that the file only describes (one value, many times): more is not allocated."""
 
 MOST_AXES = 64
@@ -61,13 +63,26 @@ TYPES = {
 FLOAT_TYPES = frozenset(code for code, t in TYPES.items() if t.sort == "f")
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """An array that the file stores, as an initialiser or in a Constant node. `named`: its name is its author's, not
+    one that an exporter numbered.
+    """
+
+    name: str
+    size: int
+    sort: Sort
+    named: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Const:
     """A constant. `values()` are its numbers in row-major order (small ones only), `array()` is the float32 array.
 
-    `source` is what makes two constants the same array: a tensor of the file, and how it was turned since. `trained`
-    holds for what the file lists as initialisers of float type: these are parameters. `fill` is the one value of a
-    constant that is uniform by construction.
+    `source` is what makes two constants the same array: a tensor of the file, and how it was turned since. `pieces` are
+    the stored arrays that it is made of, however they were turned, cut or computed with. `trained` holds for what the
+    file keeps in arrays of float type: these are parameters where a node reads them. `fill` is the one value of a
+    constant that is uniform by construction. `batched` holds where numbers in it depend on the batch (`onnx_batch.py`).
     """
 
     shape: tuple[int, ...]
@@ -76,10 +91,12 @@ class Const:
     load: Callable[[], Any]
     name: str = ""
     trained: bool = False
-    fill: float | None = None
+    fill: Any = None
     source: Hashable = None
     base: Const | None = None
     turn: tuple[str, tuple[int, ...]] = field(default=("", ()))
+    batched: bool = False
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def size(self) -> int:
@@ -110,7 +127,13 @@ class Const:
 
     def fresh(self, name: str) -> Const:
         """A copy that is its own array."""
-        return replace(self, name=name, source=object())
+        pieces = tuple(replace(piece, name=name or piece.name) for piece in self.pieces)
+        return replace(self, name=name, source=object(), pieces=pieces)
+
+    @property
+    def uniform(self) -> bool:
+        """Small, and one number all over."""
+        return self.fill is not None or (self.small and self.size > 0 and len(set(self.values())) == 1)
 
     def transposed(self, perm: Sequence[int]) -> Const:
         """Axes in another order; twice is back to the same array."""
@@ -189,12 +212,13 @@ def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: 
 
         return np.array(values, np.float32).reshape(shape)
 
-    fill = float(values[0]) if len(values) == 1 else None
-    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill)
+    batched = any_follows(values)
+    fill = values[0] if len(values) == 1 and not batched else None
+    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched)
 
 
-def of_fill(value: float, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
-    """A constant that has one value everywhere; takes no memory until its array is asked for."""
+def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
+    """A constant that has one value everywhere; takes no memory until its array is asked for. Sizes may be formulas."""
     shape = tuple(shape)
     if len(shape) > MOST_AXES or any(s < 0 for s in shape):
         raise FileError(f"constant {name!r} has sizes below 0 or more than {MOST_AXES} axes")
@@ -203,10 +227,12 @@ def of_fill(value: float, shape: Sequence[int], sort: Sort, name: str = "") -> C
         import numpy as np
 
         if 4 * prod(shape) > FILL_LIMIT:
-            raise FileError(f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; refused")
+            raise FileError(
+                f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; the limit is {FILL_LIMIT}"
+            )
         return np.full(shape, value, np.float32)
 
-    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=float(value))
+    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=follows(value))
 
 
 def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Const:
@@ -245,7 +271,14 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
         return [widen(v) for v in values] if code == 16 else list(values)
 
     return Const(
-        shape, kind.sort, read, lambda: _numpy(raw(), code, shape), name, trained and kind.sort == "f", source=object()
+        shape,
+        kind.sort,
+        read,
+        lambda: _numpy(raw(), code, shape),
+        name,
+        trained and kind.sort == "f",
+        source=object(),
+        pieces=(Piece(name, prod(shape), kind.sort),),
     )
 
 
@@ -278,7 +311,8 @@ def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, tra
 
         return _numpy(data, code, shape) if wide else np.array(numbers(), np.float32).reshape(shape)
 
-    return Const(shape, kind.sort, numbers, load, name, trained and kind.sort == "f", source=object())
+    pieces = (Piece(name, prod(shape), kind.sort),)
+    return Const(shape, kind.sort, numbers, load, name, trained and kind.sort == "f", source=object(), pieces=pieces)
 
 
 def widen(bits: int) -> float:
@@ -293,6 +327,12 @@ def _numpy(data: Buffer, code: int, shape: tuple[int, ...]) -> Any:
         wide = np.frombuffer(data, "<u2").astype("<u4") << 16
         return wide.view("<f4").reshape(shape)
     return np.frombuffer(data, np.dtype(TYPES[code].name).newbyteorder("<")).astype(np.float32).reshape(shape)
+
+
+def _digits(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +360,7 @@ class _External:
         if not path.is_file():
             raise FileError(f"tensor {name!r}: its data file {location!r} is not beside the model")
         try:
-            offset, said = int(entries.get("offset") or 0), int(entries.get("length") or length)
+            offset, said = _digits(entries.get("offset") or "0"), _digits(entries.get("length") or str(length))
         except ValueError:
             raise FileError(f"tensor {name!r}: offset and length of its external data are no numbers") from None
         if said != length or offset < 0 or offset + length > path.stat().st_size:
@@ -333,6 +373,6 @@ class _External:
     def view(self) -> Buffer:
         if not self.length:
             return b""
-        with self.path.open("rb") as file:
+        with opened(self.path) as file, damaged_as(str(self.path), "cannot be mapped"):
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return memoryview(whole)[self.offset : self.offset + self.length]

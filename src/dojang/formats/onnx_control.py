@@ -15,8 +15,9 @@ from typing import Any
 from dojang.arith.graph import reachable
 from dojang.arith.shapes import axis_of
 from dojang.base.errors import GraphError, ShapeError
+from dojang.formats.onnx_batch import follows
 from dojang.formats.onnx_const import Const, of_tensor, of_values
-from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, NotDone, Reader, Value, shortest
+from dojang.formats.onnx_draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
 from dojang.formats.onnx_fold import fold
 from dojang.formats.onnx_schema import GRAPH
 from dojang.formats.protobuf import Message, decode
@@ -44,6 +45,9 @@ def hold(reader: Reader, graph: Message) -> None:
     """Makes the initialisers of a graph known."""
     for tensor in graph.get("initializer", ()):
         const = of_tensor(tensor, reader.folder, trained=True)
+        if MADE.fullmatch(const.name):
+            const = replace(const, pieces=tuple(replace(piece, named=False) for piece in const.pieces))
+        reader.pieces += const.pieces
         if const.size == 1 and const.sort == "f":
             const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
         reader.values[const.name] = const
@@ -137,6 +141,8 @@ def loop(r: Reader, call: Call) -> list[Value]:
     carried = [call.value(i) for i in range(2, len(call.inputs))]
     if len(names) != len(carried) + 2:
         raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Loop gives {len(carried) + 2}")
+    if trips is not None and trips.batched:
+        raise NotDone("turns along the batch")
     on, turn = going is None or _truth(going), 0
     collected: list[list[Value]] = [[] for _ in call.outputs[len(carried) :]]
     while on and (trips is None or turn < trips.values()[0]):
@@ -176,7 +182,7 @@ def scan(r: Reader, call: Call) -> list[Value]:
     if len(sizes) > 1:
         raise GraphError(f"{call.name}: walks along axes of different sizes, {', '.join(map(str, sorted(sizes)))}")
     size = sizes.pop()
-    if size % BATCH == 0:
+    if follows(size):
         raise NotDone("turns along the batch")
     backward = _each(call, "scan_input_directions", walked)
     collected: list[list[Value]] = [[] for _ in range(across)]

@@ -1,8 +1,8 @@
 """What is known while an ONNX graph is read: drafts of nodes, constants, and where the batch stands.
 
-The batch is axis 0 of every input. While the graph is read it is carried as the prime `BATCH`, so that every size
-that is a multiple of the batch is known as such: a Reshape to what Shape gave becomes a reshape of one picture, and
-a file written for one fixed batch works for any.
+The batch is axis 0 of every input. While the graph is read it is the symbol N (`onnx_batch.py`), so that every size
+that depends on it is known as such: a Reshape to what Shape gave becomes a reshape of one picture, and a file written
+for one fixed batch works for any.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -18,20 +19,38 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
-from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import DojangError, FileError, GraphError
-from dojang.formats.onnx_const import MOST_AXES, Const, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx_batch import BATCH, any_follows, at, follows, settled, several, whole
+from dojang.formats.onnx_const import FOLD_LIMIT, MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx_fold import fold, shape_values
 from dojang.formats.protobuf import Message
-
-BATCH = (1 << 61) - 1
-"""A Mersenne prime far above any size, standing for the batch while a graph is read."""
 
 FOLD_BUDGET = 1_000_000
 """Elements that may be computed while a file is read; the shapes of a large network take some ten thousand."""
 
 MADE = re.compile(r"val_\d+")
 """How PyTorch's exporter names constants that it made itself; others may be parameters."""
+
+NUMBERED = re.compile(r"(.*/)?_?(Constant|constant)(_\d+)?(_output_\d+)?|val_\d+|\d+|.*[._]?(constant|Constant)\.\d+")
+"""How exporters name Constant nodes that hold no parameter, as `/model/Constant_3_output_0`, `45`, `p2o.Constant.7`."""
+
+SAME = frozenset(
+    "Celu ThresholdedRelu Shrink QuantizeLinear DequantizeLinear Cast CastLike IsNaN IsInf Not CumSum Trilu Swish "
+    "Hardmax Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Bernoulli BitwiseNot MeanVarianceNormalization "
+    "RMSNormalization".split()
+)
+"""Operators whose first output has the shape of their first input."""
+
+ALIGNED = frozenset(
+    "Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Xor Mod BitwiseAnd BitwiseOr BitwiseXor Div Pow".split()
+)
+"""Operators whose output has the shape that their inputs broadcast to."""
+
+QUANTISED: Mapping[str, tuple[int, ...]] = {
+    "QLinearConv": (3, 8), "QLinearMatMul": (3,), "ConvInteger": (1,), "MatMulInteger": (1,), "QGemm": (3, 6),
+}  # fmt: skip
+"""Which inputs of quantised operators are weights; the others are scales and zero points."""
 
 LAYERS = frozenset(
     "conv conv_transpose deform_conv dynamic_conv dense batchnorm instancenorm groupnorm layernorm prelu".split()
@@ -106,9 +125,9 @@ class Call:
         return given
 
     def ints(self, place: int) -> list[int] | None:
-        """Whole numbers from a small constant input."""
+        """Whole numbers from a small constant input; those that follow the batch are formulas."""
         given = self.const(place)
-        return [int(v) for v in given.values()] if given is not None else None
+        return [whole(v) for v in given.values()] if given is not None else None
 
     def only(self, count: int, used: Mapping[str, int]) -> None:
         """`NotDone` where an output after the first `count` is read."""
@@ -121,11 +140,13 @@ class Call:
 class Reader:
     """What is known while the nodes of a graph are read in order.
 
-    `ahead` says which branch of each If to follow where values decide, `taken` which were (`onnx_control.py`).
+    `pieces` are the arrays that the file stores, `own` holds for files that dojang wrote: their Constant nodes are no
+    parameters. `said` are shapes of values as the file states them. `batch` is the size that the file fixes for axis 0,
+    or N. `ahead` says which branch of each If to follow where values decide, `taken` which were (`onnx_control.py`).
     """
 
     opset: int
-    batch: int
+    batch: Any
     used: Counter[str]
     values: MutableMapping[str, Value] = field(default_factory=dict[str, Value])
     drafts: list[Draft] = field(default_factory=list[Draft])
@@ -140,6 +161,9 @@ class Reader:
     bodies: dict[int, Any] = field(default_factory=dict[int, Any])
     turns: int = 0
     depth: int = 0
+    pieces: list[Piece] = field(default_factory=list[Piece])
+    own: bool = False
+    said: dict[str, Shape] = field(default_factory=dict[str, Shape])
 
     def emit(
         self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
@@ -152,6 +176,8 @@ class Reader:
             wishes = tuple(f"{w}.{tag}" for w in wishes)
         elif op in LAYERS:
             wishes = (*layer_names(own), *wishes)
+        if any_follows(attrs.values()):
+            raise NotDone("a size or number that follows the batch")
         node = Node.of(wishes[-1], op, *("" for _ in sources), **attrs)
         draft = Draft(node, sources, own, self.infer(node, sources, own), wishes, _sort(sources))
         draft.outer = _outer(draft)
@@ -163,13 +189,22 @@ class Reader:
     def infer(self, node: Node, sources: Sequence[Draft], roles: Mapping[str, Const]) -> Shape | None:
         """The shape of a node, its arrays held against what the layer needs."""
         shapes = [s.shape for s in sources if s.shape is not None]
-        if node.op == UNKNOWN or len(shapes) < len(sources):
+        if node.op == UNKNOWN:
+            told = node.attrs["shape"]
+            return (BATCH, *told) if told is not None else None
+        if len(shapes) < len(sources):
             return None
-        shape = node.infer(shapes)
+        try:
+            shape = tuple(settled(s) for s in node.infer(shapes))
+            params = node.param_shapes(shapes)
+        except (ArithmeticError, TypeError):
+            if not any_follows(shapes):
+                raise
+            raise NotDone("a size that mixes the batch with others") from None
         if len(shape) > MOST_AXES:
             raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
-        for role, wanted in node.param_shapes(shapes).items():
-            if any(s and s % BATCH == 0 for s in wanted):
+        for role, wanted in params.items():
+            if any_follows(wanted):
                 raise NotDone("weights along the batch")
             if roles[role].shape != wanted:
                 raise GraphError(f"{node.name}: its {role} is {by(roles[role].shape)}, the layer needs {by(wanted)}")
@@ -182,12 +217,14 @@ class Reader:
         known = self.constants.get(value.key)
         if known is None:
             wishes = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
+            if value.batched:
+                raise NotDone("computes with the size of the batch")
+            if any_follows(value.shape):
+                return self.per_picture(value)
             attrs: dict[str, Any] = {"shape": value.shape}
-            if any(s and s % BATCH == 0 for s in value.shape):
-                raise NotDone("a constant that has the size of the batch")
             roles: dict[str, Const] = {}
             if value.fill is not None and not (value.trained and (value.shape or value.name.endswith(".value"))):
-                attrs["fill"] = value.fill
+                attrs["fill"] = float(value.fill)
             else:
                 attrs["trained"] = value.trained
                 roles["value"] = value
@@ -196,19 +233,39 @@ class Reader:
             self.constants[value.key] = known
         return known
 
+    def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
+        """A value (1, ...) as (N, ...): plus a column of zeros, one per picture of the first input.
+
+        The only way to make the batch appear in what does not have it: clip(max(x), 0, 0) is 0 for every number. A
+        constant of one number may have N as its first size already.
+        """
+        shape = self.shape(value)
+        if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_follows(shape[1:]):
+            value = of_fill(value.fill, (1, *shape[1:]), value.sort)
+        elif any_follows(shape):
+            raise NotDone("a constant that has the size of the batch")
+        entry = next(d for d in self.drafts if d.op == "input")
+        size = entry.node.attrs["shape"]
+        column: Draft = entry
+        if size:
+            column = self.emit("reduce_max", column, axes=tuple(range(1, len(size) + 1)), keepdims=True, tag="column")
+        column = self.emit("clip", column, min=0.0, max=0.0, tag="zeros")
+        column = self.emit("reshape", column, shape=(-1, *(1 for _ in shape[1:])), tag="zero")
+        return self.emit("add", value, column, tag=tag)
+
     def fill(self, value: float, *shape: int) -> Const:
         """A constant that is one number."""
         return of_fill(value, shape, "f")
 
     def shape(self, value: Value) -> Shape:
-        """The shape of a value, the batch as a multiple of `BATCH`; `NotDone` where an unknown operator hides it."""
+        """The shape of a value, the batch as N; `NotDone` where an unknown operator hides it."""
         if value.shape is None:
             raise NotDone("after an unknown operator")
         return value.shape
 
     def visible(self, shape: Shape) -> Shape:
         """A shape as the file computes with it: the batch is its number where the file fixes it."""
-        return tuple(s // BATCH * self.batch if s and s % BATCH == 0 else s for s in shape)
+        return tuple(at(s, self.batch) for s in shape)
 
     def step(self, message: Message, node_of: Callable[[str], Callable[[Reader, Call], Any] | None]) -> None:
         """Reads one node of the file."""
@@ -238,7 +295,7 @@ class Reader:
                 results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
         except KeyError as error:
             raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
-        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
             # An attribute of another type, a list of another length: what no writer of ONNX may do.
             raise GraphError(f"{name}: {op} has attributes or inputs that do not fit ({error})") from error
         for output, value in zip(outputs, results, strict=False):
@@ -250,7 +307,7 @@ class Reader:
     def constant(self, call: Call) -> Const | None:
         """The constant that a node makes of constants, or of a shape."""
         if call.op == "Constant":
-            return constant_node(call)
+            return self.stored(constant_node(call), call)
         first = call.inputs[0] if call.inputs else None
         if call.op in ("Shape", "Size") and isinstance(first, Draft):
             if first.shape is None:
@@ -266,6 +323,26 @@ class Reader:
         self.folded += sum(c.size for c in (*consts, result) if c is not None and c.small) + 1
         return result
 
+    def learned(self, place: int) -> Value | None:
+        """An input of the call that an unknown operator gets: what is computed, and parameters."""
+        value, places = self.call.inputs[place], QUANTISED.get(self.call.op)
+        if not isinstance(value, Const):
+            return value
+        if places is None:
+            return value if value.trained and _learned(value) else None
+        return replace(value, trained=True) if place in places and value.size > 1 else None
+
+    def stored(self, const: Const | None, call: Call) -> Const | None:
+        """The value of a Constant node: an array that the file stores, a parameter if it is named as one."""
+        if const is None:
+            return None
+        name = call.outputs[0] if call.outputs else ""
+        named = bool(name) and not self.own and not NUMBERED.fullmatch(name)
+        piece = Piece(name, const.size, const.sort, named)
+        self.pieces.append(piece)
+        trained = named and const.sort == "f" and const.size > 1
+        return replace(const, pieces=(piece,), trained=trained, name=name if trained else const.name)
+
     def translate(self, call: Call, rule: Callable[[Reader, Call], Any] | None, kind: str) -> Sequence[Value]:
         """The values that a node puts out, its nodes added; `unknown` nodes where it is not known."""
         start = len(self.drafts)
@@ -273,27 +350,50 @@ class Reader:
             if rule is not None:
                 result = rule(self, call)
                 return result if isinstance(result, list) else [result]
+        except (TypeError, ArithmeticError):
+            if not any(isinstance(v, Const) and v.batched for v in call.inputs):
+                raise
+            self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
+            kind = f"{kind} (computes with the size of the batch)"
         except NotDone as reason:
             # A constant drafted on the way may be in `constants`; it stays, everything else is taken back.
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             kind = f"{kind} ({reason})"
         # What is learned is counted also where it goes into what is not known.
-        inputs = [v for v in call.inputs if isinstance(v, Draft) or (v is not None and v.trained and learned(v))]
+        inputs = [v for v in map(self.learned, range(len(call.inputs))) if v is not None]
         wanted = [o for o in call.outputs if o and self.used[o]]
-        return [
-            self.emit(UNKNOWN, *inputs, kind=kind, tag="" if o == call.outputs[0] or len(wanted) == 1 else str(i))
-            for i, o in enumerate(call.outputs)
-        ]
+        made: list[Value] = []
+        for place, output in enumerate(call.outputs):
+            if not output:
+                made.append(self.fill(0.0))  # an output that the file leaves out: nobody can read it
+                continue
+            tag = "" if output == call.outputs[0] or len(wanted) == 1 else str(place)
+            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.told(place)))
+        return made
+
+    def told(self, place: int) -> Shape | None:
+        """The shape, without the batch, of an output of an operator that is not known: by the operator's own rule, else
+        as the file says it; None where neither does, or where axis 0 is not the batch.
+        """
+        call, shape = self.call, None
+        sizes = [v.shape for v in call.inputs if v is not None]
+        if call.op in SAME and place == 0 and sizes:
+            shape = sizes[0]
+        elif call.op in ALIGNED and None not in sizes:
+            with suppress(DojangError):
+                shape = broadcast({}, [s for s in sizes if s is not None])
+        shape = shape if shape is not None else self.said.get(call.outputs[place])
+        return shape[1:] if shape and shape[0] == BATCH and not any_follows(shape[1:]) else None
 
 
-def learned(const: Const) -> bool:
+def _learned(const: Const) -> bool:
     """Whether a constant of the file is a parameter as far as one can tell: floating point, more than one number."""
-    return const.sort == "f" and const.size > 1 and not any(s % BATCH == 0 for s in const.shape)
+    return const.sort == "f" and const.size > 1 and not const.batched and not any_follows(const.shape)
 
 
 def batch_axis(shape: Shape | None) -> int | None:
     """The axis that is, or holds, the batch."""
-    return next((i for i, s in enumerate(shape or ()) if s and s % BATCH == 0), None)
+    return next((i for i, s in enumerate(shape or ()) if follows(s)), None)
 
 
 def _outer(draft: Draft) -> int | None:
@@ -302,7 +402,7 @@ def _outer(draft: Draft) -> int | None:
         return 1
     if draft.op in ("reshape", "flatten"):  # these keep the order of memory
         before, now = draft.inputs[0].before, prod(draft.shape[:axis])
-        return before // now if before is not None and before % now == 0 else None
+        return before // now if before is not None and now and before % now == 0 else None
     same = [s for s in draft.inputs if s.shape and draft.shape[axis] in s.shape]
     return same[0].outer if same else None
 
@@ -313,9 +413,7 @@ def mixes(draft: Draft) -> bool:
     For a file that leaves the batch open that is what its author wants; in a file for one picture it means that the
     place of the batch cannot be told.
     """
-    if sum(s % BATCH == 0 for s in draft.shape or () if s) > 1 or any(
-        s and s % BATCH**2 == 0 for s in draft.shape or ()
-    ):
+    if sum(follows(s) for s in draft.shape or ()) > 1 or any(several(s) for s in draft.shape or ()):
         return True
     shape = draft.inputs[0].shape if draft.inputs else None
     axis = batch_axis(shape)
@@ -366,7 +464,8 @@ def attributes(message: Message, name: str) -> dict[str, Any]:
         elif code == 5:
             out[key] = attr.get("g", b"")
         elif code == 6 or (code == 0 and "floats" in attr):
-            out[key] = [shortest(f) for f in attr.get("floats", ())]
+            floats = attr.get("floats", ())
+            out[key] = [shortest(f) for f in floats] if len(floats) <= FOLD_LIMIT else list(floats)
         elif code == 7 or (code == 0 and "ints" in attr):
             out[key] = list(attr.get("ints", ()))
     return out

@@ -9,12 +9,28 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
 
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import ShapeError
+from dojang.formats.onnx_batch import (
+    above,
+    divided,
+    exact,
+    follows,
+    highest,
+    lowest,
+    not_below,
+    rest,
+    rounded,
+    same,
+    settled,
+    size_of,
+    whole,
+)
 from dojang.formats.onnx_const import FOLD_LIMIT, TYPES, Const, Sort, of_fill, of_values, strides
 
 Attributes = Mapping[str, Any]
@@ -28,10 +44,31 @@ def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None
     if rule is None:
         return None
     try:
-        return rule(inputs, attrs, opset)
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError):
-        # Ill-formed sizes: the operator's own rule will say what is wrong, or name it as unknown.
+        result = rule(inputs, attrs, opset)
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError, StopIteration):
+        # Ill-formed sizes, or what differs from batch to batch: the operator's own rule will say what is wrong, or name
+        # it as unknown.
         return None
+    return result if result is None or op == "Identity" else _traced(op, result, inputs)
+
+
+MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose Gather Slice Expand Cast DequantizeLinear".split())
+"""Operators whose result has the numbers of their first input; the others only say where they go."""
+
+SIZES = frozenset(("Shape", "Size", "ConstantOfShape", "Range"))
+"""Operators whose result has none of the numbers that their inputs store."""
+
+
+def _traced(op: str, result: Const, inputs: Inputs) -> Const:
+    """The result with the stored arrays that it is made of. A parameter of one number makes no array a parameter: grids
+    are computed from a half and from sizes.
+    """
+    given = () if op in SIZES else inputs[:1] if op in MOVES else inputs
+    consts = [c for c in given if c is not None]
+    pieces = tuple({id(piece): piece for c in consts for piece in c.pieces}.values())
+    learned = any(c.trained for c in consts) or op == "DequantizeLinear"
+    trained = result.sort == "f" and learned and any(piece.size > 1 and piece.named for piece in pieces)
+    return replace(result, pieces=pieces, trained=trained)
 
 
 def axes_of(inputs: Inputs, attrs: Attributes, place: int = 1) -> list[int] | None:
@@ -55,7 +92,7 @@ def _elementwise(function: Callable[..., Any], sort: Sort | None = None) -> Fold
         kind: Sort = "f" if "f" in kinds else "i" if "i" in kinds else "b"
         columns = [spread(c.values(), c.shape, shape) for c in consts]
         trained = any(c.trained for c in consts)
-        values = [function(*row) for row in zip(*columns, strict=True)]
+        values = [settled(function(*row)) for row in zip(*columns, strict=True)]
         if any(isinstance(v, int) and v.bit_length() > 128 for v in values):
             raise OverflowError("no size is this large")
         return of_values(values, shape, sort or kind, trained)
@@ -72,21 +109,23 @@ def spread(values: Sequence[Any], shape: Sequence[int], wide: Sequence[int]) -> 
     ]
 
 
-def _divide(a: Any, b: Any) -> Any:
-    if isinstance(a, float) or isinstance(b, float):
-        return a / b
-    quotient = abs(a) // abs(b)  # ONNX divides whole numbers towards zero
-    return quotient if (a >= 0) == (b >= 0) else -quotient
+def _exactly(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The same, floats as fractions where the other number follows the batch."""
+    return lambda a, b: function(exact(a), exact(b)) if follows(a) or follows(b) else function(a, b)
 
 
 def _power(a: Any, b: Any) -> Any:
     if abs(b) > 64:
         raise ValueError("a power this high belongs to no shape")
+    if follows(a):
+        if b != int(b) or not 0 <= b <= 4:
+            raise ValueError("a power of the batch belongs to no shape")
+        return prod([a] * int(b))
     return a**b if isinstance(a, float) else int(a**b)
 
 
 def _modulo(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
-    return _elementwise(math.fmod if attrs.get("fmod") else operator.mod)(inputs, attrs, opset)
+    return _elementwise(math.fmod if attrs.get("fmod") else rest)(inputs, attrs, opset)
 
 
 def _where(test: Any, a: Any, b: Any) -> Any:
@@ -107,22 +146,50 @@ def _cast(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         return const
     if not const.small:
         return None
-    convert = {"f": float, "i": int, "b": bool}[sort]
     if const.fill is not None:
-        return of_fill(convert(const.fill), const.shape, sort)
-    return of_values([convert(v) for v in const.values()], const.shape, sort)
+        return of_fill(_as(sort, const.fill), const.shape, sort)
+    return of_values([_as(sort, v) for v in const.values()], const.shape, sort)
+
+
+def _as(sort: Sort, value: Any) -> Any:
+    """A number as another sort of number; what follows the batch stays exact."""
+    if sort == "b":
+        return not same(value, 0)
+    return whole(value) if sort == "i" else value if follows(value) else float(value)
 
 
 def _identity(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
-    # Exporters write equal initialisers once and name the second by an Identity: it is a parameter of its own.
-    return inputs[0].fresh("") if inputs[0] is not None else None
+    # Exporters write equal initialisers once and name the second by an Identity. Arrays that are one number all over
+    # (ones and zeros of fresh normalisations) are equal by chance, each a parameter of its own; others are shared.
+    const = inputs[0]
+    if const is None:
+        return None
+    return const.fresh("") if const.trained and const.size > 1 and const.uniform else const
+
+
+def _dequantized(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
+    """(x - zero point) * scale of a stored array, per tensor or along an axis; blocks are not done."""
+    const, scale, zero = (*inputs, None)[:3]
+    if const is None or scale is None or attrs.get("block_size") or len(scale.shape) > 1:
+        return None
+    wide = [1] * len(const.shape)
+    if scale.size > 1:
+        axis = axis_of(attrs.get("axis", 1), len(const.shape))
+        wide[axis] = const.shape[axis]
+
+    def change(x: Any) -> Any:
+        centred = x if zero is None else x - zero.array().reshape(wide if zero.size > 1 else ())
+        return centred * scale.array().reshape(wide if scale.size > 1 else ())
+
+    what = ("dequantised", scale.key, zero.key if zero is not None else None, attrs.get("axis", 1))
+    return replace(const.mapped(what, const.shape, change), sort="f")
 
 
 def _reshape(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
     const, target = inputs
     if const is None or target is None:
         return None
-    shape = [int(v) for v in target.values()]
+    shape = [whole(v) for v in target.values()]
     if not attrs.get("allowzero"):
         shape = [const.shape[i] if s == 0 else s for i, s in enumerate(shape)]
     if -1 in shape:
@@ -145,6 +212,8 @@ def _unsqueeze(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         return None
     rank = len(const.shape) + len(axes)
     new = {axis_of(a, rank) for a in axes}
+    if len(new) < len(axes):
+        return None
     rest = iter(const.shape)
     return const.reshaped([1 if i in new else next(rest) for i in range(rank)])
 
@@ -192,7 +261,10 @@ def _gather(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
 
 
 def slices(inputs: Inputs, attrs: Attributes, rank: int) -> list[tuple[int, int, int, int]] | None:
-    """(axis, start, stop, step) per sliced axis: attributes before opset 10, inputs since."""
+    """(axis, start, stop, step) per sliced axis: attributes before opset 10, inputs since.
+
+    Starts and ends may follow the batch.
+    """
     if "starts" in attrs and "ends" in attrs:
         parts: list[Sequence[Any]] = [attrs["starts"], attrs["ends"]]
         axes, steps = attrs.get("axes"), None
@@ -204,7 +276,7 @@ def slices(inputs: Inputs, attrs: Attributes, rank: int) -> list[tuple[int, int,
         axes, steps = given[2], given[3]
     axes = [axis_of(int(a), rank) for a in axes] if axes is not None else list(range(len(parts[0])))
     rows = zip(axes, parts[0], parts[1], steps if steps is not None else [1] * len(axes), strict=True)
-    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in rows]
+    return [(int(a), whole(b), whole(c), int(d)) for a, b, c, d in rows]
 
 
 def _slice(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
@@ -250,14 +322,14 @@ def _constant_of_shape(inputs: Inputs, attrs: Attributes, opset: int) -> Const |
         return None
     value = attrs.get("value")
     fill, sort = (value.values()[0], value.sort) if value is not None else (0.0, "f")
-    return of_fill(fill, [int(v) for v in inputs[0].values()], sort)
+    return of_fill(fill, [whole(v) for v in inputs[0].values()], sort)
 
 
 def _expand(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
     const, target = inputs
     if const is None or target is None:
         return None
-    shape = broadcast({}, [const.shape, tuple(int(v) for v in target.values())])
+    shape = broadcast({}, [const.shape, tuple(whole(v) for v in target.values())])
     if const.fill is not None:
         return of_fill(const.fill, shape, const.sort)
     if not const.small or prod(shape) > FOLD_LIMIT:
@@ -275,7 +347,7 @@ def _reduce(function: Callable[[Sequence[Any]], Any]) -> Fold:
             return const
         rank = len(const.shape)
         gone = {axis_of(a, rank) for a in axes} if axes else set(range(rank))
-        values, steps = const.values(), strides(const.shape)
+        values, steps = [exact(v) for v in const.values()] if const.batched else const.values(), strides(const.shape)
         kept = [range(1) if i in gone else range(s) for i, s in enumerate(const.shape)]
         summed = [range(s) if i in gone else range(1) for i, s in enumerate(const.shape)]
         offsets = [sum(i * s for i, s in zip(index, steps, strict=True)) for index in product(*summed)]
@@ -283,7 +355,7 @@ def _reduce(function: Callable[[Sequence[Any]], Any]) -> Fold:
         shape = [1 if i in gone else s for i, s in enumerate(const.shape)]
         if not attrs.get("keepdims", 1):
             shape = [s for i, s in enumerate(const.shape) if i not in gone]
-        return of_values([function([values[a + b] for b in offsets]) for a in starts], shape, const.sort)
+        return of_values([settled(function([values[a + b] for b in offsets])) for a in starts], shape, const.sort)
 
     return rule
 
@@ -303,32 +375,33 @@ def shape_values(shape: Sequence[int], attrs: Attributes) -> Const:
 
 
 FOLDS: Mapping[str, Fold] = {
-    "Add": _elementwise(operator.add),
-    "Sub": _elementwise(operator.sub),
-    "Mul": _elementwise(operator.mul),
-    "Div": _elementwise(_divide),
+    "Add": _elementwise(_exactly(operator.add)),
+    "Sub": _elementwise(_exactly(operator.sub)),
+    "Mul": _elementwise(_exactly(operator.mul)),
+    "Div": _elementwise(divided),
     "Pow": _elementwise(_power),
     "Mod": _modulo,
-    "Min": _elementwise(min),
-    "Max": _elementwise(max),
+    "Min": _elementwise(lambda *values: lowest(values)),
+    "Max": _elementwise(lambda *values: highest(values)),
     "Neg": _elementwise(operator.neg),
-    "Abs": _elementwise(abs),
+    "Abs": _elementwise(size_of),
     "Sqrt": _elementwise(math.sqrt),
     "Reciprocal": _elementwise(lambda a: 1 / a),
-    "Floor": _elementwise(lambda a: float(math.floor(a))),
-    "Ceil": _elementwise(lambda a: float(math.ceil(a))),
-    "Round": _elementwise(lambda a: float(round(a))),
-    "Equal": _elementwise(operator.eq, "b"),
-    "Greater": _elementwise(operator.gt, "b"),
-    "GreaterOrEqual": _elementwise(operator.ge, "b"),
-    "Less": _elementwise(operator.lt, "b"),
-    "LessOrEqual": _elementwise(operator.le, "b"),
+    "Floor": _elementwise(rounded(lambda a: float(math.floor(a)), up=False)),
+    "Ceil": _elementwise(rounded(lambda a: float(math.ceil(a)), up=True)),
+    "Round": _elementwise(rounded(lambda a: float(round(a)), up=None)),
+    "Equal": _elementwise(same, "b"),
+    "Greater": _elementwise(above, "b"),
+    "GreaterOrEqual": _elementwise(not_below, "b"),
+    "Less": _elementwise(lambda a, b: above(b, a), "b"),
+    "LessOrEqual": _elementwise(lambda a, b: not_below(b, a), "b"),
     "And": _elementwise(lambda a, b: bool(a and b), "b"),
     "Or": _elementwise(lambda a, b: bool(a or b), "b"),
     "Not": _elementwise(operator.not_, "b"),
     "Where": _choose,
     "Cast": _cast,
     "Identity": _identity,
+    "DequantizeLinear": _dequantized,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Unsqueeze": _unsqueeze,
@@ -344,6 +417,6 @@ FOLDS: Mapping[str, Fold] = {
     "Size": _size,
     "ReduceProd": _reduce(prod),
     "ReduceSum": _reduce(sum),
-    "ReduceMax": _reduce(max),
-    "ReduceMin": _reduce(min),
+    "ReduceMax": _reduce(highest),
+    "ReduceMin": _reduce(lowest),
 }

@@ -15,8 +15,9 @@ from dojang.arith.attrs import Attr
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
+from dojang.formats.onnx_batch import any_follows
 from dojang.formats.onnx_const import Const
-from dojang.formats.onnx_draft import BATCH, MADE, Call, Draft, NotDone, Reader, Value, single
+from dojang.formats.onnx_draft import MADE, Call, Draft, NotDone, Reader, Value, single
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -257,7 +258,7 @@ def layer_norm(reader: Reader, call: Call) -> Value:
     shape = reader.shape(source)
     axis = call.attrs.get("axis", -1)
     size = shape[axis if axis >= 0 else len(shape) + axis :]
-    if not size or size[0] % BATCH == 0:
+    if not size or any_follows(size):
         raise NotDone("over the batch")
     eps = call.attrs.get("epsilon", 1e-5)
     scale, shift = call.needed(1), call.const(2)
@@ -272,8 +273,13 @@ def layer_norm(reader: Reader, call: Call) -> Value:
 
 
 def lrn(reader: Reader, call: Call) -> Draft:
-    """LRN across channels."""
+    """LRN across channels.
+
+    Of even sizes the standard puts the odd channel after, PyTorch and `lrn` before; ONNX Runtime refuses them.
+    """
     a = call.attrs
+    if a["size"] % 2 == 0:
+        raise NotDone(f"an even size, {a['size']}")
     return reader.emit(
         "lrn", call.value(0), size=a["size"], alpha=a.get("alpha", 1e-4), beta=a.get("beta", 0.75), k=a.get("bias", 1.0)
     )
@@ -281,8 +287,7 @@ def lrn(reader: Reader, call: Call) -> Draft:
 
 def prelu(reader: Reader, call: Call) -> Value:
     """PRelu with one slope or one per channel; other slopes by max(x, 0) + slope * min(x, 0)."""
-    source, slope = reader.draft(call.value(0)), call.const(1)
-    assert slope is not None
+    source, slope = reader.draft(call.value(0)), call.needed(1)
     shape = reader.shape(source)
     full = (1,) * (len(shape) - len(slope.shape)) + slope.shape
     per_channel = len(full) > 1 and all(s == 1 for i, s in enumerate(full) if i != 1) and full[1] == shape[1]

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from dojang.arith.resizing import COORDS
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import GraphError
+from dojang.formats.onnx_batch import BATCH, any_follows, follows, settled, times
 from dojang.formats.onnx_const import Const, of_values
-from dojang.formats.onnx_draft import BATCH, Call, Draft, NotDone, Reader, Value, batch_axis
+from dojang.formats.onnx_draft import Call, Draft, NotDone, Reader, Value, batch_axis
 from dojang.formats.onnx_fold import axes_of, slices
 
 Rule = Callable[[Reader, Call], Any]
@@ -37,23 +39,8 @@ def concat(reader: Reader, call: Call) -> Value:
     batched = [v for v in values if v.shape and v.shape[0] == BATCH]
     if reader.batch == 1 and batched and axis != 0:
         # In a file for one picture what is the same for every picture has a batch of 1.
-        values = [_per_picture(reader, v) if v.shape and v.shape[0] == 1 else v for v in values]
+        values = [reader.per_picture(v) if v.shape and v.shape[0] == 1 else v for v in values]
     return reader.emit("concat", *values, axis=axis)
-
-
-def _per_picture(reader: Reader, value: Value, tag: str = "pictures") -> Draft:
-    """A value (1, ...) as (N, ...): plus a column of zeros, one per picture of the first input.
-
-    The only way to make the batch appear in what does not have it: clip(max(x), 0, 0) is 0 for every number.
-    """
-    entry = next(d for d in reader.drafts if d.op == "input")
-    rank, size = len(reader.shape(value)), entry.node.attrs["shape"]
-    column: Draft = entry
-    if size:
-        column = reader.emit("reduce_max", column, axes=tuple(range(1, len(size) + 1)), keepdims=True, tag="column")
-    column = reader.emit("clip", column, min=0.0, max=0.0, tag="zeros")
-    column = reader.emit("reshape", column, shape=(-1, *(1 for _ in range(rank - 1))), tag="zero")
-    return reader.emit("add", value, column, tag=tag)
 
 
 def flatten(reader: Reader, call: Call) -> Value:
@@ -91,13 +78,13 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
     """
     shape = source.shape
     if shape is None:
-        return [0 if t == BATCH and i == 0 else -1 if t and t % BATCH == 0 else t for i, t in enumerate(target)]
+        return [0 if t == BATCH and i == 0 else -1 if times(t) else t for i, t in enumerate(target)]
     total, seen = prod(shape), reader.visible(shape)
-    if total % BATCH or not total or any(t == 0 and i >= len(shape) for i, t in enumerate(target)):
+    if times(total) is None or any(t == 0 and i >= len(shape) for i, t in enumerate(target)):
         return list(target)
     full = [seen[i] if t == 0 else t for i, t in enumerate(target)]
     if full.count(-1) == 1 and prod(full) < 0:
-        full[full.index(-1)] = prod(seen) // -prod(full)
+        full[full.index(-1)] = settled(prod(seen) // -prod(full))
     if prod(full) != prod(seen) or min(full) < 1:
         return list(target)  # the shape rule says what does not fit
     places = _places(full, reader.batch, source.before)
@@ -116,10 +103,10 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
     return [(0 if place in kept else -1) if i == place else s for i, s in enumerate(full)]
 
 
-def _places(full: Sequence[int], batch: int, before: int | None) -> list[int]:
+def _places(full: Sequence[int], batch: Any, before: int | None) -> list[int]:
     """Axes that can hold the batch, with `before` elements outside of it."""
-    if batch == BATCH:
-        return [i for i, size in enumerate(full) if size % BATCH == 0]
+    if follows(batch):
+        return [i for i, size in enumerate(full) if times(size) is not None]
     if before is None:
         return []
     places: list[int] = []
@@ -170,11 +157,16 @@ def slice_(reader: Reader, call: Call) -> Value:
     real: list[dict[str, Any]] = []
     for axis, start, stop, step in cuts:
         size = shape[axis]
-        if size % BATCH == 0 and size and not (start == 0 and step == 1 and stop >= min(reader.batch, END)):
-            raise NotDone("cuts the batch")
+        if follows(size):
+            whole = stop == size or (not follows(stop) and stop >= (END if follows(reader.batch) else reader.batch))
+            if not (start == 0 and step == 1 and whole):
+                raise NotDone("cuts the batch")
+            continue
+        if follows(start) or follows(stop):
+            raise NotDone("ends at the size of the batch")
         first = None if (start == 0 and step > 0) or (step < 0 and start >= END) else start
         last = None if (stop >= END and step > 0) or (step < 0 and stop <= -END) else stop
-        if step == 1 and first is None and (last is None or last >= size or size % BATCH == 0):
+        if step == 1 and first is None and (last is None or last >= size):
             continue
         real.append({"axis": axis, "start": first, "stop": last, "step": step})
     if not real:
@@ -190,7 +182,9 @@ def split(reader: Reader, call: Call) -> list[Value]:
     source = reader.draft(call.value(0))
     shape = reader.shape(source)
     axis, count = axis_of(call.attrs.get("axis", 0), len(shape)), len(call.outputs)
-    if shape[axis] % BATCH == 0:
+    if count == 1 and reader.used[call.outputs[0]]:
+        return [reader.emit("identity", source)]
+    if follows(shape[axis]):
         raise NotDone("splits the batch")
     if count > MOST_COPIES:
         raise NotDone(f"{count} outputs")
@@ -214,7 +208,7 @@ def gather(reader: Reader, call: Call) -> Value:
     source, indices = reader.draft(call.value(0)), call.needed(1)
     shape = reader.shape(source)
     axis = axis_of(call.attrs.get("axis", 0), len(shape))
-    if shape[axis] % BATCH == 0:
+    if follows(shape[axis]):
         raise NotDone("picks from the batch")
     if not indices.small or not indices.size:
         raise NotDone(f"{indices.size} indices")
@@ -231,10 +225,10 @@ def gather(reader: Reader, call: Call) -> Value:
 
 def _fold(reader: Reader, source: Draft, shape: Sequence[int], tag: str = "") -> Draft:
     """A reshape to sizes of which one may be the batch."""
-    follows = [i for i, s in enumerate(shape) if s and s % BATCH == 0]
-    if len(follows) > 1:
+    batched = [i for i, s in enumerate(shape) if follows(s)]
+    if len(batched) > 1:
         raise NotDone("the batch in two places")
-    return reader.emit("reshape", source, shape=[-1 if i in follows else s for i, s in enumerate(shape)], tag=tag)
+    return reader.emit("reshape", source, shape=[-1 if i in batched else s for i, s in enumerate(shape)], tag=tag)
 
 
 def pad(reader: Reader, call: Call) -> Value:
@@ -293,6 +287,8 @@ def resize(reader: Reader, call: Call) -> Value:
         raise GraphError(f"{call.name}: Resize has {len(sizes or scales or ())} sizes for {len(axes)} axes")
     policy = attrs.get("keep_aspect_ratio_policy", "stretch")
     if sizes is not None and policy != "stretch":
+        if any_follows(shape[a] for a in axes):
+            raise NotDone("batch or channels")
         ratios = [s / shape[a] for s, a in zip(sizes, axes, strict=True)]
         one = min(ratios) if policy == "not_larger" else max(ratios)
         sizes = [int(one * shape[a] + 0.5) for a in axes]
@@ -302,20 +298,24 @@ def resize(reader: Reader, call: Call) -> Value:
     for axis in (0, 1):
         if factors.get(axis, 1.0) != 1.0 or wanted.get(axis, seen[axis]) != seen[axis]:
             raise NotDone("batch or channels")
-    if coords == "half_pixel_symmetric" and all(float(shape[a] * f).is_integer() for a, f in factors.items() if a > 1):
-        coords = "half_pixel"  # the two differ only where the size is not a whole multiple
-    if coords == "align_corners" and any(not float(shape[a] * f).is_integer() for a, f in factors.items() if a > 1):
-        raise NotDone("corners of a size that is not whole")
-    if coords not in ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"):
+    if any_follows(shape[2:]):
+        raise NotDone("batch or channels")
+    if coords not in COORDS:
         raise NotDone(str(coords))
     if rank < 3:
         raise NotDone("no spatial axes")
     own: dict[str, Any] = {"mode": mode, "coords": coords, "rounding": rounding}
+    own["cubic_a"] = attrs.get("cubic_coeff_a", -0.75)
     if sizes is not None:
-        own["size"] = [wanted.get(a, shape[a]) for a in range(2, rank)]
-    else:
-        own["scale"] = [factors.get(a, 1.0) for a in range(2, rank)]
-    return reader.emit("resize", source, cubic_a=attrs.get("cubic_coeff_a", -0.75), **own)
+        return reader.emit("resize", source, size=[wanted.get(a, shape[a]) for a in range(2, rank)], **own)
+    scale = [factors.get(a, 1.0) for a in range(2, rank)]
+    if mode == "nearest" and reader.opset == 10 and call.op == "Resize" and min(scale) < 1:
+        # Of that version ONNX Runtime takes the pixel behind where it shrinks; axes that it enlarges come first.
+        larger = [max(f, 1.0) for f in scale]
+        if max(scale) > 1:
+            source = reader.emit("resize", source, scale=larger, tag="enlarged", **own)
+        return reader.emit("resize", source, scale=[min(f, 1.0) for f in scale], **{**own, "rounding": "ceil"})
+    return reader.emit("resize", source, scale=scale, **own)
 
 
 def _reduce_axes(reader: Reader, call: Call, source: Draft) -> list[int] | None:
@@ -390,13 +390,13 @@ def expand(reader: Reader, call: Call) -> Value:
     full = (1,) * (len(wide) - len(shape)) + shape
     if wide == reader.visible(full):
         return reader.emit("identity", source) if len(full) == len(shape) else _fold(reader, source, full)
-    ones = [1 if f == w or (f % BATCH == 0 and f) else w for w, f in zip(wide, full, strict=True)]
-    if not any(o % BATCH == 0 and o for o in ones):
+    ones = [1 if f == w or follows(f) else w for w, f in zip(wide, full, strict=True)]
+    if not any_follows(ones):
         return reader.emit("mul", source, reader.fill(1.0, *ones))
-    if ones[0] != BATCH or full[0] != 1 or any(o % BATCH == 0 for o in ones[1:]):
+    if ones[0] != BATCH or full[0] != 1 or any_follows(ones[1:]):
         raise NotDone("to the batch")
     first = source if len(shape) == len(full) else _fold(reader, source, full, tag="axes")
-    value = _per_picture(reader, first, tag="" if all(o == 1 for o in ones[1:]) else "pictures")
+    value = reader.per_picture(first, tag="" if all(o == 1 for o in ones[1:]) else "pictures")
     return reader.emit("mul", value, reader.fill(1.0, 1, *ones[1:])) if any(o != 1 for o in ones[1:]) else value
 
 
@@ -406,7 +406,19 @@ def tile(reader: Reader, call: Call) -> Value:
     shape = reader.shape(value)
     if repeats is None or len(repeats) != len(shape):
         raise GraphError(f"{call.name}: Tile takes one repeat per axis")
-    if min(repeats) < 1 or prod(repeats) > MOST_COPIES or (shape[0] % BATCH == 0 and repeats[0] != 1):
+    if repeats[0] == BATCH and shape[0] == 1:
+        value, repeats = (
+            reader.per_picture(value, tag="" if max(repeats[1:], default=1) == 1 else "pictures"),
+            [1, *repeats[1:]],
+        )
+        if all(r == 1 for r in repeats):
+            return value
+    if (
+        any_follows(repeats)
+        or min(repeats) < 1
+        or prod(repeats) > MOST_COPIES
+        or (follows(shape[0]) and repeats[0] != 1)
+    ):
         raise NotDone(f"repeats {repeats}")
     work = [axis for axis, r in enumerate(repeats) if r != 1]
     for axis in work:

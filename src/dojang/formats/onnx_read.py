@@ -7,6 +7,7 @@ that dojang's operators do not do, becomes an `unknown` node that says so: count
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,14 @@ from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.base.errors import DataError, DojangError, FileError, GraphError, UnsupportedError, UsageError
-from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes
+from dojang.arith.shapes import Shape
+from dojang.base.budget import Budget
+from dojang.base.errors import DataError, FileError, GraphError, UnsupportedError, UsageError
+from dojang.base.reading import damaged_as
+from dojang.formats import onnx_control, onnx_layers, onnx_layout, onnx_notes, onnx_stored
+from dojang.formats.onnx_batch import BATCH
 from dojang.formats.onnx_const import MOST_AXES, TYPES, Const, Sort
-from dojang.formats.onnx_draft import BATCH, Call, Draft, Reader
+from dojang.formats.onnx_draft import Call, Draft, Reader
 from dojang.formats.protobuf import Message
 
 OPSETS = range(7, 29)
@@ -36,10 +41,15 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
 
 
 def read_model(
-    model: Message, folder: Path | None, weights: bool, input_size: InputSize | None, name: str = "network"
+    model: Message,
+    folder: Path | None,
+    weights: bool,
+    input_size: InputSize | None,
+    name: str = "network",
+    stored: int = 0,
 ) -> Graph:
-    """The network of a decoded ModelProto; see `onnx.load`."""
-    return _read(model, folder, weights, input_size, name, None)[0]
+    """The network of a decoded ModelProto of `stored` bytes; see `onnx.load`."""
+    return _read(model, folder, weights, input_size, name, None, stored)[0]
 
 
 def read_ways(
@@ -64,13 +74,15 @@ def _read(
     input_size: InputSize | None,
     name: str,
     ahead: Sequence[bool] | None,
+    stored: int = 0,
 ) -> tuple[Graph, list[bool]]:
     """The network, and the branches that were taken."""
     opset = _opset(model)
     graph = model.get("graph")
     if graph is None:
         raise FileError("not an ONNX model: it holds no graph")
-    reader = Reader(opset, BATCH, onnx_control.uses(graph), folder=folder, ahead=ahead)
+    own = model.get("producer_name") == "dojang"
+    reader = Reader(opset, BATCH, onnx_control.uses(graph), folder=folder, ahead=ahead, own=own)
     onnx_control.hold(reader, graph)
     sparse = {s.get("values", {}).get("name", "") for s in graph.get("sparse_initializer", ())}
     if sparse:
@@ -78,12 +90,9 @@ def _read(
             f"initialiser {min(sparse)!r} is sparse, which is not read; convert it to a dense tensor"
         )
     _inputs(reader, [v for v in graph.get("input", ()) if v.get("name", "") not in reader.values], input_size)
+    reader.said = _said(reader, graph)
     for message in graph.get("node", ()):
-        try:
-            reader.step(message, RULES.get)
-        except DojangError as error:
-            error.args = (str(error).replace(str(BATCH), "N"), *error.args[1:])
-            raise
+        reader.step(message, RULES.get)
     outputs: list[Draft] = []
     for value in graph.get("output", ()):
         made = value.get("name", "")
@@ -94,7 +103,10 @@ def _read(
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
     result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
-    return result.replace(weights=_load(arrays)) if weights else result, list(reader.taken.values())
+    result = onnx_stored.told(result, arrays, reader)
+    if weights:
+        result = result.replace(weights=_load(arrays, stored + _outside(graph, folder)))
+    return result, list(reader.taken.values())
 
 
 def _opset(model: Message) -> int:
@@ -133,6 +145,29 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
         draft = Draft(node, (), {}, (BATCH, *shape), (name,), sort)
         reader.drafts.append(draft)
         reader.values[name] = draft
+
+
+def _said(reader: Reader, graph: Message) -> dict[str, Shape]:
+    """Shapes of values as the file states them, the batch as N; none where the inputs have other sizes than it says."""
+    entries = [v for v in graph.get("input", ()) if isinstance(reader.values.get(v.get("name", "")), Draft)]
+    symbols: set[str] = set()
+    for value in entries:
+        dims, draft = _dims(value), reader.values[value.get("name", "")]
+        if dims is None or draft.shape is None or tuple(dims[1:]) != draft.shape[1:]:
+            return {}
+        symbols |= {_symbol(value, 0)} - {""}
+    found: dict[str, Shape] = {}
+    for value in (*graph.get("value_info", ()), *graph.get("output", ())):
+        dims = _dims(value)
+        if dims and None not in dims[1:] and (_symbol(value, 0) in symbols or dims[0] == reader.batch):
+            found[value.get("name", "")] = (BATCH, *(d for d in dims[1:] if d is not None))
+    return found
+
+
+def _symbol(value: Message, axis: int) -> str:
+    """The name that a file gives to a size; "" for a number."""
+    dims = value.get("type", {}).get("tensor_type", {}).get("shape", {}).get("dim", ())
+    return dims[axis].get("dim_param", "") if axis < len(dims) else ""
 
 
 def _dims(value: Message) -> list[int | None] | None:
@@ -209,12 +244,24 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
     return names
 
 
-def _load(consts: Mapping[str, Const]) -> dict[str, Any]:
+def _outside(graph: Message, folder: Path | None) -> int:
+    """Bytes of the files beside the model that its initialisers name, each once."""
+    told = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
+    names = {e.get("value", "") for entries in told for e in entries if e.get("key", "") == "location"}
+    # `of_tensor` has refused what is not a file beside the model
+    return sum(os.path.getsize(folder / name) for name in names) if folder is not None else 0
+
+
+def _load(consts: Mapping[str, Const], stored: int) -> dict[str, Any]:
+    """The arrays; `stored` is how many bytes the files hold, so that copies of one tensor have a bound."""
     import numpy as np
 
     arrays: dict[str, Any] = {}
+    budget = Budget("the weights", file_bytes=stored)
     for name, const in consts.items():
-        array = const.array()
+        budget.unpack(4 * const.size)
+        with damaged_as(name, "its array cannot be made"):
+            array = const.array()
         bad = int(np.isnan(array).sum())
         if bad:
             raise DataError(f"{name}: {bad} of {array.size} weights are NaN; the file comes from a failed training run")

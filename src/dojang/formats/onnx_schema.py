@@ -65,6 +65,7 @@ GRAPH: Schema = {
     5: _many("initializer", TENSOR),
     11: _many("input", VALUE),
     12: _many("output", VALUE),
+    13: _many("value_info", VALUE),
     15: _many("sparse_initializer", SPARSE),
 }
 OPSET: Schema = {1: Field("domain", "text"), 2: Field("version", "int")}

@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node
+from dojang.arith.resizing import factors, mixes, same_pixels
 from dojang.arith.shapes import Shape, axis_of
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats import onnx_notes
-from dojang.formats.onnx_draft import BATCH, single
+from dojang.formats.onnx_batch import BATCH, any_follows, follows
+from dojang.formats.onnx_draft import single
 from dojang.formats.onnx_names import holdable
 from dojang.formats.onnx_read import read_model
 from dojang.formats.onnx_schema import ATTRIBUTE_TYPES, MODEL
@@ -168,9 +171,9 @@ def _deform_conv(w: Writer, node: Node) -> None:
 
 def _dynamic_conv(w: Writer, node: Node) -> None:
     source, weight = (w.shape(name) for name in node.inputs)
-    groups = source[1] // weight[1]
-    if any(s % BATCH == 0 for s in (source[1], *weight)):
+    if any_follows((source[1], *weight)):
         raise UnsupportedError(f"{node.name}: has a kernel per picture; ONNX needs its groups in numbers")
+    groups = source[1] // weight[1]
     bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
     w.op("Conv", (*node.inputs, *bias), node.name, **_window(node), group=groups)
 
@@ -235,6 +238,15 @@ def _layernorm(w: Writer, node: Node) -> None:
     own = _affine(w, node, node.attrs["shape"])
     axis = -len(node.attrs["shape"])
     w.op("LayerNormalization", (*node.inputs, *own), node.name, axis=axis, epsilon=node.attrs["eps"])
+
+
+def _lrn(w: Writer, node: Node) -> None:
+    if node.attrs["size"] % 2 == 0:
+        raise UnsupportedError(
+            f"{node.name}: lrn of an even size, {node.attrs['size']}, means other channels in ONNX, and ONNX Runtime "
+            "refuses it; use an odd size"
+        )
+    _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias")(w, node)
 
 
 def _plain(kind: str, **names: str) -> Rule:
@@ -351,24 +363,43 @@ def _gather(w: Writer, node: Node) -> None:
 
 
 def _resize(w: Writer, node: Node) -> None:
-    rank, attrs = len(w.shape(node.inputs[0])), node.attrs
-    if attrs["size"] is not None:
-        given = ("", "", w.ints(node, "sizes", attrs["size"]))
+    shape, attrs = w.shape(node.inputs[0]), node.attrs
+    rank, out = len(shape), tuple(w.shape(node.name))
+    sizes = tuple(shape[2:])
+    # Another runtime's nearest pixels or sizes: as ONNX Runtime rounds, by the factor or by the sizes, or one by one.
+    by_factor = {**attrs, "arithmetic": "onnx"}
+    by_size = {**by_factor, "scale": None, "size": out[2:]}
+    for own in (by_factor, by_size):
+        if shape_rules.resize(own, [shape])[2:] == out[2:] and same_pixels(attrs, own, sizes, out[2:]):
+            break
     else:
-        scale = attrs["scale"] * (rank - 2) if len(attrs["scale"]) == 1 else attrs["scale"]
-        given = ("", w.floats(node, "scales", scale))
-    own: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
+        if attrs["mode"] != "nearest":
+            raise UnsupportedError(
+                f"{node.name}: ONNX Runtime resizes {by(sizes)} by {attrs['scale']} to another size than "
+                f"{by(out[2:])}; give the size in place of the factor"
+            )
+        source = node.inputs[0]
+        for axis, mixes_ in enumerate(mixes(attrs, sizes, out[2:]), start=2):
+            name = node.name if axis == rank - 1 else f"{node.name}.{axis}"
+            indices = w.ints(node, f"indices{axis}", [mix[0][0] for mix in mixes_])
+            w.op("Gather", (source, indices), name, axis=axis)
+            source = name
+        return
+    if own["size"] is not None:
+        given = ("", "", w.ints(node, "sizes", own["size"]))
+    else:
+        given = ("", w.floats(node, "scales", [f or 1.0 for f in factors(own, rank - 2)]))
+    more: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
     if attrs["mode"] == "cubic":
-        own["cubic_coeff_a"] = attrs["cubic_a"]
-    axes = list(range(2, rank))
+        more["cubic_coeff_a"] = attrs["cubic_a"]
     w.op(
         "Resize",
         (*node.inputs, *given),
         node.name,
-        axes=axes,
+        axes=list(range(2, rank)),
         mode=attrs["mode"],
         coordinate_transformation_mode=attrs["coords"],
-        **own,
+        **more,
     )
 
 
@@ -398,7 +429,7 @@ RULES: Mapping[str, Rule] = {
     "instancenorm": _norm("InstanceNormalization"),
     "groupnorm": _norm("GroupNormalization"),
     "layernorm": _layernorm,
-    "lrn": _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias"),
+    "lrn": _lrn,
     "gelu": _plain("Gelu", approximate="approximate"),
     "leaky_relu": _plain("LeakyRelu", slope="alpha"),
     "elu": _plain("Elu", alpha="alpha"),
@@ -498,10 +529,5 @@ def _needs(node: Node) -> int:
 
 def _value(name: str, shape: Sequence[int]) -> Message:
     """A float32 ValueInfo; the batch is the symbol N, its multiples are open."""
-    dims: list[Message] = []
-    for size in shape:
-        if size == BATCH:
-            dims.append({"dim_param": "N"})
-        else:
-            dims.append({"dim_value": size} if size % BATCH or not size else {"dim_param": f"{size // BATCH}*N"})
+    dims = [{"dim_param": str(s).replace("·", "*")} if follows(s) else {"dim_value": int(s)} for s in shape]
     return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": {"dim": dims}}}}

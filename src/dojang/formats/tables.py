@@ -17,13 +17,17 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from dojang.arith.check import COLUMNS, Printed, Row, Table
-from dojang.base.errors import DataError, DojangError, FileError, UsageError
+from dojang.arith.check import COLUMNS, Row, Table
+from dojang.arith.printed import Printed
+from dojang.base.errors import DataError, DojangError, UsageError
+from dojang.base.reading import read_text
 from dojang.formats import zoo
 from dojang.formats.zoo import FOLDER
 
 FILES = (".net", ".onnx", ".safetensors")
 """Suffixes of network files that a table may name."""
+MOST_LETTERS = 60
+"""Letters of one printed figure or shape."""
 
 
 def names() -> tuple[str, ...]:
@@ -40,11 +44,7 @@ def load(name: str | Path) -> Table:
         near = get_close_matches(str(name), names(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}, or give a .csv file"
         raise UsageError(f"{str(name)!r} is no table; {hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise FileError(f"{path}: cannot be read: {reason}") from None
+    text = read_text(path, wanted="a .csv table")
     return parse(text, path.stem, str(path))
 
 
@@ -81,7 +81,10 @@ def parse(text: str, name: str = "table", file: str = "<text>") -> Table:
             lines.append((number, line))
     if not lines:
         raise DataError(f"{file}: no table in it; the first line is `row,layers,` and columns of {', '.join(COLUMNS)}")
-    rows = list(csv.reader(line for _, line in lines))
+    try:
+        rows = list(csv.reader(line for _, line in lines))
+    except csv.Error as error:  # a cell of more than 131,072 letters, a NUL
+        raise DataError(f"{file}: is no table of comma-separated cells ({error})") from None
     header = [h.strip() for h in rows[0]]
     if header[:2] != ["row", "layers"] or len(header) < 3 or len(set(header)) < len(header):
         raise DataError(f"{file}:{lines[0][0]}: the header is `row,layers,` and columns, each once")
@@ -91,8 +94,6 @@ def parse(text: str, name: str = "table", file: str = "<text>") -> Table:
     found: list[Row] = []
     for (number, _), cells in zip(lines[1:], rows[1:], strict=False):
         found.append(_row(f"{file}:{number}", header, cells))
-    if len({row.label for row in found}) < len(found):
-        raise DataError(f"{file}: two rows have the same label")
     title, source = facts.get("title", name), facts.get("source", "")
     return Table(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
 
@@ -102,6 +103,8 @@ def _row(place: str, header: list[str], cells: list[str]) -> Row:
         raise DataError(f"{place}: {len(cells)} cells under {len(header)} columns")
     values = {c: v.strip() for c, v in zip(header[2:], cells[2:], strict=True) if v.strip() not in ("", "-")}
     for column, value in values.items():
+        if len(value) > MOST_LETTERS:
+            raise DataError(f"{place}: {column}: {value[:20]}… has {len(value)} letters, more than {MOST_LETTERS}")
         if column != "out_shape":
             try:
                 Printed.read(value)

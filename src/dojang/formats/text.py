@@ -25,6 +25,7 @@ name. A line ends with a newline (\\n, \\r\\n or \\r) and with nothing else. Eve
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -32,10 +33,11 @@ from typing import Any, NoReturn
 from dojang.arith.attrs import Attr, Kind, normalise
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
+from dojang.base.budget import Budget
 from dojang.base.errors import DojangError, ParseError
 from dojang.base.showing import is_plain, shown
 
-MOST_NODES = 200_000
+MOST_NODES = 50_000
 """Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""
 MOST_DEPTH = 64
 
@@ -43,12 +45,12 @@ ALIASES = {"pad": "padding"}
 SHORT = {long: short for short, long in ALIASES.items()}
 DIRECTIVES = frozenset({"network", "source", "classes", "meta", "param", "block", "end", "output"})
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_TOKEN = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"])+')
-_COMMENT = re.compile(r'^((?:"(?:[^"\\]|\\.)*"|[^"#])*)#.*$')
+# One piece of a line at a time, so that reading stays linear in its length: a pattern for a whole line that repeats
+# quoted pieces goes back over all of them where the last quote is open.
+_PIECE = re.compile(r'(?P<quoted>"(?:[^"\\]|\\.)*+")|(?P<plain>[^\s"#]+)|(?P<space>\s+)|(?P<end>["#])')
 _NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s":]+):(?=\s)')
 _PLAIN = re.compile(r"[^\s\",#:<{}$]+")
-_RANGE = re.compile(r"\{(\d{1,4000})\.\.(\d{1,4000})\}")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _PARAM = re.compile(r'"(?:[^"\\]|\\.)*"|\$(\w+)')
 _LONG = re.compile(r"\S{80,}")
 _NEWLINE = re.compile(r"\r\n|\n|\r")
@@ -141,6 +143,7 @@ class _Parser:
         """The last node of every block that was pasted: the block's name stands for it."""
         self.places: dict[str, int] = {}
         """Line number of every node, for errors that only inference finds."""
+        self.budget = Budget(file)
 
     def fail(self, line: int, column: int, message: str) -> NoReturn:
         message = _LONG.sub(lambda word: f"{word.group()[:40]}…{word.group()[-8:]}", message)
@@ -204,12 +207,7 @@ class _Parser:
 
     def line(self, number: int, raw: str) -> Line | None:
         """The statement of one line; None for an empty one."""
-        match = _COMMENT.match(raw)
-        body = match.group(1) if match else raw
-        left = _QUOTED.sub(lambda m: " " * len(m.group()), body)
-        if '"' in left:
-            self.fail(number, left.index('"') + 1, "this quote is not closed")
-        tokens = [Token(m.group(), m.start() + 1) for m in _TOKEN.finditer(body)]
+        body, tokens = self.tokens(number, raw)
         if not tokens:
             return None
         sources: tuple[Token, ...] | None = None
@@ -226,6 +224,27 @@ class _Parser:
         if not tokens:
             self.fail(number, len(body) + 1, "an operator or block is missing here")
         return Line(number, name, tokens[0], tuple(tokens[1:]), sources)
+
+    def tokens(self, number: int, raw: str) -> tuple[str, list[Token]]:
+        """The line up to its comment, and its words; a word may hold quoted pieces."""
+        found: list[Token] = []
+        place, start = 0, -1
+        while match := _PIECE.match(raw, place):
+            kind = match.lastgroup
+            if kind == "end" and match.group() == '"':
+                self.fail(number, place + 1, "this quote is not closed")
+            if kind in ("space", "end"):
+                if start >= 0:
+                    found.append(Token(raw[start:place], start + 1))
+                start = -1
+                if kind == "end":
+                    return raw[:place], found
+            elif start < 0:
+                start = place
+            place = match.end()
+        if start >= 0:
+            found.append(Token(raw[start:], start + 1))
+        return raw, found
 
     def names(self, number: int, text: str, column: int) -> tuple[Token, ...]:
         """Comma-separated names."""
@@ -258,8 +277,7 @@ class _Parser:
     def directive(self, line: Line, raw: str) -> None:
         """network, source, classes, meta, param."""
         word, rest = line.word.text, raw[line.word.column - 1 + len(line.word.text) :]
-        match = _COMMENT.match(rest)
-        value = (match.group(1) if match else rest).strip()
+        value = self.tokens(line.number, rest)[0].strip()
         if not value:
             self.fail(line.number, line.word.column, f"`{word}` needs a value")
         if word == "network":
@@ -279,7 +297,8 @@ class _Parser:
             self.meta[word] = value
 
     def block(self, line: Line, raw: str) -> Block:
-        match = re.match(r"\s*block\s+([\w.-]+)\s*(?:\(([^()]*)\))?\s*(?:#.*)?$", raw)
+        said = self.tokens(line.number, raw)[0].strip()
+        match = re.fullmatch(r"block\s+([\w.-]+)\s*(?:\(([^()]*)\))?", said)
         if not match:
             self.fail(line.number, line.word.column, "write `block name(param, param=default)`")
         name, inside = match.group(1), match.group(2) or ""
@@ -313,25 +332,31 @@ class _Parser:
                     sizes[word] = self.least(self.blocks[word].lines, sizes, depth + 1)
                 each = sizes[word]
             match = _RANGE.search(line.name.text) if line.name is not None and not line.name.quoted else None
-            total += each * max(1, int(match.group(2)) - int(match.group(1)) + 1 if match else 1)
+            total += each * max(1, _numbers(match) if match else 1)
+            if total > MOST_NODES:
+                return MOST_NODES + 1  # no more is asked, and the number stays small
         return total
 
     def expand(self, line: Line, scope: Scope) -> Iterator[str]:
         """The full names of a line: one, or one per number of its {a..b}."""
         if line.name is None:
+            self.write(line.number, len(scope.prefix) + len(line.word.text))
             yield scope.prefix + self.automatic(line.word.text, scope)
             return
         text = self.fill(line.number, line.name, scope)
         match = None if line.name.quoted else _RANGE.search(text)
         if not match:
+            self.write(line.number, len(scope.prefix))
             yield scope.prefix + text
             return
-        first, last = int(match.group(1)), int(match.group(2))
-        if last < first:
+        count = _numbers(match)
+        if count < 1:
             self.fail(line.number, line.name.column, f"the range {match.group()} is empty")
-        if last - first >= MOST_NODES:
+        if count > MOST_NODES:
             self.fail(line.number, line.name.column, f"the range has more than {MOST_NODES:,} numbers")
+        first, last = int(match.group(1)), int(match.group(2))
         for number in range(first, last + 1):
+            self.write(line.number, len(scope.prefix) + len(text))
             yield scope.prefix + text[: match.start()] + str(number) + text[match.end() :]
 
     def automatic(self, word: str, scope: Scope) -> str:
@@ -353,11 +378,22 @@ class _Parser:
             if key is None:
                 return match.group()
             if key not in scope.params:
-                some = ", ".join(f"${p}" for p in scope.params) or "none"
+                some = ", ".join(f"${p}" for p in list(scope.params)[:20]) or "none"
                 self.fail(number, token.column + match.start(), f"${key} is no parameter here; there are: {some}")
+            self.write(number, len(scope.params[key]))
             return scope.params[key]
 
+        self.write(number, len(token.text))
         return token.text if token.quoted else _PARAM.sub(value, token.text)
+
+    def write(self, number: int, letters: int) -> None:
+        """Asks the budget for so many letters of the text as it stands when all blocks are written out."""
+        try:
+            self.budget.write_letters(letters)
+        except DojangError:
+            self.fail(
+                number, 1, f"the text grows beyond {self.budget.letters:,} letters when its blocks are written out"
+            )
 
     def resolve(self, number: int, token: Token, scope: Scope) -> str:
         """The node that a name means: `_`, `in`, a name of this block, else one of the whole network."""
@@ -371,6 +407,7 @@ class _Parser:
             if not 0 <= place < len(scope.inputs):
                 self.fail(number, token.column, f"`{text}`: the block is applied to {len(scope.inputs)} inputs")
             return scope.inputs[place]
+        self.write(number, len(scope.prefix))
         for name in (scope.prefix + text, text):
             if name in self.nodes or name in self.ends:
                 return self.ends.get(name, name)
@@ -405,6 +442,7 @@ class _Parser:
         if depth >= MOST_DEPTH:
             self.fail(line.number, line.word.column, f"blocks are nested deeper than {MOST_DEPTH}")
         block = self.blocks[line.word.text]
+        self.write(line.number, len(block.params))
         values = dict(block.params)
         order = iter(block.params)
         for token in line.args:
@@ -412,12 +450,14 @@ class _Parser:
             if not equals:
                 key, value = next(order, ""), key
             if key not in values:
-                self.fail(line.number, token.column, f"block {line.word.text} takes {', '.join(values) or 'nothing'}")
+                takes = ", ".join(list(values)[:20]) or "nothing"
+                self.fail(line.number, token.column, f"block {line.word.text} takes {takes}")
             values[key] = value
         missing = [k for k, v in values.items() if v is None]
         if missing:
             self.fail(line.number, line.word.column, f"block {line.word.text} needs {missing[0]}")
-        inner = Scope(name + ".", {**self.params, **{k: v or "" for k, v in values.items()}}, sources)
+        own = {k: v or "" for k, v in values.items()}
+        inner = Scope(name + ".", ChainMap(own, self.params), sources)
         inner.last = sources[0] if sources else None
         self.unfold(block.lines, inner, depth + 1)
         self.ends[name] = last = name if inner.last is None else inner.last
@@ -474,6 +514,14 @@ class _Parser:
         return {"": inside if inside in self.nodes else text}
 
 
+def _numbers(match: re.Match[str]) -> int:
+    """How many numbers a range {a..b} has; `MOST_NODES` + 1 where its ends have more digits than any count here."""
+    first, last = match.groups()
+    if max(len(first), len(last)) > 12:
+        return MOST_NODES + 1
+    return int(last) - int(first) + 1
+
+
 def _roles(node: Node) -> tuple[str, ...]:
     """Roles that a node may have, whatever its input shapes."""
     return {
@@ -489,7 +537,7 @@ def _similar(word: str, blocks: Mapping[str, Block]) -> str:
 
     if word.lower() in ELSEWHERE:
         return f"; here it is {ELSEWHERE[word.lower()]}"
-    near = get_close_matches(word, [*OPS, *blocks], 3)
+    near = get_close_matches(word[:40], [*OPS, *(block for block in list(blocks)[:200] if len(block) <= 40)], 3)
     return f"; did you mean {' or '.join(near)}?" if near else "; see docs/notation.md for the operators"
 
 

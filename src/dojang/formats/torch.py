@@ -9,11 +9,11 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pickle
 import re
 import sys
 import warnings
-import zipfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -30,11 +30,16 @@ from torch.nn.parameter import UninitializedParameter
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.stored import ROLES, Origin
+from dojang.base.budget import Budget
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError, UsageError
+from dojang.base.reading import cause, damaged_as, opened, zipped
 from dojang.formats import torch_attention, torch_layers, torch_ops, torch_patches, torch_views
 from dojang.formats.checkpoint import apply_state, read_arrays, without_prefix
 from dojang.formats.torch_export import exported, replay
 from dojang.formats.torch_module import Network, to_module, weights_of
+from dojang.formats.torch_restore import undisturbed
+from dojang.formats.torch_stored import Store
 from dojang.formats.torch_trace import DataDependent, Traced, Tracer
 
 __all__ = [
@@ -51,16 +56,17 @@ __all__ = [
 _HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_patches)
 """Imported for the handlers that they register."""
 
-Sizes = Sequence[int] | Sequence[Sequence[int]]
+Sizes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 
 def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: bool = True) -> Graph:
     """The network that a PyTorch module computes at inference, by following its forward without running it.
 
-    `input_size` is one shape without batch, or one per argument of `forward`. Node names are the paths of modules
-    (`layer1.0.conv1`), function calls take the function's name under their module's path; arrays are named as in
-    `module.state_dict()`. With `weights` the Graph holds copies of the module's numbers (float32), unless they are on
-    the meta device. The module's mode and numbers are left as they are.
+    `input_size` is one shape without batch, one per argument of `forward`, or a dictionary of such by name. Node names
+    are the paths of modules (`layer1.0.conv1`), function calls take the function's name under their module's path;
+    arrays are named as in `module.state_dict()`. With `weights` the Graph holds copies of the module's numbers
+    (float32), unless they are on the meta device. The module is left as it is, whatever its forward keeps
+    (`torch_restore`).
 
     Weights that the forward computes from parameters (weight_norm, standardisation) are arrays of the layer that uses
     them, with the values they have now. Functions that are not known become `unknown` nodes. Raises `ShapeError` where
@@ -68,13 +74,14 @@ def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: b
     """
     _check_module(module)
     module = getattr(module, "_orig_mod", module)
-    sizes = _input_sizes(input_size)
+    sizes = _input_sizes(module, input_size)
     try:
         return _trace(module, sizes, weights, [])[0]
     except (DataDependent, ShapeError):
         raise
     except Exception as error:
-        return _by_export(module, sizes, weights, error)
+        with undisturbed(module):
+            return _by_export(module, sizes, weights, error)
 
 
 def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 64) -> tuple[Graph, ...]:
@@ -85,7 +92,7 @@ def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 
     decide by other means, as sizes or indices. Raises `UnsupportedError` where the forward cannot be followed at all.
     """
     _check_module(module)
-    sizes = _input_sizes(input_size)
+    sizes = _input_sizes(module, input_size)
     graphs: list[Graph] = []
     waiting: deque[tuple[list[bool], DataDependent | None]] = deque([([], None)])
     while waiting and len(graphs) + len(waiting) <= limit and sum(len(g.nodes) for g in graphs) <= MOST_NODES:
@@ -115,8 +122,17 @@ def _check_module(module: Any) -> None:
         raise UsageError(f"{lazy}: a lazy layer has no size yet; run the module once on a batch before")
 
 
-def _input_sizes(input_size: Any) -> list[tuple[int, ...]]:
+def _input_sizes(module: nn.Module, input_size: Any) -> list[tuple[int, ...]]:
     """One shape per input."""
+    if isinstance(input_size, Mapping):
+        named = cast(Mapping[str, Any], input_size)
+        names = _input_names(module, len(named))
+        strange = next((name for name in named if name not in names), None)
+        if strange is not None:
+            raise UsageError(f"{type(module).__name__}.forward has no input {strange!r}; it takes {', '.join(names)}")
+        input_size = [named[name] for name in names]
+    if isinstance(input_size, int | str):
+        raise UsageError(f"input size {input_size!r}: give one shape without batch, as in (3, 224, 224)")
     given: list[Any] = list(input_size) if isinstance(input_size, list | tuple | torch.Size) else [input_size]
     several = bool(given) and all(isinstance(s, list | tuple) for s in given)
     sizes = [tuple(s) for s in given] if several else [tuple(given)]
@@ -152,9 +168,16 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
     t = Tracer(module, sizes)
     t.ahead = ahead
     inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
+    with undisturbed(module) as noted:
+        t.before_write = noted.before_write
+        return _graph(module, t, _followed(module, t, inputs), weights), t
+
+
+def _followed(module: nn.Module, t: Tracer, inputs: Sequence[Traced]) -> Any:
+    """What the forward gives for stand-ins."""
     try:
         with t.active():
-            result = module(*inputs)
+            return module(*inputs)
     except DojangError as error:
         error.args = (re.sub(rf"(?<!\d){t.batch}(?!\d)", "n", str(error)),)  # the batch of the trace is nobody's number
         if isinstance(error, DataDependent):
@@ -164,7 +187,6 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
         raise UnsupportedError(f"{t.place}: the forward calls itself without end") from None
     except Exception as error:
         raise _Failed(f"{t.place}: {type(error).__name__}: {first_line(error)}") from error
-    return _graph(module, t, result, weights), t
 
 
 def _begun(module: nn.Module, t: Tracer, path: str, why: str) -> Graph:
@@ -195,7 +217,12 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
     t = Tracer(module, sizes, None if free else 1)
     with t.active(follow=False):
         inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
-        result = replay(t, program, inputs)
+        try:
+            result = replay(t, program, inputs)
+        except DojangError:
+            raise
+        except Exception as error:
+            raise UnsupportedError(f"{first_line(reason)}; {t.place}: {first_line(error)}") from error
         return _graph(module, t, result, weights)
 
 
@@ -245,6 +272,12 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
         title, meta = module.graph.name, dict(module.graph.meta)
     graph = Graph(nodes, tuple(outputs), title, meta=meta)
     _check_batch(graph, t)
+    store = Store(t.held)
+    origins = {
+        name: Origin(shape, store.sources(t.values.get(name, t.tensors[name]), t.derived))
+        for name, shape in graph.param_shapes.items()
+    }
+    graph = graph.replace(stored=store.stored, origins=origins)
     return graph.replace(weights=_weights(graph, t)) if weights else graph
 
 
@@ -281,8 +314,7 @@ def _check_batch(graph: Graph, t: Tracer) -> None:
 
 def _arrays(node: Node) -> set[str]:
     """Names of the arrays a node may read."""
-    roles = ("weight", "bias", "running_mean", "running_var", "value")
-    return {node.array(role) for role in roles}
+    return {node.array(role) for role in ROLES}
 
 
 def _weights(graph: Graph, t: Tracer) -> dict[str, Any]:
@@ -309,34 +341,45 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
     file = Path(path)
     if file.suffix == ".safetensors":
         return without_prefix(read_arrays(file))
+    budget = Budget(str(file), file_bytes=_checked_bytes(file))
     try:
-        with warnings.catch_warnings():
+        with (
+            opened(file, "a .pt, .pth or .safetensors file") as stream,
+            warnings.catch_warnings(),
+            torch.sparse.check_sparse_tensor_invariants(),  # else indices outside a tensor are written to
+        ):
             warnings.simplefilter("ignore")  # about unusual pickle protocols
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileError(f"{file}: no such file") from None
-    except IsADirectoryError:
-        raise FileError(f"{file}: is a folder; give a .pt, .pth or .safetensors file") from None
-    except PermissionError:
-        raise FileError(f"{file}: cannot be read; check its permissions") from None
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error) or "GLOBAL" in str(error):
+            found = torch.load(stream, map_location="cpu", weights_only=True)
+    except (DojangError, MemoryError):
+        raise
+    except Exception as error:  # unpickling raises whatever the calls in a file meet
+        said = str(error)
+        code = isinstance(error, pickle.UnpicklingError)
+        if code and any(word in said for word in ("weights_only", "Unsupported", "GLOBAL")):
             raise FileError(
                 f"{file}: holds Python code besides weights, which is not run; "
                 "save only `model.state_dict()`, or a .safetensors file"
             ) from None
-        raise FileError(f"{file}: is damaged or no PyTorch file ({first_line(error)})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, AttributeError, TypeError,
-            IndexError, UnicodeDecodeError, ImportError) as error:  # fmt: skip
-        raise FileError(f"{file}: is damaged or no PyTorch file ({first_line(error)})") from None
-    return without_prefix(_state(found, file))
+        raise FileError(f"{file}: is damaged or no PyTorch file ({cause(error)})") from None
+    with damaged_as(str(file), "its tensors cannot be read"):
+        return without_prefix(_state(found, file, budget))
+
+
+def _checked_bytes(file: Path) -> int:
+    """The size of a file, whose members (where it is a .zip, as PyTorch writes them) unpack to what a file may."""
+    with opened(file, "a .pt, .pth or .safetensors file") as stream:
+        size, packed = os.fstat(stream.fileno()).st_size, stream.read(4) == b"PK\x03\x04"
+    if packed:
+        with zipped(file) as archive:
+            Budget(str(file), file_bytes=size).unpack(sum(info.file_size for info in archive.infolist()))
+    return size
 
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params_ema", "params", "state_dict_ema", "module")
 """Keys under which training scripts put the state dict."""
 
 
-def _state(found: Any, file: Path) -> dict[str, np.ndarray]:
+def _state(found: Any, file: Path, budget: Budget) -> dict[str, np.ndarray]:
     """The innermost dictionary of tensors."""
     for _ in range(4):
         inner = next(
@@ -348,6 +391,9 @@ def _state(found: Any, file: Path) -> dict[str, np.ndarray]:
     tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)} if isinstance(found, Mapping) else {}
     if not tensors:
         raise FileError(f"{file}: holds no dictionary of tensors; save `model.state_dict()`")
+    for value in tensors.values():
+        # strides of 0 and sparse tensors state more values than the file holds
+        budget.unpack(value.numel() * max(4, value.element_size()))
     return {k: _numpy(v) for k, v in tensors.items()}
 
 

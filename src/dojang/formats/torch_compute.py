@@ -7,10 +7,9 @@ enough for `torch.export` and the ONNX exporter.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from functools import reduce
 from itertools import product
-from math import floor, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
+from dojang.arith.resizing import Mix, factors, mixes, same_pixels, single
 from dojang.arith.shapes import axis_of
-from dojang.arith.window import nearest_pixel, source_place
 from dojang.base.errors import UnsupportedError
 
 Arrays = Mapping[str, Tensor]
@@ -225,53 +224,55 @@ TORCH_MODES = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3)
 
 
 def resize(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
-    """Resizing: PyTorch's own where it means the same, else a mix of neighbours axis by axis."""
-    x, mode, coords = inputs[0], attrs["mode"], attrs["coords"]
+    """Resizing: PyTorch's own where it mixes the same pixels, else a mix of neighbours axis by axis."""
+    x = inputs[0]
     rank = x.dim() - 2
     out = shape_rules.resize(attrs, [tuple(x.shape)])[2:]
-    scale = attrs["scale"] * rank if attrs["scale"] and len(attrs["scale"]) == 1 else attrs["scale"]
-    # a factor that does not divide evenly is not the ratio of the sizes, by which PyTorch maps them
-    plain = scale is None or all(o == s * f for o, s, f in zip(out, x.shape[2:], scale, strict=True))
-    if plain and mode == "nearest" and coords == "asymmetric" and attrs["rounding"] == "floor" and rank <= 3:
-        return F.interpolate(x, size=list(out), mode="nearest")
-    own = TORCH_MODES.get((mode, rank))
-    if plain and own and coords in ("half_pixel", "align_corners") and (mode == "linear" or attrs["cubic_a"] == -0.75):
-        return F.interpolate(x, size=list(out), mode=own, align_corners=coords == "align_corners")
-    for axis, (size, places) in enumerate(zip(x.shape[2:], out, strict=True), start=2):
-        factor = None if scale is None else scale[axis - 2]
-        sources = [source_place(o, size, places, factor, coords) for o in range(places)]
-        x = _resize_axis(x, axis, [_neighbours(attrs, place, size) for place in sources])
+    theirs = as_torch(attrs, rank)
+    mode = own_mode(attrs, theirs, tuple(x.shape[2:]), out)
+    if mode is not None:
+        scale = theirs["scale"]
+        given: dict[str, Any] = {"size": list(out)} if scale is None else {"scale_factor": list(scale)}
+        corners = {} if mode.startswith("nearest") else {"align_corners": attrs["coords"] == "align_corners"}
+        return F.interpolate(x, mode=mode, **given, **corners)
+    for axis, mixes_ in enumerate(mixes(attrs, tuple(x.shape[2:]), out), start=2):
+        x = _resize_axis(x, axis, mixes_)
     return x
 
 
-def _neighbours(attrs: Attrs, place: Fraction, size: int) -> list[tuple[int, float]]:
-    """The pixels that a place is mixed from, each with its share; beyond the border the border's."""
-    base = floor(place)
-    off = float(place - base)
+def as_torch(attrs: Attrs, rank: int) -> dict[str, Any]:
+    """The same resizing with PyTorch's arithmetic; ONNX's factors are those of float32."""
+    exact = single if attrs["arithmetic"] == "onnx" else float
+    scale = attrs["scale"] and tuple(exact(f or 1.0) for f in factors(attrs, rank))
+    return {**attrs, "arithmetic": "torch", "scale": scale}
+
+
+def own_mode(attrs: Attrs, theirs: Attrs, sizes: tuple[int, ...], out: tuple[int, ...]) -> str | None:
+    """The mode of `F.interpolate` that resizes as `attrs` say; None where there is none. `theirs`: `as_torch`."""
+    rank, kind = len(sizes), (attrs["coords"], attrs["rounding"])
     if attrs["mode"] == "nearest":
-        mix = [(nearest_pixel(place, attrs["rounding"]), 1.0)]
-    elif attrs["mode"] == "linear":
-        mix = [(base, 1 - off), (base + 1, off)]
+        mode = {("asymmetric", "floor"): "nearest", ("half_pixel", "round_prefer_ceil"): "nearest-exact"}.get(kind)
     else:
-        mix = [(base + i, _keys(abs(off - i), attrs["cubic_a"])) for i in (-1, 0, 1, 2)]
-    return [(min(max(pixel, 0), size - 1), share) for pixel, share in mix]
+        mode = TORCH_MODES.get((attrs["mode"], rank)) if kind[0] in ("half_pixel", "align_corners") else None
+        if mode == "bicubic" and attrs["cubic_a"] != -0.75:
+            mode = None
+    if mode is None or rank > 3:
+        return None
+    same = shape_rules.resize(theirs, [(1, 1, *sizes)])[2:] == out and same_pixels(attrs, theirs, sizes, out)
+    return mode if same else None
 
 
-def _keys(t: float, a: float) -> float:
-    """Keys' cubic kernel (1981)."""
-    if t <= 1:
-        return (a + 2) * t**3 - (a + 3) * t**2 + 1
-    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
-
-
-def _resize_axis(x: Tensor, axis: int, mixes: list[list[tuple[int, float]]]) -> Tensor:
+def _resize_axis(x: Tensor, axis: int, mixes_: Sequence[Mix]) -> Tensor:
+    most = max(len(mix) for mix in mixes_)
     total = None
-    for mix in zip(*mixes, strict=True):
-        picked = x.index_select(axis, torch.tensor([p for p, _ in mix], device=x.device))
-        if len(mixes[0]) > 1:
-            shares = torch.tensor([s for _, s in mix], dtype=x.dtype, device=x.device)
+    for turn in range(most):
+        places = [o for o, mix in enumerate(mixes_) if turn < len(mix)]
+        pairs = [mixes_[o][turn] for o in places]
+        picked = x.index_select(axis, torch.tensor([p for p, _ in pairs], device=x.device))
+        if most > 1:
+            shares = torch.tensor([s for _, s in pairs], dtype=x.dtype, device=x.device)
             picked = picked * shares.reshape(-1, *(1,) * (x.dim() - axis - 1))
-        total = picked if total is None else total + picked
+        total = picked if total is None else total.index_add(axis, torch.tensor(places, device=x.device), picked)
     assert total is not None
     return total
 

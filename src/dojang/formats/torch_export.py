@@ -63,14 +63,18 @@ def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:
                 values[node] = t.tensors[name] if name in t.tensors else constants[name]
             elif node.name in loose:
                 values[node] = constants[loose[node.name]]
-            else:
+            elif node.name in signature.user_inputs:
                 values[node] = next(given, None)
+            else:  # an object, such as a generator of random numbers
+                raise UnsupportedError(f"{node.name}: what an exported program is given besides tensors is not known")
         elif node.op == "call_function":
             _enter(t, node, modules)
             args, kwargs = (map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
             values[node] = _call(t, node.target, args, kwargs)
         elif node.op == "output":
-            return list(map_arg(node.args[0], values.__getitem__))
+            every = list(map_arg(node.args[0], values.__getitem__))
+            user = torch.export.graph_signature.OutputKind.USER_OUTPUT  # others are new values of buffers
+            return [v for v, spec in zip(every, signature.output_specs, strict=True) if spec.kind == user]
         else:
             raise UnsupportedError(f"{node.name}: {node.op} of an exported program cannot be followed")
     return []

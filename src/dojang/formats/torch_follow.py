@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,6 +63,19 @@ def in_place(node: fx.Node) -> bool:
     return (name.endswith("_") and not name.endswith("__")) or plain(name)[1]
 
 
+def writes_unseen(node: fx.Node) -> str | None:
+    """Whether a call changes buffers beside its result, without a name that says so."""
+    if not node.op.startswith("call_") or node.op == "call_module":
+        return None
+    name = plain(node.target if isinstance(node.target, str) else name_of(node.target))[0]
+    word = {"batch_norm": "training", "instance_norm": "use_input_stats"}.get(name)
+    if word and _argument(node, "running_mean") is not None and _argument(node, word):
+        return f"{node.name} updates running statistics"
+    if name in ("embedding", "embedding_bag") and _argument(node, "max_norm") is not None:
+        return f"{node.name} changes its weights to hold their norm"
+    return None
+
+
 def _argument(node: fx.Node, name: str) -> Any:
     """The value of an argument by its name, for functions that say their parameters."""
     if name in node.kwargs:
@@ -87,6 +101,8 @@ def leaves(node: fx.Node) -> str | None:
             return f"{name} in training mode"
     if name == "batch_norm" and (_argument(node, "training") or node.args[5:6] == (True,)):
         return "batch_norm in training mode"
+    if why := writes_unseen(node):
+        return why
     if name == "scaled_dot_product_attention":
         rate = node.kwargs.get("dropout_p", node.args[4] if len(node.args) > 4 else 0.0)
         if rate:
@@ -131,6 +147,12 @@ def _captured_shape(node: fx.Node) -> Sequence[Any]:
     return value.shape if isinstance(value, torch.Tensor) else ()
 
 
+def batch_letters(holders: Sequence[fx.Node], static: Sequence[bool]) -> set[str]:
+    """The symbols that stand for the batch in a captured graph: the first sizes of its data."""
+    return {str(shape[0]) for node, held in zip(holders, static, strict=True)
+            if not held and (shape := _captured_shape(node))}  # fmt: skip
+
+
 class Follow:
     """One way through a captured graph with stand-ins; `free`: for any batch, else for that of the arguments."""
 
@@ -154,8 +176,8 @@ class Follow:
         for value in held:
             if (value.is_floating_point() and value.dtype != torch.float32) or value.is_complex():
                 raise Final(f"weights are {str(value.dtype).removeprefix('torch.')}; only float32 is run")
-            if value.is_inference():
-                raise Final("weights made in inference mode do not tell when they change")
+            if value.device.type != "cpu" or value.layout != torch.strided:
+                raise Final(f"weights are {value.layout} on {value.device.type}; only plain tensors on the CPU are run")
         batches = {v.shape[0] for v in data}
         if len(batches) != 1:
             raise Final(f"inputs of batch {', '.join(map(str, sorted(batches)))}" if batches else "no input")
@@ -170,11 +192,9 @@ class Follow:
         self.t = t = Tracer(part.module, sizes, batch)
         t.dtype = torch.float32
         self.values: dict[fx.Node, Any] = {}
-        letters = {str(shape[0]) for h, a, s in zip(part.holders, args, real, strict=True)
-                   if isinstance(a, torch.Tensor) and not s and (shape := _captured_shape(h))}  # fmt: skip
         for k, (node, value, static) in enumerate(zip(part.holders, args, part.static, strict=True)):
             if not isinstance(value, torch.Tensor):
-                same = str(node.meta.get("example_value")) in letters and not isinstance(value, bool)
+                same = k in part.letters and not isinstance(value, bool)
                 self.values[node] = batch if same and value == self.actual else value
             elif is_number(value):
                 self.values[node] = value
@@ -255,6 +275,9 @@ class Follow:
             raise Leave("an output is a weight itself")
         if any(o.memory is i.memory for o in outputs for i in self.inputs):
             raise Leave("an output shares memory with an input")
+        own = list({id(o): o for o in outputs}.values())
+        if any(a.memory is b.memory and not self.apart(a, b) for a, b in combinations(own, 2)):
+            raise Leave("two outputs share memory")
         with torch._C.DisableTorchFunctionSubclass():
             if any(o.dtype != torch.float32 for o in outputs):
                 raise Leave("an output is not float32")
@@ -268,6 +291,17 @@ class Follow:
             value = t.tensors[name].detach().to(torch.float32)
             weights[name] = value.contiguous().numpy().copy()
         return graph.replace(weights=weights), self.names
+
+    def apart(self, a: Traced, b: Traced) -> bool:
+        """Whether two views are known to have no place in common: slices of one value, side by side on one axis."""
+        made = {n.name: n for n in self.t.nodes}
+        one, other = (made[v.node] for v in (a, b))
+        one, other = (made[n.inputs[0]] if n.op == "squeeze" else n for n in (one, other))
+        if not one.op == other.op == "slice" or one.inputs != other.inputs or one.attrs["axis"] != other.attrs["axis"]:
+            return False
+        size = self.t.shapes[one.inputs[0]][one.attrs["axis"]]
+        places = [range(size)[slice(n.attrs["start"], n.attrs["stop"], n.attrs["step"])] for n in (one, other)]
+        return not set(places[0]) & set(places[1])
 
     def check(self, graph: Graph) -> None:
         """Raises `Leave` unless the Graph's shapes are those of the trace, in free form for any batch."""

@@ -68,11 +68,32 @@ HANDLERS["absolute"] = HANDLERS["abs"]
 del HANDLERS["softplus"], HANDLERS["identity"]
 
 
+TYPES = {torch.float32: "Float", torch.float64: "Double", torch.float16: "Half", torch.bfloat16: "BFloat16"}
+"""The classes of the numbers, as `tensor.type()` names them."""
+
+
+@lowers("new_tensor")
+def new_tensor(t: Tracer, x: Traced, data: Any, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Any:
+    """Numbers in the precision of a traced tensor."""
+    if isinstance(data, Traced):
+        return same(t, data)
+    return torch.tensor(data, dtype=dtype or x.dtype, device=device or x.device)
+
+
 @lowers(*SAME["identity"].split())
 def same(t: Tracer, x: Traced, *args: Any, **kwargs: Any) -> Any:
-    """Copies and changes of layout, device or float precision: nothing to compute."""
+    """Copies and changes of layout, device or float precision: nothing to compute. A real tensor may take its type from
+    a traced one.
+    """
+    if not isinstance(x, Traced):
+        like = next((v for v in (*args, *kwargs.values()) if isinstance(v, Traced)), None)
+        if t.func not in ("to", "type_as") or like is None or not isinstance(x, torch.Tensor):
+            return NotImplemented
+        return t.real(torch.Tensor.to, "to", (x,), {"dtype": like.dtype, "device": like.device})
+    if t.func == "type" and not args and not kwargs:
+        return f"torch.{TYPES[x.dtype]}Tensor" if x.dtype in TYPES and x.device.type == "cpu" else NotImplemented
     wanted = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
-    if any(not d.is_floating_point for d in wanted) or not isinstance(x, Traced):
+    if any(not d.is_floating_point for d in wanted):
         return NotImplemented
     copy = Traced(x.node, x.sizes, wanted[0] if wanted else x.dtype, x.device)
     t.read(x)
@@ -343,7 +364,7 @@ def interpolate(
         return NotImplemented
     coords = "asymmetric" if mode == "nearest" else "align_corners" if align_corners else "half_pixel"
     rounding = "round_prefer_ceil" if mode == "nearest-exact" else "floor"
-    attrs: dict[str, Any] = {"mode": MODES[mode], "coords": coords, "rounding": rounding}
+    attrs: dict[str, Any] = {"mode": MODES[mode], "coords": coords, "rounding": rounding, "arithmetic": "torch"}
     if size is not None:
         return t.emit("resize", x, size=per_axis(size, rank), **attrs)
     scale = scale_factor if isinstance(scale_factor, list | tuple) else (scale_factor,) * rank

@@ -11,10 +11,14 @@ from dojang.arith.graph import Graph
 from dojang.formats.torch_module import to_module
 
 
-def runner(graph: Graph, channels_last: bool = False) -> Callable[[np.ndarray | Mapping[str, np.ndarray]], np.ndarray]:
+def runner(
+    graph: Graph, channels_last: bool = False, threads: int | None = None
+) -> Callable[[np.ndarray | Mapping[str, np.ndarray]], np.ndarray]:
     """A function from a float32 batch (or one per input, by name) to the network's first output, without gradients,
-    weights as they are now.
+    weights as they are now. `threads` becomes PyTorch's number for the whole process.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     module = to_module(graph).eval()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     module = module.to(memory_format=layout) if channels_last else module  # pyright: ignore[reportCallIssue]

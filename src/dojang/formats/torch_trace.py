@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -162,6 +163,21 @@ class Mode(TorchFunctionMode):
         return self.tracer.function(func, types, args, kwargs or {})
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A real tensor that was computed from parameters or buffers: by which function of what. It is held, so that its
+    id stays its own. `name` is empty where the Graph cannot compute it again: it is then read as it is. `sources` are
+    the known tensors that went in, in either case: they say which stored parameters it counts by.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: torch.Tensor
+    trained: bool
+    sources: tuple[torch.Tensor, ...] = ()
+
+
 class Tracer:
     """What is known while one forward is followed. Real tensors stay real, so plain Python works on them; they become
     `constant` nodes where they meet a traced value."""
@@ -175,6 +191,8 @@ class Tracer:
         self.arrays: dict[int, str] = {}
         self.trained: set[str] = set()
         self.tensors: dict[str, torch.Tensor] = {}
+        self.held: list[tuple[str, torch.Tensor]] = []
+        self.values: dict[str, torch.Tensor] = {}
         self.modules: list[nn.Module] = []
         for path, m in walk(module):
             if id(m) not in self.paths:
@@ -186,6 +204,7 @@ class Tracer:
                     if value is not None:
                         self.arrays.setdefault(id(value), prefix + key)
                         self.tensors[prefix + key] = value
+                        self.held.append((prefix + key, value))
                         if learned:
                             self.trained.add(prefix + key)
         self.batch = batch or pick_batch([tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes])
@@ -199,7 +218,9 @@ class Tracer:
         self.stack: list[tuple[str, bool]] = [("", False)]
         self.func = ""
         self.constants: dict[str, Traced] = {}
-        self.derived: dict[int, tuple[Any, str, tuple[Any, ...], dict[str, Any], torch.Tensor]] = {}
+        self.derived: dict[int, Derived] = {}
+        self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
+        self.before_write: Callable[[torch.Tensor], None] | None = None
         self.decisions: list[bool] = []
         self.decided: list[str] = []
         self.ahead: list[bool] = []
@@ -289,21 +310,22 @@ class Tracer:
     def tensor(self, value: torch.Tensor) -> Traced:
         """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
         found = self.arrays.get(id(value))
-        if found is None and id(value) in self.derived:
-            _func, name, args, kwargs, _ = self.derived[id(value)]
-            if name in HANDLERS:
+        if found is None and id(value) in self.derived and value.is_floating_point():
+            made = self.derived[id(value)]
+            if made.name in HANDLERS:
                 kept, keep_func = len(self.nodes), self.func
                 try:
-                    lifted = tree_map(self.lift, (args, kwargs))
-                    result = HANDLERS[name](self, *lifted[0], **lifted[1])
+                    lifted = tree_map(self.lift, (made.args, made.kwargs))
+                    result = HANDLERS[made.name](self, *lifted[0], **lifted[1])
                     if isinstance(result, Traced) and result.sizes == tuple(value.shape):
                         return result
-                except DojangError:
+                except (DojangError, AttributeError):  # a form that the handler does not know
                     pass
                 del self.nodes[kept:]
                 self.func = keep_func
         if found is None:
             return self.loose(value, self.learned(value))
+        self.noted(found, value)
         if found not in self.constants:
             arrays = {"value": found}
             shape = tuple(value.shape)
@@ -320,8 +342,29 @@ class Tracer:
         """Whether a tensor is a trained parameter or was computed from one."""
         if isinstance(value, nn.Parameter) or self.arrays.get(id(value)) in self.trained:
             return True
-        flat, _ = tree_flatten(self.derived[id(value)][2:4]) if id(value) in self.derived else ([], None)
-        return any(self.learned(v) for v in flat if isinstance(v, torch.Tensor) and v is not value)
+        return id(value) in self.derived and self.derived[id(value)].trained
+
+    def noted(self, array: str, value: torch.Tensor) -> None:
+        """An array of the Graph is what this tensor holds now."""
+        self.reads.setdefault(value.untyped_storage()._cdata, []).append((array, value))
+
+    def write(self, value: torch.Tensor) -> None:
+        """A real tensor is about to change in place.
+
+        What was read of its memory keeps the numbers that it had; what is read later is an array of its own. Nothing
+        is computed again in the Graph from what no longer is what it was.
+        """
+        if self.before_write is not None:
+            self.before_write(value)
+        for array, read in self.reads.pop(value.untyped_storage()._cdata, ()):
+            self.tensors[array] = read.detach().clone()
+            self.constants.pop(array, None)
+            if self.arrays.get(id(read)) == array:
+                del self.arrays[id(read)]
+                self.derived[id(read)] = Derived("", (), {}, read, array in self.trained)
+        for key, made in list(self.derived.items()):
+            if made.name:
+                self.derived[key] = replace(made, name="", args=(), kwargs={})
 
     def known(self, value: Any) -> bool:
         """Whether a tensor is a parameter or buffer, or was computed from one."""
@@ -337,6 +380,7 @@ class Tracer:
         name = self.fresh("value")
         array = f"{name}.value"
         self.register(array, value, trained)
+        self.noted(array, value)
         self.nodes.append(Node.of(name, "constant", shape=shape, trained=trained))
         self.constants[array] = made = self.made(name, shape, value.dtype)
         return made
@@ -363,8 +407,10 @@ class Tracer:
             if id(value) not in self.arrays:
                 self.register(f"{node}.{role}", value.detach() if not isinstance(value, nn.Parameter) else value)
                 self.arrays[id(value)] = f"{node}.{role}"
-                self.derived.setdefault(id(value), (None, "", (), {}, value))  # keeps its id from being used again
+                self.values[f"{node}.{role}"] = value
+                self.derived.setdefault(id(value), Derived("", (), {}, value, self.learned(value)))
             found[role] = self.arrays[id(value)]
+            self.noted(found[role], value)
         return found
 
     def owner(self, value: Any, role: str = "weight") -> str | None:
@@ -419,6 +465,8 @@ class Tracer:
             return self.real(func, base, args, kwargs)
         if called == "item" or called in DECISIONS or UnknownNumber in types:
             self.decided += [v.node for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced)]
+        if getattr(func, "__name__", "") == "__set__" and not (args and isinstance(args[0], Traced)):
+            raise Stale(f"{self.place}: a parameter or buffer is made to stand for a computed tensor")
         if called == "item":
             return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
         if called in DECISIONS or UnknownNumber in types:
@@ -442,17 +490,25 @@ class Tracer:
 
     def real(self, func: Any, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function of real tensors only: computed, and remembered where a parameter or buffer goes in."""
+        changed = written(func, args, kwargs)
+        for value in changed:
+            self.write(value)
         result = func(*args, **kwargs)
-        if isinstance(result, torch.Tensor) and id(result) not in self.arrays:
-            flat, _ = tree_flatten((args, kwargs))
-            if any(self.known(v) for v in flat):
-                self.derived[id(result)] = (func, base, args, kwargs, result)
-        elif isinstance(result, self.tuples):
-            flat, _ = tree_flatten((args, kwargs))
-            if any(self.known(v) for v in flat):
-                for i, part in enumerate(result):
-                    if isinstance(part, torch.Tensor):
-                        self.derived[id(part)] = (func, f"{base}[{i}]", args, kwargs, part)
+        several = isinstance(result, self.tuples)
+        made = [v for v in (result if several else (result,)) if isinstance(v, torch.Tensor)]
+        if not made:
+            return result
+        flat, _ = tree_flatten((args, kwargs))
+        sources = [v for v in flat if self.known(v)]
+        # Many functions give back what they were given: casts to the type it has, `contiguous`, in-place forms.
+        made = [v for v in made if id(v) not in self.arrays and not any(v is given for given in flat)]
+        if sources and made:
+            trained = any(map(self.learned, sources))
+            name = "" if several or changed or any(map(_rounds, sources, [made[0]] * len(sources))) else base
+            for value in made:
+                self.derived[id(value)] = Derived(
+                    name, args if name else (), kwargs if name else {}, value, trained, tuple(sources)
+                )
         return result
 
     def decide(self, called: str) -> Any:
@@ -557,6 +613,26 @@ class Tracer:
                 m.__dict__["training"] = flag
             ACTIVE.tracer = None
             _unpatch()
+
+
+def written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The real tensors that a function changes."""
+    own, called = getattr(func, "__name__", ""), name_of(func)
+    found: list[Any] = list(tree_flatten(kwargs.get("out"))[0])
+    if own == "__set__" or called == "__setitem__" or plain(called)[1] or kwargs.get("inplace") is True:
+        found += [v for v in args[:1] if isinstance(v, torch.Tensor)] or list(kwargs.values())[:1]
+    elif called in ("batch_norm", "instance_norm"):  # running statistics
+        found += args[1:3]
+    elif called.startswith("_foreach_") and called.endswith("_"):
+        found += tree_flatten(args[0])[0]
+    return [v for v in found if isinstance(v, torch.Tensor) and not isinstance(v, Traced)]
+
+
+def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
+    """Whether a result is kept with less precision than float32, and than what it was computed from."""
+    if not source.is_floating_point() or not result.is_floating_point():
+        return False
+    return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
 
 FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())

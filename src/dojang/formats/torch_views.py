@@ -59,9 +59,9 @@ def _reshape_attr(t: Tracer, full: Sequence[int], x: Traced) -> tuple[int, ...]:
 
 
 @lowers("view_as", "reshape_as")
-def view_as(t: Tracer, x: Traced, other: Any) -> Any:
+def view_as(t: Tracer, x: Any, other: Any) -> Any:
     """The shape of another tensor."""
-    return reshape(t, x, *other.shape)
+    return reshape(t, t.value(x), *other.shape)
 
 
 @lowers("flatten")

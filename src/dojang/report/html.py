@@ -12,7 +12,7 @@ from dojang.report.results import Trained
 from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size, sizes
-from dojang.report.text import formulas_text, ways_said
+from dojang.report.text import VARIES, field_said, formulas_text, own_params, parameters_said, ways_said
 
 
 def count_html(count: Count) -> str:
@@ -37,6 +37,8 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
     )
     several = f"{ways_said(count)} The dearest is shown."
     unknown_said = (paragraph(unknown, "bad") if unknown else "") + (paragraph(several) if count.ways else "")
+    differ = parameters_said(count)
+    unknown_said += paragraph(differ) if differ else ""
     return [
         ("In total", summary + unknown_said),
         ("Which kind of layer has it", figure(share_chart(count))),
@@ -98,16 +100,27 @@ def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:
                 layer.name,
                 layer.op,
                 sizes(layer.shape[1:]) if layer.shape else "?",
-                ("?", None) if strange else (number(layer.cost.params), layer.cost.params),
+                (own_params(layer), layer.cost.params if layer.cost.params or not strange else None),
                 ("?", None) if strange else (number(per_mac * layer.cost.macs), layer.cost.macs),
                 (size(layer.cost.out_bytes), layer.cost.out_bytes) if layer.shape else ("?", None),
-                (sizes([s.size for s in span]), span[0].size) if span else ("", None),
+                (field_said(span), span[0].size) if span else ("", None),
             ]
         )
     total = count.total
     foot = ["total", "", "", number(total.params, bound), number(per_mac * total.macs, bound), "", ""]
     heads = ["layer", "op", "output", "parameters", work, "memory", "field"]
-    return html_table(heads, rows, numeric=(3, 4, 5, 6), footer=foot, sortable=True)
+    return html_table(heads, rows, numeric=(3, 4, 5, 6), footer=foot, sortable=True) + _varying(count)
+
+
+def _varying(count: Count) -> str:
+    """What places see in the layers whose places do not all see the same; "" where there are none."""
+    told: list[str] = []
+    for layer in count.layers:
+        for axis, span in enumerate(layer.field or ()):
+            if not span.line:
+                told.append(f"<li>{escape(layer.name)}, axis {axis}: {escape(str(span))}</li>")
+    said = f"<summary>{VARIES} What each place sees where places differ</summary><ul>{''.join(told)}</ul>"
+    return f"<details>{said}</details>" if told else ""
 
 
 def trained_html(trained: Trained) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dojang.arith.cost import Count, Layer
+from dojang.arith.field import Field
 from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from dojang.report.results import Bench, Exported, Listing, Run, Trained
 
 
+VARIES = "*"
+"""Marks a receptive field that is not the same at every place."""
+
+
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     """The cost table: a headline, one row per layer, totals, the convention."""
     if symbols_of(count):
@@ -55,11 +61,11 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     def row(layer: Layer, figure: object) -> list[str]:
         unknown = bool(layer.cost.unknown)
         show = short if figure is short else number
-        params = "?" if unknown else show(layer.cost.params) if layer.cost.params else "-"
+        params = own_params(layer, show)
         macs = "?" if unknown else show(per_mac * layer.cost.macs) if layer.cost.macs else "-"
         shape = layer.shape
         memory = "?" if shape is None else size(layer.cost.out_bytes)
-        field = "-" if layer.field is None else sizes([span.size for span in layer.field])
+        field = field_said(layer.field)
         return [layer.name, layer.op, sizes(shape[1:]) if shape else "?", params, macs, memory, field]
 
     def foot(figure: object) -> list[str]:
@@ -79,10 +85,48 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     if bound:
         text = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}."
         lines += [style.bad(paragraph(text, width)), ""]
+    if said := parameters_said(count):
+        lines += [paragraph(said, width), ""]
     if count.ways:
         lines += [paragraph(f"{ways_said(count)} The layers are those of the dearest.", width), ""]
+    if varying_said(count):
+        lines.append(style.dim(paragraph(varying_said(count), width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
     return "\n".join(lines)
+
+
+def own_params(layer: Layer, show: Callable[[Any], str] = number) -> str:
+    """A row's parameters; "shared" where an earlier row has counted them, "buffer" where what it stores is not trained,
+    "?" where it is not known what it has.
+    """
+    if layer.cost.params:
+        return show(layer.cost.params)
+    if layer.shared:
+        return "shared"
+    return "?" if layer.cost.unknown else "buffer" if layer.buffers else "-"
+
+
+MOST_UNUSED = 4
+"""Names of unused parameters that are said; --json has all."""
+
+
+def parameters_said(count: Count) -> str:
+    """How the parameters that are stored, used, trainable and left after folding differ; "" where they are the same."""
+    p = count.parameters
+    fixed = p.buffers - p.running
+    if (p.stored, p.folded) == (p.used, p.used) and p.trainable in (None, p.stored) and not fixed:
+        return ""
+    parts = [f"{number(p.stored)} stored", f"{number(p.used)} used"]
+    parts += [f"{number(p.trainable)} trainable"] if p.trainable is not None else []
+    parts += [f"{number(p.folded)} once computed weights are folded"] if p.folded != p.used else []
+    text = f"Parameters: {', '.join(parts)}."
+    if p.unused:
+        rest = f" and {len(p.unused) - MOST_UNUSED} more arrays" if len(p.unused) > MOST_UNUSED else ""
+        text += f" No path uses {', '.join(p.unused[:MOST_UNUSED])}{rest}."
+    if fixed:
+        text += f" Not parameters: {number(fixed)} numbers in buffers that layers read"
+        text += f", and {number(p.running)} in running statistics." if p.running else "."
+    return text
 
 
 def headline(count: Count) -> str:
@@ -115,12 +159,12 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
     rows: list[list[str]] = []
     for layer in count.layers:
         strange = bool(layer.cost.unknown)
-        params = "?" if strange else number(layer.cost.params) if layer.cost.params else "-"
+        params = own_params(layer)
         macs = layer.cost.macs * per_mac
         parts = layer_product(layer, macs, layers)
         work_text = "?" if strange else "-" if macs == 0 else written(*parts, names) if parts else str(macs)
         shape = names.shape(layer.shape[1:]) if layer.shape else "?"
-        field = "-" if layer.field is None else sizes([span.size for span in layer.field])
+        field = field_said(layer.field)
         rows.append([layer.name, layer.op, shape, params, work_text, field])
     everything = total_formula(count, names, per_mac)
     params = f"{total.params:,}" if isinstance(total.params, int) else str(total.params)
@@ -134,9 +178,13 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
         lines += [paragraph(f"Peak activations in bytes = {largest}{note}", width, "    "), ""]
     if total.unknown:
         lines += [paragraph(f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}.", width), ""]
+    if differ := parameters_said(count):
+        lines += [paragraph(differ, width), ""]
     if names.named:
         said = ", ".join(f"{name} = {formula}" for name, formula in names.named.items())
         lines += [paragraph(f"Where {said}.", width, "    "), ""]
+    if varying_said(count):
+        lines.append(style.dim(paragraph(varying_said(count), width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}. Formulas hold for sizes that are large enough "
                                      "for every layer.", width)))  # fmt: skip
     return "\n".join(lines)
@@ -157,23 +205,36 @@ def guarded(cell: str) -> str:
 def count_csv(count: Count) -> str:
     """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
 
-    Names are `guarded`.
+    Names are `guarded`. Where places of a layer do not see the same, "varies" stands for start and last, and
+    `field_phases` has what each place sees, as in the JSON. `shared` names arrays that an earlier line has counted;
+    `buffers` are numbers stored beside the parameters.
     """
     figures = ("params", "weights", "biases", "macs")
     fields = ("size", "jump", "start")
-    lines = [
-        _csv_line(
-            ["name", "op", "inputs", "out_shape", *figures, "out_bytes", *(f"field_{k}" for k in fields), "status"]
-        )
-    ]
+    heads = (
+        *figures,
+        "out_bytes",
+        *(f"field_{k}" for k in fields),
+        "status",
+        "field_last",
+        "field_phases",
+        "shared",
+        "buffers",
+    )
+    lines = [_csv_line(["name", "op", "inputs", "out_shape", *heads])]
     for layer in count.layers:
         row = layer.to_dict()
-        field = row["receptive_field"] or dict.fromkeys(fields, ())
+        field = row["receptive_field"] or dict.fromkeys((*fields, "last", "phases"), ())
+        varies = any(not span.line for span in layer.field or ())
         cells = [
             *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
             *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
             *(_join(field[k]) for k in fields),
             row["status"],
+            _join(field["last"]),
+            json.dumps(field["phases"], separators=(",", ":")) if varies else "",
+            guarded(" ".join(layer.shared)),
+            layer.buffers,
         ]
         lines.append(_csv_line(cells))
     return "".join(lines)
@@ -186,8 +247,26 @@ def _csv_line(cells: Sequence[object]) -> str:
     return out.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _join(values: Sequence[float] | None) -> str:
-    return "" if values is None else "x".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+def _join(values: Sequence[float | None] | None) -> str:
+    return "" if values is None else "x".join(_cell(v) for v in values)
+
+
+def _cell(value: float | None) -> str:
+    return "varies" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def field_said(field: Field | None) -> str:
+    """The sizes of a receptive field, with `VARIES` where its places do not all see the same."""
+    if field is None:
+        return "-"
+    return sizes([span.size for span in field]) + ("" if all(span.line for span in field) else VARIES)
+
+
+def varying_said(count: Count) -> str:
+    """The note that explains `VARIES`; "" where no layer has it."""
+    some = any(not span.line for layer in count.layers for span in layer.field or ())
+    told = f"{VARIES} Places see differently; this is the most that one sees. --json and --explain say what each sees."
+    return told if some else ""
 
 
 def env_text(facts: Mapping[str, Any]) -> str:
@@ -195,17 +274,49 @@ def env_text(facts: Mapping[str, Any]) -> str:
     machine, cache = facts["machine"], facts["cache"]
     lines = [f"{name:<14} {version or 'not installed'}" for name, version in facts["versions"].items()]
     caches = ", ".join(f"L{n} {machine[f'l{n}_bytes'] >> 10:,} KiB" for n in (1, 2, 3))
+    isa = f"{machine['isa']} with matrix tiles" if machine["amx"] else machine["isa"]
     lines += [
         f"{'system':<14} {machine['system']}",
-        f"{'processor':<14} {machine['processor']}",
-        f"{'':<14} {machine['isa']}, {machine['cores']} cores, {caches}",
+        f"{'processor':<14} {shown(machine['processor'])}",
+        f"{'planned for':<14} {shown(machine['name'])}, family {machine['family']}"
+        + ("" if machine["runs_here"] else "; its code cannot run here"),
+        f"{'':<14} {isa}, {machine['cores']} cores, {caches}",
+        f"{'peaks, 1 core':<14} {_peaks(machine['peaks'])}",
+        f"{'':<14} {shown(machine['peaks_from'])}",
+    ]
+    if "ignored_file" in machine:
+        lines.append(f"{'':<14} the file of measured peaks is ignored: {machine['ignored_file']}")
+    lines += [
         f"{'memory':<14} {size(machine['memory_bytes'])}",
         f"{'cache':<14} {cache['directory']}",
         f"{'':<14} machine code, {size(cache['bytes'])} of at most {size(cache['limit_bytes'])}",
+        *([f"{'':<14} not used: {cache['not_used']}"] if cache.get("not_used") else []),
         f"{'executable':<14} {facts['executable']}",
     ]
-    lines += [f"{name:<14} {value}" for name, value in facts["settings"].items()]
+    lines += [f"{name:<14} {shown(value)}" for name, value in facts["settings"].items()]
+    if "measured" in facts:
+        lines += ["", *_measured_text(facts["measured"])]
     return "\n".join(lines)
+
+
+def _measured_text(done: Mapping[str, Any]) -> list[str]:
+    """What `dojang env --measure` found, beside what is shipped."""
+    use = "plans are made by it from now on; remove it to go back to shipped peaks"
+    if not done["used"]:
+        use = f"used where DOJANG_MACHINE={shown(done['file'])} is set"
+    return [
+        f"{'shipped':<14} {_peaks(done['shipped'])}",
+        f"{'measured':<14} {_peaks(done['measured'])}",
+        f"{'wrote':<14} {shown(done['file'])}",
+        f"{'':<14} {use}",
+    ]
+
+
+def _peaks(peaks: Mapping[str, float]) -> str:
+    return (
+        f"{peaks['fma_gflops']:.4g} GFLOP/s, {peaks['read_gbs']:.4g} GB/s from memory, "
+        f"{peaks['cache_gbs']:.4g} GB/s from the shared cache"
+    )
 
 
 def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -222,7 +333,9 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
         steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
         rows.append(steps)
     head = f"Plan: {plan.threads} threads, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
-    lines = [style.bold(head), table(columns, rows, width=width, style=style)]
+    tuned = "; algorithms were timed to choose between them" if plan.tuned else ""
+    made = f"made for {shown(plan.machine)}, peaks {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
+    lines = [style.bold(head), *([style.dim(made)] if made else []), table(columns, rows, width=width, style=style)]
     reasons: dict[str, list[str]] = {}
     for choice in plan.choices:
         for algorithm, reason in choice.refused:

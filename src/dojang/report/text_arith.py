@@ -61,9 +61,13 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
     columns += [Column("computed"), Column("verdict", right=False)]
     rows = []
     for label, cells in groupby(check.cells, key=lambda c: c.row):
-        for place, cell in enumerate(cells):
+        seen: set[str] = set()
+        for cell in cells:
+            if cell.column in seen:  # the next row has the same label
+                seen = set()
             value = number(cell.computed) if isinstance(cell.computed, int) else cell.computed
-            rows.append([label if place == 0 else "", cell.column, cell.printed, value, cell.verdict])
+            rows.append(["" if seen else label, cell.column, cell.printed, value, cell.verdict])
+            seen.add(cell.column)
     wrong = len(check.mismatches)
     lines = [style.bold(f"{check.table.title}: {len(check.cells)} cells, {wrong} wrong"), ""]
     lines += [table(columns, rows, width=width, style=style), ""]
@@ -136,9 +140,7 @@ def _side(layer: Layer | None, pair: Pair | None = None) -> list[str]:
 def explain_text(name: str, steps: Sequence[Step], width: int = WIDTH, style: Style = PLAIN) -> str:
     """For each figure its formula, the numbers put in, the result."""
     lines = [style.bold(name)]
-    for step in steps:
-        result = number(step.result) if isinstance(step.result, int) else step.result
-        lines.append(paragraph(f"  {step.figure} = {step.formula} = {step.numbers} = {result}", width, "      "))
+    lines += [paragraph(f"  {step}", width, "      ") for step in steps]
     return "\n".join(lines)
 
 

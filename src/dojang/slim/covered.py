@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
+from dojang.engine.moments import ridge_fit
 
 Array = np.ndarray
 
@@ -91,8 +92,7 @@ def fit(layer: Node, x: Array, y: Array) -> tuple[Array, Array] | None:
     mean, level = rows.mean(axis=0), wanted.mean(axis=0)
     inner = (rows - mean).T @ (rows - mean) / len(rows)
     cross = (rows - mean).T @ (wanted - level) / len(rows)
-    ridge = RIDGE * max(float(np.trace(inner)) / taps, 1e-30)
-    weight = np.linalg.solve(inner + ridge * np.eye(taps), cross).T
+    weight = ridge_fit(inner, cross, RIDGE).T
     return weight.reshape(len(weight), x.shape[1], *attrs["kernel"]), level - weight @ mean
 
 

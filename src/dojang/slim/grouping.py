@@ -15,6 +15,7 @@ import numpy as np
 from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
 from dojang.engine.blocks import co_cluster
+from dojang.engine.moments import ridge_fit, singular
 from dojang.engine.session import Session
 from dojang.slim.importance import Moments
 from dojang.slim.narrow import RIDGE
@@ -95,8 +96,7 @@ def _blocks(
         kept, own = inputs[j * size : (j + 1) * size], outputs[j * rows : (j + 1) * rows]
         lost = np.setdiff1d(np.arange(ic), kept)
         inner = source.covariance[np.ix_(kept, kept)]
-        level = RIDGE * max(float(np.trace(inner)) / size, 1e-30)
-        predict = np.linalg.solve(inner + level * np.eye(size), source.covariance[np.ix_(kept, lost)])
+        predict = ridge_fit(inner, source.covariance[np.ix_(kept, lost)], RIDGE)
         moved = kernel[own][:, lost]
         weight.append(kernel[own][:, kept] + np.moveaxis(np.tensordot(predict, moved, (1, 1)), 0, 1))
         rest = source.mean[lost] - source.mean[kept] @ predict
@@ -116,8 +116,7 @@ def _mixer(first: Node, weight: Array, x: Array, y: Array) -> tuple[Array, Array
     z, y = z[::step].astype(np.float64), y[::step].astype(np.float64)
     mean, level = z.mean(axis=0), y.mean(axis=0)
     inner, cross = (z - mean).T @ (z - mean) / len(z), (z - mean).T @ (y - level) / len(z)
-    ridge = RIDGE * max(float(np.trace(inner)) / len(inner), 1e-30)
-    mix = np.linalg.solve(inner + ridge * np.eye(len(inner)), cross).T
+    mix = ridge_fit(inner, cross, RIDGE).T
     return mix, level - mix @ mean
 
 
@@ -133,8 +132,10 @@ def depthwise(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Grap
     if attrs["groups"] != 1 or max(attrs["kernel"]) == 1 or name in graph.by_name:
         return None
     flat = np.moveaxis(kernel, 1, 0).reshape(ic, oc, -1)
-    _, sizes, right = np.linalg.svd(flat, full_matrices=False)
-    kept = float((sizes[:, 0] ** 2).sum() / max((sizes**2).sum(), 1e-30))
+    _, sizes, right = singular(flat)
+    largest = float(sizes.max(initial=0.0)) or 1.0
+    energy = (sizes / largest) ** 2
+    kept = float(energy[:, 0].sum() / max(energy.sum(), 1e-30))
     kind = np.asarray(graph.weights[node.array("weight")]).dtype
     weight = right[:, 0].reshape(ic, 1, *kernel.shape[2:]).astype(kind)
     first = Node.of(name, "conv", *node.inputs, **{**attrs, "out": ic, "groups": ic, "bias": False})

@@ -13,6 +13,7 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ties import array_axes
 from dojang.engine.compiled import Compiled
+from dojang.engine.moments import Products, require_finite
 from dojang.engine.session import Session
 from dojang.slim.absorb import columns, reads_channels
 
@@ -50,14 +51,19 @@ def moments(graph: Graph, tied: ChannelMap, samples: Any, most_places: int = 50_
 
 
 def gathered(graph: Graph, names: Sequence[str], samples: Any) -> Iterator[Mapping[str, Array]]:
-    """Activations of the named nodes on the samples (an array, or arrays by input name), batch by batch."""
+    """Activations of the named nodes on the samples (an array, or arrays by input name), batch by batch.
+
+    Raises `DataError` where one is not finite: no fit, and no judgement of a channel, could be made of it.
+    """
     total = number_of(samples)
     work = count(graph).total.macs * total
     session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
     for start in range(0, total, BATCH):
         part = slice(start, start + BATCH)
         x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
-        yield session.run(x, names).taps
+        taps = session.run(x, names).taps
+        require_finite(taps, names)
+        yield taps
 
 
 def number_of(samples: Any) -> int:
@@ -74,7 +80,8 @@ def moments_of(
     for `peak`, which sees them all.
     """
     axes = {n: t.axis for n in names if (t := tied.tracks[n]) is not None}
-    sums: dict[str, list[Any]] = {}
+    sums: dict[str, Products] = {}
+    peaks: dict[str, Array] = {}
     total = number_of(samples)
     for taps in gathered(graph, list(axes), samples):
         for name, axis in axes.items():
@@ -82,16 +89,12 @@ def moments_of(
             places = len(rows) // max(1, len(taps[name])) * total
             peak = np.abs(rows).max(axis=0)
             rows = rows[:: max(1, -(-places // most_places))].astype(np.float64)
-            entry = sums.setdefault(name, [0, 0.0, 0.0, peak])
-            entry[0] += len(rows)
-            entry[1] = entry[1] + rows.sum(axis=0)
-            entry[2] = entry[2] + rows.T @ rows
-            entry[3] = np.maximum(entry[3], peak)
-    found: dict[str, Moments] = {}
-    for name, (n, first, second, peak) in sums.items():
-        mean = first / n
-        found[name] = Moments(mean, second / n - np.outer(mean, mean), peak, total)
-    return found
+            if name not in sums:
+                sums[name], peaks[name] = Products(len(peak), len(peak)), peak
+            sums[name].add(rows)
+            peaks[name] = np.maximum(peaks[name], peak)
+    joined = {name: products.joined() for name, products in sums.items()}
+    return {name: Moments(j.mean, j.covariance, peaks[name], total) for name, j in joined.items()}
 
 
 def importance(

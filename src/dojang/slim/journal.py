@@ -18,6 +18,7 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError, FileError, UsageError
+from dojang.base.reading import damaged_as, json_value, read_text
 from dojang.base.writing import naming, replace_text
 from dojang.formats import checkpoint
 from dojang.slim.estimate import shape_key
@@ -25,6 +26,8 @@ from dojang.slim.ledger import Evaluate, Measure, Tune
 
 FILE = "journal.json"
 FORMAT = "dojang.slim-journal/1"
+MOST_BYTES = 1 << 26
+"""Bytes of a journal that is read; an answer takes about a hundred."""
 FAILURES = {"DataError": DataError, "CheckFailed": CheckFailed}
 """Errors of tuning and scoring that the search goes on from, so that they are answers too."""
 
@@ -118,18 +121,15 @@ class Journal:
 
     def _read(self) -> dict[str, Any] | None:
         path = self.folder / FILE
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+        if not path.exists():
+            return None
+        what = "no journal of a slimming, or a damaged one; remove it"
+        with damaged_as(str(path), what):
+            found = json_value(read_text(path, most=MOST_BYTES), str(path), what)
             if found["format"] != FORMAT:
                 raise FileError(f"{path}: written as {found['format']}, this version reads {FORMAT}; remove it")
             [(entry["key"], entry.get("value"), entry.get("error")) for entry in found["entries"]]
             dict(found["about"])
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise FileError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(f"{path}: no journal of a slimming, or a damaged one ({error}); remove it") from None
         return found
 
     def _write(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from dojang.arith.channels import ChannelMap
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph, Node
+from dojang.engine.moments import ridge_fit
 from dojang.slim.absorb import bias_rows, group_of, owns_arrays, shared_arrays
 from dojang.slim.importance import Moments, readers
 
@@ -111,8 +112,7 @@ def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapp
 
 def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Moments) -> None:
     inner = found.covariance[np.ix_(kept, kept)]
-    level = RIDGE * max(float(np.trace(inner)) / len(kept), 1e-30)
-    predict = np.linalg.solve(inner + level * np.eye(len(kept)), found.covariance[np.ix_(kept, lost)])  # (kept, lost)
+    predict = ridge_fit(inner, found.covariance[np.ix_(kept, lost)], RIDGE)  # (kept, lost)
     rest = found.mean[lost] - found.mean[kept] @ predict
     block, start = inputs_first(weight, node, lost[0])
     near, far = [p - start for p in kept], [p - start for p in lost]

@@ -15,6 +15,7 @@ import numpy as np
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError, UsageError
+from dojang.engine.moments import require_finite_weights
 from dojang.slim.batchnorm import FOLD_BATCHNORM
 from dojang.slim.constants import CONSTANTS
 from dojang.slim.dead import DEAD
@@ -78,7 +79,8 @@ def slim(
     `importance`: how channels of one set are ranked, one of `slim.importance.KINDS`; "taylor" needs `gradients`.
 
     Never returns a network that is slower or worse than asked: then the best one found, with a note. Raises
-    `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range.
+    `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range; `DataError` where weights or
+    activations are NaN or infinite.
     """
     target = Target(target_macs, target_time, target_ms)
     check_wishes(max_drop, target_macs, target_time, target_ms)
@@ -93,6 +95,8 @@ def slim(
     if importance == "taylor" and gradients is None and not lossless:
         raise UsageError("taylor importance needs the slopes of the loss; give gradients, or take another importance")
     graph.check_weights()
+    require_finite_weights(graph)
+    graph = graph.alone()  # edits change what was read; from here on every array counts as it is
     context = Context(input_range or {}, samples, seed)
     if journal is not None:
         measure, tune, evaluate = journal.over(measure, tune, evaluate)

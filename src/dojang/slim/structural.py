@@ -24,6 +24,7 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.field import covered
 from dojang.arith.graph import Graph, Node
+from dojang.engine.moments import principal, ridge_fit, singular
 from dojang.slim.absorb import owns_arrays, reads_channels, shared_arrays
 from dojang.slim.covered import coarser, smaller
 from dojang.slim.grouping import depthwise, options
@@ -104,7 +105,7 @@ def bottleneck(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candid
     out = stats.get(node.name)
     if out is None:
         return None
-    values, vectors = np.linalg.eigh(out.covariance)
+    values, vectors = principal(out.covariance)
     rank = _rank(values[::-1])
     directions = vectors[:, ::-1][:, :rank]  # (oc, r)
     weight = np.asarray(graph.weights[node.array("weight")], np.float64)
@@ -135,11 +136,12 @@ def separable(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candida
     weight = np.asarray(graph.weights[node.array("weight")], np.float64)
     oc, ic, kh, kw = weight.shape
     second_moment = source.covariance + np.outer(source.mean, source.mean)
-    values, vectors = np.linalg.eigh(second_moment + 1e-6 * max(np.trace(second_moment) / ic, 1e-30) * np.eye(ic))
+    values, vectors = principal(second_moment)
+    values = values + (1e-6 * values.mean() or 1.0)  # a channel that is always 0 has a root, too
     root, back = (vectors * np.sqrt(values)) @ vectors.T, (vectors / np.sqrt(values)) @ vectors.T
     laid = np.einsum("ij,ojhw->ihwo", root, weight).reshape(ic * kh, kw * oc)
-    left, sizes, right = np.linalg.svd(laid, full_matrices=False)
-    rank = _rank(sizes**2)
+    left, sizes, right = singular(laid)
+    rank = _rank((sizes / (sizes.max(initial=0.0) or 1.0)) ** 2)
     half = np.sqrt(sizes[:rank])
     upright = np.einsum("ij,jhr->rih", back, (left[:, :rank] * half).reshape(ic, kh, rank))[..., None]
     level = np.moveaxis((half[:, None] * right[:rank]).reshape(rank, kw, oc), 2, 0)[:, :, None, :]
@@ -193,8 +195,7 @@ def pooled_head(graph: Graph, samples: Any) -> Candidate | None:
     x, y = np.concatenate(pooled), np.concatenate(wanted)
     mean, level = x.mean(axis=0), y.mean(axis=0)
     gram = (x - mean).T @ (x - mean)
-    ridge = HEAD_RIDGE * max(float(np.trace(gram)) / len(gram), 1e-30)
-    weight = np.linalg.solve(gram + ridge * np.eye(len(gram)), (x - mean).T @ (y - level)).T
+    weight = ridge_fit(gram, (x - mean).T @ (y - level), HEAD_RIDGE).T
     pool = Node.of(f"{flat.name}_pool", "global_avgpool", source)
     if pool.name in graph.by_name:
         return None

@@ -49,6 +49,7 @@ class TrainConfig:
         """Raise UsageError for a setting outside its range, naming it."""
         ranges: list[tuple[str, float, bool, str]] = [
             ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+            ("seed", self.seed, 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2^63"),
             ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
             ("lr", self.lr or 0.0, self.lr is None or 0 < self.lr < float("inf"), "greater than 0"),
             ("momentum", self.momentum, 0 <= self.momentum < 1, "in 0 … 1, 1 excluded"),

@@ -375,8 +375,8 @@ def split_indices(y: Array, task: Task, fraction: float, seed: int, where: str) 
     """
     if not 0 < fraction < 1:
         raise UsageError(f"{where}: a fraction of {fraction} is not between 0 and 1")
-    if seed < 0:
-        raise UsageError(f"seed {seed} is negative; use 0 or more")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"seed {seed!r:.40} is no whole number from 0 to below 2^63; give one")
     rng = np.random.default_rng([seed, 0x5B11])
     groups = [np.flatnonzero(y == c) for c in np.unique(y)] if task == "classification" else [np.arange(len(y))]
     chosen = []

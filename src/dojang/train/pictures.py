@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dojang.base.budget import ENVIRONMENT, Budget, unpacked_limit
 from dojang.base.errors import DataError, FileError, UsageError
+from dojang.base.pictures import FORMATS
+from dojang.base.reading import damaged_as, read_bytes, unpacked, zipped
 
 Array = NDArray[Any]
 
@@ -26,23 +28,19 @@ MAX_PIXELS = 1 << 26
 """Largest picture that is decoded: 64 Mpixel, beyond today's cameras; a larger header is taken for a bomb."""
 
 MAX_FILE_BYTES = 1 << 28
-"""Largest single file inside a .zip after unpacking: 256 MiB."""
+"""Largest file of one picture, in a folder or unpacked from a .zip: 256 MiB."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+PICTURE_TIMES = 64
+"""Pictures may take so many times the bytes of their files: photographs take 5 to 30 times, drawings up to 60."""
+
+ALONE = 1 << 22
+"""Pixels from which on pictures are decoded one at a time, so that the memory in between is that of one."""
+
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 # What file managers leave behind; everything else in a class folder has to be a picture.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    TypeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_LARGE = Lock()
 
 
 @dataclass(frozen=True)
@@ -84,42 +82,31 @@ def read_folder(path: Path, target: Target) -> Tree:
         files += [(*parts, name) for name in names]
 
     def read(parts: tuple[str, ...]) -> bytes:
-        return path.joinpath(*parts).read_bytes()
+        return read_bytes(path.joinpath(*parts), MAX_FILE_BYTES, "a picture")
 
     return _tree(path, files, folders, read, target)
 
 
 def read_zip(path: Path, target: Target) -> Tree:
     """The same out of a .zip, nothing unpacked to disk."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {}
-            folders = []
-            for info in archive.infolist():
-                parts = tuple(p for p in info.filename.replace("\\", "/").split("/") if p)
-                if info.is_dir():
-                    folders.append(parts)
-                elif parts:
-                    entries[parts] = info
+    with zipped(path) as archive:
+        entries = {}
+        folders = []
+        for info in archive.infolist():
+            parts = tuple(p for p in info.filename.replace("\\", "/").split("/") if p)
+            if info.is_dir():
+                folders.append(parts)
+            elif parts:
+                entries[parts] = info
 
-            def read(parts: tuple[str, ...]) -> bytes:
-                return _unpacked(archive, entries[parts], f"{path}: {'/'.join(parts)}")
+        def read(parts: tuple[str, ...]) -> bytes:
+            # a budget for each picture: its bytes are let go once it is decoded
+            place, info = f"{path}: {'/'.join(parts)}", entries[parts]
+            if info.file_size > MAX_FILE_BYTES:
+                raise FileError(f"{place}: unpacks to {info.file_size} bytes, more than {MAX_FILE_BYTES}; not trusted")
+            return unpacked(archive, info, place, Budget(place, MAX_FILE_BYTES))
 
-            return _tree(path, list(entries), folders, read, target)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise FileError(f"{path}: no .zip, or a truncated one ({error}); fetch it again") from None
-
-
-def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:
-    if info.file_size > MAX_FILE_BYTES:
-        raise FileError(f"{where}: unpacks to {info.file_size} bytes, more than {MAX_FILE_BYTES}; not trusted")
-    try:
-        # zipfile never gives more than `file_size` bytes, which is bounded above.
-        return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error) as error:
-        raise FileError(f"{where}: damaged in the .zip ({error}); fetch it again") from None
-    except (RuntimeError, NotImplementedError) as error:
-        raise FileError(f"{where}: cannot be unpacked ({error}); write a plain .zip") from None
+        return _tree(path, list(entries), folders, read, target)
 
 
 def _tree(
@@ -193,8 +180,16 @@ def _decoded(
 ) -> Array:
     """All pictures as uint8 (n, c, h, w): one channel when all are grey, three otherwise, or as the target says."""
     arrays: list[Array] = []
-    for file, array in zip(files, _decode_all(path, files, read, target), strict=True):
+    stored = taken = 0
+    for file, (size, array) in zip(files, _decode_all(path, files, read, target), strict=True):
         arrays.append(array)
+        stored, taken = stored + size, taken + array.size
+        if taken > unpacked_limit(stored, PICTURE_TIMES):
+            raise FileError(
+                f"{path}: its pictures take {taken:,} bytes up to {'/'.join(file)}, more than "
+                f"{unpacked_limit(stored, PICTURE_TIMES):,}; give a smaller size (--input-size C,H,W), or raise the "
+                f"limit with {ENVIRONMENT}"
+            )
         if array.shape[:2] != arrays[0].shape[:2]:
             raise DataError(
                 f"{path}: {'/'.join(file)} is {_by(array)} while {'/'.join(files[0])} is {_by(arrays[0])}; "
@@ -211,16 +206,25 @@ def _decoded(
 
 def _decode_all(
     path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: Target
-) -> Iterator[Array]:
-    def decode(item: tuple[tuple[str, ...], bytes]) -> Array:
-        return decoded(item[1], f"{path}: {'/'.join(item[0])}", target)
+) -> Iterator[tuple[int, Array]]:
+    """The size of each file, and its picture."""
+
+    def decode(item: tuple[tuple[str, ...], bytes]) -> tuple[int, Array]:
+        return len(item[1]), decoded(item[1], f"{path}: {'/'.join(item[0])}", target)
 
     # Pillow decodes outside the interpreter lock, so threads help with photographs; blocks bound what is in memory.
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of what is an error here (bombs) or harmless (EXIF)
-        for start in range(0, len(files), 256):
-            block = files[start : start + 256]
-            yield from pool.map(decode, zip(block, map(read, block), strict=True))
+        start = 0
+        while start < len(files):
+            # as many files as are 256 or hold 64 MiB, whatever comes first
+            block: list[tuple[tuple[str, ...], bytes]] = []
+            size = 0
+            while start < len(files) and len(block) < 256 and size < 1 << 26:
+                block.append((files[start], read(files[start])))
+                size += len(block[-1][1])
+                start += 1
+            yield from pool.map(decode, block)
 
 
 def decoded(raw: bytes, where: str, target: Target) -> Array:
@@ -228,22 +232,28 @@ def decoded(raw: bytes, where: str, target: Target) -> Array:
 
     With a target size it is scaled to cover that and centre-cropped.
     """
-    try:
-        with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+    with damaged_as(where, "no picture that can be read"):
+        try:
+            image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        except UnidentifiedImageError:  # its message would name a Python object
+            raise FileError(f"{where}: no picture that can be read; remove or replace it") from None
+        with image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise FileError(
                     f"{where}: {width}×{height} pixels, more than {MAX_PIXELS}; not trusted, make it smaller"
                 )
-            if target.size is not None and image.format == "JPEG":
-                # Decoding at a half, quarter or eighth is several times faster; at least twice the target remains.
-                image.draft(None, (2 * target.size[1], 2 * target.size[0]))
-            upright = ImageOps.exif_transpose(image)
-            channels = target.channels or (1 if upright.mode in _GREY else 3)
-            picture = _in_colour(upright, channels, where)
-    except _UNREADABLE as error:
-        said = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # it would name a Python object
-        raise FileError(f"{where}: no picture that can be read{said}; remove or replace it") from None
+            with _LARGE if width * height > ALONE else contextlib.nullcontext():
+                return _upright(image, where, target)
+
+
+def _upright(image: Image.Image, where: str, target: Target) -> Array:
+    if target.size is not None and image.format == "JPEG":
+        # Decoding at a half, quarter or eighth is several times faster; at least twice the target remains.
+        image.draft(None, (2 * target.size[1], 2 * target.size[0]))
+    ImageOps.exif_transpose(image, in_place=True)
+    channels = target.channels or (1 if image.mode in _GREY else 3)
+    picture = _in_colour(image, channels, where)
     if target.size is not None:
         picture = ImageOps.fit(picture, (target.size[1], target.size[0]), Image.Resampling.BILINEAR)
     array = np.asarray(picture)
@@ -258,10 +268,12 @@ def _in_colour(image: Image.Image, channels: int, where: str) -> Image.Image:
         raise DataError(f"{where}: a picture of floating-point values; store it in 8 or 16 bits, or use .npz")
     if image.mode == "I" or image.mode.startswith("I;16"):
         # 16 bits to 8: Pillow's own conversion clips at 255.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+        deep = np.asarray(image)
+        deep = np.clip(deep, 0, 65535).astype(np.uint16) if deep.dtype != np.uint16 else deep
+        image = Image.fromarray((deep // 257).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert(modes[channels])
+    return image if image.mode == modes[channels] else image.convert(modes[channels])
 
 
 def resized(x: Array, target: Target, where: str) -> Array:

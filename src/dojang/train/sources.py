@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -16,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.base.budget import Budget
 from dojang.base.errors import DataError, FileError, MissingPart
+from dojang.base.reading import check_array_shape, damaged_as, gzipped, opened, read_bytes, read_text, take
+from dojang.formats.arrays import is_npy, read_npy, read_npz
 from dojang.train.data import Augment, Size, as_samples
 from dojang.train.pictures import Target, read_folder, read_zip, resized
 
@@ -48,7 +48,7 @@ def read(spec: str | Path, size: Size | None = None) -> Source:
     if str(spec) == "digits":
         return _fitted(_digits(), target)
     path = Path(spec)
-    if not path.exists():
+    if not _there(path):
         raise FileError(
             f"{path}: no such data; give digits, a folder or .zip of class folders, .npz, IDX or CIFAR-10 files"
         )
@@ -60,6 +60,13 @@ def read(spec: str | Path, size: Size | None = None) -> Source:
         ) from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 def _read_path(path: Path, target: Target) -> Source:
@@ -137,27 +144,16 @@ def npz_samples(path: Path) -> Array | None:
     raise DataError(f"{path}: needs an array x; found {', '.join(sorted(arrays)) or 'none of the known names'}")
 
 
+_KNOWN = ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes")
+
+
 def _arrays(path: Path, single: bool = False) -> dict[str, Array]:
     """The known arrays of an .npz; with `single` the one of an .npy counts as x."""
-    arrays: dict[str, Array] = {}
-    try:
-        # The file is opened here, since numpy.load leaves it open when it fails.
-        with open(path, "rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                if single:
-                    return {"x": file}
-                raise FileError(f"{path}: a single array, not an .npz of x and y; write it with numpy.savez")
-            for key in file.files:
-                if key in ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"):
-                    arrays[key] = file[key]
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, struct.error, NotImplementedError) as error:
-        if "allow_pickle" in str(error):
-            raise FileError(f"{path}: holds Python objects, which could run code; write plain arrays") from None
-        raise FileError(f"{path}: truncated or damaged .npz ({error})") from None
-    except MemoryError:
-        raise FileError(f"{path}: its arrays need more memory than there is; store them as uint8 or fewer") from None
-    return arrays
+    if not is_npy(path):
+        return read_npz(path, _KNOWN)
+    if single:
+        return {"x": read_npy(path)}
+    raise FileError(f"{path}: a single array, not an .npz of x and y; write it with numpy.savez")
 
 
 def _npz(path: Path) -> Source:
@@ -173,7 +169,10 @@ def _npz(path: Path) -> Source:
         if not {"x_test", "y_test"} <= arrays.keys():
             raise DataError(f"{path}: x_test and y_test go together; one of them is missing")
         test = (as_samples(arrays["x_test"], f"{path}, test part"), arrays["y_test"])
-    names = tuple(str(c) for c in arrays["classes"].ravel()) if "classes" in arrays else None
+    names = None
+    if "classes" in arrays:
+        with damaged_as(f"{path}: classes", "not read as names"):  # letters that Unicode does not have
+            names = tuple(str(c) for c in arrays["classes"].ravel())
     return Source(path.name, (x, y), test, names, Augment())
 
 
@@ -210,34 +209,27 @@ def _idx_pair(images: Path) -> Part:
 
 def _idx_array(path: Path) -> Array:
     """The array in an IDX file (http://yann.lecun.com/exdb/mnist), .gz or plain, read no further than it declares."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 4:
-                raise FileError(f"{path}: does not start like an IDX file (two zero bytes, a type, the axes)")
-            raw = file.read(4 * head[3])
-            if len(raw) < 4 * head[3]:
-                raise FileError(f"{path}: truncated in its header")
-            shape = struct.unpack(f">{head[3]}I", raw)
-            dtype = np.dtype(_IDX_TYPES[head[2]])
-            expected = prod(shape) * dtype.itemsize
-            # Read what is there before believing the header: a damaged one may declare terabytes.
-            body = _read_at_most(file, expected + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FileError(f"{path}: truncated or damaged .gz ({error})") from None
+    place = str(path)
+    with gzipped(path) if path.suffix == ".gz" else opened(path) as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 4:
+            raise FileError(f"{path}: does not start like an IDX file (two zero bytes, a type, the axes)")
+        raw = file.read(4 * head[3])
+        if len(raw) < 4 * head[3]:
+            raise FileError(f"{path}: truncated in its header")
+        shape = struct.unpack(f">{head[3]}I", raw)
+        check_array_shape(shape, place)
+        dtype = np.dtype(_IDX_TYPES[head[2]])
+        expected = prod(shape) * dtype.itemsize
+        if path.suffix == ".gz":
+            Budget(place, file_bytes=path.stat().st_size).unpack(expected)
+        # Read what is there before believing the header: a damaged one may declare terabytes.
+        body = take(file.read, expected + 1)
     if len(body) != expected:
         state = "truncated" if len(body) < expected else "longer than it declares"
         raise FileError(f"{path}: {state}: {'×'.join(map(str, shape))} values need {expected} bytes; fetch it again")
-    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-
-
-def _read_at_most(file: Any, limit: int) -> bytes:
-    chunks, left = [], limit
-    while left > 0 and (chunk := file.read(min(left, 1 << 24))):
-        chunks.append(chunk)
-        left -= len(chunk)
-    return b"".join(chunks)
+    with damaged_as(place, "not read as an array"):
+        return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _cifar_folder(path: Path, files: set[str]) -> Source:
@@ -252,7 +244,7 @@ def _cifar_folder(path: Path, files: set[str]) -> Source:
 
 
 def _cifar_file(path: Path) -> Part:
-    raw = np.fromfile(path, np.uint8)
+    raw = np.frombuffer(read_bytes(path), np.uint8)
     if raw.size == 0 or raw.size % _CIFAR_RECORD:
         raise FileError(
             f"{path}: {raw.size} bytes are no whole number of CIFAR-10 records of {_CIFAR_RECORD}; truncated? "
@@ -266,7 +258,7 @@ def _cifar_names(folder: Path) -> tuple[str, ...]:
     meta = folder / "batches.meta.txt"
     if not meta.is_file():
         return _CIFAR_NAMES
-    names = tuple(line.strip() for line in meta.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(meta).splitlines() if line.strip())
     if len(names) != 10:
         raise DataError(f"{meta}: {len(names)} class names; CIFAR-10 has 10")
     return names

@@ -105,9 +105,7 @@ def cut_of(task: Task, machine: Machine) -> Cut:
 
 def seconds(task: Task, machine: Machine, s: Cut) -> float:
     """Estimated seconds on one core for one image of the batch."""
-    from dojang.engine.peaks import peaks
-
-    c, p, n = nest_of(task), peaks(machine), max(1, task.conv.n)
+    c, p, n = nest_of(task), machine.peaks, max(1, task.conv.n)
     depth, (down, across) = depth_of(c), axes_of(c)
     oh, ow = c.out_size[1:]
     rate = p.fma_gflops * 1e9 / 64

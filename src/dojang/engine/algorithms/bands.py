@@ -164,9 +164,7 @@ def middle_cycles(w: Window, machine: Machine) -> float:
 @cache
 def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
     """The cut with the least estimated time, and that time: seconds of one core for one image."""
-    from dojang.engine.peaks import peaks
-
-    w, p, lanes = window_of(task), peaks(machine), machine.lanes(4)
+    w, p, lanes = window_of(task), machine.peaks, machine.lanes(4)
     vectors = vectors_of(w.channels, machine)
     if task.front is not None:
         tile = tile_of(task.front, machine)

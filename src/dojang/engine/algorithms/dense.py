@@ -34,9 +34,7 @@ def why_not(task: Task, machine: Machine) -> str | None:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core per image: the weights through memory, or the multiply-adds."""
-    from dojang.engine.peaks import peaks
-
-    c, p = task.conv, peaks(machine)
+    c, p = task.conv, machine.peaks
     return max(c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * 0.6e9)) + 2e-7
 
 

@@ -173,9 +173,7 @@ def crowding(pixels: int, row_bytes: int, machine: Machine) -> float:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core, from the tile's cycles and the bytes of weights, against the machine's measured peaks."""
-    from dojang.engine.peaks import peaks
-
-    c, p = three(task.conv), peaks(machine)
+    c, p = three(task.conv), machine.peaks
     tile, lanes = tile_of(task, machine), machine.lanes(task.element.bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
     k = prod(c.kernel) * (c.ic // c.groups)
@@ -224,9 +222,9 @@ def emit(task: Task, machine: Machine) -> Code:
     chunks = -(-rows // tile.rows_per_unit)
     lanes = machine.lanes(task.element.bytes)
     blocks = c.groups // tile.groups_per_unit * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
-    recipe = f"{NAME} {task} {tile}"
     image = prod(c.size) * c.ic // c.groups * task.element.bytes
     scratch = image * tile.groups_per_unit if gathers(c, task.element.bytes, machine) else 0
+    recipe = f"{NAME} {task} {tile}{' gathered' if scratch else ''}"  # the second cache decides this, not the task
 
     def build(name: str) -> str:
         kernel = Direct(name, task, c, tile, machine)

@@ -40,9 +40,7 @@ class MapTask:
 
 def predict(task: MapTask, machine: Machine) -> float:
     """Seconds on one core per image, by the bytes moved."""
-    from dojang.engine.peaks import peaks
-
-    return 4 * task.channels * task.pixels * 3 / (peaks(machine).cache_gbs * 1e9) + 2e-7
+    return 4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + 2e-7
 
 
 def emit(task: MapTask, machine: Machine) -> Code:
@@ -141,10 +139,13 @@ def combine(b: Emit, op: str, x: Value, r: Value) -> Value:
 
 
 def lrn(b: Emit, task: MapTask, px: Value, o: Any, v: Value) -> Value:
-    """x / (k + alpha/size Σx²)^0.75, the sum over `size` channels about each; the power as √·√√."""
+    """x / (k + alpha/size Σx²)^0.75, the sum over `size` channels about each; the power as √·√√.
+
+    An even size has one more channel before than after, as in the reference.
+    """
     lanes, c = v.type.count, task.channels
     total = b.const(F32, 0.0)
-    before = (task.size - 1) // 2
+    before = task.size // 2
     for shift in range(-before, task.size - before):
         # Channels o + shift .. o + shift + lanes, those outside 0..c masked.
         lo = b.add(o, shift)
@@ -153,8 +154,9 @@ def lrn(b: Emit, task: MapTask, px: Value, o: Any, v: Value) -> Value:
         mask = high
         if shift < 0:
             below = b.mask(b.imin(b.imax(b.sub(0, lo), 0), lanes), lanes)
-            off = b.not_(below) if below is not None else None
-            mask = off if high is None else b.and_(off, high) if off is not None else high
+            if below is None:
+                continue  # every lane would read before the first channel
+            mask = b.not_(below) if high is None else b.and_(b.not_(below), high)
         n = b.vload(at, F32, lanes, mask=mask)
         total = b.fma(n, n, total)
     base = b.fma(total, b.const(F32, task.alpha / task.size), b.const(F32, task.k))

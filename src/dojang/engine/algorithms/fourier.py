@@ -122,9 +122,7 @@ def cut_of(task: Task, machine: Machine) -> Cut:
 
 def seconds(task: Task, machine: Machine, cut: Cut) -> float:
     """Estimated seconds on one core for one image of the batch."""
-    from dojang.engine.peaks import peaks
-
-    c, p, s = task.conv, peaks(machine), stages(task, cut, machine)
+    c, p, s = task.conv, machine.peaks, stages(task, cut, machine)
     n = max(1, c.n)
     tiles = s.tiles(n)
     slow = [BEYOND_L1 if 2 * k * s.point > machine.l1 else 1.0 for k in (cut.width, cut.height)]

@@ -61,9 +61,7 @@ def pixels_of(task: Task, machine: Machine) -> int:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core per image: FMAs and shuffles, or the bytes moved, whichever takes longer."""
-    from dojang.engine.peaks import peaks
-
-    c, p = task.conv, peaks(machine)
+    c, p = task.conv, machine.peaks
     n = max(1, c.n)
     flops = 2 * c.macs / n * (1.0 if c.ic == c.groups else 1.3 if c.stride[-1] == 1 else 2.0)
     moved = (c.in_bytes + c.out_bytes) / n

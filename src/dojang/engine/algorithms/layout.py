@@ -26,9 +26,7 @@ class LayoutTask:
 
 def predict(task: LayoutTask, machine: Machine) -> float:
     """Seconds on one core per image, by the bytes moved."""
-    from dojang.engine.peaks import peaks
-
-    return 4 * task.channels * task.pixels * 4 / (peaks(machine).cache_gbs * 1e9) + 2e-7
+    return 4 * task.channels * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7
 
 
 def chunk(task: LayoutTask, lanes: int) -> int:

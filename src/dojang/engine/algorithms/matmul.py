@@ -58,9 +58,7 @@ def across(vectors: int, v: int, p: int) -> float:
 
 def predict(task: MatTask, machine: Machine) -> float:
     """Seconds on one core per image: multiply-adds at the rate of the tile, or the bytes of `a`."""
-    from dojang.engine.peaks import peaks
-
-    rate, lanes = peaks(machine), machine.lanes(4)
+    rate, lanes = machine.peaks, machine.lanes(4)
     p, v = tile_of(task, machine)
     total = across(t.ceil_div(task.columns, lanes), v, p) * t.ceil_div(task.rows, p) * task.depth * task.batch
     return max(total * 4 * lanes / (rate.fma_gflops * 1e9), 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + 2e-7

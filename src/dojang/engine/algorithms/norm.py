@@ -41,9 +41,7 @@ class NormTask:
 
 def predict(task: NormTask, machine: Machine) -> float:
     """Seconds on one core per image, by the bytes of three passes."""
-    from dojang.engine.peaks import peaks
-
-    return 4 * task.channels * task.rows * task.pixels * 4 / (peaks(machine).cache_gbs * 1e9) + 2e-7
+    return 4 * task.channels * task.rows * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7
 
 
 def emit(task: NormTask, machine: Machine) -> Code:

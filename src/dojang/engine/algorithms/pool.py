@@ -65,9 +65,7 @@ def why_not(task: PoolTask, machine: Machine) -> str | None:
 
 def predict(task: PoolTask, machine: Machine) -> float:
     """Seconds on one core per image: one operation per tap, or the bytes."""
-    from dojang.engine.peaks import peaks
-
-    p = peaks(machine)
+    p = machine.peaks
     taps = prod(task.out_size) * prod(task.kernel) * task.channels
     moved = 4 * task.channels * (prod(task.size) + prod(task.out_size))
     return max(2 * taps / (p.fma_gflops * 0.3e9), moved / (p.cache_gbs * 1e9)) + 2e-7
@@ -148,8 +146,8 @@ class Pool:
         edges = []
         for i, k, p, d in zip(c.size, c.kernel, c.padding, c.dilation, strict=True):
             taps = [j for j in range(k) if 0 <= j * d - p[0] < i]
-            counted = k if not c.count_padding else sum(j * d < i + sum(p) for j in range(k))
-            edges.append((taps[0] * d - p[0], len(taps), d, counted if c.count_padding else len(taps)))
+            counted = sum(j * d < i + sum(p) for j in range(k)) if c.count_padding else len(taps)
+            edges.append((taps[0] * d - p[0] if taps else 0, len(taps), d, counted))
         (d0, dn, dd, dc), (h0, hn, hd, hc), (w0, wn, wd, wc) = edges
 
         def place(i, j, k):
@@ -170,7 +168,7 @@ class Pool:
         acc = b.loop(0, dn, 1, lambda i, a: b.loop(0, hn, 1, lambda j, e: line(i, j, e), a), [self.begin()] * 4)
         while len(acc) > 1:
             acc = [self.join(acc[q], acc[q + 1]) for q in range(0, len(acc), 2)]
-        value = acc[0] if c.what == "max" else b.fdiv(acc[0], b.const(F32, float(dc * hc * wc)))
+        value = acc[0] if c.what == "max" else b.fdiv(acc[0], b.const(F32, float(max(1, dc * hc * wc))))
         b.vstore(value, y, F32, mask=mask)
 
     def row(self, r: Any, x: Value, y: Value, mask: Any) -> None:

@@ -56,10 +56,8 @@ def pack(task: SampleTask, rows: Axis, columns: Axis) -> tuple[np.ndarray, np.nd
 
 def predict(task: SampleTask, machine: Machine) -> float:
     """Seconds on one core per image, by the bytes moved."""
-    from dojang.engine.peaks import peaks
-
     moved = 4 * task.channels * task.rows * task.columns * (prod(task.taps) + 1)
-    return moved / (peaks(machine).cache_gbs * 1e9) + 2e-7
+    return moved / (machine.peaks.cache_gbs * 1e9) + 2e-7
 
 
 def emit(task: SampleTask, machine: Machine) -> Code:

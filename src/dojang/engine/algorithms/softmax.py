@@ -31,10 +31,8 @@ class SoftmaxTask:
 
 def predict(task: SoftmaxTask, machine: Machine) -> float:
     """Seconds on one core per image: about 30 operations per element, and its bytes three times."""
-    from dojang.engine.peaks import peaks
-
     elements = task.channels * task.pixels * max(1, task.rows)
-    return elements * (30 / (peaks(machine).fma_gflops * 1e9) + 24 / (peaks(machine).cache_gbs * 1e9)) + 2e-7
+    return elements * (30 / (machine.peaks.fma_gflops * 1e9) + 24 / (machine.peaks.cache_gbs * 1e9)) + 2e-7
 
 
 def emit(task: SoftmaxTask, machine: Machine) -> Code:

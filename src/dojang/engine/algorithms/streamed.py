@@ -70,7 +70,8 @@ def why_not(task: Task, machine: Machine) -> str | None:
 def nest_of(task: Task) -> Nest:
     """The convolution in three dimensions; pixels of 1×1 kernels in one row."""
     c = three(task.conv)
-    if prod(c.kernel) == prod(c.stride) == 1 and not any(c.padding):
+    # A nest knows the padding before the input only: what comes after shows in the output's size.
+    if prod(c.kernel) == prod(c.stride) == 1 and not any(c.padding) and c.size == c.out_size:
         row = (1, 1, prod(c.size))
         return replace(c, size=row, out_size=row)
     return c
@@ -126,9 +127,7 @@ def work(c: Nest, cut: Cut, lanes: int, cores: int) -> float:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core per image: the multiply-adds, beside which the weights come from memory."""
-    from dojang.engine.peaks import peaks
-
-    p, c, cut = peaks(machine), nest_of(task), cut_of(task, machine)
+    p, c, cut = machine.peaks, nest_of(task), cut_of(task, machine)
     many = min(max(1, task.conv.n), cut.images)
     seconds = (
         work(c, cut, machine.lanes(task.element.bytes), machine.cores) * 4 * machine.lanes(4) / (p.fma_gflops * 1e9)

@@ -70,10 +70,8 @@ def of_axes(
 
 def predict(task: StridedTask, machine: Machine) -> float:
     """Seconds on one core, by the bytes moved; four times as long where elements are gathered one by one."""
-    from dojang.engine.peaks import peaks
-
     gathered = any(s and s[-1] > 1 for s in (task.x, task.r)) and turned(task, machine) is None
-    return prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (peaks(machine).cache_gbs * 1e9) + 2e-7
+    return prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + 2e-7
 
 
 def turned(task: StridedTask, machine: Machine) -> int | None:

@@ -18,9 +18,9 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
+from dojang.engine.families import Peaks
 from dojang.engine.jit import Recipe
 from dojang.engine.machine import Machine
-from dojang.engine.peaks import Peaks
 
 X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
 """Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas; the
@@ -236,12 +236,8 @@ def activate(b: Emit, v: Value, act: Activation | None, kind: Kind) -> Value:
     if act.name in ("hard_sigmoid", "hard_swish"):
         gate = b.minimum(con(1), b.maximum(con(0), b.fma(v, con(act.a), con(act.b))))
         return gate if act.name == "hard_sigmoid" else b.fmul(v, gate)
-    if act.name in ("sigmoid", "silu", "tanh"):
-        # tanh x = 2 sigmoid(2x) - 1
-        u = b.fadd(v, v) if act.name == "tanh" else v
-        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), u))))
-        if act.name == "tanh":
-            return b.fsub(b.fadd(s, s), con(1))
+    if act.name in ("sigmoid", "silu"):
+        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), v))))
         return s if act.name == "sigmoid" else b.fmul(v, s)
     from dojang.engine.algorithms.functions import FUNCTIONS
 

@@ -64,9 +64,7 @@ def parts(task: Task) -> list[Part]:
 
 def predict(task: Task, machine: Machine) -> float:
     """Seconds on one core per image: multiply-adds at four fifths of the peak."""
-    from dojang.engine.peaks import peaks
-
-    c, p = task.conv, peaks(machine)
+    c, p = task.conv, machine.peaks
     return max(2 * c.macs / max(1, c.n) / (p.fma_gflops * 0.8e9), c.weight_bytes / (p.read_gbs * 1e9)) + 1e-6
 
 

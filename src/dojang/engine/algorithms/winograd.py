@@ -180,9 +180,7 @@ def some_of(total: int, most: int, machine: Machine) -> int:
 
 def seconds(task: Task, machine: Machine, s: Shape) -> float:
     """Estimated seconds on one core for one image of the batch."""
-    from dojang.engine.peaks import peaks
-
-    c, p = task.conv, peaks(machine)
+    c, p = task.conv, machine.peaks
     n = max(1, c.n)
     a2 = positions(task, s.m)
     th, tw = tiles_of(task, s.m)

@@ -1,0 +1,177 @@
+"""Conventions of counting: the figures of some layers put together differently, and which printed number they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from math import inf
+from statistics import median
+from typing import Literal
+
+from dojang.arith.cost import Count, Layer
+from dojang.arith.printed import Printed
+
+NORMS = ("batchnorm", "groupnorm", "layernorm", "instancenorm")
+
+Fit = Literal["exact", "rounded", "cut off", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """A convention of counting: K, what counts as a parameter, what an operation is, which layers count."""
+
+    thousand: int = 1000
+    bias: bool = True
+    norm: bool = True
+    flops: bool = False
+    dense: bool = True
+    inside: bool = False
+
+    def says(self, column: str, default: Counting) -> str:
+        """What differs from the column's plain meaning, in words."""
+        words = [f"K = {self.thousand}"] if self.thousand != default.thousand else []
+        if column in ("params", "weights"):
+            words += [f"{'with' if self.bias else 'without'} biases"] if self.bias != default.bias else []
+            words += [f"{'with' if self.norm else 'without'} batch norm"] if self.norm != default.norm else []
+        else:
+            words += ["1 MAC = 2 FLOPs" if self.flops else "1 FLOP = 1 MAC"] if self.flops != default.flops else []
+            words += ["taps on padding left out"] if self.inside else []
+        words += ["dense layers left out"] if not self.dense else []
+        return ", ".join(words)
+
+    @property
+    def habit(self) -> bool:
+        """Whether papers are known to count so. K = 1024 and padding taps are seen, but need support by several cells:
+        they move every figure by a few percent, so they fit a wrong number easily.
+        """
+        return self.thousand == 1000 and not self.inside
+
+    def changes(self, other: Counting) -> int:
+        """In how many ways it differs."""
+        return sum(getattr(self, f.name) != getattr(other, f.name) for f in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the layers of a row cost, in the parts that conventions put together differently; dense layers apart."""
+
+    weights: int = 0
+    biases: int = 0
+    norm: int = 0
+    macs: int = 0
+    inside: int = 0
+    dense_weights: int = 0
+    dense_biases: int = 0
+    dense_macs: int = 0
+
+    def __add__(self, other: Figures) -> Figures:
+        """Part by part."""
+        return Figures(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def under(self, column: str, how: Counting) -> int:
+        """The figure of a column under a convention."""
+        if column in ("weights", "params"):
+            dense = self.dense_weights + how.bias * self.dense_biases if how.dense else 0
+            return self.weights + how.bias * self.biases + how.norm * self.norm + dense
+        return ((self.inside if how.inside else self.macs) + how.dense * self.dense_macs) * (2 if how.flops else 1)
+
+
+def figures_of(layers: Sequence[Layer], inside: Count) -> Figures:
+    """The figures of some layers; `inside` is the count without taps on padding."""
+    real = {layer.name: layer.cost.macs for layer in inside.layers}
+    total = Figures()
+    for layer in layers:
+        c = layer.cost
+        if layer.op == "dense":
+            total += Figures(dense_weights=c.weights, dense_biases=c.biases, dense_macs=c.macs)
+        elif layer.op in NORMS:
+            total += Figures(norm=c.params, macs=c.macs, inside=real[layer.name])
+        else:
+            total += Figures(c.weights, c.biases, macs=c.macs, inside=real[layer.name])
+    return total
+
+
+def plain_counting(column: str) -> Counting:
+    """What the name of a column says: weights exclude biases and norms, flops are twice the MACs."""
+    return Counting(bias=column == "params", norm=column == "params", flops=column == "flops")
+
+
+def conventions(column: str) -> tuple[Counting, ...]:
+    """Every convention of a column, the plain one first, then by how much they change."""
+    default = plain_counting(column)
+    about = ("bias", "norm") if column in ("weights", "params") else ("flops", "inside")
+    found: list[Counting] = []
+    for thousand, dense, first, second in product((1000, 1024), (True, False), (False, True), (False, True)):
+        changed = {name: getattr(default, name) != flip for name, flip in zip(about, (first, second), strict=True)}
+        found.append(replace(default, thousand=thousand, dense=dense, **changed))
+    return tuple(sorted(found, key=default.changes))
+
+
+def habits(column: str) -> Iterator[Counting]:
+    """The conventions that papers are known for."""
+    return (how for how in conventions(column) if how.habit)
+
+
+def fit(value: int, text: str, how: Counting) -> Fit:
+    """How a printed number comes from a value: "exact", "rounded", "cut off", or "" when it does not."""
+    printed = Printed.read(text)
+    scaled = printed.scaled(value, how.thousand)
+    unit = 10.0**-printed.decimals
+    if abs(scaled - printed.value) < 1e-9 * max(1.0, scaled):
+        return "exact"
+    if abs(scaled - printed.value) <= unit / 2 * (1 + 1e-9):
+        return "rounded"
+    return "cut off" if 0 < scaled - printed.value < unit else ""
+
+
+def error(value: int, text: str, how: Counting) -> float:
+    """Relative difference of a value from a printed number."""
+    printed = Printed.read(text)
+    return abs(printed.scaled(value, how.thousand) / printed.value - 1) if printed.value else inf
+
+
+def found_convention(column: str, cells: Sequence[tuple[Figures, str]], near: float) -> Counting:
+    """The convention of a column of (figures, printed): the plain meaning of its name, unless another is supported.
+
+    A known habit is supported where it gives more cells printed with three digits or more than it loses. Any other
+    (K = 1024, taps on padding left out) must give two cells at least, and bring half of those that the plain meaning
+    leaves out within `near`. Of those supported the one that gives most cells is taken, exactly before rounded,
+    then the one that comes closest, then the one that changes least.
+    """
+    default = plain_counting(column)
+    plain = _given(column, cells, default, near)
+    best, most = default, (0.0, 0, -inf)
+    for how in conventions(column)[1:]:
+        new = _given(column, cells, how, near)
+        pairs = [*zip(plain, new, (text for _, text in cells), strict=True)]
+        gained = [text for (old, _), (now, _), text in pairs if now and not old]
+        lost = sum(bool(old) and not now for (old, _), (now, _), _ in pairs)
+        closer = sum(now - old for (_, old), (_, now), _ in pairs)
+        if how.habit:
+            supported = sum(Printed.read(text).significant >= FIRM for text in gained) > lost
+        else:
+            far = sum(not old for _, old in plain)
+            supported = len(gained) >= max(2, lost + 1) and 2 * closer >= far
+        firmer = sum(WEIGHT[now] - WEIGHT[old] for (old, _), (now, _), _ in pairs)
+        rank = (firmer, closer, -median(error(f.under(column, how), text, how) for f, text in cells))
+        if supported and rank > most:
+            best, most = how, rank
+    return best
+
+
+def _given(column: str, cells: Sequence[tuple[Figures, str]], how: Counting, near: float) -> list[tuple[Fit, bool]]:
+    """For each cell how a convention gives it, and whether it comes near."""
+    found: list[tuple[Fit, bool]] = []
+    for figures, text in cells:
+        value = figures.under(column, how)
+        fits = fit(value, text, how)
+        found.append((fits, bool(fits) or error(value, text, how) <= near))
+    return found
+
+
+WEIGHT: dict[Fit, float] = {"exact": 2, "rounded": 1, "cut off": 0.5, "": 0}
+"""How much a cell speaks for a convention: the rarer such a fit is by chance, the more."""
+
+FIRM = 3
+"""Significant digits from which on one cell can support a known habit: with two, one number in twenty would fit."""

@@ -1,0 +1,232 @@
+"""Why a printed number differs: told only where more than one cell says so, or a habit that papers are known for.
+
+There are hundreds of slightly different networks near any network, and one of them fits nearly every number. So a
+configuration that gives one printed cell explains nothing. What counts:
+
+- a known habit: the stride on the 1×1 convolution of a bottleneck, as the first ResNet paper has it, or on the k×k; a
+  pool left out before one layer, which changes a figure severalfold (other habits are conventions, see `counting`);
+- one configuration that gives the parameters *and* the operations of a row, or one kind of change that gives cells of
+  several rows, if by chance that would happen less than once in `CHANCE` times.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import comb, log, prod
+
+from dojang.arith.cost import Layer
+from dojang.arith.counting import FIRM, Counting, Figures, fit, habits, plain_counting
+from dojang.arith.counting import error as relative_error
+from dojang.arith.graph import Graph, Node
+from dojang.arith.printed import Printed
+from dojang.arith.shapes import conv_problem
+from dojang.arith.variants import PASSING, POOL_LEFT_OUT, Variant, variants
+
+CHANCE = 1000
+"""A configuration is told if fewer than one of so many wrong tables would be explained like that by chance."""
+
+NEAR = 0.05
+"""Numbers are taken to be spread at least so far around the truth (logarithm) when chance is worked out."""
+
+SEVERAL = 1.5
+"""Factor from which on a single cell may be explained by a pool that was left out."""
+
+PARAMETERS = ("weights", "params")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row as far as its cells were judged: its layers and their figures, the cells, and which columns are wrong."""
+
+    layers: tuple[Layer, ...]
+    figures: Figures
+    cells: Mapping[str, str]
+    wrong: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A configuration of one row and the wrong cells that it gives, with the convention and the chance of each."""
+
+    row: int
+    variant: Variant
+    given: Mapping[str, tuple[Counting, float]]
+
+    def said(self, column: str) -> str:
+        """The story in words."""
+        words = self.given[column][0].says(column, plain_counting(column))
+        return f"it is {self.variant.layer} as {self.variant.change}" + (f" ({words})" if words else "")
+
+
+def stories(
+    rows: Sequence[Judged], found: Mapping[str, Counting], graph: Graph, right: float
+) -> dict[tuple[int, str], str]:
+    """For each wrong cell (row, column) that can be explained, why. `right`: the error that still counts as right."""
+    told: dict[tuple[int, str], str] = {}
+    moved = _moved_strides(graph)
+    for at, row in enumerate(rows):
+        for column in row.wrong:
+            why = _stride(row, column, moved, found[column])
+            if why:
+                told[at, column] = why
+    offered = [offer for at, row in enumerate(rows) for offer in _fitting(at, row, found, graph, right)]
+    for offer in (*_by_row(rows, offered), *_by_kind(rows, offered), *_left_out(rows, offered)):
+        for column in offer.given:
+            told.setdefault((offer.row, column), offer.said(column))
+    return told
+
+
+def _stride(row: Judged, column: str, moved: Mapping[str, tuple[int, str]], found: Counting) -> str:
+    """Whether the strides stand elsewhere in the blocks of a row. Two digits are enough: the habit is well known."""
+    own = [layer for layer in row.layers if layer.name in moved]
+    if not own or column in PARAMETERS:
+        return ""
+    change = sum(moved[layer.name][0] - layer.cost.macs for layer in own)
+    figures = replace(row.figures, macs=row.figures.macs + change)
+    for how in dict.fromkeys((plain_counting(column), found, *habits(column))):
+        value = figures.under(column, how)
+        how_well = fit(value, row.cells[column], how) if Printed.read(row.cells[column]).significant >= 2 else ""
+        if how_well and not how.inside:
+            words = how.says(column, plain_counting(column))
+            given = {"exact": "exactly", "rounded": "rounded", "cut off": "cut off"}[how_well]
+            layers = f"{own[0].name} and {len(own) - 1} more" if len(own) > 1 else own[0].name
+            return f"it is the network with {moved[own[0].name][1]} ({layers}): {value:,}, {given}" + (
+                f" ({words})" if words else ""
+            )
+    return ""
+
+
+def _moved_strides(graph: Graph) -> dict[str, tuple[int, str]]:
+    """Of every 1×1 convolution straight before a k×k one of which either has a stride: its MACs if the other had it."""
+    found: dict[str, tuple[int, str]] = {}
+    for node in graph.nodes:
+        first = _convolution_before(graph, node) if node.op == "conv" and max(node.attrs["kernel"]) > 1 else None
+        if first is None or max(first.attrs["kernel"]) > 1:
+            continue
+        shapes = [graph.unit_shapes[n] for n in (first.inputs[0], first.name, node.name)]
+        if any(s is None for s in shapes):
+            continue
+        source, between, out = (s for s in shapes if s is not None)
+        here, there = max(first.attrs["stride"]), max(node.attrs["stride"])
+        problem = conv_problem(first.attrs, [source])
+        if here == 1 and there > 1:
+            found[first.name] = (prod(out[2:]) * problem.weights, "the stride on the 1x1 convolutions")
+        elif here > 1 and there == 1 and between[2:] == out[2:]:
+            found[first.name] = (prod(source[2:]) * problem.weights, "the stride behind the 1x1 convolutions")
+    return found
+
+
+def _convolution_before(graph: Graph, node: Node) -> Node | None:
+    """The convolution that alone feeds a node, through norms and activations."""
+    source = graph[node.inputs[0]]
+    while source.op != "conv":
+        if len(source.inputs) != 1 or source.rule.field not in PASSING or len(graph.consumers[source.name]) != 1:
+            return None
+        source = graph[source.inputs[0]]
+    return source if len(graph.consumers[source.name]) == 1 else None
+
+
+def _fitting(at: int, row: Judged, found: Mapping[str, Counting], graph: Graph, right: float) -> Iterator[Found]:
+    """The configurations that give a wrong cell of a row and leave its right cells within reach.
+
+    The chance of a cell: the width of the printed number's last digit against the distance within which such numbers
+    lie around the truth.
+    """
+    if not row.wrong:
+        return
+    tried = list(_nearby(row, graph))
+    for variant, figures in tried:
+        given: dict[str, tuple[Counting, float]] = {}
+        for column, text in row.cells.items():
+            how = _counted(figures, column, text, found[column])
+            if column not in row.wrong:
+                if how is None and relative_error(figures.under(column, found[column]), text, found[column]) > right:
+                    break
+            elif how is not None and Printed.read(text).significant >= 2:
+                printed, true = Printed.read(text), row.figures.under(column, found[column])
+                scaled = printed.scaled(true, found[column].thousand)
+                away = max(NEAR, abs(log(printed.value / scaled))) if printed.value > 0 and scaled > 0 else 1.0
+                given[column] = (how, min(1.0, printed.step / (4 * away)))
+        else:
+            if given:
+                yield Found(at, variant, given)
+
+
+def _counted(figures: Figures, column: str, text: str, found: Counting) -> Counting | None:
+    """The convention under which a variant gives the printed value to the nearest printed digit, likely ones first."""
+    default = plain_counting(column)
+    for how in (default, found, replace(default, bias=False), replace(found, bias=False)):
+        if fit(figures.under(column, how), text, how) in ("exact", "rounded"):
+            return how
+    return None
+
+
+def _nearby(row: Judged, graph: Graph) -> Iterator[tuple[Variant, Figures]]:
+    true = row.figures
+    for layer in row.layers:
+        for variant in variants(graph, graph[layer.name]):
+            dw, dm = variant.weights - layer.cost.weights, variant.macs - layer.cost.macs
+            if layer.op == "dense":
+                new = replace(true, dense_weights=true.dense_weights + dw, dense_macs=true.dense_macs + dm)
+            else:
+                new = replace(true, weights=true.weights + dw, macs=true.macs + dm, inside=true.inside + dm)
+            yield variant, new
+
+
+def _number_tried(row: Judged) -> int:
+    """How many configurations a row has: about as many for each convolution, so that long rows need firmer numbers."""
+    return 15 * max(1, sum(layer.op in ("conv", "conv_transpose", "dense") for layer in row.layers))
+
+
+def _by_row(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
+    """Configurations that give parameters and operations of one row, those that explain most cells of it first."""
+    good: list[Found] = []
+    for offer in offered:
+        sides = {column in PARAMETERS: chance for column, (_, chance) in offer.given.items()}
+        if len(sides) == 2 and _number_tried(rows[offer.row]) * prod(sides.values()) * CHANCE < 1:
+            good.append(offer)
+    return sorted(good, key=lambda offer: -len(offer.given))
+
+
+def _by_kind(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
+    """Configurations of one kind that give cells of several rows."""
+    kinds: defaultdict[str, dict[int, Found]] = defaultdict(dict)
+    for offer in offered:
+        kinds[offer.variant.kind].setdefault(offer.row, offer)
+    wrong, good = sum(bool(row.wrong) for row in rows), list[Found]()
+    for by_row in kinds.values():
+        alone = [offer for offer in by_row.values() if len(rows[offer.row].layers) <= FEW]
+        chances = [max(c for _, c in offer.given.values()) for offer in alone]
+        ways = comb(wrong, len(alone)) * len(kinds)
+        if len(alone) > 1 and ways * prod(chances) * CHANCE < 1:
+            good += alone
+    return good
+
+
+FEW = 3
+"""A row of more layers stands for a block: a change of one kind in several rows is told of single layers only."""
+
+
+def _left_out(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
+    """A pool left out before the one layer of a row."""
+    good: list[Found] = []
+    for offer in offered:
+        if offer.variant.kind != POOL_LEFT_OUT or len(rows[offer.row].layers) > 1:
+            continue
+        texts = {column: rows[offer.row].cells[column] for column in offer.given}
+        firm = all(Printed.read(text).significant >= FIRM for text in texts.values())
+        if firm and _severalfold(rows[offer.row], offer):
+            good.append(offer)
+    return good
+
+
+def _severalfold(row: Judged, offer: Found) -> bool:
+    """Whether the printed cells are far from the truth, where no other slip would take them."""
+    for column, (how, _) in offer.given.items():
+        printed = Printed.read(row.cells[column])
+        scaled = printed.scaled(row.figures.under(column, how), how.thousand)
+        if not printed.value or not scaled or abs(log(printed.value / scaled)) < log(SEVERAL):
+            return False
+    return True

@@ -1,0 +1,256 @@
+"""The folder on disk that keeps object code and measured times from run to run, and whom it trusts.
+
+Object code from this folder is run, so only files that nobody else can have written are used: file and folders must
+belong to the user or to root, and no other may write them. This is asked of the opened file, not of its name, and no
+link is followed. A folder of root that only root may write, as in an image of a container, is read and never written.
+What is not trusted, or cannot be written, costs time at the next start and nothing else.
+
+Entries are written whole or not at all, carry a hash of their name and content, and are rebuilt when damaged. The
+folder is kept below `LIMIT` bytes by dropping what was not used for longest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import stat
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from dojang.base.errors import DojangError
+from dojang.base.writing import replace_bytes
+
+LIMIT = 512 << 20  # bytes of object code on disk; a network of 50 layers takes about 1 MB
+ENVIRONMENT = "DOJANG_CACHE_DIR"
+_MAGIC = b"dojang-object-2\n"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_UNIX = os.name == "posix" and os.open in os.supports_dir_fd
+_log = logging.getLogger("dojang")
+_stores = 0
+
+
+def cache_dir() -> Path:
+    """Where object code is kept: DOJANG_CACHE_DIR; else the platform's cache folder; else, where there is none that
+    can be used (no home folder, a file system that cannot be written), a private folder among the temporary files.
+    """
+    names = (ENVIRONMENT, "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME", "TMPDIR")
+    return _cache_dir(tuple(os.environ.get(n) for n in names), _user())
+
+
+def distrust() -> str | None:
+    """Why the folder is not used, in one line; None where it is, or where it is not there yet."""
+    return _distrust_of(cache_dir())
+
+
+def read(kind: str, name: str) -> bytes | None:
+    """The content of an entry such as ("objects/ab", "abcd.o"); None if it is absent or not trusted."""
+    folder = cache_dir()
+    if not _UNIX:
+        with contextlib.suppress(OSError):
+            return (folder / kind / name).read_bytes()
+        return None
+    opened: list[int] = []
+    try:
+        opened.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for part in kind.split("/"):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            opened.append(os.open(part, flags, dir_fd=opened[-1]))
+        for at in opened:
+            if _untrusted(os.fstat(at)):
+                _say_once(folder)
+                return None
+        # Not blocking, so that a pipe of that name does not wait for a writer.
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened[-1])
+        opened.append(file)
+        here = os.fstat(file)
+        if not stat.S_ISREG(here.st_mode) or _untrusted(here):
+            return None
+        with open(file, "rb", closefd=False) as stream:
+            data = stream.read()
+        with contextlib.suppress(OSError):  # last use; a folder that cannot be written is none the worse
+            os.utime(file)
+        return data
+    except OSError:
+        return None
+    finally:
+        for at in opened:
+            os.close(at)
+
+
+def keep(kind: str, name: str, data: bytes) -> bool:
+    """Keeps an entry, readable by all; False where that is not possible, which costs time at the next start."""
+    folder = cache_dir()
+    try:
+        at = folder
+        for part in ("", *kind.split("/")):
+            at /= part
+            if not at.is_dir():
+                at.mkdir(0o755, parents=True, exist_ok=True)
+                if _UNIX:
+                    at.chmod(0o755)  # whatever the process's mask for new files says
+            here = at.lstat() if part else at.stat()
+            if _untrusted(here):
+                # Made by an earlier version under a mask that lets the group write; its files are judged one by one.
+                if os.environ.get(ENVIRONMENT) or here.st_uid != _user():
+                    _say_once(folder)
+                    return False
+                at.chmod(0o755)
+        replace_bytes(at / name, data, durable=False, mode=0o644)
+    except (OSError, DojangError):
+        return False
+    return True
+
+
+def read_object(key: str) -> bytes | None:
+    """The object code of an entry, or None if it is absent, damaged or not trusted."""
+    raw = read(f"objects/{key[:2]}", f"{key}.o")
+    if raw is None:
+        return None
+    magic, digest, data = raw[: len(_MAGIC)], raw[len(_MAGIC) : len(_MAGIC) + 32], raw[len(_MAGIC) + 32 :]
+    return data if magic == _MAGIC and digest == _digest(key, data) else None
+
+
+def keep_object(key: str, data: bytes) -> None:
+    """Keeps object code; now and then drops what was not used for longest."""
+    global _stores
+    if keep(f"objects/{key[:2]}", f"{key}.o", _MAGIC + _digest(key, data) + data):
+        _stores += 1
+        if _stores % 64 == 1:
+            trim()
+
+
+def object_path(key: str) -> Path:
+    """Where the object code of an entry lies, or would."""
+    return cache_dir() / "objects" / key[:2] / f"{key}.o"
+
+
+def cache_bytes() -> int:
+    """Bytes of object code on disk."""
+    return sum(size for _, size, _ in _entries())
+
+
+def clear_cache() -> int:
+    """Removes all object code from disk; returns how many entries."""
+    entries = _entries()
+    for _, _, path in entries:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return len(entries)
+
+
+def trim(limit: int = LIMIT) -> None:
+    """Drops the entries that were not used for longest until the cache is below the limit."""
+    entries = sorted(_entries())
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if total <= limit:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
+
+
+def _digest(key: str, data: bytes) -> bytes:
+    """Of name and content, so that an entry under another's name is not taken for it."""
+    return hashlib.sha256(key.encode() + b"\0" + data).digest()
+
+
+def _entries() -> list[tuple[float, int, Path]]:
+    """(last use, bytes, path) of every file in the cache."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in (cache_dir() / "objects").glob("*/*"):
+            with contextlib.suppress(OSError):
+                here = path.lstat()
+                found.append((here.st_mtime, here.st_size, path))
+    return found
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def _untrusted(here: os.stat_result) -> bool:
+    """Whether somebody other than the user and root may have written what lies there."""
+    return _UNIX and (here.st_uid not in (0, _user()) or bool(here.st_mode & _OTHERS_WRITE))
+
+
+def _distrust_of(folder: Path) -> str | None:
+    if not _UNIX:
+        return None
+    for at in (folder, folder / "objects"):
+        try:
+            here = at.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"{at}: {error.strerror}"
+        if not stat.S_ISDIR(here.st_mode):
+            return f"{at}: is no folder"
+        if here.st_uid not in (0, _user()):
+            return f"{at}: belongs to user {here.st_uid}; only a folder of yours (user {_user()}) or of root is trusted"
+        if here.st_mode & _OTHERS_WRITE:
+            return (
+                f"{at}: others may write it (mode {stat.S_IMODE(here.st_mode):o}), so its code is not run; chmod go-w"
+            )
+    return None
+
+
+@lru_cache(maxsize=16)
+def _say_once(folder: Path) -> None:
+    _log.warning("the cache is not used, kernels are compiled at each start: %s", _distrust_of(folder))
+
+
+@lru_cache(maxsize=16)
+def _cache_dir(environment: tuple[str | None, ...], user: int) -> Path:
+    said = environment[0]
+    if said:
+        return _expanded(said)
+    for folder in _usual():
+        if _usable(folder, user):
+            return folder
+    with contextlib.suppress(OSError):  # no folder for temporary files either
+        return Path(tempfile.gettempdir()) / f"dojang-{user}"
+    return Path(os.devnull) / "dojang"  # nothing is found there, nor can be kept
+
+
+def _expanded(text: str) -> Path:
+    with contextlib.suppress(RuntimeError):  # ~ without a home
+        return Path(text).expanduser()
+    return Path(text)
+
+
+def _usual() -> list[Path]:
+    """The platform's cache folders, the first choice first."""
+    with contextlib.suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+        home = Path.home()
+        if sys.platform == "win32":
+            return [Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "dojang" / "cache"]
+        if sys.platform == "darwin":
+            return [home / "Library/Caches/dojang"]
+        return [*_given(), home / ".cache/dojang"]
+    return _given()
+
+
+def _given() -> list[Path]:
+    said = os.environ.get("XDG_CACHE_HOME", "")
+    return [Path(said) / "dojang"] if os.path.isabs(said) else []
+
+
+def _usable(folder: Path, user: int) -> bool:
+    """Whether a folder is there and trusted, or ours, or can be made."""
+    try:
+        here = folder.stat()
+        return stat.S_ISDIR(here.st_mode) and (not _untrusted(here) or here.st_uid == user)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    parent = folder.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)

@@ -1,0 +1,187 @@
+"""A build bound to memory, ready to run: addresses filled in, answers taken out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dojang.engine.algorithms import task as t
+from dojang.engine.build import Build
+from dojang.engine.calls import HostCall, KernelCall, Place
+from dojang.engine.reference import apply
+from dojang.engine.runtime import Call, Program
+
+Array = np.ndarray
+LEAST_FETCHED = 8 << 10  # bytes of weights that are worth fetching ahead
+
+
+class Context:
+    """A build bound to the memory of a lane: argument tables, programs between calls of Python functions."""
+
+    def __init__(self, build: Build, arena: Array) -> None:
+        """Fills the tables. `arena` are at least `build.run_bytes` bytes as float32, from a cache line on."""
+        self.build, self.arena = build, arena
+        self.base = arena.ctypes.data
+        low = build.lowered
+        self.segments: list[Program | HostCall] = []
+        self.inputs: list[tuple[Program, int, int, int, int]] = []  # program, row, word, input, byte offset
+        self.exports: list[tuple[Program, int, str]] = []
+        self.steps: list[tuple[Program, int, str]] = []
+        self.native: list[tuple[Program, int, KernelCall]] = []
+        pending: list[tuple[Call, KernelCall]] = []
+        scratch = 0
+        for when, call in enumerate(low.calls):
+            if isinstance(call, HostCall):
+                self.close(pending, scratch)
+                pending, scratch = [], 0
+                self.segments.append(call)
+                continue
+            args = self.table(call, build.shared[when])
+            scratch = max(scratch, call.code.scratch)
+            for step, native in zip(call.code.steps, build.natives[when], strict=True):
+                pending.append((Call(native.address("kernel"), args, step.units(call.images)), call))
+        self.close(pending, scratch)
+        self.look_ahead()
+        self.views = {name: self.view(place) for name, place in low.places.items() if place.buffer >= 0}
+        name = build.graph.outputs[0]
+        self.short: tuple[Program, Array] | None = None  # all of the work, and where the first output then lies
+        answer, work = self.views.get(low.alias.get(name, name)), self.segments[0] if len(self.segments) == 1 else None
+        if isinstance(work, Program) and answer is not None and not self.exports and not low.host:
+            self.short = work, answer
+        build.short = self.short is not None
+
+    def close(self, pending: list[tuple[Call, KernelCall]], scratch: int) -> None:
+        """Ends a native segment."""
+        if not pending:
+            return
+        at = self.base + self.build.scratch_at
+        program = Program([c for c, _ in pending], t.WORDS, scratch, self.build.threads, at)
+        for row, (_, call) in enumerate(pending):
+            for word, what in call.slots.items():
+                if isinstance(what, Place) and what.buffer < 0:
+                    self.inputs.append((program, row, word, -1 - what.buffer, 4 * what.offset))
+            if call.export is not None:
+                self.exports.append((program, row, call.export))
+            self.steps.append((program, row, call.choice.value))
+            self.native.append((program, row, call))
+        self.segments.append(program)
+
+    def look_ahead(self) -> None:
+        """Tells each step which weights come next, so that it fetches them meanwhile: as many as fit beside its own."""
+        arrays = self.build.lowered.arrays
+        most = self.build.machine.l2 // 4 * self.build.threads
+        following: np.ndarray | None = None
+        for program, row, call in reversed(self.native):
+            own = call.slots.get(t.W)
+            if following is not None:
+                words, size = program.args[row], min(following.nbytes, most)
+                words[t.AHEAD] = following.ctypes.data
+                words[t.BEHIND] = following.ctypes.data + following.nbytes - size
+                words[t.LINES] = size // 64
+            if isinstance(own, str) and arrays[own].nbytes >= LEAST_FETCHED:
+                following = arrays[own]
+
+    def table(self, call: KernelCall, shared: tuple[int, int]) -> list[int]:
+        """The argument words of a call; addresses in the caller's memory are filled in at each run."""
+        words = [0] * t.WORDS
+        words[t.N] = call.images
+        for word, what in call.slots.items():
+            if isinstance(what, str):
+                words[word] = self.build.lowered.arrays[what].ctypes.data
+            elif what.buffer >= 0:
+                words[word] = self.base + self.build.offsets[what.buffer] + 4 * what.offset
+        for word, area in zip((t.S0, t.S1), shared, strict=True):
+            if area >= 0:
+                words[word] = self.base + self.build.offsets[area]
+        return words
+
+    def view(self, place: Place) -> Array:
+        """A value in the arena as an array of its logical shape."""
+        start = self.build.offsets[place.buffer] // 4 + place.offset
+        strides = [4 * place.pixels * place.ld, 4]
+        step = 4 * place.ld
+        space: list[int] = []
+        for size in reversed(place.shape[2:]):
+            space.insert(0, step)
+            step *= size
+        return np.lib.stride_tricks.as_strided(self.arena[start:], place.shape, strides + space)
+
+    def first(self, address: int) -> Array:
+        """The first output of a network with one input, whose float32 numbers lie there; where `short` is something."""
+        assert self.short is not None
+        work, answer = self.short
+        for program, row, word, _, offset in self.inputs:
+            program.args[row, word] = address + offset
+        work.run()
+        return answer.copy()
+
+    def run(self, inputs: Sequence[Array], into: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """The wanted values by name: in the arrays `into`, of the right shapes, where it has them, else in new ones."""
+        low = self.build.lowered
+        for program, row, word, k, offset in self.inputs:
+            program.args[row, word] = inputs[k].ctypes.data + offset
+        given = {low.alias.get(name, name): array for name, array in (into or {}).items()}
+        out: dict[str, Array] = {}
+        for program, row, name in self.exports:
+            out[name] = given[name] if name in given else np.empty(low.places[name].shape, np.float32)
+            program.args[row, t.Y] = out[name].ctypes.data
+        host = dict(low.host)
+        for segment in self.segments:
+            if isinstance(segment, Program):
+                segment.run()
+            else:
+                self.host_call(segment, inputs, host)
+        values = {name: self.value(low.alias.get(name, name), inputs, host, out) for name in self.build.wanted}
+        for name, array in (into or {}).items():
+            if values[name] is not array:
+                array[...] = values[name]
+        return values
+
+    def host_call(self, call: HostCall, inputs: Sequence[Array], host: dict[str, Array]) -> None:
+        """A node (and what was fused to it) by reference functions."""
+        graph = self.build.graph
+        members = [graph[m] for m in call.group.members]
+        made: dict[str, Array] = {}
+        alias = self.build.lowered.alias
+        for node in members:
+            arrays = {r: np.asarray(graph.weights[node.array(r)], np.float32) for r in graph.node_params(node)}
+            names = [alias.get(i, i) for i in node.inputs]
+            values = [made[n] if n in made else self.logical(n, inputs, host) for n in names]
+            made[node.name] = np.asarray(apply(node, values, arrays), np.float32)
+        result = made[call.group.value]
+        if call.place is None:
+            host[call.group.value] = result
+        else:
+            self.views[call.group.value][...] = result
+
+    def logical(self, name: str, inputs: Sequence[Array], host: dict[str, Array]) -> Array:
+        """A value as an array of its logical shape; a view where it can be."""
+        if name in host:
+            return host[name]
+        if name in self.views:
+            return self.views[name]
+        low = self.build.lowered  # an input, or another shape of one
+        return inputs[-1 - low.places[name].buffer].reshape(low.shapes[name])
+
+    def value(self, name: str, inputs: Sequence[Array], host: dict[str, Array], out: dict[str, Array]) -> Array:
+        """A value that the caller may keep."""
+        return out[name] if name in out else np.array(self.logical(name, inputs, host), np.float32, order="C")
+
+    def measure(self, inputs: Sequence[Array], seconds: float) -> dict[str, float]:
+        """Median seconds of each value's steps: every step on its own, on all threads, as often as time allows."""
+        held = self.run(inputs)  # steps that export write into these arrays
+        totals: dict[str, float] = {}
+        each = seconds / max(1, len(self.steps))
+        for program, row, name in self.steps:
+            step = Program([program.call(row)], t.WORDS, program.scratch_bytes, program.threads)
+            times: list[float] = []
+            start = time.perf_counter()
+            while len(times) < 3 or time.perf_counter() - start < each:
+                begin = time.perf_counter()
+                step.run()
+                times.append(time.perf_counter() - begin)
+            totals[name] = totals.get(name, 0.0) + float(np.median(times))
+        del held
+        return totals

@@ -1,0 +1,570 @@
+"""TIFF: what the samples of a file mean, in one table for small and large pictures, and their rows, read and written.
+
+`Layout.of` reads the tags of the first page with a small parser of its own (TIFF 6.0 and BigTIFF), so that what the
+samples mean never depends on which library decodes them. A layout that is not in the table is refused by name.
+
+| photometric | samples | meaning here |
+|---|---|---|
+| 0 white is zero, 1 black is zero | 1 and extra ones | grey; 0 is inverted while it is read |
+| 2 RGB | 3 and extra ones | colours |
+| 3 palette | 1 | colours of the palette, 8 bits each |
+| 5 separated, four inks | 4 and extra ones | CMYK, filtered as it is |
+| 6 YCbCr | 3, up to 8 bits | RGB, by Pillow |
+
+Extra samples: one of associated alpha (1) becomes unassociated, one of unassociated alpha (2) is kept and not
+filtered; unspecified ones (0) are filtered like colours and stay what they are. A single extra sample beside three
+colours that the file says nothing about is alpha, as Pillow and most viewers take it.
+Sources: TIFF 6.0, Aldus 1992; "The BigTIFF File Format", 2007; Adobe PageMaker 6.0 TIFF Technical Notes (ExtraSamples).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.base.budget import ENVIRONMENT, unpacked_limit
+from dojang.base.errors import FileError, MissingPart, UnsupportedError
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
+ORIENTATION, SAMPLES, PLANAR, PREDICTOR, PALETTE, INK_SET = 274, 277, 284, 317, 320, 332
+EXTRA, FORMAT, X_RESOLUTION, Y_RESOLUTION, UNIT, XMP, ICC = 338, 339, 282, 283, 296, 700, 34675
+DESCRIPTION, SOFTWARE, DATE = 270, 305, 306
+
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
+_OTHER = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array",
+          34892: "linear raw", 32844: "LogL", 32845: "LogLuv"}  # fmt: skip
+_KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "complex i", 6: "complex f"}
+TILE = 256
+# Tags of the layout: they are written anew. All others are carried over, or named as lost.
+_LAYOUT_TAGS = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289, 292, 293,
+     297, 317, 320, 322, 323, 324, 325, 332, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529,
+     530, 531, 532, 34675}
+)  # fmt: skip
+_CARRIED = {
+    269: "DocumentName", 270: "ImageDescription", 271: "Make", 272: "Model", 282: "XResolution", 283: "YResolution",
+    285: "PageName", 296: "ResolutionUnit", 305: "Software", 306: "DateTime", 315: "Artist", 316: "HostComputer",
+    700: "XMP", 33432: "Copyright", 33723: "IPTC", 34377: "Photoshop", 42112: "GDAL_METADATA", 42113: "GDAL_NODATA",
+}  # fmt: skip
+_PLACED = {33550: "ModelPixelScale", 33922: "ModelTiepoint", 34264: "ModelTransformation", 34735: "GeoKeyDirectory",
+           34736: "GeoDoubleParams", 34737: "GeoAsciiParams"}  # fmt: skip
+_NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 318: "WhitePoint", 334: "NumberOfInks",
+          319: "PrimaryChromaticities", 333: "InkNames", 336: "DotRange", 37724: "ImageSourceData"}  # fmt: skip
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # tifffile's own arguments
+MOST_VALUE = 1 << 26  # bytes of one tag: a colour profile or metadata
+MOST_PAGES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One tag: number, type of the values, and the values (bytes for ASCII and undefined ones)."""
+
+    code: int
+    type: int
+    value: Any
+
+    @property
+    def count(self) -> int:
+        """How many values, as TIFF counts them."""
+        return len(self.value) // 2 if self.type in (5, 10) else len(self.value)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the first page of a TIFF file says about its samples, and what is kept beside them."""
+
+    width: int
+    height: int
+    photometric: int = 1
+    samples: int = 1
+    bits: int = 8
+    kind: str = "u"
+    extras: tuple[int, ...] = ()
+    planar: int = 1
+    orientation: int = 1
+    compression: int = 1
+    fill_order: int = 1
+    pages: int = 1
+    palette: NDArray[np.uint8] | None = None
+    icc: bytes | None = None
+    tags: tuple[Tag, ...] = ()
+    lost: tuple[str, ...] = ()
+    marked: tuple[int, ...] = field(default=())  # the ExtraSamples as stored, before what is missing is filled in
+
+    @classmethod
+    def of(cls, name: str) -> Layout:
+        """Of the first page. Raises `FileError` for damage, `UnsupportedError` for what is not in the table."""
+        try:
+            with open(name, "rb") as file:
+                tags, pages = _tags(file)
+            layout = _layout(tags, pages)
+        except (struct.error, ValueError, IndexError, TypeError, KeyError, OverflowError) as error:
+            raise FileError(f"{name}: damaged or truncated picture ({error or 'its tags cannot be read'})") from None
+        except OSError as error:
+            raise FileError(f"{name}: {error.strerror or error}") from None
+        try:
+            layout.check()
+        except UnsupportedError as error:
+            raise error.within(name) from None
+        return layout
+
+    def check(self) -> None:
+        """Raises `UnsupportedError` for samples whose meaning is not in the table, by name."""
+        colours = _COLOURS.get(self.photometric)
+        if self.pages > 1:
+            raise UnsupportedError(f"holds {self.pages} pages; split it into single pictures first")
+        if colours is None:
+            said = _OTHER.get(self.photometric, f"photometric interpretation {self.photometric}")
+            raise UnsupportedError(f"its samples are {said}, which is not filtered; convert it to grey or RGB")
+        if self.samples < colours:
+            raise UnsupportedError(f"{self.samples} samples a pixel, where {self._said()} has {colours}")
+        whole = self.kind == "u" and (self.bits in (8, 16) or (self.bits in (1, 2, 4) and self.samples == 1))
+        if not (whole or (self.kind == "f" and self.bits in (32, 64))):
+            name = {"u": "uint", "i": "int", "f": "float"}.get(self.kind, self.kind)
+            raise UnsupportedError(
+                f"its samples are {name}{self.bits}; pictures are uint8, uint16, float32 or float64: convert it first"
+            )
+        if self.photometric == 3 and (self.palette is None or self.bits > 8 or self.samples != 1 or self.kind != "u"):
+            raise UnsupportedError("a palette with extra samples or of more than 8 bits; convert it to RGB")
+        if self.photometric == 6 and (self.bits != 8 or self.samples != 3):
+            raise UnsupportedError(f"YCbCr of {self.samples} samples of {self.bits} bits; convert it to RGB")
+        if self.photometric == 0 and self.kind == "f":
+            raise UnsupportedError("floating-point samples with white at zero; convert it so that black is zero")
+        alphas = [e for e in self.extras if e in (1, 2)]
+        if alphas and (len(alphas) > 1 or self.extras[-1] not in (1, 2)):
+            raise UnsupportedError(f"its extra samples are {self.extras}: only the last may be alpha; reorder them")
+        if self.associated and len(self.extras) > 1:
+            raise UnsupportedError("associated alpha beside other extra samples; make it unassociated")
+        if not 1 <= self.orientation <= 8:
+            raise UnsupportedError(f"orientation {self.orientation} is none; set it to 1")
+
+    def _said(self) -> str:
+        return {0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr"}[self.photometric]
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return bool(self.extras) and self.extras[-1] in (1, 2)
+
+    @property
+    def associated(self) -> bool:
+        """Whether the colours as stored are multiplied by alpha already."""
+        return bool(self.extras) and self.extras[-1] == 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the picture as it is filtered."""
+        return 3 if self.photometric in (3, 6) else self.samples
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the picture as it is filtered."""
+        return np.dtype(f"{self.kind}{max(1, self.bits // 8)}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(h, w) or (h, w, channels) of the picture as it is filtered."""
+        return (self.height, self.width, self.channels) if self.channels > 1 else (self.height, self.width)
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name for such pixels, or "DATA" for channels that no name fits."""
+        colours = self.channels - len(self.extras) if self.photometric not in (3, 6) else 3
+        if len(self.extras) > 1 or (self.extras and not self.alpha):
+            return "DATA"
+        if colours == 4:
+            return "DATA" if self.alpha else "CMYK"
+        if colours == 3:
+            return "RGBA" if self.alpha else "RGB"
+        return "LA" if self.alpha else {"uint8": "L", "uint16": "I;16", "float32": "F"}.get(self.dtype.name, "DATA")
+
+    @property
+    def for_pillow(self) -> bool:
+        """Whether Pillow decodes such pixels to what the table says, no bit lost."""
+        if self.kind == "f":
+            return self.bits == 32 and self.samples == 1 and self.photometric == 1
+        if self.bits == 16:
+            return self.samples == 1 and self.photometric == 1
+        if self.extras:
+            return self.photometric == 2 and len(self.extras) == 1 and self.alpha
+        return True
+
+    @property
+    def in_bands(self) -> bool:
+        """Whether rows can be read apart from each other: whole bytes that tifffile decodes here."""
+        if self.bits < 8 or self.photometric == 6 or self.fill_order != 1:
+            return False
+        try:
+            tifffile = _tifffile()
+            return self.compression == 1 or tifffile.TIFF.DECOMPRESSORS[self.compression] is not None
+        except (ImportError, KeyError):
+            return False
+
+    def meant(self, raw: NDArray) -> NDArray:
+        """Rows as stored, (rows, w, samples), as what they mean: (rows, w, channels) or (rows, w)."""
+        if self.photometric == 3:
+            assert self.palette is not None
+            return self.palette[raw[..., 0]]
+        rows = raw.astype(self.dtype, copy=False)
+        if self.photometric == 0:
+            rows = rows.copy()
+            colour = rows[..., :1]
+            np.subtract(np.iinfo(self.dtype).max, colour, out=colour)
+        if self.associated:
+            rows = unassociated(rows)
+        return rows if self.channels > 1 else rows[..., 0]
+
+
+def unassociated(rows: NDArray) -> NDArray:
+    """Colours divided by the alpha that they are multiplied with: ⌊c · top / a⌋, at most the top; 0 where alpha is 0.
+
+    The same as Pillow makes of "RGBa" pixels; floats are divided as they are.
+    """
+    alpha = rows[..., -1:]
+    if rows.dtype.kind == "f":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            colours = np.where(alpha != 0, rows[..., :-1] / alpha, 0).astype(rows.dtype)
+    else:
+        top = int(np.iinfo(rows.dtype).max)
+        divided = rows[..., :-1].astype(np.uint32) * np.uint32(top) // np.maximum(alpha, 1).astype(np.uint32)
+        colours = np.where(alpha != 0, np.minimum(divided, top), 0).astype(rows.dtype)
+    return np.concatenate([colours, alpha], axis=-1)
+
+
+def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
+    def numbers(code: int, default: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(int(v) for v in tags[code].value) if code in tags else default
+
+    def one(code: int, default: int) -> int:
+        return numbers(code, (default,))[0]
+
+    bits, formats = numbers(BITS, (1,)), numbers(FORMAT, (1,))
+    if len(set(bits)) > 1 or len(set(formats)) > 1:
+        raise ValueError(f"its samples are of unlike kinds: {bits} bits, formats {formats}")
+    width, height, samples = one(WIDTH, 0), one(HEIGHT, 0), one(SAMPLES, 1)
+    if width < 1 or height < 1 or samples < 1:
+        raise ValueError(f"{width}x{height} pixels of {samples} samples")
+    photometric = one(PHOTOMETRIC, 1)
+    if photometric == 5 and one(INK_SET, 1) != 1:
+        photometric = -5  # inks that are not CMYK
+    marked = numbers(EXTRA, ())
+    extra = max(0, samples - _COLOURS.get(photometric, samples))
+    extras = (marked + (0,) * extra)[:extra]
+    if not marked and extra == 1 and photometric == 2:
+        extras = (2,)
+    # Pillow's reading of a single mark that is none of the three: alpha.
+    extras = tuple(e if e in (0, 1, 2) else 2 if extra == 1 else 0 for e in extras)
+    palette = None
+    if PALETTE in tags and photometric == 3:
+        table = np.asarray(tags[PALETTE].value, np.uint16)
+        palette = np.ascontiguousarray((table.reshape(3, -1).T >> 8).astype(np.uint8))
+        if len(palette) != 1 << bits[0]:
+            raise ValueError(f"its palette has {len(palette)} colours, {bits[0]} bits need {1 << bits[0]}")
+    kept = tuple(t for code, t in sorted(tags.items()) if code in _CARRIED or code in _PLACED)
+    lost = tuple(
+        _NAMES.get(code, f"tag {code}")
+        for code in sorted(tags)
+        if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED
+    )
+    icc = tags[ICC].value if ICC in tags and isinstance(tags[ICC].value, bytes) else None
+    return Layout(
+        width, height, photometric, samples, bits[0], _KINDS.get(formats[0], f"format {formats[0]} "), extras,
+        one(PLANAR, 1), one(ORIENTATION, 1), one(COMPRESSION, 1), one(FILL_ORDER, 1), pages, palette, icc or None,
+        kept, lost, marked,
+    )  # fmt: skip
+
+
+def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
+    """The tags of the first page, offsets of pixels left out, and how many pages there are."""
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}[head[:2]]
+    (version,) = struct.unpack(order + "H", head[2:4])
+    if version not in (42, 43):
+        raise ValueError(f"version {version} is no TIFF")
+    big = version == 43
+    (at,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
+    size = os.fstat(file.fileno()).st_size
+    found: dict[int, Tag] = {}
+    seen: set[int] = set()
+    while at and len(seen) < MOST_PAGES:
+        if at in seen or at + 2 > size:
+            raise ValueError("its chain of pages is broken")
+        seen.add(at)
+        file.seek(at)
+        (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+        each = 20 if big else 12
+        if count > 1 << 16:
+            raise ValueError(f"{count} tags")
+        block = file.read(count * each + (8 if big else 4))
+        if len(seen) == 1:
+            if len(block) < count * each:
+                raise ValueError("its tags are cut off")
+            for i in range(count):
+                tag = _tag(file, block[i * each : (i + 1) * each], order, big)
+                if tag is not None:
+                    found.setdefault(tag.code, tag)
+        rest = block[count * each :]
+        if len(rest) < (8 if big else 4):
+            break
+        (at,) = struct.unpack(order + ("Q" if big else "I"), rest)
+    return found, len(seen)
+
+
+def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
+    code, kind = struct.unpack(order + "HH", entry[:4])
+    (count,) = struct.unpack(order + ("Q" if big else "I"), entry[4 : 12 if big else 8])
+    if code in (273, 279, 324, 325, 288, 289) or kind not in _SIZES:  # where the pixels lie is for who decodes them
+        return None
+    length, inline = count * _SIZES[kind], entry[12:] if big else entry[8:]
+    if length > MOST_VALUE:
+        raise ValueError(f"tag {code} of {length} bytes")
+    if length <= len(inline):
+        data = inline[:length]
+    else:
+        (at,) = struct.unpack(order + ("Q" if big else "I"), inline)
+        file.seek(at)
+        data = file.read(length)
+        if len(data) < length:
+            raise ValueError(f"tag {code} is cut off")
+    if kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377)):
+        return Tag(code, kind, data)
+    if kind in (5, 10):
+        return Tag(code, kind, struct.unpack(f"{order}{2 * count}{'I' if kind == 5 else 'i'}", data))
+    return Tag(code, kind, struct.unpack(f"{order}{count}{_CODES[kind]}", data))
+
+
+def _tifffile() -> Any:
+    """The optional package; what it has to say of a damaged file goes into our error, not into the terminal."""
+    module = importlib.import_module("tifffile")
+    logger = logging.getLogger("tifffile")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return module
+
+
+# -- rows in --------------------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """The rows of a TIFF's only page, through tifffile: mapped where they lie as they are, else by strips or tiles.
+
+    `read(first, last)` gives what they mean. What was decoded last stays, so that no strip is decoded for each band.
+    """
+
+    def __init__(self, name: str, layout: Layout) -> None:
+        """Opens the file. Raises `FileError`, `MissingPart` and `UnsupportedError`."""
+        try:
+            self._tifffile = _tifffile()
+        except ImportError:
+            raise MissingPart(f"TIFF of {said(layout)} needs tifffile; pip install tifffile") from None
+        self.name, self.layout = name, layout
+        with _Reading(name, self._tifffile):
+            self._file = self._tifffile.TiffFile(name)
+            try:
+                self._prepare()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _prepare(self) -> None:
+        page = self._page = self._file.pages[0]
+        if page.compression != 1:
+            try:
+                self._tifffile.TIFF.DECOMPRESSORS[page.compression]
+            except KeyError:
+                kind = getattr(page.compression, "name", page.compression)
+                raise MissingPart(
+                    f"{self.name}: {kind} compression needs imagecodecs; pip install imagecodecs"
+                ) from None
+        planes, depth, height, width, together = page.shaped
+        if depth != 1 or (height, width) != (self.layout.height, self.layout.width):
+            raise UnsupportedError(f"{self.name}: a volume or a page whose sizes disagree; store it as .npy")
+        self._planes, self._together = planes, together
+        ends = [a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if not ends or max(ends) > self._file.filehandle.size:
+            raise ValueError("pixels are missing at its end")
+        self._rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
+        self._columns = page.tilewidth if page.is_tiled else width
+        self._across, self._down = -(-width // self._columns), -(-height // self._rows)
+        if len(page.dataoffsets) < self._across * self._down * planes:
+            raise ValueError("pixels are missing at its end")
+        self._map: NDArray | None = None
+        dtype = np.dtype(page.dtype).newbyteorder(self._file.byteorder)
+        in_order = all(a == b for a, b in zip(ends, page.dataoffsets[1:], strict=False))
+        plain = page.compression == 1 and not page.is_tiled and page.fillorder == 1 and page.predictor == 1
+        whole = planes * height * width * together * dtype.itemsize
+        if plain and in_order and self.layout.bits >= 8 and sum(page.databytecounts) >= whole:
+            shape = (planes, height, width, together)
+            self._map = np.memmap(self.name, dtype, "r", page.dataoffsets[0], shape)
+            return
+        need = self._rows * self._across * self._columns * planes * together * dtype.itemsize
+        if need > unpacked_limit():
+            raise FileError(
+                f"{self.name}: its strips are unpacked whole, and one of them takes {need:,} bytes; store it in tiles "
+                f"or smaller strips, or raise the limit with {ENVIRONMENT}"
+            )
+        self._held: tuple[int, NDArray] | None = None
+
+    def read(self, first: int, last: int) -> NDArray:
+        """Rows `first` to `last`, as what they mean, upright or not as they are stored."""
+        with _Reading(self.name, self._tifffile):
+            if self._map is not None:
+                raw = np.asarray(self._map[:, first:last])
+            else:
+                raw = np.empty(
+                    (self._planes, last - first, self.layout.width, self._together), np.dtype(self._page.dtype)
+                )
+                for line in range(first // self._rows, -(-last // self._rows)):
+                    rows, at = self._line(line), line * self._rows
+                    top, end = max(first, at), min(last, at + rows.shape[1])
+                    raw[:, top - first : end - first] = rows[:, top - at : end - at]
+        joined = raw[0] if self._planes == 1 else np.ascontiguousarray(np.moveaxis(raw[..., 0], 0, -1))
+        return self.layout.meant(joined)
+
+    def _line(self, line: int) -> NDArray:
+        """All strips or tiles of one height, decoded: (planes, rows, w, samples together)."""
+        if self._held is not None and self._held[0] == line:
+            return self._held[1]
+        self._held = None
+        page, height, width = self._page, self.layout.height, self.layout.width
+        rows = min(self._rows, height - line * self._rows)
+        found = np.zeros((self._planes, rows, width, self._together), np.dtype(page.dtype))
+        for plane in range(self._planes):
+            for column in range(self._across):
+                index = (plane * self._down + line) * self._across + column
+                length = page.databytecounts[index]
+                if not length:
+                    continue
+                self._file.filehandle.seek(page.dataoffsets[index])
+                data = self._file.filehandle.read(length)
+                piece, _, _ = page.decode(data, index, jpegtables=page.jpegtables)
+                if piece is None:
+                    continue
+                at = column * self._columns
+                piece = piece[0, :rows, : width - at]
+                found[plane, : piece.shape[0], at : at + piece.shape[1]] = piece
+        self._held = (line, found)
+        return found
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._map = self._held = None
+        self._file.close()
+
+
+class _Reading:
+    """Turns whatever tifffile and its codecs raise into one `FileError`; our own errors pass."""
+
+    def __init__(self, name: str, tifffile: Any) -> None:
+        self.name, self.tifffile = name, tifffile
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Raises `FileError` in place of a decoder's error."""
+        if isinstance(error, MemoryError):
+            raise FileError(f"{self.name}: there is not enough memory to decode it; store it in tiles or strips")
+        if isinstance(error, OSError) and error.strerror:
+            raise FileError(f"{self.name}: {error.strerror}") from None
+        if isinstance(error, Exception) and not isinstance(error, (FileError, MissingPart, UnsupportedError)):
+            said = str(error).partition("\n")[0][:160] or type(error).__name__
+            raise FileError(f"{self.name}: damaged or truncated picture ({said})") from None
+
+
+def said(layout: Layout) -> str:
+    """The layout in a few words, for messages."""
+    kind = {"u": "uint", "f": "float"}.get(layout.kind, layout.kind)
+    return f"{layout.samples} samples of {kind}{layout.bits}"
+
+
+# -- out ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a TIFF says of its samples and keeps beside them, for writing."""
+
+    photometric: int = 1
+    extras: tuple[int, ...] = ()
+    orientation: int = 1
+    icc: bytes | None = None
+    tags: tuple[Tag, ...] = ()
+    packed: bool = False  # deflated
+
+    @classmethod
+    def of(cls, mode: str, channels: int, alpha: bool, layout: Layout | None = None, **more: Any) -> Stored:
+        """For pixels of such a mode; of a layout that was read, its extra samples keep their meaning."""
+        if layout is not None and mode == "DATA":
+            photometric = 1 if layout.photometric == 0 else layout.photometric
+            return cls(photometric, tuple(2 if e == 1 else e for e in layout.extras), **more)
+        colours = channels - int(alpha)
+        photometric = 5 if mode == "CMYK" else 2 if colours == 3 else 1
+        extras = (0,) * (colours - {5: 4, 2: 3, 1: 1}[photometric]) + (2,) * int(alpha)
+        return cls(photometric, extras, **more)
+
+
+def write_rows(
+    path: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[NDArray] | NDArray, stored: Stored
+) -> None:
+    """Writes a TIFF through tifffile: an array whole, or an iterator of tiles of `TILE` pixels a side."""
+    tifffile = _tifffile()
+    given = {tag.code: tag for tag in stored.tags}
+    channels = int(np.prod(shape[2:]))
+    resolution: dict[str, Any] = {}
+    if all(c in given and given[c].type == 5 and all(given[c].value[:2]) for c in (X_RESOLUTION, Y_RESOLUTION)):
+        resolution = {"resolution": (given[X_RESOLUTION].value[:2], given[Y_RESOLUTION].value[:2])}
+        if UNIT in given and given[UNIT].value[0] in (1, 2, 3):
+            resolution["resolutionunit"] = int(given[UNIT].value[0])
+    apart = (X_RESOLUTION, Y_RESOLUTION, UNIT, DESCRIPTION, SOFTWARE, DATE)
+    words: dict[str, Any] = {n: bytes(given[c].value).rstrip(b"\0") if c in given else None for c, n in _WORDS.items()}
+    date = words.pop("datetime")
+    if date and len(date) == 19 and date.isascii():
+        words["datetime"] = date.decode()
+    tags = [(t.code, t.type, t.count, t.value, True) for t in stored.tags if t.code not in apart]
+    tags.append((ORIENTATION, 3, 1, stored.orientation, True))
+    tiled = not isinstance(blocks, np.ndarray)
+    height, width = int(shape[0]), int(np.prod(shape[1:2]))
+    strip = max(1, min(height, (1 << 18) // max(1, width)))
+    tifffile.imwrite(
+        path,
+        blocks,
+        shape=shape,
+        dtype=dtype,
+        photometric=stored.photometric,
+        extrasamples=stored.extras or None,
+        planarconfig=1 if channels > 1 else None,
+        iccprofile=stored.icc,
+        compression="zlib" if stored.packed else None,
+        bigtiff=int(np.prod(shape)) * dtype.itemsize > (1 << 31),
+        metadata=None,
+        extratags=tags,
+        **{"software": None, **words},
+        **({"tile": (TILE, TILE)} if tiled else {"rowsperstrip": strip}),
+        **resolution,
+    )
+
+
+def kept_tags(tags: tuple[Tag, ...], moved: bool) -> tuple[tuple[Tag, ...], tuple[str, ...]]:
+    """The tags that still hold for the result, and the names of those that do not: places, where pixels `moved`."""
+    if not moved:
+        return tags, ()
+    return tuple(t for t in tags if t.code not in _PLACED), tuple(_PLACED[t.code] for t in tags if t.code in _PLACED)
+
+
+def names_of(tags: tuple[Tag, ...]) -> tuple[str, ...]:
+    """The tags' names."""
+    return tuple(_CARRIED.get(t.code) or _PLACED.get(t.code) or f"tag {t.code}" for t in tags)
+
+
+__all__ = ["Layout", "Rows", "Stored", "Tag", "kept_tags", "names_of", "said", "unassociated", "write_rows"]

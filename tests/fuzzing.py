@@ -1,0 +1,652 @@
+"""What is fuzzed: for each parser a way to run it on bytes, seeds, and mutations that know the format.
+
+`scripts/fuzz` drives these with atheris (coverage-guided); `tests/test_fuzz.py` with some hundred seeded mutations, so
+that no run of the tests needs atheris. A run on any bytes ends well or with an error of `dojang.base.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gzip
+import io
+import json
+import os
+import random
+import shutil
+import struct
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dojang.base.errors import DojangError
+
+Run = Callable[[bytes], object]
+Mutate = Callable[[bytes, random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser. `make()` gives the function that runs it on bytes; its exceptions other than ours are findings."""
+
+    make: Callable[[], Run]
+    seeds: Callable[[], list[bytes]]
+    mutate: Mutate | None = None
+    modules: tuple[str, ...] = ()
+    most: int = 4096
+    """Bytes of an input at most: small ones find as much, and sooner."""
+
+
+def guarded(run: Run, data: bytes) -> bool:
+    """Whether a run went through; an error of ours is an answer too, any other exception comes out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(data)
+    except DojangError as error:
+        said = str(error)
+        assert said, "an error without a word"
+        assert len(said) < 200_000, "an error that fills pages"
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------- mutations
+
+
+def havoc(data: bytes, rng: random.Random) -> bytes:
+    """A few changes of the kind that every fuzzer knows: bits, bytes, runs moved, doubled or taken out."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        at = rng.randrange(len(out) + 1) if out else 0
+        size = min(len(out) - at, rng.choice((1, 2, 4, 8, 32)))
+        match rng.randrange(7):
+            case 0 if at < len(out):
+                out[at] ^= 1 << rng.randrange(8)
+            case 1 if at < len(out):
+                out[at] = rng.randrange(256)
+            case 2:
+                out[at:at] = rng.choice(WORDS)
+            case 3:
+                del out[at : at + size]
+            case 4:
+                out[at:at] = out[at : at + size] * rng.choice((1, 2, 50))
+            case 5 if size in (1, 2, 4, 8):
+                out[at : at + size] = rng.choice(NUMBERS).to_bytes(8, "little")[:size]
+            case _ if size in (1, 2, 4, 8):
+                out[at : at + size] = rng.choice(NUMBERS).to_bytes(8, "big")[-size:]
+    return bytes(out)
+
+
+NUMBERS = [0, 1, 2, 7, 8, 63, 64, 127, 128, 255, 256, 32767, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1,
+           1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]  # fmt: skip
+WORDS = [b"", b"\0", b"\xff" * 8, b"-1", b"1e999", b"nan", b"0x", b"9" * 30, b'"', b"\\", b"[" * 50, b"{1..99999}",
+         b"\n", b"\r", "\u2028".encode(), b"\xed\xa0\x80", b"$x", b"<-", b"=", b",", b":", b"#", b"()",
+         b"999999999999999999", b"2147483647", b"inf", b"True", b"None"]  # fmt: skip
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*out, value))
+
+
+def fields(data: bytes, depth: int = 0) -> list[list] | None:
+    """Protocol Buffers without a schema: [key, value or bytes or fields]; None where it is none."""
+    found: list[list] = []
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(data) or shift > 63:
+                raise ValueError
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+
+    try:
+        while at < len(data):
+            key = number()
+            match key & 7:
+                case 0:
+                    found.append([key, number()])
+                case 1 | 5:
+                    size = 8 if key & 7 == 1 else 4
+                    found.append([key, data[at : at + size]])
+                    at += size
+                case 2:
+                    size = number()
+                    part = data[at : at + size]
+                    if len(part) < size or not key >> 3:
+                        return None
+                    at += size
+                    inner = fields(part, depth + 1) if depth < 8 and size > 1 else None
+                    found.append([key, inner if inner else part])
+                case _:
+                    return None
+    except ValueError:
+        return None
+    return found if at == len(data) else None
+
+
+def packed(found: list[list]) -> bytes:
+    out = bytearray()
+    for key, value in found:
+        out += varint(key)
+        if key & 7 == 2:
+            part = packed(value) if isinstance(value, list) else value
+            out += varint(len(part)) + part
+        else:
+            out += varint(value) if isinstance(value, int) else value
+    return bytes(out)
+
+
+OPERATORS = (
+    b"Conv PRelu Reshape Resize Loop If Scan Concat Split Tile Expand Pad Slice Gather ConstantOfShape Range Identity "
+    b"Transpose Upsample Gemm MatMul Einsum DepthToSpace GroupNormalization LayerNormalization ReduceMean Cast LRN "
+    b"Clip BatchNormalization AveragePool MaxPool ConvTranspose Softmax Flatten Squeeze Unsqueeze Shape Size Where Sum "
+    b"TopK Constant"
+).split()
+
+
+def of_fields(data: bytes, rng: random.Random) -> bytes:
+    """Changes in the tree of a Protocol Buffers message, so that all lengths stay right."""
+    tree = fields(data)
+    if tree is None or rng.random() < 0.15:
+        return havoc(data, rng)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        spots: list[tuple[list[list], int]] = []
+        stack = [tree]
+        while stack:
+            level = stack.pop()
+            spots += [(level, i) for i in range(len(level))]
+            stack += [value for _, value in level if isinstance(value, list)]
+        if not spots:
+            break
+        level, i = rng.choice(spots)
+        key, value = level[i]
+        match rng.randrange(6):
+            case 0:
+                del level[i]
+            case 1:
+                level.insert(rng.randrange(len(level) + 1), [key, copy.deepcopy(value)])
+            case 2:
+                other, j = rng.choice(spots)
+                if j < len(other):
+                    level[i] = copy.deepcopy([key, other[j][1]] if key & 7 == other[j][0] & 7 else other[j])
+            case 3 if isinstance(value, bytes) and key & 7 == 2:
+                level[i] = [key, rng.choice((rng.choice(OPERATORS), rng.choice(WORDS), havoc(value, rng)))]
+            case _:
+                if isinstance(value, int):
+                    level[i] = [key, rng.choice(NUMBERS)]
+                elif isinstance(value, bytes):
+                    level[i] = [key, havoc(value, rng)[: len(value)] if key & 7 != 2 else havoc(value, rng)]
+    out = packed(tree)
+    return out if len(out) < 1 << 17 else data
+
+
+def of_lines(data: bytes, rng: random.Random) -> bytes:
+    """Changes of a text by lines and words."""
+    if rng.random() < 0.3:
+        return havoc(data, rng)
+    lines = data.split(b"\n")
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        i = rng.randrange(len(lines))
+        words = lines[i].split(b" ")
+        match rng.randrange(6):
+            case 0:
+                lines.insert(i, lines[rng.randrange(len(lines))])
+            case 1 if len(lines) > 1:
+                del lines[i]
+            case 2:
+                words[rng.randrange(len(words))] = rng.choice(WORDS)
+                lines[i] = b" ".join(words)
+            case 3:
+                others = lines[rng.randrange(len(lines))].split(b" ")
+                words.insert(rng.randrange(len(words) + 1), rng.choice(others))
+                lines[i] = b" ".join(words)
+            case 4:
+                lines[i] = b" ".join(havoc(w, rng) if rng.random() < 0.3 else w for w in words)
+            case _:
+                digits = [j for j, w in enumerate(words) if any(48 <= c < 58 for c in w)]
+                if digits:
+                    j = rng.choice(digits)
+                    words[j] = bytes(c if not 48 <= c < 58 else rng.choice(b"0123456789") for c in words[j])
+                    lines[i] = b" ".join(words)
+    return b"\n".join(lines)
+
+
+def of_header(data: bytes, rng: random.Random) -> bytes:
+    """Changes in the JSON of a safetensors header, its length kept right; the network's text by its lines."""
+    if len(data) < 9 or rng.random() < 0.15:
+        return havoc(data, rng)
+    (length,) = struct.unpack("<Q", data[:8])
+    raw, rest = data[8 : 8 + length], data[8 + length :]
+    try:
+        found = json.loads(raw)
+        assert isinstance(found, dict)
+    except (ValueError, AssertionError, RecursionError):
+        return struct.pack("<Q", len(raw)) + havoc(raw, rng) + rest
+    meta = found.get("__metadata__")
+    match rng.randrange(5):
+        case 0 if isinstance(meta, dict) and "dojang.network" in meta:
+            text = str(meta["dojang.network"]).encode("utf-8", "surrogatepass")
+            meta["dojang.network"] = of_lines(text, rng).decode("utf-8", "replace")
+        case 1 if found:
+            name = rng.choice(list(found))
+            found[name] = rng.choice((None, [], {}, 1, "x", found[rng.choice(list(found))]))
+        case 2 if found:
+            entry = found[rng.choice(list(found))]
+            if isinstance(entry, dict) and entry:
+                key = rng.choice(list(entry))
+                entry[key] = rng.choice((0, -1, [1 << 62] * 3, [0, 1 << 63], "F32", "F8_E4M3", [], None, [2.5], 10**25))
+        case 3:
+            raw = havoc(raw, rng)
+            return struct.pack("<Q", len(raw)) + raw + rest
+        case _:
+            rest = havoc(rest, rng)
+    raw = json.dumps(found).encode()
+    return struct.pack("<Q", len(raw)) + raw + rest
+
+
+def of_members(data: bytes, rng: random.Random) -> bytes:
+    """Changes in the members of a .zip that is written anew, or of the bytes as they are."""
+    if rng.random() < 0.35 or not data.startswith(b"PK"):
+        return havoc(data, rng)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [(i.filename, archive.read(i), i.compress_type) for i in archive.infolist()[:40]]
+    except Exception:
+        return havoc(data, rng)
+    i = rng.randrange(len(members)) if members else 0
+    if members:
+        name, raw, method = members[i]
+        match rng.randrange(6):
+            case 0:
+                raw = havoc(raw, rng)
+            case 1:
+                raw = of_npy(raw, rng)
+            case 2:
+                others = ("y.npy", "x.npy", "classes.npy", "train/a/1.png", "test/b/1.png", "", "\u2028", "a\0b")
+                name = rng.choice((name + "/", "../" + name, name.upper(), name + ".png", *others))
+            case 3:
+                method = rng.choice((0, 8, 12, 14))
+            case 4:
+                del members[i]
+            case _:
+                members.append((name + rng.choice(("", "2")), raw, method))
+        if i < len(members):
+            members[i] = (name, raw[: 1 << 16], method)
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with zipfile.ZipFile(out, "w") as archive:
+                for name, raw, method in members:
+                    archive.writestr(zipfile.ZipInfo(name), raw, method)
+        except Exception:
+            return havoc(data, rng)
+    return out.getvalue() if rng.random() < 0.8 else havoc(out.getvalue(), rng)
+
+
+def of_npy(data: bytes, rng: random.Random) -> bytes:
+    """Changes in the header of an .npy, its length kept right."""
+    if not data.startswith(b"\x93NUMPY") or len(data) < 12:
+        return havoc(data, rng)
+    length = struct.unpack("<H", data[8:10])[0]
+    said = data[10 : 10 + length]
+    types = (b"f8", b"c8", b"V4", b"U1", b"U0", b"M8", b"b1", b"i2", b"O")
+    changes = [
+        (b"(", b"(9"),
+        (b"(", b"(0, "),
+        (b"(", b"(99999999999, "),
+        (b"<", b">"),
+        (b"False", b"True"),
+        (b"{", b"{" * 90),
+    ]
+    old, new = rng.choice([*changes, *((rng.choice((b"f4", b"u1", b"i8")), kind) for kind in types)])
+    said = havoc(said, rng) if rng.random() < 0.2 else said.replace(old, new, 1)
+    return data[:8] + struct.pack("<H", len(said) & 0xFFFF) + said + data[10 + length :]
+
+
+# ---------------------------------------------------------------------------------------------- parsers
+
+
+def _folder() -> Path:
+    """A folder in memory where there is one; it is removed when the process ends."""
+    import atexit
+
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="dojang-fuzz-", dir=base))
+    atexit.register(shutil.rmtree, path, True)
+    return path
+
+
+def _net() -> Run:
+    from dojang.arith.cost import count
+    from dojang.arith.field import fields as fields_of
+    from dojang.formats import text
+
+    def run(data: bytes) -> None:
+        graph = text.parse(data.decode("utf-8", "replace"))
+        if len(graph.nodes) < 16:
+            count(graph)
+            fields_of(graph)
+            text.parse(text.to_text(graph))
+
+    return run
+
+
+def _net_seeds() -> list[bytes]:
+    zoo = Path(__file__).parents[1] / "src" / "dojang" / "zoo"
+    nets = [p.read_bytes() for p in sorted(zoo.glob("*.net")) if p.stat().st_size < 500]
+    every = r"""network "a \" b" # comment
+source x
+classes a,b
+meta k "v"
+param c=3
+block r(ch, s=1)
+  conv1: conv $ch 3x3 stride=$s pad=1 bias=no
+  relu
+  add <- _, in
+end
+input 4x9x9 mean=0.5,0.5,0.5,0.5 std=1,1,1,1
+st.{1..3}: r 4
+maxpool 2x2/2 ceil=yes
+resize size=7x5 mode=linear
+conv_transpose 3 3x3 stride=2 output_padding=1
+pad pads=1:2,0:3
+reshape shape=3,-1
+transpose perm=0,2,1
+slice axis=1 start=0 stop=4 step=2
+flatten
+dense $c share=x
+output _, st.1
+"""
+    own = [
+        every.encode(),
+        b"input 3x1000000x8\nresize size=999983x7\nconv 3 3x3\n",
+        b"input 3x8x8\nconv 8 2147483647x3 pad=1073741824:1073741824\nadaptive_avgpool 7x3\nglobal_avgpool\n",
+        b"input 4x8\nunsqueeze axes=1\nconcat axis=1 <- _, _\nmatmul <- _, _\ngather axis=0 indices=0\n"
+        b"softmax axis=-1\nlayernorm shape=8\n",
+    ]
+    return own + nets[:12]
+
+
+def _onnx() -> Run:
+    from dojang.formats import onnx
+
+    def run(data: bytes) -> None:
+        onnx.from_bytes(data, input_size=None)
+
+    return run
+
+
+def _onnx_seeds() -> list[bytes]:
+    from dojang.formats import onnx, text
+
+    def written(net: str) -> bytes:
+        graph = text.parse(net)
+        rng = np.random.default_rng(0)
+        arrays = {k: rng.standard_normal(s).astype("f4") for k, s in graph.param_shapes.items()}
+        return onnx.to_bytes(graph.with_weights(arrays))
+
+    nets = [
+        "input 2x8x8\nconv 2 3x3 pad=1\nbatchnorm\nrelu\nmaxpool 2x2/2\nflatten\ndense 3\nsoftmax\n",
+        "input 2x6x6\nconv 4 3x3 groups=2\nprelu num=4\nadd <- _, _\nresize scale=2\nglobal_avgpool\n",
+        "input 2x6x6\nconv_transpose 2 3x3 stride=2\nlayernorm shape=13\nconcat axis=1 <- _, _\n"
+        "slice axis=2 start=1 stop=5\npad pads=1,1\n",
+        "input 4x8\ntranspose perm=0,2,1\nreshape shape=2,-1\nreduce_mean axes=1 keepdims=yes\nmatmul <- _, _\n",
+        "input 4x8x8\ngroupnorm groups=2\ninstancenorm\nclip min=0 max=6\nadaptive_avgpool 2x2\nlrn size=3\n",
+    ]
+    found = []
+    for net in nets:
+        try:
+            found.append(written(net))
+        except DojangError:
+            continue
+    corpus = Path(__file__).parent / "formats" / "corpus"
+    found += [p.read_bytes() for p in sorted(corpus.glob("*.onnx")) if p.stat().st_size < 2_000][:8]
+    with contextlib.suppress(ImportError):  # the official package is in the dev extra only
+        found += _control_seeds()
+    return found
+
+
+def _control_seeds() -> list[bytes]:
+    from onnx import TensorProto, helper
+
+    def model(nodes: list, inputs: list, inits: list) -> bytes:
+        graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", 1, None)], inits)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 4])
+    trips = helper.make_tensor("trips", TensorProto.INT64, [], [3])
+    on = helper.make_tensor("on", TensorProto.BOOL, [], [1])
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["c"], ["d"]), helper.make_node("Identity", ["k"], ["k2"])], "b",
+        [helper.make_tensor_value_info("i", 7, []), helper.make_tensor_value_info("k", 9, []),
+         helper.make_tensor_value_info("c", 1, None)],
+        [helper.make_tensor_value_info("k2", 9, []), helper.make_tensor_value_info("d", 1, None)],
+    )  # fmt: skip
+    loop = model([helper.make_node("Loop", ["trips", "on", "x"], ["y"], body=body)], [x], [trips, on])
+    node = helper.make_node
+    shape = model(
+        [node("Shape", ["x"], ["s"]), node("Gather", ["s", "one"], ["t"]), node("Unsqueeze", ["t", "zero"], ["u"]),
+         node("Concat", ["zero", "u", "m"], ["v"], axis=0), node("Reshape", ["x", "v"], ["r"]),
+         node("ConstantOfShape", ["dims"], ["k"]), node("Expand", ["k", "big"], ["e"]),
+         node("Range", ["one", "trips", "one"], ["rng"]), node("Tile", ["r", "reps"], ["y"])], [x],
+        [helper.make_tensor(name, 7, [] if isinstance(v, int) else [len(v)], [v] if isinstance(v, int) else v)
+         for name, v in {"one": 1, "zero": [0], "m": [-1], "dims": [3, 4], "big": [2, 3, 4], "reps": [1, 2, 2],
+                         "trips": 3}.items()],
+    )  # fmt: skip
+    return [loop, shape]
+
+
+def _checkpoint() -> Run:
+    from dojang.formats import checkpoint
+
+    path = _folder() / "c.safetensors"
+
+    def run(data: bytes) -> None:
+        path.write_bytes(data)
+        graph = checkpoint.load(path)
+        checkpoint.check_finite(graph)
+
+    return run
+
+
+def _checkpoint_seeds() -> list[bytes]:
+    from dojang.formats import checkpoint, text
+
+    folder = _folder()
+    found = []
+    for net in (
+        "input 2x8\nconv 2 3\nrelu\nflatten\ndense 2\n",
+        "input 1x2x2\nconv 1 1x1 bias=no\n",
+        "input 3\nrelu\n",
+    ):
+        graph = text.parse(net)
+        arrays = {k: np.ones(s, "f4") for k, s in graph.param_shapes.items()}
+        found.append(
+            checkpoint.save(
+                graph.replace(weights=arrays, meta={"classes": "a,b"}), folder / "s.safetensors", True
+            ).read_bytes()
+        )
+    raw = b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"__metadata__":{"dojang.network":"input 3x4"}}'
+    return [*found, struct.pack("<Q", len(raw)) + raw + b"\0" * 4]
+
+
+def _tables() -> Run:
+    from dojang.formats import tables
+
+    def run(data: bytes) -> None:
+        tables.parse(data.decode("utf-8", "replace"))
+
+    return run
+
+
+def _tables_seeds() -> list[bytes]:
+    zoo = Path(__file__).parents[1] / "src" / "dojang" / "zoo"
+    head = b"# title: T\n# network: alexnet\nrow,layers,out_shape,params,macs\n"
+    own = head + b'"a,b",conv1 c.*,28x28x256,159K,128M\nc,d,,2.7K,-\n'
+    return [own, *[p.read_bytes() for p in sorted(zoo.glob("*.csv"))][:6]]
+
+
+SOURCES = (
+    "a.npz",
+    "a.npy",
+    "a.zip",
+    "train-images-idx3-ubyte",
+    "train-images-idx3-ubyte.gz",
+    "data_batch_1.bin",
+    "folder",
+)
+
+
+def _sources() -> Run:
+    """The first byte says which kind of source the rest is."""
+    from dojang.train import data as data_
+    from dojang.train import sources
+
+    folder = _folder()
+    idx = folder / "idx"
+    idx.mkdir()
+    (idx / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x04\0\1\0\1")
+    classes = folder / "classes"
+    for name in "ab":
+        (classes / name).mkdir(parents=True)
+    (classes / "a" / "0.png").write_bytes(_picture("PNG", "L", (4, 4)))
+
+    def run(data: bytes) -> None:
+        if not data:
+            return
+        kind, rest = SOURCES[data[0] % len(SOURCES)], data[1:]
+        if kind == "folder":
+            (classes / "b" / "0.png").write_bytes(rest)
+            data_.load(classes)
+        elif kind == "a.npy":
+            (folder / kind).write_bytes(rest)
+            sources.npz_samples(folder / kind)
+        else:
+            path = (idx if "idx" in kind else folder) / kind
+            path.write_bytes(rest)
+            data_.load(path)
+
+    return run
+
+
+def _picture(form: str, mode: str, size: tuple[int, int], **options: object) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    image = Image.effect_noise(size, 40).convert(mode) if mode not in ("I;16", "F", "I") else Image.new(mode, size, 7)
+    image.save(out, form, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def _sources_seeds() -> list[bytes]:
+    out, found = io.BytesIO(), []
+    x, y = np.arange(10 * 12, dtype="u1").reshape(10, 1, 3, 4), np.arange(10) % 2
+    np.savez(out, x=x, y=y, classes=np.array(["cat", "dog"]))
+    found.append(b"\0" + out.getvalue())
+    out = io.BytesIO()
+    np.savez_compressed(out, x_train=x.astype("f4"), y_train=y, x_test=x.astype("f4"), y_test=y)
+    found.append(b"\0" + out.getvalue())
+    out = io.BytesIO()
+    np.save(out, x.astype("f4"))
+    found.append(b"\1" + out.getvalue())
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place in range(4):
+            archive.writestr(f"{'ab'[place % 2]}/{place}.png", _picture("PNG", "L", (4, 4)))
+    found.append(b"\2" + out.getvalue())
+    idx = b"\0\0\x08\x03" + struct.pack(">3I", 4, 3, 3) + bytes(range(36))
+    found += [b"\3" + idx, b"\4" + gzip.compress(idx, mtime=0), b"\5" + (b"\1" + bytes(3072) + b"\0" + bytes(3072)) * 2]
+    return [*found, b"\6" + _picture("PNG", "L", (4, 4)), b"\6" + _picture("JPEG", "RGB", (4, 4))]
+
+
+def of_source(data: bytes, rng: random.Random) -> bytes:
+    """The kind mostly kept, the rest changed as its format wants."""
+    if not data:
+        return b"\0"
+    kind = data[:1] if rng.random() < 0.97 else bytes((rng.randrange(len(SOURCES)),))
+    rest = data[1:]
+    if rest.startswith(b"PK"):
+        return kind + of_members(rest, rng)
+    if rest.startswith(b"\x93NUMPY"):
+        return kind + of_npy(rest, rng)
+    if rest.startswith(b"\x1f\x8b") and rng.random() < 0.5:
+        try:
+            return kind + gzip.compress(havoc(gzip.decompress(rest), rng), 1, mtime=0)
+        except Exception:
+            return kind + havoc(rest, rng)
+    return kind + havoc(rest, rng)
+
+
+def _pictures() -> Run:
+    from dojang.train.pictures import Target as Size
+    from dojang.train.pictures import decoded
+
+    small = Size.of((3, 8, 8))
+    plain = Size.of(None)
+
+    def run(data: bytes) -> None:
+        decoded(data, "p", small if len(data) % 2 else plain)
+
+    return run
+
+
+def _pictures_seeds() -> list[bytes]:
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6
+    return [
+        _picture("PNG", "RGB", (9, 7)), _picture("PNG", "I;16", (5, 5)), _picture("PNG", "P", (5, 6), transparency=3),
+        _picture("PNG", "LA", (5, 6)), _picture("JPEG", "RGB", (9, 8)), _picture("JPEG", "CMYK", (9, 8)),
+        _picture("GIF", "P", (6, 6)), _picture("BMP", "RGB", (6, 5)), _picture("BMP", "1", (6, 5)),
+        _picture("WEBP", "RGB", (6, 6)), _picture("TIFF", "RGB", (6, 6)), _picture("TIFF", "F", (6, 6)),
+        _picture("TIFF", "L", (6, 6), compression="tiff_lzw"), _picture("TIFF", "1", (16, 6), compression="group4"),
+        _picture("PPM", "RGB", (6, 4)), _picture("JPEG", "L", (8, 8), exif=turned),
+    ]  # fmt: skip
+
+
+def _tiff() -> Run:
+    """TIFF as large pictures are read, by bands; Pillow has no part in it."""
+    from dojang.filters import large
+
+    path = _folder() / "t.tif"
+
+    def run(data: bytes) -> None:
+        path.write_bytes(data)
+        with large.opened(path) as source:
+            rows = min(source.shape[0], max(1, (1 << 16) // max(1, int(np.prod(source.shape[1:])))))
+            source.read(0, rows)
+
+    return run
+
+
+def _tiff_seeds() -> list[bytes]:
+    return [seed for seed in _pictures_seeds() if seed[:4] in (b"II*\0", b"MM\0*")]
+
+
+TARGETS = {
+    "net": Target(_net, _net_seeds, of_lines, ("dojang.formats.text", "dojang.arith"), 700),
+    "onnx": Target(_onnx, _onnx_seeds, of_fields, ("dojang.formats", "dojang.arith"), 2500),
+    "checkpoint": Target(_checkpoint, _checkpoint_seeds, of_header, ("dojang.formats", "dojang.base"), 2500),
+    "tables": Target(_tables, _tables_seeds, of_lines, ("dojang.formats", "dojang.arith.check"), 1500),
+    "sources": Target(
+        _sources, _sources_seeds, of_source, ("dojang.train", "dojang.base", "dojang.formats.arrays"), 8192
+    ),
+    "pictures": Target(_pictures, _pictures_seeds, havoc, ("dojang.train.pictures", "PIL")),
+    "tiff": Target(_tiff, _tiff_seeds, havoc, ("dojang.filters", "tifffile")),
+}
