@@ -102,12 +102,24 @@ class Noted:
     # -- objects -----------------------------------------------------------------------------------------------------
 
     def look(self, start: Any) -> None:
-        """Notes all that can be reached."""
-        waiting, seen = [start], self.seen
+        """Notes all that can be reached: first what the module holds, then what its code can see.
+
+        The code of a large program sees more objects than are looked at; they must not take the module's own place.
+        """
+        code: list[Any] = []
+        self._look([start], code)
+        self._look(code, None)
+
+    def _look(self, waiting: list[Any], code: list[Any] | None) -> None:
+        """Notes what is waiting and what it holds; classes and functions are put off to `code` where that is given."""
+        seen = self.seen
         while waiting and len(seen) < MOST_SEEN:
             value = waiting.pop()
             kind = type(value)
             if kind in _ATOMS or id(value) in seen:
+                continue
+            if code is not None and isinstance(value, type | types.FunctionType):
+                code.append(value)
                 continue
             seen[id(value)] = value  # held, so that its id stays its own
             if kind is dict or kind is OrderedDict:
