@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from dojang.base.budget import unpacked_limit
 from dojang.base.errors import UsageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -20,6 +21,9 @@ ENVIRONMENT = "DOJANG_MAX_PIXELS"
 MAX_PIXELS = 2 * 89_478_485
 """Pixels of the largest picture that is decoded, unless `ENVIRONMENT` says otherwise: twice Pillow's warning limit,
 where Pillow itself refuses to go on."""
+BYTES = 1 << 30
+"""Bytes that the pixels of one picture may take: 1 GiB, or as many as its file has. `base.budget.ENVIRONMENT` replaces both.
+What is filtered is one picture at a time that somebody named, so it may be larger than what a folder of data holds."""
 
 # First bytes, and what a file that begins so is called. Only to say what was refused.
 _SIGNATURES = (
@@ -70,3 +74,9 @@ def pixel_limit() -> int:
     if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said)):
         raise UsageError(f"{ENVIRONMENT}={said[:40]}: give a number of pixels, such as {MAX_PIXELS}")
     return int(said)
+
+
+
+def byte_limit(name: str) -> int:
+    """The most bytes that the pixels of the picture in the file `name` may take."""
+    return unpacked_limit(os.path.getsize(name), times=1, least=BYTES)
