@@ -76,7 +76,6 @@ def pixel_limit() -> int:
     return int(said)
 
 
-
 def byte_limit(name: str) -> int:
     """The most bytes that the pixels of the picture in the file `name` may take."""
     return unpacked_limit(os.path.getsize(name), times=1, least=BYTES)

@@ -351,7 +351,9 @@ def _read(image: Image.Image, name: str) -> Picture:
     # Asked before EXIF, for which Pillow may decode the picture.
     deep, stored = _deep_channels(image), _raw_mode(image)
     wide = deep or 4 if image.mode in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr") else deep or 2
-    Budget(name, byte_limit(name)).unpack(image.width * image.height * wide * (2 if deep or image.mode.startswith("I") else 1))
+    Budget(name, byte_limit(name)).unpack(
+        image.width * image.height * wide * (2 if deep or image.mode.startswith("I") else 1)
+    )
     orientation = orientation_of(image)
     info = image.info
     raw = info.get("exif") or None
