@@ -104,7 +104,7 @@ def test_what_cannot_run_here_can_be_planned(dojang: Command, tmp_path: Path, mo
     np.save(tmp_path / "x.npy", np.zeros((1, 8, 8), "f4"))
     ran = dojang("run", "digits-cnn", tmp_path / "x.npy", "--plan")
     assert ran.code == 0
-    assert f"made for {wider[0].name}, peaks shipped description {wider[0].name}" in ran.out
+    assert f"made for {wider[0].name}; peaks: shipped description {wider[0].name}" in ran.out
     for arguments in (("--plan", "-o", tmp_path / "y.npy"), ()):
         ran = dojang("run", "digits-cnn", tmp_path / "x.npy", *arguments)
         assert ran.code == 2
@@ -115,6 +115,6 @@ def test_what_cannot_run_here_can_be_planned(dojang: Command, tmp_path: Path, mo
 def test_the_roofline_of_this_machine(dojang: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")
     out = dojang("count", "lenet5", "--machine", "here").out
-    assert "laptop-avx2, one core (avx2; peaks shipped description laptop-avx2): 102.4 GFLOP/s, 12 GB/s" in " ".join(
+    assert "laptop-avx2, one core (avx2; peaks: shipped description laptop-avx2): 102.4 GFLOP/s, 12 GB/s" in " ".join(
         out.split()
     )

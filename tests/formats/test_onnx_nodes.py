@@ -1,9 +1,9 @@
 """The node tests of the ONNX standard (onnx.backend.test), through `onnx.from_bytes`, the NumPy reference, and the
 compiled engine.
 
-Every case of an operator that dojang reads must give the numbers of the standard (of ONNX Runtime for `BY_RUNTIME`), unless
-`EXCLUDED` says why not; then
-it must say so itself: an unknown operator, or an error of dojang's. Cases of all other operators must do the same.
+Every case of an operator that dojang reads must give the numbers of the standard (of ONNX Runtime for `BY_RUNTIME`),
+unless `EXCLUDED` says why not; then it must say so itself: an unknown operator, or an error of dojang's. Cases of all
+other operators must do the same.
 So no case may give wrong numbers or fail in another way.
 """
 
@@ -60,8 +60,8 @@ EXCLUDED = {
 
 
 BY_RUNTIME = "test_resize_downsample_scales_*_align_corners"
-"""Cases in which ONNX Runtime differs from the standard's own figures, and users see the runtime: it aligns the corners of
-the pixels that there are (3), the standard those of the size before it is rounded down (3.2). Its answer is the oracle."""
+"""Cases in which ONNX Runtime, which users hold answers against, differs from the standard's figures: it aligns the
+corners of the pixels that there are (3), the standard those of the size before it is rounded down (3.2)."""
 
 
 def reason(name: str) -> str | None:

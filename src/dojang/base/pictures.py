@@ -22,8 +22,8 @@ MAX_PIXELS = 2 * 89_478_485
 """Pixels of the largest picture that is decoded, unless `ENVIRONMENT` says otherwise: twice Pillow's warning limit,
 where Pillow itself refuses to go on."""
 BYTES = 1 << 30
-"""Bytes that the pixels of one picture may take: 1 GiB, or as many as its file has. `base.budget.ENVIRONMENT` replaces both.
-What is filtered is one picture at a time that somebody named, so it may be larger than what a folder of data holds."""
+"""Bytes that the pixels of a filtered picture may take: 1 GiB, or as many as its file has. Somebody has named this
+picture, so it may be larger than what a folder of data holds. `base.budget.ENVIRONMENT` replaces both figures."""
 
 # First bytes, and what a file that begins so is called. Only to say what was refused.
 _SIGNATURES = (

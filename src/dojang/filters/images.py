@@ -273,8 +273,8 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = None, image
     """The picture in a file, which may be open already (`opening.begun`).
 
     Raises `FileError` for a file that cannot be read, is no picture, is damaged, or has more than `max_pixels`
-    pixels (`base.pictures.pixel_limit()` by default) or more bytes than `base.pictures.byte_limit()`; `UnsupportedError` for
-    several frames and for pixel types that cannot be filtered.
+    pixels (`base.pictures.pixel_limit()` by default) or more bytes than `base.pictures.byte_limit()`;
+    `UnsupportedError` for several frames and for pixel types that cannot be filtered.
     """
     name = fspath(path)
     try:
