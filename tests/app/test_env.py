@@ -96,6 +96,19 @@ def test_a_wrong_machine_is_one_line(
         assert words in ran.err
 
 
+def test_files_are_written_whatever_machine_plans_are_made_for(
+    dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    wider = [m for m in EVERY if not m.runs_here]
+    if not wider:
+        pytest.skip("every shipped machine runs here")
+    monkeypatch.setenv("DOJANG_MACHINE", wider[0].name)
+    ran = dojang("export", "digits-cnn", "-o", tmp_path / "m.onnx")
+    assert ran.code == 0, ran.err
+    assert "ONNX Runtime gives the same answers" in " ".join(ran.out.split())
+
+
 def test_what_cannot_run_here_can_be_planned(dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wider = [m for m in EVERY if not m.runs_here]
     if not wider:
