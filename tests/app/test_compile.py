@@ -76,3 +76,17 @@ def test_denormal_numbers_are_kept():
     right = torch.nn.functional.conv2d(torch.from_numpy(x), torch.from_numpy(w), padding=1).numpy()
     assert 0 < right.max() < np.finfo("f4").tiny
     assert np.array_equal(dojang.conv(x, w, padding=1), right)
+
+
+def test_several_inputs_come_in_their_order_or_by_name():
+    module = torch.nn.Module()
+    module.forward = lambda x, y: torch.cat([x, 2 * y], 1)
+    run = dojang.compile(dojang.load(module, input_size=((3, 4, 4), (1, 4, 4))))
+    x, y = torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)
+    assert torch.equal(run(x, y), torch.cat([x, 2 * y], 1))
+    assert torch.equal(run({"y": y, "x": x}), torch.cat([x, 2 * y], 1))
+    assert np.array_equal(run(x.numpy(), y.numpy()), torch.cat([x, 2 * y], 1).numpy())
+    with pytest.raises(UsageError, match=r"has 2 inputs \(x, y\), but 3 arrays were given"):
+        run(x, y, y)
+    with pytest.raises(ShapeError, match="x: the input is 2x1x4x4"):
+        run(y, x)

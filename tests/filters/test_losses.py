@@ -197,9 +197,10 @@ def test_other_formats_are_refused_by_name_whatever_the_file_is_called(tmp_path,
             decoded(OTHERS[name], "a picture for a network", Target())
 
 
-def test_what_pillow_writes_is_opened_only_if_it_is_in_the_list(tmp_path):
+def test_what_pillow_writes_is_opened_only_if_it_is_in_the_list(tmp_path, monkeypatch):
     """Every format that this Pillow can write, under another's name."""
     Image.init()
+    monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))  # writing SPIDER as a.jpg makes .jpg mean SPIDER
     tried = set()
     for form in sorted(Image.SAVE):
         try:
@@ -284,3 +285,15 @@ def test_a_folder_is_no_picture(tmp_path, monkeypatch):
     for name in (".", "..", "/"):
         with pytest.raises(FileError, match="is a directory"):
             filter_files([name], "blur")
+
+
+def test_pictures_of_large_cameras_are_read(tmp_path):
+    """One picture may be larger than what a folder of data may hold: phones take 108 megapixels, 324 MB of RGB."""
+    for name, size in (("phone.jpg", (12000, 9000)), ("small.jpg", (16, 16))):
+        Image.new("RGB", size, (9, 200, 30)).save(tmp_path / name)
+    with Image.open(tmp_path / "small.jpg") as image:
+        told = np.asarray(image)[0, 0]
+    assert (read_picture(tmp_path / "phone.jpg").pixels[::1000, ::1000, :3] == told).all()
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "plain.tif", np.full((8000, 8000, 3), 77, np.uint16), photometric="rgb")  # 384 MB
+    assert (read_picture(tmp_path / "plain.tif").pixels[::1000, ::1000] == 77).all()

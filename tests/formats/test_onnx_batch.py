@@ -8,6 +8,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from dojang.arith.cost import count
+from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format
 from dojang.formats.onnx_batch import BATCH, Undecided, above, divided, highest, lowest, same, whole
@@ -300,3 +301,19 @@ def test_what_is_decided_holds_for_every_batch(a, b, c, d) -> None:
     except Undecided:
         return
     assert [int(np.trunc(round(v, 9))) for v in true] == [is_at(found, n) for n in range(1, 41)]
+
+
+@pytest.mark.parametrize("shape", [("N", 4, 6, 8), ("N", 4, 6), ("N", 4)])
+def test_what_is_not_finite_stays_in_its_picture_and_place(shape):
+    """What takes its batch from an input takes nothing else: a plane of coordinates stays finite beside a NaN."""
+    net = Net(shape)
+    sizes = net("Shape", "x")
+    plane = net("Expand", np.arange(np.prod(shape[1:]), dtype=F).reshape(1, *shape[1:]), sizes)
+    data = net.bytes(net("Concat", "x", plane, axis=1))
+    x = RNG.standard_normal((3, *shape[1:])).astype(F)
+    x[0].flat[5 % x[0].size] = x[0].flat[0] = np.nan
+    x[1].flat[3], x[2].flat[0] = np.inf, -np.inf
+    y = ort.InferenceSession(data).run(None, {"x": x})[0]
+    graph = onnx_format.from_bytes(data)
+    np.testing.assert_array_equal(run_reference(graph, {"x": x}).outputs[0], y)
+    np.testing.assert_array_equal(compile(graph)(x), y)

@@ -282,7 +282,10 @@ def torch_format() -> Any:
 
 def _from_module(module: Any, size: Sizes | None, arrays: bool, name: str | None = None) -> Graph:
     if size is None:
-        raise UsageError(f"{name or type(module).__name__}: PyTorch code does not say its input size; give it as C,H,W")
+        raise UsageError(
+            f"{name or type(module).__name__}: PyTorch code does not say its input size; "
+            "give it with --input-size C,H,W (in Python input_size=(c, h, w))"
+        )
     title = name or type(module).__name__
     if _symbolic(size):
         one = _single(size, title)

@@ -10,6 +10,7 @@ from dojang import __version__
 from dojang.base.errors import UsageError
 
 NET = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
+SIZE = "size of one input, channels first; sizes of several inputs are parted by ;"
 DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
 SEED = 0
 OPTIMISERS = ("none", "sgd", "momentum", "rmsprop", "adam")
@@ -156,9 +157,7 @@ def _network(parser: Parser, weights: bool = True) -> None:
     parser.add_argument("net", metavar="NET", help=NET)
     if weights:
         parser.add_argument("--weights", metavar="FILE", help="arrays by name: .safetensors, .pt or .pth")
-        parser.add_argument(
-            "--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first; several by ;"
-        )
+        parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help=SIZE)
     else:
         does = "size of one input, channels first; 3,H,W gives formulas"
         parser.add_argument("--input-size", metavar="C,H,W", type=sizes_or_names, help=does)
@@ -218,9 +217,7 @@ def _check(commands: Commands) -> None:
     parser = _add(commands, "check", "a published table against the truth, every cell judged")
     parser.add_argument("table", metavar="TABLE", help="a table's name (`dojang list tables`) or a .csv file")
     parser.add_argument("net", metavar="NET", nargs="?", help="the network (default: the one that the table names)")
-    parser.add_argument(
-        "--input-size", metavar="C,H,W", type=sizes, help="size of one input, channels first; several by ;"
-    )
+    parser.add_argument("--input-size", metavar="C,H,W", type=sizes, help=SIZE)
 
 
 def _compare(commands: Commands) -> None:

@@ -26,8 +26,8 @@ Array = np.ndarray
 class Runnable:
     """A network compiled for this machine. Thread-safe.
 
-    `runnable(x)` takes a batch as NumPy array or PyTorch tensor, or one per input by name, and gives the first output
-    as the same kind (for tensors, without gradients, of the same precision and on the same device);
+    `runnable(x)` takes a batch as NumPy array or PyTorch tensor (one per input, in their order, or all by name), and
+    gives the first output as the same kind (for tensors, without gradients, of the same precision and device);
     `runnable.engine` has all outputs, taps on activations, and the plan.
     """
 
@@ -47,8 +47,14 @@ class Runnable:
         """The network; with `release`, without the weights that kernels hold in their own order."""
         return self.engine.graph
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *more: Any) -> Any:
         """The first output for a batch. Raises `UsageError` and `ShapeError` for inputs that do not fit."""
+        if more:
+            names = [node.name for node in self.engine.graph.inputs]
+            if len(names) != 1 + len(more):
+                has = f"{len(names)} input{'s' * (len(names) != 1)} ({', '.join(names)})"
+                raise UsageError(f"{self.engine.graph.name} has {has}, but {1 + len(more)} arrays were given")
+            x = dict(zip(names, (x, *more), strict=True))
         if type(x) is np.ndarray:
             return self.engine(x)
         if isinstance(x, Mapping):

@@ -103,7 +103,7 @@ def machine_of(text: str) -> Machine:
         from dojang.engine.machine import Machine as Processor
 
         host = Processor.host()
-        title = f"{host.name}, one core ({host.isa}; peaks {host.source})"
+        title = f"{host.name}, one core ({host.isa}; peaks: {host.source})"
         return Machine(title, host.peaks.fma_gflops, host.peaks.read_gbs)
     if text in MACHINES:
         return MACHINES[text]

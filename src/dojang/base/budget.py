@@ -69,14 +69,14 @@ class Budget:
             raise FileError(f"{self.place}: asks for more than {self.steps:,} steps of work, the limit for one file")
 
 
-def unpacked_limit(file_bytes: int = 0, times: int = UNPACKED_TIMES) -> int:
-    """The limit in bytes for a file of `file_bytes`: `UNPACKED_BYTES` or `times` its size, whichever is more.
+def unpacked_limit(file_bytes: int = 0, times: int = UNPACKED_TIMES, least: int = UNPACKED_BYTES) -> int:
+    """The limit in bytes for a file of `file_bytes`: `least` or `times` its size, whichever is more.
 
     The environment variable `ENVIRONMENT` replaces both. Raises `UsageError` where it is no number of bytes.
     """
     said = os.environ.get(ENVIRONMENT)
     if not said:
-        return max(UNPACKED_BYTES, times * file_bytes)
+        return max(least, times * file_bytes)
     if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said)):
         raise UsageError(f"{ENVIRONMENT}={said[:40]}: give a number of bytes, such as {UNPACKED_BYTES}")
     return int(said)

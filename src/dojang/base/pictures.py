@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from dojang.base.budget import unpacked_limit
 from dojang.base.errors import UsageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -20,6 +21,9 @@ ENVIRONMENT = "DOJANG_MAX_PIXELS"
 MAX_PIXELS = 2 * 89_478_485
 """Pixels of the largest picture that is decoded, unless `ENVIRONMENT` says otherwise: twice Pillow's warning limit,
 where Pillow itself refuses to go on."""
+BYTES = 1 << 30
+"""Bytes that the pixels of a filtered picture may take: 1 GiB, or as many as its file has. Somebody has named this
+picture, so it may be larger than what a folder of data holds. `base.budget.ENVIRONMENT` replaces both figures."""
 
 # First bytes, and what a file that begins so is called. Only to say what was refused.
 _SIGNATURES = (
@@ -70,3 +74,8 @@ def pixel_limit() -> int:
     if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said)):
         raise UsageError(f"{ENVIRONMENT}={said[:40]}: give a number of pixels, such as {MAX_PIXELS}")
     return int(said)
+
+
+def byte_limit(name: str) -> int:
+    """The most bytes that the pixels of the picture in the file `name` may take."""
+    return unpacked_limit(os.path.getsize(name), times=1, least=BYTES)

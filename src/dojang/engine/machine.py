@@ -123,7 +123,8 @@ class Machine:
         here = Machine.processor()
         raise UnsupportedError(
             f"{self.name or self.triple}: code for {said_isa(self)} cannot run on this processor, which has "
-            f"{said_isa(here)}; choose another machine, or only plan for it (dojang run NET INPUT --plan)"
+            f"{said_isa(here)}; name another machine in DOJANG_MACHINE, or unset it; `dojang run NET INPUT --plan` "
+            "plans for it and runs nothing"
         )
 
 

@@ -23,7 +23,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from dojang.base.budget import Budget
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
-from dojang.base.pictures import ENVIRONMENT, pixel_limit
+from dojang.base.pictures import ENVIRONMENT, byte_limit, pixel_limit
 from dojang.filters.atomic import writing
 from dojang.filters.memory import empty
 from dojang.filters.opening import DAMAGE, damaged, encoding, load, opened
@@ -273,8 +273,8 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = None, image
     """The picture in a file, which may be open already (`opening.begun`).
 
     Raises `FileError` for a file that cannot be read, is no picture, is damaged, or has more than `max_pixels`
-    pixels (`base.pictures.pixel_limit()` by default) or more bytes than `base.budget` allows; `UnsupportedError` for
-    several frames and for pixel types that cannot be filtered.
+    pixels (`base.pictures.pixel_limit()` by default) or more bytes than `base.pictures.byte_limit()`;
+    `UnsupportedError` for several frames and for pixel types that cannot be filtered.
     """
     name = fspath(path)
     try:
@@ -306,7 +306,7 @@ def _read_tiff(name: str, max_pixels: int | None) -> Picture:
             f"{name}: {layout.width}x{layout.height} pixels are more than {most:,}: a decompression bomb? if you trust "
             f"the file, raise the limit with {ENVIRONMENT}"
         )
-    Budget(name).unpack(int(np.prod(layout.shape)) * layout.dtype.itemsize)
+    Budget(name, byte_limit(name)).unpack(int(np.prod(layout.shape)) * layout.dtype.itemsize)
     about = {"format": "TIFF", "icc": layout.icc, "tags": layout.tags, "lost": layout.lost, "layout": layout}
     about["xmp"] = next((t.value for t in layout.tags if t.code == XMP and isinstance(t.value, bytes)), None)
     about["save"] = {"packed": layout.compression != 1}
@@ -351,7 +351,9 @@ def _read(image: Image.Image, name: str) -> Picture:
     # Asked before EXIF, for which Pillow may decode the picture.
     deep, stored = _deep_channels(image), _raw_mode(image)
     wide = deep or 4 if image.mode in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr") else deep or 2
-    Budget(name).unpack(image.width * image.height * wide * (2 if deep or image.mode.startswith("I") else 1))
+    Budget(name, byte_limit(name)).unpack(
+        image.width * image.height * wide * (2 if deep or image.mode.startswith("I") else 1)
+    )
     orientation = orientation_of(image)
     info = image.info
     raw = info.get("exif") or None

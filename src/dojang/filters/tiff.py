@@ -30,8 +30,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.base.budget import ENVIRONMENT, unpacked_limit
+from dojang.base.budget import ENVIRONMENT
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
+from dojang.base.pictures import byte_limit
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 ORIENTATION, SAMPLES, PLANAR, PREDICTOR, PALETTE, INK_SET = 274, 277, 284, 317, 320, 332
@@ -408,7 +409,7 @@ class Rows:
             self._map = np.memmap(self.name, dtype, "r", page.dataoffsets[0], shape)
             return
         need = self._rows * self._across * self._columns * planes * together * dtype.itemsize
-        if need > unpacked_limit():
+        if need > byte_limit(self.name):
             raise FileError(
                 f"{self.name}: its strips are unpacked whole, and one of them takes {need:,} bytes; store it in tiles "
                 f"or smaller strips, or raise the limit with {ENVIRONMENT}"

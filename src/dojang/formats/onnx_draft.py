@@ -234,10 +234,10 @@ class Reader:
         return known
 
     def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
-        """A value (1, ...) as (N, ...): plus a column of zeros, one per picture of the first input.
+        """A value (1, ...) as (N, ...): times a column of ones, one per picture of the first input.
 
-        The only way to make the batch appear in what does not have it: clip(max(x), 0, 0) is 0 for every number. A
-        constant of one number may have N as its first size already.
+        The ones are one value of each picture to the power 0: x⁰ is 1 for every x, NaN and infinity too. A constant of
+        one number may have N as its first size already.
         """
         shape = self.shape(value)
         if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_follows(shape[1:]):
@@ -245,13 +245,13 @@ class Reader:
         elif any_follows(shape):
             raise NotDone("a constant that has the size of the batch")
         entry = next(d for d in self.drafts if d.op == "input")
-        size = entry.node.attrs["shape"]
         column: Draft = entry
-        if size:
-            column = self.emit("reduce_max", column, axes=tuple(range(1, len(size) + 1)), keepdims=True, tag="column")
-        column = self.emit("clip", column, min=0.0, max=0.0, tag="zeros")
-        column = self.emit("reshape", column, shape=(-1, *(1 for _ in shape[1:])), tag="zero")
-        return self.emit("add", value, column, tag=tag)
+        for axis in range(1, len(entry.node.attrs["shape"]) + 1):
+            column = self.emit("slice", column, axis=axis, start=0, stop=1, tag=f"one{axis}")
+        if len(self.shape(column)) != len(shape):
+            column = self.emit("reshape", column, shape=(-1, *(1 for _ in shape[1:])), tag="column")
+        column = self.emit("pow", column, self.fill(0.0), tag="ones")
+        return self.emit("mul", value, column, tag=tag)
 
     def fill(self, value: float, *shape: int) -> Const:
         """A constant that is one number."""

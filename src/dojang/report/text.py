@@ -280,7 +280,7 @@ def env_text(facts: Mapping[str, Any]) -> str:
         f"{'processor':<14} {shown(machine['processor'])}",
         f"{'planned for':<14} {shown(machine['name'])}, family {machine['family']}"
         + ("" if machine["runs_here"] else "; its code cannot run here"),
-        f"{'':<14} {isa}, {machine['cores']} cores, {caches}",
+        f"{'':<14} {isa}, {_counted(machine['cores'], 'core')}, {caches}",
         f"{'peaks, 1 core':<14} {_peaks(machine['peaks'])}",
         f"{'':<14} {shown(machine['peaks_from'])}",
     ]
@@ -297,6 +297,10 @@ def env_text(facts: Mapping[str, Any]) -> str:
     if "measured" in facts:
         lines += ["", *_measured_text(facts["measured"])]
     return "\n".join(lines)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _measured_text(done: Mapping[str, Any]) -> list[str]:
@@ -332,9 +336,9 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
         rate = f"{choice.macs / choice.measured_s / 1e9:.1f}" if choice.macs and choice.measured_s else "-"
         steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
         rows.append(steps)
-    head = f"Plan: {plan.threads} threads, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
+    head = f"Plan: {_counted(plan.threads, 'thread')}, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
     tuned = "; algorithms were timed to choose between them" if plan.tuned else ""
-    made = f"made for {shown(plan.machine)}, peaks {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
+    made = f"made for {shown(plan.machine)}; peaks: {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
     lines = [style.bold(head), *([style.dim(made)] if made else []), table(columns, rows, width=width, style=style)]
     reasons: dict[str, list[str]] = {}
     for choice in plan.choices:
@@ -362,7 +366,7 @@ def bench_text(bench: Bench, width: int = WIDTH, style: Style = PLAIN) -> str:
         lines.append(style.good(said) if bench.ratio < 1 else style.bad(said))
     lines += [paragraph(f"Not timed: {name}: {why}.", width) for name, why in bench.missing.items()]
     machine = bench.machine
-    where = f"{machine['processor']}, {machine['isa']}, {machine['cores']} cores"
+    where = f"{machine['processor']}, {machine['isa']}, {_counted(machine['cores'], 'core')}"
     lines.append(style.dim(paragraph(f"Convention: {bench.convention}. Machine: {where}.", width)))
     return "\n".join(lines)
 

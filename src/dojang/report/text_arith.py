@@ -69,7 +69,10 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
             rows.append(["" if seen else label, cell.column, cell.printed, value, cell.verdict])
             seen.add(cell.column)
     wrong = len(check.mismatches)
-    lines = [style.bold(f"{check.table.title}: {len(check.cells)} cells, {wrong} wrong"), ""]
+    lines = [
+        style.bold(f"{check.table.title}: {len(check.cells)} cell{'s' * (len(check.cells) != 1)}, {wrong} wrong"),
+        "",
+    ]
     lines += [table(columns, rows, width=width, style=style), ""]
     sections = {
         "Close, but no rounding gives them": check.close,
@@ -88,7 +91,8 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
         lines += [paragraph(told, width), ""]
     said = "; ".join(f"{column}: {how}" for column, how in check.conventions.items())
     lines += [style.dim(paragraph(f"Conventions found: {said}.", width))] if said else []
-    lines.append(style.dim(paragraph(f"Source: {check.table.source}", width)))
+    if check.table.source:
+        lines.append(style.dim(paragraph(f"Source: {check.table.source}", width)))
     return "\n".join(lines)
 
 
