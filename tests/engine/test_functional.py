@@ -73,6 +73,18 @@ def test_transposed_with_large_strides(size, kernel, options, dtype):
     assert conv_transpose(x[:0], w, b, groups=2, **options).shape == (0, *right.shape[1:])
 
 
+@pytest.mark.parametrize("padding", [((1, 0), (0, 0)), ((0, 2), (1, 1)), ((2, 2), (2, 2)), ((0, 2), (0, 1))])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_pixel_in_one_pixel_out(padding, groups):
+    """With a large stride the only place of the output may lie on padding."""
+    x, w, b = whole(3, 4, 1, 1), whole(6, 4 // groups, 1, 1), whole(6)
+    given = torch.nn.functional.pad(torch.from_numpy(x), (*padding[1], *padding[0]))
+    right = torch.nn.functional.conv2d(given, torch.from_numpy(w), torch.from_numpy(b), stride=5, groups=groups)
+    for precision in ("strict", "fast"):
+        y = conv(x, w, b, stride=5, padding=padding, groups=groups, precision=precision)
+        assert np.array_equal(y, right.numpy())
+
+
 def test_any_memory_order():
     base, w = whole(3, 8, 12, 14), whole(5, 4, 3, 3)
     expected = conv(np.ascontiguousarray(base[::2, ::-2, ::-1, ::2]), w)
