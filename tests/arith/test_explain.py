@@ -238,6 +238,7 @@ def test_padding_per_side_and_same() -> None:
 
 OTHERS = [
     (N("y", "resize", "x", scale=(0.29, 2.5)), (3, 100, 7)),
+    (N("y", "resize", "x", scale=(0.29, 0.7), arithmetic="torch"), (3, 100, 10)),
     (N("y", "resize", "x", size=(5, 9), mode="linear"), (3, 8, 8)),
     (N("y", "adaptive_avgpool", "x", out=(3, 5)), (3, 10, 11)), (N("y", "global_maxpool", "x"), (3, 10, 11)),
     (N("y", "batchnorm", "x"), (7, 5, 5)), (N("y", "groupnorm", "x", groups=2), (6, 5, 5)),

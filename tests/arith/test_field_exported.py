@@ -200,3 +200,25 @@ def test_one_line_stays_one_line() -> None:
     assert "*" not in count_text(result)
     line = list(csv.DictReader(io.StringIO(count_csv(result))))[-1]
     assert (line["field_jump"], line["field_start"], line["field_last"], line["field_phases"]) == ("-2", "18", "20", "")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step("roll 5", lambda x: torch.roll(x, 5, -1)),
+        Step("roll -3", lambda x: torch.roll(x, -3, -1)),
+        Step("joined", lambda x: torch.cat((x, x.flip(-1)), -1)),
+        Step("circular", lambda x: F.pad(x, (3, 2), "circular")),
+        Step("chosen", lambda x: x[..., [7, 2, 2, 9, 4]]),
+    ],
+    ids=lambda step: step.said,
+)
+def test_padding_around_an_axis_of_parts_sees_nothing(step: Step) -> None:
+    """A convolution pads what was rolled or joined with zeros: its outermost places see no pixel of a next turn."""
+    module = nn.Sequential(nn.Conv1d(1, 1, 3, padding=1), step, nn.Conv1d(1, 1, 3, padding=1)).double().eval()
+    for p in module.parameters():
+        p.requires_grad_(False).fill_(1)
+    row = count(from_module(module, input_size=(1, 26))).layers[-1].to_dict()
+    seen = seen_by_gradients(module, 26)
+    for place, hull in enumerate(seen):
+        assert clipped(exported(row, 0, place), 26) == hull, place

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import signal
@@ -50,6 +51,38 @@ def test_transposed():
     c = Conv.of(4, 6, (5, 6), (3, 2), (2, 3), (1, 0), groups=2, transposed=True, output_padding=(1, 2), n=2)
     y = conv_transpose(x, w, b, stride=(2, 3), padding=(1, 0), output_padding=(1, 2), groups=2)
     assert (y == oracle(c, x, w, b)).all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "options"),
+    [
+        ((5, 4), (16, 32), {"stride": 16, "padding": (0, 8)}),
+        ((3,), (9,), {"stride": 70, "output_padding": 69}),
+        ((2, 3, 4), (3, 2, 1), {"stride": (9, 9, 1), "dilation": (3, 1, 1), "padding": (1, 0, 0)}),
+    ],
+)
+def test_transposed_with_large_strides(size, kernel, options, dtype):
+    """As PyTorch: what enlarges by 16 at once has more residues than are worth kernels of their own."""
+    x, w, b = whole(2, 4, *size, dtype=dtype), whole(4, 3, *kernel, dtype=dtype), whole(6, dtype=dtype)
+    given = [torch.from_numpy(a) for a in (x, w, b)]
+    right = getattr(torch.nn.functional, f"conv_transpose{len(size)}d")(*given, groups=2, **options).numpy()
+    y = conv_transpose(x, w, b, groups=2, **options)
+    assert y.dtype == dtype
+    assert np.array_equal(y, right)
+    assert conv_transpose(x[:0], w, b, groups=2, **options).shape == (0, *right.shape[1:])
+
+
+@pytest.mark.parametrize("padding", [((1, 0), (0, 0)), ((0, 2), (1, 1)), ((2, 2), (2, 2)), ((0, 2), (0, 1))])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_pixel_in_one_pixel_out(padding, groups):
+    """With a large stride the only place of the output may lie on padding."""
+    x, w, b = whole(3, 4, 1, 1), whole(6, 4 // groups, 1, 1), whole(6)
+    given = torch.nn.functional.pad(torch.from_numpy(x), (*padding[1], *padding[0]))
+    right = torch.nn.functional.conv2d(given, torch.from_numpy(w), torch.from_numpy(b), stride=5, groups=groups)
+    for precision in ("strict", "fast"):
+        y = conv(x, w, b, stride=5, padding=padding, groups=groups, precision=precision)
+        assert np.array_equal(y, right.numpy())
 
 
 def test_any_memory_order():

@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import dojang
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
+from dojang.engine.reference import run_reference
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tanh": torch.tanh,
@@ -82,3 +84,21 @@ def test_what_is_not_finite(name: str) -> None:
     assert np.array_equal(run(name, x), right)
     if name not in SPECIAL and name != "softsign":
         assert np.isposinf(run(name, np.array([np.inf], "f4")))[0]
+
+
+class Log1p(torch.nn.Module):
+    """What has no operator of its own: read from PyTorch as several."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log1p(x)
+
+
+def test_log1p_of_small_numbers() -> None:
+    """log(1 + x) would be 0 below 6e-8."""
+    x = numbers()
+    x = np.concatenate([x, np.array([-1, -0.99999994, -2, np.inf, -np.inf, np.nan, 3e38], "f4")])[None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        right = np.log1p(x.astype("f8"))
+    graph = dojang.load(Log1p(), input_size=(x.size,))
+    for found in (compile(graph, threads=1)(x), run_reference(graph, x).outputs[0]):
+        np.testing.assert_allclose(found, right, rtol=4e-7, atol=2.0**-149)

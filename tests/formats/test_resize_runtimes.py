@@ -20,6 +20,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.resizing import COORDS, mixes, resized
 from dojang.arith.shapes import resize as resized_shape
 from dojang.arith.sight import Sight
+from dojang.base.errors import UnsupportedError
 from dojang.engine.compiled import compile
 from dojang.engine.reference import run_reference
 from dojang.formats import onnx as onnx_format
@@ -172,6 +173,35 @@ def test_modules_are_run_as_pytorch_runs_them(tmp_path: Path) -> None:
                 assert np.array_equal(compile(graph, threads=1)(x), right)
                 assert np.array_equal(compile(dojang.load(str(path)), threads=1)(x), right)
     assert gathers > 0  # 31 pixels by 2.3 are one such case
+
+
+@pytest.mark.parametrize(
+    ("mode", "space", "scale"),
+    [
+        ("linear", (3,), 1.1),
+        ("bilinear", (3, 13), (1.1, 2)),
+        ("bilinear", (5, 200), (2, 1.001)),
+        ("trilinear", (3, 4, 3), (1.1, 2, 1.3)),
+        ("bicubic", (9, 7), (1.05, 1)),
+        ("bicubic", (9, 7), 1.05),
+    ],
+)
+def test_an_axis_that_keeps_its_size(mode: str, space: tuple[int, ...], scale: Any, tmp_path: Path) -> None:
+    """A factor just above 1 leaves 3 pixels 3 pixels: PyTorch copies them where it mixes linearly, and moves them where
+    it mixes by cubics."""
+    module = Resized(scale_factor=scale, mode=mode)
+    x = np.random.default_rng(0).standard_normal((2, 3, *space)).astype("f4")
+    right = module(torch.from_numpy(x)).numpy()
+    graph = dojang.load(module, input_size=x.shape[1:])
+    for answer in (run_reference(graph, x).outputs[0], compile(graph, threads=1)(x)):
+        np.testing.assert_allclose(answer, right, rtol=0, atol=2e-5)
+    path = tmp_path / "one.onnx"
+    if mode == "bicubic":  # ONNX Runtime copies where no size changes, and has another size for the place of a pixel
+        with pytest.raises(UnsupportedError, match="give the size in place of the factor"):
+            onnx_format.save(graph, path)
+    else:
+        onnx_format.save(graph, path)
+        np.testing.assert_allclose(runtime(path.read_bytes(), x), right, rtol=0, atol=2e-5)
 
 
 def test_a_fifth_of_the_pixels() -> None:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from math import floor, prod
 from typing import Literal
 
+from dojang.arith.resizing import resized, scaled
 from dojang.arith.symbol import Expr
 
 Size = int | Expr
@@ -165,28 +166,33 @@ class Quotient(Term):
 
 @dataclass(frozen=True, slots=True)
 class Scaled(Term):
-    """⌊size · factor⌋, with the product in double precision as PyTorch and ONNX Runtime round it.
+    """⌊size · factor⌋, with the product as the runtime rounds it (`resizing.ARITHMETICS`).
 
     Where the decimal number that stands for the factor would give another size, the product itself is written:
 
-    >>> Scaled(100, 0.29).text(False), Scaled(32, 2.5).text(False)
-    ('⌊28.999999999999996⌋', '⌊32·2.5⌋')
+    >>> Scaled(100, 0.29, "torch").text(False), Scaled(100, 0.29, "onnx").text(False)
+    ('⌊28.999999999999996⌋', '⌊100·0.29⌋')
     """
 
     size: int
     factor: float
+    arithmetic: str
 
     @property
     def value(self) -> Size:
         """The size after resizing."""
-        return floor(self.size * self.factor)
+        return resized(self.size, self.factor, self.arithmetic)
+
+    @property
+    def _product(self) -> float:
+        return scaled(self.size, self.factor, self.arithmetic)
 
     def text(self, letters: bool) -> str:
         """Size and factor, or their product."""
         if letters:
             return "⌊i·scale⌋"
         said = floor(self.size * Fraction(repr(self.factor))) == self.value
-        return f"⌊{self.size:,}·{self.factor!r}⌋" if said else f"⌊{self.size * self.factor!r}⌋"
+        return f"⌊{self.size:,}·{self.factor!r}⌋" if said else f"⌊{self._product!r}⌋"
 
 
 def times(*quantities: tuple[str, Size]) -> Product:

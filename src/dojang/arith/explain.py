@@ -219,7 +219,7 @@ def _resized(node: Node, source: Shape) -> list[Step]:
             exact = Fraction(factor).limit_denominator(4096)
             term: Term = Quotient(Named("i", size) * exact.numerator, Named("n", exact.denominator), "down")
         else:
-            term = Scaled(size, factor)
+            term = Scaled(size, factor, node.attrs["arithmetic"])
         steps.append(_step(f"output, axis {axis}", term))
     return steps
 

@@ -397,7 +397,7 @@ def repeated(mode: str, size: int, out: int, before: int) -> Reads:
         turn = max(1, 2 * (size - 1))
         return (min(at % turn, turn - at % turn) if size > 1 else 0,)
 
-    return Reads(out, out, places)
+    return Reads(out, out, places, ends=True)
 
 
 def sliced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
@@ -419,7 +419,7 @@ def gathered(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     if len(steps) <= 1 and 0 not in steps:  # flipped, or every so-many-th: one line, not a table
         ways[axis] = (axis, stepped(places[0], steps.pop() if steps else 1))
     else:
-        ways[axis] = (axis, Reads(len(indices), size, lambda o: (places[o],)))
+        ways[axis] = (axis, Reads(len(indices), size, lambda o: (places[o],), ends=True))
     return ways
 
 
@@ -428,7 +428,8 @@ def joined(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     axis = axis_of(node.attrs["axis"], len(out))
     offset, size = sum(s[axis] for s in shapes[:place]), shapes[place][axis]
     ways = same_axes(out)
-    ways[axis] = (axis, Reads(out[axis], out[axis], lambda o: (o - offset,) if 0 <= o - offset < size else ()))
+    part = Reads(out[axis], out[axis], lambda o: (o - offset,) if 0 <= o - offset < size else (), ends=True)
+    ways[axis] = (axis, part)
     return ways
 
 

@@ -55,7 +55,12 @@ def resized(size: int, scale: float, arithmetic: str) -> int:
     """
     if not (isfinite(scale) and scale > 0):
         raise ShapeError(f"resize by {scale}: the factor must be a positive number")
-    return floor(single(size * single(scale)) if arithmetic == "onnx" else size * scale)
+    return floor(scaled(size, scale, arithmetic))
+
+
+def scaled(size: int, scale: float, arithmetic: str) -> float:
+    """size · scale as the runtime rounds it."""
+    return single(size * single(scale)) if arithmetic == "onnx" else size * scale
 
 
 def taps(attrs: Attrs, o: int, size: int, out: int, scale: float | None, short: bool = False) -> Mix:
@@ -68,6 +73,8 @@ def taps(attrs: Attrs, o: int, size: int, out: int, scale: float | None, short: 
         if arithmetic == "torch":
             return ((_by_torch(o, size, out, scale, coords, attrs["rounding"], short), 1.0),)
         return ((_rounded(_by_onnx(o, size, out, scale, coords), attrs["rounding"]), 1.0),)
+    if mode == "linear" and arithmetic == "torch" and size == out:  # PyTorch copies along such an axis, cubic apart
+        return ((o, 1.0),)
     place = source_place(o, size, out, scale, coords, arithmetic)
     base = floor(place)
     if 1 - (place - base) < NEAR:

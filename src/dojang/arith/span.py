@@ -210,12 +210,14 @@ PIXEL = Span(1, ((0, 0),))
 class Reads:
     """Which places of its input a layer reads along an axis: output o + period reads what o reads, `advance` further.
 
-    `places(o)` for o from 0 to before `period`, in ascending or descending order.
+    `places(o)` for o from 0 to before `period`, in ascending or descending order. With `ends` these are all outputs
+    there are: an axis that is put together from parts does not go on outside, and padding there sees nothing.
     """
 
     period: int
     advance: int
     places: Callable[[int], Sequence[int]]
+    ends: bool = False
 
 
 def hull_of(hulls: Iterable[Hull]) -> Hull:
@@ -242,7 +244,7 @@ def through(before: Span, reads: Reads, out: int) -> Span:
             return before.over(range(places.start + by, places.stop + by, places.step))
         return before.over([p + by for p in places])
 
-    return tabled(at, period, moved, out, before.ends)
+    return tabled(at, period, moved, out, before.ends or reads.ends)
 
 
 def union(a: Span, b: Span, out: int) -> Span:

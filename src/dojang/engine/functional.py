@@ -16,12 +16,13 @@ import numpy as np
 from dojang.arith.conv import Conv, Padding, by
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
 from dojang.engine import forks, jit
-from dojang.engine.algorithms import layout
+from dojang.engine.algorithms import fallback, layout
 from dojang.engine.algorithms import task as t
 from dojang.engine.algorithms.layout import LayoutTask
 from dojang.engine.algorithms.task import Task
 from dojang.engine.machine import Machine
 from dojang.engine.plan import choose
+from dojang.engine.reference_windows import conv_transpose as summed
 from dojang.engine.runtime import Call, Program
 from dojang.engine.threads import default_threads
 
@@ -223,6 +224,8 @@ class _Runner:
         task = Task.of(problem, kind=kind, strict=strict)
         self.algorithm, _, _ = choose(task, self.machine)
         self.task = task
+        if self.algorithm is fallback:  # transposed, with too large a stride for the others
+            return
         code = self.algorithm.emit(task, self.machine)
         n, pixels, outs = problem.n, prod(problem.size), prod(problem.out_size)
         self.weight: Array | None = None
@@ -265,6 +268,8 @@ class _Runner:
         y = np.empty(self.problem.out_shape, self.dtype)
         if not y.size:
             return y
+        if self.algorithm is fallback:
+            return self.by_definition(x, weight, bias)
         x = np.ascontiguousarray(x)
         with self.lock:
             self.pack(weight, bias)
@@ -280,6 +285,14 @@ class _Runner:
                 args[last, t.X], args[last, t.Y] = outside.ctypes.data, y.ctypes.data
             self.program.run()
         return y
+
+    def by_definition(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """A transposed convolution tap by tap, in NumPy."""
+        c = self.problem
+        attrs = {"out": c.oc, "kernel": c.kernel, "stride": c.stride, "padding": c.padding, "dilation": c.dilation,
+                 "groups": c.groups, "bias": c.bias, "output_padding": c.output_padding}  # fmt: skip
+        given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        return summed(attrs, [x], {name: array.astype(self.dtype, copy=False) for name, array in given.items()})
 
     def pack(self, weight: Array, bias: Array | None) -> None:
         """Packs the weights unless they are those of the last call."""

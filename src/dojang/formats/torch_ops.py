@@ -167,10 +167,21 @@ def rsqrt(t: Tracer, x: Traced) -> Any:
     return t.emit("reciprocal", t.emit("sqrt", x, part="sqrt"))
 
 
+TINY = 2.0**-30  # below the least 1 + x in float32 that is not 0
+
+
 @lowers("log1p")
 def log1p(t: Tracer, x: Traced) -> Any:
-    """log(1 + x)."""
-    return t.emit("log", t.emit("add", x, t.fill(1.0, (1,)), part="add"))
+    """log u + (x − (u − 1)) / u with u = 1 + x: what rounding takes from u is added again, to first order.
+
+    Only for x up to 1, whose u is where the loss counts; and never by 0, so that −∞ and +∞ stay what they are.
+    """
+    one = t.fill(1.0, (1,))
+    low = t.emit("minimum", x, one, part="low")
+    near = t.emit("add", low, one, part="near")
+    lost = t.emit("sub", low, t.emit("sub", near, one, part="kept"), part="lost")
+    share = t.emit("div", lost, t.emit("maximum", near, t.fill(TINY, (1,)), part="over"), part="share")
+    return t.emit("add", t.emit("log", t.emit("add", x, one, part="add"), part="log"), share)
 
 
 @lowers("logsigmoid", "log_sigmoid")

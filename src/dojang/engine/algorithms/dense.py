@@ -27,6 +27,8 @@ def why_not(task: Task, machine: Machine) -> str | None:
     c = task.conv
     if prod(c.size) != 1 or prod(c.out_size) != 1 or not c.pointwise:
         return "more than one pixel"
+    if any(before for before, _ in c.padding):
+        return "the stride leaves padding as the only place"
     if c.groups != 1 or c.transposed:
         return "grouped or transposed"
     return "adds a residual" if task.residual_ld else None

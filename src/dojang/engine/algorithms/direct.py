@@ -61,7 +61,8 @@ def why_not(task: Task, machine: Machine) -> str | None:
     if task.conv.transposed:
         return "transposed"
     c = task.conv
-    if c.pointwise and prod(c.size) == prod(c.out_size) == 1 and c.groups == 1 and not task.residual_ld:
+    alone = c.pointwise and prod(c.size) == prod(c.out_size) == 1 and not any(before for before, _ in c.padding)
+    if alone and c.groups == 1 and not task.residual_ld:
         return "one pixel: each weight is used once per image"
     return "more than 3 dimensions" if c.rank > 3 else None
 
