@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from dojang.base.budget import ENVIRONMENT, unpacked_limit
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
+from dojang.base.reading import damaged_as, opened
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 ORIENTATION, SAMPLES, PLANAR, PREDICTOR, PALETTE, INK_SET = 274, 277, 284, 317, 320, 332
@@ -104,14 +105,10 @@ class Layout:
     @classmethod
     def of(cls, name: str) -> Layout:
         """Of the first page. Raises `FileError` for damage, `UnsupportedError` for what is not in the table."""
-        try:
-            with open(name, "rb") as file:
+        with damaged_as(name, "damaged or truncated picture"):
+            with opened(name, "a picture") as file:
                 tags, pages = _tags(file)
             layout = _layout(tags, pages)
-        except (struct.error, ValueError, IndexError, TypeError, KeyError, OverflowError) as error:
-            raise FileError(f"{name}: damaged or truncated picture ({error or 'its tags cannot be read'})") from None
-        except OSError as error:
-            raise FileError(f"{name}: {error.strerror or error}") from None
         try:
             layout.check()
         except UnsupportedError as error:
