@@ -377,14 +377,16 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
     for place, sample in enumerate(run.top):
         if len(run.top) > 1:
             lines.append(f"sample {place}")
-        wide = max(len(guess.name) for guess in sample)
+        names = [shown(guess.name) for guess in sample]
+        wide = max(map(len, names))
         lines += [
-            f"  {guess.name:<{wide}}  {percent(guess.probability):>8}  score {guess.score:.4g}" for guess in sample
+            f"  {name:<{wide}}  {percent(guess.probability):>8}  score {guess.score:.4g}"
+            for name, guess in zip(names, sample, strict=True)
         ]
     if not run.top:
         for name, array in run.outputs.items():
             spread = f", from {array.min():.4g} to {array.max():.4g}" if array.size else ""
-            lines.append(f"  {name}: {sizes(array.shape)}{spread}")
+            lines.append(f"  {shown(name)}: {sizes(array.shape)}{spread}")
     lines += [f"wrote {file}" for file in run.files]
     lines += ["", plan_text(run.plan, width, style)] if run.plan is not None else []
     return "\n".join(lines)
@@ -420,5 +422,5 @@ def trained_text(trained: Trained, style: Style = PLAIN) -> str:
 
 def exported_text(exported: Exported) -> str:
     """One line: what was written and how it was checked."""
-    what = f"{exported.network} as {exported.format}, {size(exported.size_bytes)}"
+    what = f"{shown(exported.network)} as {exported.format}, {size(exported.size_bytes)}"
     return f"wrote {exported.file}: {what}; {exported.checked}"
