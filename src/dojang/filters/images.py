@@ -315,6 +315,8 @@ def _read_tiff(name: str, max_pixels: int | None) -> Picture:
         with opened(name, most) as image:
             compression = image.info.get("compression", "raw")
             dpi = image.info.get("dpi")
+            if layout.orientation >= 5:
+                image.filename = ""  # else Pillow maps plain pixels with width and height exchanged, and scrambles them
             image.load()  # turned as the tag says
             plain = _plain_mode(image)
             pixels, alpha = _pixels(plain)

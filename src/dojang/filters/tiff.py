@@ -24,7 +24,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -100,6 +100,7 @@ class Layout:
     icc: bytes | None = None
     tags: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
+    foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
     marked: tuple[int, ...] = field(default=())  # the ExtraSamples as stored, before what is missing is filled in
 
     @classmethod
@@ -108,7 +109,9 @@ class Layout:
         with damaged_as(name, "damaged or truncated picture"):
             with opened(name, "a picture") as file:
                 tags, pages = _tags(file)
-            layout = _layout(tags, pages)
+                file.seek(0)
+                foreign = file.read(4) == b"MM\0+"
+            layout = replace(_layout(tags, pages), foreign=foreign)
         try:
             layout.check()
         except UnsupportedError as error:
@@ -188,6 +191,8 @@ class Layout:
     @property
     def for_pillow(self) -> bool:
         """Whether Pillow decodes such pixels to what the table says, no bit lost."""
+        if self.foreign or (self.associated and self.planar == 2):
+            return False
         if self.kind == "f":
             return self.bits == 32 and self.samples == 1 and self.photometric == 1
         if self.bits == 16:
