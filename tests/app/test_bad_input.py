@@ -505,6 +505,15 @@ def test_names_cannot_hold_the_marks_of_a_report(tmp_path: Path) -> None:
     assert seen.count(said) == 3, repr(seen)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str) -> None:
+    for command, code in (("count lenet5", 0), ("count no-such", 2)):
+        line = f"{sys.executable} -m dojang {command} {closed}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        assert "unexpected" not in done.stderr
+
+
 def in_terminal(command: list[str]) -> str:
     """What a command writes to a terminal, by a pseudo-terminal as its stdin, stdout and stderr."""
     main, side = pty.openpty()

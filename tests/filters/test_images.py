@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,7 +31,9 @@ def smooth(shape, dtype=np.uint8, seed=0):
 
 
 def opened(path):
-    with Image.open(path) as image:
+    """Through memory: Pillow scrambles plain pixels of a TIFF stored turned where it maps the file itself."""
+    source = io.BytesIO(Path(path).read_bytes()) if isinstance(path, (str, Path)) else path
+    with Image.open(source) as image:
         image.load()
     return image
 

@@ -104,6 +104,9 @@ def _complain(message: str, code: int) -> int:
 
 def _prepare_streams() -> None:
     """Characters that the terminal cannot show become "?" rather than an error; warnings are one line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before the start: nobody listens, the exit code still tells
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -316,7 +316,7 @@ def _read_tiff(name: str, max_pixels: int | None) -> Picture:
             compression = image.info.get("compression", "raw")
             dpi = image.info.get("dpi")
             if layout.orientation >= 5:
-                image.filename = ""  # else Pillow maps plain pixels with width and height exchanged, and scrambles them
+                image.filename = ""  # type: ignore[attr-defined]  # else Pillow maps plain pixels with width and height exchanged, and scrambles them
             image.load()  # turned as the tag says
             plain = _plain_mode(image)
             pixels, alpha = _pixels(plain)

@@ -100,8 +100,8 @@ class Layout:
     icc: bytes | None = None
     tags: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
-    foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
     marked: tuple[int, ...] = field(default=())  # the ExtraSamples as stored, before what is missing is filled in
+    foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
 
     @classmethod
     def of(cls, name: str) -> Layout:
