@@ -140,6 +140,36 @@ def test_texts_that_ask_for_much(net, says):
         text.parse(net)
 
 
+@pytest.mark.parametrize(
+    ("net", "says"),
+    [
+        ("input 3x8x8\nr: resize scale=1e308\n", "too large for float32"),
+        ("input 3x8x8\nr: resize scale=1e30 arithmetic=torch\nresize scale=1e300 arithmetic=torch\n", "float64"),
+        ("input 3x8x8\na: relu\nc: concat <- " + ", ".join(["a"] * 40_000) + "\n", "at most 4,096 inputs, got 40000"),
+        ("input 3x8x8\ngroupnorm 0\n", "do not divide into 0 groups"),
+    ],
+    ids=["float32", "float64", "inputs", "groups"],
+)
+def test_texts_that_ask_for_what_no_layer_has(net, says):
+    with pytest.raises(DojangError, match=says):
+        text.parse(net)
+
+
+def test_names_of_any_length_take_little_memory(tmp_path):
+    """A pattern that repeats a choice takes 150 bytes a letter: a name of 15 MB took 2 GB."""
+    for letter in ("n", '\\"'):
+        (tmp_path / "x.net").write_text(f'input 3x8x8\n"{letter * 7_000_000}": relu\n')
+        said = bounded("print(len(text.parse(open(sys.argv[1]).read()).nodes[1].name))", tmp_path / "x.net")
+        assert said.split() == ["7000000"], said
+
+
+def test_axes_of_any_size_that_are_resized_are_not_walked():
+    """What a place reads is a matter of rounding, so places are looked at one by one: of 10^8 that took minutes."""
+    code = "from dojang.arith.cost import count; print(count(text.parse(sys.argv[1])).total.macs)"
+    said = bounded(code, "input 3x8x8\nresize size=7x99999989\nconv 4 3x3\n")
+    assert said.split() == [str(4 * 5 * 99_999_987 * 27)]
+
+
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 

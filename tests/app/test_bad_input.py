@@ -22,6 +22,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from safetensors.numpy import save_file
 
 from dojang.formats import checkpoint
 from dojang.formats.zoo import load as zoo
@@ -331,9 +332,9 @@ def test_closed_pipe() -> None:
     assert (done.returncode, done.stderr, len(done.stdout)) == (0, "", 100)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_training(tmp_path: Path, number: int) -> None:
-    """A real Ctrl-C or SIGTERM: exit 130, one line, a state that --resume takes up, no half-written result."""
+    """A real Ctrl-C, SIGTERM or SIGHUP: exit 130, one line, a state that --resume takes up, no half-written result."""
     train = ["-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", "run"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
@@ -351,6 +352,28 @@ def test_interrupted_training(tmp_path: Path, number: int) -> None:
     assert err.splitlines()[-1] == "dojang: interrupted"
     assert "Traceback" not in err
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["training.safetensors"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupts_that_come_out_as_another_error(tmp_path: Path, number: int) -> None:
+    """C code that is being loaded makes an ImportError of what a signal's handler raises; still it is an interrupt."""
+    code = f"""if True:
+        import os, sys
+        import dojang.app.commands as commands
+        from dojang.app.cli import main
+        def loading(args):
+            try:
+                os.kill(os.getpid(), {int(number)})
+                for _ in range(1000):
+                    pass
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed") from None
+        commands.env = loading
+        sys.exit(main(["env"]))
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (130, "dojang: interrupted\n")
 
 
 def test_interrupted_slimming(tmp_path: Path) -> None:
@@ -456,6 +479,39 @@ def test_names_do_not_reach_the_terminal(tmp_path: Path, flags: tuple[str, ...])
     left = marks.sub("", seen).replace("\r\n", "\n")
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", left), repr(left)
     assert "owned" in left
+
+
+def test_names_cannot_hold_the_marks_of_a_report(tmp_path: Path) -> None:
+    """A class or a network that is called like a colour does not colour the terminal, nor begin a line."""
+    from dojang.report.table import PLAIN, Style, printed
+
+    name = "\x1b[31mred\nnext\x1b[0m"
+    said = "\\x1b[31mred\\nnext\\x1b[0m"
+    assert printed(Style(True).bad("x") + "\x1b[31m\n" + Style(True).bold(name)) == (
+        f"\x1b[31mx\x1b[0m\\x1b[31m\n\x1b[1m{said}\x1b[0m"
+    )
+    assert PLAIN.bold(name) == said
+    meta = "classes " + ",".join(f'"{name}{i}"' for i in range(3)).replace("\n", "\\n").replace("\x1b", "\\x1b")
+    text = f"network n\n{meta}\ninput 1x2x2\nflatten\nd: dense 3\n"
+    (tmp_path / "n.net").write_text(text)
+    np.save(tmp_path / "x.npy", np.ones((1, 2, 2), np.float32))
+    rng = np.random.default_rng(0)
+    save_file(
+        {"d.weight": rng.random((3, 4), np.float32), "d.bias": np.zeros(3, np.float32)}, tmp_path / "w.safetensors"
+    )
+    seen = in_terminal([sys.executable, "-m", "dojang", "run", str(tmp_path / "n.net"), str(tmp_path / "x.npy"),
+                        "--weights", str(tmp_path / "w.safetensors")])  # fmt: skip
+    assert "\x1b[31m" not in seen
+    assert seen.count(said) == 3, repr(seen)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str) -> None:
+    for command, code in (("count lenet5", 0), ("count no-such", 2)):
+        line = f"{sys.executable} -m dojang {command} {closed}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        assert "unexpected" not in done.stderr
 
 
 def in_terminal(command: list[str]) -> str:

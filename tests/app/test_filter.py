@@ -60,7 +60,7 @@ def test_a_picture_read_ahead_fails_as_any(dojang: Command, photo: Path, tmp_pat
     """It is decoded while the rest of the program loads: what is wrong with it is said all the same, and once."""
     bad = tmp_path / "bad.png"
     bad.write_bytes(photo.read_bytes()[:200])
-    for name, says in ((bad, "truncated"), (tmp_path / "none.png", "No such file")):
+    for name, says in ((bad, "truncated"), (tmp_path / "none.png", "no such file")):
         ran = dojang("filter", name, "--kernel", "blur", "-o", tmp_path / "o.png")
         assert ran.code == 4
         assert says in ran.err

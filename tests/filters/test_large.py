@@ -134,8 +134,8 @@ def test_refusals(tmp_path):
     np.save(tmp_path / "line.npy", np.zeros(4))
     (tmp_path / "x.zarr").mkdir()
     for source, target, error, says in (
-        ("missing.npy", "b.npy", FileError, "No such file"),
-        ("missing.zarr", "b.npy", FileError, "No such file"),
+        ("missing.npy", "b.npy", FileError, "no such file"),
+        ("missing.zarr", "b.npy", FileError, "no such file"),
         ("cut.npy", "b.npy", FileError, "cut.npy"),
         ("cut.tif", "b.tif", FileError, "cut.tif"),
         ("x.zarr", "b.zarr", FileError, "x.zarr"),

@@ -283,7 +283,7 @@ def test_too_many_taps():
 def test_a_folder_is_no_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in (".", "..", "/"):
-        with pytest.raises(FileError, match="is a directory"):
+        with pytest.raises(FileError, match="is a folder"):
             filter_files([name], "blur")
 
 

@@ -323,3 +323,33 @@ def test_a_picture_that_is_read_says_its_mode(tmp_path):
         assert read_picture(tmp_path / "a.tif").mode == mode
         with pytest.raises(UnsupportedError, match="PNG cannot hold" if mode != "LA" else "JPEG cannot hold"):
             filter_files([tmp_path / "a.tif"], "blur", tmp_path / ("b.png" if mode != "LA" else "b.jpg"))
+
+
+@pytest.mark.parametrize("band_pixels", [1, 1 << 26])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_associated_alpha_in_every_container(tmp_path, band_pixels, planar, order, big):
+    """Pillow opens no big-endian BigTIFF, and no planes of associated alpha; both paths read them all the same."""
+    alpha = np.full((20, 30, 1), 128, np.uint8)
+    pixels = np.concatenate([np.arange(1800, dtype=np.uint8).reshape(20, 30, 3) // 2, alpha], axis=-1)
+    stored = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["assocalpha"], planarconfig=planar,
+                     byteorder=order, bigtiff=big)  # fmt: skip
+    filter_files([tmp_path / "a.tif"], "identity", tmp_path / "b.tif", band_pixels=band_pixels)
+    result = tifffile.imread(tmp_path / "b.tif").astype(int)
+    assert abs(result[..., :3] * result[..., 3:] / 255 - pixels[..., :3]).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_plain_pixels_are_turned(tmp_path, orientation, shape, dtype):
+    """Not compressed and in order, so that they could be mapped; the oracle is NumPy."""
+    pixels = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[(274, 3, 1, orientation, True)])
+    flipped = pixels[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+    if orientation in (6, 8):
+        flipped = pixels[:: -1 if orientation == 6 else 1, :: -1 if orientation == 8 else 1]
+    shown = flipped.swapaxes(0, 1) if orientation >= 5 else flipped
+    assert np.array_equal(read_picture(tmp_path / "a.tif").upright().pixels, shown)

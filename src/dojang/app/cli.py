@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
 
-from dojang.app.interrupts import ended_by_sigterm
+from dojang.app.interrupts import Interrupts, ended_by_signals
 from dojang.app.together import first
 from dojang.base.errors import DojangError, FileError, MissingPart
 from dojang.base.showing import one_line, shown
@@ -27,12 +26,13 @@ INSTALL = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 fine, 1 a check failed, 2 bad input, 3 a part is missing,
-    4 an unreadable file, 130 interrupted (Ctrl-C or SIGTERM). Errors are one line on stderr.
+    4 an unreadable file, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP). Errors are one line on stderr.
     """  # fmt: skip
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
+    interrupts = Interrupts()
     try:
-        with ended_by_sigterm():
+        with ended_by_signals() as interrupts:
             return _command(arguments)
     except KeyboardInterrupt:
         eval("0")  # else `python -m dojang` dies of SIGINT if it came during an exec (CPython keeps it)
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --version end this way
         return stop.code if isinstance(stop.code, int) else 0
     except Exception as error:
+        if interrupts.came:  # C code that was being loaded makes an ImportError of it
+            return _complain("interrupted", 130)
         if os.environ.get(TRACEBACK):
             import traceback
 
@@ -56,12 +58,13 @@ def _command(arguments: list[str]) -> int:
     args = build_parser().parse_args(arguments)
     from dojang.app import commands
     from dojang.engine.threads import limited
+    from dojang.report.table import printed
 
     with limited(getattr(args, "threads", None)):
         answer = getattr(commands, args.command)(args)
     try:
         if answer.text and first():
-            text = answer.text if answer.data and not sys.stdout.isatty() else visible(answer.text)
+            text = answer.text if answer.data and not sys.stdout.isatty() else printed(answer.text)
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -70,7 +73,7 @@ def _command(arguments: list[str]) -> int:
         _silence_stdout()
         raise FileError(f"the result could not be printed: {error.strerror}") from error
     if answer.complaint:
-        _complain(answer.complaint, answer.code)
+        _complain(shown(answer.complaint, keep="\n"), answer.code)
     return answer.code
 
 
@@ -92,17 +95,6 @@ def _explain(error: Exception) -> tuple[str, int]:
     )
 
 
-_MARKS = re.compile("(\x1b\\[(?:0|1|2|31|32)m)")
-"""The marks that `report.table.Style` makes."""
-
-
-def visible(text: str) -> str:
-    """A report with every control character as an escape, but for the marks of its own on a terminal."""
-    if not sys.stdout.isatty():
-        return shown(text, keep="\n")
-    return "".join(part if i % 2 else shown(part, keep="\n") for i, part in enumerate(_MARKS.split(text)))
-
-
 def _complain(message: str, code: int) -> int:
     with contextlib.suppress(OSError):  # when nobody listens, the exit code still tells
         sys.stderr.write(f"dojang: {message}\n")
@@ -112,6 +104,9 @@ def _complain(message: str, code: int) -> int:
 
 def _prepare_streams() -> None:
     """Characters that the terminal cannot show become "?" rather than an error; warnings are one line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before the start: nobody listens, the exit code still tells
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -15,6 +15,7 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.solve import solve as solve
 from dojang.arith.symbol import symbol, symbolic
 from dojang.base.errors import UnsupportedError, UsageError
+from dojang.base.showing import shown
 from dojang.report.table import number
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
         if symbolic(have):
             raise UsageError(f"a budget needs numbers; the {what} of {result.network} are {have}")
         if have > most:
-            return f"{result.network}: {number(have)} {what} are over the budget of {number(most)}"
+            return f"{shown(result.network)}: {number(have)} {what} are over the budget of {number(most)}"
         if total.unknown:
             return (
                 f"{result.network}: at least {number(have)} {what}; whether that is within the budget of "

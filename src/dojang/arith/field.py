@@ -20,7 +20,7 @@ from dojang.arith.conv import resolve_padding
 from dojang.arith.graph import Graph, Node
 from dojang.arith.resizing import factors, shortcuts, source_place, taps
 from dojang.arith.shapes import Shape, Shapes, axis_of
-from dojang.arith.span import PIXEL, Reads, Span, TooManyPlaces, bounded, through, union
+from dojang.arith.span import PIXEL, Reads, Span, TooManyPlaces, bounded, through, union, walk
 from dojang.arith.symbol import Expr
 
 SIZES = (2048, 4096)
@@ -232,6 +232,7 @@ def resized(attrs: Attrs, size: int, out: int, scale: float | None, short: bool)
     """
     if out == 1 or size == 1:
         return None
+    walk(out)
     read = [tuple(pixel for pixel, _ in taps(attrs, o, size, out, scale, short)) for o in range(out)]
     coords, arithmetic = attrs["coords"], attrs["arithmetic"]
     places = [source_place(o, size, out, scale, coords, arithmetic) for o in (0, 1)]

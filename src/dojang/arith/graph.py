@@ -99,7 +99,8 @@ class Graph:
                 raise GraphError(f"{node.name}: two nodes have this name; give each its own")
             least, most = node.rule.inputs
             if not least <= len(node.inputs) <= most:
-                wanted = f"{least}" if least == most else f"{least} or more"
+                more = f"at most {most:,}" if len(node.inputs) > most else f"{least} or more"
+                wanted = f"{least}" if least == most else more
                 raise GraphError(f"{node.name}: {node.op} takes {wanted} inputs, got {len(node.inputs)}")
             for source in node.inputs:
                 if source not in seen:

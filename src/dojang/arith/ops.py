@@ -47,8 +47,8 @@ class Op:
     main: tuple[str, ...] = ()
 
 
-MANY = 1 << 16
-"""Inputs without a limit that anyone would reach."""
+MANY = 1 << 12
+"""Inputs without a limit that anyone would reach. The rules look at all inputs for each of them."""
 
 
 def _required(kind: Kind) -> Attr:

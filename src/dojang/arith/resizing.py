@@ -42,7 +42,7 @@ def single(x: float) -> float:
     (False, True)
     """
     try:
-        return struct.unpack("f", struct.pack("f", x))[0]
+        return struct.unpack("<f", struct.pack("<f", x))[0]  # "f" alone makes infinity of what is too large
     except OverflowError:
         raise ShapeError(f"{x} is too large for float32") from None
 
@@ -55,7 +55,10 @@ def resized(size: int, scale: float, arithmetic: str) -> int:
     """
     if not (isfinite(scale) and scale > 0):
         raise ShapeError(f"resize by {scale}: the factor must be a positive number")
-    return floor(scaled(size, scale, arithmetic))
+    try:
+        return floor(scaled(size, scale, arithmetic))
+    except OverflowError:
+        raise ShapeError(f"resize by {scale}: {size} pixels become more than a float64 holds") from None
 
 
 def scaled(size: int, scale: float, arithmetic: str) -> float:

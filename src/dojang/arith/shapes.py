@@ -146,7 +146,7 @@ def channelwise(attrs: Attrs, shapes: Shapes) -> Shape:
     """Normalisations with one value per channel: needs a channel axis."""
     if len(shapes[0]) < 2:
         raise ShapeError(f"needs a channel axis, got {by(shapes[0])}")
-    if attrs.get("groups") and shapes[0][1] % attrs["groups"]:
+    if "groups" in attrs and (attrs["groups"] < 1 or shapes[0][1] % attrs["groups"]):
         raise ShapeError(f"{shapes[0][1]} channels do not divide into {attrs['groups']} groups")
     return shapes[0]
 

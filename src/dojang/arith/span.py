@@ -25,17 +25,21 @@ Hull = tuple[int, int] | None
 MOST_PLACES = 1 << 16
 """Places that all layers of one network may list: 32 axes of 2048 places that an odd factor enlarged."""
 
-_left: ContextVar[list[int] | None] = ContextVar("places left to list", default=None)
+MOST_WALKED = 1 << 18
+"""Places of resized axes that are looked at one by one, in one network: what each reads is a matter of rounding."""
+
+_left: ContextVar[list[int] | None] = ContextVar("places left to list and to walk", default=None)
 
 
 class TooManyPlaces(Exception):
-    """The places of the network's layers are more than `MOST_PLACES`; its receptive field is then not known."""
+    """The places of the network's layers are more than `MOST_PLACES`, or more than `MOST_WALKED` of resized axes; its
+    receptive field is then not known."""
 
 
 @contextmanager
 def bounded(places: int = MOST_PLACES) -> Generator[None]:
-    """Within it so many places may be listed; the layer that would list more raises `TooManyPlaces`."""
-    token = _left.set([places])
+    """Within it so many places may be listed; the layer that would list or walk more raises `TooManyPlaces`."""
+    token = _left.set([places, MOST_WALKED])
     try:
         yield
     finally:
@@ -43,11 +47,20 @@ def bounded(places: int = MOST_PLACES) -> Generator[None]:
 
 
 def _list(places: int) -> None:
+    _take(places, 0)
+
+
+def walk(places: int) -> None:
+    """Told that so many places of an axis will be looked at one by one. Raises `TooManyPlaces`."""
+    _take(places, 1)
+
+
+def _take(places: int, which: int) -> None:
     left = _left.get()
     if left is not None:
-        if places > left[0]:
+        if places > left[which]:
             raise TooManyPlaces
-        left[0] -= places
+        left[which] -= places
 
 
 @dataclass(frozen=True, slots=True)

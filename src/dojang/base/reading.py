@@ -86,6 +86,12 @@ def opened(path: Name, wanted: str = "a file") -> Generator[io.BufferedReader]:
             raise FileError(f"{name}: cannot be read: {error.strerror or error}") from None
 
 
+def check_regular(path: Name, wanted: str = "a file") -> None:
+    """Raises `FileError` where `opened` would: for libraries that open files by their names themselves."""
+    with opened(path, wanted):
+        pass
+
+
 def read_bytes(path: Name, most: int | None = None, wanted: str = "a file") -> bytes:
     """The content of a regular file. Raises `FileError`, also where it has more than `most` bytes."""
     with opened(path, wanted) as stream:

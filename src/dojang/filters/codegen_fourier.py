@@ -60,7 +60,7 @@ class Fourier(OfKinds):
         return self.length - self.extent + 1
 
     @property
-    def group(self) -> int:
+    def together(self) -> int:
         """Blocks that `guard.py` looks at together: of short transforms several, looking has a price of its own."""
         return max(1, 128 // self.grid) if self.work == "f64" else 1
 

@@ -138,11 +138,10 @@ def filter_file(
 ) -> tuple[Filtered, ...]:
     """Reads one picture, filters it and writes one picture for each kernel."""
     for target in targets:
-        if not (force and Path(target).exists()):
-            check_target(target, force)
+        check_target(target, force)
     name = fspath(source)
     if Path(source).suffix.lower() not in STORES and Path(source).is_dir():
-        raise FileError(f"{name}: is a directory; name a picture, or several as {name.rstrip('/')}/*.jpg")
+        raise FileError(f"{name}: is a folder; name a picture, or several as {name.rstrip('/')}/*.jpg")
     if is_large(source, band_pixels):
         done = []
         for target, kernel in zip(targets, kernels, strict=True):

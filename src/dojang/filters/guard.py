@@ -21,13 +21,13 @@ from dojang.filters.job import Job
 
 
 class Guard:
-    """Asks for blocks of `program.grid * program.group` result rows.
+    """Asks for blocks of `program.grid * program.together` result rows.
 
     `rows` are the padded rows' places in the image, −1 the fill.
     """
 
     def __init__(self, program: Fourier, job: Job, rows: NDArray[np.int64]) -> None:
-        self.grid, self.extent, self.rows = program.grid * program.group, job.extent[0], rows
+        self.grid, self.extent, self.rows = program.grid * program.together, job.extent[0], rows
         taps = job.kernel.parts[0]
         mean = float(np.abs(taps).mean())
         norms = float(np.sqrt((taps * taps).sum(axis=0)).sum())

@@ -24,6 +24,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 from dojang.base.budget import Budget
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import ENVIRONMENT, byte_limit, pixel_limit
+from dojang.base.reading import opened as regular
 from dojang.filters.atomic import writing
 from dojang.filters.memory import empty
 from dojang.filters.opening import DAMAGE, damaged, encoding, load, opened
@@ -293,7 +294,7 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = None, image
 
 
 def _is_tiff(name: str) -> bool:
-    with open(name, "rb") as file:
+    with regular(name, "a picture") as file:
         return file.read(4) in TIFF_HEADS
 
 
@@ -314,6 +315,8 @@ def _read_tiff(name: str, max_pixels: int | None) -> Picture:
         with opened(name, most) as image:
             compression = image.info.get("compression", "raw")
             dpi = image.info.get("dpi")
+            if layout.orientation >= 5:
+                image.filename = ""  # type: ignore[attr-defined]  # else Pillow maps plain pixels with width and height exchanged, and scrambles them
             image.load()  # turned as the tag says
             plain = _plain_mode(image)
             pixels, alpha = _pixels(plain)

@@ -19,6 +19,7 @@ import numpy as np
 from dojang.arith.conv import by
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.filters.named import ALIASES, MOST_TAPS, NAMED, Combine, Taps
+from dojang.filters.npy import mapped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,12 +210,8 @@ def _number(word: str, text: str) -> float:
 def load_kernels(path: str | PathLike[str]) -> list[Kernel]:
     """The kernels of a `.npy` file: one for shape (kh, kw), a bank for (n, kh, kw). Pickled content is refused."""
     name = fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"{name}: no readable NumPy array ({getattr(error, 'strerror', None) or error})") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    array = mapped(path)
+    if array.dtype.kind not in "fiub":
         raise FileError(f"{name}: a kernel must be one array of real numbers")
     if array.ndim == 3:
         return [Kernel(f"{Path(name).stem}[{i}]", (a,), source=name) for i, a in enumerate(array)]

@@ -24,6 +24,7 @@ from dojang.filters.atomic import check_target, writing
 from dojang.filters.images import need
 from dojang.filters.job import AxesWarning, Job, Options, channels_first, check_dtype
 from dojang.filters.kernels import Kernel
+from dojang.filters.npy import mapped
 from dojang.filters.opening import encoding
 from dojang.filters.plan import Plan, make_plan
 from dojang.filters.run import Bound, part_rows
@@ -190,12 +191,7 @@ def _checked(name: str, shape: tuple[int, ...]) -> None:
 
 
 def _open_npy(name: str) -> Source:
-    try:
-        array = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"{name}: no readable NumPy array ({getattr(error, 'strerror', None) or error})") from None
-    if not isinstance(array, np.ndarray):
-        raise FileError(f"{name}: no NumPy array")
+    array = mapped(name)
     _checked(name, array.shape)
     return Source(array.shape, array.dtype, lambda first, last: array[first:last])
 
@@ -203,7 +199,7 @@ def _open_npy(name: str) -> Source:
 def _open_zarr(name: str) -> Source:
     zarr = need("zarr", "Zarr")
     if not Path(name).exists():
-        raise FileError(f"{name}: No such file or directory")
+        raise FileError(f"{name}: no such file")
     try:
         array = zarr.open(name, mode="r")
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
@@ -240,7 +236,7 @@ def _write(
         raise UnsupportedError(f"{fspath(target)}: large results are written as {', '.join(SUFFIXES)}")
     layout = picture.layout
     lost: tuple[str, ...] = layout.lost if layout else ()
-    with writing(target, force, folder=suffix == ".zarr") as temporary:
+    with writing(target, force) as temporary:
         if suffix == ".npy":
             _write_npy(temporary, shape, dtype, bands)
         elif suffix == ".zarr":

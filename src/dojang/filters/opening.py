@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dojang.base.errors import DojangError, FileError
 from dojang.base.pictures import ENVIRONMENT, FORMATS, READ, pixel_limit, said_format
+from dojang.base.reading import check_regular
 
 BLOCK = 1 << 24  # bytes of a file that are decoded at a time
 DAMAGE = (
@@ -30,6 +31,7 @@ def opened(name: str, max_pixels: int | None = None) -> Image.Image:
     `max_pixels` defaults to `base.pictures.pixel_limit()`.
     """
     most = pixel_limit() if max_pixels is None else max_pixels
+    check_regular(name, "a picture")
     try:
         with _lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, seen to here, and of damage, an error anyway

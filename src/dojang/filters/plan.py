@@ -36,7 +36,7 @@ class Plan:
     def grid(self) -> int:
         """Result rows come out the same, to the bit, when they are done in parts that begin at multiples of this."""
         program = self.way.program
-        return 1 if program is None else program.grid * getattr(program, "group", 1)
+        return 1 if program is None else program.grid * getattr(program, "together", 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -24,7 +24,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from dojang.base.budget import ENVIRONMENT
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import byte_limit
+from dojang.base.reading import damaged_as, opened
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 ORIENTATION, SAMPLES, PLANAR, PREDICTOR, PALETTE, INK_SET = 274, 277, 284, 317, 320, 332
@@ -101,18 +102,17 @@ class Layout:
     tags: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
     marked: tuple[int, ...] = field(default=())  # the ExtraSamples as stored, before what is missing is filled in
+    foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
 
     @classmethod
     def of(cls, name: str) -> Layout:
         """Of the first page. Raises `FileError` for damage, `UnsupportedError` for what is not in the table."""
-        try:
-            with open(name, "rb") as file:
+        with damaged_as(name, "damaged or truncated picture"):
+            with opened(name, "a picture") as file:
                 tags, pages = _tags(file)
-            layout = _layout(tags, pages)
-        except (struct.error, ValueError, IndexError, TypeError, KeyError, OverflowError) as error:
-            raise FileError(f"{name}: damaged or truncated picture ({error or 'its tags cannot be read'})") from None
-        except OSError as error:
-            raise FileError(f"{name}: {error.strerror or error}") from None
+                file.seek(0)
+                foreign = file.read(4) == b"MM\0+"
+            layout = replace(_layout(tags, pages), foreign=foreign)
         try:
             layout.check()
         except UnsupportedError as error:
@@ -192,6 +192,8 @@ class Layout:
     @property
     def for_pillow(self) -> bool:
         """Whether Pillow decodes such pixels to what the table says, no bit lost."""
+        if self.foreign or (self.associated and self.planar == 2):
+            return False
         if self.kind == "f":
             return self.bits == 32 and self.samples == 1 and self.photometric == 1
         if self.bits == 16:

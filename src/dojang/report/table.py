@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -40,7 +42,18 @@ class Style:
         return self._marked(31, shown(text, keep="\n"))
 
     def _marked(self, code: int, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
+        return f"{_MARK}{code}m{text}{_MARK}0m" if self.color else text
+
+
+_MARK = f"\x1b[{os.urandom(8).hex()}:"
+"""What begins a mark until it is printed: unlike an escape sequence, no name can hold it."""
+_MARKS = re.compile(f"({re.escape(_MARK)}(?:0|1|2|31|32)m)")
+
+
+def printed(text: str) -> str:
+    """A report for a terminal: marks as its escape sequences, every other control character but "\n" as an escape."""
+    parts = _MARKS.split(text)
+    return "".join(part.replace(_MARK, "\x1b[") if i % 2 else shown(part, keep="\n") for i, part in enumerate(parts))
 
 
 PLAIN = Style()

@@ -390,7 +390,7 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
     if not run.top:
         for name, array in run.outputs.items():
             spread = f", from {array.min():.4g} to {array.max():.4g}" if array.size else ""
-            lines.append(f"  {name}: {sizes(array.shape)}{spread}")
+            lines.append(f"  {shown(name)}: {sizes(array.shape)}{spread}")
     lines += [f"wrote {file}" for file in run.files]
     lines += ["", plan_text(run.plan, width, style)] if run.plan is not None else []
     return "\n".join(lines)
@@ -426,5 +426,5 @@ def trained_text(trained: Trained, style: Style = PLAIN) -> str:
 
 def exported_text(exported: Exported) -> str:
     """One line: what was written and how it was checked."""
-    what = f"{exported.network} as {exported.format}, {size(exported.size_bytes)}"
+    what = f"{shown(exported.network)} as {exported.format}, {size(exported.size_bytes)}"
     return f"wrote {exported.file}: {what}; {exported.checked}"

@@ -372,8 +372,8 @@ def _probe(module: nn.Module, teacher: Teacher | None, data: Data, world: World)
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Holds back the first Ctrl-C or SIGTERM until the step is done, so that its state can be kept; a second one acts
-    at once. A program that handles SIGTERM itself goes on doing so.
+    """Holds back the first Ctrl-C, SIGTERM or SIGHUP until the step is done, so that its state can be kept; a second
+    acts at once. A program that ignores them, or handles the latter two itself, goes on doing so.
     """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -386,12 +386,14 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         if len(seen) > 1:
             raise KeyboardInterrupt
 
-    ours = signal.getsignal(signal.SIGTERM)
-    if ours is not signal.SIG_DFL and getattr(ours, "__module__", "") != "dojang.app.interrupts":
-        held = [signal.SIGINT]
-    else:
-        held = [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.signal(number, handle) for number in held}
+    def is_held(number: int) -> bool:
+        now = signal.getsignal(number)
+        if number == signal.SIGINT:
+            return now is not signal.SIG_IGN
+        return now is signal.SIG_DFL or getattr(now, "__module__", "") == "dojang.app.interrupts"
+
+    ends = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in ends if is_held(number)}
     try:
         yield lambda: bool(seen)
     finally:
