@@ -28,7 +28,9 @@ import torch
 from torch import nn
 
 MOST_SEEN = 200_000
-"""Objects that are looked at; a module of a thousand layers has some fifteen thousand."""
+"""Objects of a module that are looked at; one of a thousand layers has some fifteen thousand."""
+MOST_OF_CODE = 20_000
+"""Objects that are looked at beyond those because its code names them: some 20 ms."""
 
 _ATOMS = frozenset((
     int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, torch.layout, slice,
@@ -107,13 +109,13 @@ class Noted:
         The code of a large program sees more objects than are looked at; they must not take the module's own place.
         """
         code: list[Any] = []
-        self._look([start], code)
-        self._look(code, None)
+        self._look([start], code, MOST_SEEN)
+        self._look(code, None, len(self.seen) + MOST_OF_CODE)
 
-    def _look(self, waiting: list[Any], code: list[Any] | None) -> None:
+    def _look(self, waiting: list[Any], code: list[Any] | None, most: int) -> None:
         """Notes what is waiting and what it holds; classes and functions are put off to `code` where that is given."""
         seen = self.seen
-        while waiting and len(seen) < MOST_SEEN:
+        while waiting and len(seen) < most:
             value = waiting.pop()
             kind = type(value)
             if kind in _ATOMS or id(value) in seen:
@@ -217,16 +219,15 @@ class Noted:
         return []
 
     def function(self, value: types.FunctionType) -> list[Any]:
-        """A function: the variables that it closes over, its defaults, the globals of its file."""
+        """A function: the variables that it closes over, its defaults, the globals of its file that it names."""
         found = [*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         found.append(value.__dict__)
-        name = value.__globals__.get("__name__", "")
-        if not _foreign(name) and id(value.__globals__) not in self.seen:
-            self.seen[id(value.__globals__)] = value.__globals__
-            old = dict(value.__globals__)
-            self.pairs.append((value.__globals__, old))
-            kinds = (dict, list, set, deque, np.ndarray, nn.Module, functools._lru_cache_wrapper)
-            found += [v for v in old.values() if isinstance(v, kinds) or getattr(v, "__module__", None) == name]
+        variables = value.__globals__
+        if not _foreign(variables.get("__name__", "")):
+            if id(variables) not in self.seen:
+                self.seen[id(variables)] = variables
+                self.pairs.append((variables, dict(variables)))
+            found += [variables[name] for name in _named(value.__code__) if name in variables]
         return found
 
     def cell(self, value: types.CellType) -> list[Any]:
@@ -295,6 +296,12 @@ class Noted:
             self.state(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
         self.state(torch.get_default_dtype, torch.set_default_dtype)
         self.state(torch.is_grad_enabled, torch._C._set_grad_enabled)
+
+
+def _named(code: types.CodeType) -> set[str]:
+    """Names of globals and attributes in a function, and in the functions within it."""
+    inner = (_named(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def _put_back(value: dict[Any, Any], old: dict[Any, Any]) -> None:
