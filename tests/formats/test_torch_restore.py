@@ -290,3 +290,20 @@ def test_a_snapshot_of_the_weights():
         for p in m.parameters():
             p.fill_(9)
     assert np.array_equal(run(x.numpy()), before)
+
+
+MANY = [types.SimpleNamespace(place=i) for i in range(30_000)]
+
+
+class NamesMuch(nn.Module):
+    """Its forward names a global that holds more than is looked at, and keeps a stand-in."""
+
+    def forward(self, x):
+        self.grid = torch.ones_like(x)
+        return x + self.grid + (MANY[0].place if MANY else 0)
+
+
+def test_what_code_names_does_not_take_the_place_of_what_the_module_holds():
+    module = NamesMuch()
+    dojang.load(module, input_size=(3, 4, 4))
+    assert "grid" not in vars(module)
