@@ -4,9 +4,9 @@ The forward of a module is Python that may keep what it computes: a grid on `sel
 a global, a value in a buffer. Followed with stand-ins it would keep stand-ins. So what can be reached from the module
 is noted before, and put back after, whether following ended well or not. What is noted: the attributes of every module
 and of plain objects that it holds; dictionaries, lists, sets, deques and NumPy arrays among them; variables and
-defaults of functions that belong to the module's own classes and hooks, and the globals that these name; class attributes;
-the state of random number generators; PyTorch's global settings. Numbers of tensors are noted when they are about to be
-written (`Tracer.write`).
+defaults of functions that belong to the module's own classes and hooks, and the globals that these name; class
+attributes; the state of random number generators; PyTorch's global settings. Numbers of tensors are noted when they
+are about to be written (`Tracer.write`).
 
 Not put back: what is outside Python's objects (files, sockets), iterators and generators, and objects whose attributes
 cannot be listed.
