@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -301,6 +302,41 @@ def of_members(data: bytes, rng: random.Random) -> bytes:
     return out.getvalue() if rng.random() < 0.8 else havoc(out.getvalue(), rng)
 
 
+def of_tags(data: bytes, rng: random.Random) -> bytes:
+    """Changes in the entries of a TIFF's first page (TIFF 6.0, section 2), or of the bytes as they are."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None or len(data) < 8 or rng.random() < 0.3:
+        return havoc(data, rng)
+    out = bytearray(data)
+    (at,) = struct.unpack(order + "I", data[4:8])
+    count = struct.unpack(order + "H", data[at : at + 2])[0] if at + 2 <= len(data) else 0
+    places = [at + 2 + 12 * i for i in range(min(count, 64)) if at + 14 + 12 * i <= len(data)]
+    if not places:
+        return havoc(data, rng)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = rng.choice(places)
+        match rng.randrange(6):
+            case 0:
+                struct.pack_into(order + "H", out, place, rng.choice(TAGS))
+            case 1:
+                struct.pack_into(order + "H", out, place + 2, rng.choice((1, 2, 3, 4, 5, 7, 11, 12, 13, 16, 18, 99)))
+            case 2:
+                struct.pack_into(order + "I", out, place + 4, rng.choice(NUMBERS) & 0xFFFFFFFF)
+            case 3:  # one of 16 bits, which lies in the first half
+                struct.pack_into(order + "H", out, place + 8, rng.choice((rng.randrange(10), *NUMBERS[:13])) & 0xFFFF)
+            case 4:
+                other = rng.choice(places)
+                out[place + 2 : place + 12] = out[other + 2 : other + 12]
+            case _:
+                value = rng.choice((rng.randrange(len(out)), *NUMBERS)) & 0xFFFFFFFF
+                struct.pack_into(order + "I", out, place + 8, value)
+    return bytes(out)
+
+
+TAGS = (254, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 282, 284, 296, 317, 320, 322, 323, 324, 325,
+        330, 332, 338, 339, 347, 700, 33432, 33550, 34675, 34735)  # fmt: skip
+
+
 def of_npy(data: bytes, rng: random.Random) -> bytes:
     """Changes in the header of an .npy, its length kept right."""
     if not data.startswith(b"\x93NUMPY") or len(data) < 12:
@@ -515,10 +551,19 @@ SOURCES = (
 )
 
 
+class _InPlace(contextlib.nullcontext):
+    """A pool of threads without threads."""
+
+    map = staticmethod(map)
+
+    def __init__(self, **_: object) -> None:
+        super().__init__(self)
+
+
 def _sources() -> Run:
     """The first byte says which kind of source the rest is."""
     from dojang.train import data as data_
-    from dojang.train import sources
+    from dojang.train import pictures, sources
 
     folder = _folder()
     idx = folder / "idx"
@@ -530,6 +575,14 @@ def _sources() -> Run:
     (classes / "a" / "0.png").write_bytes(_picture("PNG", "L", (4, 4)))
 
     def run(data: bytes) -> None:
+        # A pool takes longer to start its threads than four small pictures to decode, and their time is no one's.
+        pool, pictures.ThreadPoolExecutor = pictures.ThreadPoolExecutor, _InPlace  # type: ignore[misc]
+        try:
+            read(data)
+        finally:
+            pictures.ThreadPoolExecutor = pool  # type: ignore[misc]
+
+    def read(data: bytes) -> None:
         if not data:
             return
         kind, rest = SOURCES[data[0] % len(SOURCES)], data[1:]
@@ -636,7 +689,25 @@ def _tiff() -> Run:
 
 
 def _tiff_seeds() -> list[bytes]:
-    return [seed for seed in _pictures_seeds() if seed[:4] in (b"II*\0", b"MM\0*")]
+    import tifffile
+
+    def written(array: np.ndarray, **options: Any) -> bytes:
+        out = io.BytesIO()
+        tifffile.imwrite(out, array, metadata=None, software=None, **options)
+        return out.getvalue()
+
+    grey, colours = np.arange(63, dtype="u1").reshape(9, 7), np.arange(315, dtype="u2").reshape(9, 7, 5)
+    found = [seed for seed in _pictures_seeds() if seed[:4] in (b"II*\0", b"MM\0*")]
+    found += [_picture("TIFF", "RGBA", (6, 6), compression=kind) for kind in ("packbits", "tiff_adobe_deflate")]
+    return [
+        *found,
+        written(grey, compression="zlib", rowsperstrip=4, predictor=True),
+        written(np.moveaxis(colours, -1, 0), photometric="rgb", planarconfig="separate", extrasamples=(0, 2)),
+        written(colours, photometric="rgb", extrasamples=(0, 0), tile=(16, 16), compression="zlib", byteorder=">"),
+        written(colours[..., :3].astype("f4"), photometric="rgb", rowsperstrip=2, bigtiff=True, byteorder=">"),
+        written(grey, photometric="palette", colormap=np.arange(768, dtype="u2").reshape(3, 256)),
+        written(grey, photometric="miniswhite", resolution=(72, 72), description="d", iccprofile=b"icc"),
+    ]
 
 
 TARGETS = {
@@ -648,5 +719,5 @@ TARGETS = {
         _sources, _sources_seeds, of_source, ("dojang.train", "dojang.base", "dojang.formats.arrays"), 8192
     ),
     "pictures": Target(_pictures, _pictures_seeds, havoc, ("dojang.train.pictures", "PIL")),
-    "tiff": Target(_tiff, _tiff_seeds, havoc, ("dojang.filters", "tifffile")),
+    "tiff": Target(_tiff, _tiff_seeds, of_tags, ("dojang.filters", "tifffile")),
 }

@@ -65,6 +65,7 @@ _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: 
 _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # tifffile's own arguments
 MOST_VALUE = 1 << 26  # bytes of one tag: a colour profile or metadata
 MOST_PAGES = 1 << 16
+MOST_SAMPLES = 0xFFFF  # of a pixel: TIFF 6.0 stores their number in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +258,8 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
     width, height, samples = one(WIDTH, 0), one(HEIGHT, 0), one(SAMPLES, 1)
     if width < 1 or height < 1 or samples < 1:
         raise ValueError(f"{width}x{height} pixels of {samples} samples")
+    if samples > MOST_SAMPLES:
+        raise ValueError(f"{samples:,} samples a pixel, where TIFF has {MOST_SAMPLES:,} at most")
     photometric = one(PHOTOMETRIC, 1)
     if photometric == 5 and one(INK_SET, 1) != 1:
         photometric = -5  # inks that are not CMYK
