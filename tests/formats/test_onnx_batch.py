@@ -232,6 +232,29 @@ def test_the_size_of_the_batch_is_no_number_of_the_network() -> None:
     assert [n.attrs["kind"] for n in graph.nodes if n.op == "unknown"] == ["Div (computes with the size of the batch)"]
 
 
+NUMBERS = {
+    "shape": lambda net: net("Shape", "x"),
+    "size": lambda net: net("Size", "x"),
+    "axis": lambda net: net("Gather", net("Shape", "x"), I64(0)),
+    "counted": lambda net: net("Range", I64(0), net("Gather", net("Shape", "x"), I64(0)), I64(1)),
+}
+
+
+@pytest.mark.parametrize("make", NUMBERS.values(), ids=NUMBERS)
+def test_a_network_may_put_out_the_size_of_the_batch(make) -> None:
+    """onnxruntime gives other numbers for another batch, so no constant can stand for them: a lower bound."""
+    net = Net()
+    data = net.bytes(make(net))
+    read = onnx_format.from_bytes(data)
+    model = onnx.load_from_string(data)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64  # onnxruntime wants what is put out
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    right = [session.run(None, {"x": np.zeros((n, 4, 6, 8), F)})[0] for n in (2, 3)]
+    assert right[0].shape != right[1].shape or (right[0] != right[1]).any()
+    assert read.nodes[-1].op == "unknown"
+    assert count(read).total.status == "lower-bound"
+
+
 STEPS = ["mul", "div", "add", "sub", "i32", "i64", "f32", "f64", "floor", "ceil", "neg", "concat", "reduce", "where"]
 
 

@@ -65,6 +65,9 @@ _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: 
 _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # tifffile's own arguments
 MOST_VALUE = 1 << 26  # bytes of one tag: a colour profile or metadata
 MOST_PAGES = 1 << 16
+# Of tifffile's own decoders: the module and what unpacks in steps there, and how many times its size a strip may grow.
+_UNPACKERS = {8: ("zlib", "decompressobj", 1032), 32946: ("zlib", "decompressobj", 1032),
+              34925: ("lzma", "LZMADecompressor", 1 << 13), 50000: ("compression.zstd", "ZstdDecompressor", 1 << 15)}  # fmt: skip
 MOST_SAMPLES = 0xFFFF  # of a pixel: TIFF 6.0 stores their number in 16 bits
 
 
@@ -453,6 +456,7 @@ class Rows:
                     continue
                 self._file.filehandle.seek(page.dataoffsets[index])
                 data = self._file.filehandle.read(length)
+                self._check_unpacked(data)
                 piece, _, _ = page.decode(data, index, jpegtables=page.jpegtables)
                 if piece is None:
                     continue
@@ -461,6 +465,33 @@ class Rows:
                 found[plane, : piece.shape[0], at : at + piece.shape[1]] = piece
         self._held = (line, found)
         return found
+
+    def _check_unpacked(self, data: bytes) -> None:
+        """Raises `FileError` where a strip or tile unpacks to more than the limit, whatever its sizes say.
+
+        The decoders of imagecodecs stop at the size that is expected; tifffile's own, used where that is missing, do
+        not. What cannot grow so far is not looked at.
+        """
+        codec = self._page.compression
+        if codec not in _UNPACKERS or self._tifffile.TIFF.DECOMPRESSORS[codec].__module__ != "tifffile._imagecodecs":
+            return
+        module, name, times = _UNPACKERS[codec]
+        most = byte_limit(self.name)
+        if len(data) * times <= most:
+            return
+        unpacker = getattr(importlib.import_module(module), name)()
+        taken, rest = 0, data
+        while not unpacker.eof:
+            part = unpacker.decompress(rest, 1 << 20)
+            taken += len(part)
+            if taken > most:
+                raise FileError(
+                    f"{self.name}: one of its strips or tiles unpacks to more than {most:,} bytes; store it in smaller "
+                    f"ones, or raise the limit with {ENVIRONMENT}"
+                )
+            rest = getattr(unpacker, "unconsumed_tail", b"")
+            if not part and not rest:
+                return  # cut off: the decoder says so
 
     def close(self) -> None:
         """Closes the file."""

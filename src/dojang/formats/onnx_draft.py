@@ -233,6 +233,15 @@ class Reader:
             self.constants[value.key] = known
         return known
 
+    def output(self, value: Value) -> Draft:
+        """The node of what the network puts out; `unknown` for numbers that no node holds, such as the batch's size."""
+        start = len(self.drafts)
+        try:
+            return self.draft(value)
+        except NotDone as reason:
+            self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
+            return self.emit(UNKNOWN, kind=f"constant ({reason})", shape=None)
+
     def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
         """A value (1, ...) as (N, ...): times a column of ones, one per picture of the first input.
 

@@ -99,7 +99,7 @@ def _read(
         if made not in reader.values:
             raise GraphError(f"the output {made!r} is made by no node")
         reader.label = (made,)
-        outputs.append(reader.draft(reader.values[made]))
+        outputs.append(reader.output(reader.values[made]))
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
     result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
