@@ -7,6 +7,7 @@ ends in a MemoryError, whose message differs.
 import gzip
 import io
 import json
+import lzma
 import os
 import resource
 import struct
@@ -22,6 +23,7 @@ import pytest
 from dojang.base import reading
 from dojang.base.budget import UNPACKED_BYTES, Budget, unpacked_limit
 from dojang.base.errors import DataError, DojangError, FileError, ParseError, UsageError
+from dojang.filters.large import opened
 from dojang.formats import arrays, checkpoint, onnx, tables, text
 from dojang.slim.journal import FILE, Journal
 from dojang.train import sources
@@ -327,6 +329,49 @@ def zip_of(path: Path, name: str, raw: bytes, size: int) -> Path:
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(entry), len(local) + len(packed), 0)
     path.write_bytes(local + packed + entry + end)
     return path
+
+
+def tiff_of(path: Path, pixels: bytes, changes: dict[int, int]) -> Path:
+    """A TIFF of one page of 64x64 grey pixels in one strip, some tags changed; all are whole numbers of 32 bits."""
+    tags = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 64, 279: len(pixels)} | changes
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<2H2I", code, 4, 1, value) for code, value in sorted(tags.items()))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels)
+    return path
+
+
+def test_a_tiff_of_two_thousand_million_samples_a_pixel(tmp_path):
+    path = tiff_of(tmp_path / "a.tif", bytes(4096), {277: 1 << 31})
+    code = "from dojang.filters.tiff import Layout; Layout.of(sys.argv[1])"
+    assert "2,147,483,648 samples a pixel, where TIFF has 65,535 at most" in bounded(code, path)
+
+
+def test_a_strip_of_three_megabytes_that_unpacks_to_three_gigabytes(tmp_path):
+    path = tiff_of(tmp_path / "a.tif", bomb(3 << 10, 15), {259: 8})
+    assert path.stat().st_size < 4_000_000
+    code = "from dojang.filters.large import opened\n    with opened(sys.argv[1]) as source: source.read(0, 64)"
+    assert "unpacks to more than 1,073,741,824 bytes" in bounded(code, path)
+
+
+@pytest.mark.parametrize("packer", [zlib.compress, lzma.compress])
+def test_strips_unpack_within_the_limit(tmp_path, packer, monkeypatch):
+    """Also those that hold more than their sizes say, which tifffile drops."""
+    code = {zlib.compress: 8, lzma.compress: 34925}[packer]
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    monkeypatch.setenv("DOJANG_MAX_UNPACKED", str(1 << 20))
+    with opened(tiff_of(tmp_path / "a.tif", packer(pixels.tobytes() + bytes(1 << 19)), {259: code})) as source:
+        np.testing.assert_array_equal(source.read(0, 64), pixels)
+    with (
+        opened(tiff_of(tmp_path / "b.tif", packer(pixels.tobytes() + bytes(1 << 21)), {259: code})) as source,
+        pytest.raises(FileError, match=r"b\.tif: one of its strips or tiles unpacks to more than 1,048,576 bytes"),
+    ):
+        source.read(0, 64)
+    cut = packer(pixels.tobytes() + bytes(1 << 19))[:-1000]
+    with (
+        opened(tiff_of(tmp_path / "c.tif", cut, {259: code})) as source,
+        pytest.raises(FileError, match=r"c\.tif: damaged or truncated"),
+    ):
+        source.read(0, 64)
 
 
 def test_an_npz_that_unpacks_to_gigabytes(tmp_path):

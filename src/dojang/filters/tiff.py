@@ -66,8 +66,12 @@ _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  #
 MOST_VALUE = 1 << 26  # bytes of one tag: a colour profile or metadata
 MOST_PAGES = 1 << 16
 # Of tifffile's own decoders: the module and what unpacks in steps there, and how many times its size a strip may grow.
-_UNPACKERS = {8: ("zlib", "decompressobj", 1032), 32946: ("zlib", "decompressobj", 1032),
-              34925: ("lzma", "LZMADecompressor", 1 << 13), 50000: ("compression.zstd", "ZstdDecompressor", 1 << 15)}  # fmt: skip
+_UNPACKERS = {
+    8: ("zlib", "decompressobj", 1032),
+    32946: ("zlib", "decompressobj", 1032),
+    34925: ("lzma", "LZMADecompressor", 1 << 13),
+    50000: ("compression.zstd", "ZstdDecompressor", 1 << 15),
+}
 MOST_SAMPLES = 0xFFFF  # of a pixel: TIFF 6.0 stores their number in 16 bits
 
 
