@@ -23,7 +23,7 @@ import importlib
 import logging
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
@@ -483,24 +483,40 @@ class Rows:
         most = byte_limit(self.name)
         if len(data) * times <= most:
             return
-        unpacker = getattr(importlib.import_module(module), name)()
-        taken, rest = 0, data
-        while not unpacker.eof:
-            part = unpacker.decompress(rest, 1 << 20)
-            taken += len(part)
-            if taken > most:
-                raise FileError(
-                    f"{self.name}: one of its strips or tiles unpacks to more than {most:,} bytes; store it in smaller "
-                    f"ones, or raise the limit with {ENVIRONMENT}"
-                )
-            rest = getattr(unpacker, "unconsumed_tail", b"")
-            if not part and not rest:
-                return  # cut off: the decoder says so
+        make = getattr(importlib.import_module(module), name)
+        if _unpacked(make, data, most, module != "zlib") > most:
+            raise FileError(
+                f"{self.name}: one of its strips or tiles unpacks to more than {most:,} bytes; store it in smaller "
+                f"ones, or raise the limit with {ENVIRONMENT}"
+            )
 
     def close(self) -> None:
         """Closes the file."""
         self._map = self._held = None
         self._file.close()
+
+
+def _unpacked(make: Callable[[], Any], data: bytes, most: int, several: bool) -> int:
+    """How many bytes `data` unpacks to, counted until there are more than `most`, or to where it is damaged.
+
+    `several` streams may follow each other, as decoders of LZMA and Zstandard take them.
+    """
+    unpacker, taken = make(), 0
+    for at in range(0, len(data), 1024):
+        part = data[at : at + 1024]
+        while part and taken <= most:
+            if unpacker.eof:
+                if not several:
+                    return taken
+                unpacker = make()
+            try:
+                taken += len(unpacker.decompress(part))
+            except Exception:  # each library has its own; the decoder meets the same damage, and says so
+                return taken
+            part = unpacker.unused_data if unpacker.eof else b""
+        if taken > most:
+            break
+    return taken
 
 
 class _Reading:
