@@ -15,7 +15,9 @@ RUNS = 300
 KEPT = Path(__file__).parent / "fuzz_corpus"
 
 
-@pytest.fixture(scope="module", params=["net", "onnx", "checkpoint", "tables", "sources", "pictures", "tiff"])
+@pytest.fixture(
+    scope="module", params=["net", "onnx", "checkpoint", "tables", "sources", "pictures", "filtered", "tiff"]
+)
 def parser(request):
     target = fuzzing.TARGETS[request.param]
     return request.param, target, target.make()

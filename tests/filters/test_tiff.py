@@ -353,3 +353,24 @@ def test_plain_pixels_are_turned(tmp_path, orientation, shape, dtype):
         flipped = pixels[:: -1 if orientation == 6 else 1, :: -1 if orientation == 8 else 1]
     shown = flipped.swapaxes(0, 1) if orientation >= 5 else flipped
     assert np.array_equal(read_picture(tmp_path / "a.tif").upright().pixels, shown)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("bands", [False, True])
+@pytest.mark.parametrize("broken", ["unit", "no value"])
+def test_a_tag_that_says_nothing_is_no_obstacle(tmp_path, broken, bands, compression):
+    """A unit of resolution that TIFF 6.0 does not know, which libtiff refuses to write; a tag of no values."""
+    source, words = tmp_path / "a.tif", [(33550, 12, 3, (1.5, 2.5, 0.0), True)]
+    tifffile.imwrite(source, rgb, photometric="rgb", metadata=None, compression=compression, resolution=(72, 72),
+                     resolutionunit=2, extratags=words)  # fmt: skip
+    with tifffile.TiffFile(source, mode="r+b") as file:
+        tags = file.pages[0].tags
+        if broken == "unit":
+            tags[296].overwrite(6)
+        else:
+            file.filehandle.seek(tags[33550].offset + 4)
+            file.filehandle.write(bytes(4))
+    got, page = pixels_of(through(tmp_path, source, bands))
+    np.testing.assert_array_equal(got, rgb)
+    assert (296 if broken == "unit" else 33550) not in page.tags or page.tags[296].value in (1, 2, 3)
+    assert page.tags[282].value == (72, 1)

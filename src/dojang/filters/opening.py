@@ -19,7 +19,7 @@ from dojang.base.reading import check_regular
 BLOCK = 1 << 24  # bytes of a file that are decoded at a time
 DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, OverflowError,
-    ZeroDivisionError, AssertionError, NotImplementedError, struct.error, zlib.error, MemoryError,
+    ZeroDivisionError, AssertionError, RuntimeError, struct.error, zlib.error, MemoryError,
 )  # fmt: skip
 """What Pillow may raise for a file that is damaged, that needs a codec it lacks, or that memory does not hold."""
 _lock = threading.Lock()  # Pillow's pixel limit and its block size are one global number each

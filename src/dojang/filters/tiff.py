@@ -283,7 +283,7 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
         palette = np.ascontiguousarray((table.reshape(3, -1).T >> 8).astype(np.uint8))
         if len(palette) != 1 << bits[0]:
             raise ValueError(f"its palette has {len(palette)} colours, {bits[0]} bits need {1 << bits[0]}")
-    kept = tuple(t for code, t in sorted(tags.items()) if code in _CARRIED or code in _PLACED)
+    kept = tuple(t for code, t in sorted(tags.items()) if (code in _CARRIED or code in _PLACED) and _says(t))
     lost = tuple(
         _NAMES.get(code, f"tag {code}")
         for code in sorted(tags)
@@ -295,6 +295,11 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
         one(PLANAR, 1), one(ORIENTATION, 1), one(COMPRESSION, 1), one(FILL_ORDER, 1), pages, palette, icc or None,
         kept, lost, marked,
     )  # fmt: skip
+
+
+def _says(tag: Tag) -> bool:
+    """Whether a tag means something: TIFF allows none without a value, and three units of resolution."""
+    return bool(tag.count) and (tag.code != UNIT or tag.value[0] in (1, 2, 3))
 
 
 def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
