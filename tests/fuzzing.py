@@ -573,7 +573,8 @@ def _sources() -> Run:
     classes = folder / "classes"
     for name in "ab":
         (classes / name).mkdir(parents=True)
-    (classes / "a" / "0.png").write_bytes(_picture("PNG", "L", (4, 4)))
+        for place in "01":
+            (classes / name / f"{place}.png").write_bytes(_picture("PNG", "L", (4, 4)))
 
     def run(data: bytes) -> None:
         # A pool takes longer to start its threads than four small pictures to decode, and their time is no one's.
@@ -795,7 +796,7 @@ TARGETS = {
     "checkpoint": Target(_checkpoint, _checkpoint_seeds, of_header, ("dojang.formats", "dojang.base"), 2500),
     "tables": Target(_tables, _tables_seeds, of_lines, ("dojang.formats", "dojang.arith.check"), 1500),
     "sources": Target(
-        _sources, _sources_seeds, of_source, ("dojang.train", "dojang.base", "dojang.formats.arrays"), 8192
+        _sources, _sources_seeds, of_source, ("dojang.train", "dojang.base", "dojang.formats.arrays"), 12_300
     ),
     "pictures": Target(_pictures, _pictures_seeds, havoc, ("dojang.train.pictures", "PIL")),
     "filtered": Target(_filtered, _filtered_seeds, of_chunks, ("dojang.filters", "PIL", "tifffile")),
