@@ -517,8 +517,8 @@ SOURCES = (
 
 def _sources() -> Run:
     """The first byte says which kind of source the rest is."""
-    from dojang.train import data as data_
-    from dojang.train import sources
+    from dojang.training import data as data_
+    from dojang.training import sources
 
     folder = _folder()
     idx = folder / "idx"
@@ -596,8 +596,8 @@ def of_source(data: bytes, rng: random.Random) -> bytes:
 
 
 def _pictures() -> Run:
-    from dojang.train.pictures import Target as Size
-    from dojang.train.pictures import decoded
+    from dojang.training.pictures import Target as Size
+    from dojang.training.pictures import decoded
 
     small = Size.of((3, 8, 8))
     plain = Size.of(None)
@@ -645,8 +645,8 @@ TARGETS = {
     "checkpoint": Target(_checkpoint, _checkpoint_seeds, of_header, ("dojang.formats", "dojang.base"), 2500),
     "tables": Target(_tables, _tables_seeds, of_lines, ("dojang.formats", "dojang.arith.check"), 1500),
     "sources": Target(
-        _sources, _sources_seeds, of_source, ("dojang.train", "dojang.base", "dojang.formats.arrays"), 8192
+        _sources, _sources_seeds, of_source, ("dojang.training", "dojang.base", "dojang.formats.arrays"), 8192
     ),
-    "pictures": Target(_pictures, _pictures_seeds, havoc, ("dojang.train.pictures", "PIL")),
+    "pictures": Target(_pictures, _pictures_seeds, havoc, ("dojang.training.pictures", "PIL")),
     "tiff": Target(_tiff, _tiff_seeds, havoc, ("dojang.filters", "tifffile")),
 }

@@ -23,9 +23,9 @@ from dojang.base import reading
 from dojang.base.budget import UNPACKED_BYTES, Budget, unpacked_limit
 from dojang.base.errors import DataError, DojangError, FileError, ParseError, UsageError
 from dojang.formats import arrays, checkpoint, onnx, tables, text
-from dojang.slim.journal import FILE, Journal
-from dojang.train import sources
-from dojang.train.data import load
+from dojang.slimming.journal import FILE, Journal
+from dojang.training import sources
+from dojang.training.data import load
 
 GIGABYTE = 1 << 30
 
@@ -35,7 +35,7 @@ def bounded(code: str, *args: object) -> str:
     script = (
         "import sys, resource\nimport numpy\nfrom dojang.base.errors import DojangError\n"
         "from dojang.formats import arrays, checkpoint, onnx, text\nfrom dojang.train import sources\n"
-        "from dojang.train.data import load\n"
+        "from dojang.training.data import load\n"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (held + {GIGABYTE},) * 2)\n"
         f"try:\n    {code}\nexcept DojangError as error:\n    print(type(error).__name__, error)\n"
@@ -444,7 +444,7 @@ def test_a_zip_of_small_files_that_are_large_pictures(tmp_path):
 def test_sixteen_bits_to_eight_are_a_division_by_257():
     from PIL import Image
 
-    from dojang.train.pictures import Target, decoded
+    from dojang.training.pictures import Target, decoded
 
     deep = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     out = io.BytesIO()
