@@ -20,11 +20,11 @@ from dojang.arith.channels import channels
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
 from dojang.formats import checkpoint
-from dojang.slim.branches import branches, without
-from dojang.slim.importance import importance, moments
-from dojang.slim.journal import Journal, key_of
-from dojang.slim.narrow import remove, wish
-from dojang.train.data import Data
+from dojang.slimming.branches import branches, without
+from dojang.slimming.importance import importance, moments
+from dojang.slimming.journal import Journal, key_of
+from dojang.slimming.narrow import remove, wish
+from dojang.training.data import Data
 
 
 def cut(graph: Graph, said: str, samples: Any) -> Graph:

@@ -19,12 +19,12 @@ from types import ModuleType
 import numpy as np
 
 from dojang.arith.conv import Conv
-from dojang.engine import jit
-from dojang.engine.algorithms import ALGORITHMS
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
-from dojang.engine.runtime import Call, Program
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import ALGORITHMS
+from dojang.engine.kernels.task import Activation, Task
+from dojang.native import jit
+from dojang.native.machine import Machine
+from dojang.native.runtime import Call, Program
 from problems import parse
 
 COLD_BYTES = 200_000_000

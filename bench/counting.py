@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from differential import PEERS, silent
 from dojang.arith.cost import count
 from dojang.formats import text, zoo
-from dojang.formats import torch as torch_format
+from dojang.formats.torch.read import module as torch_format
 from peers import machine_line
 
 

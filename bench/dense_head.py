@@ -30,8 +30,8 @@ from dojang.app.tuning import TUNE_SHARE
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.formats.text import parse
-from dojang.slim.structural import pooled_head
-from dojang.train.data import Augment, Data
+from dojang.slimming.structural import pooled_head
+from dojang.training.data import Augment, Data
 from experiment import begin, finish, flags, heading, timed, trained
 
 FEATURES = """

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from dojang.engine.digest import Digest
+from dojang.native.digest import Digest
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
 from dojang.engine.compiled import Compiled
 from dojang.formats import checkpoint
-from dojang.train.config import PRECISIONS, TrainConfig
-from dojang.train.data import Data, content_hash
-from dojang.train.record import Progress
+from dojang.training.config import PRECISIONS, TrainConfig
+from dojang.training.data import Data, content_hash
+from dojang.training.record import Progress
 from peers import interleaved, machine_line, spread
 
 
@@ -63,8 +63,8 @@ def trained(name: str, graph: Graph, data: Data, args: argparse.Namespace, **mor
     when the folder holds a run with other settings.
     """
     from dojang.formats.torch import weights_of
-    from dojang.train.loop import fit
-    from dojang.train.start import module_of
+    from dojang.training.loop import fit
+    from dojang.training.start import module_of
 
     teacher: Graph | None = more.pop("teacher", None)
     config = TrainConfig(

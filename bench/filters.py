@@ -32,7 +32,7 @@ from PIL import Image, ImageFilter
 
 from dojang.filters.files import filter_files
 from dojang.filters.filter import filter as press
-from dojang.filters.kernels import Kernel, named
+from dojang.filters.kernels.parse import Kernel, named
 from peers import Runner, in_bursts, interleaved, machine_line, spread
 
 SIZES = (3, 5, 7, 11, 15, 31, 63)

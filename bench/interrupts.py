@@ -23,8 +23,8 @@ from collections import Counter
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
-from dojang.engine import runtime
 from dojang.engine.compiled import compile
+from dojang.native import runtime
 
 N = Node.of
 

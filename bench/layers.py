@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from dojang.arith.conv import Conv
-from dojang.engine import jit
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
-from dojang.engine.plan import choose
-from dojang.engine.runtime import Call, Program
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.plan.choose import choose
+from dojang.native import jit
+from dojang.native.machine import Machine
+from dojang.native.runtime import Call, Program
 from peers import in_bursts, machine_line, onnx_runner, openvino_runner, spread
 from problems import LIST, Problem, parse, read
 

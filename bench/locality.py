@@ -35,11 +35,11 @@ from dojang.app.samples import load_samples
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import conv_problem
-from dojang.engine.algorithms import direct, fourier, winograd
-from dojang.engine.algorithms.task import Task
-from dojang.engine.machine import Machine
-from dojang.engine.reference import run_reference
+from dojang.engine.kernels.conv import direct, fourier, winograd
+from dojang.engine.kernels.task import Task
+from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
+from dojang.native.machine import Machine
 
 ROOT = Path(__file__).parent.parent
 HOST = Machine.host()

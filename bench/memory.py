@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
 from dojang.formats import checkpoint, zoo
+from dojang.native.machine import Machine
 from networks import NETWORKS, filled
 
 TINY = "digits-cnn"

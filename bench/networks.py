@@ -23,9 +23,9 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
 from dojang.formats import onnx as onnx_format
 from dojang.formats import zoo
+from dojang.native.machine import Machine
 from peers import Runner, in_bursts, machine_line, onnx_runner, openvino_runner, spread
 
 NETWORKS = "alexnet googlenet resnet18 resnet50 resnext50-32x4d mobilenet-v2 vgg16".split()

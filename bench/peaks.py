@@ -17,11 +17,11 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import compile
-from dojang.engine.families import Peaks
-from dojang.engine.machine import Machine
-from dojang.engine.peaks import measure
-from dojang.engine.plan import Plan
+from dojang.engine.plan.choose import Plan
 from dojang.formats import zoo
+from dojang.native.families import Peaks
+from dojang.native.machine import Machine
+from dojang.native.peaks import measure
 from peers import interleaved, machine_line
 
 NETWORKS = ("alexnet", "googlenet", "resnet18", "resnet50", "resnext50-32x4d", "mobilenet-v2", "vgg16", "nin-cifar10",

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from dojang.engine.machine import Machine
-from dojang.engine.peaks import measure
+from dojang.native.machine import Machine
+from dojang.native.peaks import measure
 
 Runner = Callable[[], object]
 

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 
 from dojang.formats import zoo
-from dojang.train.numerics import computing_in, freed_memory_kept
-from dojang.train.score import laid_out
-from dojang.train.start import module_of
+from dojang.training.numerics import computing_in, freed_memory_kept
+from dojang.training.score import laid_out
+from dojang.training.start import module_of
 from peers import machine_line, spread
 
 WAYS = ("float32", "float32, switch", "bf16")

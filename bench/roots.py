@@ -19,7 +19,7 @@ import numpy as np
 from dojang.app.diagnosing import some_inputs
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.diagnose import Correlation, correlations
+from dojang.diagnosis import Correlation, correlations
 from dojang.formats import zoo
 from dojang.report.heat import heat_map, maps
 from dojang.report.html_slim import correlation_figure

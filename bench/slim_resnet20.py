@@ -30,9 +30,9 @@ from dojang.app.runtimes import has_onnxruntime, runner
 from dojang.app.slimming import slim
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.engine.machine import Machine
 from dojang.formats import checkpoint, zoo
-from dojang.slim.timing import interleave
+from dojang.native.machine import Machine
+from dojang.slimming.timing import interleave
 from peers import machine_line
 
 NAME = "resnet20-cifar10"

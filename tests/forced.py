@@ -42,15 +42,17 @@ from kernels import gaps, guarded, last
 from dojang.arith.conv import Conv
 from dojang.arith.window import out_size
 from dojang.base.errors import ShapeError
-from dojang.engine import jit
-from dojang.engine import peaks as peaks_module
-from dojang.engine.algorithms import ALGORITHMS, amx, bands, direct, fallback, fourier, pool, streamed, winograd
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.bands import BandTask
-from dojang.engine.algorithms.pool import PoolTask
-from dojang.engine.algorithms.task import Activation, Code, Sparse, Task
-from dojang.engine.machine import Machine
-from dojang.engine.peaks import Peaks
+from dojang.engine.kernels import bands
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.bands import BandTask
+from dojang.engine.kernels.conv import ALGORITHMS, amx, direct, fallback, fourier, streamed, winograd
+from dojang.engine.kernels.other import pool
+from dojang.engine.kernels.other.pool import PoolTask
+from dojang.engine.kernels.task import Activation, Code, Sparse, Task
+from dojang.native import jit
+from dojang.native import peaks as peaks_module
+from dojang.native.machine import Machine
+from dojang.native.peaks import Peaks
 
 MOST_MACS = 6_000_000  # of a case, with all its images
 SILENT_S = 180  # a case takes a second at most; a longer silence is a kernel that does not end

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dojang.engine.compiled import compile
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 from dojang.formats.torch import from_module
 
 Shape = tuple[int, ...]

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dojang.base.errors import DojangError
 from dojang.engine.compiled import compile
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 from dojang.formats import onnx as onnx_format
 
 Shape = tuple[int, ...]

@@ -25,9 +25,9 @@ from dojang.base.budget import UNPACKED_BYTES, Budget, unpacked_limit
 from dojang.base.errors import DataError, DojangError, FileError, ParseError, UsageError
 from dojang.filters.large import opened
 from dojang.formats import arrays, checkpoint, onnx, tables, text
-from dojang.slim.journal import FILE, Journal
-from dojang.train import sources
-from dojang.train.data import load
+from dojang.slimming.journal import FILE, Journal
+from dojang.training import sources
+from dojang.training.data import load
 
 GIGABYTE = 1 << 30
 
@@ -36,8 +36,8 @@ def bounded(code: str, *args: object) -> str:
     """What a child process of at most 1 GB above its libraries says: the message of the error of ours it met."""
     script = (
         "import sys, resource\nimport numpy\nfrom dojang.base.errors import DojangError\n"
-        "from dojang.formats import arrays, checkpoint, onnx, text\nfrom dojang.train import sources\n"
-        "from dojang.train.data import load\n"
+        "from dojang.formats import arrays, checkpoint, onnx, text\nfrom dojang.training import sources\n"
+        "from dojang.training.data import load\n"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (held + {GIGABYTE},) * 2)\n"
         f"try:\n    {code}\nexcept DojangError as error:\n    print(type(error).__name__, error)\n"
@@ -342,7 +342,7 @@ def tiff_of(path: Path, pixels: bytes, changes: dict[int, int]) -> Path:
 
 def test_a_tiff_of_two_thousand_million_samples_a_pixel(tmp_path):
     path = tiff_of(tmp_path / "a.tif", bytes(4096), {277: 1 << 31})
-    code = "from dojang.filters.tiff import Layout; Layout.of(sys.argv[1])"
+    code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
     assert "2,147,483,648 samples a pixel, where TIFF has 65,535 at most" in bounded(code, path)
 
 
@@ -495,7 +495,7 @@ def test_a_zip_of_small_files_that_are_large_pictures(tmp_path):
 def test_sixteen_bits_to_eight_are_a_division_by_257():
     from PIL import Image
 
-    from dojang.train.pictures import Target, decoded
+    from dojang.training.pictures import Target, decoded
 
     deep = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     out = io.BytesIO()

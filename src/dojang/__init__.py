@@ -13,9 +13,7 @@ Importing this loads neither NumPy nor PyTorch: every public name is loaded when
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -51,23 +49,21 @@ _HOME = {
     "conv_transpose": "dojang.engine.functional",
     "convolve": "dojang.engine.functional",
     "count": "dojang.app.verbs",
+    "diagnose": "dojang.app.diagnosing",
     "export": "dojang.app.exporting",
     "filter": "dojang.filters.filter",
     "load": "dojang.app.verbs",
     "run": "dojang.app.running",
+    "slim": "dojang.app.slimming",
     "solve": "dojang.arith.solve",
+    "train": "dojang.app.training",
 }
 """Where each public name lives."""
-
-_VERBS = {"diagnose": "dojang.app.diagnosing", "slim": "dojang.app.slimming", "train": "dojang.app.training"}
-"""Verbs with the same name as their room: the package `dojang.slim` can be called, and is then the verb."""
 
 __all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _VERBS:
-        return import_module(f"dojang.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'dojang' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
@@ -76,25 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_VERBS})
-
-
-class _Room(ModuleType):
-    """A package that can be called as the verb of its name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the verb gives."""
-        name = self.__name__.rpartition(".")[2]
-        return getattr(import_module(_VERBS[name]), name)(*args, **kwargs)
-
-
-class _Package(ModuleType):
-    """The import system sets each sub-package as an attribute here; those of `_VERBS` become callable then."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _VERBS and type(value) is ModuleType:
-            value.__class__ = _Room
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dojang.engine import descriptions
+from dojang.native import descriptions
 from machines import EVERY
 
 from .conftest import Command

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime
 
 from dojang.arith.channels import channels
-from dojang.diagnose import correlations, spectra
-from dojang.diagnose.activations import responses
+from dojang.diagnosis import correlations, spectra
+from dojang.evidence.activations import responses
 from dojang.formats import checkpoint, zoo
-from dojang.train.data import load
+from dojang.training.data import load
 
 PAIR = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 CLOCK = ("measured time", "peak")
@@ -54,7 +54,7 @@ import numpy as np
 from dojang.app.together import together
 from dojang.arith.channels import channels
 from dojang.diagnose import correlations, spectra
-from dojang.diagnose.activations import responses
+from dojang.evidence.activations import responses
 from dojang.formats import zoo
 
 if __name__ == "__main__":
@@ -139,7 +139,7 @@ from dojang.app.together import Lead, take_part, together
 from dojang.app.tuning import How, training, tuner
 from dojang.base.errors import DataError
 from dojang.formats import checkpoint, zoo
-from dojang.train.data import load
+from dojang.training.data import load
 
 if __name__ == "__main__":
     graph = zoo.load("digits-cnn")

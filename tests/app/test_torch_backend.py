@@ -448,7 +448,7 @@ def test_pytorch_finds_it_by_name():
 
 
 def test_names_of_weights():
-    from dojang.formats.torch_follow import array_name
+    from dojang.formats.torch.backend.follow import array_name
 
     assert array_name("L_self_parameters_weight_") == "weight"
     assert array_name("L_self_modules_a_modules_0_buffers_running_mean_") == "a.0.running_mean"

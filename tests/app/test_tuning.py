@@ -23,9 +23,9 @@ from dojang.base.errors import CheckFailed
 from dojang.formats import checkpoint
 from dojang.formats.torch import to_module, weights_of
 from dojang.formats.zoo import load as zoo
-from dojang.train.config import TrainConfig
-from dojang.train.data import load as load_data
-from dojang.train.loop import fit
+from dojang.training.config import TrainConfig
+from dojang.training.data import load as load_data
+from dojang.training.loop import fit
 
 from .conftest import Command
 

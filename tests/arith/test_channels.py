@@ -12,7 +12,7 @@ from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
 from dojang.base.errors import GraphError
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 from nets import STRUCTURES, N, conv, feed, net, weighted
 
 

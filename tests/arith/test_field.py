@@ -16,7 +16,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
 from dojang.arith.span import PIXEL, Span
 from dojang.base.errors import DojangError
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 
 Dependencies = dict[str, np.ndarray]
 

@@ -6,8 +6,8 @@ from itertools import product
 
 import numpy as np
 
-from dojang.engine import jit
-from dojang.engine.algorithms import task as t
+from dojang.engine.kernels import task as t
+from dojang.native import jit
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
-from dojang.engine import jit
-from dojang.engine.algorithms import amx, amx_tiles, direct
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import amx, amx_tiles, direct
+from dojang.engine.kernels.task import Activation, Task
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run

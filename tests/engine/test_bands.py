@@ -9,15 +9,16 @@ import pytest
 
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
-from dojang.engine import jit
-from dojang.engine.algorithms import bands, pool
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.bands import BandTask, Cut
-from dojang.engine.algorithms.pool import PoolTask
-from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
-from dojang.engine.reference import run_reference
+from dojang.engine.kernels import bands
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.bands import BandTask, Cut
+from dojang.engine.kernels.other import pool
+from dojang.engine.kernels.other.pool import PoolTask
+from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.reference.operators import run_reference
+from dojang.native import jit
+from dojang.native.machine import Machine
 from machines import RUNNABLE, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dojang.engine.compiled import compile
-from dojang.engine.families import Peaks
-from dojang.engine.machine import Machine
 from dojang.formats import zoo
+from dojang.native.families import Peaks
+from dojang.native.machine import Machine
 from machines import LAPTOP, RUNNABLE, name_of
 from nets import STRUCTURES, weighted
 
@@ -105,7 +105,7 @@ def test_the_plan_is_all_that_peaks_change():
 
 def test_the_host_plans_as_its_description_says(tmp_path, monkeypatch):
     """A file written on one machine makes an equal one of another: the whole plan comes from it."""
-    from dojang.engine import descriptions
+    from dojang.native import descriptions
 
     here = Machine.processor()
     descriptions.write(here, "a test", tmp_path / "m.json", False)

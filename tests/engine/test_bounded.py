@@ -13,7 +13,7 @@ import pytest
 from dojang.arith.graph import Graph, Node
 from dojang.engine import build, compiled, lanes, slices
 from dojang.engine.compiled import Compiled
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 
 N = Node.of
 SOURCE = Path(__file__).parents[2] / "src"

@@ -12,14 +12,14 @@ import pytest
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DojangError, GraphError, ShapeError, UnsupportedError, UsageError
-from dojang.engine.algorithms import direct, streamed, winograd
-from dojang.engine.algorithms.task import Task
 from dojang.engine.compiled import Compiled, compile
-from dojang.engine.lower import Lowering
-from dojang.engine.machine import Machine
-from dojang.engine.reference import run_reference
+from dojang.engine.kernels.conv import direct, streamed, winograd
+from dojang.engine.kernels.task import Task
+from dojang.engine.lower.network import Lowering
+from dojang.engine.reference.operators import run_reference
 from dojang.engine.settle import settled
 from dojang.formats import zoo
+from dojang.native.machine import Machine
 from machines import EVERY, RUNNABLE, TINY, name_of
 
 N = Node.of

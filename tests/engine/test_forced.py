@@ -10,9 +10,9 @@ import torch
 
 import dojang
 from dojang.arith.graph import Graph, Node
-from dojang.engine.algorithms.pool import PoolTask
-from dojang.engine.algorithms.task import Task
 from dojang.engine.compiled import compile
+from dojang.engine.kernels.other.pool import PoolTask
+from dojang.engine.kernels.task import Task
 from forced import HOST, Tally, draw, forced, machines, supervise
 
 CASES, PARTS = 300, 6

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
-from dojang.engine import jit
-from dojang.engine.algorithms import direct, fourier, fourier_passes
-from dojang.engine.algorithms.fourier_tiles import axis_of
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
-from dojang.engine.plan import choose
+from dojang.engine.kernels.conv import direct, fourier
+from dojang.engine.kernels.conv.fourier_tiles import axis_of
+from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.plan.choose import choose
+from dojang.native import jit
+from dojang.native import transforms as fourier_passes
+from dojang.native.machine import Machine
 from machines import EVERY, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import dojang
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tanh": torch.tanh,

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
-from dojang.engine import jit
-from dojang.engine.algorithms import elementwise, layout, matmul, norm, pool, resample, softmax
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.elementwise import MapTask
-from dojang.engine.algorithms.layout import LayoutTask
-from dojang.engine.algorithms.matmul import MatTask
-from dojang.engine.algorithms.norm import NormTask
-from dojang.engine.algorithms.softmax import SoftmaxTask
-from dojang.engine.algorithms.task import Activation
-from dojang.engine.machine import Machine
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.other import elementwise, layout, matmul, norm, pool, resample, softmax
+from dojang.engine.kernels.other.elementwise import MapTask
+from dojang.engine.kernels.other.layout import LayoutTask
+from dojang.engine.kernels.other.matmul import MatTask
+from dojang.engine.kernels.other.norm import NormTask
+from dojang.engine.kernels.other.softmax import SoftmaxTask
+from dojang.engine.kernels.task import Activation
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded

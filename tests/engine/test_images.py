@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DojangError
 from dojang.engine.compiled import compile
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 
 N = Node.of
 rng = np.random.default_rng(0)

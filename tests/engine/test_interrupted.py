@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dojang.arith.graph import Graph, Node
-from dojang.engine import runtime
 from dojang.engine.compiled import Compiled, compile
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
+from dojang.native import runtime
 
 N = Node.of
 

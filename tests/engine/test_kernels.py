@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
 from dojang.base.errors import ShapeError
-from dojang.engine import jit
-from dojang.engine.algorithms import (
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import (
     ALGORITHMS,
     dense,
     depthwise,
@@ -23,10 +23,10 @@ from dojang.engine.algorithms import (
     transposed,
     winograd,
 )
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.interpolate import matrices
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
+from dojang.engine.kernels.conv.interpolate import matrices
+from dojang.engine.kernels.task import Activation, Task
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run

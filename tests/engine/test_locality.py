@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
-from dojang.engine.algorithms import ALGORITHMS, fallback, fourier, winograd
-from dojang.engine.algorithms.task import Task
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
+from dojang.engine.kernels.conv import ALGORITHMS, fallback, fourier, winograd
+from dojang.engine.kernels.task import Task
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import oracle, run

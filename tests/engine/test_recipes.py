@@ -9,8 +9,8 @@ from math import prod
 import pytest
 
 from dojang.arith.conv import Conv
-from dojang.engine.algorithms import ALGORITHMS, fallback
-from dojang.engine.algorithms.task import Activation, Task
+from dojang.engine.kernels.conv import ALGORITHMS, fallback
+from dojang.engine.kernels.task import Activation, Task
 from machines import EVERY
 from random_convs import problems
 

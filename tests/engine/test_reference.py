@@ -16,7 +16,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
 from dojang.arith.resizing import COORDS
 from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
-from dojang.engine.reference import REFERENCE, run_reference
+from dojang.engine.reference.operators import REFERENCE, run_reference
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

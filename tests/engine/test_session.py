@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, DojangError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.engine import session as session_module
-from dojang.engine.reference import REFERENCE, run_reference
+from dojang.engine.reference.operators import REFERENCE, run_reference
 from dojang.engine.session import Session
 
 few = settings(max_examples=80, deadline=None)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
-from dojang.engine.algorithms import amx, winograd
-from dojang.engine.algorithms.task import Activation, Sparse, Task
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
+from dojang.engine.kernels.conv import amx, winograd
+from dojang.engine.kernels.task import Activation, Sparse, Task
+from dojang.native.machine import Machine
 from machines import RUNNABLE, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
-from dojang.engine import jit
-from dojang.engine.algorithms import streamed
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
+from dojang.engine.kernels.conv import streamed
+from dojang.engine.kernels.task import Activation, Task
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run

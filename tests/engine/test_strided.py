@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.graph import Graph, Node
-from dojang.engine import jit
-from dojang.engine.algorithms import softmax, strided
-from dojang.engine.algorithms import task as t
 from dojang.engine.compiled import compile
-from dojang.engine.lower_strided import common
-from dojang.engine.machine import Machine
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.other import softmax, strided
+from dojang.engine.lower.strided import common
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded

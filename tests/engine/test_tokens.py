@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.graph import Graph, Node
-from dojang.engine.algorithms import matmul, norm
-from dojang.engine.algorithms.functions import NAMES
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
-from dojang.engine.reference import run_reference
+from dojang.engine.kernels.functions import NAMES
+from dojang.engine.kernels.other import matmul, norm
+from dojang.engine.reference.operators import run_reference
+from dojang.native.machine import Machine
 
 N = Node.of
 rng = np.random.default_rng(0)
@@ -162,7 +162,7 @@ def test_log_softmax(shape):
 
 @pytest.mark.parametrize("isa", ["neon", "avx512", "avx2"])
 def test_other_processors_are_written(isa):
-    from dojang.engine import jit
+    from dojang.native import jit
 
     machine = Machine.cross(isa)
     tasks = (

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
-from dojang.engine.algorithms import direct, winograd
-from dojang.engine.algorithms.task import Activation, Task
-from dojang.engine.machine import Machine
-from dojang.engine.plan import choose
+from dojang.engine.kernels.conv import direct, winograd
+from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.plan.choose import choose
+from dojang.native.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run

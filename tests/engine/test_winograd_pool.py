@@ -11,12 +11,12 @@ import torch.nn.functional as F
 
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
-from dojang.engine import jit
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms import winograd
-from dojang.engine.algorithms.task import Activation, Task
 from dojang.engine.compiled import compile
-from dojang.engine.machine import Machine
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import winograd
+from dojang.engine.kernels.task import Activation, Task
+from dojang.native import jit
+from dojang.native.machine import Machine
 from machines import RUNNABLE, name_of
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dojang.engine.machine import Machine
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel, named
+from dojang.filters.kernels.parse import Kernel, named
 from dojang.filters.plain import respond
-from dojang.filters.plan import make_plan
+from dojang.filters.plan.choose import make_plan
 from dojang.filters.run import Bound
+from dojang.native.machine import Machine
 from machines import EVERY, name_of
 
 from .test_filter import agrees, picture
@@ -21,7 +21,7 @@ def running(image, kernel, options, threads=1):
     (plan,) = make_plan((job,), Machine.host())
     from dataclasses import replace
 
-    from dojang.filters.ways import box, doubling
+    from dojang.filters.plan.methods import box, doubling
 
     way = (doubling if image.dtype.kind == "f" else box)(job, Machine.host())
     assert not isinstance(way, str), way

@@ -11,7 +11,7 @@ from scipy import ndimage
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.filters.borders import pad
 from dojang.filters.filter import filter
-from dojang.filters.kernels import Kernel, as_kernel, named
+from dojang.filters.kernels.parse import Kernel, as_kernel, named
 
 SCIPY = {"zero": "constant", "constant": "constant", "replicate": "nearest", "reflect": "mirror", "circular": "wrap"}
 

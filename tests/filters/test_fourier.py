@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dojang.engine.machine import Machine
-from dojang.filters.codegen_fourier import Fourier, order, radices
+from dojang.filters.code.fourier import Fourier, order, radices
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel
+from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plain import respond
-from dojang.filters.plan import make_plan
+from dojang.filters.plan.choose import make_plan
+from dojang.filters.plan.methods import fourier, looped
 from dojang.filters.run import Bound
-from dojang.filters.ways import fourier, looped
+from dojang.native.machine import Machine
 from machines import EVERY, name_of
 
 from .test_filter import agrees, picture

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dojang.filters.gallery import gallery, sample
-from dojang.filters.named import NAMED
+from dojang.filters.kernels.named import NAMED
 
 
 def test_every_kernel_is_shown():

@@ -13,10 +13,10 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from dojang.base.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
-from dojang.filters import images
 from dojang.filters.files import filter_files, plan_files
 from dojang.filters.filter import filter
-from dojang.filters.images import read_picture, write_picture
+from dojang.filters.pictures import images
+from dojang.filters.pictures.images import read_picture, write_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -8,9 +8,9 @@ from scipy import ndimage
 
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.filters.borders import index_map, pad
-from dojang.filters.images import turn
-from dojang.filters.kernels import Kernel, as_kernel, gabor_bank, is_bank, load_kernels, named, parse_matrix
-from dojang.filters.named import NAMED
+from dojang.filters.kernels.named import NAMED
+from dojang.filters.kernels.parse import Kernel, as_kernel, gabor_bank, is_bank, load_kernels, named, parse_matrix
+from dojang.filters.pictures.images import turn
 
 
 def test_known_matrices():

@@ -13,7 +13,7 @@ from dojang.base.errors import FileError, MissingPart, ShapeError, UnsupportedEr
 from dojang.filters.files import filter_files, plan_file
 from dojang.filters.filter import filter
 from dojang.filters.job import Options
-from dojang.filters.kernels import Kernel, as_kernel
+from dojang.filters.kernels.parse import Kernel, as_kernel
 from dojang.filters.large import filter_large
 
 from .test_filter import picture
@@ -83,7 +83,7 @@ def test_a_picture_larger_than_the_memory_allowed(tmp_path):
     code = """if True:
         import resource, sys
         from dojang.filters.job import Options
-        from dojang.filters.kernels import as_kernel
+        from dojang.filters.kernels.parse import as_kernel
         from dojang.filters.large import filter_large
         resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
         try:

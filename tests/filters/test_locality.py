@@ -11,12 +11,12 @@ import pytest
 from scipy import ndimage
 
 from dojang import filter
-from dojang.engine.machine import Machine
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel, as_kernel
-from dojang.filters.plan import make_plan
+from dojang.filters.kernels.parse import Kernel, as_kernel
+from dojang.filters.plan.choose import make_plan
+from dojang.filters.plan.methods import WAYS, fourier
 from dojang.filters.run import Bound
-from dojang.filters.ways import WAYS, fourier
+from dojang.native.machine import Machine
 
 HOST = Machine.host()
 MODES = {"reflect": "mirror", "replicate": "nearest", "circular": "wrap", "zero": "constant"}

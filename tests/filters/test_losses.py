@@ -17,12 +17,12 @@ from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedEr
 from dojang.base.pictures import FORMATS
 from dojang.filters.files import NotKept, filter_files
 from dojang.filters.filter import filter
-from dojang.filters.images import read_picture
 from dojang.filters.job import AxesWarning
-from dojang.filters.kernels import as_kernel
-from dojang.filters.named import NAMED
-from dojang.filters.png import chunks_of
-from dojang.train.pictures import Target, decoded
+from dojang.filters.kernels.named import NAMED
+from dojang.filters.kernels.parse import as_kernel
+from dojang.filters.pictures.images import read_picture
+from dojang.filters.pictures.png import chunks_of
+from dojang.training.pictures import Target, decoded
 
 RNG = np.random.default_rng(0)
 
@@ -241,7 +241,7 @@ def test_memory_that_is_short_is_not_called_damage(tmp_path):
     code = """if True:
         import resource, sys
         from dojang.base.errors import FileError
-        from dojang.filters.images import read_picture
+        from dojang.filters.pictures.images import read_picture
         resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
         try:
             read_picture(sys.argv[1])

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.engine import jit
-from dojang.engine.machine import Machine
 from dojang.filters import plain
-from dojang.filters.codegen_pairs import emit_pairs
-from dojang.filters.fixed import fixed, fixed_passes
+from dojang.filters.code.pairs import emit_pairs
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel, named
-from dojang.filters.plan import Plan, make_plan
+from dojang.filters.kernels.fixed import fixed, fixed_passes
+from dojang.filters.kernels.parse import Kernel, named
+from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.methods import pairs, separable_pairs
+from dojang.filters.plan.sums import TIE
 from dojang.filters.run import Bound
-from dojang.filters.sums import TIE
-from dojang.filters.ways import pairs, separable_pairs
+from dojang.native import jit
+from dojang.native.machine import Machine
 from machines import RUNNABLE
 
 pytestmark = pytest.mark.skipif(Machine.processor().isa not in ("avx2", "avx512"), reason="x86 with AVX2 only")

@@ -6,15 +6,15 @@ import mmap
 import numpy as np
 import pytest
 
-from dojang.engine import jit
-from dojang.engine.machine import Machine
 from dojang.filters import run as running
-from dojang.filters.codegen_straight import Straight, emit_straight
+from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel, named
-from dojang.filters.plan import Plan
+from dojang.filters.kernels.parse import Kernel, named
+from dojang.filters.plan.choose import Plan
+from dojang.filters.plan.methods import WAYS
 from dojang.filters.run import Bound, compiled
-from dojang.filters.ways import WAYS
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 HOST = Machine.host()
 LIBC = ctypes.CDLL(None)

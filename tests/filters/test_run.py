@@ -6,20 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dojang.engine import jit
-from dojang.engine.machine import Machine
-from dojang.filters.codegen import emit
-from dojang.filters.codegen_box import emit_box
-from dojang.filters.codegen_doubling import emit_doubling
-from dojang.filters.codegen_fourier import emit_fourier
-from dojang.filters.factor import factors, rounded_division, whole_factors, whole_form
+from dojang.filters.code.box import emit_box
+from dojang.filters.code.doubling import emit_doubling
+from dojang.filters.code.fourier import emit_fourier
+from dojang.filters.code.rows import emit
 from dojang.filters.filter import filter
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel, as_kernel
+from dojang.filters.kernels.factor import factors, rounded_division, whole_factors, whole_form
+from dojang.filters.kernels.parse import Kernel, as_kernel
 from dojang.filters.plain import respond
-from dojang.filters.plan import make_plan
+from dojang.filters.plan.choose import make_plan
+from dojang.filters.plan.methods import box, direct, doubling, fourier, looped, separable
 from dojang.filters.run import Bound
-from dojang.filters.ways import box, direct, doubling, fourier, looped, separable
+from dojang.native import jit
+from dojang.native.machine import Machine
 
 from .test_filter import agrees, picture
 

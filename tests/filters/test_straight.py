@@ -7,15 +7,15 @@ import scipy.ndimage as ndi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dojang.engine.machine import Machine
-from dojang.filters.fixed import fixed_columns
 from dojang.filters.job import Job, Options
-from dojang.filters.kernels import Kernel, named
-from dojang.filters.plan import Plan, make_plan
+from dojang.filters.kernels.fixed import fixed_columns
+from dojang.filters.kernels.parse import Kernel, named
+from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.methods import columns, straight
+from dojang.filters.plan.methods import fixed_columns as fixed_way
+from dojang.filters.plan.sums import TIE
 from dojang.filters.run import Bound
-from dojang.filters.sums import TIE
-from dojang.filters.ways import columns, straight
-from dojang.filters.ways import fixed_columns as fixed_way
+from dojang.native.machine import Machine
 from machines import RUNNABLE
 
 MODES = {"zero": "constant", "constant": "constant", "replicate": "nearest", "reflect": "mirror", "circular": "wrap"}

@@ -11,9 +11,9 @@ from PIL import Image
 from dojang.base.errors import DojangError, FileError, UnsupportedError
 from dojang.filters.files import NotKept, filter_files
 from dojang.filters.filter import filter
-from dojang.filters.images import read_picture
 from dojang.filters.large import is_large
-from dojang.filters.tiff import Layout
+from dojang.filters.pictures.images import read_picture
+from dojang.filters.pictures.tiff import Layout
 
 SIZE = (70, 53)
 RNG = np.random.default_rng(3)
@@ -243,7 +243,7 @@ def test_few_bits(tmp_path, bits, photometric):
 def test_one_deflated_strip_is_decoded_once(tmp_path, monkeypatch):
     array = samples(3, size=(900, 40))
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", compression="zlib", rowsperstrip=900)
-    from dojang.filters.tiff import Rows
+    from dojang.filters.pictures.tiff import Rows
 
     decoded = []
     rows = Rows(str(tmp_path / "a.tif"), Layout.of(str(tmp_path / "a.tif")))

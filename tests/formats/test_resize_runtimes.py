@@ -22,7 +22,7 @@ from dojang.arith.shapes import resize as resized_shape
 from dojang.arith.sight import Sight
 from dojang.base.errors import UnsupportedError
 from dojang.engine.compiled import compile
-from dojang.engine.reference import run_reference
+from dojang.engine.reference.operators import run_reference
 from dojang.formats import onnx as onnx_format
 
 SCALES = [k / 10 for k in range(1, 31)]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from dojang.arith.cost import count
-from dojang.diagnose.finding import Finding
+from dojang.evidence.finding import Finding
 from dojang.formats.text import parse
 from dojang.report.html_slim import diagnosis_html, slim_html
 from dojang.report.json import document, dumps
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.text_slim import diagnosis_text, slim_text
-from dojang.slim.result import Edit, Figures, Refused, SlimResult
+from dojang.slimming.result import Edit, Figures, Refused, SlimResult
 
 from .test_html import check_page
 

@@ -17,7 +17,7 @@ from dojang.app.samples import one_input
 from dojang.arith.graph import Graph
 from dojang.base.errors import MissingPart, UsageError
 from dojang.report.results import Bench, Timing
-from dojang.slim.timing import interleave
+from dojang.slimming.timing import interleave
 
 PEERS = ("torch", "torch channels-last", "onnxruntime")
 

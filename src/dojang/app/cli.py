@@ -57,7 +57,7 @@ def _command(arguments: list[str]) -> int:
 
     args = build_parser().parse_args(arguments)
     from dojang.app import commands
-    from dojang.engine.threads import limited
+    from dojang.native.threads import limited
     from dojang.report.table import printed
 
     with limited(getattr(args, "threads", None)):

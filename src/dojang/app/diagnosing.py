@@ -14,14 +14,14 @@ from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
-from dojang.diagnose.correlation import correlations
-from dojang.diagnose.equivariance import equivariance
-from dojang.diagnose.findings import diagnose as find
-from dojang.diagnose.findings import require_samples, tried_fields
-from dojang.diagnose.spectrum import spectra
+from dojang.diagnosis.correlation import correlations
+from dojang.diagnosis.equivariance import equivariance
+from dojang.diagnosis.findings import diagnose as find
+from dojang.diagnosis.findings import require_samples, tried_fields
+from dojang.diagnosis.spectrum import spectra
 from dojang.engine.compiled import Compiled
 from dojang.report.results import Diagnosis
-from dojang.train.data import Data
+from dojang.training.data import Data
 
 SHIFTED = 16
 """Samples that are shifted to see how responses move: each gives a number for every place and channel."""

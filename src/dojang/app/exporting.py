@@ -94,7 +94,7 @@ def check_onnx(graph: Graph, path: Path) -> str:
     import onnxruntime
 
     from dojang.engine.compiled import Compiled
-    from dojang.engine.machine import Machine
+    from dojang.native.machine import Machine
 
     x = np.random.default_rng(0).normal(size=(2, *graph.inputs[0].attrs["shape"])).astype(np.float32)
     ours = Compiled(graph, machine=Machine.processor())  # whatever machine plans are made for

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dojang.filters.files import FilterReport, Planned
     from dojang.filters.gallery import Shown
-    from dojang.filters.images import Picture
+    from dojang.filters.pictures.images import Picture
 
 WHOLE = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
@@ -40,10 +40,10 @@ def filter_files(
 
 def _read(path: str | Path) -> Picture:
     """The picture in a file, decoded before NumPy is loaded."""
-    from dojang.filters.opening import begun
+    from dojang.filters.pictures.opening import begun
 
     image = begun(path)
-    from dojang.filters.images import read_picture
+    from dojang.filters.pictures.images import read_picture
 
     return read_picture(path, image=image)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, final
 from dojang.base.showing import shown
 
 if TYPE_CHECKING:
-    from dojang.train.record import Progress
+    from dojang.training.record import Progress
 
 QUIET_SECONDS = 5.0
 """Where there is no terminal, lines about a long job come at most this often."""
@@ -125,7 +125,7 @@ class Stages:
 
 @contextmanager
 def train_bar() -> Iterator[Callable[[Progress], None]]:
-    """What `train.loop.fit` tells, as a bar over all steps on a terminal, else as a line now and then.
+    """What `training.loop.fit` tells, as a bar over all steps on a terminal, else as a line now and then.
 
     Lines come at the end of an epoch, at most one every five seconds.
     """

@@ -42,7 +42,7 @@ def machine() -> dict[str, Any]:
     """Processor, memory, system, and the machine that plans are made for: which, instruction set, cores, caches, peaks
     of one core, and where those are from.
     """
-    from dojang.engine.machine import Machine
+    from dojang.native.machine import Machine
 
     host = Machine.host()
     return {
@@ -70,9 +70,9 @@ def measured(output: str | None = None, force: bool = False) -> dict[str, Any]:
     measured peaks. Raises what writing raises.
     """
     from dojang.base.writing import check_target
-    from dojang.engine import descriptions
-    from dojang.engine.machine import Machine
-    from dojang.engine.peaks import measure
+    from dojang.native import descriptions
+    from dojang.native.machine import Machine
+    from dojang.native.peaks import measure
 
     here = Machine.processor()
     path = descriptions.measured_path(here)
@@ -114,9 +114,9 @@ def record(
 
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
-    from dojang.engine import descriptions, jit
-    from dojang.engine.cache import distrust
-    from dojang.engine.machine import Machine
+    from dojang.native import descriptions, jit
+    from dojang.native.cache import distrust
+    from dojang.native.machine import Machine
 
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}

@@ -156,7 +156,7 @@ def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
         return _from_array(array, node, str(path))
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
-    from dojang.train.pictures import MAX_FILE_BYTES, Target, decoded
+    from dojang.training.pictures import MAX_FILE_BYTES, Target, decoded
 
     pixels = decoded(
         read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), Target(wanted[0], (wanted[1], wanted[2]))
@@ -181,7 +181,7 @@ def _from_array(array: Array, node: Node, name: str) -> tuple[Array, str]:
 
 def _normalised(x: Array, node: Node) -> Array:
     """uint8 (n, c, …) as (x / 255 − mean) / std."""
-    from dojang.train.data import Normalisation
+    from dojang.training.data import Normalisation
 
     mean, std = node.attrs["mean"], node.attrs["std"]
     how = Normalisation(tuple(mean), tuple(std)) if mean and std else Normalisation.none(x.shape[1])

@@ -9,9 +9,9 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import MissingPart, UsageError
-from dojang.engine.threads import asked_threads
-from dojang.slim.estimate import shape_key
-from dojang.slim.timing import interleave
+from dojang.native.threads import asked_threads
+from dojang.slimming.estimate import shape_key
+from dojang.slimming.timing import interleave
 
 Array = np.ndarray
 Feed = Array | Mapping[str, Array]
@@ -44,7 +44,7 @@ def runner(graph: Graph, runtime: str, batch_size: int = 1) -> Run:
         from dojang.app.networks import torch_format
 
         torch_format()
-        from dojang.formats.torch_run import runner as torch_runner
+        from dojang.formats.torch.write.run import runner as torch_runner
 
         return torch_runner(graph, channels_last=runtime != "torch", threads=asked_threads())
     if runtime == "onnxruntime":
@@ -110,8 +110,8 @@ def predictor(runtime: str, batch_size: int) -> Callable[[Graph], float] | None:
     """Milliseconds of a network as the runtime's own plan predicts them; None for runtimes that do not."""
     if runtime != "dojang":
         return None
-    from dojang.engine.lower import Lowering
-    from dojang.engine.machine import Machine
+    from dojang.engine.lower.network import Lowering
+    from dojang.native.machine import Machine
 
     host = Machine.host()
 
@@ -127,7 +127,7 @@ def whole_vectors() -> int:
 
     oneDNN and ONNX Runtime keep float32 channels in blocks of one vector too (nChw8c, nChw16c; NCHWc).
     """
-    from dojang.engine.machine import Machine
+    from dojang.native.machine import Machine
 
     return Machine.host().lanes(4)
 

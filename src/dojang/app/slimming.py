@@ -31,12 +31,12 @@ from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.report.results import Slimming
-from dojang.slim.journal import FILE, Journal, key_of
-from dojang.slim.ledger import Evaluate, Tune
-from dojang.slim.result import SlimResult
-from dojang.slim.search import check_wishes
-from dojang.slim.search import slim as search
-from dojang.train.data import Data, Split
+from dojang.slimming.journal import FILE, Journal, key_of
+from dojang.slimming.ledger import Evaluate, Tune
+from dojang.slimming.result import SlimResult
+from dojang.slimming.search import check_wishes
+from dojang.slimming.search import slim as search
+from dojang.training.data import Data, Split
 
 FILES = ("report.html", "model.onnx", "model.safetensors", "run.json")
 """What a slimming leaves in its folder."""
@@ -154,8 +154,8 @@ def slim(
 
     For a PyTorch module the result has a `module`, of the same class where every edit allows it.
 
-    Raises what `load`, `load_samples` and `slim.search.slim` raise; `MissingPart` where PyTorch or the runtime is not
-    installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
+    Raises what `load`, `load_samples` and `slimming.search.slim` raise; `MissingPart` where PyTorch or the runtime is
+    not installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
     """
     started = time.monotonic()
     told = told or Silent()
@@ -166,8 +166,8 @@ def slim(
     check_wishes(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
-        from dojang.train.numerics import require_precision
-        from dojang.train.world import choose_device
+        from dojang.training.numerics import require_precision
+        from dojang.training.world import choose_device
 
         require_precision(precision, choose_device(device))
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
@@ -216,7 +216,7 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
     """The result with a module where `net` is one: the same class narrower where that can be, else a plain one."""
     if not is_module(net):
         return done
-    from dojang.formats.torch_narrow import narrowed
+    from dojang.formats.torch.write.narrow import narrowed
 
     module = narrowed(net, graph, done.graph)
     if module is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Together(Protocol):
-    """The processes of one run; `train.world.World` where there are several."""
+    """The processes of one run; `training.world.World` where there are several."""
 
     @property
     def rank(self) -> int:
@@ -81,7 +81,7 @@ def together(device: str = "cpu") -> Iterator[Together]:
     from dojang.app.networks import torch_format
 
     torch_format()
-    from dojang.train.world import joined
+    from dojang.training.world import joined
 
     with joined(device) as world:
         yield world

@@ -17,7 +17,7 @@ from dojang.app.networks import torch_format
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
 from dojang.engine.compiled import Compiled
-from dojang.engine.digest import Digest
+from dojang.native.digest import Digest
 
 _numbers = count(1)
 OPTIONS = ("threads", "precision", "frozen")
@@ -33,7 +33,7 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
     `UsageError` for other options and other values of `frozen`.
     """
     torch_format()
-    import dojang.formats.torch_dynamo as dynamo
+    import dojang.formats.torch.backend.dynamo as dynamo
 
     given = dict(options or {})
     unknown = [name for name in given if name not in OPTIONS]
@@ -60,6 +60,6 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
 def reports(clear: bool = False) -> tuple[Any, ...]:
     """What became of each captured graph: how much of it runs here, what PyTorch kept, and why."""
     torch_format()
-    import dojang.formats.torch_dynamo as dynamo
+    import dojang.formats.torch.backend.dynamo as dynamo
 
     return dynamo.reports(clear)

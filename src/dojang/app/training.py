@@ -19,9 +19,9 @@ from dojang.base.writing import naming, replace_text, writing
 from dojang.report.html import trained_html
 from dojang.report.json import dumps
 from dojang.report.results import Trained
-from dojang.train.config import TrainConfig
-from dojang.train.data import Data
-from dojang.train.record import Progress
+from dojang.training.config import TrainConfig
+from dojang.training.data import Data
+from dojang.training.record import Progress
 
 FILES = ("model.safetensors", "run.json", "report.html")
 """What a training leaves in its folder, beside the state that `--resume` takes up."""
@@ -54,11 +54,11 @@ def train(
     out/NAME-trained) that gets the checkpoint, run.json, report.html and the state that `resume` takes up.
     `precision` "bf16" multiplies in bfloat16; what is kept and recorded is float32, and scored as that.
 
-    Raises what `load`, `load_samples` and `train.loop.fit` raise; `MissingPart` without PyTorch.
+    Raises what `load`, `load_samples` and `training.loop.fit` raise; `MissingPart` without PyTorch.
     """
     torch_format()
-    from dojang.train.loop import fit
-    from dojang.train.start import fitting_threads, module_of
+    from dojang.training.loop import fit
+    from dojang.training.start import fitting_threads, module_of
 
     config = TrainConfig(
         epochs=epochs,

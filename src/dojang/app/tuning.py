@@ -15,9 +15,9 @@ from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
-from dojang.slim.journal import Journal
-from dojang.slim.ledger import Evaluate, Finish, Gradients, Tune
-from dojang.train.data import Data
+from dojang.slimming.journal import Journal
+from dojang.slimming.ledger import Evaluate, Finish, Gradients, Tune
+from dojang.training.data import Data
 
 TUNE_SHARE = 0.5
 """Peak learning rate of fine-tuning, relative to that of training from scratch."""
@@ -52,11 +52,11 @@ def training(data: Data, how: How) -> Callable[[Graph, Graph, int, Path | None],
     """One training, `work(graph, teacher, epochs, folder)`: what each process does of it, and the network after it."""
 
     def work(graph: Graph, teacher: Graph, epochs: int, folder: Path | None) -> Graph:
-        from dojang.train.config import TrainConfig
-        from dojang.train.loop import fit
-        from dojang.train.recipe import peak_lr
-        from dojang.train.record import Progress
-        from dojang.train.start import fitting_threads, module_of
+        from dojang.training.config import TrainConfig
+        from dojang.training.loop import fit
+        from dojang.training.recipe import peak_lr
+        from dojang.training.record import Progress
+        from dojang.training.start import fitting_threads, module_of
 
         module = module_of(graph, how.seed)
         config = TrainConfig(
@@ -94,8 +94,8 @@ def slopes(data: Data, seed: int) -> Gradients:
     part = data.train.take(np.sort(order))
 
     def gradients(graph: Graph) -> Mapping[str, Any]:
-        from dojang.train.score import slopes_of
-        from dojang.train.start import fitting_threads, module_of
+        from dojang.training.score import slopes_of
+        from dojang.training.start import fitting_threads, module_of
 
         module = module_of(graph, seed)
         with fitting_threads(count(graph).total.macs * len(part)):

@@ -101,7 +101,7 @@ def machine_of(text: str) -> Machine:
     from dojang.arith.memory import MACHINES, Machine
 
     if text == "here":
-        from dojang.engine.machine import Machine as Processor
+        from dojang.native.machine import Machine as Processor
 
         host = Processor.host()
         title = f"{host.name}, one core ({host.isa}; peaks: {host.source})"
@@ -202,7 +202,7 @@ def list_all(what: str) -> Listing:
             ),
         )
     if what == "kernels":
-        from dojang.filters.named import NAMED
+        from dojang.filters.kernels.named import NAMED
 
         kernels = (
             {
@@ -221,7 +221,7 @@ def list_all(what: str) -> Listing:
         every = kinds()
         return Listing(what, tuple(kind.to_dict(every[0]) for kind in every), {"field_trade": field_trade()})
     if what == "algorithms":
-        from dojang.engine.algorithms import ALGORITHMS
+        from dojang.engine.kernels.conv import ALGORITHMS
 
         listed_ = ((a.__name__.rpartition(".")[2], (a.__doc__ or "").strip().splitlines()) for a in ALGORITHMS)
         return Listing(what, tuple({"name": name, "does": doc[0] if doc else ""} for name, doc in listed_))

@@ -1,7 +1,7 @@
 """The table of operators: one row each, with its attributes and its rules.
 
-A new operator is one row here, one function in `engine/reference.py`, and one row in each format. A test asserts that
-these tables agree or names the gap.
+A new operator is one row here, one function in `engine/reference/operators.py`, and one row in each format. A test
+asserts that these tables agree or names the gap.
 """
 
 from __future__ import annotations

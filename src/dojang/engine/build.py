@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from dojang.arith.graph import Graph
-from dojang.engine import jit
-from dojang.engine.calls import KernelCall, Lowered, Place
-from dojang.engine.lower import Lowering
-from dojang.engine.machine import Machine
-from dojang.engine.plan import Plan
-from dojang.engine.runtime import scratch_room
+from dojang.engine.lower.calls import KernelCall, Lowered, Place
+from dojang.engine.lower.network import Lowering
+from dojang.engine.plan.choose import Plan
+from dojang.native import jit
+from dojang.native.machine import Machine
+from dojang.native.runtime import scratch_room
 
 SMALL_S = 60e-6  # predicted seconds below which helpers cost more than they give; measured on 2 cores, 2026
 CALL_BYTES = 8 << 10

@@ -14,17 +14,17 @@ import numpy as np
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import UnsupportedError, UsageError
-from dojang.engine import forks
 from dojang.engine.build import Build, held_bytes
-from dojang.engine.calls import Lowered
 from dojang.engine.lanes import Lanes
-from dojang.engine.lower import Chosen, Lowering
-from dojang.engine.machine import Machine
-from dojang.engine.plan import Plan
-from dojang.engine.reference import Result, check_arrays, check_batch, check_inputs
+from dojang.engine.lower.calls import Lowered
+from dojang.engine.lower.network import Chosen, Lowering
+from dojang.engine.plan.choose import Plan
+from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
-from dojang.engine.threads import asked_threads, default_threads
+from dojang.native import forks
+from dojang.native.machine import Machine
+from dojang.native.threads import asked_threads, default_threads
 
 Array = np.ndarray
 _FLOAT, _BYTE, _address = np.dtype(np.float32), ctypes.c_char, ctypes.addressof

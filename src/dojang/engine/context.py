@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dojang.engine.algorithms import task as t
 from dojang.engine.build import Build
-from dojang.engine.calls import HostCall, KernelCall, Place
-from dojang.engine.reference import apply
-from dojang.engine.runtime import Call, Program
+from dojang.engine.kernels import task as t
+from dojang.engine.lower.calls import HostCall, KernelCall, Place
+from dojang.engine.reference.operators import apply
+from dojang.native.runtime import Call, Program
 
 Array = np.ndarray
 LEAST_FETCHED = 8 << 10  # bytes of weights that are worth fetching ahead

@@ -15,16 +15,17 @@ import numpy as np
 
 from dojang.arith.conv import Conv, Padding, by
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
-from dojang.engine import forks, jit
-from dojang.engine.algorithms import fallback, layout
-from dojang.engine.algorithms import task as t
-from dojang.engine.algorithms.layout import LayoutTask
-from dojang.engine.algorithms.task import Task
-from dojang.engine.machine import Machine
-from dojang.engine.plan import choose
-from dojang.engine.reference_windows import conv_transpose as summed
-from dojang.engine.runtime import Call, Program
-from dojang.engine.threads import default_threads
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import fallback
+from dojang.engine.kernels.other import layout
+from dojang.engine.kernels.other.layout import LayoutTask
+from dojang.engine.kernels.task import Task
+from dojang.engine.plan.choose import choose
+from dojang.engine.reference.windows import conv_transpose as summed
+from dojang.native import forks, jit
+from dojang.native.machine import Machine
+from dojang.native.runtime import Call, Program
+from dojang.native.threads import default_threads
 
 Array = np.ndarray
 Axes = int | Sequence[int]

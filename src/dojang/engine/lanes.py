@@ -13,9 +13,9 @@ from collections.abc import Collection
 
 import numpy as np
 
-from dojang.engine import forks
 from dojang.engine.build import Build
 from dojang.engine.context import Context
+from dojang.native import forks
 
 MOST_IDLE = 4  # lanes that are kept for callers on several threads
 LARGE = 8 << 20  # bytes: smaller lanes are not worth shrinking

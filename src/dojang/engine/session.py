@@ -18,7 +18,7 @@ from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape, conv_problem
 from dojang.base.errors import UnsupportedError
-from dojang.engine.reference import Result, apply, check_arrays, check_batch, check_inputs, last_readers
+from dojang.engine.reference.operators import Result, apply, check_arrays, check_batch, check_inputs, last_readers
 
 Array = np.ndarray
 Step = Callable[[Sequence[Array]], Array]

@@ -7,7 +7,7 @@ import numpy as np
 from dojang.arith.field import constants
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.shapes import axis_of
-from dojang.engine.reference import apply
+from dojang.engine.reference.operators import apply
 
 
 def settled(graph: Graph) -> Graph:

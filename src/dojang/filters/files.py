@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from dojang.base.errors import DojangError, FileError, UsageError
-from dojang.engine.machine import Machine
-from dojang.filters.atomic import check_target
 from dojang.filters.filter import filter_array
-from dojang.filters.images import FORMATS, Picture, form_of, read_picture, settled, write_picture
 from dojang.filters.job import Job, Options, check_dtype
-from dojang.filters.kernels import Kernel, as_kernel, is_bank
+from dojang.filters.kernels.parse import Kernel, as_kernel, is_bank
 from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened
-from dojang.filters.plan import Plan, make_plan
+from dojang.filters.pictures.atomic import check_target
+from dojang.filters.pictures.images import FORMATS, Picture, form_of, read_picture, settled, write_picture
+from dojang.filters.plan.choose import Plan, make_plan
+from dojang.native.machine import Machine
 
 PathArg = str | PathLike[str]
 

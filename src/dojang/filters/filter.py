@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from dojang.arith.conv import by
 from dojang.base.errors import DojangError, ShapeError, UsageError
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
-from dojang.filters.kernels import Kernel, as_kernel, check_anchor, is_bank
+from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
 from dojang.filters.prepare import prepare
 from dojang.filters.run import Bound
@@ -212,8 +212,8 @@ def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, pictur
 
 
 def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:
-    from dojang.filters.images import from_pil, orientation_of, to_pil, turn
     from dojang.filters.large import as_stored
+    from dojang.filters.pictures.images import from_pil, orientation_of, to_pil, turn
 
     pixels, alpha = from_pil(image)
     orientation = orientation_of(image)  # asked after the pixels: a TIFF is turned, and says so no more, once decoded

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dojang.filters.filter import filter as press
-from dojang.filters.kernels import as_kernel
-from dojang.filters.named import NAMED
+from dojang.filters.kernels.named import NAMED
+from dojang.filters.kernels.parse import as_kernel
 
 # Kernels whose default size is too fine to see on so small a picture, or that give slopes of both signs.
 SHOWN = {"blur": "blur:size=7", "gaussian": "gaussian:sigma=2.5", "motion": "motion:size=15,angle=30"}

@@ -14,7 +14,7 @@ from dojang.arith.conv import by
 from dojang.arith.window import extent
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.filters.borders import Border, check_border
-from dojang.filters.kernels import Kernel
+from dojang.filters.kernels.parse import Kernel
 
 MOST_EXTENT = 1 << 24  # pixels from a kernel's first tap to its last; a border's tables have as many places
 DTYPES: tuple[np.dtype, ...] = tuple(np.dtype(d) for d in ("uint8", "uint16", "float32", "float64"))

@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError
-from dojang.engine.machine import Machine
-from dojang.engine.threads import default_threads
-from dojang.filters.atomic import check_target, writing
-from dojang.filters.images import need
 from dojang.filters.job import AxesWarning, Job, Options, channels_first, check_dtype
-from dojang.filters.kernels import Kernel
+from dojang.filters.kernels.parse import Kernel
 from dojang.filters.npy import mapped
-from dojang.filters.opening import encoding
-from dojang.filters.plan import Plan, make_plan
+from dojang.filters.pictures.atomic import check_target, writing
+from dojang.filters.pictures.images import need
+from dojang.filters.pictures.opening import encoding
+from dojang.filters.pictures.tiff import TILE, Layout, Rows, Stored, Tag, kept_tags, names_of, write_rows
+from dojang.filters.plan.choose import Plan, make_plan
 from dojang.filters.run import Bound, part_rows
-from dojang.filters.tiff import TILE, Layout, Rows, Stored, Tag, kept_tags, names_of, write_rows
+from dojang.native.machine import Machine
+from dojang.native.threads import default_threads
 
 BAND_BYTES = 128 << 20  # of source rows in memory at a time
 BAND_PIXELS = 1 << 26

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from dojang.base.errors import ShapeError, UsageError
 from dojang.filters.borders import index_map
-from dojang.filters.images import need
 from dojang.filters.job import Job, Options, check_dtype
-from dojang.filters.kernels import Kernel
+from dojang.filters.kernels.parse import Kernel
+from dojang.filters.pictures.images import need
 from dojang.filters.prepare import Prepared
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import ShapeError, UsageError
-from dojang.engine.machine import Machine
-from dojang.engine.threads import default_threads
 from dojang.filters.job import Job, Options, check_dtype
-from dojang.filters.kernels import Kernel
-from dojang.filters.plan import Plan, make_plan
+from dojang.filters.kernels.parse import Kernel
+from dojang.filters.plan.choose import Plan, make_plan
 from dojang.filters.run import Bound
+from dojang.native.machine import Machine
+from dojang.native.threads import default_threads
 
 
 class Prepared:

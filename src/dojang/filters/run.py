@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from dojang.arith.conv import by
 from dojang.base.errors import ShapeError
-from dojang.engine import jit, runtime
-from dojang.engine.machine import Machine
 from dojang.filters.borders import Border, index_map
-from dojang.filters.codegen import FIELDS, LINE, emit
-from dojang.filters.codegen_box import Box, emit_box
-from dojang.filters.codegen_columns import Columns, emit_columns
-from dojang.filters.codegen_doubling import Doubling, emit_doubling
-from dojang.filters.codegen_fourier import Fourier, emit_fourier
-from dojang.filters.codegen_pairs import Pairs, emit_pairs
-from dojang.filters.codegen_straight import Straight, emit_straight
-from dojang.filters.guard import Guard
+from dojang.filters.code.box import Box, emit_box
+from dojang.filters.code.columns import Columns, emit_columns
+from dojang.filters.code.doubling import Doubling, emit_doubling
+from dojang.filters.code.fourier import Fourier, emit_fourier
+from dojang.filters.code.pairs import Pairs, emit_pairs
+from dojang.filters.code.program import Program
+from dojang.filters.code.rows import FIELDS, LINE, emit
+from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job
-from dojang.filters.plan import Plan
-from dojang.filters.program import Program
+from dojang.filters.plan.choose import Plan
+from dojang.filters.plan.guard import Guard
+from dojang.native import jit, runtime
+from dojang.native.machine import Machine
 
 # Work that one thread does sooner than two. A thread that sleeps takes 50 µs to wake on an idle machine, and on a busy
 # one the core that it shares with the caller; the caller goes on meanwhile, and loses only what waking costs it.

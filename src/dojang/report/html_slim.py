@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dojang.arith.cost import Count
-from dojang.diagnose.correlation import Correlation
-from dojang.diagnose.finding import Finding
+from dojang.diagnosis.correlation import Correlation
+from dojang.evidence.finding import Finding
 from dojang.report.heat import heat_figure, maps
 from dojang.report.html import layer_chart
 from dojang.report.layers import HEADS, layer_rows, legend
@@ -16,7 +16,7 @@ from dojang.report.results import Diagnosis, Slimming
 from dojang.report.svg import Bar, Series, bar_chart, line_chart
 from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
 from dojang.report.text_slim import check_said, control_said, finish_said, outcome_rows
-from dojang.slim.result import Edit, Figures, Refused
+from dojang.slimming.result import Edit, Figures, Refused
 
 MOST_CURVES = 6
 """Energy curves that are drawn: more cannot be told apart."""

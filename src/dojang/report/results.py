@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
-    from dojang.diagnose.correlation import Correlation
-    from dojang.diagnose.effective import Effective
-    from dojang.diagnose.equivariance import Equivariance
-    from dojang.diagnose.finding import Finding
-    from dojang.diagnose.spectrum import Spectrum
-    from dojang.engine.plan import Plan
-    from dojang.slim.result import SlimResult
+    from dojang.diagnosis.correlation import Correlation
+    from dojang.diagnosis.effective import Effective
+    from dojang.diagnosis.equivariance import Equivariance
+    from dojang.diagnosis.spectrum import Spectrum
+    from dojang.engine.plan.choose import Plan
+    from dojang.evidence.finding import Finding
+    from dojang.slimming.result import SlimResult
 
 MOST_VALUES = 1000
 """Outputs with more numbers than this are not written into JSON; `-o OUT.npy` has them."""
@@ -69,7 +69,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the record of the run (`train.record.History.to_dict()`) and the files written."""
+    """A finished training: the record of the run (`training.record.History.to_dict()`) and the files written."""
 
     network: str
     history: Mapping[str, Any]
@@ -130,7 +130,7 @@ class Diagnosis:
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
-        from dojang.diagnose.finding import SEVERITIES  # the room loads NumPy, which counting does without
+        from dojang.evidence.finding import SEVERITIES  # the room loads NumPy, which counting does without
 
         least = SEVERITIES.index(severity)
         return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= least)

@@ -33,7 +33,7 @@ from dojang.report.table import (
 )
 
 if TYPE_CHECKING:
-    from dojang.engine.plan import Plan
+    from dojang.engine.plan.choose import Plan
     from dojang.report.results import Bench, Exported, Listing, Run, Trained
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dojang.filters.files import FilterReport, Planned
-    from dojang.filters.plan import Plan
+    from dojang.filters.plan.choose import Plan
 
 
 def filter_text(report: FilterReport) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dojang.arith.cost import Count
-from dojang.diagnose.finding import Finding
+from dojang.evidence.finding import Finding
 from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.table import (
@@ -24,7 +24,7 @@ from dojang.report.table import (
     size,
     table,
 )
-from dojang.slim.result import Edit, Figures, Refused
+from dojang.slimming.result import Edit, Figures, Refused
 
 MOST = 12
 """Lines of findings or refusals of one kind that are printed; JSON and HTML have them all."""

@@ -1,0 +1,97 @@
+"""How many directions a layer really uses: the energy curves of what enters and what leaves it.
+
+The output curve says what a 1×1 bottleneck of r channels costs: keeping the r leading directions of the outputs loses
+exactly the energy of the rest (Zhang et al., "Accelerating Very Deep Convolutional Networks", TPAMI 2016, section 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.channels import channels
+from dojang.arith.graph import Graph
+from dojang.evidence.activations import Reduced, Run, alone, batches, layers, session_run
+from dojang.evidence.moments import Products, principal, require_finite, singular
+
+Array = np.ndarray
+
+WIDEST = 2048
+"""Channels from which on a curve is left out: its covariance has as many rows and columns."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """For one layer the part of the variance in the first r directions, r = 1 …, of inputs, outputs and weights.
+
+    `inputs` (ic,) and `outputs` (oc,) from samples, before the activation; `weights` from singular values. A curve of
+    more than `WIDEST` channels is empty.
+    """
+
+    layer: str
+    inputs: tuple[float, ...]
+    outputs: tuple[float, ...]
+    weights: tuple[float, ...]
+    samples: int
+
+    def rank(self, part: float, curve: str = "outputs") -> int:
+        """How many directions hold `part` of the energy; 0 where the curve is empty."""
+        values = np.asarray(getattr(self, curve))
+        return int(np.searchsorted(values, part - 1e-12) + 1) if len(values) else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Curves, and the ranks that hold 90, 99 and 99.9 % of the output energy."""
+        return {
+            "layer": self.layer,
+            "samples": self.samples,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "weights": list(self.weights),
+            "ranks": {str(p): self.rank(p) for p in (0.9, 0.99, 0.999)},
+        }
+
+
+def energy_curve(energies: Array) -> tuple[float, ...]:
+    """Cumulated part of the whole, largest first; all ones when there is no energy."""
+    ordered = np.sort(np.asarray(energies, np.float64).clip(0))[::-1]
+    total = ordered.sum()
+    return tuple((np.cumsum(ordered) / total).tolist()) if total > 0 else (1.0,) * len(ordered)
+
+
+def spectra(graph: Graph, x: Any, run: Run | None = None, reduced: Reduced | None = None) -> tuple[Spectrum, ...]:
+    """The spectrum of every convolution and dense layer whose channels are followed.
+
+    With `reduced` each process gives its share of the samples, and gets the spectra of all of them.
+    """
+    reduced = reduced or alone
+    run, tied = run or session_run(graph, x), channels(graph)
+    wanted = [n for n in layers(graph) if tied.tracks[n.inputs[0]] is not None]
+    sides = dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name))
+    axes = {v: t.axis for v in sides if (t := tied.tracks[v]) is not None}
+    taps = [v for v in sides if ((graph.unit_shapes[v] or ())[axes[v]] or 0) <= WIDEST]
+    sums: dict[str, Products] = {}
+    total = 0
+    for part, n in batches(x):
+        found = run(part, taps)
+        require_finite(found, taps)
+        total += n
+        for name in taps:
+            rows = (
+                np.moveaxis(found[name], axes[name], -1).reshape(-1, found[name].shape[axes[name]]).astype(np.float64)
+            )
+            if name not in sums:
+                sums[name] = Products(rows.shape[1], rows.shape[1])
+            sums[name].add(rows)
+    total = int(reduced("sum", np.array(total)))
+    energies = {name: principal(products.joined(reduced).covariance)[0] for name, products in sums.items()}
+    out: list[Spectrum] = []
+    for node in wanted:
+        weight = np.asarray(graph.weights[node.array("weight")], np.float64)
+        flat = weight.reshape(weight.shape[0], -1)
+        values = singular(flat)[1] if min(flat.shape) <= WIDEST else np.empty(0)
+        curves = [energy_curve(energies[v]) if v in energies else () for v in (node.inputs[0], node.name)]
+        of_weights = energy_curve((values / (values.max(initial=0.0) or 1.0)) ** 2)
+        out.append(Spectrum(node.name, curves[0], curves[1], of_weights, total))
+    return tuple(out)

@@ -1,0 +1,38 @@
+"""Ways of computing a convolution, one module each.
+
+An algorithm has `NAME` and `why_not(task, machine) -> str | None` (a reason for refusing), `predict(task, machine)` in
+seconds on one core per image, `pack(task, machine, weight, bias)` and `emit(task, machine) -> Code`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from dojang.engine.kernels.conv import (
+    amx,
+    dense,
+    depthwise,
+    direct,
+    fallback,
+    fourier,
+    grouped,
+    pointwise,
+    streamed,
+    transposed,
+    winograd,
+)
+
+ALGORITHMS: tuple[ModuleType, ...] = (
+    dense,
+    depthwise,
+    grouped,
+    pointwise,
+    winograd,
+    amx,
+    fourier,
+    streamed,
+    transposed,
+    direct,
+    fallback,
+)
+"""In the order in which they are asked; the reference last. The least predicted time wins."""

@@ -1,0 +1,19 @@
+"""The reference function of the operator, in NumPy: what is left when every other algorithm refuses."""
+
+from __future__ import annotations
+
+from dojang.engine.kernels.task import Task
+from dojang.native.machine import Machine
+
+NAME = "reference"
+MACS_PER_SECOND = 2e8  # measured on one core of a server of 2025, small layers
+
+
+def why_not(task: Task, machine: Machine) -> str | None:
+    """Never refuses."""
+    return None
+
+
+def predict(task: Task, machine: Machine) -> float:
+    """Seconds per image."""
+    return task.conv.macs / max(1, task.conv.n) / MACS_PER_SECOND + 1e-5

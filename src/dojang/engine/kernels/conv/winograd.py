@@ -1,0 +1,300 @@
+"""Winograd convolution F(m×m, r×r), stride 1: fewer multiplications, as small matrix products with register tiles.
+
+Also F(m, r) along one axis, for kernels 1×r and r×1 and for sequences.
+
+For each tile of m × m outputs: transform a × a inputs (a = m + r − 1), multiply position by position over the input
+channels, transform back with bias, residual and activation. Three orders of work:
+*blocked*, where one unit carries a block of tiles through all three stages in its core's cache, for layers with few
+weights; *phased*, three steps with all tiles in the shared cache, so that every transformed weight is read once;
+*fresh*, where weights lie in memory as they are and a unit transforms those of some output channels in its cache, a
+few input channels at a time, and uses them for many tiles: 9 numbers per kernel come from memory, not 16 or 36.
+Transformed weights are packed [position][group][oc block][ic][oc in block], others [oc block][ic][tap][oc in block].
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv.direct import crowding, cycles
+from dojang.engine.kernels.conv.interpolate import matrices
+from dojang.engine.kernels.conv.winograd_stages import Shape, Winograd, positions, sides, tiles_of
+from dojang.engine.kernels.task import Activation, Code, Step, Task
+from dojang.native.machine import Machine
+
+NAME = "winograd"
+MOST_TRANSFORMED = 3 << 19
+"""Bytes of transformed weights of a layer above which they are not kept, so that the memory of a network stays near
+that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms on two threads; Zen 5, 2026), and as
+fast with 49 as with 55; with this bound in place of 2.5 MB ResNet-50 took 4% less time, GoogLeNet 2% more (least times
+on two threads; Granite Rapids, 2026)."""
+
+EXPOSED = 0.75  # of the time for memory and shared cache, which products do not hide (Granite Rapids, 2026)
+FROM_SECOND = 0.3 / 64  # cycles a byte of weights that comes from the second cache, which products do not hide
+LEAST_MACS = 100_000  # of a unit: some 2 µs
+
+
+MONOTONE = (None, Activation("relu"))
+"""Activations that may as well be applied to the largest result."""
+
+KERNELS = ((3, 3), (5, 5), *(k for r in (3, 5) for k in ((1, r), (r, 1))))
+
+
+def two(task: Task) -> Task:
+    """A sequence as an image of one row."""
+    c = task.conv
+    if c.rank == 2:
+        return task
+    conv = replace(c, size=(1, *c.size), kernel=(1, *c.kernel), stride=(1, *c.stride), dilation=(1, *c.dilation),
+                   padding=((0, 0), *c.padding), output_padding=(0, *c.output_padding))  # fmt: skip
+    return replace(task, conv=conv)
+
+
+def why_not(task: Task, machine: Machine) -> str | None:
+    """For 3×3 and 5×5 kernels, and 3 or 5 taps along one axis; stride and dilation 1, enough channels.
+
+    With 7 taps F(2, 7) ran at half the rate of direct kernels (Sapphire Rapids, 2026).
+    """
+    c = task.conv
+    if task.strict:
+        return "precision is strict"
+    if task.kind != "f32":
+        return "not float32"
+    if c.transposed:
+        return "transposed"
+    if c.rank > 2 or two(task).conv.kernel not in KERNELS:
+        return "kernel is not 3x3, 5x5, or 3 or 5 taps along one axis"
+    if any(s != 1 for s in (*c.stride, *c.dilation)):
+        return "stride or dilation above 1"
+    if task.halved and (c.kernel != (3, 3) or task.residual_ld or task.activation not in MONOTONE):
+        return "pooling behind other kernels than 3x3, a residual, or an activation that may fall"
+    lanes = machine.lanes(4)
+    if c.ic // c.groups < (8 if c.groups == 1 else 32) or c.oc // c.groups < lanes // 2:
+        return f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})"
+    if c.groups > 1 and (c.oc // c.groups) % lanes:
+        return f"{c.oc // c.groups} output channels per group are not whole vectors"
+    return None
+
+
+@cache
+def shape_of(task: Task, machine: Machine) -> Shape:
+    """The cut with the least estimated time."""
+    # F(4, 5) keeps 64 numbers where F(2, 5) keeps 36: on small images memory that little work pays for.
+    task = two(task)
+    most = max(task.conv.kernel)
+    choices = (4, 2) if most == 3 or prod(task.conv.out_size) >= 100 else (2,)
+    cuts = [_cut(task, machine, m) for m in choices]
+    if any(weights_of(task, s.m) > MOST_TRANSFORMED for s in cuts):
+        cuts = [s for m in choices if (s := _fresh(task, machine, m)) is not None] or cuts
+    else:
+        cuts += [s for m in choices for s in _few(task, machine, m)] if task.room else []
+    return min(cuts, key=lambda s: seconds(task, machine, s))
+
+
+def weights_of(task: Task, m: int) -> int:
+    """Bytes of the transformed weights."""
+    c = task.conv
+    return 4 * positions(task, m) * (c.ic // c.groups) * c.oc
+
+
+def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
+    """The best cut with weights transformed where they are used; for one group and whole vectors."""
+    c, lanes = task.conv, machine.lanes(4)
+    chunk = next((k for k in (32, 16, 8) if c.ic % k == 0 and k % lanes == 0), 0)
+    if c.groups != 1 or c.oc % lanes or c.kernel != (3, 3) or not chunk:
+        return None
+    th, tw = tiles_of(task, m)
+    total = max(1, c.n) * th * tw
+    best: tuple[float, Shape] | None = None
+    # With 16 registers 4 × 2 ran 3 to 6% faster than 2 × 4, whose weights take twice the scratch (Zen 3, 2026).
+    for v in (1, 2, 3, 4) if machine.registers >= 32 else (1, 2, 3):
+        if c.oc // lanes % v:
+            continue
+        fit = int(0.6 * machine.l2) // (4 * (m + 2) ** 2 * v * lanes) - chunk
+        for p in range(1, min((machine.registers - 1 - v) // v, total) + 1):
+            parts = t.ceil_div(total, max(p, fit))
+            tiles = p * t.ceil_div(t.ceil_div(total, parts), p)
+            shape = Shape(m, p, v, tiles, True, chunk)
+            cost = seconds(task, machine, shape)
+            if best is None or cost < best[0]:
+                best = (cost, shape)
+    return best[1] if best else None
+
+
+def _cut(task: Task, machine: Machine, m: int) -> Shape:
+    c, a2 = task.conv, positions(task, m)
+    lanes = machine.lanes(4)
+    th, tw = tiles_of(task, m)
+    total = max(1, c.n) * th * tw
+    vectors = t.ceil_div(c.oc // c.groups, lanes)
+    best: Any = None
+    for v in range(1, min(4, vectors) + 1):
+        for p in range(1, min((machine.registers - 1 - v) // v, total) + 1):
+            cost = t.ceil_div(total, p) * (vectors // v * cycles(p, v) + bool(vectors % v) * cycles(p, vectors % v))
+            cost *= crowding(p, 4 * c.ic, machine)
+            if best is None or cost < best[0]:
+                best = (cost, p, v)
+    _, p, v = best
+    per_tile = 4 * a2 * (c.ic + c.oc)
+    u = 4 * a2 * c.ic // c.groups * c.oc
+    fit = max(1, int(0.7 * machine.l2) // (per_tile * p))
+    block = p * min(max(fit, t.ceil_div(24, p)), t.ceil_div(total, p))
+    if t.ceil_div(total, block) < 2 * machine.cores:  # every core must get some units of the blocked order
+        block = p * max(1, t.ceil_div(t.ceil_div(total, 2 * machine.cores), p))
+    # Bytes through the shared cache: weights once per block of tiles, against twice all transformed tiles.
+    blocked_bytes = u * t.ceil_div(total, block) if u > machine.l2 // 2 else 0
+    phased_bytes = u + 2 * total * per_tile
+    phased = phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    return Shape(m, p, v, some_of(total, 8, machine) if phased else block, phased)
+
+
+def _few(task: Task, machine: Machine, m: int) -> list[Shape]:
+    """Cuts of the blocked order in which a core takes its share of the tiles at once, and so reads each weight once.
+
+    A share of the output channels instead would need no weight twice, but all that the other cores have just written:
+    64 to 64 channels on 8×8 took 10.4 µs on two threads, not 7.7 (Granite Rapids, 2026).
+    """
+    c, a2, lanes = task.conv, positions(task, m), machine.lanes(4)
+    th, tw = tiles_of(task, m)
+    total, vectors = max(1, c.n) * th * tw, t.ceil_div(c.oc // c.groups, lanes)
+    some = t.ceil_div(total, machine.cores)
+    if a2 * 4 * some * (c.ic + c.oc) > machine.l2 // 4:
+        return []
+    cuts = []
+    for v in range(1, min(4, vectors) + 1):
+        most = min((machine.registers - 1 - v) // v, some)
+        p = min(range(1, most + 1), key=lambda p: t.ceil_div(some, p) * cycles(p, v))
+        cuts.append(Shape(m, p, v, t.ceil_div(some, p) * p, False))
+    return cuts
+
+
+def some_of(total: int, most: int, machine: Machine) -> int:
+    """Tiles of a unit that only transforms: at most `most`, fewer where every core would not get some units."""
+    return max(1, min(most, total // (4 * machine.cores)))
+
+
+def seconds(task: Task, machine: Machine, s: Shape) -> float:
+    """Estimated seconds on one core for one image of the batch."""
+    c, p = task.conv, machine.peaks
+    n = max(1, c.n)
+    a2 = positions(task, s.m)
+    th, tw = tiles_of(task, s.m)
+    blocks = 1 if s.phased else t.ceil_div(n * th * tw, s.tiles)
+    total = blocks * t.ceil_div(t.ceil_div(n * th * tw, blocks), s.pixels) * s.pixels
+    lanes = machine.lanes(4)
+    vectors = t.ceil_div(c.oc // c.groups, lanes)
+    per_k = vectors // s.vectors * cycles(s.pixels, s.vectors)
+    if vectors % s.vectors:
+        per_k += cycles(s.pixels, vectors % s.vectors)
+    # Per register tile: its sums are stored, its loop begins and ends. Half of it where all stays in the second cache.
+    around = (3 * s.pixels * vectors + 60) / (2 if task.room else 1)
+    product = a2 * c.groups * (c.ic // c.groups * per_k + around) * total / s.pixels
+    # Transforms: about 4a² + 2am operations and as many loads and stores per vector of channels and tile.
+    each = a2 * (3.5 if task.room else 4.5)
+    moves = n * th * tw * (t.ceil_div(c.ic, lanes) + t.ceil_div(c.oc, lanes)) * each
+    rate = p.fma_gflops * 1e9 / 4 / lanes
+    if s.chunk:
+        parts = t.ceil_div(n * th * tw, s.tiles)
+        rows = t.ceil_div(t.ceil_div(n * th * tw, parts), s.pixels) * parts
+        per_k = cycles(s.pixels, s.vectors)
+        # Per chunk, sums are loaded and stored; per input channel, weights are transformed: about 1.3 cycles a number.
+        product = a2 * vectors / s.vectors * c.ic * rows * (per_k + (1.2 * s.pixels * s.vectors + 8) / s.chunk)
+        product += 1.3 * a2 * vectors * c.ic * parts
+        memory = task.fetched(4 * 9 * c.ic * c.oc, p)
+        # Every block of output channels reads all transformed tiles.
+        cache = 4 * a2 * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
+        work = product / rate
+        return (work + EXPOSED * (memory + cache) + moves / rate) / n
+    u = 4 * a2 * (c.ic // c.groups) * c.oc
+    passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
+    # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
+    memory = task.fetched(u, p)
+    cache = u * (passes - 1) / (p.cache_gbs * 1e9)
+    if s.phased:
+        cache += 2 * total * 4 * a2 * (c.ic + c.oc) / (p.cache_gbs * 1e9)
+    elif task.room:
+        # Weights go from the second cache to the first once for every block of tiles, and into that of every core.
+        moves += blocks * u * FROM_SECOND
+        memory *= min(machine.cores, blocks)
+        even = t.ceil_div(blocks, machine.cores) * machine.cores / blocks  # the last round is not full
+        product, moves = product * even, moves * even
+    work = product / rate
+    return (work + EXPOSED * (memory + cache) + moves / rate) / n
+
+
+def predict(task: Task, machine: Machine) -> float:
+    """Seconds on one core per image."""
+    return seconds(two(task), machine, shape_of(task, machine))
+
+
+def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """G g Gᵀ in float64, rounded once, as [position][group][oc block][ic][oc in block]; fresh: weights as they are."""
+    s, task, lanes = shape_of(task, machine), two(task), machine.lanes(4)
+    c = task.conv
+    if s.chunk:
+        block = s.vectors * lanes
+        out = t.lined((c.oc // block, c.ic, 9, block), "f4")
+        out[...] = np.asarray(weight).reshape(-1, block, c.ic, 9).transpose(0, 2, 3, 1)
+        return out.reshape(-1), t.pack_vector(bias, 1, lanes, c.oc, "f4")
+    taps, ocg, icg = prod(c.kernel), c.oc // c.groups, c.ic // c.groups
+    down, across = (np.array(matrices(m, r)[1], "f8") for (m, _), r in zip(sides(task, s.m), c.kernel, strict=True))
+    both = np.kron(down, across)  # a row for each position, a column for each tap
+    a2 = len(both)
+    w = np.asarray(weight).reshape(c.groups, ocg, icg, taps)
+    whole = t.ceil_div(ocg, lanes) * lanes
+    if whole > ocg:
+        w = np.concatenate([w, np.zeros((c.groups, whole - ocg, icg, taps), w.dtype)], 1)
+    block = s.vectors * lanes
+    full = whole // block * block
+    parts = [w[:, :full].reshape(c.groups, -1, block, icg, taps).swapaxes(2, 3), w[:, full:].swapaxes(1, 2)]
+    # In the order of the result first, which is small; then transformed, some at a time, so that it stays in cache.
+    kernels = np.concatenate([part.reshape(c.groups, -1, taps) for part in parts], 1).reshape(-1, taps)
+    out = t.lined((a2, len(kernels)), "f4")
+    some = 768  # below 2¹⁸ products, OpenBLAS stays on this thread; waking others took 5 times as long
+    for at in range(0, len(kernels), some):
+        out[:, at : at + some] = both @ kernels[at : at + some].T.astype("f8")
+    return out.reshape(-1), t.pack_vector(bias, c.groups, lanes, ocg, "f4")
+
+
+def emit(task: Task, machine: Machine) -> Code:
+    """One step (blocked) or three (phased)."""
+    s, task = shape_of(task, machine), two(task)
+    c = task.conv
+    th, tw = tiles_of(task, s.m)
+    a2 = positions(task, s.m)
+    task = replace(task, conv=replace(c, n=1))
+    lanes = machine.lanes(4)
+    wide = c.groups * t.ceil_div(c.oc // c.groups, lanes) * lanes
+    recipe = f"{NAME} {task} {s}"
+    kernel = lambda: Winograd(task, s, machine)  # noqa: E731
+    if not s.phased:
+        units = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
+        scratch = a2 * sum(kernel().blocked_planes())
+        return Code((Step(recipe, lambda name: kernel().blocked(name), units),), scratch)
+    blocks = c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), s.vectors)
+    chunks = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
+    padded = lambda n: t.ceil_div(n * th * tw, s.pixels) * s.pixels  # noqa: E731
+    if s.chunk:
+        some = some_of(th * tw, t.ceil_div(24, s.pixels), machine)  # tiles of a unit of the first step
+        forward = Step(
+            f"{recipe} forward {some}",
+            lambda name: kernel().forward(name, some),
+            lambda n: t.ceil_div(n * th * tw, some),
+        )
+        rest = Step(f"{recipe} fresh", lambda name: kernel().fresh(name), lambda n: blocks * chunks(n))
+        u, m = kernel().planes()
+        return Code((forward, rest), a2 * (u + m), lambda n: (4 * a2 * padded(n) * c.ic, 0))
+    # Blocks of a unit: a fifth of a millisecond shared out by a counter in parts of 0.2 µs ran on one core's speed.
+    macs = c.ic // c.groups * s.vectors * lanes * padded(1)
+    block = next(k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= LEAST_MACS))
+    steps = (
+        Step(recipe + " forward", lambda name: kernel().forward(name), chunks),
+        Step(recipe + " product", lambda name: kernel().product(name, block), lambda n: a2 * blocks // block),
+        Step(recipe + " back", lambda name: kernel().back(name), chunks),
+    )
+    return Code(steps, 0, lambda n: (4 * a2 * padded(n) * c.ic, 4 * a2 * padded(n) * wide))

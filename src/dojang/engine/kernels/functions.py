@@ -1,0 +1,158 @@
+"""Functions of one number beyond those in `task.py`, on float32 vectors; NaN stays NaN.
+
+Errors against float64 are below 4e-7 times max(1, |result|); where a function is 0 at 0, its errors there are small
+beside the result, however small that is, and −0 stays −0 (`pytest tests/engine/test_functions.py` holds both).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from dojang.engine.kernels.task import Activation, exp
+from dojang.native.emit import F32, I32, Emit, Value
+
+ERFC = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+"""Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 7.1.26: erfc within 1.5e-7 for z >= 0."""
+
+ERF = [2 / math.sqrt(math.pi) * (-1) ** k / math.factorial(k) / (2 * k + 1) for k in range(8)]
+"""Of the series of erf, from v up to v¹⁵."""
+
+
+def con(b: Emit, c: float, like: Value) -> Value:
+    """A constant vector."""
+    return b.const(F32, c, like.type.count)
+
+
+def tail(b: Emit, z: Value) -> Value:
+    """erfc(|z|), small where |z| is large: no difference of numbers near 1."""
+    z = b.abs(z)
+    t = b.fdiv(con(b, 1, z), b.fma(z, con(b, 0.3275911, z), con(b, 1, z)))
+    p = con(b, ERFC[-1], z)
+    for c in reversed(ERFC[:-1]):
+        p = b.fma(p, t, con(b, c, z))
+    return b.fmul(b.fmul(p, t), exp(b, b.fsub(con(b, 0, z), b.fmul(z, z))))
+
+
+def series(b: Emit, x: Value, coefficients: Sequence[float]) -> Value:
+    """A polynomial, the constant first."""
+    p = con(b, coefficients[-1], x)
+    for c in reversed(coefficients[:-1]):
+        p = b.fma(p, x, con(b, c, x))
+    return p
+
+
+def erf(b: Emit, v: Value, act: Activation) -> Value:
+    """1 − erfc |v|, with the sign of v; near 0, where that would cancel, 2/√π·(v − v³/3 + v⁵/10 − …)."""
+    value = b.fsub(con(b, 1, v), tail(b, v))
+    value = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), b.fneg(value), value)
+    near = b.fmul(v, series(b, b.fmul(v, v), ERF))
+    return b.select(b.fcmp_ordered("<", b.abs(v), con(b, 0.5, v)), near, value)
+
+
+def expm1(b: Emit, v: Value) -> Value:
+    """eᵛ − 1, near 0, where that would cancel, by its series to v⁷."""
+    near = b.fmul(v, series(b, v, [1 / math.factorial(k) for k in range(1, 8)]))
+    return b.select(b.fcmp_ordered("<", b.abs(v), con(b, 0.35, v)), near, b.fsub(exp(b, v), con(b, 1, v)))
+
+
+def tanh(b: Emit, v: Value, act: Activation) -> Value:
+    """−m / (m + 2) with m = e^(−2|v|) − 1, with the sign of v; 0 keeps its own."""
+    size = b.abs(v)
+    m = expm1(b, b.fmul(size, con(b, -2, v)))
+    value = b.fdiv(b.fneg(m), b.fadd(m, con(b, 2, v)))
+    value = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), b.fneg(value), value)
+    return b.select(b.fcmp_ordered("==", v, con(b, 0, v)), v, value)
+
+
+def gelu(b: Emit, v: Value, act: Activation) -> Value:
+    """v·Φ(v)."""
+    half = b.fmul(tail(b, b.fmul(v, con(b, math.sqrt(0.5), v))), con(b, 0.5, v))
+    return b.fmul(v, b.select(b.fcmp_ordered("<", v, con(b, 0, v)), half, b.fsub(con(b, 1, v), half)))
+
+
+def gelu_tanh(b: Emit, v: Value, act: Activation) -> Value:
+    """v/2·(1 + tanh u) = v / (1 + e^(−2u)), u = √(2/π)·(v + 0.044715 v³)."""
+    c = math.sqrt(8 / math.pi)
+    u = b.fmul(v, b.fma(b.fmul(v, v), con(b, c * 0.044715, v), con(b, c, v)))
+    return b.fdiv(v, b.fadd(con(b, 1, v), exp(b, b.fsub(con(b, 0, v), u))))
+
+
+def elu(b: Emit, v: Value, act: Activation) -> Value:
+    """b·v where positive, else a·b·(eᵛ − 1)."""
+    minus = b.fmul(expm1(b, v), con(b, act.a * act.b, v))
+    return b.select(b.fcmp_ordered(">", v, con(b, 0, v)), b.fmul(v, con(b, act.b, v)), minus)
+
+
+def softplus(b: Emit, v: Value, act: Activation) -> Value:
+    """max(v, 0) + log(1 + e^−|v|); log(1 + u) = 2 artanh(u / (2 + u)), a series in at most (1/3)²."""
+    u = exp(b, b.fsub(con(b, 0, v), b.abs(v)))
+    s = b.fdiv(u, b.fadd(u, con(b, 2, v)))
+    s2 = b.fmul(s, s)
+    p = con(b, 1 / 15, v)
+    for k in (13, 11, 9, 7, 5, 3, 1):
+        p = b.fma(p, s2, con(b, 1 / k, v))
+    return b.fma(b.fadd(s, s), p, b.maximum(con(b, 0, v), v))
+
+
+def mish(b: Emit, v: Value, act: Activation) -> Value:
+    """v·tanh(log(1 + eᵛ)) = v·q / (q + 2), q = eᵛ(eᵛ + 2); from 20 up it is v."""
+    e = exp(b, b.minimum(con(b, 20, v), v))
+    q = b.fmul(e, b.fadd(e, con(b, 2, v)))
+    return b.fmul(v, b.fdiv(q, b.fadd(q, con(b, 2, v))))
+
+
+def softsign(b: Emit, v: Value, act: Activation) -> Value:
+    """v / (1 + |v|)."""
+    return b.fdiv(v, b.fadd(con(b, 1, v), b.abs(v)))
+
+
+def ceil(b: Emit, v: Value, act: Activation) -> Value:
+    """The least integer not below v."""
+    return b.fneg(b.floor(b.fneg(v)))
+
+
+def sign(b: Emit, v: Value, act: Activation) -> Value:
+    """−1, 0 or 1; NaN stays."""
+    plus = b.select(b.fcmp_ordered(">", v, con(b, 0, v)), con(b, 1, v), v)
+    return b.select(b.fcmp_ordered("<", v, con(b, 0, v)), con(b, -1, v), plus)
+
+
+def log(b: Emit, v: Value) -> Value:
+    """The natural logarithm of normal positive numbers: e·ln 2 + 2 artanh((m − 1)/(m + 1)), m within √½ and √2."""
+    lanes = v.type.count
+    bits, half = b.bitcast(v, I32.vector(lanes)), b.const(I32, 0x3F3504F3, lanes)
+    e = b.ashr(b.sub(bits, half), b.const(I32, 23, lanes))
+    m = b.bitcast(b.sub(bits, b.shl(e, b.const(I32, 23, lanes))), F32.vector(lanes))
+    s = b.fdiv(b.fsub(m, con(b, 1, v)), b.fadd(m, con(b, 1, v)))
+    s2 = b.fmul(s, s)
+    p = con(b, 2 / 9, v)
+    for k in (7, 5, 3, 1):
+        p = b.fma(p, s2, con(b, 2 / k, v))
+    out = b.fma(b.sitofp(e, F32.vector(lanes)), con(b, math.log(2), v), b.fmul(s, p))
+    return b.select(b.fcmp_unordered("uno", v, v), v, out)
+
+
+FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "elu": elu,
+    "erf": erf,
+    "tanh": tanh,
+    "softplus": softplus,
+    "mish": mish,
+    "softsign": softsign,
+    "exp": lambda b, v, act: exp(b, v),
+    "abs": lambda b, v, act: b.abs(v),
+    "neg": lambda b, v, act: b.fneg(v),
+    "sqrt": lambda b, v, act: b.sqrt(v),
+    "reciprocal": lambda b, v, act: b.fdiv(con(b, 1, v), v),
+    "floor": lambda b, v, act: b.floor(v),
+    "ceil": ceil,
+    "round": lambda b, v, act: b.round(v),
+    "sign": sign,
+}
+"""By the name of the activation."""
+
+NAMES = frozenset(FUNCTIONS) - {"gelu", "gelu_tanh", "elu"}
+"""Those that are an operator without attributes."""

@@ -1,0 +1,177 @@
+"""Group, instance and layer norm on values that lie channels last: mean and variance, each in a pass of its own.
+
+*lanes*: every lane of a vector is a channel with a mean of its own, over the pixels of a row (instance norm; layer norm
+over the last axis, where the pixels are what is normalised), or with one shared by some neighbours (narrow groups).
+*groups*: the mean is that of all pixels and of a run of channels (group norm; layer norm of vectors).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.native.emit import F32, Emit, Value
+from dojang.native.machine import Machine
+
+NAME = "norm"
+VECTORS = 4  # of channels in a unit of *lanes*, with four sums each in registers
+
+
+@dataclass(frozen=True, slots=True)
+class NormTask:
+    """(x − mean) / sqrt(variance + eps), times weight plus bias. An image is `rows` rows of `pixels` pixels.
+
+    `groups` 0: *lanes*, one mean per row and `share` channels, a power of 2. Else one mean per group of channels, over
+    the one row. `affine` says what weight and bias go by: "channel", "pixel", or "" where there are none.
+    """
+
+    channels: int
+    rows: int
+    pixels: int
+    groups: int
+    x_ld: int
+    y_ld: int
+    eps: float
+    affine: str
+    share: int = 1
+    activation: Activation | None = None
+
+
+def predict(task: NormTask, machine: Machine) -> float:
+    """Seconds on one core per image, by the bytes of three passes."""
+    return 4 * task.channels * task.rows * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+
+
+def emit(task: NormTask, machine: Machine) -> Code:
+    """One step; a unit is what has means of its own: a group, or some vectors of channels of a row."""
+    parts = task.groups or t.ceil_div(task.channels, VECTORS * machine.lanes(4))
+    return Code(
+        (Step(f"{NAME} {task}", lambda name: Norm(name, task, machine).text(), lambda n: n * task.rows * parts),)
+    )
+
+
+class Norm:
+    """The kernel of one norm while it is written."""
+
+    def __init__(self, symbol: str, task: NormTask, machine: Machine) -> None:
+        """Sizes as Python ints."""
+        self.task, self.lanes = task, machine.lanes(4)
+        self.b: Emit = t.begin(symbol, machine)
+
+    def text(self) -> str:
+        """Decodes the unit."""
+        b, task = self.b, self.task
+        parts = task.groups or t.ceil_div(task.channels, VECTORS * self.lanes)
+        part, row = b.urem(b.arg.unit, parts), b.udiv(b.arg.unit, parts)
+        x = b.at(t.word(b, t.X), b.mul(row, 4 * task.pixels * task.x_ld))
+        y = b.at(t.word(b, t.Y), b.mul(row, 4 * task.pixels * task.y_ld))
+        if task.groups:
+            wide = task.channels // task.groups
+            self.group(b.mul(part, wide), wide, x, y)
+            return b.finish()
+        block = VECTORS * self.lanes
+        whole, rest = divmod(task.channels, block)
+        first = b.mul(part, block)
+        if not rest:
+            self.lane(first, block, x, y)
+        elif not whole:
+            self.lane(0, rest, x, y)
+        else:
+            b.choose(b.less(part, whole), lambda: self.lane(first, block, x, y), lambda: self.lane(first, rest, x, y))
+        return b.finish()
+
+    def scale(self, value: Value, place: Any, channel: Any, mask: Any) -> Value:
+        """Weight and bias, activation."""
+        b, task = self.b, self.task
+        if task.affine == "channel":
+            w, c = (b.vload(b.at(t.word(b, s), b.mul(channel, 4)), F32, self.lanes, mask=mask) for s in (t.W, t.B))
+            value = b.fma(value, w, c)
+        elif task.affine:
+            w, c = (b.splat_load(b.at(t.word(b, s), b.mul(place, 4)), F32) for s in (t.W, t.B))
+            value = b.fma(value, w, c)
+        return t.activate(b, value, task.activation, F32)
+
+    def spread(self, variance: Value) -> Value:
+        """1 / sqrt(variance + eps)."""
+        b = self.b
+        return b.fdiv(b.const(F32, 1.0), b.sqrt(b.fadd(variance, b.const(F32, self.task.eps))))
+
+    def lane(self, first: Any, channels: int, x: Value, y: Value) -> None:
+        """Some vectors of channels, each lane over the pixels of the row."""
+        b, task, lanes = self.b, self.task, self.lanes
+        vectors = [(v, b.mask(channels - v, lanes)) for v in range(0, channels, lanes)]
+        x, y = b.at(x, b.mul(first, 4)), b.at(y, b.mul(first, 4))
+        count = b.const(F32, float(task.pixels * task.share))
+
+        def shared(v: Value) -> Value:
+            """The mean over the neighbours too: they exchange their sums."""
+            step = 1
+            while step < task.share:
+                v, step = b.fadd(v, b.shuffle(v, None, [lane ^ step for lane in range(lanes)])), 2 * step
+            return b.fdiv(v, count)
+
+        def load(p: Any) -> list[Value]:
+            at = b.at(x, b.mul(p, 4 * task.x_ld))
+            return [b.vload(b.at(at, 4 * v), F32, lanes, mask=mask) for v, mask in vectors]
+
+        nothing = [b.const(F32, 0.0)] * len(vectors)
+        sums = b.loop(0, task.pixels, 1, lambda p, s: [b.fadd(a, v) for a, v in zip(s, load(p), strict=True)], nothing)
+        means = [shared(s) for s in sums]
+
+        def square(p: Any, s: list[Value]) -> list[Value]:
+            apart = [b.fsub(v, m) for v, m in zip(load(p), means, strict=True)]
+            return [b.fma(d, d, a) for d, a in zip(apart, s, strict=True)]
+
+        rates = [self.spread(shared(s)) for s in b.loop(0, task.pixels, 1, square, nothing)]
+
+        def write(p: Any, _: Any) -> None:
+            out = b.at(y, b.mul(p, 4 * task.y_ld))
+            for (v, mask), value, m, rate in zip(vectors, load(p), means, rates, strict=True):
+                done = self.scale(b.fmul(b.fsub(value, m), rate), p, b.add(first, v), mask)
+                b.vstore(done, b.at(out, 4 * v), F32, mask=mask)
+
+        b.loop(0, task.pixels, 1, write)
+
+    def group(self, first: Any, wide: int, x: Value, y: Value) -> None:
+        """All pixels of `wide` channels."""
+        b, task, lanes = self.b, self.task, self.lanes
+        x, y = b.at(x, b.mul(first, 4)), b.at(y, b.mul(first, 4))
+        whole = wide // lanes * lanes
+        tail = b.mask(wide - whole, lanes) if wide > whole else None
+        count = b.const(F32, float(wide * task.pixels))
+
+        def every(vector: Any, state: list[Value]) -> list[Value]:
+            """`vector(pixel, channel, state, mask)` on all vectors of the group; states of whole and last apart."""
+
+            def pixel(p: Any, s: list[Value]) -> list[Value]:
+                s = b.loop(0, whole, lanes, lambda o, s: vector(p, o, s, None), s)
+                return list(vector(p, whole, s, tail) or s) if tail is not None else s
+
+            return b.loop(0, task.pixels, 1, pixel, state)
+
+        def load(p: Any, o: Any, mask: Any) -> Value:
+            return b.vload(b.at(x, b.mul(p, 4 * task.x_ld), b.mul(o, 4)), F32, lanes, mask=mask)
+
+        def total(v: Value) -> Value:
+            return b.fdiv(b.splat(b.sum(v, F32), lanes), count)
+
+        zero = [b.const(F32, 0.0)]
+        (sums,) = every(lambda p, o, s, mask: [b.fadd(s[0], load(p, o, mask))], zero)
+        mean = total(sums)
+
+        def square(p: Any, o: Any, s: list[Value], mask: Any) -> list[Value]:
+            d = b.fsub(load(p, o, mask), mean)
+            if mask is not None:
+                d = b.select(mask, d, b.const(F32, 0.0))
+            return [b.fma(d, d, s[0])]
+
+        (squares,) = every(square, zero)
+        rate = self.spread(total(squares))
+
+        def write(p: Any, o: Any, _: Any, mask: Any) -> None:
+            done = self.scale(b.fmul(b.fsub(load(p, o, mask), mean), rate), p, b.add(first, o), mask)
+            b.vstore(done, b.at(y, b.mul(p, 4 * task.y_ld), b.mul(o, 4)), F32, mask=mask)
+
+        every(write, [])

@@ -1,0 +1,253 @@
+"""Maximum and average pooling, windowed or over the whole image: lanes are channels.
+
+Average: the sum is divided by the count of places, as the reference does, not multiplied by a rounded reciprocal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, prod
+from typing import Any
+
+from dojang.arith.conv import Conv, Pads, Sizes
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.task import Code, Step
+from dojang.native.emit import F32, Emit, Value
+from dojang.native.machine import Machine
+
+NAME = "pool"
+PIXELS = 8  # outputs of a row computed together
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTask:
+    """Pooling of `channels`; `what` is "max" or "avg". `out_size` is given, since ceil mode decides it."""
+
+    what: str
+    channels: int
+    size: Sizes
+    kernel: Sizes
+    stride: Sizes
+    padding: Pads
+    dilation: Sizes
+    out_size: Sizes
+    x_ld: int
+    y_ld: int
+    count_padding: bool = True
+
+    def three(self) -> PoolTask:
+        """The same in three dimensions."""
+        k = 3 - len(self.size)
+        one, none = (1,) * k, ((0, 0),) * k
+        return PoolTask(
+            self.what,
+            self.channels,
+            one + self.size,
+            one + self.kernel,
+            one + self.stride,
+            none + self.padding,
+            one + self.dilation,
+            one + self.out_size,
+            self.x_ld,
+            self.y_ld,
+            self.count_padding,
+        )
+
+
+def why_not(task: PoolTask, machine: Machine) -> str | None:
+    """Up to three dimensions, rows of taps short enough to unroll."""
+    if len(task.size) > 3:
+        return "more than 3 dimensions"
+    if task.kernel[-1] > 16 and prod(task.out_size) > 1:
+        return f"a row of {task.kernel[-1]} taps is too long to unroll"
+    return None
+
+
+def predict(task: PoolTask, machine: Machine) -> float:
+    """Seconds on one core per image: one operation per tap, or the bytes."""
+    p = machine.peaks
+    taps = prod(task.out_size) * prod(task.kernel) * task.channels
+    moved = 4 * task.channels * (prod(task.size) + prod(task.out_size))
+    return max(2 * taps / (p.fma_gflops * 0.3e9), moved / (p.cache_gbs * 1e9)) + 2e-7
+
+
+def cut(task: PoolTask, lanes: int) -> tuple[int, int]:
+    """(rows, vectors) of a unit: about 64 kB of input."""
+    rows, vectors = task.out_size[0] * task.out_size[1], t.ceil_div(task.channels, lanes)
+    total = 4 * prod(task.size) * task.channels
+    goal = min(128 << 10, max(8 << 10, total // 8))
+    some = min(rows, max(1, rows * goal // max(1, total)))
+    if rows > 1:
+        return some, vectors
+    return 1, max(1, min(vectors, vectors * goal // max(1, total)))
+
+
+def emit(task: PoolTask, machine: Machine) -> Code:
+    """One step; a unit is some rows of one image for some vectors of channels."""
+    three, lanes = task.three(), machine.lanes(4)
+    rows, vectors = cut(three, lanes)
+    parts = t.ceil_div(three.out_size[0] * three.out_size[1], rows) * t.ceil_div(
+        t.ceil_div(task.channels, lanes), vectors
+    )
+    recipe = f"{NAME} {task} {rows} {vectors}"
+    return Code((Step(recipe, lambda name: Pool(name, three, machine).text(), lambda n: n * parts),))
+
+
+class Pool:
+    """The loop nest of one pooling layer while it is written."""
+
+    def __init__(self, b: Emit | str, task: PoolTask, machine: Machine) -> None:
+        """`task` in three dimensions. `b` is the name of a new function, or the builder of one that does more."""
+        self.c = task
+        self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
+        self.lanes = machine.lanes(4)
+        self.single = prod(task.out_size) == 1
+
+    def text(self) -> str:
+        """Decodes the unit; loops over vectors, rows and tiles."""
+        b, c = self.b, self.c
+        rows_per, vectors_per = cut(c, self.lanes)
+        rows, vectors = c.out_size[0] * c.out_size[1], t.ceil_div(c.channels, self.lanes)
+        row_parts, vector_parts = t.ceil_div(rows, rows_per), t.ceil_div(vectors, vectors_per)
+        part, place = b.urem(b.arg.unit, vector_parts), b.udiv(b.arg.unit, vector_parts)
+        chunk, image = b.urem(place, row_parts), b.udiv(place, row_parts)
+        x = b.at(t.word(b, t.X), b.mul(image, 4 * prod(c.size) * c.x_ld))
+        y = b.at(t.word(b, t.Y), b.mul(image, 4 * prod(c.out_size) * c.y_ld))
+        first = b.mul(chunk, rows_per)
+        last = b.imin(b.add(first, rows_per), rows)
+        low = b.mul(part, vectors_per)
+        whole = c.channels // self.lanes
+
+        def vector(v: Any, mask: Any) -> None:
+            o = b.mul(v, 4 * self.lanes)
+            xv, yv = b.at(x, o), b.at(y, o)
+            if self.single:
+                self.everything(xv, yv, mask)
+            else:
+                b.loop(first, last, 1, lambda r, _: self.row(r, xv, yv, mask))
+
+        b.loop(low, b.imin(b.add(low, vectors_per), whole), 1, lambda v, _: vector(v, None))
+        if c.channels % self.lanes:
+            mask = b.mask(c.channels % self.lanes, self.lanes)
+            b.choose(b.less(whole, b.index(b.add(low, vectors_per))), lambda: vector(whole, mask))
+        return b.finish()
+
+    def join(self, acc: Value, v: Value) -> Value:
+        """One more place of a window."""
+        return self.b.maximum_nan(v, acc) if self.c.what == "max" else self.b.fadd(acc, v)
+
+    def begin(self) -> Value:
+        """A window without places."""
+        return self.b.const(F32, -inf if self.c.what == "max" else 0.0)
+
+    def everything(self, x: Value, y: Value, mask: Any) -> None:
+        """One window that gives one output: its rows in loops, four partial results."""
+        b, c = self.b, self.c
+        edges = []
+        for i, k, p, d in zip(c.size, c.kernel, c.padding, c.dilation, strict=True):
+            taps = [j for j in range(k) if 0 <= j * d - p[0] < i]
+            counted = sum(j * d < i + sum(p) for j in range(k)) if c.count_padding else len(taps)
+            edges.append((taps[0] * d - p[0] if taps else 0, len(taps), d, counted))
+        (d0, dn, dd, dc), (h0, hn, hd, hc), (w0, wn, wd, wc) = edges
+
+        def place(i, j, k):
+            row = b.mul(b.add(b.mul(b.add(b.mul(i, dd), d0), c.size[1]), b.add(b.mul(j, hd), h0)), c.size[2])
+            return b.at(x, b.mul(b.add(row, b.add(b.mul(k, wd), w0)), 4 * c.x_ld))
+
+        def line(i, j, acc):
+            chains = len(acc)
+
+            def some(k, acc):
+                return [self.join(a, b.vload(place(i, j, b.add(k, q)), F32, mask=mask)) for q, a in enumerate(acc)]
+
+            acc = b.loop(0, wn // chains * chains, chains, some, acc)
+            for q, k in enumerate(range(wn // chains * chains, wn)):
+                acc[q] = self.join(acc[q], b.vload(place(i, j, k), F32, mask=mask))
+            return acc
+
+        acc = b.loop(0, dn, 1, lambda i, a: b.loop(0, hn, 1, lambda j, e: line(i, j, e), a), [self.begin()] * 4)
+        while len(acc) > 1:
+            acc = [self.join(acc[q], acc[q + 1]) for q in range(0, len(acc), 2)]
+        value = acc[0] if c.what == "max" else b.fdiv(acc[0], b.const(F32, float(max(1, dc * hc * wc))))
+        b.vstore(value, y, F32, mask=mask)
+
+    def row(self, r: Any, x: Value, y: Value, mask: Any) -> None:
+        """One output row."""
+        b, c = self.b, self.c
+        od: Any
+        od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
+        depth = t.tap_range(b, od, c.stride[0], c.padding[0][0], c.dilation[0], c.kernel[0], c.size[0])
+        height = t.tap_range(b, oh, c.stride[1], c.padding[1][0], c.dilation[1], c.kernel[1], c.size[1])
+        outer = 1
+        for axis, (start, lo, hi) in ((0, depth), (1, height)):
+            places = b.sub(hi, lo)
+            if c.count_padding:
+                room = b.sub(b.add(c.size[axis], c.padding[axis][1]), start)
+                places = b.imin(room, c.kernel[axis])  # dilation is 1 for averages
+            outer = b.mul(outer, places)
+        ow = c.out_size[2]
+        y = b.at(y, b.mul(r, 4 * ow * c.y_ld))
+        tiles = t.balanced(ow, PIXELS)
+        kinds = [(n, tuple(self.taps(start + p) for p in range(n)), self.columns(start, n)) for start, n in tiles]
+        for first, many in t.runs(kinds):
+            (start, count), (_, taps, inside) = tiles[first], kinds[first]
+
+            def body(i, _, count=count, taps=taps, inside=inside):
+                self.one(i, count, taps, inside, outer, x, y, mask, depth, height)
+
+            b.loop(start, start + many * count, count, body)
+
+    def taps(self, ow: int) -> int:
+        """Places of a window along the row that an average divides by."""
+        c = self.c
+        start = ow * c.stride[2] - c.padding[2][0]
+        if c.count_padding:
+            return min(c.kernel[2], c.size[2] + c.padding[2][1] - start)
+        return sum(0 <= start + k * c.dilation[2] < c.size[2] for k in range(c.kernel[2]))
+
+    def columns(self, start: int, count: int) -> tuple[int, int]:
+        """Input columns of a tile, from its first, that are not padding."""
+        c = self.c
+        left = start * c.stride[2] - c.padding[2][0]
+        span = (count - 1) * c.stride[2] + (c.kernel[2] - 1) * c.dilation[2] + 1
+        return max(0, -left), min(span, c.size[2] - left)
+
+    def one(self, start, count, taps, inside, outer, x, y, mask, depth, height) -> None:
+        """One tile."""
+        b, c = self.b, self.c
+        pixel = 4 * c.x_ld
+        xw = b.at(x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2][0]), pixel))
+
+        def window_row(kd, kh, acc):
+            acc = list(acc)
+            ih = b.add(height[0], b.mul(kh, c.dilation[1]))
+            i_d = b.add(depth[0], b.mul(kd, c.dilation[0]))
+            xr = b.at(xw, b.mul(b.add(b.mul(i_d, c.size[1]), ih), c.size[2] * pixel))
+            for column in range(*inside):
+                uses = []
+                for k in range(c.kernel[2]):
+                    p, off = divmod(column - k * c.dilation[2], c.stride[2])
+                    if not off and 0 <= p < count:
+                        uses.append(p)
+                if uses:
+                    v = b.vload(b.at(xr, column * pixel), F32, mask=mask)
+                    for p in uses:
+                        acc[p] = self.join(acc[p], v)
+            return acc
+
+        acc = b.loop(depth[1], depth[2], 1, lambda kd, a: b.loop(
+            height[1], height[2], 1, lambda kh, a: window_row(kd, kh, a), a
+        ), [self.begin()] * count)  # fmt: skip
+        for p, value in enumerate(acc):
+            if c.what == "avg":
+                places = b.imax(b.mul(outer, max(1, taps[p])), 1)
+                number = b.sitofp(b.index(places), F32.ir)
+                value = b.fdiv(value, b.splat(number, self.lanes))
+            b.vstore(value, b.at(y, b.mul(b.add(start, p), 4 * c.y_ld)), F32, mask=mask)
+
+
+def of_conv(conv: Conv, what: str) -> PoolTask:
+    """Pooling with the window of a convolution, for tests and benchmarks."""
+    return PoolTask(
+        what, conv.ic, conv.size, conv.kernel, conv.stride, conv.padding, conv.dilation, conv.out_size, conv.ic, conv.ic
+    )

@@ -1,0 +1,185 @@
+"""Copies and operations between values that lie in any order: general transposes, slices, reshapes, broadcasting.
+
+Every operand has its own distance from place to place along each axis (0 where it is the same for all). Where the
+source runs along another axis than the result, squares of lanes × lanes are transposed in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.other.elementwise import combine
+from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.native.emit import F32, Emit, Value
+from dojang.native.machine import Machine
+
+NAME = "strided"
+UNIT = 4096  # elements: some 2 µs
+
+
+@dataclass(frozen=True, slots=True)
+class StridedTask:
+    """y = activation(x ∘ r) over a box of `shape`, the last axis contiguous in y; `op` "copy" has no r.
+
+    `x`, `r` and `y` are elements from place to place along each axis, `x_offset` the first element of x.
+    """
+
+    op: str
+    shape: tuple[int, ...]
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    r: tuple[int, ...] = ()
+    x_offset: int = 0
+    activation: Activation | None = None
+
+
+def of_axes(
+    op: str,
+    shape: Sequence[int],
+    x: Sequence[int],
+    y: Sequence[int],
+    r: Sequence[int] = (),
+    x_offset: int = 0,
+    activation: Activation | None = None,
+) -> StridedTask | None:
+    """The task with axes in the order of y, those that run on merged; None where y is not contiguous along any axis.
+
+    >>> of_axes("copy", (2, 3, 4), (12, 4, 1), (12, 4, 1)).shape
+    (24,)
+    """  # fmt: skip
+    second = r or (0,) * len(shape)
+    axes = [a for a in zip(shape, y, x, second, strict=True) if a[0] != 1]
+    axes.sort(key=lambda a: -a[1])
+    merged: list[tuple[int, ...]] = []
+    for axis in axes:
+        size, *steps = axis
+        if merged and all(m == s * size for m, s in zip(merged[-1][1:], steps, strict=True)):
+            merged[-1] = (merged[-1][0] * size, *steps)
+        else:
+            merged.append(axis)
+    merged = merged or [(1, 1, 0, 0)]
+    if merged[-1][1] != 1:
+        return None
+    sizes, ys, xs, rs = (tuple(column) for column in zip(*merged, strict=True))
+    return StridedTask(op, sizes, xs, ys, rs if r else (), x_offset, activation)
+
+
+def predict(task: StridedTask, machine: Machine) -> float:
+    """Seconds on one core, by the bytes moved; four times as long where elements are gathered one by one."""
+    gathered = any(s and s[-1] > 1 for s in (task.x, task.r)) and turned(task, machine) is None
+    return prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+
+
+def turned(task: StridedTask, machine: Machine) -> int | None:
+    """The axis along which x runs, where squares are transposed."""
+    if task.op != "copy" or task.x[-1] <= 1:
+        return None
+    few = machine.lanes(4) // 4
+    found = [i for i, (n, s) in enumerate(zip(task.shape[:-1], task.x, strict=False)) if s == 1 and n >= few]
+    return found[0] if found else None
+
+
+def rows_of(task: StridedTask, machine: Machine) -> tuple[int, int]:
+    """(rows of the inner loops, rows of a unit)."""
+    axis, inner, total = turned(task, machine), task.shape[-1], prod(task.shape[:-1])
+    if axis is not None:
+        lanes = machine.lanes(4)
+        total, inner = total // task.shape[axis] * t.ceil_div(task.shape[axis], lanes), inner * lanes
+    return total, max(1, min(UNIT // inner, t.ceil_div(total, 2 * machine.cores)))
+
+
+def emit(task: StridedTask, machine: Machine) -> Code:
+    """One step; a unit is some rows along the last axis."""
+    total, some = rows_of(task, machine)
+    recipe = f"{NAME} {task} {some}"
+    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+
+
+def write(symbol: str, task: StridedTask, machine: Machine) -> str:
+    """The kernel as IR text."""
+    b = t.begin(symbol, machine)
+    lanes, inner, axis = machine.lanes(4), task.shape[-1], turned(task, machine)
+    total, some = rows_of(task, machine)
+    first = b.mul(b.arg.unit, some)
+    x, y = b.at(t.word(b, t.X), 4 * task.x_offset), t.word(b, t.Y)
+    r = t.word(b, t.R) if task.r else None
+    whole = inner // lanes * lanes
+
+    def row(k: Any, _: Any) -> None:
+        places = spot(b, k, task.shape[:-1])
+        start = lambda base, steps: b.at(base, b.mul(dot(b, places, steps), 4))  # noqa: E731
+        xr, yr = start(x, task.x), start(y, task.y)
+        rr = start(r, task.r) if r is not None else None
+
+        def some_of(j: Any, count: int) -> None:
+            mask = b.mask(count, lanes)
+            v = read(b, xr, task.x[-1], j, count)
+            if rr is not None:
+                v = combine(b, task.op, v, read(b, rr, task.r[-1], j, count))
+            b.vstore(t.activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
+
+        b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
+        if inner > whole:
+            some_of(whole, inner - whole)
+
+    def square(axis: int, k: Any) -> None:
+        blocks = t.ceil_div(task.shape[axis], lanes)
+        sizes = [blocks if i == axis else n for i, n in enumerate(task.shape[:-1])]
+        places = spot(b, k, sizes)
+        places[axis] = b.mul(places[axis], lanes)
+        xr, yr = b.at(x, b.mul(dot(b, places, task.x), 4)), b.at(y, b.mul(dot(b, places, task.y), 4))
+        left = b.sub(task.shape[axis], places[axis])
+        along = b.mask(left, lanes) if task.shape[axis] % lanes else None
+
+        def block(j: Any, count: int) -> None:
+            rows = [b.vload(b.at(xr, b.mul(b.add(j, i), 4 * task.x[-1])), F32, mask=along) if i < count
+                    else b.const(F32, 0) for i in range(lanes)]  # fmt: skip
+            mask = b.mask(count, lanes)
+            for i, v in enumerate(b.transpose(rows)):
+                at = b.at(yr, 4 * i * task.y[axis], b.mul(j, 4))
+                value = t.activate(b, v, task.activation, F32)
+                if along is None:
+                    b.vstore(value, at, F32, mask=mask)
+                elif i < task.shape[axis]:
+                    b.choose(b.less(i, left), lambda v=value, p=at: b.vstore(v, p, F32, mask=mask))
+
+        b.loop(0, whole, lanes, lambda j, _: block(j, lanes))
+        if inner > whole:
+            block(whole, inner - whole)
+
+    b.loop(first, b.imin(b.add(first, some), total), 1, row if axis is None else lambda k, _: square(axis, k))
+    return b.finish()
+
+
+def spot(b: Emit, k: Value, sizes: Sequence[int]) -> list[Any]:
+    """The place along each axis of number k in their order."""
+    found: list[Any] = []
+    for n in reversed(sizes):
+        found.append(b.urem(k, n))
+        k = b.udiv(k, n)
+    return found[::-1]
+
+
+def dot(b: Emit, places: Sequence[Any], steps: Sequence[int]) -> Any:
+    """The element of a place."""
+    total: Any = 0
+    for place, step in zip(places, steps, strict=False):
+        total = b.add(total, b.mul(place, step))
+    return total
+
+
+def read(b: Emit, base: Value, step: int, j: Any, count: int) -> Value:
+    """`count` elements from number j on, `step` apart; what is beyond them is 0 or anything."""
+    lanes = b.lanes(F32)
+    if step == 0:
+        return b.splat_load(base, F32)
+    if step == 1:
+        return b.vload(b.at(base, b.mul(j, 4)), F32, mask=b.mask(count, lanes))
+    v = b.const(F32, 0)
+    for i in range(count):
+        v = b.insert(v, b.sload(b.at(base, b.mul(b.add(j, i), 4 * step)), F32), i)
+    return v

@@ -1,0 +1,302 @@
+"""What an algorithm is asked to do, what it gives back, and the parts that all kernels share.
+
+Activations lie as (n, pixel, channel), the channel fastest. The distance from pixel to pixel (`x_ld`, `y_ld`, in
+elements) may exceed the channels, so that a layer can write into its slice of a concatenation.
+
+Every kernel is a native function `kernel(args, unit, scratch)`: `args` is a table of 64-bit words (`X`, `W`, ...
+below), `unit` says which part of the work to do, `scratch` is memory of the calling thread. Units are independent
+and may run in any order on any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.conv import Conv
+from dojang.native.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
+from dojang.native.families import Peaks
+from dojang.native.jit import Recipe
+from dojang.native.machine import Machine
+
+X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
+"""Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas; the
+weights that will be needed next (for units of the first half, and of the second), and how many lines of them to fetch.
+"""
+WORDS = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A function applied where results are stored. `a` and `b` are its parameters (bounds, slope)."""
+
+    name: str
+    a: float = 0.0
+    b: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A residual that is not there for every channel, nor of the outputs' size: output pixel (i, j) adds pixel
+    (i · step[0], j · step[1]) of an image of `size`, output channel `before` + k its channel k of `channels`.
+    """
+
+    size: tuple[int, int]
+    step: tuple[int, int]
+    channels: int
+    before: int
+
+    def pixel(self, b: Emit, image: Any, row: Any, column: Any) -> Any:
+        """The pixel, counted over all images, that an output pixel adds."""
+        line = b.add(b.mul(image, self.size[0]), b.mul(row, self.step[0]))
+        return b.add(b.mul(line, self.size[1]), b.mul(column, self.step[1]))
+
+    def there(self, b: Emit, channel: Any, lanes: int) -> Value:
+        """Which of the output channels from `channel` on it has."""
+        ends = (self.before, self.before + self.channels)
+        before, after = (b.mask(b.sub(end, b.index(channel)), lanes) for end in ends)
+        return b.and_(after, b.not_(before))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One convolution with what surrounds it: y = activation(conv(x) + bias + residual).
+
+    `conv.n` is not looked at: kernels take any batch. `residual_ld` is 0 where nothing is added. `kind` is "f32" or
+    "f64"; `strict` forbids algorithms that compute other sums than the definition's (Winograd, Fourier). With `halved`
+    only the largest of every 2 × 2 results is stored (maximum pooling, stride 2); the lowering asks this of Winograd
+    alone, and to read a `sparse` residual only of those that can.
+
+    `room`: where a network is so small that its weights stay in the second cache of a core from run to run, the bytes
+    that they may take there once they are packed, for each byte of weights. It matters for predictions only.
+    """
+
+    conv: Conv
+    x_ld: int
+    y_ld: int
+    activation: Activation | None = None
+    residual_ld: int = 0
+    kind: str = "f32"
+    strict: bool = False
+    halved: bool = False
+    sparse: Sparse | None = None
+    room: float = field(default=0.0, repr=False)
+
+    @classmethod
+    def of(cls, conv: Conv, **rest: Any) -> Task:
+        """A task on arrays without gaps."""
+        return cls(conv, rest.pop("x_ld", conv.ic), rest.pop("y_ld", conv.oc), **rest)
+
+    def fetched(self, packed_bytes: float, peaks: Peaks) -> float:
+        """Seconds in which so many bytes of packed weights come from memory, or, beyond `room`, the shared cache.
+
+        Of weights that are read in turn a cache keeps all where they fit, and none where they are twice as many.
+        """
+        if not self.room:
+            return packed_bytes / (peaks.read_gbs * 1e9)
+        beyond = packed_bytes / (self.room * 4 * self.conv.weights) - 1
+        return min(1.0, max(0.0, beyond)) * packed_bytes / (peaks.cache_gbs * 1e9)
+
+    @property
+    def element(self) -> Kind:
+        """The element type."""
+        return KINDS[self.kind]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One native function, called `units(n)` times for n images. `recipe` names it in the cache of object code."""
+
+    recipe: str
+    build: Callable[[str], str]
+    units: Callable[[int], int]
+
+    @property
+    def kernel(self) -> Recipe:
+        """How the function named "kernel" is made; it depends on the module where `build` was written."""
+        return Recipe(self.recipe, lambda: self.build("kernel"), self.build.__module__)
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an algorithm emits: steps that run one after the other, and the memory they need.
+
+    `scratch` is bytes per thread; `shared(n)` bytes of the two areas that all threads see, for n images.
+    """
+
+    steps: tuple[Step, ...]
+    scratch: int = 0
+    shared: Callable[[int], tuple[int, int]] = lambda n: (0, 0)
+
+
+def begin(symbol: str, machine: Machine) -> Emit:
+    """A builder for a kernel with the standard signature."""
+    return Emit.begin(symbol, {"args": PTR, "unit": I64, "scratch": PTR}, machine, noalias=("args", "scratch"))
+
+
+def word(b: Emit, slot: int, pointer: bool = True) -> Value:
+    """A word of the argument table."""
+    p = b.at(b.arg.args, 8 * slot)
+    return b.pload(p) if pointer else b.sload(p, I64)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Fetches of what the next step will read, one line with every turn of an inner loop.
+
+    Weights of a network pass through the caches once per run: where they are fetched when needed, units wait for them.
+    `base` is where this unit's share begins, `each` the lines of one register tile.
+    """
+
+    base: Value
+    each: Value
+
+    @classmethod
+    def of(cls, b: Emit, unit: Value, units: int, tiles: int) -> Ahead:
+        """For kernels of `units` units per image and `tiles` register tiles per unit."""
+        total = b.mul(word(b, N, pointer=False), units)
+        every = b.mul(total, tiles)
+        each = b.udiv(b.add(word(b, LINES, pointer=False), b.sub(every, 1)), every)
+        low = b.less(b.mul(unit, 2), total)
+        base = b.select(low, word(b, AHEAD), word(b, BEHIND))
+        base = b.select(b.less(0, each), base, word(b, W))  # an address that is there, where nothing comes next
+        return cls(b.at(base, b.mul(b.mul(unit, tiles * 64), each)), each)
+
+    def tile(self, b: Emit, index: Any) -> Ahead:
+        """From a tile of the unit on."""
+        return Ahead(b.at(self.base, b.mul(b.mul(self.each, 64), index)), self.each)
+
+    def fetch(self, b: Emit, k: Any) -> None:
+        """The line of turn k; the last one again where there are fewer."""
+        b.prefetch(b.at(self.base, b.mul(b.imax(b.imin(k, b.sub(self.each, 1)), 0), 64)), locality=2)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """⌈a / b⌉."""
+    return -(-a // b)
+
+
+def balanced(total: int, most: int) -> list[tuple[int, int]]:
+    """`total` places cut into the fewest pieces of at most `most`, sizes differing by at most one: (start, count).
+
+    >>> balanced(27, 14)
+    [(0, 14), (14, 13)]
+    """
+    pieces = -(-total // most)
+    small, larger = divmod(total, pieces)
+    out, start = [], 0
+    for i in range(pieces):
+        count = small + (i < larger)
+        out.append((start, count))
+        start += count
+    return out
+
+
+def runs(items: Sequence[Any]) -> list[tuple[int, int]]:
+    """Equal neighbours as (first index, how many).
+
+    >>> runs("abbb")
+    [(0, 1), (1, 3)]
+    """
+    out: list[tuple[int, int]] = []
+    for i, item in enumerate(items):
+        if out and items[out[-1][0]] == item:
+            out[-1] = (out[-1][0], out[-1][1] + 1)
+        else:
+            out.append((i, 1))
+    return out
+
+
+def tap_range(b: Emit, place: Value | int, stride: int, pad: int, dilation: int, kernel: int, size: int):
+    """The taps lo..hi of a window at output `place` that fall on the input, and where the window begins."""
+    start = b.sub(b.mul(place, stride), pad)
+    if pad == 0:
+        lo: Any = 0
+    else:
+        lo = b.udiv(b.add(b.imax(b.sub(0, start), 0), dilation - 1), dilation)
+    hi = b.imin(b.udiv(b.add(b.imax(b.sub(size, start), 0), dilation - 1), dilation), kernel)
+    return start, lo, hi
+
+
+def activate(b: Emit, v: Value, act: Activation | None, kind: Kind) -> Value:
+    """The activation on a vector; NaN stays NaN."""
+    if act is None:
+        return v
+    lanes = v.type.count
+    con = lambda c: b.const(kind, c, lanes)  # noqa: E731
+    if act.name == "relu":
+        return b.maximum(con(0), v)
+    if act.name == "clip":
+        return b.minimum(con(act.b), b.maximum(con(act.a), v))
+    if act.name == "leaky_relu":
+        return b.select(b.fcmp_ordered("<", v, con(0)), b.fmul(v, con(act.a)), v)
+    if act.name in ("hard_sigmoid", "hard_swish"):
+        gate = b.minimum(con(1), b.maximum(con(0), b.fma(v, con(act.a), con(act.b))))
+        return gate if act.name == "hard_sigmoid" else b.fmul(v, gate)
+    if act.name in ("sigmoid", "silu"):
+        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), v))))
+        return s if act.name == "sigmoid" else b.fmul(v, s)
+    from dojang.engine.kernels.functions import FUNCTIONS
+
+    return FUNCTIONS[act.name](b, v, act)
+
+
+def exp(b: Emit, v: Value) -> Value:
+    """eˣ on float32 vectors within 2 units in the last place; overflow to infinity, underflow to 0, NaN stays.
+
+    x = n·ln 2 + r with |r| ≤ ln 2 / 2, Taylor to r⁷ (remainder below 2⁻²⁷), scaled by 2ⁿ in two halves.
+    """
+    from dojang.native.emit import I32
+
+    lanes = v.type.count
+    con = lambda c: b.const(F32, c, lanes)  # noqa: E731
+    x = b.minimum(con(89.0), b.maximum(con(-104.0), v))
+    n = b.round(b.fmul(x, con(1.4426950408889634)))
+    r = b.fma(n, con(-0.693145751953125), x)
+    r = b.fma(n, con(-1.428606765330187e-06), r)
+    p = con(1 / 5040)
+    for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        p = b.fma(p, r, con(c))
+    i = b.fptosi(n, I32.vector(lanes))
+    half = b.ashr(i, b.const(I32, 1, lanes))
+    for part in (half, ir_sub(b, i, half)):
+        bits = b.shl(b.add(part, b.const(I32, 127, lanes)), b.const(I32, 23, lanes))
+        p = b.fmul(p, b.bitcast(bits, F32.vector(lanes)))
+    return p
+
+
+def ir_sub(b: Emit, a: Value, c: Value) -> Value:
+    """a − c on integer vectors."""
+    return b.sub(a, c)
+
+
+def pack_vector(v: np.ndarray | None, groups: int, lanes: int, width: int, dtype: str) -> np.ndarray:
+    """A bias (or zeros) of `groups` · `width` values, each group padded to whole vectors."""
+    per = -(-width // lanes) * lanes
+    out = np.zeros((groups, per), dtype)
+    if v is not None:
+        out[:, :width] = np.asarray(v, dtype).reshape(groups, width)
+    return out.reshape(-1)
+
+
+def lined(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """An array that begins on a cache line, so that whole vectors do not straddle two lines; its numbers undefined."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + size].view(dtype).reshape(shape)
+
+
+def on_line(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy of it that begins on a cache line."""
+    if array.ctypes.data % 64 == 0:
+        return array
+    out = lined(array.shape, array.dtype.str)
+    out[...] = array
+    return out
+
+
+__all__ = ["F32", "F64", "Activation", "Code", "Step", "Task", "activate", "balanced", "begin", "runs", "word"]

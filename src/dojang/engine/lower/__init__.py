@@ -1,0 +1,1 @@
+"""From a planned network to calls of kernels: where every value lies, and which call fills it."""

@@ -1,0 +1,174 @@
+"""Lowering of what changes the order of axes or repeats along them: by copies between places of any strides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dojang.arith.shapes import Shape
+from dojang.engine.fuse import Group
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.other import elementwise, strided
+from dojang.engine.kernels.other.elementwise import MapTask
+from dojang.engine.lower.calls import Place
+
+if TYPE_CHECKING:
+    from dojang.engine.lower.network import Lowering
+
+OPERATIONS = ("add", "sub", "mul", "div", "maximum", "minimum")
+
+
+def strides(place: Place) -> tuple[int, ...]:
+    """Elements from place to place along each axis of a value as it lies: channels fastest, `ld` apart."""
+    inside = [place.ld * prod(place.shape[k + 1 :]) for k in range(2, len(place.shape))]
+    return (place.ld * place.pixels, 1, *inside)
+
+
+def rows(shape: Sequence[int]) -> tuple[int, ...]:
+    """The same for an array whose last axis is fastest."""
+    return tuple(prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def copy(low: Lowering, group: Group | str, x: Place, steps: Sequence[int], y: Place, offset: int = 0,
+         onto: Sequence[int] | None = None, shape: Sequence[int] | None = None) -> bool:  # fmt: skip
+    """y ← x, read `steps` apart along the axes of `shape` (y's), written `onto` apart (as y lies)."""
+    task = strided.of_axes("copy", shape or y.shape, steps, onto or strides(y), x_offset=offset)
+    if task is None:
+        return False
+    low.simple(group, strided, task, 1, {t.X: x, t.Y: y})
+    return True
+
+
+def transpose(low: Lowering, group: Group) -> bool:
+    """Any order of axes."""
+    x, shape = low.out.places[group.inputs[0]], low.shape(group.value)
+    order = [a % len(shape) for a in group.node.attrs["perm"]]
+    if len(order) != len(x.shape) or not prod(shape):
+        return False
+    steps = strides(x)
+    y = low.fresh(shape)
+    if not copy(low, group, x, [steps[a] for a in order], y):
+        return False
+    low.out.places[group.value] = y
+    return True
+
+
+def cut(low: Lowering, group: Group) -> bool:
+    """Some places of one axis, copied."""
+    a, x, shape = group.node.attrs, low.out.places[group.inputs[0]], low.shape(group.value)
+    axis = a["axis"] % len(x.shape)
+    taken = range(x.shape[axis])[slice(a["start"], a["stop"], a["step"])]
+    if not prod(shape) or taken.step < 1:
+        return False
+    steps = list(strides(x))
+    offset = taken.start * steps[axis]
+    steps[axis] *= taken.step
+    y = low.fresh(shape)
+    if not copy(low, group, x, steps, y, offset):
+        return False
+    low.out.places[group.value] = y
+    return True
+
+
+def common(one: Shape, two: Shape) -> tuple[list[int], list[int], list[int]] | None:
+    """(sizes, axis of `one`, axis of `two`) of the finest axes that both shapes are made of; None where there are none.
+
+    >>> common((2, 12), (2, 3, 4))
+    ([2, 3, 4], [0, 1, 1], [0, 1, 2])
+    """
+    sizes, ones, twos = [], [], []
+    left, right, i, j = 1, 1, -1, -1
+    while True:
+        while left == 1 and i + 1 < len(one):
+            i, left = i + 1, one[i + 1]
+        while right == 1 and j + 1 < len(two):
+            j, right = j + 1, two[j + 1]
+        if left == 1 and right == 1:
+            return sizes, ones, twos
+        part = min(left, right)
+        if part == 1 or max(left, right) % part:
+            return None
+        sizes.append(part)
+        ones.append(i)
+        twos.append(j)
+        left, right = left // part, right // part
+
+
+def refined(steps: Sequence[int], sizes: Sequence[int], axes: Sequence[int]) -> list[int]:
+    """Strides of the finest axes from those of the axes they make up."""
+    found, inner = [0] * len(sizes), dict[int, int]()
+    for k in reversed(range(len(sizes))):
+        found[k] = steps[axes[k]] * inner.get(axes[k], 1)
+        inner[axes[k]] = inner.get(axes[k], 1) * sizes[k]
+    return found
+
+
+def reshape(low: Lowering, group: Group) -> bool:
+    """The same numbers in the order of rows, copied from where one shape has them to where the other does."""
+    x, shape = low.out.places[group.inputs[0]], low.shape(group.value)
+    both = common(x.shape, shape) if prod(shape) and len(shape) >= 2 else None
+    if both is None:
+        return False
+    sizes, ones, twos = both
+    y = low.fresh(shape)
+    onto, steps = refined(strides(y), sizes, twos), refined(strides(x), sizes, ones)
+    if not copy(low, group, x, steps, y, 0, onto, sizes):
+        return False
+    low.out.places[group.value] = y
+    return True
+
+
+def broadcast(low: Lowering, group: Group) -> bool:
+    """Two values, or a value and a constant, of shapes that fit by repetition."""
+    if group.node.op == "pow":
+        return power(low, group)
+    shape = low.shape(group.value)
+    if group.node.op not in OPERATIONS or len(group.inputs) != 2 or len(shape) < 2 or not prod(shape):
+        return False
+    if group.residual is not None:
+        return False
+    operands: list[tuple[Place | str, list[int]]] = []
+    for name in group.inputs:
+        place = low.out.places.get(name)
+        if place is not None and len(place.shape) == len(low.shape(name)):
+            own, steps, what = place.shape, strides(place), place
+        elif low.graph[name].op == "constant" and name in low.out.host:
+            array = np.ascontiguousarray(low.out.host[name], "f4")
+            low.packed.setdefault(f"{name} constant", t.on_line(array.reshape(-1)))
+            own, steps, what = array.shape, rows(array.shape), f"{name} constant"
+        else:
+            return False
+        missing = len(shape) - len(own)
+        if missing < 0:
+            return False
+        fit = zip((1,) * missing + tuple(own), (0,) * missing + tuple(steps), shape, strict=True)
+        operands.append((what, [0 if size == 1 else step for size, step, _ in fit]))
+    (x, x_steps), (r, r_steps) = operands
+    place = low.reserved.get(group.value) or low.fresh(shape)
+    task = strided.of_axes(group.node.op, shape, x_steps, strides(place), r_steps, activation=group.activation)
+    if task is None:
+        return False
+    low.out.places[group.value] = place
+    low.simple(group, strided, task, 1, {t.X: x, t.R: r, t.Y: place})
+    return True
+
+
+def power(low: Lowering, group: Group) -> bool:
+    """x⁰ = 1, also of NaN, and x²."""
+    name = group.inputs[1]
+    x, exponent = low.out.places.get(group.inputs[0]), low.out.host.get(name)
+    if x is None or low.graph[name].op != "constant" or exponent is None or exponent.size != 1:
+        return False
+    shape, value = low.shape(group.value), float(exponent.reshape(-1)[0])
+    if shape != x.shape or value not in (0.0, 2.0):
+        return False
+    y = low.target(group.value)
+    if value == 0:
+        low.simple(group, elementwise, MapTask("fill", y.channels, y.pixels, y.ld, y.ld, k=1.0), y.images, {t.Y: y})
+    else:
+        task = MapTask("mul", y.channels, y.pixels, x.ld, y.ld, x.ld)
+        low.simple(group, elementwise, task, y.images, {t.X: x, t.R: x, t.Y: y})
+    return True

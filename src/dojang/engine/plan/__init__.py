@@ -1,0 +1,1 @@
+"""Which algorithm computes each part of a network, and why not another."""

@@ -1,0 +1,155 @@
+"""Which algorithm computes each part of a network, and why not another. The only place that chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import ALGORITHMS, fallback
+from dojang.engine.kernels.task import Code, Task
+from dojang.native import cache, jit
+from dojang.native.families import Peaks
+from dojang.native.machine import Machine
+from dojang.native.runtime import Call, Program
+
+NEAR = 4.0  # times the least prediction: what is predicted slower is not timed
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One step of a plan. `members` are the nodes it computes; `refused` are (algorithm, reason) pairs; times are
+    seconds for the whole batch, predicted for all threads, measured where a run was timed.
+    """
+
+    value: str
+    op: str
+    algorithm: str
+    members: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...] = ()
+    predicted_s: float | None = None
+    measured_s: float | None = None
+    macs: int = 0
+
+    def percent_of_peak(self, peak_gflops: float) -> float | None:
+        """Multiply-adds per measured second against a peak; above 100 where an algorithm saves multiplications."""
+        if not self.measured_s or not self.macs:
+            return None
+        return 100 * 2 * self.macs / self.measured_s / (peak_gflops * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a network is run for one batch size. Frozen; made when that batch size is first seen.
+
+    `machine`, `peaks_from` and `peaks` (of one core) say what it was planned for; `tuned`, that algorithms were timed
+    to choose between them, so that another run may choose others.
+    """
+
+    network: str
+    batch: int
+    threads: int
+    isa: str
+    precision: str
+    choices: tuple[Choice, ...]
+    machine: str = ""
+    peaks_from: str = ""
+    peaks: Peaks | None = None
+    tuned: bool = False
+
+    @property
+    def predicted_s(self) -> float:
+        """Predicted seconds of one run; steps without a prediction count as nothing, so a lower bound."""
+        return sum(c.predicted_s or 0.0 for c in self.choices)
+
+    @property
+    def in_python(self) -> tuple[str, ...]:
+        """Values that have no native kernel and are computed by their reference function."""
+        return tuple(c.value for c in self.choices if c.algorithm == "reference")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def with_times(self, seconds: dict[str, float]) -> Plan:
+        """The plan with measured times, by value."""
+        return replace(self, choices=tuple(replace(c, measured_s=seconds.get(c.value)) for c in self.choices))
+
+
+def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
+    """(algorithm, predicted seconds per image on one core, refusals) for a convolution.
+
+    Without `tune` a function of its arguments: nothing is measured and no clock is read. With `tune`, algorithms
+    predicted within `NEAR` of the best are timed on this machine (once: times are kept beside the object code), and the
+    fastest is taken.
+
+    >>> from dojang.arith.conv import Conv
+    >>> task = Task.of(Conv.of(32, 32, (56, 56), 3, padding=1, groups=32))
+    >>> choose(task, Machine.cross("avx2"))[0].NAME
+    'depthwise'
+    """
+    refused: list[tuple[str, str]] = []
+    able: list[tuple[float, ModuleType]] = []
+    for algorithm in ALGORITHMS:
+        reason = algorithm.why_not(task, machine)
+        if reason is None:
+            able.append((algorithm.predict(task, machine), algorithm))
+        else:
+            refused.append((algorithm.NAME, reason))
+    # Stable: of equals the first in the tuple; the reference only where nothing else can.
+    able.sort(key=lambda pair: (pair[1] is fallback, pair[0]))
+    how = "predicted"
+    if tune:
+        near = [a for seconds, a in able if seconds <= NEAR * able[0][0] and hasattr(a, "emit")]
+        if len(near) > 1:
+            how = "measured"
+            able = sorted(((seconds_of(a, task, machine), a) for a in near), key=lambda pair: pair[0])
+            refused += [(a.NAME, "not timed: predicted far slower") for a in ALGORITHMS
+                        if a not in near and a.why_not(task, machine) is None]  # fmt: skip
+    best, algorithm = able[0]
+    refused += [(a.NAME, f"slower: {s * 1e6:.3g} µs {how}, not {best * 1e6:.3g}") for s, a in able[1:]]
+    return algorithm, best, tuple(refused)
+
+
+def seconds_of(algorithm: ModuleType, task: Task, machine: Machine) -> float:
+    """Measured seconds per image on one core: the best of some runs on random numbers; kept on disk."""
+    code = algorithm.emit(task, machine)
+    key = jit.key_of(f"time 1 {task} {[s.recipe for s in code.steps]}", machine)
+    with contextlib.suppress(ValueError):
+        found = json.loads(cache.read("times", f"{key}.json") or b"null")
+        if isinstance(found, float) and 0 < found < math.inf:
+            return found
+    seconds = _time(algorithm, code, task, machine)
+    cache.keep("times", f"{key}.json", json.dumps(seconds).encode())
+    return seconds
+
+
+def _time(algorithm: ModuleType, code: Code, task: Task, machine: Machine) -> float:
+    c, rng, dtype = task.conv, np.random.default_rng(0), task.element.dtype
+    images = max(1, c.n)
+    random = lambda *shape: t.on_line(rng.standard_normal(shape).astype(dtype))  # noqa: E731
+    packed = [t.on_line(a) for a in algorithm.pack(task, machine, random(*c.weight_shape), None)]
+    x, y = random(images * prod(c.size) * task.x_ld), random(images * prod(c.out_size) * task.y_ld)
+    res = random(images * prod(c.out_size) * max(1, task.residual_ld))
+    shared = [t.on_line(np.zeros(size, np.uint8)) for size in code.shared(images)]
+    words = [0] * t.WORDS
+    words[t.N] = images
+    for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, *packed, y, res, *shared), strict=True):
+        words[slot] = array.ctypes.data
+    natives = jit.load_recipes([s.kernel for s in code.steps], machine)
+    calls = [Call(k.address("kernel"), words, s.units(images)) for k, s in zip(natives, code.steps, strict=True)]
+    program = Program(calls, t.WORDS, code.scratch, 1)
+    times: list[float] = []
+    while len(times) < 5 or (sum(times) < 5e-3 and len(times) < 200):
+        start = time.perf_counter()
+        program.run()
+        times.append(time.perf_counter() - start)
+    return min(times) / images

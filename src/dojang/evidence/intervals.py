@@ -1,0 +1,437 @@
+"""What values a network can take at all: it is run on intervals, channel by channel, from the range of its input.
+
+A channel whose interval is one number is proved constant, one that is [0, 0] is proved dead: on every input within the
+range, not only on those seen. Bounds are computed in float64 in real arithmetic; beside them runs a bound on what
+float32 rounding can add when sums are taken term by term in any order, so a channel counts as dead only where rounding
+could not wake it. (Winograd and Fourier kernels round more than that.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.graph import Graph, Node
+from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.ties import Track, selected
+from dojang.engine.reference.operators import REFERENCE
+
+Array = np.ndarray
+
+UNIT = 2.0**-24
+"""Half the distance from 1 to the next float32: the largest relative error of one rounding."""
+
+MONOTONE = frozenset(
+    ("identity", "dropout", "relu", "sigmoid", "tanh", "softplus", "softsign", "selu", "elu", "leaky_relu", "clip")
+).union(("hard_sigmoid", "exp", "log", "sqrt", "erf", "floor", "ceil", "round", "sign"))
+"""Functions of one number that never fall as it rises (for the slopes and alphas that are checked in `_unary`)."""
+
+BLOCK = 1 << 22
+"""Weights turned into float64 at once: 32 MB."""
+
+EXACT = frozenset(("identity", "dropout", "relu", "leaky_relu", "clip", "floor", "ceil", "round", "sign"))
+"""Of these, the ones that float32 computes without rounding, or (leaky_relu) with one that keeps zero zero."""
+
+DIPPED = frozenset(("gelu", "silu", "mish", "hard_swish"))
+"""f(x) = x · (a factor between 0 and 1), never below -0.4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds along the channel axis of a value (length 1: the same for all), over all places and all inputs allowed.
+
+    Real-arithmetic values lie in [lo, hi]; what float32 computes differs from them by at most `err`.
+    """
+
+    lo: Array
+    hi: Array
+    err: Array
+
+    @property
+    def magnitude(self) -> Array:
+        """Largest absolute value."""
+        return np.maximum(np.abs(self.lo), np.abs(self.hi))
+
+    @property
+    def constant(self) -> Array:
+        """Where the value is one number."""
+        return (self.lo == self.hi) & np.isfinite(self.lo)
+
+    @property
+    def zero(self) -> Array:
+        """Where the value is 0, in float32 as well."""
+        return (self.lo == 0) & (self.hi == 0) & (self.err == 0)
+
+    def hull(self) -> Range:
+        """One range that holds for all channels."""
+        return Range(self.lo.min(keepdims=True), self.hi.max(keepdims=True), self.err.max(keepdims=True))
+
+    def take(self, places: Any) -> Range:
+        """The ranges at these places."""
+        if len(self.lo) == 1:
+            places = np.zeros(len(places), int)
+        return Range(self.lo[places], self.hi[places], self.err[places])
+
+    def spread(self, size: int) -> Range:
+        """As `size` entries."""
+        return self if len(self.lo) == size else self.take(range(size))
+
+    def with_value(self, value: float) -> Range:
+        """A range that also holds `value`."""
+        return Range(np.minimum(self.lo, value), np.maximum(self.hi, value), self.err)
+
+    def rounded(self, terms: int) -> Range:
+        """With the error of a sum of `terms` more terms."""
+        return Range(self.lo, self.hi, self.err + gamma(terms) * (self.magnitude + self.err))
+
+
+def gamma(terms: int) -> float:
+    """Relative error bound of a float32 sum of `terms` products (Higham, Accuracy and Stability, section 3.1)."""
+    return terms * UNIT / (1 - terms * UNIT)
+
+
+def anything(size: int = 1) -> Range:
+    """No bound."""
+    return Range(np.full(size, -np.inf), np.full(size, np.inf), np.zeros(size))
+
+
+def exactly(values: Array) -> Range:
+    """Known constants, without error."""
+    values = np.asarray(values, np.float64)
+    return Range(values, values.copy(), np.zeros(len(values)))
+
+
+def ranges(
+    graph: Graph,
+    given: Mapping[str, tuple[Any, Any]] | None = None,
+    tied: ChannelMap | None = None,
+) -> dict[str, Range]:
+    """The range of every value, along the channel axis that the channel map follows (else one for all channels).
+
+    `given` maps an input to its least and largest value (numbers, or one per channel). Without it an input that says
+    `mean` and `std` holds pictures in 0..1, so normalised; any other input has no bound. Raises `GraphError` for
+    missing weights.
+    """
+    graph.check_weights()
+    tied = tied or channels(graph)
+    found: dict[str, Range] = {}
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            found[node.name] = _step(graph, tied, node, found, given or {})
+    return found
+
+
+def _step(
+    graph: Graph, tied: ChannelMap, node: Node, found: Mapping[str, Range], given: Mapping[str, tuple[Any, Any]]
+) -> Range:
+    track, shape = tied.tracks[node.name], graph.unit_shapes[node.name]
+    size = len(track.classes) if track else 1
+    arrays = {role: np.asarray(graph.weights[node.array(role)]) for role in graph.node_params(node)}
+    arrays = {role: v.astype(np.float64) if v.size < BLOCK else v for role, v in arrays.items()}
+    sources = [found[i] for i in node.inputs]
+    if node.op == "input":
+        result = _input(node, size, given)
+    elif node.op == "constant":
+        result = _constant(node, track, arrays)
+    elif shape is None or any(graph.unit_shapes[i] is None for i in node.inputs):
+        result = anything()
+    elif node.rule.channels in ("conv", "dense"):
+        result = _layer(graph, tied, node, sources[0], arrays)
+    elif node.rule.channels == "join":
+        result = _join(node.op, [_aligned(graph, tied, i, r, track, shape) for i, r in zip(node.inputs, sources, strict=True)])  # fmt: skip  # noqa: E501
+    elif node.rule.channels in ("concat", "reshape", "pad", "slice", "gather", "reduce", "transpose"):
+        result = _layout(graph, tied, node, sources, shape)
+    else:
+        result = _same_shape(node, sources[0], arrays, _shape(graph, node.inputs[0]))
+    bad = np.isnan(result.lo) | np.isnan(result.hi) | np.isnan(result.err)
+    if bad.any():
+        result = Range(
+            np.where(bad, -np.inf, result.lo), np.where(bad, np.inf, result.hi), np.where(bad, 0, result.err)
+        )
+    if len(result.lo) not in (1, size):
+        result = result.hull()
+    return result.spread(size)
+
+
+def _shape(graph: Graph, name: str) -> Shape:
+    """The shape of a value that is known; `_step` has seen to that."""
+    shape = graph.unit_shapes[name]
+    return () if shape is None else shape
+
+
+def _input(node: Node, size: int, given: Mapping[str, tuple[Any, Any]]) -> Range:
+    if node.name in given:
+        lo, hi = (np.broadcast_to(np.asarray(v, np.float64), (size,)) for v in given[node.name])
+        return Range(lo.copy(), hi.copy(), np.zeros(size))
+    mean, std = node.attrs["mean"], node.attrs["std"]
+    if mean is None or std is None:
+        return anything(size)
+    mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    lo, hi = (np.broadcast_to((v - mean) / std, (size,)) for v in (0.0, 1.0))
+    return Range(lo.copy(), hi.copy(), 4 * UNIT * np.maximum(np.abs(lo), np.abs(hi)))
+
+
+def _constant(node: Node, track: Track | None, arrays: Mapping[str, Array]) -> Range:
+    if "value" not in arrays:
+        return exactly(np.array([node.attrs["fill"]]))
+    value = arrays["value"]
+    if track is None:
+        return Range(value.min().reshape(1), value.max().reshape(1), np.zeros(1))
+    flat = np.moveaxis(value, track.axis, 0).reshape(value.shape[track.axis], -1)
+    return Range(flat.min(1), flat.max(1), np.zeros(len(flat)))
+
+
+def _on_axis(tied: ChannelMap, name: str, value: Range, axis: int, size: int) -> Range:
+    """The range along a wanted axis: the tracked one, or the hull for all."""
+    track = tied.tracks[name]
+    return (value if track is not None and track.axis == axis else value.hull()).spread(size)
+
+
+def _aligned(graph: Graph, tied: ChannelMap, name: str, value: Range, track: Track | None, shape: Shape) -> Range:
+    """An input of a join along the channel axis of the output, counted from the last axis."""
+    own, size = tied.tracks[name], graph.unit_shapes[name]
+    if track is None or own is None or size is None or own.axis - len(size) != track.axis - len(shape):
+        return value.hull()
+    return value
+
+
+def linear_bounds(up: Array, down: Array, lo: Array, hi: Array) -> tuple[Array, Array]:
+    """Least and largest of (up + down) @ x for x in [lo, hi], with up ≥ 0 ≥ down the two signs of (rows, columns).
+
+    0 · ∞ is 0: a bound is infinite only where a weight that is not zero meets an infinite one.
+    """
+    no_lo, no_hi = np.flatnonzero(~np.isfinite(lo)), np.flatnonzero(~np.isfinite(hi))
+    lo_f, hi_f = np.where(np.isfinite(lo), lo, 0), np.where(np.isfinite(hi), hi, 0)
+    low, high = up @ lo_f + down @ hi_f, up @ hi_f + down @ lo_f
+    endless_low = up[:, no_lo].any(axis=1) | down[:, no_hi].any(axis=1)
+    endless_high = up[:, no_hi].any(axis=1) | down[:, no_lo].any(axis=1)
+    return np.where(endless_low, -np.inf, low), np.where(endless_high, np.inf, high)
+
+
+def largest(size: Array, most: Array) -> Array:
+    """size @ most for size ≥ 0 and most ≥ 0, with 0 · ∞ = 0."""
+    endless = np.flatnonzero(~np.isfinite(most))
+    total = size @ np.where(np.isfinite(most), most, 0)
+    return np.where(size[:, endless].any(axis=1), np.inf, total)
+
+
+def _layer(graph: Graph, tied: ChannelMap, node: Node, source: Range, arrays: Mapping[str, Array]) -> Range:
+    """Convolutions and dense layers: bounds from the positive and negative parts of the weights.
+
+    Where a kernel can stand on padding (and everywhere for transposed ones) each tap may also read 0.
+    """
+    weight, groups = arrays["weight"], node.attrs.get("groups", 1)
+    shape = _shape(graph, node.inputs[0])
+    if node.op == "dense":
+        source = _on_axis(tied, node.inputs[0], source, len(shape) - 1, shape[-1])
+        split = weight[None, :, :, None]
+    else:
+        source = _on_axis(tied, node.inputs[0], source, 1, shape[1])
+        if node.op == "conv_transpose":  # (ic, oc/g, k) -> (g, oc/g, ic/g, k)
+            split = weight.reshape(groups, shape[1] // groups, -1, prod(weight.shape[2:])).swapaxes(1, 2)
+        else:
+            split = weight.reshape(groups, -1, weight.shape[1], prod(weight.shape[2:]))
+        if node.op == "conv_transpose" or node.attrs["padding"] != ((0, 0),) * len(node.attrs["kernel"]):
+            source = source.with_value(0)
+    bias = arrays.get("bias", np.zeros(node.attrs["out"]))
+    rows, width = split.shape[1:3]
+    factor = gamma(width * split.shape[3] + 1)
+    step = max(1, BLOCK // (width * split.shape[3]))
+    parts: list[tuple[Array, Array, Array]] = []
+    for j in range(groups):
+        lo, hi, err = (v[j * width : (j + 1) * width] for v in (source.lo, source.hi, source.err))
+        most = np.maximum(np.abs(lo), np.abs(hi)) + err
+        for start in range(0, rows, step):
+            block = split[j, start : start + step].astype(np.float64)
+            up, down = np.maximum(block, 0).sum(axis=2), np.minimum(block, 0).sum(axis=2)
+            own = bias[j * rows + start : j * rows + start + len(up)]
+            low, high = linear_bounds(up, down, lo, hi)
+            size = up - down
+            loose = largest(size, err) + factor * (largest(size, most) + np.abs(own))
+            parts.append((low + own, high + own, np.where(size.any(axis=1), loose, 0)))
+    return Range(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+
+
+def _scaled(source: Range, scale: Array, shift: Array) -> Range:
+    """scale · x + shift, with the error of a few roundings; a scale of 0 gives exactly the shift."""
+    lo = np.where(scale == 0, 0, np.minimum(scale * source.lo, scale * source.hi)) + shift
+    hi = np.where(scale == 0, 0, np.maximum(scale * source.lo, scale * source.hi)) + shift
+    reach = np.where(scale == 0, 0, np.abs(scale) * (source.magnitude + source.err)) + np.abs(shift)
+    err = np.where(scale == 0, 0, np.abs(scale) * source.err + gamma(8) * reach)
+    return Range(lo, hi, err)
+
+
+def _same_shape(node: Node, source: Range, arrays: Mapping[str, Array], shape: Shape) -> Range:
+    """Operators of the kind "keep", and the normalisations and softmax, which keep shapes too."""
+    op, attrs = node.op, node.attrs
+    if op == "batchnorm":
+        deviation = np.sqrt(arrays["running_var"] + attrs["eps"])
+        scale = arrays.get("weight", np.ones_like(deviation)) / deviation
+        shift = arrays.get("bias", np.zeros_like(deviation)) - arrays["running_mean"] * scale
+        # the mean is subtracted first: its rounding counts with the size of the mean
+        scaled = _scaled(source, scale, shift)
+        return Range(scaled.lo, scaled.hi, scaled.err + gamma(4) * np.abs(arrays["running_mean"] * scale))
+    if op in ("instancenorm", "groupnorm") and attrs["affine"]:
+        off = arrays["weight"] == 0
+        return Range(np.where(off, arrays["bias"], -np.inf), np.where(off, arrays["bias"], np.inf), np.zeros(len(off)))
+    if op in ("softmax", "log_softmax"):
+        return Range(np.array([0.0 if op == "softmax" else -np.inf]), np.array([float(op == "softmax")]), np.zeros(1))
+    if op == "lrn" and attrs["k"] >= 1 and attrs["alpha"] >= 0 and attrs["beta"] >= 0:
+        return Range(np.minimum(source.lo, 0), np.maximum(source.hi, 0), np.where(source.zero, 0, source.err)).rounded(
+            8
+        )
+    if op in ("instancenorm", "groupnorm", "layernorm", "lrn") or node.rule.channels == "opaque":
+        return anything()
+    if op in ("avgpool", "adaptive_avgpool", "global_avgpool", "resize"):
+        if op == "resize" and attrs["mode"] == "cubic" and not source.constant.all():
+            return anything()
+        padded = op == "avgpool" and attrs["padding"] != ((0, 0),) * len(attrs["kernel"]) and attrs["count_padding"]
+        terms = prod(attrs["kernel"]) if op == "avgpool" else prod(shape[2:])
+        return (source.with_value(0) if padded else source).rounded(terms + 2)
+    if op in ("maxpool", "adaptive_maxpool", "global_maxpool"):
+        return source
+    return _unary(node, source, arrays)
+
+
+def _unary(node: Node, source: Range, arrays: Mapping[str, Array]) -> Range:
+    op, attrs = node.op, node.attrs
+    lo, hi = source.lo - source.err, source.hi + source.err
+
+    def f(x: Array) -> Array:
+        return np.asarray(REFERENCE[op](attrs, [x[None]], {}))[0]
+
+    rises = attrs.get("slope", 0) >= 0 and attrs.get("alpha", 0) >= 0
+    if op in MONOTONE and rises:
+        low, high, middle = f(lo), f(hi), f(source.lo)
+        single = source.lo == source.hi
+        slack = np.where(single, np.maximum(high - middle, middle - low), 0)
+        loose = 0 if op in EXACT else gamma(8) * np.maximum(np.abs(low), np.abs(high))
+        return Range(np.where(single, middle, low), np.where(single, middle, high), slack + loose)
+    if op == "neg":
+        return Range(-source.hi, -source.lo, source.err)
+    if op == "abs":
+        least = np.where((source.lo <= 0) & (source.hi >= 0), 0, np.minimum(np.abs(source.lo), np.abs(source.hi)))
+        return Range(least, source.magnitude, source.err)
+    if op == "prelu":
+        slope = arrays["weight"]
+        ends = [np.where(v < 0, v * slope, v) for v in (source.lo, source.hi)]
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        spans = (source.lo < 0) & (source.hi > 0)
+        low, high = np.where(spans, np.minimum(low, 0), low), np.where(spans, np.maximum(high, 0), high)
+        return Range(low, high, source.err * np.maximum(1, np.abs(slope)) + gamma(2) * np.abs(slope) * source.magnitude)
+    if op in DIPPED:
+        single = source.constant & (source.err == 0)
+        point = f(np.where(single, source.lo, 0))
+        low, high = np.clip(lo, -0.4, 0), np.maximum(hi, 0)
+        loose = gamma(8) * np.maximum(np.abs(low), np.abs(high))
+        return Range(
+            np.where(single, point, low), np.where(single, point, high), np.where(single & (point == 0), 0, loose)
+        )
+    if op in ("sin", "cos"):
+        return Range(-np.ones(1), np.ones(1), np.full(1, gamma(8)))
+    return anything()
+
+
+def _join(op: str, inputs: list[Range]) -> Range:
+    result = inputs[0]
+    for other in inputs[1:]:
+        result = _pair(op, result, other)
+    return result
+
+
+def _pair(op: str, a: Range, b: Range) -> Range:
+    if op in ("add", "sub"):
+        low, high = (b.lo, b.hi) if op == "add" else (-b.hi, -b.lo)
+        zero = a.zero & b.zero
+        total = Range(a.lo + low, a.hi + high, a.err + b.err)
+        return Range(total.lo, total.hi, np.where(zero, 0, total.rounded(1).err))
+    if op in ("maximum", "minimum"):
+        choose = np.maximum if op == "maximum" else np.minimum
+        return Range(choose(a.lo, b.lo), choose(a.hi, b.hi), np.maximum(a.err, b.err))
+    if op == "mul":
+        corners = [np.where((p == 0) | (q == 0), 0, p * q) for p in (a.lo, a.hi) for q in (b.lo, b.hi)]
+        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+        zero = a.zero | b.zero
+        err = a.magnitude * b.err + b.magnitude * a.err + a.err * b.err
+        product = Range(low, high, np.where(zero, 0, np.nan_to_num(err, nan=np.inf)))
+        return Range(low, high, np.where(zero, 0, product.rounded(1).err))
+    return anything()
+
+
+def _layout(graph: Graph, tied: ChannelMap, node: Node, sources: list[Range], shape: Shape) -> Range:
+    """Operators that move elements. Along the channel axis they move ranges, along others they unite them."""
+    track, own = tied.tracks[node.name], tied.tracks[node.inputs[0]]
+    source, before = sources[0], _shape(graph, node.inputs[0])
+    channel_axis = own.axis if own else None
+    match node.rule.channels:
+        case "concat":
+            if track is not None and axis_of(node.attrs["axis"], len(shape)) == track.axis:
+                sizes = [_shape(graph, i)[track.axis] for i in node.inputs]
+                parts = [
+                    _on_axis(tied, i, r, track.axis, n) for i, r, n in zip(node.inputs, sources, sizes, strict=True)
+                ]
+                return Range(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("lo", "hi", "err")))
+            parts = [r if track and tied.tracks[i] and tied.tracks[i].axis == track.axis else r.hull()  # pyright: ignore[reportOptionalMemberAccess]
+                     for i, r in zip(node.inputs, sources, strict=True)]  # fmt: skip
+            return Range(np.minimum.reduce([p.lo for p in parts]), np.maximum.reduce([p.hi for p in parts]),
+                         np.maximum.reduce([p.err for p in parts]))  # fmt: skip
+        case "reshape":
+            return _reshaped(source, own, track, before, shape)
+        case "slice" | "gather":
+            if channel_axis is None or axis_of(node.attrs["axis"], len(before)) != channel_axis:
+                return source
+            return source.take(selected(node, before[channel_axis]))
+        case "pad":
+            return _padded(node, source, channel_axis, before)
+        case "reduce":
+            return _reduced(node, source, channel_axis, before)
+        case _:
+            return source  # transpose: the channel axis moves, the channels keep their order
+
+
+def _reshaped(source: Range, own: Track | None, track: Track | None, before: Shape, after: Shape) -> Range:
+    """Each new place unites the channels that come to lie on it."""
+    if own is None or track is None:
+        return source.hull()
+    line = [1] * len(before)
+    line[own.axis] = before[own.axis]
+    places = np.broadcast_to(np.arange(before[own.axis]).reshape(line), before).reshape(after)
+    places = np.moveaxis(places, track.axis, 0).reshape(after[track.axis], -1)
+    return Range(source.lo[places].min(1), source.hi[places].max(1), source.err[places].max(1))
+
+
+def _padded(node: Node, source: Range, channel_axis: int | None, before: Shape) -> Range:
+    pads = ((0, 0),) * (len(before) - len(node.attrs["pads"])) + node.attrs["pads"]
+    value = node.attrs["value"]
+    if node.attrs["mode"] != "constant":
+        return source
+    if any(max(pair) > 0 for axis, pair in enumerate(pads) if axis != channel_axis):
+        source = source.with_value(value)
+    if channel_axis is None:
+        return source
+    first, last = pads[channel_axis]
+    size = len(source.lo)
+    kept = source.take(range(max(-first, 0), size - max(-last, 0)))
+    edge = [exactly(np.full(max(n, 0), value)) for n in (first, last)]
+    return Range(*(np.concatenate([getattr(p, f) for p in (edge[0], kept, edge[1])]) for f in ("lo", "hi", "err")))
+
+
+def _reduced(node: Node, source: Range, channel_axis: int | None, before: Shape) -> Range:
+    axes = {axis_of(a, len(before)) for a in node.attrs["axes"]}
+    terms = prod(before[a] for a in axes)
+    over_channels = channel_axis in axes
+    if node.op == "reduce_sum":
+        if not over_channels:
+            total = Range(source.lo * terms, source.hi * terms, source.err * terms)
+        else:
+            rest = terms // before[channel_axis or 0]
+            total = Range(*(np.sum(getattr(source, f), keepdims=True) * rest for f in ("lo", "hi", "err")))
+        return total.rounded(terms)
+    if over_channels:
+        source = source.hull()
+    return source.rounded(terms + 2) if node.op == "reduce_mean" else source

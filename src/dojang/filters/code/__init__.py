@@ -1,0 +1,1 @@
+"""Picture kernels as LLVM IR."""

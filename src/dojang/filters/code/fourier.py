@@ -1,0 +1,317 @@
+"""Large kernels: Fourier transforms down the columns, the kernel's taps along the rows.
+
+A correlation is a sum along y of products with each kernel column; transformed along y it becomes, for each frequency,
+a short correlation along x: N·kw·4 multiply-adds for the N − kh + 1 rows of a block, where the definition needs
+kh·kw for each. Columns are transformed side by side, a vector of them at a time, so no data is ever transposed. Two
+column blocks travel as the real and the imaginary part of one complex signal, which a real kernel never mixes.
+
+The forward transform is in place by decimation in frequency (radix 4, once radix 2) and leaves the frequencies in a
+permuted order; the kernel's spectrum is stored in that order, and the inverse undoes it.
+
+A transform spreads the rounding of its largest pixel over all rows of a block. For uint8 and uint16 that is far below a
+tie of the rounding; results that are floats are transformed in float64, and only where `guard.py` finds that this stays
+below the rounding of a direct sum of each window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import llvmlite.ir as ir
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.filters.code.program import Finish, OfKinds
+from dojang.filters.code.rows import _Press, begin
+from dojang.native.emit import I64, KINDS, Kind, Value
+from dojang.native.machine import Machine
+
+VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, as many as hide the latency of a multiply-add
+
+
+@dataclass(frozen=True, slots=True)
+class Fourier(OfKinds):
+    """A correlation with `extent` × kw taps by transforms of `length` rows; two blocks of `half` elements a tile."""
+
+    source: str
+    target: str
+    channels: int
+    extent: int
+    kw: int
+    step: int  # elements between taps of a row
+    length: int
+    half: int
+    finish: Finish
+    fill: float
+    work: str = "f32"
+
+    rows: int = 1
+    advance: int = 1
+
+    @property
+    def work_kind(self) -> Kind:
+        """The element type of the transforms."""
+        return KINDS[self.work]
+
+    @property
+    def grid(self) -> int:
+        """Result rows of one block."""
+        return self.length - self.extent + 1
+
+    @property
+    def together(self) -> int:
+        """Blocks that `guard.py` looks at together: of short transforms several, looking has a price of its own."""
+        return max(1, 128 // self.grid) if self.work == "f64" else 1
+
+    def chunk(self, machine: Machine) -> int:
+        """The least width of a picture's row: any."""
+        del machine
+        return 1
+
+    @property
+    def reach(self) -> int:
+        """Elements from the first tap of a row to the last."""
+        return (self.kw - 1) * self.step
+
+    def columns(self, machine: Machine) -> int:
+        """Elements of a block with the kernel's reach, whole vectors."""
+        lanes = machine.lanes(self.work_kind.bytes)
+        return -(-(self.half + self.reach) // lanes) * lanes
+
+    def pitch(self, machine: Machine) -> int:
+        """Elements from row to row: an odd number of vectors, so that a column does not fall into one cache set."""
+        lanes = machine.lanes(self.work_kind.bytes)
+        return (self.columns(machine) // lanes + 1 | 1) * lanes
+
+    def scratch_bytes(self, machine: Machine, inner: int) -> int:
+        """Bytes that one thread needs."""
+        del inner
+        return 2 * self.length * self.pitch(machine) * self.work_kind.bytes + 256
+
+
+def radices(length: int) -> list[int]:
+    """The passes of the forward transform."""
+    bits = length.bit_length() - 1
+    return [2] * (bits % 2) + [4] * (bits // 2)
+
+
+def tables(matrix: NDArray[np.float64], length: int, work: str = "f32") -> NDArray:
+    """Twiddle factors of every pass, then the spectrum of each kernel column, [frequency][column][re, im]."""
+    parts = []
+    n = length
+    for radix in radices(length):
+        q = n // radix
+        turns = np.exp(-2j * np.pi / n * np.outer(np.arange(q), np.arange(1, radix)))
+        parts.append(np.stack([np.real(turns), np.imag(turns)], -1).ravel())
+        n = q
+    padded = np.zeros((length, matrix.shape[1]))
+    padded[: matrix.shape[0]] = matrix
+    spectrum = (np.fft.fft(padded, axis=0).conj() / length)[order(length)]
+    parts.append(np.stack([spectrum.real, spectrum.imag], -1).ravel())
+    return np.concatenate(parts).astype(KINDS[work].dtype)
+
+
+@lru_cache(maxsize=16)
+def order(length: int) -> NDArray[np.int64]:
+    """The frequency that the forward transform leaves at each place, found by transforming a unit step of phase."""
+    signal = np.zeros(length, complex)
+    signal[1] = 1
+    n = length
+    for radix in radices(length):
+        q = n // radix
+        blocks = signal.reshape(-1, radix, q)
+        turn = np.exp(-2j * np.pi / radix * np.outer(np.arange(radix), np.arange(radix)))
+        twiddle = np.exp(-2j * np.pi / n * np.outer(np.arange(radix), np.arange(q)))
+        signal = (np.einsum("mj,bjq->bmq", turn, blocks) * twiddle).ravel()
+        n = q
+    return np.rint(-np.angle(signal) * length / (2 * np.pi)).astype(np.int64) % length
+
+
+def emit_fourier(program: Fourier, machine: Machine) -> str:
+    """The IR text of the program's module."""
+    return _Transforms(program, machine).write()
+
+
+class _Transforms(_Press):
+    """Uses the row loader and the rounding of `_Press`."""
+
+    def __init__(self, program: Fourier, machine: Machine) -> None:
+        self.p = program  # type: ignore[assignment]  # what the loader asks of a program, this one has too
+        self.b = begin(machine)
+        self.kind = program.work_kind
+        self.size = self.kind.bytes
+        # Here, since it loads all algorithms for networks, which takes longer than a picture whose code is on disk.
+        from dojang.native.transforms import Numbers
+
+        self.numbers = Numbers(self.b, self.kind)
+        self.lanes = machine.lanes(self.size)
+        self.columns = program.columns(machine)
+        self.pitch = program.pitch(machine) * self.size
+        self.real = self.b.arg.scratch
+        self.imag = self.b.at(self.real, program.length * self.pitch)
+
+    def write(self) -> str:
+        b, a = self.b, self.b.arg
+        b.loop(0, a.width, 2 * self.p.half, lambda x, _: self.tile(x))
+        return b.finish()
+
+    def tile(self, x0: Value) -> None:
+        b, a, p = self.b, self.b.arg, self.p
+        rows = b.add(b.sub(a.y1, a.y0), p.extent - 1)
+        b.loop(0, p.length, 1, lambda i, _: self.load(i, rows, x0))
+        b.loop(0, self.columns, self.lanes, lambda c, _: self.forward(c))
+        b.loop(0, p.length, 1, lambda f, _: self.products(f))
+        b.loop(0, p.half, self.lanes, lambda c, _: self.inverse(c))
+        b.loop(0, b.sub(a.y1, a.y0), 1, lambda t, _: self.out(t, x0))
+
+    # -- in and out -------------------------------------------------------------------------------------------------
+
+    def load(self, i: Value, rows: Value, x0: Value) -> None:
+        """Row i of both planes; zeros below the last row that is needed and right of the padded row's end."""
+        b, a, p = self.b, self.b.arg, self.p
+        row = b.imin(b.add(a.y0, i), b.sub(a.nrows, 1))
+        index = b.sload(b.at(a.rows, b.mul(row, 8)), I64)
+        source = b.at(a.src, b.mul(index, a.src_pitch))
+        zero = b.const(self.kind, 0)
+        needed = b.less(i, rows)
+        for plane, shift in ((self.real, 0), (self.imag, p.half)):
+            line = b.at(plane, b.mul(i, self.pitch))
+            start = b.add(x0, shift)
+            have = b.imax(b.imin(b.sub(b.add(a.width, p.reach), start), p.half + p.reach), b.index(0))
+            have = b.select(needed, have, b.index(0))
+            edge = b.imin(b.imax(b.sub(a.left, start), 0), have)
+            end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), start), 0), have)
+            b.loop(
+                0,
+                self.pitch // self.size,
+                self.lanes,
+                lambda e, _, line=line: b.vstore(zero, b.at(line, b.mul(e, self.size)), self.kind),
+            )
+
+            def copy(line=line, start=start, have=have, edge=edge, end=end):
+                shifted = b.at(source, b.mul(b.sub(start, a.left), p.source_kind.bytes))
+                self.copy_row(source, shifted, line, start, have, edge, end)
+
+            def fill(line=line, have=have):
+                value = ir.Constant(self.kind.ir, p.fill)
+                b.loop(0, have, 1, lambda e, _: b.vstore(value, b.at(line, b.mul(e, self.size)), self.kind))
+
+            b.choose(b.less(index, 0), fill, copy)
+
+    def out(self, t: Value, x0: Value) -> None:
+        """Row t of the block, both planes."""
+        b, a, p = self.b, self.b.arg, self.p
+        size = p.target_kind.bytes
+        for plane, shift in ((self.real, 0), (self.imag, p.half)):
+            start = b.add(x0, shift)
+            n = b.imax(b.imin(b.sub(a.width, start), p.half), b.index(0))
+            line = b.at(plane, b.mul(t, self.pitch))
+            place = b.at(a.dst, b.mul(b.add(a.y0, t), a.dst_pitch), b.mul(start, size))
+
+            def one(e, mask, line=line, place=place):
+                v = b.vload(b.at(line, b.mul(e, self.size)), self.kind)
+                b.vstore(self.pixel([v], p.finish), b.at(place, b.mul(e, size)), p.target_kind, mask=mask)
+
+            whole = b.mul(b.udiv(n, self.lanes), self.lanes)
+            b.loop(0, whole, self.lanes, lambda e, _, one=one: one(e, None))
+            rest = b.sub(n, whole)
+            b.choose(b.less(0, rest), lambda one=one, whole=whole, rest=rest: one(whole, b.mask(rest, self.lanes)))
+
+    # -- transforms -------------------------------------------------------------------------------------------------
+
+    def passes(self) -> list[tuple[int, int, int]]:
+        """(radix, size, first table word) of each pass of the forward transform."""
+        found, n, at = [], self.p.length, 0
+        for radix in radices(self.p.length):
+            found.append((radix, n, at))
+            n //= radix
+            at += n * (radix - 1) * 2
+        return found
+
+    def forward(self, c: Value) -> None:
+        """All passes over one vector of columns."""
+        for radix, n, at in self.passes():
+            self.butterflies(c, radix, n, at, self.split2 if radix == 2 else self.split4)
+
+    def inverse(self, c: Value) -> None:
+        """The passes in reverse."""
+        for radix, n, at in reversed(self.passes()):
+            self.butterflies(c, radix, n, at, self.join2 if radix == 2 else self.join4)
+
+    def butterflies(self, c: Value, radix: int, n: int, at: int, body) -> None:
+        b, q = self.b, n // radix
+        base = b.mul(c, self.size)
+
+        def one(k, _):
+            table = b.at(b.arg.taps, at * self.size, b.mul(k, (radix - 1) * 2 * self.size))
+            turns = [
+                (
+                    b.splat_load(b.at(table, 2 * m * self.size), self.kind),
+                    b.splat_load(b.at(table, (2 * m + 1) * self.size), self.kind),
+                )
+                for m in range(radix - 1)
+            ]
+
+            def block(s, _):
+                row = b.mul(b.add(k, s), self.pitch)
+                places = [
+                    (b.at(self.real, base, row, m * q * self.pitch), b.at(self.imag, base, row, m * q * self.pitch))
+                    for m in range(radix)
+                ]
+                values = [(b.vload(re, self.kind), b.vload(im, self.kind)) for re, im in places]
+                for (re, im), (x, y) in zip(places, body(values, turns), strict=True):
+                    b.vstore(x, re, self.kind)
+                    b.vstore(y, im, self.kind)
+
+            b.loop(0, self.p.length, n, block)
+
+        b.loop(0, q, 1, one)
+
+    def split2(self, v, w):
+        total, less = self.numbers.transform(v)
+        return [total, self.numbers.times(less, w[0])]
+
+    def join2(self, v, w):
+        return self.numbers.transform([v[0], self.numbers.times(v[1], w[0], conjugate=True)])
+
+    def split4(self, v, w):
+        first, *rest = self.numbers.transform(v)
+        return [first, *(self.numbers.times(u, by) for u, by in zip(rest, w, strict=True))]
+
+    def join4(self, v, w):
+        turned = [self.numbers.times(u, by, conjugate=True) for u, by in zip(v[1:], w, strict=True)]
+        a, b, c, d = self.numbers.transform([v[0], *turned])
+        return [a, d, c, b]  # the inverse: frequencies backwards
+
+    def products(self, f: Value) -> None:
+        """One frequency's row of both planes times the kernel's, along x, in place: what is read lies to the right."""
+        b, p, lanes = self.b, self.p, self.lanes
+        words = sum(n // r * (r - 1) * 2 for r, n, _ in self.passes())
+        table = b.at(b.arg.taps, words * self.size, b.mul(f, p.kw * 2 * self.size))
+        row = b.mul(f, self.pitch)
+        real, imag = b.at(self.real, row), b.at(self.imag, row)
+        zero = b.const(self.kind, 0)
+
+        def group(x, _):
+            o = b.mul(x, self.size)
+
+            def tap(j, sums):
+                at = b.mul(j, 2 * self.size)
+                kr, ki = b.splat_load(b.at(table, at), self.kind), b.splat_load(b.at(table, at, self.size), self.kind)
+                back = b.fneg(ki)
+                move = b.mul(j, p.step * self.size)
+                out = []
+                for v in range(VECTORS):
+                    xr = b.vload(b.at(real, o, move, v * lanes * self.size), self.kind)
+                    xi = b.vload(b.at(imag, o, move, v * lanes * self.size), self.kind)
+                    yr, yi = sums[2 * v], sums[2 * v + 1]
+                    out += [b.fma(xi, back, b.fma(xr, kr, yr)), b.fma(xr, ki, b.fma(xi, kr, yi))]
+                return out
+
+            sums = b.loop(0, p.kw, 1, tap, [zero] * (2 * VECTORS), unroll=min(2, p.kw))
+            for v in range(VECTORS):
+                b.vstore(sums[2 * v], b.at(real, o, v * lanes * self.size), self.kind)
+                b.vstore(sums[2 * v + 1], b.at(imag, o, v * lanes * self.size), self.kind)
+
+        b.loop(0, p.half, VECTORS * lanes, group)

@@ -1,0 +1,1 @@
+"""Kernels for pictures: named ones, matrices as people write them, factors and fixed-point forms."""

@@ -1,0 +1,94 @@
+"""Arithmetic on kernels before they are compiled: whole-number form, separable factors, rounding without floats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+
+from dojang.filters.kernels.named import Taps
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Matrices of whole numbers that give the kernel's parts when multiplied by `unit`."""
+
+    parts: tuple[Taps, ...]
+    unit: float
+
+
+def whole_form(parts: tuple[Taps, ...], largest: int = 1 << 20) -> Whole | None:
+    """Whole numbers with one common unit, or None if there are none up to `largest`.
+
+    Tried are the unit 1 and the smallest tap over 1 to 16; a tap may be off its multiple by 1e-13 of the largest.
+    """
+    values = np.concatenate([np.abs(p[p != 0]) for p in parts])
+    if not values.size:
+        return Whole(parts, 1.0)
+    top, low = values.max(), values.min()
+    for unit in (1.0, *(low / m for m in range(1, 17))):
+        if unit < 1e-300 or top / unit > largest:  # its inverse must be a number
+            continue
+        ratio = values / unit
+        if np.abs(ratio - np.rint(ratio)).max() <= 1e-13 * top / unit:
+            near = round(1 / unit)
+            exact = 1 / near if near and abs(unit * near - 1) < 1e-13 else unit
+            return Whole(tuple(np.rint(p / unit) for p in parts), exact)
+    return None
+
+
+def whole_factors(matrix: Taps) -> tuple[Taps, Taps] | None:
+    """Whole column and row vectors whose outer product is the whole-number matrix exactly, or None."""
+    i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
+    if matrix[i, j] == 0:
+        return None
+    divisor = gcd(*(int(abs(v)) for v in matrix[i] if v))
+    row = matrix[i] / divisor
+    column = matrix[:, j] / row[j]
+    if (column != np.rint(column)).any() or not np.array_equal(np.outer(column, row), matrix):
+        return None
+    return column, row
+
+
+def factors(matrix: Taps, tolerance: float, most: int) -> list[tuple[Taps, Taps]] | None:
+    """Columns and rows whose outer products sum to the matrix, the sum of what is left at most `tolerance`.
+
+    The fewest that do, by singular values; None where more than `most` are needed. A matrix whose rows are multiples
+    of one is factored through that row, so that its zeros and repeated taps stay.
+    """
+    i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
+    if matrix[i, j] != 0:
+        row, column = matrix[i], matrix[:, j] / matrix[i, j]
+        if np.abs(np.outer(column, row) - matrix).sum() <= tolerance:
+            return [(column, row)]
+    u, s, vt = np.linalg.svd(matrix)
+    left = matrix.copy()
+    found = []
+    for r in range(min(most, len(s))):
+        column, row = u[:, r] * np.sqrt(s[r]), vt[r] * np.sqrt(s[r])
+        found.append((column, row))
+        left -= np.outer(column, row)
+        if np.abs(left).sum() <= tolerance:
+            return found
+    return None
+
+
+def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:
+    """(add, multiply, shift) so that ⌊(s + add) · multiply / 2^(16 + shift)⌋ is s / divisor rounded, s up to `most`.
+
+    All in 16 bits; checked for every s. None for even divisors, whose halves would not go to even, and where no
+    16-bit multiplier is exact.
+    """
+    add = divisor // 2
+    if divisor % 2 == 0 or most + add > 0xFFFF:
+        return None
+    sums = np.arange(most + 1, dtype=np.int64)
+    exact = (sums + add) // divisor
+    for shift in range(16):
+        multiply = -(-(1 << (16 + shift)) // divisor)
+        if multiply > 0xFFFF:
+            return None
+        if np.array_equal((sums + add) * multiply >> (16 + shift), exact):
+            return add, multiply, shift
+    return None

@@ -1,0 +1,171 @@
+"""Taps in fixed point for uint8 pictures, with a bound on what their rounding does to a result.
+
+A pixel is 127.5 + u, |u| <= 127.5. What the rounded taps make of the 127.5 is known beforehand and put right by a
+constant, so that only the rounding of u · tap counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dojang.filters.kernels.named import Taps
+
+MIDDLE = 127.5
+TOP = 32767  # of a 16-bit number
+_SUM = 2.0**31 - 2**24  # of a 32-bit sum, with room for the constants
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """(Σ taps · pixel + add) / 2^shift, the result at most `error` off. Taps are whole, of any size."""
+
+    taps: Taps
+    shift: int
+    add: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPasses:
+    """((Σ column · pixel + first) >> middle) in 16 bits, then (Σ row · that + add) / 2^shift, at most `error` off."""
+
+    column: Taps
+    row: Taps
+    middle: int
+    first: int
+    shift: int
+    add: int
+    error: float
+
+
+def fixed(taps: Taps, offset: float, most: float) -> Fixed | None:
+    """The fewest fraction bits whose error is at most `most`, or None where the sums would not fit 32 bits.
+
+    >>> found = fixed(np.array([[0.1, 0.7, 0.2]]), 0.0, 1 / 64)
+    >>> found.taps.tolist(), found.shift, found.error < 1 / 64
+    ([[819.0, 5734.0, 1638.0]], 13, True)
+    """
+    for shift in range(6, 24):
+        scale = 2.0**shift
+        whole = np.rint(taps * scale)
+        error = MIDDLE * np.abs(taps - whole / scale).sum() + 0.5 / scale
+        if error > most:
+            continue
+        add = round((offset + MIDDLE * taps.sum()) * scale - MIDDLE * whole.sum()) + (1 << (shift - 1))
+        fits = 255 * np.abs(whole).sum() + abs(add) < _SUM
+        return Fixed(whole, shift, add, float(error)) if fits else None
+    return None
+
+
+def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPasses | None:
+    """Both passes in fixed point, or None where no scales keep the error below `most` and the numbers in their bits.
+
+    The two scales make a power of two together; each may be any number, and of many the one is taken at which the
+    taps happen to lie nearest to whole numbers.
+    """
+    size = np.abs(column).sum()
+    column, row = column / size, row * size
+    reach = np.abs(row).sum()
+    best: FixedPasses | None = None
+    for shift in (24, 23, 22, 21):
+        for scale in 2.0 ** np.linspace(13.5, 17.5, 600):
+            between = 2.0**shift / scale  # of the numbers between the passes
+            if MIDDLE * between > TOP - 8 or between < 16 or np.abs(row).max() * scale > TOP:
+                continue
+            middle = int(np.log2(min(TOP / np.abs(column).max(), 2.0**22) / between))
+            if middle < 1:
+                continue
+            q1, q2 = np.rint(column * between * 2.0**middle), np.rint(row * scale)
+            wrong1 = np.abs(column - q1 / (between * 2.0**middle)).sum()
+            wrong2 = np.abs(row - q2 / scale).sum()
+            error = MIDDLE * (wrong1 * (reach + wrong2) + wrong2) + 0.5 / between * (reach + wrong2) + 1.0 / 2**shift
+            if error > (most if best is None else best.error):
+                continue
+            back = round(MIDDLE * q1.sum())
+            centre = 2.0**shift * (offset + MIDDLE * column.sum() * row.sum())
+            add = round(centre - (MIDDLE * q1.sum() - back) / 2.0**middle * q2.sum()) + (1 << (shift - 1))
+            if (MIDDLE * between + 1) * np.abs(q2).sum() + abs(add) >= 2.0**31:
+                continue
+            best = FixedPasses(q1, q2, middle, (1 << (middle - 1)) - back, shift, add, float(error))
+        if best is not None:
+            return best
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class FixedColumns:
+    """Two passes of products that keep the upper 16 of 32 bits: (Σ along(Σ down) + add) >> 8, at most `error` off.
+
+    A tap is (place, second place or -1, tap): of 2^16, and of 2^17 for two places that share one.
+    """
+
+    down: tuple[tuple[int, int, int], ...]
+    along: tuple[tuple[int, int, int], ...]
+    add: int
+    error: float
+
+
+def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
+    """Both passes in 16 bits, about 8 of them after the point, or None where taps are negative, add up to more than 1
+    or lose more than `most`. What each product can lose is found by trying all its operands. Of many scales between
+    the passes the one is taken at which the taps lie nearest to 16-bit numbers.
+    """
+    size = column.sum()
+    if (column < 0).any() or (row < 0).any() or size <= 0 or row.sum() * size > 1 + 1e-9:
+        return None
+    if 0.5 * (np.unique(column).size + np.unique(row).size) > 256 * most + 2:
+        return None  # each product loses up to 1
+    best, least = None, np.inf
+    for scale in np.linspace(0.8, 1.0, 401):
+        down, along = _shared(column / size * scale), _shared(row * size / scale)
+        if down is None or along is None:
+            continue
+        wrong = sum(abs(tap - exact * 2**16) for taps in (down, along) for _, _, tap, exact in taps)
+        if wrong < least:
+            best, least = (down, along), wrong
+    return None if best is None else _fixed_columns(*best, most)
+
+
+def _fixed_columns(down: list[_Product], along: list[_Product], most: float) -> FixedColumns | None:
+    low = high = top = 0.0
+    for _, other, tap, exact in down:
+        s = np.arange(511 if other >= 0 else 256) << (7 if other >= 0 else 8)
+        product = s * tap >> 16
+        off = product - s * exact
+        low, high, top = low + off.min(), high + off.max(), top + product.max()
+    if top > 0xFFFF:
+        return None
+    lost, won, most_along, sums = 0.0, 0.0, 0, np.arange(int(top) + 1)
+    for _, other, tap, exact in along:
+        product = sums * tap >> 16
+        off = product - sums * exact
+        lost += off.min() + exact * low
+        won += off.max() + exact * (high + (0.5 if other >= 0 else 0.0))  # a mean is rounded up
+        most_along += int(product.max())
+    bias = round(-(lost + won) / 2)
+    error = max(abs(lost + bias), abs(won + bias)) / 256
+    if most_along + 128 + bias > 0xFFFF or bias < -128 or error > most:
+        return None
+    places = [tuple((i, j, tap) for i, j, tap, _ in taps) for taps in (down, along)]
+    return FixedColumns(places[0], places[1], 128 + bias, float(error))
+
+
+_Product = tuple[int, int, int, float]
+
+
+def _shared(taps: Taps) -> list[_Product] | None:
+    """(place, second place or -1, tap in 16 bits, exact tap of what is multiplied): equal taps below 1/2 by twos."""
+    found: list[_Product] = []
+    waiting: list[tuple[float, int]] = []
+    for i in np.flatnonzero(taps):
+        t = float(taps[i])
+        same = next((one for one in waiting if abs(one[0] - t) <= 1e-13 and t < 0.5), None)
+        if same is None:
+            waiting.append((t, int(i)))
+        else:
+            waiting.remove(same)
+            found.append((same[1], int(i), round(t * 2**17), 2 * t))
+    found += [(i, -1, round(t * 2**16), t) for t, i in waiting]
+    return found if all(tap <= 0xFFFF for _, _, tap, _ in found) else None

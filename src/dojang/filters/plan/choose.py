@@ -1,0 +1,146 @@
+"""The only place that chooses how a picture is filtered, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dojang.filters.code.fourier import Fourier
+from dojang.filters.code.program import Finish
+from dojang.filters.job import Job
+from dojang.filters.kernels.parse import Kernel
+from dojang.filters.plan.costs import costs_of
+from dojang.filters.plan.methods import WAYS, Way, program_of, tap_list
+from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
+from dojang.native.machine import Machine
+
+# A bank may be predicted so many times dearer than its kernels apart: it reads the picture once, which the cycles of
+# single loops, measured in cache, do not count. Not measured.
+ONE_PASS = 1.35
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The way chosen for kernels of one geometry, and the others with the reason against them."""
+
+    jobs: tuple[Job, ...]
+    way: Way
+    refused: tuple[tuple[str, str], ...]
+    instead: Way | None = None  # for rows of a picture that the way is not exact on: transforms of floats
+
+    @property
+    def grid(self) -> int:
+        """Result rows come out the same, to the bit, when they are done in parts that begin at multiples of this."""
+        program = self.way.program
+        return 1 if program is None else program.grid * getattr(program, "together", 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "kernel": [job.kernel.name for job in self.jobs],
+            "size": list(self.jobs[0].kernel.size),
+            "algorithm": self.way.name,
+            "detail": self.way.detail,
+            "cycles_per_element": self.way.cycles,
+            "refused": [{"algorithm": name, "reason": reason} for name, reason in self.refused],
+        }
+
+    def explain(self) -> str:
+        """A few lines for people."""
+        job = self.jobs[0]
+        names = ", ".join(j.kernel.name for j in self.jobs)
+        kh, kw = job.kernel.size
+        lines = [f"{names}: {kh}x{kw} taps on {job.channels} channels of {job.dtype}, result {job.out_dtype}"]
+        lines.append(f"  {self.way.name}: {self.way.detail} ({self.way.cycles:.2f} cycles per element predicted)")
+        lines += [f"  not {name}: {reason}" for name, reason in self.refused]
+        return "\n".join(lines)
+
+
+def make_plan(jobs: Sequence[Job], machine: Machine) -> list[Plan]:
+    """Plans that together do the jobs, which differ in their kernels only. A small bank is one program.
+
+    A plan does not depend on the picture's height and width, so that tiles of a picture give what the whole gives.
+    """
+    key = tuple(_without_size(job) for job in jobs)
+    return list(_make_plan(key, machine))
+
+
+def _without_size(job: Job) -> Job:
+    """The job on a picture of one fixed size: the part of it that a plan may depend on."""
+    return replace(job, height=1 << 40, width=1 << 40)
+
+
+@lru_cache(maxsize=256)
+def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[Plan, ...]:
+    if len(jobs) > 1:
+        together = _bank(jobs, machine)
+        if together is not None:
+            return (together,)
+    return tuple(_one(job, machine) for job in jobs)
+
+
+def _one(job: Job, machine: Machine) -> Plan:
+    """The cheapest of the ways that are possible."""
+    ways: list[Way] = []
+    refused: list[tuple[str, str]] = []
+    for name, find in WAYS:
+        found = find(job, machine)
+        if isinstance(found, str):
+            refused.append((name, found))
+        else:
+            ways.append(found)
+    ways.sort(key=lambda w: w.cycles)
+    best = ways[0]
+    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
+    instead = next((w for w in ways if not isinstance(w.program, Fourier)), None)
+    return Plan((job,), best, tuple(refused), instead)
+
+
+def _bank(jobs: tuple[Job, ...], machine: Machine) -> Plan | None:
+    """One program for small kernels of one size and one way of summing, which then load each pixel once."""
+    if any(job.kernel.size != jobs[0].kernel.size or job.kernel.anchor != jobs[0].kernel.anchor for job in jobs):
+        grown = _grown(jobs)
+        if grown is None:
+            return None
+        jobs = grown
+    sums = [sums_of(job) for job in jobs]
+    same = len({(s.work, s.unsigned) for s in sums}) == 1
+    if not same:  # float32 holds what 16 bits hold
+        if {s.work for s in sums} - {"i16", "f32"}:
+            return None
+        sums = [Sums("f32", False, s.parts, Finish(s.finish.scale, s.finish.offset), s.whole) for s in sums]
+    outputs = tuple(tuple(tap_list(job, p) for p in s.parts) for job, s in zip(jobs, sums, strict=True))
+    count = sum(len(p) for parts in outputs for p in parts)
+    if count > 3 * UNROLLED:
+        return None
+    program = program_of(jobs[0], sums[0], machine, (), outputs, finishes=tuple(s.finish for s in sums))
+    lanes, cost = lanes_of(sums[0], machine), costs_of(machine)
+    together = (count * cost.tap + cost.load + cost.store * len(jobs)) / lanes
+    apart = sum(_one(job, machine).way.cycles for job in jobs)
+    if together > ONE_PASS * apart:
+        return None
+    detail = f"one pass over the picture for {len(jobs)} kernels, {count} taps as constants, {said(sums[0])}"
+    return Plan(jobs, Way("bank", together, program, None, detail), (("apart", f"{apart:.2f} cycles per element"),))
+
+
+def _grown(jobs: tuple[Job, ...]) -> tuple[Job, ...] | None:
+    """Kernels of unlike sizes with rows and columns of zeros around, so that all have one size and anchor."""
+    if jobs[0].options.border == "valid":
+        return None
+    before = [max(j.kernel.anchor[a] for j in jobs) for a in (0, 1)]
+    after = [max(j.kernel.size[a] - 1 - j.kernel.anchor[a] for j in jobs) for a in (0, 1)]
+    grown = []
+    for job in jobs:
+        (ay, ax), (kh, kw) = job.kernel.anchor, job.kernel.size
+        parts = []
+        for part in job.kernel.parts:
+            wide = np.zeros((before[0] + 1 + after[0], before[1] + 1 + after[1]))
+            wide[before[0] - ay : before[0] - ay + kh, before[1] - ax : before[1] - ax + kw] = part
+            parts.append(wide)
+        kernel = Kernel(job.kernel.name, tuple(parts), job.kernel.combine, (before[0], before[1]), job.kernel.source)
+        grown.append(job.like(kernel))
+    return tuple(grown)

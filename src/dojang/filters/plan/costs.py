@@ -1,0 +1,59 @@
+"""What the ways to filter cost on a processor, in cycles for each vector register of the result, as measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dojang.native.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Cycles per vector. The defaults were measured with single loops on a Zen 5 core (512 bits, November 2026)."""
+
+    tap: float = 0.55  # a tap as a constant
+    looped_tap: float = 0.62  # a tap from memory
+    straight_tap: float = 0.55  # the same without a tile, and all else; not measured on Zen
+    straight: float = 4.0
+    load: float = 2.0
+    store: float = 4.0
+    pass_tap: float = 0.95  # of a tile's passes: each tap, each pair of passes, all of them
+    pass_pair: float = 2.0
+    passes: float = 3.0
+    equal_tap: float = 0.95  # in place of pass_tap, where all taps of a pass are one number
+    large_tile: float = 1.0  # times more where a tile leaves level 2 cache no room
+    column_tap: float = 0.85  # of passes without a tile: each product, and all else; not measured on Zen
+    columns: float = 4.0
+    fixed_product: float = 2.0  # of 16 bits, the upper half kept
+    box: float = 6.0  # running sums; each step of the prefix sum
+    box_step: float = 2.0
+    uneven_box: float = 1.0  # times more where a register does not hold whole pixels
+    doubling: float = 1.0  # sums by doubling: each vector that a step reads, and all else
+    doublings: float = 6.0
+    butterfly2: float = 6.0
+    butterfly4: float = 14.0
+    short: float = 1.0  # times more for transforms of up to 64 rows, and for longer ones
+    long: float = 1.0
+    pair_tap: float = 0.73  # products of pairs, measured on a Zen 3 core
+    pair: float = 3.0
+    pair_pass_tap: float = 0.95
+    pair_passes: float = 3.6
+
+
+_ZEN5 = Costs()
+# 16 registers and 256 bits, on a Zen 3 core (November 2026).
+_SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4)
+# An Intel server core with AVX-512 and AMX (2 MiB of level 2 cache, November 2026): its caches feed 512-bit
+# registers at half the rate.
+_INTEL = Costs(
+    tap=0.88, straight_tap=0.75, straight=5.0, looped_tap=0.75, load=3.0, store=5.5, pass_tap=1.2, passes=6.0,
+    equal_tap=1.2, column_tap=1.1, columns=4.0, fixed_product=2.35, box=8.0, box_step=2.2, butterfly2=16.0,
+    butterfly4=38.0, long=1.12, pair_tap=1.0, pair=2.0, pair_pass_tap=1.35, pair_passes=8.0,
+)  # fmt: skip
+
+
+def costs_of(machine: Machine) -> Costs:
+    """The measured costs of the processor most like this one. The same for every picture: a plan does not waver."""
+    if machine.registers < 32:
+        return _SIXTEEN
+    return _INTEL if machine.isa == "avx512" and not machine.family.startswith("amd") else _ZEN5

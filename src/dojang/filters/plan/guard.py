@@ -1,0 +1,79 @@
+"""Where transforms may be used on floats: where their rounding stays below that of a direct sum of each window.
+
+A transform of N rows in float64 is off by at most about 2⁻⁵³ · log₂ N · X · Σ‖column of the kernel‖₂ everywhere in
+its block, X the norm of the block's largest column; a direct sum in float32 by 2⁻²⁴ of Σ |tap · pixel| over the window
+alone. One pixel of 10⁶ among some of 0.01 makes the first exceed the second, and where a window holds nothing but
+zeros any rounding does. So each block of rows is looked at before: X from above by the largest pixel of its rows, the
+windows from below by the largest pixel of each cell, cells so small that every window contains a whole one. Blocks
+that fail, or hold what is not finite, are summed directly. The decision depends on the pixels of the block only, not on
+how the picture is cut into bands.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.filters.code.fourier import Fourier
+from dojang.filters.job import Job
+
+
+class Guard:
+    """Asks for blocks of `program.grid * program.together` result rows.
+
+    `rows` are the padded rows' places in the image, −1 the fill.
+    """
+
+    def __init__(self, program: Fourier, job: Job, rows: NDArray[np.int64]) -> None:
+        self.grid, self.extent, self.rows = program.grid * program.together, job.extent[0], rows
+        taps = job.kernel.parts[0]
+        mean = float(np.abs(taps).mean())
+        norms = float(np.sqrt((taps * taps).sum(axis=0)).sum())
+        # What the largest pixel of each window must be, in parts of X.
+        self.least = 2.0**-29 * log2(program.length) * norms / mean if mean else np.inf
+        self.cell = tuple(
+            (min(size, least) + 1) // 2 for size, least in zip((job.height, job.width), _inside(job), strict=True)
+        )
+        self.fill = abs(job.fill)
+
+    def blocks(self, image: NDArray) -> NDArray[np.bool_]:
+        """For each block whether it must be summed directly. `image` is (h, w, c)."""
+        count = -(-(self.rows.size - self.extent + 1) // self.grid)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.array([not self._safe(image, b * self.grid) for b in range(count)])
+
+    def _safe(self, image: NDArray, first: int) -> bool:
+        places = self.rows[first : first + self.grid + self.extent - 1]
+        (cy, cx), n, (w, c) = self.cell, len(places), image.shape[1:]
+        ordered = places[-1] - places[0] == n - 1 and places[0] >= 0 and (np.diff(places) == 1).all()
+        block = image[places[0] : places[-1] + 1] if ordered else image[np.maximum(places, 0)]
+        whole = n // cy
+        lines = _largest(block[: whole * cy].reshape(whole, cy, w * c), 1)  # (whole, w * c)
+        tops = lines.max(axis=1)
+        norm = cy * float((tops.astype(np.float64) ** 2).sum())
+        if whole * cy < n:
+            norm += (n - whole * cy) * float(_largest(block[whole * cy :].reshape(-1), 0)) ** 2
+        norm += self.extent * self.fill**2
+        bound = self.least * norm**0.5
+        if not np.isfinite(bound):
+            return False
+        inside = (places[: whole * cy].reshape(whole, cy) >= 0).all(axis=1)  # cells of the fill say nothing
+        across = w // cx
+        cells = lines[inside].reshape(-1, w, c)[:, : across * cx].reshape(-1, across, cx, c).max(axis=2)
+        return bool(cells.size) and bool(cells.min() >= bound)
+
+
+def _inside(job: Job) -> tuple[int, int]:
+    """Rows and columns of the picture that a window spans at the least, at its edges."""
+    if job.options.border == "valid":
+        return job.extent
+    least = [min(b, a) + 1 for b, a in zip(job.before, job.after, strict=True)]
+    return least[0], least[1]
+
+
+def _largest(x: NDArray, axis: int) -> NDArray:
+    """The largest magnitudes along an axis; NaN where there is one."""
+    top = x.max(axis=axis)
+    return top if x.dtype.kind == "u" else np.maximum(top, -x.min(axis=axis))

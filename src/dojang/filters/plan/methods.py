@@ -1,0 +1,461 @@
+"""The ways to filter: each says what it would run and at what cost, or why it is not for the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.filters.code.box import Box
+from dojang.filters.code.columns import Columns, PassTap
+from dojang.filters.code.doubling import Doubling, doublings
+from dojang.filters.code.fourier import Fourier, radices, tables
+from dojang.filters.code.pairs import FixedTap, Pairs
+from dojang.filters.code.program import Finish, Program, RowTap, Tap
+from dojang.filters.code.straight import Straight
+from dojang.filters.job import Job
+from dojang.filters.kernels.factor import factors, whole_factors
+from dojang.filters.kernels.fixed import TOP, fixed, fixed_passes
+from dojang.filters.kernels.fixed import fixed_columns as fixed_columns_of
+from dojang.filters.kernels.named import Taps
+from dojang.filters.plan.costs import costs_of
+from dojang.filters.plan.sums import TIE, UNROLLED, Sums, lanes_of, said, source_top, sums_of, tolerance
+from dojang.native.machine import Machine
+
+HALF = 256  # elements of half a tile of transforms: two of them are one row of a small picture, and none is empty
+LENGTHS = (32, 64, 128, 256)  # of transforms, which the kernel may fill to three quarters
+MOST_ROWS = 15  # of a kernel whose rows are read side by side: with 31, tiles are faster (Intel server, November 2026)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to do a job: its program (or box, or Fourier tile) and its predicted cycles per element."""
+
+    name: str
+    cycles: float
+    program: Program | Box | Columns | Doubling | Straight | Fourier | Pairs | None = None
+    taps: NDArray | None = None
+    detail: str = ""
+
+
+def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> Program:
+    """A program of tiles; the more taps, the fewer rows and vectors at a time."""
+    rows = more.pop("rows", 4 if job.extent[0] > 1 else 1)
+    vectors = more.pop("vectors", 2)
+    work = sum(len(part) for parts in outputs for part in parts)
+    while work * rows * vectors > 1200 and vectors > 1:
+        vectors //= 2
+    while work * rows * vectors > 1600 and rows > 1:
+        rows //= 2
+    return Program(
+        source=kind_of(job.dtype),
+        target=kind_of(job.out_dtype),
+        work=sums.work,
+        unsigned=sums.unsigned,
+        channels=job.channels,
+        extent=job.extent[0],
+        reach=(job.extent[1] - 1) * job.channels,
+        segments=segments,
+        outputs=outputs,
+        finishes=(sums.finish,) * max(1, len(outputs)) if "finishes" not in more else more.pop("finishes"),
+        dense=more.pop("dense", None),
+        stride=job.options.stride,
+        fill=job.fill,
+        rows=rows,
+        vectors=vectors,
+    )
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """The code generator's name of a dtype."""
+    return {"uint8": "u8", "uint16": "u16", "float32": "f32", "float64": "f64"}[dtype.name]
+
+
+def tap_list(job: Job, matrix: Taps, segment: int = 0) -> tuple[Tap, ...]:
+    """The taps that are not 0, by rows."""
+    (dy, dx), c = job.options.dilation, job.channels
+    return tuple((int(i) * dy, segment, int(j) * dx * c, float(matrix[i, j])) for i, j in np.argwhere(matrix))
+
+
+def direct(job: Job, machine: Machine) -> Way | str:
+    """All taps as constants."""
+    sums = sums_of(job)
+    count = sum(int(np.count_nonzero(p)) for p in sums.parts)
+    if count > UNROLLED:
+        return f"{count} taps are more than the {UNROLLED} that are written out; compiling would take too long"
+    # With 16 registers taps do not stay in them: each is loaded once for four vectors instead of two.
+    shape = {"rows": 2, "vectors": 4} if machine.registers < 32 and sums.work != "i16" and job.extent[0] > 1 else {}
+    program = program_of(job, sums, machine, (), (tuple(tap_list(job, p) for p in sums.parts),), **shape)
+    cost = costs_of(machine)
+    cycles = (count * cost.tap + cost.load + cost.store) / lanes_of(sums, machine)
+    zeros = sum(p.size for p in sums.parts) - count
+    return Way("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {said(sums)}")
+
+
+def straight(job: Job, machine: Machine) -> Way | str:
+    """All taps as constants, on floats where they lie."""
+    if job.dtype.kind != "f" or job.out_dtype != job.dtype:
+        return "it is for floats that stay what they are"
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1):
+        return "it takes no stride"
+    sums = sums_of(job)
+    taps = tuple((row, shift, tap) for row, _, shift, tap in tap_list(job, sums.parts[0]))
+    if not 0 < len(taps) <= UNROLLED:
+        return f"{len(taps)} taps: from 1 to {UNROLLED} can be written out"
+    if job.extent[0] > MOST_ROWS:
+        return f"{job.extent[0]} rows are more than the {MOST_ROWS} that it reads side by side"
+    reach = (job.extent[1] - 1) * job.channels
+    lanes = lanes_of(sums, machine)
+    if sums.work != kind_of(job.dtype) or reach > 2 * lanes:
+        return "its edges are wider than two registers"
+    program = Straight(
+        kind_of(job.dtype), job.channels, job.extent[0], reach, taps, sums.finish, job.fill,
+        1 if job.extent[0] == 1 else 4 if machine.registers >= 32 else 2, 2 if machine.registers >= 32 else 4,
+    )  # fmt: skip
+    cost = costs_of(machine)
+    cycles = (len(taps) * cost.straight_tap + cost.straight) / lanes
+    return Way("straight", cycles, program, None, f"{len(taps)} taps as constants, {said(sums)}, no copy of the rows")
+
+
+def separable(job: Job, machine: Machine) -> Way | str:
+    """Rows, then columns, in a tile: rank 1, or a sum of few such."""
+    sums = sums_of(job)
+    kh, kw = job.kernel.size
+    if kh == 1 or kw == 1:
+        return "one row or one column"
+    most = max(1, kh * kw // (kh + kw))
+    if kh + kw > 4 * UNROLLED:  # asked before singular values are, which take minutes
+        return f"{kh} + {kw} taps are too many to be written out"
+    found: list[list[tuple[Taps, Taps]]] = []
+    for matrix in sums.parts:
+        if sums.work == "i16":
+            one = whole_factors(matrix)
+            pairs = [one] if one else None
+        else:
+            one = whole_factors(matrix) if sums.whole else None
+            pairs = [one] if one else factors(matrix, tolerance(job, sums, matrix), most)
+        if pairs is None:
+            return f"its rows are not multiples of one{'' if sums.work == 'i16' else f', nor sums of {most} such'}"
+        if sums.work == "f32" and sum(np.abs(c).sum() * np.abs(r).sum() for c, r in pairs) > 8 * np.abs(matrix).sum():
+            return "its factors cancel: float32 would lose digits"
+        found.append(pairs)
+    (dy, dx), c = job.options.dilation, job.channels
+    segments, parts = [], []
+    count = 0
+    for pairs in found:
+        taps: list[Tap] = []
+        for column, row in pairs:
+            segment: tuple[RowTap, ...] = tuple((int(j) * dx * c, float(row[j])) for j in np.flatnonzero(row))
+            taps += [(int(i) * dy, len(segments), 0, float(column[i])) for i in np.flatnonzero(column)]
+            count += len(segment)
+            segments.append(segment)
+        parts.append(tuple(taps))
+    count += sum(len(p) for p in parts)
+    if count > 4 * UNROLLED:
+        return f"{count} taps in {len(segments)} pairs of passes are too many to be written out"
+    program = program_of(job, sums, machine, tuple(segments), (tuple(parts),))
+    lanes = lanes_of(sums, machine)
+    cost = costs_of(machine)
+    equal = all(len({abs(t) for _, t in s}) == 1 for s in segments) and len({abs(t[3]) for t in parts[0]}) == 1
+    pass_tap = cost.equal_tap if equal else cost.pass_tap
+    least = max(512, 4 * program.reach) * len(segments) * program.work_kind.bytes
+    if program.tile_rows * least > 0.45 * machine.l2:
+        pass_tap *= cost.large_tile
+    cycles = (count * pass_tap + cost.passes + cost.pass_pair * len(segments)) / lanes
+    detail = f"{len(segments)} pair(s) of passes, {count} taps, {said(sums)}"
+    return Way("separable", cycles, program, None, detail)
+
+
+def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
+    """Why uint8 sums in fixed point are not for this job."""
+    if rows and machine.isa not in ("avx2", "avx512"):
+        return "its instruction is one of x86 with AVX2"
+    if job.dtype != np.uint8 or job.out_dtype != np.uint8:
+        return "fixed point is for uint8"
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1) or (rows and job.options.dilation[0] != 1):
+        return "rows in pairs take no stride and no dilation" if rows else "it takes no stride"
+    return "16-bit sums are exact" if sums_of(job).work == "i16" else None
+
+
+def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
+    """The taps, those above 16 bits in several pieces."""
+    step = job.options.dilation[1] * job.channels
+    pieces: list[FixedTap] = []
+    for i, j in np.argwhere(taps):
+        tap = int(taps[i, j])
+        count = -(-abs(tap) // TOP)
+        pieces += [(int(i), int(j) * step, tap // count + (k < tap % count)) for k in range(count)]
+    return tuple(pieces)
+
+
+def pairs(job: Job, machine: Machine) -> Way | str:
+    """All taps at once in fixed point."""
+    reason = _not_fixed(job, machine)
+    if reason:
+        return reason
+    matrix = job.kernel.parts[0]
+    found = fixed(matrix, job.options.offset, TIE)
+    if found is None:
+        return "32 bits do not hold its sums"
+    taps = _pieces(found.taps, job)
+    if len(taps) > UNROLLED:
+        return f"{len(taps)} taps are more than the {UNROLLED} that are written out; compiling would take too long"
+    columns = np.count_nonzero(found.taps, axis=0)
+    count = int(np.sum(columns // 2 + 1)) + (len(taps) - np.count_nonzero(found.taps)) / 2
+    program = Pairs(
+        job.channels, job.extent[0], (job.extent[1] - 1) * job.channels, taps, (), 0, 0, 0, found.shift, found.add,
+        int(job.fill), 4 if len(taps) < 100 else 2, 2,
+    )  # fmt: skip
+    cost = costs_of(machine)
+    cycles = (count * cost.pair_tap + cost.pair) / machine.lanes(4)
+    detail = f"{len(taps)} taps in 16 bits, two rows at a time, at most {found.error:.4f} off"
+    return Way("pairs", cycles, program, None, detail)
+
+
+def separable_pairs(job: Job, machine: Machine) -> Way | str:
+    """A column and a row in fixed point."""
+    reason = _not_fixed(job, machine)
+    if reason:
+        return reason
+    kh, kw = job.kernel.size
+    if kh == 1 or kw == 1:
+        return "one row or one column"
+    if kh + kw > UNROLLED:
+        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
+    pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    if pairs is None:
+        return "its rows are not multiples of one"
+    found = fixed_passes(*pairs[0], job.options.offset, TIE * 63 / 64)
+    if found is None:
+        return "16 bits between the passes would round differently"
+    taps = tuple((int(i), 0, int(found.column[i])) for i in np.flatnonzero(found.column))
+    step = job.options.dilation[1] * job.channels
+    program = Pairs(
+        job.channels, kh, (kw - 1) * step, taps, tuple(int(t) for t in found.row), step, found.first, found.middle,
+        found.shift, found.add, int(job.fill), 4, 1,
+    )  # fmt: skip
+    cost = costs_of(machine)
+    cycles = ((kh // 2 + kw // 2 + 2) * cost.pair_pass_tap + cost.pair_passes) / machine.lanes(4)
+    detail = f"a column and a row of {kh} + {kw} taps in 16 bits, at most {found.error:.4f} off"
+    return Way("separable pairs", cycles, program, None, detail)
+
+
+def columns(job: Job, machine: Machine) -> Way | str:
+    """A column and a row, straight from the picture."""
+    kh, kw = job.kernel.size
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1):
+        return "it takes no stride"
+    if kh == 1 or kw == 1:
+        return "one row or one column"
+    if kh > MOST_ROWS:
+        return f"{kh} rows are more than the {MOST_ROWS} that it reads side by side"
+    sums = sums_of(job)
+    matrix = sums.parts[0]
+    pair = whole_factors(matrix) if sums.whole else None
+    if pair is None and sums.work != "i16":
+        found = factors(matrix, tolerance(job, sums, matrix), 1)
+        pair = found[0] if found else None
+    if pair is None:
+        return "its rows are not multiples of one"
+    column, row = pair
+    down = tuple((int(i), -1, float(column[i])) for i in np.flatnonzero(column))
+    along = tuple((int(j), -1, float(row[j])) for j in np.flatnonzero(row))
+    program, cycles = _columns_way(job, machine, sums, down, along, False)
+    return Way("columns first", cycles, program, None, f"{len(down)} + {len(along)} taps, {said(sums)}")
+
+
+def fixed_columns(job: Job, machine: Machine) -> Way | str:
+    """A column and a row of positive taps on uint8, products of 16 bits."""
+    reason = _not_fixed(job, machine, rows=False)
+    if reason:
+        return reason
+    kh, kw = job.kernel.size
+    if kh == 1 or kw == 1 or kh > MOST_ROWS or job.options.offset:
+        return f"it is for 2 to {MOST_ROWS} rows, two columns or more, and no offset"
+    pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    if pairs is None:
+        return "its rows are not multiples of one"
+    found = fixed_columns_of(*pairs[0], TIE * 63 / 64)
+    if found is None:
+        return "products of 16 bits would round differently"
+    sums = Sums("i16", True, job.kernel.parts, Finish(1.0, float(found.add)), False)
+    program, cycles = _columns_way(job, machine, sums, found.down, found.along, True)
+    detail = f"{len(found.down)} + {len(found.along)} products of 16 bits, at most {found.error:.4f} off"
+    return Way("columns first in 16 bits", cycles, program, None, detail)
+
+
+def _columns_way(
+    job: Job,
+    machine: Machine,
+    sums: Sums,
+    down: tuple[PassTap, ...],
+    along: tuple[PassTap, ...],
+    fixed: bool,
+) -> tuple[Columns, float]:
+    """The program for such taps, and what all but its products costs."""
+    (dy, dx), c = job.options.dilation, job.channels
+
+    def moved(taps: tuple[PassTap, ...], step: int) -> tuple[PassTap, ...]:
+        return tuple((i * step, j if j < 0 else j * step, t) for i, j, t in taps)
+
+    program = Columns(
+        kind_of(job.dtype), kind_of(job.out_dtype), sums.work, sums.unsigned, c, job.extent[0],
+        (job.extent[1] - 1) * c, moved(down, dy), moved(along, dx * c), sums.finish, fixed, job.fill,
+    )  # fmt: skip
+    cost = costs_of(machine)
+    each = cost.fixed_product if fixed else cost.column_tap
+    return program, ((len(down) + len(along)) * each + cost.columns) / lanes_of(sums, machine)
+
+
+def box(job: Job, machine: Machine) -> Way | str:
+    """Running sums, for a kernel whose taps are all one number."""
+    matrix = job.kernel.parts[0]
+    kh, kw = matrix.shape
+    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+        return "its taps are not all one number"
+    if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
+        return "a running sum takes no stride and no dilation"
+    if job.dtype.kind == "f":
+        return "sums of floats from which pixels are taken off again keep what is left of large ones"
+    lanes = machine.lanes(4)
+    if job.channels > lanes:
+        return f"{job.channels} channels are more than the {lanes} sums of a register"
+    if source_top(job) * kh * kw >= 2**31:
+        return "the sums overflow 32 bits"
+    box = Box(
+        kind_of(job.dtype),
+        kind_of(job.out_dtype),
+        job.channels,
+        kh,
+        kw,
+        float(matrix[0, 0]),
+        job.options.offset,
+        job.fill,
+    )
+    steps = (-(-lanes // job.channels) - 1).bit_length()
+    cost = costs_of(machine)
+    cycles = (cost.box + cost.box_step * steps) / lanes * cost.uneven_box
+    return Way(
+        "running sums", cycles, box, None, f"{kh}x{kw} box in 32-bit integers (exact), at a cost free of its size"
+    )
+
+
+def doubling(job: Job, machine: Machine) -> Way | str:
+    """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all one number."""
+    matrix = job.kernel.parts[0]
+    kh, kw = matrix.shape
+    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+        return "its taps are not all one number"
+    if job.options.stride != (1, 1):
+        return "it takes no stride"
+    if job.dtype.kind != "f":
+        return "integers have running sums, which are exact"
+    sums = sums_of(job)
+    (dy, dx), c = job.options.dilation, job.channels
+    finish = Finish(float(matrix[0, 0]), job.options.offset)
+    program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    cost = costs_of(machine)
+    along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
+    cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
+    detail = f"{kh}x{kw} box by {len(doublings(kw))} + {len(doublings(kh))} doublings, {said(sums)}"
+    return Way("doubling", cycles / lanes_of(sums, machine), program, None, detail)
+
+
+def fourier(job: Job, machine: Machine) -> Way | str:
+    """Transforms down the columns, taps along the rows; the length that is cheapest for each result row."""
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1):
+        return "a transform makes every row; a stride drops most of them"
+    if job.anywhere:
+        return "its rounding would depend on where a tile begins"
+    sums = sums_of(job)
+    if sums.work == "f64":
+        return "float64 is needed"
+    floats = job.out_dtype.kind == "f"
+    if floats and job.options.dilation != (1, 1):
+        return "taps apart on floats: what a window holds at the least would not be known"
+    matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
+    work = "f64" if floats else "f32"
+    noise = 2.0**-24 * 16 * source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
+    if job.out_dtype.kind == "u" and noise > TIE:
+        return "float32 transforms would round differently"
+    kw, extent = matrix.shape[1], job.extent[0]
+    if extent > LENGTHS[-1] * 3 // 4:  # asked before memory is: rows far apart may make terabytes
+        return f"{extent} rows are more than its transforms are long"
+    spread = np.zeros((extent, kw))
+    spread[:: job.options.dilation[0]] = matrix
+    step = job.options.dilation[1] * job.channels
+    best: tuple[float, Fourier] | None = None
+    for length in LENGTHS:
+        if extent > length * 3 // 4:
+            continue
+        program = Fourier(
+            kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length,
+            HALF // 2 if floats else HALF, finish, job.fill, work,
+        )  # fmt: skip
+        cycles = _fourier_cycles(program, machine)
+        if best is None or cycles < best[0]:
+            best = (cycles, program)
+    assert best is not None
+    cycles, program = best
+    said_work = "float64, where no pixel stands out so far that it would reach others" if floats else "float32"
+    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
+    return Way("fourier", cycles, program, tables(spread, program.length, work), detail)
+
+
+def _fourier_cycles(program: Fourier, machine: Machine) -> float:
+    """Predicted cycles per element, from those of a butterfly and of a tap, as measured."""
+    n, half, columns = program.length, program.half, program.columns(machine)
+    lanes, cost = machine.lanes(program.work_kind.bytes), costs_of(machine)
+    transform = sum(n / r * (cost.butterfly4 if r == 4 else cost.butterfly2) for r in radices(n))
+    taps = n * half / lanes * program.kw * 4 * cost.tap
+    moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
+    cycles = (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
+    return cycles * (cost.short if n <= 64 else cost.long)
+
+
+def looped(job: Job, machine: Machine) -> Way | str:
+    """Every tap from memory: for large kernels that are not separable."""
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    sums = sums_of(job)
+    if sums.work == "i16":
+        sums = Sums("f32", False, sums.parts, Finish(sums.finish.scale, sums.finish.offset), True)
+    matrix = sums.parts[0]
+    kh, kw = matrix.shape
+    (dy, dx), sy = job.options.dilation, job.options.stride[0]
+    rows = 4 if dy == 1 and sy == 1 and kh > 1 else 1
+    dtype = np.float32 if sums.work == "f32" else np.float64
+    taps = np.ascontiguousarray(matrix, dtype)
+    program = program_of(
+        job, sums, machine, (), (), rows=rows, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
+    )
+    lanes = lanes_of(sums, machine)
+    cost = costs_of(machine)
+    cycles = ((kh + rows - 1) * kw * cost.looped_tap + cost.load + cost.store) / lanes
+    return Way("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {said(sums)}")
+
+
+WAYS: tuple[tuple[str, Callable[[Job, Machine], Way | str]], ...] = (
+    ("direct", direct),
+    ("straight", straight),
+    ("pairs", pairs),
+    ("separable", separable),
+    ("separable pairs", separable_pairs),
+    ("columns first", columns),
+    ("columns first in 16 bits", fixed_columns),
+    ("running sums", box),
+    ("doubling", doubling),
+    ("fourier", fourier),
+    ("looped", looped),
+)

@@ -1,0 +1,96 @@
+"""How the taps of a kernel are summed: in 16-bit integers, float32 or float64, and how a sum becomes a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from dojang.filters.code.program import Finish
+from dojang.filters.job import Job
+from dojang.filters.kernels.factor import rounded_division, whole_form
+from dojang.filters.kernels.named import Taps
+from dojang.native.machine import Machine
+
+TIE = 1 / 64  # a result may be rounded the other way only this near to a half
+UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compiling grows with every tap written out
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """How taps are summed: element type, the matrices in it, and what is done to a sum."""
+
+    work: str
+    unsigned: bool
+    parts: tuple[Taps, ...]
+    finish: Finish
+    whole: bool
+
+
+def source_top(job: Job) -> float:
+    """The largest pixel; 1 for floats."""
+    return float(np.iinfo(job.dtype).max) if job.dtype.kind == "u" else 1.0
+
+
+def sums_of(job: Job) -> Sums:
+    """16-bit integers where no result overflows them, float32 where it is exact or exact but for ties, else float64."""
+    parts, offset = job.kernel.parts, job.options.offset
+    top, total = source_top(job), max(np.abs(p).sum() for p in parts)
+    plain = Finish(1.0, offset)
+    if job.out_dtype == np.float64 or job.dtype == np.float64:
+        return Sums("f64", False, parts, plain, False)
+    whole = whole_form(parts) if job.dtype.kind == "u" else None
+    if whole is not None:
+        scaled = Finish(whole.unit, offset)
+        if job.dtype == np.uint8:
+            found = _sixteen_bits(whole.parts, whole.unit, offset)
+            if found is not None:
+                return found
+        if top * max(np.abs(p).sum() for p in whole.parts) < 2**24:
+            return Sums("f32", False, whole.parts, scaled, True)
+    count = max(np.count_nonzero(p) for p in parts)
+    # About three standard deviations of the error of sums that only grow; loops add up each kernel row by itself.
+    steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(job.kernel.size[0]) + 4
+    exact = job.out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE
+    if exact and max(np.abs(p).max() for p in parts) < 1e38:
+        return Sums("f32", False, parts, plain, False)
+    return Sums("f64", False, parts, plain, False)
+
+
+def _sixteen_bits(parts: tuple[Taps, ...], unit: float, offset: float) -> Sums | None:
+    """Sums of uint8 pixels in 16 bits. Only the final sum must fit: what overflows on the way wraps, and comes back."""
+    high = max(255 * p.clip(0).sum() for p in parts)
+    low = min(255 * p.clip(None, 0).sum() for p in parts)
+    unsigned = low == 0
+    if not (high <= 65535 if unsigned else (high <= 32767 and low >= -32768)):
+        return None
+    finish = Finish(unit, offset)
+    near = round(1 / unit) if unit <= 1 else 0
+    if unit != 1 and offset == 0 and len(parts) == 1 and near and unit == 1 / near:
+        room = (65535 if unsigned else 32767) - high
+        if near & (near - 1) == 0 and near // 2 <= room:
+            finish = Finish(unit, 0.0, shift=near.bit_length() - 1)
+        elif unsigned:
+            finish = Finish(unit, 0.0, magic=rounded_division(near, int(high)))
+    return Sums("i16", unsigned, parts, finish, True)
+
+
+def lanes_of(sums: Sums, machine: Machine) -> int:
+    """Sums in one vector register."""
+    return machine.lanes({"i16": 2, "f32": 4, "f64": 8}[sums.work])
+
+
+def said(sums: Sums) -> str:
+    """The element type of the sums, for people."""
+    if sums.work == "i16":
+        how = "halved by shifts" if sums.finish.shift else "divided by a multiplication" if sums.finish.magic else ""
+        return "16-bit integers" + (f", {how}" if how else "")
+    return {"f32": "float32", "f64": "float64"}[sums.work] + (" on whole numbers (exact)" if sums.whole else "")
+
+
+def tolerance(job: Job, sums: Sums, matrix: Taps) -> float:
+    """What the factors may leave of a matrix: far below a tie for integers, below the rounding of floats."""
+    if job.out_dtype.kind == "u":
+        return TIE / 4 / source_top(job)
+    return float(np.abs(matrix).sum()) * (2.0**-24 if sums.work == "f32" else 2.0**-51)

@@ -1,0 +1,378 @@
+"""Constants of an ONNX file: their shape at once, their numbers only when somebody asks."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dojang.arith.conv import by
+from dojang.base.errors import FileError, UnsupportedError
+from dojang.base.reading import damaged_as, opened
+from dojang.formats.onnx.batch import any_follows, follows
+from dojang.formats.onnx.protobuf import Buffer, Message, varints
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FOLD_LIMIT = 1 << 12
+"""Elements up to which a constant is computed with when the graph is read; shapes have a handful."""
+
+FILL_LIMIT = 1 << 28
+"""Bytes of a constant that the file only describes (one value, many times): more is not allocated."""
+
+MOST_AXES = 64
+"""Axes of a tensor; NumPy has the same limit."""
+
+Sort = Literal["f", "i", "b"]
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """One tensor element type: NumPy's name, bytes, `struct` letter, the typed field that may hold it."""
+
+    name: str
+    size: int
+    letter: str
+    field: str
+    sort: Sort
+
+
+# float16 and bfloat16 stand as bit patterns in int32_data.
+TYPES = {
+    1: Type("float32", 4, "f", "float_data", "f"),
+    2: Type("uint8", 1, "B", "int32_data", "i"),
+    3: Type("int8", 1, "b", "int32_data", "i"),
+    4: Type("uint16", 2, "H", "int32_data", "i"),
+    5: Type("int16", 2, "h", "int32_data", "i"),
+    6: Type("int32", 4, "i", "int32_data", "i"),
+    7: Type("int64", 8, "q", "int64_data", "i"),
+    9: Type("bool", 1, "?", "int32_data", "b"),
+    10: Type("float16", 2, "e", "int32_data", "f"),
+    11: Type("float64", 8, "d", "double_data", "f"),
+    12: Type("uint32", 4, "I", "uint64_data", "i"),
+    13: Type("uint64", 8, "Q", "uint64_data", "i"),
+    16: Type("bfloat16", 2, "H", "int32_data", "f"),
+}
+FLOAT_TYPES = frozenset(code for code, t in TYPES.items() if t.sort == "f")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """An array that the file stores, as an initialiser or in a Constant node. `named`: its name is its author's, not
+    one that an exporter numbered.
+    """
+
+    name: str
+    size: int
+    sort: Sort
+    named: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Const:
+    """A constant. `values()` are its numbers in row-major order (small ones only), `array()` is the float32 array.
+
+    `source` is what makes two constants the same array: a tensor of the file, and how it was turned since. `pieces` are
+    the stored arrays that it is made of, however they were turned, cut or computed with. `trained` holds for what the
+    file keeps in arrays of float type: these are parameters where a node reads them. `fill` is the one value of a
+    constant that is uniform by construction. `batched` holds where numbers in it depend on the batch (`batch.py`).
+    """
+
+    shape: tuple[int, ...]
+    sort: Sort
+    read: Callable[[], list[Any]]
+    load: Callable[[], Any]
+    name: str = ""
+    trained: bool = False
+    fill: Any = None
+    source: Hashable = None
+    base: Const | None = None
+    turn: tuple[str, tuple[int, ...]] = field(default=("", ()))
+    batched: bool = False
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def small(self) -> bool:
+        """Small enough to compute with."""
+        return self.size <= FOLD_LIMIT
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for constants that are one array."""
+        return self.source if self.source is not None else id(self)
+
+    def values(self) -> list[Any]:
+        """The numbers, row-major, as Python's; only for `small` constants."""
+        if not self.small:
+            raise UnsupportedError(f"constant {self.name!r} of {by(self.shape)} is too large to compute with")
+        return self.read()
+
+    def array(self) -> np.ndarray:
+        """The float32 array; raises `FileError` where the data is not there."""
+        import numpy as np
+
+        return np.ascontiguousarray(self.load(), dtype=np.float32).reshape(self.shape)
+
+    def fresh(self, name: str) -> Const:
+        """A copy that is its own array."""
+        pieces = tuple(replace(piece, name=name or piece.name) for piece in self.pieces)
+        return replace(self, name=name, source=object(), pieces=pieces)
+
+    @property
+    def uniform(self) -> bool:
+        """Small, and one number all over."""
+        return self.fill is not None or (self.small and self.size > 0 and len(set(self.values())) == 1)
+
+    def transposed(self, perm: Sequence[int]) -> Const:
+        """Axes in another order; twice is back to the same array."""
+        perm = tuple(perm)
+        if perm == tuple(range(len(self.shape))):
+            return self
+        if (
+            self.base is not None
+            and self.turn[0] == "perm"
+            and tuple(self.turn[1][p] for p in perm) == tuple(range(len(perm)))
+        ):
+            return self.base
+        shape = tuple(self.shape[p] for p in perm)
+        steps = strides(self.shape)
+
+        def read() -> list[Any]:
+            old = self.values()
+            return [
+                old[sum(i * steps[p] for i, p in zip(index, perm, strict=True))]
+                for index in product(*(range(s) for s in shape))
+            ]
+
+        return replace(
+            self,
+            shape=shape,
+            read=read,
+            load=lambda: self.array().transpose(perm),
+            source=(self.key, "perm", perm),
+            base=self,
+            turn=("perm", perm),
+        )
+
+    def reshaped(self, shape: Sequence[int]) -> Const:
+        """The same numbers under another shape; back again is the same array."""
+        shape = tuple(shape)
+        if len(shape) > MOST_AXES:
+            raise FileError(f"constant {self.name!r} gets {len(shape)} axes; a tensor has at most {MOST_AXES}")
+        if shape == self.shape:
+            return self
+        first = self.base if self.base is not None and self.turn[0] == "shape" else self
+        if first.shape == shape:
+            return first
+        return replace(
+            self,
+            shape=shape,
+            load=lambda: self.array().reshape(shape),
+            source=(first.key, "shape", shape),
+            base=first,
+            turn=("shape", ()),
+        )
+
+    def mapped(self, what: Hashable, shape: Sequence[int], change: Callable[[Any], Any]) -> Const:
+        """`change` of the NumPy array, done when it is asked for."""
+        shape = tuple(shape)
+        load = lambda: change(self.array())  # noqa: E731 - read() needs it too
+        source = (self.key, what, shape)
+        return replace(
+            self, shape=shape, load=load, read=lambda: load().ravel().tolist(), source=source, base=None, fill=None
+        )
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Steps in elements from one index to the next, per axis, row-major."""
+    out = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        out[axis] = out[axis + 1] * shape[axis + 1]
+    return tuple(out)
+
+
+def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: bool = False) -> Const:
+    """A constant from its numbers."""
+    values, shape = list(values), tuple(shape)
+
+    def load() -> Any:
+        import numpy as np
+
+        return np.array(values, np.float32).reshape(shape)
+
+    batched = any_follows(values)
+    fill = values[0] if len(values) == 1 and not batched else None
+    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched)
+
+
+def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
+    """A constant that has one value everywhere; takes no memory until its array is asked for. Sizes may be formulas."""
+    shape = tuple(shape)
+    if len(shape) > MOST_AXES or any(s < 0 for s in shape):
+        raise FileError(f"constant {name!r} has sizes below 0 or more than {MOST_AXES} axes")
+
+    def load() -> Any:
+        import numpy as np
+
+        if 4 * prod(shape) > FILL_LIMIT:
+            raise FileError(
+                f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; the limit is {FILL_LIMIT}"
+            )
+        return np.full(shape, value, np.float32)
+
+    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=follows(value))
+
+
+def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Const:
+    """The constant of a TensorProto; its length must be that of its shape, and external data lies in `folder`.
+
+    Raises `FileError` for wrong lengths, negative sizes and data outside the folder, `UnsupportedError` for element
+    types that are no plain numbers.
+    """
+    name, shape = tensor.get("name", ""), tuple(tensor.get("dims", ()))
+    code = tensor.get("data_type", 0)
+    if code not in TYPES:
+        raise UnsupportedError(f"tensor {name!r} has element type {code}, which is not read; convert it to float32")
+    kind = TYPES[code]
+    if len(shape) > MOST_AXES or any(s < 0 for s in shape):
+        raise FileError(f"tensor {name!r} has sizes below 0 or more than {MOST_AXES} axes")
+    data: Buffer | None = None
+    if tensor.get("data_location", 0) == 1:
+        entries = {e.get("key", ""): e.get("value", "") for e in tensor.get("external_data", [])}
+        place = _External.of(name, entries, folder, prod(shape) * kind.size)
+    else:
+        place = None
+        data = tensor.get("raw_data")
+        if data is None or (not len(data) and prod(shape)):
+            return _of_field(tensor, name, shape, code, trained)
+        if len(data) != prod(shape) * kind.size:
+            raise FileError(
+                f"tensor {name!r}: {by(shape)} of {kind.name} takes {prod(shape) * kind.size} bytes, the file has "
+                f"{len(data)}"
+            )
+
+    def raw() -> Buffer:
+        return place.view() if place is not None else data if data is not None else b""
+
+    def read() -> list[Any]:
+        values = struct.unpack(f"<{prod(shape)}{kind.letter}", raw())
+        return [widen(v) for v in values] if code == 16 else list(values)
+
+    return Const(
+        shape,
+        kind.sort,
+        read,
+        lambda: _numpy(raw(), code, shape),
+        name,
+        trained and kind.sort == "f",
+        source=object(),
+        pieces=(Piece(name, prod(shape), kind.sort),),
+    )
+
+
+def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, trained: bool) -> Const:
+    """A tensor whose numbers stand in the field of its type."""
+    kind = TYPES[code]
+    data: Buffer = tensor.get(kind.field, b"")
+    wide = {"float_data": 4, "double_data": 8}.get(kind.field)
+    # A varint takes between 1 and 10 bytes, so absurd sizes are found without reading the numbers.
+    fits = len(data) == wide * prod(shape) if wide else prod(shape) <= len(data) <= 10 * prod(shape)
+    if not fits:
+        raise FileError(f"tensor {name!r}: {by(shape)} of {kind.name} needs {prod(shape)} numbers, the file has others")
+
+    def numbers() -> list[Any]:
+        if wide:
+            return list(struct.unpack(f"<{prod(shape)}{kind.letter}", data))
+        values = varints(data)
+        if len(values) != prod(shape):
+            raise FileError(f"tensor {name!r} needs {prod(shape)} numbers for {by(shape)}, the file has {len(values)}")
+        if code == 16:
+            return [widen(v & 0xFFFF) for v in values]
+        if code == 10:
+            return [struct.unpack("<e", struct.pack("<H", v & 0xFFFF))[0] for v in values]
+        if code == 13:
+            return [v & 0xFFFFFFFFFFFFFFFF for v in values]
+        return [bool(v) for v in values] if code == 9 else values
+
+    def load() -> Any:
+        import numpy as np
+
+        return _numpy(data, code, shape) if wide else np.array(numbers(), np.float32).reshape(shape)
+
+    pieces = (Piece(name, prod(shape), kind.sort),)
+    return Const(shape, kind.sort, numbers, load, name, trained and kind.sort == "f", source=object(), pieces=pieces)
+
+
+def widen(bits: int) -> float:
+    """The number of a bfloat16: the upper half of a float32."""
+    return struct.unpack("<f", struct.pack("<I", bits << 16))[0]
+
+
+def _numpy(data: Buffer, code: int, shape: tuple[int, ...]) -> Any:
+    import numpy as np
+
+    if code == 16:
+        wide = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return wide.view("<f4").reshape(shape)
+    return np.frombuffer(data, np.dtype(TYPES[code].name).newbyteorder("<")).astype(np.float32).reshape(shape)
+
+
+def _digits(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _External:
+    """A piece of a file that lies beside the model."""
+
+    path: Path
+    offset: int
+    length: int
+
+    @classmethod
+    def of(cls, name: str, entries: dict[str, str], folder: Path | None, length: int) -> _External:
+        location = entries.get("location", "")
+        if folder is None:
+            raise FileError(f"tensor {name!r} lies in another file ({location!r}); load the model by its path")
+        parts = location.replace("\\", "/").split("/")
+        if not location or "\0" in location or location.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise FileError(
+                f"tensor {name!r}: external data {location!r} is not a plain path beside the model; refused"
+            )
+        root = Path(os.path.realpath(folder))
+        path = Path(os.path.realpath(root / location))
+        if not path.is_relative_to(root):
+            raise FileError(f"tensor {name!r}: external data {location!r} leads outside the model's folder; refused")
+        if not path.is_file():
+            raise FileError(f"tensor {name!r}: its data file {location!r} is not beside the model")
+        try:
+            offset, said = _digits(entries.get("offset") or "0"), _digits(entries.get("length") or str(length))
+        except ValueError:
+            raise FileError(f"tensor {name!r}: offset and length of its external data are no numbers") from None
+        if said != length or offset < 0 or offset + length > path.stat().st_size:
+            raise FileError(
+                f"tensor {name!r}: needs {length} bytes at {offset} of {location!r}, the file has "
+                f"{path.stat().st_size} and the model says {said}"
+            )
+        return cls(path, offset, length)
+
+    def view(self) -> Buffer:
+        if not self.length:
+            return b""
+        with opened(self.path) as file, damaged_as(str(self.path), "cannot be mapped"):
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return memoryview(whole)[self.offset : self.offset + self.length]

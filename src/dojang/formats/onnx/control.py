@@ -1,0 +1,255 @@
+"""If, Loop and Scan of ONNX: their bodies are read in place where the file says which way and how often.
+
+Where the values of a tensor decide which branch of an If is taken, a plain reading makes an `unknown` node of it; a
+reading with `Reader.ahead` follows the branches that it names (`onnx.ways`), so that every way can be counted. A Loop
+whose number of turns is no constant stays `unknown`, and so does a Scan along the batch.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap, Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dojang.arith.graph import reachable
+from dojang.arith.shapes import axis_of
+from dojang.base.errors import GraphError, ShapeError
+from dojang.formats.onnx.batch import follows
+from dojang.formats.onnx.constants import Const, of_tensor, of_values
+from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
+from dojang.formats.onnx.fold import fold
+from dojang.formats.onnx.protobuf import Message, decode
+from dojang.formats.onnx.schema import GRAPH
+
+MOST_DEPTH = 16
+"""Bodies within bodies; networks have two or three."""
+
+BODY_BUDGET = 20_000
+"""Nodes read in bodies of one file, each turn of a loop anew."""
+
+MOST_DECISIONS = 6
+"""If nodes of one way whose branches are both followed: 64 ways at most."""
+
+BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+"""Which attributes of an operator are graphs."""
+
+FREE = frozenset(
+    "Greater GreaterOrEqual Less LessOrEqual Equal Not And Or Xor IsNaN IsInf Cast Size Shape Squeeze Gather ArgMax "
+    "ArgMin ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare NonZero".split()
+)
+"""Operators without weights or MACs, in which a decision by values ends."""
+
+
+def hold(reader: Reader, graph: Message) -> None:
+    """Makes the initialisers of a graph known."""
+    for tensor in graph.get("initializer", ()):
+        const = of_tensor(tensor, reader.folder, trained=True)
+        if MADE.fullmatch(const.name):
+            const = replace(const, pieces=tuple(replace(piece, named=False) for piece in const.pieces))
+        reader.pieces += const.pieces
+        if const.size == 1 and const.sort == "f":
+            const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
+        reader.values[const.name] = const
+
+
+def uses(graph: Message, depth: int = 0) -> Counter[str]:
+    """How often each name is read in a graph and in the bodies of its nodes."""
+    found = Counter(i for node in graph.get("node", ()) for i in node.get("input", ()))
+    found.update(o.get("name", "") for o in graph.get("output", ()))
+    for node in graph.get("node", ()):
+        if node.get("op_type") in BODIES and depth < MOST_DEPTH:
+            for attr in node.get("attribute", ()):
+                if "g" in attr:
+                    found.update(uses(decode(GRAPH, attr["g"]), depth + 1))
+    return found
+
+
+Body = tuple[Message, Mapping[str, Value]]
+
+
+def _body(reader: Reader, call: Call, name: str) -> Body:
+    """A body and its initialisers, decoded once: its weights are the same arrays in every turn."""
+    data = call.attrs[name]
+    known = reader.bodies.get(id(data))
+    if known is None:
+        body, around = decode(GRAPH, data), reader.values
+        reader.values = {}
+        try:
+            hold(reader, body)
+            known = reader.bodies[id(data)] = (data, (body, reader.values))
+        finally:
+            reader.values = around
+    return known[1]
+
+
+def _read(reader: Reader, inside: Body, given: Mapping[str, Value]) -> list[Value]:
+    """The outputs of a body whose own inputs stand for `given`; it sees all names around it."""
+    body, held = inside
+    nodes = body.get("node", ())
+    reader.turns += len(nodes) + len(given) + 1
+    if reader.turns > BODY_BUDGET:
+        raise NotDone("too many turns to follow")
+    if reader.depth >= MOST_DEPTH:
+        raise NotDone("bodies nested too deep")
+    around, call, label = reader.values, reader.call, reader.label
+    reader.values = ChainMap({**held, **given}, around)
+    reader.depth += 1
+    try:
+        for node in nodes:
+            reader.step(node, reader.rules)
+        outputs: list[Value] = []
+        for value in body.get("output", ()):
+            made = value.get("name", "")
+            if made not in reader.values:
+                raise GraphError(f"{call.name}: the output {made!r} of its body is made by no node")
+            outputs.append(reader.values[made])
+        return outputs
+    finally:
+        reader.values, reader.call, reader.label = around, call, label
+        reader.depth -= 1
+
+
+def _truth(value: Const) -> bool:
+    return bool(value.values()[0])
+
+
+def branch(r: Reader, call: Call) -> list[Value]:
+    """If: the branch that a constant says, or that is to be followed."""
+    value = call.value(0)
+    if isinstance(value, Draft):
+        if r.ahead is None:
+            raise NotDone("values decide which way")
+        if value not in r.taken:
+            if len(r.taken) == MOST_DECISIONS:
+                raise NotDone(f"values decide which way, after {MOST_DECISIONS} other decisions")
+            r.taken[value] = r.ahead[len(r.taken)] if len(r.taken) < len(r.ahead) else True
+        chosen = r.taken[value]
+    else:
+        chosen = _truth(value)
+    return _read(r, _body(r, call, "then_branch" if chosen else "else_branch"), {})
+
+
+def loop(r: Reader, call: Call) -> list[Value]:
+    """Loop with a constant number of turns: its body as often."""
+    try:
+        trips, going = call.const(0), call.const(1)
+    except NotDone:
+        raise NotDone("values decide how often") from None
+    body = _body(r, call, "body")
+    names = [value.get("name", "") for value in body[0].get("input", ())]
+    carried = [call.value(i) for i in range(2, len(call.inputs))]
+    if len(names) != len(carried) + 2:
+        raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Loop gives {len(carried) + 2}")
+    if trips is not None and trips.batched:
+        raise NotDone("turns along the batch")
+    on, turn = going is None or _truth(going), 0
+    collected: list[list[Value]] = [[] for _ in call.outputs[len(carried) :]]
+    while on and (trips is None or turn < trips.values()[0]):
+        given = [of_values([turn], (), "i"), of_values([1], (), "b"), *carried]
+        results = _read(r, body, dict(zip(names, given, strict=True)))
+        if len(results) < len(carried) + len(collected) + 1:
+            raise GraphError(f"{call.name}: its body gives {len(results)} outputs, the Loop {len(call.outputs)}")
+        if isinstance(results[0], Draft):
+            raise NotDone("values decide how often")
+        for column, result in zip(collected, results[len(carried) + 1 :], strict=False):
+            column.append(result)
+        on, carried, turn = _truth(results[0]), results[1 : len(carried) + 1], turn + 1
+    read = zip(call.outputs[len(carried) :], collected, strict=True)
+    return [*carried, *(_stacked(r, column) if r.used[o] else of_values([], (0,), "f") for o, column in read)]
+
+
+def scan(r: Reader, call: Call) -> list[Value]:
+    """Scan: its body once for each place of the axes that it walks along."""
+    if r.opset < 9:
+        raise NotDone("of operator set 8, which takes a batch")
+    walked = int(call.attrs["num_scan_inputs"])
+    states, across = len(call.inputs) - walked, len(call.outputs) - (len(call.inputs) - walked)
+    if walked < 1 or states < 0 or across < 0:
+        raise GraphError(f"{call.name}: walks along {walked} of {len(call.inputs)} inputs")
+    body = _body(r, call, "body")
+    names = [value.get("name", "") for value in body[0].get("input", ())]
+    if len(names) != len(call.inputs):
+        raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Scan gives {len(call.inputs)}")
+    carried = [call.value(i) for i in range(states)]
+    along = [call.value(i) for i in range(states, len(call.inputs))]
+    asked = _each(call, "scan_input_axes", walked)
+    try:
+        axes = [axis_of(axis, len(r.shape(value))) for axis, value in zip(asked, along, strict=True)]
+    except ShapeError as error:
+        raise error.within(call.name) from None
+    sizes = {r.shape(value)[axis] for value, axis in zip(along, axes, strict=True)}
+    if len(sizes) > 1:
+        raise GraphError(f"{call.name}: walks along axes of different sizes, {', '.join(map(str, sorted(sizes)))}")
+    size = sizes.pop()
+    if follows(size):
+        raise NotDone("turns along the batch")
+    backward = _each(call, "scan_input_directions", walked)
+    collected: list[list[Value]] = [[] for _ in range(across)]
+    for turn in range(size):
+        places = [size - 1 - turn if back else turn for back in backward]
+        parts = [_part(r, *which) for which in zip(along, axes, places, strict=True)]
+        results = _read(r, body, dict(zip(names, [*carried, *parts], strict=True)))
+        if len(results) != states + across:
+            raise GraphError(f"{call.name}: its body gives {len(results)} outputs, the Scan {states + across}")
+        carried = results[:states]
+        for column, result in zip(collected, results[states:], strict=True):
+            column.append(result)
+    ends = zip(collected, _each(call, "scan_output_axes", across), _each(call, "scan_output_directions", across),
+               call.outputs[states:], strict=True)  # fmt: skip
+    return [*carried, *(_stacked(r, column[::-1] if back else column, axis) if r.used[o] else of_values([], (0,), "f")
+                        for column, axis, back, o in ends)]  # fmt: skip
+
+
+def _each(call: Call, name: str, count: int) -> list[int]:
+    """A list attribute, zeros where it is left out."""
+    given = list(call.attrs.get(name, ())) or [0] * count
+    if len(given) != count:
+        raise GraphError(f"{call.name}: {name} has {len(given)} values for {count}")
+    return given
+
+
+def _part(r: Reader, value: Value, axis: int, place: int) -> Value:
+    """One place of an axis, the axis dropped."""
+    if isinstance(value, Const):
+        found = fold("Gather", [value, of_values([place], (), "i")], {"axis": axis}, r.opset)
+        if found is not None:
+            return found
+    cut = r.emit("slice", value, tag=f"turn{place}", axis=axis, start=place, stop=place + 1)
+    return r.emit("squeeze", cut, tag=f"turn{place}", axes=(axis,))
+
+
+def _stacked(r: Reader, turns: Sequence[Value], axis: int = 0) -> Value:
+    """What a body gave turn by turn, along a new axis."""
+    if not turns:
+        raise NotDone("no turn, whose outputs are read")
+    if all(isinstance(v, Const) for v in turns):
+        axes = of_values([axis], (1,), "i")
+        rows = [fold("Unsqueeze", [v, axes], {"axes": [axis]}, r.opset) for v in turns if isinstance(v, Const)]
+        found = fold("Concat", rows, {"axis": axis}, r.opset) if None not in rows else None
+        if found is not None:
+            return found
+    place = axis_of(axis, len(r.shape(turns[0])) + 1)
+    lines = [r.emit("unsqueeze", v, tag=f"turn{i}", axes=(place,)) for i, v in enumerate(turns)]
+    return r.emit("concat", *lines, axis=place)
+
+
+def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
+    """The drafts less those that only compare and sum up values for a decision, and cost nothing."""
+    nodes = {d: str(i) for i, d in enumerate(reader.drafts)}
+    linked = [replace(d.node, name=nodes[d], inputs=tuple(nodes[i] for i in d.inputs)) for d in nodes]
+    weighed = reachable(linked, [nodes[d] for d in reader.taken])
+    dear = [
+        nodes[d]
+        for d in reader.drafts
+        if nodes[d] in weighed and d.op != "constant"
+        if d.node.rule.params
+        or d.node.rule.macs
+        or (d.op == "unknown" and str(d.node.attrs["kind"]).split(" ")[0] not in FREE)
+    ]
+    live = reachable(linked, [nodes[d] for d in outputs] + dear)
+    return [d for d in reader.drafts if nodes[d] in live or nodes[d] not in weighed or d.op == "input"]
+
+
+RULES: Mapping[str, Callable[[Reader, Call], Any]] = {"If": branch, "Loop": loop, "Scan": scan}
+"""One rule per operator of ONNX."""

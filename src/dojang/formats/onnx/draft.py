@@ -1,0 +1,523 @@
+"""What is known while an ONNX graph is read: drafts of nodes, constants, and where the batch stands.
+
+The batch is axis 0 of every input. While the graph is read it is the symbol N (`batch.py`), so that every size
+that depends on it is known as such: a Reshape to what Shape gave becomes a reshape of one picture, and a file written
+for one fixed batch works for any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from dojang.arith.conv import by
+from dojang.arith.graph import Node
+from dojang.arith.ops import OPS, UNKNOWN
+from dojang.arith.shapes import Shape, axis_of, broadcast
+from dojang.base.errors import DojangError, FileError, GraphError
+from dojang.formats.onnx.batch import BATCH, any_follows, at, follows, settled, several, whole
+from dojang.formats.onnx.constants import FOLD_LIMIT, MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx.fold import fold, shape_values
+from dojang.formats.onnx.protobuf import Message
+
+FOLD_BUDGET = 1_000_000
+"""Elements that may be computed while a file is read; the shapes of a large network take some ten thousand."""
+
+MADE = re.compile(r"val_\d+")
+"""How PyTorch's exporter names constants that it made itself; others may be parameters."""
+
+NUMBERED = re.compile(r"(.*/)?_?(Constant|constant)(_\d+)?(_output_\d+)?|val_\d+|\d+|.*[._]?(constant|Constant)\.\d+")
+"""How exporters name Constant nodes that hold no parameter, as `/model/Constant_3_output_0`, `45`, `p2o.Constant.7`."""
+
+SAME = frozenset(
+    "Celu ThresholdedRelu Shrink QuantizeLinear DequantizeLinear Cast CastLike IsNaN IsInf Not CumSum Trilu Swish "
+    "Hardmax Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Bernoulli BitwiseNot MeanVarianceNormalization "
+    "RMSNormalization".split()
+)
+"""Operators whose first output has the shape of their first input."""
+
+ALIGNED = frozenset(
+    "Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Xor Mod BitwiseAnd BitwiseOr BitwiseXor Div Pow".split()
+)
+"""Operators whose output has the shape that their inputs broadcast to."""
+
+QUANTISED: Mapping[str, tuple[int, ...]] = {
+    "QLinearConv": (3, 8), "QLinearMatMul": (3,), "ConvInteger": (1,), "MatMulInteger": (1,), "QGemm": (3, 6),
+}  # fmt: skip
+"""Which inputs of quantised operators are weights; the others are scales and zero points."""
+
+LAYERS = frozenset(
+    "conv conv_transpose deform_conv dynamic_conv dense batchnorm instancenorm groupnorm layernorm prelu".split()
+)
+
+
+class NotDone(Exception):
+    """A use of an operator that dojang's operators do not express; the node becomes `unknown`, with this reason."""
+
+
+@dataclass(eq=False)
+class Draft:
+    """A node in the making: its inputs are drafts, its name is chosen when all are known.
+
+    `outer` tells where the batch N stands in an axis that holds it with others, of size outer * N * rest; None where
+    that is not known.
+    """
+
+    node: Node
+    inputs: tuple[Draft, ...]
+    roles: dict[str, Const]
+    shape: Shape | None
+    wishes: tuple[str, ...]
+    sort: Sort = "f"
+    outer: int | None = 1
+
+    @property
+    def before(self) -> int | None:
+        """Elements before the batch, in the order of memory; None without a batch or where that is not known."""
+        axis = batch_axis(self.shape)
+        return None if axis is None or self.outer is None or not self.shape else prod(self.shape[:axis]) * self.outer
+
+    @property
+    def op(self) -> str:
+        """The operator."""
+        return self.node.op
+
+
+Value = Draft | Const
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node of the file: operator, constants among its attributes decoded, inputs as values (None: left out)."""
+
+    op: str
+    name: str
+    inputs: tuple[Value | None, ...]
+    attrs: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+
+    def value(self, place: int) -> Value:
+        """The input at a place, which must be there."""
+        given = self.inputs[place] if place < len(self.inputs) else None
+        if given is None:
+            raise GraphError(f"{self.name}: {self.op} lacks its input {place + 1}")
+        return given
+
+    def const(self, place: int) -> Const | None:
+        """The constant at a place, None where it is left out; a computed value is `NotDone`."""
+        given = self.inputs[place] if place < len(self.inputs) else None
+        if isinstance(given, Draft):
+            raise NotDone(f"input {place + 1} computed in the network")
+        return given
+
+    def needed(self, place: int) -> Const:
+        """The constant at a place, which must be there."""
+        given = self.const(place)
+        if given is None:
+            raise GraphError(f"{self.name}: {self.op} lacks its input {place + 1}")
+        return given
+
+    def ints(self, place: int) -> list[int] | None:
+        """Whole numbers from a small constant input; those that follow the batch are formulas."""
+        given = self.const(place)
+        return [whole(v) for v in given.values()] if given is not None else None
+
+    def only(self, count: int, used: Mapping[str, int]) -> None:
+        """`NotDone` where an output after the first `count` is read."""
+        for output in self.outputs[count:]:
+            if output and used.get(output):
+                raise NotDone(f"output {output!r} is read")
+
+
+@dataclass
+class Reader:
+    """What is known while the nodes of a graph are read in order.
+
+    `pieces` are the arrays that the file stores, `own` holds for files that dojang wrote: their Constant nodes are no
+    parameters. `said` are shapes of values as the file states them. `batch` is the size that the file fixes for axis 0,
+    or N. `ahead` says which branch of each If to follow where values decide, `taken` which were (`control.py`).
+    """
+
+    opset: int
+    batch: Any
+    used: Counter[str]
+    values: MutableMapping[str, Value] = field(default_factory=dict[str, Value])
+    drafts: list[Draft] = field(default_factory=list[Draft])
+    constants: dict[Hashable, Draft] = field(default_factory=dict[Hashable, Draft])
+    call: Call = Call("", "", (), {}, ())
+    label: tuple[str, ...] = ()
+    folded: int = 0
+    folder: Path | None = None
+    rules: Callable[[str], Callable[[Reader, Call], Any] | None] = {}.get
+    ahead: Sequence[bool] | None = None
+    taken: dict[Draft, bool] = field(default_factory=dict[Draft, bool])
+    bodies: dict[int, Any] = field(default_factory=dict[int, Any])
+    turns: int = 0
+    depth: int = 0
+    pieces: list[Piece] = field(default_factory=list[Piece])
+    own: bool = False
+    said: dict[str, Shape] = field(default_factory=dict[str, Shape])
+
+    def emit(
+        self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
+    ) -> Draft:
+        """Adds a node; `tag` marks the inner ones where one operator of the file takes several."""
+        sources = tuple(self.draft(i) for i in inputs)
+        own = {role: const for role, const in (roles or {}).items() if const is not None}
+        wishes = self.label
+        if tag:
+            wishes = tuple(f"{w}.{tag}" for w in wishes)
+        elif op in LAYERS:
+            wishes = (*layer_names(own), *wishes)
+        if any_follows(attrs.values()):
+            raise NotDone("a size or number that follows the batch")
+        node = Node.of(wishes[-1], op, *("" for _ in sources), **attrs)
+        draft = Draft(node, sources, own, self.infer(node, sources, own), wishes, _sort(sources))
+        draft.outer = _outer(draft)
+        if self.batch == 1 and mixes(draft):
+            raise NotDone("a file for one picture, in which this would mix pictures")
+        self.drafts.append(draft)
+        return draft
+
+    def infer(self, node: Node, sources: Sequence[Draft], roles: Mapping[str, Const]) -> Shape | None:
+        """The shape of a node, its arrays held against what the layer needs."""
+        shapes = [s.shape for s in sources if s.shape is not None]
+        if node.op == UNKNOWN:
+            told = node.attrs["shape"]
+            return (BATCH, *told) if told is not None else None
+        if len(shapes) < len(sources):
+            return None
+        try:
+            shape = tuple(settled(s) for s in node.infer(shapes))
+            params = node.param_shapes(shapes)
+        except (ArithmeticError, TypeError):
+            if not any_follows(shapes):
+                raise
+            raise NotDone("a size that mixes the batch with others") from None
+        if len(shape) > MOST_AXES:
+            raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
+        for role, wanted in params.items():
+            if any_follows(wanted):
+                raise NotDone("weights along the batch")
+            if roles[role].shape != wanted:
+                raise GraphError(f"{node.name}: its {role} is {by(roles[role].shape)}, the layer needs {by(wanted)}")
+        return shape
+
+    def draft(self, value: Value) -> Draft:
+        """The node of a value; a constant becomes a node of its own, once."""
+        if isinstance(value, Draft):
+            return value
+        known = self.constants.get(value.key)
+        if known is None:
+            wishes = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
+            if value.batched:
+                raise NotDone("computes with the size of the batch")
+            if any_follows(value.shape):
+                return self.per_picture(value)
+            attrs: dict[str, Any] = {"shape": value.shape}
+            roles: dict[str, Const] = {}
+            if value.fill is not None and not (value.trained and (value.shape or value.name.endswith(".value"))):
+                attrs["fill"] = float(value.fill)
+            else:
+                attrs["trained"] = value.trained
+                roles["value"] = value
+            known = Draft(Node.of(wishes[-1], "constant", **attrs), (), roles, value.shape, wishes, value.sort)
+            self.drafts.append(known)
+            self.constants[value.key] = known
+        return known
+
+    def output(self, value: Value) -> Draft:
+        """The node of what the network puts out; `unknown` for numbers that no node holds, such as the batch's size."""
+        start = len(self.drafts)
+        try:
+            return self.draft(value)
+        except NotDone as reason:
+            self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
+            return self.emit(UNKNOWN, kind=f"constant ({reason})", shape=None)
+
+    def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
+        """A value (1, ...) as (N, ...): times a column of ones, one per picture of the first input.
+
+        The ones are one value of each picture to the power 0: x⁰ is 1 for every x, NaN and infinity too. A constant of
+        one number may have N as its first size already.
+        """
+        shape = self.shape(value)
+        if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_follows(shape[1:]):
+            value = of_fill(value.fill, (1, *shape[1:]), value.sort)
+        elif any_follows(shape):
+            raise NotDone("a constant that has the size of the batch")
+        entry = next(d for d in self.drafts if d.op == "input")
+        column: Draft = entry
+        for axis in range(1, len(entry.node.attrs["shape"]) + 1):
+            column = self.emit("slice", column, axis=axis, start=0, stop=1, tag=f"one{axis}")
+        if len(self.shape(column)) != len(shape):
+            column = self.emit("reshape", column, shape=(-1, *(1 for _ in shape[1:])), tag="column")
+        column = self.emit("pow", column, self.fill(0.0), tag="ones")
+        return self.emit("mul", value, column, tag=tag)
+
+    def fill(self, value: float, *shape: int) -> Const:
+        """A constant that is one number."""
+        return of_fill(value, shape, "f")
+
+    def shape(self, value: Value) -> Shape:
+        """The shape of a value, the batch as N; `NotDone` where an unknown operator hides it."""
+        if value.shape is None:
+            raise NotDone("after an unknown operator")
+        return value.shape
+
+    def visible(self, shape: Shape) -> Shape:
+        """A shape as the file computes with it: the batch is its number where the file fixes it."""
+        return tuple(at(s, self.batch) for s in shape)
+
+    def step(self, message: Message, node_of: Callable[[str], Callable[[Reader, Call], Any] | None]) -> None:
+        """Reads one node of the file."""
+        self.rules = node_of
+        op, outputs = message.get("op_type", ""), tuple(message.get("output", ()))
+        sources = tuple(message.get("input", ()))
+        names = [n for n in (message.get("name", ""), *outputs) if n]
+        self.label = tuple(dict.fromkeys([*names[:2], op.lower() or "node"]))
+        self.label = self.label[:1] if message.get("name") else self.label
+        name = self.label[0]
+        values: list[Value | None] = []
+        for source in sources:
+            if source and source not in self.values:
+                raise GraphError(
+                    f"{name}: reads {source!r}, which no earlier node makes; the file is not in order or has a cycle"
+                )
+            values.append(self.values[source] if source else None)
+        domain = message.get("domain", "")
+        known = domain in ("", "ai.onnx")
+        attrs = attributes(message, name) if known else {}
+        self.call = call = Call(op, name, tuple(values), attrs, outputs, sources)
+        try:
+            const = self.constant(call) if known else None
+            if const is not None:
+                results: Sequence[Value] = [replace(const, name=const.name or (outputs[0] if outputs else ""))]
+            else:
+                results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
+        except KeyError as error:
+            raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
+        except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
+            # An attribute of another type, a list of another length: what no writer of ONNX may do.
+            raise GraphError(f"{name}: {op} has attributes or inputs that do not fit ({error})") from error
+        for output, value in zip(outputs, results, strict=False):
+            if output in self.values:
+                raise GraphError(f"{name}: {output!r} is made twice")
+            if output:
+                self.values[output] = value
+
+    def constant(self, call: Call) -> Const | None:
+        """The constant that a node makes of constants, or of a shape."""
+        if call.op == "Constant":
+            return self.stored(constant_node(call), call)
+        first = call.inputs[0] if call.inputs else None
+        if call.op in ("Shape", "Size") and isinstance(first, Draft):
+            if first.shape is None:
+                return None
+            shape = self.visible(first.shape)
+            return shape_values(shape, call.attrs) if call.op == "Shape" else None
+        if any(isinstance(v, Draft) for v in call.inputs) or not call.inputs:
+            return None
+        consts = [v if isinstance(v, Const) else None for v in call.inputs]
+        if self.folded > FOLD_BUDGET:
+            raise FileError(f"{call.name}: the file computes too much with constants; run a constant folder over it")
+        result = fold(call.op, consts, call.attrs, self.opset)
+        self.folded += sum(c.size for c in (*consts, result) if c is not None and c.small) + 1
+        return result
+
+    def learned(self, place: int) -> Value | None:
+        """An input of the call that an unknown operator gets: what is computed, and parameters."""
+        value, places = self.call.inputs[place], QUANTISED.get(self.call.op)
+        if not isinstance(value, Const):
+            return value
+        if places is None:
+            return value if value.trained and _learned(value) else None
+        return replace(value, trained=True) if place in places and value.size > 1 else None
+
+    def stored(self, const: Const | None, call: Call) -> Const | None:
+        """The value of a Constant node: an array that the file stores, a parameter if it is named as one."""
+        if const is None:
+            return None
+        name = call.outputs[0] if call.outputs else ""
+        named = bool(name) and not self.own and not NUMBERED.fullmatch(name)
+        piece = Piece(name, const.size, const.sort, named)
+        self.pieces.append(piece)
+        trained = named and const.sort == "f" and const.size > 1
+        return replace(const, pieces=(piece,), trained=trained, name=name if trained else const.name)
+
+    def translate(self, call: Call, rule: Callable[[Reader, Call], Any] | None, kind: str) -> Sequence[Value]:
+        """The values that a node puts out, its nodes added; `unknown` nodes where it is not known."""
+        start = len(self.drafts)
+        try:
+            if rule is not None:
+                result = rule(self, call)
+                return result if isinstance(result, list) else [result]
+        except (TypeError, ArithmeticError):
+            if not any(isinstance(v, Const) and v.batched for v in call.inputs):
+                raise
+            self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
+            kind = f"{kind} (computes with the size of the batch)"
+        except NotDone as reason:
+            # A constant drafted on the way may be in `constants`; it stays, everything else is taken back.
+            self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
+            kind = f"{kind} ({reason})"
+        # What is learned is counted also where it goes into what is not known.
+        inputs = [v for v in map(self.learned, range(len(call.inputs))) if v is not None]
+        wanted = [o for o in call.outputs if o and self.used[o]]
+        made: list[Value] = []
+        for place, output in enumerate(call.outputs):
+            if not output:
+                made.append(self.fill(0.0))  # an output that the file leaves out: nobody can read it
+                continue
+            tag = "" if output == call.outputs[0] or len(wanted) == 1 else str(place)
+            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.told(place)))
+        return made
+
+    def told(self, place: int) -> Shape | None:
+        """The shape, without the batch, of an output of an operator that is not known: by the operator's own rule, else
+        as the file says it; None where neither does, or where axis 0 is not the batch.
+        """
+        call, shape = self.call, None
+        sizes = [v.shape for v in call.inputs if v is not None]
+        if call.op in SAME and place == 0 and sizes:
+            shape = sizes[0]
+        elif call.op in ALIGNED and None not in sizes:
+            with suppress(DojangError):
+                shape = broadcast({}, [s for s in sizes if s is not None])
+        shape = shape if shape is not None else self.said.get(call.outputs[place])
+        return shape[1:] if shape and shape[0] == BATCH and not any_follows(shape[1:]) else None
+
+
+def _learned(const: Const) -> bool:
+    """Whether a constant of the file is a parameter as far as one can tell: floating point, more than one number."""
+    return const.sort == "f" and const.size > 1 and not const.batched and not any_follows(const.shape)
+
+
+def batch_axis(shape: Shape | None) -> int | None:
+    """The axis that is, or holds, the batch."""
+    return next((i for i, s in enumerate(shape or ()) if follows(s)), None)
+
+
+def _outer(draft: Draft) -> int | None:
+    axis = batch_axis(draft.shape)
+    if axis is None or not draft.shape or draft.shape[axis] == BATCH:
+        return 1
+    if draft.op in ("reshape", "flatten"):  # these keep the order of memory
+        before, now = draft.inputs[0].before, prod(draft.shape[:axis])
+        return before // now if before is not None and now and before % now == 0 else None
+    same = [s for s in draft.inputs if s.shape and draft.shape[axis] in s.shape]
+    return same[0].outer if same else None
+
+
+def mixes(draft: Draft) -> bool:
+    """Whether a node computes over the batch.
+
+    For a file that leaves the batch open that is what its author wants; in a file for one picture it means that the
+    place of the batch cannot be told.
+    """
+    if sum(follows(s) for s in draft.shape or ()) > 1 or any(several(s) for s in draft.shape or ()):
+        return True
+    shape = draft.inputs[0].shape if draft.inputs else None
+    axis = batch_axis(shape)
+    if axis is None or shape is None:
+        return False
+    attrs = draft.node.attrs
+    if draft.op in ("softmax", "log_softmax"):
+        return axis_of(attrs["axis"], len(shape)) == axis
+    if draft.op.startswith("reduce_"):
+        return axis in {axis_of(a, len(shape)) for a in attrs["axes"]}
+    if draft.op == "matmul":
+        return axis == len(shape) - 1
+    return axis > 0 and ("kernel" in attrs or draft.op in ("resize", "lrn", *PER_PICTURE))
+
+
+PER_PICTURE = frozenset(op for op, rule in OPS.items() if rule.field in ("global", "adaptive"))
+
+
+def _sort(sources: Sequence[Draft]) -> Sort:
+    return "i" if sources and all(s.sort == "i" for s in sources) else "f"
+
+
+def layer_names(roles: Mapping[str, Const]) -> list[str]:
+    """Layer names from the names of its arrays: `layer1.0.conv1.weight` belongs to `layer1.0.conv1`."""
+    names = [const.name.removesuffix(f".{role}") for role, const in roles.items() if const.name.endswith(f".{role}")]
+    return [n for n in names if n][:1]
+
+
+def attributes(message: Message, name: str) -> dict[str, Any]:
+    """Attributes by name: numbers, text, lists, and tensors as constants."""
+    out: dict[str, Any] = {}
+    for attr in message.get("attribute", ()):
+        key, code = attr.get("name", ""), attr.get("type", 0)
+        if code == 1 or (code == 0 and "f" in attr):
+            out[key] = shortest(attr.get("f", 0.0))
+        elif code == 2 or (code == 0 and "i" in attr):
+            out[key] = attr.get("i", 0)
+        elif code == 3 or (code == 0 and "s" in attr):
+            try:
+                out[key] = str(attr.get("s", b""), "utf-8")
+            except UnicodeDecodeError:
+                raise FileError(f"{name}: attribute {key} is not UTF-8") from None
+        elif code == 4 or (code == 0 and "t" in attr):
+            try:
+                out[key] = of_tensor(attr.get("t", {}), None)
+            except DojangError as error:
+                raise error.within(name) from None
+        elif code == 5:
+            out[key] = attr.get("g", b"")
+        elif code == 6 or (code == 0 and "floats" in attr):
+            floats = attr.get("floats", ())
+            out[key] = [shortest(f) for f in floats] if len(floats) <= FOLD_LIMIT else list(floats)
+        elif code == 7 or (code == 0 and "ints" in attr):
+            out[key] = list(attr.get("ints", ()))
+    return out
+
+
+def shortest(value: float) -> float:
+    """The number with fewest digits that is this float32: 0.1, not 0.10000000149011612.
+
+    >>> shortest(0.10000000149011612)
+    0.1
+    """
+    if value != value or value in (float("inf"), float("-inf")):
+        return value
+    for digits in (6, 7, 8):
+        text = float(f"{value:.{digits}g}")
+        if single(text) == value:
+            return text
+    return value
+
+
+def single(value: float) -> float:
+    """The nearest float32, infinity beyond its range."""
+    from struct import error, pack, unpack
+
+    try:
+        return unpack("<f", pack("<f", value))[0]
+    except (OverflowError, error):
+        return float("inf") if value > 0 else float("-inf")
+
+
+def constant_node(call: Call) -> Const | None:
+    """The value of a Constant node; None for strings and sparse tensors."""
+    attrs = call.attrs
+    if "value" in attrs:
+        const: Const = attrs["value"]
+        if const.size == 1:
+            value = const.values()[0]
+            return replace(const, fill=shortest(value) if const.sort == "f" else float(value))
+        return const
+    kinds: tuple[tuple[Sort, str, str], ...] = (("f", "value_float", "value_floats"), ("i", "value_int", "value_ints"))
+    for sort, one, many in kinds:
+        if one in attrs:
+            return of_values([attrs[one]], (), sort)
+        if many in attrs:
+            return of_values(attrs[many], (len(attrs[many]),), sort)
+    return None

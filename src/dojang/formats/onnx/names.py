@@ -1,0 +1,50 @@
+"""Names that an ONNX file cannot hold: empty ones (they mean "absent") and halves of surrogate pairs (protobuf strings
+are UTF-8). Such nodes are written under another name; the notes (`notes.py`) keep the true one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dojang.arith.graph import Graph
+from dojang.base.showing import encodable
+
+
+def holdable(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """The graph with node names that a file can hold, and {name in the file: true name} of those that changed.
+
+    Arrays keep their names, which the writer makes holdable one by one.
+    """
+    taken = {node.name for node in graph.nodes}
+    new: dict[str, str] = {}
+    for node in graph.nodes:
+        if not node.name or encodable(node.name) != node.name:
+            wish, count = encodable(node.name) or "node", 1
+            while wish in taken:
+                wish, count = f"{encodable(node.name) or 'node'}_{count}", count + 1
+            taken.add(wish)
+            new[node.name] = wish
+    return (with_names(graph, new) if new else graph), {there: name for name, there in new.items()}
+
+
+def with_names(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """The graph with nodes renamed and arrays called as before. Raises `GraphError` where two names become one."""
+
+    def called(name: str) -> str:
+        return names.get(name, name)
+
+    nodes = [
+        replace(
+            node,
+            name=called(node.name),
+            inputs=tuple(called(i) for i in node.inputs),
+            arrays={
+                role: node.array(role)
+                for role in graph.node_params(node)
+                if node.array(role) != f"{called(node.name)}.{role}"
+            },
+        )
+        for node in graph.nodes
+    ]
+    return graph.replace(nodes=tuple(nodes), outputs=tuple(called(o) for o in graph.outputs))

@@ -1,0 +1,533 @@
+"""From a `Graph` to an ONNX model: one rule per operator, weights as initialisers, the batch left open.
+
+Values are named as the nodes that make them, arrays as in the Graph; inner steps get the node's name and a suffix.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+from dojang.arith import shapes as shape_rules
+from dojang.arith.conv import by, resolve_padding
+from dojang.arith.graph import Graph, Node
+from dojang.arith.resizing import factors, mixes, same_pixels
+from dojang.arith.shapes import Shape, axis_of
+from dojang.base.errors import UnsupportedError
+from dojang.base.showing import encodable
+from dojang.formats.onnx import notes as onnx_notes
+from dojang.formats.onnx.batch import BATCH, any_follows, follows
+from dojang.formats.onnx.draft import single
+from dojang.formats.onnx.names import holdable
+from dojang.formats.onnx.protobuf import Buffer, Message, pieces
+from dojang.formats.onnx.read import read_model
+from dojang.formats.onnx.schema import ATTRIBUTE_TYPES, MODEL
+
+OPSET = 18
+"""The set written unless an operator needs a later one; onnxruntime reads it since 1.14."""
+
+NEWER = {"deform_conv": 19, "gelu": 20, "groupnorm": 21}
+IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
+MOST_BYTES = (1 << 31) - 1
+"""A Protocol Buffers message cannot be larger."""
+
+FLOAT, INT64, BOOL = 1, 7, 9
+FAR = (1 << 63) - 1
+"""To the end, in Slice."""
+
+
+class Writer:
+    """Collects the nodes and initialisers of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.shapes: Mapping[str, Shape | None] = graph.shapes(BATCH)
+        self.nodes: list[Message] = []
+        self.tensors: dict[str, Message] = {}
+        self.names = {node.name for node in graph.nodes}
+
+    def name(self, wish: str) -> str:
+        """A value name that nothing else has."""
+        name, count = wish, 2
+        while name in self.names:
+            name, count = f"{wish}_{count}", count + 1
+        self.names.add(name)
+        return name
+
+    def op(self, kind: str, inputs: Sequence[str], output: str, **attrs: Any) -> str:
+        """Adds an ONNX node and returns its output."""
+        listed = [_attribute(key, value) for key, value in attrs.items() if value is not None]
+        message = {"input": list(inputs), "output": [output], "name": output, "op_type": kind}
+        self.nodes.append(message | ({"attribute": listed} if listed else {}))
+        return output
+
+    def constant(self, node: Node, what: str, tensor: Message) -> str:
+        """A Constant node beside `node`."""
+        return self.op("Constant", (), self.name(f"{node.name}.{what}"), value=tensor)
+
+    def ints(self, node: Node, what: str, values: Sequence[int]) -> str:
+        """A list of whole numbers as an input."""
+        raw = struct.pack(f"<{len(values)}q", *values)
+        return self.constant(node, what, {"dims": [len(values)], "data_type": INT64, "raw_data": raw})
+
+    def floats(self, node: Node, what: str, values: Sequence[float]) -> str:
+        """A list of numbers as an input."""
+        return self.constant(node, what, float_tensor(values, (len(values),)))
+
+    def number(self, node: Node, what: str, value: float) -> str:
+        """One number as an input."""
+        return self.constant(node, what, float_tensor([value], ()))
+
+    def full(self, node: Node, what: str, value: float, shape: Sequence[int]) -> str:
+        """A constant of one value, made when the model is loaded."""
+        sizes = self.ints(node, f"{what}.shape", shape)
+        tensor = float_tensor([value], (1,))
+        return self.op("ConstantOfShape", (sizes,), self.name(f"{node.name}.{what}"), value=tensor)
+
+    def array(self, node: Node, role: str) -> str:
+        """The initialiser of an array."""
+        import numpy as np
+
+        name = node.array(role)
+        if name not in self.tensors:
+            array = np.asarray(
+                self.graph.weights[name], dtype="<f4", order="C"
+            )  # keeps the shape (), unlike ascontiguousarray
+            there = encodable(name) or "array"
+            value = there if there == name and name not in self.graph.by_name else self.name(f"{there}.array")
+            raw = array.reshape(-1).data.cast("B") if array.size else b""
+            self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": FLOAT, "raw_data": raw}
+        return self.tensors[name]["name"]
+
+    def shape(self, name: str) -> Shape:
+        """The output shape of a node, `BATCH` for the batch."""
+        shape = self.shapes[name]
+        if shape is None:
+            raise UnsupportedError(f"{name}: its size is not known, because an operator before it is not")
+        return shape
+
+
+def float_tensor(values: Sequence[float], shape: Sequence[int]) -> Message:
+    """A float32 TensorProto."""
+    return {"dims": list(shape), "data_type": FLOAT, "raw_data": struct.pack(f"<{len(values)}f", *values)}
+
+
+def _attribute(name: str, value: Any) -> Message:
+    if isinstance(value, dict):
+        key = "t"
+    elif isinstance(value, str):
+        key, value = "s", value.encode()
+    elif isinstance(value, float):
+        key, value = "f", single(value)
+    elif isinstance(value, int):
+        key, value = "i", int(value)
+    elif value and isinstance(value[0], float):
+        key, value = "floats", [single(v) for v in value]
+    else:
+        key, value = "ints", [int(v) for v in value]
+    return {"name": name, key: value, "type": ATTRIBUTE_TYPES[key]}
+
+
+Rule = Callable[[Writer, Node], Any]
+
+
+def _window(node: Node) -> dict[str, Any]:
+    attrs = node.attrs
+    out: dict[str, Any] = {"kernel_shape": attrs["kernel"], "strides": attrs["stride"]}
+    if "dilation" in attrs:
+        out["dilations"] = attrs["dilation"]
+    padding = attrs["padding"]
+    if isinstance(padding, str):
+        return out | {"auto_pad": {"same": "SAME_UPPER", "same-lower": "SAME_LOWER"}[padding]}
+    return out | {"pads": [p for p, _ in padding] + [p for _, p in padding]}
+
+
+def _conv(kind: str) -> Rule:
+    def rule(w: Writer, node: Node) -> None:
+        attrs = _window(node) | {"group": node.attrs["groups"]}
+        if "output_padding" in node.attrs and any(node.attrs["output_padding"]):
+            attrs["output_padding"] = node.attrs["output_padding"]
+        roles = ("weight", "bias") if node.attrs["bias"] else ("weight",)
+        w.op(kind, (node.inputs[0], *(w.array(node, r) for r in roles)), node.name, **attrs)
+
+    return rule
+
+
+def _deform_conv(w: Writer, node: Node) -> None:
+    a = node.attrs
+    batch, _, *sizes = w.shape(node.inputs[0])
+    for name in node.inputs[1:]:
+        if w.shape(name)[0] != batch:
+            raise UnsupportedError(f"{node.name}: ONNX has no offsets that hold for the whole batch, as {name} does")
+    pads = resolve_padding(a["padding"], tuple(sizes), a["kernel"], a["stride"], a["dilation"])
+    attrs = _window(node.with_attrs(padding=pads)) | {"group": a["groups"], "offset_group": a["offset_groups"]}
+    given = [node.inputs[0], w.array(node, "weight"), node.inputs[1]]
+    given.append(w.array(node, "bias") if a["bias"] else "")
+    given += node.inputs[2:]
+    w.op("DeformConv", given if given[-1] else given[:-1], node.name, **attrs)
+
+
+def _dynamic_conv(w: Writer, node: Node) -> None:
+    source, weight = (w.shape(name) for name in node.inputs)
+    if any_follows((source[1], *weight)):
+        raise UnsupportedError(f"{node.name}: has a kernel per picture; ONNX needs its groups in numbers")
+    groups = source[1] // weight[1]
+    bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
+    w.op("Conv", (*node.inputs, *bias), node.name, **_window(node), group=groups)
+
+
+def _dense(w: Writer, node: Node) -> None:
+    source, weight = node.inputs[0], w.array(node, "weight")
+    if len(w.shape(source)) == 2:
+        bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
+        w.op("Gemm", (source, weight, *bias), node.name, transB=1)
+        return
+    turned = w.op("Transpose", (weight,), w.name(f"{node.name}.turned"), perm=(1, 0))
+    if not node.attrs["bias"]:
+        w.op("MatMul", (source, turned), node.name)
+        return
+    product = w.op("MatMul", (source, turned), w.name(f"{node.name}.product"))
+    w.op("Add", (product, w.array(node, "bias")), node.name)
+
+
+def _pool(kind: str) -> Rule:
+    def rule(w: Writer, node: Node) -> None:
+        attrs = _window(node) | {"ceil_mode": int(node.attrs["ceil"])}
+        if "count_padding" in node.attrs:
+            attrs["count_include_pad"] = int(node.attrs["count_padding"])
+        w.op(kind, node.inputs, node.name, **attrs)
+
+    return rule
+
+
+def _adaptive(kind: str) -> Rule:
+    def rule(w: Writer, node: Node) -> None:
+        size, out = w.shape(node.inputs[0])[2:], node.attrs["out"]
+        if all(o == 1 for o in out):
+            w.op(f"Global{kind}", node.inputs, node.name)
+            return
+        if any(s % o for s, o in zip(size, out, strict=True)):
+            raise UnsupportedError(
+                f"{node.name}: ONNX has no pooling from {by(size)} to {by(out)}; use sizes that divide, or a plain pool"
+            )
+        kernel = [s // o for s, o in zip(size, out, strict=True)]
+        w.op(kind, node.inputs, node.name, kernel_shape=kernel, strides=kernel)
+
+    return rule
+
+
+def _affine(w: Writer, node: Node, channels: Sequence[int]) -> tuple[str, str]:
+    if node.attrs["affine"]:
+        return w.array(node, "weight"), w.array(node, "bias")
+    return w.full(node, "ones", 1.0, channels), w.full(node, "zeros", 0.0, channels)
+
+
+def _norm(kind: str, *more: str) -> Rule:
+    def rule(w: Writer, node: Node) -> None:
+        own = _affine(w, node, w.shape(node.inputs[0])[1:2])
+        attrs = {"num_groups": node.attrs["groups"]} if "groups" in node.attrs else {}
+        arrays = (w.array(node, role) for role in more)
+        w.op(kind, (*node.inputs, *own, *arrays), node.name, epsilon=node.attrs["eps"], **attrs)
+
+    return rule
+
+
+def _layernorm(w: Writer, node: Node) -> None:
+    own = _affine(w, node, node.attrs["shape"])
+    axis = -len(node.attrs["shape"])
+    w.op("LayerNormalization", (*node.inputs, *own), node.name, axis=axis, epsilon=node.attrs["eps"])
+
+
+def _lrn(w: Writer, node: Node) -> None:
+    if node.attrs["size"] % 2 == 0:
+        raise UnsupportedError(
+            f"{node.name}: lrn of an even size, {node.attrs['size']}, means other channels in ONNX, and ONNX Runtime "
+            "refuses it; use an odd size"
+        )
+    _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias")(w, node)
+
+
+def _plain(kind: str, **names: str) -> Rule:
+    def rule(w: Writer, node: Node) -> None:
+        w.op(kind, node.inputs, node.name, **{theirs: node.attrs[ours] for ours, theirs in names.items()})
+
+    return rule
+
+
+def _constant(w: Writer, node: Node) -> None:
+    shape, fill = node.attrs["shape"], node.attrs["fill"]
+    if fill is not None:
+        if prod(shape) == 1:
+            w.op("Constant", (), node.name, value=float_tensor([fill], shape))
+        else:
+            sizes = w.ints(node, "shape", shape)
+            w.op("ConstantOfShape", (sizes,), node.name, value=float_tensor([fill], (1,)))
+        return
+    w.array(node, "value")
+    if not node.attrs["trained"] and prod(shape) > 1 and not node.arrays:
+        tensor = w.tensors.pop(node.array("value"))
+        w.op("Constant", (), node.name, value={k: v for k, v in tensor.items() if k != "name"})
+    # Otherwise the node is its initialiser: `message` lets its readers name that.
+
+
+def _clip(w: Writer, node: Node) -> None:
+    low, high = node.attrs["min"], node.attrs["max"]
+    bounds = [w.number(node, "min", low) if low is not None else ""]
+    if high is not None:
+        bounds.append(w.number(node, "max", high))
+    w.op("Clip", (*node.inputs, *bounds), node.name)
+
+
+def _prelu(w: Writer, node: Node) -> None:
+    slope, rank = w.array(node, "weight"), len(w.shape(node.inputs[0]))
+    if node.attrs["num"] > 1 and rank > 2:
+        axes = w.ints(node, "axes", range(1, rank - 1))
+        slope = w.op("Unsqueeze", (slope, axes), w.name(f"{node.name}.slope"))
+    w.op("PRelu", (*node.inputs, slope), node.name)
+
+
+def _silu(w: Writer, node: Node) -> None:
+    gate = w.op("Sigmoid", node.inputs, w.name(f"{node.name}.gate"))
+    w.op("Mul", (node.inputs[0], gate), node.name)
+
+
+def _not(w: Writer, node: Node) -> None:
+    equal = w.op("Equal", (*node.inputs, w.number(node, "zero", 0.0)), w.name(f"{node.name}.equal"))
+    w.op("Cast", (equal,), node.name, to=FLOAT)
+
+
+def _dropout(w: Writer, node: Node) -> None:
+    w.op("Dropout", (*node.inputs, w.number(node, "p", node.attrs["p"])), node.name)
+
+
+def _chain(kind: str) -> Rule:
+    """An operator that ONNX has for two inputs only."""
+
+    def rule(w: Writer, node: Node) -> None:
+        value = node.inputs[0]
+        for place, other in enumerate(node.inputs[1:], 1):
+            last = place == len(node.inputs) - 1
+            value = w.op(kind, (value, other), node.name if last else w.name(f"{node.name}.{place}"))
+
+    return rule
+
+
+def _add(w: Writer, node: Node) -> None:
+    w.op("Add" if len(node.inputs) == 2 else "Sum", node.inputs, node.name)
+
+
+def _flatten(w: Writer, node: Node) -> None:
+    axis = axis_of(node.attrs["axis"], len(w.shape(node.inputs[0])) + 1)
+    if axis == 1:
+        w.op("Flatten", node.inputs, node.name, axis=1)
+    elif axis == len(w.shape(node.inputs[0])):
+        w.op("Unsqueeze", (*node.inputs, w.ints(node, "axes", [axis])), node.name)
+    else:
+        w.op("Reshape", (*node.inputs, w.ints(node, "shape", [0] * axis + [-1])), node.name)
+
+
+def _reshape(w: Writer, node: Node) -> None:
+    w.op("Reshape", (*node.inputs, w.ints(node, "shape", node.attrs["shape"])), node.name)
+
+
+def _with_axes(kind: str) -> Rule:
+    def rule(w: Writer, node: Node) -> None:
+        axes = w.ints(node, "axes", node.attrs["axes"])
+        keep = {"keepdims": int(node.attrs["keepdims"])} if "keepdims" in node.attrs else {}
+        w.op(kind, (*node.inputs, axes), node.name, **keep)
+
+    return rule
+
+
+def _pad(w: Writer, node: Node) -> None:
+    rank, pads = len(w.shape(node.inputs[0])), node.attrs["pads"]
+    full = [(0, 0)] * (rank - len(pads)) + list(pads)
+    mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[node.attrs["mode"]]
+    values = [p for p, _ in full] + [p for _, p in full]
+    given = (w.number(node, "value", node.attrs["value"]),) if node.attrs["mode"] == "constant" else ()
+    w.op("Pad", (*node.inputs, w.ints(node, "pads", values), *given), node.name, mode=mode)
+
+
+def _slice(w: Writer, node: Node) -> None:
+    step, start, stop = node.attrs["step"], node.attrs["start"], node.attrs["stop"]
+    first = start if start is not None else (0 if step > 0 else FAR)
+    last = stop if stop is not None else (FAR if step > 0 else -FAR)
+    rows = (("starts", first), ("ends", last), ("axes", node.attrs["axis"]), ("steps", step))
+    w.op("Slice", (*node.inputs, *(w.ints(node, what, [value]) for what, value in rows)), node.name)
+
+
+def _gather(w: Writer, node: Node) -> None:
+    w.op("Gather", (*node.inputs, w.ints(node, "indices", node.attrs["indices"])), node.name, axis=node.attrs["axis"])
+
+
+def _resize(w: Writer, node: Node) -> None:
+    shape, attrs = w.shape(node.inputs[0]), node.attrs
+    rank, out = len(shape), tuple(w.shape(node.name))
+    sizes = tuple(shape[2:])
+    # Another runtime's nearest pixels or sizes: as ONNX Runtime rounds, by the factor or by the sizes, or one by one.
+    by_factor = {**attrs, "arithmetic": "onnx"}
+    by_size = {**by_factor, "scale": None, "size": out[2:]}
+    for own in (by_factor, by_size):
+        if shape_rules.resize(own, [shape])[2:] == out[2:] and same_pixels(attrs, own, sizes, out[2:]):
+            break
+    else:
+        if attrs["mode"] != "nearest":
+            raise UnsupportedError(
+                f"{node.name}: ONNX Runtime resizes {by(sizes)} by {attrs['scale']} to another size than "
+                f"{by(out[2:])}; give the size in place of the factor"
+            )
+        source = node.inputs[0]
+        for axis, mixes_ in enumerate(mixes(attrs, sizes, out[2:]), start=2):
+            name = node.name if axis == rank - 1 else f"{node.name}.{axis}"
+            indices = w.ints(node, f"indices{axis}", [mix[0][0] for mix in mixes_])
+            w.op("Gather", (source, indices), name, axis=axis)
+            source = name
+        return
+    if own["size"] is not None:
+        given = ("", "", w.ints(node, "sizes", own["size"]))
+    else:
+        given = ("", w.floats(node, "scales", [f or 1.0 for f in factors(own, rank - 2)]))
+    more: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
+    if attrs["mode"] == "cubic":
+        more["cubic_coeff_a"] = attrs["cubic_a"]
+    w.op(
+        "Resize",
+        (*node.inputs, *given),
+        node.name,
+        axes=list(range(2, rank)),
+        mode=attrs["mode"],
+        coordinate_transformation_mode=attrs["coords"],
+        **more,
+    )
+
+
+def _unknown(w: Writer, node: Node) -> None:
+    raise UnsupportedError(f"{node.name}: operator {node.attrs['kind']} is not known, so it cannot be written")
+
+
+UNARY = ["identity", "relu", "sigmoid", "tanh", "softplus", "softsign", "mish", "selu", "abs", "neg", "exp", "log"]
+UNARY += ["sqrt", "erf", "reciprocal", "sin", "cos", "floor", "ceil", "round", "sign"]
+"""Operators of one input without attributes, named as ONNX's but for the capital."""
+
+RULES: Mapping[str, Rule] = {
+    "input": lambda w, node: None,
+    "constant": _constant,
+    "conv": _conv("Conv"),
+    "conv_transpose": _conv("ConvTranspose"),
+    "deform_conv": _deform_conv,
+    "dynamic_conv": _dynamic_conv,
+    "dense": _dense,
+    "maxpool": _pool("MaxPool"),
+    "avgpool": _pool("AveragePool"),
+    "adaptive_maxpool": _adaptive("MaxPool"),
+    "adaptive_avgpool": _adaptive("AveragePool"),
+    "global_maxpool": _plain("GlobalMaxPool"),
+    "global_avgpool": _plain("GlobalAveragePool"),
+    "batchnorm": _norm("BatchNormalization", "running_mean", "running_var"),
+    "instancenorm": _norm("InstanceNormalization"),
+    "groupnorm": _norm("GroupNormalization"),
+    "layernorm": _layernorm,
+    "lrn": _lrn,
+    "gelu": _plain("Gelu", approximate="approximate"),
+    "leaky_relu": _plain("LeakyRelu", slope="alpha"),
+    "elu": _plain("Elu", alpha="alpha"),
+    "hard_sigmoid": _plain("HardSigmoid", alpha="alpha", beta="beta"),
+    "hard_swish": _plain("HardSwish"),
+    "clip": _clip,
+    "prelu": _prelu,
+    "dropout": _dropout,
+    "softmax": _plain("Softmax", axis="axis"),
+    "log_softmax": _plain("LogSoftmax", axis="axis"),
+    "silu": _silu,
+    "not": _not,
+    "add": _add,
+    "mul": _chain("Mul"),
+    "maximum": _plain("Max"),
+    "minimum": _plain("Min"),
+    "sub": _plain("Sub"),
+    "div": _plain("Div"),
+    "pow": _plain("Pow"),
+    "concat": _plain("Concat", axis="axis"),
+    "flatten": _flatten,
+    "reshape": _reshape,
+    "transpose": _plain("Transpose", perm="perm"),
+    "squeeze": _with_axes("Squeeze"),
+    "unsqueeze": _with_axes("Unsqueeze"),
+    "pad": _pad,
+    "slice": _slice,
+    "gather": _gather,
+    "resize": _resize,
+    "reduce_mean": _with_axes("ReduceMean"),
+    "reduce_sum": _with_axes("ReduceSum"),
+    "reduce_max": _with_axes("ReduceMax"),
+    "reduce_min": _with_axes("ReduceMin"),
+    "matmul": _plain("MatMul"),
+    "einsum": _plain("Einsum", equation="equation"),
+    "unknown": _unknown,
+    **{name: _plain(name.capitalize()) for name in UNARY},
+}
+
+
+def parts(graph: Graph) -> list[Buffer]:
+    """The bytes of the model in parts, weights as views; raises as `onnx.to_bytes`."""
+    graph.check_weights()
+    for node in graph.nodes:
+        if node.op == "unknown":
+            _unknown(Writer.__new__(Writer), node)
+    weight_bytes = 4 * sum(prod(s) for s in graph.param_shapes.values())
+    if weight_bytes > MOST_BYTES:
+        raise UnsupportedError(
+            f"{graph.name}: {weight_bytes / 1e9:.1f} GB of weights; an ONNX file holds 2 GB; write .safetensors instead"
+        )
+    safe, names = holdable(graph)
+    model = message(safe)
+    notes = onnx_notes.write(safe, read_model(model, None, weights=False, input_size=None), names)
+    model["metadata_props"] = [{"key": k, "value": v} for k, v in notes.items()]
+    total, out = pieces(MODEL, model)
+    if total > MOST_BYTES:
+        raise UnsupportedError(
+            f"{graph.name}: {total / 1e9:.1f} GB; an ONNX file holds 2 GB; write .safetensors instead"
+        )
+    return out
+
+
+def message(graph: Graph) -> Message:
+    """The ModelProto of a graph, without notes."""
+    w = Writer(graph)
+    for node in graph.nodes:
+        RULES[node.op](w, node)
+    opset = max([OPSET, *(_needs(node) for node in graph.nodes)])
+    aliases = {node.name: w.tensors[node.array("value")]["name"] for node in graph.nodes if _is_initialiser(w, node)}
+    for item in w.nodes:
+        item["input"] = [aliases.get(i, i) for i in item["input"]]
+    outputs = [_value(aliases.get(name, name), w.shape(name)) for name in graph.outputs]
+    return {
+        "ir_version": IR_VERSIONS[opset],
+        "producer_name": "dojang",
+        "opset_import": [{"domain": "", "version": opset}],
+        "graph": {
+            "name": encodable(graph.name) or "network",
+            "node": w.nodes,
+            "initializer": list(w.tensors.values()),
+            "input": [_value(node.name, (BATCH, *node.attrs["shape"])) for node in graph.inputs],
+            "output": outputs,
+        },
+    }
+
+
+def _is_initialiser(w: Writer, node: Node) -> bool:
+    return node.op == "constant" and node.attrs["fill"] is None and node.array("value") in w.tensors
+
+
+def _needs(node: Node) -> int:
+    if node.op == "pad" and node.attrs["mode"] == "circular":
+        return 19
+    return NEWER.get(node.op, OPSET)
+
+
+def _value(name: str, shape: Sequence[int]) -> Message:
+    """A float32 ValueInfo; the batch is the symbol N, its multiples are open."""
+    dims = [{"dim_param": str(s).replace("·", "*")} if follows(s) else {"dim_value": int(s)} for s in shape]
+    return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": {"dim": dims}}}}

@@ -1,0 +1,720 @@
+"""Following a PyTorch forward with stand-ins for tensors: shapes by our own rules, nothing allocated, nothing run.
+
+The forward of the user's module runs as plain Python, but on `Traced` stand-ins that know only their shape. Every
+PyTorch function called on them arrives in `Tracer.function`, which lowers it (`ops.py`) to nodes of a Graph. So
+shapes are plain numbers in the forward: loops over them, asserts and views with computed sizes all work. The batch is
+a prime number that divides no size of the network, and so is recognised wherever arithmetic on shapes takes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from dojang.arith.conv import by
+from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import UNKNOWN
+from dojang.base.errors import DojangError, UnsupportedError
+from dojang.formats.torch.read.values import UnknownNumber
+
+PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
+"""Candidates for the batch during a trace: the first that divides no size of the network."""
+
+Handler = Callable[..., Any]
+
+HANDLERS: dict[str, Handler] = {}
+"""How a PyTorch function, by its name, becomes nodes: `f(tracer, *args, **kwargs)`. Filled by `ops.py`."""
+
+MODULES: dict[type, Handler] = {}
+"""How a module, by its exact class, becomes nodes as a whole: `f(tracer, module, *args, **kwargs)`."""
+
+VIEWS: set[str] = set()
+"""Names of functions whose result may share memory with their input."""
+
+
+class Stale(UnsupportedError):
+    """A value was changed through another view of its memory; only a functional form of the forward can be read."""
+
+
+class DataDependent(UnsupportedError):
+    """The forward decides by the values of a tensor, or by the batch: no Graph says that.
+
+    `what` says what it does with values ("" where it is the batch); `yes_or_no` where both ways can be followed
+    (`paths_of`). Once the trace has ended, `begun` gives what was followed of the network, its rest unknown.
+    """
+
+    what = ""
+    yes_or_no = False
+    begun: Callable[[str], Graph]
+
+
+class Traced(torch.Tensor):
+    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory."""
+
+    __slots__ = ("memory", "node", "sizes", "version")
+    node: str
+    sizes: tuple[int, ...]
+    memory: list[int]
+    version: int
+
+    @staticmethod
+    def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
+        """A wrapper without storage."""
+        self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
+        self.node, self.sizes, self.memory, self.version = node, tuple(sizes), [0], 0
+        return self
+
+    @property
+    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The sizes, as PyTorch gives them."""
+        return torch.Size(self.sizes)
+
+    @property
+    def ndim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Number of axes."""
+        return len(self.sizes)
+
+    def size(self, dim: int | None = None) -> Any:
+        """All sizes or one."""
+        return torch.Size(self.sizes) if dim is None else self.sizes[dim]
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.sizes)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"Traced({self.node}, {by(self.sizes)})"
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tracer = ACTIVE.tracer
+        if tracer is None:
+            raise UnsupportedError(f"{name_of(func)}: a value of the trace was used after the trace")
+        return tracer.function(func, types, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise UnsupportedError(f"{func} was called below the level of PyTorch functions and cannot be followed")
+
+
+class _Active(threading.local):
+    tracer: Tracer | None = None
+
+
+ACTIVE = _Active()
+"""The tracer of this thread, while a forward is followed."""
+
+METADATA = frozenset(
+    "dim size numel nelement ndimension is_contiguous is_floating_point is_complex stride element_size dtype device "
+    "layout requires_grad is_cuda is_cpu is_meta is_sparse is_quantized is_nested is_leaf ndim shape get_device "
+    "storage_offset grad_fn is_mkldnn is_mps is_xpu is_inference names is_signed is_pinned is_shared itemsize nbytes "
+    "_set_grad_enabled is_grad_enabled grad __hash__ __len__ result_type can_cast is_tensor promote_types "
+    "is_same_size _is_view is_neg is_conj __format__ __repr__ __contains__ set_grad_enabled".split()
+)
+"""Functions that only ask what a stand-in knows; PyTorch answers them itself."""
+
+YES_OR_NO = frozenset(("__bool__", "equal", "allclose"))
+"""Those of `DECISIONS` that answer yes or no, so that both ways can be followed."""
+
+DECISIONS = frozenset("__bool__ __int__ __float__ __index__ item tolist __array__ numpy equal allclose nonzero".split())
+"""Functions whose result depends on values, and which plain Python would then act on."""
+
+
+def name_of(func: Any) -> str:
+    """The name of a PyTorch function; of a property its own rather than `__get__`."""
+    name = getattr(func, "__name__", None) or str(func)
+    if name in ("__get__", "__set__"):
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return name
+
+
+def plain(name: str) -> tuple[str, bool]:
+    """The name of a handler for a function's name, and whether the function works in place.
+
+    >>> plain("__radd__"), plain("relu_"), plain("_max_pool2d")
+    (('radd', False), ('relu', True), ('max_pool2d', False))
+    """
+    if name.startswith("__") and name.endswith("__"):
+        base = name[2:-2]
+        place = base in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "ifloordiv", "imatmul")
+        return (base[1:] if place else base), place
+    place = name.endswith("_")
+    base = name.rstrip("_")
+    return (base.lstrip("_") if base.lstrip("_") in HANDLERS else base), place
+
+
+class Mode(TorchFunctionMode):
+    """Hands every PyTorch function that the forward calls to the tracer."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The tracer's answer."""
+        return self.tracer.function(func, types, args, kwargs or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A real tensor that was computed from parameters or buffers: by which function of what. It is held, so that its
+    id stays its own. `name` is empty where the Graph cannot compute it again: it is then read as it is. `sources` are
+    the known tensors that went in, in either case: they say which stored parameters it counts by.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: torch.Tensor
+    trained: bool
+    sources: tuple[torch.Tensor, ...] = ()
+
+
+class Tracer:
+    """What is known while one forward is followed. Real tensors stay real, so plain Python works on them; they become
+    `constant` nodes where they meet a traced value."""
+
+    tuples: ClassVar[tuple[type, ...]] = (tuple, list)
+
+    def __init__(self, module: nn.Module, sizes: Sequence[Sequence[int]], batch: int | None = None) -> None:
+        self.nodes: list[Node] = []
+        self.root = module
+        self.paths: dict[int, str] = {}
+        self.arrays: dict[int, str] = {}
+        self.trained: set[str] = set()
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.held: list[tuple[str, torch.Tensor]] = []
+        self.values: dict[str, torch.Tensor] = {}
+        self.modules: list[nn.Module] = []
+        for path, m in walk(module):
+            if id(m) not in self.paths:
+                self.paths[id(m)] = path
+                self.modules.append(m)
+            prefix = f"{path}." if path else ""
+            for held, learned in ((m._parameters, True), (m._buffers, False)):
+                for key, value in held.items():
+                    if value is not None:
+                        self.arrays.setdefault(id(value), prefix + key)
+                        self.tensors[prefix + key] = value
+                        self.held.append((prefix + key, value))
+                        if learned:
+                            self.trained.add(prefix + key)
+        self.batch = batch or pick_batch([tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes])
+        first = next(iter(self.tensors.values()), None)
+        floating = next((p for p in self.tensors.values() if p.is_floating_point()), None)
+        self.device = first.device if first is not None else torch.device("cpu")
+        self.dtype = floating.dtype if floating is not None else torch.float32
+        self.used: set[str] = set()
+        self.repeats: dict[str, int] = {}
+        self.reserved = set(self.paths.values())
+        self.stack: list[tuple[str, bool]] = [("", False)]
+        self.func = ""
+        self.constants: dict[str, Traced] = {}
+        self.derived: dict[int, Derived] = {}
+        self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
+        self.before_write: Callable[[torch.Tensor], None] | None = None
+        self.decisions: list[bool] = []
+        self.decided: list[str] = []
+        self.ahead: list[bool] = []
+        self.images: list[Traced] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        """Where the forward is, for messages: the innermost module and the function."""
+        path, leaf = self.stack[-1]
+        return path if leaf and path else ".".join(p for p in (path, self.func) if p) or type(self.root).__name__
+
+    def base(self) -> str:
+        """The name of what is being made: a PyTorch layer's path, or the function's name under its module's path."""
+        path, leaf = self.stack[-1]
+        if leaf and path:
+            return path
+        return ".".join(p for p in (path, self.func) if p) or "value"
+
+    def fresh(self, part: str | None = None, name: str | None = None) -> str:
+        """A name not used before; functions do not take the names of modules."""
+        base = name or self.base()
+        own = name is not None or (self.stack[-1][1] and part is None)
+        if part:
+            base = f"{base}.{part}"
+        found = base
+        while found in self.used or (found in self.reserved and not (own and found == base)):
+            self.repeats[base] = self.repeats.get(base, 0) + 1
+            found = f"{base}_{self.repeats[base]}"
+        self.used.add(found)
+        return found
+
+    # -- making nodes ------------------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        op: str,
+        *inputs: Traced,
+        part: str | None = None,
+        name: str | None = None,
+        arrays: Mapping[str, str] | None = None,
+        **attrs: Any,
+    ) -> Traced:
+        """A new node over traced values; raises where shapes do not fit."""
+        title = self.fresh(part, name)
+        node = Node.of(title, op, *[self.read(i) for i in inputs], arrays=arrays, **attrs)
+        shape = node.infer([i.sizes for i in inputs])
+        self.nodes.append(node)
+        return self.made(title, shape)
+
+    def made(self, name: str, sizes: Sequence[int], dtype: torch.dtype | None = None) -> Traced:
+        """The stand-in for a node's output."""
+        self.shapes[name] = tuple(sizes)
+        return Traced(name, sizes, dtype or self.dtype, self.device)
+
+    def read(self, value: Traced) -> str:
+        """The node that makes a value, now."""
+        if value.version != value.memory[0]:
+            raise Stale(f"{self.place}: reads a view whose memory was changed in place through another view")
+        return value.node
+
+    def input(self, name: str, shape: Sequence[int]) -> Traced:
+        """An input node."""
+        title = self.fresh(name=name if name not in self.reserved else f"{name}_input")
+        self.nodes.append(Node.of(title, "input", shape=tuple(shape)))
+        value = self.made(title, (self.batch, *shape))
+        self.images.append(value)
+        return value
+
+    def value(self, value: Any) -> Traced:
+        """Anything as a traced value: numbers and real tensors become constants."""
+        if isinstance(value, Traced):
+            return value
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value)
+        return self.fill(float(value), (1,))
+
+    def fill(self, value: float, shape: Sequence[int]) -> Traced:
+        """A constant of one value. A batch axis is made by broadcasting."""
+        sizes = tuple(shape)
+        plain_sizes = tuple(1 if s % self.batch == 0 and self.batch > 1 else s for s in sizes)
+        constant = self.emit("constant", part="value", shape=plain_sizes, fill=value)
+        return constant if plain_sizes == sizes else HANDLERS["expand"](self, constant, *sizes)
+
+    def tensor(self, value: torch.Tensor) -> Traced:
+        """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
+        found = self.arrays.get(id(value))
+        if found is None and id(value) in self.derived and value.is_floating_point():
+            made = self.derived[id(value)]
+            if made.name in HANDLERS:
+                kept, keep_func = len(self.nodes), self.func
+                try:
+                    lifted = tree_map(self.lift, (made.args, made.kwargs))
+                    result = HANDLERS[made.name](self, *lifted[0], **lifted[1])
+                    if isinstance(result, Traced) and result.sizes == tuple(value.shape):
+                        return result
+                except (DojangError, AttributeError):  # a form that the handler does not know
+                    pass
+                del self.nodes[kept:]
+                self.func = keep_func
+        if found is None:
+            return self.loose(value, self.learned(value))
+        self.noted(found, value)
+        if found not in self.constants:
+            arrays = {"value": found}
+            shape = tuple(value.shape)
+            name = self.fresh(name=found)
+            self.nodes.append(Node.of(name, "constant", arrays=arrays, shape=shape, trained=found in self.trained))
+            self.constants[found] = self.made(name, shape, value.dtype)
+        return self.constants[found]
+
+    def lift(self, value: Any) -> Any:
+        """Parameters, buffers and what was computed from them as nodes; indices stay real."""
+        return self.tensor(value) if self.known(value) and value.is_floating_point() else value
+
+    def learned(self, value: Any) -> bool:
+        """Whether a tensor is a trained parameter or was computed from one."""
+        if isinstance(value, nn.Parameter) or self.arrays.get(id(value)) in self.trained:
+            return True
+        return id(value) in self.derived and self.derived[id(value)].trained
+
+    def noted(self, array: str, value: torch.Tensor) -> None:
+        """An array of the Graph is what this tensor holds now."""
+        self.reads.setdefault(value.untyped_storage()._cdata, []).append((array, value))
+
+    def write(self, value: torch.Tensor) -> None:
+        """A real tensor is about to change in place.
+
+        What was read of its memory keeps the numbers that it had; what is read later is an array of its own. Nothing
+        is computed again in the Graph from what no longer is what it was.
+        """
+        if self.before_write is not None:
+            self.before_write(value)
+        for array, read in self.reads.pop(value.untyped_storage()._cdata, ()):
+            self.tensors[array] = read.detach().clone()
+            self.constants.pop(array, None)
+            if self.arrays.get(id(read)) == array:
+                del self.arrays[id(read)]
+                self.derived[id(read)] = Derived("", (), {}, read, array in self.trained)
+        for key, made in list(self.derived.items()):
+            if made.name:
+                self.derived[key] = replace(made, name="", args=(), kwargs={})
+
+    def known(self, value: Any) -> bool:
+        """Whether a tensor is a parameter or buffer, or was computed from one."""
+        return isinstance(value, torch.Tensor) and (id(value) in self.arrays or id(value) in self.derived)
+
+    def loose(self, value: torch.Tensor, trained: bool = False) -> Traced:
+        """A real tensor that is no parameter or buffer; `trained` when it was computed from parameters."""
+        shape = tuple(value.shape)
+        if not trained and value.device.type != "meta" and value.numel() and not value.is_complex():
+            first = value.reshape(-1)[0]
+            if bool((value == first).all()):
+                return self.fill(float(first), shape or (1,))
+        name = self.fresh("value")
+        array = f"{name}.value"
+        self.register(array, value, trained)
+        self.noted(array, value)
+        self.nodes.append(Node.of(name, "constant", shape=shape, trained=trained))
+        self.constants[array] = made = self.made(name, shape, value.dtype)
+        return made
+
+    def register(self, array: str, value: torch.Tensor, trained: bool = True) -> None:
+        """A real tensor as an array of the Graph."""
+        self.tensors[array] = value
+        self.arrays[id(value)] = array
+        if trained:
+            self.trained.add(array)
+
+    def told(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """A shape without the batch; None unless the batch is its first axis and in no other."""
+        if self.batch == 1 or len(shape) < 2 or shape[0] != self.batch or any(s % self.batch == 0 for s in shape[1:]):
+            return None
+        return tuple(shape[1:])
+
+    def roles(self, node: str, **values: torch.Tensor | None) -> dict[str, str]:
+        """Array names by role for a layer's real tensors; what is not registered is registered under the node."""
+        found: dict[str, str] = {}
+        for role, value in values.items():
+            if value is None:
+                continue
+            if id(value) not in self.arrays:
+                self.register(f"{node}.{role}", value.detach() if not isinstance(value, nn.Parameter) else value)
+                self.arrays[id(value)] = f"{node}.{role}"
+                self.values[f"{node}.{role}"] = value
+                self.derived.setdefault(id(value), Derived("", (), {}, value, self.learned(value)))
+            found[role] = self.arrays[id(value)]
+            self.noted(found[role], value)
+        return found
+
+    def owner(self, value: Any, role: str = "weight") -> str | None:
+        """The path of the module that owns an array of this role, as a name for the layer that reads it."""
+        array = self.arrays.get(id(value), "")
+        path = array.removesuffix(f".{role}")
+        return path if path != array and path not in self.used else None
+
+    def unknown(
+        self, func: Any, name: str, args: Any, kwargs: Any, kind: str | None = None, module: nn.Module | None = None
+    ) -> Any:
+        """A function that is not known becomes `unknown` nodes, one per tensor it returns, of the shapes it tells.
+
+        Parameters that go in (or are those of `module`) are counted, as constants that it reads.
+        """
+        name = name.strip("_")
+        flat, _ = tree_flatten((args, kwargs))
+        flat += list(module.parameters()) if module is not None else []
+        tensors = [v for v in flat if isinstance(v, torch.Tensor) and (isinstance(v, Traced) or self.known(v))]
+        sources = [self.value(v) for v in tensors]
+        try:
+            with torch._C.DisableTorchFunction():
+                result = func(*tree_map(_to_meta, args), **tree_map(_to_meta, kwargs))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UnsupportedError(f"{self.place}: {name} cannot be followed ({reason})") from error
+        count = 0
+
+        def place(value: Any) -> Any:
+            nonlocal count
+            if not isinstance(value, torch.Tensor):
+                return value
+            count += 1
+            title = self.fresh(None if count == 1 else f"output{count}")
+            label = (kind or name) if count == 1 else f"{kind or name}, output {count}"
+            told = self.told(value.shape)
+            self.nodes.append(Node.of(title, UNKNOWN, *[self.read(s) for s in sources], kind=label, shape=told))
+            return self.made(title, tuple(value.shape), value.dtype)
+
+        return tree_map(place, result)
+
+    # -- what PyTorch calls ------------------------------------------------------------------------------------------
+
+    def function(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One PyTorch function, called by the forward."""
+        called = name_of(func)
+        if called in METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        base, in_place = plain(called)
+        if Traced not in types and not self.wants(base, args, kwargs):
+            return self.real(func, base, args, kwargs)
+        if called == "item" or called in DECISIONS or UnknownNumber in types:
+            self.decided += [v.node for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced)]
+        if getattr(func, "__name__", "") == "__set__" and not (args and isinstance(args[0], Traced)):
+            raise Stale(f"{self.place}: a parameter or buffer is made to stand for a computed tensor")
+        if called == "item":
+            return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
+        if called in DECISIONS or UnknownNumber in types:
+            return self.decide(called if called in DECISIONS else "item")
+        return self.apply(func, base, in_place, args, dict(kwargs))
+
+    def apply(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One function by its handler's name, which is then the name of where the forward is."""
+        outer, self.func = self.func, base
+        try:
+            return self.lower(func, base, in_place, args, kwargs)
+        finally:
+            self.func = outer
+
+    def wants(self, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a function without traced values must be followed all the same: it makes something of batch size."""
+        if base not in FACTORIES or self.batch == 1:
+            return False
+        flat, _ = tree_flatten((args, kwargs.get("size")))
+        return any(type(v) is int and v and v % self.batch == 0 for v in flat)
+
+    def real(self, func: Any, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A function of real tensors only: computed, and remembered where a parameter or buffer goes in."""
+        changed = written(func, args, kwargs)
+        for value in changed:
+            self.write(value)
+        result = func(*args, **kwargs)
+        several = isinstance(result, self.tuples)
+        made = [v for v in (result if several else (result,)) if isinstance(v, torch.Tensor)]
+        if not made:
+            return result
+        flat, _ = tree_flatten((args, kwargs))
+        sources = [v for v in flat if self.known(v)]
+        # Many functions give back what they were given: casts to the type it has, `contiguous`, in-place forms.
+        made = [v for v in made if id(v) not in self.arrays and not any(v is given for given in flat)]
+        if sources and made:
+            trained = any(map(self.learned, sources))
+            name = "" if several or changed or any(map(_rounds, sources, [made[0]] * len(sources))) else base
+            for value in made:
+                self.derived[id(value)] = Derived(
+                    name, args if name else (), kwargs if name else {}, value, trained, tuple(sources)
+                )
+        return result
+
+    def decide(self, called: str) -> Any:
+        """A decision by value: those that are yes or no can be tried both ways, when the caller asked for it."""
+        if called in YES_OR_NO and len(self.decisions) < len(self.ahead):
+            self.decisions.append(self.ahead[len(self.decisions)])
+            return self.decisions[-1]
+        what = {"__bool__": "an `if` on its values"}.get(called, f"{called.strip('_')}()")
+        path = self.stack[-1][0] or type(self.root).__name__
+        error = DataDependent(
+            f"{path}: the forward depends on the values of a tensor ({what}); "
+            "make the decision by shapes or by a setting of the module"
+        )
+        error.what, error.yes_or_no = what, called in YES_OR_NO
+        raise error
+
+    def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The nodes for one function; in place, the first argument then stands for the new value."""
+        handler = HANDLERS.get(base)
+        in_place = bool(kwargs.pop("inplace", False)) or in_place
+        if kwargs.get("out") is not None:
+            raise Stale(f"{self.place}: writes into out=")
+        kwargs.pop("out", None)
+        if not args:
+            for word in ("input", "self", "tensors", "query"):
+                if word in kwargs:
+                    args = (kwargs.pop(word),)
+                    break
+        for other, word in (("axis", "dim"), ("keepdims", "keepdim")):
+            if other in kwargs:
+                kwargs[word] = kwargs.pop(other)
+        if handler is None:
+            result = NotImplemented
+        else:
+            try:
+                result = handler(self, *args, **kwargs)
+            except TypeError as error:
+                # raised by the call itself, not within: a form of it that the handler does not know
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                    raise
+                result = NotImplemented
+        if result is NotImplemented:
+            if in_place or base == "setitem":
+                raise Stale(f"{self.place}: {base} works in place")
+            return self.unknown(func, base, args, kwargs)
+        if in_place:
+            return self.replace(args[0], result)
+        if base in VIEWS and isinstance(args[0], Traced):
+            for part in result if isinstance(result, self.tuples) else (result,):
+                if isinstance(part, Traced) and part is not args[0]:
+                    part.memory, part.version = args[0].memory, args[0].memory[0]
+        return result
+
+    def replace(self, old: Traced, new: Traced) -> Traced:
+        """`old` now stands for `new`; other views of its memory are stale."""
+        if not isinstance(old, Traced) or old.sizes != new.sizes:
+            raise Stale(f"{self.place}: {self.func} changes a tensor in place")
+        self.read(new)
+        old.node = new.node
+        old.memory[0] += 1
+        old.version = old.memory[0]
+        return old
+
+    def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """One module, called by the forward."""
+        path = self.paths.get(id(module))
+        if path is None:
+            path = ".".join(p for p in (self.stack[-1][0], type(module).__name__.lower()) if p)
+            self.paths[id(module)] = path
+            for name, value in module.named_parameters():
+                if id(value) not in self.arrays:
+                    self.register(f"{path}.{name}", value)
+        depth = len(self.stack)
+        self.stack.append((path, is_leaf(module)))
+        special = MODULES.get(type(module))
+        result = NotImplemented
+        if isinstance(module, torch.jit.ScriptModule):
+            result = self.unknown(module.forward, "", args, kwargs, f"TorchScript {module.original_name}", module)
+        elif special is not None and not (module._forward_hooks or module._forward_pre_hooks or
+                                          "forward" in module.__dict__):  # fmt: skip
+            result = special(self, module, *args, **kwargs)
+        if result is NotImplemented:
+            result = original(module, *args, **kwargs)
+        del self.stack[depth:]
+        return result
+
+    @contextmanager
+    def active(self, follow: bool = True) -> Iterator[None]:
+        """Makes this the tracer of the thread: module calls come here and, with `follow`, all PyTorch functions."""
+        if ACTIVE.tracer is not None:
+            raise UnsupportedError("a network is already being traced on this thread")
+        flags = [(m, m.__dict__["training"]) for m in self.modules if m.__dict__.get("training")]
+        _patch()
+        ACTIVE.tracer = self
+        for m, _ in flags:
+            m.__dict__["training"] = False
+        try:
+            with torch.no_grad(), Mode(self) if follow else nullcontext():
+                yield
+        finally:
+            for m, flag in flags:
+                m.__dict__["training"] = flag
+            ACTIVE.tracer = None
+            _unpatch()
+
+
+def written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The real tensors that a function changes."""
+    own, called = getattr(func, "__name__", ""), name_of(func)
+    found: list[Any] = list(tree_flatten(kwargs.get("out"))[0])
+    if own == "__set__" or called == "__setitem__" or plain(called)[1] or kwargs.get("inplace") is True:
+        found += [v for v in args[:1] if isinstance(v, torch.Tensor)] or list(kwargs.values())[:1]
+    elif called in ("batch_norm", "instance_norm"):  # running statistics
+        found += args[1:3]
+    elif called.startswith("_foreach_") and called.endswith("_"):
+        found += tree_flatten(args[0])[0]
+    return [v for v in found if isinstance(v, torch.Tensor) and not isinstance(v, Traced)]
+
+
+def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
+    """Whether a result is kept with less precision than float32, and than what it was computed from."""
+    if not source.is_floating_point() or not result.is_floating_point():
+        return False
+    return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
+
+
+FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())
+"""Functions that may be called with a batch size and no traced value."""
+
+COMPOSED = frozenset(f"torch.nn.modules.{name}" for name in ("container", "module", "transformer"))
+"""Where PyTorch keeps modules that are made of others."""
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's own layers, so that its path names its node."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.nn."):
+        return kind.__module__ not in COMPOSED and kind is not nn.MultiheadAttention
+    own = any(c.__module__.startswith("torch.nn.") and c is not nn.Module and c.__module__ not in COMPOSED
+              for c in kind.__mro__)  # fmt: skip
+    return own and not module._modules
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, Traced):
+        return torch.empty(value.sizes, dtype=value.dtype, device="meta")
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+
+_LOCK = threading.Lock()
+_TRACING = 0
+_ORIGINAL: Callable[..., Any] = nn.Module.__call__
+_COND: Callable[..., Any] = torch.cond
+
+
+def _traced_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    tracer = ACTIVE.tracer
+    if tracer is None:
+        return _ORIGINAL(module, *args, **kwargs)
+    return tracer.call(_ORIGINAL, module, args, kwargs)
+
+
+def _traced_cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:
+    """`torch.cond`: the way that the tracer takes."""
+    tracer = ACTIVE.tracer
+    if tracer is None:
+        return _COND(pred, true_fn, false_fn, operands)
+    if isinstance(pred, Traced):
+        tracer.decided.append(pred.node)
+    chosen = tracer.decide("__bool__") if isinstance(pred, Traced) else bool(pred)
+    return (true_fn if chosen else false_fn)(*operands)
+
+
+def _patch() -> None:
+    """While any thread traces, module calls look whether theirs is the tracing one (as `torch.fx` does)."""
+    global _TRACING, _ORIGINAL
+    with _LOCK:
+        if _TRACING == 0:
+            _ORIGINAL = nn.Module.__call__
+            nn.Module.__call__ = _traced_call  # type: ignore[method-assign]
+            torch.cond = _traced_cond
+        _TRACING += 1
+
+
+def _unpatch() -> None:
+    global _TRACING
+    with _LOCK:
+        _TRACING -= 1
+        if _TRACING == 0:
+            nn.Module.__call__ = _ORIGINAL  # type: ignore[method-assign]
+            torch.cond = _COND
+
+
+def walk(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module under every path it has, parents first, in the order of `state_dict`."""
+    found: list[tuple[str, nn.Module]] = []
+    stack: list[tuple[str, nn.Module]] = [("", module)]
+    while stack:
+        path, m = stack.pop()
+        found.append((path, m))
+        inner = [(f"{path}.{key}" if path else key, child) for key, child in m._modules.items() if child is not None]
+        stack += reversed(inner)
+    return found
+
+
+def pick_batch(sizes: Sequence[Sequence[int]]) -> int:
+    """A prime for the batch that divides none of the sizes, and so none of their products."""
+    seen = {s for shape in sizes for s in shape if s >= PRIMES[0]}
+    return next((p for p in PRIMES if not any(s % p == 0 for s in seen)), PRIMES[0])

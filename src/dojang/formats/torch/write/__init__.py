@@ -1,0 +1,1 @@
+"""From a Graph to a PyTorch module, and a module made narrower in place of its layers."""

@@ -1,0 +1,1 @@
+"""The tool chain under all kernels: machine, peaks, IR builder, LLVM, cache of object code, threads, transforms."""

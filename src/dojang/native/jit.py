@@ -1,0 +1,286 @@
+"""LLVM IR to machine code in this process, with the object code kept on disk (`cache.py`).
+
+The name of an entry is a hash of everything that the code depends on (text, processor, features, LLVM version), so
+an entry is never stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import re
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache as cached
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from dojang.base.errors import UnsupportedError
+from dojang.native import cache, forks
+from dojang.native.cache import LIMIT as CACHE_LIMIT
+from dojang.native.cache import cache_bytes, cache_dir, clear_cache
+from dojang.native.machine import Machine
+
+__all__ = ["CACHE_LIMIT", "cache_bytes", "cache_dir", "clear_cache"]
+_KERNEL_PASSES = ("simplify_cfg", "new_gvn", "instruction_combine", "aggressive_dce", "simplify_cfg")
+"""For kernels, which say themselves what is unrolled, hoisted and shared: as fast as after all passes of level 2 (0.998
+times their time over 46 layers), in a tenth of the time (Zen 3, 2026)."""
+_PIPELINE = f"speed 2, no unrolling, no vectorizers; kernels {_KERNEL_PASSES}"  # part of the key
+_lock = threading.RLock()
+_loaded: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
+_ready = False
+# llvmlite lets one thread at a time into LLVM. A fork waits until no thread is there; nor may an interrupt that falls
+# into llvmlite's own few lines between taking that lock and giving it back leave it taken.
+_foreign: Any = getattr(getattr(getattr(llvm.ffi, "lib", None), "_lock", None), "_lock", None)
+forks.whole(*(lock for lock in (_lock, _foreign) if lock is not None))
+
+
+class _Healed:
+    """Frees llvmlite's lock where an interrupt left it with this thread; entered with `_lock` held."""
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """After an exception only: a signal handler may come here from within LLVM, and go back to it."""
+        if kind is not None and _foreign is not None:
+            with contextlib.suppress(AttributeError, RuntimeError):
+                while _foreign._is_owned():
+                    _foreign.release()
+
+
+_healed = _Healed()
+
+
+class Native:
+    """Machine code in memory, alive as long as this object or any function taken from it."""
+
+    def __init__(self, jit: llvm.LLJIT, library: str, held: object, key: str, from_disk: bool, size: int) -> None:
+        """Takes over a library that was linked; `size` is that of the object, in bytes."""
+        self._jit, self._library, self._held = jit, library, [held]
+        self._addresses: dict[str, int] = {}
+        self.key, self.from_disk, self.size = key, from_disk, size
+
+    def address(self, name: str) -> int:
+        """The address of a function, as an integer. Raises `KeyError`."""
+        found = self._addresses.get(name)
+        if found is None:
+            with _lock, _healed:
+                try:
+                    symbol = self._jit.lookup(self._library, name)
+                except RuntimeError as error:
+                    if "not found" in str(error):
+                        raise KeyError(name) from None
+                    raise MemoryError(f"the system gives no memory for machine code: {error}") from None
+            self._held.append(symbol)  # the code is unloaded when one of these goes
+            found = self._addresses[name] = symbol[name]
+        return found
+
+    def function(self, name: str, args: int | Sequence[type], result: type | None = None) -> Callable:
+        """A callable; the interpreter's lock is released while it runs.
+
+        `args` is a number of 64-bit integers (pointers are passed as integers: `array.ctypes.data`), or ctypes types.
+        """
+        types = [ctypes.c_int64] * args if isinstance(args, int) else list(args)
+        function = ctypes.CFUNCTYPE(result, *types)(self.address(name))
+        function.native = self  # type: ignore[attr-defined]  # keeps the code in memory
+        return function
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A kernel that is written only when its code is not there. `text` says all that `build` depends on besides source
+    files; `depends` is the module that writes it, whose files (itself and what it imports) are part of the key, so
+    that a changed kernel is compiled anew. `thorough`: all passes, for code that leaves work to the compiler.
+    """
+
+    text: str
+    build: Callable[[], str]
+    depends: str
+    thorough: bool = False
+
+    def key(self, machine: Machine) -> str:
+        """The name of the cache entry."""
+        return key_of(f"{sources_of(self.depends)}\0{self.thorough}\0{self.text}", machine)
+
+
+def load(text: str, machine: Machine, keep: bool = True, thorough: bool = True) -> Native:
+    """Machine code for a module of IR text, from memory, from disk, or compiled now (and then kept on disk)."""
+    return _load(key_of(text if thorough else f"kernel\0{text}", machine), lambda: text, machine, keep, thorough)
+
+
+def load_recipe(recipe: Recipe, machine: Machine) -> Native:
+    """Like `load`, without writing the IR when the code is there."""
+    return _load(recipe.key(machine), recipe.build, machine, True, recipe.thorough)
+
+
+def load_recipes(recipes: Sequence[Recipe], machine: Machine) -> list[Native]:
+    """`load_recipe` of each; while one is compiled, another thread writes those that are missing after it."""
+    keys = [r.key(machine) for r in recipes]
+    missing = {
+        k: r for k, r in zip(keys, recipes, strict=True) if k not in _loaded and not cache.object_path(k).exists()
+    }
+    if len(missing) < 2:
+        return [load_recipe(r, machine) for r in recipes]
+    with ThreadPoolExecutor(1, "dojang-write") as writer:
+        texts: dict[str, Future[str]] = {}
+        with contextlib.suppress(RuntimeError):  # the system refuses a thread: this one writes all of them
+            for k, r in missing.items():
+                texts[k] = writer.submit(r.build)
+        try:
+            return [
+                _load(k, texts[k].result if k in texts else r.build, machine, True, r.thorough)
+                for k, r in zip(keys, recipes, strict=True)
+            ]
+        finally:
+            writer.shutdown(cancel_futures=True)
+
+
+_IMPORT = re.compile(r"^\s*(?:from\s+(dojang[\w.]*)\s+import\s+(\([^)]*\)|.*)|import\s+(dojang[\w.]*))", re.MULTILINE)
+
+
+@cached
+def sources_of(module: str) -> str:
+    """A hash of the source files of a module and of all modules of dojang that it imports, wherever it does."""
+    files: dict[str, bytes] = {}
+    left = [module]
+    while left:
+        name = left.pop()
+        if name in files:
+            continue
+        path = _source(name)
+        if path is None:
+            continue
+        files[name] = path.read_bytes()
+        for package, names, whole in _IMPORT.findall(files[name].decode()):
+            left.append(package or whole)
+            left += [f"{package}.{part}" for part in re.findall(r"\w+", names) if package]
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + files[name])
+    return digest.hexdigest()
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; None for names that are no module, and for packages, which write no kernels."""
+    path = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def _load(key: str, build: Callable[[], str], machine: Machine, keep: bool, thorough: bool) -> Native:
+    machine.require_here()
+    with _lock, _healed:
+        found = _loaded.get(key)
+        if found is not None:
+            return found
+        data = cache.read_object(key) if keep else None
+        native = _link(data, key, True) if data is not None else None
+        if native is None:
+            data = compile_object(build(), machine, thorough)
+            if keep:
+                cache.keep_object(key, data)
+            native = _link(data, key, False)
+            if native is None:
+                raise UnsupportedError("the compiler's object code cannot be loaded in this process")
+        _loaded[key] = native
+        return native
+
+
+def key_of(text: str, machine: Machine) -> str:
+    """The name of a cache entry: a hash of text, processor, features, LLVM version and pipeline."""
+    parts = (text, machine.triple, machine.cpu, machine.features, str(llvm.llvm_version_info), _PIPELINE)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+
+def compile_object(text: str, machine: Machine, thorough: bool = True) -> bytes:
+    """Optimised object code of a module of IR text, for any machine that this LLVM knows."""
+    with _lock, _healed:
+        target = _target(machine)
+        module = llvm.parse_assembly(text)
+        module.verify()
+        _optimise(module, target, thorough)
+        return target.emit_object(module)
+
+
+def assembly(text: str, machine: Machine, thorough: bool = False) -> str:
+    """Like `compile_object`, as assembly to read."""
+    with _lock, _healed:
+        target = _target(machine)
+        module = llvm.parse_assembly(text)
+        _optimise(module, target, thorough)
+        return target.emit_assembly(module)
+
+
+def _initialize() -> None:
+    global _ready
+    if not _ready:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        _ready = True
+
+
+def _target(machine: Machine) -> llvm.TargetMachine:
+    _initialize()
+    return llvm.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool) -> None:
+    # Kernels say themselves what is unrolled and what is a vector; left to it, the compiler unrolls again and spills.
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(target, options)
+    if thorough:
+        passes = builder.getModulePassManager()
+    else:
+        passes = llvm.create_new_module_pass_manager()
+        for name in _KERNEL_PASSES:
+            getattr(passes, f"add_{name}_pass")()
+    passes.run(module, builder)
+
+
+class _Linker:
+    """One of LLVM's in-process linkers, which lays code and constants of an object side by side in one mapping.
+
+    (MCJIT maps them one by one, which ends the process where the free addresses are more than 2 GiB apart.) What it
+    links stays as a name of some kilobytes when the code is gone, so a linker takes `MOST` objects and is then let go.
+    """
+
+    MOST = 64
+
+    def __init__(self) -> None:
+        """A new linker without objects."""
+        llvm.initialize_native_target()  # all targets take 5 ms, which code from disk need not wait for
+        llvm.initialize_native_asmprinter()
+        target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+        self.jit = llvm.create_lljit_compiler(target, use_jit_link=True)
+        self.count = 0
+
+    def link(self, data: bytes) -> tuple[str, object]:
+        """The name of a library with an object's code, and what keeps it in memory. Raises `RuntimeError`."""
+        self.count += 1
+        name = f"object-{self.count}"
+        library = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
+        return name, library.link(self.jit, name)
+
+
+_linker: _Linker | None = None
+
+
+def _link(data: bytes, key: str, from_disk: bool) -> Native | None:
+    global _linker
+    linker = _linker
+    if linker is None or linker.count >= _Linker.MOST:
+        linker = _linker = _Linker()
+    try:
+        name, held = linker.link(data)
+    except RuntimeError:
+        return None
+    return Native(linker.jit, name, held, key, from_disk, len(data))

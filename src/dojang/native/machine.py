@@ -1,0 +1,203 @@
+"""The machine that kernels are written for: instruction set, vector registers, cores, caches, peaks of one core."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+from dojang.base.errors import UnsupportedError, UsageError
+from dojang.native.families import FAMILIES, Peaks, family_of, plain
+from dojang.native.threads import usable_cores
+
+ISAS = ("avx512", "avx2", "neon", "generic")
+_VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
+_REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
+# Used where the system does not tell: the sizes of common server cores (2020 to 2025), bytes.
+_L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
+_PLAIN_PEAKS = FAMILIES["x86-64-v2"].peaks("generic")
+_AMX = "+amx-tile,+amx-bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What plans and kernels must know of a processor. Sizes in bytes; `cores` are those this process may use.
+
+    `Machine.host()` is the one that this process plans for: the one it runs on, unless DOJANG_MACHINE describes
+    another (`descriptions.py`). `restrict("avx2")` is the same one with a narrower instruction set;
+    `Machine.cross("neon")` is another processor, for which code can be written but not run. `amx`: it multiplies
+    matrices of bfloat16 in tiles, and the system lets this process. `family` is a row of `families.FAMILIES`; `peaks`
+    are its, or measured ones; `name` and `source` say, for people, which machine this is and where that is from. Two
+    machines that are equal plan equally.
+
+    >>> Machine.cross("neon").lanes(4)
+    4
+    """
+
+    isa: str
+    triple: str
+    cpu: str
+    features: str
+    cores: int
+    l1: int = _L1
+    l2: int = _L2
+    l3: int = _L3
+    runs_here: bool = True
+    amx: bool = False
+    family: str = "x86-64-v2"
+    peaks: Peaks = _PLAIN_PEAKS
+    name: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
+
+    @classmethod
+    def host(cls) -> Machine:
+        """The machine that this process plans for, asked once. Raises what a wrong DOJANG_MACHINE deserves."""
+        from dojang.native.descriptions import current
+
+        return current()
+
+    @classmethod
+    def processor(cls) -> Machine:
+        """The machine that this process runs on, whatever DOJANG_MACHINE says, with shipped peaks; asked once."""
+        return _processor()
+
+    @classmethod
+    def cross(cls, isa: str = "neon") -> Machine:
+        """A processor of another family, with common cache sizes, typical peaks and 4 cores: AArch64 for "neon", else
+        x86-64; "amx" is AVX-512 with matrix tiles.
+        """
+        if isa == "neon":
+            family = FAMILIES["aarch64"]
+            return cls("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 4, runs_here=False,
+                       family=family.name, peaks=family.peaks("neon"))  # fmt: skip
+        if isa == "amx":
+            return replace(cls.cross("avx512"), features=f"-prefer-256-bit,{_AMX}", amx=True)
+        cpu, features = plainest(isa)
+        family = FAMILIES[plain(isa)]
+        return cls(isa, "x86_64-unknown-linux-gnu", cpu, features, 4, runs_here=False,
+                   family=family.name, peaks=family.peaks(isa))  # fmt: skip
+
+    def restrict(self, isa: str) -> Machine:
+        """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic"); the same
+        one for its own, without matrix tiles. Its multiply-adds are scaled as the family's are.
+        """
+        if isa == self.isa:
+            return replace(self, amx=False) if self.amx else self
+        if isa not in self.narrower():
+            raise UsageError(
+                f"a {self.isa} machine cannot be restricted to {isa}; use one of {', '.join(self.narrower()) or 'none'}"
+            )
+        cpu, features = plainest(isa, self.triple)
+        per_cycle = FAMILIES[self.family].per_cycle
+        gflops = round(self.peaks.fma_gflops * per_cycle[isa] / per_cycle[self.isa], 1)
+        peaks = replace(self.peaks, fma_gflops=gflops)
+        return replace(self, isa=isa, cpu=cpu, features=features, amx=False, peaks=peaks)
+
+    def narrower(self) -> tuple[str, ...]:
+        """The instruction sets that this machine has besides its own, widest first."""
+        return {"avx512": ("avx2", "generic"), "avx2": ("generic",), "neon": ("generic",)}.get(self.isa, ())
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector register."""
+        return _VECTOR_BYTES[self.isa]
+
+    @property
+    def registers(self) -> int:
+        """Number of vector registers."""
+        return _REGISTERS[self.isa]
+
+    def lanes(self, element_bytes: int = 4) -> int:
+        """Elements of this size in one vector register: 16 float32 in AVX-512."""
+        return self.vector_bytes // element_bytes
+
+    def require_here(self) -> None:
+        """Raises `UnsupportedError` where code for this machine cannot run in this process."""
+        if self.runs_here:
+            return
+        here = Machine.processor()
+        raise UnsupportedError(
+            f"{self.name or self.triple}: code for {said_isa(self)} cannot run on this processor, which has "
+            f"{said_isa(here)}; name another machine in DOJANG_MACHINE, or unset it; `dojang run NET INPUT --plan` "
+            "plans for it and runs nothing"
+        )
+
+
+def said_isa(machine: Machine) -> str:
+    """An instruction set in words: "avx512 with matrix tiles"."""
+    return f"{machine.isa} with matrix tiles" if machine.amx else machine.isa
+
+
+def plainest(isa: str, triple: str = "x86_64") -> tuple[str, str]:
+    """The LLVM processor and features of the plainest processor with an instruction set."""
+    if isa == "avx512":
+        return "x86-64-v4", "-prefer-256-bit"
+    if isa == "avx2":
+        return "x86-64-v3", ""
+    if isa == "neon" or (isa == "generic" and not triple.startswith("x86")):
+        return "generic", "+neon" if is_arm(triple) else ""
+    if isa == "generic":
+        return "x86-64", ""
+    raise UsageError(f"instruction set {isa} is not known; use one of {', '.join(ISAS)}")
+
+
+def is_arm(triple: str) -> bool:
+    """Whether a triple names AArch64."""
+    return triple.startswith(("aarch64", "arm64"))
+
+
+@cache
+def _processor() -> Machine:
+    features = llvm.get_host_cpu_features()
+    triple = llvm.get_process_triple()
+    has = {name for name, on in features.items() if on}
+    if is_arm(triple) or platform.machine().lower() in ("aarch64", "arm64"):
+        isa = "neon"
+    elif {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= has:
+        isa = "avx512"
+    elif {"avx2", "fma"} <= has:
+        isa = "avx2"
+    else:
+        isa = "generic"
+    flat = features.flatten()
+    if isa == "avx512":
+        # Some tunings prefer 256-bit vectors for code written by the compiler; ours is written with its width.
+        flat += ",-prefer-256-bit"
+    cpu = llvm.get_host_cpu_name()
+    family = family_of(cpu, has, isa)
+    l1, l2, l3 = (cache_bytes(level) or usual for level, usual in ((1, _L1), (2, _L2), (3, _L3)))
+    return Machine(
+        isa, triple, cpu, flat, usable_cores(), l1, max(l1, l2), max(l1, l2, l3),
+        amx=isa == "avx512" and {"amx-tile", "amx-bf16"} <= has and _tiles_allowed(),
+        family=family.name, peaks=family.peaks(isa), name="this processor", source=f"shipped for {family.name}",
+    )  # fmt: skip
+
+
+def _tiles_allowed() -> bool:
+    """Asks the system for the tile registers, 8 KB that it would not keep for every thread unasked (Linux 5.16).
+
+    Refused where a thread's stack for signals is too small to save them.
+    """
+    if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+
+
+def cache_bytes(level: int) -> int:
+    """Bytes of the first core's data or unified cache of a level, 0 where the system (not Linux) does not tell."""
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            here, kind = (index / "level").read_text().strip(), (index / "type").read_text().strip()
+            size = (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if here == str(level) and kind in ("Data", "Unified"):
+            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:], 1)
+            return int(size.rstrip("KMG")) * unit
+    return 0

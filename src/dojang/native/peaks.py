@@ -1,0 +1,68 @@
+"""Measures what a core of this machine does at most, with kernels of our own: multiply-adds, memory, cache.
+
+Only on request (`dojang env --measure`, the headers of benchmarks): plans are made from shipped peaks (`families.py`),
+or from those that such a request has kept (`descriptions.py`), and never from what is measured at a first run.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from dojang.native import jit
+from dojang.native.emit import F32, I64, PTR, Emit
+from dojang.native.families import Peaks
+from dojang.native.machine import Machine
+
+BURSTS, PAUSE_S = 8, 0.02  # a busy machine takes a core away for some milliseconds at a time
+
+
+def measure(machine: Machine) -> Peaks:
+    """The peaks of one core, measured now (about half a second): the best of short bursts with pauses between them, so
+    that other work disturbs little. Raises `UnsupportedError` for a machine that is not here.
+    """
+    lanes, chains = machine.lanes(4), 12
+    b = Emit.begin("fma", {"n": I64, "x": PTR}, machine)
+    v = b.vload(b.arg.x, F32)
+    sums = b.loop(0, b.arg.n, 1, lambda i, acc: [b.fma(a, v, v) for a in acc], [v] * chains)
+    total = sums[0]
+    for s in sums[1:]:
+        total = b.fadd(total, s)
+    b.vstore(total, b.arg.x, F32)
+    fma = jit.load(b.finish(), machine).function("fma", 2)
+    x = np.zeros(64, "f")
+    turns = 100_000
+
+    b = Emit.begin("read", {"x": PTR, "bytes": I64, "out": PTR}, machine)
+    step = 8 * machine.vector_bytes
+    zero = [b.const(F32, 0.0)] * 8
+    sums = b.loop(
+        0,
+        b.arg.bytes,
+        step,
+        lambda i, acc: [b.fadd(a, b.vload(b.at(b.arg.x, i, k * machine.vector_bytes), F32)) for k, a in enumerate(acc)],
+        zero,
+    )
+    for k, s in enumerate(sums):
+        b.vstore(s, b.at(b.arg.out, k * machine.vector_bytes), F32)
+    read = jit.load(b.finish(), machine).function("read", 3)
+    out = np.zeros(step // 4, "f")
+
+    large, small = (np.ones(s // 4, "f") for s in (2 * machine.l3 + (64 << 20), min(4 * machine.l2, machine.l3 // 2)))
+    runs = (
+        (6, lambda: fma(turns, x.ctypes.data)),
+        (2, lambda: read(large.ctypes.data, large.nbytes, out.ctypes.data)),
+        (8, lambda: read(small.ctypes.data, small.nbytes, out.ctypes.data)),
+    )
+    least = [float("inf")] * 3
+    for burst in range(BURSTS):
+        time.sleep(PAUSE_S if burst else 0)
+        for i, (repeats, call) in enumerate(runs):
+            for _ in range(repeats):
+                start = time.perf_counter()
+                call()
+                least[i] = min(least[i], time.perf_counter() - start)
+    return Peaks(
+        2 * chains * lanes * turns / least[0] / 1e9, large.nbytes / least[1] / 1e9, small.nbytes / least[2] / 1e9
+    )

@@ -1,6 +1,0 @@
-"""Cheaper networks that compute the same, or nearly: rewrites with claims and checks, and the search over them."""
-
-from dojang.slim.result import Edit, Figures, Refused, SlimResult
-from dojang.slim.search import slim
-
-__all__ = ["Edit", "Figures", "Refused", "SlimResult", "slim"]

@@ -1,0 +1,233 @@
+"""The front of loss against time: per set of tied channels how much to cut, whole branches of sums, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap
+from dojang.arith.cost import count
+from dojang.arith.cut import cut
+from dojang.arith.graph import Graph
+from dojang.slimming.branches import BRANCHES, Branch, branches, without
+from dojang.slimming.estimate import Loss
+from dojang.slimming.importance import Moments, importance
+from dojang.slimming.ledger import Ledger
+from dojang.slimming.narrow import muted, remove, wish
+
+CHANNELS = "remove-channels"
+
+SHARES = (0.125, 0.25, 0.5)
+"""Parts of a bundle's channels that are tried."""
+
+IDLE = 0.01
+"""A channel with less than this part of its bundle's mean importance hardly matters."""
+
+FLOOR = 1e-4
+"""Losses are not told apart below this: a change of the outputs by 1 %."""
+
+TIMED = 6
+"""Options that are timed in one round, at most: each must be compiled."""
+
+TIMED_MACS = 2e9
+"""Small networks compile soon: as many options are timed as these multiplications make networks, at most `MOST_TIMED`.
+Predictions are not good enough to choose by: for ResNet-20 on an AVX-512 machine (November 2026) they saw half of what
+narrower layers save at 8×8 pixels, and savings at 32×32 that the clock did not."""
+
+MOST_TIMED = 64
+
+
+@dataclass(frozen=True)
+class Option:
+    """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
+    the change of the outputs, and multiplications saved.
+    """
+
+    layers: tuple[str, ...]
+    classes: tuple[int, ...]
+    ms: float
+    loss: float
+    macs: int = 0
+    branch: Branch | None = None
+
+
+@dataclass(frozen=True)
+class Front:
+    """What one network offers: per bundle, options in growing size, and per branch one. `ms_per_predicted` scales
+    predictions; `macs` and `ms`: what the network takes as it is.
+    """
+
+    graph: Graph
+    tied: ChannelMap
+    stats: Mapping[str, Moments]
+    options: tuple[tuple[Option, ...], ...]
+    loss: Loss
+    ms_per_predicted: float
+    macs: int
+    ms: float
+
+    def along(
+        self, macs: float = 0.0, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
+    ) -> Iterator[list[Option]]:
+        """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
+
+        What it saves is the part of the time times `clocked`, and the part of the multiplications times what is left to
+        1, while more than `macs` of these remain; then it is time. `branches`: whole branches first, as long as neither
+        `macs` nor the `ms` to be saved are passed by the next one.
+        """
+        level, left, saved = [-1] * len(self.options), float(self.macs), 0.0
+        while True:
+            share = clocked if left > macs else 1.0
+            steps = [(self._gain(own, at, n, share), b, n)
+                     for b, (own, at) in enumerate(zip(self.options, level, strict=True))
+                     for n in range(at + 1, len(own))]  # fmt: skip
+            if not steps:
+                return
+            whole = [step for step in steps if (option := self.options[step[1]][step[2]]).branch is not None
+                     and branches and (left - option.macs >= macs or saved + option.ms <= ms)]  # fmt: skip
+            _, b, n = max(whole or steps, key=lambda s: (s[0], -s[1], -s[2]))
+            level[b] = n
+            chosen = [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
+            left = self.macs - sum(option.macs for option in chosen)
+            saved = sum(option.ms for option in chosen)
+            yield chosen
+
+    def _gain(self, own: Sequence[Option], at: int, n: int, clocked: float = 1.0) -> float:
+        ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
+        saved = clocked * (own[n].ms - ms) / (self.ms or 1.0)
+        saved += (1 - clocked) * (own[n].macs - macs) / max(1, self.macs)
+        return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
+
+    def to(
+        self, macs: float, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
+    ) -> tuple[Graph | None, list[Option]]:
+        """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
+        was used. `clocked`, `branches`: as `along` has them.
+        """
+        used: list[Option] = []
+        bare = self.graph.replace(weights={})
+        for chosen in self.along(macs, ms, clocked, branches):
+            used = chosen
+            if sum(option.ms for option in chosen) < ms:
+                continue
+            narrow = cut(bare, self.tied.fit(_classes(chosen)))
+            if count(without(narrow, _branches(chosen))).total.macs <= macs:
+                break
+        return self._made(used), used
+
+    def saving(self, ms: float) -> Graph | None:
+        """The narrower network that is to save so many milliseconds; None where options do not give as much."""
+        for chosen in self.along():
+            if sum(o.ms for o in chosen) >= ms:
+                return self._made(chosen)
+        return None
+
+    def _made(self, used: Sequence[Option]) -> Graph | None:
+        fitting, gone = self.tied.fit(_classes(used)), _branches(used)
+        if not fitting and not gone:
+            return None
+        narrow = remove(self.graph, self.tied, fitting, self.stats) if fitting else self.graph
+        return without(narrow, gone)
+
+
+def name_of(used: Sequence[Option]) -> str:
+    """What an edit made of these options is called."""
+    kinds = dict.fromkeys(CHANNELS if option.branch is None else BRANCHES for option in used)
+    return "+".join(sorted(kinds, reverse=True))
+
+
+def _branches(options: Sequence[Option]) -> list[Branch]:
+    return [option.branch for option in options if option.branch is not None]
+
+
+def _classes(options: Sequence[Option]) -> list[int]:
+    return [c for option in options for c in option.classes]
+
+
+def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments], proved: bool = False) -> Front:
+    """Every bundle's and branch's options: loss estimated on samples, saving predicted, the most promising timed.
+
+    The smallest options are timed first, then the larger ones. One that is no faster is left out, with the reason; a
+    timed one sets the scale for the larger ones of its bundle that were not timed. `proved`: those that may be faster
+    are left out as well, for searches that want both multiplications and time to fall.
+    """
+    loss = Loss(graph, ledger.context.samples)
+    score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
+    whole, macs = ledger.predict(graph), count(graph).total.macs
+    offered: list[tuple[Option, ...]] = []
+    makers: list[list[Callable[[], Graph]]] = []
+    for bundle in tied.bundles:
+        own, ways = list[Option](), list[Callable[[], Graph]]()
+        for number in numbers(bundle, score, ledger.multiple):
+            classes = wish(tied, bundle, score, number)
+            if not classes or (own and len(classes) <= len(own[-1].classes)):
+                continue
+            ways.append(partial(cut, graph, classes))
+            narrow = cut(graph, classes)
+            moved = loss.of(muted(graph, tied, classes, stats))
+            less = macs - count(narrow).total.macs
+            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
+        if own:
+            offered.append(tuple(own))
+            makers.append(ways)
+        else:
+            reason = "no channel can go: too few, or groups would become unequal"
+            ledger.refuse(CHANNELS, tied.layers(bundle), reason)
+    for branch in branches(graph):
+        shorter = without(graph, (branch,))
+        makers.append([partial(without, graph, (branch,))])
+        option = Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
+                        macs - count(shorter).total.macs, branch)  # fmt: skip
+        offered.append((option,))
+    guess = Front(graph, tied, stats, tuple(offered), loss, 1.0, macs, whole)
+    return _timed(ledger, guess, makers, proved)
+
+
+def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]], proved: bool) -> Front:
+    """A front with savings in milliseconds as measured in place of predictions."""
+    whole, offered = guess.ms, guess.options
+    most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))
+    places = [(b, n) for b, own in enumerate(offered) for n in range(len(own))]
+    order = sorted(places, key=lambda p: (p[1] > 0, -guess._gain(offered[p[0]], -1, p[1])))[:most]
+    savings = ledger.time_all(ledger.deploy(guess.graph), [ledger.deploy(makers[b][n]()) for b, n in order])
+    found = {place: saved for place, saved in zip(order, savings, strict=True) if saved is not None}
+    now = next((s.before_ms for s in found.values()), whole)
+    scale = now / whole if whole > 0 else 1.0
+    out: list[tuple[Option, ...]] = []
+    for b, own in enumerate(offered):
+        kept: list[Option] = []
+        factor = scale
+        for n, option in enumerate(own):
+            saved = found.get((b, n))
+            if saved is None:
+                kept.append(replace(option, ms=option.ms * factor))
+            elif saved.real or (saved.high > 0 and not proved):
+                if saved.real and option.ms > 0:
+                    factor = float(np.clip(saved.ms / option.ms, scale / 4, scale * 4))
+                kept.append(replace(option, ms=max(saved.ms, 0.0)))
+            else:
+                less = "this branch less is" if option.branch else f"{len(option.classes)} channels less are"
+                what = "no faster" if saved.high <= 0 else "no faster beyond noise"
+                ledger.refuse(name_of(own), option.layers, f"{less} {what}: {saved}")
+        if kept:
+            out.append(tuple(kept))
+    return replace(guess, options=tuple(out), ms_per_predicted=scale, ms=now)
+
+
+def numbers(bundle: Sequence[int], score: np.ndarray, multiple: int) -> list[int]:
+    """How many channels of a bundle to try to remove: `SHARES` of them, and all that hardly matter.
+
+    What stays is a multiple of `multiple` where that is possible, and at least one channel.
+    """
+    size = len(bundle)
+    own = score[list(bundle)]
+    idle = int((own <= IDLE * own.mean()).sum())
+    found: set[int] = set()
+    for number in (*(max(1, round(size * share)) for share in SHARES), idle):
+        if size > multiple and (left := (size - number) // multiple * multiple):
+            number = size - left
+        found.add(min(number, size - 1))
+    return sorted(n for n in found if n > 0)

@@ -1,0 +1,147 @@
+"""What a search keeps: edits taken, edits refused, the clock, and the form in which a network would be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dojang.arith.channels import ChannelMap
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph
+from dojang.slimming.estimate import Predict, by_macs, shape_key
+from dojang.slimming.importance import Moments, moments
+from dojang.slimming.result import Edit, Refused
+from dojang.slimming.rewrite import Check, Context, Rewrite
+from dojang.slimming.timing import Saving, saving
+
+Measure = Callable[[Sequence[Graph]], Sequence[Sequence[float]]]
+"""Milliseconds of each network in each of several interleaved rounds: `times[network][round]`."""
+
+Tune = Callable[[Graph, Graph], Graph]
+"""`tune(graph, teacher)`: the same network with weights fine-tuned, the teacher being the network before the cut."""
+
+Evaluate = Callable[[Graph], float]
+"""Accuracy (a fraction) on the selection split."""
+
+Finish = Callable[[Graph, int], Graph]
+"""`finish(graph, tunings)`: the network that the search found, tuned so often on the way, fine-tuned a last time."""
+
+Gradients = Callable[[Graph], Mapping[str, Any]]
+"""Slope of the loss by every weight array, by name, over some labelled samples."""
+
+Progress = Callable[[str, int, int], object]
+"""`progress(what, step, of)`; `of` is 0 where the number of steps is not known beforehand."""
+
+LEAST_SAVING = 0.005
+"""Part of the run time that a cut with loss must save: accuracy is not spent on savings that chance may have made."""
+
+PATIENCE = 4
+"""How often an undecided timing is repeated; the rounds are pooled."""
+
+
+class Ledger:
+    """The state of one search: what was accepted and refused so far, and the callables that judge.
+
+    `importance`, `gradients`: how channels are ranked within a bundle; see `slimming.importance`.
+    """
+
+    importance: str
+    gradients: Gradients | None
+
+    def __init__(
+        self,
+        graph: Graph,
+        measure: Measure | None,
+        tune: Tune | None,
+        evaluate: Evaluate | None,
+        context: Context,
+        progress: Progress | None,
+        multiple: int,
+        predict: Predict | None = None,
+        least_saving: float = LEAST_SAVING,
+    ) -> None:
+        """Nothing is taken yet."""
+        self.importance, self.gradients = "activation", None
+        self.predict = predict or by_macs
+        self.least_saving = least_saving
+        self._moments: tuple[Graph, Mapping[str, Moments]] | None = None
+        self.timed: dict[tuple[str, str], Saving] = {}
+        self.graph, self.context = graph, context
+        self.measure, self.tune, self.evaluate = measure, tune, evaluate
+        self.progress = progress or (lambda what, step, of: None)
+        self.multiple = max(1, multiple)
+        self.edits: list[Edit] = []
+        self.refused: dict[tuple[str, tuple[str, ...]], Refused] = {}
+        self.notes: list[str] = []
+        self.taken: list[Rewrite] = []
+        self.accuracy_before: float | None = None
+
+    def moments(self, graph: Graph, tied: ChannelMap) -> Mapping[str, Moments]:
+        """Moments of what every layer of a network reads, on the samples; those of the last network are kept."""
+        if self._moments is None or self._moments[0] is not graph:
+            self._moments = (graph, moments(graph, tied, self.context.samples))
+        return self._moments[1]
+
+    def deploy(self, graph: Graph) -> Graph:
+        """A network in the form in which it would be used: with the exact rewrites that were found to pay."""
+        for rewrite in self.taken:
+            done = rewrite.apply(graph, self.context)
+            graph = done.graph if done is not None else graph
+        return graph
+
+    def time(self, before: Graph, after: Graph) -> Saving | None:
+        """The measured saving, or None without a clock; measured longer while it cannot be told from noise."""
+        if self.measure is None:
+            return None
+        old, new = list[float](), list[float]()
+        found = None
+        for _ in range(PATIENCE):
+            times = self.measure([before, after])
+            old += times[0]
+            new += times[1]
+            found = saving(old, new)
+            if found.real or found.high <= 0 or len(old) == 1:
+                break
+        return found
+
+    def time_all(self, before: Graph, after: Sequence[Graph]) -> list[Saving | None]:
+        """The saving of each network against one, timed in the same rounds; what was timed once is remembered."""
+        if self.measure is None or not after:
+            return [None] * len(after)
+        keys = [(shape_key(before), shape_key(graph)) for graph in after]
+        new = {key: graph for key, graph in zip(keys, after, strict=True) if key not in self.timed}
+        if new:
+            times = self.measure([before, *new.values()])
+            self.timed.update((key, saving(times[0], own)) for key, own in zip(new, times[1:], strict=True))
+        return [self.timed[key] for key in keys]
+
+    def too_little(self, saved: Saving | None) -> str | None:
+        """Why a saving is not worth any accuracy; None where it is, or where nothing was timed."""
+        if saved is None:
+            return None
+        if not saved.real:
+            return f"no time saved beyond noise: {saved}"
+        if saved.ms < self.least_saving * saved.before_ms:
+            return f"no time saved worth a loss: less than {self.least_saving:.1%}: {saved}"
+        return None
+
+    def accept(
+        self, name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
+        check: Check, found: str,
+    ) -> None:  # fmt: skip
+        """Records an edit that was taken."""
+        self.edits.append(edit_of(name, claim, layers, old, new, saved, check.to_dict(), found))
+
+    def refuse(self, name: str, layers: tuple[str, ...], reason: str) -> None:
+        """Kept once per rewrite and layers: the last reason."""
+        self.refused[(name, layers)] = Refused(name, layers, reason)
+
+
+def edit_of(
+    name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
+    check: Mapping[str, Any], found: str,
+) -> Edit:  # fmt: skip
+    """An accepted edit with what it saves, counted between two networks in the form in which they would be used."""
+    before, after = count(old).total, count(new).total
+    ms = saved.ms if saved is not None else None
+    return Edit(name, claim, layers, before.params - after.params, before.macs - after.macs, ms, check, found)

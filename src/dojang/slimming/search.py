@@ -1,0 +1,258 @@
+"""The search: exact cuts first, then channels on the front of accuracy lost against time saved; only what pays stays.
+
+`slim` knows neither data nor runtime. The caller gives callables: `measure` times networks in interleaved rounds on
+the chosen runtime, `tune` fine-tunes one with the original as teacher, `evaluate` gives its accuracy on a selection
+split. The test split is the caller's, for the final figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, DataError, UsageError
+from dojang.evidence.moments import require_finite_weights
+from dojang.slimming.batchnorm import FOLD_BATCHNORM
+from dojang.slimming.constants import CONSTANTS
+from dojang.slimming.dead import DEAD
+from dojang.slimming.duplicates import DUPLICATES
+from dojang.slimming.estimate import Predict
+from dojang.slimming.identities import IDENTITIES
+from dojang.slimming.importance import KINDS
+from dojang.slimming.journal import Journal
+from dojang.slimming.ledger import LEAST_SAVING, Evaluate, Finish, Gradients, Ledger, Measure, Progress, Tune
+from dojang.slimming.linear import MERGE_LINEAR
+from dojang.slimming.lossy import Lossy, Target
+from dojang.slimming.result import SlimResult, figures
+from dojang.slimming.rewrite import Check, Context, Rewrite, perform, relative_difference
+from dojang.slimming.timing import Saving
+
+EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS, DUPLICATES, MERGE_LINEAR)
+"""Exact rewrites in the order in which they are tried; each makes more visible to the next."""
+
+UNTUNABLE = frozenset({FOLD_BATCHNORM.name, MERGE_LINEAR.name})
+"""Exact, but left to the end where fine-tuning follows: batch norms steady training, as do factors."""
+
+
+def slim(
+    graph: Graph,
+    *,
+    measure: Measure | None = None,
+    tune: Tune | None = None,
+    evaluate: Evaluate | None = None,
+    samples: Any = None,
+    max_drop: float = 1.0,
+    target_macs: float | None = None,
+    target_time: float | None = None,
+    target_ms: float | None = None,
+    least_saving: float = LEAST_SAVING,
+    lossless: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+    input_range: Mapping[str, tuple[Any, Any]] | None = None,
+    multiple: int = 1,
+    predict: Predict | None = None,
+    journal: Journal | None = None,
+    finish: Finish | None = None,
+    importance: str = "activation",
+    gradients: Gradients | None = None,
+    rewrites: Sequence[Rewrite] = EXACT,
+) -> SlimResult:
+    """A cheaper network that computes the same (`lossless`), or nearly the same.
+
+    `max_drop`: percentage points of selection accuracy that may be lost after tuning. `target_macs`: the fraction of
+    the original multiplications to reach; `target_time`: the fraction of its measured time; `target_ms`: milliseconds.
+    The search stops where all are met; without any, it goes as far as `max_drop` allows. `least_saving`: the part of
+    the run time that a cut with loss must save. `predict(graph)`: milliseconds as the runtime's plan has them, by which
+    candidates are ranked before the best are timed (default: by multiplications).
+    `samples`: inputs without labels, for checks and fits. `input_range`: least and largest input value by input name,
+    for proofs. `multiple`: channel counts of cut layers are multiples of it where they can be, as the runtime likes.
+    Without `measure`, edits count as paying when they save multiplications or parameters, and say so. `journal`: keeps
+    what the callables answered, so that an interrupted search is taken up where it was. `finish`: tunes what was found
+    a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
+    journal.
+
+    `importance`: how channels of one set are ranked, one of `slimming.importance.KINDS`; "taylor" needs `gradients`.
+
+    Never returns a network that is slower or worse than asked: then the best one found, with a note. Raises
+    `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range; `DataError` where weights or
+    activations are NaN or infinite.
+    """
+    target = Target(target_macs, target_time, target_ms)
+    check_wishes(max_drop, target_macs, target_time, target_ms)
+    if not lossless and (evaluate is None or samples is None):
+        raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+    if measure is None and not (target_time is None and target_ms is None):
+        raise UsageError("a target time needs a runtime to measure on; give measure, or target-macs")
+    if not 0 <= least_saving < 1:
+        raise UsageError(f"least saving {least_saving} must be a fraction of the run time, from 0 to below 1")
+    if importance not in KINDS:
+        raise UsageError(f"importance {importance!r} is not known; use {', '.join(KINDS)}")
+    if importance == "taylor" and gradients is None and not lossless:
+        raise UsageError("taylor importance needs the slopes of the loss; give gradients, or take another importance")
+    graph.check_weights()
+    require_finite_weights(graph)
+    graph = graph.alone()  # edits change what was read; from here on every array counts as it is
+    context = Context(input_range or {}, samples, seed)
+    if journal is not None:
+        measure, tune, evaluate = journal.over(measure, tune, evaluate)
+    run = _Search(graph, measure, tune, evaluate, context, progress, multiple, predict, least_saving)
+    run.rewrites = tuple(rewrites)
+    run.importance, run.gradients = importance, gradients
+    exact = run.exact()
+    if lossless:
+        return run.finish(exact, None)
+    found = Lossy(run, UNTUNABLE, target, max_drop / 100).run()
+    if found is not None and finish is not None:
+        found = run.tuned_last(found, finish, max_drop / 100)
+    return run.finish(exact, found, target)
+
+
+def check_wishes(
+    max_drop: float, target_macs: float | None, target_time: float | None, target_ms: float | None
+) -> None:
+    """Raises `UsageError` for a drop or a target that makes no sense; for callers who ask before the work begins."""
+    if not max_drop >= 0:
+        raise UsageError(f"max-drop {max_drop} must be at least 0 percentage points")
+    for name, value in (("target-macs", target_macs), ("target-time", target_time)):
+        if value is not None and not 0 < value <= 1:
+            raise UsageError(f"{name} {value} must be a fraction above 0 and at most 1")
+    if target_ms is not None and not 0 < target_ms < float("inf"):
+        raise UsageError(f"target-ms {target_ms} must be a number of milliseconds above 0")
+
+
+class _Search(Ledger):
+    """One search from the exact rewrites to the final figures."""
+
+    rewrites: tuple[Rewrite, ...] = EXACT
+    finished: dict[str, Any] | None = None
+
+    def exact(self) -> Graph:
+        """The network after every exact rewrite that is proved by its check and saves time."""
+        current, waiting = self.graph, list[tuple[Rewrite, tuple[str, ...], Saving | None]]()
+        for step, rewrite in enumerate(self.rewrites):
+            self.progress(f"exact: {rewrite.summary}", step, len(self.rewrites))
+            done = perform(rewrite, current, self.context)
+            if done is None:
+                continue
+            applied, check = done
+            if not check.ok:
+                self.refuse(rewrite.name, applied.layers, f"its check failed: {check.reason}")
+                continue
+            saved = self.time(current, applied.graph)
+            if saved is not None and not saved.real:
+                waiting.append((rewrite, applied.layers, saved))
+                continue
+            self.accept(
+                rewrite.name, rewrite.claim, applied.layers, current, applied.graph, saved, check, applied.found
+            )
+            self.taken.append(rewrite)
+            current = applied.graph
+        return self.together(current, waiting)
+
+    def together(self, current: Graph, waiting: list[tuple[Rewrite, tuple[str, ...], Saving | None]]) -> Graph:
+        """Edits whose saving drowned in noise one by one are tried once more all at once."""
+        if len(waiting) > 1:
+            joint, parts = current, list[tuple[Rewrite, Any, Check, Graph]]()
+            for rewrite, _, _ in waiting:
+                done = perform(rewrite, joint, self.context)
+                if done is not None and done[1].ok:
+                    parts.append((rewrite, done[0], done[1], joint))
+                    joint = done[0].graph
+            saved = self.time(current, joint)
+            if parts and saved is not None and saved.real:
+                names = "+".join(rewrite.name for rewrite, *_ in parts)
+                layers = tuple(dict.fromkeys(name for _, applied, *_ in parts for name in applied.layers))
+                found = "; ".join(applied.found for _, applied, *_ in parts)
+                worst = max((check for _, _, check, _ in parts), key=lambda c: c.stored)
+                self.accept(names, "exact", layers, current, joint, saved, worst, found)
+                self.taken += [rewrite for rewrite, *_ in parts]
+                return joint
+        for rewrite, layers, saved in waiting:
+            self.refuse(rewrite.name, layers, f"no time saved beyond noise: {saved}")
+        return current
+
+    def tuned_last(self, found: Graph, finish: Finish, allowed: float) -> Graph:
+        """What the search found after its last fine-tuning; as it was, where that fails or loses too much."""
+        assert self.evaluate is not None  # checked on entry
+        tunings = sum(bool(edit.check.get("tuned")) for edit in self.edits)
+        if not tunings:  # nothing but exact and bounded edits
+            return found
+        self.progress("the last fine-tuning", 0, 1)
+        before = self.evaluate(found)
+        try:
+            tuned = finish(found, tunings)
+            after = self.evaluate(tuned)
+        except (DataError, CheckFailed) as error:
+            self.notes.append(f"the last fine-tuning failed, the network before it stands: {error}")
+            return found
+        base = self.accuracy_before if self.accuracy_before is not None else before
+        kept = base - after <= allowed + 1e-12
+        self.finished = {"accuracy_before": before, "accuracy_after": after, "split": "selection", "kept": kept}
+        if not kept:
+            lost = f"{100 * (base - after):.2f} points lost on the selection samples, more than {100 * allowed:.2f}"
+            self.notes.append(f"the last fine-tuning was not kept: {lost}")
+        return tuned if kept else found
+
+    def finish(self, exact: Graph, lossy: Graph | None, target: Target | None = None) -> SlimResult:
+        """The final network checked once more against the original, and the figures of both."""
+        final = exact
+        if lossy is not None:
+            final = lossy
+            for rewrite in self.taken:
+                done = perform(rewrite, final, self.context)
+                if done is not None and done[1].ok:
+                    final = done[0].graph
+        saved = self.time(self.graph, final) if final is not self.graph else None
+        if saved is not None and saved.ms < 0 and not saved.real:
+            self.notes.append(
+                f"measured once more the result is no faster than the original ({saved}); the original stands"
+            )
+            final, self.edits = self.graph, []
+        if saved is not None and target is not None and not any("target of" in note for note in self.notes):
+            most = min(target.ms or float("inf"), (target.time or float("inf")) * saved.before_ms)
+            if saved.after_ms > most:
+                said = f"measured once more the result takes {saved.after_ms:.4g} ms, more than the {most:.4g} ms asked"
+                self.notes.append(f"{said}, though it met them while searching: clocks vary; ask for a little less")
+        accuracy = self.evaluate(final) if self.evaluate is not None else None
+        if self.accuracy_before is None and self.evaluate is not None:
+            self.accuracy_before = self.evaluate(self.graph)
+        if self.measure is None:
+            self.notes.append(
+                "time was not measured; edits were taken for the multiplications and parameters they save"
+            )
+        if not self.edits:
+            self.notes.append("nothing was found that pays; the network is as it was")
+        before_ms, after_ms = (saved.before_ms, saved.after_ms) if saved is not None else (None, None)
+        certificate = self.certificate(final) if lossy is None else {}
+        return SlimResult(
+            final,
+            figures(self.graph, self.accuracy_before, before_ms),
+            figures(final, accuracy, before_ms if final is self.graph else after_ms),
+            tuple(self.edits),
+            tuple(self.refused.values()),
+            self.context.seed,
+            tuple(self.notes),
+            certificate,
+            finish=self.finished,
+        )
+
+    def certificate(self, final: Graph) -> dict[str, Any]:
+        """Largest differences from the original network, relative to the largest output, in float64 and float32."""
+        most = int(np.clip(2e9 / max(1, count(self.graph).total.macs), 1, 8))
+        feeds = {"random": self.context.random(self.graph, most)}
+        real = self.context.real(self.graph, most)
+        if real is not None:
+            feeds["real"] = real
+        return {
+            name: {
+                "inputs": len(next(iter(x.values()))),
+                "float64": relative_difference(self.graph, final, x),
+                "float32": relative_difference(self.graph, final, x, np.float32),
+            }
+            for name, x in feeds.items()
+        }

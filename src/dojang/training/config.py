@@ -1,0 +1,89 @@
+"""The settings of a training run and the learning rate of every step. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from typing import Any
+
+from dojang.base.errors import UsageError
+from dojang.training.data import Augment
+
+PRECISIONS = ("float32", "bf16")
+"""What forward and backward passes compute in. Weights, momentum and the loss are float32 in either."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a run. All but the last four decide the result, together with data, network and teacher.
+
+    `lr`: peak learning rate; None takes 0.1 (0.04 for a network without batch norm) times batch size / 128.
+    `warmup`: share of all steps in which the rate rises. `scale_l1`: penalty on the scales of batch norms, which makes
+    channels die (Liu et al., ICCV 2017); soft-thresholded, so that scales become exactly 0. `alpha`, `temperature`:
+    weight and softness of the teacher, used when there is one. `augment`: None takes what the data declare.
+    `test_every`: epochs between looks at the test part (the last epoch always has one). `checkpoint_seconds`: at most
+    so long between checkpoints. `train_scored`: samples, drawn by seed, that the final train figures are measured on;
+    None takes all. `precision`: one of `PRECISIONS`; "bf16" multiplies in bfloat16 (8 significant bits instead of 24)
+    and sums in float32, by PyTorch's autocast (Kalamkar et al., "A study of BFLOAT16", 2019).
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    scale_l1: float = 0.0
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
+    alpha: float = 0.7
+    temperature: float = 4.0
+    seed: int = 0
+    precision: str = "float32"
+    augment: Augment | None = None
+    test_every: int = 1
+    device: str = "auto"
+    checkpoint_seconds: float = 30.0
+    train_scored: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a setting outside its range, naming it."""
+        ranges: list[tuple[str, float, bool, str]] = [
+            ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+            ("seed", self.seed, 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2^63"),
+            ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
+            ("lr", self.lr or 0.0, self.lr is None or 0 < self.lr < float("inf"), "greater than 0"),
+            ("momentum", self.momentum, 0 <= self.momentum < 1, "in 0 … 1, 1 excluded"),
+            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "0 or more"),
+            ("scale_l1", self.scale_l1, 0 <= self.scale_l1 < float("inf"), "0 or more"),
+            ("warmup", self.warmup, 0 <= self.warmup <= 1, "a share in 0 … 1"),
+            ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in 0 … 1, 1 excluded"),
+            ("alpha", self.alpha, 0 <= self.alpha <= 1, "in 0 … 1"),
+            ("temperature", self.temperature, 0 < self.temperature < float("inf"), "greater than 0"),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+            ("test_every", self.test_every, self.test_every >= 1, "at least 1"),
+            ("train_scored", self.train_scored or 0, self.train_scored is None or self.train_scored >= 1, "at least 1"),
+            ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),
+        ]
+        for name, value, fine, rule in ranges:
+            if not fine:
+                raise UsageError(f"{name} {value} is not {rule}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision {self.precision!r} is not known; use {' or '.join(PRECISIONS)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, for JSON."""
+        return asdict(self)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """Rate of step 0 … steps − 1: a linear rise over W = ⌊warmup · steps⌋ steps, then a half cosine down to 0.
+
+    Rising: peak · (step + 1) / (W + 1); after it: peak · (1 + cos(π (step − W) / (steps − W))) / 2.
+
+    >>> [round(learning_rate(i, 10, 1.0, 0.2), 3) for i in (0, 1, 2, 6, 9)]
+    [0.333, 0.667, 1.0, 0.5, 0.038]
+    """
+    rise = int(warmup * steps)
+    if step < rise:
+        return peak * (step + 1) / (rise + 1)
+    return peak * 0.5 * (1 + cos(pi * (step - rise) / (steps - rise)))

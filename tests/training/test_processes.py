@@ -1,0 +1,154 @@
+"""What only real processes show: kill -9, Ctrl-C, a disk that takes no more, two processes that share a run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from dojang.training.state import STATE_FILE, read
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+# Trains into the directory of the first argument; with a second one the run goes on where it was.
+PROGRAM = """
+rng = np.random.default_rng(0)
+data = train.from_arrays(rng.normal(size=(1500, 1, 8, 8)), np.arange(1500) % 10)
+config = train.TrainConfig(epochs=6, augment=train.Augment(1, False), checkpoint_seconds=0.0)
+def tell(now):
+    print(now.epoch, now.step, flush=True)
+module = small_net(seed=0 if len(sys.argv) < 3 else 7, dropout=0.2)
+try:
+    history = train.fit(module, data, config, directory=sys.argv[1], resume=len(sys.argv) > 2, progress=tell)
+except KeyboardInterrupt:
+    sys.exit(130)
+import json
+curve = [{**vars(p), "seconds": 0} for p in history.curve]
+print(json.dumps([curve, history.train.accuracy, history.test.accuracy]))
+"""
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "Warning" not in err
+    return out.splitlines()[-1]
+
+
+def tensors(directory: Path) -> dict[str, np.ndarray]:
+    return load_file(directory / STATE_FILE)
+
+
+def equal(a: Path, b: Path) -> bool:
+    one, two = tensors(a), tensors(b)
+    return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
+
+
+def test_killed_and_interrupted_it_ends_the_same_to_the_bit(tmp_path: Path, start: Start) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    undisturbed = start(PROGRAM, str(whole))
+
+    def until(line: str, *arguments: str) -> subprocess.Popen[str]:
+        process = start(PROGRAM, str(parts), *arguments)
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.strip() == line:
+                return process
+        raise AssertionError(process.communicate())
+
+    process = until("2 5")
+    time.sleep(0.013)
+    process.kill()  # SIGKILL, most likely in the middle of a step or of a write
+    process.communicate()
+    (parts / ".training-x1.safetensors").write_bytes(b"torn")  # what a kill in the middle of a write leaves
+    process = until("4 1", "again")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    kept = read(parts)
+    assert kept is not None
+    assert (kept.position.epoch, kept.position.step) >= (3, 1)
+    assert kept.position.epoch < 6
+    assert finish(start(PROGRAM, str(parts), "again")) == finish(undisturbed)
+    assert equal(whole, parts)
+    assert [path.name for path in parts.iterdir()] == [STATE_FILE]
+
+
+def test_a_disk_that_takes_no_more_is_one_line_and_keeps_the_state_before(tmp_path: Path, start: Start) -> None:
+    program = """
+import resource
+from dojang.base.errors import FileError
+rng = np.random.default_rng(0)
+data = train.from_arrays(rng.normal(size=(1500, 1, 8, 8)), np.arange(1500) % 10)
+def tell(now):
+    if now.epoch == 2 and now.done is None:
+        # Writing beyond this size fails from now on, as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    train.fit(small_net(), data, train.TrainConfig(epochs=3, checkpoint_seconds=0.0), directory=sys.argv[1],
+              progress=tell)
+except FileError as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(error)
+"""
+    message = finish(start(program, str(tmp_path / "run")))
+    assert "not written" in message
+    assert "the one before it is kept" in message
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [STATE_FILE]
+    assert tensors(tmp_path / "run")
+
+
+DIVIDED = """
+import json, os
+from dojang import training as train
+if __name__ == "__main__":
+    rng = np.random.default_rng(0)
+    data = train.from_arrays(rng.normal(size=(1500, 1, 8, 8)), np.arange(1500) % 10)
+    config = train.TrainConfig(epochs=2, augment=train.Augment(1, False), precision=sys.argv[2])
+    rank = int(os.environ.get("RANK", 0))
+    module = small_net(seed=0)
+    module[1].num_batches_tracked = None  # one batch norm counts its batches, the other does not
+    teacher = small_net(seed=3)
+    history = train.fit(module, data, config, teacher=teacher, directory=sys.argv[1])
+    if rank == 0:
+        print(json.dumps([[p.train_loss, p.test_loss] for p in history.curve] + [history.processes]))
+"""
+
+
+def test_two_processes_give_what_one_gives_within_rounding(tmp_path: Path, start: Start) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    single = start(DIVIDED, str(tmp_path / "one"), "float32")
+    pair = start(DIVIDED, str(tmp_path / "two"), "float32", launcher=launcher)
+    alone, both = json.loads(finish(single)), json.loads(finish(pair))
+    assert (alone[-1], both[-1]) == (1, 2)
+    # Sums are taken in another order; over 46 steps that grows to some 1e-4 of a weight.
+    np.testing.assert_allclose(both[:-1], alone[:-1], rtol=1e-3)
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="PyTorch has no bfloat16 convolutions on this processor"
+)
+def test_in_bf16_two_processes_learn_as_one_does(tmp_path: Path, start: Start) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    single = start(DIVIDED, str(tmp_path / "one"), "bf16")
+    pair = start(DIVIDED, str(tmp_path / "two"), "bf16", launcher=launcher)
+    alone, both = json.loads(finish(single)), json.loads(finish(pair))
+    # One rounding to bfloat16 is 2^-9; batch norms over both halves, summed in bfloat16, would be off by far more.
+    np.testing.assert_allclose(both[:-1], alone[:-1], rtol=0.02)
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    for name in one:
+        if "running" in name:
+            far = np.abs(two[name] - one[name]).max() / np.abs(one[name]).max()
+            assert far < 0.1, (name, far)
