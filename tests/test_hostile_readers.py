@@ -444,12 +444,12 @@ def test_a_zip_of_small_files_that_are_large_pictures(tmp_path):
 def test_sixteen_bits_to_eight_are_a_division_by_257():
     from PIL import Image
 
-    from dojang.training.pictures import Target, decoded
+    from dojang.training.pictures import SampleSize, decoded
 
     deep = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     out = io.BytesIO()
     Image.fromarray(deep).save(out, "PNG")
-    np.testing.assert_array_equal(decoded(out.getvalue(), "p", Target.of(None))[:, :, 0].ravel(), np.arange(256))
+    np.testing.assert_array_equal(decoded(out.getvalue(), "p", SampleSize.of(None))[:, :, 0].ravel(), np.arange(256))
 
 
 def test_the_bound_of_the_child_processes_is_one():

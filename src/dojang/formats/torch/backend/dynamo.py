@@ -1,9 +1,9 @@
 """What `torch.compile` hands to a backend, as Graphs: which parts can be read, how they are run, what is left.
 
-`Split` takes a captured FX graph. At its first call for given sizes it follows the graph with stand-ins; functions
-that the handlers do not know, and values that are not float32, stay with PyTorch, and the rest becomes one or several
-`Part`s, each a Graph for `run` of the caller's choice. A graph that changes its inputs in place, draws random numbers
-or needs gradients is left to PyTorch as a whole. Nothing is left in silence: `Report` names every reason.
+`SplitGraph` takes a captured FX graph. At its first call for given sizes it follows the graph with stand-ins. Functions
+that the handlers do not know, and values that are not float32, stay with PyTorch; the rest becomes one or several
+`CapturedPart`s, each a Graph that the caller's `run` computes. A graph that changes its inputs in place, draws random
+numbers or needs gradients is left to PyTorch as a whole. Nothing is left in silence: `Report` names every reason.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def threads() -> int:
 # -- one captured graph ---------------------------------------------------------------------------------------------
 
 
-class Split:
+class SplitGraph:
     """A captured graph, run by parts. Thread-safe; what a call needs is made when its sizes are first seen."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Split:
         tells whether memory has changed, which with `frozen` the caller promises for weights.
         """
         self.module, self.name = module, name
-        self.make = partial(Part, compile=compile, watch=watch, frozen=frozen)
+        self.make = partial(CapturedPart, compile=compile, watch=watch, frozen=frozen)
         self._run: Callable[..., Any] | None = None
         self._lock = threading.Lock()
 
@@ -160,7 +160,7 @@ class Split:
         support = _Support(names)
         fused = CapabilityBasedPartitioner(whole, support, allows_single_node_partition=True).partition_and_fuse()
         said = {n.name: why for n, why in left.items() if why}
-        parts: dict[str, Part] = {}
+        parts: dict[str, CapturedPart] = {}
         for title, inner in list(fused.named_children()):
             if isinstance(inner, fx.GraphModule) and title.startswith("fused_"):
                 parts[title] = self.make(inner, left=said)
@@ -189,7 +189,7 @@ class Split:
 class _Holder(nn.Module):
     """A part as a submodule."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: CapturedPart) -> None:
         super().__init__()
         self.part = part
 
@@ -221,7 +221,7 @@ def _copied(graph: fx.Graph) -> fx.Graph:
 # -- one part -------------------------------------------------------------------------------------------------------
 
 
-class Part:
+class CapturedPart:
     """A captured graph, or a piece of one, that is run as a Graph."""
 
     def __init__(
@@ -406,4 +406,4 @@ def _array(value: torch.Tensor) -> np.ndarray:
     return value.detach().resolve_neg().numpy()
 
 
-__all__ = ["Compile", "Leave", "Part", "Report", "Run", "Split", "Watch", "reports", "threads"]
+__all__ = ["CapturedPart", "Compile", "Leave", "Report", "Run", "SplitGraph", "Watch", "reports", "threads"]

@@ -20,7 +20,7 @@ from dojang.base.showing import first_line
 from dojang.formats.torch.read.trace import Stale, Traced, Tracer, name_of, pick_batch, plain
 
 if TYPE_CHECKING:
-    from dojang.formats.torch.backend.dynamo import Part
+    from dojang.formats.torch.backend.dynamo import CapturedPart
 
 RANDOM = frozenset("dropout alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d dropout3d".split())
 
@@ -157,7 +157,7 @@ class Follow:
     """One way through a captured graph with stand-ins; `free`: for any batch, else for that of the arguments."""
 
     def __init__(
-        self, part: Part, args: Sequence[Any], free: bool, left: dict[fx.Node, str | None] | None = None
+        self, part: CapturedPart, args: Sequence[Any], free: bool, left: dict[fx.Node, str | None] | None = None
     ) -> None:
         """Binds the arguments: weights stay real, other tensors become inputs. Raises `Leave` for other kinds."""
         self.part, self.left, self.free = part, dict(left or {}), free
