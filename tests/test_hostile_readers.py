@@ -25,7 +25,7 @@ from dojang.base.errors import DataError, DojangError, FileError, ParseError, Us
 from dojang.formats import arrays, checkpoint, onnx, tables, text
 from dojang.slimming.journal import FILE, Journal
 from dojang.training import sources
-from dojang.training.data import load
+from dojang.training.load import load
 
 GIGABYTE = 1 << 30
 
@@ -34,8 +34,8 @@ def bounded(code: str, *args: object) -> str:
     """What a child process of at most 1 GB above its libraries says: the message of the error of ours it met."""
     script = (
         "import sys, resource\nimport numpy\nfrom dojang.base.errors import DojangError\n"
-        "from dojang.formats import arrays, checkpoint, onnx, text\nfrom dojang.train import sources\n"
-        "from dojang.training.data import load\n"
+        "from dojang.formats import arrays, checkpoint, onnx, text\nfrom dojang.training import sources\n"
+        "from dojang.training.load import load\n"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (held + {GIGABYTE},) * 2)\n"
         f"try:\n    {code}\nexcept DojangError as error:\n    print(type(error).__name__, error)\n"

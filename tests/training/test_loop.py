@@ -17,7 +17,8 @@ from torch import nn
 
 from dojang.base.errors import CheckFailed, DataError, FileError, ShapeError, UsageError
 from dojang.training.config import TrainConfig
-from dojang.training.data import Augment, Data, from_arrays, load
+from dojang.training.data import Augment, Data, from_arrays
+from dojang.training.load import load
 from dojang.training.loop import fit
 from dojang.training.record import Progress
 from dojang.training.score import evaluate
@@ -282,7 +283,7 @@ def test_uint8_pictures_train_as_their_floats_do(small: Small) -> None:
 def test_frozen_switches_of_pytorch_are_no_hindrance():
     script = (
         "import numpy as np, torch; torch.backends.disable_global_flags();"
-        "from dojang.train import TrainConfig, fit, from_arrays;"
+        "from dojang.training import TrainConfig, fit, from_arrays;"
         "x = np.random.default_rng(0).random((64, 1, 4, 4), np.float32); y = np.arange(64) % 2;"
         "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2));"
         "fit(net, from_arrays(x, y, x, y), TrainConfig(epochs=1, batch_size=16))"

@@ -43,7 +43,7 @@ class Source:
 
 
 def read(spec: str | Path, size: Size | None = None) -> Source:
-    """The source that `spec` names, every sample of it resized when `size` is given (see `data.load`)."""
+    """The source that `spec` names, every sample of it resized when `size` is given (see `load.load`)."""
     target = SampleSize.of(size)
     if str(spec) == "digits":
         return _fitted(_digits(), target)

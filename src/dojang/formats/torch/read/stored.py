@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from dojang.arith.stored import Stored
-
-
-class Derived(Protocol):
-    """What the tracer notes of a tensor that was computed from others (`torch_trace.Derived`)."""
-
-    @property
-    def sources(self) -> tuple[torch.Tensor, ...]:
-        """The known tensors that went in."""
-        ...
+from dojang.formats.torch.read.trace import Derived
 
 
 @dataclass(frozen=True, slots=True)

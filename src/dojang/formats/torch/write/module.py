@@ -17,7 +17,6 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
-from dojang.formats.torch.read.trace import MODULES, Tracer
 from dojang.formats.torch.write.compute import COMPUTE, even
 
 
@@ -304,18 +303,3 @@ def _windowed(node: Node, ic: int) -> nn.Module | None:
         return up(ic, a["out"], a["kernel"], bias=a["bias"], output_padding=a["output_padding"], **shared)
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     return conv(ic, a["out"], a["kernel"], bias=a["bias"], **shared)
-
-
-def _traced_layer(t: Tracer, layer: NodeModule, *inputs: Any) -> Any:
-    """A `NodeModule` in a trace is its node, under its own name, over what it is applied to now."""
-    node = layer.node
-    arrays: dict[str, str] = {}
-    for role, (holder, key) in layer.where.items():
-        held = holder._parameters.get(key)
-        arrays[role] = t.arrays[id(held if held is not None else holder._buffers[key])]
-    values = [t.value(i) for i in inputs]
-    name = node.name if node.name not in t.used else None
-    return t.emit(node.op, *values, name=name, arrays=arrays, **node.attrs)
-
-
-MODULES[NodeModule] = _traced_layer
