@@ -24,7 +24,7 @@ from dojang.engine.kernels.conv import ALGORITHMS
 from dojang.engine.kernels.task import Activation, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 from problems import parse
 
 COLD_BYTES = 200_000_000
@@ -47,7 +47,9 @@ def programs(algorithm: ModuleType, task: Task, machine: Machine, threads: int) 
         words[t.N] = conv.n
         for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, some, bias, y, y, *shared), strict=True):
             words[slot] = array.ctypes.data
-        calls = [Call(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)]
+        calls = [
+            NativeCall(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)
+        ]
         found.append(Program(calls, t.WORDS, code.scratch, threads))
     return found, [x, y, bias, copies, shared, natives]
 

@@ -18,7 +18,7 @@ import pytest
 
 from dojang.app import verbs
 from dojang.arith.cost import count
-from dojang.arith.explain import Step, explain
+from dojang.arith.explain import Figure, explain
 from dojang.arith.graph import Graph, Node
 from dojang.arith.window import out_size
 from dojang.base.errors import DojangError, GraphError, ShapeError
@@ -68,7 +68,7 @@ def test_the_evaluator() -> None:
         evaluate("oc or 0")
 
 
-def equations(steps: tuple[Step, ...]) -> Iterator[tuple[str, list[str], str]]:
+def equations(steps: tuple[Figure, ...]) -> Iterator[tuple[str, list[str], str]]:
     """(figure, what stands between, result) of every line with a "=" in it, as it is printed."""
     for line in explain_text("layer", steps, width=10_000).splitlines()[1:]:
         figure, *between = line.strip().split(" = ")

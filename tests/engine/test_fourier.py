@@ -117,7 +117,7 @@ def test_error_is_at_most_twice_that_of_a_direct_sum(name, positive):
 def test_transform_is_numpys(length, machine):
     """One line forward into a buffer and from there back again, and forward to elsewhere."""
     b = fourier.t.begin("kernel", machine)
-    numbers = fourier_passes.Numbers(b, fourier.t.F64)
+    numbers = fourier_passes.ComplexArithmetic(b, fourier.t.F64)
     part = machine.vector_bytes
     lines = [fourier_passes.Line(b.at(b.arg.scratch, k * 2 * part * length), 2 * part, part) for k in range(5)]
     transform = fourier_passes.Transform(numbers, length, fourier.t.word(b, fourier.t.W))

@@ -156,10 +156,10 @@ def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
         return _from_array(array, node, str(path))
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
-    from dojang.training.pictures import MAX_FILE_BYTES, Target, decoded
+    from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
 
     pixels = decoded(
-        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), Target(wanted[0], (wanted[1], wanted[2]))
+        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), SampleSize(wanted[0], (wanted[1], wanted[2]))
     )
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 

@@ -21,9 +21,9 @@ from dojang.report.table import number
 if TYPE_CHECKING:
     from dojang.arith.check import Check
     from dojang.arith.compare import Comparison
-    from dojang.arith.explain import Step
+    from dojang.arith.explain import Figure
     from dojang.arith.graph import Graph
-    from dojang.arith.memory import Held, Machine
+    from dojang.arith.memory import Held, MachinePeaks
     from dojang.report.results import Listing
 
 LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
@@ -96,16 +96,16 @@ def _batch(size: int | str) -> Any:
     return symbol(size) if isinstance(size, str) else size
 
 
-def machine_of(text: str) -> Machine:
+def machine_of(text: str) -> MachinePeaks:
     """The machine that a person names; raises `UsageError`."""
-    from dojang.arith.memory import MACHINES, Machine
+    from dojang.arith.memory import MACHINES, MachinePeaks
 
     if text == "here":
         from dojang.native.machine import Machine as Processor
 
         host = Processor.host()
         title = f"{host.name}, one core ({host.isa}; peaks: {host.source})"
-        return Machine(title, host.peaks.fma_gflops, host.peaks.read_gbs)
+        return MachinePeaks(title, host.peaks.fma_gflops, host.peaks.read_gbs)
     if text in MACHINES:
         return MACHINES[text]
     try:
@@ -116,7 +116,7 @@ def machine_of(text: str) -> Machine:
         raise UsageError(
             f"--machine {text}: give here, {', '.join(MACHINES)}, or peaks as GFLOPS,GBYTES such as 150,12"
         ) from None
-    return Machine(f"{gflops:g} GFLOP/s, {gbytes:g} GB/s", gflops, gbytes)
+    return MachinePeaks(f"{gflops:g} GFLOP/s, {gbytes:g} GB/s", gflops, gbytes)
 
 
 def over_budget(result: Count, max_macs: int | None = None, max_params: int | None = None) -> str | None:
@@ -139,7 +139,7 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
 
 def explain(
     net: Any, layer: str, *, input_size: InputSize | None = None, num_classes: int | None = None
-) -> tuple[Step, ...]:
+) -> tuple[Figure, ...]:
     """How every figure of one layer comes about; see `arith.explain`. Where values decide, on the dearest way that goes
     through it.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.cost import Count, Layer, count
-from dojang.arith.counting import FIRM, Counting, Figures, figures_of, fit, found_convention, habits, plain_counting
+from dojang.arith.counting import FIRM, CostParts, Counting, figures_of, fit, found_convention, habits, plain_counting
 from dojang.arith.counting import error as relative_error
 from dojang.arith.graph import Graph
 from dojang.arith.printed import Printed
@@ -139,7 +139,7 @@ def check(table: Table, graph: Graph) -> Check:
     return Check(table, tuple(cells), says, whole)
 
 
-def _judged(row: Row, layers: tuple[Layer, ...], figures: Figures, found: Mapping[str, Counting]) -> dict[str, Cell]:
+def _judged(row: Row, layers: tuple[Layer, ...], figures: CostParts, found: Mapping[str, Counting]) -> dict[str, Cell]:
     """The cells of a row by column."""
     return {
         column: _judge_shape(row, text, layers) if column == "out_shape" else
@@ -148,7 +148,7 @@ def _judged(row: Row, layers: tuple[Layer, ...], figures: Figures, found: Mappin
     }  # fmt: skip
 
 
-def _row(row: Row, layers: tuple[Layer, ...], figures: Figures, judged: Mapping[str, Cell]) -> Judged:
+def _row(row: Row, layers: tuple[Layer, ...], figures: CostParts, judged: Mapping[str, Cell]) -> Judged:
     cells = {column: text for column, text in row.cells.items() if column != "out_shape"}
     return Judged(layers, figures, cells, frozenset(c for c in cells if judged[c].verdict == "mismatch"))
 
@@ -183,7 +183,7 @@ def _slip(printed: str, computed: int | str) -> str:
     return nothing
 
 
-def _judge(label: str, column: str, text: str, figures: Figures, found: Counting) -> Cell:
+def _judge(label: str, column: str, text: str, figures: CostParts, found: Counting) -> Cell:
     default = plain_counting(column)
     for how in (default, found):
         well = fit(figures.under(column, how), text, how)
@@ -208,7 +208,7 @@ def _judge(label: str, column: str, text: str, figures: Figures, found: Counting
     return _habit(label, column, text, figures, ("rounded",)) or Cell(label, column, text, value, "mismatch", off)
 
 
-def _habit(label: str, column: str, text: str, figures: Figures, fits: Sequence[str]) -> Cell | None:
+def _habit(label: str, column: str, text: str, figures: CostParts, fits: Sequence[str]) -> Cell | None:
     """The cell judged by the first known habit, not the convention of its column, under which it fits; None when there
     is none, or the cell has too few digits to tell.
     """

@@ -103,7 +103,7 @@ def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachinePeaks:
     """A machine by its peaks: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹)."""
 
     name: str
@@ -112,9 +112,9 @@ class Machine:
 
 
 MACHINES = {
-    "a100": Machine("NVIDIA A100 40 GB, float32 without tensor cores", 19_500, 1_555),
-    "h200": Machine("NVIDIA H200, float32 without tensor cores", 67_000, 4_800),
-    "raspberry-pi-5": Machine("Raspberry Pi 5, 4 Cortex-A76 at 2.4 GHz", 153.6, 17.1),
+    "a100": MachinePeaks("NVIDIA A100 40 GB, float32 without tensor cores", 19_500, 1_555),
+    "h200": MachinePeaks("NVIDIA H200, float32 without tensor cores", 67_000, 4_800),
+    "raspberry-pi-5": MachinePeaks("Raspberry Pi 5, 4 Cortex-A76 at 2.4 GHz", 153.6, 17.1),
 }
 """Machines by their makers' data sheets; the Raspberry Pi by 2 x 4-wide FMA x 4 cores x 2.4 GHz and LPDDR4X-4267."""
 
@@ -137,7 +137,7 @@ class Traffic:
         return asdict(self)
 
 
-def traffic(graph: Graph, machine: Machine | None = None, batch: int = 1) -> tuple[Traffic, ...]:
+def traffic(graph: Graph, machine: MachinePeaks | None = None, batch: int = 1) -> tuple[Traffic, ...]:
     """Bytes and intensity of every layer, and its roofline (Williams, Waterman, Patterson 2009) as an interval.
 
     At least: only the weights come from memory, and arithmetic hides it, max(FLOPs/peak, weight bytes/bandwidth).
@@ -148,7 +148,7 @@ def traffic(graph: Graph, machine: Machine | None = None, batch: int = 1) -> tup
     return tuple(_row(layer, machine) for layer in count(graph, batch).layers if layer.op not in skipped)
 
 
-def _row(layer: Layer, machine: Machine | None) -> Traffic:
+def _row(layer: Layer, machine: MachinePeaks | None) -> Traffic:
     cost = layer.cost
     moved = cost.in_bytes + cost.weight_bytes + cost.out_bytes
     intensity = 2 * cost.macs / moved if moved else 0.0
@@ -177,7 +177,7 @@ class Held:
     network: str
     memory: Memory
     rows: tuple[Traffic, ...]
-    machine: Machine | None
+    machine: MachinePeaks | None
     unknown: tuple[str, ...] = ()
     ways: tuple[Held, ...] = ()
 
@@ -204,7 +204,7 @@ class Held:
         }
 
 
-def held(graph: Graph, machine: Machine | None = None, batch: int = 1, optimiser: str = "momentum") -> Held:
+def held(graph: Graph, machine: MachinePeaks | None = None, batch: int = 1, optimiser: str = "momentum") -> Held:
     """Memory and traffic of a network in one. Raises `UsageError` for symbolic sizes: rooflines need numbers."""
     if symbolic(batch) or any(isinstance(s, Expr) for n in graph.inputs for s in n.attrs["shape"]):
         raise UsageError(f"{graph.name}: memory and time need the sizes and the batch in numbers")

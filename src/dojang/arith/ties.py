@@ -34,7 +34,7 @@ class Track:
     classes: Labels
 
 
-class Tracer:
+class ChannelTracer:
     """Walks the graph once, with a union-find over labels."""
 
     def __init__(self, graph: Graph) -> None:

@@ -11,7 +11,7 @@ from dojang.engine.build import Build
 from dojang.engine.kernels import task as t
 from dojang.engine.lower.calls import HostCall, KernelCall, Place
 from dojang.engine.reference.operators import apply
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 
 Array = np.ndarray
 LEAST_FETCHED = 8 << 10  # bytes of weights that are worth fetching ahead
@@ -30,7 +30,7 @@ class Context:
         self.exports: list[tuple[Program, int, str]] = []
         self.steps: list[tuple[Program, int, str]] = []
         self.native: list[tuple[Program, int, KernelCall]] = []
-        pending: list[tuple[Call, KernelCall]] = []
+        pending: list[tuple[NativeCall, KernelCall]] = []
         scratch = 0
         for when, call in enumerate(low.calls):
             if isinstance(call, HostCall):
@@ -41,7 +41,7 @@ class Context:
             args = self.table(call, build.shared[when])
             scratch = max(scratch, call.code.scratch)
             for step, native in zip(call.code.steps, build.natives[when], strict=True):
-                pending.append((Call(native.address("kernel"), args, step.units(call.images)), call))
+                pending.append((NativeCall(native.address("kernel"), args, step.units(call.images)), call))
         self.close(pending, scratch)
         self.look_ahead()
         self.views = {name: self.view(place) for name, place in low.places.items() if place.buffer >= 0}
@@ -52,7 +52,7 @@ class Context:
             self.short = work, answer
         build.short = self.short is not None
 
-    def close(self, pending: list[tuple[Call, KernelCall]], scratch: int) -> None:
+    def close(self, pending: list[tuple[NativeCall, KernelCall]], scratch: int) -> None:
         """Ends a native segment."""
         if not pending:
             return

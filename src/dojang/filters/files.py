@@ -18,7 +18,7 @@ from dojang.filters.kernels.parse import Kernel, as_kernel, is_bank
 from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened
 from dojang.filters.pictures.atomic import check_target
 from dojang.filters.pictures.images import FORMATS, Picture, form_of, read_picture, settled, write_picture
-from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.native.machine import Machine
 
 PathArg = str | PathLike[str]
@@ -71,7 +71,7 @@ class Planned:
     """How the picture in one file would be filtered: one plan for each kernel, or one for a bank."""
 
     source: str
-    plans: tuple[Plan, ...]
+    plans: tuple[FilterPlan, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -257,7 +257,7 @@ def plan_file(
     dilation: int | tuple[int, int] = 1,
     value: float = 0.0,
     max_pixels: int | None = None,
-) -> tuple[Plan, ...]:
+) -> tuple[FilterPlan, ...]:
     """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON.
 
     One plan for each kernel; kernels that share one pass over the picture share one plan.

@@ -8,7 +8,7 @@ from itertools import groupby
 from dojang.arith.check import Check
 from dojang.arith.compare import Comparison, Pair
 from dojang.arith.cost import Layer
-from dojang.arith.explain import Step
+from dojang.arith.explain import Figure
 from dojang.arith.solve import Solution, Solutions
 from dojang.report.results import Listing
 from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
@@ -141,7 +141,7 @@ def _side(layer: Layer | None, pair: Pair | None = None) -> list[str]:
     ]
 
 
-def explain_text(name: str, steps: Sequence[Step], width: int = WIDTH, style: Style = PLAIN) -> str:
+def explain_text(name: str, steps: Sequence[Figure], width: int = WIDTH, style: Style = PLAIN) -> str:
     """For each figure its formula, the numbers put in, the result."""
     lines = [style.bold(name)]
     lines += [paragraph(f"  {step}", width, "      ") for step in steps]

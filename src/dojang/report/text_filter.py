@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dojang.filters.files import FilterReport, Planned
-    from dojang.filters.plan.choose import Plan
+    from dojang.filters.plan.choose import FilterPlan
 
 
 def filter_text(report: FilterReport) -> str:
@@ -36,7 +36,7 @@ def filter_plan_text(plans: Sequence[Planned], width: int = WIDTH, style: Style 
     return "\n".join(lines)
 
 
-def _head(plan: Plan) -> str:
+def _head(plan: FilterPlan) -> str:
     job = plan.jobs[0]
     kernels = ", ".join(f"{j.kernel.name} ({by(j.kernel.size)})" for j in plan.jobs)
     channels = f"{job.channels} channel{'s' if job.channels > 1 else ''}"

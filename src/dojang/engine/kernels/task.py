@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
-from dojang.native.emit import F32, F64, I64, KINDS, PTR, Emit, Kind, Value
+from dojang.native.emit import F32, F64, I64, KINDS, PTR, ElementType, Emit, Value
 from dojang.native.families import Peaks
 from dojang.native.jit import Recipe
 from dojang.native.machine import Machine
@@ -101,7 +101,7 @@ class Task:
         return min(1.0, max(0.0, beyond)) * packed_bytes / (peaks.cache_gbs * 1e9)
 
     @property
-    def element(self) -> Kind:
+    def element(self) -> ElementType:
         """The element type."""
         return KINDS[self.kind]
 
@@ -221,7 +221,7 @@ def tap_range(b: Emit, place: Value | int, stride: int, pad: int, dilation: int,
     return start, lo, hi
 
 
-def activate(b: Emit, v: Value, act: Activation | None, kind: Kind) -> Value:
+def activate(b: Emit, v: Value, act: Activation | None, kind: ElementType) -> Value:
     """The activation on a vector; NaN stays NaN."""
     if act is None:
         return v

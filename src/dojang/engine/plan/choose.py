@@ -19,7 +19,7 @@ from dojang.engine.kernels.task import Code, Task
 from dojang.native import cache, jit
 from dojang.native.families import Peaks
 from dojang.native.machine import Machine
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 
 NEAR = 4.0  # times the least prediction: what is predicted slower is not timed
 
@@ -145,7 +145,7 @@ def _time(algorithm: ModuleType, code: Code, task: Task, machine: Machine) -> fl
     for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, *packed, y, res, *shared), strict=True):
         words[slot] = array.ctypes.data
     natives = jit.load_recipes([s.kernel for s in code.steps], machine)
-    calls = [Call(k.address("kernel"), words, s.units(images)) for k, s in zip(natives, code.steps, strict=True)]
+    calls = [NativeCall(k.address("kernel"), words, s.units(images)) for k, s in zip(natives, code.steps, strict=True)]
     program = Program(calls, t.WORDS, code.scratch, 1)
     times: list[float] = []
     while len(times) < 5 or (sum(times) < 5e-3 and len(times) < 200):

@@ -15,7 +15,7 @@ from dojang.engine.kernels.conv.fourier_tiles import Cut, Tile, axes_of
 from dojang.engine.kernels.task import Task
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
-from dojang.native.transforms import Complex, Line, Numbers, Transform, twiddles
+from dojang.native.transforms import Complex, ComplexArithmetic, Line, Transform, twiddles
 
 
 class Stages:
@@ -86,7 +86,7 @@ class Stages:
         b = self.b = t.begin(symbol, self.machine)
         first, second = self.table_words
         w = t.word(b, t.W)
-        numbers = self.numbers = Numbers(b, self.kind)
+        numbers = self.numbers = ComplexArithmetic(b, self.kind)
         self.lines = Transform(numbers, self.cut.width, w)
         self.columns = Transform(numbers, self.cut.height, b.at(w, first * self.size))
         self.spectrum = b.at(w, second * self.size)

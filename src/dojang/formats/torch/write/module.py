@@ -17,11 +17,10 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
-from dojang.formats.torch.read.trace import MODULES, Tracer
 from dojang.formats.torch.write.compute import COMPUTE, even
 
 
-class Layer(nn.Module):
+class NodeModule(nn.Module):
     """One node that PyTorch has no layer for, or whose arrays belong to another. `where`: which module holds each."""
 
     def __init__(self, node: Node) -> None:
@@ -140,7 +139,7 @@ class _Builder:
         own = own and node.name not in self.crowded
         shape = self.graph.unit_shapes[node.inputs[0]] if node.inputs else None
         layer = native(node, len(shape) if shape else 0, shape) if own else None
-        layer = layer if layer is not None else Layer(node)
+        layer = layer if layer is not None else NodeModule(node)
         if node.op == "constant" and node.attrs["fill"] is not None:
             filled = torch.full(node.attrs["shape"], node.attrs["fill"])
             layer.register_buffer("filled", filled, persistent=False)
@@ -168,7 +167,7 @@ class _Builder:
                 array = node.array(role)
                 if array not in placed:
                     placed[array] = self._make(node, role, array, shape)
-                if isinstance(layer, Layer):
+                if isinstance(layer, NodeModule):
                     layer.where[role] = placed[array]
 
     def _make(self, node: Node, role: str, array: str, shape: tuple[int, ...]) -> tuple[nn.Module, str]:
@@ -304,18 +303,3 @@ def _windowed(node: Node, ic: int) -> nn.Module | None:
         return up(ic, a["out"], a["kernel"], bias=a["bias"], output_padding=a["output_padding"], **shared)
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     return conv(ic, a["out"], a["kernel"], bias=a["bias"], **shared)
-
-
-def _traced_layer(t: Tracer, layer: Layer, *inputs: Any) -> Any:
-    """A `Layer` in a trace is its node, under its own name, over what it is applied to now."""
-    node = layer.node
-    arrays: dict[str, str] = {}
-    for role, (holder, key) in layer.where.items():
-        held = holder._parameters.get(key)
-        arrays[role] = t.arrays[id(held if held is not None else holder._buffers[key])]
-    values = [t.value(i) for i in inputs]
-    name = node.name if node.name not in t.used else None
-    return t.emit(node.op, *values, name=name, arrays=arrays, **node.attrs)
-
-
-MODULES[Layer] = _traced_layer
