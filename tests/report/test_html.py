@@ -100,7 +100,7 @@ def test_training_page() -> None:
         "config": {"seed": 0},
         "lr": 0.03,
     }
-    page = trained_html(Trained("net", history, (), True))
+    page = trained_html(Trained("net", history, (), True, zoo.load("digits-cnn")))
     text = check_page(page)
     assert "82.00 %" in text
     assert page.count("<polyline") == 2

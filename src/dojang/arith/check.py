@@ -17,6 +17,7 @@ from dojang.arith.graph import Graph
 from dojang.arith.printed import Printed
 from dojang.arith.stories import SEVERAL, Judged, stories
 from dojang.base.errors import DataError
+from dojang.base.result import Result
 
 TOLERANCE = 0.01
 """Relative difference up to which a cell that no rounding gives still counts as rounded; the explanation says so."""
@@ -61,7 +62,7 @@ class Cell:
     close: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """The cell as JSON has it."""
         return {
             "row": self.row, "column": self.column, "printed": self.printed, "computed": self.computed,
             "verdict": self.verdict, "explanation": self.explanation, "close": self.close,
@@ -69,7 +70,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Check(Result):
     """A judged table: the cells, the convention found per column, the totals of the network.
 
     Where values decide between several `ways` through the network, it was held against the dearest.
@@ -92,7 +93,7 @@ class Check:
         return tuple(cell for cell in self.cells if cell.verdict == "mismatch")
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """The cells, the convention of each column, and totals."""
         several = {"ways": self.ways} if self.ways > 1 else {}
         return {
             "table": self.table.name,

@@ -20,6 +20,7 @@ from dojang.arith.stored import arrays_of, parts_of
 from dojang.arith.symbol import symbolic
 from dojang.arith.window import extent
 from dojang.base.errors import ShapeError
+from dojang.base.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,18 @@ class Figure:
         """Figure, formula, numbers and result, and the words."""
         return plain({"figure": self.figure, "formula": self.formula, "numbers": self.numbers, "result": self.result,
                       "words": self.words})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Result):
+    """How every figure of one layer comes about, one step a figure."""
+
+    layer: str
+    steps: tuple[Figure, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layer and its steps."""
+        return {"layer": self.layer, "steps": [step.to_dict() for step in self.steps]}
 
 
 def explain(graph: Graph, name: str) -> tuple[Figure, ...]:

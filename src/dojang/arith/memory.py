@@ -10,6 +10,7 @@ from dojang.arith.cost import BYTES, VIEWS, Layer, count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.symbol import Expr, symbolic
 from dojang.base.errors import UsageError
+from dojang.base.result import Result
 
 OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 """Arrays of the size of the parameters that each optimiser keeps."""
@@ -167,7 +168,7 @@ def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class MemoryUse(Result):
     """What a network holds and moves: memory, traffic per layer, and the machine that its time is for, if any.
 
     `unknown` names what could not be counted; the figures are then lower bounds. Where values decide which way the
@@ -179,7 +180,7 @@ class Held:
     rows: tuple[Traffic, ...]
     machine: MachinePeaks | None
     unknown: tuple[str, ...] = ()
-    ways: tuple[Held, ...] = ()
+    ways: tuple[MemoryUse, ...] = ()
 
     @property
     def status(self) -> str:
@@ -204,9 +205,11 @@ class Held:
         }
 
 
-def held(graph: Graph, machine: MachinePeaks | None = None, batch: int = 1, optimiser: str = "momentum") -> Held:
+def memory_use(
+    graph: Graph, machine: MachinePeaks | None = None, batch: int = 1, optimiser: str = "momentum"
+) -> MemoryUse:
     """Memory and traffic of a network in one. Raises `UsageError` for symbolic sizes: rooflines need numbers."""
     if symbolic(batch) or any(isinstance(s, Expr) for n in graph.inputs for s in n.attrs["shape"]):
         raise UsageError(f"{graph.name}: memory and time need the sizes and the batch in numbers")
     unknown = count(graph, batch).total.unknown
-    return Held(graph.name, memory(graph, batch, optimiser), traffic(graph, machine, batch), machine, unknown)
+    return MemoryUse(graph.name, memory(graph, batch, optimiser), traffic(graph, machine, batch), machine, unknown)

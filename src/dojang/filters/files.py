@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dojang.base.errors import DojangError, FileError, UsageError
+from dojang.base.result import Result
 from dojang.filters.filter import filter_array
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel, as_kernel, is_bank
@@ -53,7 +54,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class FilterReport:
+class FilterReport(Result):
     """All files of one call, in the order given; for each, every kernel."""
 
     kernels: tuple[str, ...]
@@ -76,6 +77,17 @@ class Planned:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {"source": self.source, "plans": [plan.to_dict() for plan in self.plans]}
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPlans(Result):
+    """How each picture would be filtered, in the order given."""
+
+    pictures: tuple[Planned, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plans of every picture."""
+        return {"pictures": [planned.to_dict() for planned in self.pictures]}
 
 
 def filter_files(
@@ -244,9 +256,9 @@ def _many(
     return FilterReport(tuple(k.name for k in kernels), options.border, tuple(done), tuple(failed))
 
 
-def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> tuple[Planned, ...]:
+def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> FilterPlans:
     """How the picture in each file would be filtered; `options` as in `plan_file`. Writes nothing."""
-    return tuple(Planned(fspath(path), plan_file(path, kernel, **options)) for path in paths)
+    return FilterPlans(tuple(Planned(fspath(path), plan_file(path, kernel, **options)) for path in paths))
 
 
 def plan_file(

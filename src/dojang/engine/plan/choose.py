@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.result import Result
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import ALGORITHMS, fallback
 from dojang.engine.kernels.task import Code, Task
@@ -47,7 +48,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Result):
     """How a network is run for one batch size. Frozen; made when that batch size is first seen.
 
     `machine`, `peaks_from` and `peaks` (of one core) say what it was planned for; `tuned`, that algorithms were timed
