@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dojang.arith.graph import Graph
-from dojang.arith.ops import UNKNOWN
-from dojang.base.errors import UnsupportedError, UsageError
+from dojang.base.errors import UsageError
 from dojang.engine.build import Build, held_bytes
 from dojang.engine.lanes import Lanes
 from dojang.engine.lower.calls import Lowered
 from dojang.engine.lower.network import Chosen, Lowering
 from dojang.engine.plan.choose import Plan
-from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs
+from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs, refuse_unknown
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
 from dojang.native import forks
@@ -70,12 +69,7 @@ class Compiled:
         batch_size: int = 1,
     ) -> None:
         """Checks the network; see `compile`."""
-        for node in graph.nodes:
-            if node.op == UNKNOWN:
-                raise UnsupportedError(
-                    f"{node.name}: operator {node.attrs['kind']} cannot be run; "
-                    "replace it by known operators or cut the network before it"
-                )
+        refuse_unknown(graph)
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
 from dojang.formats.torch.read.trace import MODULES, Tracer
@@ -32,7 +31,7 @@ class Layer(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The node's output."""
         arrays = {role: getattr(holder, name) for role, (holder, name) in self.where.items()}
-        return COMPUTE[self.node.op](self, self.node.attrs, inputs, arrays)
+        return COMPUTE.of(self.node)(self, self.node.attrs, inputs, arrays)
 
     def extra_repr(self) -> str:
         """The operator and its attributes."""
@@ -93,11 +92,8 @@ def weights_of(module: nn.Module, graph: Graph) -> Graph:
 def refuse_unknown(graph: Graph) -> None:
     """Raises for operators that have no meaning here."""
     for node in graph.nodes:
-        if node.op == UNKNOWN:
-            raise UnsupportedError(
-                f"{node.name}: operator {node.attrs['kind']} is not known, so the network can be counted but not run; "
-                "write it with known operators"
-            )
+        if node.op != "input":
+            COMPUTE.of(node)
 
 
 def last_readers(graph: Graph) -> dict[str, tuple[str, ...]]:
