@@ -357,7 +357,9 @@ def _bench(commands: Commands) -> None:
 
 def _list(commands: Commands) -> None:
     parser = _add(commands, "list", "what there is to choose from")
-    parser.add_argument("what", choices=("networks", "tables", "kernels", "kinds", "algorithms"), help="which list")
+    parser.add_argument(
+        "what", choices=("networks", "tables", "kernels", "kinds", "algorithms", "operators"), help="which list"
+    )
     parser.add_argument("--html", metavar="FILE", help="kernels only: write a page that shows each on one picture")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dojang.arith.memory import Held, Machine
     from dojang.report.results import Listing
 
-LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
+LISTS = ("networks", "tables", "kernels", "kinds", "algorithms", "operators")
 """What `list_all` can list."""
 
 
@@ -176,7 +176,7 @@ def compare(a: Any, b: Any, *, input_size: InputSize | None = None) -> Compariso
 
 def list_all(what: str) -> Listing:
     """What there is: `networks` of the zoo with their totals, published `tables`, `kernels` for pictures, `kinds` of
-    convolution with what each costs beside the plain one.
+    convolution with what each costs beside the plain one, `operators` with the parts of dojang that know them.
     """
     from dojang.report.results import Listing
 
@@ -225,4 +225,8 @@ def list_all(what: str) -> Listing:
 
         listed_ = ((a.__name__.rpartition(".")[2], (a.__doc__ or "").strip().splitlines()) for a in ALGORITHMS)
         return Listing(what, tuple({"name": name, "does": doc[0] if doc else ""} for name, doc in listed_))
+    if what == "operators":
+        from dojang.app import operators
+
+        return Listing(what, operators.rows())
     raise UsageError(f"there is no list of {what}; choose {' or '.join(LISTS)}")

@@ -18,7 +18,7 @@ from dojang.arith.sight import Sight
 from dojang.arith.stored import NOTHING, Parameters, arrays_of, parameters_of, parts_of
 from dojang.arith.symbol import Expr, largest
 
-VIEWS = frozenset(op for op, rule in OPS.items() if rule.held.view != "never")
+VIEWS = frozenset(op for op, rule in OPS.items() if rule.held.view in ("at inference", "always"))
 """Operators that pass their input's memory on at inference."""
 
 

@@ -53,7 +53,11 @@ def memory(graph: Graph, batch: int = 1, optimiser: str = "momentum") -> Memory:
 
 
 def saved_bytes(graph: Graph, batch: int = 1) -> int:
-    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free."""
+    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free.
+
+    Not counted: the copies that PyTorch makes to pad one side more than the other, and what it keeps of a deformable
+    convolution or a resizing for which it has no function of its own.
+    """
     shapes = graph.shapes(batch)
     root: dict[str, str] = {}
     needs: set[str] = set()
@@ -61,18 +65,20 @@ def saved_bytes(graph: Graph, batch: int = 1) -> int:
     more = 0
     for node in graph.nodes:
         held = node.rule.held
-        root[node.name] = root[node.inputs[0]] if held.view == "always" else node.name
-        if node.rule.params and node.op != "constant":
+        root[node.name] = root[node.inputs[0]] if held.view in ("in training", "always") else node.name
+        if node.rule.params and (node.op != "constant" or node.attrs["trained"]):
             needs.add(node.name)
         if any(i in needs for i in node.inputs):
             needs.add(node.name)
         if node.name not in needs:
             continue
-        kept |= {root[i] for i in _saved_inputs(node, needs)}
+        kept |= {root[i] for i in _saved_inputs(node, needs) if graph[root[i]].op != "constant"}
         if held.output:
             kept.add(root[node.name])
         shape = shapes[node.name]
-        more += held.more(node.attrs, shape) if shape is not None else 0
+        if shape is not None:
+            between = len(node.inputs) - 2 if held.between else 0
+            more += held.more(node.attrs, shape) + BYTES * between * prod(shape)
     return more + BYTES * sum(prod(shape) for name in kept if (shape := shapes[name]) is not None)
 
 

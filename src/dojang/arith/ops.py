@@ -56,23 +56,35 @@ class Held:
 
     `inputs`: which inputs training keeps for the way back: "none", "all", or "factors" (of a product each factor only
     where another one needs a gradient). `output`: whether it keeps its output. `more`: bytes that it keeps beside
-    these, from attributes and output shape. `view`: when its output is its input's own memory.
+    these, from attributes and output shape. `between`: whether of more than two inputs the values in between are kept,
+    each of the size of the output. `view`: when its output is its input's own memory.
     """
 
     inputs: Literal["none", "all", "factors"]
     output: bool = False
     more: Callable[[Attrs, Shape], int] = _nothing
-    view: Literal["never", "at inference", "always"] = "never"
+    between: bool = False
+    view: Literal["never", "at inference", "in training", "always"] = "never"
 
 
 NO_MEMORY, KEEPS_INPUT, KEEPS_OUTPUT, KEEPS_BOTH = Held("none"), Held("all"), Held("none", True), Held("all", True)
 KEEPS_FACTORS, VIEW = Held("factors"), Held("none", view="always")
 KEEPS_INDICES = Held("all", more=lambda a, s: 8 * prod(s))
 """Pooling by the largest: an int64 index per output."""
+KEEPS_PICKS = Held("none", more=lambda a, s: 8 * len(a["indices"]))
 KEEPS_MASK = Held("none", more=lambda a, s: BYTES * prod(s), view="at inference")
 """Dropout: its scaled mask."""
-KEEPS_STATISTICS = Held("all", more=lambda a, s: 2 * BYTES * s[1])
-"""Batch norm: the mean and the inverse deviation of the batch."""
+
+
+def _statistics(number: Callable[[Attrs, Shape], int]) -> Held:
+    """Normalisations: the mean and the inverse deviation of each of so many sets of values."""
+    return Held("all", more=lambda a, s: 2 * BYTES * number(a, s))
+
+
+def _picked(attrs: Attrs, shape: Shape) -> int:
+    """Padding that repeats pixels: an int64 index for each place of each axis that it pads."""
+    axes = zip(shape[len(shape) - len(attrs["pads"]) :], attrs["pads"], strict=True)
+    return 0 if attrs["mode"] == "constant" else sum(8 * size for size, pads in axes if any(pads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +251,7 @@ def _pools() -> list[Op]:
         _plain("avgpool", mean, KEEPS_INPUT, "window", "spatial", shape_rules.pool, main=("kernel",)),
         _plain("adaptive_maxpool", out, KEEPS_INDICES, "adaptive", "spatial", shape_rules.adaptive_pool, main=("out",)),
         _plain("adaptive_avgpool", out, KEEPS_INPUT, "adaptive", "spatial", shape_rules.adaptive_pool, main=("out",)),
-        _plain("global_maxpool", NO_ATTRS, KEEPS_INDICES, "global", "spatial", shape_rules.global_pool),
+        _plain("global_maxpool", NO_ATTRS, KEEPS_BOTH, "global", "spatial", shape_rules.global_pool),
         _plain("global_avgpool", NO_ATTRS, NO_MEMORY, "global", "spatial", shape_rules.global_pool),
     ]
 
@@ -258,19 +270,21 @@ def _norms() -> list[Op]:
     return [
         Op(
             "batchnorm", shape_rules.channelwise, affine, _batchnorm_params, (*WEIGHT_BIAS, *statistics), None,
-            "pointwise", "keep", KEEPS_STATISTICS, buffers=frozenset(statistics),
+            "pointwise", "keep", _statistics(lambda a, s: s[1]), buffers=frozenset(statistics),
         ),
         Op(
             "instancenorm", shape_rules.channelwise, affine, lambda a, s: _affine(a, (s[0][1],)), WEIGHT_BIAS, None,
-            "global", "spatial", KEEPS_STATISTICS,
+            "global", "spatial", _statistics(lambda a, s: s[0] * s[1]),
         ),
         Op(
             "groupnorm", shape_rules.channelwise, {"groups": _required(Kind.INT)} | affine,
-            lambda a, s: _affine(a, (s[0][1],)), WEIGHT_BIAS, None, "groups", "mix", KEEPS_INPUT, main=("groups",),
+            lambda a, s: _affine(a, (s[0][1],)), WEIGHT_BIAS, None, "groups", "mix",
+            _statistics(lambda a, s: s[0] * a["groups"]), main=("groups",),
         ),
         Op(
             "layernorm", shape_rules.layer_norm, {"shape": _required(Kind.INTS)} | affine,
-            lambda a, s: _affine(a, a["shape"]), WEIGHT_BIAS, None, "last", "mix", KEEPS_INPUT,
+            lambda a, s: _affine(a, a["shape"]), WEIGHT_BIAS, None, "last", "mix",
+            _statistics(lambda a, s: prod(s[: len(s) - len(a["shape"])])),
         ),
         _plain("lrn", lrn, KEEPS_POWERS, "channels", "mix", shape_rules.channelwise, main=("size",)),
         *(
@@ -294,8 +308,8 @@ def _elements() -> list[Op]:
             None, "pointwise", "keep", KEEPS_INPUT,
         ),
         _plain("dropout", {"p": Attr(Kind.FLOAT, 0.5)}, KEEPS_MASK),
-        *(_join(name, held, MANY) for name, held in (("add", NO_MEMORY), ("mul", KEEPS_FACTORS))),
-        *(_join(name, KEEPS_INPUT, MANY) for name in ("maximum", "minimum")),
+        *(_join(name, held, MANY) for name, held in (("add", NO_MEMORY), ("mul", Held("factors", between=True)))),
+        *(_join(name, Held("all", between=True), MANY) for name in ("maximum", "minimum")),
         *(_join(name, held, 2) for name, held in (("sub", NO_MEMORY), ("div", KEEPS_FACTORS), ("pow", KEEPS_BOTH))),
     ]  # fmt: skip
 
@@ -331,12 +345,19 @@ def _layout() -> list[Op]:
         _plain("concat", axis, NO_MEMORY, "concat", "concat", shape_rules.concat, (1, MANY)),
         _plain("flatten", axis, VIEW, "reshape", "reshape", shape_rules.flatten),
         _plain("reshape", whole, VIEW, "reshape", "reshape", shape_rules.reshape),
-        _plain("transpose", order, NO_MEMORY, "transpose", "transpose", shape_rules.transpose),
+        _plain("transpose", order, Held("none", view="in training"), "transpose", "transpose", shape_rules.transpose),
         _plain("squeeze", axes, VIEW, "squeeze", "reshape", shape_rules.squeeze),
         _plain("unsqueeze", axes, VIEW, "unsqueeze", "reshape", shape_rules.unsqueeze),
-        _plain("pad", pad, NO_MEMORY, "pad", "pad", shape_rules.pad, main=("pads",)),
-        _plain("slice", cut, NO_MEMORY, "slice", "slice", shape_rules.slice_),
-        _plain("gather", picks, NO_MEMORY, "gather", "gather", shape_rules.gather),
+        _plain("pad", pad, Held("none", more=_picked), "pad", "pad", shape_rules.pad, main=("pads",)),
+        _plain("slice", cut, Held("none", view="in training"), "slice", "slice", shape_rules.slice_),
+        _plain(
+            "gather",
+            picks,
+            Held("none", more=lambda a, s: 8 * len(a["indices"])),
+            "gather",
+            "gather",
+            shape_rules.gather,
+        ),
         _plain("resize", resize, NO_MEMORY, "resize", "spatial", shape_rules.resize),
         *(_plain(f"reduce_{k}", reduced, h, "reduce", "reduce", shape_rules.reduce) for k, h in held.items()),
     ]
@@ -374,7 +395,8 @@ KEEPS_POWERS = Held("all", more=_powers)
 _UNARY: Mapping[str, Held] = {
     "identity": VIEW,
     **dict.fromkeys(("relu", "sigmoid", "tanh", "exp", "sqrt", "reciprocal"), KEEPS_OUTPUT),
-    **dict.fromkeys(("softplus", "softsign", "silu", "hard_swish", "mish", "selu", "abs", "log"), KEEPS_INPUT),
+    "softsign": Held("all", more=lambda a, s: BYTES * prod(s)),  # 1 + |x|
+    **dict.fromkeys(("softplus", "silu", "hard_swish", "mish", "selu", "abs", "log"), KEEPS_INPUT),
     **dict.fromkeys(("erf", "sin", "cos"), KEEPS_INPUT),
     **dict.fromkeys(("neg", "floor", "ceil", "round", "sign", "not"), NO_MEMORY),
 }

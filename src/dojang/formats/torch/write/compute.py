@@ -414,7 +414,7 @@ COMPUTE: Table[Function] = Table(
     _COMPUTE,
     {
         "input": "it is given to the module",
-        UNKNOWN: "what it computes is not known; replace it by known operators or cut the network before it",
+        UNKNOWN: "replace it by known operators or cut the network before it",
     },
 )
 """One function per operator."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import OPS
+from dojang.arith.table import Table
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
 from dojang.formats.torch.read.trace import MODULES, Tracer
@@ -179,7 +181,7 @@ class _Builder:
         value = self._value(node, role, array, shape)
         if held is None:
             fixed = role in node.rule.buffers or (node.op == "constant" and not node.attrs["trained"])
-            start = value if value is not None else initial(node, role, shape)
+            start = value if value is not None else INITIAL.of(node)(node, role, shape)
             if fixed:
                 holder._buffers[key] = start
             else:
@@ -200,16 +202,31 @@ class _Builder:
         return value
 
 
-def initial(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
-    """First values as PyTorch's layers have them: uniform within 1/√fan-in; ones and zeros for normalisations."""
-    if node.op in ("conv", "conv_transpose", "deform_conv", "dense"):
-        fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, node.attrs["out"])
-        return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
-    if node.op == "prelu":
-        return torch.full(shape, 0.25)
-    if node.op == "constant":
-        return torch.empty(shape).normal_(0, 0.02)
+def _uniform(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
+    """Uniform within 1/√fan-in."""
+    fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, shape[0])
+    return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
+
+
+def _neutral(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
+    """What changes nothing: ones and zeros."""
     return torch.ones(shape) if role in ("weight", "running_var") else torch.zeros(shape)
+
+
+INITIAL: Table[Callable[[Node, str, tuple[int, ...]], Tensor]] = Table(
+    "first weights",
+    "given first weights",
+    __name__,
+    {
+        **dict.fromkeys(("conv", "conv_transpose", "deform_conv", "dense"), _uniform),
+        "dynamic_conv": _neutral,
+        **dict.fromkeys(("batchnorm", "instancenorm", "groupnorm", "layernorm"), _neutral),
+        "prelu": lambda node, role, shape: torch.full(shape, 0.25),
+        "constant": lambda node, role, shape: torch.empty(shape).normal_(0, 0.02),
+    },
+    {op: "it has no arrays" for op, rule in OPS.items() if not rule.params},
+)
+"""First values of an operator's arrays, as PyTorch's layers have them, by role and shape."""
 
 
 SIMPLE: Mapping[str, type[nn.Module]] = {
