@@ -44,11 +44,12 @@ from dojang.arith.window import out_size
 from dojang.base.errors import ShapeError
 from dojang.engine.kernels import bands
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.bands import BandTask
 from dojang.engine.kernels.conv import ALGORITHMS, amx, direct, fallback, fourier, streamed, winograd
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Activation, Code, Sparse, Task
+from dojang.engine.kernels.task import Code, Sparse, Task
 from dojang.native import jit
 from dojang.native import peaks as peaks_module
 from dojang.native.machine import Machine

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import amx, amx_tiles, direct
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 

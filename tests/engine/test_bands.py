@@ -12,10 +12,11 @@ from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.engine.kernels import bands
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.bands import BandTask, Cut
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.engine.reference.operators import run_reference
 from dojang.native import jit
 from dojang.native.machine import Machine

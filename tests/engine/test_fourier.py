@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import direct, fourier
 from dojang.engine.kernels.conv.fourier_tiles import axis_of
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native import transforms as fourier_passes

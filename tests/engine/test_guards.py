@@ -9,13 +9,13 @@ import pytest
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.other import elementwise, layout, matmul, norm, pool, resample, softmax
 from dojang.engine.kernels.other.elementwise import MapTask
 from dojang.engine.kernels.other.layout import LayoutTask
 from dojang.engine.kernels.other.matmul import MatTask
 from dojang.engine.kernels.other.norm import NormTask
 from dojang.engine.kernels.other.softmax import SoftmaxTask
-from dojang.engine.kernels.task import Activation
 from dojang.native import jit
 from dojang.native.machine import Machine
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dojang.arith.conv import Conv
 from dojang.base.errors import ShapeError
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import (
     ALGORITHMS,
     dense,
@@ -24,7 +25,7 @@ from dojang.engine.kernels.conv import (
     winograd,
 )
 from dojang.engine.kernels.conv.interpolate import matrices
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 

@@ -9,8 +9,9 @@ from math import prod
 import pytest
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import ALGORITHMS, fallback
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from machines import EVERY
 from random_convs import problems
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import amx, winograd
-from dojang.engine.kernels.task import Activation, Sparse, Task
+from dojang.engine.kernels.task import Sparse, Task
 from dojang.native.machine import Machine
 from machines import RUNNABLE, name_of
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import streamed
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import direct, winograd
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.engine.plan.choose import choose
 from dojang.native.machine import Machine
 

@@ -13,8 +13,9 @@ from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import winograd
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 from machines import RUNNABLE, name_of

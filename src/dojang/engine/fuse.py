@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.shapes import Shape
-from dojang.engine.kernels.functions import NAMES
-from dojang.engine.kernels.task import Activation
+from dojang.engine.kernels.activations import NAMES, Activation
 from dojang.engine.reference.elements import SELU_ALPHA, SELU_SCALE
 
 CONVS = ("conv", "conv_transpose", "dense")

@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.task import Code, Step, Task
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
@@ -134,6 +135,6 @@ class Dense:
             vector = b.const(self.kind, 0.0, ROWS)
             for r, s in enumerate(sums):
                 vector = b.insert(vector, s, r)
-            value = t.activate(b, b.fadd(total, vector), task.activation, self.kind)
+            value = activate(b, b.fadd(total, vector), task.activation, self.kind)
             y = b.at(t.word(b, t.Y), b.mul(b.add(image, i), task.y_ld * self.size), b.mul(o, self.size))
             b.vstore(value, y, self.kind, mask=b.mask(rows, ROWS))

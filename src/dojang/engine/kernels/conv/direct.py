@@ -17,6 +17,7 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.task import Code, Step, Task
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
@@ -515,5 +516,5 @@ def store(b: Emit, task: Task, acc: list[Value], pixels: int, vectors: int, chan
             if res is not None:
                 old = b.vload(b.at(res, p * step * task.residual_ld * kind.bytes + o), kind, mask=mask)
                 value = b.fadd(value, old)
-            value = t.activate(b, value, task.activation, kind)
+            value = activate(b, value, task.activation, kind)
             b.vstore(value, b.at(y, p * step * task.y_ld * kind.bytes + o), kind, mask=mask)

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv.direct import crowding, cycles
 from dojang.engine.kernels.conv.interpolate import matrices
 from dojang.engine.kernels.conv.winograd_stages import Shape, Winograd, positions, sides, tiles_of
-from dojang.engine.kernels.task import Activation, Code, Step, Task
+from dojang.engine.kernels.task import Code, Step, Task
 from dojang.native.machine import Machine
 
 NAME = "winograd"

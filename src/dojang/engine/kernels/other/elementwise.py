@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.activations import Activation, activate
+from dojang.engine.kernels.task import Code, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -84,7 +85,7 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
             v = lrn(b, task, px, o, v)
         elif pr is not None:
             v = combine(b, task.op, v, b.vload(b.at(pr, b.mul(o, 4)), F32, mask=mask))
-        b.vstore(t.activate(b, v, task.activation, F32), b.at(py, b.mul(o, 4)), F32, mask=mask)
+        b.vstore(activate(b, v, task.activation, F32), b.at(py, b.mul(o, 4)), F32, mask=mask)
 
     def across(px: Value, py: Value, pr: Any, lo: Any, hi: Any, fixed: int | None) -> None:
         """Channels (or flat elements) lo..hi."""

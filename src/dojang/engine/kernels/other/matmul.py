@@ -11,8 +11,9 @@ from functools import cache
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.conv.direct import cycles
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.task import Code, Step
 from dojang.native.emit import F32, Value
 from dojang.native.machine import Machine
 
@@ -118,7 +119,7 @@ def write(symbol: str, task: MatTask, machine: Machine) -> str:
             for v, mask in enumerate(masks):
                 value = acc[r * count + v]
                 value = value if shift is None else b.fadd(value, shift)
-                b.vstore(t.activate(b, value, task.activation, F32), b.at(out, 4 * lanes * v), F32, mask=mask)
+                b.vstore(activate(b, value, task.activation, F32), b.at(out, 4 * lanes * v), F32, mask=mask)
 
     def some(columns: int) -> None:
         whole = task.rows // most * most

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.activations import Activation, activate
+from dojang.engine.kernels.task import Code, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -91,7 +92,7 @@ class Norm:
         elif task.affine:
             w, c = (b.splat_load(b.at(t.word(b, s), b.mul(place, 4)), F32) for s in (t.W, t.B))
             value = b.fma(value, w, c)
-        return t.activate(b, value, task.activation, F32)
+        return activate(b, value, task.activation, F32)
 
     def spread(self, variance: Value) -> Value:
         """1 / sqrt(variance + eps)."""

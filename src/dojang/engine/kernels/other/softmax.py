@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.functions import log
+from dojang.engine.kernels.activations import exp, log
 from dojang.engine.kernels.task import Code, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
@@ -82,7 +82,7 @@ def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
             v = b.fsub(b.vload(b.at(px, b.mul(o, 4)), F32, lanes, mask=mask), most)
             if task.log:
                 b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
-            v = t.exp(b, v)
+            v = exp(b, v)
             if not task.log:
                 b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
             if mask is not None:
@@ -120,7 +120,7 @@ def down(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
 
         def power(p: Any, s: list[Value]) -> list[Value]:
             v = b.fsub(read(px(p)), most)
-            e = t.exp(b, v)
+            e = exp(b, v)
             b.vstore(v if task.log else e, py(p), F32, mask=mask)
             return [b.fadd(s[0], e)]
 

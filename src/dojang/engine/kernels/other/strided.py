@@ -12,8 +12,9 @@ from math import prod
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.task import Code, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -120,7 +121,7 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
             v = read(b, xr, task.x[-1], j, count)
             if rr is not None:
                 v = combine(b, task.op, v, read(b, rr, task.r[-1], j, count))
-            b.vstore(t.activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
+            b.vstore(activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
 
         b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
         if inner > whole:
@@ -141,7 +142,7 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
             mask = b.mask(count, lanes)
             for i, v in enumerate(b.transpose(rows)):
                 at = b.at(yr, 4 * i * task.y[axis], b.mul(j, 4))
-                value = t.activate(b, v, task.activation, F32)
+                value = activate(b, v, task.activation, F32)
                 if along is None:
                     b.vstore(value, at, F32, mask=mask)
                 elif i < task.shape[axis]:
