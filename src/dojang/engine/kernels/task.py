@@ -98,6 +98,20 @@ class Task:
         return KINDS[self.kind]
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an algorithm would take for a task: predicted seconds for one image on one core."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an algorithm does not take a task, as a part of a sentence: "grouped", "more than 2 dimensions"."""
+
+    reason: str
+
+
 @dataclass(frozen=True)
 class Step:
     """One native function, called `units(n)` times for n images. `recipe` names it in the cache of object code."""

@@ -15,7 +15,7 @@ from dojang.engine.kernels.bands import BandTask
 from dojang.engine.kernels.conv import winograd
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Code, Task
+from dojang.engine.kernels.task import Code, Offer, Task
 from dojang.engine.lower.calls import Place
 from dojang.engine.plan.chains import POOLS, Chain, Chains
 from dojang.engine.plan.choose import Choice
@@ -78,7 +78,7 @@ class Joiner:
         for chain in found:
             halved = self.halved(chain, tasks)
             if halved is not None:
-                total = winograd.predict(halved, self.low.machine)
+                total = winograd.seconds(halved, self.low.machine, winograd.shape_of(halved, self.low.machine))
                 if total < least:
                     least, best = total, Joined(chain, halved, total, apart)
             seconds, task = self.joint(chain, tasks)
@@ -106,14 +106,14 @@ class Joiner:
         if middle.out_size != tuple(s // 2 for s in middle.size) or not prod(middle.out_size):
             return None
         task = replace(front, y_ld=middle.y_ld, halved=True)
-        return task if winograd.why_not(task, self.low.machine) is None else None
+        return task if isinstance(winograd.offer(task, self.low.machine), Offer) else None
 
     def joint(self, chain: Chain, tasks: dict[str, Task | PoolTask]) -> tuple[float, BandTask]:
         """Seconds per image on one core (infinite where it cannot be done), and the task."""
         parts: list[Any] = [None if g is None else tasks[g.value] for g in (chain.front, chain.middle, chain.back)]
         task = BandTask(*parts)
-        able = bands.why_not(task, self.low.machine) is None
-        return (bands.predict(task, self.low.machine) if able else float("inf")), task
+        offer = bands.offer(task, self.low.machine)
+        return offer.seconds if isinstance(offer, Offer) else float("inf"), task
 
     def task(self, group: Group, first: bool) -> Task | PoolTask | None:
         """What a group alone would do; inside a chain values lie without gaps."""
@@ -141,7 +141,8 @@ class Joiner:
     def alone(self, task: Task | PoolTask) -> float:
         """Seconds per image on one core by a kernel of its own."""
         if isinstance(task, PoolTask):
-            return pool.predict(task, self.low.machine)
+            offer = pool.offer(task, self.low.machine)
+            return offer.seconds if isinstance(offer, Offer) else float("inf")
         return self.low.choose(task)[1]
 
     def add(self, joined: Joined) -> None:

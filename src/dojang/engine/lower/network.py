@@ -26,7 +26,7 @@ from dojang.engine.kernels.other import elementwise, layout, pool
 from dojang.engine.kernels.other.elementwise import MapTask
 from dojang.engine.kernels.other.layout import LayoutTask
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Code, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Task
 from dojang.engine.lower import bands as lower_bands
 from dojang.engine.lower import images as lower_images
 from dojang.engine.lower import shortcuts as lower_shortcuts
@@ -175,7 +175,7 @@ class Lowering:
         """Adds a call of a module without alternatives."""
         value, op, members = (group, "layout", ()) if isinstance(group, str) else (
             group.value, group.node.op, group.members)  # fmt: skip
-        seconds = module.predict(task, self.machine) * images / self.threads
+        seconds = module.offer(task, self.machine).seconds * images / self.threads
         choice = Choice(value, op, module.NAME, members, (), seconds)
         self.call(choice, module.emit(task, self.machine), images, slots, export)
 
@@ -426,7 +426,7 @@ class Lowering:
         channels, size = shape[1], shape[2:]
         dilation = dilation or (1,) * len(size)
         task = PoolTask(what, channels, size, kernel, stride, padding, dilation, out[2:], x_ld, channels, count)
-        able = size and len(kernel) == len(size) and pool.why_not(task, self.machine) is None
+        able = size and len(kernel) == len(size) and isinstance(pool.offer(task, self.machine), Offer)
         return task if able else None
 
     def pool_task(self, group: Group, shape: Shape, x_ld: int) -> PoolTask | None:
@@ -484,7 +484,7 @@ class Lowering:
         size, value = x.shape[2:], self.shape(group.value)
         ones = (1,) * len(size)
         task = PoolTask("avg", x.channels, size, size, size, ((0, 0),) * len(size), ones, ones, x.ld, x.channels)
-        if pool.why_not(task, self.machine) is not None:
+        if isinstance(pool.offer(task, self.machine), Refusal):
             return False
         y = self.fresh(value)
         self.out.places[group.value] = y

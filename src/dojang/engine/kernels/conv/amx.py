@@ -25,7 +25,7 @@ from dojang.engine.kernels.conv import amx_tiles as tiles
 from dojang.engine.kernels.conv.amx_kernel import CHUNK, Cut, Depth, Kernel, axes_of, depth_of, tall
 from dojang.engine.kernels.conv.direct import Nest, three
 from dojang.engine.kernels.conv.pointwise import best_width
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.machine import Machine
 
 NAME = "amx"
@@ -44,24 +44,24 @@ EXPOSED = 0.6  # of the time in which numbers come from the shared cache, which 
 FIRST_CACHE = 24 << 10  # bytes of split pixels that stay in the first cache beside the weights
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For float32 on processors with matrix tiles, up to 2 dimensions, one group."""
     c = task.conv
     if not machine.amx:
-        return "no matrix tiles"
+        return Refusal("no matrix tiles")
     if task.strict:
-        return "precision is strict"
+        return Refusal("precision is strict")
     if task.kind != "f32":
-        return "not float32"
+        return Refusal("not float32")
     if c.transposed or c.groups > 1:
-        return "transposed" if c.transposed else "grouped"
+        return Refusal("transposed" if c.transposed else "grouped")
     if c.rank > 2:
-        return "more than 2 dimensions"
+        return Refusal("more than 2 dimensions")
     if prod(c.out_size) < 2:
-        return "one pixel: each weight is used once per image"
+        return Refusal("one pixel: each weight is used once per image")
     if c.oc < 8 or c.ic * c.kernel[-1] < 8:
-        return f"too few channels ({c.ic} to {c.oc})"
-    return None
+        return Refusal(f"too few channels ({c.ic} to {c.oc})")
+    return Offer(seconds(task, machine, cut_of(task, machine)))
 
 
 def nest_of(task: Task) -> Nest:
@@ -158,11 +158,6 @@ def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool, s
     if fresh:
         once += t.ceil_div(depth.total, CHUNK) * DRAIN_CYCLES
     return depth.total * (products + loads) + once
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image."""
-    return seconds(task, machine, cut_of(task, machine))
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

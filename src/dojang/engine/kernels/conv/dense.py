@@ -13,7 +13,7 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
@@ -23,22 +23,19 @@ UNIT_BYTES = 256 << 10  # of weights; about 10 µs of memory traffic
 AHEAD = 1024  # bytes of prefetch within a row
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
-    """For one pixel and one group."""
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
+    """For one pixel and one group: the weights through memory, or the multiply-adds."""
     c = task.conv
     if prod(c.size) != 1 or prod(c.out_size) != 1 or not c.pointwise:
-        return "more than one pixel"
+        return Refusal("more than one pixel")
     if any(before for before, _ in c.padding):
-        return "the stride leaves padding as the only place"
+        return Refusal("the stride leaves padding as the only place")
     if c.groups != 1 or c.transposed:
-        return "grouped or transposed"
-    return "adds a residual" if task.residual_ld else None
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image: the weights through memory, or the multiply-adds."""
-    c, p = task.conv, machine.peaks
-    return max(c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * 0.6e9)) + 2e-7
+        return Refusal("grouped or transposed")
+    if task.residual_ld:
+        return Refusal("adds a residual")
+    p = machine.peaks
+    return Offer(max(c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * 0.6e9)) + 2e-7)
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
@@ -57,15 +57,17 @@ class Nest:
     out_size: tuple[int, ...]
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """Transposed convolutions have their own kernel; more than 3 dimensions have none."""
     if task.conv.transposed:
-        return "transposed"
+        return Refusal("transposed")
     c = task.conv
     alone = c.pointwise and prod(c.size) == prod(c.out_size) == 1 and not any(before for before, _ in c.padding)
     if alone and c.groups == 1 and not task.residual_ld:
-        return "one pixel: each weight is used once per image"
-    return "more than 3 dimensions" if c.rank > 3 else None
+        return Refusal("one pixel: each weight is used once per image")
+    if c.rank > 3:
+        return Refusal("more than 3 dimensions")
+    return Offer(seconds(task, machine))
 
 
 def three(c: Conv) -> Nest:
@@ -173,8 +175,8 @@ def crowding(pixels: int, row_bytes: int, machine: Machine) -> float:
     return max(1.0, pixels / (0.5 * lines)) ** 2
 
 
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core, from the tile's cycles and the bytes of weights, against the machine's measured peaks."""
+def seconds(task: Task, machine: Machine) -> float:
+    """Predicted seconds on one core per image, from the tile's cycles, the bytes of weights and the machine's peaks."""
     c, p = three(task.conv), machine.peaks
     tile, lanes = tile_of(task, machine), machine.lanes(task.element.bytes)
     vectors = -(-(c.oc // c.groups) // lanes)

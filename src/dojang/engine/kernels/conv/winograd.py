@@ -25,7 +25,7 @@ from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv.direct import crowding, cycles
 from dojang.engine.kernels.conv.interpolate import matrices
 from dojang.engine.kernels.conv.winograd_stages import Shape, Winograd, positions, sides, tiles_of
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.machine import Machine
 
 NAME = "winograd"
@@ -56,30 +56,30 @@ def two(task: Task) -> Task:
     return replace(task, conv=conv)
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For 3×3 and 5×5 kernels, and 3 or 5 taps along one axis; stride and dilation 1, enough channels.
 
     With 7 taps F(2, 7) ran at half the rate of direct kernels (Sapphire Rapids, 2026).
     """
     c = task.conv
     if task.strict:
-        return "precision is strict"
+        return Refusal("precision is strict")
     if task.kind != "f32":
-        return "not float32"
+        return Refusal("not float32")
     if c.transposed:
-        return "transposed"
+        return Refusal("transposed")
     if c.rank > 2 or two(task).conv.kernel not in KERNELS:
-        return "kernel is not 3x3, 5x5, or 3 or 5 taps along one axis"
+        return Refusal("kernel is not 3x3, 5x5, or 3 or 5 taps along one axis")
     if any(s != 1 for s in (*c.stride, *c.dilation)):
-        return "stride or dilation above 1"
+        return Refusal("stride or dilation above 1")
     if task.halved and (c.kernel != (3, 3) or task.residual_ld or task.activation not in MONOTONE):
-        return "pooling behind other kernels than 3x3, a residual, or an activation that may fall"
+        return Refusal("pooling behind other kernels than 3x3, a residual, or an activation that may fall")
     lanes = machine.lanes(4)
     if c.ic // c.groups < (8 if c.groups == 1 else 32) or c.oc // c.groups < lanes // 2:
-        return f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})"
+        return Refusal(f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})")
     if c.groups > 1 and (c.oc // c.groups) % lanes:
-        return f"{c.oc // c.groups} output channels per group are not whole vectors"
-    return None
+        return Refusal(f"{c.oc // c.groups} output channels per group are not whole vectors")
+    return Offer(seconds(two(task), machine, shape_of(task, machine)))
 
 
 @cache
@@ -226,11 +226,6 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         product, moves = product * even, moves * even
     work = product / rate
     return (work + EXPOSED * (memory + cache) + moves / rate) / n
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image."""
-    return seconds(two(task), machine, shape_of(task, machine))
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -417,7 +417,7 @@ class Winograd:
             self.both(self.down[0], self.across[0], read, put)
 
         def every(edge: bool) -> None:
-            # One group may end in a masked vector; several groups are whole vectors (why_not).
+            # One group may end in a masked vector; several groups are whole vectors (`winograd.offer`).
             whole = channels // self.lanes * self.lanes
             b.loop(0, whole, self.lanes, lambda o, _: lanes(o, edge, None))
             if channels > whole:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -39,9 +39,9 @@ class MapTask:
     after: int = 0
 
 
-def predict(task: MapTask, machine: Machine) -> float:
-    """Seconds on one core per image, by the bytes moved."""
-    return 4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+def offer(task: MapTask, machine: Machine) -> Offer:
+    """Takes every task, by the bytes moved."""
+    return Offer(4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + 2e-7)
 
 
 def emit(task: MapTask, machine: Machine) -> Code:

@@ -13,7 +13,7 @@ from typing import Any
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.conv.direct import cycles
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.emit import F32, Value
 from dojang.native.machine import Machine
 
@@ -57,12 +57,14 @@ def across(vectors: int, v: int, p: int) -> float:
     return vectors // v * cycles(p, v) + (cycles(p, vectors % v) if vectors % v else 0.0)
 
 
-def predict(task: MatTask, machine: Machine) -> float:
-    """Seconds on one core per image: multiply-adds at the rate of the tile, or the bytes of `a`."""
+def offer(task: MatTask, machine: Machine) -> Offer:
+    """Takes every task: multiply-adds at the rate of the tile, or the bytes of `a`."""
     rate, lanes = machine.peaks, machine.lanes(4)
     p, v = tile_of(task, machine)
     total = across(t.ceil_div(task.columns, lanes), v, p) * t.ceil_div(task.rows, p) * task.depth * task.batch
-    return max(total * 4 * lanes / (rate.fma_gflops * 1e9), 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + 2e-7
+    return Offer(
+        max(total * 4 * lanes / (rate.fma_gflops * 1e9), 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + 2e-7
+    )
 
 
 def cut(task: MatTask, machine: Machine) -> int:

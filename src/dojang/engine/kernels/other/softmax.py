@@ -7,7 +7,7 @@ from typing import Any
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import exp, log
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -29,10 +29,10 @@ class SoftmaxTask:
     rows: int = 0
 
 
-def predict(task: SoftmaxTask, machine: Machine) -> float:
-    """Seconds on one core per image: about 30 operations per element, and its bytes three times."""
+def offer(task: SoftmaxTask, machine: Machine) -> Offer:
+    """Takes every task: about 30 operations per element, and its bytes three times."""
     elements = task.channels * task.pixels * max(1, task.rows)
-    return elements * (30 / (machine.peaks.fma_gflops * 1e9) + 24 / (machine.peaks.cache_gbs * 1e9)) + 2e-7
+    return Offer(elements * (30 / (machine.peaks.fma_gflops * 1e9) + 24 / (machine.peaks.cache_gbs * 1e9)) + 2e-7)
 
 
 def emit(task: SoftmaxTask, machine: Machine) -> Code:

@@ -14,7 +14,7 @@ from typing import Any
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -69,10 +69,10 @@ def of_axes(
     return StridedTask(op, sizes, xs, ys, rs if r else (), x_offset, activation)
 
 
-def predict(task: StridedTask, machine: Machine) -> float:
-    """Seconds on one core, by the bytes moved; four times as long where elements are gathered one by one."""
+def offer(task: StridedTask, machine: Machine) -> Offer:
+    """Takes every task, of a whole batch, by the bytes moved; four times as long where elements are gathered one by one."""
     gathered = any(s and s[-1] > 1 for s in (task.x, task.r)) and turned(task, machine) is None
-    return prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+    return Offer(prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + 2e-7)
 
 
 def turned(task: StridedTask, machine: Machine) -> int | None:
