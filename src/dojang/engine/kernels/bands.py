@@ -26,11 +26,11 @@ from dojang.engine.kernels.conv.grouped import Grouped
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import Pool, PoolTask
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import I64, PTR, Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "bands"
-FILL = 0.4  # of the second cache, for what lies between the layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def middle_cycles(w: Window, machine: Machine) -> float:
 
 @cache
 def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
-    """The cut with the least estimated time, and that time: seconds of one core for one image, infinite without output."""
+    """The cut with the least estimated time, and that time: seconds of a core for an image, infinite without output."""
     w, p, lanes = window_of(task), machine.peaks, machine.lanes(4)
     vectors = vectors_of(w.channels, machine)
     if task.front is not None:
@@ -196,13 +196,13 @@ def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
     for rows in sorted({t.ceil_div(w.oh, i) for i in range(1, w.oh + 1)}):
         for some in {t.ceil_div(blocks, i) for i in range(1, blocks + 1)} if task.back is None else (blocks,):
             cut = Cut(rows, block, some)
-            if scratch_of(task, cut, machine) > FILL * machine.l2 and rows > 1:
+            if scratch_of(task, cut, machine) > COSTS.between_layers * machine.l2 and rows > 1:
                 continue
             units = images * t.ceil_div(w.oh, rows) * t.ceil_div(blocks, some)
             share = min(1.0, some / blocks)
             compute = share * (w.rows(rows) * front + rows * (middle + back)) * seconds_per_cycle
             moved = w.rows(rows) * row_in * (share if task.front is None else 1) + share * (rows * row_out + weights)
-            unit = compute + moved / (p.cache_gbs * 2e9) + 3e-7
+            unit = compute + moved / (p.cache_gbs * 2e9) + COSTS.start_band_s
             turns = t.ceil_div(units, machine.cores)
             cost = turns * unit * machine.cores / images
             if best is None or cost < best[0]:

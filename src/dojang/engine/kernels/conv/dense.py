@@ -14,12 +14,13 @@ import numpy as np
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "dense"
 ROWS = 4  # rows of weights at a time: four streams from memory
-UNIT_BYTES = 256 << 10  # of weights; about 10 µs of memory traffic
+UNIT_BYTES = COSTS.unit_dense_bytes
 AHEAD = 1024  # bytes of prefetch within a row
 
 
@@ -35,7 +36,12 @@ def offer(task: Task, machine: Machine) -> Offer | Refusal:
     if task.residual_ld:
         return Refusal("adds a residual")
     p = machine.peaks
-    return Offer(max(c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * 0.6e9)) + 2e-7)
+    return Offer(
+        max(
+            c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * (COSTS.rate_dense * 1e9))
+        )
+        + COSTS.start_s
+    )
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

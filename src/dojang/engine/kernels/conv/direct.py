@@ -19,13 +19,13 @@ from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "direct"
-UNIT_FLOPS = 4_000_000  # about 20 µs of one core: a unit costs two atomic additions, well below a microsecond
+UNIT_FLOPS = COSTS.unit_flops
 LINE = 64
-EXPOSED = 0.75  # of the time in which weights come from memory, which products do not hide (Granite Rapids, 2026)
 LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
 
 
@@ -190,7 +190,7 @@ def seconds(task: Task, machine: Machine) -> float:
         total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
     memory = task.fetched(task.conv.weight_bytes, p) / max(1, task.conv.n)
-    return total * 2 / fma_per_second + EXPOSED * memory
+    return total * 2 / fma_per_second + COSTS.exposed * memory
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

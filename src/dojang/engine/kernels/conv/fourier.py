@@ -27,6 +27,7 @@ from dojang.engine.kernels.conv.fourier_tiles import Axis, Cut, axes_of
 from dojang.engine.kernels.conv.winograd import two
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native import transforms as passes
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "fourier"
@@ -34,8 +35,6 @@ LEAST_TAPS = 16  # of a kernel; below, register tiles were never slower (Granite
 LONGEST_ROW, LONGEST_COLUMN = 4096, 512
 MOST_TRANSFORMED = 64 << 20
 """Bytes of the spectrum of a layer's kernels above which memory would be another than that of the network."""
-LEAST_MACS = 200_000  # of a unit of products: some 2 µs
-BEYOND_L1 = 2.1  # times the cycles of transforms whose two lines do not fit into the first cache (Granite Rapids, 2026)
 PACKED_AT_ONCE = 8 << 20  # bytes of spectrum in float64
 
 
@@ -126,7 +125,7 @@ def seconds(task: Task, machine: Machine, cut: Cut) -> float:
     c, p, s = task.conv, machine.peaks, stages(task, cut, machine)
     n = max(1, c.n)
     tiles = s.tiles(n)
-    slow = [BEYOND_L1 if 2 * k * s.point > machine.l1 else 1.0 for k in (cut.width, cut.height)]
+    slow = [COSTS.beyond_l1 if 2 * k * s.point > machine.l1 else 1.0 for k in (cut.width, cut.height)]
     across = slow[0] * passes.cycles(cut.width, machine.registers)
     down = slow[1] * passes.cycles(cut.height, machine.registers) if s.plane else 0.0
     # A pair of rows in and out: reading and writing, telling apart; then columns through the second cache.
@@ -225,7 +224,7 @@ def emit(task: Task, machine: Machine) -> Code:
         return Code((step,), s.scratch)
     blocks = task.conv.groups * t.ceil_div(s.vectors, cut.vectors)
     macs = 4 * s.icg * cut.vectors * s.lanes * s.padded_tiles(1)
-    some = max(1, min(s.frequencies, t.ceil_div(LEAST_MACS, macs)))
+    some = max(1, min(s.frequencies, t.ceil_div(COSTS.unit_fourier_macs, macs)))
     steps = (
         Step(recipe + " forward", lambda name: fresh().forward(name), lambda n: signals(n) * (s.ic_row // s.part)),
         Step(recipe + f" product {some}", lambda name: fresh().product(name, some),

@@ -17,6 +17,7 @@ import numpy as np
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import Nest, store, three
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
@@ -63,9 +64,11 @@ def seconds(task: Task, machine: Machine) -> float:
     """Predicted seconds on one core per image: FMAs and shuffles, or the bytes moved, whichever takes longer."""
     c, p = task.conv, machine.peaks
     n = max(1, c.n)
-    flops = 2 * c.macs / n * (1.0 if c.ic == c.groups else 1.3 if c.stride[-1] == 1 else 2.0)
+    flops = (
+        2 * c.macs / n * (1.0 if c.ic == c.groups else COSTS.shuffles if c.stride[-1] == 1 else COSTS.shuffles_strided)
+    )
     moved = (c.in_bytes + c.out_bytes) / n
-    return max(flops / (p.fma_gflops * 1e9 * 0.7), moved / (p.cache_gbs * 1e9)) + 2e-7
+    return max(flops / (p.fma_gflops * 1e9 * COSTS.rate_grouped), moved / (p.cache_gbs * 1e9)) + COSTS.start_s
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

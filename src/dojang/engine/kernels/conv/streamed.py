@@ -22,6 +22,7 @@ import numpy as np
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import LINE, Nest, cycles, pack_weights, store, three
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
@@ -135,7 +136,7 @@ def seconds(task: Task, machine: Machine) -> float:
         work(c, cut, machine.lanes(task.element.bytes), machine.cores) * 4 * machine.lanes(4) / (p.fma_gflops * 1e9)
     )
     memory = task.fetched(task.conv.weight_bytes, p) / many
-    return max(compute + 0.1 * memory, memory)
+    return max(compute + COSTS.exposed_streamed * memory, memory)
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import direct
 from dojang.engine.kernels.conv.direct import Direct, Nest
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "transposed"
@@ -40,8 +41,8 @@ def offer(task: Task, machine: Machine) -> Offer | Refusal:
     if prod(task.conv.stride) > 64:
         return Refusal("many parts for so large a stride")
     c, p = task.conv, machine.peaks
-    compute = 2 * c.macs / max(1, c.n) / (p.fma_gflops * 0.8e9)
-    return Offer(max(compute, c.weight_bytes / (p.read_gbs * 1e9)) + 1e-6)
+    compute = 2 * c.macs / max(1, c.n) / (p.fma_gflops * (COSTS.rate_transposed * 1e9))
+    return Offer(max(compute, c.weight_bytes / (p.read_gbs * 1e9)) + COSTS.start_parts_s)
 
 
 def parts(task: Task) -> list[Part]:

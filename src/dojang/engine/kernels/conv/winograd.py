@@ -26,6 +26,7 @@ from dojang.engine.kernels.conv.direct import crowding, cycles
 from dojang.engine.kernels.conv.interpolate import matrices
 from dojang.engine.kernels.conv.winograd_stages import Shape, Winograd, positions, sides, tiles_of
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "winograd"
@@ -34,10 +35,6 @@ MOST_TRANSFORMED = 3 << 19
 that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms on two threads; Zen 5, 2026), and as
 fast with 49 as with 55; with this bound in place of 2.5 MB ResNet-50 took 4% less time, GoogLeNet 2% more (least times
 on two threads; Granite Rapids, 2026)."""
-
-EXPOSED = 0.75  # of the time for memory and shared cache, which products do not hide (Granite Rapids, 2026)
-FROM_SECOND = 0.3 / 64  # cycles a byte of weights that comes from the second cache, which products do not hide
-LEAST_MACS = 100_000  # of a unit: some 2 µs
 
 
 MONOTONE = (None, Activation("relu"))
@@ -210,7 +207,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         # Every block of output channels reads all transformed tiles.
         cache = 4 * a2 * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
         work = product / rate
-        return (work + EXPOSED * (memory + cache) + moves / rate) / n
+        return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
     u = 4 * a2 * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
     # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
@@ -220,12 +217,12 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         cache += 2 * total * 4 * a2 * (c.ic + c.oc) / (p.cache_gbs * 1e9)
     elif task.room:
         # Weights go from the second cache to the first once for every block of tiles, and into that of every core.
-        moves += blocks * u * FROM_SECOND
+        moves += blocks * u * COSTS.from_second_cache
         memory *= min(machine.cores, blocks)
         even = t.ceil_div(blocks, machine.cores) * machine.cores / blocks  # the last round is not full
         product, moves = product * even, moves * even
     work = product / rate
-    return (work + EXPOSED * (memory + cache) + moves / rate) / n
+    return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +284,9 @@ def emit(task: Task, machine: Machine) -> Code:
         return Code((forward, rest), a2 * (u + m), lambda n: (4 * a2 * padded(n) * c.ic, 0))
     # Blocks of a unit: a fifth of a millisecond shared out by a counter in parts of 0.2 µs ran on one core's speed.
     macs = c.ic // c.groups * s.vectors * lanes * padded(1)
-    block = next(k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= LEAST_MACS))
+    block = next(
+        k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= COSTS.unit_winograd_macs)
+    )
     steps = (
         Step(recipe + " forward", lambda name: kernel().forward(name), chunks),
         Step(recipe + " product", lambda name: kernel().product(name, block), lambda n: a2 * blocks // block),

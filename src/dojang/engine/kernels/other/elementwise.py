@@ -8,6 +8,7 @@ from typing import Any
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -41,7 +42,7 @@ class MapTask:
 
 def offer(task: MapTask, machine: Machine) -> Offer:
     """Takes every task, by the bytes moved."""
-    return Offer(4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + 2e-7)
+    return Offer(4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def emit(task: MapTask, machine: Machine) -> Code:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, F64
 from dojang.native.machine import Machine
 
@@ -26,7 +27,7 @@ class LayoutTask:
 
 def offer(task: LayoutTask, machine: Machine) -> Offer:
     """Takes every task, by the bytes moved."""
-    return Offer(4 * task.channels * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7)
+    return Offer(4 * task.channels * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def chunk(task: LayoutTask, lanes: int) -> int:

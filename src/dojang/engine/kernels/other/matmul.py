@@ -14,11 +14,12 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.conv.direct import cycles
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Value
 from dojang.native.machine import Machine
 
 NAME = "matmul"
-UNIT_FLOPS = 2_000_000
+UNIT_FLOPS = COSTS.unit_matmul_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,8 @@ def offer(task: MatTask, machine: Machine) -> Offer:
     rate, lanes = machine.peaks, machine.lanes(4)
     p, v = tile_of(task, machine)
     total = across(t.ceil_div(task.columns, lanes), v, p) * t.ceil_div(task.rows, p) * task.depth * task.batch
-    return Offer(
-        max(total * 4 * lanes / (rate.fma_gflops * 1e9), 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + 2e-7
-    )
+    compute = total * 4 * lanes / (rate.fma_gflops * 1e9)
+    return Offer(max(compute, 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + COSTS.start_s)
 
 
 def cut(task: MatTask, machine: Machine) -> int:

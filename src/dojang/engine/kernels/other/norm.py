@@ -13,6 +13,7 @@ from typing import Any
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -42,7 +43,7 @@ class NormTask:
 
 def offer(task: NormTask, machine: Machine) -> Offer:
     """Takes every task, by the bytes of three passes."""
-    return Offer(4 * task.channels * task.rows * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7)
+    return Offer(4 * task.channels * task.rows * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def emit(task: NormTask, machine: Machine) -> Code:

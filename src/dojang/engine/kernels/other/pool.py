@@ -12,6 +12,7 @@ from typing import Any
 from dojang.arith.conv import Conv, Pads, Sizes
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -63,7 +64,7 @@ def offer(task: PoolTask, machine: Machine) -> Offer | Refusal:
     p = machine.peaks
     taps = prod(task.out_size) * prod(task.kernel) * task.channels
     moved = 4 * task.channels * (prod(task.size) + prod(task.out_size))
-    return Offer(max(2 * taps / (p.fma_gflops * 0.3e9), moved / (p.cache_gbs * 1e9)) + 2e-7)
+    return Offer(max(2 * taps / (p.fma_gflops * (COSTS.rate_pool * 1e9)), moved / (p.cache_gbs * 1e9)) + COSTS.start_s)
 
 
 def cut(task: PoolTask, lanes: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, I64, Value
 from dojang.native.machine import Machine
 
@@ -57,7 +58,7 @@ def pack(task: SampleTask, rows: Axis, columns: Axis) -> tuple[np.ndarray, np.nd
 def offer(task: SampleTask, machine: Machine) -> Offer:
     """Takes every task, by the bytes moved."""
     moved = 4 * task.channels * task.rows * task.columns * (prod(task.taps) + 1)
-    return Offer(moved / (machine.peaks.cache_gbs * 1e9) + 2e-7)
+    return Offer(moved / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def emit(task: SampleTask, machine: Machine) -> Code:

@@ -8,6 +8,7 @@ from typing import Any
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import exp, log
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -32,7 +33,8 @@ class SoftmaxTask:
 def offer(task: SoftmaxTask, machine: Machine) -> Offer:
     """Takes every task: about 30 operations per element, and its bytes three times."""
     elements = task.channels * task.pixels * max(1, task.rows)
-    return Offer(elements * (30 / (machine.peaks.fma_gflops * 1e9) + 24 / (machine.peaks.cache_gbs * 1e9)) + 2e-7)
+    p = machine.peaks
+    return Offer(elements * (COSTS.softmax_flops / (p.fma_gflops * 1e9) + 24 / (p.cache_gbs * 1e9)) + COSTS.start_s)
 
 
 def emit(task: SoftmaxTask, machine: Machine) -> Code:

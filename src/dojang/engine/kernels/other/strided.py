@@ -15,6 +15,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
 from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -70,9 +71,9 @@ def of_axes(
 
 
 def offer(task: StridedTask, machine: Machine) -> Offer:
-    """Takes every task, of a whole batch, by the bytes moved; four times as long where elements are gathered one by one."""
+    """Takes every task, of a whole batch: the bytes moved, four times as long where elements are gathered alone."""
     gathered = any(s and s[-1] > 1 for s in (task.x, task.r)) and turned(task, machine) is None
-    return Offer(prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + 2e-7)
+    return Offer(prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def turned(task: StridedTask, machine: Machine) -> int | None:
