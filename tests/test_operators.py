@@ -34,7 +34,7 @@ from torch import nn  # noqa: E402
 
 from dojang.formats.torch import from_module, to_module  # noqa: E402
 from dojang.formats.torch.read.trace import HANDLERS  # noqa: E402
-from dojang.formats.torch.write.compute import COMPUTE  # noqa: E402
+from dojang.formats.torch.write.compute import COMPUTE, as_torch, own_mode  # noqa: E402
 
 F = nn.functional
 tables = pytest.mark.parametrize("name", operators.TABLES)
@@ -111,21 +111,22 @@ def behind_a_layer(graph: Graph) -> Graph:
     """The network behind a layer of its own, so that its input needs a gradient."""
     shape = graph.inputs[0].attrs["shape"]
     kernel = (1,) * (len(shape) - 1)
-    first = Node.of("first", "conv", "x", out=shape[0], kernel=kernel) if kernel else Node.of("first", "dense", "x", out=shape[0])  # fmt: skip  # noqa: E501
+    attrs = {"kernel": kernel} if kernel else {}
+    first = Node.of("first", "conv" if kernel else "dense", "x", out=shape[0], **attrs)
     moved = [replace(n, inputs=tuple("first" if i == "x" else i for i in n.inputs)) for n in graph.nodes]
     inputs = [n for n in moved if n.op == "input"]
     return Graph((*inputs, first, *(n for n in moved if n.op != "input")), graph.outputs, graph.name)
 
 
 def made_by_hand(graph: Graph) -> str | None:
-    """Why PyTorch's own memory is not that of the module that `to_module` makes, which puts several functions together."""
-    node, shapes = graph.nodes[-1], graph.unit_shapes
+    """Why `to_module` holds other memory than PyTorch's own layer would; None where the two agree."""
+    node = graph.nodes[-1]
     padding = node.attrs.get("padding", ())
     if node.op in ("conv", "maxpool") and (isinstance(padding, str) or any(a != b for a, b in padding)):
         return "pads one side more than the other"
     if node.op in ("instancenorm", "deform_conv"):
         return "is made of several functions; instance norm has a test of its own"
-    if node.op == "resize" and COMPUTE_RESIZE(node.attrs, 2, shapes["x"], shapes["y"]) is None:
+    if node.op == "resize" and _torch_mode(node, graph) is None:
         return "is no resizing of PyTorch"
     if node.op == "slice" and node.attrs["step"] < 0:
         return "PyTorch has no negative steps"
@@ -134,10 +135,9 @@ def made_by_hand(graph: Graph) -> str | None:
     return "does nothing" if node.op == "clip" and node.attrs["min"] is node.attrs["max"] is None else None
 
 
-def COMPUTE_RESIZE(attrs, rank, before, after):
-    from dojang.formats.torch.write.compute import as_torch, own_mode
-
-    return own_mode(attrs, as_torch(attrs, rank), before[2:], after[2:])
+def _torch_mode(node: Node, graph: Graph) -> str | None:
+    before, after = graph.unit_shapes[node.inputs[0]][2:], graph.unit_shapes[node.name][2:]
+    return own_mode(node.attrs, as_torch(node.attrs, len(before)), before, after)
 
 
 def kept_by_torch(run, x: torch.Tensor, own: set[int]) -> int:

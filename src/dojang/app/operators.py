@@ -16,7 +16,7 @@ TABLES = {
     "write ONNX": ("formats.onnx.write", "RULES"),
     "read PyTorch": ("formats.torch.read.sources", "SOURCES"),
     "write PyTorch": ("formats.torch.write.compute", "COMPUTE"),
-    "native": ("engine.lower.network", "RULES"),
+    "native": ("engine.plan.rules.table", "RULES"),
     "fused": ("engine.fuse", "ACTIVATIONS"),
     "sliced": ("engine.slices", "SLICED"),
     "bounded": ("evidence.intervals", "RULES"),
