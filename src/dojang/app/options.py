@@ -351,7 +351,9 @@ _LIST = Command(
     "available",
     (
         JSON,
-        Option("what", "which list", flag="", choices=("networks", "tables", "kernels", "kinds", "algorithms")),
+        Option(
+            "what", "which list", flag="", choices=("networks", "tables", "kernels", "kinds", "algorithms", "operators")
+        ),
         replace(PAGE, help="kernels only: write a page that shows each on one picture"),
         replace(FORCE, verbs=()),
     ),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["mac", "flop"]
 Optimiser = Literal["none", "sgd", "momentum", "rmsprop", "adam"]
-What = Literal["networks", "tables", "kernels", "kinds", "algorithms"]
+What = Literal["networks", "tables", "kernels", "kinds", "algorithms", "operators"]
 """What `available` can list."""
 
 
@@ -223,8 +223,8 @@ def compare(a: Any, b: Any, *, input_size: InputSize | None = None) -> Compariso
 
 def available(what: What) -> Listing:
     """What there is to choose from, one row each: `networks` of the zoo with their totals, published `tables`, named
-    `kernels` for pictures, `kinds` of convolution with what each costs beside the plain one, and the `algorithms` that
-    compute convolutions. Raises `UsageError` for another word.
+    `kernels` for pictures, `kinds` of convolution with what each costs beside the plain one, the `algorithms` that
+    compute convolutions, and the `operators` with the parts of dojang that know them. Raises `UsageError` for another word.
 
     >>> [row["name"] for row in available("tables").rows]
     ['alexnet-lecture', 'googlenet-table1']
@@ -276,4 +276,8 @@ def available(what: What) -> Listing:
 
         algorithms = ((a.NAME, (a.__doc__ or "").strip().splitlines()) for a in ALGORITHMS)
         return Listing(what, tuple({"name": name, "does": doc[0] if doc else ""} for name, doc in algorithms))
+    if what == "operators":
+        from dojang.app import operators
+
+        return Listing(what, operators.rows())
     raise UsageError(f"there is no list of {what}; choose {' or '.join(get_args(What))}")

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import OPS
 from dojang.arith.ties import ChannelTracer, Labels, Track, split
 
-MAKERS = frozenset(("input", "constant", "conv", "conv_transpose", "dense", "pad"))
+MAKERS = frozenset(
+    op for op, rule in OPS.items() if rule.channels in ("fresh", "conv", "dense", "pad") or rule.field == "constant"
+)
 """Operators whose output has channels that no input had."""
 
 

@@ -12,17 +12,14 @@ from typing import Any, cast
 from dojang.arith.border import Border
 from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import BYTES, OPS, UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
 from dojang.arith.stored import NOTHING, Parameters, arrays_of, parameters_of, parts_of
 from dojang.arith.symbol import Expr, largest
 from dojang.base.result import Result
 
-BYTES = 4
-"""Bytes per element: costs are for float32."""
-
-VIEWS = frozenset({"flatten", "reshape", "squeeze", "unsqueeze", "identity", "dropout"})
+VIEWS = frozenset(op for op, rule in OPS.items() if rule.held.view in ("at inference", "always"))
 """Operators that pass their input's memory on at inference."""
 
 

@@ -10,9 +10,11 @@ from statistics import median
 from typing import Literal
 
 from dojang.arith.cost import Count, Layer
+from dojang.arith.ops import OPS
 from dojang.arith.printed import Printed
 
-NORMS = ("batchnorm", "groupnorm", "layernorm", "instancenorm")
+NORMS = frozenset(op for op, rule in OPS.items() if "affine" in rule.attrs)
+"""Normalisations: papers leave their parameters out of the count at times."""
 
 Fit = Literal["exact", "rounded", "cut off", ""]
 

@@ -15,17 +15,6 @@ from dojang.base.result import Result
 OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 """Arrays of the size of the parameters that each optimiser keeps."""
 
-# What PyTorch keeps of each operator for the way back: its inputs, its output, and extra bytes per output element.
-_INPUT = frozenset(
-    "conv conv_transpose deform_conv dynamic_conv dense matmul einsum mul div pow maximum minimum maxpool avgpool "
-    "adaptive_maxpool adaptive_avgpool global_maxpool batchnorm instancenorm groupnorm layernorm lrn prelu leaky_relu "
-    "elu selu clip hard_sigmoid hard_swish silu mish gelu softplus softsign erf abs log sin cos reduce_max "
-    "reduce_min".split()
-)
-_OUTPUT = frozenset("relu sigmoid tanh exp sqrt reciprocal softmax log_softmax pow reduce_max reduce_min".split())
-_EXTRA = {"maxpool": 8, "adaptive_maxpool": 8, "global_maxpool": 8, "dropout": BYTES}
-"""Pooling keeps an int64 index per output, dropout its scaled mask."""
-
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -65,42 +54,42 @@ def memory(graph: Graph, batch: int = 1, optimiser: str = "momentum") -> Memory:
 
 
 def saved_bytes(graph: Graph, batch: int = 1) -> int:
-    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free."""
+    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free.
+
+    Not counted: the copies that PyTorch makes to pad one side more than the other, and what it keeps of a deformable
+    convolution or a resizing for which it has no function of its own.
+    """
     shapes = graph.shapes(batch)
     root: dict[str, str] = {}
     needs: set[str] = set()
     kept: set[str] = set()
-    extra = 0
+    more = 0
     for node in graph.nodes:
-        view = node.op in VIEWS and node.op != "dropout"
-        root[node.name] = root[node.inputs[0]] if view else node.name
-        if node.rule.params and node.op != "constant":
+        held = node.rule.held
+        root[node.name] = root[node.inputs[0]] if held.view in ("in training", "always") else node.name
+        if node.rule.params and (node.op != "constant" or node.attrs["trained"]):
             needs.add(node.name)
         if any(i in needs for i in node.inputs):
             needs.add(node.name)
         if node.name not in needs:
             continue
-        shape = shapes[node.name]
-        size = prod(shape) if shape is not None else 0
-        kept |= {root[i] for i in _saved_inputs(node, needs)}
-        if node.op in _OUTPUT:
+        kept |= {root[i] for i in _saved_inputs(node, needs) if graph[root[i]].op != "constant"}
+        if held.output:
             kept.add(root[node.name])
-        extra += _EXTRA.get(node.op, 0) * size
-        if shape is not None and node.op in ("batchnorm", "instancenorm"):
-            extra += 2 * BYTES * shape[1]  # the mean and the inverse deviation of the batch
-        elif shape is not None and node.op == "lrn":
-            # the padded squares, the sum before the power, and the power itself
-            extra += BYTES * (size // shape[1]) * (3 * shape[1] + node.attrs["size"] - 1)
-    return extra + BYTES * sum(prod(shape) for name in kept if (shape := shapes[name]) is not None)
+        shape = shapes[node.name]
+        if shape is not None:
+            between = len(node.inputs) - 2 if held.between else 0
+            more += held.more(node.attrs, shape) + BYTES * between * prod(shape)
+    return more + BYTES * sum(prod(shape) for name in kept if (shape := shapes[name]) is not None)
 
 
 def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
     """The inputs that an operator keeps: of a product each factor only if the other one needs a gradient."""
-    if node.op in ("dynamic_conv", "mul", "matmul", "einsum", "div"):
+    if node.rule.held.inputs == "factors":
         return tuple(
             i for i in node.inputs if any(j in needs for j in node.inputs if j != i) or node.inputs.count(i) > 1
         )
-    return node.inputs if node.op in _INPUT else ()
+    return node.inputs if node.rule.held.inputs == "all" else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -503,7 +503,7 @@ class _Parser:
             self.fail(number, line.word.column, str(error))
         if not arrays:
             return node
-        roles = arrays if "" not in arrays else {r: f"{arrays['']}.{r}" for r in _roles(node)}
+        roles = arrays if "" not in arrays else {r: f"{arrays['']}.{r}" for r in node.rule.roles}
         return Node.of(name, word, *sources, arrays=roles, **attrs)
 
     def shared(self, number: int, token: Token, scope: Scope) -> dict[str, str]:
@@ -522,15 +522,6 @@ def _numbers(match: re.Match[str]) -> int:
     if max(len(first), len(last)) > 12:
         return MOST_NODES + 1
     return int(last) - int(first) + 1
-
-
-def _roles(node: Node) -> tuple[str, ...]:
-    """Roles that a node may have, whatever its input shapes."""
-    return {
-        "prelu": ("weight",),
-        "constant": ("value",),
-        "batchnorm": ("weight", "bias", "running_mean", "running_var"),
-    }.get(node.op, ("weight", "bias"))
 
 
 def _similar(word: str, blocks: Mapping[str, Block]) -> str:
@@ -623,7 +614,7 @@ def _node_line(graph: Graph, node: Node, before: str | None) -> str:
     if node.arrays:
         owners = {array.removesuffix(f".{role}") for role, array in node.arrays.items()}
         owner = owners.pop() if len(owners) == 1 else ""
-        whole = {role: f"{owner}.{role}" for role in _roles(node)} == dict(node.arrays)
+        whole = {role: f"{owner}.{role}" for role in node.rule.roles} == dict(node.arrays)
         pairs = ",".join(f"{role}:{_commas(array)}" for role, array in node.arrays.items())
         words.append(f"share={_quote(owner) if whole and ':' not in owner else _quote(pairs, always=True)}")
     follows = node.inputs == (before,) if op.inputs[1] else not node.inputs

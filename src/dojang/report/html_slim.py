@@ -165,7 +165,10 @@ def layers_chart(before: Count, after: Count) -> str:
         if now is None:
             rows.append(("", [ChartBar(0, "gone", "a"), ChartBar(0, "gone", "b")]))
         else:
-            bars = [ChartBar(now.cost.params, number(now.cost.params), "a"), ChartBar(now.cost.macs, number(now.cost.macs), "b")]
+            bars = [
+                ChartBar(now.cost.params, number(now.cost.params), "a"),
+                ChartBar(now.cost.macs, number(now.cost.macs), "b"),
+            ]
             rows.append(("", bars))
     return bar_chart("Parameters and MACs by layer, before and after", ["parameters", "MACs"], rows, row=19)
 

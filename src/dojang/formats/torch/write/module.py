@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import OPS
+from dojang.arith.table import Table
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
 from dojang.formats.torch.write.compute import COMPUTE, even
@@ -31,7 +32,7 @@ class NodeModule(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The node's output."""
         arrays = {role: getattr(holder, name) for role, (holder, name) in self.where.items()}
-        return COMPUTE[self.node.op](self, self.node.attrs, inputs, arrays)
+        return COMPUTE.of(self.node)(self, self.node.attrs, inputs, arrays)
 
     def extra_repr(self) -> str:
         """The operator and its attributes."""
@@ -92,11 +93,8 @@ def weights_of(module: nn.Module, graph: Graph) -> Graph:
 def refuse_unknown(graph: Graph) -> None:
     """Raises for operators that have no meaning here."""
     for node in graph.nodes:
-        if node.op == UNKNOWN:
-            raise UnsupportedError(
-                f"{node.name}: operator {node.attrs['kind']} is not known, so the network can be counted but not run; "
-                "write it with known operators"
-            )
+        if node.op != "input":
+            COMPUTE.of(node)
 
 
 def last_readers(graph: Graph) -> dict[str, tuple[str, ...]]:
@@ -182,7 +180,7 @@ class _Builder:
         value = self._value(node, role, array, shape)
         if held is None:
             fixed = role in node.rule.buffers or (node.op == "constant" and not node.attrs["trained"])
-            start = value if value is not None else initial(node, role, shape)
+            start = value if value is not None else INITIAL.of(node)(node, role, shape)
             if fixed:
                 holder._buffers[key] = start
             else:
@@ -203,16 +201,31 @@ class _Builder:
         return value
 
 
-def initial(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
-    """First values as PyTorch's layers have them: uniform within 1/√fan-in; ones and zeros for normalisations."""
-    if node.op in ("conv", "conv_transpose", "deform_conv", "dense"):
-        fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, node.attrs["out"])
-        return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
-    if node.op == "prelu":
-        return torch.full(shape, 0.25)
-    if node.op == "constant":
-        return torch.empty(shape).normal_(0, 0.02)
+def _uniform(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
+    """Uniform within 1/√fan-in."""
+    fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, shape[0])
+    return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
+
+
+def _neutral(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
+    """What changes nothing: ones and zeros."""
     return torch.ones(shape) if role in ("weight", "running_var") else torch.zeros(shape)
+
+
+INITIAL: Table[Callable[[Node, str, tuple[int, ...]], Tensor]] = Table(
+    "first weights",
+    "given first weights",
+    __name__,
+    {
+        **dict.fromkeys(("conv", "conv_transpose", "deform_conv", "dense"), _uniform),
+        "dynamic_conv": _neutral,
+        **dict.fromkeys(("batchnorm", "instancenorm", "groupnorm", "layernorm"), _neutral),
+        "prelu": lambda node, role, shape: torch.full(shape, 0.25),
+        "constant": lambda node, role, shape: torch.empty(shape).normal_(0, 0.02),
+    },
+    {op: "it has no arrays" for op, rule in OPS.items() if not rule.params},
+)
+"""First values of an operator's arrays, as PyTorch's layers have them, by role and shape."""
 
 
 SIMPLE: Mapping[str, type[nn.Module]] = {
