@@ -27,6 +27,7 @@ from dojang.engine.compiled import compile
 from dojang.formats import checkpoint, zoo
 from dojang.native.machine import Machine
 from networks import NETWORKS, filled
+from record import head
 
 TINY = "digits-cnn"
 WATCH = """
@@ -89,7 +90,8 @@ def main() -> None:
         print(one(args.names[0], args.threads))
         return
     lines = [
-        f"# {Machine.host().cpu}, {args.threads} threads, batch 1; 10^6 bytes; ratio: (peak - live) / weights",
+        head("src/dojang/engine", "src/dojang/native", threads=args.threads, peaks=False)
+        + "# batch 1; 10^6 bytes; ratio: (peak - live) / weights",
         f"{'network':18s} {'wall s':>6s} {'cpu s':>6s} {'weights':>9s} {'live':>9s} {'peak':>9s}  ratio command",
     ]
     print("\n".join(lines), flush=True)
