@@ -1,4 +1,5 @@
-"""Writes the parts of docs/ that the program knows: command help, operators, tables. `--check` only compares.
+"""Writes the parts of docs/ that the program knows: command help, operators, tables, and how old measured figures are.
+`--check` only compares.
 
 A generated part stands between `<!-- made: NAME -->` and `<!-- end -->`; everything else is written by hand.
 """
@@ -11,11 +12,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
+from record import Record, records
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
 PART = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -78,23 +83,65 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def results() -> str:
+    """Every result file: what it measures, when, and whether that code has changed since."""
+    rows = ["| file | measured | commit | machine | the measured code |", "|---|---|---|---|---|"]
+    rows += [
+        f"| [{r.name}](../bench/results/{r.name}) | {r.date} | `{r.commit}` | {r.machine.split(', one core')[0]} | "
+        f"{'is the same' if r.current else 'has changed since'}: {', '.join(f'`{m}`' for m in r.measures)} |"
+        for r in records()
+    ]
+    return "\n".join(rows)
+
+
+def cited(text: str) -> list[Record]:
+    """The result files that a page names, in or out of links."""
+    names = set(re.findall(r"([\w-]+\.txt)\b", text))
+    return [r for r in records() if r.name in names]
+
+
+def age(text: str) -> str:
+    """How old the measured figures of a page are: files whose code has changed since, then the others."""
+    groups = (
+        ([r for r in cited(text) if not r.current], "The measured code **has changed since** these were measured"),
+        ([r for r in cited(text) if r.current], "Measured with the code as it is now"),
+    )
+    return "\n\n".join(
+        f"*{said}:* " + ", ".join(f"`{r.name}` ({r.date}, commit {r.commit})" for r in found) + "."
+        for found, said in groups
+        if found
+    )
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "operators": operators,
     "kinds": kind_table,
     "trade": trade,
     "commands": commands,
+    "results": results,
 }
 
 
 def made(text: str) -> str:
     """A page with its generated parts made anew."""
-    return PART.sub(lambda m: m.group(1) + "\n" + MAKERS[m.group(2)]() + "\n\n" + m.group(3), text)
+    by_hand = PART.sub("", text)
+
+    def part(found: re.Match[str]) -> str:
+        content = age(by_hand) if found[2] == "age" else MAKERS[found[2]]()
+        return f"{found[1]}\n{content}\n\n{found[3]}"
+
+    return PART.sub(part, text)
+
+
+def pages() -> list[Path]:
+    """The pages that may have such parts."""
+    return [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("README*.md"))]
 
 
 def main(check: bool) -> int:
     """Rewrites the pages, or says which are stale."""
     stale = []
-    for page in sorted(DOCS.glob("*.md")):
+    for page in pages():
         old = page.read_text(encoding="utf-8")
         new = made(old)
         if new != old:
