@@ -1,6 +1,6 @@
 """How long one look at a network's weights takes (`native/digest.py`), by bytes and threads: least times.
 
-    python bench/digest.py > bench/results/digest.txt
+python bench/digest.py > bench/results/digest.txt
 """
 
 import time

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
-from record import Record, records
+from record import RESULTS, Record, records
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -100,17 +100,26 @@ def cited(text: str) -> list[Record]:
     return [r for r in records() if r.name in names]
 
 
-def age(text: str) -> str:
+AGES = {
+    "en": ("The measured code **has changed since** these were measured", "Measured with the code as it is now"),
+    "ko": ("측정한 뒤에 **해당 코드가 바뀐** 결과", "지금 코드로 측정한 결과"),
+}
+
+
+def age(text: str, language: str) -> str:
     """How old the measured figures of a page are: files whose code has changed since, then the others."""
-    groups = (
-        ([r for r in cited(text) if not r.current], "The measured code **has changed since** these were measured"),
-        ([r for r in cited(text) if r.current], "Measured with the code as it is now"),
-    )
+    groups = ([r for r in cited(text) if not r.current], [r for r in cited(text) if r.current])
     return "\n\n".join(
-        f"*{said}:* " + ", ".join(f"`{r.name}` ({r.date}, commit {r.commit})" for r in found) + "."
-        for found, said in groups
+        f"*{said}:* " + ", ".join(f"`{r.name}` ({r.date}, {r.commit})" for r in found) + "."
+        for found, said in zip(groups, AGES[language], strict=True)
         if found
     )
+
+
+def transcript() -> str:
+    """What `make demo` printed when the picture of the README was made."""
+    printed = (RESULTS / "demo.txt").read_text(encoding="utf-8").split("\n\n", 1)[1]
+    return f"```\n{printed.strip()}\n```"
 
 
 MAKERS: dict[str, Callable[[], str]] = {
@@ -119,15 +128,16 @@ MAKERS: dict[str, Callable[[], str]] = {
     "trade": trade,
     "commands": commands,
     "results": results,
+    "transcript": transcript,
 }
 
 
-def made(text: str) -> str:
+def made(text: str, language: str) -> str:
     """A page with its generated parts made anew."""
     by_hand = PART.sub("", text)
 
     def part(found: re.Match[str]) -> str:
-        content = age(by_hand) if found[2] == "age" else MAKERS[found[2]]()
+        content = age(by_hand, language) if found[2] == "age" else MAKERS[found[2]]()
         return f"{found[1]}\n{content}\n\n{found[3]}"
 
     return PART.sub(part, text)
@@ -143,7 +153,7 @@ def main(check: bool) -> int:
     stale = []
     for page in pages():
         old = page.read_text(encoding="utf-8")
-        new = made(old)
+        new = made(old, "ko" if page.stem.endswith(".ko") else "en")
         if new != old:
             stale.append(page.name)
             if not check:

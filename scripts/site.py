@@ -6,10 +6,9 @@ The build stops on a page without a place in the order, on a broken link, and on
 
 from __future__ import annotations
 
+import ast
 import inspect
-import pkgutil
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mkdocs.structure.files import File, Files
 import dojang
 
 ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "dojang"
 ORDER = {
     "Begin": ["index.md", "index.ko.md", "glossary.md"],
     "Count": ["arithmetic.md", "notation.md", "notes.md"],
@@ -76,22 +76,19 @@ def rooms() -> str:
     """A page of all modules by room, each with the first paragraph of its docstring."""
     parts = ["# Rooms and modules", "What each file is about. Names in here may change between versions."]
     for room in ROOMS:
-        package = import_module(f"dojang.{room}")
-        parts += [f"## {room}", first(package.__doc__, package.__name__)]
+        parts += [f"## {room}", first(docstring_of(SOURCE / room / "__init__.py"), room)]
+        files = sorted(file for file in (SOURCE / room).rglob("*.py") if file != SOURCE / room / "__init__.py")
         rows = [
-            f"| `{name.removeprefix('dojang.')}` | {first(docstring_of(name), name).replace('|', chr(92) + '|')} |"
-            for _, name, _ in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+            f"| `{name}` | {first(docstring_of(file), name).replace('|', chr(92) + '|')} |"
+            for file in files
+            for name in [file.relative_to(SOURCE).as_posix()]
         ]
         parts.append("\n".join(["| module | about |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
-def docstring_of(module: str) -> str | None:
-    """The docstring of a module's file, which is not run."""
-    import ast
-
-    path = ROOT / "src" / Path(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def docstring_of(file: Path) -> str | None:
+    """The docstring of a module, which is not run."""
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
 
 
