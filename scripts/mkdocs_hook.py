@@ -107,7 +107,7 @@ def on_config(config: Any) -> Any:
     here |= {"reference/names.md", "reference/rooms.md"}
     config.nav = [{title: [p for p in pages if p in here]} for title, pages in ORDER.items()]
     if placeless := here - {p for pages in ORDER.values() for p in pages}:
-        raise PluginError(f"no place in ORDER of scripts/site.py for {', '.join(sorted(placeless))}")
+        raise PluginError(f"no place in ORDER of scripts/mkdocs_hook.py for {', '.join(sorted(placeless))}")
     return config
 
 
