@@ -100,6 +100,15 @@ def cited(text: str) -> list[Record]:
     return [r for r in records() if r.name in names]
 
 
+def titles() -> str:
+    """Every page with its title, for the README."""
+    rows = [
+        (f"docs/{page.name}", page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# "))
+        for page in sorted(DOCS.glob("*.md"))
+    ]
+    return "\n".join(["| page | about |", "|---|---|", *(f"| [{name}]({name}) | {title} |" for name, title in rows)])
+
+
 AGES = {
     "en": ("The measured code **has changed since** these were measured", "Measured with the code as it is now"),
     "ko": ("측정한 뒤에 **해당 코드가 바뀐** 결과", "지금 코드로 측정한 결과"),
@@ -128,6 +137,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "trade": trade,
     "commands": commands,
     "results": results,
+    "titles": titles,
     "transcript": transcript,
 }
 
