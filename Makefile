@@ -1,15 +1,18 @@
-# Two commands do everything from a fresh clone: `make demo` and `make test`.
+# Three commands do everything from a fresh clone: `make demo`, `make test` and `make docs`.
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dojang slim digits-cnn --data digits -o out/demo --force
 
 test: $(VENV)/.test
 	scripts/check
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
 
 $(VENV)/.python:
 	python3 -m venv $(VENV)
@@ -20,8 +23,12 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
-	$(PIP) --editable '.[demo,dev]'
-	touch $@ $(VENV)/.demo
+	$(PIP) --editable '.[demo,dev,docs]'
+	touch $@ $(VENV)/.demo $(VENV)/.docs
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) --editable '.[docs]'
+	touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out build

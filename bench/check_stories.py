@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from dojang.arith.graph import Graph
 from invented import PUBLISHED, published, told
+from record import head
 
 MOST = 0.02
 
@@ -22,6 +23,7 @@ def main(number: int = 200) -> int:
     """Runs and prints."""
     graphs: dict[str, Graph] = {}
     wrong = 0
+    print(head("src/dojang/arith", "src/dojang/zoo", peaks=False))
     print(f"{'network':<18} {'column':<8} {'printed':<16} {'verdict':<12} explanation")
     for network, column, layers, printed, verdict, words in PUBLISHED:
         cell = published(network, column, layers, printed, graphs)

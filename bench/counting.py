@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from differential import PEERS, silent
 from dojang.arith.cost import count
 from dojang.formats import text, zoo
 from dojang.formats.torch.read import module as torch_format
-from peers import machine_line
+from record import head
 
 
 class Bottleneck(nn.Module):
@@ -177,8 +176,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    names = ("torch", "torchinfo", "fvcore", "ptflops")
-    lines = [machine_line(2), "; ".join(f"{name} {version(name)}" for name in names), ""]
+    lines = [head("src/dojang/arith", "src/dojang/formats", extra=("torchinfo", "fvcore", "ptflops"))]
     assert count(zoo.load("resnet50", weights=False)).total.macs == 4_089_184_256
     for part in (modules(args.rounds), processes(5), long_graphs()):
         lines += [*part, ""]

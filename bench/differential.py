@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from differential import PEERS, compare
+from record import head
 
 
 def main(layers: int = 20_000, seed: int = 1) -> int:
@@ -24,8 +24,8 @@ def main(layers: int = 20_000, seed: int = 1) -> int:
     start = time.perf_counter()
     outcome = compare(layers, seed, layers)
     took = time.perf_counter() - start
+    print(head("src/dojang/arith", peaks=False, extra=("torchinfo", "fvcore", "ptflops")))
     print(f"{layers:,} random layers, seed {seed}, {took:.0f} s; every peer on every layer")
-    print("; ".join(f"{name} {version(name)}" for name in ("torch", "torchinfo", "fvcore", "ptflops")))
     print("dojang, the loop nest and PyTorch's shapes agree on all" if not outcome.failures else "UNEXPLAINED:")
     for line in outcome.failures[:20]:
         print(f"  {line}")

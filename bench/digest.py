@@ -1,6 +1,6 @@
-"""How long one look at a network's weights takes (`engine.digest`), by bytes and threads: least times.
+"""How long one look at a network's weights takes (`native/digest.py`), by bytes and threads: least times.
 
-python bench/digest.py
+python bench/digest.py > bench/results/digest.txt
 """
 
 import time
@@ -8,10 +8,12 @@ import time
 import numpy as np
 
 from dojang.native.digest import Digest
+from record import head
 
 
 def main() -> None:
     """Prints one line per size and number of threads."""
+    print(head("src/dojang/native"))
     for size, repeats in ((102_000_000, 20), (1_200_000, 200)):
         x = np.random.default_rng(0).standard_normal(size // 4).astype("f4")
         for threads in (1, 2):

@@ -22,7 +22,10 @@ from dojang.formats import checkpoint
 from dojang.training.config import PRECISIONS, TrainConfig
 from dojang.training.data import Data, content_hash
 from dojang.training.record import Progress
-from peers import interleaved, machine_line, spread
+from peers import interleaved, spread
+from record import head
+
+MEASURES = tuple(f"src/dojang/{room}" for room in ("training", "slimming", "evidence", "engine", "native"))
 
 
 def flags(doc: str | None, data: str | None, epochs: int, out: str) -> argparse.ArgumentParser:
@@ -118,7 +121,8 @@ def heading(args: argparse.Namespace, data: Data) -> str:
     few = f", on {args.train_scored} samples" if args.train_scored else ""
     varied = shifted if data.augment.crop else "samples as they are"
     return (
-        f"{machine_line(args.threads)}# {data.name}: {len(data.train)} training and {len(data.test)} test samples; "
+        f"{head(*MEASURES, threads=args.threads)}"
+        f"# {data.name}: {len(data.train)} training and {len(data.test)} test samples; "
         f"{varied}; mean and deviation of each channel taken out\n"
         f"# {args.epochs} epochs, batches of {args.batch_size}, seed {args.seed}, trained in {args.precision}; "
         "He initialisation; SGD with Nesterov momentum 0.9, weight decay 5e-4 (weights only), "

@@ -18,7 +18,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +32,8 @@ from PIL import Image, ImageFilter
 from dojang.filters.files import filter_files
 from dojang.filters.filter import filter as press
 from dojang.filters.kernels.parse import Kernel, named
-from peers import Runner, in_bursts, interleaved, machine_line, spread
+from peers import Runner, in_bursts, interleaved, spread
+from record import head as record_head
 
 SIZES = (3, 5, 7, 11, 15, 31, 63)
 SHAPES = ((2160, 3840), (512, 512))
@@ -277,8 +277,11 @@ def main() -> None:
         rows = {line[:WIDTH].strip(): line for line in earlier if line.startswith(heads)}
         whole = [line for line in earlier if line.startswith(("12-megapixel", "  dojang filter"))]
     head = [
-        machine_line(args.threads).rstrip(),
-        f"# opencv {cv2.__version__}, kornia {kornia.__version__}, {time.strftime('%Y-%m-%d')}",
+        record_head(
+            *("src/dojang/filters", "src/dojang/native"),
+            threads=args.threads,
+            extra=("opencv-python-headless", "kornia"),
+        ).rstrip(),
         conditions,
         f"{'case':{WIDTH}} {'dojang':>9} {'median':>9} {'copy':>8}  {'best peer':12} {'ms':>9} {'ratio':>6} "
         f"{'median':>6}",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import random
 import signal
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.native import runtime
+from record import head
 
 N = Node.of
 
@@ -125,7 +125,8 @@ def main() -> int:
         if not all((a == b).all() for a, b in zip(answers, (*right, right[0]), strict=True)):
             print(f"wrong answer: {where}, {what}")
             return 1
-    print(f"first calls interrupted at {turns} random moments, seed {seed}, Python {platform.python_version()}")
+    print(head("src/dojang/engine", "src/dojang/native", threads=2, peaks=False))
+    print(f"first calls interrupted at {turns} random moments, seed {seed}")
     for what, count in sorted(seen.items()):
         print(f"{count:6} {what}")
     print("every later answer equal to that of a network left alone")

@@ -28,10 +28,12 @@ from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native.machine import Machine
 from dojang.native.runtime import NativeCall, Program
-from peers import in_bursts, machine_line, onnx_runner, openvino_runner, spread
+from peers import in_bursts, onnx_runner, openvino_runner, spread
 from problems import LIST, Problem, parse, read
+from record import head as record_head
 
 WIDTH = 52
+MEASURES = ("src/dojang/engine", "src/dojang/native")
 
 
 def ours(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray, threads: int):
@@ -201,7 +203,7 @@ def main() -> None:
     rows = earlier(args.out, conditions, problems) if args.out and parts > 1 else {}
     names = ("dojang", "torch", "torch-last", "ort", "openvino")
     columns = f"{'problem':{WIDTH}s} {'algorithm':10s} {'GFLOP/s':>6s} " + " ".join(f"{n:>9s}" for n in names)
-    head = [machine_line(args.threads).rstrip(), conditions, columns + " median  least"]
+    head = [record_head(*MEASURES, threads=args.threads).rstrip(), conditions, columns + " median  least"]
     print(*head, sep="\n", flush=True)
     for problem in wanted:
         rows[problem.text] = bench(problem, args.batch, args.threads, args.seconds)

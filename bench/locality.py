@@ -1,9 +1,11 @@
-"""How local Winograd and Fourier are: errors on activations, spikes and NaN, beside those of a direct float32 sum.
+"""How local Winograd and Fourier are: errors on activations, spikes and NaN, beside those of a direct float32 sum
+and of PyTorch in float32.
 
     python bench/locality.py [--weights FILE --pictures FOLDER_OR_ZIP] > bench/results/locality.txt
 
-Each convolution that an algorithm takes gets the activations that arrive there (8 pictures), and is computed by it and
-by `direct`; the oracle is PyTorch in float64. Numbers are the largest over all outputs of all such layers:
+Each convolution that an algorithm takes gets the activations that arrive there (8 pictures), and is computed by it, by
+`direct` and by PyTorch in float32; the oracle is PyTorch in float64. Numbers are the largest over all outputs of all
+such layers:
 
     of the map   error over the largest output of the layer
     own window   error over 2^-24 times the sum of |x·w| in the output's own window: what a sum of floats bounds
@@ -19,7 +21,6 @@ resnet20-cifar10; without them its weights and pictures are random.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +41,8 @@ from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
 from dojang.native.machine import Machine
+from record import head
 
-ROOT = Path(__file__).parent.parent
 HOST = Machine.host()
 UNIT = 2.0**-24
 PICTURES = 8
@@ -79,10 +80,10 @@ def stack(kernel: int, channels: int, size: int, groups: int = 1) -> Graph:
     return he(Graph(tuple(nodes), (nodes[-1].name,), f"random {kernel}x{kernel}, {channels} channels"))
 
 
-def convolved(c: Conv, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """PyTorch in float64, channels first."""
-    wide = F.pad(torch.from_numpy(x).double(), [p for pair in reversed(c.padding) for p in pair])
-    return F.conv2d(wide, torch.from_numpy(w).double(), None, 1, 0, c.dilation, c.groups).numpy()
+def convolved(c: Conv, x: np.ndarray, w: np.ndarray, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    """PyTorch, channels first."""
+    wide = F.pad(torch.from_numpy(x).to(dtype), [p for pair in reversed(c.padding) for p in pair])
+    return F.conv2d(wide, torch.from_numpy(w).to(dtype), None, 1, 0, c.dilation, c.groups).numpy()
 
 
 def nearby(size: np.ndarray, reach: int | None) -> np.ndarray:
@@ -102,10 +103,13 @@ class Ways:
 
     def __iter__(self) -> Iterator[tuple[str, int | None, int]]:
         """(name, pixels within which an error stays, m of Winograd's tile)."""
-        yield from (("direct", 0, 0), ("winograd m=2", 1, 2), ("winograd m=4", 3, 4), ("fourier", None, 0))
+        yield from (("direct", 0, 0), ("pytorch", 0, 0))
+        yield from (("winograd m=2", 1, 2), ("winograd m=4", 3, 4), ("fourier", None, 0))
 
     def run(self, name: str, m: int, c: Conv, x: np.ndarray, w: np.ndarray) -> np.ndarray | None:
         """The output, channels first; None where the algorithm refuses."""
+        if name == "pytorch":
+            return convolved(c, x, w, torch.float32)
         algorithm = {"direct": direct, "fourier": fourier}.get(name, winograd)
         task = Task.of(c)
         if isinstance(algorithm.offer(task, HOST), Refusal):
@@ -122,7 +126,7 @@ def report(title: str, layers: list[Layer]) -> None:
     """The table of one source of activations."""
     print(f"\n{title}: {len(layers)} layers")
     print(f"{'':14}{'layers':>7}{'of the map':>12}{'own window':>12}{'near':>8}{'worse':>8}"
-          f"{'spike: own':>13}{'near':>8}{'NaN: spread':>13}")  # fmt: skip
+          f"{'spike: own':>13}{'near':>8}{'NaN: spread':>13}", flush=True)  # fmt: skip
     limit = 0.0
     for name, reach, m in Ways():
         ways, rows, spread = Ways(), [], 0
@@ -155,7 +159,7 @@ def report(title: str, layers: list[Layer]) -> None:
             limit = most[1]
             most[3] = 0
         print(f"{name:14}{len(rows):7}{most[0]:12.1e}{most[1]:12.3g}{most[2]:8.3g}{most[3]:8.0f}"
-              f"{most[5]:13.3g}{most[6]:8.3g}{spread:13}")  # fmt: skip
+              f"{most[5]:13.3g}{most[6]:8.3g}{spread:13}", flush=True)  # fmt: skip
 
 
 def main() -> None:
@@ -164,9 +168,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="weights of resnet20-cifar10")
     parser.add_argument("--pictures", help="CIFAR-10, as dojang takes data")
     args = parser.parse_args()
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    print(f"python bench/locality.py{' --weights … --pictures …' if args.weights else ''}")
-    print(f"commit {commit.stdout.strip()}; {HOST.cpu} ({HOST.isa}); {PICTURES} pictures; errors in units of 2^-24")
+    print(head("src/dojang/engine/kernels", "src/dojang/native", peaks=False))
+    print(f"{PICTURES} pictures; errors in units of 2^-24", flush=True)
     digits = zoo.load("digits-cnn")
     x = load_samples("digits", digits).test.inputs(0, PICTURES)
     report("digits-cnn, handwritten digits", [*layers_of(digits, x)])

@@ -27,6 +27,7 @@ from dojang.engine.compiled import compile
 from dojang.formats import checkpoint, zoo
 from dojang.native.machine import Machine
 from networks import NETWORKS, filled
+from record import head
 
 TINY = "digits-cnn"
 WATCH = """
@@ -70,7 +71,7 @@ def one(name: str, threads: int) -> str:
     tracemalloc.reset_peak()
     run(x)
     peak = tracemalloc.get_traced_memory()[1]
-    live = run._build(1, frozenset()).arena_bytes
+    live = run._build(1, frozenset()).scratch_at
     return (
         f"{name:18s} {wall:6.2f} {cpu:6.2f} {weights / 1e6:9.1f} {live / 1e6:9.1f} {peak / 1e6:9.1f}"
         f" {(peak - live) / weights:6.2f} {(peak_of_command(name) - peak_of_command(TINY) - live) / weights:7.2f}"
@@ -89,7 +90,8 @@ def main() -> None:
         print(one(args.names[0], args.threads))
         return
     lines = [
-        f"# {Machine.host().cpu}, {args.threads} threads, batch 1; 10^6 bytes; ratio: (peak - live) / weights",
+        head("src/dojang/engine", "src/dojang/native", threads=args.threads, peaks=False)
+        + "# batch 1; 10^6 bytes; ratio: (peak - live) / weights",
         f"{'network':18s} {'wall s':>6s} {'cpu s':>6s} {'weights':>9s} {'live':>9s} {'peak':>9s}  ratio command",
     ]
     print("\n".join(lines), flush=True)

@@ -26,7 +26,8 @@ from dojang.engine.compiled import compile
 from dojang.formats import onnx as onnx_format
 from dojang.formats import zoo
 from dojang.native.machine import Machine
-from peers import Runner, in_bursts, machine_line, onnx_runner, openvino_runner, spread
+from peers import Runner, in_bursts, onnx_runner, openvino_runner, spread
+from record import head
 
 NETWORKS = "alexnet googlenet resnet18 resnet50 resnext50-32x4d mobilenet-v2 vgg16".split()
 
@@ -125,7 +126,10 @@ def main() -> None:
         lines.append(text)
         print(text, flush=True)
 
-    put(machine_line(args.threads) + f"# batch {args.batch}; milliseconds, least / median; ratio best peer / dojang")
+    put(
+        head("src/dojang/engine", "src/dojang/native", threads=args.threads)
+        + f"# batch {args.batch}; milliseconds, least / median; ratio best peer / dojang"
+    )
     names = ["dojang", "torch", "torch-last", "torch-frozen", "ort", "openvino"]
     if args.compile:
         names.insert(4, "torch-compile")

@@ -22,7 +22,8 @@ from dojang.formats import zoo
 from dojang.native.families import Peaks
 from dojang.native.machine import Machine
 from dojang.native.peaks import measure
-from peers import interleaved, machine_line
+from peers import interleaved
+from record import head
 
 NETWORKS = ("alexnet", "googlenet", "resnet18", "resnet50", "resnext50-32x4d", "mobilenet-v2", "vgg16", "nin-cifar10",
             "resnet20-cifar10", "digits-cnn")  # fmt: skip
@@ -51,7 +52,7 @@ def main() -> None:
     args = p.parse_args()
     here = Machine.processor()
     other = Peaks(*map(float, args.peaks.split(","))) if args.peaks else measure(here).rounded()
-    print(machine_line(args.threads), end="")
+    print(head("src/dojang/engine", "src/dojang/native", threads=args.threads), end="")
     print(f"# shipped for {here.family}: {here.peaks}\n# other: {other}")
     columns = f"{'shipped ms':>10s} {'other ms':>10s} {'ratio':>6s}"
     print(f"{'network':20s} {'batch':>5s} {'steps':>5s} {'differ':>6s} {columns}")

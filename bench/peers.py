@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from dojang.native.machine import Machine
-from dojang.native.peaks import measure
-
 Runner = Callable[[], object]
-
-
-def machine_line(threads: int) -> str:
-    """What was measured on: processor, cores, load, measured peaks of one core, versions."""
-    m = Machine.host()
-    p = measure(m)
-    versions = []
-    for name in ("dojang", "numpy", "torch", "onnxruntime", "openvino"):
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            versions.append(f"{name} -")
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return (
-        f"# {m.cpu} ({m.isa}), {m.cores} cores, {threads} threads, {platform.system()}{load}\n"
-        f"# one core: {p.fma_gflops:.0f} GFLOP/s FMA, {p.read_gbs:.0f} GB/s memory, {p.cache_gbs:.0f} GB/s cache\n"
-        f"# {', '.join(versions)}\n"
-    )
 
 
 def interleaved(runners: Mapping[str, Runner], seconds: float, least: int = 5) -> dict[str, list[float]]:

@@ -22,7 +22,8 @@ from dojang.formats import zoo
 from dojang.training.numerics import computing_in, freed_memory_kept
 from dojang.training.score import laid_out
 from dojang.training.start import module_of
-from peers import machine_line, spread
+from peers import spread
+from record import head
 
 WAYS = ("float32", "float32, switch", "bf16")
 
@@ -80,7 +81,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{machine_line(args.threads)}# a training step of {args.batch_size} pictures; milliseconds per picture\n")
+    print(head("src/dojang/training", threads=args.threads), end="")
+    print(f"# a training step of {args.batch_size} pictures; milliseconds per picture\n")
     print(f"{'network':20}{'precision':>18}{'memory':>14}{'least':>9}{'median':>9}{'iqr':>8}{'ratio':>8}")
     for name in args.networks:
         times = measured(name, args.batch_size, args.rounds, args.steps)

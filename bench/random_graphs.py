@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import subprocess
 import sys
 import time
 import warnings
@@ -23,7 +22,7 @@ import random_modules
 import random_onnx
 from dojang.base.errors import DojangError
 from dojang.base.writing import replace_text
-from peers import machine_line
+from record import head
 
 KINDS: dict[str, Any] = {"onnx": random_onnx, "modules": random_modules}
 
@@ -61,13 +60,6 @@ def run(kind: str, seeds: range, folder: Path) -> tuple[collections.Counter[str]
     return found, lines
 
 
-def commit() -> str:
-    """The commit that is measured."""
-    asked = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return f"# commit {done.stdout.strip() or 'unknown'}"
-
-
 def main() -> int:
     """Runs what was asked for; exit code 1 where something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +72,7 @@ def main() -> int:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     seeds = range(args.seed, args.seed + 1) if args.seed is not None else range(args.first, args.first + args.count)
-    report = [f"python bench/random_graphs.py {' '.join(sys.argv[1:])}", machine_line(1), commit(), ""]
+    report = [head("src/dojang/engine", "src/dojang/formats", "src/dojang/native", threads=1, peaks=False)]
     wrong = 0
     for kind in KINDS if args.kind == "both" else [args.kind]:
         found, lines = run(kind, seeds, args.failures)

@@ -33,7 +33,8 @@ from dojang.arith.graph import Graph
 from dojang.formats import checkpoint, zoo
 from dojang.native.machine import Machine
 from dojang.slimming.timing import interleave
-from peers import machine_line
+from experiment import MEASURES
+from record import head as record_head
 
 NAME = "resnet20-cifar10"
 ROUNDS = 101
@@ -88,7 +89,7 @@ def lines(results: dict[str, dict[str, Any]], networks: dict[str, Graph], batch:
     runtimes = list(dict.fromkeys(runtime for _, runtime in times))
     macs = {name: count(graph).total.macs for name, graph in networks.items()}
     head = f"{'network':16}{'accuracy':>10}{'control':>10}{'MACs (M)':>10}{'ratio':>7}{'seen':>6}{'(least)':>8}"
-    text = [machine_line(Machine.host().cores), "", head + "".join(f"{r:>22}" for r in runtimes)]
+    text = [record_head(*MEASURES, threads=Machine.host().cores), head + "".join(f"{r:>22}" for r in runtimes)]
     for name in networks:
         found = results[name]
         side, control = found["before" if name == "original" else "after"], found.get("control")

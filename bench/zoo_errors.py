@@ -14,12 +14,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from dojang.formats import zoo
+from record import head
 from zoo_errors import errors
 
 
 def main(*names: str) -> int:
     """Runs and prints."""
     wrong = 0
+    print(head("src/dojang/engine", "src/dojang/native", "src/dojang/zoo", peaks=False))
     print(
         f"{'network':<24} {'dojang':>9} {'PyTorch':>9} {'largest':>9}   "
         f"float32 against PyTorch {torch.__version__} float64"

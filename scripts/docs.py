@@ -1,4 +1,5 @@
-"""Writes the parts of docs/ that the program knows: command help, operators, tables. `--check` only compares.
+"""Writes the parts of docs/ that the program knows: command help, operators, tables, and how old measured figures are.
+`--check` only compares.
 
 A generated part stands between `<!-- made: NAME -->` and `<!-- end -->`; everything else is written by hand.
 """
@@ -11,11 +12,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
+from record import RESULTS, Record, records
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
 PART = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -78,25 +83,87 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def results() -> str:
+    """Every result file: what it measures, when, and whether that code has changed since."""
+    rows = ["| file | measured | commit | machine | the measured code |", "|---|---|---|---|---|"]
+    rows += [
+        f"| [{r.name}](../bench/results/{r.name}) | {r.date} | `{r.commit}` | {r.machine.split(', one core')[0]} | "
+        f"{'is the same' if r.current else 'has changed since'}: {', '.join(f'`{m}`' for m in r.measures)} |"
+        for r in records()
+    ]
+    return "\n".join(rows)
+
+
+def cited(text: str) -> list[Record]:
+    """The result files that a page names, in or out of links."""
+    names = set(re.findall(r"([\w-]+\.txt)\b", text))
+    return [r for r in records() if r.name in names]
+
+
+def titles() -> str:
+    """Every page with its title, for the README."""
+    rows = [
+        (f"docs/{page.name}", page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# "))
+        for page in sorted(DOCS.glob("*.md"))
+    ]
+    return "\n".join(["| page | about |", "|---|---|", *(f"| [{name}]({name}) | {title} |" for name, title in rows)])
+
+
+AGES = {
+    "en": ("The measured code **has changed since** these were measured", "Measured with the code as it is now"),
+    "ko": ("측정한 뒤에 **해당 코드가 바뀐** 결과", "지금 코드로 측정한 결과"),
+}
+
+
+def age(text: str, language: str) -> str:
+    """How old the measured figures of a page are: files whose code has changed since, then the others."""
+    groups = ([r for r in cited(text) if not r.current], [r for r in cited(text) if r.current])
+    return "\n\n".join(
+        f"*{said}:* " + ", ".join(f"`{r.name}` ({r.date}, {r.commit})" for r in found) + "."
+        for found, said in zip(groups, AGES[language], strict=True)
+        if found
+    )
+
+
+def transcript() -> str:
+    """What `make demo` printed when the picture of the README was made."""
+    printed = (RESULTS / "demo.txt").read_text(encoding="utf-8").split("\n\n", 1)[1]
+    return f"```\n{printed.strip()}\n```"
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "operators": operators,
     "kinds": kind_table,
     "trade": trade,
     "commands": commands,
+    "results": results,
+    "titles": titles,
+    "transcript": transcript,
 }
 
 
-def made(text: str) -> str:
+def made(text: str, language: str) -> str:
     """A page with its generated parts made anew."""
-    return PART.sub(lambda m: m.group(1) + "\n" + MAKERS[m.group(2)]() + "\n\n" + m.group(3), text)
+    by_hand = PART.sub("", text)
+
+    def part(found: re.Match[str]) -> str:
+        content = age(by_hand, language) if found[2] == "age" else MAKERS[found[2]]()
+        return f"{found[1]}\n{content}\n\n{found[3]}"
+
+    return PART.sub(part, text)
+
+
+def pages() -> list[Path]:
+    """The pages that may have such parts."""
+    return [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("README*.md"))]
 
 
 def main(check: bool) -> int:
     """Rewrites the pages, or says which are stale."""
     stale = []
-    for page in sorted(DOCS.glob("*.md")):
+    for page in pages():
         old = page.read_text(encoding="utf-8")
-        new = made(old)
+        new = made(old, "ko" if page.stem.endswith(".ko") else "en")
         if new != old:
             stale.append(page.name)
             if not check:

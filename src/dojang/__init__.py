@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from dojang.base import moved, result
 
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from dojang.app.benching import bench as bench
     from dojang.app.diagnosing import diagnose as diagnose
