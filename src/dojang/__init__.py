@@ -99,7 +99,6 @@ if TYPE_CHECKING:
     from dojang.slimming.result import Figures as Figures
     from dojang.slimming.result import Refused as Refused
 
-__version__ = "0.1.0"
 
 _NAMES = {
     "app.benching": "bench",

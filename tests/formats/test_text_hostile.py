@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dojang.arith.check import check
 from dojang.arith.cost import count
-from dojang.base.errors import DojangError
+from dojang.base.errors import DojangError, ParseError, UsageError
 from dojang.formats import tables, text, zoo
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -84,3 +85,24 @@ def test_mutated_tables_are_judged_or_give_one_error(name: str) -> None:
             assert "\n" not in str(error)
             kinds.add(type(error).__name__)
     assert {"fine", "DataError"} <= kinds
+
+
+@pytest.mark.parametrize(
+    "body", ['"' * 2_000_000, "conv " + '"" ' * 700_000, '""\n' * 700_000, 'meta "a" ""\n' * 300_000]
+)
+def test_more_words_than_a_network_has_are_refused_while_they_are_read(body):
+    with pytest.raises(ParseError, match=r"^<text>:\d+:\d+: the text has more than 600,000 words"):
+        text.parse("input 3x8x8\n" + body)
+
+
+def test_a_table_does_not_follow_a_link_out_of_its_folder(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (tmp_path / "outside.net").write_text("input 3x8x8\nrelu\n", encoding="utf-8")
+    (folder / "inside.net").write_text("input 3x8x8\nrelu\n", encoding="utf-8")
+    (folder / "out.net").symlink_to(tmp_path / "outside.net")
+    (folder / "in.net").symlink_to(folder / "inside.net")
+    table = replace(tables.load("alexnet-lecture"), network="in.net")
+    assert Path(tables.network_of(table, folder / "t.csv")).name == "in.net"
+    with pytest.raises(UsageError, match="out.net"):
+        tables.network_of(replace(table, network="out.net"), folder / "t.csv")

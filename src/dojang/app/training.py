@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,10 +92,17 @@ def train(
     folder = Path(output) if output is not None else Path("out") / f"{graph.name}-trained"
     _may_write(folder, force or resume)
     module = module_of(graph, seed)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with together(device) as us, fitting_threads(count(graph).total.macs * batch_size):
-        history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+    try:
+        with together(device) as us, fitting_threads(count(graph).total.macs * batch_size):
+            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+    except BaseException:
+        with suppress(OSError):  # a folder that holds something stays
+            for place in made:
+                place.rmdir()
+        raise
     trained = described(torch_format().weights_of(module, graph), samples, config)
     files = tuple(str(folder / name) for name in FILES)
     result = Trained(graph.name, history.to_dict(), files, fresh, trained)

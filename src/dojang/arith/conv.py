@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from dojang.arith.window import extent, out_size, same_padding, taps_inside
 from dojang.base.errors import ShapeError
@@ -39,6 +39,8 @@ class Conv:
     bias: bool = True
     transposed: bool = False
     output_padding: Sizes = ()
+    out_size: Sizes = field(init=False, repr=False, compare=False)
+    """Spatial output size: ⌊(i + p₀ + p₁ − d(k−1) − 1)/s⌋ + 1; transposed (i−1)s − p₀ − p₁ + d(k−1) + 1 + extra."""
 
     @classmethod
     def of(
@@ -84,6 +86,7 @@ class Conv:
         for extra, s, d in zip(self.output_padding, self.stride, self.dilation, strict=True):
             if not 0 <= extra < max(s, d):
                 raise ShapeError(f"output padding {extra} must be below the stride {s} or the dilation {d}")
+        object.__setattr__(self, "out_size", self._out_size())  # worked out once: shapes, costs and checks ask for it
         for axis, out in enumerate(self.out_size):
             if out < 1:
                 raise ShapeError(too_small(self.size, self.kernel, self.padding, self.dilation, axis))
@@ -93,13 +96,11 @@ class Conv:
         """Number of spatial axes."""
         return len(self.kernel)
 
-    @property
-    def out_size(self) -> Sizes:
-        """Spatial output size: ⌊(i + p₀ + p₁ − d(k−1) − 1)/s⌋ + 1; transposed (i−1)s − p₀ − p₁ + d(k−1) + 1 + extra."""
+    def _out_size(self) -> Sizes:
         axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, self.output_padding, strict=True)
         if self.transposed:
-            return tuple((i - 1) * s - p0 - p1 + extent(k, d) + extra for i, k, s, (p0, p1), d, extra in axes)
-        return tuple(out_size(i, k, s, p0, p1, d) for i, k, s, (p0, p1), d, _ in axes)
+            return tuple([(i - 1) * s - p0 - p1 + extent(k, d) + extra for i, k, s, (p0, p1), d, extra in axes])
+        return tuple([out_size(i, k, s, p0, p1, d) for i, k, s, (p0, p1), d, _ in axes])
 
     @property
     def in_shape(self) -> Sizes:
@@ -204,6 +205,9 @@ def per_axis(value: int | Sequence[int], rank: int, what: str) -> Sizes:
 def resolve_padding(padding: Padding, size: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Pads:
     """Padding as one (before, after) pair per axis, from a number, numbers, pairs, "same", "same-lower" or "valid"."""
     rank = len(kernel)
+    given: Any = padding
+    if given.__class__ is tuple and len(given) == rank and {*map(type, given)} == {tuple}:
+        return given  # as it is in the attributes of nodes
     if padding == "valid":
         return ((0, 0),) * rank
     if padding in ("same", "same-lower"):
@@ -223,12 +227,14 @@ def check_window(kernel: Sizes, stride: Sizes, padding: Pads, dilation: Sizes) -
     for what, values in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if len(values) != len(kernel):
             raise ShapeError(f"{what} has {len(values)} values for {len(kernel)} spatial axes")
-        if any(v < 1 for v in values):
-            raise ShapeError(f"{what} {by(values)} must be at least 1 on every axis")
+        for value in values:
+            if value < 1:
+                raise ShapeError(f"{what} {by(values)} must be at least 1 on every axis")
     if len(padding) != len(kernel):
         raise ShapeError(f"padding has {len(padding)} values for {len(kernel)} spatial axes")
-    if any(p < 0 for pair in padding for p in pair):
-        raise ShapeError(f"padding {padding} must not be negative; crop with `slice` instead")
+    for before, after in padding:
+        if before < 0 or after < 0:
+            raise ShapeError(f"padding {padding} must not be negative; crop with `slice` instead")
 
 
 def divide_message(channels: int, groups: int, side: Literal["input", "output"] | str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from dojang.arith.border import Border
 from dojang.arith.field import Field
@@ -15,7 +15,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import BYTES, OPS, UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
-from dojang.arith.stored import NOTHING, Parameters, arrays_of, parameters_of, parts_of
+from dojang.arith.stored import NOTHING, Parameters, Read, Stored, parameters_of, reads_of
 from dojang.arith.symbol import Expr, largest
 from dojang.base.result import Result
 
@@ -277,15 +277,19 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     """
     shapes = graph.unit_shapes if batch == 1 else graph.shapes(batch)
     sight = Sight(graph)
+    reads = reads_of(graph)
     counted: set[str] = set()
     moved: set[str] = set()
     layers: list[Layer] = []
     for node in graph.nodes:
-        own = _own_params(graph, node, counted, moved)
+        own = NO_ARRAYS
+        if node.name in reads.by_node:
+            own = _own_params(node, reads.by_node[node.name], reads.stored, counted, moved)
         cost = _cost(graph, node, shapes, own, bias, exact_padding)
         layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers))
     convention = Convention(unit, batch, bias, exact_padding)
-    return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), convention, parameters=parameters_of(graph))
+    parameters = parameters_of(graph, reads)
+    return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), convention, parameters=parameters)
 
 
 def _cost(
@@ -295,7 +299,7 @@ def _cost(
     sources = [shapes[i] for i in node.inputs]
     known = [s for s in sources if s is not None]
     if node.op == UNKNOWN:
-        moved = BYTES * sum(prod(s) for s in known), 0, BYTES * prod(out) if out is not None else 0
+        moved = BYTES * sum(map(prod, known)), 0, BYTES * prod(out) if out is not None else 0
         return Cost(0, 0, 0, *moved, unknown=(f"{node.name} ({node.attrs['kind']})",))
     if out is None or len(known) < len(sources):
         strange = node.rule.macs or (node.rule.params and not graph.origins)
@@ -308,14 +312,13 @@ def _cost(
         own.weights,
         own.biases if bias else 0,
         macs,
-        BYTES * sum(prod(s) for s in known),
+        BYTES * sum(map(prod, known)),
         own.bytes,
         BYTES * prod(out),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
+class _Own(NamedTuple):
     """What a node adds to what earlier nodes have: weights, biases and buffers, bytes of arrays; and what it shares."""
 
     weights: int
@@ -325,24 +328,31 @@ class _Own:
     buffers: int
 
 
-def _own_params(graph: Graph, node: Node, counted: set[str], moved: set[str]) -> _Own:
+NO_ARRAYS = _Own(0, 0, 0, (), 0)
+
+
+def _own_params(
+    node: Node, reads: Sequence[Read], stored: Mapping[str, Stored], counted: set[str], moved: set[str]
+) -> _Own:
     """Parameters among the stored arrays that no earlier node has counted."""
     weights = biases = held = buffers = 0
     shared: list[str] = []
-    for role, shape in arrays_of(graph, node).items():
-        array = node.array(role)
-        for part in parts_of(graph, node, role, shape):
-            if part.name in counted:
-                shared += [part.name] if part.stored.kind == "parameter" else []
+    running = node.rule.buffers
+    moves = node.op != "constant" or node.attrs["trained"]
+    for role, array, shape, names in reads:
+        for name in names:
+            size, kind, _ = stored[name]
+            if name in counted:
+                shared += [name] if kind == "parameter" else []
                 continue
-            counted.add(part.name)
-            if part.stored.kind == "buffer":
-                buffers += part.stored.size
+            counted.add(name)
+            if kind == "buffer":
+                buffers += size
             elif role == "bias":
-                biases += part.stored.size
+                biases += size
             else:
-                weights += part.stored.size
-        if array not in moved and role not in node.rule.buffers and (node.op != "constant" or node.attrs["trained"]):
+                weights += size
+        if moves and array not in moved and role not in running:
             moved.add(array)
             held += BYTES * prod(shape)
     return _Own(weights, biases, held, tuple(shared), buffers)
@@ -366,7 +376,7 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     ends: dict[int, list[str]] = {}
     for name, place in last.items():
         ends.setdefault(place, []).append(name)
-    sizes = {name: _held(graph[name], shapes[name]) for name in last}
+    sizes = {name: _held(graph.by_name[name], shapes[name]) for name in last}
     live: int = 0
     moments: list[int] = [0]
     for place, node in enumerate(graph.nodes):

@@ -16,7 +16,7 @@ from dojang.arith.equation import Named, Product, Quotient, Scaled, Size, Sum, T
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import Shape, axis_of, conv_problem, dynamic_problem, einsum_sizes
 from dojang.arith.span import Span
-from dojang.arith.stored import arrays_of, parts_of
+from dojang.arith.stored import reads_of
 from dojang.arith.symbol import symbolic
 from dojang.arith.window import extent
 from dojang.base.errors import ShapeError
@@ -86,16 +86,17 @@ def _stored(graph: Graph, node: Node) -> list[Figure]:
     """Parameters that count here, where they are not the layer's arrays as they stand: shared, cut from others,
     computed from several, or not trained.
     """
-    parts = {role: parts_of(graph, node, role, shape) for role, shape in arrays_of(graph, node).items()}
-    if all(len(own) == 1 and own[0].name == node.array(role) for role, own in parts.items()):
-        plain = all(own[0].stored.kind == "parameter" or role in node.rule.buffers for role, own in parts.items())
+    reads = reads_of(graph)
+    own = reads.by_node.get(node.name, ())
+    if all(read.names == (read.array,) for read in own):
+        plain = all(reads.stored[r.array].kind == "parameter" or r.role in node.rule.buffers for r in own)
         earlier = graph.nodes[: graph.nodes.index(node)]
-        read = {node.array(role) for role in parts}
-        if plain and not any(read & {other.array(role) for role in arrays_of(graph, other)} for other in earlier):
+        before = {read.array for other in earlier for read in reads.by_node.get(other.name, ())}
+        if plain and not any(read.array in before for read in own):
             return []
     layer = next(row for row in count(graph).layers if row.name == node.name)
-    new = {p.name: p.stored.size for own in parts.values() for p in own
-           if p.stored.kind == "parameter" and p.name not in layer.shared}  # fmt: skip
+    new = {name: reads.stored[name].size for read in own for name in read.names
+           if reads.stored[name].kind == "parameter" and name not in layer.shared}  # fmt: skip
     if not new:
         return [
             Figure(

@@ -45,8 +45,8 @@ class Node:
             full = normalise(op, OPS[op].attrs, attrs)
         except DojangError as error:
             raise error.within(name) from None
-        own = {role: array for role, array in (arrays or {}).items() if array != f"{name}.{role}"}
-        return cls(name, op, tuple(inputs), full, own)
+        own = {role: array for role, array in arrays.items() if array != f"{name}.{role}"} if arrays else {}
+        return cls(name, op, inputs, full, own)
 
     @property
     def rule(self) -> Op:
@@ -163,11 +163,21 @@ class Graph:
         """`shapes(batch=1)`, once."""
         return self.shapes()
 
-    def node_params(self, node: Node) -> dict[str, Shape]:
+    def node_params(self, node: Node) -> Mapping[str, Shape]:
         """Shape of each weight array of a node, by role; empty where its input shapes are not known."""
-        shapes = [self.unit_shapes[i] for i in node.inputs]
-        sizes = [s for s in shapes if s is not None]
-        return node.param_shapes(sizes) if len(sizes) == len(shapes) else {}
+        if node.rule.params is None:
+            return {}
+        found = self._params.get(id(node))
+        if found is None:
+            shapes = [self.unit_shapes[i] for i in node.inputs]
+            sizes = [s for s in shapes if s is not None]
+            found = self._params[id(node)] = node, node.param_shapes(sizes) if len(sizes) == len(shapes) else {}
+        return found[1]
+
+    @cached_property
+    def _params(self) -> dict[int, tuple[Node, Mapping[str, Shape]]]:
+        """What `node_params` gave, by the id of the node, which is held so that the id stays its own."""
+        return {}
 
     @cached_property
     def param_shapes(self) -> Mapping[str, Shape]:
@@ -193,23 +203,25 @@ class Graph:
                 )
 
     def replace(self, **changes: Any) -> Graph:
-        """A Graph with some fields changed."""
-        return replace(self, **changes)
+        """A Graph with some fields changed. What was worked out about the nodes is kept where these stay."""
+        if not changes.keys() <= BESIDE_NODES:
+            return replace(self, **changes)
+        other = copy(self)
+        other.__dict__.update(changes)
+        return other
 
     def without_weights(self) -> Graph:
-        """The same network with no arrays; what was worked out about it is kept."""
-        bare = copy(self)
-        bare.__dict__["weights"] = {}
-        return bare
+        """The same network with no arrays."""
+        return self.replace(weights={})
 
     def alone(self) -> Graph:
         """The same network without its source: every array that it holds counts as it is."""
-        return replace(self, stored={}, origins={}) if self.stored or self.origins else self
+        return self.replace(stored={}, origins={}) if self.stored or self.origins else self
 
     def with_weights(self, weights: Weights) -> Graph:
         """The same network with these arrays; arrays that no node names are left out."""
         names = self.param_shapes
-        return replace(self, weights={k: v for k, v in weights.items() if k in names})
+        return self.replace(weights={k: v for k, v in weights.items() if k in names})
 
     def edited(
         self,
@@ -248,14 +260,26 @@ class Graph:
         return graph.with_weights(graph.weights) if graph.weights else graph
 
 
+BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins"})
+"""Fields of a Graph that neither its shapes nor the order of its nodes depend on."""
+
 MOST_AXES, MOST_VALUES = 64, 10**200
 """Axes of a tensor, as many as NumPy has, and its values per sample: sizes are only numbers while nothing is computed,
 but Python writes none of more than 4,300 digits, which a few hundred layers that multiply sizes would reach."""
 
 
+SURE_BITS = 664
+"""Sizes of so many binary digits together multiply to less than `MOST_VALUES`."""
+
+
 def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
-    if shape is None or not all(type(s) is int for s in shape):
-        return  # not known, or a formula
+    bits = 0
+    for size in shape or ():
+        if type(size) is not int:
+            return  # a formula
+        bits += size.bit_length()
+    if shape is None or (bits <= SURE_BITS and len(shape) <= MOST_AXES):
+        return
     if len(shape) > MOST_AXES:
         raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
     values, most = 1, MOST_VALUES * max(1, batch)

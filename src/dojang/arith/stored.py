@@ -6,10 +6,10 @@ before it is used. Its numbers are stored once, and counted once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from dojang.arith.graph import Graph, Node
@@ -21,8 +21,7 @@ ROLES = ("weight", "bias", "running_mean", "running_var", "value")
 """Every role that an array has for a node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One array of the source: how many numbers, and whether training changes it.
 
     A *parameter* is what the source calls one (`module.parameters()`; in a file the weights of its layers). A *buffer*
@@ -35,8 +34,7 @@ class Stored:
     trainable: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What an array of the network, of this shape, is made of: names of stored arrays. None at all for what the source
     computes from sizes and plain numbers, as a grid of places.
     """
@@ -87,18 +85,60 @@ class Parameters:
 NOTHING = Parameters()
 
 
-@dataclass(frozen=True, slots=True)
-class NamedStored:
-    """A stored array that a node reads, with its name."""
+class Read(NamedTuple):
+    """An array that a node reads in a role, its shape, and the names of the stored arrays that it is made of."""
 
-    name: str
-    stored: Stored
+    role: str
+    array: str
+    shape: Shape
+    names: tuple[str, ...]
 
 
-def arrays_of(graph: Graph, node: Node) -> dict[str, Shape]:
+class Reads(NamedTuple):
+    """What every node that can have arrays reads, by the node's name; the stored arrays that are read, and which of
+    these are running statistics for some node.
+    """
+
+    by_node: Mapping[str, Sequence[Read]]
+    stored: Mapping[str, Stored]
+    running: Set[str]
+
+
+def reads_of(graph: Graph) -> Reads:
+    """What the nodes of a network read. An array is stored as itself where the source does not say more; one that a
+    layer trains and another does not is as its first reader has it.
+    """
+    by_node: dict[str, list[Read]] = {}
+    used: dict[str, Stored] = {}
+    running: set[str] = set()
+    for node in graph.nodes:
+        if node.rule.params is None:
+            continue
+        own: list[Read] = []
+        by_node[node.name] = own
+        buffers = node.rule.buffers
+        untrained = node.op == "constant" and not node.attrs["trained"]
+        for role, shape in _arrays_of(graph, node).items():
+            array = node.array(role)
+            origin = graph.origins.get(array)
+            if origin is not None and origin.shape == shape:
+                names = origin.names
+                for name in names:
+                    if name not in used:
+                        used[name] = graph.stored[name]
+            else:
+                names = (array,)
+                if array not in used:
+                    fixed = untrained or role in buffers
+                    used[array] = Stored(prod(shape), "buffer" if fixed else "parameter", not fixed)
+            own.append(Read(role, array, shape, names))
+            if role in buffers:
+                running.update(names)
+    return Reads(by_node, used, running)
+
+
+def _arrays_of(graph: Graph, node: Node) -> Mapping[str, Shape]:
     """Shapes of a node's arrays by role; where its input's shape is not known, as the source has them."""
-    if node.rule.params is None:
-        return {}
     found = graph.node_params(node)
     if found or not graph.origins:
         return found
@@ -108,62 +148,47 @@ def arrays_of(graph: Graph, node: Node) -> dict[str, Shape]:
     return found
 
 
-def parts_of(graph: Graph, node: Node, role: str, shape: Shape) -> tuple[NamedStored, ...]:
-    """The stored arrays that an array of a node is made of; itself where the source does not say."""
-    array = node.array(role)
-    origin = graph.origins.get(array)
-    if origin is not None and origin.shape == shape:
-        return tuple(NamedStored(name, graph.stored[name]) for name in origin.names)
-    fixed = role in node.rule.buffers or (node.op == "constant" and not node.attrs["trained"])
-    return (NamedStored(array, Stored(prod(shape), "buffer" if fixed else "parameter", not fixed)),)
+def parameters_of(graph: Graph, reads: Reads) -> Parameters:
+    """The figures of a whole network, from what its nodes read (`reads_of`)."""
+    stored = used = trainable = buffers = running = 0
+    known, unused = True, list[str]()
+    for name, (size, kind, trains) in {**graph.stored, **reads.stored}.items():
+        read = name in reads.stored
+        if kind == "parameter":
+            stored += size
+            known = known and trains is not None
+            if trains:
+                trainable += size
+            if read:
+                used += size
+            else:
+                unused.append(name)
+        elif read:
+            buffers += size
+            if name in reads.running:
+                running += size
+    folded = _folded(reads)
+    return Parameters(stored, used, trainable if known else None, folded, buffers, running, tuple(unused))
 
 
-def parameters_of(graph: Graph) -> Parameters:
-    """The figures of a whole network."""
-    used: dict[str, Stored] = {}
-    running: set[str] = set()
-    made: dict[str, tuple[tuple[str, ...], int]] = {}
-    for node in graph.nodes:
-        for role, shape in arrays_of(graph, node).items():
-            parts = parts_of(graph, node, role, shape)
-            used.update((part.name, part.stored) for part in parts)
-            running |= {part.name for part in parts if role in node.rule.buffers}
-            learned = tuple(part.name for part in parts if part.stored.kind == "parameter")
-            if learned:
-                made[node.array(role)] = learned, prod(shape)
-    stored = {**graph.stored, **used}
-    trainable = [s.trainable for s in _learned(stored)]
-    return Parameters(
-        _sum(_learned(stored)),
-        _sum(_learned(used)),
-        None if None in trainable else sum(s.size for s in _learned(stored) if s.trainable),
-        _folded(made, used),
-        sum(s.size for s in used.values() if s.kind == "buffer"),
-        sum(s.size for name, s in used.items() if s.kind == "buffer" and name in running),
-        tuple(name for name, s in graph.stored.items() if s.kind == "parameter" and name not in used),
-    )
-
-
-def _folded(made: Mapping[str, tuple[tuple[str, ...], int]], used: Mapping[str, Stored]) -> int:
+def _folded(reads: Reads) -> int:
     """Numbers of the arrays as they are once computed; all that is taken from one stored array at most as that one."""
     single: dict[str, int] = {}
     total = 0
-    for names, size in made.values():
-        if len(names) == 1:
-            single[names[0]] = single.get(names[0], 0) + size
-        else:
-            total += size
-    return total + sum(_least(size, used[name].size) for name, size in single.items())
+    seen: set[str] = set()
+    for own in reads.by_node.values():
+        for _, array, shape, names in own:
+            if array in seen:
+                continue
+            seen.add(array)
+            learned = [name for name in names if reads.stored[name].kind == "parameter"]
+            if len(learned) == 1:
+                single[learned[0]] = single.get(learned[0], 0) + prod(shape)
+            elif learned:
+                total += prod(shape)
+    return total + sum([_least(size, reads.stored[name].size) for name, size in single.items()])
 
 
 def _least(a: Any, b: int) -> Any:
     """The smaller; a symbolic size, of a network without a source that says more, is its own array's."""
     return a if not isinstance(a, int) else min(a, b)
-
-
-def _learned(arrays: Mapping[str, Stored]) -> list[Stored]:
-    return [s for s in arrays.values() if s.kind == "parameter"]
-
-
-def _sum(arrays: Iterable[Stored]) -> int:
-    return sum(s.size for s in arrays)

@@ -44,7 +44,10 @@ def encodable(name: str) -> str:
 def one_line(text: str, most: int = 1500) -> str:
     """`shown`, white space folded, and the middle left out where the text is longer than `most` letters."""
     line = shown(" ".join(text.split()))
-    return line if len(line) <= most else f"{line[: most - 302]} … {line[-300:]}"
+    if len(line) <= most:
+        return line
+    end = min(300, max(0, most - 3) // 2)
+    return f"{line[: most - 3 - end]} … {line[-end:]}" if end else line[: max(0, most)]
 
 
 def _one(letter: str, keep: str) -> str:

@@ -60,7 +60,8 @@ def network_of(table: Table, name: str | Path) -> str | Path:
         raise UsageError(f"{name}: names no network; give one behind the table, as `dojang check {name} NET`")
     folder = Path(name).parent
     file = Path(os.path.normpath(folder / table.network))
-    inside = Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder))
+    # a link in the table's folder is what it leads to
+    inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
     if file.suffix.lower() not in FILES or not inside:
         raise UsageError(
             f"{name}: its network {table.network!r} is neither of the zoo nor a {', '.join(FILES)} file in the table's "

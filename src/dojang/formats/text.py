@@ -39,6 +39,8 @@ from dojang.base.showing import is_plain, shown
 
 MOST_NODES = 50_000
 """Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""
+MOST_WORDS = 12 * MOST_NODES
+"""Words of a text, quoted pieces each counted: reading so many takes some two seconds, and no line needs more."""
 MOST_DEPTH = 64
 
 ALIASES = {"pad": "padding"}
@@ -146,6 +148,7 @@ class _Parser:
         self.places: dict[str, int] = {}
         """Line number of every node, for errors that only inference finds."""
         self.budget = Budget(file)
+        self.words = 0
 
     def fail(self, line: int, column: int, message: str) -> NoReturn:
         message = _LONG.sub(lambda word: f"{word.group()[:40]}…{word.group()[-8:]}", message)
@@ -241,8 +244,12 @@ class _Parser:
                 start = -1
                 if kind == "end":
                     return raw[:place], found
-            elif start < 0:
-                start = place
+            else:
+                self.words += 1
+                if self.words > MOST_WORDS:
+                    self.fail(number, place + 1, f"the text has more than {MOST_WORDS:,} words; split the network")
+                if start < 0:
+                    start = place
             place = match.end()
         if start >= 0:
             found.append(Token(raw[start:], start + 1))

@@ -44,6 +44,8 @@ def used_by_gradient(module, *sizes) -> int:
     for p in own:
         p.requires_grad_()
     y = module(*[torch.randn(2, *s) for s in sizes])
+    if not y.requires_grad:  # none is used, which autograd calls an error
+        return 0
     grads = torch.autograd.grad(y.sum(), own, allow_unused=True)
     return distinct([p for p, g in zip(own, grads, strict=True) if g is not None])
 

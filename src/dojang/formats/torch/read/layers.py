@@ -33,7 +33,7 @@ def _pads(pads: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tu
     if isinstance(pads, str):
         spans = [d * (k - 1) if pads == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
         return tuple((s // 2, s - s // 2) for s in spans)
-    return tuple((p, p) for p in per_axis(pads, len(kernel)))
+    return tuple([(p, p) for p in per_axis(pads, len(kernel))])
 
 
 def _dynamic(t: Tracer, rank: int, x: Any, weight: Any, bias: Any, attrs: dict[str, Any]) -> Any:
@@ -65,7 +65,9 @@ def _conv(t: Tracer, rank: int, x: Any, weight: Any, bias: Any, transposed: bool
         )  # fmt: skip
     if isinstance(weight, Traced) or not isinstance(x, Traced):
         return NotImplemented if transposed else _dynamic(t, rank, x, weight, bias, attrs)
-    sizes, groups = tuple(weight.shape), attrs["groups"]
+    with torch._C.DisableTorchFunction():  # else asking for the shape would be followed, too
+        sizes = tuple(weight.shape)
+    groups = attrs["groups"]
     single = x.dim() == rank + 1
     if single:
         x = t.emit("unsqueeze", x, part="batch", axes=(0,))

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, reachable
@@ -96,9 +95,6 @@ MOST_NODES = 200_000
 def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise UsageError(f"expected a torch.nn.Module, got {type(module).__name__}; call the class or function first")
-    if any(isinstance(p, UninitializedParameter) for m in module.modules() for p in m._parameters.values()):
-        lazy = next(n for n, p in module.named_parameters() if isinstance(p, UninitializedParameter))
-        raise UsageError(f"{lazy}: a lazy layer has no size yet; run the module once on a batch before")
 
 
 def _input_sizes(module: nn.Module, input_size: Any) -> list[tuple[int, ...]]:
@@ -216,7 +212,7 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     weighed = reachable(t.nodes, t.decided)
     live = reachable(t.nodes, outputs + [n.name for n in t.nodes if n.name in weighed and _costs(n)])
     nodes = tuple(n for n in t.nodes if n.name in live or n.op == "input")
-    read = {a for n in nodes for a in _arrays(n)}
+    read = {n.array(role) for n in nodes if n.rule.params is not None for role in ROLES}
     added = {a for a in t.trained if a.endswith(".value")}
     idle = [name for name in t.arrays.values() if name in t.trained and name not in read and name not in added]
     meta = {"source": f"PyTorch module {type(module).__module__}.{type(module).__qualname__}"}
@@ -237,8 +233,7 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
         name: Origin(shape, store.sources(t.values.get(name, t.tensors[name]), t.derived))
         for name, shape in graph.param_shapes.items()
     }
-    graph = graph.replace(stored=store.stored, origins=origins)
-    return graph.replace(weights=_weights(graph, t)) if weights else graph
+    return graph.replace(stored=store.stored, origins=origins, weights=_weights(graph, t) if weights else {})
 
 
 FREE = frozenset(
@@ -270,11 +265,6 @@ def _check_batch(graph: Graph, t: Tracer) -> None:
             raise UnsupportedError(
                 f"{name}: its shape {by(shape)} does not follow the batch; it should be {by(traced)}"
             )
-
-
-def _arrays(node: Node) -> set[str]:
-    """Names of the arrays a node may read."""
-    return {node.array(role) for role in ROLES}
 
 
 def _weights(graph: Graph, t: Tracer) -> dict[str, Any]:

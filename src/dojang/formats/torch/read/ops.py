@@ -35,7 +35,7 @@ def per_axis(value: Size, rank: int) -> tuple[int, ...]:
     """One value per axis."""
     if isinstance(value, int):
         return (value,) * rank
-    values = tuple(int(v) for v in value)
+    values = tuple([int(v) for v in value])
     return values * rank if len(values) == 1 else values
 
 

@@ -21,7 +21,7 @@ import random
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,9 @@ _ATOMS = frozenset((
     range, types.ModuleType, types.BuiltinFunctionType, torch.Tensor, nn.Parameter,
 ))  # fmt: skip
 """Exact types that hold nothing that is noted here; numbers of tensors are noted before they are written."""
+_CONTAINERS = frozenset((dict, OrderedDict, list, set, deque))
+"""Exact types of which it is enough to know that they were empty: most hooks."""
+_CODE = (type, types.FunctionType)
 _FOREIGN = ("torch", "numpy", "dojang", "builtins", "typing", "functools", "collections", "math", "types", "abc")
 """Packages whose globals no forward of a user's module changes in a way that has to be undone here."""
 
@@ -62,7 +65,8 @@ class Noted:
     def __init__(self) -> None:
         self.undos: list[Undo] = []
         self.pairs: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
-        self.empty: list[dict[Any, Any]] = []
+        self.items: list[tuple[list[Any] | deque[Any], list[Any]]] = []
+        self.empty: list[Any] = []
         self.seen: dict[int, Any] = {}
         self.storages: dict[int, Undo] = {}
 
@@ -73,6 +77,8 @@ class Noted:
                 back()
         for value, old in self.pairs:
             _put_back(value, old)
+        for value, old in self.items:
+            _refill(value, old)
         for value in self.empty:
             if value:
                 value.clear()
@@ -115,38 +121,40 @@ class Noted:
 
     def _look(self, waiting: list[Any], code: list[Any] | None, most: int) -> None:
         """Notes what is waiting and what it holds; classes and functions are put off to `code` where that is given."""
-        seen = self.seen
+        seen, empty = self.seen, self.empty.append
         while waiting and len(seen) < most:
             value = waiting.pop()
-            kind = type(value)
-            if kind in _ATOMS or id(value) in seen:
+            if id(value) in seen:
                 continue
-            if code is not None and isinstance(value, type | types.FunctionType):
+            if code is not None and isinstance(value, _CODE):
                 code.append(value)
                 continue
             seen[id(value)] = value  # held, so that its id stays its own
-            if kind is dict or kind is OrderedDict:
-                if value:
-                    waiting += self.mapping(value)
-                else:  # most hooks
-                    self.empty.append(value)
-            elif isinstance(value, nn.Module) and type(value.__dict__) is dict:
-                waiting += (value.__dict__, kind)
+            if isinstance(value, nn.Module) and type(value.__dict__) is dict:
+                held: Iterable[Any] = self.mapping(value.__dict__)
+                seen[id(value.__dict__)] = value.__dict__
+                waiting.append(type(value))
             else:
-                waiting += self.note(value)
+                held = self.note(value)
+            for one in [one for one in held if type(one) not in _ATOMS]:
+                kind = type(one)
+                if kind in _CONTAINERS and not one:
+                    empty(one)
+                elif kind is not tuple or not _ATOMS.issuperset(map(type, one)):
+                    waiting.append(one)
 
-    def note(self, value: Any) -> list[Any]:
+    def note(self, value: Any) -> Iterable[Any]:
         """Notes one object; returns what it holds."""
-        if isinstance(value, torch.Tensor):
-            return []
         if isinstance(value, dict):
             return self.mapping(value)
-        if isinstance(value, list | deque):
+        if isinstance(value, (list, deque)):
             return self.sequence(value)
+        if isinstance(value, (tuple, frozenset)):
+            return value
+        if isinstance(value, torch.Tensor):
+            return []
         if isinstance(value, set):
             return self.members(value)
-        if isinstance(value, tuple | frozenset):
-            return list(value)
         if isinstance(value, np.ndarray):
             return self.array(value)
         if isinstance(value, types.FunctionType):
@@ -182,22 +190,19 @@ class Noted:
         old = read()
         self.undos.append(lambda: write(old))
 
-    def mapping(self, value: dict[Any, Any]) -> list[Any]:
+    def mapping(self, value: dict[Any, Any]) -> Iterable[Any]:
         """A dictionary: its pairs, and their order."""
-        old = dict(value)
+        old = value.copy() if type(value) is dict else dict(value)
         self.pairs.append((value, old))
-        return list(old.values())
+        return old.values()
 
     def sequence(self, value: list[Any] | deque[Any]) -> list[Any]:
         """A list: its items."""
         old = list(value)
-
-        def back() -> None:
-            if len(value) != len(old) or any(a is not b for a, b in zip(value, old, strict=True)):
-                value.clear()
-                value.extend(old)
-
-        self.undos.append(back)
+        if type(value) in _CONTAINERS:
+            self.items.append((value, old))
+        else:
+            self.undos.append(functools.partial(_refill, value, old))
         return old
 
     def members(self, value: set[Any]) -> list[Any]:
@@ -312,6 +317,12 @@ def _put_back(value: dict[Any, Any], old: dict[Any, Any]) -> None:
         return
     value.clear()
     value.update(old)
+
+
+def _refill(value: list[Any] | deque[Any], old: list[Any]) -> None:
+    if len(value) != len(old) or not all(map(operator.is_, value, old)):
+        value.clear()
+        value.extend(old)
 
 
 def _set_slot(value: Any, slot: str, old: Any) -> None:

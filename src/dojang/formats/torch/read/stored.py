@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from dojang.arith.stored import Stored
 from dojang.formats.torch.read.trace import Derived
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """Where the numbers of a tensor lie: a piece of memory, and the first and last place in it."""
 
     memory: int
@@ -24,56 +24,77 @@ class Extent:
     def of(cls, value: torch.Tensor) -> Extent:
         """The extent of a tensor; of one that has no plain memory (sparse, quantised, wrapped) one of its own."""
         try:
-            memory, steps = value.untyped_storage()._cdata, value.stride()
+            memory, start = value.untyped_storage()._cdata, int(value.storage_offset())
+            if value.is_contiguous():
+                return cls(memory, start, start + value.numel())
+            steps = value.stride()
         except (RuntimeError, NotImplementedError, AttributeError):
             return cls(id(value), 0, max(1, value.numel()))
-        start = int(value.storage_offset())
         spans = (int(step) * (size - 1) for step, size in zip(steps, value.shape, strict=True))
-        return cls(memory, start, start + sum(spans) + 1 if value.numel() else start)
-
-    def meets(self, other: Extent) -> bool:
-        """Whether they have a place in common."""
-        return self.memory == other.memory and self.start < other.stop and other.start < self.stop
+        return cls(memory, start, start + sum(spans) + 1)  # one without numbers is contiguous
 
 
-@dataclass(frozen=True, slots=True)
-class StoredArray:
-    """One stored array: its name, what is said of it, and its extent."""
-
-    name: str
-    stored: Stored
-    extent: Extent
+Named = tuple[str, torch.Tensor, Extent, bool]
+"""A name of a tensor that the module holds, the tensor, its extent, and whether it is a parameter."""
 
 
 class Store:
     """The stored arrays of a module: what shares memory is one array, under the name that comes first."""
 
-    def __init__(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
-        groups: dict[int, list[tuple[Extent, list[tuple[str, torch.Tensor]]]]] = {}
-        for name, value in named:
-            extent, members = Extent.of(value), [(name, value)]
-            apart: list[tuple[Extent, list[tuple[str, torch.Tensor]]]] = []
-            for other, others in groups.get(extent.memory, ()):
-                if extent.meets(other) or any(value is v for _, v in others):
-                    extent = Extent(extent.memory, min(extent.start, other.start), max(extent.stop, other.stop))
-                    members = [*others, *members]
-                else:
-                    apart.append((other, others))
-            groups[extent.memory] = [*apart, (extent, members)]
-        held = [_held(extent, members) for group in groups.values() for extent, members in group]
-        self.held: dict[int, list[StoredArray]] = {}
-        for one in held:
-            self.held.setdefault(one.extent.memory, []).append(one)
-        self.stored: dict[str, Stored] = {one.name: one.stored for one in held}
+    def __init__(self, named: Sequence[tuple[str, torch.Tensor, bool]]) -> None:
+        """From every name of every parameter (True) and buffer (False), in the module's order."""
+        self.stored: dict[str, Stored] = {}
+        self.own: dict[int, str] = {}
+        """The array of each tensor that the module holds, by the tensor's id."""
+        self.extents: dict[str, Extent] = {}
+        """Where each array is; no two meet."""
+        memories: dict[int, list[Named]] = {}
+        for name, value, learned in named:
+            extent = Extent.of(value)
+            memories.setdefault(extent.memory, []).append((name, value, extent, learned))
+        for inside in memories.values():
+            if len(inside) == 1:  # as almost every array
+                name, value, extent, learned = inside[0]
+                self.stored[name] = Stored(
+                    value.numel(), "parameter" if learned else "buffer", learned and value.requires_grad
+                )
+                self.own[id(value)] = name
+                self.extents[name] = extent
+                continue
+            for extent, members in _apart(inside):
+                name, stored = _together(members, extent)
+                self.stored[name], self.extents[name] = stored, extent
+                self.own.update({id(value): name for _, value, _, _ in members})
+        if len(memories) < len(named):
+            self.stored = {name: self.stored[name] for name, _, _ in named if name in self.stored}
+
+    @cached_property
+    def places(self) -> dict[int, list[tuple[Extent, str]]]:
+        """Per memory the arrays in it, in order."""
+        found: dict[int, list[tuple[Extent, str]]] = {}
+        for name, extent in self.extents.items():
+            found.setdefault(extent.memory, []).append((extent, name))
+        for inside in found.values():
+            inside.sort()
+        return found
 
     def at(self, value: torch.Tensor) -> list[str]:
         """Names of the stored arrays whose memory a tensor lies in."""
         extent = Extent.of(value)
-        return [one.name for one in self.held.get(extent.memory, ()) if extent.meets(one.extent)]
+        inside = self.places.get(extent.memory, [])
+        place = bisect_right(inside, extent.start, key=lambda part: part[0].stop)
+        found: list[str] = []
+        while place < len(inside) and inside[place][0].start < extent.stop:
+            found.append(inside[place][1])
+            place += 1
+        return found
 
     def sources(self, value: torch.Tensor, derived: Mapping[int, Derived]) -> tuple[str, ...]:
         """Names of the stored arrays that a tensor is, shows a part of, or was computed from, in `derived`'s record."""
-        found: dict[str, None] = {}
+        own = self.own.get(id(value))
+        if own is not None:
+            return (own,)
+        found: set[str] = set()
         seen: set[int] = set()
         waiting = [value]
         while waiting:
@@ -82,17 +103,33 @@ class Store:
                 continue
             seen.add(id(tensor))
             names = self.at(tensor)
-            found |= dict.fromkeys(names)
+            found.update(names)
             if not names and id(tensor) in derived:
                 waiting += derived[id(tensor)].sources
-        return tuple(name for name in self.stored if name in found)
+        return tuple(name for name in self.stored if name in found) if len(found) > 1 else tuple(found)
 
 
-def _held(extent: Extent, members: list[tuple[str, torch.Tensor]]) -> StoredArray:
-    learned = [value for _, value in members if isinstance(value, nn.Parameter)]
-    sizes = {Extent.of(value): value.numel() for _, value in members}
+def _apart(inside: Sequence[Named]) -> list[tuple[Extent, list[Named]]]:
+    """The pieces of one memory that its tensors share, by their place, and whose each is."""
+    found: list[tuple[Extent, list[int]]] = []
+    for place in sorted(range(len(inside)), key=lambda place: (inside[place][2], id(inside[place][1]))):
+        _, value, (memory, start, stop), _ = inside[place]
+        if found:
+            (_, first, last), members = found[-1]
+            if (start < last and first < stop) or value is inside[members[-1]][1]:
+                members.append(place)
+                found[-1] = Extent(memory, first, max(last, stop)), members
+                continue
+        found.append((Extent(memory, start, stop), [place]))
+    return [(extent, [inside[place] for place in sorted(members)]) for extent, members in found]
+
+
+def _together(members: Sequence[Named], extent: Extent) -> tuple[str, Stored]:
+    """The name of the array that some tensors are together, and what is said of it."""
+    learned = [(name, value) for name, value, _, parameter in members if parameter]
+    sizes = {own: value.numel() for _, value, own, _ in members}
     # of parts that overlap as many numbers as the memory has between them
     size = max(sizes.values()) if len(sizes) == 1 else min(extent.stop - extent.start, sum(sizes.values()))
-    kind = "parameter" if learned else "buffer"
-    name = next(name for name, value in members if not learned or isinstance(value, nn.Parameter))
-    return StoredArray(name, Stored(size, kind, any(value.requires_grad for value in learned)), extent)
+    if not learned:
+        return members[0][0], Stored(size, "buffer", False)
+    return learned[0][0], Stored(size, "parameter", any(value.requires_grad for _, value in learned))

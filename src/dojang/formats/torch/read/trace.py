@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
-from dojang.base.errors import DojangError, UnsupportedError
+from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.formats.torch.read.values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
@@ -191,7 +192,7 @@ class Tracer:
         self.arrays: dict[int, str] = {}
         self.trained: set[str] = set()
         self.tensors: dict[str, torch.Tensor] = {}
-        self.held: list[tuple[str, torch.Tensor]] = []
+        self.held: list[tuple[str, torch.Tensor, bool]] = []
         self.values: dict[str, torch.Tensor] = {}
         self.modules: list[nn.Module] = []
         for path, m in walk(module):
@@ -202,9 +203,13 @@ class Tracer:
             for held, learned in ((m._parameters, True), (m._buffers, False)):
                 for key, value in held.items():
                     if value is not None:
+                        if is_lazy(value):
+                            raise UsageError(
+                                f"{prefix}{key}: a lazy layer has no size yet; run the module once on a batch before"
+                            )
                         self.arrays.setdefault(id(value), prefix + key)
                         self.tensors[prefix + key] = value
-                        self.held.append((prefix + key, value))
+                        self.held.append((prefix + key, value, learned))
                         if learned:
                             self.trained.add(prefix + key)
         self.batch = batch or pick_batch([tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes])
@@ -219,6 +224,7 @@ class Tracer:
         self.func = ""
         self.constants: dict[str, Traced] = {}
         self.derived: dict[int, Derived] = {}
+        self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
         self.before_write: Callable[[torch.Tensor], None] | None = None
         self.decisions: list[bool] = []
@@ -345,8 +351,10 @@ class Tracer:
         return id(value) in self.derived and self.derived[id(value)].trained
 
     def noted(self, array: str, value: torch.Tensor) -> None:
-        """An array of the Graph is what this tensor holds now."""
-        self.reads.setdefault(value.untyped_storage()._cdata, []).append((array, value))
+        """An array of the Graph is what this tensor holds now. Where its memory is, is asked by the first write: most
+        forwards write nothing, and each question would be followed as one more call of PyTorch.
+        """
+        self.unplaced.append((array, value))
 
     def write(self, value: torch.Tensor) -> None:
         """A real tensor is about to change in place.
@@ -356,6 +364,9 @@ class Tracer:
         """
         if self.before_write is not None:
             self.before_write(value)
+        for array, read in self.unplaced:
+            self.reads.setdefault(read.untyped_storage()._cdata, []).append((array, read))
+        self.unplaced.clear()
         for array, read in self.reads.pop(value.untyped_storage()._cdata, ()):
             self.tensors[array] = read.detach().clone()
             self.constants.pop(array, None)
