@@ -224,7 +224,8 @@ def compare(a: Any, b: Any, *, input_size: InputSize | None = None) -> Compariso
 def available(what: What) -> Listing:
     """What there is to choose from, one row each: `networks` of the zoo with their totals, published `tables`, named
     `kernels` for pictures, `kinds` of convolution with what each costs beside the plain one, the `algorithms` that
-    compute convolutions, and the `operators` with the parts of dojang that know them. Raises `UsageError` for another word.
+    compute convolutions, and the `operators` with the parts of dojang that know them. Raises `UsageError` for another
+    word.
 
     >>> [row["name"] for row in available("tables").rows]
     ['alexnet-lecture', 'googlenet-table1']
