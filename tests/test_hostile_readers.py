@@ -30,6 +30,7 @@ from dojang.training import sources
 from dojang.training.data import load
 
 GIGABYTE = 1 << 30
+DEEP_PALETTE = "4f8bd42f1e56d48ad0b983203af85686024e7c24"
 
 
 def bounded(code: str, *args: object) -> str:
@@ -344,6 +345,14 @@ def test_a_tiff_of_two_thousand_million_samples_a_pixel(tmp_path):
     path = tiff_of(tmp_path / "a.tif", bytes(4096), {277: 1 << 31})
     code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
     assert "2,147,483,648 samples a pixel, where TIFF has 65,535 at most" in bounded(code, path)
+
+
+def test_a_tiff_with_a_palette_of_thirty_thousand_million_bits(tmp_path):
+    """The number of bits is one of 64 bits; two to the power of it would take 4 GB."""
+    path = tmp_path / "a.tif"
+    path.write_bytes((Path(__file__).parent / "fuzz_corpus" / "tiff" / DEEP_PALETTE).read_bytes())
+    code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
+    assert "holds 2 pages" in bounded(code, path)  # what is wrong with it besides
 
 
 def test_a_strip_of_three_megabytes_that_unpacks_to_three_gigabytes(tmp_path, monkeypatch):

@@ -278,7 +278,7 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
     # Pillow's reading of a single mark that is none of the three: alpha.
     extras = tuple(e if e in (0, 1, 2) else 2 if extra == 1 else 0 for e in extras)
     palette = None
-    if PALETTE in tags and photometric == 3:
+    if PALETTE in tags and photometric == 3 and bits[0] <= 8:  # `check` refuses others
         table = np.asarray(tags[PALETTE].value, np.uint16)
         palette = np.ascontiguousarray((table.reshape(3, -1).T >> 8).astype(np.uint8))
         if len(palette) != 1 << bits[0]:
