@@ -22,11 +22,12 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.activations import Activation
+from dojang.engine.kernels.task import Task
 from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native.machine import Machine
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 from peers import in_bursts, machine_line, onnx_runner, openvino_runner, spread
 from problems import LIST, Problem, parse, read
 
@@ -53,7 +54,7 @@ def ours(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray, threads: int):
     )
     words[t.S0], words[t.S1] = (s.ctypes.data for s in shared)
     natives = jit.load_recipes([s.kernel for s in code.steps], machine)
-    calls = [Call(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)]
+    calls = [NativeCall(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)]
     program = Program(calls, t.WORDS, code.scratch, threads)
     keep = (last, packed, shared, natives)
     return algorithm.NAME, lambda keep=keep: program.run(), y

@@ -25,7 +25,8 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.formats import checkpoint
 from dojang.formats.text import parse
-from dojang.training.data import Data, load
+from dojang.training.data import Data
+from dojang.training.load import load
 from experiment import begin, finish, flags, heading, timed, trained
 
 KINDS = ("dead-proven", "constant", "duplicate", "dead-observed")

@@ -63,7 +63,7 @@ def made(place: Path, args: argparse.Namespace, **asked: Any) -> dict[str, Any]:
                 batch_size=args.batch,
                 output=place,
                 resume=True,
-                told=stages,
+                progress=stages,
                 **asked,
             )
         finally:

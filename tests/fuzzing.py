@@ -347,11 +347,10 @@ def of_source(data: bytes, rng: random.Random) -> bytes:
 
 
 def _pictures() -> Run:
-    from dojang.training.pictures import Target as Size
-    from dojang.training.pictures import decoded
+    from dojang.training.pictures import SampleSize, decoded
 
-    small = Size.of((3, 8, 8))
-    plain = Size.of(None)
+    small = SampleSize.of((3, 8, 8))
+    plain = SampleSize.of(None)
 
     def run(data: bytes) -> None:
         decoded(data, "p", small if len(data) % 2 else plain)

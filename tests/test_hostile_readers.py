@@ -27,7 +27,7 @@ from dojang.filters.large import opened
 from dojang.formats import arrays, checkpoint, onnx, tables, text
 from dojang.slimming.journal import FILE, Journal
 from dojang.training import sources
-from dojang.training.data import load
+from dojang.training.load import load
 
 GIGABYTE = 1 << 30
 DEEP_PALETTE = "4f8bd42f1e56d48ad0b983203af85686024e7c24"
@@ -38,7 +38,7 @@ def bounded(code: str, *args: object) -> str:
     script = (
         "import sys, resource\nimport numpy\nfrom dojang.base.errors import DojangError\n"
         "from dojang.formats import arrays, checkpoint, onnx, text\nfrom dojang.training import sources\n"
-        "from dojang.training.data import load\n"
+        "from dojang.training.load import load\n"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (held + {GIGABYTE},) * 2)\n"
         f"try:\n    {code}\nexcept DojangError as error:\n    print(type(error).__name__, error)\n"
@@ -518,12 +518,12 @@ def test_a_zip_of_small_files_that_are_large_pictures(tmp_path):
 def test_sixteen_bits_to_eight_are_a_division_by_257():
     from PIL import Image
 
-    from dojang.training.pictures import Target, decoded
+    from dojang.training.pictures import SampleSize, decoded
 
     deep = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     out = io.BytesIO()
     Image.fromarray(deep).save(out, "PNG")
-    np.testing.assert_array_equal(decoded(out.getvalue(), "p", Target.of(None))[:, :, 0].ravel(), np.arange(256))
+    np.testing.assert_array_equal(decoded(out.getvalue(), "p", SampleSize.of(None))[:, :, 0].ravel(), np.arange(256))
 
 
 def test_the_bound_of_the_child_processes_is_one():

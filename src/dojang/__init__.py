@@ -2,13 +2,16 @@
 
     import dojang
     net = dojang.load("model.onnx")     # or a zoo name, a text file, a torch module
-    dojang.count(net)                   # what it costs
-    dojang.diagnose(net, data)          # what is wasted
-    dojang.slim(net, data)              # a cheaper network, every cut measured
+    print(dojang.count(net))            # what it costs
+    print(dojang.diagnose(net, data))   # what is wasted
+    cheaper = dojang.slim(net, data)    # a cheaper network, every cut measured
     run = dojang.compile(net)           # fast on this machine
     dojang.filter(image, "emboss")      # convolution on pictures
 
-Importing this loads neither NumPy nor PyTorch: every public name is loaded when it is first used.
+Every result is a frozen object: `print` shows the table that the command line prints, a notebook shows the same table,
+`to_dict()` gives what `--json` prints. Every error that a user can do something about is a `DojangError`.
+
+Importing this package loads neither NumPy nor PyTorch: every public name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -16,48 +19,120 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dojang.base import moved, result
 
 if TYPE_CHECKING:
+    from dojang.app.benching import bench as bench
     from dojang.app.diagnosing import diagnose as diagnose
     from dojang.app.exporting import export as export
+    from dojang.app.filtering import filter_files as filter_files
+    from dojang.app.filtering import filter_plans as filter_plans
+    from dojang.app.networks import load as load
+    from dojang.app.record import environment as environment
+    from dojang.app.running import Runnable as Runnable
     from dojang.app.running import compile as compile
     from dojang.app.running import run as run
     from dojang.app.slimming import slim as slim
     from dojang.app.training import train as train
+    from dojang.app.verbs import available as available
     from dojang.app.verbs import check as check
     from dojang.app.verbs import compare as compare
     from dojang.app.verbs import count as count
-    from dojang.app.verbs import load as load
+    from dojang.app.verbs import explain as explain
+    from dojang.app.verbs import memory as memory
+    from dojang.arith.check import Cell as Cell
+    from dojang.arith.check import Check as Check
+    from dojang.arith.compare import Comparison as Comparison
+    from dojang.arith.compare import Pair as Pair
     from dojang.arith.conv import Conv as Conv
+    from dojang.arith.cost import Convention as Convention
+    from dojang.arith.cost import Cost as Cost
+    from dojang.arith.cost import Count as Count
+    from dojang.arith.cost import Layer as Layer
+    from dojang.arith.explain import Explanation as Explanation
+    from dojang.arith.explain import Figure as Figure
     from dojang.arith.graph import Graph as Graph
+    from dojang.arith.graph import Node as Node
+    from dojang.arith.memory import Memory as Memory
+    from dojang.arith.memory import MemoryUse as MemoryUse
+    from dojang.arith.memory import Traffic as Traffic
+    from dojang.arith.solve import Solution as Solution
+    from dojang.arith.solve import Solutions as Solutions
     from dojang.arith.solve import solve as solve
+    from dojang.arith.stored import Parameters as Parameters
+    from dojang.base.errors import CheckFailed as CheckFailed
+    from dojang.base.errors import DataError as DataError
     from dojang.base.errors import DojangError as DojangError
+    from dojang.base.errors import FileError as FileError
+    from dojang.base.errors import GraphError as GraphError
+    from dojang.base.errors import MissingPart as MissingPart
+    from dojang.base.errors import ParseError as ParseError
+    from dojang.base.errors import ShapeError as ShapeError
+    from dojang.base.errors import UnsupportedError as UnsupportedError
+    from dojang.base.errors import UsageError as UsageError
+    from dojang.base.result import Result as Result
     from dojang.engine.functional import conv as conv
     from dojang.engine.functional import conv_transpose as conv_transpose
     from dojang.engine.functional import convolve as convolve
+    from dojang.engine.plan.choose import Choice as Choice
+    from dojang.engine.plan.choose import Plan as Plan
+    from dojang.evidence.finding import Finding as Finding
+    from dojang.filters.files import Failed as Failed
+    from dojang.filters.files import Filtered as Filtered
+    from dojang.filters.files import FilterPlans as FilterPlans
+    from dojang.filters.files import FilterReport as FilterReport
+    from dojang.filters.files import Planned as Planned
     from dojang.filters.filter import filter as filter
+    from dojang.report.results import Bench as Bench
+    from dojang.report.results import Diagnosis as Diagnosis
+    from dojang.report.results import Environment as Environment
+    from dojang.report.results import Exported as Exported
+    from dojang.report.results import Guess as Guess
+    from dojang.report.results import Listing as Listing
+    from dojang.report.results import Run as Run
+    from dojang.report.results import Slimming as Slimming
+    from dojang.report.results import Timing as Timing
+    from dojang.report.results import Trained as Trained
+    from dojang.slimming.result import Edit as Edit
+    from dojang.slimming.result import Figures as Figures
+    from dojang.slimming.result import Refused as Refused
 
-_HOME = {
-    "Conv": "dojang.arith.conv",
-    "DojangError": "dojang.base.errors",
-    "Graph": "dojang.arith.graph",
-    "check": "dojang.app.verbs",
-    "compare": "dojang.app.verbs",
-    "compile": "dojang.app.running",
-    "conv": "dojang.engine.functional",
-    "conv_transpose": "dojang.engine.functional",
-    "convolve": "dojang.engine.functional",
-    "count": "dojang.app.verbs",
-    "diagnose": "dojang.app.diagnosing",
-    "export": "dojang.app.exporting",
-    "filter": "dojang.filters.filter",
-    "load": "dojang.app.verbs",
-    "run": "dojang.app.running",
-    "slim": "dojang.app.slimming",
-    "solve": "dojang.arith.solve",
-    "train": "dojang.app.training",
+__version__ = "0.1.0"
+
+_NAMES = {
+    "app.benching": "bench",
+    "app.diagnosing": "diagnose",
+    "app.exporting": "export",
+    "app.filtering": "filter_files filter_plans",
+    "app.networks": "load",
+    "app.record": "environment",
+    "app.running": "Runnable compile run",
+    "app.slimming": "slim",
+    "app.training": "train",
+    "app.verbs": "available check compare count explain memory",
+    "arith.check": "Cell Check",
+    "arith.compare": "Comparison Pair",
+    "arith.conv": "Conv",
+    "arith.cost": "Convention Cost Count Layer",
+    "arith.explain": "Explanation Figure",
+    "arith.graph": "Graph Node",
+    "arith.memory": "Memory MemoryUse Traffic",
+    "arith.solve": "Solution Solutions solve",
+    "arith.stored": "Parameters",
+    "base.errors": "CheckFailed DataError DojangError FileError GraphError MissingPart ParseError ShapeError "
+    "UnsupportedError UsageError",
+    "base.result": "Result",
+    "engine.functional": "conv conv_transpose convolve",
+    "engine.plan.choose": "Choice Plan",
+    "evidence.finding": "Finding",
+    "filters.files": "Failed FilterPlans FilterReport Filtered Planned",
+    "filters.filter": "filter",
+    "report.results": "Bench Diagnosis Environment Exported Guess Listing Run Slimming Timing Trained",
+    "slimming.result": "Edit Figures Refused",
 }
+"""The public names of each module."""
+
+_HOME = {name: f"dojang.{module}" for module, names in _NAMES.items() for name in names.split()}
 """Where each public name lives."""
 
 __all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -73,3 +148,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _show(shown: result.Result, form: result.Form) -> str:
+    """How results look is in `dojang.report`, which is loaded when the first result is shown."""
+    return import_module("dojang.report.views").show(shown, form)
+
+
+result.show_with(_show)
+moved.give_hints()

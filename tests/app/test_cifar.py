@@ -10,7 +10,7 @@ import pytest
 import dojang
 from dojang.formats import zoo
 from dojang.formats.checkpoint import apply_state, read_arrays
-from dojang.training.data import load
+from dojang.training.load import load
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data"
 PICTURES, WEIGHTS = FOLDER / "cifar10-jpeg-test.zip", FOLDER / "resnet20-cifar10.safetensors"

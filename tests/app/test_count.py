@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dojang import __version__
-from dojang.app.parser import whole
+from dojang.app.values import whole
 
 from .conftest import Command, check_golden
 

@@ -15,7 +15,7 @@ from dojang.arith.channels import channels
 from dojang.diagnosis import correlations, spectra
 from dojang.evidence.activations import responses
 from dojang.formats import checkpoint, zoo
-from dojang.training.data import load
+from dojang.training.load import load
 
 PAIR = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 CLOCK = ("measured time", "peak")
@@ -53,7 +53,7 @@ import sys
 import numpy as np
 from dojang.app.together import together
 from dojang.arith.channels import channels
-from dojang.diagnose import correlations, spectra
+from dojang.diagnosis import correlations, spectra
 from dojang.evidence.activations import responses
 from dojang.formats import zoo
 
@@ -139,7 +139,7 @@ from dojang.app.together import Lead, take_part, together
 from dojang.app.tuning import How, training, tuner
 from dojang.base.errors import DataError
 from dojang.formats import checkpoint, zoo
-from dojang.training.data import load
+from dojang.training.load import load
 
 if __name__ == "__main__":
     graph = zoo.load("digits-cnn")

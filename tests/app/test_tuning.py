@@ -24,7 +24,7 @@ from dojang.formats import checkpoint
 from dojang.formats.torch import to_module, weights_of
 from dojang.formats.zoo import load as zoo
 from dojang.training.config import TrainConfig
-from dojang.training.data import load as load_data
+from dojang.training.load import load as load_data
 from dojang.training.loop import fit
 
 from .conftest import Command

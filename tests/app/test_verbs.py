@@ -17,7 +17,7 @@ from dojang.app.slimming import allowed_drop, selection_share
 from dojang.formats import checkpoint
 from dojang.formats.torch import to_module
 from dojang.formats.zoo import load as zoo
-from dojang.training.data import load as load_data
+from dojang.training.load import load as load_data
 
 from .conftest import Command
 

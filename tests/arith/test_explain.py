@@ -18,7 +18,7 @@ import pytest
 
 from dojang.app import verbs
 from dojang.arith.cost import count
-from dojang.arith.explain import Step, explain
+from dojang.arith.explain import Explanation, Figure, explain
 from dojang.arith.graph import Graph, Node
 from dojang.arith.window import out_size
 from dojang.base.errors import DojangError, GraphError, ShapeError
@@ -68,9 +68,9 @@ def test_the_evaluator() -> None:
         evaluate("oc or 0")
 
 
-def equations(steps: tuple[Step, ...]) -> Iterator[tuple[str, list[str], str]]:
+def equations(steps: tuple[Figure, ...]) -> Iterator[tuple[str, list[str], str]]:
     """(figure, what stands between, result) of every line with a "=" in it, as it is printed."""
-    for line in explain_text("layer", steps, width=10_000).splitlines()[1:]:
+    for line in explain_text(Explanation("layer", steps), width=10_000).splitlines()[1:]:
         figure, *between = line.strip().split(" = ")
         assert bool(between) == ("=" in line), line
         if between:
@@ -282,8 +282,8 @@ def test_equations_with_symbols_hold_for_numbers(tmp_path: Any) -> None:
         path.write_text(SYMBOLIC.format(h=h, w=w))
         for layer in "abcdefgy":
             symbols = verbs.explain(path, layer, input_size=(3, "H", "W"))
-            numbers = {s.figure: s.result for s in verbs.explain(path, layer)}
-            for step in symbols:
+            numbers = {s.figure: s.result for s in verbs.explain(path, layer).steps}
+            for step in symbols.steps:
                 if not step.numbers:
                     continue
                 value = evaluate(str(step.result), {"H": h, "W": w})

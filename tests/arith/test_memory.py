@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dojang.arith.cost import count
-from dojang.arith.memory import Machine, memory, saved_bytes, total_ms, traffic
+from dojang.arith.memory import MachinePeaks, memory, saved_bytes, total_ms, traffic
 from dojang.formats import zoo
 from dojang.formats.torch import to_module
 
@@ -78,7 +78,7 @@ def statistics(graph):
 
 def test_roofline_is_an_interval():
     graph = zoo.load("alexnet", weights=False)
-    machine = Machine("a named machine", gflops=200, gbytes=20)
+    machine = MachinePeaks("a named machine", gflops=200, gbytes=20)
     rows = {row.name: row for row in traffic(graph, machine)}
     assert all(0 <= row.least_ms <= row.most_ms for row in rows.values())
     # a dense layer is bound by its weights, a convolution by arithmetic

@@ -323,7 +323,7 @@ def test_plans_of_files(tmp_path, monkeypatch):
     monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")  # planned for, wherever this runs
     source = save(tmp_path / "a.png", Image.fromarray(smooth((20, 20, 3))))
     np.save(tmp_path / "b.npy", np.zeros((9, 9), np.float32))
-    first, second = plan_files([source, tmp_path / "b.npy"], ["sharpen", "outline"])
+    first, second = plan_files([source, tmp_path / "b.npy"], ["sharpen", "outline"]).pictures
     assert [p.way.name for p in first.plans] == ["bank"]
     assert [j.dtype for j in second.plans[0].jobs] == [np.dtype("float32")] * 2
     assert first.to_dict()["plans"][0]["kernel"] == ["sharpen", "outline"]

@@ -22,7 +22,7 @@ from dojang.filters.kernels.named import NAMED
 from dojang.filters.kernels.parse import as_kernel
 from dojang.filters.pictures.images import read_picture
 from dojang.filters.pictures.png import chunks_of
-from dojang.training.pictures import Target, decoded
+from dojang.training.pictures import SampleSize, decoded
 
 RNG = np.random.default_rng(0)
 
@@ -194,7 +194,7 @@ def test_other_formats_are_refused_by_name_whatever_the_file_is_called(tmp_path,
             filter_files([path], "blur", tmp_path / "b.png")
         assert str(caught.value).startswith(str(path))
         with pytest.raises(FileError):
-            decoded(OTHERS[name], "a picture for a network", Target())
+            decoded(OTHERS[name], "a picture for a network", SampleSize())
 
 
 def test_what_pillow_writes_is_opened_only_if_it_is_in_the_list(tmp_path, monkeypatch):

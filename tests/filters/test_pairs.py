@@ -12,7 +12,7 @@ from dojang.filters.code.pairs import emit_pairs
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.fixed import fixed, fixed_passes
 from dojang.filters.kernels.parse import Kernel, named
-from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.filters.plan.methods import pairs, separable_pairs
 from dojang.filters.plan.sums import TIE
 from dojang.filters.run import Bound
@@ -106,7 +106,7 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
     if isinstance(way, str):
         return
     out = np.full((1, *job.out_size, c), 99, np.uint8)
-    assert Bound(Plan((job,), way, ()), job, machine, threads).run(image, out)
+    assert Bound(FilterPlan((job,), way, ()), job, machine, threads).run(image, out)
     exact = plain.respond(job, image, 0, job.out_size[0])
     expected = np.rint(exact).clip(0, 255)
     apart = np.abs(out[0] - expected)

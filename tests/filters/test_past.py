@@ -10,7 +10,7 @@ from dojang.filters import run as running
 from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, named
-from dojang.filters.plan.choose import Plan
+from dojang.filters.plan.choose import FilterPlan
 from dojang.filters.plan.methods import WAYS
 from dojang.filters.run import Bound, compiled
 from dojang.native import jit
@@ -43,7 +43,7 @@ def kernel_of(way):
 def bound(way, job, machine=HOST, threads=2):
     found = dict(WAYS)[way](job, machine)
     assert not isinstance(found, str), found
-    return Bound(Plan((job,), found, ()), job, machine, threads)
+    return Bound(FilterPlan((job,), found, ()), job, machine, threads)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.fixed import fixed_columns
 from dojang.filters.kernels.parse import Kernel, named
-from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.filters.plan.methods import columns, straight
 from dojang.filters.plan.methods import fixed_columns as fixed_way
 from dojang.filters.plan.sums import TIE
@@ -88,7 +88,7 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
         if isinstance(way, str):
             continue
         out = np.full((1, h, w, c), 99, dtype)
-        assert Bound(Plan((job,), way, ()), job, Machine.host(), threads).run(image, out)
+        assert Bound(FilterPlan((job,), way, ()), job, Machine.host(), threads).run(image, out)
         if dtype.kind == "f":
             step = 2.0**-21 if dtype == np.float32 else 2.0**-50
             assert np.abs(out[0] - exact).max() <= step * 255 * np.abs(matrix).sum()

@@ -11,7 +11,7 @@ from dojang.engine.kernels import task as t
 from dojang.native import jit, runtime
 from dojang.native.emit import I64
 from dojang.native.machine import Machine
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 
 HOST = Machine.host()
 
@@ -39,7 +39,10 @@ def test_every_unit_once_and_steps_in_order(threads, units):
     kernels = [kernel("scale", f) for f in factors]
     x = np.zeros(units + 1, np.int64)
     program = Program(
-        [Call(address, [x.ctypes.data] + [0] * (t.WORDS - 1), units) for _, address in kernels], t.WORDS, 64, threads
+        [NativeCall(address, [x.ctypes.data] + [0] * (t.WORDS - 1), units) for _, address in kernels],
+        t.WORDS,
+        64,
+        threads,
     )
     for _ in range(50):
         x[:] = np.arange(units + 1)
@@ -53,7 +56,7 @@ def test_many_callers_share_the_pool():
 
     def work(seed):
         x = np.zeros(200, np.int64)
-        program = Program([Call(address, [x.ctypes.data] + [0] * (t.WORDS - 1), 200)] * 5, t.WORDS, 64, 2)
+        program = Program([NativeCall(address, [x.ctypes.data] + [0] * (t.WORDS - 1), 200)] * 5, t.WORDS, 64, 2)
         for _ in range(200):
             x[:] = np.arange(200)
             program.run()

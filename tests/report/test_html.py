@@ -13,7 +13,7 @@ from dojang.formats import zoo
 from dojang.formats.text import parse
 from dojang.report.html import count_html, fields_drawn, trained_html
 from dojang.report.results import Trained
-from dojang.report.svg import Bar, Series, bar_chart, line_chart
+from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
 from dojang.report.svg_cost import share_chart
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
@@ -100,7 +100,7 @@ def test_training_page() -> None:
         "config": {"seed": 0},
         "lr": 0.03,
     }
-    page = trained_html(Trained("net", history, (), True))
+    page = trained_html(Trained("net", history, (), True, zoo.load("digits-cnn")))
     text = check_page(page)
     assert "82.00 %" in text
     assert page.count("<polyline") == 2
@@ -127,7 +127,9 @@ def test_leaders_of_drawn_fields_do_not_cross(name: str) -> None:
 
 
 def test_bars_are_in_proportion() -> None:
-    chart = bar_chart("t", ["v"], [("one", [Bar(1, "1")]), ("four", [Bar(4, "4")]), ("none", [Bar(0, "0")])])
+    chart = bar_chart(
+        "t", ["v"], [("one", [ChartBar(1, "1")]), ("four", [ChartBar(4, "4")]), ("none", [ChartBar(0, "0")])]
+    )
     widths = [float(w) for w in re.findall(r'<rect[^>]* width="([\d.]+)"', chart)]
     assert widths[1] == pytest.approx(4 * widths[0], abs=0.3)
     assert widths[2] == 0

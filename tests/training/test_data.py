@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dojang import training as train
 from dojang.base.errors import DataError, UsageError
-from dojang.training.data import Augment, Normalisation, from_arrays, load, split_indices
+from dojang.training.data import Augment, Normalisation, from_arrays, split_indices
+from dojang.training.load import load
 
 RNG = np.random.default_rng(3)
 
@@ -56,7 +57,6 @@ def test_public_names() -> None:
         "evaluate",
         "fit",
         "from_arrays",
-        "load",
     ]
     for name in train.__all__:
         assert getattr(train, name).__name__ == name

@@ -17,7 +17,8 @@ from torch import nn
 
 from dojang.base.errors import CheckFailed, DataError, FileError, ShapeError, UsageError
 from dojang.training.config import TrainConfig
-from dojang.training.data import Augment, Data, from_arrays, load
+from dojang.training.data import Augment, Data, from_arrays
+from dojang.training.load import load
 from dojang.training.loop import fit
 from dojang.training.record import Progress
 from dojang.training.score import evaluate

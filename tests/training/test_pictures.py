@@ -14,7 +14,8 @@ from PIL import Image
 
 from dojang.base.errors import DataError, FileError
 from dojang.training import pictures
-from dojang.training.data import Augment, load
+from dojang.training.data import Augment
+from dojang.training.load import load
 
 RNG = np.random.default_rng(7)
 

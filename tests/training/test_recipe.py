@@ -11,7 +11,7 @@ from torch import nn
 
 from dojang.base.errors import UsageError
 from dojang.training.config import TrainConfig, learning_rate
-from dojang.training.recipe import Loss, parameter_groups, peak_lr
+from dojang.training.recipe import TrainingLoss, parameter_groups, peak_lr
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.05), (10, 0.0), (100, 0.05), (37, 0.5), (20, 1.0)])
@@ -49,7 +49,7 @@ def test_classification_loss_with_smoothing_and_teacher_in_float64() -> None:
     own = -(target * np.log(softmax(z))).sum(1).mean()
     p, q = softmax(teacher / t), softmax(z / t)
     taught = t * t * (p * np.log(p / q)).sum(1).mean()
-    loss = Loss("classification", s, alpha, t)
+    loss = TrainingLoss("classification", s, alpha, t)
     tensors = [torch.from_numpy(a) for a in (z, y, teacher)]
     assert float(loss(tensors[0], tensors[1])) == pytest.approx(own, rel=1e-12)
     assert float(loss(*tensors)) == pytest.approx((1 - alpha) * own + alpha * taught, rel=1e-12)
@@ -59,7 +59,7 @@ def test_regression_loss_mixes_squared_errors() -> None:
     rng = np.random.default_rng(1)
     out, y, teacher = (rng.normal(size=(6, 2)) for _ in range(3))
     expected = 0.6 * ((out - y) ** 2).mean() + 0.4 * ((out - teacher) ** 2).mean()
-    got = Loss("regression", 0.0, 0.4, 1.0)(*(torch.from_numpy(a) for a in (out, y, teacher)))
+    got = TrainingLoss("regression", 0.0, 0.4, 1.0)(*(torch.from_numpy(a) for a in (out, y, teacher)))
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from dojang.base.errors import UsageError
 from dojang.training.config import TrainConfig
-from dojang.training.data import load
+from dojang.training.load import load
 from dojang.training.loop import fit
 from dojang.training.recipe import scales_of, shrink
 from dojang.training.state import read, write

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dojang.base.errors import DataError, FileError, UsageError
-from dojang.training.data import TEST_FRACTION, Augment, load
+from dojang.training.data import TEST_FRACTION, Augment
+from dojang.training.load import load
 
 RNG = np.random.default_rng(5)
 

@@ -47,6 +47,9 @@ def diagnose(
     `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
     needs no samples is found. Under `torchrun` each process looks at its share of the samples, and all get the same
     findings, within rounding those of one process. Raises what `load` and `load_samples` raise.
+
+    >>> {finding.kind for finding in diagnose("digits-cnn").findings}
+    {'hot-spot'}
     """
     if samples < 1:
         raise UsageError(f"samples {samples} must be at least 1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from dojang.base.errors import CheckFailed, UsageError
 from dojang.base.writing import check_target, replace_text, writing
 from dojang.report.results import Exported
 
+Format = Literal["onnx", "safetensors", "net"]
 FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors", "net": ".net"}
 
 TOLERANCE = 1e-4
@@ -23,7 +24,7 @@ TOLERANCE = 1e-4
 
 def export(
     net: Any,
-    format: str | None = None,
+    format: Format | None = None,
     *,
     output: str | Path | None = None,
     force: bool = False,
@@ -33,9 +34,16 @@ def export(
 ) -> Exported:
     """Writes a network as ONNX, as a checkpoint (safetensors) or as text (.net, without weights).
 
-    The format follows the suffix of `output` where it is not given; `output` is NAME.SUFFIX by default. What was
-    written is read back, must cost the same, and (ONNX) must give ONNX Runtime the answers that dojang gets, where
-    that is installed. Raises `UsageError`, `GraphError` for missing weights, `CheckFailed` when the check fails.
+    The format follows the suffix of `output` where it is not given; `output` is NAME.SUFFIX by default; `force`
+    replaces a file that exists. `net`, `weights`, `input_size` and `num_classes` are as in `load`. What was written is
+    read back and must cost the same; ONNX Runtime, where it is installed, must give the answers that dojang gets from
+    an ONNX file. Raises what `load` raises, `UsageError` for a format that is not known and a file that exists,
+    `GraphError` for missing weights, `CheckFailed` when the check fails.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     export("lenet5", output=f"{folder}/lenet5.net").checked
+    'read back: the same layers'
     """
     kind = format or {v: k for k, v in FORMATS.items()}.get(Path(output).suffix if output else "")
     if kind is None or kind not in FORMATS:

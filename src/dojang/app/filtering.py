@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from dojang.filters.files import FilterReport, Planned
+    from dojang.filters.files import FilterPlans, FilterReport
     from dojang.filters.gallery import Shown
     from dojang.filters.pictures.images import Picture
 
+Border = Literal["zero", "constant", "replicate", "reflect", "circular", "valid"]
 WHOLE = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
 
@@ -19,7 +20,7 @@ def filter_files(
     images: Sequence[str | Path],
     kernel: Any,
     *,
-    border: str = "reflect",
+    border: Border = "reflect",
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
     value: float = 0.0,
@@ -27,7 +28,25 @@ def filter_files(
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> FilterReport:
-    """Presses a kernel, or each of a list, on picture files; see `filters.files.filter_files`."""
+    """Presses a kernel, or each of a list, on picture files, and writes the results as pictures.
+
+    One picture goes to the file `output`; several go into the folder `output`; without `output` the result of a/b.jpg
+    is a/b-KERNEL.jpg. `kernel`, `border`, `stride`, `dilation` and `value` are as in `filter`. EXIF orientation, colour
+    profile, alpha and bit depth are kept. `progress(done, total)` is called after each picture. Nothing is replaced
+    without `force`, and no file is left half-written.
+
+    If there is one picture and it fails, its error is raised: `FileError`, `UsageError`, `ShapeError` or `DataError`.
+    If there are several, the others are done, and the failures are in the result.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("L", (5, 4), 9).save(f"{folder}/grey.png")
+    ...     done = filter_files([f"{folder}/grey.png"], "blur")
+    ...     Path(done.done[0].target).name, done.done[0].width
+    ('grey-blur.png', 5)
+    """
     with ThreadPoolExecutor(1, "dojang-ahead") as pool:
         ahead = None
         if len(images) == 1 and Path(images[0]).suffix.lower() in WHOLE:
@@ -52,12 +71,14 @@ def filter_plans(
     images: Sequence[str | Path],
     kernel: Any,
     *,
-    border: str = "reflect",
+    border: Border = "reflect",
     stride: int | tuple[int, int] = 1,
     dilation: int | tuple[int, int] = 1,
     value: float = 0.0,
-) -> tuple[Planned, ...]:
-    """How `filter_files` would do it, and why not otherwise; nothing is written."""
+) -> FilterPlans:
+    """How `filter_files` would filter each picture: the algorithm, the time that is predicted, and why not another.
+    Nothing is written. Raises what `filter_files` raises.
+    """
     from dojang.filters.files import plan_files as work
 
     return work(images, kernel, border=border, stride=stride, dilation=dilation, value=value)

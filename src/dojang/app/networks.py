@@ -28,7 +28,10 @@ def load(
     num_classes: int | None = None,
     arrays: bool = True,
 ) -> Graph:
-    """The Graph that `net` names: `KINDS`, a `torch.nn.Module`, or a Graph.
+    """The network that `net` names, as a `Graph`: its layers with their attributes, and its weights by name.
+
+    `net` is a name of the zoo (`available("networks")`), a .net, .onnx or .safetensors file, Python code as
+    "package.module:callable" or "file.py:callable" (which is run), a `torch.nn.Module`, or a Graph.
 
     `weights` is a .safetensors or .pt/.pth file whose arrays are taken by name. `input_size` (channels first, without
     batch) is needed for PyTorch modules, and replaces the size that a text or zoo network states; for several inputs
@@ -37,7 +40,13 @@ def load(
     replaces the number of classes of texts that leave it open. With `arrays=False` weights are not read, which is
     enough to count; then a size may be a name instead of a number ("H"), and stays a symbol.
 
-    Raises `UsageError` for a name that means nothing, `FileError`, `ParseError`, `GraphError`, `DataError` (NaN).
+    Raises `UsageError` for a name that means nothing, `FileError` for a file that cannot be read, `ParseError` for a
+    text that does not follow the notation, `GraphError` where layers or weights do not fit together, `DataError` for
+    weights that are not finite, `MissingPart` where PyTorch is needed and not installed.
+
+    >>> net = load("lenet5")
+    >>> net.inputs[0].attrs["shape"], len(net.nodes)
+    ((1, 32, 32), 13)
     """
     size = checked_size(input_size)
     if arrays and _symbolic(size):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dojang import __version__
+from dojang.report.results import Environment
 
 PARTS: Mapping[str, str] = {
     "numpy": "required",
@@ -63,7 +64,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measured(output: str | None = None, force: bool = False) -> dict[str, Any]:
+def measured(output: str | Path | None = None, force: bool = False) -> dict[str, Any]:
     """Measures the peaks of a core of this processor and writes the machine file that plans are made from afterwards.
 
     `output`: write them there instead, for DOJANG_MACHINE to name. The answer has the file, and the shipped and the
@@ -112,12 +113,21 @@ def record(
     }
 
 
-def environment() -> dict[str, Any]:
-    """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
+def environment(measure: bool = False, output: str | Path | None = None, force: bool = False) -> Environment:
+    """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves.
+
+    With `measure` the peaks of one core of this machine are measured first (half a second), and plans are made by them
+    from now on; with `output` they are written to that file instead, for DOJANG_MACHINE to name. `force` replaces a
+    file that exists. Raises `UsageError` for a file that exists, `FileError` where it cannot be written.
+
+    >>> environment().versions["dojang"] == __version__
+    True
+    """
     from dojang.native import descriptions, jit
     from dojang.native.cache import distrust
     from dojang.native.machine import Machine
 
+    found = measured(output, force) if measure else None
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
     cache = {
@@ -127,13 +137,8 @@ def environment() -> dict[str, Any]:
         "not_used": distrust(),
     }
     ignored = descriptions.measured(Machine.processor())[1]
-    return {
-        "versions": versions(),
-        "machine": machine() | ({"ignored_file": ignored} if ignored else {}),
-        "cache": cache,
-        "settings": settings,
-        "executable": sys.executable,
-    }
+    here = machine() | ({"ignored_file": ignored} if ignored else {})
+    return Environment(versions(), here, cache, settings, sys.executable, found)
 
 
 def _processor() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from dojang.formats.arrays import read_npy
 from dojang.report.results import Guess, Run
 
 Array = np.ndarray
+Precision = Literal["fast", "strict"]
 
 
 @final
@@ -83,25 +84,38 @@ def compile(
     net: Any,
     *,
     threads: int | None = None,
-    precision: str = "fast",
+    precision: Precision = "fast",
     release: bool = True,
     batch_size: int = 1,
-    **options: Any,
+    weights: str | Path | None = None,
+    input_size: InputSize | None = None,
+    num_classes: int | None = None,
 ) -> Runnable:
-    """The network made ready to run here; `net` and `options` as in `load`. It needs weights.
+    """The network made ready to run on this machine: a function from a batch to the first output.
+
+    `net`, `weights`, `input_size` and `num_classes` are as in `load`; the network needs weights. The function takes a
+    NumPy array (n, *input) or a PyTorch tensor, gives the same kind back, computes in float32, and may be called from
+    several threads.
 
     `threads` defaults to DOJANG_THREADS, else to the cores that this process may use. `precision="strict"` keeps to
-    algorithms that compute the sums of the definition. Kernels are the fastest for batches of `batch_size`; the others
-    run on them too. With `release` weights are let go once kernels hold them, so that memory holds them once; taps
-    inside of what is fused need `release=False`.
+    algorithms that compute the sums of the definition; "fast" also takes Winograd's and Fourier's. Kernels are chosen
+    for batches of `batch_size`; batches of other sizes run on them too. With `release` the network lets its weights go
+    once the kernels hold them, so that they are in memory once; reading activations inside of what is fused needs
+    `release=False`.
+
+    Raises what `load` raises, `GraphError` where weights are missing or an operator cannot be run.
+
+    >>> run = compile("digits-cnn")
+    >>> run(np.zeros((2, 1, 8, 8), np.float32)).shape
+    (2, 10)
     """
-    graph = load(net, **options)
+    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     return Runnable(require_weights(graph, graph.name), threads, precision, release, batch_size)
 
 
 def run(
     net: Any,
-    source: str | Path | Array,
+    input: str | Path | Array,
     *,
     weights: str | Path | None = None,
     input_size: InputSize | None = None,
@@ -113,12 +127,19 @@ def run(
 ) -> Run:
     """A forward pass on a picture, an .npy file or an array; the answers with class names where they are known.
 
-    A picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are
-    (c, h, w) or a batch (n, c, h, w); uint8 is treated as pictures, floats go in as they stand. `output` is an .npy
-    file for the first output. With `plan` the answer holds how each layer was run, with predicted and measured times;
-    for a machine (DOJANG_MACHINE) whose code cannot run here it holds the plan alone, and nothing is run.
+    The result has the outputs as arrays and, for each sample, the `top` best classes with their probabilities. `net`,
+    `weights`, `input_size` and `num_classes` are as in `load`. A picture is scaled to cover the input size,
+    centre-cropped and normalised as the network's input says. Arrays are (c, h, w) or a batch (n, c, h, w); uint8 is
+    treated as pictures, floats go in as they stand. `output` is an .npy file for the first output; `force` replaces one
+    that exists. With `plan` the result says how each layer was run, with predicted and measured times; for a machine
+    (DOJANG_MACHINE) whose code cannot run here it has the plan alone, and nothing is run.
 
-    Raises `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError` for NaN.
+    Raises what `load` raises, `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError`
+    for NaN.
+
+    >>> done = run("digits-cnn", np.zeros((1, 8, 8), np.float32), top=2)
+    >>> len(done.top[0]), [array.shape for array in done.outputs.values()]
+    (2, [(1, 10)])
     """
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
@@ -130,9 +151,9 @@ def run(
         if Path(output).suffix != ".npy":
             raise UsageError(f"{output}: outputs are written as .npy")
         check_target(output, force)
-    x, prepared = prepare(source, graph.inputs[0])
+    x, prepared = prepare(input, graph.inputs[0])
     engine = Compiled(graph, release=True, batch_size=len(x))
-    said = "array" if isinstance(source, Array) else str(source)
+    said = "array" if isinstance(input, Array) else str(input)
     if plan and not engine.machine.runs_here:
         if output is not None:
             engine.machine.require_here()
@@ -156,10 +177,10 @@ def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
         return _from_array(array, node, str(path))
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
-    from dojang.training.pictures import MAX_FILE_BYTES, Target, decoded
+    from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
 
     pixels = decoded(
-        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), Target(wanted[0], (wanted[1], wanted[2]))
+        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), SampleSize(wanted[0], (wanted[1], wanted[2]))
     )
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 

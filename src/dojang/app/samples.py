@@ -12,7 +12,7 @@ from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.training.data import Data, Normalisation, from_arrays, unlabelled
-from dojang.training.data import load as load_data
+from dojang.training.load import load as load_data
 from dojang.training.sources import npz_samples
 
 KINDS = "digits, a folder or .zip of class folders, an .npz with x and y, IDX files, CIFAR-10 batches, or arrays (x, y)"

@@ -54,7 +54,7 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
     def watch(ranges: Sequence[tuple[int, int]]) -> Digest:
         return Digest(ranges, threads)
 
-    return dynamo.Split(module, compile, watch, f"graph {next(_numbers)}", frozen)
+    return dynamo.SplitGraph(module, compile, watch, f"graph {next(_numbers)}", frozen)
 
 
 def reports(clear: bool = False) -> tuple[Any, ...]:

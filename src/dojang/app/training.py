@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dojang.app.exporting import write_checked
 from dojang.app.networks import InputSize, load, torch_format
@@ -23,6 +23,8 @@ from dojang.training.config import TrainConfig
 from dojang.training.data import Data
 from dojang.training.record import Progress
 
+Precision = Literal["float32", "bf16"]
+
 FILES = ("model.safetensors", "run.json", "report.html")
 """What a training leaves in its folder, beside the state that `--resume` takes up."""
 
@@ -36,7 +38,7 @@ def train(
     lr: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "float32",
+    precision: Precision = "float32",
     label_smoothing: float = 0.0,
     resume: bool = False,
     output: str | Path | None = None,
@@ -47,14 +49,26 @@ def train(
     val_data: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
-    """Trains a network on the train part of `data` and records both parts' accuracy.
+    """Trains a network on the train part of `data` and records the accuracy on both parts.
 
-    A network given as text (a zoo name or .net file) starts with fresh weights drawn by `seed`, any other with the
-    weights it has; `weights` (a file) makes it a fine-tuning in either case. `output` is a folder (default
-    out/NAME-trained) that gets the checkpoint, run.json, report.html and the state that `resume` takes up.
-    `precision` "bf16" multiplies in bfloat16; what is kept and recorded is float32, and scored as that.
+    The result has the trained network (`graph`), the record of the run (`history`) and the files that were written.
+    `data` is "digits", a folder or .zip of class folders, an .npz with x and y, IDX files, CIFAR-10 batches, or arrays
+    (x, y); without a test part of its own one is split off. `val_data` names the test part. `lr` is the peak learning
+    rate (by default one that suits the network and the batch); `device` is "auto", "cpu", "cuda" or "cuda:1".
+    `progress` is called after each step with a `training.Progress`. A network given as text (a zoo name or .net file)
+    starts with fresh weights drawn by `seed`, any other with the weights it has; `weights` (a file) makes it a
+    fine-tuning in either case. `output` is a folder (default out/NAME-trained) that gets the checkpoint, run.json,
+    report.html and the state that `resume` takes up. `precision` "bf16" multiplies in bfloat16; what is kept and
+    recorded is float32, and scored as that.
 
-    Raises what `load`, `load_samples` and `training.loop.fit` raise; `MissingPart` without PyTorch.
+    Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
+    and files that exist, `CheckFailed` when the loss is no longer finite, `MissingPart` without PyTorch.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     trained = train("digits-cnn", "digits", epochs=1, output=folder)
+    >>> len(trained.history["curve"]), len(trained.graph.weights)
+    (1, 8)
     """
     torch_format()
     from dojang.training.loop import fit
@@ -82,7 +96,8 @@ def train(
     with together(device) as us, fitting_threads(count(graph).total.macs * batch_size):
         history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
     trained = described(torch_format().weights_of(module, graph), samples, config)
-    result = Trained(graph.name, history.to_dict(), tuple(str(folder / name) for name in FILES), fresh)
+    files = tuple(str(folder / name) for name in FILES)
+    result = Trained(graph.name, history.to_dict(), files, fresh, trained)
     if us.rank:
         return result
     with writing(folder / FILES[0], force=True) as temporary:

@@ -1,4 +1,4 @@
-"""The verbs: one function each, joining the rooms. These are `dojang.count`, `dojang.slim` and so on."""
+"""The verbs that only count: `dojang.count`, `dojang.memory`, `dojang.explain`, `dojang.check` and so on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dojang.app.networks import InputSize, load, ways
 from dojang.arith.cost import Count, of_ways
@@ -21,13 +21,15 @@ from dojang.report.table import number
 if TYPE_CHECKING:
     from dojang.arith.check import Check
     from dojang.arith.compare import Comparison
-    from dojang.arith.explain import Step
+    from dojang.arith.explain import Explanation
     from dojang.arith.graph import Graph
-    from dojang.arith.memory import Held, Machine
+    from dojang.arith.memory import MachinePeaks, MemoryUse
     from dojang.report.results import Listing
 
-LISTS = ("networks", "tables", "kernels", "kinds", "algorithms")
-"""What `list_all` can list."""
+Unit = Literal["mac", "flop"]
+Optimiser = Literal["none", "sgd", "momentum", "rmsprop", "adam"]
+What = Literal["networks", "tables", "kernels", "kinds", "algorithms", "operators"]
+"""What `available` can list."""
 
 
 def count(
@@ -38,13 +40,27 @@ def count(
     batch_size: int | str = 1,
     bias: bool = True,
     exact_padding: bool = False,
-    unit: str = "mac",
+    unit: Unit = "mac",
 ) -> Count:
-    """What every layer of a network costs, without running it; see `arith.cost.count` for what is counted.
+    """What every layer of a network costs, without running it: parameters, multiply-accumulates (MACs), bytes of its
+    output, receptive field; and the totals, with the most bytes of activations that are alive at once.
 
-    `net` is whatever `load` takes. Neither weights nor arrays are needed. Sizes and the batch may be names ("H"): then
-    the figures are formulas. Where values decide which way a network goes (an `if` on a tensor in a PyTorch forward, an
-    If in an ONNX file), all ways are counted: the result is the dearest, with the others in `ways`.
+    `net` is whatever `load` takes; weights are not needed. `input_size` is channels first and without the batch. One
+    MAC is one multiplication and one addition; `unit="flop"` prints 2 FLOPs for it. `bias=False` leaves biases out of
+    the parameters. `exact_padding=True` does not count multiplications with padding zeros. Not counted as MACs: adding
+    biases, activations, pooling, normalisation, element-wise sums. An operator that is not known makes the totals a
+    lower bound (`status`).
+
+    Sizes and the batch may be names ("H"): then figures are formulas. Where values decide which path a network takes
+    (an `if` on a tensor in a PyTorch forward, an If in an ONNX file), every path is counted: the result is the one with
+    the most MACs, and `ways` has all of them.
+
+    Raises what `load` raises.
+
+    >>> count("alexnet").macs
+    724406816
+    >>> str(count("lenet5", input_size=(1, "H", "W")).macs) != ""
+    True
     """
     graphs = _all_ways(net, input_size, num_classes)
     return of_ways([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
@@ -69,26 +85,35 @@ def _by_cost(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
     return tuple(graphs[i] for i in sorted(range(len(graphs)), key=lambda i: (totals[i].macs, totals[i].params)))
 
 
-def held(
+def memory(
     net: Any,
     *,
     input_size: InputSize | None = None,
     num_classes: int | None = None,
     batch_size: int | str = 1,
-    optimiser: str = "momentum",
+    optimiser: Optimiser = "momentum",
     machine: str | None = None,
-) -> Held:
-    """Memory of inference and of a training step, bytes moved per layer, and on a machine the interval of its time.
+) -> MemoryUse:
+    """What a network holds and moves, in bytes: weights and activations at inference; saved activations, gradients and
+    the optimiser's state in one training step; and what each layer reads and writes.
 
-    `machine` is "here" (one core, by the peaks that plans are made from), one of `arith.memory.MACHINES`, or its peaks
-    as "GFLOPS,GBYTES".
-    Where values decide which way a network goes, this is the dearest way, with all in `ways`.
+    With `machine` also the least and the most time that each layer can take there. A machine is "here" (one core, by
+    the peaks that plans are made from), "a100", "h200", "raspberry-pi-5", or peaks as "GFLOPS,GBYTES" such as
+    "150,12". Values are float32. Not counted: scratch memory of algorithms, gradients of activations. Where values
+    decide which path a network takes, this is the path with the most MACs, and `ways` has all of them.
+
+    Raises what `load` raises, and `UsageError` for symbolic sizes and machines that are not known.
+
+    The interval of time is the roofline (Williams, Waterman, Patterson 2009).
+
+    >>> memory("alexnet", batch_size=32).memory.training_bytes
+    1130910304
     """
-    from dojang.arith.memory import held as held_by
+    from dojang.arith.memory import memory_use
 
     graphs = _all_ways(net, input_size, num_classes)
     where = machine_of(machine) if machine is not None else None
-    every = tuple(held_by(graph, where, _batch(batch_size), optimiser) for graph in graphs)
+    every = tuple(memory_use(graph, where, _batch(batch_size), optimiser) for graph in graphs)
     return every[0] if len(every) == 1 else replace(every[-1], ways=every)
 
 
@@ -96,16 +121,16 @@ def _batch(size: int | str) -> Any:
     return symbol(size) if isinstance(size, str) else size
 
 
-def machine_of(text: str) -> Machine:
+def machine_of(text: str) -> MachinePeaks:
     """The machine that a person names; raises `UsageError`."""
-    from dojang.arith.memory import MACHINES, Machine
+    from dojang.arith.memory import MACHINES, MachinePeaks
 
     if text == "here":
         from dojang.native.machine import Machine as Processor
 
         host = Processor.host()
         title = f"{host.name}, one core ({host.isa}; peaks: {host.source})"
-        return Machine(title, host.peaks.fma_gflops, host.peaks.read_gbs)
+        return MachinePeaks(title, host.peaks.fma_gflops, host.peaks.read_gbs)
     if text in MACHINES:
         return MACHINES[text]
     try:
@@ -116,7 +141,7 @@ def machine_of(text: str) -> Machine:
         raise UsageError(
             f"--machine {text}: give here, {', '.join(MACHINES)}, or peaks as GFLOPS,GBYTES such as 150,12"
         ) from None
-    return Machine(f"{gflops:g} GFLOP/s, {gbytes:g} GB/s", gflops, gbytes)
+    return MachinePeaks(f"{gflops:g} GFLOP/s, {gbytes:g} GB/s", gflops, gbytes)
 
 
 def over_budget(result: Count, max_macs: int | None = None, max_params: int | None = None) -> str | None:
@@ -139,25 +164,40 @@ def over_budget(result: Count, max_macs: int | None = None, max_params: int | No
 
 def explain(
     net: Any, layer: str, *, input_size: InputSize | None = None, num_classes: int | None = None
-) -> tuple[Step, ...]:
-    """How every figure of one layer comes about; see `arith.explain`. Where values decide, on the dearest way that goes
-    through it.
+) -> Explanation:
+    """How every figure of one layer comes about: the formula, the same with numbers, and the result.
+
+    Covers output size, weights, biases, MACs, output bytes and the receptive field, for batch 1 and with padding taps
+    counted. Where values decide which path a network takes, this is the path with the most MACs among those through
+    the layer. Raises what `load` raises, `GraphError` for a name that is no layer, and
+    `ShapeError` where an unknown operator before the layer hides its input shape.
+
+    >>> print(explain("alexnet", "conv2").steps[2])
+    weights = k·k·ic·oc / groups = 5·5·96·256 / 2 = 307,200
     """
+    from dojang.arith.explain import Explanation, ways_through
     from dojang.arith.explain import explain as unfold
-    from dojang.arith.explain import ways_through
 
     graphs = _all_ways(net, input_size, num_classes)
     through = [graph for graph in graphs if layer in graph.by_name] or [graphs[-1]]
     steps = unfold(through[-1], layer)
-    return steps if len(graphs) == 1 else (*steps, ways_through(len(through), len(graphs)))
+    return Explanation(layer, steps if len(graphs) == 1 else (*steps, ways_through(len(through), len(graphs))))
 
 
 def check(table: str | Path, net: Any = None, *, input_size: InputSize | None = None) -> Check:
-    """A published table against the network it names, or `net`; see `arith.check`.
+    """A published table judged cell by cell against the network that it names, or against `net`.
+
+    `table` is a name (`available("tables")`) or a .csv file. Every cell is *exact*, *rounded*, right by another
+    *convention* that papers use, or a *mismatch*, which is explained where more than one cell supports an explanation.
 
     A table may name a network of the zoo, or a .net, .onnx or .safetensors file in its own folder; it never names
-    code, which only `net` may (a table is data, and reading data runs nothing). Where values decide which way the
-    network goes, the table is held against the dearest way.
+    code, which only `net` may (a table is data, and reading data runs nothing). Where values decide which path the
+    network takes, the table is compared with the path with the most MACs.
+
+    Raises what `load` raises, and `DataError` for rows that name no layer and cells that are no number.
+
+    >>> [(cell.row, cell.column) for cell in check("alexnet-lecture").mismatches]
+    [('fc6: 13·13·128·2·2048·2', 'weights')]
     """
     from dojang.arith.check import check as judge
     from dojang.formats import tables
@@ -168,15 +208,26 @@ def check(table: str | Path, net: Any = None, *, input_size: InputSize | None = 
 
 
 def compare(a: Any, b: Any, *, input_size: InputSize | None = None) -> Comparison:
-    """Two networks side by side; see `arith.compare`."""
+    """Two networks side by side: totals, their ratios, and the layers aligned like the lines of a diff.
+
+    `input_size` applies to both. Raises what `load` raises.
+
+    >>> found = compare("resnet18", "resnet50")
+    >>> round(found.b.macs / found.a.macs, 2)
+    2.25
+    """
     from dojang.arith.compare import compare as align
 
     return align(count(a, input_size=input_size), count(b, input_size=input_size))
 
 
-def list_all(what: str) -> Listing:
-    """What there is: `networks` of the zoo with their totals, published `tables`, `kernels` for pictures, `kinds` of
-    convolution with what each costs beside the plain one.
+def available(what: What) -> Listing:
+    """What there is to choose from, one row each: `networks` of the zoo with their totals, published `tables`, named
+    `kernels` for pictures, `kinds` of convolution with what each costs beside the plain one, the `algorithms` that
+    compute convolutions, and the `operators` with the parts of dojang that know them. Raises `UsageError` for another word.
+
+    >>> [row["name"] for row in available("tables").rows]
+    ['alexnet-lecture', 'googlenet-table1']
     """
     from dojang.report.results import Listing
 
@@ -223,6 +274,10 @@ def list_all(what: str) -> Listing:
     if what == "algorithms":
         from dojang.engine.kernels.conv import ALGORITHMS
 
-        listed_ = ((a.__name__.rpartition(".")[2], (a.__doc__ or "").strip().splitlines()) for a in ALGORITHMS)
-        return Listing(what, tuple({"name": name, "does": doc[0] if doc else ""} for name, doc in listed_))
-    raise UsageError(f"there is no list of {what}; choose {' or '.join(LISTS)}")
+        algorithms = ((a.NAME, (a.__doc__ or "").strip().splitlines()) for a in ALGORITHMS)
+        return Listing(what, tuple({"name": name, "does": doc[0] if doc else ""} for name, doc in algorithms))
+    if what == "operators":
+        from dojang.app import operators
+
+        return Listing(what, operators.rows())
+    raise UsageError(f"there is no list of {what}; choose {' or '.join(get_args(What))}")

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ties import Labels, Tracer, Track, split
+from dojang.arith.ops import OPS
+from dojang.arith.ties import ChannelTracer, Labels, Track, split
 
-MAKERS = frozenset(("input", "constant", "conv", "conv_transpose", "dense", "pad"))
+MAKERS = frozenset(
+    op for op, rule in OPS.items() if rule.channels in ("fresh", "conv", "dense", "pad") or rule.field == "constant"
+)
 """Operators whose output has channels that no input had."""
 
 
@@ -149,7 +152,7 @@ def channels(graph: Graph) -> ChannelMap:
     >>> m.members[m.tracks["a"].classes[0]]
     (('a', 0), ('b', 0))
     """
-    tracks, size, frozen = Tracer(graph).result()
+    tracks, size, frozen = ChannelTracer(graph).result()
     groupings = tuple(_grouping(node, tracks) for node in graph.nodes
                       if node.rule.channels == "conv" and node.attrs["groups"] > 1 and tracks[node.name])  # fmt: skip
     return ChannelMap(graph, tracks, size, frozen, groupings)

@@ -11,12 +11,13 @@ from typing import Any
 
 from dojang.arith.conv import by
 from dojang.arith.cost import Count, Layer, count
-from dojang.arith.counting import FIRM, Counting, Figures, figures_of, fit, found_convention, habits, plain_counting
+from dojang.arith.counting import FIRM, CostParts, Counting, figures_of, fit, found_convention, habits, plain_counting
 from dojang.arith.counting import error as relative_error
 from dojang.arith.graph import Graph
 from dojang.arith.printed import Printed
 from dojang.arith.stories import SEVERAL, Judged, stories
 from dojang.base.errors import DataError
+from dojang.base.result import Result
 
 TOLERANCE = 0.01
 """Relative difference up to which a cell that no rounding gives still counts as rounded; the explanation says so."""
@@ -61,7 +62,7 @@ class Cell:
     close: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """The cell as JSON has it."""
         return {
             "row": self.row, "column": self.column, "printed": self.printed, "computed": self.computed,
             "verdict": self.verdict, "explanation": self.explanation, "close": self.close,
@@ -69,7 +70,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Check(Result):
     """A judged table: the cells, the convention found per column, the totals of the network.
 
     Where values decide between several `ways` through the network, it was held against the dearest.
@@ -92,7 +93,7 @@ class Check:
         return tuple(cell for cell in self.cells if cell.verdict == "mismatch")
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """The cells, the convention of each column, and totals."""
         several = {"ways": self.ways} if self.ways > 1 else {}
         return {
             "table": self.table.name,
@@ -139,7 +140,7 @@ def check(table: Table, graph: Graph) -> Check:
     return Check(table, tuple(cells), says, whole)
 
 
-def _judged(row: Row, layers: tuple[Layer, ...], figures: Figures, found: Mapping[str, Counting]) -> dict[str, Cell]:
+def _judged(row: Row, layers: tuple[Layer, ...], figures: CostParts, found: Mapping[str, Counting]) -> dict[str, Cell]:
     """The cells of a row by column."""
     return {
         column: _judge_shape(row, text, layers) if column == "out_shape" else
@@ -148,7 +149,7 @@ def _judged(row: Row, layers: tuple[Layer, ...], figures: Figures, found: Mappin
     }  # fmt: skip
 
 
-def _row(row: Row, layers: tuple[Layer, ...], figures: Figures, judged: Mapping[str, Cell]) -> Judged:
+def _row(row: Row, layers: tuple[Layer, ...], figures: CostParts, judged: Mapping[str, Cell]) -> Judged:
     cells = {column: text for column, text in row.cells.items() if column != "out_shape"}
     return Judged(layers, figures, cells, frozenset(c for c in cells if judged[c].verdict == "mismatch"))
 
@@ -183,7 +184,7 @@ def _slip(printed: str, computed: int | str) -> str:
     return nothing
 
 
-def _judge(label: str, column: str, text: str, figures: Figures, found: Counting) -> Cell:
+def _judge(label: str, column: str, text: str, figures: CostParts, found: Counting) -> Cell:
     default = plain_counting(column)
     for how in (default, found):
         well = fit(figures.under(column, how), text, how)
@@ -208,7 +209,7 @@ def _judge(label: str, column: str, text: str, figures: Figures, found: Counting
     return _habit(label, column, text, figures, ("rounded",)) or Cell(label, column, text, value, "mismatch", off)
 
 
-def _habit(label: str, column: str, text: str, figures: Figures, fits: Sequence[str]) -> Cell | None:
+def _habit(label: str, column: str, text: str, figures: CostParts, fits: Sequence[str]) -> Cell | None:
     """The cell judged by the first known habit, not the convention of its column, under which it fits; None when there
     is none, or the cell has too few digits to tell.
     """

@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from dojang.arith.cost import Count, Layer
+from dojang.base.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Result):
     """Two cost tables, aligned."""
 
     a: Count

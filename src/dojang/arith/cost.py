@@ -12,16 +12,14 @@ from typing import Any, cast
 from dojang.arith.border import Border
 from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import BYTES, OPS, UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
 from dojang.arith.stored import NOTHING, Parameters, arrays_of, parameters_of, parts_of
 from dojang.arith.symbol import Expr, largest
+from dojang.base.result import Result
 
-BYTES = 4
-"""Bytes per element: costs are for float32."""
-
-VIEWS = frozenset({"flatten", "reshape", "squeeze", "unsqueeze", "identity", "dropout"})
+VIEWS = frozenset(op for op, rule in OPS.items() if rule.held.view in ("at inference", "always"))
 """Operators that pass their input's memory on at inference."""
 
 
@@ -114,7 +112,7 @@ class Layer:
         return same and self.sight[self.name] == other.sight[other.name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `CONTRACT.md` shapes it; what could not be counted is None, never 0.
+        """The row as JSON has it; what could not be counted is None, never 0.
 
         Of the receptive field, `size` is the largest over all places and `jump` the mean step. `start` and `last` say
         that place o sees pixels o·jump + start to o·jump + last; they are None where no one line holds for all places.
@@ -168,7 +166,7 @@ def _number(value: Any) -> int | float:
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(Result):
     """The cost table of a network. Parameters of an array that several nodes share stand with its first user; the sum
     over layers is `parameters.used`, which `stored.Parameters` holds beside what is stored, trainable and left unused.
 
@@ -203,8 +201,33 @@ class Count:
             tuple(dict.fromkeys(name for c in costs for name in c.unknown)),
         )
 
+    @property
+    def params(self) -> int:
+        """Parameters in total: weights and biases."""
+        return self.total.params
+
+    @property
+    def weights(self) -> int:
+        """Weights in total, without biases."""
+        return self.total.weights
+
+    @property
+    def biases(self) -> int:
+        """Biases in total."""
+        return self.total.biases
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run of the batch. One MAC is two floating-point operations."""
+        return self.total.macs
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all outputs together; `peak_bytes` is what is alive at once."""
+        return self.total.out_bytes
+
     def to_dict(self) -> dict[str, Any]:
-        """`totals` and `layers` as `CONTRACT.md` shapes them, with the convention."""
+        """The convention, `totals` and `layers`; figures that are formulas are text."""
         total = self.total
         flops = {"flops": 2 * total.macs} if self.convention.unit == "flop" else {}
         table = {

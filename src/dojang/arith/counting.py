@@ -10,9 +10,11 @@ from statistics import median
 from typing import Literal
 
 from dojang.arith.cost import Count, Layer
+from dojang.arith.ops import OPS
 from dojang.arith.printed import Printed
 
-NORMS = ("batchnorm", "groupnorm", "layernorm", "instancenorm")
+NORMS = frozenset(op for op, rule in OPS.items() if "affine" in rule.attrs)
+"""Normalisations: papers leave their parameters out of the count at times."""
 
 Fit = Literal["exact", "rounded", "cut off", ""]
 
@@ -53,7 +55,7 @@ class Counting:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class CostParts:
     """What the layers of a row cost, in the parts that conventions put together differently; dense layers apart."""
 
     weights: int = 0
@@ -65,9 +67,9 @@ class Figures:
     dense_biases: int = 0
     dense_macs: int = 0
 
-    def __add__(self, other: Figures) -> Figures:
+    def __add__(self, other: CostParts) -> CostParts:
         """Part by part."""
-        return Figures(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return CostParts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def under(self, column: str, how: Counting) -> int:
         """The figure of a column under a convention."""
@@ -77,18 +79,18 @@ class Figures:
         return ((self.inside if how.inside else self.macs) + how.dense * self.dense_macs) * (2 if how.flops else 1)
 
 
-def figures_of(layers: Sequence[Layer], inside: Count) -> Figures:
+def figures_of(layers: Sequence[Layer], inside: Count) -> CostParts:
     """The figures of some layers; `inside` is the count without taps on padding."""
     real = {layer.name: layer.cost.macs for layer in inside.layers}
-    total = Figures()
+    total = CostParts()
     for layer in layers:
         c = layer.cost
         if layer.op == "dense":
-            total += Figures(dense_weights=c.weights, dense_biases=c.biases, dense_macs=c.macs)
+            total += CostParts(dense_weights=c.weights, dense_biases=c.biases, dense_macs=c.macs)
         elif layer.op in NORMS:
-            total += Figures(norm=c.params, macs=c.macs, inside=real[layer.name])
+            total += CostParts(norm=c.params, macs=c.macs, inside=real[layer.name])
         else:
-            total += Figures(c.weights, c.biases, macs=c.macs, inside=real[layer.name])
+            total += CostParts(c.weights, c.biases, macs=c.macs, inside=real[layer.name])
     return total
 
 
@@ -131,7 +133,7 @@ def error(value: int, text: str, how: Counting) -> float:
     return abs(printed.scaled(value, how.thousand) / printed.value - 1) if printed.value else inf
 
 
-def found_convention(column: str, cells: Sequence[tuple[Figures, str]], near: float) -> Counting:
+def found_convention(column: str, cells: Sequence[tuple[CostParts, str]], near: float) -> Counting:
     """The convention of a column of (figures, printed): the plain meaning of its name, unless another is supported.
 
     A known habit is supported where it gives more cells printed with three digits or more than it loses. Any other
@@ -160,7 +162,7 @@ def found_convention(column: str, cells: Sequence[tuple[Figures, str]], near: fl
     return best
 
 
-def _given(column: str, cells: Sequence[tuple[Figures, str]], how: Counting, near: float) -> list[tuple[Fit, bool]]:
+def _given(column: str, cells: Sequence[tuple[CostParts, str]], how: Counting, near: float) -> list[tuple[Fit, bool]]:
     """For each cell how a convention gives it, and whether it comes near."""
     found: list[tuple[Fit, bool]] = []
     for figures, text in cells:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import OPS
 from dojang.arith.shapes import axis_of
+from dojang.arith.table import Table, because
 from dojang.arith.ties import Labels, Track, array_axes, selected, split
 from dojang.base.errors import GraphError
 
@@ -52,32 +55,40 @@ def _kept(track: Track | None, gone: Collection[int]) -> list[int] | None:
     return [i for i, c in enumerate(track.classes) if c not in gone] if track is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One node with followed channels, of which some go: `places` along its channel axis stay."""
+
+    graph: Graph
+    tied: ChannelMap
+    node: Node
+    track: Track
+    source: Track | None
+    gone: frozenset[int]
+    places: list[int]
+
+
 def _narrow(graph: Graph, tied: ChannelMap, node: Node, gone: frozenset[int]) -> Node:
     """One node with its attributes changed for the channels that are gone."""
     track = tied.tracks[node.name]
-    kept = _kept(track, gone)
-    if track is None or kept is None or node.rule.channels in ("join", "concat", "transpose", "fresh"):
+    rule, places = ATTRIBUTES.find(node), _kept(track, gone)
+    if rule is None or track is None or places is None:
         return node
-    source = tied.tracks[node.inputs[0]] if node.inputs else None
-    match node.op:
-        case "conv" | "conv_transpose":
-            return node.with_attrs(out=len(kept), groups=_groups_left(tied, node, gone))
-        case "dense":
-            return node.with_attrs(out=len(kept))
-        case "prelu" if node.attrs["num"] > 1 and track.axis == 1:
-            return node.with_attrs(num=len(kept))
-        case "constant":
-            shape = list(node.attrs["shape"])
-            shape[track.axis] = len(kept)
-            return node.with_attrs(shape=tuple(shape))
-        case "reshape":
-            return _reshape(graph, node, track, len(kept))
-        case "pad" if source is not None:
-            return _pad(graph, node, track, source, gone)
-        case "slice" | "gather" if source is not None:
-            return _select(graph, node, source, gone)
-        case _:
-            return node
+    return rule(_Cut(graph, tied, node, track, tied.tracks[node.inputs[0]] if node.inputs else None, gone, places))
+
+
+def _conv(c: _Cut) -> Node:
+    return c.node.with_attrs(out=len(c.places), groups=_groups_left(c.tied, c.node, c.gone))
+
+
+def _prelu(c: _Cut) -> Node:
+    return c.node.with_attrs(num=len(c.places)) if c.node.attrs["num"] > 1 and c.track.axis == 1 else c.node
+
+
+def _constant(c: _Cut) -> Node:
+    shape = list(c.node.attrs["shape"])
+    shape[c.track.axis] = len(c.places)
+    return c.node.with_attrs(shape=tuple(shape))
 
 
 def _groups_left(tied: ChannelMap, node: Node, gone: frozenset[int]) -> int:
@@ -89,22 +100,25 @@ def _groups_left(tied: ChannelMap, node: Node, gone: frozenset[int]) -> int:
     return sum(any(c not in gone for c in group) for group in split(outs.classes, groups))
 
 
-def _reshape(graph: Graph, node: Node, track: Track, kept: int) -> Node:
+def _reshape(c: _Cut) -> Node:
     """The wanted shape with the new number of channels; a size that is inferred stays so."""
-    wanted: list[int] = list(node.attrs["shape"])
-    full = graph.unit_shapes[node.name]
-    if full is None or kept == len(track.classes):
-        return node
+    wanted: list[int] = list(c.node.attrs["shape"])
+    full = c.graph.unit_shapes[c.node.name]
+    if full is None or len(c.places) == len(c.track.classes):
+        return c.node
     # a copied size (0) is written out, so that it does not follow channels that have moved to another axis
     shape = [full[i] if w == 0 and i > 0 else w for i, w in enumerate(wanted)]
-    if shape[track.axis] != -1:
-        shape[track.axis] = kept
-    return node.with_attrs(shape=tuple(shape))
+    if shape[c.track.axis] != -1:
+        shape[c.track.axis] = len(c.places)
+    return c.node.with_attrs(shape=tuple(shape))
 
 
-def _pad(graph: Graph, node: Node, track: Track, source: Track, gone: frozenset[int]) -> Node:
+def _pad(c: _Cut) -> Node:
     """Padding of the channel axis counted anew: added and cropped channels that are left."""
-    shape = graph.unit_shapes[node.name]
+    node, track, source, gone = c.node, c.track, c.source, c.gone
+    if source is None:
+        return node
+    shape = c.graph.unit_shapes[node.name]
     pads = list(node.attrs["pads"])
     place = track.axis - (len(shape or ()) - len(pads))
     if place < 0:
@@ -121,10 +135,16 @@ def _pad(graph: Graph, node: Node, track: Track, source: Track, gone: frozenset[
     return node.with_attrs(pads=tuple(pads))
 
 
-def _select(graph: Graph, node: Node, source: Track, gone: frozenset[int]) -> Node:
+def _select(c: _Cut) -> Node:
     """A slice or gather of the channel axis on the new numbering; a slice that loses its rhythm becomes a gather."""
-    shape = graph.unit_shapes[node.inputs[0]]
-    if shape is None or axis_of(node.attrs["axis"], len(shape)) != source.axis or gone.isdisjoint(source.classes):
+    node, source, gone = c.node, c.source, c.gone
+    shape = c.graph.unit_shapes[node.inputs[0]]
+    if (
+        source is None
+        or shape is None
+        or axis_of(node.attrs["axis"], len(shape)) != source.axis
+        or gone.isdisjoint(source.classes)
+    ):
         return node
     new = {old: place for place, old in enumerate(_kept(source, gone) or [])}
     picks = [new[i] for i in selected(node, len(source.classes)) if i in new]
@@ -136,6 +156,36 @@ def _select(graph: Graph, node: Node, source: Track, gone: frozenset[int]) -> No
     step = steps.pop() if steps else 1
     stop = picks[-1] + (1 if step > 0 else -1)
     return node.with_attrs(start=picks[0], stop=stop if stop >= 0 else None, step=step)
+
+
+ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
+    "cutting channels",
+    "cut, for nobody said which of its attributes count channels",
+    __name__,
+    {
+        "conv": _conv,
+        "conv_transpose": _conv,
+        "dense": lambda c: c.node.with_attrs(out=len(c.places)),
+        "prelu": _prelu,
+        "constant": _constant,
+        "reshape": _reshape,
+        "pad": _pad,
+        "slice": _select,
+        "gather": _select,
+    },
+    {op: "it has no attributes" for op, rule in OPS.items() if not rule.attrs}
+    | because(
+        "its channels are never removed",
+        "input unknown deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax",
+    )
+    | because(
+        "none of its attributes counts channels",
+        "maxpool avgpool adaptive_maxpool adaptive_avgpool resize batchnorm instancenorm gelu leaky_relu elu "
+        "hard_sigmoid clip dropout concat flatten transpose squeeze unsqueeze reduce_mean reduce_sum reduce_max "
+        "reduce_min",
+    ),
+)
+"""How an operator's attributes follow when channels are removed."""
 
 
 def _slice_arrays(graph: Graph, tied: ChannelMap, gone: frozenset[int]) -> Mapping[str, Any]:

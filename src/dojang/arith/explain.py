@@ -20,10 +20,11 @@ from dojang.arith.stored import arrays_of, parts_of
 from dojang.arith.symbol import symbolic
 from dojang.arith.window import extent
 from dojang.base.errors import ShapeError
+from dojang.base.result import Result
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Figure:
     """One figure: what it is, then either an equation (formula, the same with numbers, the result) or `words`."""
 
     figure: str
@@ -46,7 +47,19 @@ class Step:
                       "words": self.words})  # fmt: skip
 
 
-def explain(graph: Graph, name: str) -> tuple[Step, ...]:
+@dataclass(frozen=True, slots=True)
+class Explanation(Result):
+    """How every figure of one layer comes about, one step a figure."""
+
+    layer: str
+    steps: tuple[Figure, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layer and its steps."""
+        return {"layer": self.layer, "steps": [step.to_dict() for step in self.steps]}
+
+
+def explain(graph: Graph, name: str) -> tuple[Figure, ...]:
     """How the figures of one layer come about, for batch 1 and with padding taps counted.
 
     Covers output size, weights, biases, MACs, bytes and the receptive field. Raises `GraphError` for a name that is no
@@ -69,7 +82,7 @@ def explain(graph: Graph, name: str) -> tuple[Step, ...]:
     return (*steps, *_field(graph, node))
 
 
-def _stored(graph: Graph, node: Node) -> list[Step]:
+def _stored(graph: Graph, node: Node) -> list[Figure]:
     """Parameters that count here, where they are not the layer's arrays as they stand: shared, cut from others,
     computed from several, or not trained.
     """
@@ -85,22 +98,22 @@ def _stored(graph: Graph, node: Node) -> list[Step]:
            if p.stored.kind == "parameter" and p.name not in layer.shared}  # fmt: skip
     if not new:
         return [
-            Step(
+            Figure(
                 "parameters counted here", result=0, words="0, for earlier layers have counted them or none is trained"
             )
         ]
-    return [Step("parameters counted here", " + ".join(new), " + ".join(map(str, new.values())), layer.cost.params)]
+    return [Figure("parameters counted here", " + ".join(new), " + ".join(map(str, new.values())), layer.cost.params)]
 
 
-def ways_through(some: int, every: int) -> Step:
+def ways_through(some: int, every: int) -> Figure:
     """On how many of the ways that values decide between a layer lies."""
-    return Step("ways through this layer", result=some,
+    return Figure("ways through this layer", result=some,
                 words=f"{some} of {every}, of those that values decide between")  # fmt: skip
 
 
-def _step(figure: str, term: Term) -> Step:
+def _step(figure: str, term: Term) -> Figure:
     letters, numbers = term.text(True), term.text(False)
-    return Step(figure, "" if letters == numbers else letters, numbers, term.value)
+    return Figure(figure, "" if letters == numbers else letters, numbers, term.value)
 
 
 def _shown(shape: Shape) -> Shape:
@@ -114,7 +127,7 @@ def _axis_names(rank: int) -> tuple[str, ...]:
     return known.get(rank, tuple(f"n{axis}" for axis in range(1, rank + 1)))
 
 
-def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> list[Step]:
+def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> list[Figure]:
     match node.op:
         case "conv" | "conv_transpose":
             return _conv(conv_problem(node.attrs, shapes, node.op == "conv_transpose"))
@@ -128,11 +141,11 @@ def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> l
             return [_output(node, shapes, out), _step("MACs", times(*_numbered("o", out), ("k", shapes[0][-1])))]
         case "einsum":
             sizes, _ = einsum_sizes(node.attrs["equation"], shapes)
-            none = Step("MACs", result=0, words="0, for one input is summed and nothing multiplied")
+            none = Figure("MACs", result=0, words="0, for one input is summed and nothing multiplied")
             return [_output(node, shapes, out), _step("MACs", times(*sizes.items())) if len(shapes) > 1 else none]
         case _:
             pass
-    steps: list[Step] = []
+    steps: list[Figure] = []
     if "kernel" in node.attrs:
         steps += _pooled(node, shapes[0][2:])
     elif node.op == "concat":
@@ -149,22 +162,22 @@ def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> l
         steps.append(_step(f"{role}{kind}", Product(tuple(Named(written(s), s) for s in shape))))
     if node.rule.macs:  # an operator of its own, whose product is not told here
         macs = next(row for row in count(graph).layers if row.name == node.name).cost.macs
-        steps.append(Step("MACs", result=macs, words=f"{written(macs)}, by the rule of {node.op}"))
+        steps.append(Figure("MACs", result=macs, words=f"{written(macs)}, by the rule of {node.op}"))
     return steps
 
 
-def _output(node: Node, shapes: Sequence[Shape], out: Shape) -> Step:
+def _output(node: Node, shapes: Sequence[Shape], out: Shape) -> Figure:
     """What comes out, where no formula of one axis says it."""
     sources, made = " and ".join(by(_shown(s)) for s in shapes), by(_shown(out))
     became = f"{sources} becomes {made}" if sources else made
-    return Step("output", result=made, words=f"{became}, by the rule of {node.op}")
+    return Figure("output", result=made, words=f"{became}, by the rule of {node.op}")
 
 
 def _numbered(letter: str, sizes: Sequence[Size]) -> list[tuple[str, Size]]:
     return [(f"{letter}{i}", s) for i, s in enumerate(sizes, 1)]
 
 
-def _dense(node: Node, source: Shape, out: Shape) -> list[Step]:
+def _dense(node: Node, source: Shape, out: Shape) -> list[Figure]:
     made: Size = node.attrs["out"]
     places = [("n" if axis == 0 else f"n{axis}", s) for axis, s in enumerate(source[:-1])]
     return [
@@ -175,17 +188,17 @@ def _dense(node: Node, source: Shape, out: Shape) -> list[Step]:
     ]
 
 
-def _biases(letter: str, size: Size, there: bool) -> Step:
-    return _step("biases", Named(letter, size)) if there else Step("biases", result=0, words="0, the layer has none")
+def _biases(letter: str, size: Size, there: bool) -> Figure:
+    return _step("biases", Named(letter, size)) if there else Figure("biases", result=0, words="0, the layer has none")
 
 
-def _pooled(node: Node, source: Shape) -> list[Step]:
+def _pooled(node: Node, source: Shape) -> list[Figure]:
     """The output sizes of a pooling layer, by the three cases of `window.out_size`."""
     attrs = node.attrs
     kernel, stride = attrs["kernel"], attrs["stride"]
     dilation = attrs.get("dilation", (1,) * len(kernel))
     pads = resolve_padding(attrs["padding"], source, kernel, stride, dilation)
-    steps: list[Step] = []
+    steps: list[Figure] = []
     for axis, (i, k, s, d, (p0, p1)) in enumerate(zip(source, kernel, stride, dilation, pads, strict=True)):
         over = extent(k, d) - p1
         figure = f"output, axis {axis}"
@@ -194,13 +207,13 @@ def _pooled(node: Node, source: Shape) -> list[Step]:
         elif 0 < over < s:
             steps.append(_step(figure, Quotient(Named("i", i) + Named("p before", p0), Named("s", s), "up")))
             why = "a window must start on the image or the padding before it, and one starts at each step there"
-            steps.append(Step(f"rounded up, axis {axis}", words=why))
+            steps.append(Figure(f"rounded up, axis {axis}", words=why))
         else:
             last = _places(i, k, s, p0 + p1, d, up=True)
             steps.append(_step(figure, last + 1 if over > 0 else last))
             if over <= 0:
                 why = "the window that would start behind the image is left out"
-                steps.append(Step(f"rounded up, axis {axis}", words=why))
+                steps.append(Figure(f"rounded up, axis {axis}", words=why))
     return steps
 
 
@@ -210,10 +223,10 @@ def _places(i: Size, k: int, s: int, p: Size, d: int, up: bool = False) -> Quoti
     return Quotient(room, Named("s", s), "up" if up else "down")
 
 
-def _resized(node: Node, source: Shape) -> list[Step]:
+def _resized(node: Node, source: Shape) -> list[Figure]:
     """The output sizes of a resizing by factors."""
     scale = node.attrs["scale"] * len(source) if len(node.attrs["scale"]) == 1 else node.attrs["scale"]
-    steps: list[Step] = []
+    steps: list[Figure] = []
     for axis, (size, factor) in enumerate(zip(source, scale, strict=True)):
         if symbolic(size):  # as `symbol.scaled` has it
             exact = Fraction(factor).limit_denominator(4096)
@@ -224,9 +237,9 @@ def _resized(node: Node, source: Shape) -> list[Step]:
     return steps
 
 
-def _conv(c: Conv, stored: bool = True, deformable: bool = False) -> list[Step]:
+def _conv(c: Conv, stored: bool = True, deformable: bool = False) -> list[Figure]:
     """A convolution. `stored`: its weights are parameters; `deformable`: its taps lie between pixels."""
-    steps: list[Step] = []
+    steps: list[Figure] = []
     for axis in range(c.rank):
         i, k, s, d = c.size[axis], c.kernel[axis], c.stride[axis], c.dilation[axis]
         p = sum(c.padding[axis])
@@ -254,7 +267,7 @@ def _conv(c: Conv, stored: bool = True, deformable: bool = False) -> list[Step]:
     steps.append(_step("MACs on pixels only", _grouped(times(*pairs, *channels), c.groups)))
     where = "cropped output" if c.transposed else "padding"
     said = " and ".join(f"{written(size)} on {name.removeprefix('pairs ')}" for name, size in pairs)
-    steps.append(Step("pairs of place and tap by axis", words=f"{said}; those that fall on {where} are left out"))
+    steps.append(Figure("pairs of place and tap by axis", words=f"{said}; those that fall on {where} are left out"))
     return steps
 
 
@@ -262,20 +275,20 @@ def _grouped(whole: Product, groups: int) -> Term:
     return Quotient(whole, Named("groups", groups), "exact") if groups > 1 else whole
 
 
-def _field(graph: Graph, node: Node) -> list[Step]:
+def _field(graph: Graph, node: Node) -> list[Figure]:
     row = next(layer for layer in count(graph).layers if layer.name == node.name)
     if row.field is None:
         return []
-    steps: list[Step] = []
+    steps: list[Figure] = []
     for axis, span in enumerate(row.field):
         place, hull = _widest(span)
         if hull is None:
-            steps.append(Step(f"receptive field, axis {axis}", words="no place sees a pixel"))
+            steps.append(Figure(f"receptive field, axis {axis}", words="no place sees a pixel"))
             continue
         size = Named("last", hull[1]) - Named("first", hull[0]) + 1
         steps.append(_step(f"receptive field, axis {axis}", size))
         which = "" if span.line or not span.advance else f"; place {place} is one that sees most"
-        steps.append(Step(f"seen on axis {axis}", words=f"{span}{which}"))
+        steps.append(Figure(f"seen on axis {axis}", words=f"{span}{which}"))
     image = next((n.attrs["shape"][1:] for n in graph.inputs), ())
     for axis, (b, span, size) in enumerate(zip(row.border or (), row.field, image, strict=False)):
         low, high = span.at(0), span.at(b.places - 1)
@@ -283,7 +296,7 @@ def _field(graph: Graph, node: Node) -> list[Step]:
             continue
         result = f"{b.before} before, {b.after} behind; {b.whole:,} of {b.places:,} places see the image only"
         words = f"{result}; the first sees {low[0]} to {low[1]}, the last {high[0]} to {high[1]} of 0 to {size - 1}"
-        steps.append(Step(f"clipped by padding, axis {axis}", result=result, words=words))
+        steps.append(Figure(f"clipped by padding, axis {axis}", result=result, words=words))
     return steps
 
 

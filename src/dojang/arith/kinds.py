@@ -10,7 +10,7 @@ from dojang.arith.conv import Conv, by
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class LayerKind:
     """One kind: the layers that make it up, formulas for weights and MACs, and where it comes from.
 
     Formulas: K = kernel taps (k·k in two dimensions), C = input channels, N = filters, A = output pixels at stride 1.
@@ -32,7 +32,7 @@ class Kind:
         """MACs of all its layers."""
         return sum(c.macs for c in self.layers)
 
-    def to_dict(self, plain: Kind) -> dict[str, Any]:
+    def to_dict(self, plain: LayerKind) -> dict[str, Any]:
         """The row of the table, with ratios to the plain convolution of the same shapes."""
         first, last = self.layers[0], self.layers[-1]
         return {
@@ -53,7 +53,7 @@ class Kind:
         }
 
 
-def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3) -> tuple[Kind, ...]:
+def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3) -> tuple[LayerKind, ...]:
     """Every kind for one layer of `channels` to `filters` on `size`², the plain one first.
 
     Bias left out, padding taps counted. Strided and dilated kinds change the output or the field, not the weights;
@@ -70,36 +70,36 @@ def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3
     quarter, groups = max(n // 4, 1), next(g for g in (4, 2, 1) if c % g == 0 and n % g == 0)
     half = -(-s // 2)
     return (
-        Kind("plain", (conv(c, n),), "K·C·N", "A·K·C·N", "LeCun et al. 1989"),
-        Kind("strided", (conv(c, n, stride=2),), "K·C·N", "A/4·K·C·N", "a quarter of the places"),
-        Kind("strided per axis", (conv(c, n, stride=(2, 1)),), "K·C·N", "A/2·K·C·N", "half of the rows"),
-        Kind("padded per side", (conv(c, n, padding=((k - 1, 0), (k - 1, 0))),), "K·C·N", "A·K·C·N", "causal"),
-        Kind("dilated", (conv(c, n, dilation=2),), "K·C·N", "A·K·C·N", "Yu, Koltun 2016"),
-        Kind("grouped", (conv(c, n, groups=groups),), "K·C·N/g", "A·K·C·N/g", "Krizhevsky et al. 2012"),
-        Kind("depthwise", (conv(c, c, groups=c),), "K·C", "A·K·C", "Sifre 2014"),
-        Kind("pointwise", (conv(c, n, (1, 1)),), "C·N", "A·C·N", "Lin et al. 2014"),
-        Kind(
+        LayerKind("plain", (conv(c, n),), "K·C·N", "A·K·C·N", "LeCun et al. 1989"),
+        LayerKind("strided", (conv(c, n, stride=2),), "K·C·N", "A/4·K·C·N", "a quarter of the places"),
+        LayerKind("strided per axis", (conv(c, n, stride=(2, 1)),), "K·C·N", "A/2·K·C·N", "half of the rows"),
+        LayerKind("padded per side", (conv(c, n, padding=((k - 1, 0), (k - 1, 0))),), "K·C·N", "A·K·C·N", "causal"),
+        LayerKind("dilated", (conv(c, n, dilation=2),), "K·C·N", "A·K·C·N", "Yu, Koltun 2016"),
+        LayerKind("grouped", (conv(c, n, groups=groups),), "K·C·N/g", "A·K·C·N/g", "Krizhevsky et al. 2012"),
+        LayerKind("depthwise", (conv(c, c, groups=c),), "K·C", "A·K·C", "Sifre 2014"),
+        LayerKind("pointwise", (conv(c, n, (1, 1)),), "C·N", "A·C·N", "Lin et al. 2014"),
+        LayerKind(
             "spatially separable", (conv(c, n, (k, 1)), conv(n, n, (1, k))), "k·C·N + k·N·N", "A·(k·C·N + k·N·N)",
             "Szegedy et al. 2016",
         ),
-        Kind(
+        LayerKind(
             "depthwise-separable", (conv(c, c, groups=c), conv(c, n, (1, 1))), "K·C + C·N", "A·(K·C + C·N)",
             "Howard et al. 2017",
         ),
-        Kind(
+        LayerKind(
             "bottleneck", (conv(c, quarter, (1, 1)), conv(quarter, quarter), conv(quarter, n, (1, 1))),
             "C·N/4 + K·(N/4)² + N/4·N", "A·(C·N/4 + K·(N/4)² + N/4·N)", "He et al. 2016",
         ),
-        Kind(
+        LayerKind(
             "transposed", (conv(c, n, at=half, stride=2, padding=(k - 1) // 2, output_padding=1, transposed=True),),
             "K·C·N", "A_in·K·C·N", "Zeiler et al. 2010",
         ),
-        Kind(
+        LayerKind(
             "deformable", (conv(c, 2 * k * k), conv(c, n)), "K·C·N + 2·K·K·C", "A·(K·C·N + 2·K·K·C)",
             "Dai et al. 2017; with the layer that gives 2K offsets",
         ),
-        Kind("1-D", (conv(c, n, (k,)),), "k·C·N", "A·k·C·N", "Waibel et al. 1989"),
-        Kind("3-D", (conv(c, n, (k, k, k)),), "k³·C·N", "A·k³·C·N", "Ji et al. 2010"),
+        LayerKind("1-D", (conv(c, n, (k,)),), "k·C·N", "A·k·C·N", "Waibel et al. 1989"),
+        LayerKind("3-D", (conv(c, n, (k, k, k)),), "k³·C·N", "A·k³·C·N", "Ji et al. 2010"),
     )  # fmt: skip
 
 

@@ -10,20 +10,10 @@ from dojang.arith.cost import BYTES, VIEWS, Layer, count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.symbol import Expr, symbolic
 from dojang.base.errors import UsageError
+from dojang.base.result import Result
 
 OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
 """Arrays of the size of the parameters that each optimiser keeps."""
-
-# What PyTorch keeps of each operator for the way back: its inputs, its output, and extra bytes per output element.
-_INPUT = frozenset(
-    "conv conv_transpose deform_conv dynamic_conv dense matmul einsum mul div pow maximum minimum maxpool avgpool "
-    "adaptive_maxpool adaptive_avgpool global_maxpool batchnorm instancenorm groupnorm layernorm lrn prelu leaky_relu "
-    "elu selu clip hard_sigmoid hard_swish silu mish gelu softplus softsign erf abs log sin cos reduce_max "
-    "reduce_min".split()
-)
-_OUTPUT = frozenset("relu sigmoid tanh exp sqrt reciprocal softmax log_softmax pow reduce_max reduce_min".split())
-_EXTRA = {"maxpool": 8, "adaptive_maxpool": 8, "global_maxpool": 8, "dropout": BYTES}
-"""Pooling keeps an int64 index per output, dropout its scaled mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,46 +54,46 @@ def memory(graph: Graph, batch: int = 1, optimiser: str = "momentum") -> Memory:
 
 
 def saved_bytes(graph: Graph, batch: int = 1) -> int:
-    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free."""
+    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free.
+
+    Not counted: the copies that PyTorch makes to pad one side more than the other, and what it keeps of a deformable
+    convolution or a resizing for which it has no function of its own.
+    """
     shapes = graph.shapes(batch)
     root: dict[str, str] = {}
     needs: set[str] = set()
     kept: set[str] = set()
-    extra = 0
+    more = 0
     for node in graph.nodes:
-        view = node.op in VIEWS and node.op != "dropout"
-        root[node.name] = root[node.inputs[0]] if view else node.name
-        if node.rule.params and node.op != "constant":
+        held = node.rule.held
+        root[node.name] = root[node.inputs[0]] if held.view in ("in training", "always") else node.name
+        if node.rule.params and (node.op != "constant" or node.attrs["trained"]):
             needs.add(node.name)
         if any(i in needs for i in node.inputs):
             needs.add(node.name)
         if node.name not in needs:
             continue
-        shape = shapes[node.name]
-        size = prod(shape) if shape is not None else 0
-        kept |= {root[i] for i in _saved_inputs(node, needs)}
-        if node.op in _OUTPUT:
+        kept |= {root[i] for i in _saved_inputs(node, needs) if graph[root[i]].op != "constant"}
+        if held.output:
             kept.add(root[node.name])
-        extra += _EXTRA.get(node.op, 0) * size
-        if shape is not None and node.op in ("batchnorm", "instancenorm"):
-            extra += 2 * BYTES * shape[1]  # the mean and the inverse deviation of the batch
-        elif shape is not None and node.op == "lrn":
-            # the padded squares, the sum before the power, and the power itself
-            extra += BYTES * (size // shape[1]) * (3 * shape[1] + node.attrs["size"] - 1)
-    return extra + BYTES * sum(prod(shape) for name in kept if (shape := shapes[name]) is not None)
+        shape = shapes[node.name]
+        if shape is not None:
+            between = len(node.inputs) - 2 if held.between else 0
+            more += held.more(node.attrs, shape) + BYTES * between * prod(shape)
+    return more + BYTES * sum(prod(shape) for name in kept if (shape := shapes[name]) is not None)
 
 
 def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
     """The inputs that an operator keeps: of a product each factor only if the other one needs a gradient."""
-    if node.op in ("dynamic_conv", "mul", "matmul", "einsum", "div"):
+    if node.rule.held.inputs == "factors":
         return tuple(
             i for i in node.inputs if any(j in needs for j in node.inputs if j != i) or node.inputs.count(i) > 1
         )
-    return node.inputs if node.op in _INPUT else ()
+    return node.inputs if node.rule.held.inputs == "all" else ()
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachinePeaks:
     """A machine by its peaks: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹)."""
 
     name: str
@@ -112,9 +102,9 @@ class Machine:
 
 
 MACHINES = {
-    "a100": Machine("NVIDIA A100 40 GB, float32 without tensor cores", 19_500, 1_555),
-    "h200": Machine("NVIDIA H200, float32 without tensor cores", 67_000, 4_800),
-    "raspberry-pi-5": Machine("Raspberry Pi 5, 4 Cortex-A76 at 2.4 GHz", 153.6, 17.1),
+    "a100": MachinePeaks("NVIDIA A100 40 GB, float32 without tensor cores", 19_500, 1_555),
+    "h200": MachinePeaks("NVIDIA H200, float32 without tensor cores", 67_000, 4_800),
+    "raspberry-pi-5": MachinePeaks("Raspberry Pi 5, 4 Cortex-A76 at 2.4 GHz", 153.6, 17.1),
 }
 """Machines by their makers' data sheets; the Raspberry Pi by 2 x 4-wide FMA x 4 cores x 2.4 GHz and LPDDR4X-4267."""
 
@@ -137,7 +127,7 @@ class Traffic:
         return asdict(self)
 
 
-def traffic(graph: Graph, machine: Machine | None = None, batch: int = 1) -> tuple[Traffic, ...]:
+def traffic(graph: Graph, machine: MachinePeaks | None = None, batch: int = 1) -> tuple[Traffic, ...]:
     """Bytes and intensity of every layer, and its roofline (Williams, Waterman, Patterson 2009) as an interval.
 
     At least: only the weights come from memory, and arithmetic hides it, max(FLOPs/peak, weight bytes/bandwidth).
@@ -148,7 +138,7 @@ def traffic(graph: Graph, machine: Machine | None = None, batch: int = 1) -> tup
     return tuple(_row(layer, machine) for layer in count(graph, batch).layers if layer.op not in skipped)
 
 
-def _row(layer: Layer, machine: Machine | None) -> Traffic:
+def _row(layer: Layer, machine: MachinePeaks | None) -> Traffic:
     cost = layer.cost
     moved = cost.in_bytes + cost.weight_bytes + cost.out_bytes
     intensity = 2 * cost.macs / moved if moved else 0.0
@@ -167,7 +157,7 @@ def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class MemoryUse(Result):
     """What a network holds and moves: memory, traffic per layer, and the machine that its time is for, if any.
 
     `unknown` names what could not be counted; the figures are then lower bounds. Where values decide which way the
@@ -177,9 +167,9 @@ class Held:
     network: str
     memory: Memory
     rows: tuple[Traffic, ...]
-    machine: Machine | None
+    machine: MachinePeaks | None
     unknown: tuple[str, ...] = ()
-    ways: tuple[Held, ...] = ()
+    ways: tuple[MemoryUse, ...] = ()
 
     @property
     def status(self) -> str:
@@ -204,9 +194,11 @@ class Held:
         }
 
 
-def held(graph: Graph, machine: Machine | None = None, batch: int = 1, optimiser: str = "momentum") -> Held:
+def memory_use(
+    graph: Graph, machine: MachinePeaks | None = None, batch: int = 1, optimiser: str = "momentum"
+) -> MemoryUse:
     """Memory and traffic of a network in one. Raises `UsageError` for symbolic sizes: rooflines need numbers."""
     if symbolic(batch) or any(isinstance(s, Expr) for n in graph.inputs for s in n.attrs["shape"]):
         raise UsageError(f"{graph.name}: memory and time need the sizes and the batch in numbers")
     unknown = count(graph, batch).total.unknown
-    return Held(graph.name, memory(graph, batch, optimiser), traffic(graph, machine, batch), machine, unknown)
+    return MemoryUse(graph.name, memory(graph, batch, optimiser), traffic(graph, machine, batch), machine, unknown)

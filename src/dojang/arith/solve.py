@@ -10,6 +10,7 @@ from typing import Any
 from dojang.arith.conv import Conv, Pads, Sizes, by, divide_message, per_axis
 from dojang.arith.window import extent
 from dojang.base.errors import ShapeError, UsageError
+from dojang.base.result import Result
 
 KERNELS = (1, 3, 5, 7, 2, 4, 9, 11, 6, 8, 10)
 """Kernel sizes that are tried when none is given, besides one that spans the whole input."""
@@ -52,7 +53,7 @@ class Solution:
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it; shapes without the batch, channels first."""
+        """The layer as JSON has it; shapes without the batch, channels first."""
         c = self.conv
         pads = [a if a == b else [a, b] for a, b in c.padding]
         extra = {"output_padding": list(c.output_padding)} if c.transposed else {}
@@ -75,7 +76,7 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
-class Solutions:
+class Solutions(Result):
     """All that fits, simplest first (at most `MOST`), or the reason why nothing does."""
 
     solutions: tuple[Solution, ...]

@@ -88,7 +88,7 @@ NOTHING = Parameters()
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NamedStored:
     """A stored array that a node reads, with its name."""
 
     name: str
@@ -108,14 +108,14 @@ def arrays_of(graph: Graph, node: Node) -> dict[str, Shape]:
     return found
 
 
-def parts_of(graph: Graph, node: Node, role: str, shape: Shape) -> tuple[Part, ...]:
+def parts_of(graph: Graph, node: Node, role: str, shape: Shape) -> tuple[NamedStored, ...]:
     """The stored arrays that an array of a node is made of; itself where the source does not say."""
     array = node.array(role)
     origin = graph.origins.get(array)
     if origin is not None and origin.shape == shape:
-        return tuple(Part(name, graph.stored[name]) for name in origin.names)
+        return tuple(NamedStored(name, graph.stored[name]) for name in origin.names)
     fixed = role in node.rule.buffers or (node.op == "constant" and not node.attrs["trained"])
-    return (Part(array, Stored(prod(shape), "buffer" if fixed else "parameter", not fixed)),)
+    return (NamedStored(array, Stored(prod(shape), "buffer" if fixed else "parameter", not fixed)),)
 
 
 def parameters_of(graph: Graph) -> Parameters:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from math import comb, log, prod
 
 from dojang.arith.cost import Layer
-from dojang.arith.counting import FIRM, Counting, Figures, fit, habits, plain_counting
+from dojang.arith.counting import FIRM, CostParts, Counting, fit, habits, plain_counting
 from dojang.arith.counting import error as relative_error
 from dojang.arith.graph import Graph, Node
 from dojang.arith.printed import Printed
@@ -41,7 +41,7 @@ class Judged:
     """A row as far as its cells were judged: its layers and their figures, the cells, and which columns are wrong."""
 
     layers: tuple[Layer, ...]
-    figures: Figures
+    figures: CostParts
     cells: Mapping[str, str]
     wrong: frozenset[str]
 
@@ -154,7 +154,7 @@ def _fitting(at: int, row: Judged, found: Mapping[str, Counting], graph: Graph, 
                 yield Found(at, variant, given)
 
 
-def _counted(figures: Figures, column: str, text: str, found: Counting) -> Counting | None:
+def _counted(figures: CostParts, column: str, text: str, found: Counting) -> Counting | None:
     """The convention under which a variant gives the printed value to the nearest printed digit, likely ones first."""
     default = plain_counting(column)
     for how in (default, found, replace(default, bias=False), replace(found, bias=False)):
@@ -163,7 +163,7 @@ def _counted(figures: Figures, column: str, text: str, found: Counting) -> Count
     return None
 
 
-def _nearby(row: Judged, graph: Graph) -> Iterator[tuple[Variant, Figures]]:
+def _nearby(row: Judged, graph: Graph) -> Iterator[tuple[Variant, CostParts]]:
     true = row.figures
     for layer in row.layers:
         for variant in variants(graph, graph[layer.name]):

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import OPS
 from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.table import Table, because
 
 Labels = tuple[int, ...]
 
-SPATIAL = frozenset(
-    ("maxpool", "avgpool", "adaptive_maxpool", "adaptive_avgpool", "global_maxpool", "global_avgpool")
-).union(("resize", "instancenorm"))
-"""Operators that keep channels on axis 1 and mix along the axes after it."""
-
-MIXES = {
-    "groupnorm": "normalises over groups of channels",
-    "layernorm": "normalises over channels",
-    "lrn": "normalises over neighbouring channels",
-    "softmax": "normalises over channels",
-    "log_softmax": "normalises over channels",
-}
+MIXES = {"groupnorm": "normalises over groups of channels", "lrn": "normalises over neighbouring channels"}
+"""Why an operator of the kind "mix" freezes its channels, where that is not simply "normalises over channels"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +25,7 @@ class Track:
     classes: Labels
 
 
-class Tracer:
+class ChannelTracer:
     """Walks the graph once, with a union-find over labels."""
 
     def __init__(self, graph: Graph) -> None:
@@ -118,7 +109,12 @@ class Tracer:
                     self.freeze(tracks[0], f"{node.name}: a dense layer works along another axis")
                 return Track(len(shape) - 1, self.fresh(shape[-1]))
             case "keep":
-                return self.keep(node, tracks[0])
+                return tracks[0]
+            case "spatial":
+                return self.spatial(node, tracks[0])
+            case "mix":
+                self.opaque(node, tracks, MIXES.get(node.op, "normalises over channels"))
+                return tracks[0]  # the channels stay where they are, and stay
             case "join":
                 return self.join(node, tracks, known, shape)
             case "concat":
@@ -134,13 +130,12 @@ class Tracer:
             case "reduce":
                 return self.reduce(node, tracks[0], known[0])
             case _:
-                return self.opaque(node, tracks, MIXES.get(node.op, f"is {node.op}, whose channels are not followed"))
+                return self.opaque(node, tracks, f"is {node.op}, whose channels are not followed")
 
-    def opaque(self, node: Node, tracks: Sequence[Track | None], why: str) -> Track | None:
-        """Freezes all that enters; normalisations over channels pass the frozen channels on."""
+    def opaque(self, node: Node, tracks: Sequence[Track | None], why: str) -> None:
+        """Freezes all that enters; nothing is known of what leaves."""
         for track in tracks:
             self.freeze(track, f"{node.name}: {why}")
-        return tracks[0] if node.op in MIXES else None
 
     def conv(self, node: Node, track: Track | None, source: Shape) -> Track:
         """New classes; in a depthwise convolution each output is tied to its input."""
@@ -155,9 +150,9 @@ class Tracer:
                     self.tie(label, out)
         return Track(1, outs)
 
-    def keep(self, node: Node, track: Track | None) -> Track | None:
-        """Element by element, or channel by channel where channels lie on axis 1."""
-        if track is not None and track.axis != 1 and node.op in SPATIAL:
+    def spatial(self, node: Node, track: Track | None) -> Track | None:
+        """Channel by channel where channels lie on axis 1."""
+        if track is not None and track.axis != 1:
             return self.opaque(node, [track], f"{node.op} mixes along the axis that carries them")
         return track
 
@@ -310,33 +305,64 @@ def split(labels: Labels, parts: int) -> tuple[Labels, ...]:
     return tuple(labels[j * size : (j + 1) * size] for j in range(parts))
 
 
-def array_axes(node: Node, tracks: Mapping[str, Any]) -> dict[str, tuple[Labels | None, ...]]:
+Axes = dict[str, tuple[Labels | None, ...]]
+"""For each role, along the leading axes of the array, the classes of its elements; None: not followed."""
+
+
+def _layer_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
+    """Of a convolution (oc, ic/g, ...) or transposed one (ic, oc/g, ...): channels lie on axis 1."""
+    outs = out.classes if out else None
+    ins = source.classes if source and source.axis == 1 else None
+    weight = (outs, ins) if node.op == "conv" else (ins, outs)
+    return {"weight": weight} | ({"bias": (outs,)} if node.attrs["bias"] else {})
+
+
+def _dense_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
+    """Of a dense layer (out, in): its output lies on the last axis, and so does the input that it reads."""
+    outs = out.classes if out else None
+    ins = source.classes if source and out and source.axis == out.axis else None
+    return {"weight": (outs, ins)} | ({"bias": (outs,)} if node.attrs["bias"] else {})
+
+
+def _norm_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
+    labels = out.classes if out and out.axis == 1 else None
+    roles = node.rule.roles if node.attrs["affine"] else tuple(r for r in node.rule.roles if r in node.rule.buffers)
+    return dict.fromkeys(roles, (labels,))
+
+
+def _slope_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
+    return {"weight": (out.classes if out and out.axis == 1 and node.attrs["num"] > 1 else None,)}
+
+
+def _value_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
+    if node.attrs["fill"] is not None:
+        return {}
+    return {"value": tuple(out.classes if out and a == out.axis else None for a in range(len(node.attrs["shape"])))}
+
+
+ARRAYS: Table[Callable[[Node, Track | None, Track | None], Axes]] = Table(
+    "channels of arrays",
+    "cut, for nobody said which axes of its arrays carry channels",
+    __name__,
+    {
+        "conv": _layer_axes,
+        "conv_transpose": _layer_axes,
+        "dense": _dense_axes,
+        "batchnorm": _norm_axes,
+        "instancenorm": _norm_axes,
+        "prelu": _slope_axes,
+        "constant": _value_axes,
+    },
+    {op: "it has no arrays" for op, rule in OPS.items() if not rule.params}
+    | because("the channels that it reads and makes are never removed", "deform_conv dynamic_conv groupnorm layernorm"),
+)
+"""Which channels the elements of a layer's arrays belong to."""
+
+
+def array_axes(node: Node, tracks: Mapping[str, Track | None]) -> Axes:
     """For each weight array of a node, per leading array axis, the classes of its elements; None: not followed.
 
     For grouped convolutions the axis within a group carries the classes of all groups, one group after the other.
     """
-    out: Track | None = tracks[node.name]
-    source: Track | None = tracks[node.inputs[0]] if node.inputs else None
-    outs = out.classes if out else None
-    match node.op:
-        case "conv" | "conv_transpose":
-            ins = source.classes if source and source.axis == 1 else None
-            bias: dict[str, tuple[Labels | None, ...]] = {"bias": (outs,)} if node.attrs["bias"] else {}
-            return {"weight": (outs, ins) if node.op == "conv" else (ins, outs)} | bias
-        case "dense":
-            # the output lies on the last axis, and so does the input that a dense layer reads
-            ins = source.classes if source and out and source.axis == out.axis else None
-            bias = {"bias": (outs,)} if node.attrs["bias"] else {}
-            return {"weight": (outs, ins)} | bias
-        case "batchnorm" | "instancenorm":
-            labels = outs if out and out.axis == 1 else None
-            roles = ("weight", "bias") if node.attrs["affine"] else ()
-            more = ("running_mean", "running_var") if node.op == "batchnorm" else ()
-            return dict.fromkeys((*roles, *more), (labels,))
-        case "prelu":
-            return {"weight": (outs if out and out.axis == 1 and node.attrs["num"] > 1 else None,)}
-        case "constant" if node.attrs["fill"] is None:
-            rank = len(node.attrs["shape"])
-            return {"value": tuple(outs if out and a == out.axis else None for a in range(rank))}
-        case _:
-            return {}
+    rule = ARRAYS.find(node)
+    return rule(node, tracks[node.name], tracks[node.inputs[0]] if node.inputs else None) if rule else {}

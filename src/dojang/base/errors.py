@@ -1,4 +1,18 @@
-"""The one exception tree. Each class carries the exit code that the command line returns for it."""
+"""The one tree of errors that a user can do something about, with the exit code of the command line for each.
+
+    DojangError              2  any of these
+    ├── UsageError           2  an argument, flag or name that cannot be used as given
+    ├── ShapeError           2  sizes that do not fit together
+    ├── GraphError           2  layers or weights of a network that do not fit together
+    ├── ParseError           2  a text that does not follow the notation
+    ├── UnsupportedError     2  an operator or feature that dojang does not have
+    ├── DataError            2  data or weights whose content cannot be used
+    ├── CheckFailed          1  a check, budget or diagnosis that did not pass
+    ├── MissingPart          3  an optional package that is not installed
+    └── FileError            4  a file that cannot be read, is damaged, or is not trusted
+
+All are names of `dojang`, as in `except dojang.FileError`. A message is one line: place, values, rule, remedy.
+"""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _sources(graph: Graph, node: Node) -> list[str]:
         seen.add(source.name)
         if source.op in ("conv", "conv_transpose"):
             found.append(source.name)
-        elif source.rule.channels in ("keep", "join", "concat"):
+        elif source.rule.channels in ("keep", "spatial", "join", "concat"):
             stack += source.inputs
     return found
 

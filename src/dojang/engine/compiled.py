@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dojang.arith.graph import Graph
-from dojang.arith.ops import UNKNOWN
-from dojang.base.errors import UnsupportedError, UsageError
-from dojang.engine.build import Build, held_bytes
+from dojang.base.errors import UsageError
+from dojang.engine.build import Build, build, held_bytes
 from dojang.engine.lanes import Lanes
-from dojang.engine.lower.calls import Lowered
-from dojang.engine.lower.network import Chosen, Lowering
 from dojang.engine.plan.choose import Plan
-from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs
+from dojang.engine.plan.context import Chosen, Request
+from dojang.engine.plan.network import plan_of
+from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs, refuse_unknown
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
 from dojang.native import forks
@@ -70,12 +69,7 @@ class Compiled:
         batch_size: int = 1,
     ) -> None:
         """Checks the network; see `compile`."""
-        for node in graph.nodes:
-            if node.op == UNKNOWN:
-                raise UnsupportedError(
-                    f"{node.name}: operator {node.attrs['kind']} cannot be run; "
-                    "replace it by known operators or cut the network before it"
-                )
+        refuse_unknown(graph)
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:
@@ -172,23 +166,14 @@ class Compiled:
         return tuple(whole[o] for o in self.graph.outputs)
 
     def plan(self, batch: int = 1, taps: Sequence[str] = ()) -> Plan:
-        """How a batch of this size is run; for a machine that is not here, how it would be."""
-        if not self.machine.runs_here:
-            check_batch(self.graph, batch)
-            graph, strict = self._settled, self.precision == "strict"
-            low = Lowering(
-                graph, batch, self.machine, self.threads, strict, frozenset(taps), {}, self.tune, self.batch_size
-            )
-            return self._planned(batch, low.run())
-        return self._build(batch, frozenset(taps)).plan
-
-    def _planned(self, batch: int, lowered: Lowered) -> Plan:
-        """What was chosen, with what it was chosen for."""
-        choices = tuple(call.choice for call in lowered.calls)
-        m = self.machine
-        return Plan(
-            self.graph.name, batch, self.threads, m.isa, self.precision, choices, m.name, m.source, m.peaks, self.tune
-        )
+        """How a batch of this size is run; for a machine that is not here, how it would be. Needs no weights."""
+        wanted = frozenset(taps)
+        found = self._builds.get((batch, wanted))
+        if found is not None:
+            return found.plan
+        graph = self._graph_for(batch, wanted)
+        with self._lock:
+            return plan_of(graph, self._request(batch, wanted), self._chosen).public
 
     def measured(self, batch: int = 1, seconds: float = 0.3) -> Plan:
         """The plan with the median time of each step, from runs on random input for about so many seconds."""
@@ -212,27 +197,28 @@ class Compiled:
         found = self._builds.get((batch, taps))
         if found is not None:
             return found
-        for name in taps:
-            self.graph[name]  # raises for a name that is not there
-        check_batch(self.graph, batch)
+        graph = self._graph_for(batch, taps)
         with self._lock:
             found = self._builds.get((batch, taps))
             if found is None:
-                graph = self._settled if all(name in self._settled.by_name for name in taps) else self.graph
-                found = Build(
-                    self._lowering(graph, batch, taps), graph, self.machine, self.threads, self.workers, taps,
-                    lambda lowered: self._planned(batch, lowered),
-                )  # fmt: skip
+                found = build(graph, self._request(batch, taps), self._chosen, self._packed, self.release)
                 found.used = self._count()
                 self._builds[batch, taps] = found
                 if self._drop_old(found) or self.release:
                     give_back()
         return found
 
-    def _lowering(self, graph: Graph, batch: int, taps: frozenset[str]) -> Lowering:
-        return Lowering(
-            graph, batch, self.machine, self.threads, self.precision == "strict", taps, self._packed, self.tune,
-            self.batch_size, self.release, self._chosen,
+    def _graph_for(self, batch: int, taps: frozenset[str]) -> Graph:
+        """The network that has the taps, settled where that has them. Raises for names and batches that do not fit."""
+        for name in taps:
+            self.graph[name]  # raises for a name that is not there
+        check_batch(self.graph, batch)
+        return self._settled if all(name in self._settled.by_name for name in taps) else self.graph
+
+    def _request(self, batch: int, taps: frozenset[str]) -> Request:
+        strict = self.precision == "strict"
+        return Request(
+            batch, self.machine, self.threads, self.workers, strict, taps, self.batch_size, self.tune
         )  # fmt: skip
 
     def _drop_old(self, newest: Build) -> bool:

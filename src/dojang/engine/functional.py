@@ -24,7 +24,7 @@ from dojang.engine.plan.choose import choose
 from dojang.engine.reference.windows import conv_transpose as summed
 from dojang.native import forks, jit
 from dojang.native.machine import Machine
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 from dojang.native.threads import default_threads
 
 Array = np.ndarray
@@ -243,7 +243,7 @@ class _Runner:
         self.natives = jit.load_recipes([s.kernel for s, _ in everything], self.machine)
         words = [0] * t.WORDS
         words[t.N] = n
-        calls = [Call(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
+        calls = [NativeCall(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
         threads = default_threads(self.machine.cores) if problem.macs * size > 4 * SMALL_MACS else 1
         self.program = Program(calls, t.WORDS, code.scratch, threads)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
+from dojang.arith.attrs import Attrs
 from dojang.arith.graph import Graph, Node, reachable
+from dojang.arith.ops import OPS
 from dojang.arith.shapes import Shape
-from dojang.engine.kernels.functions import NAMES
-from dojang.engine.kernels.task import Activation
+from dojang.arith.table import Table, because
+from dojang.engine.kernels.activations import NAMES, Activation
 from dojang.engine.reference.elements import SELU_ALPHA, SELU_SCALE
 
 CONVS = ("conv", "conv_transpose", "dense")
@@ -30,31 +32,74 @@ class Group:
     members: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Fused:
+    """The groups of a network, in an order in which they can be computed, and who reads which value.
+
+    `nodes` are those that something needs; `alias` says which value a node that changes nothing stands for; `shown` are
+    the values that stay visible: outputs, and what was asked for.
+    """
+
+    graph: Graph
+    shapes: Mapping[str, Shape | None]
+    groups: tuple[Group, ...]
+    nodes: tuple[Node, ...]
+    alias: Mapping[str, str]
+    readers: Mapping[str, Sequence[Node]]
+    shown: Set[str]
+
+    def source(self, name: str) -> str:
+        """The value that a name stands for, through nodes that change nothing."""
+        return self.alias.get(name, name)
+
+    def read_once(self, value: str) -> bool:
+        """Whether one node reads a value, and nobody asked for it."""
+        return value not in self.shown and len(self.readers.get(value, ())) == 1
+
+
+def fuse(graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str]) -> Fused:
+    """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible."""
+    f = Fusion(graph, shapes, keep)
+    groups = tuple(f.groups())
+    return Fused(graph, shapes, groups, tuple(f.nodes), f.alias, f.readers, frozenset(f.shown))
+
+
+def _clip(a: Attrs) -> Activation:
+    low = float("-inf") if a["min"] is None else a["min"]
+    high = float("inf") if a["max"] is None else a["max"]
+    return Activation("clip", low, high)
+
+
+def _named(name: str) -> Callable[[Attrs], Activation]:
+    return lambda a: Activation(name)
+
+
+ACTIVATIONS: Table[Callable[[Attrs], Activation]] = Table(
+    "fusing",
+    "applied by the kernel before it",
+    __name__,
+    {
+        **{name: _named(name) for name in ("relu", "sigmoid", "silu", *sorted(NAMES))},
+        "gelu": lambda a: Activation("gelu_tanh" if a["approximate"] == "tanh" else "gelu"),
+        "elu": lambda a: Activation("elu", a["alpha"], 1.0),
+        "selu": lambda a: Activation("elu", SELU_ALPHA, SELU_SCALE),
+        "leaky_relu": lambda a: Activation("leaky_relu", a["slope"]),
+        "hard_swish": lambda a: Activation("hard_swish", 1 / 6, 0.5),
+        "hard_sigmoid": lambda a: Activation("hard_sigmoid", a["alpha"], a["beta"]),
+        "clip": _clip,
+    },
+    {op: "it is more than a function of one number" for op, rule in OPS.items() if rule.channels != "keep"}
+    | because("it changes nothing: what reads it reads what it reads", "identity dropout")
+    | because("it has values for each channel; a batch norm goes into the weights before it", "batchnorm prelu")
+    | because("no kernel computes it; the reference does", "log sin cos not"),
+)
+"""The activations that kernels apply where they store results, from the attributes of the operator."""
+
+
 def activation_of(node: Node) -> Activation | None:
     """The activation that a node is, if kernels can apply it."""
-    a = node.attrs
-    match node.op:
-        case "relu" | "sigmoid" | "tanh" | "silu":
-            return Activation(node.op)
-        case "gelu":
-            return Activation("gelu_tanh" if a["approximate"] == "tanh" else "gelu")
-        case "elu":
-            return Activation("elu", a["alpha"], 1.0)
-        case "selu":
-            return Activation("elu", SELU_ALPHA, SELU_SCALE)
-        case op if op in NAMES:
-            return Activation(op)
-        case "leaky_relu":
-            return Activation("leaky_relu", a["slope"])
-        case "hard_swish":
-            return Activation("hard_swish", 1 / 6, 0.5)
-        case "hard_sigmoid":
-            return Activation("hard_sigmoid", a["alpha"], a["beta"])
-        case "clip":
-            low = float("-inf") if a["min"] is None else a["min"]
-            high = float("inf") if a["max"] is None else a["max"]
-            return Activation("clip", low, high)
-    return None
+    rule = ACTIVATIONS.find(node)
+    return rule(node.attrs) if rule else None
 
 
 class Fusion:

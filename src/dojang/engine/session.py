@@ -15,10 +15,16 @@ import numpy as np
 
 from dojang.arith.conv import Conv, Sizes
 from dojang.arith.graph import Graph, Node, reachable
-from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape, conv_problem
-from dojang.base.errors import UnsupportedError
-from dojang.engine.reference.operators import Result, apply, check_arrays, check_batch, check_inputs, last_readers
+from dojang.engine.reference.operators import (
+    Result,
+    apply,
+    check_arrays,
+    check_batch,
+    check_inputs,
+    last_readers,
+    refuse_unknown,
+)
 
 Array = np.ndarray
 Step = Callable[[Sequence[Array]], Array]
@@ -38,12 +44,7 @@ class Session:
 
     def __init__(self, graph: Graph) -> None:
         """Checks the network and lays out its weights."""
-        for node in graph.nodes:
-            if node.op == UNKNOWN:
-                raise UnsupportedError(
-                    f"{node.name}: operator {node.attrs['kind']} cannot be run; "
-                    "replace it by known operators or cut the network before it"
-                )
+        refuse_unknown(graph)
         check_arrays(graph)
         self.graph = graph
         self._steps = {node.name: prepared(graph, node) for node in graph.nodes if node.op != "input"}

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 from dojang.arith.graph import Graph
 from dojang.arith.shapes import Shape
+from dojang.arith.table import Table, because
 from dojang.base.errors import DojangError
 
 SLICE_BYTES = 48 << 20
 """Of activations that live at once: a slice has at least that, and four times the weights, which it reads."""
 LEAST_IMAGES = 16
-_ALONE = frozenset(
-    "input conv conv_transpose dense batchnorm lrn relu sigmoid tanh silu gelu elu selu clip leaky_relu hard_sigmoid "
-    "hard_swish identity dropout flatten maxpool avgpool global_avgpool global_maxpool adaptive_avgpool "
-    "adaptive_maxpool resize instancenorm groupnorm".split()
+SLICED: Table[Literal["alone", "together", "by axis"]] = Table(
+    "batches in slices",
+    "run in slices of a batch",
+    __name__,
+    {
+        **dict.fromkeys("input conv conv_transpose dense batchnorm instancenorm groupnorm lrn resize".split(), "alone"),
+        **dict.fromkeys("maxpool avgpool adaptive_maxpool adaptive_avgpool".split(), "alone"),
+        **dict.fromkeys("global_maxpool global_avgpool flatten identity dropout".split(), "alone"),
+        **dict.fromkeys(
+            "relu sigmoid tanh silu gelu elu selu clip leaky_relu hard_sigmoid hard_swish".split(), "alone"
+        ),
+        **dict.fromkeys("softplus softsign mish prelu abs neg exp log sqrt erf reciprocal".split(), "alone"),
+        **dict.fromkeys("hard_swish sin cos floor ceil round sign not".split(), "alone"),
+        **dict.fromkeys("add sub mul div maximum minimum pow".split(), "together"),
+        **dict.fromkeys(("concat", "softmax", "log_softmax"), "by axis"),
+    },
+    because(
+        "it may mix the images of a batch",
+        "constant deform_conv dynamic_conv layernorm reshape transpose squeeze unsqueeze pad slice gather reduce_mean "
+        "reduce_sum reduce_max reduce_min matmul einsum unknown",
+    ),
 )
-"""Operators that compute each image of a batch from that image alone, whatever their attributes."""
-_TOGETHER = frozenset("add sub mul div maximum minimum".split())  # where all values have an image for each
-_BY_AXIS = frozenset("concat softmax log_softmax".split())  # along another axis than that of the images
+"""Whether an operator computes each image of a batch from that image alone: "alone" whatever its attributes,
+"together" where all values have an image for each, "by axis" along another axis than that of the images."""
 
 
 def slice_images(graph: Graph) -> int | None:
@@ -39,10 +57,10 @@ def slice_images(graph: Graph) -> int | None:
             if a is None or b is None or not a or a[0] != 2 or b != (3, *a[1:]):
                 return None
             shapes.append(a)
-        able = node.op in _ALONE or (node.op in _TOGETHER and len({len(s) for s in shapes}) == 1)
-        if node.op in _BY_AXIS:
-            able = node.attrs["axis"] % len(shapes[0]) != 0
-        if not able:
+        how = SLICED.find(node)
+        same_rank = len({len(s) for s in shapes}) == 1
+        by_axis = how == "by axis" and node.attrs["axis"] % len(shapes[0]) != 0
+        if not (how == "alone" or (how == "together" and same_rank) or by_axis):
             return None
         most = max(most, 4 * sum(prod(s[1:]) for s in shapes))
     weights = 4 * sum(prod(s) for s in graph.param_shapes.values())

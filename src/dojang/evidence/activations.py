@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import OPS
+from dojang.arith.table import Table, because
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.evidence.moments import Products, require_finite
@@ -28,12 +30,22 @@ BATCH = 64
 COMPILED = 2e9
 """From so many multiplications on, compiling the network (about a second) pays."""
 
-PASSES_ON = frozenset(("batchnorm", "dropout", "identity"))
-"""What may stand between a layer and its activation."""
-
-ACTIVATIONS = frozenset(
-    ("relu", "clip", "sigmoid", "tanh", "softplus", "softsign", "silu", "hard_swish", "mish", "selu", "elu", "gelu")
-).union(("leaky_relu", "hard_sigmoid", "prelu"))
+BEHIND: Table[Literal["passes on", "activation"]] = Table(
+    "activations",
+    "told from an activation",
+    __name__,
+    {
+        **dict.fromkeys(("batchnorm", "dropout", "identity"), "passes on"),
+        **dict.fromkeys("relu clip sigmoid tanh softplus softsign silu hard_swish mish selu".split(), "activation"),
+        **dict.fromkeys("elu gelu leaky_relu hard_sigmoid prelu".split(), "activation"),
+    },
+    {op: "it does more than change each number" for op, rule in OPS.items() if rule.channels != "keep"}
+    | because(
+        "it is no usual activation: the layer is looked at before it",
+        "abs neg exp log sqrt erf reciprocal sin cos floor ceil round sign not",
+    ),
+)
+"""What an operator behind a layer is: its activation, or something that may stand between the two."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +76,10 @@ def activated(graph: Graph, layer: str) -> str:
     name = layer
     while name not in graph.outputs and len(graph.consumers[name]) == 1:
         reader = graph.consumers[name][0]
-        if reader.op in PASSES_ON:
-            name = reader.name
-            continue
-        if reader.op in ACTIVATIONS:
-            name = reader.name
-        break
+        kind = BEHIND.find(reader)
+        name = reader.name if kind else name
+        if kind != "passes on":
+            break
     return name
 
 

@@ -2,7 +2,7 @@
 
 Every channel gets an id and a factor: two channels with one id are multiples of each other on every input. Layers give
 one id to rows that are proportional over equal inputs; ReLU, pooling and other functions with f(sx) = s·f(x) for s > 0
-keep factors, all others keep an id only where factors agree.
+keep factors, all others keep an id only where factors agree (`HOW`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import numpy as np
 
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import axis_of
+from dojang.arith.table import Table, because
 from dojang.arith.ties import Track, selected
 
 Array = np.ndarray
@@ -23,10 +25,32 @@ Array = np.ndarray
 PROPORTIONAL = 2.0**-22
 """Rows whose entries, over the largest, differ by no more than this count as multiples: a few float32 roundings."""
 
-HOMOGENEOUS = frozenset(
-    ("relu", "leaky_relu", "abs", "identity", "dropout", "maxpool", "avgpool", "adaptive_maxpool", "adaptive_avgpool")
-).union(("global_maxpool", "global_avgpool", "resize", "neg", "transpose", "prelu"))
-"""f(s·x) = s·f(x) for s > 0."""
+How = Literal["layer", "join", "concat", "pick", "reshape", "norm", "pad", "scaled", "each"]
+
+HOW: Table[How] = Table(
+    "equal channels",
+    "followed",
+    __name__,
+    {
+        **dict.fromkeys(("conv", "conv_transpose", "dense"), "layer"),
+        **dict.fromkeys("add sub mul div maximum minimum pow".split(), "join"),
+        "concat": "concat",
+        **dict.fromkeys(("slice", "gather"), "pick"),
+        **dict.fromkeys(("flatten", "reshape", "squeeze", "unsqueeze"), "reshape"),
+        "batchnorm": "norm",
+        "pad": "pad",
+        **dict.fromkeys("relu leaky_relu abs identity dropout neg transpose prelu resize".split(), "scaled"),
+        **dict.fromkeys("maxpool adaptive_maxpool global_maxpool avgpool adaptive_avgpool".split(), "scaled"),
+        **dict.fromkeys("global_avgpool reduce_mean reduce_sum reduce_max reduce_min".split(), "scaled"),
+        **dict.fromkeys("sigmoid tanh softplus softsign silu hard_swish mish selu elu gelu clip".split(), "each"),
+        **dict.fromkeys("hard_sigmoid exp log sqrt erf reciprocal sin cos floor ceil round sign not".split(), "each"),
+    },
+    because("its channels are what comes from outside", "input constant")
+    | because("its channels are held for different", "instancenorm groupnorm layernorm lrn softmax log_softmax")
+    | because("its channels are held for different", "deform_conv dynamic_conv matmul einsum unknown"),
+)
+"""How equality passes through an operator. "scaled": f(s·x) = s·f(x) for s > 0, channel by channel. "each": one
+function of each channel, the same for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +93,26 @@ class _Numbering:
         shapes = [self.graph.unit_shapes[i] for i in node.inputs]
         if any(s is None for s in shapes) or not sources:
             return None
-        kind, first = node.rule.channels, sources[0]
-        own = self.tied.tracks[node.inputs[0]]
-        if kind in ("conv", "dense"):
+        how, first, own = HOW.find(node), sources[0], self.tied.tracks[node.inputs[0]]
+        if how == "layer":
             return self.layer(node)
-        if kind == "join":
+        if how == "join":
             return self.join(node, track)
-        if kind == "concat":
+        if how == "concat":
             return self.concat(node, track)
-        if first is None or own is None:
+        if how is None or first is None or own is None:
             return None
         shape = self.graph.unit_shapes[node.inputs[0]] or ()
-        if kind in ("slice", "gather") and axis_of(node.attrs["axis"], len(shape)) == own.axis:
+        if how == "pick" and axis_of(node.attrs["axis"], len(shape)) == own.axis:
             picks = selected(node, len(own.classes))
             return Numbers(first.ids[picks], first.factors[picks])
-        if kind == "reshape":
+        if how == "reshape":
             return self.reshape(node, first, own, track)
-        if node.op == "batchnorm":
+        if how == "norm":
             return self.norm(node, first) if track.axis == 1 else None
-        if kind == "pad":
+        if how == "pad":
             return self.pad(node, first, own, len(shape))
-        if node.op in HOMOGENEOUS or kind in ("reduce", "slice", "gather"):
-            return self.same(node, first, keep=True)
-        return self.same(node, first, keep=False) if kind == "keep" and node.op != "instancenorm" else None
+        return self.same(node, first, keep=how != "each")
 
     def pad(self, node: Node, first: Numbers, own: Track, rank: int) -> Numbers | None:
         """Padding of space acts on each channel; channels of padding are all the same constant."""

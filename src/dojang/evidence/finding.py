@@ -26,7 +26,7 @@ class Finding:
     severity: str = "info"
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """As JSON has it."""
         return {
             "layer": self.layer,
             "kind": self.kind,

@@ -8,8 +8,9 @@ could not wake it. (Winograd and Fourier kernels round more than that.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy as np
 
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.table import Table, because
 from dojang.arith.ties import Track, selected
 from dojang.engine.reference.operators import REFERENCE
 
@@ -26,19 +29,11 @@ Array = np.ndarray
 UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: the largest relative error of one rounding."""
 
-MONOTONE = frozenset(
-    ("identity", "dropout", "relu", "sigmoid", "tanh", "softplus", "softsign", "selu", "elu", "leaky_relu", "clip")
-).union(("hard_sigmoid", "exp", "log", "sqrt", "erf", "floor", "ceil", "round", "sign"))
-"""Functions of one number that never fall as it rises (for the slopes and alphas that are checked in `_unary`)."""
-
 BLOCK = 1 << 22
 """Weights turned into float64 at once: 32 MB."""
 
 EXACT = frozenset(("identity", "dropout", "relu", "leaky_relu", "clip", "floor", "ceil", "round", "sign"))
-"""Of these, the ones that float32 computes without rounding, or (leaky_relu) with one that keeps zero zero."""
-
-DIPPED = frozenset(("gelu", "silu", "mish", "hard_swish"))
-"""f(x) = x · (a factor between 0 and 1), never below -0.4."""
+"""Functions that float32 computes without rounding, or (leaky_relu) with one that keeps zero zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +121,42 @@ def ranges(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """One node in the walk, with what its rule may ask for."""
+
+    graph: Graph
+    tied: ChannelMap
+    node: Node
+    sources: list[Range]
+    arrays: Mapping[str, Array]
+    shape: Shape
+    track: Track | None
+    given: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def size(self) -> int:
+        """Channels that are followed, or 1."""
+        return len(self.track.classes) if self.track else 1
+
+    @property
+    def before(self) -> Shape:
+        """The shape of the first input; `_step` has seen to it that all are known."""
+        return _shape(self.graph, self.node.inputs[0])
+
+
 def _step(
     graph: Graph, tied: ChannelMap, node: Node, found: Mapping[str, Range], given: Mapping[str, tuple[Any, Any]]
 ) -> Range:
     track, shape = tied.tracks[node.name], graph.unit_shapes[node.name]
     size = len(track.classes) if track else 1
-    arrays = {role: np.asarray(graph.weights[node.array(role)]) for role in graph.node_params(node)}
-    arrays = {role: v.astype(np.float64) if v.size < BLOCK else v for role, v in arrays.items()}
-    sources = [found[i] for i in node.inputs]
-    if node.op == "input":
-        result = _input(node, size, given)
-    elif node.op == "constant":
-        result = _constant(node, track, arrays)
-    elif shape is None or any(graph.unit_shapes[i] is None for i in node.inputs):
+    rule = RULES.find(node)
+    if rule is None or shape is None or any(graph.unit_shapes[i] is None for i in node.inputs):
         result = anything()
-    elif node.rule.channels in ("conv", "dense"):
-        result = _layer(graph, tied, node, sources[0], arrays)
-    elif node.rule.channels == "join":
-        result = _join(node.op, [_aligned(graph, tied, i, r, track, shape) for i, r in zip(node.inputs, sources, strict=True)])  # fmt: skip  # noqa: E501
-    elif node.rule.channels in ("concat", "reshape", "pad", "slice", "gather", "reduce", "transpose"):
-        result = _layout(graph, tied, node, sources, shape)
     else:
-        result = _same_shape(node, sources[0], arrays, _shape(graph, node.inputs[0]))
+        arrays = {role: np.asarray(graph.weights[node.array(role)]) for role in graph.node_params(node)}
+        arrays = {role: v.astype(np.float64) if v.size < BLOCK else v for role, v in arrays.items()}
+        result = rule(_Site(graph, tied, node, [found[i] for i in node.inputs], arrays, shape, track, given))
     bad = np.isnan(result.lo) | np.isnan(result.hi) | np.isnan(result.err)
     if bad.any():
         result = Range(
@@ -164,9 +173,10 @@ def _shape(graph: Graph, name: str) -> Shape:
     return () if shape is None else shape
 
 
-def _input(node: Node, size: int, given: Mapping[str, tuple[Any, Any]]) -> Range:
-    if node.name in given:
-        lo, hi = (np.broadcast_to(np.asarray(v, np.float64), (size,)) for v in given[node.name])
+def _input(s: _Site) -> Range:
+    node, size = s.node, s.size
+    if node.name in s.given:
+        lo, hi = (np.broadcast_to(np.asarray(v, np.float64), (size,)) for v in s.given[node.name])
         return Range(lo.copy(), hi.copy(), np.zeros(size))
     mean, std = node.attrs["mean"], node.attrs["std"]
     if mean is None or std is None:
@@ -176,10 +186,10 @@ def _input(node: Node, size: int, given: Mapping[str, tuple[Any, Any]]) -> Range
     return Range(lo.copy(), hi.copy(), 4 * UNIT * np.maximum(np.abs(lo), np.abs(hi)))
 
 
-def _constant(node: Node, track: Track | None, arrays: Mapping[str, Array]) -> Range:
-    if "value" not in arrays:
-        return exactly(np.array([node.attrs["fill"]]))
-    value = arrays["value"]
+def _constant(s: _Site) -> Range:
+    if "value" not in s.arrays:
+        return exactly(np.array([s.node.attrs["fill"]]))
+    value, track = s.arrays["value"], s.track
     if track is None:
         return Range(value.min().reshape(1), value.max().reshape(1), np.zeros(1))
     flat = np.moveaxis(value, track.axis, 0).reshape(value.shape[track.axis], -1)
@@ -220,13 +230,13 @@ def largest(size: Array, most: Array) -> Array:
     return np.where(size[:, endless].any(axis=1), np.inf, total)
 
 
-def _layer(graph: Graph, tied: ChannelMap, node: Node, source: Range, arrays: Mapping[str, Array]) -> Range:
+def _layer(s: _Site) -> Range:
     """Convolutions and dense layers: bounds from the positive and negative parts of the weights.
 
     Where a kernel can stand on padding (and everywhere for transposed ones) each tap may also read 0.
     """
-    weight, groups = arrays["weight"], node.attrs.get("groups", 1)
-    shape = _shape(graph, node.inputs[0])
+    node, tied, source, shape = s.node, s.tied, s.sources[0], s.before
+    weight, groups = s.arrays["weight"], node.attrs.get("groups", 1)
     if node.op == "dense":
         source = _on_axis(tied, node.inputs[0], source, len(shape) - 1, shape[-1])
         split = weight[None, :, :, None]
@@ -238,7 +248,7 @@ def _layer(graph: Graph, tied: ChannelMap, node: Node, source: Range, arrays: Ma
             split = weight.reshape(groups, -1, weight.shape[1], prod(weight.shape[2:]))
         if node.op == "conv_transpose" or node.attrs["padding"] != ((0, 0),) * len(node.attrs["kernel"]):
             source = source.with_value(0)
-    bias = arrays.get("bias", np.zeros(node.attrs["out"]))
+    bias = s.arrays.get("bias", np.zeros(node.attrs["out"]))
     rows, width = split.shape[1:3]
     factor = gamma(width * split.shape[3] + 1)
     step = max(1, BLOCK // (width * split.shape[3]))
@@ -266,132 +276,144 @@ def _scaled(source: Range, scale: Array, shift: Array) -> Range:
     return Range(lo, hi, err)
 
 
-def _same_shape(node: Node, source: Range, arrays: Mapping[str, Array], shape: Shape) -> Range:
-    """Operators of the kind "keep", and the normalisations and softmax, which keep shapes too."""
-    op, attrs = node.op, node.attrs
-    if op == "batchnorm":
-        deviation = np.sqrt(arrays["running_var"] + attrs["eps"])
-        scale = arrays.get("weight", np.ones_like(deviation)) / deviation
-        shift = arrays.get("bias", np.zeros_like(deviation)) - arrays["running_mean"] * scale
-        # the mean is subtracted first: its rounding counts with the size of the mean
-        scaled = _scaled(source, scale, shift)
-        return Range(scaled.lo, scaled.hi, scaled.err + gamma(4) * np.abs(arrays["running_mean"] * scale))
-    if op in ("instancenorm", "groupnorm") and attrs["affine"]:
-        off = arrays["weight"] == 0
-        return Range(np.where(off, arrays["bias"], -np.inf), np.where(off, arrays["bias"], np.inf), np.zeros(len(off)))
-    if op in ("softmax", "log_softmax"):
-        return Range(np.array([0.0 if op == "softmax" else -np.inf]), np.array([float(op == "softmax")]), np.zeros(1))
-    if op == "lrn" and attrs["k"] >= 1 and attrs["alpha"] >= 0 and attrs["beta"] >= 0:
-        return Range(np.minimum(source.lo, 0), np.maximum(source.hi, 0), np.where(source.zero, 0, source.err)).rounded(
-            8
-        )
-    if op in ("instancenorm", "groupnorm", "layernorm", "lrn") or node.rule.channels == "opaque":
+def _batchnorm(s: _Site) -> Range:
+    arrays, mean = s.arrays, s.arrays["running_mean"]
+    deviation = np.sqrt(arrays["running_var"] + s.node.attrs["eps"])
+    scale = arrays.get("weight", np.ones_like(deviation)) / deviation
+    scaled = _scaled(s.sources[0], scale, arrays.get("bias", np.zeros_like(deviation)) - mean * scale)
+    # the mean is subtracted first: its rounding counts with the size of the mean
+    return Range(scaled.lo, scaled.hi, scaled.err + gamma(4) * np.abs(mean * scale))
+
+
+def _standardised(s: _Site) -> Range:
+    """By statistics of the image itself: no bound, but for channels that are multiplied by 0."""
+    if not s.node.attrs["affine"]:
         return anything()
-    if op in ("avgpool", "adaptive_avgpool", "global_avgpool", "resize"):
-        if op == "resize" and attrs["mode"] == "cubic" and not source.constant.all():
-            return anything()
-        padded = op == "avgpool" and attrs["padding"] != ((0, 0),) * len(attrs["kernel"]) and attrs["count_padding"]
-        terms = prod(attrs["kernel"]) if op == "avgpool" else prod(shape[2:])
-        return (source.with_value(0) if padded else source).rounded(terms + 2)
-    if op in ("maxpool", "adaptive_maxpool", "global_maxpool"):
-        return source
-    return _unary(node, source, arrays)
+    off, bias = s.arrays["weight"] == 0, s.arrays["bias"]
+    return Range(np.where(off, bias, -np.inf), np.where(off, bias, np.inf), np.zeros(len(off)))
 
 
-def _unary(node: Node, source: Range, arrays: Mapping[str, Array]) -> Range:
-    op, attrs = node.op, node.attrs
+def _lrn(s: _Site) -> Range:
+    """Divided by 1 or more where the constants are as usual."""
+    a, source = s.node.attrs, s.sources[0]
+    if a["k"] < 1 or a["alpha"] < 0 or a["beta"] < 0:
+        return anything()
+    err = np.where(source.zero, 0, source.err)
+    return Range(np.minimum(source.lo, 0), np.maximum(source.hi, 0), err).rounded(8)
+
+
+def _mean(s: _Site) -> Range:
+    """Weighted means over space: pools and resizing. Cubic weights may be negative."""
+    op, attrs, source = s.node.op, s.node.attrs, s.sources[0]
+    if op == "resize" and attrs["mode"] == "cubic" and not source.constant.all():
+        return anything()
+    padded = op == "avgpool" and attrs["padding"] != ((0, 0),) * len(attrs["kernel"]) and attrs["count_padding"]
+    terms = prod(attrs["kernel"]) if op == "avgpool" else prod(s.before[2:])
+    return (source.with_value(0) if padded else source).rounded(terms + 2)
+
+
+def _value(s: _Site, x: Array) -> Array:
+    """The operator's function of one number."""
+    return np.asarray(REFERENCE.of(s.node)(s.node.attrs, [x[None]], {}))[0]
+
+
+def _monotone(s: _Site) -> Range:
+    """Functions that never fall as their argument rises, for slopes and alphas of 0 and more."""
+    op, attrs, source = s.node.op, s.node.attrs, s.sources[0]
+    if attrs.get("slope", 0) < 0 or attrs.get("alpha", 0) < 0:
+        return anything()
     lo, hi = source.lo - source.err, source.hi + source.err
-
-    def f(x: Array) -> Array:
-        return np.asarray(REFERENCE[op](attrs, [x[None]], {}))[0]
-
-    rises = attrs.get("slope", 0) >= 0 and attrs.get("alpha", 0) >= 0
-    if op in MONOTONE and rises:
-        low, high, middle = f(lo), f(hi), f(source.lo)
-        single = source.lo == source.hi
-        slack = np.where(single, np.maximum(high - middle, middle - low), 0)
-        loose = 0 if op in EXACT else gamma(8) * np.maximum(np.abs(low), np.abs(high))
-        return Range(np.where(single, middle, low), np.where(single, middle, high), slack + loose)
-    if op == "neg":
-        return Range(-source.hi, -source.lo, source.err)
-    if op == "abs":
-        least = np.where((source.lo <= 0) & (source.hi >= 0), 0, np.minimum(np.abs(source.lo), np.abs(source.hi)))
-        return Range(least, source.magnitude, source.err)
-    if op == "prelu":
-        slope = arrays["weight"]
-        ends = [np.where(v < 0, v * slope, v) for v in (source.lo, source.hi)]
-        low, high = np.minimum(*ends), np.maximum(*ends)
-        spans = (source.lo < 0) & (source.hi > 0)
-        low, high = np.where(spans, np.minimum(low, 0), low), np.where(spans, np.maximum(high, 0), high)
-        return Range(low, high, source.err * np.maximum(1, np.abs(slope)) + gamma(2) * np.abs(slope) * source.magnitude)
-    if op in DIPPED:
-        single = source.constant & (source.err == 0)
-        point = f(np.where(single, source.lo, 0))
-        low, high = np.clip(lo, -0.4, 0), np.maximum(hi, 0)
-        loose = gamma(8) * np.maximum(np.abs(low), np.abs(high))
-        return Range(
-            np.where(single, point, low), np.where(single, point, high), np.where(single & (point == 0), 0, loose)
-        )
-    if op in ("sin", "cos"):
-        return Range(-np.ones(1), np.ones(1), np.full(1, gamma(8)))
-    return anything()
+    low, high, middle = _value(s, lo), _value(s, hi), _value(s, source.lo)
+    single = source.lo == source.hi
+    slack = np.where(single, np.maximum(high - middle, middle - low), 0)
+    loose = 0 if op in EXACT else gamma(8) * np.maximum(np.abs(low), np.abs(high))
+    return Range(np.where(single, middle, low), np.where(single, middle, high), slack + loose)
 
 
-def _join(op: str, inputs: list[Range]) -> Range:
-    result = inputs[0]
-    for other in inputs[1:]:
-        result = _pair(op, result, other)
-    return result
+def _abs(s: _Site) -> Range:
+    source = s.sources[0]
+    least = np.where((source.lo <= 0) & (source.hi >= 0), 0, np.minimum(np.abs(source.lo), np.abs(source.hi)))
+    return Range(least, source.magnitude, source.err)
 
 
-def _pair(op: str, a: Range, b: Range) -> Range:
-    if op in ("add", "sub"):
-        low, high = (b.lo, b.hi) if op == "add" else (-b.hi, -b.lo)
-        zero = a.zero & b.zero
-        total = Range(a.lo + low, a.hi + high, a.err + b.err)
-        return Range(total.lo, total.hi, np.where(zero, 0, total.rounded(1).err))
-    if op in ("maximum", "minimum"):
-        choose = np.maximum if op == "maximum" else np.minimum
-        return Range(choose(a.lo, b.lo), choose(a.hi, b.hi), np.maximum(a.err, b.err))
-    if op == "mul":
-        corners = [np.where((p == 0) | (q == 0), 0, p * q) for p in (a.lo, a.hi) for q in (b.lo, b.hi)]
-        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
-        zero = a.zero | b.zero
-        err = a.magnitude * b.err + b.magnitude * a.err + a.err * b.err
-        product = Range(low, high, np.where(zero, 0, np.nan_to_num(err, nan=np.inf)))
-        return Range(low, high, np.where(zero, 0, product.rounded(1).err))
-    return anything()
+def _prelu(s: _Site) -> Range:
+    source, slope = s.sources[0], s.arrays["weight"]
+    ends = [np.where(v < 0, v * slope, v) for v in (source.lo, source.hi)]
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    spans = (source.lo < 0) & (source.hi > 0)
+    low, high = np.where(spans, np.minimum(low, 0), low), np.where(spans, np.maximum(high, 0), high)
+    return Range(low, high, source.err * np.maximum(1, np.abs(slope)) + gamma(2) * np.abs(slope) * source.magnitude)
 
 
-def _layout(graph: Graph, tied: ChannelMap, node: Node, sources: list[Range], shape: Shape) -> Range:
-    """Operators that move elements. Along the channel axis they move ranges, along others they unite them."""
-    track, own = tied.tracks[node.name], tied.tracks[node.inputs[0]]
-    source, before = sources[0], _shape(graph, node.inputs[0])
-    channel_axis = own.axis if own else None
-    match node.rule.channels:
-        case "concat":
-            if track is not None and axis_of(node.attrs["axis"], len(shape)) == track.axis:
-                sizes = [_shape(graph, i)[track.axis] for i in node.inputs]
-                parts = [
-                    _on_axis(tied, i, r, track.axis, n) for i, r, n in zip(node.inputs, sources, sizes, strict=True)
-                ]
-                return Range(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("lo", "hi", "err")))
-            parts = [r if track and tied.tracks[i] and tied.tracks[i].axis == track.axis else r.hull()  # pyright: ignore[reportOptionalMemberAccess]
-                     for i, r in zip(node.inputs, sources, strict=True)]  # fmt: skip
-            return Range(np.minimum.reduce([p.lo for p in parts]), np.maximum.reduce([p.hi for p in parts]),
-                         np.maximum.reduce([p.err for p in parts]))  # fmt: skip
-        case "reshape":
-            return _reshaped(source, own, track, before, shape)
-        case "slice" | "gather":
-            if channel_axis is None or axis_of(node.attrs["axis"], len(before)) != channel_axis:
-                return source
-            return source.take(selected(node, before[channel_axis]))
-        case "pad":
-            return _padded(node, source, channel_axis, before)
-        case "reduce":
-            return _reduced(node, source, channel_axis, before)
-        case _:
-            return source  # transpose: the channel axis moves, the channels keep their order
+def _dipped(s: _Site) -> Range:
+    """f(x) = x · (a factor between 0 and 1), never below -0.4."""
+    source = s.sources[0]
+    single = source.constant & (source.err == 0)
+    point = _value(s, np.where(single, source.lo, 0))
+    low, high = np.clip(source.lo - source.err, -0.4, 0), np.maximum(source.hi + source.err, 0)
+    loose = gamma(8) * np.maximum(np.abs(low), np.abs(high))
+    return Range(np.where(single, point, low), np.where(single, point, high), np.where(single & (point == 0), 0, loose))
+
+
+def _join(pair: Callable[[Range, Range], Range]) -> Rule:
+    """A rule for two or more inputs from one for two."""
+
+    def rule(s: _Site) -> Range:
+        inputs = zip(s.node.inputs, s.sources, strict=True)
+        return reduce(pair, [_aligned(s.graph, s.tied, i, r, s.track, s.shape) for i, r in inputs])
+
+    return rule
+
+
+def _sum(a: Range, b: Range) -> Range:
+    total = Range(a.lo + b.lo, a.hi + b.hi, a.err + b.err)
+    return Range(total.lo, total.hi, np.where(a.zero & b.zero, 0, total.rounded(1).err))
+
+
+def _negative(a: Range) -> Range:
+    return Range(-a.hi, -a.lo, a.err)
+
+
+def _extreme(choose: Callable[[Array, Array], Array]) -> Rule:
+    return _join(lambda a, b: Range(choose(a.lo, b.lo), choose(a.hi, b.hi), np.maximum(a.err, b.err)))
+
+
+def _product(a: Range, b: Range) -> Range:
+    corners = [np.where((p == 0) | (q == 0), 0, p * q) for p in (a.lo, a.hi) for q in (b.lo, b.hi)]
+    low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    zero = a.zero | b.zero
+    err = a.magnitude * b.err + b.magnitude * a.err + a.err * b.err
+    product = Range(low, high, np.where(zero, 0, np.nan_to_num(err, nan=np.inf)))
+    return Range(low, high, np.where(zero, 0, product.rounded(1).err))
+
+
+def _between(low: float, high: float, err: float = 0.0) -> Rule:
+    return lambda s: Range(np.full(1, low), np.full(1, high), np.full(1, err))
+
+
+def _concat(s: _Site) -> Range:
+    """Along the channel axis the ranges one after the other, along others their union."""
+    track, tied, pairs = s.track, s.tied, list(zip(s.node.inputs, s.sources, strict=True))
+    if track is not None and axis_of(s.node.attrs["axis"], len(s.shape)) == track.axis:
+        parts = [_on_axis(tied, i, r, track.axis, _shape(s.graph, i)[track.axis]) for i, r in pairs]
+        return Range(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("lo", "hi", "err")))
+    axes = {i: own.axis for i, _ in pairs if (own := tied.tracks[i]) is not None}
+    parts = [r if track is not None and axes.get(i) == track.axis else r.hull() for i, r in pairs]
+    return Range(np.minimum.reduce([p.lo for p in parts]), np.maximum.reduce([p.hi for p in parts]),
+                 np.maximum.reduce([p.err for p in parts]))  # fmt: skip
+
+
+def _channel_axis(s: _Site) -> int | None:
+    own = s.tied.tracks[s.node.inputs[0]]
+    return own.axis if own else None
+
+
+def _picked(s: _Site) -> Range:
+    """Slices and gathers move the ranges along the channel axis."""
+    axis = _channel_axis(s)
+    if axis is None or axis_of(s.node.attrs["axis"], len(s.before)) != axis:
+        return s.sources[0]
+    return s.sources[0].take(selected(s.node, s.before[axis]))
 
 
 def _reshaped(source: Range, own: Track | None, track: Track | None, before: Shape, after: Shape) -> Range:
@@ -435,3 +457,52 @@ def _reduced(node: Node, source: Range, channel_axis: int | None, before: Shape)
     if over_channels:
         source = source.hull()
     return source.rounded(terms + 2) if node.op == "reduce_mean" else source
+
+
+Rule = Callable[[_Site], Range]
+
+RULES: Table[Rule] = Table(
+    "intervals",
+    "bounded",
+    __name__,
+    {
+        "input": _input,
+        "constant": _constant,
+        **dict.fromkeys(("conv", "conv_transpose", "dense"), _layer),
+        "batchnorm": _batchnorm,
+        **dict.fromkeys(("instancenorm", "groupnorm"), _standardised),
+        "lrn": _lrn,
+        "softmax": _between(0.0, 1.0),
+        "log_softmax": _between(-np.inf, 0.0),
+        **dict.fromkeys(("avgpool", "adaptive_avgpool", "global_avgpool", "resize"), _mean),
+        **dict.fromkeys(("maxpool", "adaptive_maxpool", "global_maxpool"), lambda s: s.sources[0]),
+        **dict.fromkeys("identity dropout relu sigmoid tanh softplus softsign selu elu leaky_relu".split(), _monotone),
+        **dict.fromkeys("clip hard_sigmoid exp log sqrt erf floor ceil round sign".split(), _monotone),
+        "neg": lambda s: _negative(s.sources[0]),
+        "abs": _abs,
+        "prelu": _prelu,
+        **dict.fromkeys(("gelu", "silu", "mish", "hard_swish"), _dipped),
+        **dict.fromkeys(("sin", "cos"), _between(-1.0, 1.0, gamma(8))),
+        "add": _join(_sum),
+        "sub": _join(lambda a, b: _sum(a, _negative(b))),
+        "maximum": _extreme(np.maximum),
+        "minimum": _extreme(np.minimum),
+        "mul": _join(_product),
+        "concat": _concat,
+        **dict.fromkeys(
+            ("flatten", "reshape", "squeeze", "unsqueeze"),
+            lambda s: _reshaped(s.sources[0], s.tied.tracks[s.node.inputs[0]], s.track, s.before, s.shape),
+        ),
+        "transpose": lambda s: s.sources[0],  # the channel axis moves, the channels keep their order
+        "pad": lambda s: _padded(s.node, s.sources[0], _channel_axis(s), s.before),
+        **dict.fromkeys(("slice", "gather"), _picked),
+        **dict.fromkeys(
+            ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"),
+            lambda s: _reduced(s.node, s.sources[0], _channel_axis(s), s.before),
+        ),
+    },
+    because("its bounds are not derived: any value is possible", "layernorm deform_conv dynamic_conv matmul einsum")
+    | because("its bounds are not derived: any value is possible", "reciprocal div pow not")
+    | {UNKNOWN: "what it computes is not known: any value is possible"},
+)
+"""The bounds of each operator's output. Where there is no rule, nothing is claimed."""

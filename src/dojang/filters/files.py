@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from dojang.base.errors import DojangError, FileError, UsageError
+from dojang.base.result import Result
 from dojang.filters.filter import filter_array
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel, as_kernel, is_bank
 from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened
 from dojang.filters.pictures.atomic import check_target
 from dojang.filters.pictures.images import FORMATS, Picture, form_of, read_picture, settled, write_picture
-from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.native.machine import Machine
 
 PathArg = str | PathLike[str]
@@ -53,7 +54,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class FilterReport:
+class FilterReport(Result):
     """All files of one call, in the order given; for each, every kernel."""
 
     kernels: tuple[str, ...]
@@ -71,11 +72,22 @@ class Planned:
     """How the picture in one file would be filtered: one plan for each kernel, or one for a bank."""
 
     source: str
-    plans: tuple[Plan, ...]
+    plans: tuple[FilterPlan, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {"source": self.source, "plans": [plan.to_dict() for plan in self.plans]}
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPlans(Result):
+    """How each picture would be filtered, in the order given."""
+
+    pictures: tuple[Planned, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plans of every picture."""
+        return {"pictures": [planned.to_dict() for planned in self.pictures]}
 
 
 def filter_files(
@@ -244,9 +256,9 @@ def _many(
     return FilterReport(tuple(k.name for k in kernels), options.border, tuple(done), tuple(failed))
 
 
-def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> tuple[Planned, ...]:
+def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> FilterPlans:
     """How the picture in each file would be filtered; `options` as in `plan_file`. Writes nothing."""
-    return tuple(Planned(fspath(path), plan_file(path, kernel, **options)) for path in paths)
+    return FilterPlans(tuple(Planned(fspath(path), plan_file(path, kernel, **options)) for path in paths))
 
 
 def plan_file(
@@ -257,7 +269,7 @@ def plan_file(
     dilation: int | tuple[int, int] = 1,
     value: float = 0.0,
     max_pixels: int | None = None,
-) -> tuple[Plan, ...]:
+) -> tuple[FilterPlan, ...]:
     """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON.
 
     One plan for each kernel; kernels that share one pass over the picture share one plan.

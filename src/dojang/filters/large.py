@@ -24,8 +24,8 @@ from dojang.filters.npy import mapped
 from dojang.filters.pictures.atomic import check_target, writing
 from dojang.filters.pictures.images import need
 from dojang.filters.pictures.opening import encoding
-from dojang.filters.pictures.tiff import TILE, Layout, Rows, Stored, Tag, kept_tags, names_of, write_rows
-from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.pictures.tiff import TILE, Layout, Rows, Tag, TiffDetails, kept_tags, names_of, write_rows
+from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.filters.run import Bound, part_rows
 from dojang.native.machine import Machine
 from dojang.native.threads import default_threads
@@ -38,7 +38,7 @@ SUFFIXES = (*STORES, ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Source:
+class ArrayOnDisk:
     """An array on disk that can be read by slices: (h, w) or (h, w, channels), as its samples are meant."""
 
     shape: tuple[int, ...]
@@ -127,16 +127,16 @@ def filter_large(
     return out_shape, job.out_dtype, lost
 
 
-def band_height(job: Job, plan: Plan, band_bytes: int) -> int:
+def band_height(job: Job, plan: FilterPlan, band_bytes: int) -> int:
     """Result rows of one band: as many as `band_bytes` hold, a multiple of the plan's grid."""
     per_row = job.width * job.channels * (job.dtype.itemsize * job.options.stride[0] + job.out_dtype.itemsize)
     return max(1, band_bytes // per_row // plan.grid) * plan.grid
 
 
 def _bands(
-    picture: Source,
+    picture: ArrayOnDisk,
     job: Job,
-    plan: Plan,
+    plan: FilterPlan,
     rows: int,
     machine: Machine,
     threads: int,
@@ -171,7 +171,7 @@ def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
 
 
 @contextmanager
-def opened(path: str | PathLike[str]) -> Iterator[Source]:
+def opened(path: str | PathLike[str]) -> Iterator[ArrayOnDisk]:
     """The picture in an NPY, Zarr or TIFF file, not yet read."""
     name, suffix = fspath(path), Path(path).suffix.lower()
     if suffix == ".npy":
@@ -190,13 +190,13 @@ def _checked(name: str, shape: tuple[int, ...]) -> None:
         raise ShapeError(f"{name}: a picture has shape (h, w) or (h, w, channels); got {shape}")
 
 
-def _open_npy(name: str) -> Source:
+def _open_npy(name: str) -> ArrayOnDisk:
     array = mapped(name)
     _checked(name, array.shape)
-    return Source(array.shape, array.dtype, lambda first, last: array[first:last])
+    return ArrayOnDisk(array.shape, array.dtype, lambda first, last: array[first:last])
 
 
-def _open_zarr(name: str) -> Source:
+def _open_zarr(name: str) -> ArrayOnDisk:
     zarr = need("zarr", "Zarr")
     if not Path(name).exists():
         raise FileError(f"{name}: no such file")
@@ -206,17 +206,17 @@ def _open_zarr(name: str) -> Source:
     except Exception as error:  # zarr raises its own kinds for damaged stores
         raise FileError(f"{name}: no readable Zarr array ({str(error).partition(chr(10))[0]})") from None
     _checked(name, shape)
-    return Source(
+    return ArrayOnDisk(
         shape, dtype, lambda first, last: np.asarray(array[first:last]), attributes=dict(getattr(array, "attrs", {}))
     )
 
 
 @contextmanager
-def _open_tiff(name: str) -> Iterator[Source]:
+def _open_tiff(name: str) -> Iterator[ArrayOnDisk]:
     layout = Layout.of(name)
     rows = Rows(name, layout)
     try:
-        yield Source(layout.shape, layout.dtype, rows.read, layout)
+        yield ArrayOnDisk(layout.shape, layout.dtype, rows.read, layout)
     finally:
         rows.close()
 
@@ -227,7 +227,7 @@ def _write(
     dtype: np.dtype,
     bands: Iterator[NDArray],
     force: bool,
-    picture: Source,
+    picture: ArrayOnDisk,
     moved: bool,
 ) -> tuple[str, ...]:
     """Writes the bands; the names of what could not be kept."""
@@ -316,5 +316,9 @@ def _write_tiff(
     if layout is not None:
         more |= {"orientation": layout.orientation, "icc": layout.icc, "packed": layout.compression != 1}
     write_rows(
-        temporary, shape, dtype, tiles(), Stored.of(mode, channels, layout is not None and layout.alpha, layout, **more)
+        temporary,
+        shape,
+        dtype,
+        tiles(),
+        TiffDetails.of(mode, channels, layout is not None and layout.alpha, layout, **more),
     )

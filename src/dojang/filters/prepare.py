@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dojang.base.errors import ShapeError, UsageError
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel
-from dojang.filters.plan.choose import Plan, make_plan
+from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 from dojang.native.threads import default_threads
@@ -39,7 +39,7 @@ class Prepared:
             raise ShapeError(f'the kernels of a bank give unlike sizes with border "valid": {sorted(sizes)}')
         self.out_size = self.jobs[0].out_size
         self.out_dtype = self.jobs[0].out_dtype
-        self.plans: tuple[Plan, ...] = tuple(make_plan(self.jobs, machine))
+        self.plans: tuple[FilterPlan, ...] = tuple(make_plan(self.jobs, machine))
         self._threads = threads or default_threads()
         self._machine = machine
         self._single = shape[0] == 1

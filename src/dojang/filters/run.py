@@ -18,11 +18,11 @@ from dojang.filters.code.columns import Columns, emit_columns
 from dojang.filters.code.doubling import Doubling, emit_doubling
 from dojang.filters.code.fourier import Fourier, emit_fourier
 from dojang.filters.code.pairs import Pairs, emit_pairs
-from dojang.filters.code.program import Program
+from dojang.filters.code.program import RowProgram
 from dojang.filters.code.rows import FIELDS, LINE, emit
 from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job
-from dojang.filters.plan.choose import Plan
+from dojang.filters.plan.choose import FilterPlan
 from dojang.filters.plan.guard import Guard
 from dojang.native import jit, runtime
 from dojang.native.machine import Machine
@@ -38,7 +38,7 @@ PAST = FIELDS.index("past")
 
 MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
 
-AnyProgram = Program | Box | Columns | Doubling | Straight | Fourier | Pairs
+AnyProgram = RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs
 
 
 @lru_cache(maxsize=256)
@@ -77,7 +77,7 @@ class Bound:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: FilterPlan,
         job: Job,
         machine: Machine,
         threads: int,
@@ -133,7 +133,9 @@ class Bound:
             "band": band,
             "past": self._past,
         }
-        call = runtime.Call(self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band))
+        call = runtime.NativeCall(
+            self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band)
+        )
         self._steps = runtime.Program([call], len(FIELDS), scratch, threads)
         # Plain words of memory: setting them costs a third of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
@@ -210,7 +212,7 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
         return height
     if isinstance(program, (Box, Doubling)):
         return -(-height // threads)  # a band begins with sums over the whole box
-    assert isinstance(program, (Program, Columns, Straight, Pairs))
+    assert isinstance(program, (RowProgram, Columns, Straight, Pairs))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows

@@ -71,7 +71,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Statement:
     """One statement: `[name:] word args [<- sources]`."""
 
     number: int
@@ -87,7 +87,7 @@ class Block:
 
     start: int
     params: dict[str, str | None]
-    lines: list[Line] = field(default_factory=list[Line])
+    lines: list[Statement] = field(default_factory=list[Statement])
 
 
 @dataclass(slots=True)
@@ -153,9 +153,9 @@ class _Parser:
 
     def parse(self, text: str) -> Graph:
         scope = Scope("", self.params)
-        main: list[Line] = []
+        main: list[Statement] = []
         open_block: Block | None = None
-        output: Line | None = None
+        output: Statement | None = None
         for number, raw in enumerate(_NEWLINE.split(text), 1):
             line = self.line(number, raw)
             if line is None:
@@ -207,7 +207,7 @@ class _Parser:
 
     # Reading lines
 
-    def line(self, number: int, raw: str) -> Line | None:
+    def line(self, number: int, raw: str) -> Statement | None:
         """The statement of one line; None for an empty one."""
         body, tokens = self.tokens(number, raw)
         if not tokens:
@@ -225,7 +225,7 @@ class _Parser:
             tokens = tokens[1:]
         if not tokens:
             self.fail(number, len(body) + 1, "an operator or block is missing here")
-        return Line(number, name, tokens[0], tuple(tokens[1:]), sources)
+        return Statement(number, name, tokens[0], tuple(tokens[1:]), sources)
 
     def tokens(self, number: int, raw: str) -> tuple[str, list[Token]]:
         """The line up to its comment, and its words; a word may hold quoted pieces."""
@@ -276,7 +276,7 @@ class _Parser:
             self.fail(number, column, f"{text!r} is not a name; separate names by commas, or quote it")
         return text
 
-    def directive(self, line: Line, raw: str) -> None:
+    def directive(self, line: Statement, raw: str) -> None:
         """network, source, classes, meta, param."""
         word, rest = line.word.text, raw[line.word.column - 1 + len(line.word.text) :]
         value = self.tokens(line.number, rest)[0].strip()
@@ -298,7 +298,7 @@ class _Parser:
         else:
             self.meta[word] = value
 
-    def block(self, line: Line, raw: str) -> Block:
+    def block(self, line: Statement, raw: str) -> Block:
         said = self.tokens(line.number, raw)[0].strip()
         match = re.fullmatch(r"block\s+([\w.-]+)\s*(?:\(([^()]*)\))?", said)
         if not match:
@@ -316,14 +316,14 @@ class _Parser:
 
     # Unfolding
 
-    def unfold(self, lines: Sequence[Line], scope: Scope, depth: int) -> None:
+    def unfold(self, lines: Sequence[Statement], scope: Scope, depth: int) -> None:
         """Adds the nodes of some lines."""
         scope.taken = frozenset(line.name.text for line in lines if line.name)
         for line in lines:
             for name in self.expand(line, scope):
                 self.add(line, name, scope, depth)
 
-    def least(self, lines: Sequence[Line], sizes: dict[str, int], depth: int = 0) -> int:
+    def least(self, lines: Sequence[Statement], sizes: dict[str, int], depth: int = 0) -> int:
         """Nodes that some lines unfold to at least, without unfolding them; `sizes` keeps those of blocks."""
         total = 0
         for line in lines:
@@ -339,7 +339,7 @@ class _Parser:
                 return MOST_NODES + 1  # no more is asked, and the number stays small
         return total
 
-    def expand(self, line: Line, scope: Scope) -> Iterator[str]:
+    def expand(self, line: Statement, scope: Scope) -> Iterator[str]:
         """The full names of a line: one, or one per number of its {a..b}."""
         if line.name is None:
             self.write(line.number, len(scope.prefix) + len(line.word.text))
@@ -416,7 +416,7 @@ class _Parser:
         near = ", ".join(list(self.nodes)[-3:]) or "none yet"
         return self.fail(number, token.column, f"{text!r} is not a line before this one (the last are: {near})")
 
-    def add(self, line: Line, name: str, scope: Scope, depth: int) -> None:
+    def add(self, line: Statement, name: str, scope: Scope, depth: int) -> None:
         """The node of one line, or the nodes of the block it names."""
         number, word = line.number, line.word.text
         if name in self.nodes or name in self.ends:
@@ -439,7 +439,7 @@ class _Parser:
         self.nodes[name] = self.node(line, name, sources, scope)
         scope.last = name
 
-    def paste(self, line: Line, name: str, sources: tuple[str, ...], scope: Scope, depth: int) -> str:
+    def paste(self, line: Statement, name: str, sources: tuple[str, ...], scope: Scope, depth: int) -> str:
         """The nodes of a block; the name of the last one, which also answers to the block's name."""
         if depth >= MOST_DEPTH:
             self.fail(line.number, line.word.column, f"blocks are nested deeper than {MOST_DEPTH}")
@@ -465,7 +465,7 @@ class _Parser:
         self.ends[name] = last = name if inner.last is None else inner.last
         return last
 
-    def node(self, line: Line, name: str, sources: tuple[str, ...], scope: Scope) -> Node:
+    def node(self, line: Statement, name: str, sources: tuple[str, ...], scope: Scope) -> Node:
         number, word = line.number, line.word.text
         op = OPS[word]
         main = iter(op.main)
@@ -503,7 +503,7 @@ class _Parser:
             self.fail(number, line.word.column, str(error))
         if not arrays:
             return node
-        roles = arrays if "" not in arrays else {r: f"{arrays['']}.{r}" for r in _roles(node)}
+        roles = arrays if "" not in arrays else {r: f"{arrays['']}.{r}" for r in node.rule.roles}
         return Node.of(name, word, *sources, arrays=roles, **attrs)
 
     def shared(self, number: int, token: Token, scope: Scope) -> dict[str, str]:
@@ -522,15 +522,6 @@ def _numbers(match: re.Match[str]) -> int:
     if max(len(first), len(last)) > 12:
         return MOST_NODES + 1
     return int(last) - int(first) + 1
-
-
-def _roles(node: Node) -> tuple[str, ...]:
-    """Roles that a node may have, whatever its input shapes."""
-    return {
-        "prelu": ("weight",),
-        "constant": ("value",),
-        "batchnorm": ("weight", "bias", "running_mean", "running_var"),
-    }.get(node.op, ("weight", "bias"))
 
 
 def _similar(word: str, blocks: Mapping[str, Block]) -> str:
@@ -623,7 +614,7 @@ def _node_line(graph: Graph, node: Node, before: str | None) -> str:
     if node.arrays:
         owners = {array.removesuffix(f".{role}") for role, array in node.arrays.items()}
         owner = owners.pop() if len(owners) == 1 else ""
-        whole = {role: f"{owner}.{role}" for role in _roles(node)} == dict(node.arrays)
+        whole = {role: f"{owner}.{role}" for role in node.rule.roles} == dict(node.arrays)
         pairs = ",".join(f"{role}:{_commas(array)}" for role, array in node.arrays.items())
         words.append(f"share={_quote(owner) if whole and ':' not in owner else _quote(pairs, always=True)}")
     follows = node.inputs == (before,) if op.inputs[1] else not node.inputs

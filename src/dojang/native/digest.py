@@ -35,7 +35,7 @@ import numpy as np
 from dojang.native import jit
 from dojang.native.emit import I32, I64, PTR, U8, Emit, Value
 from dojang.native.machine import Machine
-from dojang.native.runtime import Call, Program
+from dojang.native.runtime import NativeCall, Program
 
 BLOCK = 2048  # bytes that one value of NH stands for; twice as many bytes of keys stay in the first cache
 SEGMENT = 128 << 10  # bytes of memory with a result of their own
@@ -71,7 +71,7 @@ class Digest:
         words = [a.ctypes.data for a in (self._keys, self._segments, self._firsts, self._out)]
         total = sum(size for _, size in segments)
         units = len(firsts) - 1
-        call = Call(self._native.address("digest"), words, units)
+        call = NativeCall(self._native.address("digest"), words, units)
         self._program = Program([call], _WORDS, 64, threads if total >= ALONE else 1) if units else None
         self._lock = threading.Lock()
 

@@ -37,7 +37,7 @@ Carry = Sequence[Value]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ElementType:
     """An element type. LLVM integers have no sign, so the kind carries it."""
 
     name: str
@@ -72,9 +72,13 @@ class Kind:
         return ir.VectorType(self.ir, lanes) if lanes else self.ir
 
 
-F32, F64 = Kind("f32", 4, True, True), Kind("f64", 8, True, True)
-U8, U16, U32 = Kind("u8", 1, False, False), Kind("u16", 2, False, False), Kind("u32", 4, False, False)
-I8, I16, I32, I64 = (Kind(f"i{8 * n}", n, False, True) for n in (1, 2, 4, 8))
+F32, F64 = ElementType("f32", 4, True, True), ElementType("f64", 8, True, True)
+U8, U16, U32 = (
+    ElementType("u8", 1, False, False),
+    ElementType("u16", 2, False, False),
+    ElementType("u32", 4, False, False),
+)
+I8, I16, I32, I64 = (ElementType(f"i{8 * n}", n, False, True) for n in (1, 2, 4, 8))
 KINDS = {k.name: k for k in (F32, F64, U8, U16, U32, I8, I16, I32, I64)}
 PTR = ir.PointerType()
 _BYTE, _LONG, _INT, _BIT = ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.IntType(1)
@@ -101,11 +105,11 @@ class Emit(ir.IRBuilder):
     def begin(
         cls,
         name: str,
-        params: Mapping[str, Kind | ir.PointerType],
+        params: Mapping[str, ElementType | ir.PointerType],
         machine: Machine,
         module: ir.Module | None = None,
         noalias: Sequence[str] = (),
-        result: Kind | None = None,
+        result: ElementType | None = None,
         internal: bool = False,
     ) -> Emit:
         """A builder at the start of a new function; in `module` if given, so that `b.call(other.function, …)` works.
@@ -340,15 +344,15 @@ class Emit(ir.IRBuilder):
 
     # -- vectors ----------------------------------------------------------------------------------------------------
 
-    def lanes(self, kind: Kind) -> int:
+    def lanes(self, kind: ElementType) -> int:
         """Elements of a kind in one register of this machine."""
         return self.machine.lanes(kind.bytes)
 
-    def const(self, kind: Kind, value: float, lanes: int | None = None) -> Value:
+    def const(self, kind: ElementType, value: float, lanes: int | None = None) -> Value:
         """A vector of one constant (0 lanes: a scalar)."""
         return _constant(kind.vector(self.lanes(kind) if lanes is None else lanes), value)
 
-    def constants(self, kind: Kind, values: Sequence[float]) -> Value:
+    def constants(self, kind: ElementType, values: Sequence[float]) -> Value:
         """A vector of these constants."""
         number = float if kind.floating else int
         return ir.Constant(kind.vector(len(values)), [number(v) for v in values])
@@ -364,7 +368,12 @@ class Emit(ir.IRBuilder):
         return self.icmp_signed("<", iota, self.splat(count, lanes))
 
     def vload(
-        self, ptr: Value, kind: Kind, lanes: int | None = None, mask: Value | None = None, align: int | None = None
+        self,
+        ptr: Value,
+        kind: ElementType,
+        lanes: int | None = None,
+        mask: Value | None = None,
+        align: int | None = None,
     ) -> Value:
         """A vector from memory; lanes off in `mask` are not touched and read 0. Aligned to one element by default."""
         lanes = self.lanes(kind) if lanes is None else lanes
@@ -379,7 +388,7 @@ class Emit(ir.IRBuilder):
         self,
         v: Value,
         ptr: Value,
-        kind: Kind,
+        kind: ElementType,
         mask: Value | None = None,
         align: int | None = None,
         past: bool = False,
@@ -401,7 +410,7 @@ class Emit(ir.IRBuilder):
         fn = self._intrinsic(name, _VOID, [v.type, PTR, _INT, mask.type])
         self.call(fn, [v, ptr, ir.Constant(_INT, align), mask])
 
-    def sload(self, ptr: Value, kind: Kind) -> Value:
+    def sload(self, ptr: Value, kind: ElementType) -> Value:
         """One element from memory."""
         return self.load(ptr, align=kind.bytes, typ=kind.ir)
 
@@ -415,7 +424,7 @@ class Emit(ir.IRBuilder):
         first = self.insert_element(ir.Constant(type_, ir.Undefined), x, ir.Constant(_INT, 0))
         return self.shuffle(first, None, [0] * lanes)
 
-    def splat_load(self, ptr: Value, kind: Kind, lanes: int | None = None) -> Value:
+    def splat_load(self, ptr: Value, kind: ElementType, lanes: int | None = None) -> Value:
         """One element from memory in every lane."""
         return self.splat(self.sload(ptr, kind), self.lanes(kind) if lanes is None else lanes)
 
@@ -490,7 +499,7 @@ class Emit(ir.IRBuilder):
         """⌊a⌋ as a float."""
         return self._same("llvm.floor", a)
 
-    def convert(self, v: Value, source: Kind, target: Kind, saturate: bool = False) -> Value:
+    def convert(self, v: Value, source: ElementType, target: ElementType, saturate: bool = False) -> Value:
         """Elements of another kind. Floats become integers by truncation; with `saturate` by rounding to the nearest
         (halves to even), clamped to the target's range, NaN to its lowest. Integers wrap, or clamp with `saturate`.
         """
@@ -520,7 +529,7 @@ class Emit(ir.IRBuilder):
             return self.sext(v, to) if source.signed else self.zext(v, to)
         return self.trunc(v, to) if target.bytes < source.bytes else v
 
-    def sum(self, v: Value, kind: Kind) -> Value:
+    def sum(self, v: Value, kind: ElementType) -> Value:
         """The sum of a vector's lanes, floats in any order."""
         lanes = v.type.count
         if not kind.floating:
@@ -549,11 +558,11 @@ class Emit(ir.IRBuilder):
         return found if found is not None else ir.Function(self.module, ir.FunctionType(result, args), name)
 
 
-def _suffix(kind: Kind) -> str:
+def _suffix(kind: ElementType) -> str:
     return f"f{8 * kind.bytes}" if kind.floating else f"i{8 * kind.bytes}"
 
 
-def _float_below(bound: int, kind: Kind) -> float:
+def _float_below(bound: int, kind: ElementType) -> float:
     """The largest float of a kind that is not above `bound`, so that clamping cannot overflow: 2³¹−1 is no float32."""
     digits = 24 if kind.bytes == 4 else 53
     drop = max(0, bound.bit_length() - digits)

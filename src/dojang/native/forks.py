@@ -54,7 +54,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
 
 
-class Guard:
+class ForkSafeLock:
     """A lock for `with` that is free in every child process.
 
     `with` on a lock of the interpreter is the one form in which no signal handler and no interrupt comes between

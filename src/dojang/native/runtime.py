@@ -44,7 +44,7 @@ _LONG, _INT = ir.IntType(64), ir.IntType(32)
 
 
 @dataclass(frozen=True)
-class Call:
+class NativeCall:
     """One step of a program: the address of a kernel, its argument table, the number of its units."""
 
     function: int
@@ -72,7 +72,7 @@ class Program:
     """Steps ready to run; `args` (steps × words) may be changed between runs. One run at a time."""
 
     def __init__(
-        self, calls: Sequence[Call], words: int, scratch_bytes: int, threads: int, scratch_at: int | None = None
+        self, calls: Sequence[NativeCall], words: int, scratch_bytes: int, threads: int, scratch_at: int | None = None
     ) -> None:
         """Lays out the table and the scratch memory of `threads` threads, `scratch_bytes` each: at `scratch_at`, where
         the caller keeps `scratch_room` bytes for as long as the program lives, else memory of its own.
@@ -105,9 +105,9 @@ class Program:
         """Another thread of the parent may have been in the middle of it: no unit is taken."""
         self._steps[:, [_TAKEN, _DONE]] = 0
 
-    def call(self, row: int) -> Call:
+    def call(self, row: int) -> NativeCall:
         """A step with its arguments as they are now."""
-        return Call(self.calls[row].function, self.args[row].tolist(), self.calls[row].units)
+        return NativeCall(self.calls[row].function, self.args[row].tolist(), self.calls[row].units)
 
     def run(self) -> None:
         """All steps, on the pool if it is free and there is more than one thread to use, else on this thread."""

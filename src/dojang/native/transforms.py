@@ -14,7 +14,7 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from dojang.native.emit import Emit, Kind, Value
+from dojang.native.emit import ElementType, Emit, Value
 
 Complex = tuple[Value, Value]
 
@@ -28,10 +28,10 @@ class Line:
     imag: Value | int
 
 
-class Numbers:
+class ComplexArithmetic:
     """Arithmetic on complex vectors."""
 
-    def __init__(self, b: Emit, kind: Kind) -> None:
+    def __init__(self, b: Emit, kind: ElementType) -> None:
         """`kind` is that of either part."""
         self.b, self.kind = b, kind
 
@@ -171,7 +171,7 @@ def cycles(length: int, registers: int) -> float:
 class Transform:
     """The passes of transforms of one length. `table` is the address of its factors, `factors` their bytes per pass."""
 
-    numbers: Numbers
+    numbers: ComplexArithmetic
     length: int
     table: Value
 

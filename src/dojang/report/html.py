@@ -9,7 +9,7 @@ from dojang.arith.formulas import symbols_of
 from dojang.report.markup import escape
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
-from dojang.report.svg import Bar, Series, bar_chart, field_chart, line_chart
+from dojang.report.svg import ChartBar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size, sizes
 from dojang.report.text import VARIES, field_said, formulas_text, own_params, parameters_said, ways_said
@@ -56,8 +56,8 @@ def layer_chart(count: Count) -> str:
         (
             layer.name,
             [
-                Bar(layer.cost.params, short(layer.cost.params), "a"),
-                Bar(per_mac * layer.cost.macs, short(per_mac * layer.cost.macs), "b"),
+                ChartBar(layer.cost.params, short(layer.cost.params), "a"),
+                ChartBar(per_mac * layer.cost.macs, short(per_mac * layer.cost.macs), "b"),
             ],
         )
         for layer in layers

@@ -13,7 +13,7 @@ from dojang.report.html import layer_chart
 from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
-from dojang.report.svg import Bar, Series, bar_chart, line_chart
+from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
 from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
 from dojang.report.text_slim import check_said, control_said, finish_said, outcome_rows
 from dojang.slimming.result import Edit, Figures, Refused
@@ -141,12 +141,12 @@ def outcome_chart(before: Figures, after: Figures) -> str:
     timed = before.median_ms is not None and after.median_ms is not None
     for name, side, kind in (("before", before, "faint"), ("after", after, "a")):
         bars = [
-            Bar(side.params, short(side.params), kind),
-            Bar(side.macs, short(side.macs), kind),
-            Bar(side.size_bytes, size(side.size_bytes), kind),
+            ChartBar(side.params, short(side.params), kind),
+            ChartBar(side.macs, short(side.macs), kind),
+            ChartBar(side.size_bytes, size(side.size_bytes), kind),
         ]
         if timed and side.median_ms is not None:
-            bars.append(Bar(side.median_ms, milliseconds(side.median_ms), kind))
+            bars.append(ChartBar(side.median_ms, milliseconds(side.median_ms), kind))
         sides.append((name, bars))
     return bar_chart("Costs before and after", names_ + ["median time"] * timed, sides)
 
@@ -158,14 +158,17 @@ def layers_chart(before: Count, after: Count) -> str:
     for layer in before.layers:
         if not layer.cost.macs:
             continue
-        old = [Bar(layer.cost.params, number(layer.cost.params), "faint")]
-        old.append(Bar(layer.cost.macs, number(layer.cost.macs), "faint"))
+        old = [ChartBar(layer.cost.params, number(layer.cost.params), "faint")]
+        old.append(ChartBar(layer.cost.macs, number(layer.cost.macs), "faint"))
         rows.append((layer.name, old))
         now = new.get(layer.name)
         if now is None:
-            rows.append(("", [Bar(0, "gone", "a"), Bar(0, "gone", "b")]))
+            rows.append(("", [ChartBar(0, "gone", "a"), ChartBar(0, "gone", "b")]))
         else:
-            bars = [Bar(now.cost.params, number(now.cost.params), "a"), Bar(now.cost.macs, number(now.cost.macs), "b")]
+            bars = [
+                ChartBar(now.cost.params, number(now.cost.params), "a"),
+                ChartBar(now.cost.macs, number(now.cost.macs), "b"),
+            ]
             rows.append(("", bars))
     return bar_chart("Parameters and MACs by layer, before and after", ["parameters", "MACs"], rows, row=19)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dojang.base.result import Result
+
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
     from dojang.evidence.finding import Finding
-    from dojang.slimming.result import SlimResult
+    from dojang.slimming.result import Edit, Figures, Refused, SlimResult
 
 MOST_VALUES = 1000
 """Outputs with more numbers than this are not written into JSON; `-o OUT.npy` has them."""
@@ -32,7 +34,7 @@ class Guess:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Result):
     """A forward pass. `top` has the best classes of every sample, empty where the output is not one row per sample.
 
     `outputs` are the arrays, by the names of the network's outputs; `prepared` says how the input was made.
@@ -68,13 +70,26 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished training: the record of the run (`training.record.History.to_dict()`) and the files written."""
+class Trained(Result):
+    """A finished training: the trained network (`graph`), the record of the run (`history`: what JSON has) and the
+    files that were written. `fresh`: it began with new weights.
+    """
 
     network: str
     history: Mapping[str, Any]
     files: tuple[str, ...]
     fresh: bool
+    graph: Graph = field(repr=False, compare=False)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the test part that is answered right; R² for a regression."""
+        return self.history["test_accuracy"]
+
+    @property
+    def train_accuracy(self) -> float:
+        """The same for the train part."""
+        return self.history["train_accuracy"]
 
     def to_dict(self) -> dict[str, Any]:
         """The record with its files."""
@@ -83,7 +98,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Result):
     """A network written in another format."""
 
     network: str
@@ -98,7 +113,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Result):
     """Rows of `dojang list`: one dict each, with the same keys. `more` has lists that go with it, by name."""
 
     what: str
@@ -111,7 +126,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result):
     """Findings about a trained network, most severe first, and what they were found on.
 
     `spectra`, `effective`, `equivariance`: by layer, what it uses of its channels, of the input, and how it answers to
@@ -136,7 +151,7 @@ class Diagnosis:
         return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= least)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """Findings, what they were found on, and what each layer uses."""
         return {
             "network": self.network,
             "findings": [finding.to_dict() for finding in self.findings],
@@ -151,7 +166,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class Slimming:
+class Slimming(Result):
     """A slimming from end to end: figures on the test part, edits, refusals, and what it was done with.
 
     `metric` says what accuracy means ("none": there were no labels). `counts` are the cost tables before and after.
@@ -180,6 +195,36 @@ class Slimming:
         return self.result.graph
 
     @property
+    def before(self) -> Figures:
+        """Parameters, MACs, accuracy, time and size of the network that was given."""
+        return self.result.before
+
+    @property
+    def after(self) -> Figures:
+        """The same of the cheaper network."""
+        return self.result.after
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What was cut, in order, each with its claim and the check of it."""
+        return self.result.edits
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """What was tried and not taken, with the reason."""
+        return self.result.refused
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the result is not what was asked for, in sentences."""
+        return self.result.notes
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found about the network that was given."""
+        return self.diagnosis.findings
+
+    @property
     def convention(self) -> str:
         """What the figures mean."""
         kinds = {"accuracy": "the fraction of test samples answered right", "r2": "R²"}
@@ -190,7 +235,7 @@ class Slimming:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """Before and after, edits, refusals, findings, and what it was done with."""
         return {
             "network": self.network,
             "convention": self.convention,
@@ -217,7 +262,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Result):
     """A network timed on several runtimes in one run. `missing` says why a peer was not timed."""
 
     network: str
@@ -238,7 +283,7 @@ class Bench:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it; `ratio_to_best_peer` is dojang's median over the best peer's."""
+        """Every runtime's times; `ratio_to_best_peer` is dojang's median over the best peer's."""
         return {
             "network": self.network,
             "convention": self.convention,
@@ -247,3 +292,29 @@ class Bench:
             "ratio_to_best_peer": self.ratio,
             "missing": dict(self.missing),
         }
+
+
+@dataclass(frozen=True)
+class Environment(Result):
+    """What a bug report needs: versions, the machine that plans are made for, the cache, and settings that matter.
+
+    `measured` says what a measurement of this machine's peaks gave, None where none was asked for.
+    """
+
+    versions: Mapping[str, str | None]
+    machine: Mapping[str, Any]
+    cache: Mapping[str, Any]
+    settings: Mapping[str, str]
+    executable: str
+    measured: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; `measured` only where there was a measurement."""
+        facts = {
+            "versions": dict(self.versions),
+            "machine": dict(self.machine),
+            "cache": dict(self.cache),
+            "settings": dict(self.settings),
+            "executable": self.executable,
+        }
+        return facts | ({"measured": dict(self.measured)} if self.measured is not None else {})

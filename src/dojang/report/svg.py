@@ -14,7 +14,7 @@ LETTER = 7.3
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ChartBar:
     """One bar: its value, the text beside it, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
 
     value: float
@@ -32,7 +32,7 @@ class Series:
 
 
 def bar_chart(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Bar]]], width: int = 720, row: int = 22
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[ChartBar]]], width: int = 720, row: int = 22
 ) -> str:
     """Horizontal bars: one row per label, one column of bars per heading, each column on its own scale from 0."""
     label = min(210.0, 12 + LETTER * max((len(name) for name, _ in rows), default=4))
@@ -168,7 +168,7 @@ def chart_head(title: str, said: str, width: float, height: float) -> str:
     )
 
 
-def _said(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Bar]]]) -> str:
+def _said(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[ChartBar]]]) -> str:
     """The chart in words, for readers that do not see it."""
     each = (f"{name}: " + ", ".join(f"{c} {b.text}" for c, b in zip(columns, bars, strict=True)) for name, bars in rows)
     return "; ".join(each)

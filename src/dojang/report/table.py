@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from dojang.base.showing import shown
+from dojang.report.markup import escape
 
 WIDTH = 80
 """Columns of text where the terminal does not say."""
@@ -54,6 +55,25 @@ def printed(text: str) -> str:
     """A report for a terminal: marks as its escape sequences, every other control character but "\n" as an escape."""
     parts = _MARKS.split(text)
     return "".join(part.replace(_MARK, "\x1b[") if i % 2 else shown(part, keep="\n") for i, part in enumerate(parts))
+
+
+_TAGS = {
+    "0m": "</span>",
+    "1m": '<span style="font-weight:600">',
+    "2m": '<span style="opacity:.7">',
+    "31m": '<span style="color:#b3261e">',
+    "32m": '<span style="color:#1a7f4b">',
+}
+
+
+def marked_html(text: str) -> str:
+    """A report for a notebook: marks as elements with their style, everything else escaped.
+
+    >>> marked_html("a < b")
+    'a &lt; b'
+    """
+    parts = _MARKS.split(text)
+    return "".join(_TAGS[part.removeprefix(_MARK)] if i % 2 else escape(part) for i, part in enumerate(parts))
 
 
 PLAIN = Style()

@@ -34,7 +34,7 @@ from dojang.report.table import (
 
 if TYPE_CHECKING:
     from dojang.engine.plan.choose import Plan
-    from dojang.report.results import Bench, Exported, Listing, Run, Trained
+    from dojang.report.results import Bench, Environment, Exported, Listing, Run, Trained
 
 
 VARIES = "*"
@@ -269,10 +269,11 @@ def varying_said(count: Count) -> str:
     return told if some else ""
 
 
-def env_text(facts: Mapping[str, Any]) -> str:
+def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> str:
     """Versions, machine and settings, one per line."""
-    machine, cache = facts["machine"], facts["cache"]
-    lines = [f"{name:<14} {version or 'not installed'}" for name, version in facts["versions"].items()]
+    del width, style  # paths are not shortened
+    machine, cache = facts.machine, facts.cache
+    lines = [f"{name:<14} {version or 'not installed'}" for name, version in facts.versions.items()]
     caches = ", ".join(f"L{n} {machine[f'l{n}_bytes'] >> 10:,} KiB" for n in (1, 2, 3))
     isa = f"{machine['isa']} with matrix tiles" if machine["amx"] else machine["isa"]
     lines += [
@@ -291,11 +292,11 @@ def env_text(facts: Mapping[str, Any]) -> str:
         f"{'cache':<14} {cache['directory']}",
         f"{'':<14} machine code, {size(cache['bytes'])} of at most {size(cache['limit_bytes'])}",
         *([f"{'':<14} not used: {cache['not_used']}"] if cache.get("not_used") else []),
-        f"{'executable':<14} {facts['executable']}",
+        f"{'executable':<14} {facts.executable}",
     ]
-    lines += [f"{name:<14} {shown(value)}" for name, value in facts["settings"].items()]
-    if "measured" in facts:
-        lines += ["", *_measured_text(facts["measured"])]
+    lines += [f"{name:<14} {shown(value)}" for name, value in facts.settings.items()]
+    if facts.measured is not None:
+        lines += ["", *_measured_text(facts.measured)]
     return "\n".join(lines)
 
 
@@ -409,8 +410,9 @@ def list_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str
     return table(columns, rows, width=width, style=style)
 
 
-def trained_text(trained: Trained, style: Style = PLAIN) -> str:
+def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> str:
     """The last figures of a training, the gap between its two parts, and the files."""
+    del width  # names of files are not shortened
     record = trained.history
     name = "R²" if record["metric"] == "r2" else "accuracy"
     show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
@@ -424,7 +426,8 @@ def trained_text(trained: Trained, style: Style = PLAIN) -> str:
     return "\n".join(lines)
 
 
-def exported_text(exported: Exported) -> str:
+def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) -> str:
     """One line: what was written and how it was checked."""
+    del width, style  # names of files are not shortened
     what = f"{shown(exported.network)} as {exported.format}, {size(exported.size_bytes)}"
     return f"wrote {exported.file}: {what}; {exported.checked}"

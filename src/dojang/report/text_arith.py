@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 
 from dojang.arith.check import Check
 from dojang.arith.compare import Comparison, Pair
 from dojang.arith.cost import Layer
-from dojang.arith.explain import Step
+from dojang.arith.explain import Explanation
 from dojang.arith.solve import Solution, Solutions
 from dojang.report.results import Listing
 from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
-from dojang.report.text import ways_said
+from dojang.report.text import list_text, ways_said
 
 MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed": "!", "removed": "-", "inserted": "+"}
 """How `compare` marks a row."""
@@ -141,11 +140,16 @@ def _side(layer: Layer | None, pair: Pair | None = None) -> list[str]:
     ]
 
 
-def explain_text(name: str, steps: Sequence[Step], width: int = WIDTH, style: Style = PLAIN) -> str:
+def explain_text(found: Explanation, width: int = WIDTH, style: Style = PLAIN) -> str:
     """For each figure its formula, the numbers put in, the result."""
-    lines = [style.bold(name)]
-    lines += [paragraph(f"  {step}", width, "      ") for step in steps]
+    lines = [style.bold(found.layer)]
+    lines += [paragraph(f"  {step}", width, "      ") for step in found.steps]
     return "\n".join(lines)
+
+
+def listing_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """The rows with their keys as headings; the kinds of convolution with their formulas."""
+    return kinds_text(listing, width, style) if listing.what == "kinds" else list_text(listing, width, style)
 
 
 def kinds_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:

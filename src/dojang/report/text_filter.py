@@ -8,14 +8,13 @@ from dojang.arith.conv import by
 from dojang.report.table import PLAIN, WIDTH, Style, paragraph
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dojang.filters.files import FilterReport, Planned
-    from dojang.filters.plan.choose import Plan
+    from dojang.filters.files import FilterPlans, FilterReport
+    from dojang.filters.plan.choose import FilterPlan
 
 
-def filter_text(report: FilterReport) -> str:
+def filter_text(report: FilterReport, width: int = WIDTH, style: Style = PLAIN) -> str:
     """One line per picture written."""
+    del width, style  # names of files are not shortened
     return "\n".join(
         f"{done.source} -> {done.target}  {done.width}x{done.height}, "
         f"{done.channels} channel{'s' if done.channels > 1 else ''}, {done.dtype}"
@@ -23,10 +22,10 @@ def filter_text(report: FilterReport) -> str:
     )
 
 
-def filter_plan_text(plans: Sequence[Planned], width: int = WIDTH, style: Style = PLAIN) -> str:
+def filter_plan_text(plans: FilterPlans, width: int = WIDTH, style: Style = PLAIN) -> str:
     """Per picture and pass: the kernels, the algorithm, what is predicted, why the others were refused."""
     lines = []
-    for planned in plans:
+    for planned in plans.pictures:
         lines += [style.bold(planned.source)]
         for plan in planned.plans:
             lines += [paragraph(f"  {_head(plan)}", width, "    ")]
@@ -36,7 +35,7 @@ def filter_plan_text(plans: Sequence[Planned], width: int = WIDTH, style: Style 
     return "\n".join(lines)
 
 
-def _head(plan: Plan) -> str:
+def _head(plan: FilterPlan) -> str:
     job = plan.jobs[0]
     kernels = ", ".join(f"{j.kernel.name} ({by(j.kernel.size)})" for j in plan.jobs)
     channels = f"{job.channels} channel{'s' if job.channels > 1 else ''}"

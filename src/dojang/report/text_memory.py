@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dojang.arith.memory import Held, total_ms
+from dojang.arith.memory import MemoryUse, total_ms
 from dojang.report.table import PLAIN, WIDTH, Column, Style, milliseconds, paragraph, size, span, table
 
 
-def memory_text(held: Held, width: int = WIDTH, style: Style = PLAIN) -> str:
+def memory_text(held: MemoryUse, width: int = WIDTH, style: Style = PLAIN) -> str:
     """What inference and a training step hold, then bytes, intensity and the interval of time per layer."""
     m, bound = held.memory, bool(held.unknown)
     lines = [style.bold(f"Memory of {held.network}, float32, batch {m.batch}"), ""]

@@ -158,7 +158,7 @@ def wants_mixer(graph: Graph, node: Node) -> bool:
         reader = graph.consumers[name][0]
         if reader.op == "conv":
             return max(reader.attrs["kernel"]) > 1 or reader.attrs["groups"] > 1
-        if reader.rule.channels != "keep":
+        if reader.rule.channels not in ("keep", "spatial"):
             return True
         name = reader.name
     return True

@@ -48,7 +48,7 @@ class Edit:
     found: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """As JSON has it."""
         return {**asdict(self), "layers": list(self.layers), "check": dict(self.check)}
 
 
@@ -61,7 +61,7 @@ class Refused:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """As JSON has it."""
         return {**asdict(self), "layers": list(self.layers)}
 
 
@@ -95,7 +95,7 @@ class SlimResult:
         return replace(self, before=before or self.before, after=after or self.after, **more)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `CONTRACT.md` shapes it."""
+        """As JSON has it."""
         return {
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),

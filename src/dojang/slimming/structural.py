@@ -226,7 +226,7 @@ def _head(graph: Graph) -> tuple[Node, tuple[str, ...], Node] | None:
     node = graph[last.inputs[0]]
     while node.op != "flatten":
         only = len(graph.consumers[node.name]) == 1
-        if not only or not node.inputs or (node.op != "dense" and node.rule.channels != "keep"):
+        if not only or not node.inputs or (node.op != "dense" and node.rule.channels not in ("keep", "spatial")):
             return None
         between.append(node.name)
         node = graph[node.inputs[0]]

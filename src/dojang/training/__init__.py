@@ -17,7 +17,6 @@ _HOME = {
     "Normalisation": "data",
     "Split": "data",
     "from_arrays": "data",
-    "load": "data",
     "Epoch": "record",
     "History": "record",
     "Progress": "record",

@@ -1,6 +1,6 @@
 """Data sets: a train part and a test part as arrays, what they mean, and how they may be varied while training.
 
-Needs NumPy only. `load` reads every source of `sources.py`; `from_arrays` takes arrays that are at hand.
+Needs NumPy only. `from_arrays` takes arrays that are at hand; `load.load` reads every source of `sources.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -213,27 +212,6 @@ class Data:
         }
 
 
-def load(spec: str | Path, *, size: Size | None = None, val: str | Path | None = None, seed: int = 0) -> Data:
-    """The data set that `spec` names: "digits", a folder or .zip of class folders, .npz, IDX files, CIFAR-10 batches.
-
-    `size` is (h, w), (c, h, w) or one side: samples of another size are scaled to cover it and centre-cropped, and
-    colour is converted when `c` is given. `val` names the test part apart, and `spec` then trains whole (without a
-    test part of its own). Where neither names one, TEST_FRACTION of each class is drawn with `seed`.
-
-    Raises FileError for what cannot be read, DataError for content that cannot be used, UsageError for `size`.
-    """
-    from dojang.training.sources import Source, read
-
-    source: Source = read(spec, size)
-    test, classes = source.test, source.classes
-    if val is not None:
-        other = read(val, size)
-        test = other.test if other.test is not None else other.train
-        if classes and other.classes and classes != other.classes:
-            test = (test[0], _renamed(test[1], other.classes, classes, str(val)))
-    return _assembled(source.name, source.train, test, classes, source.augment, seed)
-
-
 def from_arrays(
     x: Array,
     y: Array,
@@ -258,7 +236,7 @@ def from_arrays(
             raise DataError(f"{name}, test part: samples without labels; give y_test beside x_test")
         test = as_samples(np.asarray(x_test), f"{name}, test part"), np.asarray(y_test)
     train = as_samples(np.asarray(x), name), np.asarray(y)
-    return _assembled(name, train, test, tuple(classes) if classes else None, augment or Augment(), seed)
+    return assembled(name, train, test, tuple(classes) if classes else None, augment or Augment(), seed)
 
 
 def unlabelled(x: Array, name: str) -> Data:
@@ -272,7 +250,7 @@ def unlabelled(x: Array, name: str) -> Data:
     return Data(name, part, part, (), "unlabelled", Augment(), content_hash(part, part, ()))
 
 
-def _assembled(
+def assembled(
     name: str,
     train: tuple[Array, Array],
     test: tuple[Array, Array] | None,
@@ -410,14 +388,6 @@ def _class_names(y: Array, where: str) -> tuple[str, ...]:
         at = int(y.argmax())
         raise DataError(f"{where}: label {top} of sample {at} is out of range for {y.size} samples; number from 0")
     return tuple(str(i) for i in range(top + 1))
-
-
-def _renamed(y: Array, old: tuple[str, ...], new: tuple[str, ...], where: str) -> Array:
-    """Labels of a test part that was read by itself, in the class numbering of the train part."""
-    missing = [name for name in old if name not in new]
-    if missing:
-        raise DataError(f"{where}: class {missing[0]!r} of the test part is not among the {len(new)} trained classes")
-    return np.asarray([new.index(name) for name in old], np.int64)[y]
 
 
 def _by(shape: Sequence[int]) -> str:

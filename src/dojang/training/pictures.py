@@ -44,14 +44,14 @@ _LARGE = Lock()
 
 
 @dataclass(frozen=True)
-class Target:
+class SampleSize:
     """The size that samples are brought to; None where they are taken as they come."""
 
     channels: int | None = None
     size: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, size: int | Sequence[int] | None) -> Target:
+    def of(cls, size: int | Sequence[int] | None) -> SampleSize:
         """From one side, (h, w), (c, h, w) or None."""
         if size is None:
             return cls()
@@ -71,7 +71,7 @@ class Tree:
     classes: tuple[str, ...]
 
 
-def read_folder(path: Path, target: Target) -> Tree:
+def read_folder(path: Path, target: SampleSize) -> Tree:
     """Pictures of a folder with one sub-folder per class, or with train/ and test/ that hold such folders."""
     files, folders = [], []
     for root, below, names in os.walk(path, followlinks=True):
@@ -87,7 +87,7 @@ def read_folder(path: Path, target: Target) -> Tree:
     return _tree(path, files, folders, read, target)
 
 
-def read_zip(path: Path, target: Target) -> Tree:
+def read_zip(path: Path, target: SampleSize) -> Tree:
     """The same out of a .zip, nothing unpacked to disk."""
     with zipped(path) as archive:
         entries = {}
@@ -114,7 +114,7 @@ def _tree(
     files: list[tuple[str, ...]],
     folders: list[tuple[str, ...]],
     read: Callable[[tuple[str, ...]], bytes],
-    target: Target,
+    target: SampleSize,
 ) -> Tree:
     files = sorted(f for f in files if not _litter(f))
     every = {f[:i] for f in files for i in range(1, len(f))}
@@ -176,7 +176,7 @@ def _by_class(
 
 
 def _decoded(
-    path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: Target
+    path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: SampleSize
 ) -> Array:
     """All pictures as uint8 (n, c, h, w): one channel when all are grey, three otherwise, or as the target says."""
     arrays: list[Array] = []
@@ -205,7 +205,7 @@ def _decoded(
 
 
 def _decode_all(
-    path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: Target
+    path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: SampleSize
 ) -> Iterator[tuple[int, Array]]:
     """The size of each file, and its picture."""
 
@@ -227,7 +227,7 @@ def _decode_all(
             yield from pool.map(decode, block)
 
 
-def decoded(raw: bytes, where: str, target: Target) -> Array:
+def decoded(raw: bytes, where: str, target: SampleSize) -> Array:
     """One picture as uint8 (h, w, c), turned upright, c 1 for grey and 3 for colour (or 4), alpha dropped.
 
     With a target size it is scaled to cover that and centre-cropped.
@@ -247,7 +247,7 @@ def decoded(raw: bytes, where: str, target: Target) -> Array:
                 return _upright(image, where, target)
 
 
-def _upright(image: Image.Image, where: str, target: Target) -> Array:
+def _upright(image: Image.Image, where: str, target: SampleSize) -> Array:
     if target.size is not None and image.format == "JPEG":
         # Decoding at a half, quarter or eighth is several times faster; at least twice the target remains.
         image.draft(None, (2 * target.size[1], 2 * target.size[0]))
@@ -276,7 +276,7 @@ def _in_colour(image: Image.Image, channels: int, where: str) -> Image.Image:
     return image if image.mode == modes[channels] else image.convert(modes[channels])
 
 
-def resized(x: Array, target: Target, where: str) -> Array:
+def resized(x: Array, target: SampleSize, where: str) -> Array:
     """Samples (n, c, h, w) brought to the target: scaled to cover it, centre-cropped, colour converted.
 
     Grey to colour repeats the channel; colour to grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).

@@ -57,7 +57,7 @@ def shrink(tensors: list[Tensor], by: float) -> None:
 
 
 @dataclass(frozen=True)
-class Loss:
+class TrainingLoss:
     """The loss of one run: cross-entropy for classes, squared error for regression, mixed with a teacher's.
 
     With a teacher: (1 − alpha) · loss + alpha · T² · KL(softmax(teacher / T) ‖ softmax(output / T)) (Hinton, Vinyals

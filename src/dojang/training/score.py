@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dojang.training.data import Split, Task
-from dojang.training.recipe import Loss
+from dojang.training.recipe import TrainingLoss
 from dojang.training.record import Scores
 from dojang.training.world import World, choose_device
 
@@ -83,7 +83,7 @@ def scores(module: nn.Module, split: Split, world: World, batch_size: int = 256)
     """As `evaluate`, the module being on the world's device already and each process doing its share."""
     task: Task = "regression" if split.y.dtype.kind == "f" else "classification"
     variance = variance_of(split, world.device)
-    loss = Loss(task, 0.0, 0.0, 1.0)
+    loss = TrainingLoss(task, 0.0, 0.0, 1.0)
     was = module.training
     module.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=world.device)
@@ -104,7 +104,7 @@ def slopes_of(module: nn.Module, split: Split, batch_size: int = 256) -> None:
     Parameters that do not matter to the loss become 0. Buffers stay.
     """
     task: Task = "regression" if split.y.dtype.kind == "f" else "classification"
-    loss, cpu = Loss(task, 0.0, 0.0, 1.0), torch.device("cpu")
+    loss, cpu = TrainingLoss(task, 0.0, 0.0, 1.0), torch.device("cpu")
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(True)

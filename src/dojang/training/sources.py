@@ -18,7 +18,7 @@ from dojang.base.errors import DataError, FileError, MissingPart
 from dojang.base.reading import check_array_shape, damaged_as, gzipped, opened, read_bytes, read_text, take
 from dojang.formats.arrays import is_npy, read_npy, read_npz
 from dojang.training.data import Augment, Size, as_samples
-from dojang.training.pictures import Target, read_folder, read_zip, resized
+from dojang.training.pictures import SampleSize, read_folder, read_zip, resized
 
 Array = NDArray[Any]
 Part = tuple[Array, Array]
@@ -43,8 +43,8 @@ class Source:
 
 
 def read(spec: str | Path, size: Size | None = None) -> Source:
-    """The source that `spec` names, every sample of it resized when `size` is given (see `data.load`)."""
-    target = Target.of(size)
+    """The source that `spec` names, every sample of it resized when `size` is given (see `load.load`)."""
+    target = SampleSize.of(size)
     if str(spec) == "digits":
         return _fitted(_digits(), target)
     path = Path(spec)
@@ -69,7 +69,7 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _read_path(path: Path, target: Target) -> Source:
+def _read_path(path: Path, target: SampleSize) -> Source:
     if path.is_dir():
         files = {p.name for p in path.iterdir() if p.is_file()}
         if any(_is_idx_images(name) for name in files):
@@ -92,14 +92,14 @@ def _read_path(path: Path, target: Target) -> Source:
     )
 
 
-def _fitted(source: Source, target: Target) -> Source:
+def _fitted(source: Source, target: SampleSize) -> Source:
     """`source` with every sample resized and its colour converted to the target, where there is one."""
     train = (resized(source.train[0], target, source.name), source.train[1])
     test = None if source.test is None else (resized(source.test[0], target, source.name), source.test[1])
     return Source(source.name, train, test, source.classes, source.augment)
 
 
-def _said(source: Source, target: Target) -> Source:
+def _said(source: Source, target: SampleSize) -> Source:
     """`_fitted` for arrays somebody made: that they were not what the network takes is said, it may be a mistake."""
     fitted = _fitted(source, target)
     had, has = ("×".join(map(str, s.train[0].shape[1:])) for s in (source, fitted))
@@ -124,7 +124,7 @@ def _digits() -> Source:
     return Source("digits", (x, bunch.target.astype(np.int64)), None, classes, Augment())
 
 
-def _pictures(path: Path, reader: Callable[[Path, Target], Any], target: Target) -> Source:
+def _pictures(path: Path, reader: Callable[[Path, SampleSize], Any], target: SampleSize) -> Source:
     tree = reader(path, target)
     side = min(tree.train[0].shape[2:])
     # A mirrored "b" is a "d": folders named by one character or a number hold signs, not things.

@@ -297,7 +297,7 @@ def test_more_decisions_than_are_followed(tmp_path):
 
 def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
     path = gated(tmp_path / "n.onnx")
-    held = verbs.held(path)
+    held = verbs.memory(path)
     assert (held.status, len(held.ways)) == ("range", 2)
     told = held.to_dict()["memory"]
     assert (told["ways"], told["weight_bytes_min"], told["weight_bytes_max"]) == (2, 4 * 14, 4 * 46)
@@ -306,9 +306,9 @@ def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
     names = [{layer.name for layer in way.layers} for way in verbs.count(path).ways]
     [only_cheap], [only_dear] = names[0] - names[1], names[1] - names[0]
     for layer, result in ((only_cheap, 36 * 4), (only_dear, 36 * 36)):
-        steps = {step.figure: step.result for step in verbs.explain(path, layer)}
+        steps = {step.figure: step.result for step in verbs.explain(path, layer).steps}
         assert (steps["MACs"], steps["ways through this layer"]) == (result, 1)
-    assert verbs.explain(path, "x")[-1].result == 2
+    assert verbs.explain(path, "x").steps[-1].result == 2
     with pytest.raises(GraphError, match="has no node 'nobody'"):
         verbs.explain(path, "nobody")
     said = " ".join(compare_text(verbs.compare(path, path)).split())

@@ -1,8 +1,8 @@
 """Every operator done naively in NumPy: the oracle that all faster ways of running a network are held against.
 
-`REFERENCE` has one function per row of `arith.ops.OPS`: `f(attrs, inputs, arrays) -> output`, where `inputs` are
-arrays with the batch first and `arrays` holds the node's weights by role. The dtype of the inputs is kept: float64
-in, float64 out. The functions follow IEEE arithmetic without warnings: an overflow is inf, 0/0 is NaN.
+`REFERENCE` has one function per operator: `f(attrs, inputs, arrays) -> output`, where `inputs` are arrays with the
+batch first and `arrays` holds the node's weights by role. The dtype of the inputs is kept: float64 in, float64 out.
+The functions follow IEEE arithmetic without warnings: an overflow is inf, 0/0 is NaN.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.base.errors import DataError, DojangError, ShapeError, UnsupportedError, UsageError
+from dojang.arith.ops import UNKNOWN
+from dojang.arith.table import Table
+from dojang.base.errors import DataError, DojangError, ShapeError, UsageError
 from dojang.engine.reference import elements as reference_elements
 from dojang.engine.reference import layout as reference_layout
 from dojang.engine.reference import windows as reference_windows
@@ -50,24 +52,28 @@ def fed(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> A
     return inputs[0]
 
 
-def unknown(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> NoReturn:
-    """An operator that has a name but no meaning here: never guessed."""
-    raise UnsupportedError(
-        f"operator {attrs['kind']} cannot be run; replace it by known operators or cut the network before it"
-    )
-
-
-REFERENCE: Mapping[str, Function] = {
-    name: quiet(function)
-    for name, function in {
-        "input": fed,
-        "unknown": unknown,
-        **reference_windows.FUNCTIONS,
-        **reference_elements.FUNCTIONS,
-        **reference_layout.FUNCTIONS,
-    }.items()
-}
+REFERENCE: Table[Function] = Table(
+    "reference",
+    "run",
+    __name__,
+    {
+        name: quiet(function)
+        for name, function in {
+            "input": fed,
+            **reference_windows.FUNCTIONS,
+            **reference_elements.FUNCTIONS,
+            **reference_layout.FUNCTIONS,
+        }.items()
+    },
+    {UNKNOWN: "replace it by known operators or cut the network before it"},
+)
 """One function per operator."""
+
+
+def refuse_unknown(graph: Graph) -> None:
+    """Raises `UnsupportedError`, with node and operator, for operators that have no meaning here."""
+    for node in graph.nodes:
+        REFERENCE.of(node)
 
 
 def run_reference(
@@ -99,8 +105,9 @@ def run_reference(
 
 def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> Array:
     """One node by its reference function; errors name the node."""
+    function = REFERENCE.of(node)
     try:
-        return REFERENCE[node.op](node.attrs, inputs, arrays)
+        return function(node.attrs, inputs, arrays)
     except DojangError as error:
         raise error.within(node.name) from None
 

@@ -14,7 +14,7 @@ from math import gcd
 import llvmlite.ir as ir
 
 from dojang.filters.code.rows import LINE, begin, round_to
-from dojang.native.emit import F32, F64, I32, I64, KINDS, Kind, Value
+from dojang.native.emit import F32, F64, I32, I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 
@@ -35,7 +35,7 @@ class Box:
     vectors: int = 1
 
     @property
-    def work_kind(self) -> Kind:
+    def work_kind(self) -> ElementType:
         """Sums of 32 bits."""
         return I32
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dojang.filters.code.program import ByRows, Finish, OfSums
 from dojang.filters.code.rows import _Press, across, begin
-from dojang.native.emit import I64, Kind, Value
+from dojang.native.emit import I64, ElementType, Value
 from dojang.native.machine import Machine
 
 VECTORS = 2
@@ -112,7 +112,7 @@ class _Doubled(_Press):
     def __init__(self, program: Doubling, machine: Machine) -> None:
         self.p, self.machine = program, machine  # type: ignore[assignment]  # it has what the shared parts ask for
         self.b = begin(machine)
-        self.kind: Kind = program.work_kind
+        self.kind: ElementType = program.work_kind
         self.lanes = machine.lanes(self.kind.bytes)
         self.chunk = program.chunk(machine)
         self.tile = program.tile_width(machine)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dojang.filters.code.program import Finish, OfKinds
 from dojang.filters.code.rows import _Press, begin
-from dojang.native.emit import I64, KINDS, Kind, Value
+from dojang.native.emit import I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, as many as hide the latency of a multiply-add
@@ -50,7 +50,7 @@ class Fourier(OfKinds):
     advance: int = 1
 
     @property
-    def work_kind(self) -> Kind:
+    def work_kind(self) -> ElementType:
         """The element type of the transforms."""
         return KINDS[self.work]
 
@@ -142,9 +142,9 @@ class _Transforms(_Press):
         self.kind = program.work_kind
         self.size = self.kind.bytes
         # Here, since it loads all algorithms for networks, which takes longer than a picture whose code is on disk.
-        from dojang.native.transforms import Numbers
+        from dojang.native.transforms import ComplexArithmetic
 
-        self.numbers = Numbers(self.b, self.kind)
+        self.numbers = ComplexArithmetic(self.b, self.kind)
         self.lanes = machine.lanes(self.size)
         self.columns = program.columns(machine)
         self.pitch = program.pitch(machine) * self.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dojang.native.emit import F32, F64, I16, KINDS, U16, Kind
+from dojang.native.emit import F32, F64, I16, KINDS, U16, ElementType
 from dojang.native.machine import Machine
 
 RowTap = tuple[int, float]  # (elements to the right, tap)
@@ -51,12 +51,12 @@ class OfKinds:
     target: str
 
     @property
-    def source_kind(self) -> Kind:
+    def source_kind(self) -> ElementType:
         """The element type of the picture."""
         return KINDS[self.source]
 
     @property
-    def target_kind(self) -> Kind:
+    def target_kind(self) -> ElementType:
         """The element type of the result."""
         return KINDS[self.target]
 
@@ -69,13 +69,13 @@ class OfSums(OfKinds):
     unsigned: bool
 
     @property
-    def work_kind(self) -> Kind:
+    def work_kind(self) -> ElementType:
         """The element type of the sums."""
         return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
 
 
 @dataclass(frozen=True, slots=True)
-class Program(ByRows, OfSums):
+class RowProgram(ByRows, OfSums):
     """Passes over rows held in a tile that stays in cache.
 
     Every padded row is loaded once into the tile as `work` elements. With `segments` it is first run through the

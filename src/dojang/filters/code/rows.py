@@ -1,4 +1,4 @@
-"""A `Program` as LLVM IR: rows converted into a tile with their borders, horizontal passes, register-blocked sums.
+"""A `RowProgram` as LLVM IR: rows converted into a tile with their borders, horizontal passes, register-blocked sums.
 
 The function is `press(args, unit, scratch)`: `band` output rows of one picture, from unit · band on; `args` points
 to the 64-bit `FIELDS`. Pitches in bytes; `rows[p]` is the source row of padded row p and `cols[e]` the source element
@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import llvmlite.ir as ir
 
-from dojang.filters.code.program import Finish, Program
-from dojang.native.emit import F32, I16, I64, PTR, U8, U16, Emit, Kind, Value
+from dojang.filters.code.program import Finish, RowProgram
+from dojang.native.emit import F32, I16, I64, PTR, U8, U16, ElementType, Emit, Value
 from dojang.native.machine import Machine
 
 FIELDS = (
@@ -39,7 +39,7 @@ FIELDS = (
 POINTERS = ("src", "dst", "rows", "cols", "taps")
 
 
-def emit(program: Program, machine: Machine) -> str:
+def emit(program: RowProgram, machine: Machine) -> str:
     """The IR text of the program's module."""
     return _Press(program, machine).write()
 
@@ -101,7 +101,7 @@ def spare_like(b: Emit, spare: Value, row: Value) -> Value:
 
 
 class _Press:
-    def __init__(self, program: Program, machine: Machine) -> None:
+    def __init__(self, program: RowProgram, machine: Machine) -> None:
         self.p, self.machine = program, machine
         self.b = begin(machine)
         self.kind = program.work_kind
@@ -466,7 +466,7 @@ class _Press:
         b.choose(b.less(row, a.y1), lambda: b.loop(first, end, 1, pixel) and None)
 
 
-def round_to(b: Emit, v: Value, work: Kind, target: Kind) -> Value:
+def round_to(b: Emit, v: Value, work: ElementType, target: ElementType) -> Value:
     """Floats to saturated integers, halves to even.
 
     After clamping, adding 1.5 · 2^m leaves the integer in the low bits; m, 23 for float32 and 52 for float64, is the

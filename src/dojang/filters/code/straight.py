@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 from dojang.filters.code.columns import _Columns
 from dojang.filters.code.program import ByRows, Finish
 from dojang.filters.code.rows import LINE, across, spare_like
-from dojang.native.emit import I64, KINDS, Kind, Value
+from dojang.native.emit import I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 StraightTap = tuple[int, int, float]  # (rows down, elements to the right, tap)
@@ -38,7 +38,7 @@ class Straight(ByRows):
     fixed: bool = False
 
     @property
-    def work_kind(self) -> Kind:
+    def work_kind(self) -> ElementType:
         """The element type of picture, sums and result."""
         return KINDS[self.kind]
 

@@ -192,7 +192,7 @@ def _gabor(
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedKernel:
     """A row of `NAMED`: what the kernel does, where it comes from, and how its taps are made."""
 
     name: str
@@ -211,29 +211,31 @@ _SOBEL = "Sobel and Feldman 1968; sizes above 3 by repeated binomial smoothing"
 _PREWITT = "Prewitt, Object enhancement and extraction, 1970"
 _SCHARR = "Scharr, Optimal operators in digital image processing, 2000"
 
-NAMED: Mapping[str, Named] = {
+NAMED: Mapping[str, NamedKernel] = {
     row.name: row
     for row in (
-        Named("identity", "leaves the picture as it is", "the unit of convolution", (_identity,)),
-        Named("blur", "mean of a square window", "lecture notes: a 3x3 filter of 1/9", (_blur,)),
-        Named("gaussian", "smooth blur", "sampled normal density, cut at 3 sigma, sum 1", (_gaussian,)),
-        Named("motion", "blur along a line", "a straight path of constant speed, shared bilinearly", (_motion,)),
-        Named("sharpen", "lifts edges", "identity minus the 4-neighbour Laplacian", (_sharpen,)),
-        Named("unsharp", "lifts edges above a scale", "unsharp mask: (1+a) identity - a gaussian", (_unsharp,)),
-        Named("emboss", "light from the upper left", "a slope along the diagonal plus identity", (_emboss,)),
-        Named("outline", "differences from the surroundings", "n*n identity minus the sum of the window", (_outline,)),
-        Named("sobel", "edge strength", _SOBEL, (_sobel_x, _sobel_y), "magnitude"),
-        Named("sobel-x", "slope to the right", _SOBEL, (_sobel_x,)),
-        Named("sobel-y", "slope downwards", _SOBEL, (_sobel_y,)),
-        Named("scharr", "edge strength, evener by angle", _SCHARR, (_scharr_x, _scharr_y), "magnitude"),
-        Named("scharr-x", "slope to the right", _SCHARR, (_scharr_x,)),
-        Named("scharr-y", "slope downwards", _SCHARR, (_scharr_y,)),
-        Named("prewitt", "edge strength", _PREWITT, (_prewitt_x, _prewitt_y), "magnitude"),
-        Named("prewitt-x", "slope to the right", _PREWITT, (_prewitt_x,)),
-        Named("prewitt-y", "slope downwards", _PREWITT, (_prewitt_y,)),
-        Named("laplacian", "second difference", "the 5-point or 9-point stencil", (_laplacian,)),
-        Named("log", "blobs and edges of one scale", "Laplacian of Gaussian, Marr and Hildreth 1980", (_log,)),
-        Named("gabor", "waves of one length and angle", "Daugman 1985; parameters as Petkov 1997", (_gabor,)),
+        NamedKernel("identity", "leaves the picture as it is", "the unit of convolution", (_identity,)),
+        NamedKernel("blur", "mean of a square window", "lecture notes: a 3x3 filter of 1/9", (_blur,)),
+        NamedKernel("gaussian", "smooth blur", "sampled normal density, cut at 3 sigma, sum 1", (_gaussian,)),
+        NamedKernel("motion", "blur along a line", "a straight path of constant speed, shared bilinearly", (_motion,)),
+        NamedKernel("sharpen", "lifts edges", "identity minus the 4-neighbour Laplacian", (_sharpen,)),
+        NamedKernel("unsharp", "lifts edges above a scale", "unsharp mask: (1+a) identity - a gaussian", (_unsharp,)),
+        NamedKernel("emboss", "light from the upper left", "a slope along the diagonal plus identity", (_emboss,)),
+        NamedKernel(
+            "outline", "differences from the surroundings", "n*n identity minus the sum of the window", (_outline,)
+        ),
+        NamedKernel("sobel", "edge strength", _SOBEL, (_sobel_x, _sobel_y), "magnitude"),
+        NamedKernel("sobel-x", "slope to the right", _SOBEL, (_sobel_x,)),
+        NamedKernel("sobel-y", "slope downwards", _SOBEL, (_sobel_y,)),
+        NamedKernel("scharr", "edge strength, evener by angle", _SCHARR, (_scharr_x, _scharr_y), "magnitude"),
+        NamedKernel("scharr-x", "slope to the right", _SCHARR, (_scharr_x,)),
+        NamedKernel("scharr-y", "slope downwards", _SCHARR, (_scharr_y,)),
+        NamedKernel("prewitt", "edge strength", _PREWITT, (_prewitt_x, _prewitt_y), "magnitude"),
+        NamedKernel("prewitt-x", "slope to the right", _PREWITT, (_prewitt_x,)),
+        NamedKernel("prewitt-y", "slope downwards", _PREWITT, (_prewitt_y,)),
+        NamedKernel("laplacian", "second difference", "the 5-point or 9-point stencil", (_laplacian,)),
+        NamedKernel("log", "blobs and edges of one scale", "Laplacian of Gaussian, Marr and Hildreth 1980", (_log,)),
+        NamedKernel("gabor", "waves of one length and angle", "Daugman 1985; parameters as Petkov 1997", (_gabor,)),
     )
 }
 

@@ -37,8 +37,8 @@ from dojang.filters.pictures.tiff import (
     Y_RESOLUTION,
     Layout,
     Rows,
-    Stored,
     Tag,
+    TiffDetails,
     kept_tags,
     names_of,
     write_rows,
@@ -660,7 +660,7 @@ def _write_tiff(picture: Picture, temporary: str) -> None:
     if X_RESOLUTION not in known and picture.save.get("dpi"):
         dots = [round(float(d) * 1000) for d in picture.save["dpi"]]
         tags = (*tags, Tag(X_RESOLUTION, 5, (dots[0], 1000)), Tag(Y_RESOLUTION, 5, (dots[1], 1000)), Tag(UNIT, 3, (2,)))
-    stored = Stored.of(
+    stored = TiffDetails.of(
         picture.mode, pixels.shape[2] if pixels.ndim == 3 else 1, picture.alpha, picture.layout,
         orientation=picture.orientation, icc=picture.icc, tags=tags, packed=bool(picture.save.get("packed")),
     )  # fmt: skip

@@ -564,7 +564,7 @@ def said(layout: Layout) -> str:
 
 
 @dataclass(frozen=True)
-class Stored:
+class TiffDetails:
     """What a TIFF says of its samples and keeps beside them, for writing."""
 
     photometric: int = 1
@@ -575,7 +575,7 @@ class Stored:
     packed: bool = False  # deflated
 
     @classmethod
-    def of(cls, mode: str, channels: int, alpha: bool, layout: Layout | None = None, **more: Any) -> Stored:
+    def of(cls, mode: str, channels: int, alpha: bool, layout: Layout | None = None, **more: Any) -> TiffDetails:
         """For pixels of such a mode; of a layout that was read, its extra samples keep their meaning."""
         if layout is not None and mode == "DATA":
             photometric = 1 if layout.photometric == 0 else layout.photometric
@@ -587,7 +587,7 @@ class Stored:
 
 
 def write_rows(
-    path: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[NDArray] | NDArray, stored: Stored
+    path: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[NDArray] | NDArray, stored: TiffDetails
 ) -> None:
     """Writes a TIFF through tifffile: an array whole, or an iterator of tiles of `TILE` pixels a side."""
     tifffile = _tifffile()
@@ -639,4 +639,4 @@ def names_of(tags: tuple[Tag, ...]) -> tuple[str, ...]:
     return tuple(_CARRIED.get(t.code) or _PLACED.get(t.code) or f"tag {t.code}" for t in tags)
 
 
-__all__ = ["Layout", "Rows", "Stored", "Tag", "kept_tags", "names_of", "said", "unassociated", "write_rows"]
+__all__ = ["Layout", "Rows", "Tag", "TiffDetails", "kept_tags", "names_of", "said", "unassociated", "write_rows"]

@@ -14,7 +14,7 @@ from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
-from dojang.filters.plan.methods import WAYS, Way, program_of, tap_list
+from dojang.filters.plan.methods import WAYS, Method, program_of, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
 from dojang.native.machine import Machine
 
@@ -24,13 +24,13 @@ ONE_PASS = 1.35
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FilterPlan:
     """The way chosen for kernels of one geometry, and the others with the reason against them."""
 
     jobs: tuple[Job, ...]
-    way: Way
+    way: Method
     refused: tuple[tuple[str, str], ...]
-    instead: Way | None = None  # for rows of a picture that the way is not exact on: transforms of floats
+    instead: Method | None = None  # for rows of a picture that the way is not exact on: transforms of floats
 
     @property
     def grid(self) -> int:
@@ -60,7 +60,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(jobs: Sequence[Job], machine: Machine) -> list[Plan]:
+def make_plan(jobs: Sequence[Job], machine: Machine) -> list[FilterPlan]:
     """Plans that together do the jobs, which differ in their kernels only. A small bank is one program.
 
     A plan does not depend on the picture's height and width, so that tiles of a picture give what the whole gives.
@@ -75,7 +75,7 @@ def _without_size(job: Job) -> Job:
 
 
 @lru_cache(maxsize=256)
-def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[Plan, ...]:
+def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[FilterPlan, ...]:
     if len(jobs) > 1:
         together = _bank(jobs, machine)
         if together is not None:
@@ -83,9 +83,9 @@ def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[Plan, ...]:
     return tuple(_one(job, machine) for job in jobs)
 
 
-def _one(job: Job, machine: Machine) -> Plan:
+def _one(job: Job, machine: Machine) -> FilterPlan:
     """The cheapest of the ways that are possible."""
-    ways: list[Way] = []
+    ways: list[Method] = []
     refused: list[tuple[str, str]] = []
     for name, find in WAYS:
         found = find(job, machine)
@@ -97,10 +97,10 @@ def _one(job: Job, machine: Machine) -> Plan:
     best = ways[0]
     refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
     instead = next((w for w in ways if not isinstance(w.program, Fourier)), None)
-    return Plan((job,), best, tuple(refused), instead)
+    return FilterPlan((job,), best, tuple(refused), instead)
 
 
-def _bank(jobs: tuple[Job, ...], machine: Machine) -> Plan | None:
+def _bank(jobs: tuple[Job, ...], machine: Machine) -> FilterPlan | None:
     """One program for small kernels of one size and one way of summing, which then load each pixel once."""
     if any(job.kernel.size != jobs[0].kernel.size or job.kernel.anchor != jobs[0].kernel.anchor for job in jobs):
         grown = _grown(jobs)
@@ -124,7 +124,9 @@ def _bank(jobs: tuple[Job, ...], machine: Machine) -> Plan | None:
     if together > ONE_PASS * apart:
         return None
     detail = f"one pass over the picture for {len(jobs)} kernels, {count} taps as constants, {said(sums[0])}"
-    return Plan(jobs, Way("bank", together, program, None, detail), (("apart", f"{apart:.2f} cycles per element"),))
+    return FilterPlan(
+        jobs, Method("bank", together, program, None, detail), (("apart", f"{apart:.2f} cycles per element"),)
+    )
 
 
 def _grown(jobs: tuple[Job, ...]) -> tuple[Job, ...] | None:

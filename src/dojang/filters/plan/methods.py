@@ -14,7 +14,7 @@ from dojang.filters.code.columns import Columns, PassTap
 from dojang.filters.code.doubling import Doubling, doublings
 from dojang.filters.code.fourier import Fourier, radices, tables
 from dojang.filters.code.pairs import FixedTap, Pairs
-from dojang.filters.code.program import Finish, Program, RowTap, Tap
+from dojang.filters.code.program import Finish, RowProgram, RowTap, Tap
 from dojang.filters.code.straight import Straight
 from dojang.filters.job import Job
 from dojang.filters.kernels.factor import factors, whole_factors
@@ -31,17 +31,17 @@ MOST_ROWS = 15  # of a kernel whose rows are read side by side: with 31, tiles a
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Method:
     """One way to do a job: its program (or box, or Fourier tile) and its predicted cycles per element."""
 
     name: str
     cycles: float
-    program: Program | Box | Columns | Doubling | Straight | Fourier | Pairs | None = None
+    program: RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | None = None
     taps: NDArray | None = None
     detail: str = ""
 
 
-def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> Program:
+def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> RowProgram:
     """A program of tiles; the more taps, the fewer rows and vectors at a time."""
     rows = more.pop("rows", 4 if job.extent[0] > 1 else 1)
     vectors = more.pop("vectors", 2)
@@ -50,7 +50,7 @@ def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs:
         vectors //= 2
     while work * rows * vectors > 1600 and rows > 1:
         rows //= 2
-    return Program(
+    return RowProgram(
         source=kind_of(job.dtype),
         target=kind_of(job.out_dtype),
         work=sums.work,
@@ -80,7 +80,7 @@ def tap_list(job: Job, matrix: Taps, segment: int = 0) -> tuple[Tap, ...]:
     return tuple((int(i) * dy, segment, int(j) * dx * c, float(matrix[i, j])) for i, j in np.argwhere(matrix))
 
 
-def direct(job: Job, machine: Machine) -> Way | str:
+def direct(job: Job, machine: Machine) -> Method | str:
     """All taps as constants."""
     sums = sums_of(job)
     count = sum(int(np.count_nonzero(p)) for p in sums.parts)
@@ -92,10 +92,10 @@ def direct(job: Job, machine: Machine) -> Way | str:
     cost = costs_of(machine)
     cycles = (count * cost.tap + cost.load + cost.store) / lanes_of(sums, machine)
     zeros = sum(p.size for p in sums.parts) - count
-    return Way("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {said(sums)}")
+    return Method("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {said(sums)}")
 
 
-def straight(job: Job, machine: Machine) -> Way | str:
+def straight(job: Job, machine: Machine) -> Method | str:
     """All taps as constants, on floats where they lie."""
     if job.dtype.kind != "f" or job.out_dtype != job.dtype:
         return "it is for floats that stay what they are"
@@ -119,10 +119,12 @@ def straight(job: Job, machine: Machine) -> Way | str:
     )  # fmt: skip
     cost = costs_of(machine)
     cycles = (len(taps) * cost.straight_tap + cost.straight) / lanes
-    return Way("straight", cycles, program, None, f"{len(taps)} taps as constants, {said(sums)}, no copy of the rows")
+    return Method(
+        "straight", cycles, program, None, f"{len(taps)} taps as constants, {said(sums)}, no copy of the rows"
+    )
 
 
-def separable(job: Job, machine: Machine) -> Way | str:
+def separable(job: Job, machine: Machine) -> Method | str:
     """Rows, then columns, in a tile: rank 1, or a sum of few such."""
     sums = sums_of(job)
     kh, kw = job.kernel.size
@@ -168,7 +170,7 @@ def separable(job: Job, machine: Machine) -> Way | str:
         pass_tap *= cost.large_tile
     cycles = (count * pass_tap + cost.passes + cost.pass_pair * len(segments)) / lanes
     detail = f"{len(segments)} pair(s) of passes, {count} taps, {said(sums)}"
-    return Way("separable", cycles, program, None, detail)
+    return Method("separable", cycles, program, None, detail)
 
 
 def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
@@ -195,7 +197,7 @@ def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
     return tuple(pieces)
 
 
-def pairs(job: Job, machine: Machine) -> Way | str:
+def pairs(job: Job, machine: Machine) -> Method | str:
     """All taps at once in fixed point."""
     reason = _not_fixed(job, machine)
     if reason:
@@ -216,10 +218,10 @@ def pairs(job: Job, machine: Machine) -> Way | str:
     cost = costs_of(machine)
     cycles = (count * cost.pair_tap + cost.pair) / machine.lanes(4)
     detail = f"{len(taps)} taps in 16 bits, two rows at a time, at most {found.error:.4f} off"
-    return Way("pairs", cycles, program, None, detail)
+    return Method("pairs", cycles, program, None, detail)
 
 
-def separable_pairs(job: Job, machine: Machine) -> Way | str:
+def separable_pairs(job: Job, machine: Machine) -> Method | str:
     """A column and a row in fixed point."""
     reason = _not_fixed(job, machine)
     if reason:
@@ -244,10 +246,10 @@ def separable_pairs(job: Job, machine: Machine) -> Way | str:
     cost = costs_of(machine)
     cycles = ((kh // 2 + kw // 2 + 2) * cost.pair_pass_tap + cost.pair_passes) / machine.lanes(4)
     detail = f"a column and a row of {kh} + {kw} taps in 16 bits, at most {found.error:.4f} off"
-    return Way("separable pairs", cycles, program, None, detail)
+    return Method("separable pairs", cycles, program, None, detail)
 
 
-def columns(job: Job, machine: Machine) -> Way | str:
+def columns(job: Job, machine: Machine) -> Method | str:
     """A column and a row, straight from the picture."""
     kh, kw = job.kernel.size
     if job.kernel.combine != "linear":
@@ -270,10 +272,10 @@ def columns(job: Job, machine: Machine) -> Way | str:
     down = tuple((int(i), -1, float(column[i])) for i in np.flatnonzero(column))
     along = tuple((int(j), -1, float(row[j])) for j in np.flatnonzero(row))
     program, cycles = _columns_way(job, machine, sums, down, along, False)
-    return Way("columns first", cycles, program, None, f"{len(down)} + {len(along)} taps, {said(sums)}")
+    return Method("columns first", cycles, program, None, f"{len(down)} + {len(along)} taps, {said(sums)}")
 
 
-def fixed_columns(job: Job, machine: Machine) -> Way | str:
+def fixed_columns(job: Job, machine: Machine) -> Method | str:
     """A column and a row of positive taps on uint8, products of 16 bits."""
     reason = _not_fixed(job, machine, rows=False)
     if reason:
@@ -290,7 +292,7 @@ def fixed_columns(job: Job, machine: Machine) -> Way | str:
     sums = Sums("i16", True, job.kernel.parts, Finish(1.0, float(found.add)), False)
     program, cycles = _columns_way(job, machine, sums, found.down, found.along, True)
     detail = f"{len(found.down)} + {len(found.along)} products of 16 bits, at most {found.error:.4f} off"
-    return Way("columns first in 16 bits", cycles, program, None, detail)
+    return Method("columns first in 16 bits", cycles, program, None, detail)
 
 
 def _columns_way(
@@ -316,7 +318,7 @@ def _columns_way(
     return program, ((len(down) + len(along)) * each + cost.columns) / lanes_of(sums, machine)
 
 
-def box(job: Job, machine: Machine) -> Way | str:
+def box(job: Job, machine: Machine) -> Method | str:
     """Running sums, for a kernel whose taps are all one number."""
     matrix = job.kernel.parts[0]
     kh, kw = matrix.shape
@@ -344,12 +346,12 @@ def box(job: Job, machine: Machine) -> Way | str:
     steps = (-(-lanes // job.channels) - 1).bit_length()
     cost = costs_of(machine)
     cycles = (cost.box + cost.box_step * steps) / lanes * cost.uneven_box
-    return Way(
+    return Method(
         "running sums", cycles, box, None, f"{kh}x{kw} box in 32-bit integers (exact), at a cost free of its size"
     )
 
 
-def doubling(job: Job, machine: Machine) -> Way | str:
+def doubling(job: Job, machine: Machine) -> Method | str:
     """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all one number."""
     matrix = job.kernel.parts[0]
     kh, kw = matrix.shape
@@ -367,10 +369,10 @@ def doubling(job: Job, machine: Machine) -> Way | str:
     along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
     cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
     detail = f"{kh}x{kw} box by {len(doublings(kw))} + {len(doublings(kh))} doublings, {said(sums)}"
-    return Way("doubling", cycles / lanes_of(sums, machine), program, None, detail)
+    return Method("doubling", cycles / lanes_of(sums, machine), program, None, detail)
 
 
-def fourier(job: Job, machine: Machine) -> Way | str:
+def fourier(job: Job, machine: Machine) -> Method | str:
     """Transforms down the columns, taps along the rows; the length that is cheapest for each result row."""
     if job.kernel.combine != "linear":
         return "two parts are joined"
@@ -410,7 +412,7 @@ def fourier(job: Job, machine: Machine) -> Way | str:
     cycles, program = best
     said_work = "float64, where no pixel stands out so far that it would reach others" if floats else "float32"
     detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
-    return Way("fourier", cycles, program, tables(spread, program.length, work), detail)
+    return Method("fourier", cycles, program, tables(spread, program.length, work), detail)
 
 
 def _fourier_cycles(program: Fourier, machine: Machine) -> float:
@@ -424,7 +426,7 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     return cycles * (cost.short if n <= 64 else cost.long)
 
 
-def looped(job: Job, machine: Machine) -> Way | str:
+def looped(job: Job, machine: Machine) -> Method | str:
     """Every tap from memory: for large kernels that are not separable."""
     if job.kernel.combine != "linear":
         return "two parts are joined"
@@ -443,10 +445,10 @@ def looped(job: Job, machine: Machine) -> Way | str:
     lanes = lanes_of(sums, machine)
     cost = costs_of(machine)
     cycles = ((kh + rows - 1) * kw * cost.looped_tap + cost.load + cost.store) / lanes
-    return Way("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {said(sums)}")
+    return Method("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {said(sums)}")
 
 
-WAYS: tuple[tuple[str, Callable[[Job, Machine], Way | str]], ...] = (
+WAYS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
     ("direct", direct),
     ("straight", straight),
     ("pairs", pairs),

@@ -52,9 +52,8 @@ QUANTISED: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Which inputs of quantised operators are weights; the others are scales and zero points."""
 
-LAYERS = frozenset(
-    "conv conv_transpose deform_conv dynamic_conv dense batchnorm instancenorm groupnorm layernorm prelu".split()
-)
+LAYERS = frozenset(op for op, rule in OPS.items() if rule.params and rule.field != "constant")
+"""Operators with arrays, whose names say what the layer is called."""
 
 
 class NotDone(Exception):

@@ -13,8 +13,10 @@ from typing import Any
 from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node
+from dojang.arith.ops import UNKNOWN
 from dojang.arith.resizing import factors, mixes, same_pixels
 from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.table import Table
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats.onnx import notes as onnx_notes
@@ -403,15 +405,11 @@ def _resize(w: Writer, node: Node) -> None:
     )
 
 
-def _unknown(w: Writer, node: Node) -> None:
-    raise UnsupportedError(f"{node.name}: operator {node.attrs['kind']} is not known, so it cannot be written")
-
-
 UNARY = ["identity", "relu", "sigmoid", "tanh", "softplus", "softsign", "mish", "selu", "abs", "neg", "exp", "log"]
 UNARY += ["sqrt", "erf", "reciprocal", "sin", "cos", "floor", "ceil", "round", "sign"]
 """Operators of one input without attributes, named as ONNX's but for the capital."""
 
-RULES: Mapping[str, Rule] = {
+_RULES: Mapping[str, Rule] = {
     "input": lambda w, node: None,
     "constant": _constant,
     "conv": _conv("Conv"),
@@ -465,17 +463,18 @@ RULES: Mapping[str, Rule] = {
     "reduce_min": _with_axes("ReduceMin"),
     "matmul": _plain("MatMul"),
     "einsum": _plain("Einsum", equation="equation"),
-    "unknown": _unknown,
     **{name: _plain(name.capitalize()) for name in UNARY},
 }
+
+RULES = Table("writing ONNX", "written to ONNX", __name__, _RULES, {UNKNOWN: "what it computes is not known"})
+"""How each operator is written."""
 
 
 def parts(graph: Graph) -> list[Buffer]:
     """The bytes of the model in parts, weights as views; raises as `onnx.to_bytes`."""
     graph.check_weights()
     for node in graph.nodes:
-        if node.op == "unknown":
-            _unknown(Writer.__new__(Writer), node)
+        RULES.of(node)  # raises before anything is copied
     weight_bytes = 4 * sum(prod(s) for s in graph.param_shapes.values())
     if weight_bytes > MOST_BYTES:
         raise UnsupportedError(
@@ -497,7 +496,7 @@ def message(graph: Graph) -> Message:
     """The ModelProto of a graph, without notes."""
     w = Writer(graph)
     for node in graph.nodes:
-        RULES[node.op](w, node)
+        RULES.of(node)(w, node)
     opset = max([OPSET, *(_needs(node) for node in graph.nodes)])
     aliases = {node.name: w.tensors[node.array("value")]["name"] for node in graph.nodes if _is_initialiser(w, node)}
     for item in w.nodes:

@@ -1,9 +1,9 @@
 """What `torch.compile` hands to a backend, as Graphs: which parts can be read, how they are run, what is left.
 
-`Split` takes a captured FX graph. At its first call for given sizes it follows the graph with stand-ins; functions
-that the handlers do not know, and values that are not float32, stay with PyTorch, and the rest becomes one or several
-`Part`s, each a Graph for `run` of the caller's choice. A graph that changes its inputs in place, draws random numbers
-or needs gradients is left to PyTorch as a whole. Nothing is left in silence: `Report` names every reason.
+`SplitGraph` takes a captured FX graph. At its first call for given sizes it follows the graph with stand-ins. Functions
+that the handlers do not know, and values that are not float32, stay with PyTorch; the rest becomes one or several
+`CapturedPart`s, each a Graph that the caller's `run` computes. A graph that changes its inputs in place, draws random
+numbers or needs gradients is left to PyTorch as a whole. Nothing is left in silence: `Report` names every reason.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from dojang.arith.graph import Graph
 from dojang.base.errors import DataError, DojangError, UnsupportedError
 from dojang.base.showing import first_line
+from dojang.formats.torch.backend.captured import Captured, is_number
 from dojang.formats.torch.backend.follow import (
     FAILURES,
     Final,
     Follow,
     Leave,
-    batch_letters,
     in_place,
-    is_number,
-    is_static,
     leaves,
     writes_unseen,
 )
@@ -98,7 +96,7 @@ def threads() -> int:
 # -- one captured graph ---------------------------------------------------------------------------------------------
 
 
-class Split:
+class SplitGraph:
     """A captured graph, run by parts. Thread-safe; what a call needs is made when its sizes are first seen."""
 
     def __init__(
@@ -108,7 +106,7 @@ class Split:
         tells whether memory has changed, which with `frozen` the caller promises for weights.
         """
         self.module, self.name = module, name
-        self.make = partial(Part, compile=compile, watch=watch, frozen=frozen)
+        self.make = partial(CapturedPart, compile=compile, watch=watch, frozen=frozen)
         self._run: Callable[..., Any] | None = None
         self._lock = threading.Lock()
 
@@ -160,7 +158,7 @@ class Split:
         support = _Support(names)
         fused = CapabilityBasedPartitioner(whole, support, allows_single_node_partition=True).partition_and_fuse()
         said = {n.name: why for n, why in left.items() if why}
-        parts: dict[str, Part] = {}
+        parts: dict[str, CapturedPart] = {}
         for title, inner in list(fused.named_children()):
             if isinstance(inner, fx.GraphModule) and title.startswith("fused_"):
                 parts[title] = self.make(inner, left=said)
@@ -189,7 +187,7 @@ class Split:
 class _Holder(nn.Module):
     """A part as a submodule."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: CapturedPart) -> None:
         super().__init__()
         self.part = part
 
@@ -221,7 +219,7 @@ def _copied(graph: fx.Graph) -> fx.Graph:
 # -- one part -------------------------------------------------------------------------------------------------------
 
 
-class Part:
+class CapturedPart:
     """A captured graph, or a piece of one, that is run as a Graph."""
 
     def __init__(
@@ -234,14 +232,11 @@ class Part:
     ) -> None:
         """`left` collects why this part stays with PyTorch after all; without it that is raised."""
         self.module, self.compile, self.left = module, compile, left
-        self.holders = [n for n in module.graph.nodes if n.op == "placeholder"]
-        self.static = [is_static(n) for n in self.holders]
-        self.weights = Weights(module, self.static, watch, frozen)
+        self.captured = Captured.of(module)
+        self.weights = Weights(module, self.captured.static, watch, frozen)
         self.single = not isinstance(module.graph.output_node().args[0], tuple | list)
         self.why: str | None = None
         self.native = False
-        letters = batch_letters(self.holders, self.static)
-        self.letters = {k for k, n in enumerate(self.holders) if str(n.meta.get("example_value")) in letters}
         self._sizes: set[Any] = set()
         self._open: set[Any] = set()  # sizes, without the batch, of forms that do for any batch
         self._made: OrderedDict[tuple[Any, State], Any] = OrderedDict()
@@ -261,7 +256,7 @@ class Part:
                 return {}
             except Exception as error:
                 log.debug("not read as a whole: %s", error)
-        follow = Follow(self, args, free=False, left=left)
+        follow = Follow(self.captured, args, free=False, left=left)
         follow.run()
         if not any(follow.left.values()):
             self.read(args)  # raises what is wrong with the whole
@@ -270,11 +265,11 @@ class Part:
     def read(self, args: Sequence[Any]) -> tuple[Graph, list[tuple[str, int]], bool]:
         """The part as a Graph for any batch, else for that of the arguments; and which of the two it is."""
         try:
-            return (*Follow(self, args, free=True).graph(), True)
+            return (*Follow(self.captured, args, free=True).graph(), True)
         except (DojangError, *FAILURES) as error:
             if isinstance(error, Final):
                 raise
-            return (*Follow(self, args, free=False).graph(), False)
+            return (*Follow(self.captured, args, free=False).graph(), False)
 
     def __call__(self, *args: Any) -> Any:
         """The part's outputs; by PyTorch where `why` says so."""
@@ -286,7 +281,7 @@ class Part:
             if self.left is None:
                 self._warn(str(error))
             else:
-                self.left.setdefault(self.holders[0].name if self.holders else "part", str(error))
+                self.left.setdefault(self.captured.holders[0].name if self.captured.holders else "part", str(error))
             self.why = str(error)
             return self.module(*args)
         if made is None:
@@ -356,7 +351,7 @@ class Part:
         sizes: list[Any] = [torch.is_autocast_enabled("cpu")]
         batches: list[int] = []
         grad = torch.is_grad_enabled()
-        for value, static in zip(args, self.static, strict=True):
+        for value, static in zip(args, self.captured.static, strict=True):
             if not isinstance(value, torch.Tensor):
                 sizes.append((type(value), value))
                 continue
@@ -372,7 +367,9 @@ class Part:
         if not batches or batches.count(batches[0]) < len(batches):
             return tuple(sizes), tuple(batches)
         batch = (int, batches[0])
-        return tuple("batch" if s == batch and k in self.letters else s for k, s in enumerate(sizes, -1)), batches[0]
+        return tuple(
+            "batch" if s == batch and k in self.captured.letters else s for k, s in enumerate(sizes, -1)
+        ), batches[0]
 
     def _key(self, sizes: tuple[Any, Any]) -> Any:
         """The sizes, without the batch where there is a form that does for any."""
@@ -406,4 +403,4 @@ def _array(value: torch.Tensor) -> np.ndarray:
     return value.detach().resolve_neg().numpy()
 
 
-__all__ = ["Compile", "Leave", "Part", "Report", "Run", "Split", "Watch", "reports", "threads"]
+__all__ = ["CapturedPart", "Compile", "Leave", "Report", "Run", "SplitGraph", "Watch", "reports", "threads"]

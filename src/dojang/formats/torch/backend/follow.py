@@ -6,10 +6,10 @@ import inspect
 import re
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
@@ -17,10 +17,8 @@ from dojang.arith.graph import Graph, reachable
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import first_line
+from dojang.formats.torch.backend.captured import Captured, is_number
 from dojang.formats.torch.read.trace import Stale, Traced, Tracer, name_of, pick_batch, plain
-
-if TYPE_CHECKING:
-    from dojang.formats.torch.backend.dynamo import Part
 
 RANDOM = frozenset("dropout alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d dropout3d".split())
 
@@ -35,17 +33,6 @@ class Final(Leave):
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 """What the captured code may raise when it is followed with stand-ins."""
-
-
-def is_number(value: Any) -> bool:
-    """Whether an argument is a Python float, which PyTorch may hand over as a tensor without axes."""
-    return isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype == torch.float64
-
-
-def is_static(node: fx.Node) -> bool:
-    """Whether a placeholder is a parameter or buffer of a module."""
-    held = node.meta.get("tensor_dict") or {}
-    return "_dynamo_static_input_type" in held or issubclass(node.type or object, nn.Parameter)
 
 
 def in_place(node: fx.Node) -> bool:
@@ -141,23 +128,11 @@ def array_name(held: str) -> str:
     return f"{path}.{found['role']}" if path else found["role"]
 
 
-def _captured_shape(node: fx.Node) -> Sequence[Any]:
-    """The shape of a placeholder as it was captured, with symbols."""
-    value = node.meta.get("example_value")
-    return value.shape if isinstance(value, torch.Tensor) else ()
-
-
-def batch_letters(holders: Sequence[fx.Node], static: Sequence[bool]) -> set[str]:
-    """The symbols that stand for the batch in a captured graph: the first sizes of its data."""
-    return {str(shape[0]) for node, held in zip(holders, static, strict=True)
-            if not held and (shape := _captured_shape(node))}  # fmt: skip
-
-
 class Follow:
     """One way through a captured graph with stand-ins; `free`: for any batch, else for that of the arguments."""
 
     def __init__(
-        self, part: Part, args: Sequence[Any], free: bool, left: dict[fx.Node, str | None] | None = None
+        self, part: Captured, args: Sequence[Any], free: bool, left: dict[fx.Node, str | None] | None = None
     ) -> None:
         """Binds the arguments: weights stay real, other tensors become inputs. Raises `Leave` for other kinds."""
         self.part, self.left, self.free = part, dict(left or {}), free

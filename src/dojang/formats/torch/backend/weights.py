@@ -20,7 +20,7 @@ State = tuple[Any, bytes]
 """What weights are now: their layout, and a digest of their bytes."""
 
 
-class Reader(Protocol):
+class MemoryDigest(Protocol):
     """Stretches of memory whose contents can be told apart."""
 
     def read(self) -> bytes:
@@ -28,8 +28,8 @@ class Reader(Protocol):
         ...
 
 
-Watch = Callable[[Sequence[tuple[int, int]]], Reader]
-"""Makes a `Reader` of stretches of memory, (address, bytes) each."""
+Watch = Callable[[Sequence[tuple[int, int]]], MemoryDigest]
+"""Makes a `MemoryDigest` of stretches of memory, (address, bytes) each."""
 
 
 class Weights:
@@ -44,7 +44,7 @@ class Weights:
         nodes = module.graph.nodes
         self.attributes = sorted({str(n.target) for n in nodes if n.op == "get_attr"})
         self.modules = sorted({str(n.target) for n in nodes if n.op == "call_module"})
-        self._last: tuple[Any, Any, Reader, list[int]] | None = None
+        self._last: tuple[Any, Any, MemoryDigest, list[int]] | None = None
 
     def tensors(self, args: Sequence[Any]) -> list[torch.Tensor]:
         """All of them, in a fixed order."""
@@ -80,7 +80,7 @@ class Weights:
             digest += hashlib.blake2b(_bytes(held[k]), digest_size=16).digest()
         return form, digest
 
-    def _watched(self, held: Sequence[torch.Tensor]) -> tuple[Reader, list[int]]:
+    def _watched(self, held: Sequence[torch.Tensor]) -> tuple[MemoryDigest, list[int]]:
         """A reader of what lies in one piece, and which tensors do not."""
         ranges: dict[int, int] = {}
         scattered: list[int] = []

@@ -15,6 +15,7 @@ from dojang.arith.shapes import axis_of
 from dojang.base.errors import ShapeError
 from dojang.formats.torch.read.ops import Size, lowers, per_axis
 from dojang.formats.torch.read.trace import HANDLERS, MODULES, Handler, Traced, Tracer
+from dojang.formats.torch.write.module import NodeModule
 
 
 def _weighted(t: Tracer, op: str, x: Traced, weight: Any, bias: Any, **attrs: Any) -> Any:
@@ -428,8 +429,21 @@ def _relu_module(t: Tracer, layer: Any, x: Any) -> Any:
     return t.apply(F.relu, "relu", layer.inplace, (x,), {}) if isinstance(x, Traced) else NotImplemented
 
 
+def _written_module(t: Tracer, layer: NodeModule, *inputs: Any) -> Any:
+    """A `NodeModule` in a trace is its node, under its own name, over what it is applied to now."""
+    node = layer.node
+    arrays: dict[str, str] = {}
+    for role, (holder, key) in layer.where.items():
+        held = holder._parameters.get(key)
+        arrays[role] = t.arrays[id(held if held is not None else holder._buffers[key])]
+    values = [t.value(i) for i in inputs]
+    name = node.name if node.name not in t.used else None
+    return t.emit(node.op, *values, name=name, arrays=arrays, **node.attrs)
+
+
 for _kind, _func in {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}.items():
     MODULES[_kind] = _conv_module(_func)
 for _kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
     MODULES[_kind] = _norm_module
 MODULES[nn.ReLU] = _relu_module
+MODULES[NodeModule] = _written_module

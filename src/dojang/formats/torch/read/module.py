@@ -6,7 +6,6 @@ import inspect
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -30,6 +29,7 @@ from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
 from dojang.formats.torch.read.stored import Store
 from dojang.formats.torch.read.trace import DataDependent, Traced, Tracer
+from dojang.formats.torch.tensors import tensors_in
 from dojang.formats.torch.write.module import Network
 
 _HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_patches)
@@ -205,24 +205,11 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
         return _graph(module, t, result, weights)
 
 
-def _outputs(result: Any) -> list[torch.Tensor]:
-    """The tensors in what forward returned, in order."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, Mapping):
-        return [o for v in cast(Mapping[Any, Any], result).values() for o in _outputs(v)]
-    if isinstance(result, list | tuple):
-        return [o for v in cast(Sequence[Any], result) for o in _outputs(v)]
-    if is_dataclass(result) and not isinstance(result, type):
-        return [o for f in fields(result) for o in _outputs(getattr(result, f.name))]
-    return []
-
-
 def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     """The Graph of what was traced: what the outputs need, and what costs before a decision by values."""
     t.stack[:] = [("", False)]
     t.func = "output"
-    outputs = [t.read(o if isinstance(o, Traced) else t.value(o)) for o in _outputs(result)]
+    outputs = [t.read(o if isinstance(o, Traced) else t.value(o)) for o in tensors_in(result)]
     title = type(module).__name__
     if not outputs:
         raise UnsupportedError(f"{title}: its forward returns no tensor")

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from dojang.arith.stored import Stored
-
-
-class Derived(Protocol):
-    """What the tracer notes of a tensor that was computed from others (`torch_trace.Derived`)."""
-
-    @property
-    def sources(self) -> tuple[torch.Tensor, ...]:
-        """The known tensors that went in."""
-        ...
+from dojang.formats.torch.read.trace import Derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredArray:
     """One stored array: its name, what is said of it, and its extent."""
 
     name: str
@@ -70,7 +61,7 @@ class Store:
                     apart.append((other, others))
             groups[extent.memory] = [*apart, (extent, members)]
         held = [_held(extent, members) for group in groups.values() for extent, members in group]
-        self.held: dict[int, list[Held]] = {}
+        self.held: dict[int, list[StoredArray]] = {}
         for one in held:
             self.held.setdefault(one.extent.memory, []).append(one)
         self.stored: dict[str, Stored] = {one.name: one.stored for one in held}
@@ -97,11 +88,11 @@ class Store:
         return tuple(name for name in self.stored if name in found)
 
 
-def _held(extent: Extent, members: list[tuple[str, torch.Tensor]]) -> Held:
+def _held(extent: Extent, members: list[tuple[str, torch.Tensor]]) -> StoredArray:
     learned = [value for _, value in members if isinstance(value, nn.Parameter)]
     sizes = {Extent.of(value): value.numel() for _, value in members}
     # of parts that overlap as many numbers as the memory has between them
     size = max(sizes.values()) if len(sizes) == 1 else min(extent.stop - extent.start, sum(sizes.values()))
     kind = "parameter" if learned else "buffer"
     name = next(name for name, value in members if not learned or isinstance(value, nn.Parameter))
-    return Held(name, Stored(size, kind, any(value.requires_grad for value in learned)), extent)
+    return StoredArray(name, Stored(size, kind, any(value.requires_grad for value in learned)), extent)

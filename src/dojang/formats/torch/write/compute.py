@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
+from dojang.arith.ops import UNKNOWN
 from dojang.arith.resizing import Mix, factors, mixes, same_pixels, single
 from dojang.arith.shapes import axis_of
-from dojang.base.errors import UnsupportedError
+from dojang.arith.table import Table
 
 Arrays = Mapping[str, Tensor]
 Function = Callable[[nn.Module, Attrs, Sequence[Tensor], Arrays], Tensor]
@@ -317,11 +318,6 @@ def constant(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: A
     return arrays["value"] if attrs["fill"] is None else layer.get_buffer("filled")
 
 
-def unknown(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
-    """Never run: `to_module` refuses networks with unknown operators."""
-    raise UnsupportedError(f"operator {attrs['kind']} cannot be run")
-
-
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": F.relu,
@@ -349,9 +345,8 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "not": lambda x: (x == 0).to(x.dtype),
 }
 
-COMPUTE: Mapping[str, Function] = {
+_COMPUTE: Mapping[str, Function] = {
     **{name: unary(run) for name, run in UNARY.items()},
-    "unknown": unknown,
     "constant": constant,
     "conv": conv,
     "conv_transpose": conv_transpose,
@@ -411,4 +406,15 @@ COMPUTE: Mapping[str, Function] = {
     "matmul": lambda layer, attrs, inputs, arrays: torch.matmul(inputs[0], inputs[1]),
     "einsum": lambda layer, attrs, inputs, arrays: torch.einsum(attrs["equation"], *inputs),
 }
-"""One function per operator of `arith.ops.OPS` but `input`."""
+
+COMPUTE: Table[Function] = Table(
+    "writing PyTorch",
+    "run by PyTorch",
+    __name__,
+    _COMPUTE,
+    {
+        "input": "it is given to the module",
+        UNKNOWN: "replace it by known operators or cut the network before it",
+    },
+)
+"""One function per operator."""

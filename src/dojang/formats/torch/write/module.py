@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any
 
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import OPS
+from dojang.arith.table import Table
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
-from dojang.formats.torch.read.trace import MODULES, Tracer
 from dojang.formats.torch.write.compute import COMPUTE, even
 
 
-class Layer(nn.Module):
+class NodeModule(nn.Module):
     """One node that PyTorch has no layer for, or whose arrays belong to another. `where`: which module holds each."""
 
     def __init__(self, node: Node) -> None:
@@ -32,7 +32,7 @@ class Layer(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The node's output."""
         arrays = {role: getattr(holder, name) for role, (holder, name) in self.where.items()}
-        return COMPUTE[self.node.op](self, self.node.attrs, inputs, arrays)
+        return COMPUTE.of(self.node)(self, self.node.attrs, inputs, arrays)
 
     def extra_repr(self) -> str:
         """The operator and its attributes."""
@@ -93,11 +93,8 @@ def weights_of(module: nn.Module, graph: Graph) -> Graph:
 def refuse_unknown(graph: Graph) -> None:
     """Raises for operators that have no meaning here."""
     for node in graph.nodes:
-        if node.op == UNKNOWN:
-            raise UnsupportedError(
-                f"{node.name}: operator {node.attrs['kind']} is not known, so the network can be counted but not run; "
-                "write it with known operators"
-            )
+        if node.op != "input":
+            COMPUTE.of(node)
 
 
 def last_readers(graph: Graph) -> dict[str, tuple[str, ...]]:
@@ -140,7 +137,7 @@ class _Builder:
         own = own and node.name not in self.crowded
         shape = self.graph.unit_shapes[node.inputs[0]] if node.inputs else None
         layer = native(node, len(shape) if shape else 0, shape) if own else None
-        layer = layer if layer is not None else Layer(node)
+        layer = layer if layer is not None else NodeModule(node)
         if node.op == "constant" and node.attrs["fill"] is not None:
             filled = torch.full(node.attrs["shape"], node.attrs["fill"])
             layer.register_buffer("filled", filled, persistent=False)
@@ -168,7 +165,7 @@ class _Builder:
                 array = node.array(role)
                 if array not in placed:
                     placed[array] = self._make(node, role, array, shape)
-                if isinstance(layer, Layer):
+                if isinstance(layer, NodeModule):
                     layer.where[role] = placed[array]
 
     def _make(self, node: Node, role: str, array: str, shape: tuple[int, ...]) -> tuple[nn.Module, str]:
@@ -183,7 +180,7 @@ class _Builder:
         value = self._value(node, role, array, shape)
         if held is None:
             fixed = role in node.rule.buffers or (node.op == "constant" and not node.attrs["trained"])
-            start = value if value is not None else initial(node, role, shape)
+            start = value if value is not None else INITIAL.of(node)(node, role, shape)
             if fixed:
                 holder._buffers[key] = start
             else:
@@ -204,16 +201,31 @@ class _Builder:
         return value
 
 
-def initial(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
-    """First values as PyTorch's layers have them: uniform within 1/√fan-in; ones and zeros for normalisations."""
-    if node.op in ("conv", "conv_transpose", "deform_conv", "dense"):
-        fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, node.attrs["out"])
-        return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
-    if node.op == "prelu":
-        return torch.full(shape, 0.25)
-    if node.op == "constant":
-        return torch.empty(shape).normal_(0, 0.02)
+def _uniform(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
+    """Uniform within 1/√fan-in."""
+    fan = max(1, torch.Size(shape[1:]).numel()) if role == "weight" else max(1, shape[0])
+    return torch.empty(shape).uniform_(-1 / sqrt(fan), 1 / sqrt(fan))
+
+
+def _neutral(node: Node, role: str, shape: tuple[int, ...]) -> Tensor:
+    """What changes nothing: ones and zeros."""
     return torch.ones(shape) if role in ("weight", "running_var") else torch.zeros(shape)
+
+
+INITIAL: Table[Callable[[Node, str, tuple[int, ...]], Tensor]] = Table(
+    "first weights",
+    "given first weights",
+    __name__,
+    {
+        **dict.fromkeys(("conv", "conv_transpose", "deform_conv", "dense"), _uniform),
+        "dynamic_conv": _neutral,
+        **dict.fromkeys(("batchnorm", "instancenorm", "groupnorm", "layernorm"), _neutral),
+        "prelu": lambda node, role, shape: torch.full(shape, 0.25),
+        "constant": lambda node, role, shape: torch.empty(shape).normal_(0, 0.02),
+    },
+    {op: "it has no arrays" for op, rule in OPS.items() if not rule.params},
+)
+"""First values of an operator's arrays, as PyTorch's layers have them, by role and shape."""
 
 
 SIMPLE: Mapping[str, type[nn.Module]] = {
@@ -304,18 +316,3 @@ def _windowed(node: Node, ic: int) -> nn.Module | None:
         return up(ic, a["out"], a["kernel"], bias=a["bias"], output_padding=a["output_padding"], **shared)
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     return conv(ic, a["out"], a["kernel"], bias=a["bias"], **shared)
-
-
-def _traced_layer(t: Tracer, layer: Layer, *inputs: Any) -> Any:
-    """A `Layer` in a trace is its node, under its own name, over what it is applied to now."""
-    node = layer.node
-    arrays: dict[str, str] = {}
-    for role, (holder, key) in layer.where.items():
-        held = holder._parameters.get(key)
-        arrays[role] = t.arrays[id(held if held is not None else holder._buffers[key])]
-    values = [t.value(i) for i in inputs]
-    name = node.name if node.name not in t.used else None
-    return t.emit(node.op, *values, name=name, arrays=arrays, **node.attrs)
-
-
-MODULES[Layer] = _traced_layer

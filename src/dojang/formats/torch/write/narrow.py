@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dojang.arith.graph import Graph
+from dojang.formats.torch.tensors import tensors_in
 from dojang.formats.torch.write.module import to_module
 
 Batchnorm = nn.modules.batchnorm._BatchNorm
@@ -120,16 +121,10 @@ def _agrees(new: nn.Module, after: Graph) -> bool:
         found = doubled(*x)
     except Exception:  # code of the user: whatever it raises on the new sizes, it does not compute the network
         return False
-    ours, theirs = _flat(found), _flat(wanted)
+    ours, theirs = tensors_in(found), tensors_in(wanted)
     if len(ours) != len(theirs):
         return False
     for a, b in zip(ours, theirs, strict=True):
         if a.shape != b.shape or float((a - b).abs().max()) > TOLERANCE * max(float(b.abs().max()), 1e-30):
             return False
     return True
-
-
-def _flat(result: Any) -> list[Tensor]:
-    from dojang.formats.torch.read.module import _outputs
-
-    return _outputs(result)

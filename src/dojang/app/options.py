@@ -1,0 +1,379 @@
+"""The commands and their arguments: one table for the command line, for its help and docs, and for the Python verbs.
+
+The parser and docs/commands.md are made from this table. Python functions cannot be, so that editors and type checkers
+see their signatures; tests/app/test_options.py holds every signature against the table: names, defaults and choices.
+Only the standard library is imported, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dojang.app.values import (
+    axes,
+    batch_or_name,
+    channels_last,
+    one_or_each,
+    positive,
+    seed,
+    sizes,
+    sizes_or_names,
+    whole,
+)
+
+OWN = "the command's own verb"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One argument of a command.
+
+    `name` is the keyword of the Python verb (or else `keyword` is). The flag is the name with dashes, unless `flag`
+    says otherwise; "" makes a positional argument, "?" one that may be left out. A default of False makes a switch, a
+    default of True a switch that turns it off, as --no-bias does for `bias`. `verbs` are the Python functions that take
+    the argument; there are none where only the command line has it.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    type: Callable[[str], Any] | None = None
+    metavar: str | None = None
+    choices: tuple[str, ...] | None = None
+    flag: str | None = None
+    required: bool = False
+    several: bool = False
+    keyword: str | None = None
+    verbs: tuple[str, ...] = (OWN,)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a person types; empty for a positional argument."""
+        if self.flag in ("", "?"):
+            return ()
+        long = f"--{self.name.replace('_', '-')}"
+        return (self.flag, long) if self.flag and len(self.flag) == 2 else (self.flag or long,)
+
+    @property
+    def optional(self) -> bool:
+        """Whether it is a positional argument that may be left out."""
+        return self.flag == "?"
+
+    @property
+    def dest(self) -> str:
+        """Where the parser puts the value."""
+        return f"no_{self.name}" if self.default is True else self.name
+
+    def value(self, parsed: Mapping[str, Any]) -> Any:
+        """The value that a verb takes, from all that the parser has found."""
+        found = parsed[self.dest]
+        return not found if self.default is True else found
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the command line: what it does, the Python verb of the same work, and its arguments in order."""
+
+    name: str
+    does: str
+    verb: str
+    options: tuple[Option, ...]
+
+    def keywords(self, parsed: Mapping[str, Any], verb: str | None = None) -> dict[str, Any]:
+        """The arguments for a verb, by keyword, from what the parser has found."""
+        return {option.keyword or option.name: option.value(parsed) for option in self.options_of(verb or self.verb)}
+
+    def options_of(self, verb: str) -> tuple[Option, ...]:
+        """The options that a Python verb takes."""
+        own = verb == self.verb
+        return tuple(option for option in self.options if verb in option.verbs or (own and OWN in option.verbs))
+
+
+NETWORK = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
+SIZE = "size of one input, channels first; sizes of several inputs are separated by ;"
+DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
+
+NET = Option("net", NETWORK, flag="", metavar="NET")
+WEIGHTS = Option("weights", "arrays by name: .safetensors, .pt or .pth", metavar="FILE")
+INPUT_SIZE = Option("input_size", SIZE, type=sizes, metavar="C,H,W")
+NUM_CLASSES = Option("num_classes", "number of classes, for zoo names", type=positive, metavar="N")
+LOADING = (NET, WEIGHTS, INPUT_SIZE, NUM_CLASSES)
+
+JSON = Option("json", "print one JSON object", False, verbs=())
+FORCE = Option("force", "replace files that exist", False)
+PAGE = Option("html", "write a self-contained page", metavar="FILE", verbs=())
+THREADS = Option(
+    "threads",
+    "threads that compute (default: DOJANG_THREADS, else the cores that this process may use)",
+    type=positive,
+    metavar="N",
+    verbs=(),
+)
+SEED = Option("seed", "seed of all that is drawn", 0, seed, "N")
+TRAINING_DATA = (
+    Option("data", DATA, metavar="DATA"),
+    Option("val_data", "the test part, where it is in a place of its own", metavar="DATA"),
+    SEED,
+)
+DEVICE = Option("device", "where training computes: auto, cpu, cuda or cuda:N", "auto", metavar="NAME")
+PRECISION = Option(
+    "precision",
+    "what training computes in; bf16 is several times faster on processors that have instructions for it",
+    "float32",
+    choices=("float32", "bf16"),
+)
+
+
+def _output(metavar: str, does: str) -> tuple[Option, Option]:
+    return Option("output", does, flag="-o", metavar=metavar), FORCE
+
+
+_COUNTED = (OWN, "memory", "explain")
+
+_COUNT = Command(
+    "count",
+    "what a network costs: shapes, parameters, MACs, memory, receptive field",
+    "count",
+    (
+        JSON,
+        replace(NET, verbs=_COUNTED),
+        Option("input_size", "size of one input, channels first; 3,H,W gives formulas", type=sizes_or_names,
+               metavar="C,H,W", verbs=_COUNTED),
+        replace(NUM_CLASSES, verbs=_COUNTED),
+        replace(WEIGHTS, help="also see that these arrays fit: .safetensors, .pt or .pth", verbs=()),
+        Option("batch_size", "inputs at once (default 1); a name gives formulas", 1, batch_or_name, "N",
+               verbs=(OWN, "memory")),
+        Option("bias", "leave biases out of the parameters", True),
+        Option("unit", "1 MAC = 2 FLOPs", "mac", choices=("mac", "flop")),
+        Option("exact_padding", "do not count taps that fall on padding", False),
+        Option("csv", "print one line per layer, comma-separated", False, verbs=()),
+        Option("explain", "unfold every figure of one layer: formula, numbers, result", keyword="layer",
+               metavar="LAYER", verbs=("explain",)),
+        Option("memory", "also what inference and training hold, bytes moved", False, verbs=()),
+        Option("optimiser", "for --memory (default momentum)",
+               choices=("none", "sgd", "momentum", "rmsprop", "adam"), verbs=("memory",)),
+        Option("machine", "also the time on a machine, as an interval: here, a100, h200, raspberry-pi-5, or "
+               "GFLOPS,GBYTES", metavar="NAME", verbs=("memory",)),
+        PAGE,
+        replace(FORCE, verbs=()),
+        Option("max_macs", "budget: exit 1 when over (K, M, G allowed)", type=whole, metavar="N", verbs=()),
+        Option("max_params", "budget: exit 1 when over (K, M, G allowed)", type=whole, metavar="N", verbs=()),
+    ),
+)  # fmt: skip
+
+_SOLVE = Command(
+    "solve",
+    "which layers lead from one shape to another",
+    "solve",
+    (
+        JSON,
+        Option("in_shape", "input shape", type=channels_last, flag="--in", metavar="HxWxC"),
+        Option("out_shape", "output shape", type=channels_last, flag="--out", metavar="HxWxC"),
+        Option("kernel", "kernel size: one number, or one per axis", type=one_or_each, metavar="K"),
+        Option("stride", "stride: one number, or one per axis", type=one_or_each, metavar="K"),
+        Option("padding", "zeros on each side: one number, or one per axis", type=one_or_each, metavar="K"),
+        Option("dilation", "distance of the taps", 1, one_or_each, "K"),
+        Option("groups", "groups", 1, positive, "N"),
+        Option("filters", "channels of the shape that is not given", type=positive, metavar="N"),
+        Option("bias", "layers without biases", True),
+        Option("transposed", "transposed convolution", False),
+    ),
+)
+
+_CHECK = Command(
+    "check",
+    "a published table against the truth, every cell judged",
+    "check",
+    (
+        JSON,
+        Option("table", "a table's name (`dojang list tables`) or a .csv file", flag="", metavar="TABLE"),
+        Option("net", "the network (default: the one that the table names)", flag="?", metavar="NET"),
+        INPUT_SIZE,
+    ),
+)
+
+_COMPARE = Command(
+    "compare",
+    "two networks side by side, layers aligned",
+    "compare",
+    (
+        JSON,
+        Option("a", NETWORK, flag="", metavar="A"),
+        Option("b", "the other network", flag="", metavar="B"),
+        replace(INPUT_SIZE, help="size of one input of both"),
+    ),
+)
+
+_KERNEL = (
+    "a name (`dojang list kernels`) such as blur or gaussian:sigma=2; a matrix, its rows separated by ; or FILE.npy; "
+    "given several times, each makes a file of its own from one reading of the picture"
+)
+_BORDER = (
+    "what lies outside the picture (default reflect: mirrored without repeating the edge); "
+    "valid: nothing, the result is smaller"
+)
+_FILTERING = ("filter_files", "filter_plans")
+
+_FILTER = Command(
+    "filter",
+    "press a kernel on pictures",
+    "filter_files",
+    (
+        JSON,
+        Option("images", "picture files", flag="", metavar="IMAGE", several=True, verbs=_FILTERING),
+        Option("kernel", _KERNEL, metavar="KERNEL", required=True, several=True, verbs=_FILTERING),
+        Option("border", _BORDER, "reflect", verbs=_FILTERING,
+               choices=("zero", "constant", "replicate", "reflect", "circular", "valid")),
+        Option("value", "the pixel value outside, with --border constant", 0.0, float, "V", verbs=_FILTERING),
+        Option("stride", "keep every Nth pixel, or N,M by rows,columns", 1, axes, "N", verbs=_FILTERING),
+        Option("dilation", "spread the kernel's taps N pixels apart", 1, axes, "N", verbs=_FILTERING),
+        Option("plan", "write nothing; say which algorithm it would be and why", False, verbs=()),
+        THREADS,
+        *_output("OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)"),
+    ),
+)  # fmt: skip
+
+_RUN = Command(
+    "run",
+    "a forward pass on a picture or an array",
+    "run",
+    (
+        JSON,
+        *LOADING,
+        Option("input", "a picture, or .npy of shape (c,h,w) or (n,c,h,w)", flag="", metavar="INPUT"),
+        Option("plan", "say how each layer was run: algorithm, time, why not others", False),
+        Option("top", "show the K best classes", 5, whole, "K"),
+        THREADS,
+        *_output("OUT.npy", "write the output as an array"),
+    ),
+)
+
+_TRAIN = Command(
+    "train",
+    "train or fine-tune a network",
+    "train",
+    (
+        JSON,
+        *LOADING,
+        replace(TRAINING_DATA[0], required=True),
+        *TRAINING_DATA[1:],
+        Option("epochs", "passes over the data", 30, positive, "N"),
+        Option("batch_size", "samples per step", 128, positive, "N"),
+        Option("lr", "peak learning rate (default by network and batch size)", type=float, metavar="X"),
+        Option("label_smoothing", "share of each label that is spread over the other classes", 0.0, float, "X"),
+        DEVICE,
+        PRECISION,
+        Option("resume", "go on with the run in the folder", False),
+        *_output("DIR", "folder for checkpoint, run.json and report (default out/NET-trained)"),
+    ),
+)
+
+_DIAGNOSE = Command(
+    "diagnose",
+    "what a trained network wastes: dead channels, duplicates, coverage, hot spots",
+    "diagnose",
+    (
+        JSON,
+        *LOADING,
+        *TRAINING_DATA,
+        Option("samples", "samples looked at", 512, positive, "N"),
+        Option("threshold", "treat a channel as dead if its activation never exceeds X", 0.0, float, "X"),
+        Option("fail_on", "exit 1 on a finding of this severity or a higher one", metavar="SEVERITY",
+               choices=("info", "warning", "error"), verbs=()),
+        THREADS,
+        PAGE,
+        replace(FORCE, verbs=()),
+    ),
+)  # fmt: skip
+
+_SLIM = Command(
+    "slim",
+    "find waste, cut it, prove or measure each cut, write the cheaper network",
+    "slim",
+    (
+        JSON,
+        *LOADING,
+        *TRAINING_DATA,
+        Option("lossless", "only cuts that change no answer; needs no labels, nor --data at all", False),
+        Option("max_drop", "percentage points of accuracy that may be lost", 1.0, float, "POINTS"),
+        Option("target_macs", "stop at this fraction of the MACs", type=float, metavar="FRACTION"),
+        Option("train_samples", "use only N samples of the train part", type=positive, metavar="N"),
+        Option("target_time", "stop at this fraction of the run time", type=float, metavar="FRACTION"),
+        Option("target_ms", "stop at this many milliseconds per batch", type=float, metavar="MS"),
+        Option("epochs", "passes of fine-tuning after each cut", 10, positive, "N"),
+        Option("final_epochs", "passes of a last fine-tuning, taught by the original tuned as long (default: none)",
+               0, positive, "N"),
+        Option("runtime", "the runtime on which time must be saved", "dojang",
+               choices=("dojang", "torch", "onnxruntime")),
+        Option("importance", "how the channels of a layer are ranked", "activation",
+               choices=("activation", "weight", "batchnorm", "taylor")),
+        Option("batch_size", "inputs at once when networks are timed", 1, positive, "N"),
+        DEVICE,
+        PRECISION,
+        Option("resume", "go on with a slimming that was interrupted", False),
+        THREADS,
+        *_output("DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)"),
+    ),
+)  # fmt: skip
+
+_EXPORT = Command(
+    "export",
+    "write a network in another format",
+    "export",
+    (
+        JSON,
+        *LOADING,
+        Option("format", "default: by the suffix of -o", choices=("onnx", "safetensors", "net")),
+        *_output("FILE", "file to write (default: NAME with the format's suffix)"),
+    ),
+)
+
+_BENCH = Command(
+    "bench",
+    "time a network here, other runtimes beside it",
+    "bench",
+    (
+        JSON,
+        *LOADING,
+        Option("peers", "also PyTorch (both layouts) and ONNX Runtime", False),
+        Option("batch_size", "inputs at once", 1, positive, "N"),
+        Option("rounds", "interleaved rounds", 31, positive, "N"),
+        replace(SEED, help="seed of the input and of missing weights"),
+        THREADS,
+    ),
+)
+
+_LIST = Command(
+    "list",
+    "what there is to choose from",
+    "available",
+    (
+        JSON,
+        Option(
+            "what", "which list", flag="", choices=("networks", "tables", "kernels", "kinds", "algorithms", "operators")
+        ),
+        replace(PAGE, help="kernels only: write a page that shows each on one picture"),
+        replace(FORCE, verbs=()),
+    ),
+)
+
+_ENV = Command(
+    "env",
+    "facts for a bug report: versions, machine, settings",
+    "environment",
+    (
+        JSON,
+        Option("measure", "measure the peaks of a core (half a second) and plan by them from now on", False),
+        *_output("FILE", "with --measure: write a machine file there instead, for DOJANG_MACHINE to name"),
+    ),
+)
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        *(_COUNT, _SOLVE, _CHECK, _COMPARE, _FILTER, _RUN, _TRAIN, _DIAGNOSE, _SLIM, _EXPORT, _BENCH, _LIST, _ENV),
+    )
+}
+"""Every command by name, in the order of the help."""

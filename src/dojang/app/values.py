@@ -1,0 +1,106 @@
+"""From what a person types after a flag to the value that a verb takes. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+
+def sizes(text: str) -> Any:
+    """C,H,W as numbers; x may stand for the comma. Several inputs are separated by semicolons.
+
+    >>> sizes("3,224,224"), sizes("3x48x48;10")
+    ((3, 224, 224), ((3, 48, 48), (10,)))
+    """
+    try:
+        every = tuple(tuple(int(n) for n in part.lower().replace("x", ",").split(",")) for part in text.split(";"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write C,H,W such as 3,224,224, for several inputs '3,48,48;10'"
+        ) from None
+    return every if len(every) > 1 else next(iter(every))
+
+
+def sizes_or_names(text: str) -> Any:
+    """C,H,W as numbers, or names for sizes that stay symbols. Several inputs are separated by semicolons.
+
+    >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224;10")
+    ((3, 'H', 'W'), ((3, 224, 224), (10,)))
+    """
+    every = tuple(tuple(number_or_name(n) for n in re.split("[,xX]", part)) for part in text.split(";"))
+    return every if len(every) > 1 else next(iter(every))
+
+
+def number_or_name(text: str) -> int | str:
+    """A whole number, or a name that stays a symbol, perhaps times a number: H, 32H."""
+    if re.fullmatch(r"[0-9]{0,6}[A-Za-wyz][A-Za-wyz0-9_]*", text.strip(), re.ASCII):
+        return text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write C,H,W such as 3,224,224, or 3,H,W or 3,32H,32W for formulas"
+        ) from None
+
+
+def batch_or_name(text: str) -> int | str:
+    """A batch size of at least 1, or a name that stays a symbol."""
+    return text if text.isidentifier() and text.isascii() else positive(text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to below 2^63, as PyTorch's generators take them."""
+    number = whole(text)
+    if not 0 <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no seed; give a whole number from 0 to below 2^63")
+    return number
+
+
+def whole(text: str) -> int:
+    """A whole number; K, M and G stand for powers of 1000."""
+    scale = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
+    digits = text[:-1] if scale > 1 else text
+    try:
+        value = float(digits.replace("_", "").replace(",", "")) * scale
+        exact = int(digits) * scale if digits.isdecimal() else int(value)
+        if exact != value and not digits.isdecimal():
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    return exact
+
+
+def channels_last(text: str) -> tuple[int, ...]:
+    """HxWxC as (c, h, w)."""
+    *spatial, channels = sizes(text)
+    return (channels, *spatial)
+
+
+def one_or_each(text: str) -> int | tuple[int, ...]:
+    """One number for all axes, or one for each.
+
+    >>> one_or_each("3"), one_or_each("3,5")
+    (3, (3, 5))
+    """
+    every = sizes(text)
+    return every[0] if len(every) == 1 else every
+
+
+def axes(text: str) -> int | tuple[int, int]:
+    """One number for both axes, or two: rows,columns."""
+    match sizes(text):
+        case (both,):
+            return both
+        case (rows, columns):
+            return rows, columns
+        case _:
+            raise argparse.ArgumentTypeError(f"{text!r}: give one number or two, as rows,columns")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
