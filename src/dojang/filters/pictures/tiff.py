@@ -63,7 +63,8 @@ _NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # tifffile's own arguments
-MOST_VALUE = 1 << 26  # bytes of one tag: a colour profile or metadata
+MOST_VALUE = 1 << 26  # bytes of all tags of a page: a colour profile, metadata
+MOST_NUMBERS = 1 << 20  # numbers of all tags of a page: a palette, places on the ground
 MOST_PAGES = 1 << 16
 # Of tifffile's own decoders: the module and what unpacks in steps there, and how many times its size a strip may grow.
 _UNPACKERS = {
@@ -278,7 +279,7 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
     # Pillow's reading of a single mark that is none of the three: alpha.
     extras = tuple(e if e in (0, 1, 2) else 2 if extra == 1 else 0 for e in extras)
     palette = None
-    if PALETTE in tags and photometric == 3:
+    if PALETTE in tags and photometric == 3 and bits[0] <= 8:  # `check` refuses others
         table = np.asarray(tags[PALETTE].value, np.uint16)
         palette = np.ascontiguousarray((table.reshape(3, -1).T >> 8).astype(np.uint8))
         if len(palette) != 1 << bits[0]:
@@ -327,10 +328,16 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
         if len(seen) == 1:
             if len(block) < count * each:
                 raise ValueError("its tags are cut off")
+            length = numbers = 0
             for i in range(count):
                 tag = _tag(file, block[i * each : (i + 1) * each], order, big)
-                if tag is not None:
-                    found.setdefault(tag.code, tag)
+                if tag is not None and tag.code not in found:
+                    found[tag.code] = tag
+                    # values may overlap: all together may be far more than the file
+                    length += tag.count * _SIZES[tag.type]
+                    numbers += 0 if isinstance(tag.value, bytes) else len(tag.value)
+                    if length > MOST_VALUE or numbers > MOST_NUMBERS:
+                        raise ValueError(f"its tags hold {length:,} bytes up to tag {tag.code}")
         rest = block[count * each :]
         if len(rest) < (8 if big else 4):
             break
@@ -343,9 +350,12 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
     (count,) = struct.unpack(order + ("Q" if big else "I"), entry[4 : 12 if big else 8])
     if code in (273, 279, 324, 325, 288, 289) or kind not in _SIZES:  # where the pixels lie is for who decodes them
         return None
+    if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED:
+        return Tag(code, 7, b"")  # only that it is there is said
     length, inline = count * _SIZES[kind], entry[12:] if big else entry[8:]
-    if length > MOST_VALUE:
-        raise ValueError(f"tag {code} of {length} bytes")
+    letters = kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377))
+    if length > MOST_VALUE or (not letters and count > MOST_NUMBERS):
+        raise ValueError(f"tag {code} of {length:,} bytes")
     if length <= len(inline):
         data = inline[:length]
     else:
@@ -354,7 +364,7 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
         data = file.read(length)
         if len(data) < length:
             raise ValueError(f"tag {code} is cut off")
-    if kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377)):
+    if letters:
         return Tag(code, kind, data)
     if kind in (5, 10):
         return Tag(code, kind, struct.unpack(f"{order}{2 * count}{'I' if kind == 5 else 'i'}", data))
