@@ -39,8 +39,8 @@ from dojang.base.showing import is_plain, shown
 
 MOST_NODES = 50_000
 """Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""
-MOST_WORDS = 12 * MOST_NODES
-"""Words of a text, quoted pieces each counted: reading so many takes some two seconds, and no line needs more."""
+MOST_WORDS = 8 * MOST_NODES
+"""Words of a text; each quoted piece counts as one. To read this many takes about two seconds of processor time."""
 MOST_DEPTH = 64
 
 ALIASES = {"pad": "padding"}
