@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import reference
+
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
@@ -74,11 +76,15 @@ def commands() -> str:
     parser = build_parser()
     choices = next(a.choices for a in parser._actions if isinstance(a.choices, dict))  # argparse has no public way
     parts = [f"```\n{parser.format_help().rstrip()}\n```"]
-    parts += [f"## dojang {name}\n\n```\n{sub.format_help().rstrip()}\n```" for name, sub in choices.items()]
+    parts += [
+        f"## dojang {name}\n\n```\n{sub.format_help().rstrip()}\n```\n\n{reference.in_python(name)}"
+        for name, sub in choices.items()
+    ]
     return "\n\n".join(parts)
 
 
 MAKERS: dict[str, Callable[[], str]] = {
+    **reference.MAKERS,
     "operators": operators,
     "kinds": kind_table,
     "trade": trade,
@@ -107,4 +113,4 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main("--check" in sys.argv))
+    sys.exit(main("--check" in sys.argv) or reference.main("--check" in sys.argv))
