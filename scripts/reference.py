@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tomllib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -14,7 +15,9 @@ import dojang
 from dojang.app.options import COMMANDS
 from dojang.arith.symbol import Expr
 from dojang.base import errors
-from dojang.formats import zoo
+from dojang.filters.large import STORES
+from dojang.filters.pictures.images import FORMATS
+from dojang.formats import tables, zoo
 from dojang.report.documents import DOCUMENTS, RunRecord
 from dojang.report.json import dumps
 from dojang.report.schema import SIMPLE, schemas
@@ -78,8 +81,37 @@ def first(value: object) -> str:
 
 
 def zoo_names() -> str:
-    """The networks of the zoo."""
-    return "`" + "`, `".join(zoo.names()) + "`"
+    """The networks of the zoo and the published tables."""
+    return f"{code(zoo.names())}.\n\nPublished tables, for `dojang check`: {code(tables.names())}."
+
+
+def picture_formats() -> str:
+    """Suffixes by picture format."""
+    rows = ["| format | suffixes |", "|---|---|"]
+    rows += [
+        f"| {name} | {code(s for s, f in FORMATS.items() if f == name)} |" for name in dict.fromkeys(FORMATS.values())
+    ]
+    return "\n".join([*rows, f"| arrays on disk | {code(STORES)} |"])
+
+
+def extras() -> str:
+    """What `pip install 'dojang[EXTRA]'` adds for users."""
+    project = tomllib.loads((SCHEMAS.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    given: dict[str, list[str]] = project["optional-dependencies"]
+    told = {
+        "torch": 'PyTorch code as a network, training, fine-tuning in `slim`, `torch.compile(..., backend="dojang")`',
+        "data": "the data set `digits`",
+        "onnxruntime": "ONNX Runtime as a runtime to slim for and as a peer of `bench`; checks of what is written",
+        "large": "pictures as Zarr arrays, Dask arrays, and more kinds of TIFF",
+        "demo": "all that `make demo` needs",
+    }
+    rows = ["| extra | for | packages |", "|---|---|---|"]
+    return "\n".join([*rows, *(f"| `{name}` | {what} | {code(given[name])} |" for name, what in told.items())])
+
+
+def code(words: Iterable[str]) -> str:
+    """Words as code, with commas."""
+    return ", ".join(f"`{word}`" for word in words)
 
 
 def json_documents() -> str:
@@ -193,5 +225,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "exit_codes": exit_codes,
     "json_documents": json_documents,
     "python_names": python_names,
+    "extras": extras,
+    "picture_formats": picture_formats,
     "zoo_names": zoo_names,
 }
