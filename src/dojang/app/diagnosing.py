@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import InputSize, load, require_weights
-from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.app.samples import check_classes, input_range, load_inputs
 from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -45,8 +45,9 @@ def diagnose(
     """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
 
     `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
-    needs no samples is found. Under `torchrun` each process looks at its share of the samples, and all get the same
-    findings, within rounding those of one process. Raises what `load` and `load_samples` raise.
+    needs no samples is found; `data` may have no labels (an array, an .npy, an .npz with x alone). Under `torchrun`
+    each process looks at its share of the samples, and all get the same findings, within rounding those of one process.
+    Raises what `load` raises, and `DataError` for data that cannot be used.
 
     >>> {finding.kind for finding in diagnose("digits-cnn").findings}
     {'hot-spot'}
@@ -55,7 +56,7 @@ def diagnose(
         raise UsageError(f"samples {samples} must be at least 1")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
-    found = None if data is None else load_samples(data, graph, val_data)
+    found = None if data is None else load_inputs(data, graph, val_data)
     if found is not None:
         check_classes(graph, found)
     with together() as us:

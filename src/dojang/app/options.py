@@ -94,6 +94,7 @@ class Command:
 NETWORK = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
 SIZE = "size of one input, channels first; sizes of several inputs are separated by ;"
 DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
+NO_LABELS = f"{DATA}; or samples without labels: .npy, .npz with x"
 
 NET = Option("net", NETWORK, flag="", metavar="NET")
 WEIGHTS = Option("weights", "arrays by name: .safetensors, .pt or .pth", metavar="FILE")
@@ -277,7 +278,8 @@ _DIAGNOSE = Command(
     (
         JSON,
         *LOADING,
-        *TRAINING_DATA,
+        replace(TRAINING_DATA[0], help=NO_LABELS),
+        *TRAINING_DATA[1:],
         Option("samples", "samples looked at", 512, positive, "N"),
         Option("threshold", "treat a channel as dead if its activation never exceeds X", 0.0, float, "X"),
         Option("fail_on", "exit 1 on a finding of this severity or a higher one", metavar="SEVERITY",
@@ -295,7 +297,8 @@ _SLIM = Command(
     (
         JSON,
         *LOADING,
-        *TRAINING_DATA,
+        replace(TRAINING_DATA[0], help=f"{NO_LABELS} (with --lossless)"),
+        *TRAINING_DATA[1:],
         Option("lossless", "only cuts that change no answer; needs no labels, nor --data at all", False),
         Option("max_drop", "percentage points of accuracy that may be lost", 1.0, float, "POINTS"),
         Option("target_macs", "stop at this fraction of the MACs", type=float, metavar="FRACTION"),

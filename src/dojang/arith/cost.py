@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, cast
@@ -40,6 +40,11 @@ class Convention:
             f"{unit}; {taps}; {bias}; pooling, activations and normalisation cost no MACs; float32, "
             f"batch {self.batch}; K = 1000"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, and the same as a sentence."""
+        own = {"unit": self.unit, "batch": self.batch, "bias": self.bias, "exact_padding": self.exact_padding}
+        return {**own, "text": str(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,7 @@ class Count(Result):
         total = self.total
         flops = {"flops": 2 * total.macs} if self.convention.unit == "flop" else {}
         table = {
-            "convention": {**asdict(self.convention), "text": str(self.convention)},
+            "convention": self.convention.to_dict(),
             "totals": {
                 "params": total.params,
                 "weights": total.weights,
