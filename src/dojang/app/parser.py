@@ -6,8 +6,8 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dojang import __version__
 from dojang.base.errors import UsageError
+from dojang.base.version import __version__
 
 NET = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
 SIZE = "size of one input, channels first; sizes of several inputs are parted by ;"

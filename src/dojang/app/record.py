@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dojang import __version__
+from dojang.base.version import __version__
 
 PARTS: Mapping[str, str] = {
     "numpy": "required",
@@ -70,25 +70,25 @@ def measured(output: str | None = None, force: bool = False) -> dict[str, Any]:
     measured peaks. Raises what writing raises.
     """
     from dojang.base.writing import check_target
-    from dojang.native import descriptions
-    from dojang.native.machine import Machine
+    from dojang.native import machine as machines
+    from dojang.native.descriptions import ENVIRONMENT
     from dojang.native.peaks import measure
 
-    here = Machine.processor()
-    path = descriptions.measured_path(here)
+    here = machines.Machine.processor()
+    path = machines.measured_path(here)
     if output is not None:
         path = check_target(output, force)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
     found = measure(here).rounded()
     source = f"measured on {_processor() or here.cpu}, {datetime.now(UTC).date()}"
-    descriptions.write(replace(here, peaks=found), source, path, force or output is None)
+    machines.write(replace(here, peaks=found), source, path, force or output is None)
     if output is None:
         path.chmod(0o644)  # a file that others may write would not be trusted
-    descriptions.forget()
+    machines.forget()
     return {
         "file": str(path),
-        "used": output is None and not os.environ.get(descriptions.ENVIRONMENT),
+        "used": output is None and not os.environ.get(ENVIRONMENT),
         "shipped": asdict(here.peaks),
         "measured": asdict(found),
     }
@@ -114,9 +114,9 @@ def record(
 
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, machine, the cache, settings that change how dojang behaves."""
-    from dojang.native import descriptions, jit
+    from dojang.native import jit
+    from dojang.native import machine as machines
     from dojang.native.cache import distrust
-    from dojang.native.machine import Machine
 
     names = ("NO_COLOR", "OMP_NUM_THREADS", "PYTHONHASHSEED")
     settings = {k: v for k, v in os.environ.items() if k.startswith("DOJANG_") or k in names}
@@ -126,7 +126,7 @@ def environment() -> dict[str, Any]:
         "limit_bytes": jit.CACHE_LIMIT,
         "not_used": distrust(),
     }
-    ignored = descriptions.measured(Machine.processor())[1]
+    ignored = machines.measured(machines.Machine.processor())[1]
     return {
         "versions": versions(),
         "machine": machine() | ({"ignored_file": ignored} if ignored else {}),

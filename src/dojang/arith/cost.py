@@ -13,9 +13,9 @@ from dojang.arith.border import Border
 from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.parameters import NOTHING, Parameters, arrays_of, parameters_of, parts_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
-from dojang.arith.stored import NOTHING, Parameters, arrays_of, parameters_of, parts_of
 from dojang.arith.symbol import Expr, largest
 
 BYTES = 4
