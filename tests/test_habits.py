@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,14 @@ def test_small(n):
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--hypothesis-seed=5")
     assert result.ret == 1
     result.stdout.re_match_lines([r".*python -m pytest -n0 --hypothesis-seed=5 test_random.py::test_small"])
+
+
+def test_the_fast_check_looks_at_every_room() -> None:
+    """`scripts/check --fast` names tests that exist, of every package that has tests."""
+    read = 'eval "$(sed -n "/^quick=(/,/^)/p" scripts/check)"; printf "%s\\n" "${quick[@]}"'
+    done = subprocess.run(["bash", "-c", read], cwd=TESTS.parent, capture_output=True, text=True, check=True)
+    named = done.stdout.split()
+    assert [path for path in named if not (TESTS.parent / path).exists()] == []
+    rooms = {path.name for path in (TESTS.parent / "src" / "dojang").iterdir() if (TESTS / path.name).is_dir()}
+    assert len(rooms) > 10
+    assert rooms == {path.split("/")[1] for path in named if not path.endswith(".py") or path.count("/") > 1}

@@ -288,6 +288,7 @@ def small_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -330,6 +331,7 @@ def test_closed_pipe() -> None:
     assert (done.returncode, done.stderr, len(done.stdout)) == (0, "", 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_training(tmp_path: Path, number: int) -> None:
     """A real Ctrl-C, SIGTERM or SIGHUP: exit 130, one line, a state that --resume takes up, no half-written result."""
@@ -371,6 +373,7 @@ def test_interrupts_that_come_out_as_another_error(tmp_path: Path, number: int) 
     assert (done.returncode, done.stderr) == (130, "dojang: interrupted\n")
 
 
+@pytest.mark.slow
 def test_interrupted_slimming(tmp_path: Path) -> None:
     """SIGTERM within a slimming; what lies there then, half-moved results included, is taken up by --resume alone."""
     slim = ["-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", "out"]
@@ -402,6 +405,7 @@ def test_interrupted_slimming(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.onnx").read_bytes() == b"moved before the kill"
 
 
+@pytest.mark.slow
 def test_interrupted_within_an_exec(tmp_path: Path) -> None:
     """Imports run `exec` on strings; CPython then ends `python -m` by SIGINT, although the interrupt was caught."""
     (tmp_path / "slow.py").write_text('exec("raise KeyboardInterrupt")\n')

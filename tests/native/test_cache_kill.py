@@ -14,6 +14,8 @@ import dojang
 from dojang.native import cache
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import sys
 import numpy as np

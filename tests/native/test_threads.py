@@ -191,6 +191,7 @@ same(compile(graph, threads=2)(x))
     assert done.stderr.count("networks run on 1 of 2 threads") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_fork_while_another_thread_compiles_and_runs(tmp_path):
     """Ten children, forked at ten moments of compiling; each compiles and runs by itself."""

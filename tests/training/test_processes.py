@@ -15,6 +15,8 @@ from safetensors.numpy import load_file
 
 from dojang.training.state import STATE_FILE, read
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 # Trains into the directory of the first argument; with a second one the run goes on where it was.
