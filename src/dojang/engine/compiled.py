@@ -14,6 +14,7 @@ import numpy as np
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import UnsupportedError, UsageError
+from dojang.engine import verify
 from dojang.engine.build import Build, build, held_bytes
 from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
@@ -22,6 +23,7 @@ from dojang.engine.plan.network import plan_of
 from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
+from dojang.engine.verbose import show
 from dojang.native import forks
 from dojang.native.machine import Machine
 from dojang.native.threads import asked_threads, default_threads
@@ -179,7 +181,7 @@ class Compiled:
             return found.plan
         graph = self._graph_for(batch, wanted)
         with self._lock:
-            return plan_of(graph, self._request(batch, wanted), self._chosen).public
+            return show("plan", verify.planned(plan_of(graph, self._request(batch, wanted), self._chosen))).public
 
     def measured(self, batch: int = 1, seconds: float = 0.3) -> Plan:
         """The plan with the median time of each step, from runs on random input for about so many seconds."""
