@@ -6,8 +6,8 @@
 Run it before and after a change to a constant of `native/costs.py`. The ratio is the measured time over the predicted
 one. If all rows had the same ratio, only the peaks would be those of another machine and no choice would be wrong: look
 at how far rows differ. A network's time is the least of its runs. A step's time is the median over runs of that step
-alone: their sum adds one hand-over between threads for each step. With `--threads 1` networks are timed by the
-processor's clock, which stands still while other work runs; that is the way on a busy machine.
+alone: their sum adds one hand-over between threads for each step. With `--threads 1` the clock is the
+processor's, which stands still while other work runs; that is the way on a busy machine.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def main() -> None:
         x = np.random.default_rng(1).standard_normal((args.batch, *graph.inputs[0].attrs["shape"]), np.float32)
         del graph
         measured = least(lambda run=run, x=x: run(x), args.seconds, args.threads)
-        plan = run.measured(args.batch, args.seconds)
+        clock = time.process_time if args.threads == 1 else time.perf_counter
+        plan = run.measured(args.batch, args.seconds, clock)
         alone = 0.0
         for choice in plan.choices:
             alone += choice.measured_s or 0.0
