@@ -20,8 +20,9 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import ALGORITHMS
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Refusal, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 from dojang.native.runtime import NativeCall, Program
@@ -84,14 +85,15 @@ def main() -> None:
         conv: Conv = parse(text)
         task = Task.of(conv, activation=Activation("relu"))
         for name in args.by:
-            if (reason := names[name].why_not(task, machine)) is not None:
-                print(f"{text:44s} {name:10s} {reason}")
+            offer = names[name].offer(task, machine)
+            if isinstance(offer, Refusal):
+                print(f"{text:44s} {name:10s} {offer.reason}")
                 continue
             copies, keep = programs(names[name], task, machine, args.threads)
             hot = least(copies[0].run, args.seconds)
             cold = least(lambda copies=copies: [c.run() for c in copies], args.seconds) / len(copies)
             share = [f"{1e6 * s:8.1f} {100 * 2e-9 * conv.macs / s / peak:4.0f}%" for s in (hot, cold)]
-            predicted = 1e6 * names[name].predict(task, machine) / args.threads
+            predicted = 1e6 * offer.seconds / args.threads
             print(f"{text:44s} {name:10s} {share[0]:>14s} {share[1]:>14s} {predicted:10.1f}", flush=True)
             del copies, keep
 

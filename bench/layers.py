@@ -22,7 +22,8 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.activations import Activation
+from dojang.engine.kernels.task import Task
 from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native.machine import Machine

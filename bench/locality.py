@@ -36,7 +36,7 @@ from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import conv_problem
 from dojang.engine.kernels.conv import direct, fourier, winograd
-from dojang.engine.kernels.task import Task
+from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
 from dojang.native.machine import Machine
@@ -108,7 +108,7 @@ class Ways:
         """The output, channels first; None where the algorithm refuses."""
         algorithm = {"direct": direct, "fourier": fourier}.get(name, winograd)
         task = Task.of(c)
-        if algorithm.why_not(task, HOST) is not None:
+        if isinstance(algorithm.offer(task, HOST), Refusal):
             return None
         if m:
             winograd.shape_of = lambda task, machine: winograd._cut(winograd.two(task), machine, m)

@@ -44,11 +44,12 @@ from dojang.arith.window import out_size
 from dojang.base.errors import ShapeError
 from dojang.engine.kernels import bands
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.bands import BandTask
 from dojang.engine.kernels.conv import ALGORITHMS, amx, direct, fallback, fourier, streamed, winograd
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Activation, Code, Sparse, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Sparse, Task
 from dojang.native import jit
 from dojang.native import peaks as peaks_module
 from dojang.native.machine import Machine
@@ -185,7 +186,7 @@ def draw_conv(rng: random.Random) -> Task | None:
     residual = rng.random() < 0.25
     task = Task.of(conv, x_ld=ic + gap(), y_ld=oc + gap(), residual_ld=oc + gap() if residual and how != "dense" else 0,
                    activation=draw_activation(rng), kind="f64" if how != "square" and rng.random() < 0.25 else "f32",
-                   room=rng.choice((0.0, 0.0, 2.0)))  # fmt: skip
+                   resident_ratio=rng.choice((0.0, 0.0, 2.0)))  # fmt: skip
     if task.kind == "f64" and task.activation is not None and task.activation.name not in EXACT:
         task = replace(task, activation=None)
     if residual and rank == 2 and task.kind == "f32" and rng.random() < 0.5:
@@ -195,7 +196,7 @@ def draw_conv(rng: random.Random) -> Task | None:
         task = replace(task, sparse=Sparse(size, step, some, rng.randint(0, oc - some)), residual_ld=some)
     elif how == "square" and rng.random() < 0.5:
         halved = replace(task, halved=True, activation=rng.choice((None, Activation("relu"))), residual_ld=0)
-        if winograd.why_not(halved, HOST) is None and min(conv.out_size) >= 2 and rank == 2:
+        if isinstance(winograd.offer(halved, HOST), Offer) and min(conv.out_size) >= 2 and rank == 2:
             task = halved
     return task
 
@@ -543,7 +544,7 @@ def attempts(case: Case, quick: bool, begin: Callable[[str, str], None]) -> Iter
                 continue  # `strict` refuses them where this matters
             if isinstance(task, Task) and case.n > 1:
                 task = replace(task, conv=replace(task.conv, n=case.n))
-            if algorithm.why_not(task, machine) is not None:
+            if isinstance(algorithm.offer(task, machine), Refusal):
                 continue
             begin(name_of(machine), algorithm.NAME)
             kind = task.kind if isinstance(task, Task) else "f32"

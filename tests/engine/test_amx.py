@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import amx, amx_tiles, direct
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 
@@ -80,20 +81,20 @@ def test_left_out_products_are_small():
 @pytest.mark.parametrize("name", LAYERS)
 def test_compiles_where_there_are_no_tiles(name):
     task = Task.of(LAYERS[name])
-    assert amx.why_not(task, TILES) is None
+    assert isinstance(amx.offer(task, TILES), Offer)
     for step in amx.emit(task, TILES).steps:
         assert len(jit.compile_object(step.build("kernel"), TILES, thorough=False)) > 1000
 
 
 def test_refusals():
     plain = Task.of(LAYERS["3x3"])
-    assert amx.why_not(plain, Machine.cross("avx512")) == "no matrix tiles"
-    assert amx.why_not(replace(plain, strict=True), TILES) == "precision is strict"
-    assert amx.why_not(replace(plain, kind="f64"), TILES) == "not float32"
-    assert amx.why_not(Task.of(Conv.of(64, 64, (9, 9), 3, groups=2)), TILES) == "grouped"
-    assert amx.why_not(Task.of(Conv.of(8, 8, (4, 4, 4), 3)), TILES) == "more than 2 dimensions"
-    assert "one pixel" in str(amx.why_not(Task.of(Conv.of(64, 10, (1,), 1)), TILES))
-    assert "too few channels" in str(amx.why_not(Task.of(Conv.of(1, 64, (9, 9), 3)), TILES))
+    assert amx.offer(plain, Machine.cross("avx512")).reason == "no matrix tiles"
+    assert amx.offer(replace(plain, strict=True), TILES).reason == "precision is strict"
+    assert amx.offer(replace(plain, kind="f64"), TILES).reason == "not float32"
+    assert amx.offer(Task.of(Conv.of(64, 64, (9, 9), 3, groups=2)), TILES).reason == "grouped"
+    assert amx.offer(Task.of(Conv.of(8, 8, (4, 4, 4), 3)), TILES).reason == "more than 2 dimensions"
+    assert "one pixel" in str(amx.offer(Task.of(Conv.of(64, 10, (1,), 1)), TILES).reason)
+    assert "too few channels" in str(amx.offer(Task.of(Conv.of(1, 64, (9, 9), 3)), TILES).reason)
 
 
 @runs_here
@@ -127,7 +128,7 @@ def test_any_size(ic, oc, h, w, kernel, stride, dilation, before, after, n):
     assume(min(h, w) + before + after >= (kernel - 1) * dilation + 1)
     c = Conv.of(ic, oc, (h, w), kernel, stride, ((before, after), (after, before)), dilation, n=n)
     task = Task.of(c)
-    assume(amx.why_not(task, HOST) is None)
+    assume(isinstance(amx.offer(task, HOST), Offer))
     x, weight, b = (rng.integers(-9, 10, s).astype("f4") for s in (c.in_shape, c.weight_shape, (oc,)))
     y = np.moveaxis(run(amx, task, HOST, x, weight, b), -1, 1)
     assert (y == oracle(c, x, weight, b)).all()

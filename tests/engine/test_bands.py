@@ -12,10 +12,11 @@ from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.engine.kernels import bands
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.bands import BandTask, Cut
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.native import jit
 from dojang.native.machine import Machine
@@ -142,7 +143,7 @@ TASKS = {
 def test_equal_on_integers(name, machine, monkeypatch):
     """As planned, and in the smallest units: one row, one block of channels. No load or store leaves the arrays."""
     task = TASKS[name]
-    assert bands.why_not(task, machine) is None
+    assert isinstance(bands.offer(task, machine), Offer)
     planned = bands.plan(task, machine)[0]
     blocks = -(-bands.vectors_of(bands.window_of(task).channels, machine) // planned.vectors)
     for cut in (planned, Cut(1, planned.vectors, blocks if task.back else 1), Cut(2, planned.vectors, blocks)):
@@ -167,12 +168,12 @@ def test_refusals():
     good = TASKS["expand, depthwise, project"]
     wide = Task.of(Conv.of(100, 40, (14, 15), 3, padding=1))
     grouped = Task.of(Conv.of(100, 100, (14, 15), 3, padding=1, groups=50))
-    assert bands.why_not(good, machine) is None
-    assert "more than one tap" in bands.why_not(replace(good, back=wide), machine)
-    assert "depthwise" in bands.why_not(replace(good, middle=grouped), machine)
-    assert "residual" in bands.why_not(replace(good, front=replace(good.front, residual_ld=9)), machine)
-    assert "float32" in bands.why_not(replace(good, front=replace(good.front, kind="f64")), machine)
-    assert bands.why_not(BandTask(None, pool.of_conv(Conv.of(9, 9, (4, 4), 4, groups=9), "max")), machine)
+    assert isinstance(bands.offer(good, machine), Offer)
+    assert "more than one tap" in bands.offer(replace(good, back=wide), machine).reason
+    assert "depthwise" in bands.offer(replace(good, middle=grouped), machine).reason
+    assert "residual" in bands.offer(replace(good, front=replace(good.front, residual_ld=9)), machine).reason
+    assert "float32" in bands.offer(replace(good, front=replace(good.front, kind="f64")), machine).reason
+    assert bands.offer(BandTask(None, pool.of_conv(Conv.of(9, 9, (4, 4), 4, groups=9), "max")), machine).reason
 
 
 @pytest.mark.parametrize("isa", ["neon", "avx512", "avx2"])

@@ -15,9 +15,10 @@ from dojang.base.errors import DojangError, GraphError, ShapeError, UnsupportedE
 from dojang.engine.compiled import Compiled, compile
 from dojang.engine.kernels.conv import direct, streamed, winograd
 from dojang.engine.kernels.task import Task
-from dojang.engine.lower.network import Lowering
+from dojang.engine.plan.context import resident_ratio
 from dojang.engine.reference.operators import run_reference
 from dojang.engine.settle import settled
+from dojang.engine.weights import Weights
 from dojang.formats import zoo
 from dojang.native.machine import Machine
 from machines import EVERY, RUNNABLE, TINY, name_of
@@ -122,16 +123,15 @@ def test_each_weight_goes_when_it_is_packed(monkeypatch):
     right = run_reference(g, x, np.float64).outputs[0]
     run = compile(g, threads=2, release=True)
     del g
-    left, real = [], Lowering.conv
+    left, real = [], Weights.folded
 
-    def conv(self, group, problem):
-        done = real(self, group, problem)
+    def folded(self, group):
         left.append(sum(ref() is not None for ref in watched))
-        return done
+        return real(self, group)
 
-    monkeypatch.setattr(Lowering, "conv", conv)
+    monkeypatch.setattr(Weights, "folded", folded)
     assert np.allclose(run(x), right, atol=1e-4)
-    assert left == [3, 2, 1, 0, 0]
+    assert left == [4, 3, 2, 1, 0]  # before each layer is packed
 
 
 def test_a_layer_used_twice_keeps_its_weights_until_the_second():
@@ -523,11 +523,12 @@ def test_weights_that_stay_in_the_cache_cost_less():
     task = Task.of(Conv.of(64, 64, (8, 8), 3, padding=1))
     for algorithm, machine in itertools.product((direct, streamed, winograd), EVERY):
         machine = replace(machine, cores=2)  # of more, some go idle in the last round of so small a layer
-        fits, half, none = (algorithm.predict(replace(task, room=room), machine) for room in (8.0, 1.0, 0.25))
+        tasks = [replace(task, resident_ratio=ratio) for ratio in (8.0, 1.0, 0.25)]
+        fits, half, none = (algorithm.offer(some, machine).seconds for some in tasks)
         assert fits <= half <= none
-        assert fits < algorithm.predict(task, machine)
+        assert fits < algorithm.offer(task, machine).seconds
     rooms = [
-        Lowering(zoo.load(name), 1, replace(Machine.cross("avx512"), l2=2 << 20), 1, False, set(), {}).room
+        resident_ratio(zoo.load(name, weights=False).param_shapes, replace(Machine.cross("avx512"), l2=2 << 20))
         for name in ("resnet20-cifar10", "resnet18")
     ]
     assert 1 < rooms[0] < 2

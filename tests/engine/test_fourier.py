@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import direct, fourier
 from dojang.engine.kernels.conv.fourier_tiles import axis_of
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native import transforms as fourier_passes
@@ -48,7 +49,7 @@ def computed(conv, machine, kind, rest, place=lambda a: a):
     gap = 0 if conv.ic == conv.oc == 1 else 3
     task = Task.of(conv, x_ld=conv.ic + gap, y_ld=conv.oc + gap, kind=kind, residual_ld=(conv.oc + gap) * rest,
                    activation=Activation("relu") if rest else None)  # fmt: skip
-    assert fourier.why_not(task, machine) is None
+    assert isinstance(fourier.offer(task, machine), Offer)
     x, w, b = (rng.standard_normal(s).astype(task.element.dtype) for s in (conv.in_shape, conv.weight_shape, conv.oc))
     res = rng.standard_normal(conv.out_shape).astype(task.element.dtype) if rest else None
     y = run(fourier, task, machine, x, w, b, res, place)
@@ -82,7 +83,7 @@ def test_any_size(data):
     conv = Conv.of(groups * each[0], groups * each[1], size, kernel, 1, padding, dilation, groups,
                    n=data.draw(st.sampled_from([1, 2])))  # fmt: skip
     machine = data.draw(st.sampled_from([HOST, *NARROW]))
-    assume(fourier.why_not(Task.of(conv), machine) is None)
+    assume(isinstance(fourier.offer(Task.of(conv), machine), Offer))
     error, scale = computed(conv, machine, "f32", data.draw(st.booleans()))
     assert error <= 1e-6 * max(1.0, scale)
 
@@ -146,8 +147,8 @@ def test_useless_taps_are_left_out():
 
 def test_refusals():
     layer = Conv.of(16, 16, (32, 32), 15, padding=7)
-    reason = lambda conv, **rest: fourier.why_not(Task.of(conv, **rest), HOST)  # noqa: E731
-    assert reason(layer) is None
+    reason = lambda conv, **rest: fourier.offer(Task.of(conv, **rest), HOST).reason  # noqa: E731
+    assert isinstance(fourier.offer(Task.of(layer), HOST), Offer)
     assert reason(layer, strict=True) == "precision is strict"
     assert reason(replace(layer, stride=(2, 2))) == "stride above 1"
     assert "taps" in (reason(Conv.of(16, 16, (32, 32), 3, padding=1)) or "")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dojang.arith.conv import Conv
 from dojang.base.errors import ShapeError
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import (
     ALGORITHMS,
     dense,
@@ -24,7 +25,7 @@ from dojang.engine.kernels.conv import (
     winograd,
 )
 from dojang.engine.kernels.conv.interpolate import matrices
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 
@@ -98,7 +99,7 @@ def test_equal_on_integers(algorithm):
                        residual_ld=data.draw(st.sampled_from([0, c.oc, c.oc + 2])) if algorithm is not dense else 0,
                        kind=data.draw(st.sampled_from(["f32", "f32", "f64"])))  # fmt: skip
         machine = data.draw(st.sampled_from([HOST, *NARROW]))
-        assume(algorithm.why_not(task, machine) is None)
+        assume(isinstance(algorithm.offer(task, machine), Offer))
         seen.append(task)
         check(algorithm, task, machine)
 
@@ -131,7 +132,7 @@ def test_nothing_outside_the_arrays_is_touched(machine, at_end):
     for c in LAYERS:
         task = Task.of(c, x_ld=c.ic + 1, y_ld=c.oc + 2)
         for algorithm in ALGORITHMS[:-1]:
-            if algorithm.why_not(task, machine) is None:
+            if isinstance(algorithm.offer(task, machine), Offer):
                 used.add(algorithm.NAME)
                 x, w, b = whole(2, *c.in_shape[1:]), whole(*c.weight_shape), whole(c.oc)
                 y = run(algorithm, task, machine, x, w, b, place=lambda a: guarded(a, at_end))
@@ -203,7 +204,7 @@ def test_winograd_any_size(h, w, ic, oc, before, after, kernel, n, rest, groups)
     c = Conv.of(ic, oc, (h, w), kernel, padding=((before, after), (after, before)), groups=groups, n=n)
     task = Task.of(c, x_ld=ic + 3, y_ld=oc + 1, residual_ld=oc + 2 if rest else 0,
                    activation=Activation("relu") if rest else None)  # fmt: skip
-    assume(winograd.why_not(task, HOST) is None)
+    assume(isinstance(winograd.offer(task, HOST), Offer))
     x, weight, b = (rng.standard_normal(s).astype("f4") for s in (c.in_shape, c.weight_shape, (oc,)))
     res = rng.standard_normal(c.out_shape).astype("f4")
     y = run(winograd, task, HOST, x, weight, b, res if rest else None)
@@ -248,7 +249,7 @@ def test_nan_and_infinity_go_where_they_should(bad):
         x, w, b = whole(*c.in_shape), np.abs(whole(*c.weight_shape)) + 1, whole(c.oc)
         x[0, 0, ..., 0] = bad
         for algorithm in ALGORITHMS[:-1]:
-            if algorithm.why_not(task, HOST) is None:
+            if isinstance(algorithm.offer(task, HOST), Offer):
                 with np.errstate(invalid="ignore"):
                     expected = oracle(c, x, w, b)
                 y = np.moveaxis(run(algorithm, task, HOST, x, w, b), -1, 1)
@@ -288,7 +289,7 @@ def test_all_kernels_compile_for_other_processors(isa):
               Conv.of(20, 8, (1,), 1), Conv.of(4, 8, (5, 5), 2, stride=2, transposed=True)):  # fmt: skip
         task = Task.of(c)
         for algorithm in ALGORITHMS[:-1]:
-            if algorithm.why_not(task, machine) is None:
+            if isinstance(algorithm.offer(task, machine), Offer):
                 text = algorithm.emit(task, machine).steps[0].build("kernel")
                 if algorithm is winograd:
                     assert len(jit.compile_object(text, machine)) > 500

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import streamed
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
 
@@ -48,7 +49,7 @@ def test_equal_on_integers(name, machine):
     expected = np.maximum(oracle(c, x, w, b) + res, 0)
     for kind in ("f32", "f64"):
         task = Task.of(c, x_ld=c.ic + 3, y_ld=c.oc + 2, residual_ld=c.oc + 1, kind=kind, activation=Activation("relu"))
-        assert streamed.why_not(task, machine) is None
+        assert isinstance(streamed.offer(task, machine), Offer)
         assert streamed.cut_of(task, machine).depth < c.ic
         y = run(streamed, task, machine, x, w, b, res)
         assert (np.moveaxis(y[..., : c.oc], -1, 1) == expected).all()
@@ -104,7 +105,7 @@ def test_other_processors_compile():
 
 
 def test_refusals_have_reasons():
-    why = lambda c, **rest: streamed.why_not(Task.of(c, **rest), HOST)  # noqa: E731
+    why = lambda c, **rest: streamed.offer(Task.of(c, **rest), HOST).reason  # noqa: E731
     assert why(Conv.of(8, 8, (5, 5), 3, groups=2)) == "grouped"
     assert why(Conv.of(8, 8, (5, 5), 3, transposed=True)) == "transposed"
     assert "2 dimensions" in why(Conv.of(8, 8, (5, 5, 5), 3))

@@ -14,7 +14,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other import softmax, strided
-from dojang.engine.lower.strided import common
+from dojang.engine.plan.rules.strided import common
 from dojang.native import jit
 from dojang.native.machine import Machine
 

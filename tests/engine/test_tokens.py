@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
-from dojang.engine.kernels.functions import NAMES
+from dojang.engine.kernels.activations import NAMES
 from dojang.engine.kernels.other import matmul, norm
 from dojang.engine.reference.operators import run_reference
 from dojang.native.machine import Machine

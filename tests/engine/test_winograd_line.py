@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dojang.arith.conv import Conv
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import direct, winograd
-from dojang.engine.kernels.task import Activation, Task
+from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.plan.choose import choose
 from dojang.native.machine import Machine
 
@@ -59,7 +60,7 @@ def test_any_size_and_nothing_outside(machine, at_end):
         Conv.of(16, 20, (8,), 5),
     ):
         task = Task.of(c, x_ld=c.ic + 3, y_ld=c.oc + 1, residual_ld=c.oc + 2, activation=Activation("relu"))
-        if winograd.why_not(task, machine) is not None:
+        if isinstance(winograd.offer(task, machine), Refusal):
             assert c.groups > 1 or c.oc < machine.lanes(4)
             continue
         x, w, b, res = (rng.standard_normal(s).astype("f4") for s in (c.in_shape, c.weight_shape, c.oc, c.out_shape))
@@ -75,6 +76,7 @@ def test_where_it_is_taken():
     c = line(384, 384, (8, 8), (1, 3))
     machine = Machine.cross("avx512")
     assert choose(Task.of(c), machine)[0] is winograd
-    assert "strict" in winograd.why_not(Task.of(c, strict=True), machine)
-    assert "stride" in winograd.why_not(Task.of(Conv.of(384, 384, (8, 8), (1, 3), (1, 2), ((0, 0), (1, 1)))), machine)
-    assert "taps" in winograd.why_not(Task.of(line(192, 192, (17, 17), (1, 7))), machine)
+    assert "strict" in winograd.offer(Task.of(c, strict=True), machine).reason
+    strided = Task.of(Conv.of(384, 384, (8, 8), (1, 3), (1, 2), ((0, 0), (1, 1))))
+    assert "stride" in winograd.offer(strided, machine).reason
+    assert "taps" in winograd.offer(Task.of(line(192, 192, (17, 17), (1, 7))), machine).reason

@@ -120,7 +120,7 @@ def test_key_follows_imports_and_no_others(monkeypatch):
         "native.machine",
     } <= short
     assert "arith.conv" in short  # imported by a module that it imports
-    assert not {"engine.kernels.other.pool", "engine.lower.network", "engine.compiled"} & short
+    assert not {"engine.kernels.other.pool", "engine.plan.network", "engine.compiled"} & short
 
 
 def test_kernels_missing_together_are_the_same_as_one_by_one():

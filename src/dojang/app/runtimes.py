@@ -28,9 +28,6 @@ ROUNDS = 15
 KEPT = 4
 """Networks that are kept ready to run, by shape: the one that others are compared with comes up again and again."""
 
-STEP_MS = 2e-4
-"""What a step costs beyond its prediction, so that one layer in place of two is worth something."""
-
 
 def runner(graph: Graph, runtime: str, batch_size: int = 1) -> Run:
     """A function from a float32 batch to the first output, ready to run, best for batches of `batch_size`. Where a
@@ -110,14 +107,16 @@ def predictor(runtime: str, batch_size: int) -> Callable[[Graph], float] | None:
     """Milliseconds of a network as the runtime's own plan predicts them; None for runtimes that do not."""
     if runtime != "dojang":
         return None
-    from dojang.engine.lower.network import Lowering
+    from dojang.engine.plan.context import Request
+    from dojang.engine.plan.network import plan_of
+    from dojang.native.costs import COSTS
     from dojang.native.machine import Machine
 
     host = Machine.host()
 
     def predict(graph: Graph) -> float:
-        calls = Lowering(graph, batch_size, host, host.cores, False, frozenset(), {}, False).run().calls
-        return 1e3 * sum(call.choice.predicted_s or 0.0 for call in calls) + STEP_MS * len(calls)
+        plan = plan_of(graph, Request(batch_size, host, host.cores)).public
+        return 1e3 * (plan.predicted_s + COSTS.step_s * len(plan.choices))
 
     return predict
 

@@ -7,21 +7,24 @@ import ctypes
 import itertools
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import UnsupportedError, UsageError
-from dojang.engine.build import Build, held_bytes
+from dojang.engine import verify
+from dojang.engine.build import Build, build, held_bytes
 from dojang.engine.lanes import Lanes
-from dojang.engine.lower.calls import Lowered
-from dojang.engine.lower.network import Chosen, Lowering
 from dojang.engine.plan.choose import Plan
+from dojang.engine.plan.context import Chosen, Request
+from dojang.engine.plan.network import plan_of
 from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
+from dojang.engine.verbose import show
 from dojang.native import forks
 from dojang.native.machine import Machine
 from dojang.native.threads import asked_threads, default_threads
@@ -110,8 +113,8 @@ class Compiled:
     def __call__(self, x: Array | Mapping[str, Array]) -> Array:
         """The first output for a batch `x` (n, *shape).
 
-        An array like one that was seen before goes a short way: a run leaves nothing of Python in the caches, so that
-        a microsecond of it takes five to eight when it comes after one.
+        An array of a shape that was seen before takes a shortcut: after a run Python's own code has left the CPU
+        cache, so that each Python step costs five to eight times more.
         """
         if type(x) is np.ndarray and x.dtype is _FLOAT:
             build = self._seen.get(x.shape)
@@ -172,33 +175,29 @@ class Compiled:
         return tuple(whole[o] for o in self.graph.outputs)
 
     def plan(self, batch: int = 1, taps: Sequence[str] = ()) -> Plan:
-        """How a batch of this size is run; for a machine that is not here, how it would be."""
-        if not self.machine.runs_here:
-            check_batch(self.graph, batch)
-            graph, strict = self._settled, self.precision == "strict"
-            low = Lowering(
-                graph, batch, self.machine, self.threads, strict, frozenset(taps), {}, self.tune, self.batch_size
-            )
-            return self._planned(batch, low.run())
-        return self._build(batch, frozenset(taps)).plan
+        """How a batch of this size is run; for a machine that is not here, how it would be. Needs no weights."""
+        wanted = frozenset(taps)
+        found = self._builds.get((batch, wanted))
+        if found is not None:
+            return found.plan
+        graph = self._graph_for(batch, wanted)
+        with self._lock:
+            return show("plan", verify.planned(plan_of(graph, self._request(batch, wanted), self._chosen))).public
 
-    def _planned(self, batch: int, lowered: Lowered) -> Plan:
-        """What was chosen, with what it was chosen for."""
-        choices = tuple(call.choice for call in lowered.calls)
-        m = self.machine
-        return Plan(
-            self.graph.name, batch, self.threads, m.isa, self.precision, choices, m.name, m.source, m.peaks, self.tune
-        )
+    def measured(
+        self, batch: int = 1, seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter
+    ) -> Plan:  # fmt: skip
+        """The plan with the median time of each step, from runs on random input for about so many seconds.
 
-    def measured(self, batch: int = 1, seconds: float = 0.3) -> Plan:
-        """The plan with the median time of each step, from runs on random input for about so many seconds."""
+        On one thread `time.process_time` is the clock for a busy machine: it stands still while other work runs.
+        """
         build = self._build(batch, frozenset())
         rng = np.random.default_rng(0)
         inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
         lane = self._lanes.take()
         try:
             context = lane.contexts.get(build) or lane.bind(build)
-            return build.plan.with_times(context.measure(inputs, seconds))
+            return build.plan.with_times(context.measure(inputs, seconds, clock))
         finally:
             self._lanes.give(lane, build)
 
@@ -212,27 +211,28 @@ class Compiled:
         found = self._builds.get((batch, taps))
         if found is not None:
             return found
-        for name in taps:
-            self.graph[name]  # raises for a name that is not there
-        check_batch(self.graph, batch)
+        graph = self._graph_for(batch, taps)
         with self._lock:
             found = self._builds.get((batch, taps))
             if found is None:
-                graph = self._settled if all(name in self._settled.by_name for name in taps) else self.graph
-                found = Build(
-                    self._lowering(graph, batch, taps), graph, self.machine, self.threads, self.workers, taps,
-                    lambda lowered: self._planned(batch, lowered),
-                )  # fmt: skip
+                found = build(graph, self._request(batch, taps), self._chosen, self._packed, self.release)
                 found.used = self._count()
                 self._builds[batch, taps] = found
                 if self._drop_old(found) or self.release:
                     give_back()
         return found
 
-    def _lowering(self, graph: Graph, batch: int, taps: frozenset[str]) -> Lowering:
-        return Lowering(
-            graph, batch, self.machine, self.threads, self.precision == "strict", taps, self._packed, self.tune,
-            self.batch_size, self.release, self._chosen,
+    def _graph_for(self, batch: int, taps: frozenset[str]) -> Graph:
+        """The network that has the taps, settled where that has them. Raises for names and batches that do not fit."""
+        for name in taps:
+            self.graph[name]  # raises for a name that is not there
+        check_batch(self.graph, batch)
+        return self._settled if all(name in self._settled.by_name for name in taps) else self.graph
+
+    def _request(self, batch: int, taps: frozenset[str]) -> Request:
+        strict = self.precision == "strict"
+        return Request(
+            batch, self.machine, self.threads, self.workers, strict, taps, self.batch_size, self.tune
         )  # fmt: skip
 
     def _drop_old(self, newest: Build) -> bool:

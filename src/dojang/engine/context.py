@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dojang.engine.build import Build
 from dojang.engine.kernels import task as t
-from dojang.engine.lower.calls import HostCall, KernelCall, Place
+from dojang.engine.plan.steps import HostStep, KernelStep, Place
 from dojang.engine.reference.operators import apply
 from dojang.native.runtime import NativeCall, Program
 
@@ -24,39 +23,40 @@ class Context:
         """Fills the tables. `arena` are at least `build.run_bytes` bytes as float32, from a cache line on."""
         self.build, self.arena = build, arena
         self.base = arena.ctypes.data
-        low = build.lowered
-        self.segments: list[Program | HostCall] = []
+        planned, lowered = build.planned, build.lowered
+        self.segments: list[Program | HostStep] = []
         self.inputs: list[tuple[Program, int, int, int, int]] = []  # program, row, word, input, byte offset
         self.exports: list[tuple[Program, int, str]] = []
         self.steps: list[tuple[Program, int, str]] = []
-        self.native: list[tuple[Program, int, KernelCall]] = []
-        pending: list[tuple[NativeCall, KernelCall]] = []
+        self.native: list[tuple[Program, int, KernelStep]] = []
+        pending: list[tuple[NativeCall, KernelStep]] = []
         scratch = 0
-        for when, call in enumerate(low.calls):
-            if isinstance(call, HostCall):
+        rows = zip(planned.steps, lowered.codes, lowered.areas.shared, build.natives, strict=True)
+        for step, code, shared, natives in rows:
+            if isinstance(step, HostStep) or code is None:
                 self.close(pending, scratch)
                 pending, scratch = [], 0
-                self.segments.append(call)
+                self.segments.append(step)  # pyright: ignore[reportArgumentType]  # only these have no code
                 continue
-            args = self.table(call, build.shared[when])
-            scratch = max(scratch, call.code.scratch)
-            for step, native in zip(call.code.steps, build.natives[when], strict=True):
-                pending.append((NativeCall(native.address("kernel"), args, step.units(call.images)), call))
+            args = self.table(step, shared)
+            scratch = max(scratch, code.scratch)
+            for part, native in zip(code.steps, natives, strict=True):
+                pending.append((NativeCall(native.address("kernel"), args, part.units(step.images)), step))
         self.close(pending, scratch)
         self.look_ahead()
-        self.views = {name: self.view(place) for name, place in low.places.items() if place.buffer >= 0}
+        self.views = {name: self.view(place) for name, place in planned.places.items() if place.buffer >= 0}
         name = build.graph.outputs[0]
         self.short: tuple[Program, Array] | None = None  # all of the work, and where the first output then lies
-        answer, work = self.views.get(low.alias.get(name, name)), self.segments[0] if len(self.segments) == 1 else None
-        if isinstance(work, Program) and answer is not None and not self.exports and not low.host:
+        answer, work = self.views.get(planned.fused.source(name)), self.segments[0] if len(self.segments) == 1 else None
+        if isinstance(work, Program) and answer is not None and not self.exports and not build.host:
             self.short = work, answer
         build.short = self.short is not None
 
-    def close(self, pending: list[tuple[NativeCall, KernelCall]], scratch: int) -> None:
+    def close(self, pending: list[tuple[NativeCall, KernelStep]], scratch: int) -> None:
         """Ends a native segment."""
         if not pending:
             return
-        at = self.base + self.build.scratch_at
+        at = self.base + self.build.lowered.scratch_at
         program = Program([c for c, _ in pending], t.WORDS, scratch, self.build.threads, at)
         for row, (_, call) in enumerate(pending):
             for word, what in call.slots.items():
@@ -70,7 +70,7 @@ class Context:
 
     def look_ahead(self) -> None:
         """Tells each step which weights come next, so that it fetches them meanwhile: as many as fit beside its own."""
-        arrays = self.build.lowered.arrays
+        arrays = self.build.arrays
         most = self.build.machine.l2 // 4 * self.build.threads
         following: np.ndarray | None = None
         for program, row, call in reversed(self.native):
@@ -83,23 +83,23 @@ class Context:
             if isinstance(own, str) and arrays[own].nbytes >= LEAST_FETCHED:
                 following = arrays[own]
 
-    def table(self, call: KernelCall, shared: tuple[int, int]) -> list[int]:
+    def table(self, call: KernelStep, shared: tuple[int, int]) -> list[int]:
         """The argument words of a call; addresses in the caller's memory are filled in at each run."""
         words = [0] * t.WORDS
         words[t.N] = call.images
         for word, what in call.slots.items():
             if isinstance(what, str):
-                words[word] = self.build.lowered.arrays[what].ctypes.data
+                words[word] = self.build.arrays[what].ctypes.data
             elif what.buffer >= 0:
-                words[word] = self.base + self.build.offsets[what.buffer] + 4 * what.offset
+                words[word] = self.base + self.build.lowered.areas.offsets[what.buffer] + 4 * what.offset
         for word, area in zip((t.S0, t.S1), shared, strict=True):
             if area >= 0:
-                words[word] = self.base + self.build.offsets[area]
+                words[word] = self.base + self.build.lowered.areas.offsets[area]
         return words
 
     def view(self, place: Place) -> Array:
         """A value in the arena as an array of its logical shape."""
-        start = self.build.offsets[place.buffer] // 4 + place.offset
+        start = self.build.lowered.areas.offsets[place.buffer] // 4 + place.offset
         strides = [4 * place.pixels * place.ld, 4]
         step = 4 * place.ld
         space: list[int] = []
@@ -119,35 +119,36 @@ class Context:
 
     def run(self, inputs: Sequence[Array], into: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The wanted values by name: in the arrays `into`, of the right shapes, where it has them, else in new ones."""
-        low = self.build.lowered
+        planned = self.build.planned
+        source = planned.fused.source
         for program, row, word, k, offset in self.inputs:
             program.args[row, word] = inputs[k].ctypes.data + offset
-        given = {low.alias.get(name, name): array for name, array in (into or {}).items()}
+        given = {source(name): array for name, array in (into or {}).items()}
         out: dict[str, Array] = {}
         for program, row, name in self.exports:
-            out[name] = given[name] if name in given else np.empty(low.places[name].shape, np.float32)
+            out[name] = given[name] if name in given else np.empty(planned.places[name].shape, np.float32)
             program.args[row, t.Y] = out[name].ctypes.data
-        host = dict(low.host)
+        host = dict(self.build.host)
         for segment in self.segments:
             if isinstance(segment, Program):
                 segment.run()
             else:
                 self.host_call(segment, inputs, host)
-        values = {name: self.value(low.alias.get(name, name), inputs, host, out) for name in self.build.wanted}
+        values = {name: self.value(source(name), inputs, host, out) for name in self.build.wanted}
         for name, array in (into or {}).items():
             if values[name] is not array:
                 array[...] = values[name]
         return values
 
-    def host_call(self, call: HostCall, inputs: Sequence[Array], host: dict[str, Array]) -> None:
+    def host_call(self, call: HostStep, inputs: Sequence[Array], host: dict[str, Array]) -> None:
         """A node (and what was fused to it) by reference functions."""
         graph = self.build.graph
         members = [graph[m] for m in call.group.members]
         made: dict[str, Array] = {}
-        alias = self.build.lowered.alias
+        source = self.build.planned.fused.source
         for node in members:
             arrays = {r: np.asarray(graph.weights[node.array(r)], np.float32) for r in graph.node_params(node)}
-            names = [alias.get(i, i) for i in node.inputs]
+            names = [source(i) for i in node.inputs]
             values = [made[n] if n in made else self.logical(n, inputs, host) for n in names]
             made[node.name] = np.asarray(apply(node, values, arrays), np.float32)
         result = made[call.group.value]
@@ -162,14 +163,16 @@ class Context:
             return host[name]
         if name in self.views:
             return self.views[name]
-        low = self.build.lowered  # an input, or another shape of one
-        return inputs[-1 - low.places[name].buffer].reshape(low.shapes[name])
+        planned = self.build.planned  # an input, or another shape of one
+        shape = planned.fused.shapes[name]
+        assert shape is not None
+        return inputs[-1 - planned.places[name].buffer].reshape(shape)
 
     def value(self, name: str, inputs: Sequence[Array], host: dict[str, Array], out: dict[str, Array]) -> Array:
         """A value that the caller may keep."""
         return out[name] if name in out else np.array(self.logical(name, inputs, host), np.float32, order="C")
 
-    def measure(self, inputs: Sequence[Array], seconds: float) -> dict[str, float]:
+    def measure(self, inputs: Sequence[Array], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
         """Median seconds of each value's steps: every step on its own, on all threads, as often as time allows."""
         held = self.run(inputs)  # steps that export write into these arrays
         totals: dict[str, float] = {}
@@ -177,11 +180,11 @@ class Context:
         for program, row, name in self.steps:
             step = Program([program.call(row)], t.WORDS, program.scratch_bytes, program.threads)
             times: list[float] = []
-            start = time.perf_counter()
-            while len(times) < 3 or time.perf_counter() - start < each:
-                begin = time.perf_counter()
+            start = clock()
+            while len(times) < 3 or clock() - start < each:
+                begin = clock()
                 step.run()
-                times.append(time.perf_counter() - begin)
+                times.append(clock() - begin)
             totals[name] = totals.get(name, 0.0) + float(np.median(times))
         del held
         return totals

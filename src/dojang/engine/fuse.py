@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.shapes import Shape
-from dojang.engine.kernels.functions import NAMES
-from dojang.engine.kernels.task import Activation
+from dojang.engine.kernels.activations import NAMES, Activation
 from dojang.engine.reference.elements import SELU_ALPHA, SELU_SCALE
 
 CONVS = ("conv", "conv_transpose", "dense")
@@ -28,6 +27,38 @@ class Group:
     residual: str | None = None
     activation: Activation | None = None
     members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The groups of a network, in an order in which they can be computed, and who reads which value.
+
+    `nodes` are those that something needs; `alias` says which value a node that changes nothing stands for; `shown` are
+    the values that stay visible: outputs, and what was asked for.
+    """
+
+    graph: Graph
+    shapes: Mapping[str, Shape | None]
+    groups: tuple[Group, ...]
+    nodes: tuple[Node, ...]
+    alias: Mapping[str, str]
+    readers: Mapping[str, Sequence[Node]]
+    shown: Set[str]
+
+    def source(self, name: str) -> str:
+        """The value that a name stands for, through nodes that change nothing."""
+        return self.alias.get(name, name)
+
+    def read_once(self, value: str) -> bool:
+        """Whether one node reads a value, and nobody asked for it."""
+        return value not in self.shown and len(self.readers.get(value, ())) == 1
+
+
+def fuse(graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str]) -> Fused:
+    """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible."""
+    f = Fusion(graph, shapes, keep)
+    groups = tuple(f.groups())
+    return Fused(graph, shapes, groups, tuple(f.nodes), f.alias, f.readers, frozenset(f.shown))
 
 
 def activation_of(node: Node) -> Activation | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,12 @@ from dojang.engine.kernels.conv.direct import Direct, Tile, cycles, pack_weights
 from dojang.engine.kernels.conv.grouped import Grouped
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import Pool, PoolTask
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import I64, PTR, Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "bands"
-FILL = 0.4  # of the second cache, for what lies between the layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +90,41 @@ def window_of(task: BandTask) -> Window:
     return Window(channels, h, w, oh, ow, kh, kw, sh, sw, before[1], p.dilation[1])
 
 
-def why_not(task: BandTask, machine: Machine) -> str | None:
+def offer(task: BandTask, machine: Machine) -> Offer | Refusal:
     """For float32 images of one or two axes, a middle of one channel per group, a back of one tap."""
-    m = task.middle
-    if isinstance(m, PoolTask):
-        reason = pool.why_not(m, machine)
-        if reason is None and (len(m.size) > 2 or prod(m.out_size) == 1):
-            reason = "one window" if len(m.size) <= 2 else "more than 2 dimensions"
-    else:
-        c = m.conv
-        reason = grouped.why_not(m, machine)
-        if reason is None and not (c.rank <= 2 and c.ic == c.oc == c.groups and not m.residual_ld):
-            reason = "the middle is no plain depthwise convolution of an image"
+    reason = refusal_of_middle(task.middle, machine)
     if reason is not None:
-        return reason
+        return Refusal(reason)
     if task.front is not None and (task.front.conv.groups > 1 or task.front.residual_ld):
-        return "the front has groups or a residual"
+        return Refusal("the front has groups or a residual")
     if any(s.kind != "f32" for s in task.stages if isinstance(s, Task)):
-        return "not float32"
+        return Refusal("not float32")
     for stage in (task.front, task.back):
-        reason = None if stage is None else direct.why_not(stage, machine)
-        if reason is not None:
-            return reason
+        found = None if stage is None else direct.offer(stage, machine)
+        if isinstance(found, Refusal):
+            return found
     back = task.back
     if back is not None and not (back.conv.pointwise and back.conv.groups == 1 and max(back.conv.stride) == 1
                                  and not any(p for pair in back.conv.padding for p in pair)):  # fmt: skip
-        return "the back has more than one tap, stride, padding or groups"
+        return Refusal("the back has more than one tap, stride, padding or groups")
+    seconds = plan(task, machine)[1]
+    return Offer(seconds) if seconds < inf else Refusal("no output")
+
+
+def refusal_of_middle(m: Task | PoolTask, machine: Machine) -> str | None:
+    """Why bands cannot be cut from this depthwise convolution or pooling; None if they can."""
+    if isinstance(m, PoolTask):
+        found = pool.offer(m, machine)
+        if isinstance(found, Refusal):
+            return found.reason
+        if len(m.size) > 2:
+            return "more than 2 dimensions"
+        return "one window" if prod(m.out_size) == 1 else None
+    c, found = m.conv, grouped.offer(m, machine)
+    if isinstance(found, Refusal):
+        return found.reason
+    if c.rank > 2 or not c.ic == c.oc == c.groups or m.residual_ld:
+        return "the middle is no plain depthwise convolution of an image"
     return None
 
 
@@ -164,7 +173,7 @@ def middle_cycles(w: Window, machine: Machine) -> float:
 
 @cache
 def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
-    """The cut with the least estimated time, and that time: seconds of one core for one image."""
+    """The cut with the least estimated time, and that time: seconds of a core for an image, infinite without output."""
     w, p, lanes = window_of(task), machine.peaks, machine.lanes(4)
     vectors = vectors_of(w.channels, machine)
     if task.front is not None:
@@ -187,25 +196,20 @@ def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
     for rows in sorted({t.ceil_div(w.oh, i) for i in range(1, w.oh + 1)}):
         for some in {t.ceil_div(blocks, i) for i in range(1, blocks + 1)} if task.back is None else (blocks,):
             cut = Cut(rows, block, some)
-            if scratch_of(task, cut, machine) > FILL * machine.l2 and rows > 1:
+            if scratch_of(task, cut, machine) > COSTS.between_layers * machine.l2 and rows > 1:
                 continue
             units = images * t.ceil_div(w.oh, rows) * t.ceil_div(blocks, some)
             share = min(1.0, some / blocks)
             compute = share * (w.rows(rows) * front + rows * (middle + back)) * seconds_per_cycle
             moved = w.rows(rows) * row_in * (share if task.front is None else 1) + share * (rows * row_out + weights)
-            unit = compute + moved / (p.cache_gbs * 2e9) + 3e-7
+            unit = compute + moved / (p.cache_gbs * 2e9) + COSTS.start_band_s
             turns = t.ceil_div(units, machine.cores)
             cost = turns * unit * machine.cores / images
             if best is None or cost < best[0]:
                 best = (cost, cut)
     if best is None:
-        return Cut(1, block, blocks), float("inf")
+        return Cut(1, block, blocks), inf
     return best[1], best[0]
-
-
-def predict(task: BandTask, machine: Machine) -> float:
-    """Seconds on one core per image; infinite where even one row does not fit in the cache."""
-    return plan(task, machine)[1]
 
 
 def offsets(task: BandTask, machine: Machine) -> tuple[list[int], list[int]]:

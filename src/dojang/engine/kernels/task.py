@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
-from dojang.native.emit import F32, F64, I64, KINDS, PTR, ElementType, Emit, Value
+from dojang.engine.kernels.activations import Activation
+from dojang.native.emit import I64, KINDS, PTR, ElementType, Emit, Value
 from dojang.native.families import Peaks
 from dojang.native.jit import Recipe
 from dojang.native.machine import Machine
@@ -27,15 +28,6 @@ X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
 weights that will be needed next (for units of the first half, and of the second), and how many lines of them to fetch.
 """
 WORDS = 11
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """A function applied where results are stored. `a` and `b` are its parameters (bounds, slope)."""
-
-    name: str
-    a: float = 0.0
-    b: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +62,8 @@ class Task:
     only the largest of every 2 × 2 results is stored (maximum pooling, stride 2); the lowering asks this of Winograd
     alone, and to read a `sparse` residual only of those that can.
 
-    `room`: where a network is so small that its weights stay in the second cache of a core from run to run, the bytes
-    that they may take there once they are packed, for each byte of weights. It matters for predictions only.
+    `resident_ratio`: bytes of the second cache of a core that packed weights may take from run to run, for each byte of
+    the network's weights; 0 if they do not fit there. It matters for predictions only.
     """
 
     conv: Conv
@@ -83,7 +75,7 @@ class Task:
     strict: bool = False
     halved: bool = False
     sparse: Sparse | None = None
-    room: float = field(default=0.0, repr=False)
+    resident_ratio: float = field(default=0.0, repr=False)
 
     @classmethod
     def of(cls, conv: Conv, **rest: Any) -> Task:
@@ -91,19 +83,34 @@ class Task:
         return cls(conv, rest.pop("x_ld", conv.ic), rest.pop("y_ld", conv.oc), **rest)
 
     def fetched(self, packed_bytes: float, peaks: Peaks) -> float:
-        """Seconds in which so many bytes of packed weights come from memory, or, beyond `room`, the shared cache.
+        """Seconds in which so many bytes of packed weights come from memory, or, where weights stay in the second
+        cache, in which those that do not fit there come from the shared one.
 
         Of weights that are read in turn a cache keeps all where they fit, and none where they are twice as many.
         """
-        if not self.room:
+        if not self.resident_ratio:
             return packed_bytes / (peaks.read_gbs * 1e9)
-        beyond = packed_bytes / (self.room * 4 * self.conv.weights) - 1
+        beyond = packed_bytes / (self.resident_ratio * 4 * self.conv.weights) - 1
         return min(1.0, max(0.0, beyond)) * packed_bytes / (peaks.cache_gbs * 1e9)
 
     @property
     def element(self) -> ElementType:
         """The element type."""
         return KINDS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an algorithm would take for a task: predicted seconds for one image on one core."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an algorithm does not take a task, as a part of a sentence: "grouped", "more than 2 dimensions"."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -221,58 +228,6 @@ def tap_range(b: Emit, place: Value | int, stride: int, pad: int, dilation: int,
     return start, lo, hi
 
 
-def activate(b: Emit, v: Value, act: Activation | None, kind: ElementType) -> Value:
-    """The activation on a vector; NaN stays NaN."""
-    if act is None:
-        return v
-    lanes = v.type.count
-    con = lambda c: b.const(kind, c, lanes)  # noqa: E731
-    if act.name == "relu":
-        return b.maximum(con(0), v)
-    if act.name == "clip":
-        return b.minimum(con(act.b), b.maximum(con(act.a), v))
-    if act.name == "leaky_relu":
-        return b.select(b.fcmp_ordered("<", v, con(0)), b.fmul(v, con(act.a)), v)
-    if act.name in ("hard_sigmoid", "hard_swish"):
-        gate = b.minimum(con(1), b.maximum(con(0), b.fma(v, con(act.a), con(act.b))))
-        return gate if act.name == "hard_sigmoid" else b.fmul(v, gate)
-    if act.name in ("sigmoid", "silu"):
-        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), v))))
-        return s if act.name == "sigmoid" else b.fmul(v, s)
-    from dojang.engine.kernels.functions import FUNCTIONS
-
-    return FUNCTIONS[act.name](b, v, act)
-
-
-def exp(b: Emit, v: Value) -> Value:
-    """eˣ on float32 vectors within 2 units in the last place; overflow to infinity, underflow to 0, NaN stays.
-
-    x = n·ln 2 + r with |r| ≤ ln 2 / 2, Taylor to r⁷ (remainder below 2⁻²⁷), scaled by 2ⁿ in two halves.
-    """
-    from dojang.native.emit import I32
-
-    lanes = v.type.count
-    con = lambda c: b.const(F32, c, lanes)  # noqa: E731
-    x = b.minimum(con(89.0), b.maximum(con(-104.0), v))
-    n = b.round(b.fmul(x, con(1.4426950408889634)))
-    r = b.fma(n, con(-0.693145751953125), x)
-    r = b.fma(n, con(-1.428606765330187e-06), r)
-    p = con(1 / 5040)
-    for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        p = b.fma(p, r, con(c))
-    i = b.fptosi(n, I32.vector(lanes))
-    half = b.ashr(i, b.const(I32, 1, lanes))
-    for part in (half, ir_sub(b, i, half)):
-        bits = b.shl(b.add(part, b.const(I32, 127, lanes)), b.const(I32, 23, lanes))
-        p = b.fmul(p, b.bitcast(bits, F32.vector(lanes)))
-    return p
-
-
-def ir_sub(b: Emit, a: Value, c: Value) -> Value:
-    """a − c on integer vectors."""
-    return b.sub(a, c)
-
-
 def pack_vector(v: np.ndarray | None, groups: int, lanes: int, width: int, dtype: str) -> np.ndarray:
     """A bias (or zeros) of `groups` · `width` values, each group padded to whole vectors."""
     per = -(-width // lanes) * lanes
@@ -297,6 +252,3 @@ def on_line(array: np.ndarray) -> np.ndarray:
     out = lined(array.shape, array.dtype.str)
     out[...] = array
     return out
-
-
-__all__ = ["F32", "F64", "Activation", "Code", "Step", "Task", "activate", "balanced", "begin", "runs", "word"]

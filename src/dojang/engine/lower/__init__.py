@@ -1,1 +1,1 @@
-"""From a planned network to calls of kernels: where every value lies, and which call fills it."""
+"""Where every value lies when a network runs, and what kernels need beside the values."""

@@ -1,11 +1,11 @@
-"""Groups in a row that one kernel can compute band by band (`algorithms/bands.py`), where that is predicted to pay."""
+"""Groups in a row that one kernel can compute band by band (`kernels/bands.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dojang.engine.fuse import Fusion, Group
+from dojang.engine.fuse import Fused, Group
 
 POOLS = ("maxpool", "avgpool")
 
@@ -27,17 +27,16 @@ class Chain:
 class Chains:
     """Candidates by the value of their first group."""
 
-    def __init__(self, fusion: Fusion, groups: Sequence[Group]) -> None:
-        """`groups` as `fusion` found them."""
-        self.fusion = fusion
-        self.by_node = {g.node.name: g for g in groups}
+    def __init__(self, fused: Fused) -> None:
+        """All groups of a network."""
+        self.fused = fused
+        self.by_node = {g.node.name: g for g in fused.groups}
 
     def after(self, group: Group) -> Group | None:
         """The group that alone reads a group's value, as its only input."""
-        readers = self.fusion.readers.get(group.value, [])
-        if len(readers) != 1 or group.value in self.fusion.shown:
+        if not self.fused.read_once(group.value):
             return None
-        found = self.by_node.get(readers[0].name)
+        found = self.by_node.get(self.fused.readers[group.value][0].name)
         return found if found is not None and found.inputs == (group.value,) else None
 
     def starting(self, group: Group) -> Iterator[Chain]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import ALGORITHMS, fallback
-from dojang.engine.kernels.task import Code, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Task
 from dojang.native import cache, jit
 from dojang.native.families import Peaks
 from dojang.native.machine import Machine
@@ -99,11 +99,11 @@ def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType
     refused: list[tuple[str, str]] = []
     able: list[tuple[float, ModuleType]] = []
     for algorithm in ALGORITHMS:
-        reason = algorithm.why_not(task, machine)
-        if reason is None:
-            able.append((algorithm.predict(task, machine), algorithm))
-        else:
-            refused.append((algorithm.NAME, reason))
+        match algorithm.offer(task, machine):
+            case Offer(seconds):
+                able.append((seconds, algorithm))
+            case Refusal(reason):
+                refused.append((algorithm.NAME, reason))
     # Stable: of equals the first in the tuple; the reference only where nothing else can.
     able.sort(key=lambda pair: (pair[1] is fallback, pair[0]))
     how = "predicted"
@@ -111,9 +111,9 @@ def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType
         near = [a for seconds, a in able if seconds <= NEAR * able[0][0] and hasattr(a, "emit")]
         if len(near) > 1:
             how = "measured"
-            able = sorted(((seconds_of(a, task, machine), a) for a in near), key=lambda pair: pair[0])
             refused += [(a.NAME, "not timed: predicted far slower") for a in ALGORITHMS
-                        if a not in near and a.why_not(task, machine) is None]  # fmt: skip
+                        if a not in near and any(a is other for _, other in able)]  # fmt: skip
+            able = sorted(((seconds_of(a, task, machine), a) for a in near), key=lambda pair: pair[0])
     best, algorithm = able[0]
     refused += [(a.NAME, f"slower: {s * 1e6:.3g} µs {how}, not {best * 1e6:.3g}") for s, a in able[1:]]
     return algorithm, best, tuple(refused)

@@ -1,7 +1,7 @@
 """Ways of computing a convolution, one module each.
 
-An algorithm has `NAME` and `why_not(task, machine) -> str | None` (a reason for refusing), `predict(task, machine)` in
-seconds on one core per image, `pack(task, machine, weight, bias)` and `emit(task, machine) -> Code`.
+An algorithm has a `NAME` and three functions: `offer(task, machine) -> Offer | Refusal` (predicted seconds, or the
+reason why not), `pack(task, machine, weight, bias)` (weights in the kernel's order) and `emit(task, machine) -> Code`.
 """
 
 from __future__ import annotations

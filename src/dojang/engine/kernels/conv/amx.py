@@ -25,43 +25,34 @@ from dojang.engine.kernels.conv import amx_tiles as tiles
 from dojang.engine.kernels.conv.amx_kernel import CHUNK, Cut, Depth, Kernel, axes_of, depth_of, tall
 from dojang.engine.kernels.conv.direct import Nest, three
 from dojang.engine.kernels.conv.pointwise import best_width
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "amx"
 MOST_SPLIT = 1 << 20
 """Bytes of split weights of a layer above which they are kept as float32, so that memory stays near the weights'."""
-# Cycles as measured (Granite Rapids, 2026). With numbers that are not 0 the processor lowers its clock: 16 become 20.
-ROW_CYCLES = 1.3  # a row of a product, of at least 8
-RIGHT_CYCLES = 18.0  # a right factor that goes into the multiplier
-SHORT_ROW, SHORT_RIGHT = 1.0, 21.0  # the same in small networks, whose layers end before the clock is lowered
-FRESH_CYCLES = 0.15  # a weight that is split beside the products
-LOAD_CYCLES = 9  # a tile, beside the products
-DRAIN_CYCLES = 1000  # sums that leave the tiles after more than a few steps, nothing else being there to do
-SPLIT_CYCLES = 0.6  # a number
-ACROSS_CYCLES = 24  # a tile of pixels whose parts do not begin on cache lines
-EXPOSED = 0.6  # of the time in which numbers come from the shared cache, which products do not hide
 FIRST_CACHE = 24 << 10  # bytes of split pixels that stay in the first cache beside the weights
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For float32 on processors with matrix tiles, up to 2 dimensions, one group."""
     c = task.conv
     if not machine.amx:
-        return "no matrix tiles"
+        return Refusal("no matrix tiles")
     if task.strict:
-        return "precision is strict"
+        return Refusal("precision is strict")
     if task.kind != "f32":
-        return "not float32"
+        return Refusal("not float32")
     if c.transposed or c.groups > 1:
-        return "transposed" if c.transposed else "grouped"
+        return Refusal("transposed" if c.transposed else "grouped")
     if c.rank > 2:
-        return "more than 2 dimensions"
+        return Refusal("more than 2 dimensions")
     if prod(c.out_size) < 2:
-        return "one pixel: each weight is used once per image"
+        return Refusal("one pixel: each weight is used once per image")
     if c.oc < 8 or c.ic * c.kernel[-1] < 8:
-        return f"too few channels ({c.ic} to {c.oc})"
-    return None
+        return Refusal(f"too few channels ({c.ic} to {c.oc})")
+    return Offer(seconds(task, machine, cut_of(task, machine)))
 
 
 def nest_of(task: Task) -> Nest:
@@ -121,14 +112,18 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
             if wide and many:
                 pixels = tall(s, wide, per_line)
                 blocks = t.ceil_div(lines * per_line, pixels)
-                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.room > 0)
+                work += (
+                    count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.resident_ratio > 0)
+                )
         if s.own:
-            work += count * SPLIT_CYCLES * numbers(lines)
+            work += count * COSTS.tile_split_cycles * numbers(lines)
     if not s.own:
-        work += SPLIT_CYCLES * numbers(oh) + 4000 * machine.cores / n  # one step more: threads wait for each other
+        work += (
+            COSTS.tile_split_cycles * numbers(oh) + 4000 * machine.cores / n
+        )  # one step more: threads wait for each other
     weight_bytes = depth.total * vectors * tiles.TILE * (2 if s.fresh else tiles.PARTS)
     if s.fresh:
-        work += chunks * depth.total * vectors * FRESH_CYCLES * tiles.TILE / 2
+        work += chunks * depth.total * vectors * COSTS.tile_fresh_cycles * tiles.TILE / 2
     groups = 1 if s.own else t.ceil_div(vectors, s.vectors * s.blocks)
     units = chunks * n * groups
     rounds = t.ceil_div(units, machine.cores)
@@ -141,28 +136,30 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
     cache = (weight_bytes * (chunks - 1) + again) * crowded
     if not s.own:
         cache += 2 * region * chunks
-    time = work / rate + EXPOSED * cache / (p.cache_gbs * 1e9)
+    time = work / rate + COSTS.exposed_tiles * cache / (p.cache_gbs * 1e9)
     return max(time + 0.3 * memory, memory + 0.3 * time)
 
 
 def block_cycles(rows: int, pixels: int, wide: int, depth: Depth, fresh: bool, short: bool) -> float:
     """Cycles of one block: products, loads, and what is done once."""
     sums = pixels * wide
-    row, right = (SHORT_ROW, SHORT_RIGHT) if short else (ROW_CYCLES, RIGHT_CYCLES)
+    row, right = (
+        (COSTS.tile_short_row_cycles, COSTS.tile_short_right_cycles)
+        if short
+        else (COSTS.tile_row_cycles, COSTS.tile_right_cycles)
+    )
     products = len(tiles.PRODUCTS) * wide * max(right, pixels * row * max(rows, 8))
     if sums < 3:  # a product waits for the one before
         products = max(products, len(tiles.PRODUCTS) * 52.0)
     left, right = (5, 3) if pixels <= 2 and wide <= 2 else (6, 3) if pixels > wide else (5, 6)
-    loads = left * pixels * (ACROSS_CYCLES if depth.pitch % tiles.DEPTH else LOAD_CYCLES) + right * wide * LOAD_CYCLES
+    loads = (
+        left * pixels * (COSTS.tile_across_cycles if depth.pitch % tiles.DEPTH else COSTS.tile_load_cycles)
+        + right * wide * COSTS.tile_load_cycles
+    )
     once = sums * (16 + 3.5 * rows) + 60
     if fresh:
-        once += t.ceil_div(depth.total, CHUNK) * DRAIN_CYCLES
+        once += t.ceil_div(depth.total, CHUNK) * COSTS.tile_drain_cycles
     return depth.total * (products + loads) + once
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image."""
-    return seconds(task, machine, cut_of(task, machine))
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

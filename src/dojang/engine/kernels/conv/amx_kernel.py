@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv import amx_tiles as tiles
 from dojang.engine.kernels.conv.direct import Nest
 from dojang.engine.kernels.task import Task
@@ -503,7 +504,7 @@ class Kernel:
                     at = b.at(res, b.mul(p, across * 4 * task.residual_ld), 4 * j * lanes)
                     value = b.fadd(value, b.vload(at, F32, mask=there[j]))
                 bad = b.fma(value, b.const(F32, 0.0), bad)
-                value = t.activate(b, value, task.activation, F32)
+                value = activate(b, value, task.activation, F32)
                 b.vstore(value, b.at(yp, 4 * j * lanes), F32, mask=masks[j])
             return [bad]
 
@@ -546,7 +547,7 @@ class Kernel:
                     at = b.at(self.res, b.mul(self.added(line, column), 4 * task.residual_ld), offset)
                     there = task.sparse.there(b, b.mul(o, lanes), lanes) if task.sparse else mask
                     value = b.fadd(value, b.vload(at, F32, mask=there))
-                value = t.activate(b, value, task.activation, F32)
+                value = activate(b, value, task.activation, F32)
                 b.vstore(value, b.at(self.y, b.mul(q, 4 * task.y_ld), offset), F32, mask=mask)
 
             b.loop(first, last, 1, vector)

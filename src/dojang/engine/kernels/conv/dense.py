@@ -12,32 +12,36 @@ from math import prod
 import numpy as np
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.activations import activate
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "dense"
 ROWS = 4  # rows of weights at a time: four streams from memory
-UNIT_BYTES = 256 << 10  # of weights; about 10 µs of memory traffic
+UNIT_BYTES = COSTS.unit_dense_bytes
 AHEAD = 1024  # bytes of prefetch within a row
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
-    """For one pixel and one group."""
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
+    """For one pixel and one group: the weights through memory, or the multiply-adds."""
     c = task.conv
     if prod(c.size) != 1 or prod(c.out_size) != 1 or not c.pointwise:
-        return "more than one pixel"
+        return Refusal("more than one pixel")
     if any(before for before, _ in c.padding):
-        return "the stride leaves padding as the only place"
+        return Refusal("the stride leaves padding as the only place")
     if c.groups != 1 or c.transposed:
-        return "grouped or transposed"
-    return "adds a residual" if task.residual_ld else None
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image: the weights through memory, or the multiply-adds."""
-    c, p = task.conv, machine.peaks
-    return max(c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * 0.6e9)) + 2e-7
+        return Refusal("grouped or transposed")
+    if task.residual_ld:
+        return Refusal("adds a residual")
+    p = machine.peaks
+    return Offer(
+        max(
+            c.weight_bytes / (p.read_gbs * 1e9) / max(1, c.n), 2 * c.weights / (p.fma_gflops * (COSTS.rate_dense * 1e9))
+        )
+        + COSTS.start_s
+    )
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +138,6 @@ class Dense:
             vector = b.const(self.kind, 0.0, ROWS)
             for r, s in enumerate(sums):
                 vector = b.insert(vector, s, r)
-            value = t.activate(b, b.fadd(total, vector), task.activation, self.kind)
+            value = activate(b, b.fadd(total, vector), task.activation, self.kind)
             y = b.at(t.word(b, t.Y), b.mul(b.add(image, i), task.y_ld * self.size), b.mul(o, self.size))
             b.vstore(value, y, self.kind, mask=b.mask(rows, ROWS))

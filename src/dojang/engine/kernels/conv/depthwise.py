@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dojang.engine.kernels.conv import grouped
-from dojang.engine.kernels.task import Task
+from dojang.engine.kernels.task import Offer, Refusal, Task
 from dojang.native.machine import Machine
 
 NAME = "depthwise"
-emit, pack, predict = grouped.emit, grouped.pack, grouped.predict
+emit, pack = grouped.emit, grouped.pack
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For one input and one output channel per group."""
     c = task.conv
     if not (c.ic == c.oc == c.groups and c.groups > 1):
-        return "not depthwise"
-    return grouped.why_not(task, machine)
+        return Refusal("not depthwise")
+    return grouped.offer(task, machine)

@@ -17,14 +17,15 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.activations import activate
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "direct"
-UNIT_FLOPS = 4_000_000  # about 20 µs of one core: a unit costs two atomic additions, well below a microsecond
+UNIT_FLOPS = COSTS.unit_flops
 LINE = 64
-EXPOSED = 0.75  # of the time in which weights come from memory, which products do not hide (Granite Rapids, 2026)
 LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
 
 
@@ -56,15 +57,17 @@ class Nest:
     out_size: tuple[int, ...]
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """Transposed convolutions have their own kernel; more than 3 dimensions have none."""
     if task.conv.transposed:
-        return "transposed"
+        return Refusal("transposed")
     c = task.conv
     alone = c.pointwise and prod(c.size) == prod(c.out_size) == 1 and not any(before for before, _ in c.padding)
     if alone and c.groups == 1 and not task.residual_ld:
-        return "one pixel: each weight is used once per image"
-    return "more than 3 dimensions" if c.rank > 3 else None
+        return Refusal("one pixel: each weight is used once per image")
+    if c.rank > 3:
+        return Refusal("more than 3 dimensions")
+    return Offer(seconds(task, machine))
 
 
 def three(c: Conv) -> Nest:
@@ -172,8 +175,8 @@ def crowding(pixels: int, row_bytes: int, machine: Machine) -> float:
     return max(1.0, pixels / (0.5 * lines)) ** 2
 
 
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core, from the tile's cycles and the bytes of weights, against the machine's measured peaks."""
+def seconds(task: Task, machine: Machine) -> float:
+    """Predicted seconds on one core per image, from the tile's cycles, the bytes of weights and the machine's peaks."""
     c, p = three(task.conv), machine.peaks
     tile, lanes = tile_of(task, machine), machine.lanes(task.element.bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
@@ -187,7 +190,7 @@ def predict(task: Task, machine: Machine) -> float:
         total *= 2  # each pass over a group uses a part of every cache line it reads
     fma_per_second = p.fma_gflops * 1e9 / 2 / machine.lanes(4)
     memory = task.fetched(task.conv.weight_bytes, p) / max(1, task.conv.n)
-    return total * 2 / fma_per_second + EXPOSED * memory
+    return total * 2 / fma_per_second + COSTS.exposed * memory
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -515,5 +518,5 @@ def store(b: Emit, task: Task, acc: list[Value], pixels: int, vectors: int, chan
             if res is not None:
                 old = b.vload(b.at(res, p * step * task.residual_ld * kind.bytes + o), kind, mask=mask)
                 value = b.fadd(value, old)
-            value = t.activate(b, value, task.activation, kind)
+            value = activate(b, value, task.activation, kind)
             b.vstore(value, b.at(y, p * step * task.y_ld * kind.bytes + o), kind, mask=mask)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dojang.engine.kernels.task import Task
+from dojang.engine.kernels.task import Offer, Task
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "reference"
-MACS_PER_SECOND = 2e8  # measured on one core of a server of 2025, small layers
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
-    """Never refuses."""
-    return None
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds per image."""
-    return task.conv.macs / max(1, task.conv.n) / MACS_PER_SECOND + 1e-5
+def offer(task: Task, machine: Machine) -> Offer:
+    """Takes every task."""
+    return Offer(task.conv.macs / max(1, task.conv.n) / COSTS.python_macs_per_s + COSTS.start_python_s)

@@ -25,8 +25,9 @@ from dojang.engine.kernels.conv.fourier_spread import Spread
 from dojang.engine.kernels.conv.fourier_stages import Stages
 from dojang.engine.kernels.conv.fourier_tiles import Axis, Cut, axes_of
 from dojang.engine.kernels.conv.winograd import two
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native import transforms as passes
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "fourier"
@@ -34,35 +35,34 @@ LEAST_TAPS = 16  # of a kernel; below, register tiles were never slower (Granite
 LONGEST_ROW, LONGEST_COLUMN = 4096, 512
 MOST_TRANSFORMED = 64 << 20
 """Bytes of the spectrum of a layer's kernels above which memory would be another than that of the network."""
-LEAST_MACS = 200_000  # of a unit of products: some 2 µs
-BEYOND_L1 = 2.1  # times the cycles of transforms whose two lines do not fit into the first cache (Granite Rapids, 2026)
 PACKED_AT_ONCE = 8 << 20  # bytes of spectrum in float64
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For kernels of many taps, stride 1, in one or two dimensions."""
     c = task.conv
     if task.strict:
-        return "precision is strict"
+        return Refusal("precision is strict")
     if c.transposed:
-        return "transposed"
+        return Refusal("transposed")
     if c.rank > 2:
-        return "more than 2 dimensions"
+        return Refusal("more than 2 dimensions")
     if any(s != 1 for s in c.stride):
-        return "stride above 1"
+        return Refusal("stride above 1")
     if prod(c.kernel) < LEAST_TAPS:
-        return f"a kernel of {prod(c.kernel)} taps"
+        return Refusal(f"a kernel of {prod(c.kernel)} taps")
     if not prod(c.size):
-        return "no input"
+        return Refusal("no input")
     down, across = axes_of(two(task))
     if down.extent > 1 and across.extent == 1:
-        return "a kernel of one column"
+        return Refusal("a kernel of one column")
     if _needed(down) > LONGEST_COLUMN or _needed(across) > LONGEST_ROW:
-        return f"a kernel of {down.extent}x{across.extent} places is too long"
-    bytes_ = spectrum_bytes(task, machine, cut_of(task, machine))
+        return Refusal(f"a kernel of {down.extent}x{across.extent} places is too long")
+    cut = cut_of(task, machine)
+    bytes_ = spectrum_bytes(task, machine, cut)
     if bytes_ > MOST_TRANSFORMED:
-        return f"its transformed weights would take {bytes_ / 1e6:.0f} MB"
-    return None
+        return Refusal(f"its transformed weights would take {bytes_ / 1e6:.0f} MB")
+    return Offer(seconds(task, machine, cut))
 
 
 def _needed(axis: Axis) -> int:
@@ -125,7 +125,7 @@ def seconds(task: Task, machine: Machine, cut: Cut) -> float:
     c, p, s = task.conv, machine.peaks, stages(task, cut, machine)
     n = max(1, c.n)
     tiles = s.tiles(n)
-    slow = [BEYOND_L1 if 2 * k * s.point > machine.l1 else 1.0 for k in (cut.width, cut.height)]
+    slow = [COSTS.beyond_l1 if 2 * k * s.point > machine.l1 else 1.0 for k in (cut.width, cut.height)]
     across = slow[0] * passes.cycles(cut.width, machine.registers)
     down = slow[1] * passes.cycles(cut.height, machine.registers) if s.plane else 0.0
     # A pair of rows in and out: reading and writing, telling apart; then columns through the second cache.
@@ -156,11 +156,6 @@ def seconds(task: Task, machine: Machine, cut: Cut) -> float:
     work = turns * (s.icg * max(2 * cut.pixels * cut.vectors, 4.5) * 1.15 + around)
     traffic = 2 * s.frequencies * padded * 2 * (s.ic_row + s.oc_row) / (p.cache_gbs * 1e9)
     return ((moves + work) / rate + memory + traffic) / n
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image."""
-    return seconds(task, machine, cut_of(task, machine))
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +224,7 @@ def emit(task: Task, machine: Machine) -> Code:
         return Code((step,), s.scratch)
     blocks = task.conv.groups * t.ceil_div(s.vectors, cut.vectors)
     macs = 4 * s.icg * cut.vectors * s.lanes * s.padded_tiles(1)
-    some = max(1, min(s.frequencies, t.ceil_div(LEAST_MACS, macs)))
+    some = max(1, min(s.frequencies, t.ceil_div(COSTS.unit_fourier_macs, macs)))
     steps = (
         Step(recipe + " forward", lambda name: fresh().forward(name), lambda n: signals(n) * (s.ic_row // s.part)),
         Step(recipe + f" product {some}", lambda name: fresh().product(name, some),

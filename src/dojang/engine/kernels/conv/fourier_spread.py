@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv.fourier_stages import Stages
 from dojang.native.emit import I64, Value
 from dojang.native.transforms import Complex, Line
@@ -106,7 +107,7 @@ class Spread(Stages):
                 v = b.fadd(v, bias)
                 if task.residual_ld:
                     v = b.fadd(v, b.vload(b.at(res, at, move), kind, mask=mask))
-                v = t.activate(b, v, task.activation, kind)
+                v = activate(b, v, task.activation, kind)
                 b.vstore(v, b.at(out, at, move), kind, mask=mask)
 
         b.loop(0, self.cut.across, lanes, lambda j, s: some(b.index(j), s))

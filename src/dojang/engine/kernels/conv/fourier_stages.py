@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv.fourier_tiles import Cut, Tile, axes_of
 from dojang.engine.kernels.task import Task
 from dojang.native.emit import Emit, Value
@@ -439,7 +440,7 @@ class Stages:
             v = b.fadd(b.vload(b.at(line.base, b.mul(j, line.stride)), kind), bias)
             if task.residual_ld:
                 v = b.fadd(v, b.vload(b.at(res, b.mul(j, task.residual_ld * size)), kind, mask=mask))
-            v = t.activate(b, v, task.activation, kind)
+            v = activate(b, v, task.activation, kind)
             b.vstore(v, b.at(out, b.mul(j, task.y_ld * size)), kind, mask=mask)
 
         b.choose(b.less(y, spot.out_rows), lambda: b.loop(0, spot.out_columns, 1, one) and None)

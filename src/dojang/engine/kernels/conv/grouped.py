@@ -16,7 +16,8 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import Nest, store, three
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
@@ -24,24 +25,24 @@ NAME = "grouped"
 MOST_FMAS = 1500  # per tile and kernel row; above, the code of one tile no longer fits the instruction cache
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For groups of which several fit in a vector, with no more inputs than outputs."""
     c = task.conv
     if c.transposed:
-        return "transposed"
+        return Refusal("transposed")
     if c.rank > 3:
-        return "more than 3 dimensions"
+        return Refusal("more than 3 dimensions")
     lanes = machine.lanes(task.element.bytes)
     icg, ocg = c.ic // c.groups, c.oc // c.groups
     if c.groups == 1:
-        return "not grouped"
+        return Refusal("not grouped")
     if ocg >= lanes or lanes % ocg:
-        return f"{ocg} output channels per group do not share a vector of {lanes}"
+        return Refusal(f"{ocg} output channels per group do not share a vector of {lanes}")
     if icg > ocg:
-        return f"{icg} inputs per group are more than its {ocg} outputs"
+        return Refusal(f"{icg} inputs per group are more than its {ocg} outputs")
     if c.kernel[-1] * icg * pixels_of(task, machine) > MOST_FMAS:
-        return f"a row of {c.kernel[-1]} taps is too long to unroll"
-    return None
+        return Refusal(f"a row of {c.kernel[-1]} taps is too long to unroll")
+    return Offer(seconds(task, machine))
 
 
 def pixels_of(task: Task, machine: Machine) -> int:
@@ -59,13 +60,15 @@ def pixels_of(task: Task, machine: Machine) -> int:
     return max(1, min(c.out_size[-1], room, 14))
 
 
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image: FMAs and shuffles, or the bytes moved, whichever takes longer."""
+def seconds(task: Task, machine: Machine) -> float:
+    """Predicted seconds on one core per image: FMAs and shuffles, or the bytes moved, whichever takes longer."""
     c, p = task.conv, machine.peaks
     n = max(1, c.n)
-    flops = 2 * c.macs / n * (1.0 if c.ic == c.groups else 1.3 if c.stride[-1] == 1 else 2.0)
+    flops = (
+        2 * c.macs / n * (1.0 if c.ic == c.groups else COSTS.shuffles if c.stride[-1] == 1 else COSTS.shuffles_strided)
+    )
     moved = (c.in_bytes + c.out_bytes) / n
-    return max(flops / (p.fma_gflops * 1e9 * 0.7), moved / (p.cache_gbs * 1e9)) + 2e-7
+    return max(flops / (p.fma_gflops * 1e9 * COSTS.rate_grouped), moved / (p.cache_gbs * 1e9)) + COSTS.start_s
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -10,22 +10,22 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels.conv import direct
-from dojang.engine.kernels.task import Code, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Task
 from dojang.native.machine import Machine
 
 NAME = "pointwise"
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
-    """For kernels of one tap, stride 1, without padding."""
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
+    """For kernels of one tap, stride 1, without padding: a little below the direct kernel, as there are no borders."""
     c = task.conv
     if c.transposed or not c.pointwise:
-        return "the kernel has more than one tap"
+        return Refusal("the kernel has more than one tap")
     if any(s != 1 for s in c.stride) or any(p for pair in c.padding for p in pair):
-        return "strided or padded"
+        return Refusal("strided or padded")
     if prod(c.size) == 1 and c.groups == 1 and not task.residual_ld:
-        return "one pixel: each weight is used once per image"
-    return None
+        return Refusal("one pixel: each weight is used once per image")
+    return Offer(0.99 * direct.seconds(flattened(task), machine))
 
 
 @cache
@@ -43,11 +43,6 @@ def best_width(places: int) -> int:
         return places
     fits = [w for w in range(1, min(places, 256) + 1) if places % w == 0]
     return max(fits, key=lambda w: (round(w / (-(-w // 14) * 14), 2), -abs(w - 56)))
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """That of the direct kernel on the new rows, a little less: there are no borders."""
-    return 0.99 * direct.predict(flattened(task), machine)
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

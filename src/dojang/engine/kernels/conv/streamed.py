@@ -21,7 +21,8 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import LINE, Nest, cycles, pack_weights, store, three
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
@@ -52,19 +53,21 @@ class Tap:
     columns: int
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For one group, up to two axes, few pixels and taps."""
     c = task.conv
     if c.transposed or c.groups > 1:
-        return "transposed" if c.transposed else "grouped"
+        return Refusal("transposed" if c.transposed else "grouped")
     if c.rank > 2:
-        return "more than 2 dimensions"
+        return Refusal("more than 2 dimensions")
     pixels = prod(c.out_size)
     if pixels < 2:
-        return "one pixel: each weight is used once per image"
+        return Refusal("one pixel: each weight is used once per image")
     if pixels > MOST_PIXELS:
-        return "more pixels than sums that stay in cache"
-    return f"{prod(c.kernel)} taps, each of them written apart" if prod(c.kernel) > MOST_TAPS else None
+        return Refusal("more pixels than sums that stay in cache")
+    if prod(c.kernel) > MOST_TAPS:
+        return Refusal(f"{prod(c.kernel)} taps, each of them written apart")
+    return Offer(seconds(task, machine))
 
 
 def nest_of(task: Task) -> Nest:
@@ -125,15 +128,15 @@ def work(c: Nest, cut: Cut, lanes: int, cores: int) -> float:
     return cost * t.ceil_div(blocks, cores) * cores / blocks
 
 
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image: the multiply-adds, beside which the weights come from memory."""
+def seconds(task: Task, machine: Machine) -> float:
+    """Predicted seconds on one core per image: the multiply-adds, beside which the weights come from memory."""
     p, c, cut = machine.peaks, nest_of(task), cut_of(task, machine)
     many = min(max(1, task.conv.n), cut.images)
-    seconds = (
+    compute = (
         work(c, cut, machine.lanes(task.element.bytes), machine.cores) * 4 * machine.lanes(4) / (p.fma_gflops * 1e9)
     )
     memory = task.fetched(task.conv.weight_bytes, p) / many
-    return max(seconds + 0.1 * memory, memory)
+    return max(compute + COSTS.exposed_streamed * memory, memory)
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

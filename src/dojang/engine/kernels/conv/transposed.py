@@ -16,7 +16,8 @@ import numpy as np
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import direct
 from dojang.engine.kernels.conv.direct import Direct, Nest
-from dojang.engine.kernels.task import Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "transposed"
@@ -31,13 +32,17 @@ class Part:
     taps: tuple[tuple[int, ...], ...]
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
-    """For transposed convolutions of up to three dimensions."""
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
+    """For transposed convolutions of up to three dimensions: multiply-adds at four fifths of the peak."""
     if not task.conv.transposed:
-        return "not transposed"
+        return Refusal("not transposed")
     if task.conv.rank > 3:
-        return "more than 3 dimensions"
-    return "many parts for so large a stride" if prod(task.conv.stride) > 64 else None
+        return Refusal("more than 3 dimensions")
+    if prod(task.conv.stride) > 64:
+        return Refusal("many parts for so large a stride")
+    c, p = task.conv, machine.peaks
+    compute = 2 * c.macs / max(1, c.n) / (p.fma_gflops * (COSTS.rate_transposed * 1e9))
+    return Offer(max(compute, c.weight_bytes / (p.read_gbs * 1e9)) + COSTS.start_parts_s)
 
 
 def parts(task: Task) -> list[Part]:
@@ -60,12 +65,6 @@ def parts(task: Task) -> list[Part]:
         nest = Nest(c.ic, c.oc, c.groups, size, counts, (1, 1, 1), tuple(pads), tuple(steps), tuple(places))
         found.append(Part(nest, residues, tuple(taps)))
     return found
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image: multiply-adds at four fifths of the peak."""
-    c, p = task.conv, machine.peaks
-    return max(2 * c.macs / max(1, c.n) / (p.fma_gflops * 0.8e9), c.weight_bytes / (p.read_gbs * 1e9)) + 1e-6
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

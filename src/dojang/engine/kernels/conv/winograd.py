@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv.direct import crowding, cycles
 from dojang.engine.kernels.conv.interpolate import matrices
 from dojang.engine.kernels.conv.winograd_stages import Shape, Winograd, positions, sides, tiles_of
-from dojang.engine.kernels.task import Activation, Code, Step, Task
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
+from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 NAME = "winograd"
@@ -33,10 +35,6 @@ MOST_TRANSFORMED = 3 << 19
 that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms on two threads; Zen 5, 2026), and as
 fast with 49 as with 55; with this bound in place of 2.5 MB ResNet-50 took 4% less time, GoogLeNet 2% more (least times
 on two threads; Granite Rapids, 2026)."""
-
-EXPOSED = 0.75  # of the time for memory and shared cache, which products do not hide (Granite Rapids, 2026)
-FROM_SECOND = 0.3 / 64  # cycles a byte of weights that comes from the second cache, which products do not hide
-LEAST_MACS = 100_000  # of a unit: some 2 µs
 
 
 MONOTONE = (None, Activation("relu"))
@@ -55,30 +53,30 @@ def two(task: Task) -> Task:
     return replace(task, conv=conv)
 
 
-def why_not(task: Task, machine: Machine) -> str | None:
+def offer(task: Task, machine: Machine) -> Offer | Refusal:
     """For 3×3 and 5×5 kernels, and 3 or 5 taps along one axis; stride and dilation 1, enough channels.
 
     With 7 taps F(2, 7) ran at half the rate of direct kernels (Sapphire Rapids, 2026).
     """
     c = task.conv
     if task.strict:
-        return "precision is strict"
+        return Refusal("precision is strict")
     if task.kind != "f32":
-        return "not float32"
+        return Refusal("not float32")
     if c.transposed:
-        return "transposed"
+        return Refusal("transposed")
     if c.rank > 2 or two(task).conv.kernel not in KERNELS:
-        return "kernel is not 3x3, 5x5, or 3 or 5 taps along one axis"
+        return Refusal("kernel is not 3x3, 5x5, or 3 or 5 taps along one axis")
     if any(s != 1 for s in (*c.stride, *c.dilation)):
-        return "stride or dilation above 1"
+        return Refusal("stride or dilation above 1")
     if task.halved and (c.kernel != (3, 3) or task.residual_ld or task.activation not in MONOTONE):
-        return "pooling behind other kernels than 3x3, a residual, or an activation that may fall"
+        return Refusal("pooling behind other kernels than 3x3, a residual, or an activation that may fall")
     lanes = machine.lanes(4)
     if c.ic // c.groups < (8 if c.groups == 1 else 32) or c.oc // c.groups < lanes // 2:
-        return f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})"
+        return Refusal(f"too few channels per group ({c.ic // c.groups} to {c.oc // c.groups})")
     if c.groups > 1 and (c.oc // c.groups) % lanes:
-        return f"{c.oc // c.groups} output channels per group are not whole vectors"
-    return None
+        return Refusal(f"{c.oc // c.groups} output channels per group are not whole vectors")
+    return Offer(seconds(two(task), machine, shape_of(task, machine)))
 
 
 @cache
@@ -92,7 +90,7 @@ def shape_of(task: Task, machine: Machine) -> Shape:
     if any(weights_of(task, s.m) > MOST_TRANSFORMED for s in cuts):
         cuts = [s for m in choices if (s := _fresh(task, machine, m)) is not None] or cuts
     else:
-        cuts += [s for m in choices for s in _few(task, machine, m)] if task.room else []
+        cuts += [s for m in choices for s in _few(task, machine, m)] if task.resident_ratio else []
     return min(cuts, key=lambda s: seconds(task, machine, s))
 
 
@@ -192,10 +190,10 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     if vectors % s.vectors:
         per_k += cycles(s.pixels, vectors % s.vectors)
     # Per register tile: its sums are stored, its loop begins and ends. Half of it where all stays in the second cache.
-    around = (3 * s.pixels * vectors + 60) / (2 if task.room else 1)
+    around = (3 * s.pixels * vectors + 60) / (2 if task.resident_ratio else 1)
     product = a2 * c.groups * (c.ic // c.groups * per_k + around) * total / s.pixels
     # Transforms: about 4a² + 2am operations and as many loads and stores per vector of channels and tile.
-    each = a2 * (3.5 if task.room else 4.5)
+    each = a2 * (3.5 if task.resident_ratio else 4.5)
     moves = n * th * tw * (t.ceil_div(c.ic, lanes) + t.ceil_div(c.oc, lanes)) * each
     rate = p.fma_gflops * 1e9 / 4 / lanes
     if s.chunk:
@@ -209,7 +207,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         # Every block of output channels reads all transformed tiles.
         cache = 4 * a2 * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
         work = product / rate
-        return (work + EXPOSED * (memory + cache) + moves / rate) / n
+        return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
     u = 4 * a2 * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
     # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
@@ -217,19 +215,14 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     cache = u * (passes - 1) / (p.cache_gbs * 1e9)
     if s.phased:
         cache += 2 * total * 4 * a2 * (c.ic + c.oc) / (p.cache_gbs * 1e9)
-    elif task.room:
+    elif task.resident_ratio:
         # Weights go from the second cache to the first once for every block of tiles, and into that of every core.
-        moves += blocks * u * FROM_SECOND
+        moves += blocks * u * COSTS.from_second_cache
         memory *= min(machine.cores, blocks)
         even = t.ceil_div(blocks, machine.cores) * machine.cores / blocks  # the last round is not full
         product, moves = product * even, moves * even
     work = product / rate
-    return (work + EXPOSED * (memory + cache) + moves / rate) / n
-
-
-def predict(task: Task, machine: Machine) -> float:
-    """Seconds on one core per image."""
-    return seconds(two(task), machine, shape_of(task, machine))
+    return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
 
 
 def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -291,7 +284,9 @@ def emit(task: Task, machine: Machine) -> Code:
         return Code((forward, rest), a2 * (u + m), lambda n: (4 * a2 * padded(n) * c.ic, 0))
     # Blocks of a unit: a fifth of a millisecond shared out by a counter in parts of 0.2 µs ran on one core's speed.
     macs = c.ic // c.groups * s.vectors * lanes * padded(1)
-    block = next(k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= LEAST_MACS))
+    block = next(
+        k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= COSTS.unit_winograd_macs)
+    )
     steps = (
         Step(recipe + " forward", lambda name: kernel().forward(name), chunks),
         Step(recipe + " product", lambda name: kernel().product(name, block), lambda n: a2 * blocks // block),

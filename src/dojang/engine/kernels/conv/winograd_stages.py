@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv.direct import LINE
 from dojang.engine.kernels.conv.interpolate import Matrix, apply, matrices
 from dojang.engine.kernels.task import Task
@@ -410,13 +411,13 @@ class Winograd:
                     at = b.at(res, b.mul(source, 4 * task.residual_ld), b.mul(o, 4))
                     inside = mask if there is None else there if mask is None else b.and_(mask, there)
                     value = b.fadd(value, b.vload(at, F32, mask=inside))
-                value = t.activate(b, value, task.activation, F32)
+                value = activate(b, value, task.activation, F32)
                 b.vstore(value, b.at(yo, b.mul(place, 4 * task.y_ld)), F32, mask=mask)
 
             self.both(self.down[0], self.across[0], read, put)
 
         def every(edge: bool) -> None:
-            # One group may end in a masked vector; several groups are whole vectors (why_not).
+            # One group may end in a masked vector; several groups are whole vectors (`winograd.offer`).
             whole = channels // self.lanes * self.lanes
             b.loop(0, whole, self.lanes, lambda o, _: lanes(o, edge, None))
             if channels > whole:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.activations import Activation, activate
+from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -38,9 +40,9 @@ class MapTask:
     after: int = 0
 
 
-def predict(task: MapTask, machine: Machine) -> float:
-    """Seconds on one core per image, by the bytes moved."""
-    return 4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+def offer(task: MapTask, machine: Machine) -> Offer:
+    """Takes every task, by the bytes moved."""
+    return Offer(4 * task.channels * task.pixels * 3 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def emit(task: MapTask, machine: Machine) -> Code:
@@ -84,7 +86,7 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
             v = lrn(b, task, px, o, v)
         elif pr is not None:
             v = combine(b, task.op, v, b.vload(b.at(pr, b.mul(o, 4)), F32, mask=mask))
-        b.vstore(t.activate(b, v, task.activation, F32), b.at(py, b.mul(o, 4)), F32, mask=mask)
+        b.vstore(activate(b, v, task.activation, F32), b.at(py, b.mul(o, 4)), F32, mask=mask)
 
     def across(px: Value, py: Value, pr: Any, lo: Any, hi: Any, fixed: int | None) -> None:
         """Channels (or flat elements) lo..hi."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, F64
 from dojang.native.machine import Machine
 
@@ -24,9 +25,9 @@ class LayoutTask:
     kind: str = "f32"
 
 
-def predict(task: LayoutTask, machine: Machine) -> float:
-    """Seconds on one core per image, by the bytes moved."""
-    return 4 * task.channels * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+def offer(task: LayoutTask, machine: Machine) -> Offer:
+    """Takes every task, by the bytes moved."""
+    return Offer(4 * task.channels * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def chunk(task: LayoutTask, lanes: int) -> int:

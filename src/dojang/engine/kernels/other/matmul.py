@@ -11,13 +11,15 @@ from functools import cache
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.conv.direct import cycles
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Value
 from dojang.native.machine import Machine
 
 NAME = "matmul"
-UNIT_FLOPS = 2_000_000
+UNIT_FLOPS = COSTS.unit_matmul_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,13 @@ def across(vectors: int, v: int, p: int) -> float:
     return vectors // v * cycles(p, v) + (cycles(p, vectors % v) if vectors % v else 0.0)
 
 
-def predict(task: MatTask, machine: Machine) -> float:
-    """Seconds on one core per image: multiply-adds at the rate of the tile, or the bytes of `a`."""
+def offer(task: MatTask, machine: Machine) -> Offer:
+    """Takes every task: multiply-adds at the rate of the tile, or the bytes of `a`."""
     rate, lanes = machine.peaks, machine.lanes(4)
     p, v = tile_of(task, machine)
     total = across(t.ceil_div(task.columns, lanes), v, p) * t.ceil_div(task.rows, p) * task.depth * task.batch
-    return max(total * 4 * lanes / (rate.fma_gflops * 1e9), 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + 2e-7
+    compute = total * 4 * lanes / (rate.fma_gflops * 1e9)
+    return Offer(max(compute, 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + COSTS.start_s)
 
 
 def cut(task: MatTask, machine: Machine) -> int:
@@ -118,7 +121,7 @@ def write(symbol: str, task: MatTask, machine: Machine) -> str:
             for v, mask in enumerate(masks):
                 value = acc[r * count + v]
                 value = value if shift is None else b.fadd(value, shift)
-                b.vstore(t.activate(b, value, task.activation, F32), b.at(out, 4 * lanes * v), F32, mask=mask)
+                b.vstore(activate(b, value, task.activation, F32), b.at(out, 4 * lanes * v), F32, mask=mask)
 
     def some(columns: int) -> None:
         whole = task.rows // most * most

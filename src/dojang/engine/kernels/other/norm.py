@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.activations import Activation, activate
+from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -39,9 +41,9 @@ class NormTask:
     activation: Activation | None = None
 
 
-def predict(task: NormTask, machine: Machine) -> float:
-    """Seconds on one core per image, by the bytes of three passes."""
-    return 4 * task.channels * task.rows * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+def offer(task: NormTask, machine: Machine) -> Offer:
+    """Takes every task, by the bytes of three passes."""
+    return Offer(4 * task.channels * task.rows * task.pixels * 4 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def emit(task: NormTask, machine: Machine) -> Code:
@@ -91,7 +93,7 @@ class Norm:
         elif task.affine:
             w, c = (b.splat_load(b.at(t.word(b, s), b.mul(place, 4)), F32) for s in (t.W, t.B))
             value = b.fma(value, w, c)
-        return t.activate(b, value, task.activation, F32)
+        return activate(b, value, task.activation, F32)
 
     def spread(self, variance: Value) -> Value:
         """1 / sqrt(variance + eps)."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from dojang.arith.conv import Conv, Pads, Sizes
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -54,21 +55,16 @@ class PoolTask:
         )
 
 
-def why_not(task: PoolTask, machine: Machine) -> str | None:
-    """Up to three dimensions, rows of taps short enough to unroll."""
+def offer(task: PoolTask, machine: Machine) -> Offer | Refusal:
+    """For up to three dimensions, rows of taps short enough to unroll: one operation per tap, or the bytes."""
     if len(task.size) > 3:
-        return "more than 3 dimensions"
+        return Refusal("more than 3 dimensions")
     if task.kernel[-1] > 16 and prod(task.out_size) > 1:
-        return f"a row of {task.kernel[-1]} taps is too long to unroll"
-    return None
-
-
-def predict(task: PoolTask, machine: Machine) -> float:
-    """Seconds on one core per image: one operation per tap, or the bytes."""
+        return Refusal(f"a row of {task.kernel[-1]} taps is too long to unroll")
     p = machine.peaks
     taps = prod(task.out_size) * prod(task.kernel) * task.channels
     moved = 4 * task.channels * (prod(task.size) + prod(task.out_size))
-    return max(2 * taps / (p.fma_gflops * 0.3e9), moved / (p.cache_gbs * 1e9)) + 2e-7
+    return Offer(max(2 * taps / (p.fma_gflops * (COSTS.rate_pool * 1e9)), moved / (p.cache_gbs * 1e9)) + COSTS.start_s)
 
 
 def cut(task: PoolTask, lanes: int) -> tuple[int, int]:

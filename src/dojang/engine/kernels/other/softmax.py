@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.functions import log
-from dojang.engine.kernels.task import Code, Step
+from dojang.engine.kernels.activations import exp, log
+from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -29,10 +30,11 @@ class SoftmaxTask:
     rows: int = 0
 
 
-def predict(task: SoftmaxTask, machine: Machine) -> float:
-    """Seconds on one core per image: about 30 operations per element, and its bytes three times."""
+def offer(task: SoftmaxTask, machine: Machine) -> Offer:
+    """Takes every task: about 30 operations per element, and its bytes three times."""
     elements = task.channels * task.pixels * max(1, task.rows)
-    return elements * (30 / (machine.peaks.fma_gflops * 1e9) + 24 / (machine.peaks.cache_gbs * 1e9)) + 2e-7
+    p = machine.peaks
+    return Offer(elements * (COSTS.softmax_flops / (p.fma_gflops * 1e9) + 24 / (p.cache_gbs * 1e9)) + COSTS.start_s)
 
 
 def emit(task: SoftmaxTask, machine: Machine) -> Code:
@@ -82,7 +84,7 @@ def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
             v = b.fsub(b.vload(b.at(px, b.mul(o, 4)), F32, lanes, mask=mask), most)
             if task.log:
                 b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
-            v = t.exp(b, v)
+            v = exp(b, v)
             if not task.log:
                 b.vstore(v, b.at(py, b.mul(o, 4)), F32, mask=mask)
             if mask is not None:
@@ -120,7 +122,7 @@ def down(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
 
         def power(p: Any, s: list[Value]) -> list[Value]:
             v = b.fsub(read(px(p)), most)
-            e = t.exp(b, v)
+            e = exp(b, v)
             b.vstore(v if task.log else e, py(p), F32, mask=mask)
             return [b.fadd(s[0], e)]
 

@@ -12,8 +12,10 @@ from math import prod
 from typing import Any
 
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
-from dojang.engine.kernels.task import Activation, Code, Step
+from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
@@ -68,10 +70,10 @@ def of_axes(
     return StridedTask(op, sizes, xs, ys, rs if r else (), x_offset, activation)
 
 
-def predict(task: StridedTask, machine: Machine) -> float:
-    """Seconds on one core, by the bytes moved; four times as long where elements are gathered one by one."""
+def offer(task: StridedTask, machine: Machine) -> Offer:
+    """Takes every task, of a whole batch: the bytes moved, four times as long where elements are gathered alone."""
     gathered = any(s and s[-1] > 1 for s in (task.x, task.r)) and turned(task, machine) is None
-    return prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + 2e-7
+    return Offer(prod(task.shape) * (4.0 if gathered else 1.0) * 12 / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
 def turned(task: StridedTask, machine: Machine) -> int | None:
@@ -120,7 +122,7 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
             v = read(b, xr, task.x[-1], j, count)
             if rr is not None:
                 v = combine(b, task.op, v, read(b, rr, task.r[-1], j, count))
-            b.vstore(t.activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
+            b.vstore(activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
 
         b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
         if inner > whole:
@@ -141,7 +143,7 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
             mask = b.mask(count, lanes)
             for i, v in enumerate(b.transpose(rows)):
                 at = b.at(yr, 4 * i * task.y[axis], b.mul(j, 4))
-                value = t.activate(b, v, task.activation, F32)
+                value = activate(b, v, task.activation, F32)
                 if along is None:
                     b.vstore(value, at, F32, mask=mask)
                 elif i < task.shape[axis]:

@@ -1,10 +1,9 @@
-"""Lowering of what changes the order of axes or repeats along them: by copies between places of any strides."""
+"""What changes the order of axes or repeats along them: by copies between places of any strides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +12,8 @@ from dojang.engine.fuse import Group
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other import elementwise, strided
 from dojang.engine.kernels.other.elementwise import MapTask
-from dojang.engine.lower.calls import Place
-
-if TYPE_CHECKING:
-    from dojang.engine.lower.network import Lowering
-
-OPERATIONS = ("add", "sub", "mul", "div", "maximum", "minimum")
+from dojang.engine.plan.context import PlanContext
+from dojang.engine.plan.steps import Packing, Place
 
 
 def strides(place: Place) -> tuple[int, ...]:
@@ -32,33 +27,32 @@ def rows(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(shape[k + 1 :]) for k in range(len(shape)))
 
 
-def copy(low: Lowering, group: Group | str, x: Place, steps: Sequence[int], y: Place, offset: int = 0,
+def copy(context: PlanContext, group: Group | str, x: Place, steps: Sequence[int], y: Place, offset: int = 0,
          onto: Sequence[int] | None = None, shape: Sequence[int] | None = None) -> bool:  # fmt: skip
     """y ← x, read `steps` apart along the axes of `shape` (y's), written `onto` apart (as y lies)."""
     task = strided.of_axes("copy", shape or y.shape, steps, onto or strides(y), x_offset=offset)
     if task is None:
         return False
-    low.simple(group, strided, task, 1, {t.X: x, t.Y: y})
-    return True
+    return context.simple(group, strided, task, 1, {t.X: x, t.Y: y})
 
 
-def transpose(low: Lowering, group: Group) -> bool:
+def transpose(context: PlanContext, group: Group) -> bool:
     """Any order of axes."""
-    x, shape = low.out.places[group.inputs[0]], low.shape(group.value)
+    x, shape = context.places[group.inputs[0]], context.shape(group.value)
     order = [a % len(shape) for a in group.node.attrs["perm"]]
     if len(order) != len(x.shape) or not prod(shape):
         return False
     steps = strides(x)
-    y = low.fresh(shape)
-    if not copy(low, group, x, [steps[a] for a in order], y):
+    y = context.fresh(shape)
+    if not copy(context, group, x, [steps[a] for a in order], y):
         return False
-    low.out.places[group.value] = y
+    context.places[group.value] = y
     return True
 
 
-def cut(low: Lowering, group: Group) -> bool:
+def cut(context: PlanContext, group: Group) -> bool:
     """Some places of one axis, copied."""
-    a, x, shape = group.node.attrs, low.out.places[group.inputs[0]], low.shape(group.value)
+    a, x, shape = group.node.attrs, context.places[group.inputs[0]], context.shape(group.value)
     axis = a["axis"] % len(x.shape)
     taken = range(x.shape[axis])[slice(a["start"], a["stop"], a["step"])]
     if not prod(shape) or taken.step < 1:
@@ -66,10 +60,10 @@ def cut(low: Lowering, group: Group) -> bool:
     steps = list(strides(x))
     offset = taken.start * steps[axis]
     steps[axis] *= taken.step
-    y = low.fresh(shape)
-    if not copy(low, group, x, steps, y, offset):
+    y = context.fresh(shape)
+    if not copy(context, group, x, steps, y, offset):
         return False
-    low.out.places[group.value] = y
+    context.places[group.value] = y
     return True
 
 
@@ -106,39 +100,36 @@ def refined(steps: Sequence[int], sizes: Sequence[int], axes: Sequence[int]) -> 
     return found
 
 
-def reshape(low: Lowering, group: Group) -> bool:
+def reshape(context: PlanContext, group: Group) -> bool:
     """The same numbers in the order of rows, copied from where one shape has them to where the other does."""
-    x, shape = low.out.places[group.inputs[0]], low.shape(group.value)
+    x, shape = context.places[group.inputs[0]], context.shape(group.value)
     both = common(x.shape, shape) if prod(shape) and len(shape) >= 2 else None
     if both is None:
         return False
     sizes, ones, twos = both
-    y = low.fresh(shape)
+    y = context.fresh(shape)
     onto, steps = refined(strides(y), sizes, twos), refined(strides(x), sizes, ones)
-    if not copy(low, group, x, steps, y, 0, onto, sizes):
+    if not copy(context, group, x, steps, y, 0, onto, sizes):
         return False
-    low.out.places[group.value] = y
+    context.places[group.value] = y
     return True
 
 
-def broadcast(low: Lowering, group: Group) -> bool:
+def broadcast(context: PlanContext, group: Group) -> bool:
     """Two values, or a value and a constant, of shapes that fit by repetition."""
-    if group.node.op == "pow":
-        return power(low, group)
-    shape = low.shape(group.value)
-    if group.node.op not in OPERATIONS or len(group.inputs) != 2 or len(shape) < 2 or not prod(shape):
+    shape = context.shape(group.value)
+    if len(group.inputs) != 2 or len(shape) < 2 or not prod(shape) or group.residual is not None:
         return False
-    if group.residual is not None:
-        return False
+    made: list[Packing] = []
     operands: list[tuple[Place | str, list[int]]] = []
     for name in group.inputs:
-        place = low.out.places.get(name)
-        if place is not None and len(place.shape) == len(low.shape(name)):
+        place = context.places.get(name)
+        if place is not None and len(place.shape) == len(context.shape(name)):
             own, steps, what = place.shape, strides(place), place
-        elif low.graph[name].op == "constant" and name in low.out.host:
-            array = np.ascontiguousarray(low.out.host[name], "f4")
-            low.packed.setdefault(f"{name} constant", t.on_line(array.reshape(-1)))
-            own, steps, what = array.shape, rows(array.shape), f"{name} constant"
+        elif name in context.constants:
+            made.append(constant(context, name))
+            own = context.shape(name)
+            steps, what = rows(own), made[-1].keys[0]
         else:
             return False
         missing = len(shape) - len(own)
@@ -147,28 +138,30 @@ def broadcast(low: Lowering, group: Group) -> bool:
         fit = zip((1,) * missing + tuple(own), (0,) * missing + tuple(steps), shape, strict=True)
         operands.append((what, [0 if size == 1 else step for size, step, _ in fit]))
     (x, x_steps), (r, r_steps) = operands
-    place = low.reserved.get(group.value) or low.fresh(shape)
+    place = context.reserved.get(group.value) or context.fresh(shape)
     task = strided.of_axes(group.node.op, shape, x_steps, strides(place), r_steps, activation=group.activation)
     if task is None:
         return False
-    low.out.places[group.value] = place
-    low.simple(group, strided, task, 1, {t.X: x, t.R: r, t.Y: place})
-    return True
+    context.places[group.value] = place
+    packing = Packing(tuple(k for p in made for k in p.keys), lambda w: [a for p in made for a in p.make(w)])
+    return context.simple(group, strided, task, 1, {t.X: x, t.R: r, t.Y: place}, packing if made else None)
 
 
-def power(low: Lowering, group: Group) -> bool:
+def constant(context: PlanContext, name: str) -> Packing:
+    """The numbers of a constant, in rows."""
+    node = context.graph[name]
+    return Packing((f"{name} constant",), lambda w: [t.on_line(np.ascontiguousarray(w.constant(node)).reshape(-1))])
+
+
+def power(context: PlanContext, group: Group) -> bool:
     """x⁰ = 1, also of NaN, and x²."""
-    name = group.inputs[1]
-    x, exponent = low.out.places.get(group.inputs[0]), low.out.host.get(name)
-    if x is None or low.graph[name].op != "constant" or exponent is None or exponent.size != 1:
+    x, value, shape = context.places.get(group.inputs[0]), context.number(group.inputs[1]), context.shape(group.value)
+    if x is None or shape != x.shape or value not in (0.0, 2.0):
         return False
-    shape, value = low.shape(group.value), float(exponent.reshape(-1)[0])
-    if shape != x.shape or value not in (0.0, 2.0):
-        return False
-    y = low.target(group.value)
+    y = context.target(group.value)
     if value == 0:
-        low.simple(group, elementwise, MapTask("fill", y.channels, y.pixels, y.ld, y.ld, k=1.0), y.images, {t.Y: y})
+        context.simple(group, elementwise, MapTask("fill", y.channels, y.pixels, y.ld, y.ld, k=1.0), y.images, {t.Y: y})
     else:
         task = MapTask("mul", y.channels, y.pixels, x.ld, y.ld, x.ld)
-        low.simple(group, elementwise, task, y.images, {t.X: x, t.R: x, t.Y: y})
+        context.simple(group, elementwise, task, y.images, {t.X: x, t.R: x, t.Y: y})
     return True

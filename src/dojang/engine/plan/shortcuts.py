@@ -7,17 +7,12 @@ than for their work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
-from dojang.engine.fuse import Group
+from dojang.engine.fuse import Fused, Group
 from dojang.engine.kernels.conv import amx, winograd
 from dojang.engine.kernels.task import Sparse
-
-if TYPE_CHECKING:
-    from dojang.engine.lower.network import Lowering
 
 READERS = (winograd, amx)
 """Algorithms that can read a sparse residual."""
@@ -32,28 +27,26 @@ class Shortcut:
     sparse: Sparse
 
 
-def found(low: Lowering, groups: Sequence[Group]) -> dict[str, Shortcut]:
+def shortcuts(fused: Fused) -> dict[str, Shortcut]:
     """Shortcuts by the value of the convolution that adds them; of more than one tap, for others may be in a chain."""
-    makers = {g.value: g for g in groups}
+    makers = {g.value: g for g in fused.groups}
     out: dict[str, Shortcut] = {}
-    for group in groups:
+    for group in fused.groups:
         pad = makers.get(group.residual or "")
-        if group.node.op != "conv" or prod(group.node.attrs["kernel"]) == 1 or pad is None or not alone(low, pad.value):
+        if group.node.op != "conv" or prod(group.node.attrs["kernel"]) == 1:
+            continue
+        if pad is None or not fused.read_once(pad.value):
             continue
         picked = makers.get(pad.inputs[0]) if pad.node.op == "pad" else None
-        if picked is None or not alone(low, picked.value) or not picks(picked) or not widens(pad):
+        if picked is None or not fused.read_once(picked.value) or not picks(picked) or not widens(pad):
             continue
         source, pads = picked.inputs[0], ((0, 0),) * 3 + pad.node.attrs["pads"]
-        _, channels, *size = low.shape(source)
-        if len(size) == 2:
+        shape = fused.shapes[source]
+        if shape is not None and len(shape) == 4:
+            _, channels, *size = shape
             sparse = Sparse((size[0], size[1]), picked.node.attrs["stride"], channels, pads[-3][0])
             out[group.value] = Shortcut((picked, pad), source, sparse)
     return out
-
-
-def alone(low: Lowering, value: str) -> bool:
-    """Whether one node reads a value, and nobody asked for it."""
-    return value not in low.fusion.shown and len(low.fusion.readers.get(value, ())) == 1
 
 
 def widens(group: Group) -> bool:

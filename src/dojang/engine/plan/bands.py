@@ -1,11 +1,13 @@
-"""Lowering of groups that one kernel computes band by band, where that is predicted to be faster than one by one."""
+"""Groups in a row that one kernel computes band by band, where that is predicted to be faster than one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from dojang.arith.shapes import conv_problem
 from dojang.engine.fuse import Group
@@ -15,13 +17,15 @@ from dojang.engine.kernels.bands import BandTask
 from dojang.engine.kernels.conv import winograd
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Code, Task
-from dojang.engine.lower.calls import Place
+from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.plan.chains import POOLS, Chain, Chains
 from dojang.engine.plan.choose import Choice
-
-if TYPE_CHECKING:
-    from dojang.engine.lower.network import Lowering
+from dojang.engine.plan.context import PlanContext
+from dojang.engine.plan.rules.convs import task_of
+from dojang.engine.plan.rules.pools import pool_task
+from dojang.engine.plan.steps import KernelStep, Packing, Place
+from dojang.engine.weights import Weights
+from dojang.native.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,10 @@ class Joined:
 class Joiner:
     """Decides, when a chain's first group is due, whether it is computed with those after it."""
 
-    def __init__(self, low: Lowering, groups: Sequence[Group]) -> None:
-        """All groups of the network."""
-        self.low = low
-        self.chains = Chains(low.fusion, groups)
+    def __init__(self, context: PlanContext) -> None:
+        """For all groups of the network."""
+        self.context = context
+        self.chains = Chains(context.fused)
         self.members: dict[str, Joined] = {}  # by the value of each group of a chain
 
     def takes(self, group: Group) -> bool:
@@ -57,7 +61,7 @@ class Joiner:
 
     def decide(self, group: Group) -> Joined | None:
         """The fastest way of computing the longest chain that begins here; None if it begins with this group alone."""
-        if group.inputs[:1] == () or group.inputs[0] not in self.low.out.places:
+        if group.inputs[:1] == () or group.inputs[0] not in self.context.places:
             return None
         tasks: dict[str, Task | PoolTask] = {}
         found: list[Chain] = []
@@ -78,9 +82,9 @@ class Joiner:
         for chain in found:
             halved = self.halved(chain, tasks)
             if halved is not None:
-                total = winograd.predict(halved, self.low.machine)
+                task, total = halved
                 if total < least:
-                    least, best = total, Joined(chain, halved, total, apart)
+                    least, best = total, Joined(chain, task, total, apart)
             seconds, task = self.joint(chain, tasks)
             total = seconds + sum(alone[g.value] for g in whole[len(chain.groups) :])
             if total < least:
@@ -93,8 +97,8 @@ class Joiner:
         assert best is None or best.seconds <= apart
         return best
 
-    def halved(self, chain: Chain, tasks: dict[str, Task | PoolTask]) -> Task | None:
-        """A convolution and the maximum of 2 × 2 behind it as one task of Winograd's, if that is what the chain is."""
+    def halved(self, chain: Chain, tasks: dict[str, Task | PoolTask]) -> tuple[Task, float] | None:
+        """A convolution and the maximum of 2 × 2 behind it as a task of Winograd's with its seconds, if it is that."""
         if chain.front is None or chain.back is not None:
             return None
         front, middle = tasks[chain.front.value], tasks[chain.middle.value]
@@ -106,82 +110,80 @@ class Joiner:
         if middle.out_size != tuple(s // 2 for s in middle.size) or not prod(middle.out_size):
             return None
         task = replace(front, y_ld=middle.y_ld, halved=True)
-        return task if winograd.why_not(task, self.low.machine) is None else None
+        offer = winograd.offer(task, self.context.machine)
+        return (task, offer.seconds) if isinstance(offer, Offer) else None
 
     def joint(self, chain: Chain, tasks: dict[str, Task | PoolTask]) -> tuple[float, BandTask]:
         """Seconds per image on one core (infinite where it cannot be done), and the task."""
         parts: list[Any] = [None if g is None else tasks[g.value] for g in (chain.front, chain.middle, chain.back)]
         task = BandTask(*parts)
-        able = bands.why_not(task, self.low.machine) is None
-        return (bands.predict(task, self.low.machine) if able else float("inf")), task
+        offer = bands.offer(task, self.context.machine)
+        return offer.seconds if isinstance(offer, Offer) else float("inf"), task
 
     def task(self, group: Group, first: bool) -> Task | PoolTask | None:
         """What a group alone would do; inside a chain values lie without gaps."""
-        low = self.low
-        shape = low.shape(group.inputs[0])
-        x_ld = low.out.places[group.inputs[0]].ld if first else shape[1]
-        reserved = low.reserved.get(group.value)
-        y_ld = reserved.ld if reserved else low.shape(group.value)[1]
+        context = self.context
+        shape = context.shape(group.inputs[0])
+        x_ld = context.places[group.inputs[0]].ld if first else shape[1]
         if group.node.op in POOLS:
-            made = low.pool_task(group, shape, x_ld)
-            return None if made is None else replace(made, y_ld=y_ld)
-        problem = conv_problem(group.node.attrs, [shape], False)
-        problem = low.chosen_for(group, problem)
+            made = pool_task(context, group, shape, x_ld)
+            reserved = context.reserved.get(group.value)
+            return None if made is None else replace(made, y_ld=reserved.ld if reserved else made.y_ld)
         res = 0
         if group.residual is not None:
-            place = low.out.places.get(group.residual) or low.reserved.get(group.residual)
-            res = place.ld if place else low.shape(group.residual)[1]
-        return Task(problem, x_ld, y_ld, group.activation, res, "f32", low.strict, room=low.room)
+            place = context.places.get(group.residual) or context.reserved.get(group.residual)
+            res = place.ld if place else context.shape(group.residual)[1]
+        return task_of(context, group, conv_problem(group.node.attrs, [shape], False), x_ld, res)
 
     def fetched(self, group: Group) -> float:
         """Seconds per image in which a group's input comes from the shared cache."""
-        shape = self.low.shape(group.inputs[0])
-        return 4 * prod(shape[1:]) / (self.low.machine.peaks.cache_gbs * 1e9)
+        shape = self.context.shape(group.inputs[0])
+        return 4 * prod(shape[1:]) / (self.context.machine.peaks.cache_gbs * 1e9)
 
     def alone(self, task: Task | PoolTask) -> float:
         """Seconds per image on one core by a kernel of its own."""
         if isinstance(task, PoolTask):
-            return pool.predict(task, self.low.machine)
-        return self.low.choose(task)[1]
+            offer = pool.offer(task, self.context.machine)
+            return offer.seconds if isinstance(offer, Offer) else float("inf")
+        return self.context.choose(task)[1]
 
     def add(self, joined: Joined) -> None:
-        """Packs the weights and adds the call."""
-        low, groups = self.low, joined.chain.groups
-        task = joined.task
+        """Adds the step of a chain."""
+        context, groups, task = self.context, joined.chain.groups, joined.task
         last = groups[-1]
-        residual = low.out.places[last.residual] if last.residual else None
-        x = low.out.places[groups[0].inputs[0]]
+        x = context.places[groups[0].inputs[0]]
+        kernel, residual = winograd if isinstance(task, Task) else bands, None
         if isinstance(task, Task):
-            self.call(joined, winograd, task, winograd.emit(task, low.machine), x, None, task.conv.macs)
-            return
-        if residual is not None and task.back is not None:  # it may lie elsewhere than was thought
-            task = replace(task, back=replace(task.back, residual_ld=residual.ld))
-        macs = sum(s.conv.macs for s in task.stages if isinstance(s, Task))
-        self.call(joined, bands, task, bands.emit(task, low.machine), x, residual, macs)
-
-    def call(
-        self, joined: Joined, module: Any, task: Any, code: Code, x: Place, residual: Place | None, macs: int
-    ) -> None:
-        """Packs the weights unless they are, and adds the call."""
-        low, groups = self.low, joined.chain.groups
-        last = groups[-1]
-        names = [f"{g.node.name} {g.norm.name if g.norm else ''}" for g in groups]
-        key = f"{' '.join(names)} {code.steps[0].recipe}"
-
-        def pack(*arrays: Any) -> Any:
-            return module.pack(task, low.machine, *((arrays,) if module is bands else arrays[0]))
-
-        low.pack(key, groups, pack)
+            macs = task.conv.macs
+        else:
+            macs = sum(s.conv.macs for s in task.stages if isinstance(s, Task))
+            residual = context.places[last.residual] if last.residual else None
+            if residual is not None and task.back is not None:  # it may lie elsewhere than was thought
+                task = replace(task, back=replace(task.back, residual_ld=residual.ld))
+        packing = packed(groups, task, context.machine)
         slots: dict[int, Place | str] = {
-            t.X: x, t.Y: low.target(last.value), t.W: f"{key} w", t.B: f"{key} b",
+            t.X: x, t.Y: context.target(last.value), t.W: packing.keys[0], t.B: packing.keys[1],
         }  # fmt: skip
         if residual is not None:
             slots[t.R] = residual
-        share = x.images / low.threads
+        seconds = joined.seconds * (x.images / context.threads)
         reason = f"slower: {joined.apart * 1e6:.3g} µs predicted, not {joined.seconds * 1e6:.3g}"
         members = tuple(m for g in groups for m in g.members)
         choice = Choice(
-            last.value, groups[0].node.op, module.NAME, members, (("one by one", reason),), joined.seconds * share,
-            None, macs,
+            last.value, groups[0].node.op, kernel.NAME, members, (("one by one", reason),), seconds, None, macs
         )  # fmt: skip
-        low.call(choice, code, x.images, slots)
+        context.add(KernelStep(choice, kernel, task, x.images, slots, packing))
+
+
+def packed(groups: Sequence[Group], task: BandTask | Task, machine: Machine) -> Packing:
+    """The weights of all groups that have some, for one kernel."""
+    names = " ".join(f"{g.node.name} {g.norm.name if g.norm else ''}" for g in groups)
+    key = f"{names} {task}"
+    holders = tuple(g for g in groups if g.node.op not in POOLS)
+
+    def make(weights: Weights) -> Sequence[np.ndarray]:
+        if isinstance(task, Task):
+            return winograd.pack(task, machine, *weights.folded(groups[0]))
+        return bands.pack(task, machine, [weights.folded(g) if g in holders else None for g in groups])
+
+    return Packing((f"{key} w", f"{key} b"), make, holders)

@@ -1,22 +1,75 @@
-"""Functions of one number beyond those in `task.py`, on float32 vectors; NaN stays NaN.
+"""Activations: functions of one number that kernels apply where they store results. NaN stays NaN.
 
-Errors against float64 are below 4e-7 times max(1, |result|); where a function is 0 at 0, its errors there are small
-beside the result, however small that is, and −0 stays −0 (`pytest tests/engine/test_functions.py` holds both).
+Errors on float32 vectors against float64 are below 4e-7 times max(1, |result|); where a function is 0 at 0, its errors
+there are small beside the result, however small that is, and −0 stays −0 (`pytest tests/engine/test_functions.py` holds
+both). The piecewise linear ones, `sigmoid` and `silu` take float64 vectors too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from dojang.engine.kernels.task import Activation, exp
-from dojang.native.emit import F32, I32, Emit, Value
+from dojang.native.emit import F32, I32, ElementType, Emit, Value
 
 ERFC = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 """Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 7.1.26: erfc within 1.5e-7 for z >= 0."""
 
 ERF = [2 / math.sqrt(math.pi) * (-1) ** k / math.factorial(k) / (2 * k + 1) for k in range(8)]
 """Of the series of erf, from v up to v¹⁵."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A function applied where results are stored. `a` and `b` are its parameters (bounds, slope)."""
+
+    name: str
+    a: float = 0.0
+    b: float = 0.0
+
+
+def activate(b: Emit, v: Value, act: Activation | None, kind: ElementType) -> Value:
+    """The activation on a vector; NaN stays NaN."""
+    if act is None:
+        return v
+    lanes = v.type.count
+    con = lambda c: b.const(kind, c, lanes)  # noqa: E731
+    if act.name == "relu":
+        return b.maximum(con(0), v)
+    if act.name == "clip":
+        return b.minimum(con(act.b), b.maximum(con(act.a), v))
+    if act.name == "leaky_relu":
+        return b.select(b.fcmp_ordered("<", v, con(0)), b.fmul(v, con(act.a)), v)
+    if act.name in ("hard_sigmoid", "hard_swish"):
+        gate = b.minimum(con(1), b.maximum(con(0), b.fma(v, con(act.a), con(act.b))))
+        return gate if act.name == "hard_sigmoid" else b.fmul(v, gate)
+    if act.name in ("sigmoid", "silu"):
+        s = b.fdiv(con(1), b.fadd(con(1), exp(b, b.fsub(con(0), v))))
+        return s if act.name == "sigmoid" else b.fmul(v, s)
+    return FUNCTIONS[act.name](b, v, act)
+
+
+def exp(b: Emit, v: Value) -> Value:
+    """eˣ on float32 vectors within 2 units in the last place; overflow to infinity, underflow to 0, NaN stays.
+
+    x = n·ln 2 + r with |r| ≤ ln 2 / 2, Taylor to r⁷ (remainder below 2⁻²⁷), scaled by 2ⁿ in two halves.
+    """
+    lanes = v.type.count
+    con = lambda c: b.const(F32, c, lanes)  # noqa: E731
+    x = b.minimum(con(89.0), b.maximum(con(-104.0), v))
+    n = b.round(b.fmul(x, con(1.4426950408889634)))
+    r = b.fma(n, con(-0.693145751953125), x)
+    r = b.fma(n, con(-1.428606765330187e-06), r)
+    p = con(1 / 5040)
+    for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        p = b.fma(p, r, con(c))
+    i = b.fptosi(n, I32.vector(lanes))
+    half = b.ashr(i, b.const(I32, 1, lanes))
+    for part in (half, b.sub(i, half)):
+        bits = b.shl(b.add(part, b.const(I32, 127, lanes)), b.const(I32, 23, lanes))
+        p = b.fmul(p, b.bitcast(bits, F32.vector(lanes)))
+    return p
 
 
 def con(b: Emit, c: float, like: Value) -> Value:

@@ -1,0 +1,43 @@
+"""The pass `pack`: weights in the order in which kernels read them.
+
+It comes last, when all that may fail for other reasons is done, and lets the original of each layer go as soon as that
+layer is packed, so that memory holds the weights once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from dojang.engine.plan.steps import KernelStep, Planned
+from dojang.engine.weights import Weights
+
+
+def pack(planned: Planned, packed: dict[str, np.ndarray], release: bool) -> dict[str, np.ndarray]:
+    """Adds the arrays that are not in `packed` yet, and gives the values of the constants by name.
+
+    With `release` weights are removed from the graph's mapping when the last convolution that reads them has been
+    packed. An interrupt leaves each array either there or packed, so that the next call goes on from it.
+    """
+    graph = planned.fused.graph
+    weights = Weights(graph)
+    readers = Counter(n.array(r) for n in planned.fused.nodes for r in graph.node_params(n))
+    for step in planned.steps:
+        packing = step.packing if isinstance(step, KernelStep) else None
+        if packing is None:
+            continue
+        if packing.keys[0] not in packed:
+            made = packing.make(weights)
+            packed |= dict(zip(packing.keys, made, strict=True))
+        for group in packing.groups if release else ():
+            let_go(graph.weights, group.node.array("weight"), readers)
+    return {name: weights.constant(graph[name]) for name in planned.constants}
+
+
+def let_go(weights: object, array: str, readers: Counter[str]) -> None:
+    """Forgets an array whose last reader has taken it."""
+    readers[array] -= 1
+    if readers[array] == 0:
+        assert isinstance(weights, dict)  # the network's own mapping
+        weights.pop(array, None)

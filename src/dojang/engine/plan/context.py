@@ -1,0 +1,182 @@
+"""What the rules of the plan know and add to: shapes, the machine, where values lie, the steps so far.
+
+Values of two or more axes lie channels last; concatenations and slices of channels are views, not copies, wherever
+the kernel that makes a value can write it in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from types import ModuleType
+from typing import Any
+
+from dojang.arith.conv import Conv
+from dojang.arith.shapes import Shape
+from dojang.engine.fuse import Fused, Group
+from dojang.engine.kernels.conv import fallback
+from dojang.engine.kernels.task import Refusal, Task
+from dojang.engine.plan.choose import Choice, choose
+from dojang.engine.plan.shortcuts import Shortcut, shortcuts
+from dojang.engine.plan.steps import HostStep, KernelStep, Packing, Place
+from dojang.engine.weights import Weights
+from dojang.native.costs import COSTS
+from dojang.native.machine import Machine
+
+Chosen = dict[Task, tuple[ModuleType, float, tuple[tuple[str, str], ...]]]
+"""What `choose` said of each task, so that it says it again whatever was measured meanwhile."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is made for: a batch on so many threads of a machine, run by `workers` (None: as many).
+
+    `like` is the batch size that algorithms are chosen for, if not this one. `keep` are values that stay visible beside
+    the outputs. `tune` chooses by measuring.
+    """
+
+    batch: int
+    machine: Machine
+    threads: int
+    workers: int | None = None
+    strict: bool = False
+    keep: frozenset[str] = frozenset()
+    like: int | None = None
+    tune: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By operator, the rule that adds a group's steps and says whether it did: `of_values` where all inputs are values
+    with a place, `of_constants` where that fails.
+    """
+
+    of_values: Mapping[str, Rule]
+    of_constants: Mapping[str, Rule]
+
+
+class PlanContext:
+    """The state of one plan while the rules are applied, group by group."""
+
+    def __init__(self, fused: Fused, request: Request, chosen: Chosen, rules: Rules) -> None:
+        """`chosen` is what was chosen before, and is added to."""
+        self.rules = rules
+        self.fused, self.graph, self.shapes = fused, fused.graph, fused.shapes
+        self.threads, self.strict, self.tune = request.threads, request.strict, request.tune
+        # Work is cut for the cores that do it.
+        self.machine = replace(request.machine, cores=min(request.machine.cores, request.threads))
+        like = request.like
+        self.chosen, self.chosen_shapes = chosen, self.shapes
+        if like is not None and like != request.batch:
+            self.chosen_shapes = self.graph.shapes(like)
+        self.resident_ratio = resident_ratio(self.graph.param_shapes, self.machine)
+        self.shortcuts: Mapping[str, Shortcut] = shortcuts(fused)
+        self.steps: list[KernelStep | HostStep] = []
+        self.buffers: list[int] = []
+        self.places: dict[str, Place] = {}
+        self.reserved: dict[str, Place] = {}  # slices of concatenations
+        self.constants: list[str] = []
+        self.copied: list[str] = []
+
+    # -- values -----------------------------------------------------------------------------------------------------
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a value; known, since unknown operators were refused before."""
+        shape = self.shapes[name]
+        assert shape is not None
+        return shape
+
+    def fresh(self, shape: Shape) -> Place:
+        """A place in a buffer of its own."""
+        self.buffers.append(4 * prod(shape))
+        return Place(len(self.buffers) - 1, 0, shape[1], shape)
+
+    def target(self, name: str) -> Place:
+        """Where a value shall be written: its slice of a concatenation, or a place of its own."""
+        place = self.reserved.get(name) or self.fresh(self.shape(name))
+        self.places[name] = place
+        return place
+
+    def number(self, name: str) -> float | None:
+        """The value of a constant of one number; None for others, and where there are no weights."""
+        node = self.graph[name]
+        if node.op != "constant" or prod(self.shape(name)) != 1:
+            return None
+        if any(node.array(role) not in self.graph.weights for role in self.graph.node_params(node)):
+            return None
+        return float(Weights(self.graph).constant(node).reshape(-1)[0])
+
+    # -- choices ----------------------------------------------------------------------------------------------------
+
+    def chosen_for(self, group: Group, problem: Conv) -> Conv:
+        """The problem with as many images as it has in the batch that algorithms are chosen for."""
+        shape = self.chosen_shapes[group.inputs[0]]
+        assert shape is not None
+        return replace(problem, n=shape[0])
+
+    def choose(self, task: Task) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
+        """As `plan.choose`; the same for the same task as long as the network is compiled."""
+        found = self.chosen.get(task)
+        if found is None:
+            found = self.chosen[task] = choose(task, self.machine, self.tune)
+        return found
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def add(self, step: KernelStep | HostStep) -> None:
+        """Adds a step."""
+        self.steps.append(step)
+
+    def simple(
+        self, group: Group | str, kernel: ModuleType, task: Any, images: int, slots: Mapping[int, Place | str],
+        packing: Packing | None = None, export: str | None = None,
+    ) -> bool:  # fmt: skip
+        """Adds a step of a kernel without alternatives, unless it refuses; whether it was added. `group` is a name for
+        steps that only change the layout of a value.
+        """
+        offer = kernel.offer(task, self.machine)
+        if isinstance(offer, Refusal):
+            return False
+        value, op, members = (group, "layout", ()) if isinstance(group, str) else (
+            group.value, group.node.op, group.members)  # fmt: skip
+        choice = Choice(value, op, kernel.NAME, members, (), offer.seconds * images / self.threads)
+        self.add(KernelStep(choice, kernel, task, images, slots, packing, export))
+        return True
+
+    def group(self, group: Group) -> None:
+        """Adds the steps of one group: natively if its operator and its sizes allow, else by its reference function."""
+        node = group.node
+        if node.op == "constant":
+            self.constants.append(node.name)
+            return
+        shortcut = self.shortcuts.get(group.value)
+        read = (*group.inputs, shortcut.source if shortcut else group.residual)
+        if len(self.shape(group.value)) >= 2:
+            rule = self.rules.of_values.get(node.op) if all(i is None or i in self.places for i in read) else None
+            if rule is not None and rule(self, group):
+                return
+        self.groups(shortcut.groups if shortcut else ())
+        rule = self.rules.of_constants.get(node.op)
+        if rule is None or not rule(self, group):
+            self.on_host(group)
+
+    def groups(self, groups: Sequence[Group]) -> None:
+        """Adds the steps of some groups in order."""
+        for group in groups:
+            self.group(group)
+
+    def on_host(self, group: Group) -> None:
+        """Adds a step by the reference function (and those of the fused nodes)."""
+        place = self.target(group.value) if len(self.shape(group.value)) >= 2 else None
+        choice = Choice(group.value, group.node.op, fallback.NAME, group.members, (("native", "no kernel"),))
+        self.add(HostStep(choice, group, group.inputs, place))
+
+
+def resident_ratio(shapes: Mapping[str, tuple[int, ...]], machine: Machine) -> float:
+    """Bytes of the second cache that packed weights may take, for each byte of weights; 0 if they do not fit there."""
+    ratio = COSTS.resident * machine.l2 / max(1, 4 * sum(prod(s) for s in shapes.values()))
+    return ratio if ratio > 1 else 0.0
+
+
+Rule = Callable[[PlanContext, Group], bool]

@@ -1,0 +1,92 @@
+"""The plan of a network: which kernels compute it, on how many threads. Made from shapes alone."""
+
+from __future__ import annotations
+
+from dojang.arith.graph import Graph
+from dojang.engine.fuse import Fused, fuse
+from dojang.engine.kernels import task as t
+from dojang.engine.kernels.other import layout
+from dojang.engine.kernels.other.layout import LayoutTask
+from dojang.engine.plan.bands import Joiner
+from dojang.engine.plan.choose import Plan
+from dojang.engine.plan.context import Chosen, PlanContext, Request
+from dojang.engine.plan.rules import channels, table
+from dojang.engine.plan.steps import Place, Planned
+from dojang.native.costs import COSTS
+
+
+def plan_of(graph: Graph, request: Request, chosen: Chosen | None = None) -> Planned:
+    """The plan of a graph, which needs no weights: the first two passes."""
+    fused = fuse(graph, graph.shapes(request.batch), request.keep)
+    return plan(fused, request, {} if chosen is None else chosen)
+
+
+def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
+    """Chooses kernels for all groups, in order, and how many threads run them.
+
+    For each group every algorithm makes an offer; layers in a row are joined where that is predicted to be faster.
+    """
+    context = PlanContext(fused, request, chosen, table.ALL)
+    channels.reserve(context)
+    enter(context)
+    choose_kernels(context)
+    leave(context, request)
+    public = public_plan(context, request)
+    small = public.predicted_s * request.threads < COSTS.helpers_s
+    return Planned(
+        public, fused, context.machine, 1 if small else request.workers or request.threads, tuple(context.steps),
+        tuple(context.buffers), context.places, tuple(context.constants), tuple(context.copied),
+    )  # fmt: skip
+
+
+def enter(context: PlanContext) -> None:
+    """Inputs: used where they lie if channels first and last are the same memory, else brought to channels last."""
+    fused = context.fused
+    read = {name for g in fused.groups for name in (*g.inputs, g.residual)} | fused.shown
+    for k, node in enumerate(context.graph.inputs):
+        if node.name not in read:
+            continue
+        shape = context.shape(node.name)
+        if len(shape) < 2:
+            context.places[node.name] = Place(-1 - k, 0, 1, (*shape, 1)[:2])
+            continue
+        outside = Place(-1 - k, 0, shape[1], shape)
+        if outside.alike:
+            context.places[node.name] = outside
+            continue
+        place = context.target(node.name)
+        task = LayoutTask(place.channels, place.pixels, place.ld, True)
+        context.simple(node.name, layout, task, place.images, {t.X: outside, t.Y: place})
+
+
+def choose_kernels(context: PlanContext) -> None:
+    """The steps of all groups: with those after them, as part of the convolution that reads them, or by their rule."""
+    joiner = Joiner(context)
+    later = {g.value for s in context.shortcuts.values() for g in s.groups}
+    for group in context.fused.groups:
+        if group.value not in later and not joiner.takes(group):
+            context.group(group)
+
+
+def leave(context: PlanContext, request: Request) -> None:
+    """Outputs and values that were asked for, channels first; small ones are copied by NumPy."""
+    wanted = (*context.graph.outputs, *sorted(request.keep))
+    for name in dict.fromkeys(context.fused.source(n) for n in wanted):
+        place = context.places.get(name)
+        if place is None or place.buffer < 0:
+            continue
+        if place.channels == 1 or place.pixels == 1:
+            context.copied.append(name)
+            continue
+        task = LayoutTask(place.channels, place.pixels, place.ld, False)
+        context.simple(name, layout, task, place.images, {t.X: place}, export=name)
+
+
+def public_plan(context: PlanContext, request: Request) -> Plan:
+    """What was chosen, with what it was chosen for."""
+    m, precision = request.machine, "strict" if request.strict else "fast"
+    choices = tuple(step.choice for step in context.steps)
+    return Plan(
+        context.graph.name, request.batch, request.threads, m.isa, precision, choices, m.name, m.source, m.peaks,
+        request.tune,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""How each operator becomes steps of kernels: one rule per operator, in one table (`table.py`)."""

@@ -1,0 +1,104 @@
+"""What a plan consists of: places of values in buffers, and steps that fill them. No weights, no code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dojang.arith.shapes import Shape
+from dojang.engine.fuse import Fused, Group
+from dojang.engine.plan.choose import Choice, Plan
+from dojang.engine.weights import Weights
+from dojang.native.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value lies: in buffer `buffer`, from element `offset`, `ld` elements from pixel to pixel.
+
+    `shape` is the logical shape (images, channels, *space). Buffer numbers below 0 are memory of the caller: input k
+    is buffer −1 − k.
+    """
+
+    buffer: int
+    offset: int
+    ld: int
+    shape: Shape
+
+    @property
+    def images(self) -> int:
+        """First axis."""
+        return self.shape[0]
+
+    @property
+    def channels(self) -> int:
+        """Second axis."""
+        return self.shape[1]
+
+    @property
+    def pixels(self) -> int:
+        """All other axes."""
+        return prod(self.shape[2:])
+
+    @property
+    def alike(self) -> bool:
+        """Whether channels first and channels last are the same memory."""
+        return self.ld == self.channels and (self.channels == 1 or self.pixels == 1)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Arrays that a step reads beside values, by key. `make` gives them, in the order of `keys`, when weights are
+    packed; the weights of `groups` are then not needed any more.
+    """
+
+    keys: tuple[str, ...]
+    make: Callable[[Weights], Sequence[np.ndarray]]
+    groups: tuple[Group, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelStep:
+    """A task for a kernel. `slots` maps words of the argument table to places, keys of packed arrays, or nothing."""
+
+    choice: Choice
+    kernel: ModuleType
+    task: Any
+    images: int
+    slots: Mapping[int, Place | str]
+    packing: Packing | None = None
+    export: str | None = None  # the value is written to memory of the caller
+
+
+@dataclass(frozen=True)
+class HostStep:
+    """A group computed by the reference functions of its nodes."""
+
+    choice: Choice
+    group: Group
+    inputs: tuple[str, ...]
+    place: Place | None  # None: the result stays a NumPy array
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The result of the pass `plan`: steps in order, the bytes of each buffer, where values lie.
+
+    `public` is what users see of it. `machine` has no more cores than there are threads to cut work for, `run_threads`
+    is how many run it; `constants` are values that packing computes, `copied` those that NumPy copies out at the end.
+    """
+
+    public: Plan
+    fused: Fused
+    machine: Machine
+    run_threads: int
+    steps: tuple[KernelStep | HostStep, ...]
+    buffers: tuple[int, ...]
+    places: Mapping[str, Place]
+    constants: tuple[str, ...]
+    copied: tuple[str, ...]
