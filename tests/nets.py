@@ -158,7 +158,7 @@ STRUCTURES: dict[str, Callable[[], Graph]] = {
 
 
 def every_segment() -> Graph:
-    """Convolutions, a norm, an addition, a step that runs in Python, pooling and a dense layer; weights are positive."""
+    """Convolutions, a norm, an addition, a step in Python, pooling and a dense layer; weights are positive."""
     graph = Graph(
         (
             N("x", "input", shape=(5, 14, 13)),

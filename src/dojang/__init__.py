@@ -20,8 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dojang.base import moved, result
-
-__version__ = "0.2.0"
+from dojang.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dojang.app.benching import bench as bench

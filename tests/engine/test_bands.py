@@ -137,6 +137,7 @@ TASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
 def test_equal_on_integers(name, machine, monkeypatch):

@@ -18,6 +18,7 @@ from forced import HOST, Tally, draw, forced, machines, supervise
 CASES, PARTS = 300, 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_algorithm_is_wrong_or_leaves_its_arrays(part: int) -> None:
     """Each line of the failure is a command that repeats its case."""

@@ -74,6 +74,7 @@ def spoiled(graph: Graph, seed: int) -> Graph:
     return graph.with_weights(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_u_net_is_slimmed_on_few_samples(seed):
     graph = u_net(seed) if seed % 2 else spoiled(u_net(seed), seed)

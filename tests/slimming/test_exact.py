@@ -37,7 +37,7 @@ def plant(graph: Graph, seed: int, part: float) -> Graph:
 
 @pytest.mark.parametrize("rewrite", EXACT, ids=lambda r: r.name)
 @pytest.mark.parametrize("name", STRUCTURES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), part=st.sampled_from([0, 0.3, 0.7]))
 def test_the_claim_holds_and_a_second_time_changes_nothing(rewrite, name, seed, part):
     graph = plant(weighted(STRUCTURES[name](), seed), seed, part)

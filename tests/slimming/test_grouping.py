@@ -19,7 +19,7 @@ from nets import STRUCTURES, N, conv, feed, net, weighted
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31))
 def test_a_permutation_changes_nothing_or_is_refused(name, seed):
     graph = cast(weighted(STRUCTURES[name](), seed), np.float64)

@@ -36,6 +36,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up_it_ends_the_same(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -69,6 +70,7 @@ def search(folder: Path, tune, resume: bool = True, measure=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_finished_journal_answers_everything_clocks_included(tmp_path: Path) -> None:
     calls: list[str] = []
 

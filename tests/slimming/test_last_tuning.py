@@ -11,6 +11,8 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed
 from dojang.slimming import slim
 
+pytestmark = pytest.mark.slow
+
 
 def by_macs(graphs):
     return [[count(g).total.macs * 1e-6 + len(g.nodes) * 1e-3] for g in graphs]

@@ -29,7 +29,7 @@ def copy_rows(graph: Graph, layer: str, pairs: dict[int, tuple[int, float]]) -> 
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), part=st.sampled_from([0, 0.4]), factor=st.sampled_from([1.0, 2.5, -1.0]))
 def test_equal_numbers_are_equal_functions(name, seed, part, factor):
     rng = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ ignoring = from_file("ignoring", "arith", "test_channels")
 plant = from_file("plant", "slimming", "test_exact")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**31), part=st.floats(0, 1))
 def test_any_removal_equals_the_network_that_ignores_the_channels(seed, part):
     graph = weighted(random_network(seed), seed)
@@ -46,7 +46,7 @@ def test_any_removal_equals_the_network_that_ignores_the_channels(seed, part):
     assert count(narrow).total.macs <= count(graph).total.macs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), part=st.sampled_from([0, 0.3, 0.6]))
 def test_exact_rewrites_in_turn_change_no_output(seed, part):
     graph = cast(plant(weighted(random_network(seed), seed), seed, part), np.float64)

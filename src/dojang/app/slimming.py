@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dojang import __version__
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_feed, some_inputs
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.networks import InputSize, is_module, load, require_weights, torch_format
@@ -28,6 +27,7 @@ from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.base.version import __version__
 from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session

@@ -13,9 +13,10 @@ from dojang.arith.border import Border
 from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import BYTES, OPS, UNKNOWN
+from dojang.arith.parameters import NOTHING, Parameters, Read, parameters_of, reads_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
-from dojang.arith.stored import NOTHING, Parameters, Read, Stored, parameters_of, reads_of
+from dojang.arith.stored import Stored
 from dojang.arith.symbol import Expr, largest
 from dojang.base.result import Result
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from dojang.arith.check import Cell
-from dojang.arith.explain import Step
-from dojang.arith.memory import Machine, Traffic
+from dojang.arith.explain import Figure
+from dojang.arith.memory import MachinePeaks, Traffic
 from dojang.diagnosis.effective import Effective
 from dojang.diagnosis.equivariance import Equivariance
 from dojang.engine.plan.choose import Plan
@@ -133,7 +133,7 @@ class MemoryTotals(TypedDict):
 class Roofline(TypedDict):
     """The least and the most time of the whole network on a machine."""
 
-    machine: Machine
+    machine: MachinePeaks
     least_ms: float
     most_ms: float
 
@@ -154,7 +154,7 @@ class ExplainDocument(TypedDict):
 
     convention: Said
     layer: str
-    steps: list[Step]
+    steps: list[Figure]
 
 
 class SolutionRow(TypedDict):

@@ -112,7 +112,9 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
             if wide and many:
                 pixels = tall(s, wide, per_line)
                 blocks = t.ceil_div(lines * per_line, pixels)
-                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.room > 0)
+                work += (
+                    count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.resident_ratio > 0)
+                )
         if s.own:
             work += count * COSTS.tile_split_cycles * numbers(lines)
     if not s.own:
