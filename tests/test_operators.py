@@ -200,7 +200,7 @@ def test_values_lie_within_their_bounds(op: str) -> None:
 
 @pytest.mark.parametrize("op", NAMES)
 def test_onnx_is_read_by_the_operators_that_are_listed(op: str) -> None:
-    sources = operators.load("read ONNX")
+    sources = operators.load("ONNX in")
     assert sources is not None
     known = {*ONNX_READERS, "Constant", "ConstantOfShape", "an input of the graph", "an initialiser"}
     assert set(sources.get(op, ())) <= known
@@ -258,7 +258,7 @@ class ByHand(nn.Module):
 
 @pytest.mark.parametrize("op", NAMES)
 def test_pytorch_is_read_by_the_functions_that_are_listed(op: str) -> None:
-    sources = operators.load("read PyTorch")
+    sources = operators.load("torch in")
     assert sources is not None
     assert set(sources.get(op, ())) <= {*HANDLERS, "an argument of forward", "a parameter, a buffer or a number"}
     if op == "deform_conv":  # a function of torchvision, which `tests/formats/torch/test_torch.py` has
@@ -291,8 +291,8 @@ def test_the_list_says_what_is_supported_and_why_not(capsys) -> None:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["operators"]}
     assert set(rows) == set(OPS)
     assert all(rows["conv"][name] == "yes" for name in ("count", *operators.SHOWN))
-    assert rows["adaptive_maxpool"]["read ONNX"] == "no"
-    assert rows["adaptive_maxpool"]["why"]["read ONNX"].startswith("ONNX has no such pool")
+    assert rows["adaptive_maxpool"]["ONNX in"] == "no"
+    assert rows["adaptive_maxpool"]["why"]["ONNX in"].startswith("ONNX has no such pool")
     assert main(["list", "operators"]) == 0
     printed = capsys.readouterr().out
     assert "conv_transpose" in printed
