@@ -91,7 +91,8 @@ OPERATOR = [
      '        _plain("softshrink", {"lambd": Attr(Kind.FLOAT, 0.5)}, KEEPS_INPUT),'),
     ("src/dojang/engine/reference/elements.py", '    "leaky_relu": leaky_relu,',
      '    "softshrink": lambda a, x, arrays: x[0] - np.clip(x[0], -a["lambd"], a["lambd"]),'),
-    ("src/dojang/engine/fuse.py", '    | because("it has values for each channel; a batch norm goes into the weights before it", "batchnorm prelu")',
+    ("src/dojang/engine/fuse.py",
+     '    | because("it has values for each channel; a batch norm goes into the weights before it", "batchnorm prelu")',
      '    | because("no kernel computes it; the reference does", "softshrink")'),
     ("src/dojang/engine/plan/rules/table.py",
      '    | because("there is no kernel; the reference computes it", "log sin cos not reduce_sum reduce_min")',
@@ -109,7 +110,8 @@ OPERATOR = [
     ("src/dojang/formats/onnx/write.py", '    "leaky_relu": _plain("LeakyRelu", slope="alpha"),',
      '    "softshrink": lambda w, node: w.op(\n'
      '        "Shrink", node.inputs, node.name, lambd=node.attrs["lambd"], bias=node.attrs["lambd"]\n    ),'),
-    ("src/dojang/formats/onnx/sources.py", '        "leaky_relu": ("LeakyRelu",),', '        "softshrink": ("Shrink",),'),
+    ("src/dojang/formats/onnx/sources.py", '        "leaky_relu": ("LeakyRelu",),',
+     '        "softshrink": ("Shrink",),'),
     ("src/dojang/formats/onnx/layers.py", '    "Einsum": einsum,', '    "Shrink": shrink,'),
     ("src/dojang/formats/torch/write/compute.py",
      '    "leaky_relu": lambda layer, attrs, inputs, arrays: F.leaky_relu(inputs[0], attrs["slope"]),',
@@ -341,7 +343,8 @@ from dojang.engine.compiled import compile
 from dojang.engine.reference.operators import run_reference
 nodes = Node.of("x", "input", shape=(8, 5, 7)), Node.of("c", "conv", "x", out=6, kernel=(1, 1))
 graph = Graph(nodes, ("c",))
-graph = graph.with_weights({k: np.random.default_rng(0).normal(size=s).astype("f4") for k, s in graph.param_shapes.items()})
+rng = np.random.default_rng(0)
+graph = graph.with_weights({k: rng.normal(size=s).astype("f4") for k, s in graph.param_shapes.items()})
 run, x = compile(graph), np.random.default_rng(1).normal(size=(2, 8, 5, 7)).astype("f4")
 assert [c.algorithm for c in run.plan().choices if c.op == "conv"] == ["single-tap"], run.plan()
 assert np.abs(run(x) - run_reference(graph, x).outputs[0]).max() < 1e-5

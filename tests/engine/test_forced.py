@@ -11,6 +11,7 @@ import torch
 import dojang
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
+from dojang.engine.kernels.conv import ALGORITHMS, amx, fallback
 from dojang.engine.kernels.other.pool import PoolTask
 from dojang.engine.kernels.task import Offer, Task
 from forced import HOST, Tally, draw, forced, machines, supervise
