@@ -70,7 +70,7 @@ def one(name: str, threads: int) -> str:
     tracemalloc.reset_peak()
     run(x)
     peak = tracemalloc.get_traced_memory()[1]
-    live = run._build(1, frozenset()).arena_bytes
+    live = run._build(1, frozenset()).lowered.areas.bytes
     return (
         f"{name:18s} {wall:6.2f} {cpu:6.2f} {weights / 1e6:9.1f} {live / 1e6:9.1f} {peak / 1e6:9.1f}"
         f" {(peak - live) / weights:6.2f} {(peak_of_command(name) - peak_of_command(TINY) - live) / weights:7.2f}"
