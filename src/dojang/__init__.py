@@ -57,10 +57,10 @@ if TYPE_CHECKING:
     from dojang.arith.memory import Memory as Memory
     from dojang.arith.memory import MemoryUse as MemoryUse
     from dojang.arith.memory import Traffic as Traffic
+    from dojang.arith.parameters import Parameters as Parameters
     from dojang.arith.solve import Solution as Solution
     from dojang.arith.solve import Solutions as Solutions
     from dojang.arith.solve import solve as solve
-    from dojang.arith.stored import Parameters as Parameters
     from dojang.base.errors import CheckFailed as CheckFailed
     from dojang.base.errors import DataError as DataError
     from dojang.base.errors import DojangError as DojangError
@@ -95,7 +95,8 @@ if TYPE_CHECKING:
     from dojang.report.results import Timing as Timing
     from dojang.report.results import Trained as Trained
     from dojang.slimming.result import Edit as Edit
-    from dojang.slimming.result import Figures as Figures
+    from dojang.slimming.result import NetworkFigures as NetworkFigures
+    from dojang.slimming.result import Outcome as Outcome
     from dojang.slimming.result import Refused as Refused
 
 
@@ -118,7 +119,7 @@ _NAMES = {
     "arith.graph": "Graph Node",
     "arith.memory": "Memory MemoryUse Traffic",
     "arith.solve": "Solution Solutions solve",
-    "arith.stored": "Parameters",
+    "arith.parameters": "Parameters",
     "base.errors": "CheckFailed DataError DojangError FileError GraphError MissingPart ParseError ShapeError "
     "UnsupportedError UsageError",
     "base.result": "Result",
@@ -128,7 +129,7 @@ _NAMES = {
     "filters.files": "Failed FilterPlans FilterReport Filtered Planned",
     "filters.filter": "filter",
     "report.results": "Bench Diagnosis Environment Exported Guess Listing Run Slimming Timing Trained",
-    "slimming.result": "Edit Figures Refused",
+    "slimming.result": "Edit NetworkFigures Outcome Refused",
 }
 """The public names of each module."""
 

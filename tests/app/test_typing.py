@@ -41,7 +41,7 @@ assert_type(dojang.compile(net), dojang.Runnable)
 done = dojang.slim(net, "digits", max_drop=0.5, runtime="onnxruntime")
 assert_type(done.edits, tuple[dojang.Edit, ...])
 assert_type(done.refused[0], dojang.Refused)
-assert_type(done.before, dojang.Figures)
+assert_type(done.before, dojang.NetworkFigures)
 try:
     pass
 except dojang.FileError as error:

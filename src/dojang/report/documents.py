@@ -19,7 +19,7 @@ from dojang.evidence.finding import Finding
 from dojang.filters.files import Failed, Filtered
 from dojang.native.families import Peaks
 from dojang.report.results import Guess, Timing
-from dojang.slimming.result import Edit, Figures
+from dojang.slimming.result import Edit, NetworkFigures
 from dojang.training.config import TrainConfig
 from dojang.training.record import Epoch
 
@@ -407,8 +407,8 @@ class SlimResultRow(TypedDict):
     """The outcome of a slimming."""
 
     network: str
-    before: Figures
-    after: Figures
+    before: NetworkFigures
+    after: NetworkFigures
     edits: list[Edit]
     refused: list[RefusedRow]
     notes: Annotated[list[str], "where the result is not what was asked for"]
