@@ -35,6 +35,17 @@ class Broken(BaseException):
     """What is raised."""
 
 
+def raise_in(ident: int) -> None:
+    """Raises `Broken` in a thread, once no other is being started.
+
+    CPython 3.11 gives a thread that is being started the ident of its starter until it runs: the exception could end
+    the new one instead, and `Thread.start` would wait for it without end.
+    """
+    while threading._limbo:  # pyright: ignore[reportAttributeAccessIssue]
+        time.sleep(1e-5)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Broken))
+
+
 def _seconds(graph: Graph, x: np.ndarray, empty: bool) -> float:
     """How long a first call takes, from an empty cache or from a full one."""
     if empty:
@@ -75,10 +86,7 @@ def main() -> int:
             if turn % 2:
                 signal.setitimer(signal.ITIMER_REAL, wait)
             else:
-                me = ctypes.c_ulong(threading.get_ident())
-                timer = threading.Timer(
-                    wait, lambda me=me: ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(Broken))
-                )
+                timer = threading.Timer(wait, raise_in, (threading.get_ident(),))
                 timer.start()
             net(xs[0])
             what = "came too late"

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from dojang.filters.files import Filtered as Filtered
     from dojang.filters.files import FilterPlans as FilterPlans
     from dojang.filters.files import FilterReport as FilterReport
-    from dojang.filters.files import Planned as Planned
+    from dojang.filters.files import PlannedFile as PlannedFile
     from dojang.filters.filter import filter as filter
     from dojang.report.results import Bench as Bench
     from dojang.report.results import Diagnosis as Diagnosis
@@ -126,7 +126,7 @@ _NAMES = {
     "engine.functional": "conv conv_transpose convolve",
     "engine.plan.choose": "Choice Plan",
     "evidence.finding": "Finding",
-    "filters.files": "Failed FilterPlans FilterReport Filtered Planned",
+    "filters.files": "Failed FilterPlans FilterReport Filtered PlannedFile",
     "filters.filter": "filter",
     "report.results": "Bench Diagnosis Environment Exported Guess Listing Run Slimming Timing Trained",
     "slimming.result": "Edit NetworkFigures Outcome Refused",

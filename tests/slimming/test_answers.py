@@ -80,7 +80,7 @@ def test_every_channel_that_is_found_is_cut_or_has_a_reason(name):
         answered_for(found_and_cut(graph))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**31), lossless=st.booleans(), clock=st.sampled_from([by_macs, never]))
 def test_the_same_on_random_networks(seed, lossless, clock):
     graph = wasteful(weighted(random_network(seed), seed), seed)

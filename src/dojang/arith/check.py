@@ -35,7 +35,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PublishedTable:
     """A published table with its citation."""
 
     name: str
@@ -76,7 +76,7 @@ class Check(Result):
     Where values decide between several `ways` through the network, it was held against the dearest.
     """
 
-    table: Table
+    table: PublishedTable
     cells: tuple[Cell, ...]
     conventions: Mapping[str, str]
     totals: Mapping[str, int]
@@ -105,7 +105,7 @@ class Check(Result):
         }
 
 
-def check(table: Table, graph: Graph) -> Check:
+def check(table: PublishedTable, graph: Graph) -> Check:
     """Judges every cell of a table against the cost of a network.
 
     Per column the convention is found first (`counting.found_convention`). A cell is *exact* or *rounded* (to nearest,

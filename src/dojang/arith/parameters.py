@@ -66,7 +66,7 @@ class Read(NamedTuple):
     names: tuple[str, ...]
 
 
-class Reads(NamedTuple):
+class ArrayReads(NamedTuple):
     """What every node that can have arrays reads, by the node's name; the stored arrays that are read, and which of
     these are running statistics for some node.
     """
@@ -76,7 +76,7 @@ class Reads(NamedTuple):
     running: Set[str]
 
 
-def reads_of(graph: Graph) -> Reads:
+def reads_of(graph: Graph) -> ArrayReads:
     """What the nodes of a network read. An array is stored as itself where the source does not say more; one that a
     layer trains and another does not is as its first reader has it.
     """
@@ -106,7 +106,7 @@ def reads_of(graph: Graph) -> Reads:
             own.append(Read(role, array, shape, names))
             if role in buffers:
                 running.update(names)
-    return Reads(by_node, used, running)
+    return ArrayReads(by_node, used, running)
 
 
 def _arrays_of(graph: Graph, node: Node) -> Mapping[str, Shape]:
@@ -120,7 +120,7 @@ def _arrays_of(graph: Graph, node: Node) -> Mapping[str, Shape]:
     return found
 
 
-def parameters_of(graph: Graph, reads: Reads) -> Parameters:
+def parameters_of(graph: Graph, reads: ArrayReads) -> Parameters:
     """The figures of a whole network, from what its nodes read (`reads_of`)."""
     stored = used = trainable = buffers = running = 0
     known, unused = True, list[str]()
@@ -143,7 +143,7 @@ def parameters_of(graph: Graph, reads: Reads) -> Parameters:
     return Parameters(stored, used, trainable if known else None, folded, buffers, running, tuple(unused))
 
 
-def _folded(reads: Reads) -> int:
+def _folded(reads: ArrayReads) -> int:
     """Numbers of the arrays as they are once computed; all that is taken from one stored array at most as that one."""
     single: dict[str, int] = {}
     total = 0

@@ -20,7 +20,7 @@ from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, Request
 from dojang.engine.plan.network import plan_of
-from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs, refuse_unknown
+from dojang.engine.reference.operators import RunResult, check_arrays, check_batch, check_inputs, refuse_unknown
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
 from dojang.engine.verbose import show
@@ -130,7 +130,7 @@ class Compiled:
                     lanes.give(lane, build)
         return self.run(x).outputs[0]
 
-    def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> Result:
+    def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> RunResult:
         """All outputs, and the activations of the nodes named in `taps`, as float32 arrays that the caller owns.
 
         `x` is one array (n, *shape) of floating point, n from 0 up, or one per input by name. Raises `UsageError` and
@@ -141,11 +141,11 @@ class Compiled:
         arrays = [np.ascontiguousarray(a, np.float32) for a in fed.values()]
         pieces = [(0, batch)] if taps else slices(batch, self._slice_images)
         if len(pieces) > 1:
-            return Result(self._in_slices(arrays, pieces), {})
+            return RunResult(self._in_slices(arrays, pieces), {})
         values, build = self._one(arrays, batch, frozenset(taps))
         if not taps and len(fed) == 1 and build.short and self._builds.get((batch, frozenset())) is build:
             self._seen[next(iter(fed.values())).shape] = build
-        return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
+        return RunResult(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
 
     def _one(
         self, arrays: Sequence[Array], batch: int, taps: frozenset[str], into: Mapping[str, Array] | None = None

@@ -19,7 +19,7 @@ from dojang.evidence.finding import Finding
 from dojang.filters.files import Failed, Filtered
 from dojang.native.families import Peaks
 from dojang.report.results import Guess, Timing
-from dojang.slimming.result import Edit, NetworkFigures
+from dojang.slimming.result import NetworkFigures
 from dojang.training.config import TrainConfig
 from dojang.training.record import Epoch
 
@@ -33,7 +33,7 @@ Status = Annotated[
 Said = Annotated[str, "what the figures mean"]
 
 
-class Convention(TypedDict):
+class ConventionDocument(TypedDict):
     """How the figures of a cost table were counted."""
 
     unit: Literal["mac", "flop"]
@@ -141,7 +141,7 @@ class Roofline(TypedDict):
 class CountDocument(TypedDict):
     """`dojang count`."""
 
-    convention: Convention
+    convention: ConventionDocument
     totals: Totals
     layers: list[LayerRow]
     memory: NotRequired[Annotated[MemoryTotals, "with --memory or --machine"]]
@@ -233,7 +233,7 @@ class PairRow(TypedDict):
 class CompareDocument(TypedDict):
     """`dojang compare`."""
 
-    convention: Convention
+    convention: ConventionDocument
     a: str
     b: str
     totals: Both
@@ -395,12 +395,50 @@ class RuntimeRow(TypedDict):
     batch: int
 
 
+class FindingReference(TypedDict):
+    """A finding as edits and refusals point at it."""
+
+    index: Annotated[int | None, "its place in `findings`; null if it is not among them"]
+    layer: str
+    kind: str
+    channels: list[int]
+
+
+ChannelsByLayer = Annotated[dict[str, list[int]], "by layer, in the numbers of the network that was given"]
+
+
+class EditRow(TypedDict):
+    """An edit that was made."""
+
+    rewrite: str
+    claim: Annotated[str, "exact, bounded or lossy"]
+    layers: list[str]
+    params_saved: int
+    macs_saved: int
+    ms_saved: Annotated[float | None, "milliseconds of one batch; null where time was not measured"]
+    check: Annotated[dict[str, Any], "how the claim was checked"]
+    found: str
+    channels: ChannelsByLayer
+    findings: Annotated[list[FindingReference], "the findings that it answers"]
+
+
 class RefusedRow(TypedDict):
-    """An edit that was tried and not taken."""
+    """An edit that was not made."""
 
     rewrite: str
     layers: list[str]
     reason: str
+    channels: ChannelsByLayer
+    findings: Annotated[list[FindingReference], "the findings that it speaks of"]
+
+
+class AnswerRow(TypedDict):
+    """What became of one finding."""
+
+    finding: FindingReference
+    outcome: Annotated[Literal["cut", "refused", "informs"], "informs: no rewrite is made for this kind of finding"]
+    edits: Annotated[list[int], "places in `edits`"]
+    refused: Annotated[list[int], "places in `refused`"]
 
 
 class SlimResultRow(TypedDict):
@@ -409,7 +447,8 @@ class SlimResultRow(TypedDict):
     network: str
     before: NetworkFigures
     after: NetworkFigures
-    edits: list[Edit]
+    answers: Annotated[list[AnswerRow], "what became of each finding"]
+    edits: list[EditRow]
     refused: list[RefusedRow]
     notes: Annotated[list[str], "where the result is not what was asked for"]
     certificate: Annotated[dict[str, Any], "how far the answers are from the original's, with --lossless"]

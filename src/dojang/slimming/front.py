@@ -44,7 +44,7 @@ MOST_TIMED = 64
 
 
 @dataclass(frozen=True)
-class Option:
+class FrontOption:
     """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
     the change of the outputs, and multiplications saved.
     """
@@ -64,7 +64,7 @@ class Front:
     """
 
     known: Evidence
-    options: tuple[tuple[Option, ...], ...]
+    options: tuple[tuple[FrontOption, ...], ...]
     loss: OutputChange
     ms_per_predicted: float
     macs: int
@@ -80,7 +80,7 @@ class Front:
         """What its layers read, on the samples."""
         return read_statistics(self.known)
 
-    def proposal(self, used: Sequence[Option], graph: Graph) -> Proposal:
+    def proposal(self, used: Sequence[FrontOption], graph: Graph) -> Proposal:
         """The edit that uses these options, and leads to `graph`."""
         names = tuple(dict.fromkeys(name for option in used for name in option.layers))
         gone = channels_of(self.known.channels, self.known.channels.fit(_classes(used)))
@@ -89,7 +89,7 @@ class Front:
 
     def along(
         self, macs: float = 0.0, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
-    ) -> Iterator[list[Option]]:
+    ) -> Iterator[list[FrontOption]]:
         """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
 
         What it saves is the part of the time times `clocked`, and the part of the multiplications times what is left to
@@ -113,7 +113,7 @@ class Front:
             saved = sum(option.ms for option in chosen)
             yield chosen
 
-    def _gain(self, own: Sequence[Option], at: int, n: int, clocked: float = 1.0) -> float:
+    def _gain(self, own: Sequence[FrontOption], at: int, n: int, clocked: float = 1.0) -> float:
         ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
         saved = clocked * (own[n].ms - ms) / (self.ms or 1.0)
         saved += (1 - clocked) * (own[n].macs - macs) / max(1, self.macs)
@@ -121,11 +121,11 @@ class Front:
 
     def to(
         self, macs: float, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
-    ) -> tuple[Graph | None, list[Option]]:
+    ) -> tuple[Graph | None, list[FrontOption]]:
         """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
         was used. `clocked`, `branches`: as `along` has them.
         """
-        used: list[Option] = []
+        used: list[FrontOption] = []
         bare = self.graph.replace(weights={})
         for chosen in self.along(macs, ms, clocked, branches):
             used = chosen
@@ -143,7 +143,7 @@ class Front:
                 return self._made(chosen)
         return None
 
-    def _made(self, used: Sequence[Option]) -> Graph | None:
+    def _made(self, used: Sequence[FrontOption]) -> Graph | None:
         tied = self.known.channels
         fitting, gone = tied.fit(_classes(used)), _branches(used)
         if not fitting and not gone:
@@ -152,17 +152,17 @@ class Front:
         return without(narrow, gone)
 
 
-def name_of(used: Sequence[Option]) -> str:
+def name_of(used: Sequence[FrontOption]) -> str:
     """What an edit made of these options is called."""
     kinds = dict.fromkeys(CHANNELS if option.branch is None else BRANCHES for option in used)
     return "+".join(sorted(kinds, reverse=True))
 
 
-def _branches(options: Sequence[Option]) -> list[Branch]:
+def _branches(options: Sequence[FrontOption]) -> list[Branch]:
     return [option.branch for option in options if option.branch is not None]
 
 
-def _classes(options: Sequence[Option]) -> list[int]:
+def _classes(options: Sequence[FrontOption]) -> list[int]:
     return [c for option in options for c in option.classes]
 
 
@@ -177,10 +177,10 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
     loss = OutputChange(graph, known.finite_samples)
     score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
     whole, macs = ledger.predict(graph), count(graph).total.macs
-    offered: list[tuple[Option, ...]] = []
+    offered: list[tuple[FrontOption, ...]] = []
     makers: list[list[Callable[[], Graph]]] = []
     for bundle in tied.bundles:
-        own, made = list[Option](), list[Callable[[], Graph]]()
+        own, made = list[FrontOption](), list[Callable[[], Graph]]()
         for number in numbers(bundle, score, ledger.multiple):
             classes = least_useful(tied, bundle, score, number)
             if not classes or (own and len(classes) <= len(own[-1].classes)):
@@ -189,7 +189,7 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
             narrow = cut(graph, classes)
             moved = loss.of(muted(graph, tied, classes, stats))
             less = macs - count(narrow).total.macs
-            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
+            own.append(FrontOption(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
         if own:
             offered.append(tuple(own))
             makers.append(made)
@@ -199,7 +199,7 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
     for branch in branches(graph):
         shorter = without(graph, (branch,))
         makers.append([partial(without, graph, (branch,))])
-        option = Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
+        option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
                         macs - count(shorter).total.macs, branch)  # fmt: skip
         offered.append((option,))
     guess = Front(known, tuple(offered), loss, 1.0, macs, whole)
@@ -216,9 +216,9 @@ def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], 
     found = {place: saved for place, saved in zip(order, savings, strict=True) if saved is not None}
     now = next((s.before_ms for s in found.values()), whole)
     scale = now / whole if whole > 0 else 1.0
-    out: list[tuple[Option, ...]] = []
+    out: list[tuple[FrontOption, ...]] = []
     for b, own in enumerate(offered):
-        kept: list[Option] = []
+        kept: list[FrontOption] = []
         factor = scale
         for n, option in enumerate(own):
             saved = found.get((b, n))

@@ -9,7 +9,7 @@ from math import ceil, log
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
-from dojang.slimming.front import FLOOR, Front, Option, front
+from dojang.slimming.front import FLOOR, Front, FrontOption, front
 from dojang.slimming.importance import read_values
 from dojang.slimming.ledger import Ledger, Proposal
 from dojang.slimming.numbering import Numbering, channels_of, removed
@@ -200,7 +200,7 @@ class Lossy:
         if self.target.macs is not None and macs > 0:
             goal = max(goal, self.target.macs * self.whole)
         proposals: list[Proposal] = []
-        before: list[Option] = []
+        before: list[FrontOption] = []
         for branches in (False, True):
             candidate, used = self.whole_saving(offers, goal, MARGIN * min(step, time) * offers.ms, branches)
             if candidate is not None and used != before:
@@ -208,7 +208,9 @@ class Lossy:
             before = used
         return proposals
 
-    def whole_saving(self, offers: Front, macs: float, ms: float, branches: bool) -> tuple[Graph | None, list[Option]]:
+    def whole_saving(
+        self, offers: Front, macs: float, ms: float, branches: bool
+    ) -> tuple[Graph | None, list[FrontOption]]:
         """The network with at most `macs` multiplications that saves `ms` when it is timed as a whole, what was used.
 
         The sum of what options save is corrected by what the network with all of them saves, until the least cut is
@@ -217,8 +219,8 @@ class Lossy:
         where the time falls by as much more than wanted as the multiplications do. Of all networks that save enough
         the one is taken whose outputs move least; else the one that saves most time for its multiplications.
         """
-        found = list[tuple[bool, float, Graph, list[Option]]]()
-        seen: list[list[Option]] = []
+        found = list[tuple[bool, float, Graph, list[FrontOption]]]()
+        seen: list[list[FrontOption]] = []
         both = self.target.macs is not None
         for clocked in (1.0,) if not both else (0.5,) if ms <= 0 else CLOCKED:
             asked = ms
