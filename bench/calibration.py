@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections import defaultdict
 from dataclasses import fields, replace
@@ -28,7 +27,8 @@ from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 from dojang.native.peaks import measure
 from peaks import filled
-from peers import Runner, in_bursts, machine_line
+from peers import Runner, in_bursts
+from record import head
 
 
 def least(run: Runner, seconds: float, threads: int) -> float:
@@ -63,9 +63,8 @@ def main() -> None:
         print(line, flush=True)
         said.append(line)
 
-    say(machine_line(args.threads).rstrip())
+    say(head("src/dojang/engine", "src/dojang/native", threads=args.threads).rstrip())
     say(f"# planned for {machine.family}: {machine.peaks}; batch {args.batch}")
-    say("# python bench/calibration.py " + " ".join(a for a in sys.argv[1:] if a != "-o" and not a.endswith(".txt")))
     say(
         f"\n{'network':20s} {'steps':>5s} {'predicted ms':>12s} {'measured ms':>12s} {'ratio':>6s} {'steps alone':>11s}"
     )
