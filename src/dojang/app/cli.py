@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from dojang.app.interrupts import Interrupts, ended_by_signals
-from dojang.app.together import first
+from dojang.app.together import is_main_process
 from dojang.base.errors import DojangError, FileError, MissingPart
 from dojang.base.showing import one_line, shown
 
@@ -63,7 +63,7 @@ def _command(arguments: list[str]) -> int:
     with limited(getattr(args, "threads", None)):
         answer = getattr(commands, args.command)(args)
     try:
-        if answer.text and first():
+        if answer.text and is_main_process():
             text = answer.text if answer.data and not sys.stdout.isatty() else printed(answer.text)
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()

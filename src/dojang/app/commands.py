@@ -154,11 +154,11 @@ def diagnose(args: argparse.Namespace) -> Answer:
     result = diagnosing.diagnose(**_keywords(args))
     if args.html:
         from dojang.app import verbs
-        from dojang.app.together import first
+        from dojang.app.together import is_main_process
         from dojang.report.html_slim import diagnosis_html
 
         cost = verbs.count(args.net, input_size=args.input_size, num_classes=args.num_classes)
-        if first():
+        if is_main_process():
             _write_page(args.html, diagnosis_html(result, cost), args.force)
     bad = result.at_least(args.fail_on) if args.fail_on else ()
     if not bad:
@@ -173,11 +173,11 @@ def slim(args: argparse.Namespace) -> Answer:
 
     from dojang.app import slimming
     from dojang.app.progress import Stages
-    from dojang.app.together import first
+    from dojang.app.together import is_main_process
 
     given = _keywords(args)
     given["output"] = args.output or Path("out") / f"{Path(args.net.rpartition(':')[2]).stem}-slim"
-    stages = Stages("slim", quiet=not first())
+    stages = Stages("slim", quiet=not is_main_process())
     try:
         result = slimming.slim(**given, progress=stages)
     finally:

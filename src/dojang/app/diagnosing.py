@@ -11,7 +11,7 @@ import numpy as np
 
 from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.samples import check_classes, input_range, load_inputs
-from dojang.app.together import Alone, Together, by_first, together
+from dojang.app.together import Alone, Together, by_main_process, together
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
@@ -61,9 +61,9 @@ def diagnose(
     found = None if data is None else load_inputs(data, graph, val_data)
     if found is not None:
         check_classes(graph, found)
-    with together() as us:
+    with together() as processes:
         known = evidence_of(graph, found, samples, threshold, seed)
-        return diagnosis_of(known, found, us, every_layer=True)
+        return diagnosis_of(known, found, processes, every_layer=True)
 
 
 def evidence_of(graph: Graph, data: Data | None, samples: int, threshold: float, seed: int) -> Evidence:
@@ -77,7 +77,7 @@ def evidence_of(graph: Graph, data: Data | None, samples: int, threshold: float,
 def diagnosis_of(
     known: Evidence,
     data: Data | None,
-    us: Together | None = None,
+    processes: Together | None = None,
     every_layer: bool = False,
     more: Iterable[str] = (),
 ) -> Diagnosis:
@@ -86,18 +86,20 @@ def diagnosis_of(
     `every_layer`: also what each layer uses of its channels and of the input, and how it answers to a shift. `more`:
     values whose statistics somebody needs later; they are taken in the same pass over the samples.
     """
-    us = us or Alone()
+    processes = processes or Alone()
     graph = known.graph
-    timed = by_first(us, lambda: timing(graph))
+    timed = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
         return Diagnosis(graph.name, find(known, **timed), 0, None, known.threshold)
     x = known.finite_samples
     assert isinstance(x, np.ndarray)  # as `some_inputs` made it
-    if len(x) < us.size:
-        raise UsageError(f"{len(x)} samples cannot be shared by {us.size} processes; look at more, or start fewer")
+    if len(x) < processes.size:
+        raise UsageError(
+            f"{len(x)} samples cannot be shared by {processes.size} processes; look at more, or start fewer"
+        )
     values, pairs = watched(known)
     values += [*more, *(watched_values(known) if every_layer else ())]
-    known.gather(values, pairs, us.share(x), us.reduced)
+    known.gather(values, pairs, processes.share(x), processes.reduced)
     found, effective = correlations(known), tried_fields(graph, x)
     findings = find(known, correlated=found, effective=effective, **timed)
     done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found)

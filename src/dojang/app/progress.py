@@ -18,7 +18,7 @@ QUIET_SECONDS = 5.0
 """Where there is no terminal, lines about a long job come at most this often."""
 
 
-class Told(Protocol):
+class ProgressDisplay(Protocol):
     """Who is told of progress: `stage` begins a part of the work, `step` moves within it."""
 
     def stage(self, name: str, total: int | None = None) -> None:

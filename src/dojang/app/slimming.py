@@ -16,7 +16,7 @@ import numpy as np
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.networks import InputSize, is_module, load, require_weights, torch_format
-from dojang.app.progress import Silent, Told
+from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import check_classes, load_inputs, load_samples
@@ -131,7 +131,7 @@ def slim(
     input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
-    progress: Told | None = None,
+    progress: ProgressDisplay | None = None,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
 
@@ -192,13 +192,13 @@ def slim(
     asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance)
     if output is None and resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
-    with together(device) as us:
-        lead = Lead(us)
+    with together(device) as processes:
+        lead = Lead(processes)
         options = TuningOptions(seed, device, precision, told, None, lead)
 
         def led() -> Slimming:
             if output is None:
-                return in_torch(_work(graph, samples, asked, options, started, us), net, graph)
+                return in_torch(_work(graph, samples, asked, options, started, processes), net, graph)
             kept = Path(output) / UNFINISHED
             # The journal is there until every file has its place: what an interruption left half moved is replaced.
             # Without `resume` the journal says how to go on.
@@ -209,7 +209,7 @@ def slim(
                 about = {**asdict(asked), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
                 journal = Journal(kept, about, resume)
                 done = in_torch(
-                    _work(graph, samples, asked, replace(options, journal=journal), started, us), net, graph
+                    _work(graph, samples, asked, replace(options, journal=journal), started, processes), net, graph
                 )
                 told.stage("writing and checking the files")
                 settings = {"net": str(net), "data": samples.name, **asdict(asked), "weights": weights}
@@ -217,11 +217,11 @@ def slim(
             journal.remove()
             return done
 
-        if not us.rank:
+        if not processes.rank:
             return lead.through(led, lambda done: replace(done, module=None))
         choice = chosen(samples, seed)
-        found_out(graph, choice, asked, us)
-        done = take_part(us, training(choice, replace(options, lead=None)))
+        found_out(graph, choice, asked, processes)
+        done = take_part(processes, training(choice, replace(options, lead=None)))
     return in_torch(done, net, graph)
 
 
@@ -249,25 +249,25 @@ def chosen(data: Data, seed: int) -> Data:
     return data if data.task == "unlabelled" else data.selection(selection_share(len(data.train)), seed)
 
 
-def found_out(graph: Graph, choice: Data, asked: SlimRequest, us: Together) -> tuple[Evidence, Diagnosis]:
+def found_out(graph: Graph, choice: Data, asked: SlimRequest, processes: Together) -> tuple[Evidence, Diagnosis]:
     """What is known of the network on samples that tune, and the findings that follow from it.
 
     The search goes on with the same evidence: what cuts with loss go by is taken in the same pass over the samples.
     """
     known = evidence_of(graph, choice, SAMPLES, 0.0, asked.seed)
-    return known, diagnosis_of(known, choice, us, more=() if asked.lossless else read_values(known))
+    return known, diagnosis_of(known, choice, processes, more=() if asked.lossless else read_values(known))
 
 
 def _work(
-    graph: Graph, data: Data, asked: SlimRequest, options: TuningOptions, started: float, us: Together
+    graph: Graph, data: Data, asked: SlimRequest, options: TuningOptions, started: float, processes: Together
 ) -> Slimming:
     """Everything but the files."""
-    told, journal = options.told, options.journal
-    told.stage("looking for waste")
+    progress, journal = options.progress, options.journal
+    progress.stage("looking for waste")
     lossless, max_drop, runtime, seed = asked.lossless, asked.max_drop, asked.runtime, asked.seed
     batch_size = asked.batch_size
     choice = chosen(data, seed)
-    known, diagnosis = found_out(graph, choice, asked, us)
+    known, diagnosis = found_out(graph, choice, asked, processes)
     x = some_feed(graph, data, batch_size, seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
@@ -293,12 +293,12 @@ def _work(
         target_ms=asked.target_ms,
         journal=journal,
         lossless=lossless,
-        progress=lambda what, step, of: told.stage(what),
+        progress=lambda what, step, of: progress.stage(what),
         multiple=whole_vectors(),
     )
     if beside is not None:
         result = with_control(result, beside, lambda network: accuracy(scorer(network, len(data.test)), data.test))
-    told.stage("final figures")
+    progress.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     test = data.test if data.task != "unlabelled" else None
     result = final_figures(graph, result, test, measurer(runtime, x, FINAL_ROUNDS))
@@ -324,7 +324,7 @@ def control(graph: Graph, choice: Data, tune: Tune, asked: SlimRequest, options:
     last = tuner(choice, asked.final_epochs, options) if asked.final_epochs else None
     if options.journal is not None:
         tune, last = options.journal.tuned(tune), options.journal.tuned(last) if last is not None else None
-    return Control(graph, tune, asked.epochs, last, asked.final_epochs, options.told)
+    return Control(graph, tune, asked.epochs, last, asked.final_epochs, options.progress)
 
 
 def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimResult:

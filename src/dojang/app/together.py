@@ -40,7 +40,7 @@ class Together(Protocol):
         """Elementwise "sum", "min" or "max" over all processes."""
         ...
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gives, in every process."""
         ...
 
@@ -61,7 +61,7 @@ class Alone:
         del how
         return array
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The value."""
         return value
 
@@ -92,22 +92,22 @@ def several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that speaks: the only one, or number 0."""
     return not several() or os.environ.get("RANK", "0") == "0"
 
 
-def by_first(us: Together, make: Callable[[], Any]) -> Any:
+def by_main_process(processes: Together, make: Callable[[], Any]) -> Any:
     """What process 0 makes, in every process; what it raises is raised in every process."""
     made, failed = None, None
-    if us.rank == 0:
+    if processes.rank == 0:
         try:
             made = make()
         except Exception as error:
-            if us.size == 1:
+            if processes.size == 1:
                 raise
             failed = error
-    made, failed = us.told((made, failed))
+    made, failed = processes.broadcast((made, failed))
     if failed is not None:
         raise failed
     return made
@@ -123,17 +123,17 @@ class Lead:
     The others run `take_part`.
     """
 
-    def __init__(self, us: Together) -> None:
-        self._us = us
+    def __init__(self, processes: Together) -> None:
+        self._processes = processes
         self._sharing = False
 
     def shared(self, work: Callable[..., Any]) -> Callable[..., Any]:
         """`work(...)`, done by all processes at once with the arguments that process 0 gives."""
-        if self._us.size == 1:
+        if self._processes.size == 1:
             return work
 
         def begun(*arguments: Any) -> Any:
-            self._us.told(("work", arguments))
+            self._processes.broadcast(("work", arguments))
             self._sharing = True
             try:
                 done = work(*arguments)
@@ -151,19 +151,19 @@ class Lead:
             result = whole()
         except Exception as error:
             if not self._sharing:  # in the middle of shared work the others do not listen; they notice that it ended
-                self._us.told(("failed", error))
+                self._processes.broadcast(("failed", error))
             raise
-        self._us.told(("done", sent(result) if self._us.size > 1 else None))
+        self._processes.broadcast(("done", sent(result) if self._processes.size > 1 else None))
         return result
 
 
-def take_part(us: Together, work: Callable[..., Any]) -> Any:
+def take_part(processes: Together, work: Callable[..., Any]) -> Any:
     """What another process than 0 does: its part of each shared `work`, until there is a result, which it returns.
 
     Raises what process 0 has raised; CheckFailed when that has ended without a word.
     """
     while True:
-        kind, said = us.told(None)
+        kind, said = processes.broadcast(None)
         if kind == "failed":
             raise said
         if kind == "done":
@@ -174,4 +174,4 @@ def take_part(us: Together, work: Callable[..., Any]) -> Any:
             continue  # process 0 has the same error, and decides
         except RuntimeError as error:
             line = (str(error).splitlines() or [""])[0]
-            raise CheckFailed(f"process {us.rank} has lost the others ({line})") from None
+            raise CheckFailed(f"process {processes.rank} has lost the others ({line})") from None

@@ -96,7 +96,7 @@ def train(
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with together(device) as us, fitting_threads(count(graph).total.macs * batch_size):
+        with together(device) as processes, fitting_threads(count(graph).total.macs * batch_size):
             history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
     except BaseException:
         with suppress(OSError):  # a folder that holds something stays
@@ -106,7 +106,7 @@ def train(
     trained = described(torch_format().weights_of(module, graph), samples, config)
     files = tuple(str(folder / name) for name in FILES)
     result = Trained(graph.name, history.to_dict(), files, fresh, trained)
-    if us.rank:
+    if processes.rank:
         return result
     with writing(folder / FILES[0], force=True) as temporary:
         write_checked(trained, "safetensors", temporary)

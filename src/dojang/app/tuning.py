@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import torch_format
-from dojang.app.progress import Silent, Told
+from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -30,7 +30,7 @@ class TuningOptions:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
-    told: Told = field(default_factory=Silent)
+    progress: ProgressDisplay = field(default_factory=Silent)
     journal: Journal | None = None
     lead: Lead | None = None
 
@@ -71,7 +71,9 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int,
         config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
 
         def tell(now: Progress) -> None:
-            options.told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
+            options.progress.step(
+                (now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}"
+            )
 
         taught = module_of(teacher, options.seed)
         with fitting_threads(count(teacher).total.macs * config.batch_size):
@@ -118,7 +120,7 @@ class Control:
     epochs: int
     last: Tune | None = None
     last_epochs: int = 0
-    told: Told = field(default_factory=Silent)
+    progress: ProgressDisplay = field(default_factory=Silent)
     teacher: str = "original"
     _made: dict[tuple[int, bool], Graph] = field(default_factory=dict[tuple[int, bool], Graph])
 
@@ -127,7 +129,7 @@ class Control:
         made = self._made.get((tunings, last), self.original)
         if made is self.original and (tunings or last):
             before = self.tuned(tunings if last else tunings - 1, False)
-            self.told.stage(f"control: the original fine-tuned, tuning {tunings + last}")
+            self.progress.stage(f"control: the original fine-tuned, tuning {tunings + last}")
             step = self.last if last and self.last is not None else self.tune
             made = self._made[tunings, last] = step(before, self.original)
         return made
@@ -146,7 +148,7 @@ class Control:
             control = self.tuned(tunings, True)
             better = evaluate(control) >= evaluate(self.original)
             self.teacher = "control" if better else "original"
-            self.told.stage(f"the last fine-tuning of the result, taught by the {self.teacher}")
+            self.progress.stage(f"the last fine-tuning of the result, taught by the {self.teacher}")
             return last(graph, control if better else self.original)
 
         return finished

@@ -52,7 +52,7 @@ class World:
         dist.all_reduce(tensor, {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}[how])
         return tensor.cpu().numpy()
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gives as `value`, in every process. Raises CheckFailed when process 0 has ended."""
         if self.size == 1:
             return value
