@@ -219,7 +219,7 @@ def test_kinds(dojang: Command) -> None:
 def test_what_padding_clips_is_unfolded(dojang: Command) -> None:
     steps = json.loads(dojang("count", "alexnet", "--explain", "conv2", "--json").out)["steps"]
     step = next(s for s in steps if s["figure"] == "clipped by padding, axis 0")
-    assert step["result"] == "16 before, 16 behind; 23 of 27 places see the image only"
+    assert step["result"] == "16 before, 16 behind; 23 of 27 positions see the image only"
 
 
 def test_weights_are_held_against_what_is_counted(dojang: Command, tmp_path: Path) -> None:

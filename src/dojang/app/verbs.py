@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dojang.app.networks import InputSize, load, ways
-from dojang.arith.cost import Count, of_ways
+from dojang.arith.cost import Count, of_paths
 from dojang.arith.cost import count as count_graph
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.solve import solve as solve
@@ -63,7 +63,7 @@ def count(
     True
     """
     graphs = _all_ways(net, input_size, num_classes)
-    return of_ways([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
+    return of_paths([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
 
 
 def _all_ways(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:
@@ -175,13 +175,13 @@ def explain(
     >>> print(explain("alexnet", "conv2").steps[2])
     weights = k·k·ic·oc / groups = 5·5·96·256 / 2 = 307,200
     """
-    from dojang.arith.explain import Explanation, ways_through
+    from dojang.arith.explain import Explanation, paths_through
     from dojang.arith.explain import explain as unfold
 
     graphs = _all_ways(net, input_size, num_classes)
     through = [graph for graph in graphs if layer in graph.by_name] or [graphs[-1]]
     steps = unfold(through[-1], layer)
-    return Explanation(layer, steps if len(graphs) == 1 else (*steps, ways_through(len(through), len(graphs))))
+    return Explanation(layer, steps if len(graphs) == 1 else (*steps, paths_through(len(through), len(graphs))))
 
 
 def check(table: str | Path, net: Any = None, *, input_size: InputSize | None = None) -> Check:

@@ -1,6 +1,6 @@
-"""Arrays as a source stores them, a PyTorch module or an ONNX file, and which of them a network's arrays are made of.
+"""The arrays that a PyTorch module or an ONNX file stores, and those from which each array of a network is made.
 
-A network may hold an array in several shapes: transposed for a second layer, cut into the parts of a split, normalised
+A network may contain a stored array in several shapes: transposed for a second layer, split into parts, or normalised
 before it is used. Its numbers are stored once, and counted once.
 """
 
@@ -25,8 +25,8 @@ class Stored(NamedTuple):
     """One array of the source: how many numbers, and whether training changes it.
 
     A *parameter* is what the source calls one (`module.parameters()`; in a file the weights of its layers). A *buffer*
-    is stored beside them and is not trained: running statistics, a fixed kernel. `trainable` is None where the source
-    does not say, as a file does not.
+    is stored beside them and is not trained: running statistics, a fixed kernel. `trainable` is None if the source,
+    such as a file, does not say.
     """
 
     size: int
@@ -35,8 +35,8 @@ class Stored(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What an array of the network, of this shape, is made of: names of stored arrays. None at all for what the source
-    computes from sizes and plain numbers, as a grid of places.
+    """The names of the stored arrays from which an array of the network, of this shape, is made. No names if the source
+    computes it from sizes and plain numbers, such as a grid of positions.
     """
 
     shape: Shape
@@ -45,17 +45,18 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How many numbers a network has, counted by stored array, however often and in whatever shape each is used.
+    """How many numbers a network has. Each stored array counts once, however often and in whatever shape it is used.
 
-    - `stored`: all parameters that the source holds, used or not: PyTorch's sum of `p.numel()` over `parameters()`,
-      memory that two of them share counted once; a file's weights.
-    - `used`: those that the network reads. The sum over layers, each stored array with its first reader.
-    - `trainable`: those of `stored` that are not frozen (`requires_grad`); None where the source does not say.
-    - `folded`: numbers that are left of `used` once everything that parameters alone determine is computed: a weight
-      that is computed from several (`weight_norm`, a sum of two matrices) counts by its result; transposes and parts
-      count as what they are taken from.
+    - `stored`: all parameters that the source holds, used or not: in PyTorch the sum of `p.numel()` over `parameters()`
+      (memory that two of them share counts once), in a file its weights.
+    - `used`: those that the network reads: the sum over layers, where each array counts with its first reader.
+    - `trainable`: those of `stored` that are not frozen (`requires_grad`); None if the source does not say.
+    - `folded`: what is left of `used` after everything that depends on parameters only has been computed: a weight
+      computed from several arrays (`weight_norm`, a sum of two matrices) counts by the size of the result; transposes
+      and parts count as the array from which they are taken.
     - `buffers`: numbers in arrays that are used and never trained: running statistics of normalisations (`running` of
-      them), kernels and tables that a module keeps as buffers. They are no parameters and in none of the above.
+      them), kernels and tables that a module keeps as buffers. They are not parameters, and none of the above includes
+      them.
     - `unused`: names of the parameters that no path reads.
 
     Without a source that says more (a text, a checkpoint, an edited network) every array of the network is stored.
@@ -95,8 +96,8 @@ class Read(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """What every node that can have arrays reads, by the node's name; the stored arrays that are read, and which of
-    these are running statistics for some node.
+    """By the name of each node that can have arrays, what it reads; the stored arrays that are read; and which of these
+    are running statistics of a node.
     """
 
     by_node: Mapping[str, Sequence[Read]]
@@ -105,8 +106,8 @@ class Reads(NamedTuple):
 
 
 def reads_of(graph: Graph) -> Reads:
-    """What the nodes of a network read. An array is stored as itself where the source does not say more; one that a
-    layer trains and another does not is as its first reader has it.
+    """What the nodes of a network read. If the source does not say more, an array counts as stored by itself. If one
+    layer trains an array and another does not, the first layer that reads it decides.
     """
     by_node: dict[str, list[Read]] = {}
     used: dict[str, Stored] = {}
@@ -138,7 +139,7 @@ def reads_of(graph: Graph) -> Reads:
 
 
 def _arrays_of(graph: Graph, node: Node) -> Mapping[str, Shape]:
-    """Shapes of a node's arrays by role; where its input's shape is not known, as the source has them."""
+    """Shapes of a node's arrays by role; those of the source if the shape of its input is not known."""
     found = graph.node_params(node)
     if found or not graph.origins:
         return found
@@ -172,7 +173,7 @@ def parameters_of(graph: Graph, reads: Reads) -> Parameters:
 
 
 def _folded(reads: Reads) -> int:
-    """Numbers of the arrays as they are once computed; all that is taken from one stored array at most as that one."""
+    """The size of all arrays once computed; those that are taken from one stored array count at most its size."""
     single: dict[str, int] = {}
     total = 0
     seen: set[str] = set()
@@ -190,5 +191,5 @@ def _folded(reads: Reads) -> int:
 
 
 def _least(a: Any, b: int) -> Any:
-    """The smaller; a symbolic size, of a network without a source that says more, is its own array's."""
+    """The smaller one; a symbolic size is returned as it is (only networks without a source have those)."""
     return a if not isinstance(a, int) else min(a, b)

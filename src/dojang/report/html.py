@@ -113,13 +113,13 @@ def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:
 
 
 def _varying(count: Count) -> str:
-    """What places see in the layers whose places do not all see the same; "" where there are none."""
+    """What positions see in the layers whose positions do not all see the same; "" where there are none."""
     told: list[str] = []
     for layer in count.layers:
         for axis, span in enumerate(layer.field or ()):
             if not span.line:
                 told.append(f"<li>{escape(layer.name)}, axis {axis}: {escape(str(span))}</li>")
-    said = f"<summary>{VARIES} What each place sees where places differ</summary><ul>{''.join(told)}</ul>"
+    said = f"<summary>{VARIES} What each position sees where positions differ</summary><ul>{''.join(told)}</ul>"
     return f"<details>{said}</details>" if told else ""
 
 

@@ -7,7 +7,7 @@ from dojang.report.table import number
 
 HEADS = (
     *("layer", "channels", "90 %", "99 %", "99.9 %", "half loses"),
-    *("sees", "allowed", "moved", "still", "params", "× places"),
+    *("sees", "allowed", "moved", "still", "params", "× positions"),
 )
 """Headings of `layer_rows`; all but the first are numbers."""
 
@@ -16,7 +16,7 @@ LEGEND = (
     "channels keeps; half loses: the variance lost with half the channels. Sees: pixels that hold most of what moves "
     "the layer's middle, measured (allowed: its receptive field). Moved: change of the response beyond moving along "
     "when the input shifts by {shift} pixels, borders included; still: against not moving at all (0: not noticed). "
-    "× places: how often each parameter is used; a dense layer owns its own."
+    "× positions: how often each parameter is used; a dense layer owns its own."
 )
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 VARIES = "*"
-"""Marks a receptive field that is not the same at every place."""
+"""Marks a receptive field that is not the same at every position."""
 
 
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -206,7 +206,7 @@ def count_csv(count: Count) -> str:
     """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
 
     Names are `guarded`. Where places of a layer do not see the same, "varies" stands for start and last, and
-    `field_phases` has what each place sees, as in the JSON. `shared` names arrays that an earlier line has counted;
+    `field_phases` has what each position sees, as in the JSON. `shared` names arrays that an earlier line has counted;
     `buffers` are numbers stored beside the parameters.
     """
     figures = ("params", "weights", "biases", "macs")
@@ -256,7 +256,7 @@ def _cell(value: float | None) -> str:
 
 
 def field_said(field: Field | None) -> str:
-    """The sizes of a receptive field, with `VARIES` where its places do not all see the same."""
+    """The sizes of a receptive field, with `VARIES` where its positions do not all see the same."""
     if field is None:
         return "-"
     return sizes([span.size for span in field]) + ("" if all(span.line for span in field) else VARIES)

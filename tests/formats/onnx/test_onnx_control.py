@@ -307,7 +307,7 @@ def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
     [only_cheap], [only_dear] = names[0] - names[1], names[1] - names[0]
     for layer, result in ((only_cheap, 36 * 4), (only_dear, 36 * 36)):
         steps = {step.figure: step.result for step in verbs.explain(path, layer).steps}
-        assert (steps["MACs"], steps["ways through this layer"]) == (result, 1)
+        assert (steps["MACs"], steps["paths through this layer"]) == (result, 1)
     assert verbs.explain(path, "x").steps[-1].result == 2
     with pytest.raises(GraphError, match="has no node 'nobody'"):
         verbs.explain(path, "nobody")
