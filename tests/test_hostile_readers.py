@@ -255,8 +255,8 @@ def told(descr: object = "<f4", shape: object = (2,), fortran: object = False) -
         (npy("(" * 60_000, version=1), "header of its array is damaged"),
         (npy("[1,\n'''"), "header of its array is damaged"),
         (npy(told(shape=(10**12,))), "truncated"),
-        (npy(told(shape=(10**30,))), "no machine holds"),
-        (npy(told(shape=(2**40, 2**40, 0))), "no machine holds"),
+        (npy(told(shape=(10**30,))), "no machine can store"),
+        (npy(told(shape=(2**40, 2**40, 0))), "no machine can store"),
         (npy(told(shape=(-1,))), "at least 0"),
         (npy(told(shape=(True,))), "at least 0"),
         (npy(told(shape=(1.5,))), "at least 0"),
@@ -452,7 +452,7 @@ def test_zips_that_are_encrypted_or_whose_names_are_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "says"),
-    [((2**32 - 1, 2**32 - 1, 0), "no machine holds"), ((2**32 - 1, 28, 28), "truncated"), ((0, 0, 0), ".")],
+    [((2**32 - 1, 2**32 - 1, 0), "no machine can store"), ((2**32 - 1, 28, 28), "truncated"), ((0, 0, 0), ".")],
 )
 def test_idx_files_that_declare_much(tmp_path, shape, says):
     images = tmp_path / "train-images-idx3-ubyte"

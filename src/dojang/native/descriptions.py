@@ -1,18 +1,18 @@
-"""Which machine this process plans for: the processor at hand, one that DOJANG_MACHINE names, measured peaks.
+"""The machine that plans are made for: this processor, or one that DOJANG_MACHINE names.
 
-Without DOJANG_MACHINE it is the processor at hand, with the peaks shipped for its family (`families.py`), or with those
-that `dojang env --measure` has measured and kept in the cache folder. DOJANG_MACHINE is the name of a shipped
-description (`SHIPPED`) or a JSON file:
+Without DOJANG_MACHINE it is this processor, with the peaks shipped for its family (`families.py`), or with those that
+`dojang env --measure` has written to the cache folder. DOJANG_MACHINE is the name of a shipped description (`SHIPPED`)
+or of a JSON file:
 
     {"isa": "avx2", "cores": 2, "l1_bytes": 32768, "l2_bytes": 262144, "l3_bytes": 4194304,
      "family": "intel-haswell", "amx": false,
      "peaks": {"fma_gflops": 102.4, "read_gbs": 12, "cache_gbs": 30}}
 
-`family`, `amx` and `peaks` may be left out: the peaks are then the family's, and the family is the plain one of the
-instruction set. `name` and `source` are for people. `write` makes such a file.
+`family`, `amx` and `peaks` may be left out: the peaks are then the family's, and the family is the generic one of the
+instruction set. `name` and `source` are only printed. `write` makes such a file.
 
-A description never widens what kernels may use. Where it asks for an instruction set that the processor does not have,
-plans are made for it and running is refused.
+If a description has an instruction set that this processor does not have, plans can be made for it, but running is
+refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dojang.native.machine import ISAS, Machine, is_arm, plainest
 ENVIRONMENT = "DOJANG_MACHINE"
 SCHEMA = "dojang.machine/1"
 MOST_BYTES = 64 << 10
-"""Bytes of a description; a file that is longer is no description."""
+"""The most bytes of a description file."""
 MOST_LETTERS = 60
 _KIB, _MIB = 1 << 10, 1 << 20
 
@@ -67,7 +67,7 @@ SHIPPED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )  # fmt: skip
-"""Descriptions by name: for tests, for planning ahead, and for replicas that must answer equally."""
+"""Descriptions by name: for tests, for plans made in advance, and for replicas that must give equal results."""
 
 _SIZES = {"cores": (1, 1 << 12), "l1_bytes": (4 * _KIB, 1 << 30), "l2_bytes": (4 * _KIB, 1 << 36),
           "l3_bytes": (4 * _KIB, 1 << 40)}  # fmt: skip
@@ -91,7 +91,7 @@ def _current(said: str) -> Machine:
 
 
 def forget() -> None:
-    """Lets `current` look again: a machine file was written."""
+    """Makes `current` read the files again, after a machine file was written."""
     _current.cache_clear()
 
 
@@ -108,11 +108,9 @@ def described(said: str) -> Machine:
         facts = _load(Path(said))
         name = _short(str(facts.get("name", said))) if isinstance(facts, dict) else ""
     except FileNotFoundError:
-        raise UsageError(
-            f"{place}: neither a file nor a shipped machine; these are shipped: {', '.join(SHIPPED)}"
-        ) from None
+        raise UsageError(f"{place}: neither a file nor a shipped machine; use one of {', '.join(SHIPPED)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"{place}: no machine can be read from it: {_reason(error)}") from None
+        raise FileError(f"{place}: it does not describe a machine: {_reason(error)}") from None
     try:
         return machine_of(facts, name, f"file {one_line(said)}")
     except FileError as error:
@@ -163,7 +161,7 @@ def machine_of(facts: Mapping[str, Any], name: str, source: str) -> Machine:
 
 
 def peaks_of(facts: Any) -> Peaks:
-    """Peaks that can be used. Raises `FileError` for zeros, negative numbers and text, which spoil every prediction."""
+    """The peaks. Raises `FileError` for zeros, negative numbers and text."""
     if not isinstance(facts, Mapping) or set(facts) != set(_PEAKS):
         raise FileError(f"peaks must hold {', '.join(_PEAKS)}, and nothing else")
     for key in _PEAKS:
@@ -174,7 +172,7 @@ def peaks_of(facts: Any) -> Peaks:
 
 
 def facts_of(machine: Machine, source: str) -> dict[str, Any]:
-    """What a file says of a machine."""
+    """The content of a machine file."""
     return {
         "schema": SCHEMA, "isa": machine.isa, "amx": machine.amx, "cores": machine.cores, "l1_bytes": machine.l1,
         "l2_bytes": machine.l2, "l3_bytes": machine.l3, "family": machine.family, "peaks": asdict(machine.peaks),
@@ -192,7 +190,7 @@ def write(machine: Machine, source: str, path: Path, force: bool) -> None:
 
 
 def measured_path(machine: Machine) -> Path:
-    """Where measured peaks of a processor are kept: caches of several machines may lie in one folder."""
+    """The file of a processor's measured peaks; several machines may share one folder."""
     from dojang.native import jit
 
     facts = (machine.triple, machine.cpu, machine.features, machine.l1, machine.l2, machine.l3)
@@ -200,7 +198,7 @@ def measured_path(machine: Machine) -> Path:
 
 
 def measured(machine: Machine) -> tuple[Peaks | None, str | None]:
-    """Measured peaks of a processor, if they were asked for once; None with the reason where the file is no good."""
+    """Measured peaks of a processor, if they were ever measured; None with the reason if the file cannot be used."""
     try:
         path = measured_path(machine)
         return _measured(path)

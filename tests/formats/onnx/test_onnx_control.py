@@ -312,7 +312,7 @@ def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
     with pytest.raises(GraphError, match="has no node 'nobody'"):
         verbs.explain(path, "nobody")
     said = " ".join(compare_text(verbs.compare(path, path)).split())
-    assert "goes: 2 ways, 504 to 1,656 MACs. Its dearest is compared." in said
+    assert "takes: 2 paths, 504 to 1,656 MACs. The path with the most MACs is compared." in said
     assert "could not be counted" not in said
     lost = " ".join(compare_text(verbs.compare(path, gated(tmp_path / "m.onnx", 8))).split())
     assert "y6 (If (values decide which way, after 6 other decisions))" in lost
