@@ -186,13 +186,13 @@ def safetensors(path: Path, header: bytes, data: bytes = b"") -> Path:
         (b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,4]}}', "4000 digits"),
         (
             b'{"a":{"dtype":"F32","shape":[' + b",".join([b"1" * 20] * 100) + b'],"data_offsets":[0,4]}}',
-            "bytes that its",
+            "bytes as its",
         ),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "header is damaged"),
         (b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "more than 2,000,000 values"),
         (b'{"a":{"dtype":["F32"],"shape":[1],"data_offsets":[0,4]}}', "damaged at 'a'"),
         (b'{"a":1e999}', "damaged at 'a'"),
-        (b"[1]", "no safetensors"),
+        (b"[1]", "not a safetensors"),
         (b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', "."),
     ],
 )
@@ -219,7 +219,7 @@ def test_metadata_of_checkpoints(tmp_path):
 def test_a_cell_beyond_the_limit_of_the_csv_module(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('row,layers,params\n"' + "a" * 200_000 + '",c,1\n')
-    with pytest.raises(DataError, match="no table of comma-separated cells"):
+    with pytest.raises(DataError, match="not a table of comma-separated cells"):
         tables.load(path)
     path.write_text("row,layers,params\na,c," + "9" * 400 + "\n")
     with pytest.raises(DataError, match="400 letters"):

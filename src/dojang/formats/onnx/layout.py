@@ -20,10 +20,10 @@ from dojang.formats.onnx.fold import axes_of, slices
 Rule = Callable[[Reader, Call], Any]
 
 MOST_COPIES = 1024
-"""Outputs of one Split, copies of one Tile: more make no network that a person looks at."""
+"""The most outputs of a Split, and copies of a Tile."""
 
 END = (1 << 31) - 1
-"""Exporters write this or more for "to the end"."""
+"""Exporters write this number or a larger one for "to the end"."""
 
 
 def _axes(call: Call, place: int = 1) -> list[int] | None:
@@ -38,13 +38,13 @@ def concat(reader: Reader, call: Call) -> Value:
     axis = call.attrs.get("axis", 1)
     batched = [v for v in values if v.shape and v.shape[0] == BATCH]
     if reader.batch == 1 and batched and axis != 0:
-        # In a file for one picture what is the same for every picture has a batch of 1.
+        # In a file for one image, values that are equal for all images have a batch of 1.
         values = [reader.per_picture(v) if v.shape and v.shape[0] == 1 else v for v in values]
     return reader.emit("concat", *values, axis=axis)
 
 
 def flatten(reader: Reader, call: Call) -> Value:
-    """Flatten to two axes; to one row per picture it is dojang's flatten."""
+    """Flatten to two axes; with one row per image it is dojang's flatten."""
     axis = call.attrs.get("axis", 1)
     if axis == 1:
         return reader.emit("flatten", call.value(0), axis=1)
@@ -60,7 +60,7 @@ def flatten(reader: Reader, call: Call) -> Value:
 
 
 def reshape(reader: Reader, call: Call) -> Value:
-    """Reshape; sizes that follow the batch become 0 (as it was) or -1 (what is left)."""
+    """Reshape; sizes that depend on the batch become 0 (copied) or -1 (inferred)."""
     source, target = reader.draft(call.value(0)), call.ints(1)
     if target is None:
         raise GraphError(f"{call.name}: Reshape lacks its shape")
@@ -70,11 +70,11 @@ def reshape(reader: Reader, call: Call) -> Value:
 
 
 def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
-    """A target for any batch from one that holds for the batch of the file.
+    """The target shape for any batch size, from the one for the batch size of the file.
 
-    Reshaping keeps the order of memory, so the batch stands after as many elements as before; where sizes of 1 leave a
-    choice it is the axis that has it already, or one that is the batch alone. A target that means the same for any
-    batch stays as it is written.
+    Reshaping keeps the memory order, so the product of the sizes before the batch stays the same; if sizes of 1 leave a
+    choice, the batch stays on its axis, or goes to an axis of its own. A target that is right for any batch size stays
+    as it is.
     """
     shape = source.shape
     if shape is None:
@@ -93,8 +93,8 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
     kept = [i for i in places if i < len(shape) and shape[i] == full[i] // reader.batch * BATCH]
     alone = [i for i in places if full[i] == reader.batch]
     at = batch_axis(shape) or 0
-    tail = [i for i in places if tuple(full[i + 1 :]) == shape[at + 1 :]]  # merged with what stands before it
-    head = [i for i in places if tuple(full[:i]) == shape[:at]]  # merged with what follows
+    tail = [i for i in places if tuple(full[i + 1 :]) == shape[at + 1 :]]  # merged with the axes before it
+    head = [i for i in places if tuple(full[:i]) == shape[:at]]  # merged with the axes after it
     if len(full) == 2:
         head = []  # of a matrix the batch belongs to the rows
     place = ([i for i in alone if i in kept] or alone or kept or tail or head or places)[0]
@@ -104,7 +104,7 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
 
 
 def _places(full: Sequence[int], batch: Any, before: int | None) -> list[int]:
-    """Axes that can hold the batch, with `before` elements outside of it."""
+    """Axes that can contain the batch, where `before` is the product of the sizes before it."""
     if follows(batch):
         return [i for i, size in enumerate(full) if times(size) is not None]
     if before is None:
@@ -146,7 +146,7 @@ def unsqueeze(reader: Reader, call: Call) -> Value:
 
 
 def slice_(reader: Reader, call: Call) -> Value:
-    """Slice, one node per axis that it cuts."""
+    """Slice, one node per sliced axis."""
     source = reader.draft(call.value(0))
     for place in range(1, len(call.inputs)):
         call.const(place)
@@ -224,7 +224,7 @@ def gather(reader: Reader, call: Call) -> Value:
 
 
 def _fold(reader: Reader, source: Draft, shape: Sequence[int], tag: str = "") -> Draft:
-    """A reshape to sizes of which one may be the batch."""
+    """A reshape to sizes, one of which may be the batch."""
     batched = [i for i, s in enumerate(shape) if follows(s)]
     if len(batched) > 1:
         raise NotDone("the batch in two places")
@@ -232,7 +232,7 @@ def _fold(reader: Reader, source: Draft, shape: Sequence[int], tag: str = "") ->
 
 
 def pad(reader: Reader, call: Call) -> Value:
-    """Pad, on the axes from the first that is padded."""
+    """Pad, of the axes from the first padded one on."""
     source = reader.draft(call.value(0))
     rank = len(reader.shape(source))
     given = call.attrs["pads"] if "pads" in call.attrs else call.ints(1)
@@ -310,7 +310,7 @@ def resize(reader: Reader, call: Call) -> Value:
         return reader.emit("resize", source, size=[wanted.get(a, shape[a]) for a in range(2, rank)], **own)
     scale = [factors.get(a, 1.0) for a in range(2, rank)]
     if mode == "nearest" and reader.opset == 10 and call.op == "Resize" and min(scale) < 1:
-        # Of that version ONNX Runtime takes the pixel behind where it shrinks; axes that it enlarges come first.
+        # In that version ONNX Runtime takes the next pixel when it shrinks an axis; enlarged axes come first.
         larger = [max(f, 1.0) for f in scale]
         if max(scale) > 1:
             source = reader.emit("resize", source, scale=larger, tag="enlarged", **own)
@@ -319,7 +319,7 @@ def resize(reader: Reader, call: Call) -> Value:
 
 
 def _reduce_axes(reader: Reader, call: Call, source: Draft) -> list[int] | None:
-    """Axes to reduce; None where nothing is to be done."""
+    """Axes to reduce; None if there is nothing to reduce."""
     axes = _axes(call)
     if axes:
         return axes
@@ -364,7 +364,7 @@ def reduce_norm(before: str, after: str) -> Rule:
 
 
 def log_sum_exp(reader: Reader, call: Call) -> Value:
-    """ReduceLogSumExp, the largest taken out first so that nothing overflows."""
+    """ReduceLogSumExp; the largest value is subtracted first, so that nothing overflows."""
     source = reader.draft(call.value(0))
     axes = _reduce_axes(reader, call, source)
     if axes is None:
@@ -381,7 +381,7 @@ def log_sum_exp(reader: Reader, call: Call) -> Value:
 
 
 def expand(reader: Reader, call: Call) -> Value:
-    """Expand; a multiplication by ones where it stretches."""
+    """Expand; where it stretches, it becomes a multiplication by ones."""
     source, target = reader.draft(call.value(0)), call.ints(1)
     if target is None:
         raise GraphError(f"{call.name}: Expand lacks its shape")
