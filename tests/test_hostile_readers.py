@@ -343,7 +343,7 @@ def tiff_of(path: Path, pixels: bytes, changes: dict[int, int]) -> Path:
 def test_a_tiff_of_two_thousand_million_samples_a_pixel(tmp_path):
     path = tiff_of(tmp_path / "a.tif", bytes(4096), {277: 1 << 31})
     code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
-    assert "2,147,483,648 samples a pixel, where TIFF has 65,535 at most" in bounded(code, path)
+    assert "2,147,483,648 samples per pixel; TIFF allows 65,535" in bounded(code, path)
 
 
 def test_a_strip_of_three_megabytes_that_unpacks_to_three_gigabytes(tmp_path, monkeypatch):
