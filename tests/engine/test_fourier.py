@@ -122,9 +122,9 @@ def test_transform_is_numpys(length, machine):
     part = machine.vector_bytes
     lines = [fourier_passes.Line(b.at(b.arg.scratch, k * 2 * part * length), 2 * part, part) for k in range(5)]
     transform = fourier_passes.Transform(numbers, length, fourier.t.word(b, fourier.t.W))
-    found = transform.write(lines[0], lines[1:3], wish=1, target=None)
+    found = transform.write(lines[0], lines[1:3], result_buffer=1, target=None)
     assert found is lines[2]
-    transform.write(found, lines[1:3], held=1, target=lines[4], inverse=True)
+    transform.write(found, lines[1:3], source_buffer=1, target=lines[4], inverse=True)
     transform.write(lines[0], lines[1:3], target=lines[3])
     kernel = jit.load(b.finish(), machine, keep=False, thorough=False).function("kernel", 3)
     lanes = part // 8

@@ -186,8 +186,8 @@ def encoded(form, **options):
     ("name", "data", "says"),
     [
         ("bomb.png", bomb(), "decompression bomb"),
-        ("empty.jpg", b"", "no picture"),
-        ("text.png", b"hello", "no picture"),
+        ("empty.jpg", b"", "not a picture"),
+        ("text.png", b"hello", "not a picture"),
         ("cut.jpg", encoded("JPEG")[:900], "truncated"),
         ("cut.png", encoded("PNG")[:300], "truncated"),
         ("cut.webp", encoded("WEBP")[:100], "picture"),
@@ -221,7 +221,7 @@ def test_other_refusals(tmp_path):
         (lambda: filter_files([picture], "blur", picture), UsageError, "exists already"),
         (lambda: filter_files([picture, picture], "blur", tmp_path / "x.png"), UsageError, "folder"),
         (lambda: filter_files([picture, picture], "blur", tmp_path / "x"), UsageError, "both"),
-        (lambda: filter_files([], "blur"), UsageError, "no picture"),
+        (lambda: filter_files([], "blur"), UsageError, "not a picture"),
         (
             lambda: filter_files([picture], ["blur", "sobel"], tmp_path / "b.png"),
             UsageError,

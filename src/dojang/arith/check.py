@@ -52,7 +52,7 @@ class Table:
 class Cell:
     """One judged cell. Verdict: exact, rounded, convention (fits, but only under another one) or mismatch.
 
-    `close` marks a cell that counts as rounded only because it lies within `TOLERANCE`: no rounding gives it.
+    `close` marks a cell that counts as rounded only because it is within `TOLERANCE`, though no rounding gives it.
     """
 
     row: str

@@ -19,7 +19,7 @@ from dojang.base.errors import GraphError
 def cut(graph: Graph, remove: Iterable[int], channel_map: ChannelMap | None = None) -> Graph:
     """The network without the channels of these classes. Works without weights too, for counting.
 
-    Arrays are only asked for `take(indices, axis=)`, `reshape(shape)` and `shape`, so NumPy arrays do. Raises
+    Of arrays only `take(indices, axis=)`, `reshape(shape)` and `shape` are used. Raises
     `GraphError` for a class that is frozen and for removals that leave a value without channels or groups unequal;
     `ChannelMap.fit` gives those of the classes that can be removed.
     """

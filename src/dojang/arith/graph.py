@@ -75,7 +75,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network. Nodes stand in topological order; `outputs` are node names. Edits return a new Graph.
+    """A network. Nodes are in topological order; `outputs` are node names. Edits return a new Graph.
 
     `weights` holds the arrays by name and may be empty (then it can be counted, not run). `meta` are facts about the
     network that do not change what it computes: `source`, `classes` (comma-separated), how it was trained. `stored` are
@@ -231,7 +231,7 @@ class Graph:
     ) -> Graph:
         """A Graph with nodes replaced, readers rewired and arrays changed; what no output needs is dropped.
 
-        `nodes` maps a name to what stands in its place: a node, several in order, or an empty sequence. `rewire` maps
+        `nodes` maps a name to its replacement: a node, several in order, or an empty sequence. `rewire` maps
         the name of a value to the value that its readers (and the outputs) take instead. `weights` are added or put
         in place of old arrays. `stored` and `origins` no longer hold and are dropped.
         """

@@ -66,7 +66,9 @@ class Budget:
         """Announces `count` more steps of work. Raises `FileError`."""
         self._steps += count
         if self._steps > self.steps:
-            raise FileError(f"{self.place}: asks for more than {self.steps:,} steps of work, the limit for one file")
+            raise FileError(
+                f"{self.place}: needs more than {self.steps:,} steps of work, the limit for one file; split it"
+            )
 
 
 def unpacked_limit(file_bytes: int = 0, times: int = UNPACKED_TIMES, least: int = UNPACKED_BYTES) -> int:

@@ -184,7 +184,7 @@ def json_value(raw: bytes | str, place: str, what: str = "damaged JSON", unique:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("an object has a name twice")
     return found
 
 
@@ -246,10 +246,10 @@ def npy_header(stream: BinaryIO | Any, place: str) -> NpyHeader:
         found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", said.strip()))
         if not isinstance(found, dict):
             raise ValueError("it is no dict")
-        told = cast(dict[Any, Any], found)
-        if told.keys() != {"descr", "fortran_order", "shape"}:
+        fields = cast(dict[Any, Any], found)
+        if fields.keys() != {"descr", "fortran_order", "shape"}:
             raise ValueError("it does not name descr, fortran_order and shape")
-        return _npy_checked(told["descr"], told["fortran_order"], told["shape"], place, 8 + len(raw) + length)
+        return _npy_checked(fields["descr"], fields["fortran_order"], fields["shape"], place, 8 + len(raw) + length)
 
 
 def _npy_checked(dtype: Any, fortran: Any, shape: Any, place: str, start: int) -> NpyHeader:

@@ -65,9 +65,9 @@ def writing(
     the permissions; None keeps those of the file that is replaced. Raises `UsageError` as `check_target` does, and
     `FileError` for errors of the system.
     """
-    asked = check_target(path, force)
-    with naming(asked):
-        target = Path(os.path.realpath(asked))
+    given = check_target(path, force)
+    with naming(given):
+        target = Path(os.path.realpath(given))
         if mode is None:
             mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else FILE_MODE
         # mkstemp opens an unpredictable name with O_EXCL, so a planted link is never followed.
@@ -75,12 +75,12 @@ def writing(
         os.close(handle)
         temporary = Path(name)
         try:
-            with renamed(temporary, asked):
+            with renamed(temporary, given):
                 yield temporary
             if durable:
                 _flush(temporary)
             temporary.chmod(mode)
-            _place(temporary, target, asked, force)
+            _place(temporary, target, given, force)
             if durable:
                 _flush(target.parent)
         finally:
@@ -164,12 +164,12 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
             os.unlink(path)
 
 
-def _place(temporary: Path, target: Path, asked: Path, force: bool) -> None:
+def _place(temporary: Path, target: Path, given: Path, force: bool) -> None:
     if not force:
         try:
             os.link(temporary, target)  # unlike renaming, it fails if the name exists meanwhile
         except FileExistsError:
-            raise UsageError(f"{asked}: was made by another process meanwhile; it is kept") from None
+            raise UsageError(f"{given}: was made by another process meanwhile; it is kept") from None
         except OSError:  # a file system without hard links
             pass
         else:

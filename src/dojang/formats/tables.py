@@ -49,7 +49,7 @@ def load(name: str | Path) -> Table:
 
 
 def network_of(table: Table, name: str | Path) -> str | Path:
-    """The network that a table names: one of the zoo, or the path of a .net, .onnx or .safetensors file beside it.
+    """The network that a table names: one of the zoo, or the path of a network file in its folder.
 
     `name` is the name or path of the table. A name of code such as `package.module:callable` is refused, because tables
     must not run code. Raises `UsageError`.

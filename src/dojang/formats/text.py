@@ -17,9 +17,10 @@
     output _                            # optional: the last line is the output
 
 Attributes are those of `arith/ops.py`, as `name=value`: sizes 3x3, lists 1,2, padding before:after per axis (0:1,0:1),
-yes and no; `pad` stands for `padding`. `share=conv1` takes the weights of conv1. Names and values with spaces or signs
-go in double quotes, within which \\" \\\\ \\n \\r \\t \\xHH \\uHHHH and \\UHHHHHHHH stand for the characters that they
-name. A line ends with a newline (\\n, \\r\\n or \\r) and with nothing else. Everything after # is a comment.
+yes and no; `pad` stands for `padding`. `share=conv1` takes the weights of conv1. Names and values with spaces or
+special characters go in double quotes, within which \\" \\\\ \\n \\r \\t \\xHH \\uHHHH and \\UHHHHHHHH stand for the
+characters that they name. A line ends with a newline (\\n, \\r\\n or \\r) and with nothing else. Everything after # is
+a comment.
 """
 
 from __future__ import annotations

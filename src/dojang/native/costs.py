@@ -59,12 +59,12 @@ class Costs:
 
     # Matrix tiles (Granite Rapids, 2026). With data other than 0 the processor lowers its clock: 16 cycles become 20.
     tile_row_cycles: float = _cost(1.3, "cycles, a row of a product, of at least 8")
-    tile_right_cycles: float = _cost(18.0, "cycles, a right factor that goes into the multiplier")
+    tile_right_cycles: float = _cost(18.0, "cycles, a right factor that is loaded into the multiplier")
     # The same in small networks, which end before the clock is lowered.
     tile_short_row_cycles: float = _cost(1.0, "cycles, a row of a product")
     tile_short_right_cycles: float = _cost(21.0, "cycles, a right factor")
-    tile_fresh_cycles: float = _cost(0.15, "cycles, a weight that is split beside the products")
-    tile_load_cycles: int = _cost(9, "cycles, a tile that is loaded beside the products")
+    tile_fresh_cycles: float = _cost(0.15, "cycles, a weight that is split during the products")
+    tile_load_cycles: int = _cost(9, "cycles, a tile that is loaded during the products")
     tile_drain_cycles: int = _cost(1000, "cycles, sums that leave the tiles after many steps, nothing else being there")
     tile_split_cycles: float = _cost(0.6, "cycles, a number that is split into parts")
     tile_across_cycles: int = _cost(24, "cycles, a tile of pixels whose parts do not begin on cache lines")

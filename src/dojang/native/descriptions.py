@@ -231,12 +231,12 @@ def _load(path: Path) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a key stands twice in it")
+        raise ValueError("it has a key twice")
     return made
 
 
 def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number that JSON has")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _short(text: str) -> str:

@@ -459,10 +459,12 @@ def _run(module: ir.Module, machine: Machine) -> None:
     if _GETAFFINITY and _LOOKUP is not None:
         call = _external(b, "syscall", ir.FunctionType(_LONG, [_LONG] * 2, var_arg=True))
         at = b.ptrtoint(b.at(pool, 8 * _NOW), _LONG)
-        told = b.call(call, [b.index(_GETAFFINITY), b.index(0), b.index(8 * _MASK), at])
+        written = b.call(call, [b.index(_GETAFFINITY), b.index(0), b.index(8 * _MASK), at])
         for word in range(_MASK):
             apart = b.or_(apart, b.xor(_word(b, pool, _NOW + word), _word(b, pool, _GIVEN + word)))
-        apart = b.select(b.less(0, told), apart, b.index(0))  # unknown: there are more processors than bits of the mask
+        apart = b.select(
+            b.less(0, written), apart, b.index(0)
+        )  # unknown: there are more processors than bits of the mask
     b.cbranch(b.icmp_signed("==", apart, b.index(0)), open_, changed)
 
     b.position_at_end(open_)

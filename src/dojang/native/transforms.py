@@ -181,16 +181,16 @@ class Transform:
         return radices(self.length, self.numbers.b.machine.registers)
 
     def write(
-        self, source: Line, buffers: Sequence[Line], *, held: int | None = None, target: Line | None = None,
-        wish: int = 0, inverse: bool = False,
+        self, source: Line, buffers: Sequence[Line], *, source_buffer: int | None = None, target: Line | None = None,
+        result_buffer: int = 0, inverse: bool = False,
     ) -> Line:  # fmt: skip
-        """Code that transforms `source`; gives the line with the result: `target`, or else one of the two buffers.
+        """Code that transforms `source`; returns the line with the result: `target`, or one of the two buffers.
 
-        `held` is the number of the buffer that `source` is, if it is one. If it is none, the result is in buffer
-        `wish`. Each pass writes to the buffer that it does not read, the last to `target`.
+        If `source` is a buffer, `source_buffer` is its number; if not, the result is in buffer `result_buffer`. Each
+        pass writes to the buffer that it does not read, the last to `target`.
         """
         count = len(self.passes)
-        first = 1 - held if held is not None else wish if count % 2 else 1 - wish
+        first = 1 - source_buffer if source_buffer is not None else result_buffer if count % 2 else 1 - result_buffer
         n, done, at, line = self.length, 1, 0, source
         for i, radix in enumerate(self.passes):
             out = buffers[first ^ (i & 1)] if target is None or i < count - 1 else target

@@ -217,7 +217,7 @@ class Slimming(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where the result is not what was asked for, in sentences."""
+        """Where the result differs from the request, in sentences."""
         return self.result.notes
 
     @property

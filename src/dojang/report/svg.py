@@ -15,7 +15,7 @@ LETTER = 7.3
 
 @dataclass(frozen=True, slots=True)
 class ChartBar:
-    """One bar: its value, the text beside it, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
+    """One bar: its value, its text, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
 
     value: float
     text: str

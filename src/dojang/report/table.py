@@ -261,7 +261,7 @@ def table(
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether the table stands within `width` without clipping."""
+    """Whether the table fits into `width` without clipping."""
     wide = [max([len(c.title), *(len(row[i]) for row in rows)]) for i, c in enumerate(columns)]
     return sum(wide) + 2 * (len(columns) - 1) <= width
 

@@ -206,9 +206,9 @@ def guarded(cell: str) -> str:
 def count_csv(count: Count) -> str:
     """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
 
-    Names are `guarded`. Where places of a layer do not see the same, "varies" stands for start and last, and
-    `field_phases` has what each position sees, as in the JSON. `shared` names arrays that an earlier line has counted;
-    `buffers` are numbers stored beside the parameters.
+    Names are `guarded`. If the field of a layer depends on the position, start and last are "varies", and
+    `field_phases` has the field of each position, as in the JSON. `shared` names arrays that an earlier line has
+    counted; `buffers` is how many numbers are stored that are not parameters.
     """
     figures = ("params", "weights", "biases", "macs")
     fields = ("size", "jump", "start")

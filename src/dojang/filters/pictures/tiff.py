@@ -155,7 +155,7 @@ class Layout:
         if alphas and (len(alphas) > 1 or self.extras[-1] not in (1, 2)):
             raise UnsupportedError(f"its extra samples are {self.extras}: only the last may be alpha; reorder them")
         if self.associated and len(self.extras) > 1:
-            raise UnsupportedError("associated alpha beside other extra samples; make it unassociated")
+            raise UnsupportedError("associated alpha together with other extra samples; make it unassociated")
         if not 1 <= self.orientation <= 8:
             raise UnsupportedError(f"orientation {self.orientation} is none; set it to 1")
 

@@ -14,7 +14,7 @@ from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
-from dojang.filters.plan.methods import WAYS, Method, program_of, tap_list
+from dojang.filters.plan.methods import METHODS, Method, program_of, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
 from dojang.native.machine import Machine
 
@@ -85,18 +85,18 @@ def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[FilterPlan, ...
 
 def _one(job: Job, machine: Machine) -> FilterPlan:
     """The cheapest of the possible methods."""
-    ways: list[Method] = []
+    methods: list[Method] = []
     refused: list[tuple[str, str]] = []
-    for name, find in WAYS:
+    for name, find in METHODS:
         found = find(job, machine)
         if isinstance(found, str):
             refused.append((name, found))
         else:
-            ways.append(found)
-    ways.sort(key=lambda w: w.cycles)
-    best = ways[0]
-    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
-    instead = next((w for w in ways if not isinstance(w.program, Fourier)), None)
+            methods.append(found)
+    methods.sort(key=lambda w: w.cycles)
+    best = methods[0]
+    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]]
+    instead = next((w for w in methods if not isinstance(w.program, Fourier)), None)
     return FilterPlan((job,), best, tuple(refused), instead)
 
 

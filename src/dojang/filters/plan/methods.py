@@ -458,7 +458,7 @@ def looped(job: Job, machine: Machine) -> Method | str:
     return Method("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {said(sums)}")
 
 
-WAYS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
+METHODS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
     ("direct", direct),
     ("straight", straight),
     ("pairs", pairs),

@@ -26,16 +26,16 @@ class Undecided(ArithmeticError):
     """The answer depends on the batch size."""
 
 
-def follows(value: object) -> bool:
+def depends(value: object) -> bool:
     """Whether a size or number depends on the batch."""
     return isinstance(value, Expr)
 
 
-def any_follows(values: Iterable[object]) -> bool:
+def any_depends(values: Iterable[object]) -> bool:
     """Whether one of the values depends on the batch, also inside tuples and lists."""
     for value in values:
         if isinstance(value, tuple | list):
-            if any_follows(cast(Iterable[object], value)):
+            if any_depends(cast(Iterable[object], value)):
                 return True
         elif isinstance(value, Expr):
             return True
@@ -66,7 +66,7 @@ def at(value: Any, batch: Any) -> Any:
     return int(value.at({"N": batch}))
 
 
-def settled(value: Any) -> Any:
+def simplified(value: Any) -> Any:
     """The same number; a formula without N becomes an int if it is whole, else a float."""
     if not isinstance(value, Expr):
         return value
@@ -86,9 +86,9 @@ def whole(value: Any) -> Any:
     if all(factor.denominator == 1 for factor in value.terms.values()):
         return value
     if at_least(value, 0):
-        return settled(value // 1)
+        return simplified(value // 1)
     if at_least(0, value):
-        return settled(-(-value // 1))
+        return simplified(-(-value // 1))
     raise Undecided(f"whether {value} is above 0")
 
 
@@ -104,7 +104,7 @@ def _grain(value: Expr) -> Fraction:
 
 def above(a: Any, b: Any) -> bool:
     """a > b, for every batch size; raises `Undecided` if it depends on it."""
-    if not (follows(a) or follows(b)):
+    if not (depends(a) or depends(b)):
         return a > b
     difference = exact(a) - exact(b)
     if at_least(difference, _grain(difference)):
@@ -116,7 +116,7 @@ def above(a: Any, b: Any) -> bool:
 
 def same(a: Any, b: Any) -> bool:
     """a == b, for every batch size; raises `Undecided` if it depends on it."""
-    if not (follows(a) or follows(b)):
+    if not (depends(a) or depends(b)):
         return a == b
     difference = exact(a) - exact(b)
     if not difference.terms:
@@ -144,19 +144,19 @@ def lowest(values: Sequence[Any]) -> Any:
 
 def divided(a: Any, b: Any) -> Any:
     """a / b, rounded towards zero if both are whole numbers: ONNX's Div."""
-    if not (follows(a) or follows(b)):
+    if not (depends(a) or depends(b)):
         if isinstance(a, float) or isinstance(b, float):
             return a / b
         quotient = abs(a) // abs(b)
         return quotient if (a >= 0) == (b >= 0) else -quotient
     real = isinstance(a, float) or isinstance(b, float)
     a, b = exact(a), exact(b)
-    if follows(b):
+    if depends(b):
         return _quotient(a, b)
     if not b:
         raise ZeroDivisionError("a size divided by 0")
     parts = a * Fraction(1, b)
-    return settled(parts if real else whole(parts))
+    return simplified(parts if real else whole(parts))
 
 
 def _quotient(a: Any, b: Expr) -> Any:
@@ -164,14 +164,14 @@ def _quotient(a: Any, b: Expr) -> Any:
     found = a // b
     if isinstance(found, Expr) and any(f.denominator != 1 for f in found.terms.values()):
         raise Undecided(f"what {a} / {b} rounds to")
-    return settled(found)
+    return simplified(found)
 
 
 def rest(a: Any, b: Any) -> Any:
     """a modulo b with the sign of b: ONNX's Mod of whole numbers."""
-    if not (follows(a) or follows(b)):
+    if not (depends(a) or depends(b)):
         return a % b
-    if not follows(b) and isinstance(b, int) and b > 0 and not follows(left := settled(a % b)):
+    if not depends(b) and isinstance(b, int) and b > 0 and not depends(left := simplified(a % b)):
         return left
     raise Undecided(f"the rest of {a} / {b}")
 
@@ -186,7 +186,7 @@ def rounded(function: Callable[[Any], Any], up: bool | None) -> Callable[[Any], 
             return value
         if up is None:
             raise Undecided(f"what {value} rounds to")
-        return settled(-(-value // 1) if up else value // 1)
+        return simplified(-(-value // 1) if up else value // 1)
 
     return rule
 

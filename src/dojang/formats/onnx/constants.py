@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dojang.arith.conv import by
 from dojang.base.errors import FileError, UnsupportedError
 from dojang.base.reading import damaged_as, opened
-from dojang.formats.onnx.batch import any_follows, follows
+from dojang.formats.onnx.batch import any_depends, depends
 from dojang.formats.onnx.protobuf import Buffer, Message, varints
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: 
 
         return np.array(values, np.float32).reshape(shape)
 
-    batched = any_follows(values)
+    batched = any_depends(values)
     fill = values[0] if len(values) == 1 and not batched else None
     return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched)
 
@@ -232,7 +232,7 @@ def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Con
             )
         return np.full(shape, value, np.float32)
 
-    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=follows(value))
+    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=depends(value))
 
 
 def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Const:
@@ -347,18 +347,18 @@ class _External:
     def of(cls, name: str, entries: dict[str, str], folder: Path | None, length: int) -> _External:
         location = entries.get("location", "")
         if folder is None:
-            raise FileError(f"tensor {name!r} lies in another file ({location!r}); load the model by its path")
+            raise FileError(f"tensor {name!r} is in another file ({location!r}); load the model by its path")
         parts = location.replace("\\", "/").split("/")
         if not location or "\0" in location or location.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
             raise FileError(
-                f"tensor {name!r}: external data {location!r} is not a plain path beside the model; refused"
+                f"tensor {name!r}: external data {location!r} is not a plain path in the model's folder; refused"
             )
         root = Path(os.path.realpath(folder))
         path = Path(os.path.realpath(root / location))
         if not path.is_relative_to(root):
             raise FileError(f"tensor {name!r}: external data {location!r} leads outside the model's folder; refused")
         if not path.is_file():
-            raise FileError(f"tensor {name!r}: its data file {location!r} is not beside the model")
+            raise FileError(f"tensor {name!r}: its data file {location!r} is not in the model's folder; copy it there")
         try:
             offset, said = _digits(entries.get("offset") or "0"), _digits(entries.get("length") or str(length))
         except ValueError:

@@ -15,7 +15,7 @@ from typing import Any
 from dojang.arith.graph import reachable
 from dojang.arith.shapes import axis_of
 from dojang.base.errors import GraphError, ShapeError
-from dojang.formats.onnx.batch import follows
+from dojang.formats.onnx.batch import depends
 from dojang.formats.onnx.constants import Const, of_tensor, of_values
 from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
 from dojang.formats.onnx.fold import fold
@@ -173,16 +173,16 @@ def scan(r: Reader, call: Call) -> list[Value]:
         raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Scan gives {len(call.inputs)}")
     carried = [call.value(i) for i in range(states)]
     along = [call.value(i) for i in range(states, len(call.inputs))]
-    asked = _each(call, "scan_input_axes", walked)
+    scanned = _each(call, "scan_input_axes", walked)
     try:
-        axes = [axis_of(axis, len(r.shape(value))) for axis, value in zip(asked, along, strict=True)]
+        axes = [axis_of(axis, len(r.shape(value))) for axis, value in zip(scanned, along, strict=True)]
     except ShapeError as error:
         raise error.within(call.name) from None
     sizes = {r.shape(value)[axis] for value, axis in zip(along, axes, strict=True)}
     if len(sizes) > 1:
         raise GraphError(f"{call.name}: walks along axes of different sizes, {', '.join(map(str, sorted(sizes)))}")
     size = sizes.pop()
-    if follows(size):
+    if depends(size):
         raise NotDone("turns along the batch")
     backward = _each(call, "scan_input_directions", walked)
     collected: list[list[Value]] = [[] for _ in range(across)]
@@ -239,7 +239,7 @@ def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
     nodes = {d: str(i) for i, d in enumerate(reader.drafts)}
     linked = [replace(d.node, name=nodes[d], inputs=tuple(nodes[i] for i in d.inputs)) for d in nodes]
     weighed = reachable(linked, [nodes[d] for d in reader.taken])
-    dear = [
+    costly = [
         nodes[d]
         for d in reader.drafts
         if nodes[d] in weighed and d.op != "constant"
@@ -247,7 +247,7 @@ def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
         or d.node.rule.macs
         or (d.op == "unknown" and str(d.node.attrs["kind"]).split(" ")[0] not in FREE)
     ]
-    live = reachable(linked, [nodes[d] for d in outputs] + dear)
+    live = reachable(linked, [nodes[d] for d in outputs] + costly)
     return [d for d in reader.drafts if nodes[d] in live or nodes[d] not in weighed or d.op == "input"]
 
 

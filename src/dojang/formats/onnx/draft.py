@@ -21,7 +21,7 @@ from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import DojangError, FileError, GraphError
-from dojang.formats.onnx.batch import BATCH, any_follows, at, follows, settled, several, whole
+from dojang.formats.onnx.batch import BATCH, any_depends, at, depends, several, simplified, whole
 from dojang.formats.onnx.constants import FOLD_LIMIT, MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx.fold import fold, shape_values
 from dojang.formats.onnx.protobuf import Message
@@ -71,7 +71,7 @@ class Draft:
     inputs: tuple[Draft, ...]
     roles: dict[str, Const]
     shape: Shape | None
-    wishes: tuple[str, ...]
+    labels: tuple[str, ...]
     sort: Sort = "f"
     outer: int | None = 1
 
@@ -169,15 +169,15 @@ class Reader:
         """Adds a node; `tag` marks the inner nodes of an operator that becomes several nodes."""
         sources = tuple(self.draft(i) for i in inputs)
         own = {role: const for role, const in (roles or {}).items() if const is not None}
-        wishes = self.label
+        labels = self.label
         if tag:
-            wishes = tuple(f"{w}.{tag}" for w in wishes)
+            labels = tuple(f"{w}.{tag}" for w in labels)
         elif op in LAYERS:
-            wishes = (*layer_names(own), *wishes)
-        if any_follows(attrs.values()):
+            labels = (*layer_names(own), *labels)
+        if any_depends(attrs.values()):
             raise NotDone("a size or number that depends on the batch")
-        node = Node.of(wishes[-1], op, *("" for _ in sources), **attrs)
-        draft = Draft(node, sources, own, self.infer(node, sources, own), wishes, _sort(sources))
+        node = Node.of(labels[-1], op, *("" for _ in sources), **attrs)
+        draft = Draft(node, sources, own, self.infer(node, sources, own), labels, _sort(sources))
         draft.outer = _outer(draft)
         if self.batch == 1 and mixes(draft):
             raise NotDone("a file for a single image, in which this would mix images")
@@ -188,21 +188,21 @@ class Reader:
         """The shape of a node; checks its arrays against what the layer needs."""
         shapes = [s.shape for s in sources if s.shape is not None]
         if node.op == UNKNOWN:
-            told = node.attrs["shape"]
-            return (BATCH, *told) if told is not None else None
+            given = node.attrs["shape"]
+            return (BATCH, *given) if given is not None else None
         if len(shapes) < len(sources):
             return None
         try:
-            shape = tuple(settled(s) for s in node.infer(shapes))
+            shape = tuple(simplified(s) for s in node.infer(shapes))
             params = node.param_shapes(shapes)
         except (ArithmeticError, TypeError):
-            if not any_follows(shapes):
+            if not any_depends(shapes):
                 raise
             raise NotDone("a size that mixes the batch with others") from None
         if len(shape) > MOST_AXES:
             raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
         for role, wanted in params.items():
-            if any_follows(wanted):
+            if any_depends(wanted):
                 raise NotDone("weights along the batch")
             if roles[role].shape != wanted:
                 raise GraphError(f"{node.name}: its {role} is {by(roles[role].shape)}, the layer needs {by(wanted)}")
@@ -214,10 +214,10 @@ class Reader:
             return value
         known = self.constants.get(value.key)
         if known is None:
-            wishes = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
+            labels = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
             if value.batched:
                 raise NotDone("computes with the size of the batch")
-            if any_follows(value.shape):
+            if any_depends(value.shape):
                 return self.per_picture(value)
             attrs: dict[str, Any] = {"shape": value.shape}
             roles: dict[str, Const] = {}
@@ -226,7 +226,7 @@ class Reader:
             else:
                 attrs["trained"] = value.trained
                 roles["value"] = value
-            known = Draft(Node.of(wishes[-1], "constant", **attrs), (), roles, value.shape, wishes, value.sort)
+            known = Draft(Node.of(labels[-1], "constant", **attrs), (), roles, value.shape, labels, value.sort)
             self.drafts.append(known)
             self.constants[value.key] = known
         return known
@@ -247,9 +247,9 @@ class Reader:
         constant of one number may already have N as its first size.
         """
         shape = self.shape(value)
-        if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_follows(shape[1:]):
+        if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_depends(shape[1:]):
             value = of_fill(value.fill, (1, *shape[1:]), value.sort)
-        elif any_follows(shape):
+        elif any_depends(shape):
             raise NotDone("a constant that has the size of the batch")
         entry = next(d for d in self.drafts if d.op == "input")
         column: Draft = entry
@@ -377,10 +377,10 @@ class Reader:
                 made.append(self.fill(0.0))  # an output that the file leaves out, so no node reads it
                 continue
             tag = "" if output == call.outputs[0] or len(wanted) == 1 else str(place)
-            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.told(place)))
+            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.unknown_shape(place)))
         return made
 
-    def told(self, place: int) -> Shape | None:
+    def unknown_shape(self, place: int) -> Shape | None:
         """The shape, without the batch, of an output of an unknown operator: by a rule for the operator, or as the file
         gives it; None if there is neither, or if axis 0 is not the batch.
         """
@@ -392,17 +392,17 @@ class Reader:
             with suppress(DojangError):
                 shape = broadcast({}, [s for s in sizes if s is not None])
         shape = shape if shape is not None else self.said.get(call.outputs[place])
-        return shape[1:] if shape and shape[0] == BATCH and not any_follows(shape[1:]) else None
+        return shape[1:] if shape and shape[0] == BATCH and not any_depends(shape[1:]) else None
 
 
 def _learned(const: Const) -> bool:
     """Whether a constant of the file is probably a parameter: floating point, and more than one number."""
-    return const.sort == "f" and const.size > 1 and not const.batched and not any_follows(const.shape)
+    return const.sort == "f" and const.size > 1 and not const.batched and not any_depends(const.shape)
 
 
 def batch_axis(shape: Shape | None) -> int | None:
     """The axis that is the batch, or contains it."""
-    return next((i for i, s in enumerate(shape or ()) if follows(s)), None)
+    return next((i for i, s in enumerate(shape or ()) if depends(s)), None)
 
 
 def _outer(draft: Draft) -> int | None:
@@ -422,7 +422,7 @@ def mixes(draft: Draft) -> bool:
     In a file with an open batch size, its author wants that; in a file for one image it means that the position of the
     batch is not known.
     """
-    if sum(follows(s) for s in draft.shape or ()) > 1 or any(several(s) for s in draft.shape or ()):
+    if sum(depends(s) for s in draft.shape or ()) > 1 or any(several(s) for s in draft.shape or ()):
         return True
     shape = draft.inputs[0].shape if draft.inputs else None
     axis = batch_axis(shape)

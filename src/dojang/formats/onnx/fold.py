@@ -18,16 +18,16 @@ from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import ShapeError
 from dojang.formats.onnx.batch import (
     above,
+    depends,
     divided,
     exact,
-    follows,
     highest,
     lowest,
     not_below,
     rest,
     rounded,
     same,
-    settled,
+    simplified,
     size_of,
     whole,
 )
@@ -92,7 +92,7 @@ def _elementwise(function: Callable[..., Any], sort: Sort | None = None) -> Fold
         kind: Sort = "f" if "f" in kinds else "i" if "i" in kinds else "b"
         columns = [spread(c.values(), c.shape, shape) for c in consts]
         trained = any(c.trained for c in consts)
-        values = [settled(function(*row)) for row in zip(*columns, strict=True)]
+        values = [simplified(function(*row)) for row in zip(*columns, strict=True)]
         if any(isinstance(v, int) and v.bit_length() > 128 for v in values):
             raise OverflowError("no size is this large")
         return of_values(values, shape, sort or kind, trained)
@@ -111,13 +111,13 @@ def spread(values: Sequence[Any], shape: Sequence[int], wide: Sequence[int]) -> 
 
 def _exactly(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """The same numbers; floats become fractions if the other number depends on the batch."""
-    return lambda a, b: function(exact(a), exact(b)) if follows(a) or follows(b) else function(a, b)
+    return lambda a, b: function(exact(a), exact(b)) if depends(a) or depends(b) else function(a, b)
 
 
 def _power(a: Any, b: Any) -> Any:
     if abs(b) > 64:
         raise ValueError("no shape needs so high a power")
-    if follows(a):
+    if depends(a):
         if b != int(b) or not 0 <= b <= 4:
             raise ValueError("no shape needs a power of the batch")
         return prod([a] * int(b))
@@ -155,7 +155,7 @@ def _as(sort: Sort, value: Any) -> Any:
     """A number of another type; formulas of the batch stay exact."""
     if sort == "b":
         return not same(value, 0)
-    return whole(value) if sort == "i" else value if follows(value) else float(value)
+    return whole(value) if sort == "i" else value if depends(value) else float(value)
 
 
 def _identity(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
@@ -355,7 +355,7 @@ def _reduce(function: Callable[[Sequence[Any]], Any]) -> Fold:
         shape = [1 if i in gone else s for i, s in enumerate(const.shape)]
         if not attrs.get("keepdims", 1):
             shape = [s for i, s in enumerate(const.shape) if i not in gone]
-        return of_values([settled(function([values[a + b] for b in offsets])) for a in starts], shape, const.sort)
+        return of_values([simplified(function([values[a + b] for b in offsets])) for a in starts], shape, const.sort)
 
     return rule
 

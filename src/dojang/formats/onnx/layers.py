@@ -16,7 +16,7 @@ from dojang.arith.attrs import Attr
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
-from dojang.formats.onnx.batch import any_follows
+from dojang.formats.onnx.batch import any_depends
 from dojang.formats.onnx.constants import Const
 from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, single
 
@@ -259,7 +259,7 @@ def layer_norm(reader: Reader, call: Call) -> Value:
     shape = reader.shape(source)
     axis = call.attrs.get("axis", -1)
     size = shape[axis if axis >= 0 else len(shape) + axis :]
-    if not size or any_follows(size):
+    if not size or any_depends(size):
         raise NotDone("over the batch")
     eps = call.attrs.get("epsilon", 1e-5)
     scale, shift = call.needed(1), call.const(2)
@@ -337,7 +337,7 @@ def add(reader: Reader, call: Call) -> Value:
             x.roles["bias"] = c
             layer = [n for n in (x.roles["weight"], c) if n.name.endswith((".weight", ".bias"))]
             own = tuple(n.name.rpartition(".")[0] for n in layer[:1])
-            x.wishes = (*own, *reader.label)
+            x.labels = (*own, *reader.label)
             return x
     return reader.emit("add", a, b)
 
@@ -348,7 +348,7 @@ def mul(reader: Reader, call: Call) -> Value:
     for x, gate, name in ((a, b, call.sources[1]), (b, a, call.sources[0])):
         if isinstance(gate, Draft) and gate.op == "sigmoid" and gate.inputs[0] is x and reader.used[name] == 1:
             gate.node = type(gate.node).of(call.name, "silu", "")
-            gate.wishes = reader.label
+            gate.labels = reader.label
             return gate
     last = reader.drafts[-1] if reader.drafts else None
     part = f"{reader.label[0]}.{len(last.inputs) - 1}" if last is not None else ""
@@ -356,7 +356,7 @@ def mul(reader: Reader, call: Call) -> Value:
         last is not None
         and a is last
         and last.op == "mul"
-        and last.wishes[0] == part
+        and last.labels[0] == part
         and reader.used[call.sources[0]] == 1
     ):
         reader.drafts.pop()  # this is how dojang writes a product of several
@@ -458,7 +458,7 @@ def cast(reader: Reader, call: Call) -> Value:
     sort = TYPES[to].sort if to in TYPES else None
     if sort == "f" or sort == source.sort:
         if isinstance(source, Draft) and source.op == "not" and reader.used[call.sources[0]] == 1:
-            source.wishes = reader.label
+            source.labels = reader.label
         return source
     raise NotDone("to whole numbers")
 

@@ -12,7 +12,7 @@ from typing import Any
 from dojang.arith.resizing import COORDS
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import GraphError
-from dojang.formats.onnx.batch import BATCH, any_follows, follows, settled, times
+from dojang.formats.onnx.batch import BATCH, any_depends, depends, simplified, times
 from dojang.formats.onnx.constants import Const, of_values
 from dojang.formats.onnx.draft import Call, Draft, NotDone, Reader, Value, batch_axis
 from dojang.formats.onnx.fold import axes_of, slices
@@ -84,7 +84,7 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
         return list(target)
     full = [seen[i] if t == 0 else t for i, t in enumerate(target)]
     if full.count(-1) == 1 and prod(full) < 0:
-        full[full.index(-1)] = settled(prod(seen) // -prod(full))
+        full[full.index(-1)] = simplified(prod(seen) // -prod(full))
     if prod(full) != prod(seen) or min(full) < 1:
         return list(target)  # the shape rule says what does not fit
     places = _places(full, reader.batch, source.before)
@@ -105,7 +105,7 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
 
 def _places(full: Sequence[int], batch: Any, before: int | None) -> list[int]:
     """Axes that can contain the batch, where `before` is the product of the sizes before it."""
-    if follows(batch):
+    if depends(batch):
         return [i for i, size in enumerate(full) if times(size) is not None]
     if before is None:
         return []
@@ -157,12 +157,12 @@ def slice_(reader: Reader, call: Call) -> Value:
     real: list[dict[str, Any]] = []
     for axis, start, stop, step in cuts:
         size = shape[axis]
-        if follows(size):
-            whole = stop == size or (not follows(stop) and stop >= (END if follows(reader.batch) else reader.batch))
+        if depends(size):
+            whole = stop == size or (not depends(stop) and stop >= (END if depends(reader.batch) else reader.batch))
             if not (start == 0 and step == 1 and whole):
                 raise NotDone("cuts the batch")
             continue
-        if follows(start) or follows(stop):
+        if depends(start) or depends(stop):
             raise NotDone("ends at the size of the batch")
         first = None if (start == 0 and step > 0) or (step < 0 and start >= END) else start
         last = None if (stop >= END and step > 0) or (step < 0 and stop <= -END) else stop
@@ -184,7 +184,7 @@ def split(reader: Reader, call: Call) -> list[Value]:
     axis, count = axis_of(call.attrs.get("axis", 0), len(shape)), len(call.outputs)
     if count == 1 and reader.used[call.outputs[0]]:
         return [reader.emit("identity", source)]
-    if follows(shape[axis]):
+    if depends(shape[axis]):
         raise NotDone("splits the batch")
     if count > MOST_COPIES:
         raise NotDone(f"{count} outputs")
@@ -208,7 +208,7 @@ def gather(reader: Reader, call: Call) -> Value:
     source, indices = reader.draft(call.value(0)), call.needed(1)
     shape = reader.shape(source)
     axis = axis_of(call.attrs.get("axis", 0), len(shape))
-    if follows(shape[axis]):
+    if depends(shape[axis]):
         raise NotDone("picks from the batch")
     if not indices.small or not indices.size:
         raise NotDone(f"{indices.size} indices")
@@ -225,7 +225,7 @@ def gather(reader: Reader, call: Call) -> Value:
 
 def _fold(reader: Reader, source: Draft, shape: Sequence[int], tag: str = "") -> Draft:
     """A reshape to sizes, one of which may be the batch."""
-    batched = [i for i, s in enumerate(shape) if follows(s)]
+    batched = [i for i, s in enumerate(shape) if depends(s)]
     if len(batched) > 1:
         raise NotDone("the batch in two places")
     return reader.emit("reshape", source, shape=[-1 if i in batched else s for i, s in enumerate(shape)], tag=tag)
@@ -287,7 +287,7 @@ def resize(reader: Reader, call: Call) -> Value:
         raise GraphError(f"{call.name}: Resize has {len(sizes or scales or ())} sizes for {len(axes)} axes")
     policy = attrs.get("keep_aspect_ratio_policy", "stretch")
     if sizes is not None and policy != "stretch":
-        if any_follows(shape[a] for a in axes):
+        if any_depends(shape[a] for a in axes):
             raise NotDone("batch or channels")
         ratios = [s / shape[a] for s, a in zip(sizes, axes, strict=True)]
         one = min(ratios) if policy == "not_larger" else max(ratios)
@@ -298,7 +298,7 @@ def resize(reader: Reader, call: Call) -> Value:
     for axis in (0, 1):
         if factors.get(axis, 1.0) != 1.0 or wanted.get(axis, seen[axis]) != seen[axis]:
             raise NotDone("batch or channels")
-    if any_follows(shape[2:]):
+    if any_depends(shape[2:]):
         raise NotDone("batch or channels")
     if coords not in COORDS:
         raise NotDone(str(coords))
@@ -390,10 +390,10 @@ def expand(reader: Reader, call: Call) -> Value:
     full = (1,) * (len(wide) - len(shape)) + shape
     if wide == reader.visible(full):
         return reader.emit("identity", source) if len(full) == len(shape) else _fold(reader, source, full)
-    ones = [1 if f == w or follows(f) else w for w, f in zip(wide, full, strict=True)]
-    if not any_follows(ones):
+    ones = [1 if f == w or depends(f) else w for w, f in zip(wide, full, strict=True)]
+    if not any_depends(ones):
         return reader.emit("mul", source, reader.fill(1.0, *ones))
-    if ones[0] != BATCH or full[0] != 1 or any_follows(ones[1:]):
+    if ones[0] != BATCH or full[0] != 1 or any_depends(ones[1:]):
         raise NotDone("to the batch")
     first = source if len(shape) == len(full) else _fold(reader, source, full, tag="axes")
     value = reader.per_picture(first, tag="" if all(o == 1 for o in ones[1:]) else "pictures")
@@ -414,10 +414,10 @@ def tile(reader: Reader, call: Call) -> Value:
         if all(r == 1 for r in repeats):
             return value
     if (
-        any_follows(repeats)
+        any_depends(repeats)
         or min(repeats) < 1
         or prod(repeats) > MOST_COPIES
-        or (follows(shape[0]) and repeats[0] != 1)
+        or (depends(shape[0]) and repeats[0] != 1)
     ):
         raise NotDone(f"repeats {repeats}")
     work = [axis for axis, r in enumerate(repeats) if r != 1]

@@ -20,11 +20,11 @@ def holdable(graph: Graph) -> tuple[Graph, dict[str, str]]:
     new: dict[str, str] = {}
     for node in graph.nodes:
         if not node.name or encodable(node.name) != node.name:
-            wish, count = encodable(node.name) or "node", 1
-            while wish in taken:
-                wish, count = f"{encodable(node.name) or 'node'}_{count}", count + 1
-            taken.add(wish)
-            new[node.name] = wish
+            name, count = encodable(node.name) or "node", 1
+            while name in taken:
+                name, count = f"{encodable(node.name) or 'node'}_{count}", count + 1
+            taken.add(name)
+            new[node.name] = name
     return (with_names(graph, new) if new else graph), {there: name for name, there in new.items()}
 
 

@@ -122,7 +122,7 @@ class _Reader:
             else:
                 raise damaged(f"wire type {wire} is not known")
             if pos > end:
-                raise damaged(f"a field of {pos - start} bytes stands where {end - start} are left")
+                raise damaged(f"a field has {pos - start} bytes, but only {end - start} are left")
             field = schema.get(key >> 3)
             if field is not None:
                 self.store(out, field, wire, value, start, pos, depth)

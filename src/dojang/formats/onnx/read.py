@@ -107,7 +107,7 @@ def _read(
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
     result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
-    result = onnx_stored.told(result, arrays, reader)
+    result = onnx_stored.with_stored(result, arrays, reader)
     if weights:
         result = result.replace(weights=_load(arrays, stored + _outside(graph, folder)))
     return result, list(reader.taken.values())
@@ -239,11 +239,11 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
     counts: Counter[str] = Counter()
     drafts = list(drafts)
     for draft in sorted(drafts, key=lambda d: d.op != "input"):
-        wishes = [w or "node" for w in draft.wishes]
-        name = next((w for w in wishes if w not in taken), None)
+        labels = [w or "node" for w in draft.labels]
+        name = next((w for w in labels if w not in taken), None)
         while name is None:
-            counts[wishes[0]] += 1
-            numbered = f"{wishes[0]}_{counts[wishes[0]] + 1}"
+            counts[labels[0]] += 1
+            numbered = f"{labels[0]}_{counts[labels[0]] + 1}"
             name = numbered if numbered not in taken else None
         taken.add(name)
         names[draft] = name
@@ -252,8 +252,8 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
 
 def _outside(graph: Message, folder: Path | None) -> int:
     """The bytes of all external data files of the model's initialisers, each once."""
-    told = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
-    names = {e.get("value", "") for entries in told for e in entries if e.get("key", "") == "location"}
+    external = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
+    names = {e.get("value", "") for entries in external for e in entries if e.get("key", "") == "location"}
     # `of_tensor` refuses everything but files in the model's folder
     return sum(os.path.getsize(folder / name) for name in names) if folder is not None else 0
 

@@ -16,7 +16,7 @@ from dojang.formats.onnx.constants import Const, Piece
 from dojang.formats.onnx.draft import Reader
 
 
-def told(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Graph:
+def with_stored(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Graph:
     """The graph with the arrays that its file stores; `arrays` are its constants by the names of its arrays."""
     kinds: dict[int, Kind] = {}
     pieces: dict[int, Piece] = {}

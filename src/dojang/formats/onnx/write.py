@@ -20,7 +20,7 @@ from dojang.arith.table import Table
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats.onnx import notes as onnx_notes
-from dojang.formats.onnx.batch import BATCH, any_follows, follows
+from dojang.formats.onnx.batch import BATCH, any_depends, depends
 from dojang.formats.onnx.draft import single
 from dojang.formats.onnx.names import holdable
 from dojang.formats.onnx.protobuf import Buffer, Message, pieces
@@ -50,11 +50,11 @@ class Writer:
         self.tensors: dict[str, Message] = {}
         self.names = {node.name for node in graph.nodes}
 
-    def name(self, wish: str) -> str:
+    def name(self, stem: str) -> str:
         """A value name that is not used yet."""
-        name, count = wish, 2
+        name, count = stem, 2
         while name in self.names:
-            name, count = f"{wish}_{count}", count + 1
+            name, count = f"{stem}_{count}", count + 1
         self.names.add(name)
         return name
 
@@ -175,7 +175,7 @@ def _deform_conv(w: Writer, node: Node) -> None:
 
 def _dynamic_conv(w: Writer, node: Node) -> None:
     source, weight = (w.shape(name) for name in node.inputs)
-    if any_follows((source[1], *weight)):
+    if any_depends((source[1], *weight)):
         raise UnsupportedError(f"{node.name}: has a kernel per image; ONNX needs a fixed number of groups")
     groups = source[1] // weight[1]
     bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
@@ -531,5 +531,5 @@ def _needs(node: Node) -> int:
 
 def _value(name: str, shape: Sequence[int]) -> Message:
     """A float32 ValueInfo; the batch is the symbol N; its multiples have no size."""
-    dims = [{"dim_param": str(s).replace("·", "*")} if follows(s) else {"dim_value": int(s)} for s in shape]
+    dims = [{"dim_param": str(s).replace("·", "*")} if depends(s) else {"dim_value": int(s)} for s in shape]
     return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": {"dim": dims}}}}
