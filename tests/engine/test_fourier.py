@@ -17,6 +17,7 @@ from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native import transforms as fourier_passes
+from dojang.native.emit import F64
 from dojang.native.machine import Machine
 from machines import EVERY, name_of
 
@@ -118,7 +119,7 @@ def test_error_is_at_most_twice_that_of_a_direct_sum(name, positive):
 def test_transform_is_numpys(length, machine):
     """One line forward into a buffer and from there back again, and forward to elsewhere."""
     b = fourier.t.begin("kernel", machine)
-    numbers = fourier_passes.ComplexArithmetic(b, fourier.t.F64)
+    numbers = fourier_passes.ComplexArithmetic(b, F64)
     part = machine.vector_bytes
     lines = [fourier_passes.Line(b.at(b.arg.scratch, k * 2 * part * length), 2 * part, part) for k in range(5)]
     transform = fourier_passes.Transform(numbers, length, fourier.t.word(b, fourier.t.W))

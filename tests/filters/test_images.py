@@ -221,7 +221,7 @@ def test_other_refusals(tmp_path):
         (lambda: filter_files([picture], "blur", picture), UsageError, "exists already"),
         (lambda: filter_files([picture, picture], "blur", tmp_path / "x.png"), UsageError, "folder"),
         (lambda: filter_files([picture, picture], "blur", tmp_path / "x"), UsageError, "both"),
-        (lambda: filter_files([], "blur"), UsageError, "not a picture"),
+        (lambda: filter_files([], "blur"), UsageError, "no picture"),
         (
             lambda: filter_files([picture], ["blur", "sobel"], tmp_path / "b.png"),
             UsageError,
