@@ -14,16 +14,16 @@ from typing import Any
 
 from dojang.app.diagnosing import SAMPLES, some_inputs
 from dojang.app.samples import load_samples
-from dojang.app.slimming import EPOCHS, Wish, accuracy, chosen, control, fewer, scorer
-from dojang.app.tuning import Control, How, tuner
-from dojang.arith.channels import channels
+from dojang.app.slimming import EPOCHS, SlimRequest, accuracy, chosen, control, fewer, scorer
+from dojang.app.tuning import Control, TuningOptions, tuner
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.evidence.evidence import Evidence
 from dojang.formats import checkpoint
 from dojang.slimming.branches import branches, without
-from dojang.slimming.importance import importance, moments
+from dojang.slimming.importance import importance, read_statistics
 from dojang.slimming.journal import Journal, key_of
-from dojang.slimming.narrow import remove, wish
+from dojang.slimming.narrow import least_useful, remove
 from dojang.training.data import Data
 
 
@@ -37,13 +37,14 @@ def cut(graph: Graph, said: str, samples: Any) -> Graph:
     graph = without(graph, gone)
     for part in filter(None, narrower.split(",")):
         layer, _, number = part.partition("=")
-        tied = channels(graph)
+        known = Evidence(graph, samples)
+        tied = known.channels
         bundle = next((b for b in tied.bundles if tied.layers(b) == (layer,)), ())
         if not 0 < int(number) < len(bundle):
             raise UsageError(f"{part}: {layer} has {len(bundle)} channels of its own")
-        stats = moments(graph, tied, samples)
+        stats = read_statistics(known)
         score = importance(graph, tied, "activation", stats)
-        graph = remove(graph, tied, wish(tied, bundle, score, len(bundle) - int(number)), stats)
+        graph = remove(graph, tied, least_useful(tied, bundle, score, len(bundle) - int(number)), stats)
     return graph
 
 
@@ -65,8 +66,8 @@ def made(graph: Graph, said: str, place: Path, args: Any, told: Any) -> dict[str
     about = {"data": data.hash, "epochs": args.epochs, "final": args.final_epochs, "precision": args.precision,
              "seed": args.seed}  # fmt: skip
 
-    def how(folder: Path, **more: Any) -> How:
-        return How(args.seed, "cpu", args.precision, told, Journal(folder, {**about, **more}, resume=True))
+    def options(folder: Path, **more: Any) -> TuningOptions:
+        return TuningOptions(args.seed, "cpu", args.precision, told, Journal(folder, {**about, **more}, resume=True))
 
     def score(network: Graph) -> float:
         return accuracy(scorer(network, len(data.test)), data.test)
@@ -74,12 +75,12 @@ def made(graph: Graph, said: str, place: Path, args: Any, told: Any) -> dict[str
     def on_choice(network: Graph) -> float:
         return accuracy(scorer(network, len(choice.test)), choice.test)
 
-    own = how(place / "unfinished", network=key_of("", [narrow]))
+    own = options(place / "unfinished", network=key_of("", [narrow]))
     assert own.journal is not None
     told.stage("fine-tuning after the cut")
     tuned = own.journal.tuned(tuner(choice, args.epochs, own))(narrow, graph)
     first = on_choice(tuned)
-    beside = control_of(graph, choice, args, how(args.out / "control"))
+    beside = control_of(graph, choice, args, options(args.out / "control"))
     taught = beside.tuned(1, True)
     better = on_choice(taught) >= on_choice(graph)
     told.stage(f"the last fine-tuning, taught by the {'control' if better else 'original'}")
@@ -98,10 +99,10 @@ def made(graph: Graph, said: str, place: Path, args: Any, told: Any) -> dict[str
     return results
 
 
-def control_of(graph: Graph, choice: Data, args: Any, how: How) -> Control:
+def control_of(graph: Graph, choice: Data, args: Any, options: TuningOptions) -> Control:
     """The original tuned once, and a last time, as every cut is."""
-    wished = Wish(
+    asked = SlimRequest(
         False, args.max_drop, None, None, None, args.epochs or EPOCHS, args.final_epochs, args.train_samples,
         "dojang", args.batch, args.seed, args.precision, "activation",
     )  # fmt: skip
-    return control(graph, choice, tuner(choice, args.epochs, how), wished, how)
+    return control(graph, choice, tuner(choice, args.epochs, options), asked, options)

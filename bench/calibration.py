@@ -1,19 +1,20 @@
 """Predicted against measured times: of every network of the zoo, and of every algorithm over all their steps.
 
-    flock /tmp/bench.lock python bench/calibration.py -o bench/results/predicted.txt
+    flock /tmp/bench.lock python bench/calibration.py --threads 1 -o bench/results/predicted.txt
     python bench/calibration.py --networks resnet18 --measure       # with peaks measured now, not the family's
 
 Run it before and after a change to a constant of `native/costs.py`. The ratio is the measured time over the predicted
 one. If all rows had the same ratio, only the peaks would be those of another machine and no choice would be wrong: look
 at how far rows differ. A network's time is the least of its runs. A step's time is the median over runs of that step
-alone: their sum adds one hand-over between threads for each step.
+alone: their sum adds one hand-over between threads for each step. With `--threads 1` the clock is the
+processor's, which stands still while other work runs; that is the way on a busy machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
+import time
 from collections import defaultdict
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,7 +27,21 @@ from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 from dojang.native.peaks import measure
 from peaks import filled
-from peers import in_bursts, machine_line
+from peers import Runner, in_bursts
+from record import head
+
+
+def least(run: Runner, seconds: float, threads: int) -> float:
+    """The least time of a run: in bursts by the wall's clock, or, on one thread, by the processor's."""
+    if threads > 1:
+        return min(in_bursts({"": run}, seconds)[""])
+    times: list[float] = []
+    run()
+    while sum(times) < seconds or len(times) < 5:
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 def main() -> None:
@@ -48,9 +63,8 @@ def main() -> None:
         print(line, flush=True)
         said.append(line)
 
-    say(machine_line(args.threads).rstrip())
+    say(head("src/dojang/engine", "src/dojang/native", threads=args.threads).rstrip())
     say(f"# planned for {machine.family}: {machine.peaks}; batch {args.batch}")
-    say("# python bench/calibration.py " + " ".join(a for a in sys.argv[1:] if a != "-o" and not a.endswith(".txt")))
     say(
         f"\n{'network':20s} {'steps':>5s} {'predicted ms':>12s} {'measured ms':>12s} {'ratio':>6s} {'steps alone':>11s}"
     )
@@ -61,8 +75,9 @@ def main() -> None:
         run = compile(graph, threads=args.threads, machine=machine, release=True, batch_size=args.batch)
         x = np.random.default_rng(1).standard_normal((args.batch, *graph.inputs[0].attrs["shape"]), np.float32)
         del graph
-        measured = min(in_bursts({name: lambda run=run, x=x: run(x)}, args.seconds)[name])
-        plan = run.measured(args.batch, args.seconds)
+        measured = least(lambda run=run, x=x: run(x), args.seconds, args.threads)
+        clock = time.process_time if args.threads == 1 else time.perf_counter
+        plan = run.measured(args.batch, args.seconds, clock)
         alone = 0.0
         for choice in plan.choices:
             alone += choice.measured_s or 0.0

@@ -29,6 +29,7 @@ from dojang.app.slimming import accuracy, scorer
 from dojang.app.tuning import TUNE_SHARE
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.evidence.evidence import Evidence
 from dojang.formats.text import parse
 from dojang.slimming.structural import pooled_head
 from dojang.training.data import Augment, Data
@@ -127,7 +128,7 @@ def main() -> None:
     networks, found = dict[str, Graph](), dict[str, dict[str, Any]]()
     for name, graph in plain.items():
         networks[name], found[name] = trained(name, graph, data, args, lr=args.lr, **_unvaried(args))
-    made = pooled_head(networks["dense"], some_inputs(data, SAMPLES, args.seed))
+    made = pooled_head(Evidence(networks["dense"], some_inputs(data, SAMPLES, args.seed)))
     if made is None:
         raise RuntimeError("slim found no dense head to replace in a network that has one")
     networks["rewritten"], found["rewritten"] = trained(

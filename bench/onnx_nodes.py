@@ -2,7 +2,7 @@
 
     python bench/onnx_nodes.py > bench/results/onnx_nodes.txt
 
-The verdicts are those of tests/formats/onnx/test_onnx_nodes.py: a case agrees if the NumPy reference and the compiled
+The verdicts are those of tests/formats/onnx/test_nodes.py: a case agrees if the NumPy reference and the compiled
 engine both give the standard's numbers. "Operators read": dojang has a rule for every operator of the case.
 """
 

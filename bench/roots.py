@@ -19,7 +19,7 @@ import numpy as np
 from dojang.app.diagnosing import some_inputs
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.diagnosis import Correlation, correlations
+from dojang.diagnosis import Correlation, Evidence, correlations
 from dojang.formats import zoo
 from dojang.report.heat import heat_map, maps
 from dojang.report.html_slim import correlation_figure
@@ -146,7 +146,7 @@ def main() -> None:
     for name, graph in plain.items():
         networks[name], found[name] = trained(name, graph, data, args)
     x = some_inputs(data, SAMPLES, args.seed)
-    related = {name: correlations(graph, x) for name, graph in networks.items()}
+    related = {name: correlations(Evidence(graph, x)) for name, graph in networks.items()}
     drawn, scores = pictures(networks, related)
     (args.out / "correlation.html").write_text(drawn, encoding="utf-8")
     (args.out / "correlation.png").write_bytes(side_by_side(related))

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+import reference
+
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
@@ -79,7 +81,10 @@ def commands() -> str:
     parser = build_parser()
     choices = next(a.choices for a in parser._actions if isinstance(a.choices, dict))  # argparse has no public way
     parts = [f"```\n{parser.format_help().rstrip()}\n```"]
-    parts += [f"## dojang {name}\n\n```\n{sub.format_help().rstrip()}\n```" for name, sub in choices.items()]
+    parts += [
+        f"## dojang {name}\n\n```\n{sub.format_help().rstrip()}\n```\n\n{reference.in_python(name)}"
+        for name, sub in choices.items()
+    ]
     return "\n\n".join(parts)
 
 
@@ -132,6 +137,7 @@ def transcript() -> str:
 
 
 MAKERS: dict[str, Callable[[], str]] = {
+    **reference.MAKERS,
     "operators": operators,
     "kinds": kind_table,
     "trade": trade,
@@ -174,4 +180,4 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main("--check" in sys.argv))
+    sys.exit(main("--check" in sys.argv) or reference.main("--check" in sys.argv))

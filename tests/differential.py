@@ -224,21 +224,22 @@ def compare(layers: int, seed: int, peers: int) -> Outcome:
     seen: Counter[tuple[str, str]] = Counter()
     failures: list[str] = []
 
-    def expect(who: str, c: Conv, got: object, wanted: object) -> None:
+    def expect(who: str, place: int, c: Conv, got: object, wanted: object) -> None:
         if got != wanted:
-            failures.append(f"{who}: {got}, not {wanted}, for {c}")
+            again = f"python bench/differential.py {place + 1} {seed}"
+            failures.append(f"{who}: {got}, not {wanted}, for {c}; again: {again}")
 
     for place in range(layers):
         c = draw(rng)
-        expect("loops", c, loop_nest(c), (c.out_size, c.macs, c.macs_inside))
-        expect("PyTorch's shape", c, meta_shape(c), c.out_shape)
+        expect("loops", place, c, loop_nest(c), (c.out_size, c.macs, c.macs_inside))
+        expect("PyTorch's shape", place, c, meta_shape(c), c.out_shape)
         if place >= peers:
             continue
         for name, peer in PEERS.items():
             defect = next((d for d in DEFECTS if d.peer == name and d.applies(c)), None)
             with silent():
                 printed = peer(*layer_of(c))
-            expect(name, c, printed, defect.prints(c) if defect else c.macs)
+            expect(name, place, c, printed, defect.prints(c) if defect else c.macs)
             if defect and printed != c.macs:
                 seen[name, defect.what] += 1
     return Outcome(layers, seen, tuple(failures))

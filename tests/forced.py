@@ -186,7 +186,7 @@ def draw_conv(rng: random.Random) -> Task | None:
     residual = rng.random() < 0.25
     task = Task.of(conv, x_ld=ic + gap(), y_ld=oc + gap(), residual_ld=oc + gap() if residual and how != "dense" else 0,
                    activation=draw_activation(rng), kind="f64" if how != "square" and rng.random() < 0.25 else "f32",
-                   room=rng.choice((0.0, 0.0, 2.0)))  # fmt: skip
+                   resident_ratio=rng.choice((0.0, 0.0, 2.0)))  # fmt: skip
     if task.kind == "f64" and task.activation is not None and task.activation.name not in EXACT:
         task = replace(task, activation=None)
     if residual and rank == 2 and task.kind == "f32" and rng.random() < 0.5:

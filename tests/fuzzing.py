@@ -259,8 +259,8 @@ class _InPlace(contextlib.nullcontext):
 
 def _sources() -> Run:
     """The first byte says which kind of source the rest is."""
-    from dojang.training import data as data_
     from dojang.training import pictures, sources
+    from dojang.training.load import load
 
     folder = _folder()
     idx = folder / "idx"
@@ -286,14 +286,14 @@ def _sources() -> Run:
         kind, rest = SOURCES[data[0] % len(SOURCES)], data[1:]
         if kind == "folder":
             (classes / "b" / "0.png").write_bytes(rest)
-            data_.load(classes)
+            load(classes)
         elif kind == "a.npy":
             (folder / kind).write_bytes(rest)
             sources.npz_samples(folder / kind)
         else:
             path = (idx if "idx" in kind else folder) / kind
             path.write_bytes(rest)
-            data_.load(path)
+            load(path)
 
     return run
 

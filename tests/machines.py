@@ -6,8 +6,8 @@ bits. A test about a plan gives one of these to `compile(graph, machine=...)`, o
 
 from __future__ import annotations
 
-from dojang.native.descriptions import SHIPPED, described
-from dojang.native.machine import Machine
+from dojang.native.descriptions import SHIPPED
+from dojang.native.machine import Machine, described
 
 SERVER_AMX, SERVER_AVX512, SERVER_AVX2, LAPTOP, TINY = EVERY = tuple(described(name) for name in SHIPPED)
 RUNNABLE: tuple[Machine, ...] = tuple(machine for machine in EVERY if machine.runs_here)

@@ -157,6 +157,30 @@ STRUCTURES: dict[str, Callable[[], Graph]] = {
 }  # fmt: skip
 
 
+def every_segment() -> Graph:
+    """Convolutions, a norm, an addition, a step in Python, pooling and a dense layer; weights are positive."""
+    graph = Graph(
+        (
+            N("x", "input", shape=(5, 14, 13)),
+            N("c1", "conv", "x", out=24, kernel=(3, 3), padding=1, bias=False),
+            N("b1", "batchnorm", "c1"),
+            N("r1", "relu", "b1"),
+            N("c2", "conv", "r1", out=24, kernel=(3, 3), padding=1),
+            N("a", "add", "c2", "r1"),
+            N("c3", "conv", "a", out=16, kernel=(1, 1)),
+            N("s", "sin", "c3"),
+            N("p", "global_avgpool", "s"),
+            N("f", "flatten", "p"),
+            N("d", "dense", "f", out=7),
+        ),
+        ("d",),
+        "net",
+    )
+    rng = np.random.default_rng(0)
+    weights = {k: np.abs(rng.standard_normal(s)).astype("f4") * 0.1 + 0.01 for k, s in graph.param_shapes.items()}
+    return graph.replace(weights=weights)
+
+
 def feed(graph: Graph, n: int = 2, seed: int = 1) -> dict[str, np.ndarray]:
     """Random float64 inputs by name."""
     rng = np.random.default_rng(seed)

@@ -9,7 +9,9 @@ direct sum plus a floor.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -85,6 +87,12 @@ def truth(c: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.nda
     return function(x64, w64, b64, c.stride, before, c.dilation, c.groups).numpy()
 
 
+def again(seed: int, number: int) -> list[str]:
+    """What is wrong with one of the problems of a seed, with the line that repeats it."""
+    conv = next(islice(problems(number + 1, seed), number, None))
+    return [f"{line}; again: python tests/random_convs.py {seed} {number}" for line in check(conv, number)]
+
+
 def check(c: Conv, seed: int) -> list[str]:
     """What is wrong with one problem: nothing."""
     rng = np.random.default_rng(seed)
@@ -127,3 +135,7 @@ def network(c: Conv, w: np.ndarray, b: np.ndarray | None):
     weights = {"c.weight": np.ascontiguousarray(w)} | ({} if b is None else {"c.bias": b})
     graph = Graph((Node.of("x", "input", shape=(c.ic, *c.size)), layer), ("c",), "one")
     return compile(graph.replace(weights=weights), threads=1)
+
+
+if __name__ == "__main__":
+    print("\n".join(again(*map(int, sys.argv[1:]))) or "right")

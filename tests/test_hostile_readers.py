@@ -30,6 +30,7 @@ from dojang.training import sources
 from dojang.training.load import load
 
 GIGABYTE = 1 << 30
+DEEP_PALETTE = "4f8bd42f1e56d48ad0b983203af85686024e7c24"
 
 
 def bounded(code: str, *args: object) -> str:
@@ -344,6 +345,28 @@ def test_a_tiff_of_two_thousand_million_samples_a_pixel(tmp_path):
     path = tiff_of(tmp_path / "a.tif", bytes(4096), {277: 1 << 31})
     code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
     assert "2,147,483,648 samples per pixel; TIFF allows 65,535" in bounded(code, path)
+
+
+def test_a_tiff_with_a_palette_of_thirty_thousand_million_bits(tmp_path):
+    """The number of bits is one of 64 bits; two to the power of it would take 4 GB."""
+    path = tmp_path / "a.tif"
+    path.write_bytes((Path(__file__).parent / "fuzz_corpus" / "tiff" / DEEP_PALETTE).read_bytes())
+    code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
+    assert "holds 2 pages" in bounded(code, path)  # what is wrong with it besides
+
+
+@pytest.mark.parametrize(("codes", "says"), [(range(40000, 42000), ""), ((270, 305, 315, 33432), "its tags hold")])
+def test_tags_of_a_tiff_that_share_a_megabyte(tmp_path, codes, says):
+    """2000 tags of no meaning are not read; four that are kept would hold 33 MB each, in a file of 33 MB."""
+    size = (1 << 20) if not says else (1 << 25)
+    tags = {256: (4, 1, 4), 257: (4, 1, 4), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 273: (4, 1, 8),
+            277: (3, 1, 1), 278: (4, 1, 4), 279: (4, 1, 16)} | dict.fromkeys(codes, (2, size, 0))  # fmt: skip
+    entries = b"".join(struct.pack("<2H2I", code, *entry) for code, entry in sorted(tags.items()))
+    raw = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    path = tmp_path / "a.tif"
+    path.write_bytes(raw + bytes(size))
+    code = "from dojang.filters.pictures.tiff import Layout; print(Layout.of(sys.argv[1]).shape)"
+    assert (says or "(4, 4)") in bounded(code, path)
 
 
 def test_a_strip_of_three_megabytes_that_unpacks_to_three_gigabytes(tmp_path, monkeypatch):

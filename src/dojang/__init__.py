@@ -20,8 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dojang.base import moved, result
-
-__version__ = "0.2.0"
+from dojang.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dojang.app.benching import bench as bench
@@ -58,10 +57,10 @@ if TYPE_CHECKING:
     from dojang.arith.memory import Memory as Memory
     from dojang.arith.memory import MemoryUse as MemoryUse
     from dojang.arith.memory import Traffic as Traffic
+    from dojang.arith.parameters import Parameters as Parameters
     from dojang.arith.solve import Solution as Solution
     from dojang.arith.solve import Solutions as Solutions
     from dojang.arith.solve import solve as solve
-    from dojang.arith.stored import Parameters as Parameters
     from dojang.base.errors import CheckFailed as CheckFailed
     from dojang.base.errors import DataError as DataError
     from dojang.base.errors import DojangError as DojangError
@@ -83,7 +82,7 @@ if TYPE_CHECKING:
     from dojang.filters.files import Filtered as Filtered
     from dojang.filters.files import FilterPlans as FilterPlans
     from dojang.filters.files import FilterReport as FilterReport
-    from dojang.filters.files import Planned as Planned
+    from dojang.filters.files import PlannedFile as PlannedFile
     from dojang.filters.filter import filter as filter
     from dojang.report.results import Bench as Bench
     from dojang.report.results import Diagnosis as Diagnosis
@@ -96,7 +95,8 @@ if TYPE_CHECKING:
     from dojang.report.results import Timing as Timing
     from dojang.report.results import Trained as Trained
     from dojang.slimming.result import Edit as Edit
-    from dojang.slimming.result import Figures as Figures
+    from dojang.slimming.result import NetworkFigures as NetworkFigures
+    from dojang.slimming.result import Outcome as Outcome
     from dojang.slimming.result import Refused as Refused
 
 
@@ -119,17 +119,17 @@ _NAMES = {
     "arith.graph": "Graph Node",
     "arith.memory": "Memory MemoryUse Traffic",
     "arith.solve": "Solution Solutions solve",
-    "arith.stored": "Parameters",
+    "arith.parameters": "Parameters",
     "base.errors": "CheckFailed DataError DojangError FileError GraphError MissingPart ParseError ShapeError "
     "UnsupportedError UsageError",
     "base.result": "Result",
     "engine.functional": "conv conv_transpose convolve",
     "engine.plan.choose": "Choice Plan",
     "evidence.finding": "Finding",
-    "filters.files": "Failed FilterPlans FilterReport Filtered Planned",
+    "filters.files": "Failed FilterPlans FilterReport Filtered PlannedFile",
     "filters.filter": "filter",
     "report.results": "Bench Diagnosis Environment Exported Guess Listing Run Slimming Timing Trained",
-    "slimming.result": "Edit Figures Refused",
+    "slimming.result": "Edit NetworkFigures Outcome Refused",
 }
 """The public names of each module."""
 
@@ -139,12 +139,14 @@ _HOME = {name: f"dojang.{module}" for module, names in _NAMES.items() for name i
 __all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'dojang' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else type checkers would take every name for one of the package
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'dojang' has no attribute {name!r}")
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

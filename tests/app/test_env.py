@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dojang.native import descriptions
+from dojang.native import machine
 from machines import EVERY
 
 from .conftest import Command
@@ -19,9 +19,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No description, and a cache folder of its own."""
     monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("DOJANG_MACHINE", raising=False)
-    descriptions.forget()
+    machine.forget()
     yield
-    descriptions.forget()
+    machine.forget()
 
 
 def facts(dojang: Command) -> dict:
@@ -53,7 +53,7 @@ def test_measured_peaks_are_shown_beside_shipped_ones_and_used(dojang: Command, 
     assert Path(done["file"]).parent == tmp_path / "cache"
     assert f"measured, {done['file']}" in dojang("env").out
     Path(done["file"]).write_text('{"peaks": 0}')
-    descriptions.forget()
+    machine.forget()
     assert facts(dojang)["machine"]["peaks"] == before
     assert "the file of measured peaks is ignored: isa is missing" in dojang("env").out
 

@@ -102,3 +102,22 @@ def test_what_is_refused(doubled: Graph, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=samples())
     with pytest.raises(DataError, match="needs arrays x and y"):
         package.slim(doubled, tmp_path / "x.npz")
+
+
+def test_diagnosis_takes_samples_without_labels_and_training_says_that_it_needs_them(
+    dojang: Command, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x)
+    same = [package.diagnose("digits-cnn", data) for data in (tmp_path / "x.npy", tmp_path / "x.npz", x)]
+    assert [found.samples for found in same] == [40] * 3
+    measured = [{(f.layer, f.kind, f.channels) for f in found.findings if f.kind != "hot-spot"} for found in same]
+    assert measured[0] == measured[1] == measured[2]
+    assert [spectrum.outputs for spectrum in same[0].spectra] == [spectrum.outputs for spectrum in same[2].spectra]
+    ran = dojang("diagnose", "digits-cnn", "--data", tmp_path / "x.npy", "--json")
+    assert json.loads(ran.out)["samples"] == 40
+    for command in ("train", "slim"):
+        ran = dojang(command, "digits-cnn", "--data", tmp_path / "x.npy", "-o", tmp_path / "out")
+        assert ran.code == 2
+        assert "labels are needed: give an .npz with x and y" in ran.err

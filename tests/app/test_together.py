@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from dojang.arith.channels import channels
 from dojang.diagnosis import correlations, spectra
-from dojang.evidence.activations import responses
+from dojang.evidence.activations import activated, layers
+from dojang.evidence.evidence import Evidence
 from dojang.formats import checkpoint, zoo
 from dojang.training.load import load
 
@@ -52,9 +52,10 @@ STATISTICS = """
 import sys
 import numpy as np
 from dojang.app.together import together
-from dojang.arith.channels import channels
-from dojang.diagnosis import correlations, spectra
-from dojang.evidence.activations import responses
+from dojang.diagnosis import Evidence, correlations, spectra
+from dojang.diagnosis.correlation import watched_pairs
+from dojang.diagnosis.spectrum import watched_values
+from dojang.evidence.activations import activated, layers
 from dojang.formats import zoo
 
 if __name__ == "__main__":
@@ -64,13 +65,17 @@ if __name__ == "__main__":
         mine = us.share(x)
         assert us.size == 2 and len(mine) in (18, 19)
         out = {}
-        for name, r in responses(graph, channels(graph), mine, reduced=us.reduced).items():
+        known = Evidence(graph, x)
+        values = [activated(graph, node.name) for node in layers(graph)]
+        known.gather((*values, *watched_values(known)), watched_pairs(graph).values(), mine, us.reduced)
+        for name, r in known.statistics(values).items():
             for key in ("samples", "places", "least", "most", "fired", "mean", "covariance"):
                 out[f"{name} {key}"] = getattr(r, key)
-        for c in correlations(graph, mine, reduced=us.reduced):
+        for c in correlations(known):
             out[f"{c.after} correlation"], out[f"{c.after} pixels"] = c.matrix, c.pixels
-        for s in spectra(graph, mine, reduced=us.reduced):
+        for s in spectra(known):
             out[f"{s.layer} outputs"], out[f"{s.layer} inputs"] = s.outputs, s.inputs
+        assert known.passes == 1
     np.savez(f"{sys.argv[1]}/{us.rank}.npz", **out)
 """
 
@@ -81,7 +86,9 @@ def test_every_process_has_the_statistics_of_all_samples(tmp_path: Path) -> None
     started(*PAIR, str(program), str(tmp_path))
     graph = zoo.load("digits-cnn")
     x = np.random.default_rng(0).normal(size=(37, 1, 8, 8)).astype(np.float32)
-    whole = responses(graph, channels(graph), x)
+    known = Evidence(graph, x)
+    values = [activated(graph, node.name) for node in layers(graph)]
+    whole = known.statistics(values)
     for rank in "01":
         with np.load(tmp_path / f"{rank}.npz") as kept:
             got = dict(kept)
@@ -90,10 +97,10 @@ def test_every_process_has_the_statistics_of_all_samples(tmp_path: Path) -> None
                 np.testing.assert_array_equal(got[f"{name} {key}"], getattr(r, key))
             for key in ("least", "most", "mean", "covariance"):
                 np.testing.assert_allclose(got[f"{name} {key}"], getattr(r, key), rtol=1e-6, atol=1e-9)
-        for c in correlations(graph, x):
+        for c in correlations(Evidence(graph, x)):
             assert got[f"{c.after} pixels"] == c.pixels
             np.testing.assert_allclose(got[f"{c.after} correlation"], c.matrix, atol=1e-6)
-        for s in spectra(graph, x):
+        for s in spectra(Evidence(graph, x)):
             np.testing.assert_allclose(got[f"{s.layer} outputs"], s.outputs, atol=1e-6)
             np.testing.assert_allclose(got[f"{s.layer} inputs"], s.inputs, atol=1e-6)
 
@@ -136,7 +143,7 @@ TUNED = """
 import sys
 import numpy as np
 from dojang.app.together import Lead, take_part, together
-from dojang.app.tuning import How, training, tuner
+from dojang.app.tuning import TuningOptions, training, tuner
 from dojang.base.errors import DataError
 from dojang.formats import checkpoint, zoo
 from dojang.training.load import load
@@ -147,9 +154,9 @@ if __name__ == "__main__":
     worn = graph.with_weights({k: v + rng.normal(0, 0.05, v.shape).astype(v.dtype) for k, v in graph.weights.items()})
     data = load("digits", seed=0).selection(0.3, 0)
     with together() as us:
-        how = How(precision="float32", lead=Lead(us))
+        how = TuningOptions(precision="float32", lead=Lead(us))
         if us.rank:
-            said = take_part(us, training(data, How()))
+            said = take_part(us, training(data, TuningOptions()))
             assert said == "the end", said
         else:
             tune = tuner(data, 2, how)

@@ -408,6 +408,7 @@ def test_random_numbers_are_drawn_once():
             assert torch.equal(after, torch.rand(3))
 
 
+@pytest.mark.slow
 def test_threads_with_different_sizes():
     m = small()
     run, wrong = compiled(m, threads=1), []
@@ -431,6 +432,7 @@ def test_options_are_checked():
         backend(None, (), options={"thread": 1})
 
 
+@pytest.mark.slow
 def test_pytorch_finds_it_by_name():
     code = (
         "import torch, torch._dynamo, sys\n"

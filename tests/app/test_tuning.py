@@ -17,7 +17,7 @@ import torch
 
 import dojang as package
 from dojang.app.slimming import selection_share
-from dojang.app.tuning import Control, How, slopes, tuner
+from dojang.app.tuning import Control, TuningOptions, slopes, tuner
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed
 from dojang.formats import checkpoint
@@ -143,7 +143,7 @@ def test_a_control_that_diverges_is_said() -> None:
 def test_tuning_moves_the_weights_and_nothing_else() -> None:
     graph = zoo("digits-cnn")
     data = load_data("digits")
-    tuned = tuner(data, 1, How(seed=3))(graph, graph)
+    tuned = tuner(data, 1, TuningOptions(seed=3))(graph, graph)
     assert tuned.nodes == graph.nodes
     assert tuned.weights.keys() == graph.weights.keys()
     assert any(not np.array_equal(tuned.weights[k], graph.weights[k]) for k in graph.weights)

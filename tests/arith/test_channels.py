@@ -55,7 +55,7 @@ def assert_cut_right(graph: Graph, tied: ChannelMap, gone: tuple[int, ...]) -> G
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_any_fitting_removal_equals_the_network_that_ignores_the_channels(name, data):
     graph = weighted(STRUCTURES[name]())

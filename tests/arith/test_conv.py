@@ -15,7 +15,7 @@ from dojang.arith.resizing import source_place, taps
 from dojang.arith.window import extent, out_size, same_padding, taps_inside
 from dojang.base.errors import ShapeError
 
-many = settings(max_examples=200, deadline=None)
+many = settings(max_examples=200)
 
 
 @st.composite

@@ -58,7 +58,7 @@ def simulated(graph: Graph) -> int:
     return most
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(networks())
 def test_peak_memory_is_what_an_allocator_needs(graph: Graph) -> None:
     assert peak_bytes(graph, graph.unit_shapes) == simulated(graph)

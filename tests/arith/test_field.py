@@ -146,7 +146,7 @@ def built(chain: list[tuple[str, dict[str, Any]]], size: int) -> Graph | None:
         return None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(layers("cmatps", crops=False), st.integers(40, 90))
 def test_chains_of_windows_are_exact(chain: list[tuple[str, dict[str, Any]]], size: int) -> None:
     graph = built(chain, size)
@@ -154,7 +154,7 @@ def test_chains_of_windows_are_exact(chain: list[tuple[str, dict[str, Any]]], si
         check(graph, exact=[node.name for node in graph.nodes])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(layers("cmatpsrA", crops=True), st.integers(5, 60))
 def test_nothing_outside_the_field_is_seen(chain: list[tuple[str, dict[str, Any]]], size: int) -> None:
     graph = built(chain, size)

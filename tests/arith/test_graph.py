@@ -213,7 +213,7 @@ def dags(draw: st.DrawFn) -> list[Node]:
     return nodes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(dags(), st.randoms(use_true_random=False))
 def test_topological_puts_inputs_first_and_keeps_a_right_order(nodes: list[Node], random: Any) -> None:
     assert topological(nodes) == tuple(nodes)
@@ -226,7 +226,7 @@ def test_topological_puts_inputs_first_and_keeps_a_right_order(nodes: list[Node]
     assert Graph(order, (order[-1].name,)).nodes == order
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(dags(), st.data())
 def test_cycles_are_found(nodes: list[Node], data: st.DataObject) -> None:
     nodes = [node for node in nodes if node.op != "input"]

@@ -15,7 +15,7 @@ small = st.integers(1, 12)
 
 
 @given(small, small, small, small, st.integers(-4, 16), small)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_taps_on_the_input_are_those_that_a_walk_finds(size, out, kernel, stride, before, dilation):
     walked = sum(
         0 <= o * stride - before + k * dilation < size for o, k in itertools.product(range(out), range(kernel))
@@ -24,13 +24,13 @@ def test_taps_on_the_input_are_those_that_a_walk_finds(size, out, kernel, stride
 
 
 @given(st.integers(0, 40), st.integers(1, 30), st.integers(0, 90), st.integers(0, 90))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_sums_of_floors(n, m, a, b):
     assert floor_sum(n, m, a, b) == sum((a * i + b) // m for i in range(n))
 
 
 @given(small, st.integers(1, 40), st.integers(-5, 20), small, st.integers(-30, 30))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_places_that_a_transposed_kernel_reads(stride, kernel, before, dilation, o):
     reads = field.spread(kernel, stride, before, dilation).places(o)
     walked = [(o + before - k * dilation) for k in range(kernel)]
@@ -47,7 +47,7 @@ def spans(draw):
 
 
 @given(spans(), st.integers(-40, 40), st.integers(1, 200), st.sampled_from([-3, -2, -1, 1, 2, 5]))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_what_a_long_window_sees_is_what_its_places_see(span, start, count_, step):
     places = range(start, start + count_ * step, step)
     seen = [hull for hull in map(span.at, places) if hull]

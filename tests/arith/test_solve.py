@@ -11,7 +11,7 @@ from dojang.arith.solve import solve
 from dojang.base.errors import ShapeError, UsageError
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     kernel=st.integers(1, 7),
     stride=st.integers(1, 4),
@@ -33,7 +33,7 @@ def test_a_drawn_layer_is_found_again(kernel, stride, pad, dilation, size, trans
     assert conv in [s.conv for s in exact.solutions]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.booleans())
 def test_whatever_is_returned_fits(ih, iw, oh, ow, transposed):
     found = solve((3, ih, iw), (5, oh, ow), transposed=transposed)

@@ -31,7 +31,7 @@ def apply(value, w, steps):
     return value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, st.integers(1, 1000), st.integers(1, 1000))
 def test_substitution_gives_what_numbers_give(steps, h, w):
     formula = apply(H, W, steps)

@@ -7,6 +7,7 @@ import pytest
 
 from dojang.base.errors import ShapeError
 from dojang.diagnosis import diagnose, effective_fields
+from dojang.evidence.evidence import Evidence
 from nets import N, conv, feed, net, weighted
 
 
@@ -44,9 +45,9 @@ def test_coverage_says_how_much_matters():
         conv("b", "r", 4),
     ]
     graph = weighted(net(*nodes))
-    covered = [f for f in diagnose(graph, feed(graph, 4)["x"].astype("f")) if f.kind == "coverage"]
+    covered = [f for f in diagnose(Evidence(graph, feed(graph, 4)["x"].astype("f"))) if f.kind == "coverage"]
     assert [f.layer for f in covered] == ["b"]
-    assert "most of what moves its middle is within" in covered[0].evidence
+    assert "most of what changes its middle place lies within" in covered[0].evidence
 
 
 def test_samples_need_space():

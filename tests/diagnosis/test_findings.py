@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from digits import TRAIN, digits, random_features
-from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.base.errors import DataError
 from dojang.diagnosis import Finding, diagnose, worst
 from dojang.diagnosis.dead import bound_after_none
 from dojang.engine.reference.operators import run_reference
-from dojang.evidence.activations import activated, responses
+from dojang.evidence.activations import activated, layers
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import KINDS, SEVERITIES
 from nets import STRUCTURES, N, conv, feed, net, weighted
 
@@ -41,11 +41,11 @@ def planted():
 
 def test_proved_and_observed_are_kept_apart(planted):
     x = feed(planted, 32)["x"].astype(np.float32)
-    findings = diagnose(planted, x)
+    findings = diagnose(Evidence(planted, x))
     assert [f.channels for f in of(findings, "dead-proven") if f.layer == "a"] == [(1,)]
     constant = [f for f in of(findings, "constant") if f.layer == "a"]
     assert [(f.channels, f.value) for f in constant] == [((2,), 0.5)]
-    assert constant[0].evidence.startswith("proved")
+    assert constant[0].proved
     observed = next(f for f in of(findings, "dead-observed") if f.layer == "a")
     assert observed.channels == (3,)
     assert "32 samples" in observed.evidence
@@ -54,22 +54,22 @@ def test_proved_and_observed_are_kept_apart(planted):
 
 def test_a_range_turns_observation_into_proof(planted):
     x = feed(planted, 8)["x"].astype(np.float32).clip(-1, 1)
-    findings = diagnose(planted, x, input_range={"x": (-1, 1)})
+    findings = diagnose(Evidence(planted, x, input_range={"x": (-1, 1)}))
     assert [f.channels for f in of(findings, "dead-proven") if f.layer == "a"] == [(1, 3)]
     assert not [f for f in of(findings, "dead-observed") if f.layer == "a" and 3 in f.channels]
 
 
 def test_multiples_are_proved_or_observed_and_others_are_not(planted):
     x = feed(planted, 32)["x"].astype(np.float32)
-    found = [f for f in of(diagnose(planted, x), "duplicate") if f.layer == "a"]
+    found = [f for f in of(diagnose(Evidence(planted, x)), "duplicate") if f.layer == "a"]
     assert [f.channels for f in found] == [(4, 5)]
-    assert found[0].evidence.startswith("proved")
+    assert found[0].proved
     assert "2.5 times channel 4" in found[0].evidence
     weights = {k: np.array(v) for k, v in planted.weights.items()}
     weights["a.weight"][5] *= 1 + 1e-6 * np.random.default_rng(0).normal(size=(3, 3, 3)).astype(np.float32)
-    found = [f for f in of(diagnose(planted.replace(weights=weights), x), "duplicate") if f.layer == "a"]
+    found = [f for f in of(diagnose(Evidence(planted.replace(weights=weights), x)), "duplicate") if f.layer == "a"]
     assert [f.channels for f in found] == [(4, 5)]  # no longer by the weights, but the samples still show it
-    assert found[0].evidence.startswith("observed")
+    assert not found[0].proved
     assert 0 < found[0].value <= found[0].threshold
 
 
@@ -77,13 +77,13 @@ def test_negative_multiples_do_not_count_through_relu(planted):
     weights = {k: np.array(v) for k, v in planted.weights.items()}
     weights["a.weight"][5] = -weights["a.weight"][4]
     x = feed(planted, 32)["x"].astype(np.float32)
-    assert not [f for f in of(diagnose(planted.replace(weights=weights), x), "duplicate") if f.layer == "a"]
+    assert not [f for f in of(diagnose(Evidence(planted.replace(weights=weights), x)), "duplicate") if f.layer == "a"]
 
 
 def test_natural_death_on_digits_against_brute_force():
     graph = random_features(width=24)
     x = digits()[0][TRAIN][:500]
-    findings = of(diagnose(graph, x), "dead-observed")
+    findings = of(diagnose(Evidence(graph, x)), "dead-observed")
     values = run_reference(graph, x, np.float32, ("r1", "r2")).taps
     for layer, value in (("c1", "r1"), ("c2", "r2")):
         dead = tuple(int(i) for i in np.flatnonzero(values[value].max(axis=(0, 2, 3)) <= 0))
@@ -95,10 +95,9 @@ def test_natural_death_on_digits_against_brute_force():
 def test_statistics_equal_brute_force_on_every_structure(name):
     graph = weighted(STRUCTURES[name]())
     x = {k: v.astype(np.float32) for k, v in feed(graph, 70).items()}  # more than one batch
-    tied = channels(graph)
-    found = responses(graph, tied, x)
-    for layer, r in found.items():
-        assert r.value == activated(graph, layer)
+    known = Evidence(graph, x)
+    tied = known.channels
+    for r in known.statistics(activated(graph, node.name) for node in layers(graph)).values():
         value = run_reference(graph, {k: v.astype(np.float64) for k, v in x.items()}, np.float64, (r.value,)).taps[
             r.value
         ]
@@ -120,14 +119,14 @@ def test_activated_goes_through_norm_to_the_activation_and_stops_where_others_re
 
 def test_coverage_names_layers_whose_input_sees_all_already():
     small = weighted(net(conv("a", "x", 4, 5), conv("b", "a", 4, 5), conv("c", "b", 4, 3), conv("d", "c", 4, 1)))
-    found = of(diagnose(small), "coverage")
+    found = of(diagnose(Evidence(small)), "coverage")
     assert [f.layer for f in found] == ["c"]  # after a and b a pixel sees 9 of 8; 1x1 sees no more
     assert found[0].value == pytest.approx(9 / 8)
 
 
 def test_hot_spots_hold_a_quarter_or_more():
     graph = weighted(STRUCTURES["plain"]())
-    found = of(diagnose(graph, layer_ms={"c1": 3.0, "c2": 1.0}), "hot-spot")
+    found = of(diagnose(Evidence(graph), layer_ms={"c1": 3.0, "c2": 1.0}), "hot-spot")
     assert {(f.layer, f.evidence.split(" of the ")[1].split(":")[0]) for f in found} >= {
         ("c1", "measured time"), ("c2", "measured time"), ("c2", "MACs"),
     }  # fmt: skip
@@ -135,7 +134,7 @@ def test_hot_spots_hold_a_quarter_or_more():
 
 
 def test_findings_are_sorted_and_serialise(planted):
-    findings = diagnose(planted, feed(planted, 8)["x"].astype(np.float32))
+    findings = diagnose(Evidence(planted, feed(planted, 8)["x"].astype(np.float32)))
     ranks = [SEVERITIES.index(f.severity) for f in findings]
     assert ranks == sorted(ranks, reverse=True)
     assert worst(findings) == "warning"
@@ -150,9 +149,9 @@ def test_bad_samples_are_refused(planted):
     x = feed(planted, 4)["x"].astype(np.float32)
     x[2, 0, 0, 0] = np.nan
     with pytest.raises(DataError, match="NaN"):
-        diagnose(planted, x)
+        diagnose(Evidence(planted, x))
     with pytest.raises(DataError, match="no samples"):
-        diagnose(planted, x[:0])
+        diagnose(Evidence(planted, x[:0]))
 
 
 def test_the_bound_is_the_rule_of_three():
@@ -180,7 +179,7 @@ def test_deep_networks_have_no_multiples_by_chance():
         weights[f"b{i}.weight"] = weights[f"b{i}.weight"] * 1e-3
         weights[f"c{i}.bias"] = np.zeros(8, np.float32)
     weights["y.bias"] = np.arange(1, 5).astype(np.float32)
-    assert not of(diagnose(graph.replace(weights=weights)), "duplicate")
+    assert not of(diagnose(Evidence(graph.replace(weights=weights))), "duplicate")
 
 
 def test_layers_far_below_the_peak_are_named_with_the_reason():
@@ -194,7 +193,7 @@ def test_layers_far_below_the_peak_are_named_with_the_reason():
     found = far_below(graph, ms, 100.0, 10.0)
     assert [f.layer for f in found] == ["y"]
     assert found[0].value == pytest.approx(2 * macs["y"] / (ms["y"] * 1e6) / 100)
-    assert "alone take" in found[0].evidence
+    assert "alone takes" in found[0].evidence
     short = far_below(graph, {"a": 0.01, "y": 0.0005}, 1e6, 1e6)
     assert "too short" in short[0].evidence
     assert not far_below(graph, {"a": 100.0, "y": 1.0}, 1e-3, 1e-3)  # nothing is below so low a peak

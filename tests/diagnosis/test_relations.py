@@ -10,6 +10,7 @@ from dojang.diagnosis import correlations, diagnose, equivariance, spectra
 from dojang.diagnosis.correlation import adjacent, best_split, seriate
 from dojang.engine.reference.operators import run_reference
 from dojang.evidence.blocks import balanced, co_cluster
+from dojang.evidence.evidence import Evidence
 from nets import N, conv, feed, net, weighted
 
 
@@ -34,7 +35,7 @@ def test_the_matrix_is_numpys_corrcoef_with_the_smaller_map_upsampled():
         net(conv("a", "x", 5), N("r", "relu", "a"), N("p", "maxpool", "r", kernel=(2, 2)), conv("b", "p", 4))
     )
     x = feed(graph, 70)["x"].astype(np.float32)
-    (found,) = correlations(graph, x)
+    (found,) = correlations(Evidence(graph, x))
     taps = run_reference(graph, x.astype(np.float64), np.float64, ("r", "b")).taps
     large = np.moveaxis(taps["r"], 1, 0).reshape(5, -1)
     small = np.moveaxis(taps["b"].repeat(2, axis=2).repeat(2, axis=3), 1, 0).reshape(4, -1)
@@ -45,7 +46,7 @@ def test_the_matrix_is_numpys_corrcoef_with_the_smaller_map_upsampled():
 def test_planted_groups_are_found_and_chance_is_shown():
     graph, inputs, outputs = grouped_net()
     x = feed(graph, 64)["x"].astype(np.float32)
-    (found,) = correlations(graph, x)
+    (found,) = correlations(Evidence(graph, x))
     four = next(s for s in found.splits if s.groups == 4)
     planted = np.equal.outer(inputs, outputs)
     energy = found.matrix**2
@@ -55,7 +56,7 @@ def test_planted_groups_are_found_and_chance_is_shown():
     np.testing.assert_array_equal(np.equal.outer(four.rows, four.columns)[alive], planted[alive])
     assert four.kept > 0.9
     assert 0.25 < four.chance < 0.7
-    low = [f for f in diagnose(graph, x) if f.kind == "low-correlation"]
+    low = [f for f in diagnose(Evidence(graph, x)) if f.kind == "low-correlation"]
     assert [f.layer for f in low] == ["b"]
     assert low[0].value > low[0].threshold
 
@@ -99,7 +100,7 @@ def test_the_output_spectrum_is_the_error_of_the_best_bottleneck():
     weights["b.weight"] = np.tensordot(mix, rng.normal(size=(3, 12, 3, 3)).astype(np.float32), 1)
     graph = graph.replace(weights=weights)
     x = feed(graph, 20)["x"].astype(np.float32)
-    found = {s.layer: s for s in spectra(graph, x)}
+    found = {s.layer: s for s in spectra(Evidence(graph, x))}
     assert found["b"].rank(0.9999) == 3
     assert found["b"].rank(0.9999, "weights") == 3
     out = run_reference(graph, x.astype(np.float64), np.float64).outputs[0]
@@ -140,7 +141,7 @@ def test_what_moves_along_with_borders_is_by_numpy():
 
 def test_layers_too_wide_for_a_covariance_have_no_curve():
     graph = weighted(net(N("f", "flatten", "x"), N("y", "dense", "f", out=7), shape=(3, 32, 32)))
-    (found,) = spectra(graph, feed(graph, 9)["x"].astype(np.float32))
+    (found,) = spectra(Evidence(graph, feed(graph, 9)["x"].astype(np.float32)))
     assert (found.inputs, found.rank(0.9, "inputs")) == ((), 0)
     assert (len(found.outputs), len(found.weights)) == (7, 7)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
@@ -121,7 +121,7 @@ def test_equal_on_integers_for_every_cut(name, at_end, monkeypatch):
 
 
 @runs_here
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(8, 40), st.integers(1, 30), st.integers(1, 30), st.integers(1, 5),
        st.integers(1, 3), st.integers(1, 2), st.integers(0, 2), st.integers(0, 2), st.integers(1, 3))  # fmt: skip
 def test_any_size(ic, oc, h, w, kernel, stride, dilation, before, after, n):

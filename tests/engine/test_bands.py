@@ -13,7 +13,7 @@ from dojang.engine.compiled import compile
 from dojang.engine.kernels import bands
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation
-from dojang.engine.kernels.bands import BandTask, Cut
+from dojang.engine.kernels.bands import BandBlocking, BandTask
 from dojang.engine.kernels.other import pool
 from dojang.engine.kernels.other.pool import PoolTask
 from dojang.engine.kernels.task import Offer, Task
@@ -137,6 +137,7 @@ TASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
 def test_equal_on_integers(name, machine, monkeypatch):
@@ -145,7 +146,11 @@ def test_equal_on_integers(name, machine, monkeypatch):
     assert isinstance(bands.offer(task, machine), Offer)
     planned = bands.plan(task, machine)[0]
     blocks = -(-bands.vectors_of(bands.window_of(task).channels, machine) // planned.vectors)
-    for cut in (planned, Cut(1, planned.vectors, blocks if task.back else 1), Cut(2, planned.vectors, blocks)):
+    for cut in (
+        planned,
+        BandBlocking(1, planned.vectors, blocks if task.back else 1),
+        BandBlocking(2, planned.vectors, blocks),
+    ):
         monkeypatch.setattr(bands, "plan", lambda *_, cut=cut: (cut, 0.0))
         for at_end in (True, False):
             found, expected = run(task, machine, place=lambda a, at_end=at_end: guarded(a, at_end))

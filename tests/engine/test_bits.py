@@ -105,9 +105,9 @@ def test_the_plan_is_all_that_peaks_change():
 
 def test_the_host_plans_as_its_description_says(tmp_path, monkeypatch):
     """A file written on one machine makes an equal one of another: the whole plan comes from it."""
-    from dojang.native import descriptions
+    from dojang.native import machine
 
     here = Machine.processor()
-    descriptions.write(here, "a test", tmp_path / "m.json", False)
+    machine.write(here, "a test", tmp_path / "m.json", False)
     monkeypatch.setenv("DOJANG_MACHINE", str(tmp_path / "m.json"))
     assert Machine.host() == here

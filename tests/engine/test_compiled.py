@@ -523,7 +523,8 @@ def test_weights_that_stay_in_the_cache_cost_less():
     task = Task.of(Conv.of(64, 64, (8, 8), 3, padding=1))
     for algorithm, machine in itertools.product((direct, streamed, winograd), EVERY):
         machine = replace(machine, cores=2)  # of more, some go idle in the last round of so small a layer
-        fits, half, none = (algorithm.offer(replace(task, room=room), machine).seconds for room in (8.0, 1.0, 0.25))
+        tasks = [replace(task, resident_ratio=ratio) for ratio in (8.0, 1.0, 0.25)]
+        fits, half, none = (algorithm.offer(some, machine).seconds for some in tasks)
         assert fits <= half <= none
         assert fits < algorithm.offer(task, machine).seconds
     rooms = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
@@ -70,7 +70,7 @@ def test_definition(name, machine):
             assert error <= bound * scale
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_size(data):
     rank, groups = data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from([1, 1, 3, 16]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
@@ -136,7 +136,7 @@ def test_from_many_threads():
     assert not wrong
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=25)
 @given(st.data(), st.sampled_from(["full", "same", "valid"]), st.integers(1, 3))
 def test_convolve_like_scipy(data, mode, rank):
     shape = lambda: tuple(data.draw(st.integers(1, 7)) for _ in range(rank))  # noqa: E731

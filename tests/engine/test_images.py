@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.graph import Graph, Node
@@ -12,7 +12,7 @@ from dojang.engine.reference.operators import run_reference
 
 N = Node.of
 rng = np.random.default_rng(0)
-few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = settings(max_examples=25)
 
 
 def check(node, shape, n=2, x=None, tol=3e-6):

@@ -7,35 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import Compiled, compile
 from dojang.engine.reference.operators import run_reference
 from dojang.native import runtime
-
-N = Node.of
-
-
-def network():
-    graph = Graph(
-        (
-            N("x", "input", shape=(5, 14, 13)),
-            N("c1", "conv", "x", out=24, kernel=(3, 3), padding=1, bias=False),
-            N("b1", "batchnorm", "c1"),
-            N("r1", "relu", "b1"),
-            N("c2", "conv", "r1", out=24, kernel=(3, 3), padding=1),
-            N("a", "add", "c2", "r1"),
-            N("c3", "conv", "a", out=16, kernel=(1, 1)),
-            N("s", "sin", "c3"),
-            N("p", "global_avgpool", "s"),
-            N("f", "flatten", "p"),
-            N("d", "dense", "f", out=7),
-        ),
-        ("d",),
-        "net",
-    )
-    rng = np.random.default_rng(0)
-    weights = {k: np.abs(rng.standard_normal(s)).astype("f4") * 0.1 + 0.01 for k, s in graph.param_shapes.items()}
-    return graph.replace(weights=weights)
+from nets import every_segment
 
 
 class Broken(BaseException):
@@ -75,7 +50,7 @@ def lines_of(call, stop_at=None, packing=None):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("release", [False, True])
 def test_broken_off_at_any_line(release, monkeypatch, tmp_path):
-    graph = network()
+    graph = every_segment()
     xs = [np.random.default_rng(n).standard_normal((n, 5, 14, 13)).astype("f4") for n in (3, 1)]
     exact = [run_reference(graph, {"x": x}, np.float64).outputs[0] for x in xs]
     monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path))
@@ -114,7 +89,7 @@ def test_broken_off_at_any_line(release, monkeypatch, tmp_path):
 
 def test_no_memory_for_the_first_batch():
     """A batch whose activations no machine holds; smaller ones then run as ever, with the weights released."""
-    graph = network()
+    graph = every_segment()
     net = Compiled(graph.replace(weights=dict(graph.weights)), threads=2, release=True)
     net._slice_images = None
     with pytest.raises(MemoryError):

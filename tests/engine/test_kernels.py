@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.conv import Conv
@@ -35,7 +35,7 @@ from kernels import guarded, oracle, run
 HOST = Machine.host()
 NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]
 EXACT = (dense, depthwise, grouped, pointwise, transposed, streamed, direct)
-few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = settings(max_examples=12)
 rng = np.random.default_rng(0)
 
 

@@ -20,7 +20,7 @@ from dojang.engine.reference.operators import REFERENCE, run_reference
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 rng = np.random.default_rng(7)
 
 
@@ -393,7 +393,7 @@ def test_convolution_by_weights_that_come_in(w: dict[str, Any], groups: int, bia
 
 
 @given(window(), st.integers(1, 2), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_deformable_convolution(w: dict[str, Any], parts: int, whole: bool) -> None:
     """Offsets of whole pixels move the taps of a plain convolution over the image; without any, it is one.
 
@@ -457,7 +457,7 @@ def onnx_run(op: str, inputs: list[np.ndarray], **attrs: Any) -> np.ndarray:
 ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 11)), min_size=1, max_size=2),
     st.sampled_from(["nearest", "linear", "cubic"]),

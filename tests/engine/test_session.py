@@ -16,7 +16,7 @@ from dojang.engine import session as session_module
 from dojang.engine.reference.operators import REFERENCE, run_reference
 from dojang.engine.session import Session
 
-few = settings(max_examples=80, deadline=None)
+few = settings(max_examples=80)
 
 
 def whole_numbers(graph: Graph, seed: int = 0, top: int = 3) -> Graph:

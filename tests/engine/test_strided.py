@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.graph import Graph, Node
@@ -28,7 +28,7 @@ MACHINES = [
     HOST,
     *(HOST.restrict(isa) for isa in HOST.narrower()),
 ]
-few = settings(max_examples=40, deadline=None, suppress_health_check=tuple(HealthCheck), derandomize=True)
+few = settings(max_examples=40)
 sizes = st.lists(st.sampled_from([1, 2, 3, 5, 16, 19, 33]), min_size=1, max_size=3)
 
 

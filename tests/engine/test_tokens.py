@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith.graph import Graph, Node
@@ -14,7 +14,7 @@ from dojang.native.machine import Machine
 
 N = Node.of
 rng = np.random.default_rng(0)
-few = settings(max_examples=25, deadline=None, suppress_health_check=tuple(HealthCheck), derandomize=True)
+few = settings(max_examples=25)
 
 
 def check(nodes, shape, n=2, x=None, tol=4e-6, machine=None):

@@ -19,7 +19,7 @@ def along(value: np.ndarray, axis: int | None) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), width=st.floats(0, 3), shift=st.floats(-2, 2), zeros=st.floats(0, 0.9))
 def test_values_stay_within_their_ranges(name, seed, width, shift, zeros):
     graph = weighted(STRUCTURES[name](), seed)

@@ -35,7 +35,7 @@ def rows_of(seed: int, kinds: list[str], count: int) -> np.ndarray:
     return np.stack(made, 1).astype(np.float32).astype(np.float64)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**31), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=9),
        count=st.integers(1, 90), batch=st.integers(1, 40))  # fmt: skip
 def test_moments_are_those_of_all_rows_and_no_variance_is_below_zero(seed, kinds, count, batch):
@@ -102,7 +102,7 @@ def test_processes_join_to_the_moments_of_all_rows():
     np.testing.assert_allclose(joined.mean, rows[:31].mean(axis=0), rtol=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**31), kinds=st.lists(st.sampled_from(KINDS), min_size=2, max_size=8),
        power=st.sampled_from([-30, 0, 15]))  # fmt: skip
 def test_fits_and_directions_do_not_depend_on_the_scale(seed, kinds, power):
@@ -127,7 +127,7 @@ def test_a_fit_predicts_a_channel_from_its_double(size):
     np.testing.assert_allclose(near[:, 0], [0, 3, 0], atol=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), power=st.sampled_from([-60, -16, 0, 30]))
 def test_groups_are_found_whatever_the_scale_and_with_rounding_below_zero(seed, power):
     rng = np.random.default_rng(seed)

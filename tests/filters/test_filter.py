@@ -68,7 +68,7 @@ def test_scipy_agrees(dtype, border, size):
     agrees(filter(image, kernel, border, value=value), exact, np.abs(kernel).sum() * np.abs(image).max())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     h=st.integers(1, 9),
     w=st.integers(1, 9),

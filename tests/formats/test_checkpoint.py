@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -195,7 +195,7 @@ def test_hostile_headers_are_refused_in_one_line(tmp_path, name):
     assert caught.value.exit_code == 4
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_bytes_never_do_more_than_raise(tmp_path, data):
     good = (

@@ -40,7 +40,7 @@ names = st.one_of(
     st.sampled_from(ODD),
     st.lists(st.one_of(st.sampled_from(ODD[:-4]), st.characters()), max_size=6).map("".join),
 )
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 
 def network(name: str) -> Graph:

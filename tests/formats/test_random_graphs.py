@@ -11,6 +11,8 @@ import random_modules
 import random_onnx
 from dojang.base.errors import DojangError
 
+pytestmark = pytest.mark.slow
+
 CHUNK, CHUNKS = 15, 10
 LINE = "python bench/random_graphs.py {kind} --seed {seed}"
 

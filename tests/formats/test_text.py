@@ -147,7 +147,7 @@ LAYERS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(NAMES, LAYERS), min_size=1, max_size=6, unique_by=lambda t: t[0]), NAMES, st.data())
 def test_every_graph_comes_back_from_its_text(layers, name, data):
     nodes = [Node.of("the input", "input", shape=(4, 16, 16))]
@@ -166,7 +166,7 @@ def test_every_graph_comes_back_from_its_text(layers, name, data):
     assert again.meta == graph.meta
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_mutation_parses_or_fails_with_one_line(data):
     text = list(SMALL)

@@ -91,7 +91,7 @@ def test_mutated_tables_are_judged_or_give_one_error(name: str) -> None:
     "body", ['"' * 2_000_000, "conv " + '"" ' * 700_000, '""\n' * 700_000, 'meta "a" ""\n' * 300_000]
 )
 def test_more_words_than_a_network_has_are_refused_while_they_are_read(body):
-    with pytest.raises(ParseError, match=r"^<text>:\d+:\d+: the text has more than 600,000 words"):
+    with pytest.raises(ParseError, match=r"^<text>:\d+:\d+: the text has more than 400,000 words"):
         text.parse("input 3x8x8\n" + body)
 
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,9 @@ import pytest
 
 import dojang
 from dojang.native import cache
+from waiting import until
+
+pytestmark = pytest.mark.slow
 
 WORK = """
 import sys
@@ -39,11 +41,10 @@ def start():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_killed_while_compiling(own_cache: Path) -> None:
-    for wait in (0.05, 0.13, 0.31):
+    for more in (1, 4, 9):
+        before = len(list(own_cache.glob("objects/*/*.o")))
         process = start()
-        while not list(own_cache.glob("objects/*/*.o")):
-            time.sleep(0.005)
-        time.sleep(wait)
+        until(lambda most=before + more: len(list(own_cache.glob("objects/*/*.o"))) >= most, f"{more} more kernels")
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert process.returncode == -signal.SIGKILL

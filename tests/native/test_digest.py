@@ -58,7 +58,7 @@ def test_largest_numbers():
     assert [int(v) % PRIME for v in np.frombuffer(digest_of(x), np.uint64)] == defined(x.tobytes())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 3 * SEGMENT), st.integers(0, 2**32), st.integers(1, 3))
 def test_any_change_of_one_bit_is_seen(size, seed, threads):
     rng = np.random.default_rng(seed)

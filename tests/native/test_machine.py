@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
-from dojang.native import descriptions, jit, runtime
-from dojang.native.descriptions import SHIPPED, described
-from dojang.native.families import FAMILIES, Peaks, family_of
-from dojang.native.machine import ISAS, Machine
+from dojang.native import jit, runtime
+from dojang.native import machine as machines
+from dojang.native.descriptions import SHIPPED
+from dojang.native.families import FAMILIES, ISAS, Peaks, family_of
+from dojang.native.machine import Machine, described
 from dojang.native.peaks import measure
 from machines import EVERY, LAPTOP, RUNNABLE, SERVER_AMX, SERVER_AVX512, TINY, name_of
 
@@ -27,9 +28,9 @@ def cache(tmp_path, monkeypatch):
     """A cache folder of its own, and no description."""
     monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("DOJANG_MACHINE", raising=False)
-    descriptions.forget()
+    machines.forget()
     yield tmp_path
-    descriptions.forget()
+    machines.forget()
 
 
 def test_processor_is_described():
@@ -143,11 +144,11 @@ def test_nothing_is_measured_unasked(cache):
 
 def test_measured_peaks_are_used_where_they_were_asked_for(cache):
     assert Machine.host() == HOST
-    path = descriptions.measured_path(HOST)
-    descriptions.write(replace(HOST, peaks=Peaks(50.0, 8.5, 20.0)), "a test", path, False)
+    path = machines.measured_path(HOST)
+    machines.write(replace(HOST, peaks=Peaks(50.0, 8.5, 20.0)), "a test", path, False)
     path.chmod(0o644)
     assert Machine.host() == HOST  # asked once
-    descriptions.forget()
+    machines.forget()
     assert Machine.host() == replace(HOST, peaks=Peaks(50.0, 8.5, 20.0))
     assert "measured" in Machine.host().source
 
@@ -164,11 +165,11 @@ def test_measured_peaks_are_used_where_they_were_asked_for(cache):
     ids=lambda text: text[:40] if text.isascii() else "bytes",
 )  # fmt: skip
 def test_nonsense_is_ignored_in_the_cache_and_refused_by_name(cache, monkeypatch, content):
-    path = descriptions.measured_path(HOST)
+    path = machines.measured_path(HOST)
     path.write_bytes(content.encode("latin-1"))
     path.chmod(0o644)
     assert Machine.host() == HOST
-    assert descriptions.measured(HOST)[1]  # the reason, which `dojang env` shows
+    assert machines.measured(HOST)[1]  # the reason, which `dojang env` shows
     monkeypatch.setenv("DOJANG_MACHINE", str(path))
     with pytest.raises(FileError, match=re.escape(str(path))) as caught:
         Machine.host()
@@ -178,16 +179,16 @@ def test_nonsense_is_ignored_in_the_cache_and_refused_by_name(cache, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="users as POSIX has them")
 def test_a_cached_file_that_others_may_write_is_ignored(cache):
-    path = descriptions.measured_path(HOST)
-    descriptions.write(replace(HOST, peaks=Peaks(50.0, 8.5, 20.0)), "a test", path, False)
+    path = machines.measured_path(HOST)
+    machines.write(replace(HOST, peaks=Peaks(50.0, 8.5, 20.0)), "a test", path, False)
     path.chmod(0o666)
     assert Machine.host() == HOST
-    assert descriptions.measured(HOST) == (None, "another user could have written it")
+    assert machines.measured(HOST) == (None, "another user could have written it")
 
 
 def test_measuring_gives_peaks_that_can_be_written_and_read(tmp_path):
     found = measure(HOST).rounded()
-    descriptions.write(replace(HOST, peaks=found), "a test", tmp_path / "m.json", False)
+    machines.write(replace(HOST, peaks=found), "a test", tmp_path / "m.json", False)
     back = described(str(tmp_path / "m.json"))
     assert back == replace(HOST, peaks=found)
     with pytest.raises(UnsupportedError):

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from dojang.native import jit, runtime
 from dojang.native.emit import I64
 from dojang.native.machine import Machine
 from dojang.native.runtime import NativeCall, Program
+from waiting import until
 
 HOST = Machine.host()
 
@@ -94,8 +94,8 @@ def test_a_worker_that_wakes_up_late_builds_nothing():
     test_every_unit_once_and_steps_in_order(2, 100)
     bell = runtime._pool().workers[0].bell
     runtime._native.cache_clear()
-    bell.release()
-    time.sleep(0.2)
+    bell.release(2)
+    until(lambda: bell._value == 0, "the worker to come for its second ring, after its work for the first")
     assert runtime._native.cache_info().currsize == 0
 
 

@@ -191,25 +191,29 @@ same(compile(graph, threads=2)(x))
     assert done.stderr.count("networks run on 1 of 2 threads") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_fork_while_another_thread_compiles_and_runs(tmp_path):
     """Ten children, forked at ten moments of compiling; each compiles and runs by itself."""
     run("""
-import dojang, signal, time
+import dojang, signal
 shared = compile(graph, threads=2)
 same(shared(x))
 stop = []
+rounds = threading.Semaphore(0)
 def work(k):
     n = 1
     while not stop:
         n += 1
         dojang.conv(np.ones((1, n, 9, 9), "f4"), np.ones((k + 1, n, 3, 3), "f4"))
         same(shared(x))
+        rounds.release()
         if n > 60: n = 1
 workers = [threading.Thread(target=work, args=(k,)) for k in range(2)]
 for w in workers: w.start()
 for turn in range(10):
-    time.sleep(0.05 + 0.013 * turn)
+    for _ in range(1 + turn % 4):
+        assert rounds.acquire(timeout=120)
     child = os.fork()
     if child == 0:
         signal.alarm(60)

@@ -13,7 +13,9 @@ from dojang.report.html_slim import diagnosis_html, slim_html
 from dojang.report.json import document, dumps
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.text_slim import diagnosis_text, slim_text
-from dojang.slimming.result import Edit, Figures, Refused, SlimResult
+from dojang.slimming.answers import answers
+from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
+from dojang.slimming.search import MADE_FOR
 
 from .test_html import check_page
 
@@ -25,7 +27,8 @@ def done() -> Slimming:
     before, after = parse(TEXT.format(32)), parse(TEXT.format(24))
     findings = (
         Finding("conv1", "dead-proven", (3, 4, 5, 9), 0.125, 0.0, "proved: relu1 is 0 in these channels", "warning"),
-        Finding("fc", "hot-spot", (), 0.98, 0.25, "98% of the parameters: 20,490 of 20,810", "info"),
+        Finding("fc", "hot-spot", (), 0.98, 0.25, "it holds 98% of the parameters: 20,490 of 20,810", "info"),
+        Finding("conv1", "low-correlation", (), 0.7, 0.6, "split into 2 groups, 70% stays inside", "info"),
     )
     check = {
         "ok": True,
@@ -36,18 +39,35 @@ def done() -> Slimming:
     }
     lossy = {"accuracy_before": 0.995, "accuracy_after": 0.991, "split": "selection", "tuned": True}
     edits = (
-        Edit("remove-dead-channels", "exact", ("conv1",), 2600, 4864, 0.0031, check, "dead channels: 4 of conv1"),
+        Edit(
+            "remove-dead-channels",
+            "exact",
+            ("conv1",),
+            2600,
+            4864,
+            0.0031,
+            check,
+            "dead channels: 3 of conv1",
+            {"conv1": (3, 4, 5)},
+            findings[:1],
+        ),
         Edit("remove-channels", "lossy", ("conv1", "fc"), 2600, 4864, None, lossy, "channels conv1 28 to 24"),
     )
-    refused = (Refused("fold-batch-norm", ("bn1",), "no time saved beyond noise: +0.0002 ms of 0.2263"),)
+    refused = (
+        Refused("fold-batch-norm", ("bn1",), "no time saved beyond noise: +0.0002 ms of 0.2263"),
+        Refused("remove-dead-channels", ("conv1",), "outputs of the network", {"conv1": (9,)}, findings[:1]),
+        Refused("grouped-kernels", ("conv1",), "1.61 points lost", findings=findings[2:]),
+    )
     result = SlimResult(
         after,
-        Figures(20_810, 38_912, 0.9944, 0.2412, 84_000),
-        Figures(15_610, 29_184, 0.9916, 0.1987, 63_200),
+        NetworkFigures(20_810, 38_912, 0.9944, 0.2412, 84_000),
+        NetworkFigures(15_610, 29_184, 0.9916, 0.1987, 63_200),
         edits,
         refused,
         0,
         ("the target of 50% of the multiplications was not reached",),
+        findings=findings,
+        answers=answers(findings, edits, refused, MADE_FOR),
     )
     data = {"name": "digits", "train_samples": 1438, "test_samples": 359}
     return Slimming(
@@ -111,7 +131,11 @@ def test_json_is_that_of_the_contract(done: Slimming) -> None:
         assert set(data[side]) == {"params", "macs", "accuracy", "median_ms", "size_bytes"}
     keys = {"rewrite", "claim", "layers", "params_saved", "macs_saved", "ms_saved", "check"}
     assert all(set(edit) >= keys for edit in data["edits"])
-    assert set(data["refused"][0]) == {"rewrite", "layers", "reason"}
+    assert set(data["refused"][0]) >= {"rewrite", "layers", "reason"}
+    assert data["edits"][0]["findings"] == [
+        {"index": 0, "layer": "conv1", "kind": "dead-proven", "channels": [3, 4, 5, 9]}
+    ]
+    assert [a["outcome"] for a in data["answers"]] == ["cut", "informs", "refused"]
     assert data["files"] == ["out/report.html", "out/model.onnx"]
     assert "median of 31" in data["convention"]
     dumps(data)

@@ -13,6 +13,7 @@ import numpy as np
 from digits import TRAIN, accuracy, digits, fitted, random_features
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
 from dojang.slimming.journal import Journal
 
@@ -29,9 +30,14 @@ def tune(graph: Graph, teacher: Graph) -> Graph:
 def main(folder: Path) -> None:
     journal = Journal(folder / "journal", {"seed": 0}, resume=True)
     found = slim(
-        random_features(width=8), measure=by_macs, tune=tune, evaluate=accuracy, samples=digits()[0][TRAIN],
-        max_drop=1.0, target_macs=0.4, journal=journal,
-    )  # fmt: skip
+        Evidence(random_features(width=8), digits()[0][TRAIN]),
+        measure=by_macs,
+        tune=tune,
+        evaluate=accuracy,
+        max_drop=1.0,
+        target_macs=0.4,
+        journal=journal,
+    )
     np.savez(folder / "result.npz", edits=str(found.to_dict()), nodes=str(found.graph.nodes), **found.graph.weights)
 
 

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from digits import TRAIN, accuracy, digits, fitted
-from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
+from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
 from dojang.slimming.branches import branches, without
 from dojang.slimming.front import TIMED, front
 from dojang.slimming.ledger import Ledger
-from dojang.slimming.lossy import Lossy, Target
-from dojang.slimming.rewrite import Context
+from dojang.slimming.lossy import Lossy, SearchTarget
 from nets import STRUCTURES, N, conv, feed, net, weighted
 
 FOUND = {
@@ -100,9 +99,13 @@ def layers(graphs):
 
 def test_the_search_drops_the_branch_that_says_least():
     result = slim(
-        residual(), measure=layers, tune=lambda graph, teacher: fitted(graph), evaluate=accuracy,
-        samples=digits()[0][TRAIN], max_drop=2.0, target_macs=0.6,
-    )  # fmt: skip
+        Evidence(residual(), digits()[0][TRAIN]),
+        measure=layers,
+        tune=lambda graph, teacher: fitted(graph),
+        evaluate=accuracy,
+        max_drop=2.0,
+        target_macs=0.6,
+    )
     assert [(e.rewrite, e.layers) for e in result.edits] == [("remove-branches", ("c3", "c4"))]
     assert result.edits[0].found == "gone: c3, c4"
     assert {"c3", "c4"}.isdisjoint(result.graph.by_name)
@@ -120,7 +123,12 @@ def test_two_ways_are_tuned_and_the_more_accurate_is_taken():
     graph = residual()
     loud = fitted(graph.replace(weights={k: v * 100 if k[:2] == "c4" else v for k, v in graph.weights.items()}))
     result = slim(
-        loud, measure=by_macs, tune=tune, evaluate=accuracy, samples=digits()[0][TRAIN], max_drop=30.0, target_macs=0.4
+        Evidence(loud, digits()[0][TRAIN]),
+        measure=by_macs,
+        tune=tune,
+        evaluate=accuracy,
+        max_drop=30.0,
+        target_macs=0.4,
     )
     assert len(tuned) == 2
     assert len([e for e in result.edits if e.claim == "lossy"]) == 1
@@ -147,9 +155,8 @@ def test_savings_are_those_of_the_clock_where_they_are_timed(small, monkeypatch)
         return by_macs(graphs)
 
     graph, samples = residual(), digits()[0][TRAIN]
-    ledger = Ledger(graph, measure, None, None, Context(samples=samples), None, 1, predict=lambda g: 1.0)
-    tied = channels(graph)
-    found = front(ledger, graph, tied, ledger.moments(graph, tied))
+    ledger = Ledger(Evidence(graph, samples), measure, None, None, None, 1, predict=lambda g: 1.0)
+    found = front(ledger, ledger.evidence(graph))
     options = [option for own in found.options for option in own]
     if not small:
         assert asked == [TIMED]
@@ -165,9 +172,8 @@ def test_savings_are_those_of_the_clock_where_they_are_timed(small, monkeypatch)
 
 def test_branches_go_first_as_long_as_there_is_room():
     graph, samples = residual(), digits()[0][TRAIN]
-    ledger = Ledger(graph, by_macs, None, None, Context(samples=samples), None, 1)
-    tied = channels(graph)
-    found = front(ledger, graph, tied, ledger.moments(graph, tied))
+    ledger = Ledger(Evidence(graph, samples), by_macs, None, None, None, 1)
+    found = front(ledger, ledger.evidence(graph))
     whole = count(graph).total.macs
     one = max(option.macs for own in found.options for option in own if option.branch)
     kept, used = found.to(whole - one, clocked=0.5, branches=True)
@@ -195,11 +201,9 @@ def doubles(graphs):
 def test_the_time_of_the_whole_decides_how_much_goes(runtime, first):
     """Whether parts promise too little or too much, the network saves what is wanted, and not twice of it."""
     graph = residual()
-    context = Context({}, digits()[0][TRAIN], 0)
-    ledger = Ledger(graph, runtime, None, accuracy, context, None, 1)
-    tied = channels(graph)
-    offers = front(ledger, graph, tied, ledger.moments(graph, tied))
-    search = Lossy(ledger, frozenset(), Target(time=0.6), 0.3)
+    ledger = Ledger(Evidence(graph, digits()[0][TRAIN]), runtime, None, accuracy, None, 1)
+    offers = front(ledger, ledger.evidence(graph))
+    search = Lossy(ledger, frozenset(), SearchTarget(time=0.6), 0.3)
     whole = runtime([graph])[0][0]
     wanted = 0.3 * whole
     found, used = search.whole_saving(offers, count(graph).total.macs, wanted, first)
@@ -213,16 +217,14 @@ def test_the_time_of_the_whole_decides_how_much_goes(runtime, first):
 def test_multiplications_and_time_are_met_without_waste():
     """Layers cost time, channels multiplications: at the right price both targets are met and neither is passed far."""
     graph = residual()
-    context = Context({}, digits()[0][TRAIN], 0)
 
     def runtime(graphs):
         return [[count(g).total.macs * 1e-6 + 0.15 * len([n for n in g.nodes if n.op == "conv"])] for g in graphs]
 
-    ledger = Ledger(graph, runtime, None, accuracy, context, None, 1)
-    tied = channels(graph)
-    offers = front(ledger, graph, tied, ledger.moments(graph, tied), True)
+    ledger = Ledger(Evidence(graph, digits()[0][TRAIN]), runtime, None, accuracy, None, 1)
+    offers = front(ledger, ledger.evidence(graph), True)
     assert all(option.ms > 0 for own in offers.options for option in own)
-    search = Lossy(ledger, frozenset(), Target(macs=0.5, time=0.7), 0.3)
+    search = Lossy(ledger, frozenset(), SearchTarget(macs=0.5, time=0.7), 0.3)
     whole, macs = runtime([graph])[0][0], count(graph).total.macs
     found, _ = search.whole_saving(offers, 0.5 * macs, 0.3 * whole, False)
     assert found is not None

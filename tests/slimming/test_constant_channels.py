@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError
 from dojang.diagnosis import correlations, diagnose, spectra
 from dojang.engine.reference.operators import run_reference
+from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
-from dojang.slimming.estimate import Loss
-from dojang.slimming.importance import moments
+from dojang.slimming.estimate import OutputChange
+from dojang.slimming.importance import read_statistics
 from dojang.slimming.structural import candidates
 from nets import N, conv, net, weighted
 
@@ -74,13 +74,15 @@ def spoiled(graph: Graph, seed: int) -> Graph:
     return graph.with_weights(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_u_net_is_slimmed_on_few_samples(seed):
     graph = u_net(seed) if seed % 2 else spoiled(u_net(seed), seed)
     x = np.random.default_rng(seed).normal(size=(6, 3, 16, 16)).astype(np.float32)
-    loss = Loss(graph, x)
-    made = slim(graph, measure=by_macs, evaluate=lambda g: max(0.0, 1 - loss.of(g)), samples=x, max_drop=20,
-                target_macs=0.7)  # fmt: skip
+    loss = OutputChange(graph, x)
+    made = slim(
+        Evidence(graph, x), measure=by_macs, evaluate=lambda g: max(0.0, 1 - loss.of(g)), max_drop=20, target_macs=0.7
+    )
     made.graph.check_weights()
     assert made.after.macs <= made.before.macs
     assert all(np.isfinite(a).all() for a in made.graph.weights.values())
@@ -97,9 +99,8 @@ def spoiled_pair() -> Graph:
 def test_every_form_of_a_layer_is_offered_where_channels_do_not_move():
     graph = spoiled_pair()
     x = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
-    tied = channels(graph)
-    assert all(np.diag(m.covariance).min() >= 0 for m in moments(graph, tied, x).values())
-    offered = candidates(graph, tied, x)
+    assert all(np.diag(m.covariance).min() >= 0 for m in read_statistics(Evidence(graph, x)).values())
+    offered = candidates(Evidence(graph, x))
     assert {"bottleneck", "separable-kernels", "grouped-kernels"} <= {c.rewrite for c in offered}
     for candidate in offered:
         assert all(np.isfinite(a).all() for a in candidate.graph.weights.values()), candidate.found
@@ -108,10 +109,10 @@ def test_every_form_of_a_layer_is_offered_where_channels_do_not_move():
 def test_diagnosis_goes_through_where_channels_do_not_move():
     graph = spoiled_pair()
     x = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
-    assert {f.kind for f in diagnose(graph, x)} >= {"constant", "duplicate"}
-    for c in correlations(graph, x):
+    assert {f.kind for f in diagnose(Evidence(graph, x))} >= {"constant", "duplicate"}
+    for c in correlations(Evidence(graph, x)):
         assert np.isfinite(c.matrix).all()
-    for s in spectra(graph, x):
+    for s in spectra(Evidence(graph, x)):
         assert all(np.isfinite(s.outputs)), s.layer
         assert s.outputs[-1] == pytest.approx(1)
 
@@ -123,7 +124,7 @@ def test_a_tiny_channel_beside_large_ones_keeps_its_correlation():
     graph = graph.with_weights({"a.weight": np.diag(scales)[:, :, None, None],
                                 "b.weight": np.diag(scales / scales)[:, :, None, None]})  # fmt: skip
     x = np.random.default_rng(1).normal(size=(6, 4, 8, 8)).astype(np.float32)
-    (found,) = correlations(graph, x)
+    (found,) = correlations(Evidence(graph, x))
     rows = np.moveaxis(x.astype(np.float64), 1, 0).reshape(4, -1)
     np.testing.assert_allclose(found.matrix, np.corrcoef(rows), atol=1e-5)
 
@@ -134,8 +135,11 @@ def test_weights_and_activations_that_are_not_finite_are_said_first():
     burst = graph.with_weights({k: v * np.float32(1e25) for k, v in graph.weights.items()})
     broken = graph.with_weights(dict(graph.weights) | {"b.bias": np.full(16, np.nan, np.float32)})
     for bad, words in ((burst, "its output is"), (broken, "b: its bias holds nan")):
-        for call in (lambda g: diagnose(g, x), lambda g: slim(g, measure=by_macs, evaluate=lambda h: 1.0, samples=x)):
+        for call in (
+            lambda g: diagnose(Evidence(g, x)),
+            lambda g: slim(Evidence(g, x), measure=by_macs, evaluate=lambda h: 1.0),
+        ):
             with np.errstate(all="ignore"), pytest.raises(DataError, match=words):
                 call(bad)
     with pytest.raises(DataError, match="infinity"):
-        diagnose(graph, np.full((2, 3, 8, 8), np.inf, np.float32))
+        diagnose(Evidence(graph, np.full((2, 3, 8, 8), np.inf, np.float32)))

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.field import covered
 from dojang.engine.reference.operators import run_reference
+from dojang.evidence.evidence import Evidence
 from dojang.slimming.covered import coarser, fit, smaller
 from dojang.slimming.rewrite import relative_difference
 from dojang.slimming.structural import candidates, some_values
@@ -29,13 +29,13 @@ def sees_all(stride: int = 1, size: int = 12):
 
 
 def seen(graph, samples: int = 32):
-    return some_values(graph, ["m", "b"], feed(graph, samples)["x"].astype(np.float32))
+    return some_values(Evidence(graph, feed(graph, samples)["x"].astype(np.float32)), ["m", "b"])
 
 
 def test_only_layers_that_see_the_whole_image_are_offered():
     graph = sees_all()
     assert [node.name for node in covered(graph)] == ["b"]
-    found = {c.rewrite: c for c in candidates(graph, channels(graph), feed(graph, 32)["x"].astype(np.float32))
+    found = {c.rewrite: c for c in candidates(Evidence(graph, feed(graph, 32)["x"].astype(np.float32)))
              if c.rewrite in ("smaller-kernel", "coarser-stride")}  # fmt: skip
     assert set(found) == {"smaller-kernel", "coarser-stride"}
     assert all(c.layers == ("b",) for c in found.values())
@@ -55,16 +55,17 @@ def test_a_kernel_with_an_empty_ring_loses_nothing(stride: int):
     weight = np.zeros_like(graph.weights["b.weight"])
     weight[:, :, 1, 1] = graph.weights["b.weight"][:, :, 1, 1]
     graph = graph.replace(weights={**graph.weights, "b.weight": weight})
-    less, said = smaller(graph, graph["b"], seen(graph))
+    form = smaller(graph, graph["b"], seen(graph))
+    less, said = form.graph, form.found
     assert less["b"].attrs["kernel"] == (1, 1)
-    assert "3x3 kernel as 1x1" in said
+    assert "1x1 kernel in place of 3x3" in said
     assert relative_difference(graph, less, feed(graph, 4, 9)) < 5e-3  # the ridge of the fit
 
 
 @pytest.mark.parametrize("size", [11, 12])
 def test_coarse_outputs_stand_for_their_blocks(size: int):
     graph = sees_all(size=size)
-    less, _ = coarser(graph, graph["b"], seen(graph))
+    less = coarser(graph, graph["b"], seen(graph)).graph
     x = feed(graph, 2)["x"]
     got = run_reference(less, x, np.float64, ("b", "b_coarse")).taps
     half = -(-size // 2)

@@ -13,6 +13,7 @@ import pytest
 
 from digits import TRAIN, accuracy, digits, fitted, random_features
 from dojang.base.errors import CheckFailed, FileError, UsageError
+from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
 from dojang.slimming.journal import FILE, Journal
 from dojang.slimming.timing import interleave
@@ -36,6 +37,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up_it_ends_the_same(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -64,11 +66,17 @@ def test_killed_and_taken_up_it_ends_the_same(tmp_path: Path) -> None:
 def search(folder: Path, tune, resume: bool = True, measure=None):
     journal = Journal(folder, {"seed": 0}, resume)
     return slim(
-        random_features(width=8), measure=measure, tune=tune, evaluate=accuracy, samples=digits()[0][TRAIN],
-        max_drop=1.0, target_macs=0.5, journal=journal,
-    )  # fmt: skip
+        Evidence(random_features(width=8), digits()[0][TRAIN]),
+        measure=measure,
+        tune=tune,
+        evaluate=accuracy,
+        max_drop=1.0,
+        target_macs=0.5,
+        journal=journal,
+    )
 
 
+@pytest.mark.slow
 def test_a_finished_journal_answers_everything_clocks_included(tmp_path: Path) -> None:
     calls: list[str] = []
 

@@ -9,7 +9,10 @@ from digits import TRAIN, accuracy, digits, fitted, random_features
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed
+from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
+
+pytestmark = pytest.mark.slow
 
 
 def by_macs(graphs):
@@ -22,8 +25,8 @@ def unfitted(graph: Graph, teacher: Graph) -> Graph:
 
 
 def search(finish, **more):
-    how = {"measure": by_macs, "tune": unfitted, "evaluate": accuracy, "samples": digits()[0][TRAIN]}
-    return slim(random_features(width=16), **{**how, "max_drop": 20.0, "target_macs": 0.6, **more}, finish=finish)
+    how = {"measure": by_macs, "tune": unfitted, "evaluate": accuracy, "max_drop": 20.0, "target_macs": 0.6}
+    return slim(Evidence(random_features(width=16), digits()[0][TRAIN]), **{**how, **more}, finish=finish)
 
 
 def test_the_last_tuning_is_of_what_was_found_and_is_kept():

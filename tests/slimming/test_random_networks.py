@@ -13,7 +13,8 @@ from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.engine.reference.operators import run_reference
-from dojang.slimming.rewrite import Context, cast, numbers_stored, relative_difference
+from dojang.evidence.evidence import Evidence
+from dojang.slimming.rewrite import cast, numbers_stored, relative_difference
 from dojang.slimming.search import EXACT
 from nets import feed, random_network, weighted
 
@@ -32,7 +33,7 @@ ignoring = from_file("ignoring", "arith", "test_channels")
 plant = from_file("plant", "slimming", "test_exact")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**31), part=st.floats(0, 1))
 def test_any_removal_equals_the_network_that_ignores_the_channels(seed, part):
     graph = weighted(random_network(seed), seed)
@@ -46,18 +47,18 @@ def test_any_removal_equals_the_network_that_ignores_the_channels(seed, part):
     assert count(narrow).total.macs <= count(graph).total.macs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), part=st.sampled_from([0, 0.3, 0.6]))
 def test_exact_rewrites_in_turn_change_no_output(seed, part):
     graph = cast(plant(weighted(random_network(seed), seed), seed, part), np.float64)
     new = graph
     for rewrite in EXACT:
-        done = rewrite.apply(new, Context())
+        done = rewrite.apply(Evidence(new))
         if done is None:
             continue
         assert numbers_stored(done.graph) <= numbers_stored(new), rewrite.name
         assert count(done.graph).total.macs <= count(new).total.macs, rewrite.name
-        assert rewrite.apply(done.graph, Context()) is None, rewrite.name
+        assert rewrite.apply(Evidence(done.graph)) is None, rewrite.name
         new = done.graph
     assert relative_difference(graph, new, feed(graph, 2, seed)) < 1e-6
 

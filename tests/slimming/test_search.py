@@ -13,12 +13,13 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import GraphError, UsageError
 from dojang.engine.session import Session
+from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
 from dojang.slimming.front import front, numbers
-from dojang.slimming.importance import moments
+from dojang.slimming.importance import read_statistics
 from dojang.slimming.ledger import Ledger
 from dojang.slimming.narrow import muted, remove
-from dojang.slimming.rewrite import Context, relative_difference
+from dojang.slimming.rewrite import relative_difference
 from dojang.slimming.timing import interleave
 from nets import STRUCTURES, feed, weighted
 
@@ -51,11 +52,10 @@ def original() -> Graph:
 @pytest.fixture(scope="module")
 def lossy(original):
     return slim(
-        original,
+        Evidence(original, digits()[0][TRAIN]),
         measure=by_macs,
         tune=tune,
         evaluate=accuracy,
-        samples=digits()[0][TRAIN],
         max_drop=1.0,
         target_macs=0.5,
     )
@@ -83,16 +83,15 @@ def test_the_json_is_the_contract(lossy):
     made = json.loads(json.dumps(lossy.to_dict()))
     assert set(made["before"]) == {"params", "macs", "accuracy", "median_ms", "size_bytes"}
     assert {"rewrite", "claim", "layers", "params_saved", "macs_saved", "ms_saved", "check"} <= set(made["edits"][0])
-    assert all(set(r) == {"rewrite", "layers", "reason"} for r in made["refused"])
+    assert all(set(r) >= {"rewrite", "layers", "reason"} for r in made["refused"])
 
 
 def test_the_same_seed_gives_the_same_network(original, lossy):
     again = slim(
-        original,
+        Evidence(original, digits()[0][TRAIN]),
         measure=by_macs,
         tune=tune,
         evaluate=accuracy,
-        samples=digits()[0][TRAIN],
         max_drop=1.0,
         target_macs=0.5,
     )
@@ -103,7 +102,9 @@ def test_the_same_seed_gives_the_same_network(original, lossy):
 
 def test_nothing_is_cut_on_a_runtime_that_gains_nothing():
     original = random_features(width=8)
-    result = slim(original, measure=only_layers, tune=tune, evaluate=accuracy, samples=digits()[0][TRAIN], max_drop=1.0)
+    result = slim(
+        Evidence(original, digits()[0][TRAIN]), measure=only_layers, tune=tune, evaluate=accuracy, max_drop=1.0
+    )
     assert [e.rewrite for e in result.edits] == ["fold-batchnorm"]
     assert result.after.params < result.before.params
     assert result.refused
@@ -114,7 +115,7 @@ def test_nothing_is_cut_on_a_runtime_that_gains_nothing():
 def test_a_drop_that_is_not_allowed_is_refused_and_noted():
     original = random_features(width=8)
     result = slim(
-        original, measure=by_macs, evaluate=accuracy, samples=digits()[0][TRAIN], max_drop=0.0, target_macs=0.05
+        Evidence(original, digits()[0][TRAIN]), measure=by_macs, evaluate=accuracy, max_drop=0.0, target_macs=0.05
     )
     assert result.after.accuracy >= result.before.accuracy
     assert any("was not reached" in note for note in result.notes)
@@ -122,7 +123,7 @@ def test_a_drop_that_is_not_allowed_is_refused_and_noted():
 
 
 def test_lossless_needs_no_labels_and_certifies(original):
-    result = slim(original, measure=by_macs, lossless=True, samples=digits()[0][:8])
+    result = slim(Evidence(original, digits()[0][:8]), measure=by_macs, lossless=True)
     assert result.edits[0].rewrite == "fold-batchnorm"
     assert {e.claim for e in result.edits} == {"exact"}
     assert result.after.accuracy is None
@@ -135,7 +136,7 @@ def test_lossless_needs_no_labels_and_certifies(original):
 
 
 def test_a_real_clock_never_yields_more_work(original):
-    result = slim(original, measure=by_clock, lossless=True)
+    result = slim(Evidence(original, digits()[0][TRAIN]), measure=by_clock, lossless=True)
     assert result.after.macs <= result.before.macs
     assert result.edits or result.refused
 
@@ -143,7 +144,7 @@ def test_a_real_clock_never_yields_more_work(original):
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_lossless_runs_on_every_structure_without_a_clock(name):
     graph = weighted(STRUCTURES[name]())
-    result = slim(graph, lossless=True)
+    result = slim(Evidence(graph), lossless=True)
     assert any("not measured" in note for note in result.notes)
     assert all(part["float64"] < 1e-5 for part in result.certificate.values())
 
@@ -152,7 +153,9 @@ def test_silent_channels_are_cut_with_their_bound(original):
     weights = {k: np.array(v) for k, v in original.weights.items()}
     weights["c2.bias"][[3, 5, 8]] = -50  # never fires on pictures in 0..1, but nothing proves it without a range
     graph = original.replace(weights=weights)
-    result = slim(graph, measure=by_macs, evaluate=accuracy, samples=digits()[0][TRAIN], max_drop=0.0, target_macs=0.9)
+    result = slim(
+        Evidence(graph, digits()[0][TRAIN]), measure=by_macs, evaluate=accuracy, max_drop=0.0, target_macs=0.9
+    )
     edit = next(e for e in result.edits if e.claim == "bounded")
     assert "c2" in edit.layers
     assert edit.check["samples"] == 1000
@@ -166,25 +169,25 @@ def test_small_savings_are_not_worth_a_loss():
     def hardly(graphs):  # a network without multiplications would still take 99.9 % of the time
         return [[1000.0 + count(g).total.macs / count(original).total.macs] for g in graphs]
 
-    how = {"tune": tune, "evaluate": accuracy, "samples": digits()[0][TRAIN], "target_macs": 0.5}
-    strict = slim(original, measure=hardly, **how)
+    how = {"tune": tune, "evaluate": accuracy, "target_macs": 0.5}
+    strict = slim(Evidence(original, digits()[0][TRAIN]), measure=hardly, **how)
     assert not [e for e in strict.edits if e.claim == "lossy"]
     assert any("less than 0.5%" in r.reason for r in strict.refused)
-    lax = slim(original, measure=hardly, least_saving=0.0, **how)
+    lax = slim(Evidence(original, digits()[0][TRAIN]), measure=hardly, least_saving=0.0, **how)
     assert [e for e in lax.edits if e.claim == "lossy"]
     assert lax.after.macs < 0.8 * lax.before.macs
 
 
 def test_a_target_time_is_met_or_the_miss_is_said():
     original = random_features(width=8)
-    how = {"measure": by_macs, "tune": tune, "evaluate": accuracy, "samples": digits()[0][TRAIN]}
+    how = {"measure": by_macs, "tune": tune, "evaluate": accuracy}
     whole = by_macs([original])[0][0]
-    half = slim(original, target_time=0.6, max_drop=5.0, **how)
+    half = slim(Evidence(original, digits()[0][TRAIN]), target_time=0.6, max_drop=5.0, **how)
     assert half.after.median_ms <= 0.6 * whole
     assert not any("target" in note for note in half.notes)
-    in_ms = slim(original, target_ms=0.6 * whole, max_drop=5.0, **how)
+    in_ms = slim(Evidence(original, digits()[0][TRAIN]), target_ms=0.6 * whole, max_drop=5.0, **how)
     assert in_ms.graph.nodes == half.graph.nodes
-    missed = slim(original, target_ms=1e-3 * whole, max_drop=0.0, **how)
+    missed = slim(Evidence(original, digits()[0][TRAIN]), target_ms=1e-3 * whole, max_drop=0.0, **how)
     assert missed.after.median_ms <= whole
     assert missed.after.accuracy >= missed.before.accuracy
     assert any("the target of" in note and "ms was not reached" in note for note in missed.notes)
@@ -193,9 +196,13 @@ def test_a_target_time_is_met_or_the_miss_is_said():
 def test_predictions_only_rank(original):
     """A predictor that is wrong by a factor, and wrong about the order, changes what is tried, not what holds."""
     result = slim(
-        original, measure=by_macs, predict=lambda g: 1e3 / (1 + count(g).total.params), tune=tune, evaluate=accuracy,
-        samples=digits()[0][TRAIN], target_macs=0.8,
-    )  # fmt: skip
+        Evidence(original, digits()[0][TRAIN]),
+        measure=by_macs,
+        predict=lambda g: 1e3 / (1 + count(g).total.params),
+        tune=tune,
+        evaluate=accuracy,
+        target_macs=0.8,
+    )
     assert all(e.ms_saved > 0 for e in result.edits)
     assert result.before.accuracy - result.after.accuracy <= 0.01 + 1e-9
 
@@ -207,14 +214,20 @@ def test_few_tunings_reach_a_target():
         calls.append(count(graph).total.macs)
         return fitted(graph)
 
-    result = slim(random_features(width=16), measure=by_macs, tune=counted, evaluate=accuracy,
-                  samples=digits()[0][TRAIN], max_drop=5.0, target_macs=0.5)  # fmt: skip
+    result = slim(
+        Evidence(random_features(width=16), digits()[0][TRAIN]),
+        measure=by_macs,
+        tune=counted,
+        evaluate=accuracy,
+        max_drop=5.0,
+        target_macs=0.5,
+    )
     assert result.after.macs <= 0.5 * result.before.macs
     assert len(calls) <= 3
 
 
 def test_timings_are_remembered_by_shape(original):
-    ledger = Ledger(original, by_macs, None, None, Context(), None, 1)
+    ledger = Ledger(Evidence(original, digits()[0][TRAIN]), by_macs, None, None, None, 1)
     asked = []
     ledger.measure = lambda graphs: asked.append(len(graphs)) or by_macs(graphs)
     narrow = random_features(width=8)
@@ -231,7 +244,7 @@ def test_muted_channels_compute_what_removed_ones_do(name):
     graph = weighted(STRUCTURES[name]())
     tied = channels(graph)
     x = feed(graph, 6)
-    stats = moments(graph, tied, x)
+    stats = read_statistics(Evidence(graph, x))
     for bundle in tied.bundles:
         gone = tied.fit(bundle[: len(bundle) // 2])
         if not gone:
@@ -243,25 +256,25 @@ def test_muted_channels_compute_what_removed_ones_do(name):
 
 def test_bad_arguments():
     with pytest.raises(UsageError, match="fraction of the run time"):
-        slim(weighted(STRUCTURES["plain"]()), lossless=True, least_saving=1.0)
+        slim(Evidence(weighted(STRUCTURES["plain"]())), lossless=True, least_saving=1.0)
     with pytest.raises(UsageError, match="milliseconds"):
-        slim(weighted(STRUCTURES["plain"]()), lossless=True, target_ms=float("nan"))
+        slim(Evidence(weighted(STRUCTURES["plain"]())), lossless=True, target_ms=float("nan"))
     with pytest.raises(UsageError, match="activation, weight, batchnorm, taylor"):
-        slim(weighted(STRUCTURES["plain"]()), lossless=True, importance="size")
-    with pytest.raises(UsageError, match="give gradients"):
-        slim(random_features(width=8), evaluate=accuracy, samples=digits()[0][TRAIN], importance="taylor")
-    with pytest.raises(UsageError, match="runtime to measure on"):
-        slim(weighted(STRUCTURES["plain"]()), lossless=True, target_time=0.5)
+        slim(Evidence(weighted(STRUCTURES["plain"]())), lossless=True, importance="size")
+    with pytest.raises(UsageError, match="needs `gradients`"):
+        slim(Evidence(random_features(width=8), digits()[0][TRAIN]), evaluate=accuracy, importance="taylor")
+    with pytest.raises(UsageError, match="a function that times networks"):
+        slim(Evidence(weighted(STRUCTURES["plain"]())), lossless=True, target_time=0.5)
 
     graph = weighted(STRUCTURES["plain"]())
     with pytest.raises(UsageError, match="--lossless"):
-        slim(graph)
+        slim(Evidence(graph))
     with pytest.raises(UsageError, match="fraction"):
-        slim(graph, lossless=True, target_macs=2)
+        slim(Evidence(graph), lossless=True, target_macs=2)
     with pytest.raises(UsageError, match="percentage points"):
-        slim(graph, lossless=True, max_drop=float("nan"))
+        slim(Evidence(graph), lossless=True, max_drop=float("nan"))
     with pytest.raises(GraphError, match="no weights"):
-        slim(graph.replace(weights={}), lossless=True)
+        slim(Evidence(graph.replace(weights={})), lossless=True)
 
 
 def test_nan_in_tuning_keeps_what_was_good():
@@ -270,14 +283,14 @@ def test_nan_in_tuning_keeps_what_was_good():
     def explodes(graph: Graph, teacher: Graph) -> Graph:
         return graph.replace(weights={**graph.weights, "y.bias": np.full(10, np.nan, np.float32)})
 
-    result = slim(original, measure=by_macs, tune=explodes, evaluate=accuracy, samples=digits()[0][TRAIN])
+    result = slim(Evidence(original, digits()[0][TRAIN]), measure=by_macs, tune=explodes, evaluate=accuracy)
     assert any("fine-tuning failed" in r.reason and "NaN" in r.reason for r in result.refused)
     assert result.after.accuracy == pytest.approx(result.before.accuracy, abs=0.005)
 
 
 def test_progress_is_told(original):
     said = []
-    slim(original, lossless=True, progress=lambda *a: said.append(a))
+    slim(Evidence(original, digits()[0][TRAIN]), lossless=True, progress=lambda *a: said.append(a))
     assert all(0 <= step <= of or of == 0 for _, step, of in said)
     assert any("batch norm" in what for what, _, _ in said)
 
@@ -291,12 +304,12 @@ def test_channels_go_in_the_order_that_was_asked():
         made["c2.weight"][:8] = 1
         return made
 
-    ledger = Ledger(original, by_macs, None, None, Context(samples=digits()[0][TRAIN]), None, 1)
+    ledger = Ledger(Evidence(original, digits()[0][TRAIN]), by_macs, None, None, None, 1)
     tied = channels(original)
     gone: dict[str, set[int]] = {}
     for kind in ("taylor", "activation"):
         ledger.importance, ledger.gradients = kind, gradients
-        found = front(ledger, original, tied, ledger.moments(original, tied))
+        found = front(ledger, ledger.evidence(original))
         largest = max((o for own in found.options for o in own if "c2" in o.layers), key=lambda o: len(o.classes))
         gone[kind] = {place for c in largest.classes for name, place in tied.carriers[c] if name == "c2"}
     assert len(gone["taylor"] - set(range(8))) == 24  # all that do not matter, and one that does at most

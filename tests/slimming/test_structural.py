@@ -9,8 +9,9 @@ from digits import TRAIN, accuracy, digits, random_features
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.engine.reference.operators import run_reference
-from dojang.slimming.importance import importance, moments, moments_of
-from dojang.slimming.narrow import remove, wish
+from dojang.evidence.evidence import Evidence
+from dojang.slimming.importance import importance, read_statistics
+from dojang.slimming.narrow import least_useful, remove
 from dojang.slimming.rewrite import relative_difference
 from dojang.slimming.structural import bottleneck, candidates, pooled_head, separable
 from nets import STRUCTURES, N, conv, feed, net, weighted
@@ -32,7 +33,7 @@ def planted(seed: int = 0):
 def test_a_planted_rank_is_found_and_nothing_is_lost():
     graph = planted()
     x = feed(graph, 16)["x"].astype(np.float32)
-    found = {(c.rewrite, c.layers): c for c in candidates(graph, channels(graph), x)}
+    found = {(c.rewrite, c.layers): c for c in candidates(Evidence(graph, x))}
     low = found["bottleneck", ("b",)]
     assert low.graph["b_reduce"].attrs["out"] <= 3
     flat = found["separable-kernels", ("c",)]
@@ -51,8 +52,7 @@ def test_the_bottleneck_is_the_best_of_its_rank_on_the_samples():
     mixed = np.tensordot(mix, graph.weights["y.weight"], 1)
     graph = graph.replace(weights={**graph.weights, "y.weight": mixed})
     x = feed(graph, 30)["x"].astype(np.float32)
-    tied = channels(graph)
-    made = bottleneck(graph, graph["y"], moments_of(graph, tied, ["y"], x))
+    made = bottleneck(graph, graph["y"], Evidence(graph, x).statistics(["y"]))
     assert made is not None
     rank = made.graph["y_reduce"].attrs["out"]
     wanted, got = (run_reference(g, x.astype(np.float64), np.float64).outputs[0] for g in (graph, made.graph))
@@ -66,14 +66,14 @@ def test_the_bottleneck_is_the_best_of_its_rank_on_the_samples():
 def test_what_does_not_save_is_not_offered():
     graph = weighted(net(conv("a", "x", 4, 1), N("r", "relu", "a"), conv("y", "r", 4, 1)))
     x = feed(graph, 8)["x"].astype(np.float32)
-    stats = moments_of(graph, channels(graph), ["x", "a", "r", "y"], x)
+    stats = Evidence(graph, x).statistics(["x", "a", "r", "y"])
     assert separable(graph, graph["a"], stats) is None
     assert bottleneck(graph, graph["y"], stats) is None
 
 
 def test_a_pooled_head_still_classifies():
     graph = random_features(width=16)
-    made = pooled_head(graph, digits()[0][TRAIN])
+    made = pooled_head(Evidence(graph, digits()[0][TRAIN]))
     assert made is not None
     assert made.graph.param_shapes["y.weight"] == (10, 32)
     assert count(made.graph).total.params < 0.6 * count(graph).total.params
@@ -83,7 +83,7 @@ def test_a_pooled_head_still_classifies():
 def test_heads_that_are_no_heads_are_left_alone():
     for build in (STRUCTURES["residual_option_a"], STRUCTURES["many_ends"], STRUCTURES["mobile"]):
         graph = weighted(build())
-        assert pooled_head(graph, {k: v.astype(np.float32) for k, v in feed(graph, 4).items()}) is None
+        assert pooled_head(Evidence(graph, {k: v.astype(np.float32) for k, v in feed(graph, 4).items()})) is None
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -91,7 +91,7 @@ def test_candidates_are_valid_on_every_structure(name):
     graph = weighted(STRUCTURES[name]())
     x = {k: v.astype(np.float32) for k, v in feed(graph, 8).items()}
     before = [o.shape for o in run_reference(graph, x).outputs]
-    for c in candidates(graph, channels(graph), x):
+    for c in candidates(Evidence(graph, x)):
         assert [o.shape for o in run_reference(c.graph, x).outputs] == before
 
 
@@ -101,12 +101,12 @@ def test_any_importance_narrows_every_structure_validly(name, kind):
     graph = weighted(STRUCTURES[name]())
     x = {k: v.astype(np.float32) for k, v in feed(graph, 8).items()}
     tied = channels(graph)
-    stats = moments(graph, tied, x)
+    stats = read_statistics(Evidence(graph, x))
     score = importance(graph, tied, kind, stats, lambda g: {k: np.ones_like(v) for k, v in g.weights.items()})
     assert (score >= 0).all()
     cuts = 0
     for bundle in tied.bundles:
-        gone = wish(tied, bundle, score, max(1, len(bundle) // 2))
+        gone = least_useful(tied, bundle, score, max(1, len(bundle) // 2))
         narrow = remove(graph, tied, gone, stats) if gone else graph
         cuts += bool(gone)
         shapes = [o.shape for o in run_reference(narrow, x).outputs]
@@ -117,10 +117,10 @@ def test_any_importance_narrows_every_structure_validly(name, kind):
 def test_compensation_loses_less_than_plain_removal():
     graph = random_features(width=16)
     x, tied = digits()[0][TRAIN], channels(graph)
-    stats = moments(graph, tied, x)
+    stats = read_statistics(Evidence(graph, x))
     score = importance(graph, tied, "activation", stats)
     bundle = next(b for b in tied.bundles if tied.layers(b) == ("c2",))
-    gone = wish(tied, bundle, score, 16)
+    gone = least_useful(tied, bundle, score, 16)
     wanted = run_reference(graph, x[:100]).outputs[0]
     plain, fitted = (np.abs(run_reference(remove(graph, tied, gone, s), x[:100]).outputs[0] - wanted).mean()
                      for s in (None, stats))  # fmt: skip
@@ -134,14 +134,14 @@ def test_a_channel_that_is_a_sum_of_others_is_given_to_them_exactly():
         weights[f"a.{role}"][5] = weights[f"a.{role}"][0] - 2 * weights[f"a.{role}"][3]
     graph = graph.replace(weights=weights)
     x, tied = feed(graph, 40)["x"].astype(np.float32), channels(graph)
-    narrow = remove(graph, tied, [tied.tracks["a"].classes[5]], moments(graph, tied, x))
+    narrow = remove(graph, tied, [tied.tracks["a"].classes[5]], read_statistics(Evidence(graph, x)))
     assert relative_difference(graph, narrow, feed(graph, 4, 5)) < 0.02  # the ridge holds back a little
 
 
 def test_activation_importance_is_what_the_readers_lose():
     graph = weighted(net(conv("a", "x", 5, 1), N("r", "relu", "a"), conv("y", "r", 4, 1)))
     x, tied = feed(graph, 40)["x"].astype(np.float32), channels(graph)
-    score = importance(graph, tied, "activation", moments(graph, tied, x))
+    score = importance(graph, tied, "activation", read_statistics(Evidence(graph, x)))
     taps = run_reference(graph, x.astype(np.float64), np.float64, ("r", "y")).taps
     for i, label in enumerate(tied.tracks["a"].classes):
         value = taps["r"].copy()
@@ -157,7 +157,7 @@ def test_a_planted_depthwise_separable_layer_is_found_and_nothing_is_lost():
     own = np.einsum("oi,ihw->oihw", rng.normal(size=(16, 12)), rng.normal(size=(12, 3, 3))).astype(np.float32)
     graph = graph.replace(weights={**graph.weights, "b.weight": own})
     x = feed(graph, 32)["x"].astype(np.float32)
-    found = {(c.rewrite, c.layers): c for c in candidates(graph, channels(graph), x)}
+    found = {(c.rewrite, c.layers): c for c in candidates(Evidence(graph, x))}
     made = found["depthwise-separable", ("b",)]
     assert made.graph["b_depthwise"].attrs["groups"] == 12
     assert made.graph["b_depthwise"].attrs["stride"] == (2, 2)

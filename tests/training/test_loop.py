@@ -54,6 +54,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_a_small_cnn_learns_the_digits(digits: Data, small: Small) -> None:
     module = small(norm=False)
     history = fit(module, digits, TrainConfig(epochs=15, lr=0.1))
@@ -160,6 +161,7 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(digits: Data, small
             fit(small(), data, TrainConfig(epochs=2), directory=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_distillation_outweighs_wrong_labels(digits: Data, small: Small) -> None:
     data = few(digits, 600)
     teacher = small(seed=1)
@@ -280,6 +282,7 @@ def test_uint8_pictures_train_as_their_floats_do(small: Small) -> None:
         np.testing.assert_allclose(value, b.state_dict()[name].numpy(), rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_frozen_switches_of_pytorch_are_no_hindrance():
     script = (
         "import numpy as np, torch; torch.backends.disable_global_flags();"

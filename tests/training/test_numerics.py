@@ -123,6 +123,7 @@ def test_where_there_are_no_bfloat16_convolutions_it_is_said() -> None:
             require_precision("bf16", torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_memory_is_kept_between_steps_and_handed_back() -> None:
     """In a process of its own: how much an allocator keeps of itself depends on all that was allocated before."""
     program = """if True:

@@ -34,6 +34,7 @@ def test_only_trained_scales_of_batch_norms_are_meant() -> None:
     assert scales_of(module) == []
 
 
+@pytest.mark.slow
 def test_it_makes_channels_die_and_zero_changes_nothing(small: Callable[..., nn.Module]) -> None:
     data = load("digits")
     plain, zero, strong = small(), small(), small()

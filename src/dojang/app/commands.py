@@ -206,6 +206,7 @@ LISTED = {
     "kernels": "taps as they are pressed on the picture (correlation), row by row",
     "kinds": "weights without biases; MACs of one input, taps on padding counted",
     "algorithms": "algorithms for convolutions, in the order in which they are asked; the last one takes every problem",
+    "operators": "yes: this part knows the operator; no: it does not, and --json says why; -: there is nothing to do",
 }
 """What the figures of each list mean."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import InputSize, load, require_weights
-from dojang.app.samples import check_classes, input_range, load_samples
+from dojang.app.samples import check_classes, input_range, load_inputs
 from dojang.app.together import Alone, Together, by_first, together
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -17,17 +18,18 @@ from dojang.base.errors import UnsupportedError, UsageError
 from dojang.diagnosis.correlation import correlations
 from dojang.diagnosis.equivariance import equivariance
 from dojang.diagnosis.findings import diagnose as find
-from dojang.diagnosis.findings import require_samples, tried_fields
-from dojang.diagnosis.spectrum import spectra
+from dojang.diagnosis.findings import tried_fields, watched
+from dojang.diagnosis.spectrum import spectra, watched_values
 from dojang.engine.compiled import Compiled
+from dojang.evidence.evidence import Evidence
 from dojang.report.results import Diagnosis
 from dojang.training.data import Data
 
 SHIFTED = 16
-"""Samples that are shifted to see how responses move: each gives a number for every place and channel."""
+"""Samples that are shifted to see how responses move; each gives one number for every place and channel."""
 
 SAMPLES = 512
-"""Samples looked at unless told otherwise: with none of them waking a channel, at most 3/512 = 0.6 % of inputs do."""
+"""Samples looked at by default: a channel that is 0 on all of them is active on at most 3/512 = 0.6 % of inputs."""
 
 
 def diagnose(
@@ -45,8 +47,9 @@ def diagnose(
     """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
 
     `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
-    needs no samples is found. Under `torchrun` each process looks at its share of the samples, and all get the same
-    findings, within rounding those of one process. Raises what `load` and `load_samples` raise.
+    needs no samples is found; `data` may have no labels (an array, an .npy, an .npz with x alone). Under `torchrun`
+    each process looks at its share of the samples, and all get the same findings, within rounding those of one process.
+    Raises what `load` raises, and `DataError` for data that cannot be used.
 
     >>> {finding.kind for finding in diagnose("digits-cnn").findings}
     {'hot-spot'}
@@ -55,52 +58,53 @@ def diagnose(
         raise UsageError(f"samples {samples} must be at least 1")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
-    found = None if data is None else load_samples(data, graph, val_data)
+    found = None if data is None else load_inputs(data, graph, val_data)
     if found is not None:
         check_classes(graph, found)
     with together() as us:
-        return diagnosis_of(graph, found, samples, threshold, seed, us, every_layer=True)
+        known = evidence_of(graph, found, samples, threshold, seed)
+        return diagnosis_of(known, found, us, every_layer=True)
+
+
+def evidence_of(graph: Graph, data: Data | None, samples: int, threshold: float, seed: int) -> Evidence:
+    """What findings and cuts stand on: the network, some samples of the train part (if there are any), their range."""
+    if data is None or not len(data.train):
+        return Evidence(graph, None, {} if data is None else input_range(graph, data), seed=seed, threshold=threshold)
+    x = some_inputs(data, samples, seed)
+    return Evidence(graph, x, input_range(graph, data), seed=seed, threshold=threshold)
 
 
 def diagnosis_of(
-    graph: Graph,
+    known: Evidence,
     data: Data | None,
-    samples: int,
-    threshold: float,
-    seed: int,
     us: Together | None = None,
     every_layer: bool = False,
+    more: Iterable[str] = (),
 ) -> Diagnosis:
-    """The findings on `samples` of the train part; without any, what needs none. Process 0 does the timing.
+    """The findings on the samples; without any, what needs none. Process 0 does the timing.
 
-    `every_layer`: also what each layer uses of its channels and of the input, and how it answers to a shift.
+    `every_layer`: also what each layer uses of its channels and of the input, and how it answers to a shift. `more`:
+    values whose statistics somebody needs later; they are taken in the same pass over the samples.
     """
     us = us or Alone()
+    graph = known.graph
     timed = by_first(us, lambda: timing(graph))
-    if data is None or not len(data.train):
-        return Diagnosis(graph.name, find(graph, threshold=threshold, **timed), 0, None, threshold)
-    x = some_inputs(data, samples, seed)
+    if known.samples is None or data is None:
+        return Diagnosis(graph.name, find(known, **timed), 0, None, known.threshold)
+    x = known.finite_samples
+    assert isinstance(x, np.ndarray)  # as `some_inputs` made it
     if len(x) < us.size:
         raise UsageError(f"{len(x)} samples cannot be shared by {us.size} processes; look at more, or start fewer")
-    require_samples(x)
-    mine = us.share(x)
-    found = correlations(graph, mine, seed=seed, reduced=us.reduced)
-    effective = tried_fields(graph, x)
-    findings = find(
-        graph,
-        mine,
-        threshold=threshold,
-        input_range=input_range(graph, data),
-        correlate=found,
-        reduced=us.reduced,
-        effective=effective,
-        **timed,
-    )
-    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), threshold, found)
+    values, pairs = watched(known)
+    values += [*more, *(watched_values(known) if every_layer else ())]
+    known.gather(values, pairs, us.share(x), us.reduced)
+    found, effective = correlations(known), tried_fields(graph, x)
+    findings = find(known, correlated=found, effective=effective, **timed)
+    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found)
     if not every_layer:
         return done
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
-    return replace(done, spectra=spectra(graph, mine, reduced=us.reduced), effective=effective, equivariance=shifted)
+    return replace(done, spectra=spectra(known), effective=effective, equivariance=shifted)
 
 
 def timing(graph: Graph) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,11 +82,10 @@ def write_checked(graph: Graph, kind: str, path: Path) -> str:
                 raise CheckFailed(f"{path.name}: {name} read back differs from what was written")
         said = "read back: the same layers and numbers"
     else:
-        from dojang.formats import onnx
-
-        onnx.save(graph, path)
-        again = onnx.load(path)
-        said = f"read back: the same cost{check_onnx(graph, path)}"
+        module = import_module(f"dojang.formats.{kind}")
+        module.save(graph, path)
+        again = module.load(path)
+        said = f"read back: the same cost{check_onnx(graph, path) if kind == 'onnx' else ''}"
     old, new = count(graph.alone()).total, count(again.alone()).total
     if (old.params, old.macs) != (new.params, new.macs):
         raise CheckFailed(

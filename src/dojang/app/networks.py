@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, 
 from dojang.base.reading import opened, read_text
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
+READERS = {".safetensors": "checkpoint"}
+"""The modules of `formats` whose `load(path, weights=)` reads files of these suffixes whole, beside ONNX."""
 STATE = (".pt", ".pth", ".bin")
 TORCH_INSTALL = "pip install 'dojang[torch]'"
 
@@ -174,7 +177,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
         content = read_text(path, wanted="a .net file, which is plain text")
         graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
         return _resized(graph, size)
-    if suffix in (".onnx", ".safetensors"):
+    if suffix in (".onnx", *READERS):
         with opened(path, f"{'an' if suffix == '.onnx' else 'a'} {suffix} file"):
             pass
         if classes is not None:
@@ -188,9 +191,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
             if isinstance(size, list):
                 size = _by_name(onnx.load(path, weights=False), size)
             return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
-        from dojang.formats import checkpoint
-
-        return _resized(checkpoint.load(path, weights=arrays), size)
+        return _resized(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
     if suffix in STATE:
         raise UsageError(f"{name}: holds weights only; name the network (NET) and give these with --weights {name}")
     if ":" in name:

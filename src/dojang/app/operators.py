@@ -12,10 +12,10 @@ from dojang.arith.table import Table
 
 TABLES = {
     "run": ("engine.reference.operators", "REFERENCE"),
-    "read ONNX": ("formats.onnx.sources", "SOURCES"),
-    "write ONNX": ("formats.onnx.write", "RULES"),
-    "read PyTorch": ("formats.torch.read.sources", "SOURCES"),
-    "write PyTorch": ("formats.torch.write.compute", "COMPUTE"),
+    "ONNX in": ("formats.onnx.sources", "SOURCES"),
+    "ONNX out": ("formats.onnx.write", "RULES"),
+    "torch in": ("formats.torch.read.sources", "SOURCES"),
+    "torch out": ("formats.torch.write.compute", "COMPUTE"),
     "native": ("engine.plan.rules.table", "RULES"),
     "fused": ("engine.fuse", "ACTIVATIONS"),
     "sliced": ("engine.slices", "SLICED"),
@@ -28,8 +28,12 @@ TABLES = {
 }
 """Every table of operators beside `OPS` itself: module and name."""
 
-SHOWN = ("run", "native", "read ONNX", "write ONNX", "read PyTorch", "write PyTorch")
+SHOWN = ("run", "native", "ONNX in", "ONNX out", "torch in", "torch out")
 """What a person asks of a layer. Counting knows every operator."""
+
+
+NOTHING = ("nothing is computed", "it is given to the module")
+"""Reasons that take nothing from a person."""
 
 
 def load(name: str) -> Table[Any] | None:
@@ -52,6 +56,6 @@ def rows() -> tuple[Mapping[str, Any], ...]:
         for name, table in tables.items():
             reason = table.why_not(op) if table is not None else f"PyTorch is not installed; {TORCH_INSTALL}"
             why |= {name: reason} if reason else {}
-        found.append({"name": op, "count": "yes", **{name: "no" if name in why else "yes" for name in SHOWN},
-                      "because": "; ".join(f"{n}: {why[n]}" for n in SHOWN if n in why), "why": why})  # fmt: skip
+        shown = {name: "yes" if name not in why else "-" if why[name] in NOTHING else "no" for name in SHOWN}
+        found.append({"name": op, "count": "yes", **shown, "why": why})
     return tuple(found)

@@ -94,6 +94,7 @@ class Command:
 NETWORK = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
 SIZE = "size of one input, channels first; sizes of several inputs are separated by ;"
 DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
+NO_LABELS = f"{DATA}; or samples without labels: .npy, .npz with x"
 
 NET = Option("net", NETWORK, flag="", metavar="NET")
 WEIGHTS = Option("weights", "file with the weights by name: .safetensors, .pt or .pth", metavar="FILE")
@@ -277,7 +278,8 @@ _DIAGNOSE = Command(
     (
         JSON,
         *LOADING,
-        *TRAINING_DATA,
+        replace(TRAINING_DATA[0], help=NO_LABELS),
+        *TRAINING_DATA[1:],
         Option("samples", "number of samples that are used", 512, positive, "N"),
         Option("threshold", "treat a channel as dead if its activation never exceeds X", 0.0, float, "X"),
         Option("fail_on", "exit 1 on a finding of this severity or a higher one", metavar="SEVERITY",
@@ -295,7 +297,8 @@ _SLIM = Command(
     (
         JSON,
         *LOADING,
-        *TRAINING_DATA,
+        replace(TRAINING_DATA[0], help=f"{NO_LABELS} (with --lossless)"),
+        *TRAINING_DATA[1:],
         Option("lossless", "make only cuts that change no output; needs no labels, and no --data", False),
         Option("max_drop", "the most accuracy that may be lost, in percentage points", 1.0, float, "POINTS"),
         Option("target_macs", "stop at this fraction of the MACs", type=float, metavar="FRACTION"),

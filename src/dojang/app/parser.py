@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from dojang import __version__
 from dojang.app.options import COMMANDS, Option
 from dojang.base.errors import UsageError
+from dojang.base.version import __version__
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dojang import __version__
+from dojang.base.version import __version__
 from dojang.report.results import Environment
 
 PARTS: Mapping[str, str] = {
@@ -71,25 +71,26 @@ def measured(output: str | Path | None = None, force: bool = False) -> dict[str,
     measured peaks. Raises what writing raises.
     """
     from dojang.base.writing import check_target
-    from dojang.native import descriptions
+    from dojang.native import machine as machines
+    from dojang.native.descriptions import ENVIRONMENT
     from dojang.native.machine import Machine
     from dojang.native.peaks import measure
 
     here = Machine.processor()
-    path = descriptions.measured_path(here)
+    path = machines.measured_path(here)
     if output is not None:
         path = check_target(output, force)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
     found = measure(here).rounded()
     source = f"measured on {_processor() or here.cpu}, {datetime.now(UTC).date()}"
-    descriptions.write(replace(here, peaks=found), source, path, force or output is None)
+    machines.write(replace(here, peaks=found), source, path, force or output is None)
     if output is None:
         path.chmod(0o644)  # a file that others may write would not be trusted
-    descriptions.forget()
+    machines.forget()
     return {
         "file": str(path),
-        "used": output is None and not os.environ.get(descriptions.ENVIRONMENT),
+        "used": output is None and not os.environ.get(ENVIRONMENT),
         "shipped": asdict(here.peaks),
         "measured": asdict(found),
     }
@@ -123,7 +124,8 @@ def environment(measure: bool = False, output: str | Path | None = None, force: 
     >>> environment().versions["dojang"] == __version__
     True
     """
-    from dojang.native import descriptions, jit
+    from dojang.native import jit
+    from dojang.native import machine as machines
     from dojang.native.cache import distrust
     from dojang.native.machine import Machine
 
@@ -136,7 +138,7 @@ def environment(measure: bool = False, output: str | Path | None = None, force: 
         "limit_bytes": jit.CACHE_LIMIT,
         "not_used": distrust(),
     }
-    ignored = descriptions.measured(Machine.processor())[1]
+    ignored = machines.measured(Machine.processor())[1]
     here = machine() | ({"ignored_file": ignored} if ignored else {})
     return Environment(versions(), here, cache, settings, sys.executable, found)
 

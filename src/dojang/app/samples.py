@@ -41,6 +41,11 @@ def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data
     shape = tuple(one_input(graph).attrs["shape"])
     if isinstance(data, Data):
         found = data
+    elif isinstance(data, (str, Path)) and Path(data).suffix.lower() == ".npy":
+        raise DataError(
+            f"{data}: an .npy holds samples without labels, which diagnose and slim --lossless take; here labels are "
+            "needed: give an .npz with x and y"
+        )
     elif isinstance(data, (str, Path)):
         found = load_data(data, size=shape if len(shape) == 3 else None, val=val, seed=SPLIT_SEED)
     elif isinstance(data, tuple) and len(data) == 2:
@@ -51,9 +56,9 @@ def load_samples(data: Any, graph: Graph, val: str | Path | None = None) -> Data
 
 
 def load_inputs(data: Any, graph: Graph, val: str | Path | None = None) -> Data:
-    """What a slimming without loss looks at: data as `load_samples` takes them, samples without labels (an array, an
-    .npy, an .npz with x alone), or nothing (None): then there are no samples in it, and the network may have several
-    inputs.
+    """What diagnosis and a slimming without loss look at: data as `load_samples` takes them, samples without labels (an
+    array, an .npy, an .npz with x alone), or nothing (None): then there are no samples in it, and the network may have
+    several inputs.
 
     Raises what `load_samples` raises.
     """

@@ -13,29 +13,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dojang import __version__
-from dojang.app.diagnosing import SAMPLES, diagnosis_of, some_feed, some_inputs
+from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.networks import InputSize, is_module, load, require_weights, torch_format
 from dojang.app.progress import Silent, Told
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
-from dojang.app.samples import check_classes, input_range, load_inputs, load_samples
+from dojang.app.samples import check_classes, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
-from dojang.app.tuning import Control, How, slopes, training, tuner
+from dojang.app.tuning import Control, TuningOptions, slopes, training, tuner
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.base.version import __version__
 from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
-from dojang.report.results import Slimming
+from dojang.evidence.evidence import Evidence
+from dojang.report.results import Diagnosis, Slimming
+from dojang.slimming.importance import read_values
 from dojang.slimming.journal import FILE, Journal, key_of
 from dojang.slimming.ledger import Evaluate, Tune
 from dojang.slimming.result import SlimResult
-from dojang.slimming.search import check_wishes
+from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
 from dojang.training.data import Data, Split
 
@@ -86,7 +88,7 @@ def allowed_drop(points: float, samples: int) -> float:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SlimRequest:
     """What is asked of one slimming; see `slim`."""
 
     lossless: bool
@@ -171,7 +173,7 @@ def slim(
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
     if final_epochs < 0:
         raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
-    check_wishes(max_drop, target_macs, target_time, target_ms)
+    check_request(max_drop, target_macs, target_time, target_ms)
     if not lossless:
         torch_format()  # fine-tuning needs it; better to say so now
         from dojang.training.numerics import require_precision
@@ -187,16 +189,16 @@ def slim(
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
     tuned = (epochs, final_epochs, train_samples)
-    wish = Wish(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance)
+    asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance)
     if output is None and resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
     with together(device) as us:
         lead = Lead(us)
-        how = How(seed, device, precision, told, None, lead)
+        options = TuningOptions(seed, device, precision, told, None, lead)
 
         def led() -> Slimming:
             if output is None:
-                return in_torch(_work(graph, samples, wish, how, started, us), net, graph)
+                return in_torch(_work(graph, samples, asked, options, started, us), net, graph)
             kept = Path(output) / UNFINISHED
             # The journal is there until every file has its place: what an interruption left half moved is replaced.
             # Without `resume` the journal says how to go on.
@@ -204,19 +206,22 @@ def slim(
             with writing_folder(output, FILES, force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
-                about = {**asdict(wish), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
+                about = {**asdict(asked), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
                 journal = Journal(kept, about, resume)
-                done = in_torch(_work(graph, samples, wish, replace(how, journal=journal), started, us), net, graph)
+                done = in_torch(
+                    _work(graph, samples, asked, replace(options, journal=journal), started, us), net, graph
+                )
                 told.stage("writing and checking the files")
-                settings = {"net": str(net), "data": samples.name, **asdict(wish), "weights": weights}
+                settings = {"net": str(net), "data": samples.name, **asdict(asked), "weights": weights}
                 done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
             journal.remove()
             return done
 
         if not us.rank:
             return lead.through(led, lambda done: replace(done, module=None))
-        diagnosis_of(graph, samples, SAMPLES, 0.0, seed, us)
-        done = take_part(us, training(chosen(samples, seed), replace(how, lead=None)))
+        choice = chosen(samples, seed)
+        found_out(graph, choice, asked, us)
+        done = take_part(us, training(choice, replace(options, lead=None)))
     return in_torch(done, net, graph)
 
 
@@ -244,42 +249,51 @@ def chosen(data: Data, seed: int) -> Data:
     return data if data.task == "unlabelled" else data.selection(selection_share(len(data.train)), seed)
 
 
-def _work(graph: Graph, data: Data, wish: Wish, how: How, started: float, us: Together) -> Slimming:
+def found_out(graph: Graph, choice: Data, asked: SlimRequest, us: Together) -> tuple[Evidence, Diagnosis]:
+    """What is known of the network on samples that tune, and the findings that follow from it.
+
+    The search goes on with the same evidence: what cuts with loss go by is taken in the same pass over the samples.
+    """
+    known = evidence_of(graph, choice, SAMPLES, 0.0, asked.seed)
+    return known, diagnosis_of(known, choice, us, more=() if asked.lossless else read_values(known))
+
+
+def _work(
+    graph: Graph, data: Data, asked: SlimRequest, options: TuningOptions, started: float, us: Together
+) -> Slimming:
     """Everything but the files."""
-    told, journal = how.told, how.journal
+    told, journal = options.told, options.journal
     told.stage("looking for waste")
-    lossless, max_drop, runtime, seed = wish.lossless, wish.max_drop, wish.runtime, wish.seed
-    batch_size = wish.batch_size
-    diagnosis = diagnosis_of(graph, data, SAMPLES, 0.0, seed, us)
-    x = some_feed(graph, data, batch_size, seed)
+    lossless, max_drop, runtime, seed = asked.lossless, asked.max_drop, asked.runtime, asked.seed
+    batch_size = asked.batch_size
     choice = chosen(data, seed)
+    known, diagnosis = found_out(graph, choice, asked, us)
+    x = some_feed(graph, data, batch_size, seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
 
     def evaluate(network: Graph) -> float:
         return accuracy(scorer(network, len(choice.test)), choice.test)
 
-    tune = None if lossless else tuner(choice, wish.epochs, how)
-    beside = None if tune is None else control(graph, choice, tune, wish, how)
+    tune = None if lossless else tuner(choice, asked.epochs, options)
+    beside = None if tune is None else control(graph, choice, tune, asked, options)
     result = search(
-        graph,
+        known,
         measure=measurer(runtime, x),
         predict=predictor(runtime, batch_size),
         tune=tune,
         evaluate=None if lossless else evaluate,
         finish=None if beside is None else beside.finish(evaluate),
-        importance=wish.importance,
-        gradients=slopes(choice, seed) if wish.importance == "taylor" and not lossless else None,
-        samples=some_inputs(choice, SAMPLES, seed) if len(choice.train) else None,
+        importance=asked.importance,
+        gradients=slopes(choice, seed) if asked.importance == "taylor" and not lossless else None,
+        findings=diagnosis.findings,
         max_drop=allowed,
-        target_macs=wish.target_macs,
-        target_time=wish.target_time,
-        target_ms=wish.target_ms,
+        target_macs=asked.target_macs,
+        target_time=asked.target_time,
+        target_ms=asked.target_ms,
         journal=journal,
         lossless=lossless,
-        seed=seed,
         progress=lambda what, step, of: told.stage(what),
-        input_range=input_range(graph, data),
         multiple=whole_vectors(),
     )
     if beside is not None:
@@ -305,12 +319,12 @@ def _work(graph: Graph, data: Data, wish: Wish, how: How, started: float, us: To
     )
 
 
-def control(graph: Graph, choice: Data, tune: Tune, wish: Wish, how: How) -> Control:
+def control(graph: Graph, choice: Data, tune: Tune, asked: SlimRequest, options: TuningOptions) -> Control:
     """The control of one slimming, whose trainings are journalled in turn with those of the search."""
-    last = tuner(choice, wish.final_epochs, how) if wish.final_epochs else None
-    if how.journal is not None:
-        tune, last = how.journal.tuned(tune), how.journal.tuned(last) if last is not None else None
-    return Control(graph, tune, wish.epochs, last, wish.final_epochs, how.told)
+    last = tuner(choice, asked.final_epochs, options) if asked.final_epochs else None
+    if options.journal is not None:
+        tune, last = options.journal.tuned(tune), options.journal.tuned(last) if last is not None else None
+    return Control(graph, tune, asked.epochs, last, asked.final_epochs, options.told)
 
 
 def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimResult:
@@ -323,12 +337,12 @@ def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimRe
 
 
 def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
-    """How the allowed drop was kept: on what it was judged, and whether the test part bears it out."""
+    """How the allowed drop was kept: what choices were judged on, and whether the test part confirms it."""
     said: tuple[str, ...] = ()
     if allowed < max_drop:
         said = (
             f"of the {max_drop:.2f} points that may be lost, choices allowed {allowed:.2f} on {chosen_on} selection "
-            "samples, one standard error less",
+            "samples: one standard error less",
         )
     before, after = result.before.accuracy, result.after.accuracy
     if before is None or after is None or 100 * (before - after) <= max_drop + 1e-9:
@@ -388,9 +402,9 @@ def named(graph: Graph, before: Graph, data: Data) -> Graph:
     """The cheaper network with what it must say to be used: how its input is normalised, its classes."""
     node = graph.inputs[0]
     if not node.attrs["mean"] and data.task != "unlabelled":
-        how = data.normalisation
-        told = node.with_attrs(mean=how.mean, std=how.std)
-        graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
+        own = data.normalisation
+        normalised = node.with_attrs(mean=own.mean, std=own.std)
+        graph = graph.replace(nodes=tuple(normalised if n is node else n for n in graph.nodes))
     known = {"classes": classes.as_text(data.classes)} if data.classes else {}
     return graph.replace(meta={**before.meta, **known, "slimmed": f"from {before.name} on {data.name}"})
 

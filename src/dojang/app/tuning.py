@@ -24,7 +24,7 @@ TUNE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class How:
+class TuningOptions:
     """What all trainings of one slimming have in common."""
 
     seed: int = 0
@@ -35,20 +35,20 @@ class How:
     lead: Lead | None = None
 
 
-def tuner(data: Data, epochs: int, how: How) -> Tune:
+def tuner(data: Data, epochs: int, options: TuningOptions) -> Tune:
     """Fine-tunes a network on `data.train` with another as its teacher (distillation).
 
     With a journal the state of each training is kept in its working folder, and taken up from there. Where there are
     several processes all take part.
     """
-    work = training(data, how)
-    if how.lead is not None:
-        work = how.lead.shared(work)
-    journal = how.journal
+    work = training(data, options)
+    if options.lead is not None:
+        work = options.lead.shared(work)
+    journal = options.journal
     return lambda graph, teacher: work(graph, teacher, epochs, journal.working if journal is not None else None)
 
 
-def training(data: Data, how: How) -> Callable[[Graph, Graph, int, Path | None], Graph]:
+def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int, Path | None], Graph]:
     """One training, `work(graph, teacher, epochs, folder)`: what each process does of it, and the network after it."""
 
     def work(graph: Graph, teacher: Graph, epochs: int, folder: Path | None) -> Graph:
@@ -58,22 +58,22 @@ def training(data: Data, how: How) -> Callable[[Graph, Graph, int, Path | None],
         from dojang.training.record import Progress
         from dojang.training.start import fitting_threads, module_of
 
-        module = module_of(graph, how.seed)
+        module = module_of(graph, options.seed)
         config = TrainConfig(
             epochs=epochs,
             batch_size=min(64, len(data.train)),
-            seed=how.seed,
-            precision=how.precision,
+            seed=options.seed,
+            precision=options.precision,
             train_scored=1,
             test_every=epochs,
-            device=how.device,
+            device=options.device,
         )
         config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
 
         def tell(now: Progress) -> None:
-            how.told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
+            options.told.step((now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}")
 
-        taught = module_of(teacher, how.seed)
+        taught = module_of(teacher, options.seed)
         with fitting_threads(count(teacher).total.macs * config.batch_size):
             fit(module, data, config, teacher=taught, directory=folder, resume=True, progress=tell)
         return torch_format().weights_of(module, graph)

@@ -37,7 +37,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PublishedTable:
     """A published table with its citation."""
 
     name: str
@@ -79,7 +79,7 @@ class Check(Result):
     with the path with the most MACs.
     """
 
-    table: Table
+    table: PublishedTable
     cells: tuple[Cell, ...]
     conventions: Mapping[str, str]
     totals: Mapping[str, int]
@@ -108,7 +108,7 @@ class Check(Result):
         }
 
 
-def check(table: Table, graph: Graph) -> Check:
+def check(table: PublishedTable, graph: Graph) -> Check:
     """Judges every cell of a table against the cost of a network.
 
     The convention of each column is found first (`counting.found_convention`). A cell is *exact*, or *rounded*: to the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, cast
@@ -13,9 +13,10 @@ from dojang.arith.border import Border
 from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import BYTES, OPS, UNKNOWN
+from dojang.arith.parameters import NOTHING, Parameters, Read, parameters_of, reads_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
-from dojang.arith.stored import NOTHING, Parameters, Read, Stored, parameters_of, reads_of
+from dojang.arith.stored import Stored
 from dojang.arith.symbol import Expr, largest
 from dojang.base.result import Result
 
@@ -40,6 +41,11 @@ class Convention:
             f"{unit}; {taps}; {bias}; pooling, activations and normalisation cost no MACs; float32, "
             f"batch {self.batch}; K = 1000"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, and the same as a sentence."""
+        own = {"unit": self.unit, "batch": self.batch, "bias": self.bias, "exact_padding": self.exact_padding}
+        return {**own, "text": str(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +238,7 @@ class Count(Result):
         total = self.total
         flops = {"flops": 2 * total.macs} if self.convention.unit == "flop" else {}
         table = {
-            "convention": {**asdict(self.convention), "text": str(self.convention)},
+            "convention": self.convention.to_dict(),
             "totals": {
                 "params": total.params,
                 "weights": total.weights,

@@ -25,7 +25,7 @@ MODULES = {
     "dojang.diagnose.activations": "dojang.evidence.activations",
     "dojang.diagnose.finding": "dojang.evidence.finding",
     "dojang.engine.algorithms.elementwise": "dojang.engine.kernels.other.elementwise",
-    "dojang.engine.algorithms.functions": "dojang.engine.kernels.functions",
+    "dojang.engine.algorithms.functions": "dojang.engine.kernels.activations",
     "dojang.engine.algorithms.layout": "dojang.engine.kernels.other.layout",
     "dojang.engine.algorithms.matmul": "dojang.engine.kernels.other.matmul",
     "dojang.engine.algorithms.norm": "dojang.engine.kernels.other.norm",

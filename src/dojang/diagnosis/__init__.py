@@ -5,12 +5,14 @@ from dojang.diagnosis.effective import Effective, effective_fields
 from dojang.diagnosis.equivariance import Equivariance, equivariance
 from dojang.diagnosis.findings import diagnose
 from dojang.diagnosis.spectrum import Spectrum, spectra
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding, worst
 
 __all__ = [
     "Correlation",
     "Effective",
     "Equivariance",
+    "Evidence",
     "Finding",
     "Spectrum",
     "correlations",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
-from dojang.evidence.activations import Reduced, Run, activated, alone, batches, session_run
+from dojang.evidence.activations import activated
 from dojang.evidence.blocks import co_cluster, spectral
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
-from dojang.evidence.moments import Products, require_finite
 
 Array = np.ndarray
 
@@ -27,7 +27,7 @@ SHUFFLES = 5
 
 
 @dataclass(frozen=True)
-class Split:
+class GroupSplit:
     """A layer split into `groups` equal groups: the part of the squared correlation that stays inside them.
 
     `rows` and `columns` give the group of each channel. `chance` and `chance_spread`: mean and standard deviation of
@@ -54,7 +54,7 @@ class Correlation:
     matrix: Array
     row_order: tuple[int, ...]
     column_order: tuple[int, ...]
-    splits: tuple[Split, ...]
+    splits: tuple[GroupSplit, ...]
     pixels: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,54 +99,25 @@ def _sources(graph: Graph, node: Node) -> list[str]:
     return found
 
 
-def correlations(
-    graph: Graph,
-    x: Any,
-    run: Run | None = None,
-    seed: int = 0,
-    parts: tuple[int, ...] = PARTS,
-    reduced: Reduced | None = None,
-) -> tuple[Correlation, ...]:
-    """The correlation of every adjacent pair of convolutions after their activations, on samples `x`.
+def watched_pairs(graph: Graph) -> dict[tuple[str, str], tuple[str, str]]:
+    """For every adjacent pair of convolutions the values that are compared: both after their activations."""
+    return {pair: (activated(graph, pair[0]), activated(graph, pair[1])) for pair in adjacent(graph)}
 
-    With `reduced` each process gives its share of the samples, and gets the correlations over all of them.
-    """
-    reduced = reduced or alone
-    run = run or session_run(graph, x)
-    pairs = [(a, b, activated(graph, a), activated(graph, b)) for a, b in adjacent(graph)]
-    taps = list(dict.fromkeys(v for pair in pairs for v in pair[2:]))
-    sums: dict[tuple[str, str], Products] = {}
-    for part, _ in batches(x):
-        found = run(part, taps)
-        require_finite(found, taps)
-        for before, after, first, second in pairs:
-            a, b = aligned(found[first], found[second])
-            if (before, after) not in sums:
-                sums[before, after] = Products(len(a), len(b))
-            sums[before, after].add(a.T, b.T)
+
+def correlations(known: Evidence, parts: tuple[int, ...] = PARTS) -> tuple[Correlation, ...]:
+    """The correlation of every adjacent pair of convolutions after their activations, on the samples."""
+    pairs = watched_pairs(known.graph)
+    found = known.products(pairs.values())
     out: list[Correlation] = []
-    for (before, after), products in sums.items():
-        joined = products.joined(reduced)
+    for (before, after), values in pairs.items():
+        joined = found[values]
         matrix = joined.correlation()
         rows, columns = seriate(np.abs(matrix))
         splits = tuple(
-            best_split(matrix**2, g, seed) for g in parts if not (matrix.shape[0] % g or matrix.shape[1] % g)
+            best_split(matrix**2, g, known.seed) for g in parts if not (matrix.shape[0] % g or matrix.shape[1] % g)
         )
         out.append(Correlation(before, after, matrix, rows, columns, splits, joined.rows))
     return tuple(out)
-
-
-def aligned(a: Array, b: Array) -> tuple[Array, Array]:
-    """Two maps (n, c, *size) as (c, pixels) in float64, the smaller upsampled by nearest to the larger."""
-    size = tuple(max(p, q) for p, q in zip(a.shape[2:], b.shape[2:], strict=True))
-    return tuple(_upsampled(v, size) for v in (a, b))  # pyright: ignore[reportReturnType]
-
-
-def _upsampled(value: Array, size: tuple[int, ...]) -> Array:
-    for axis, (have, want) in enumerate(zip(value.shape[2:], size, strict=True)):
-        if have != want:
-            value = value.take(np.arange(want) * have // want, axis=axis + 2)
-    return np.moveaxis(value, 1, 0).reshape(value.shape[1], -1).astype(np.float64)
 
 
 def seriate(strength: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,21 +131,22 @@ def seriate(strength: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(np.argsort(left[:, 0], kind="stable").tolist()), tuple(np.argsort(right[:, 0], kind="stable").tolist())
 
 
-def best_split(energy: Array, groups: int, seed: int = 0, shuffles: int = SHUFFLES) -> Split:
+def best_split(energy: Array, groups: int, seed: int = 0, shuffles: int = SHUFFLES) -> GroupSplit:
     """The best equal groups found for a matrix of energies ≥ 0, and what the same search finds by chance."""
     rng = np.random.default_rng(seed)
     rows, columns, kept = co_cluster(energy, groups, rng)
     by_chance = [
         co_cluster(rng.permutation(energy.ravel()).reshape(energy.shape), groups, rng)[2] for _ in range(shuffles)
     ]
-    return Split(groups, kept, float(np.mean(by_chance)), float(np.std(by_chance)),
+    return GroupSplit(groups, kept, float(np.mean(by_chance)), float(np.std(by_chance)),
                  tuple(rows.tolist()), tuple(columns.tolist()))  # fmt: skip
 
 
 def low_correlation(found: tuple[Correlation, ...]) -> list[Finding]:
     """Layers in which some grouping keeps clearly more correlation than chance: five spreads above the shuffled ones.
 
-    They connect many filters that hardly move together. Each is reported with the most groups for which that holds.
+    Such a layer connects many filters that hardly move together. It is reported with the most groups for which that
+    holds.
     """
     findings: list[Finding] = []
     for c in found:
@@ -184,8 +156,9 @@ def low_correlation(found: tuple[Correlation, ...]) -> list[Finding]:
                 findings.append(
                     Finding(
                         c.after, "low-correlation", (), s.kept, limit,
-                        f"{s.groups} equal groups of {c.before} and {c.after} hold {s.kept:.0%} of the squared "
-                        f"correlation; shuffled, the same search finds {s.chance:.0%} (none: {1 / s.groups:.0%})",
+                        f"split into {s.groups} groups together with {c.before}, {s.kept:.0%} of the squared "
+                        f"correlation stays inside the groups; shuffled correlations give {s.chance:.0%}, an arbitrary "
+                        f"split {1 / s.groups:.0%}",
                     )
                 )  # fmt: skip
                 break

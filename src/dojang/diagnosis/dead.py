@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from dojang.arith.channels import ChannelMap
-from dojang.arith.graph import Graph
-from dojang.evidence.activations import Response, activated, layers
+from dojang.evidence.activations import activated, layers
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
-from dojang.evidence.intervals import Range
 
-CONFIDENCE = "95 % confidence"
+CONFIDENCE = "at 95 % confidence"
 
 
 def bound_after_none(samples: int) -> float:
-    """What fraction of inputs may still wake a channel that none of `samples` woke: 3/N (Hanley, JAMA 1983).
+    """The part of inputs on which a channel may still be active that was on none of `samples`: 3/N (Hanley, JAMA 1983).
 
     At 95 % confidence: (1 − p)^N = 0.05 gives p ≈ 3.0/N.
 
@@ -24,63 +22,68 @@ def bound_after_none(samples: int) -> float:
     return min(1.0, 3 / samples) if samples else 1.0
 
 
-def proven(graph: Graph, tied: ChannelMap, bound: Mapping[str, Range]) -> list[Finding]:
+def proven(known: Evidence) -> list[Finding]:
     """Channels whose interval after the activation is [0, 0] (dead) or one other number (constant)."""
     findings: list[Finding] = []
-    for node in layers(graph):
-        value = activated(graph, node.name)
-        if tied.tracks[value] is None:
+    for node in layers(known.graph):
+        value = activated(known.graph, node.name)
+        if known.channels.tracks[value] is None:
             continue
-        dead = tuple(i for i, z in enumerate(bound[value].zero) if z)
+        bound = known.ranges[value]
+        dead = tuple(i for i, z in enumerate(bound.zero) if z)
         if dead:
             findings.append(
                 Finding(
-                    node.name, "dead-proven", dead, len(dead) / len(bound[value].lo), 0.0,
-                    f"proved: {value} is 0 in these channels for every input in the range, by interval bounds",
-                    "warning",
+                    node.name, "dead-proven", dead, len(dead) / len(bound.lo), 0.0,
+                    f"proved by interval bounds: {value} is 0 in these channels for every input in the stated range",
+                    "warning", proved=True,
                 )
             )  # fmt: skip
-        same = bound[value].constant & ~bound[value].zero
-        for level in sorted({float(v) for v in bound[value].lo[same]}):
-            channels = tuple(i for i, v in enumerate(bound[value].lo) if same[i] and v == level)
+        same = bound.constant & ~bound.zero
+        for level in sorted({float(v) for v in bound.lo[same]}):
+            channels = tuple(i for i, v in enumerate(bound.lo) if same[i] and v == level)
             findings.append(
                 Finding(
                     node.name, "constant", channels, level, 0.0,
-                    f"proved: {value} is {level:.6g} in these channels for every input in the range", "warning",
+                    f"proved by interval bounds: {value} is {level:.6g} in these channels for every input in the "
+                    "stated range", "warning", proved=True,
                 )
             )  # fmt: skip
     return findings
 
 
-def observed(
-    graph: Graph, found: Mapping[str, Response], known: Sequence[Finding], threshold: float = 0.0
-) -> list[Finding]:
+def observed(known: Evidence, proved: Sequence[Finding]) -> list[Finding]:
     """Channels that no sample raised above the threshold, and channels that never moved; the proved ones left out."""
-    proved = {(f.layer, c) for f in known for c in f.channels}
+    named = {(f.layer, c) for f in proved for c in f.channels}
     findings: list[Finding] = []
-    for layer, r in found.items():
+    values = {node.name: activated(known.graph, node.name) for node in layers(known.graph)}
+    statistics = known.statistics(values.values())
+    for layer, value in values.items():
+        r = statistics.get(value)
+        if r is None:
+            continue
         limit = bound_after_none(r.samples)
-        dead = tuple(i for i, n in enumerate(r.fired) if n == 0 and (layer, i) not in proved)
+        dead = tuple(i for i, n in enumerate(r.fired) if n == 0 and (layer, i) not in named)
         if dead:
-            size = max(float(max(abs(r.least[i]), abs(r.most[i]))) for i in dead)
+            level = "0" if known.threshold == 0 else f"0 by more than {known.threshold:g}"
             findings.append(
                 Finding(
-                    layer, "dead-observed", dead, size, threshold,
-                    f"never above {threshold:g} in {r.value} on {r.samples} samples; "
-                    f"fewer than {limit:.2%} of such inputs wake it ({CONFIDENCE})", "info",
+                    layer, "dead-observed", dead, float(r.peak[list(dead)].max()), known.threshold,
+                    f"the output of {value} in these channels did not differ from {level} on any of {r.samples} "
+                    f"samples; each of them is active on fewer than {limit:.2%} of such inputs ({CONFIDENCE})", "info",
                 )
             )  # fmt: skip
-        scale = max(float(abs(r.most).max()), float(abs(r.least).max()), 1e-30)
+        scale = max(float(r.peak.max()), 1e-30)
         spread = r.most - r.least
         still = tuple(
-            i for i, s in enumerate(spread) if s <= 1e-6 * scale and i not in dead and (layer, i) not in proved
+            i for i, s in enumerate(spread) if s <= 1e-6 * scale and i not in dead and (layer, i) not in named
         )
         if still:
             findings.append(
                 Finding(
                     layer, "constant", still, float(spread[list(still)].max()), 1e-6 * scale,
-                    f"observed: {r.value} does not move in these channels on {r.samples} samples "
-                    f"({r.places} places); fewer than {limit:.2%} of such inputs move it ({CONFIDENCE})", "info",
+                    f"the output of {value} in these channels was the same on all {r.samples} samples ({r.places} "
+                    f"places); each of them changes on fewer than {limit:.2%} of such inputs ({CONFIDENCE})", "info",
                 )
             )  # fmt: skip
     return findings

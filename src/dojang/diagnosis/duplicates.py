@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from dojang.arith.channels import ChannelMap
-from dojang.arith.graph import Graph
-from dojang.evidence.activations import Response, activated, layers
-from dojang.evidence.equal_channels import PROPORTIONAL, numbers
+from dojang.evidence.activations import activated, layers
+from dojang.evidence.equal_channels import PROPORTIONAL
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
-from dojang.evidence.intervals import Range
 
 SAME = 1e-4
 """Largest error of the multiple, relative to the size of the channel (root mean square), that counts as the same."""
 
 
-def proven(graph: Graph, tied: ChannelMap, bound: Mapping[str, Range]) -> list[Finding]:
+def proven(known: Evidence) -> list[Finding]:
     """For each layer the groups of channels that the weights make multiples of their first, on every input.
 
     Constant channels are left to the finding of that name.
     """
-    numbered, findings = numbers(graph, tied), list[Finding]()
-    for node in layers(graph):
-        value = activated(graph, node.name)
-        own = numbered[value]
+    findings = list[Finding]()
+    for node in layers(known.graph):
+        value = activated(known.graph, node.name)
+        own = known.equal[value]
         if own is None:
             continue
         alike: dict[int, list[int]] = {}
         for i, label in enumerate(own.ids.tolist()):
-            if not bound[value].constant[i]:
+            if not known.ranges[value].constant[i]:
                 alike.setdefault(label, []).append(i)
         for same in alike.values():
             if len(same) > 1:
@@ -39,22 +37,27 @@ def proven(graph: Graph, tied: ChannelMap, bound: Mapping[str, Range]) -> list[F
                 findings.append(
                     Finding(
                         node.name, "duplicate", tuple(same), 0.0, PROPORTIONAL,
-                        f"proved: by the weights these channels are {factors}{more} times channel {same[0]} in {value} "
-                        "on every input, up to float32 rounding of the weights", "warning",
+                        f"proved by the weights: in {value} the others are {factors}{more} times channel {same[0]} "
+                        "on every input, up to float32 rounding of the weights", "warning", proved=True,
                     )
                 )  # fmt: skip
     return findings
 
 
-def observed(found: Mapping[str, Response], known: Sequence[Finding] = (), limit: float = SAME) -> list[Finding]:
+def observed(known: Evidence, proved: Sequence[Finding] = (), limit: float = SAME) -> list[Finding]:
     """For each layer the groups of channels that are multiples of their first: x_j ≈ s · x_i with s > 0.
 
     s is the least-squares multiple, and the error the part of x_j's energy it leaves: both follow from the second
-    moments E[x_i x_j], so no second pass over the data is made. Groups that are all proved (`known`) are left out.
+    moments E[x_i x_j], so no second pass over the data is made. Groups that are all proved are left out.
     """
     findings: list[Finding] = []
-    proved = {(f.layer, c) for f in known if f.kind == "duplicate" for c in f.channels}
-    for layer, r in found.items():
+    named = {(f.layer, c) for f in proved if f.kind == "duplicate" for c in f.channels}
+    values = {node.name: activated(known.graph, node.name) for node in layers(known.graph)}
+    statistics = known.statistics(values.values())
+    for layer, value in values.items():
+        r = statistics.get(value)
+        if r is None:
+            continue
         moment = r.covariance + np.outer(r.mean, r.mean)
         energy = np.diag(moment)
         alive = energy > 1e-12 * max(float(energy.max(initial=0.0)), 1e-30)
@@ -73,14 +76,14 @@ def observed(found: Mapping[str, Response], known: Sequence[Finding] = (), limit
             if not same:
                 continue
             taken.update(same)
-            if {(layer, c) for c in (i, *same)} <= proved:
+            if {(layer, c) for c in (i, *same)} <= named:
                 continue
             factors = ", ".join(f"{multiple[j]:.4g}" for j in same[:6]) + (", ..." if len(same) > 6 else "")
             findings.append(
                 Finding(
                     layer, "duplicate", (i, *same), float(error[same].max()), limit,
-                    f"observed: channels {', '.join(map(str, same))} are {factors} times channel {i} in {r.value} "
-                    f"on {r.samples} samples ({r.places} places)", "info",
+                    f"in {value} the others were {factors} times channel {i} on all {r.samples} samples "
+                    f"({r.rows} places compared)", "info",
                 )
             )  # fmt: skip
     return findings

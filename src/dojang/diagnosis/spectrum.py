@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dojang.arith.channels import channels
-from dojang.arith.graph import Graph
-from dojang.evidence.activations import Reduced, Run, alone, batches, layers, session_run
-from dojang.evidence.moments import Products, principal, require_finite, singular
+from dojang.evidence.activations import layers
+from dojang.evidence.evidence import Evidence
+from dojang.evidence.moments import principal, singular
 
 Array = np.ndarray
 
@@ -24,7 +23,7 @@ WIDEST = 2048
 
 @dataclass(frozen=True)
 class Spectrum:
-    """For one layer the part of the variance in the first r directions, r = 1 …, of inputs, outputs and weights.
+    """The part of the variance in the first r directions, r = 1 …, of one layer's inputs, outputs and weights.
 
     `inputs` (ic,) and `outputs` (oc,) from samples, before the activation; `weights` from singular values. A curve of
     more than `WIDEST` channels is empty.
@@ -60,38 +59,27 @@ def energy_curve(energies: Array) -> tuple[float, ...]:
     return tuple((np.cumsum(ordered) / total).tolist()) if total > 0 else (1.0,) * len(ordered)
 
 
-def spectra(graph: Graph, x: Any, run: Run | None = None, reduced: Reduced | None = None) -> tuple[Spectrum, ...]:
-    """The spectrum of every convolution and dense layer whose channels are followed.
+def watched_values(known: Evidence) -> list[str]:
+    """What the curves are taken of: what every layer reads and makes, where it has at most `WIDEST` channels."""
+    graph, tracks = known.graph, known.channels.tracks
+    sides = dict.fromkeys(v for n in layers(graph) if tracks[n.inputs[0]] is not None for v in (n.inputs[0], n.name))
+    return [v for v in sides if (t := tracks[v]) is not None and ((graph.unit_shapes[v] or ())[t.axis] or 0) <= WIDEST]
 
-    With `reduced` each process gives its share of the samples, and gets the spectra of all of them.
-    """
-    reduced = reduced or alone
-    run, tied = run or session_run(graph, x), channels(graph)
-    wanted = [n for n in layers(graph) if tied.tracks[n.inputs[0]] is not None]
-    sides = dict.fromkeys(v for n in wanted for v in (n.inputs[0], n.name))
-    axes = {v: t.axis for v in sides if (t := tied.tracks[v]) is not None}
-    taps = [v for v in sides if ((graph.unit_shapes[v] or ())[axes[v]] or 0) <= WIDEST]
-    sums: dict[str, Products] = {}
-    total = 0
-    for part, n in batches(x):
-        found = run(part, taps)
-        require_finite(found, taps)
-        total += n
-        for name in taps:
-            rows = (
-                np.moveaxis(found[name], axes[name], -1).reshape(-1, found[name].shape[axes[name]]).astype(np.float64)
-            )
-            if name not in sums:
-                sums[name] = Products(rows.shape[1], rows.shape[1])
-            sums[name].add(rows)
-    total = int(reduced("sum", np.array(total)))
-    energies = {name: principal(products.joined(reduced).covariance)[0] for name, products in sums.items()}
+
+def spectra(known: Evidence) -> tuple[Spectrum, ...]:
+    """The spectrum of every convolution and dense layer whose channels are followed."""
+    graph = known.graph
+    statistics = known.statistics(watched_values(known))
+    energies = {name: principal(own.covariance)[0] for name, own in statistics.items()}
+    samples = max((own.samples for own in statistics.values()), default=0)
     out: list[Spectrum] = []
-    for node in wanted:
+    for node in layers(graph):
+        if known.channels.tracks[node.inputs[0]] is None:
+            continue
         weight = np.asarray(graph.weights[node.array("weight")], np.float64)
         flat = weight.reshape(weight.shape[0], -1)
         values = singular(flat)[1] if min(flat.shape) <= WIDEST else np.empty(0)
         curves = [energy_curve(energies[v]) if v in energies else () for v in (node.inputs[0], node.name)]
         of_weights = energy_curve((values / (values.max(initial=0.0) or 1.0)) ** 2)
-        out.append(Spectrum(node.name, curves[0], curves[1], of_weights, total))
+        out.append(Spectrum(node.name, curves[0], curves[1], of_weights, samples))
     return tuple(out)

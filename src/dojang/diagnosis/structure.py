@@ -21,7 +21,7 @@ TIME_SHARE = 0.1
 """Layers that take less than this part of the time are not asked for reasons."""
 
 SHORT_MS = 0.02
-"""A layer as short as this is mostly begun and ended: threads meet, caches fill (some µs each)."""
+"""In a layer as short as this start-up and hand-over dominate: threads meet, caches fill (some µs each)."""
 
 
 def coverage(graph: Graph) -> list[Finding]:
@@ -33,8 +33,9 @@ def coverage(graph: Graph) -> list[Finding]:
         findings.append(
             Finding(
                 node.name, "coverage", (), float(min(s.size / w for s, w in zip(field, whole, strict=True))), 1.0,
-                f"its input sees {by([s.size for s in field])} pixels of {by(whole)} already; with its "
-                f"{by(node.attrs['kernel'])} kernel it sees {by([s.size for s in spans[node.name] or field])}", "info",
+                f"the receptive field of its input is {by([s.size for s in field])} pixels, which covers the whole "
+                f"{by(whole)} image; its {by(node.attrs['kernel'])} kernel enlarges the field to "
+                f"{by([s.size for s in spans[node.name] or field])}", "info",
             )
         )  # fmt: skip
     return findings
@@ -63,17 +64,20 @@ def far_below(
         reading = (moved + weights) / (read_gbs * 1e6)
         per_number = 4 * macs / max(1, moved + weights)
         if 0.5 * ms < reading < 2 * ms:  # what takes less time than memory needs has come from the caches
-            why = f"its {(moved + weights) / 1e6:.3g} MB alone take {reading:.3g} ms to read and write"
+            why = f"to read and write its {(moved + weights) / 1e6:.3g} MB alone takes {reading:.3g} ms"
         elif ms < SHORT_MS:
-            why = f"{ms * 1e3:.3g} µs is too short: starting and ending the work count"
+            why = f"{ms * 1e3:.3g} µs is too short to reach the peak: start-up and hand-over dominate"
         elif node.attrs.get("groups", 1) > 1:
             each = node.attrs["out"] // node.attrs["groups"]
-            why = f"its groups have {each} output channels each, so that little is computed from each number read"
+            why = f"each of its groups has {each} output channels, so each number that it reads is used little"
         elif per_number < 16:
-            why = f"it does {per_number:.3g} multiplications for each number that it reads or writes"
+            why = f"it makes only {per_number:.3g} multiplications for each number that it reads or writes"
         else:
-            why = "nothing in its shape says why; `dojang run --plan` shows how it is computed"
-        evidence = f"{ms:.4g} of {total:.4g} ms at {reached:.0%} of the peak of {peak_gflops:.3g} GFLOP/s: {why}"
+            why = "its shape does not explain this; `dojang run --plan` shows which algorithm computes it"
+        evidence = (
+            f"it takes {ms:.4g} of {total:.4g} ms and reaches {reached:.0%} of the machine's peak of "
+            f"{peak_gflops:.3g} GFLOP/s: {why}"
+        )
         findings.append(Finding(name, "hot-spot", (), reached, SLOW, evidence))
     return findings
 
@@ -93,6 +97,13 @@ def hot_spots(graph: Graph, layer_ms: Mapping[str, float] | None = None, share: 
             if total and part >= share * total:
                 amount = f"{part:.4f} of {total:.4f} ms" if what == "measured time" else f"{part:,} of {total:,}"
                 findings.append(
-                    Finding(name, "hot-spot", (), part / total, share, f"{part / total:.0%} of the {what}: {amount}")
+                    Finding(
+                        name,
+                        "hot-spot",
+                        (),
+                        part / total,
+                        share,
+                        f"it holds {part / total:.0%} of the {what}: {amount}",
+                    )
                 )
     return findings

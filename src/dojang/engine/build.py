@@ -58,10 +58,10 @@ def build(graph: Graph, request: Request, chosen: Chosen, packed: Packed, releas
     fused = show("fuse", verify.fused(fuse(graph, graph.shapes(request.batch), request.keep)))
     planned = show("plan", verify.planned(plan(fused, request, chosen)))
     lowered = show("lower", verify.lowered(lower(planned)))
-    recipes = show("emit", verify.emitted(emit(lowered), lowered))
-    natives = show("native", native(recipes, request.machine))
     constants = pack(planned, packed, release)
     show("pack", verify.packed(packed, planned))
+    recipes = show("emit", verify.emitted(emit(lowered), lowered))
+    natives = show("native", native(recipes, request.machine))
     return Build(lowered, natives, packed, constants, request.keep)
 
 

@@ -7,20 +7,23 @@ import ctypes
 import itertools
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.engine import verify
 from dojang.engine.build import Build, build, held_bytes
 from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, Request
 from dojang.engine.plan.network import plan_of
-from dojang.engine.reference.operators import Result, check_arrays, check_batch, check_inputs, refuse_unknown
+from dojang.engine.reference.operators import RunResult, check_arrays, check_batch, check_inputs, refuse_unknown
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
+from dojang.engine.verbose import show
 from dojang.native import forks
 from dojang.native.machine import Machine
 from dojang.native.threads import asked_threads, default_threads
@@ -104,8 +107,8 @@ class Compiled:
     def __call__(self, x: Array | Mapping[str, Array]) -> Array:
         """The first output for a batch `x` (n, *shape).
 
-        An array like one that was seen before goes a short way: a run leaves nothing of Python in the caches, so that
-        a microsecond of it takes five to eight when it comes after one.
+        An array of a shape that was seen before takes a shortcut: after a run Python's own code has left the CPU
+        cache, so that each Python step costs five to eight times more.
         """
         if type(x) is np.ndarray and x.dtype is _FLOAT:
             build = self._seen.get(x.shape)
@@ -127,7 +130,7 @@ class Compiled:
                     lanes.give(lane, build)
         return self.run(x).outputs[0]
 
-    def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> Result:
+    def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> RunResult:
         """All outputs, and the activations of the nodes named in `taps`, as float32 arrays that the caller owns.
 
         `x` is one array (n, *shape) of floating point, n from 0 up, or one per input by name. Raises `UsageError` and
@@ -138,11 +141,11 @@ class Compiled:
         arrays = [np.ascontiguousarray(a, np.float32) for a in fed.values()]
         pieces = [(0, batch)] if taps else slices(batch, self._slice_images)
         if len(pieces) > 1:
-            return Result(self._in_slices(arrays, pieces), {})
+            return RunResult(self._in_slices(arrays, pieces), {})
         values, build = self._one(arrays, batch, frozenset(taps))
         if not taps and len(fed) == 1 and build.short and self._builds.get((batch, frozenset())) is build:
             self._seen[next(iter(fed.values())).shape] = build
-        return Result(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
+        return RunResult(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
 
     def _one(
         self, arrays: Sequence[Array], batch: int, taps: frozenset[str], into: Mapping[str, Array] | None = None
@@ -173,17 +176,22 @@ class Compiled:
             return found.plan
         graph = self._graph_for(batch, wanted)
         with self._lock:
-            return plan_of(graph, self._request(batch, wanted), self._chosen).public
+            return show("plan", verify.planned(plan_of(graph, self._request(batch, wanted), self._chosen))).public
 
-    def measured(self, batch: int = 1, seconds: float = 0.3) -> Plan:
-        """The plan with the median time of each step, from runs on random input for about so many seconds."""
+    def measured(
+        self, batch: int = 1, seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter
+    ) -> Plan:  # fmt: skip
+        """The plan with the median time of each step, from runs on random input for about so many seconds.
+
+        On one thread `time.process_time` is the clock for a busy machine: it stands still while other work runs.
+        """
         build = self._build(batch, frozenset())
         rng = np.random.default_rng(0)
         inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
         lane = self._lanes.take()
         try:
             context = lane.contexts.get(build) or lane.bind(build)
-            return build.plan.with_times(context.measure(inputs, seconds))
+            return build.plan.with_times(context.measure(inputs, seconds, clock))
         finally:
             self._lanes.give(lane, build)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -173,7 +172,7 @@ class Context:
         """A value that the caller may keep."""
         return out[name] if name in out else np.array(self.logical(name, inputs, host), np.float32, order="C")
 
-    def measure(self, inputs: Sequence[Array], seconds: float) -> dict[str, float]:
+    def measure(self, inputs: Sequence[Array], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
         """Median seconds of each value's steps: every step on its own, on all threads, as often as time allows."""
         held = self.run(inputs)  # steps that export write into these arrays
         totals: dict[str, float] = {}
@@ -181,11 +180,11 @@ class Context:
         for program, row, name in self.steps:
             step = Program([program.call(row)], t.WORDS, program.scratch_bytes, program.threads)
             times: list[float] = []
-            start = time.perf_counter()
-            while len(times) < 3 or time.perf_counter() - start < each:
-                begin = time.perf_counter()
+            start = clock()
+            while len(times) < 3 or clock() - start < each:
+                begin = clock()
                 step.run()
-                times.append(time.perf_counter() - begin)
+                times.append(clock() - begin)
             totals[name] = totals.get(name, 0.0) + float(np.median(times))
         del held
         return totals

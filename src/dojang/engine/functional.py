@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
@@ -156,7 +157,8 @@ def _convolve_complex(f: Array, g: Array, mode: Any, steps: list[float], precisi
 
 def _numbers(x: Any) -> Array:
     """The array, where its numbers fit float64 or complex128; anything else is refused rather than cut."""
-    if isinstance(x, np.ma.MaskedArray):
+    # Not `np.ma`, whose first use imports it: a child that is forked meanwhile would wait for that for ever.
+    if isinstance(x, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise UsageError("a masked array's mask would be lost; give x.filled() or x.data")
     array = np.asarray(x)
     if array.dtype.kind not in "fiubc":

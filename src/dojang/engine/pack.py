@@ -1,7 +1,8 @@
 """The pass `pack`: weights in the order in which kernels read them.
 
-It comes last, when all that may fail for other reasons is done, and lets the original of each layer go as soon as that
-layer is packed, so that memory holds the weights once.
+The original of each layer may go as soon as that layer is packed, so that memory holds the weights once. What is packed
+stays, whatever fails later. Packing comes before LLVM, whose memory would otherwise be added to that of a layer while
+it is packed: 17 MB at the peak of ResNet-50.
 """
 
 from __future__ import annotations

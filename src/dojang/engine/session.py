@@ -17,7 +17,7 @@ from dojang.arith.conv import Conv, Sizes
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.shapes import Shape, conv_problem
 from dojang.engine.reference.operators import (
-    Result,
+    RunResult,
     apply,
     check_arrays,
     check_batch,
@@ -54,7 +54,7 @@ class Session:
         """The first output for a batch `x` (n, *shape)."""
         return self.run(x).outputs[0]
 
-    def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> Result:
+    def run(self, x: Array | Mapping[str, Array], taps: Sequence[str] = ()) -> RunResult:
         """All outputs, and the activations of the nodes named in `taps`, as float32 arrays that the caller owns.
 
         `x` is one array (n, *shape) of floating point, n from 0 up, or one per input by name. Raises `UsageError` and
@@ -78,7 +78,7 @@ class Session:
                 values[node.name] = self._steps[node.name]([values[i] for i in node.inputs])
             for name in last.get(place, ()):
                 values.pop(name, None)
-        return Result(tuple(owned(values[o]) for o in graph.outputs), {t: owned(values[t]) for t in taps})
+        return RunResult(tuple(owned(values[o]) for o in graph.outputs), {t: owned(values[t]) for t in taps})
 
 
 def locked(array: Array) -> Array:

@@ -99,6 +99,6 @@ def _pack(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 LINES: Mapping[str, Callable[[Any], Iterator[str]]] = MappingProxyType(
-    {"fuse": _fuse, "plan": _plan, "lower": _lower, "emit": _emit, "native": _native, "pack": _pack}
+    {"fuse": _fuse, "plan": _plan, "lower": _lower, "pack": _pack, "emit": _emit, "native": _native}
 )
 """What each pass prints, by its name."""

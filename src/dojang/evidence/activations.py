@@ -1,4 +1,4 @@
-"""What the channels of each layer do on a sample of data: extremes, how often they fire, how they move together."""
+"""What the channels of each value do on a sample of data: extremes, how often they fire, how they move together."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import OPS
 from dojang.arith.table import Table, because
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
-from dojang.evidence.moments import Products, require_finite
+from dojang.evidence.moments import JointMoments, Products, require_finite
 
 Array = np.ndarray
+Samples = Array | Mapping[str, Array]
+"""Inputs without labels: an array (n, *shape) for the one input, or arrays by input name."""
+
 Run = Callable[[Any, Sequence[str]], Mapping[str, Array]]
 """`run(x, taps)`: activations by node name for a batch."""
 
 Reduced = Callable[[str, Array], Array]
 """`reduced("sum" | "min" | "max", array)`: elementwise over all processes that look at samples, the same in each."""
 
+Pair = tuple[str, str]
+"""Two values whose channels are held against each other."""
+
 BATCH = 64
 """Samples run at once."""
 
 COMPILED = 2e9
 """From so many multiplications on, compiling the network (about a second) pays."""
+
+MOST_ROWS = 50_000
+"""Samples times places that means and covariances are taken over, about; extremes are taken over all places."""
 
 BEHIND: Table[Literal["passes on", "activation"]] = Table(
     "activations",
@@ -49,21 +57,27 @@ BEHIND: Table[Literal["passes on", "activation"]] = Table(
 
 
 @dataclass(frozen=True)
-class Response:
-    """What one layer's channels (c,) did after the activation, over `samples` samples and all places.
+class Statistics:
+    """What the channels (c,) of one value did over all `samples` and all `places` (samples times pixels).
 
-    `fired`: on how many samples a channel was anywhere above the threshold in size. `covariance` (c, c) over places.
+    `fired`: on how many samples a channel was anywhere above the threshold in size. `mean` (c,) and `covariance`
+    (c, c) are taken over `rows` of the places: all of them, or about `MOST_ROWS` at fixed pixels of every sample.
     """
 
-    layer: str
     value: str
     samples: int
     places: int
+    rows: int
     least: Array
     most: Array
     fired: Array
     mean: Array
     covariance: Array
+
+    @property
+    def peak(self) -> Array:
+        """The largest size of each channel, (c,)."""
+        return np.maximum(np.abs(self.least), np.abs(self.most))
 
 
 def layers(graph: Graph) -> tuple[Node, ...]:
@@ -83,86 +97,109 @@ def activated(graph: Graph, layer: str) -> str:
     return name
 
 
-def batches(samples: Any) -> Iterator[tuple[Any, int]]:
-    """Samples (an array, or arrays by input name) in batches, with the number in each."""
-    total = len(next(iter(samples.values())) if isinstance(samples, Mapping) else samples)
+def number_of(samples: Samples) -> int:
+    """How many samples there are."""
+    return len(next(iter(samples.values())) if isinstance(samples, Mapping) else samples)
+
+
+def first(samples: Samples, most: int) -> Samples:
+    """At most so many of the samples, the first ones."""
+    return {k: v[:most] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
+
+
+def batches(samples: Samples) -> Iterator[tuple[Any, int]]:
+    """Samples in batches, with the number in each."""
+    total = number_of(samples)
     for start in range(0, total, BATCH):
         part = slice(start, start + BATCH)
         x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
         yield x, min(BATCH, total - start)
 
 
-def session_run(graph: Graph, samples: Any) -> Run:
+def session_run(graph: Graph, samples: Samples) -> Run:
     """A `Run` by dojang's own engine, compiled where so many samples pay for it."""
-    total = sum(n for _, n in batches(samples))
+    total = number_of(samples)
     work = count(graph).total.macs * total
     session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
     return lambda x, taps: session.run(x, taps).taps
 
 
-def responses(
-    graph: Graph,
-    tied: ChannelMap,
-    samples: Any,
-    run: Run | None = None,
-    threshold: float = 0.0,
+def observe(
+    run: Run,
+    samples: Samples,
+    axes: Mapping[str, int],
+    pairs: Sequence[Pair],
+    threshold: float,
     reduced: Reduced | None = None,
-) -> dict[str, Response]:
-    """How every conv and dense layer responds, by layer name, in one pass over the samples.
+) -> tuple[dict[str, Statistics], dict[Pair, JointMoments]]:
+    """One pass over the samples: statistics of the values in `axes`, by name, and the joint figures of each pair.
 
-    With `reduced` each process gives its share of the samples, and gets the responses to all of them. Raises
-    `DataError` where an activation is NaN or infinite.
+    `axes`: the axis of each value that carries its channels; those of a pair are on axis 1, and the smaller of its maps
+    is upsampled to the larger. With `reduced` each process gives its share of the samples, and gets the figures of
+    all of them. Raises `DataError` where an activation is NaN or infinite.
     """
-    reduced = reduced or alone
-    run = run or session_run(graph, samples)
-    values = {node.name: activated(graph, node.name) for node in layers(graph)}
-    taps = list(dict.fromkeys(values.values()))
-    sums: dict[str, dict[str, Any]] = {}
-    products: dict[str, Products] = {}
-    total = 0
-    for x, n in batches(samples):
+    reduced = reduced or _alone
+    total = int(reduced("sum", np.array(number_of(samples))))
+    taps = list(dict.fromkeys((*axes, *(value for pair in pairs for value in pair))))
+    sums: dict[str, _Sums] = {}
+    products: dict[Pair, Products] = {}
+    for x, _ in batches(samples):
         found = run(x, taps)
         require_finite(found, taps)
-        total += n
-        for name in taps:
-            track = tied.tracks[name]
-            if track is not None:
-                value = np.moveaxis(found[name], track.axis, 1)
-                if name not in sums:
-                    sums[name], products[name] = {}, Products(value.shape[1], value.shape[1])
-                _add(sums[name], products[name], value, threshold)
-    total = int(reduced("sum", np.array(total)))
-    sums = {name: {k: reduced(HOW.get(k, "sum"), np.asarray(v)) for k, v in s.items()} for name, s in sums.items()}
-    joined = {name: p.joined(reduced) for name, p in products.items()}
-    out: dict[str, Response] = {}
-    for layer, value in values.items():
-        s = sums.get(value)
-        if s is None:
-            continue
-        j = joined[value]
-        out[layer] = Response(layer, value, total, j.rows, s["least"], s["most"], s["fired"], j.mean, j.covariance)
-    return out
+        for name, axis in axes.items():
+            value = np.moveaxis(found[name], axis, -1)
+            value = value.reshape(len(value), -1, value.shape[-1])
+            if name not in sums:
+                sums[name] = _Sums(value.shape[1], value.shape[2], total, threshold)
+            sums[name].add(value)
+        for before, after in pairs:
+            a, b = aligned(found[before], found[after])
+            if (before, after) not in products:
+                products[before, after] = Products(len(a), len(b))
+            products[before, after].add(a.T, b.T)
+    statistics = {name: own.joined(name, reduced) for name, own in sums.items()}
+    return statistics, {pair: own.joined(reduced) for pair, own in products.items()}
 
 
-HOW = {"least": "min", "most": "max"}
-"""How the running figures of a layer join; the others are sums."""
+class _Sums:
+    """The running figures of one value of `channels` channels at `pixels` places of each of `total` samples."""
+
+    def __init__(self, pixels: int, channels: int, total: int, threshold: float) -> None:
+        self.total, self.places, self.threshold = total, total * pixels, threshold
+        used = min(pixels, max(1, MOST_ROWS // max(1, total)))
+        self.used = np.sort(np.random.default_rng(0).permutation(pixels)[:used]) if used < pixels else slice(None)
+        self.least, self.most = np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
+        self.fired = np.zeros(channels, np.int64)
+        self.products = Products(channels, channels)
+
+    def add(self, value: Array) -> None:
+        """Adds one batch (n, pixels, channels); products are summed in float64."""
+        self.least, self.most = (np.minimum(self.least, value.min(axis=(0, 1))),
+                                 np.maximum(self.most, value.max(axis=(0, 1))))  # fmt: skip
+        self.fired = self.fired + (np.abs(value).max(axis=1) > self.threshold).sum(axis=0)
+        self.products.add(value[:, self.used].reshape(-1, value.shape[2]).astype(np.float64))
+
+    def joined(self, name: str, reduced: Reduced) -> Statistics:
+        """The figures over the samples of all processes."""
+        ends = reduced("min", self.least), reduced("max", self.most), reduced("sum", self.fired)
+        own = self.products.joined(reduced)
+        return Statistics(name, self.total, self.places, own.rows, *ends, own.mean, own.covariance)
 
 
-def alone(how: str, array: Array) -> Array:
+def _alone(how: str, array: Array) -> Array:
     """What `Reduced` is in one process: the array."""
     del how
     return array
 
 
-def _add(sums: dict[str, Any], products: Products, value: Array, threshold: float) -> None:
-    """Adds one batch (n, c, ...) to the running sums; products in float64."""
-    n, c = value.shape[:2]
-    by_sample = value.reshape(n, c, -1)
-    products.add(np.moveaxis(by_sample, 1, 2).reshape(-1, c).astype(np.float64))
-    least, most = by_sample.min(axis=(0, 2)), by_sample.max(axis=(0, 2))
-    fired = (np.abs(by_sample).max(axis=2) > threshold).sum(axis=0)
-    if not sums:
-        sums.update(least=least, most=most, fired=fired)
-        return
-    sums["least"], sums["most"] = np.minimum(sums["least"], least), np.maximum(sums["most"], most)
-    sums["fired"] = sums["fired"] + fired
+def aligned(a: Array, b: Array) -> tuple[Array, Array]:
+    """Two maps (n, c, *size) as (c, pixels) in float64, the smaller upsampled by nearest to the larger."""
+    size = tuple(max(p, q) for p, q in zip(a.shape[2:], b.shape[2:], strict=True))
+    return tuple(_upsampled(v, size) for v in (a, b))  # pyright: ignore[reportReturnType]
+
+
+def _upsampled(value: Array, size: tuple[int, ...]) -> Array:
+    for axis, (have, want) in enumerate(zip(value.shape[2:], size, strict=True)):
+        if have != want:
+            value = value.take(np.arange(want) * have // want, axis=axis + 2)
+    return np.moveaxis(value, 1, 0).reshape(value.shape[1], -1).astype(np.float64)

@@ -79,15 +79,15 @@ def _sums(energy: Array, groups_of_columns: Array, groups: int) -> Array:
 def balanced(gain: Array) -> Array:
     """Each row to one group, equally many to each: the rows with most to lose first, then exchanges that gain."""
     count, groups = gain.shape
-    room = [count // groups] * groups
+    free = [count // groups] * groups
     ranked = np.sort(gain, axis=1)
     regret = ranked[:, -1] - ranked[:, -2] if groups > 1 else ranked[:, -1]
     choice = np.argsort(-gain, axis=1)
     out = np.zeros(count, int)
     for i in np.argsort(-regret, kind="stable"):
         for g in choice[i]:
-            if room[g]:
-                out[i], room[g] = g, room[g] - 1
+            if free[g]:
+                out[i], free[g] = g, free[g] - 1
                 break
     for _ in range(count if count <= EXCHANGED else 0):  # the pair that gains most, until none gains
         own = gain[np.arange(count), out]

@@ -54,14 +54,14 @@ function of each channel, the same for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class ChannelNumbers:
     """Along the channel axis of a value: ids (c,) and factors (c,) > 0; the channel is factor · (what the id names)."""
 
     ids: Array
     factors: Array
 
 
-def numbers(graph: Graph, tied: ChannelMap | None = None) -> dict[str, Numbers | None]:
+def numbers(graph: Graph, tied: ChannelMap | None = None) -> dict[str, ChannelNumbers | None]:
     """Ids and factors of every value's channels; None where channels are not followed."""
     return _Numbering(graph, tied or channels(graph)).run()
 
@@ -70,9 +70,9 @@ class _Numbering:
     def __init__(self, graph: Graph, tied: ChannelMap) -> None:
         self.graph, self.tied = graph, tied
         self.known: dict[Hashable, int] = {}
-        self.found: dict[str, Numbers | None] = {}
+        self.found: dict[str, ChannelNumbers | None] = {}
 
-    def run(self) -> dict[str, Numbers | None]:
+    def run(self) -> dict[str, ChannelNumbers | None]:
         for node in self.graph.nodes:
             track = self.tied.tracks[node.name]
             made = self.visit(node, track) if track is not None else None
@@ -83,11 +83,11 @@ class _Numbering:
     def id(self, *key: Hashable) -> int:
         return self.known.setdefault(key, len(self.known))
 
-    def fresh(self, size: int) -> Numbers:
+    def fresh(self, size: int) -> ChannelNumbers:
         start = len(self.known)
-        return Numbers(np.array([self.id("fresh", start, i) for i in range(size)], int), np.ones(size))
+        return ChannelNumbers(np.array([self.id("fresh", start, i) for i in range(size)], int), np.ones(size))
 
-    def visit(self, node: Node, track: Track) -> Numbers | None:
+    def visit(self, node: Node, track: Track) -> ChannelNumbers | None:
         """The numbers of one value, or None for channels about which nothing is known."""
         sources = [self.found[i] for i in node.inputs]
         shapes = [self.graph.unit_shapes[i] for i in node.inputs]
@@ -105,7 +105,7 @@ class _Numbering:
         shape = self.graph.unit_shapes[node.inputs[0]] or ()
         if how == "pick" and axis_of(node.attrs["axis"], len(shape)) == own.axis:
             picks = selected(node, len(own.classes))
-            return Numbers(first.ids[picks], first.factors[picks])
+            return ChannelNumbers(first.ids[picks], first.factors[picks])
         if how == "reshape":
             return self.reshape(node, first, own, track)
         if how == "norm":
@@ -114,7 +114,7 @@ class _Numbering:
             return self.pad(node, first, own, len(shape))
         return self.same(node, first, keep=how != "each")
 
-    def pad(self, node: Node, first: Numbers, own: Track, rank: int) -> Numbers | None:
+    def pad(self, node: Node, first: ChannelNumbers, own: Track, rank: int) -> ChannelNumbers | None:
         """Padding of space acts on each channel; channels of padding are all the same constant."""
         pads = [*([(0, 0)] * (rank - len(node.attrs["pads"]))), *node.attrs["pads"]]
         before, after = pads[own.axis]
@@ -128,15 +128,17 @@ class _Numbering:
         inner = slice(max(-before, 0), len(first.ids) - max(-after, 0))
         edge = self.id("padding", node.attrs["value"])
         ids = np.concatenate([np.full(max(before, 0), edge), first.ids[inner], np.full(max(after, 0), edge)])
-        return Numbers(ids, np.concatenate([np.ones(max(before, 0)), first.factors[inner], np.ones(max(after, 0))]))
+        return ChannelNumbers(
+            ids, np.concatenate([np.ones(max(before, 0)), first.factors[inner], np.ones(max(after, 0))])
+        )
 
-    def same(self, node: Node, first: Numbers, keep: bool) -> Numbers:
+    def same(self, node: Node, first: ChannelNumbers, keep: bool) -> ChannelNumbers:
         """One function of each channel: equal channels stay equal; multiples too, where factors pass through."""
         sign = (node.op, repr(sorted(node.attrs.items())))
         slopes = self.slopes(node, len(first.ids))
         ids = [self.id(sign, slope, int(i), 1.0 if keep else float(f))
                for i, f, slope in zip(first.ids, first.factors, slopes, strict=True)]  # fmt: skip
-        return Numbers(np.array(ids, int), first.factors if keep else np.ones(len(ids)))
+        return ChannelNumbers(np.array(ids, int), first.factors if keep else np.ones(len(ids)))
 
     def slopes(self, node: Node, size: int) -> Sequence[float]:
         if node.op != "prelu":
@@ -144,7 +146,7 @@ class _Numbering:
         weight = np.asarray(self.graph.weights[node.array("weight")], np.float64)
         return np.broadcast_to(weight, (size,)).tolist()
 
-    def norm(self, node: Node, first: Numbers) -> Numbers:
+    def norm(self, node: Node, first: ChannelNumbers) -> ChannelNumbers:
         """s·x + t: multiples stay so where t is in proportion."""
         arrays = {r: np.asarray(self.graph.weights[node.array(r)], np.float64) for r in self.graph.node_params(node)}
         scale = 1 / np.sqrt(arrays["running_var"] + node.attrs["eps"])
@@ -156,9 +158,9 @@ class _Numbering:
         size = np.where(total == 0, 1, np.abs(total))
         ids = [self.id("norm", float(np.sign(t)), float(q), int(i) if t else -1)
                for i, t, q in zip(first.ids, total, shift / size, strict=True)]  # fmt: skip
-        return Numbers(np.array(ids, int), size)
+        return ChannelNumbers(np.array(ids, int), size)
 
-    def layer(self, node: Node) -> Numbers | None:
+    def layer(self, node: Node) -> ChannelNumbers | None:
         """Rows proportional over equal inputs share an id."""
         source, track = self.found[node.inputs[0]], self.tied.tracks[node.inputs[0]]
         shape = self.graph.unit_shapes[node.inputs[0]] or ()
@@ -197,18 +199,18 @@ class _Numbering:
             if live:
                 leads = proportional(np.array([rows[m] / factors[m] for m in live]))
                 result.ids[live] = result.ids[[live[k] for k in leads]]
-        return Numbers(result.ids, np.where(factors > 0, factors, 1))
+        return ChannelNumbers(result.ids, np.where(factors > 0, factors, 1))
 
-    def join(self, node: Node, track: Track) -> Numbers | None:
+    def join(self, node: Node, track: Track) -> ChannelNumbers | None:
         shape = self.graph.unit_shapes[node.name] or ()
-        size, parts = len(track.classes), list[Numbers]()
+        size, parts = len(track.classes), list[ChannelNumbers]()
         for name in node.inputs:
             own, t, s = self.found[name], self.tied.tracks[name], self.graph.unit_shapes[name] or ()
             if own is not None and t is not None and t.axis - len(s) == track.axis - len(shape):
                 spread = np.broadcast_to(own.ids, (size,)), np.broadcast_to(own.factors, (size,))
-                parts.append(Numbers(*spread))
+                parts.append(ChannelNumbers(*spread))
             elif len(s) + track.axis - len(shape) < 0 or s[len(s) + track.axis - len(shape)] == 1:
-                parts.append(Numbers(np.full(size, self.id("value", name)), np.ones(size)))
+                parts.append(ChannelNumbers(np.full(size, self.id("value", name)), np.ones(size)))
             else:
                 return None
         whole = np.ones(size)
@@ -222,20 +224,20 @@ class _Numbering:
         for c in range(size):
             ratio = [float(p.factors[c] / whole[c]) if node.op not in ("mul", "div") else 1.0 for p in parts]
             ids.append(self.id(node.op, *((int(p.ids[c]), r) for p, r in zip(parts, ratio, strict=True))))
-        return Numbers(np.array(ids, int), whole)
+        return ChannelNumbers(np.array(ids, int), whole)
 
-    def concat(self, node: Node, track: Track) -> Numbers | None:
+    def concat(self, node: Node, track: Track) -> ChannelNumbers | None:
         shape = self.graph.unit_shapes[node.name] or ()
         if axis_of(node.attrs["axis"], len(shape)) != track.axis:
             return None
-        parts: list[Numbers] = []
+        parts: list[ChannelNumbers] = []
         for name in node.inputs:
             own, size = self.found[name], (self.graph.unit_shapes[name] or ())[track.axis]
             t = self.tied.tracks[name]
             parts.append(own if own is not None and t is not None and t.axis == track.axis else self.fresh(size))
-        return Numbers(np.concatenate([p.ids for p in parts]), np.concatenate([p.factors for p in parts]))
+        return ChannelNumbers(np.concatenate([p.ids for p in parts]), np.concatenate([p.factors for p in parts]))
 
-    def reshape(self, node: Node, first: Numbers, own: Track, track: Track) -> Numbers | None:
+    def reshape(self, node: Node, first: ChannelNumbers, own: Track, track: Track) -> ChannelNumbers | None:
         """Merged axes: an id per channel and place within it. Split axes are not followed."""
         before, after = self.graph.unit_shapes[node.inputs[0]] or (), self.graph.unit_shapes[node.name] or ()
         size, inner = before[own.axis], prod(before[own.axis + 1 :])
@@ -246,7 +248,7 @@ class _Numbering:
         places = [(p // repeat % size, p // (repeat * size), p % repeat) for p in range(after[track.axis])]
         sign = (node.op, tuple(after))
         ids = [self.id(sign, int(first.ids[c]), outer, within) for c, outer, within in places]
-        return Numbers(np.array(ids, int), first.factors[[c for c, _, _ in places]])
+        return ChannelNumbers(np.array(ids, int), first.factors[[c for c, _, _ in places]])
 
 
 def proportional(rows: Array) -> list[int]:

@@ -1,4 +1,4 @@
-"""A measured fact about a trained network: where, what was measured, value, threshold, evidence."""
+"""A measured or proved fact about a trained network: where, what, value, threshold, evidence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = ("dead-proven", "dead-observed", "constant", "duplicate", "low-correlation", "coverage", "hot-spot")
+CHANNEL_KINDS = KINDS[:4]
+"""Kinds that name channels of a layer."""
+
 SEVERITIES = ("info", "warning", "error")
 """Lowest first."""
 
@@ -14,7 +17,8 @@ SEVERITIES = ("info", "warning", "error")
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One fact. `value` is what was measured and `threshold` what it was held against, in the units that `evidence`
-    names; `channels` are output channels of `layer` (empty: the layer as a whole).
+    names; `channels` are output channels of `layer` (empty: the layer as a whole). `proved`: it holds for every input
+    in the stated range, or by the weights; else it was seen on samples, or counted.
     """
 
     layer: str
@@ -24,6 +28,7 @@ class Finding:
     threshold: float
     evidence: str
     severity: str = "info"
+    proved: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -35,6 +40,7 @@ class Finding:
             "threshold": self.threshold,
             "evidence": self.evidence,
             "severity": self.severity,
+            "proved": self.proved,
         }
 
 

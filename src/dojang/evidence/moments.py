@@ -52,14 +52,14 @@ class Products:
         self.right = self.right + moved_b * (len(a) / total)
         self.rows = total
 
-    def joined(self, reduced: Callable[[str, Array], Array] | None = None) -> Joined:
+    def joined(self, reduced: Callable[[str, Array], Array] | None = None) -> JointMoments:
         """The mean products over all rows; with `reduced("sum", array)` over the rows of all processes."""
         total = reduced or (lambda how, array: array)
         rows = int(total("sum", np.array(self.rows)))
         most = max(rows, 1)
         left, right = (total("sum", self.rows * mean) / most for mean in (self.left, self.right))
         off_left, off_right = self.left - left, self.right - right
-        return Joined(
+        return JointMoments(
             rows,
             left,
             right,
@@ -69,7 +69,7 @@ class Products:
         )
 
 
-class Joined:
+class JointMoments:
     """Figures over all `rows`: `mean` and `variance` of the left channels, `right_mean` and `right_variance` of the
     right ones, `covariance` (left, right); all are divided by the number of rows.
     """

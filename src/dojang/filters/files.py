@@ -68,7 +68,7 @@ class FilterReport(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedFile:
     """How the picture in one file would be filtered: one plan for each kernel, or one for a bank."""
 
     source: str
@@ -83,7 +83,7 @@ class Planned:
 class FilterPlans(Result):
     """How each picture would be filtered, in the order given."""
 
-    pictures: tuple[Planned, ...]
+    pictures: tuple[PlannedFile, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The plans of every picture."""
@@ -260,7 +260,7 @@ def _many(
 
 def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> FilterPlans:
     """How the picture in each file would be filtered; `options` as in `plan_file`. Writes nothing."""
-    return FilterPlans(tuple(Planned(fspath(path), plan_file(path, kernel, **options)) for path in paths))
+    return FilterPlans(tuple(PlannedFile(fspath(path), plan_file(path, kernel, **options)) for path in paths))
 
 
 def plan_file(

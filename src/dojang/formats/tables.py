@@ -17,7 +17,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from dojang.arith.check import COLUMNS, Row, Table
+from dojang.arith.check import COLUMNS, PublishedTable, Row
 from dojang.arith.printed import Printed
 from dojang.base.errors import DataError, DojangError, UsageError
 from dojang.base.reading import read_text
@@ -35,7 +35,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.csv")))
 
 
-def load(name: str | Path) -> Table:
+def load(name: str | Path) -> PublishedTable:
     """A table by name or from a file. Raises `UsageError`, `FileError`, `DataError` with file and line."""
     path = Path(name)
     if str(name) in names():
@@ -48,7 +48,7 @@ def load(name: str | Path) -> Table:
     return parse(text, path.stem, str(path))
 
 
-def network_of(table: Table, name: str | Path) -> str | Path:
+def network_of(table: PublishedTable, name: str | Path) -> str | Path:
     """The network that a table names: one of the zoo, or the path of a network file in its folder.
 
     `name` is the name or path of the table. A name of code such as `package.module:callable` is refused, because tables
@@ -70,7 +70,7 @@ def network_of(table: Table, name: str | Path) -> str | Path:
     return file
 
 
-def parse(text: str, name: str = "table", file: str = "<text>") -> Table:
+def parse(text: str, name: str = "table", file: str = "<text>") -> PublishedTable:
     """The table in a CSV text; errors name file and line."""
     facts: dict[str, str] = {}
     lines: list[tuple[int, str]] = []
@@ -98,7 +98,7 @@ def parse(text: str, name: str = "table", file: str = "<text>") -> Table:
     for (number, _), cells in zip(lines[1:], rows[1:], strict=False):
         found.append(_row(f"{file}:{number}", header, cells))
     title, source = facts.get("title", name), facts.get("source", "")
-    return Table(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
+    return PublishedTable(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
 
 
 def _row(place: str, header: list[str], cells: list[str]) -> Row:

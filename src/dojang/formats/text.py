@@ -40,8 +40,9 @@ from dojang.base.showing import is_plain, shown
 
 MOST_NODES = 50_000
 """The most nodes of a text with all its blocks inserted; blocks that use blocks grow fast."""
-MOST_WORDS = 12 * MOST_NODES
-"""The most words of a text, where each quoted piece counts; reading so many takes about two seconds."""
+MOST_WORDS = 8 * MOST_NODES
+"""The most words of a text; each quoted piece counts as one. Reading so many takes about two seconds of processor time.
+"""
 MOST_DEPTH = 64
 
 ALIASES = {"pad": "padding"}

@@ -1,40 +1,30 @@
-"""The machine that plans are made for: this processor, or one that DOJANG_MACHINE names.
-
-Without DOJANG_MACHINE it is this processor, with the peaks shipped for its family (`families.py`), or with those that
-`dojang env --measure` has written to the cache folder. DOJANG_MACHINE is the name of a shipped description (`SHIPPED`)
-or of a JSON file:
+"""Descriptions of machines: those that are shipped, and JSON files that DOJANG_MACHINE names.
 
     {"isa": "avx2", "cores": 2, "l1_bytes": 32768, "l2_bytes": 262144, "l3_bytes": 4194304,
      "family": "intel-haswell", "amx": false,
      "peaks": {"fma_gflops": 102.4, "read_gbs": 12, "cache_gbs": 30}}
 
 `family`, `amx` and `peaks` may be left out: the peaks are then the family's, and the family is the generic one of the
-instruction set. `name` and `source` are only printed. `write` makes such a file.
-
-If a description has an instruction set that this processor does not have, plans can be made for it, but running is
-refused.
+instruction set. `name` and `source` are only printed. `machine.write` makes such a file; `machine.described` makes the
+machine of a description.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dojang.base.errors import DojangError, FileError, UsageError
+from dojang.base.errors import FileError, UsageError
 from dojang.base.showing import one_line, shown
-from dojang.base.writing import replace_bytes
-from dojang.native.families import FAMILIES, Peaks, plain
-from dojang.native.machine import ISAS, Machine, is_arm, plainest
+from dojang.native.families import FAMILIES, ISAS, Peaks, plain
 
 ENVIRONMENT = "DOJANG_MACHINE"
 SCHEMA = "dojang.machine/1"
@@ -76,49 +66,50 @@ _LEAST_PEAK, _MOST_PEAK = 0.01, 1e6
 _KNOWN = {"schema", "name", "source", "isa", "amx", "family", "peaks", *_SIZES}
 
 
-def current() -> Machine:
-    """The machine that this process plans for. Raises `UsageError` and `FileError` for what DOJANG_MACHINE names."""
-    return _current(os.environ.get(ENVIRONMENT, ""))
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a description says of a machine, checked. Caches in bytes."""
+
+    isa: str
+    amx: bool
+    cores: int
+    l1: int
+    l2: int
+    l3: int
+    family: str
+    peaks: Peaks
+
+    def facts(self, source: str) -> dict[str, Any]:
+        """What a file says of it."""
+        return {
+            "schema": SCHEMA, "isa": self.isa, "amx": self.amx, "cores": self.cores, "l1_bytes": self.l1,
+            "l2_bytes": self.l2, "l3_bytes": self.l3, "family": self.family, "peaks": asdict(self.peaks),
+            "source": source,
+        }  # fmt: skip
 
 
-@cache
-def _current(said: str) -> Machine:
-    if said:
-        return described(said)
-    here = Machine.processor()
-    found, _ = measured(here)
-    return here if found is None else replace(here, peaks=found, source=f"measured, {measured_path(here)}")
+def named(said: str) -> tuple[Any, str]:
+    """The facts of a shipped description, or of a file, with a name for people.
 
-
-def forget() -> None:
-    """Makes `current` read the files again, after a machine file was written."""
-    _current.cache_clear()
-
-
-def described(said: str) -> Machine:
-    """The machine of a shipped description, by name, or of a file. `runs_here` says whether its code can run.
-
-    >>> described("tiny-generic").lanes(4), described("tiny-generic").cores
-    (4, 1)
+    Raises `UsageError` for a name that is neither and `FileError` for a file that cannot be read.
     """
     if said in SHIPPED:
-        return machine_of(SHIPPED[said], said, f"shipped description {said}")
+        return SHIPPED[said], said
     place = f"{ENVIRONMENT}={one_line(said)}"
     try:
-        facts = _load(Path(said))
-        name = _short(str(facts.get("name", said))) if isinstance(facts, dict) else ""
+        facts = load(Path(said))
     except FileNotFoundError:
         raise UsageError(f"{place}: neither a file nor a shipped machine; use one of {', '.join(SHIPPED)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"{place}: it does not describe a machine: {_reason(error)}") from None
-    try:
-        return machine_of(facts, name, f"file {one_line(said)}")
-    except FileError as error:
-        raise error.within(place) from None
+        raise FileError(f"{place}: it does not describe a machine: {reason(error)}") from None
+    return facts, _short(str(facts.get("name", said))) if isinstance(facts, dict) else ""
 
 
-def machine_of(facts: Mapping[str, Any], name: str, source: str) -> Machine:
-    """The machine of a description's facts. Raises `FileError` that names the field, its value and the rule."""
+def checked(facts: Any, arm: bool) -> Description:
+    """A description from what a file holds; `arm` says whether "generic" without a family is AArch64.
+
+    Raises `FileError` that names the field, its value and the rule.
+    """
     if not isinstance(facts, Mapping):
         raise FileError("a machine is one JSON object")
     for key in facts:
@@ -138,26 +129,12 @@ def machine_of(facts: Mapping[str, Any], name: str, source: str) -> Machine:
     l1, l2, l3 = (int(facts[f"l{k}_bytes"]) for k in (1, 2, 3))
     if not l1 <= l2 <= l3:
         raise FileError(f"caches must not shrink from level to level, got {l1:,}, {l2:,}, {l3:,} bytes")
-    here = Machine.processor()
-    family = facts.get("family", plain(isa, is_arm(here.triple)))
+    family = facts.get("family", plain(isa, arm))
     if not isinstance(family, str) or family not in FAMILIES or isa not in FAMILIES[family].per_cycle:
         able = [f.name for f in FAMILIES.values() if isa in f.per_cycle]
         raise FileError(f"family is {_said(family)}; with isa {isa} use one of {', '.join(able)}")
     peaks = peaks_of(facts["peaks"]) if "peaks" in facts else FAMILIES[family].peaks(isa)
-    able = isa == here.isa or isa in here.narrower()
-    if able and isa == here.isa:
-        triple, cpu, features = here.triple, here.cpu, here.features
-    elif able:
-        narrow = here.restrict(isa)
-        triple, cpu, features = narrow.triple, narrow.cpu, narrow.features
-    else:
-        triple = "aarch64-unknown-linux-gnu" if isa == "neon" else "x86_64-unknown-linux-gnu"
-        cpu, features = plainest(isa, triple)
-    if amx and not here.amx:
-        able, features = False, f"{features},+amx-tile,+amx-bf16".lstrip(",")
-    return Machine(
-        isa, triple, cpu, features, facts["cores"], l1, l2, l3, able, amx, family, peaks, name, source
-    )  # fmt: skip
+    return Description(isa, amx, facts["cores"], l1, l2, l3, family, peaks)
 
 
 def peaks_of(facts: Any) -> Peaks:
@@ -171,52 +148,7 @@ def peaks_of(facts: Any) -> Peaks:
     return Peaks(**{key: float(facts[key]) for key in _PEAKS})
 
 
-def facts_of(machine: Machine, source: str) -> dict[str, Any]:
-    """The content of a machine file."""
-    return {
-        "schema": SCHEMA, "isa": machine.isa, "amx": machine.amx, "cores": machine.cores, "l1_bytes": machine.l1,
-        "l2_bytes": machine.l2, "l3_bytes": machine.l3, "family": machine.family, "peaks": asdict(machine.peaks),
-        "source": source,
-    }  # fmt: skip
-
-
-def write(machine: Machine, source: str, path: Path, force: bool) -> None:
-    """Writes a description that DOJANG_MACHINE can name, whole or not at all."""
-    text = json.dumps(facts_of(machine, source), indent=1) + "\n"
-    replace_bytes(path, text.encode(), force)
-
-
-# -- measured peaks in the cache folder ------------------------------------------------------------------------------
-
-
-def measured_path(machine: Machine) -> Path:
-    """The file of a processor's measured peaks; several machines may share one folder."""
-    from dojang.native import jit
-
-    facts = (machine.triple, machine.cpu, machine.features, machine.l1, machine.l2, machine.l3)
-    return jit.cache_dir() / f"machine-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
-
-
-def measured(machine: Machine) -> tuple[Peaks | None, str | None]:
-    """Measured peaks of a processor, if they were ever measured; None with the reason if the file cannot be used."""
-    try:
-        path = measured_path(machine)
-        return _measured(path)
-    except FileNotFoundError:
-        return None, None
-    except (OSError, ValueError, RecursionError, RuntimeError, DojangError) as error:
-        return None, _reason(error)
-
-
-def _measured(path: Path) -> tuple[Peaks | None, str | None]:
-    facts = _load(path)
-    owner = path.stat()
-    if hasattr(os, "geteuid") and (owner.st_uid not in (0, os.geteuid()) or owner.st_mode & 0o022):
-        return None, "another user could have written it"
-    return machine_of(facts, "", "").peaks, None
-
-
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
     """The JSON in a file. Raises OSError, ValueError, RecursionError."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with os.fdopen(handle, "rb") as file:
@@ -255,7 +187,8 @@ def _said(value: object) -> str:
     return f"a {type(value).__name__} that cannot be shown"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in one line."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, UnicodeDecodeError):

@@ -19,6 +19,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+ISAS = ("avx512", "avx2", "neon", "generic")
+"""The instruction sets that kernels are written for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
@@ -136,3 +139,8 @@ def _told_by_features(cpu: str, has: frozenset[str], isa: str) -> str | None:
     if isa == "avx512" and _BY_CPU.get(cpu) == "intel-icelake-client" and "wbnoinvd" in has:
         return "intel-icelake-server"
     return None
+
+
+def is_arm(triple: str) -> bool:
+    """Whether a triple names AArch64."""
+    return triple.startswith(("aarch64", "arm64"))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
+import os
 import platform
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 
-from dojang.base.errors import UnsupportedError, UsageError
-from dojang.native.families import FAMILIES, Peaks, family_of, plain
+from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
+from dojang.base.showing import one_line
+from dojang.base.writing import replace_bytes
+from dojang.native import descriptions
+from dojang.native.cache import cache_dir
+from dojang.native.families import FAMILIES, ISAS, Peaks, family_of, is_arm, plain
 from dojang.native.threads import usable_cores
 
-ISAS = ("avx512", "avx2", "neon", "generic")
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
 _REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 # For systems that do not report them: cache sizes of common server cores (2020 to 2025), in bytes.
@@ -59,9 +66,7 @@ class Machine:
     def host(cls) -> Machine:
         """The machine that this process plans for, determined once. Raises `UsageError` or `FileError` for a bad
         DOJANG_MACHINE."""
-        from dojang.native.descriptions import current
-
-        return current()
+        return _host(os.environ.get(descriptions.ENVIRONMENT, ""))
 
     @classmethod
     def processor(cls) -> Machine:
@@ -148,11 +153,6 @@ def plainest(isa: str, triple: str = "x86_64") -> tuple[str, str]:
     raise UsageError(f"instruction set {isa} is not known; use one of {', '.join(ISAS)}")
 
 
-def is_arm(triple: str) -> bool:
-    """Whether a triple names AArch64."""
-    return triple.startswith(("aarch64", "arm64"))
-
-
 @cache
 def _processor() -> Machine:
     features = llvm.get_host_cpu_features()
@@ -203,3 +203,92 @@ def cache_bytes(level: int) -> int:
             unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1:], 1)
             return int(size.rstrip("KMG")) * unit
     return 0
+
+
+# -- the machine that this process plans for --------------------------------------------------------------------------
+
+
+@cache
+def _host(said: str) -> Machine:
+    """The machine that DOJANG_MACHINE names, or the processor at hand with measured peaks where they are kept."""
+    if said:
+        return described(said)
+    here = Machine.processor()
+    found, _ = measured(here)
+    return here if found is None else replace(here, peaks=found, source=f"measured, {measured_path(here)}")
+
+
+def forget() -> None:
+    """Lets `Machine.host` look again: a machine file was written."""
+    _host.cache_clear()
+
+
+def described(said: str) -> Machine:
+    """The machine of a shipped description, by name, or of a file. `runs_here` says whether its code can run.
+
+    A description never widens what kernels may use: where it asks for an instruction set that the processor does not
+    have, plans are made for it and running is refused.
+
+    >>> described("tiny-generic").lanes(4), described("tiny-generic").cores
+    (4, 1)
+    """
+    facts, name = descriptions.named(said)
+    source = f"shipped description {said}" if said in descriptions.SHIPPED else f"file {one_line(said)}"
+    try:
+        return _machine_of(facts, name, source)
+    except FileError as error:
+        raise error.within(f"{descriptions.ENVIRONMENT}={one_line(said)}") from None
+
+
+def _machine_of(facts: Any, name: str, source: str) -> Machine:
+    here = Machine.processor()
+    told = descriptions.checked(facts, is_arm(here.triple))
+    able = told.isa == here.isa or told.isa in here.narrower()
+    if able and told.isa == here.isa:
+        triple, cpu, features = here.triple, here.cpu, here.features
+    elif able:
+        narrow = here.restrict(told.isa)
+        triple, cpu, features = narrow.triple, narrow.cpu, narrow.features
+    else:
+        triple = "aarch64-unknown-linux-gnu" if told.isa == "neon" else "x86_64-unknown-linux-gnu"
+        cpu, features = plainest(told.isa, triple)
+    if told.amx and not here.amx:
+        able, features = False, f"{features},+amx-tile,+amx-bf16".lstrip(",")
+    return Machine(
+        told.isa, triple, cpu, features, told.cores, told.l1, told.l2, told.l3, able, told.amx, told.family, told.peaks,
+        name, source,
+    )  # fmt: skip
+
+
+def write(machine: Machine, source: str, path: Path, force: bool) -> None:
+    """Writes a description that DOJANG_MACHINE can name, whole or not at all."""
+    said = descriptions.Description(
+        machine.isa, machine.amx, machine.cores, machine.l1, machine.l2, machine.l3, machine.family, machine.peaks
+    )
+    text = json.dumps(said.facts(source), indent=1) + "\n"
+    replace_bytes(path, text.encode(), force)
+
+
+def measured_path(machine: Machine) -> Path:
+    """Where measured peaks of a processor are kept: caches of several machines may lie in one folder."""
+    facts = (machine.triple, machine.cpu, machine.features, machine.l1, machine.l2, machine.l3)
+    return cache_dir() / f"machine-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
+
+
+def measured(machine: Machine) -> tuple[Peaks | None, str | None]:
+    """Measured peaks of a processor, if they were asked for once; None with the reason where the file is no good."""
+    try:
+        path = measured_path(machine)
+        return _measured(path)
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, RecursionError, RuntimeError, DojangError) as error:
+        return None, descriptions.reason(error)
+
+
+def _measured(path: Path) -> tuple[Peaks | None, str | None]:
+    facts = descriptions.load(path)
+    owner = path.stat()
+    if hasattr(os, "geteuid") and (owner.st_uid not in (0, os.geteuid()) or owner.st_mode & 0o022):
+        return None, "another user could have written it"
+    return _machine_of(facts, "", "").peaks, None

@@ -15,8 +15,15 @@ from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
 from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
-from dojang.report.text_slim import check_said, control_said, finish_said, outcome_rows
-from dojang.slimming.result import Edit, Figures, Refused
+from dojang.report.text_slim import (
+    NO_REWRITE,
+    channels_said,
+    check_said,
+    control_said,
+    finish_said,
+    outcome_rows,
+)
+from dojang.slimming.result import Edit, NetworkFigures, Outcome, Refused, SlimResult
 
 MOST_CURVES = 6
 """Energy curves that are drawn: more cannot be told apart."""
@@ -29,7 +36,7 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
     drawn = maps([correlation_figure(found) for found in diagnosis.correlations])
     said = paragraph(
         "Each square is the correlation of a filter of one layer (row) with one of the next (column), its size by "
-        "brightness, in an order in which structure shows. Chance: what the same search finds with entries shuffled.",
+        "brightness, in an order in which structure shows. Beside each split: what shuffled correlations give.",
         "muted",
     )
     sections = [
@@ -65,7 +72,7 @@ def _every_layer(diagnosis: Diagnosis) -> str:
 def correlation_figure(found: Correlation) -> str:
     """The correlation of filters of two adjacent layers as a heat map, in the order in which structure shows."""
     ordered = found.matrix[list(found.row_order)][:, list(found.column_order)].tolist()
-    split = ", ".join(f"{s.groups} groups hold {s.kept:.0%} (chance {s.chance:.0%})" for s in found.splits)
+    split = ", ".join(f"{s.groups} groups: {s.kept:.0%} inside (shuffled {s.chance:.0%})" for s in found.splits)
     said = f"{len(ordered)} filters by {len(ordered[0])}, {found.pixels:,} pixels. {split}"
     return heat_figure(ordered, f"{found.before} and {found.after}", said)
 
@@ -81,6 +88,36 @@ def findings_table(findings: Sequence[Finding]) -> str:
     return html_table(["layer", "finding", "severity", "how many", "channels", "evidence"], rows, numeric=(3,))
 
 
+OUTCOMES = {"cut": "cut", "refused": "refused", "informs": "only informs"}
+"""How the outcome of a finding is shown."""
+
+
+def answers_table(result: SlimResult) -> str:
+    """One row per finding: what was found, and the edits that answered it or the reasons why it was not cut."""
+    if not result.answers:
+        return paragraph("Nothing was found.")
+    rows = [
+        [
+            a.finding.layer,
+            a.finding.kind,
+            ranges(a.finding.channels, 40),
+            a.finding.evidence,
+            OUTCOMES[a.verdict],
+            "; ".join(_became(result, a)),
+        ]
+        for a in result.answers
+    ]
+    return html_table(["layer", "finding", "channels", "evidence", "outcome", "by what, or why not"], rows)
+
+
+def _became(result: SlimResult, answer: Outcome) -> list[str]:
+    """What the edits and refusals of a finding did to it, in words."""
+    edits, refused = (result.edits[i] for i in answer.edits), (result.refused[i] for i in answer.refused)
+    said = [f"{edit.rewrite}{channels_said(edit, answer.finding)}" for edit in edits]
+    said += [f"{one.rewrite}{channels_said(one, answer.finding)} refused: {one.reason}" for one in refused]
+    return said or [NO_REWRITE]
+
+
 def _data_said(data: Mapping[str, Any]) -> str:
     if data.get("task") == "unlabelled":
         return f"Data {data['name']}: {data['train_samples']:,} samples without labels."
@@ -88,7 +125,7 @@ def _data_said(data: Mapping[str, Any]) -> str:
 
 
 def slim_html(done: Slimming) -> str:
-    """Before and after, each cut with its check, refusals, findings, the layers."""
+    """Before and after, every finding with what became of it, each cut with its check, refusals, the layers."""
     result = done.result
     lead = (
         f"{_data_said(done.data)} Runtime {done.runtime} {done.runtime_version or ''}, batches of {done.batch}, "
@@ -113,15 +150,15 @@ def slim_html(done: Slimming) -> str:
     ]
     sections = [
         ("Before and after", "".join(outcome)),
+        ("What was found, and what became of it", answers_table(result)),
         ("What was cut", _edits(result.edits)),
         ("What was refused", _refused(result.refused)),
-        ("What was wasted", findings_table(done.diagnosis.findings)),
         ("Where it went", figure(layers_chart(*done.counts), "Upper bar before, lower bar after.")),
     ]
     return page(f"{done.network}, slimmed", lead, sections)
 
 
-def _headline(before: Figures, after: Figures, metric: str) -> str:
+def _headline(before: NetworkFigures, after: NetworkFigures, metric: str) -> str:
     items = [
         (f"{short(before.macs)} → {short(after.macs)}", "MACs"),
         (f"{short(before.params)} → {short(after.params)}", "parameters"),
@@ -135,7 +172,7 @@ def _headline(before: Figures, after: Figures, metric: str) -> str:
     return cards(items)
 
 
-def outcome_chart(before: Figures, after: Figures) -> str:
+def outcome_chart(before: NetworkFigures, after: NetworkFigures) -> str:
     """Costs before and after, side by side."""
     names_, sides = ["parameters", "MACs", "file size"], []
     timed = before.median_ms is not None and after.median_ms is not None

@@ -8,8 +8,8 @@ from math import isfinite
 from pathlib import PurePath
 from typing import Any
 
-from dojang import __version__
 from dojang.base.showing import is_plain
+from dojang.base.version import __version__
 
 
 def document(

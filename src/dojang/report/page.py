@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
-from dojang import __version__
+from dojang.base.version import __version__
 from dojang.report.markup import escape
 
 STYLE = """

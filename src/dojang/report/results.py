@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
     from dojang.evidence.finding import Finding
-    from dojang.slimming.result import Edit, Figures, Refused, SlimResult
+    from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST_VALUES = 1000
 """Outputs with more numbers than this are not written into JSON; `-o OUT.npy` has them."""
@@ -196,12 +196,12 @@ class Slimming(Result):
         return self.result.graph
 
     @property
-    def before(self) -> Figures:
+    def before(self) -> NetworkFigures:
         """Parameters, MACs, accuracy, time and size of the network that was given."""
         return self.result.before
 
     @property
-    def after(self) -> Figures:
+    def after(self) -> NetworkFigures:
         """The same of the cheaper network."""
         return self.result.after
 

@@ -24,10 +24,12 @@ from dojang.report.table import (
     size,
     table,
 )
-from dojang.slimming.result import Edit, Figures, Refused
+from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST = 12
 """Lines of findings or refusals of one kind that are printed; JSON and HTML have them all."""
+
+NO_REWRITE = "no rewrite is made for this kind of finding; it says where the cost is"
 
 LEFT_OUT = ("90 %", "99.9 %", "allowed", "params")
 """Columns about layers that only the page has, for want of room."""
@@ -59,13 +61,13 @@ def finding_line(finding: Finding, width: int = WIDTH, style: Style = PLAIN) -> 
 
 
 def slim_text(done: Slimming, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """What the network costs, what is wasted, each cut with claim and check, what was refused, before and after."""
+    """What the network costs, what was found and what became of it, the other edits and refusals, before and after."""
     return "\n".join(
         [
             *_costs(done.counts[0], width, style),
-            *_waste(done.diagnosis, width, style),
-            *_cuts(done.result.edits, width, style),
-            *_refusals(done.result.refused, width, style),
+            *_answers(done, width, style),
+            *_other_cuts(done.result, width, style),
+            *_other_refusals(done.result, width, style),
             *_outcome(done, width, style),
         ]
     )
@@ -85,28 +87,69 @@ def _costs(count: Count, width: int, style: Style) -> list[str]:
     return [style.bold(f"What {count.network} costs"), shown, *rest, ""]
 
 
-def _waste(diagnosis: Diagnosis, width: int, style: Style) -> list[str]:
-    seen = f"{diagnosis.samples:,} training samples" if diagnosis.samples else "without data"
-    head = style.bold(f"What is wasted ({seen})")
-    if not diagnosis.findings:
-        return [head, "  nothing was found", ""]
-    lines = [finding_line(f, width, style) for f in diagnosis.findings[:MOST]]
-    more = len(diagnosis.findings) - MOST
-    return [head, *lines, *([f"  and {more} more in the report"] if more > 0 else []), ""]
-
-
-def _cuts(edits: Sequence[Edit], width: int, style: Style) -> list[str]:
-    lines = [style.bold("What was cut")]
-    if not edits:
-        return [*lines, "  nothing", ""]
-    for edit in edits:
-        saved = [f"{number(edit.params_saved)} parameters", f"{number(edit.macs_saved)} MACs"]
-        if edit.ms_saved is not None:
-            saved.append(milliseconds(edit.ms_saved))
-        lines.append(paragraph(f"  {edit.rewrite} ({edit.claim}): saves {', '.join(saved)}", width, "    "))
-        lines.append(paragraph(f"    {edit.found or names(edit.layers)}", width, "      "))
-        lines.append(paragraph(f"    check: {check_said(edit)}", width, "      "))
+def _answers(done: Slimming, width: int, style: Style) -> list[str]:
+    """Every finding, and under it the edits that answered it or the reasons why it was not cut."""
+    seen = f"{done.diagnosis.samples:,} training samples" if done.diagnosis.samples else "without data"
+    lines = [style.bold(f"What was found ({seen}), and what became of it")]
+    asking = [answer for answer in done.result.answers if not answer.informs]
+    shown: set[int] = set()
+    for answer in asking[:MOST]:
+        lines.append(finding_line(answer.finding, width, style))
+        for place in answer.edits:
+            edit = done.result.edits[place]
+            name = f"{edit.rewrite}{channels_said(edit, answer.finding)}"
+            if place in shown:
+                lines.append(paragraph(f"    cut by the same {name}", width, "      "))
+            else:
+                lines += _edit_lines(edit, f"    cut by {name}", width, "      ")
+            shown.add(place)
+        for place in answer.refused:
+            one = done.result.refused[place]
+            name = f"{one.rewrite}{channels_said(one, answer.finding)}"
+            lines.append(paragraph(f"    {name} refused: {one.reason}", width, "      "))
+    lines += _more(asking) or ([] if asking else ["  nothing was found that a rewrite could answer"])
+    informing = [answer for answer in done.result.answers if answer.informs]
+    if informing:
+        lines += ["", style.bold("Where the cost is (no rewrite is made for these findings)")]
+        lines += [finding_line(answer.finding, width, style) for answer in informing[:MOST]] + _more(informing)
     return [*lines, ""]
+
+
+def _more(items: Sequence[Any]) -> list[str]:
+    more = len(items) - MOST
+    return [f"  and {more} more in the report"] if more > 0 else []
+
+
+def channels_said(one: Edit | Refused, finding: Finding) -> str:
+    """Which part of a finding's channels an edit or a refusal is about."""
+    if not finding.channels:
+        return ""
+    own = set(one.channels.get(finding.layer, ())) & set(finding.channels)
+    return f" ({len(own)} of {_plural(len(finding.channels), 'channel')})"
+
+
+def _edit_lines(edit: Edit, head: str, width: int, indent: str) -> list[str]:
+    saved = [f"{number(edit.params_saved)} parameters", f"{number(edit.macs_saved)} MACs"]
+    if edit.ms_saved is not None:
+        saved.append(milliseconds(edit.ms_saved))
+    return [
+        paragraph(f"{head}: {edit.claim}, saves {', '.join(saved)}", width, indent),
+        paragraph(f"{indent}{edit.found or names(edit.layers)}", width, f"{indent}  "),
+        paragraph(f"{indent}check: {check_said(edit)}", width, f"{indent}  "),
+    ]
+
+
+def _other_cuts(result: SlimResult, width: int, style: Style) -> list[str]:
+    """The edits that answer no finding."""
+    asking = [answer for answer in result.answers if not answer.informs][:MOST]
+    shown = {place for answer in asking for place in answer.edits}
+    rest = [edit for place, edit in enumerate(result.edits) if place not in shown]
+    if shown and not rest:
+        return []
+    lines = [style.bold("What else was cut" if shown else "What was cut")]
+    if not rest:
+        return [*lines, "  nothing", ""]
+    return [*lines, *(line for edit in rest for line in _edit_lines(edit, f"  {edit.rewrite}", width, "    ")), ""]
 
 
 def check_said(edit: Edit) -> str:
@@ -124,21 +167,20 @@ def check_said(edit: Edit) -> str:
             f"{percent(check['accuracy_after'])} {after}"
         )
     said = [str(check["says"])] if "says" in check else []
-    plain = {k: v for k, v in check.items() if k not in ("says", "ok", "samples", "bound")}
-    figures = (
-        f"{k.replace('_', ' ')} {v:.2g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
-        for k, v in plain.items()
-    )
-    return "; ".join([*said, *figures])
+    if "largest_difference_on_samples_float32" in check:
+        most = check["largest_difference_on_samples_float32"]
+        said.append(f"on samples the outputs differ by at most {most:.1e} of the largest in float32")
+    return "; ".join(said)
 
 
-def _refusals(refused: Sequence[Refused], width: int, style: Style) -> list[str]:
+def _other_refusals(result: SlimResult, width: int, style: Style) -> list[str]:
+    """The refusals that speak of no finding."""
+    refused = [one for one in result.refused if not one.findings]
     if not refused:
         return []
-    lines = [style.bold("What was refused")]
+    lines = [style.bold("What else was refused" if len(refused) < len(result.refused) else "What was refused")]
     lines += [paragraph(f"  {r.rewrite}, {names(r.layers)}: {r.reason}", width, "    ") for r in refused[:MOST]]
-    more = len(refused) - MOST
-    return [*lines, *([f"  and {more} more in the report"] if more > 0 else []), ""]
+    return [*lines, *_more(refused), ""]
 
 
 def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
@@ -184,7 +226,7 @@ def finish_said(finish: Mapping[str, Any]) -> str:
 
 
 def outcome_rows(
-    before: Figures, after: Figures, metric: str, control: Mapping[str, Any] | None = None
+    before: NetworkFigures, after: NetworkFigures, metric: str, control: Mapping[str, Any] | None = None
 ) -> list[tuple[str, str, str, str]]:
     """Name, before, after, change of every figure; for the control its own accuracy, and the result's beyond it."""
     name, show = ("test accuracy", percent) if metric == "accuracy" else ("test R²", lambda v: f"{v:.4f}")

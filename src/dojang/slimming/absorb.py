@@ -6,7 +6,7 @@ zero and its value is not proved zero. What is needed nowhere and not frozen goe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,10 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import axis_of, conv_problem
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.intervals import Range
+from dojang.slimming.numbering import Numbering, channels_of
+from dojang.slimming.rewrite import Applied
 
 Array = np.ndarray
 
@@ -97,6 +100,33 @@ def absorb(graph: Graph, tied: ChannelMap, ranges: Mapping[str, Range], moves: S
         return None
     made = [m for m in moves if _class_of(graph, tied, m) in gone]
     return Absorbed(cut(move_weights(graph, made), gone), gone, len(made))
+
+
+def absorb_all(known: Evidence, found: str, moves_of: Callable[[Evidence], list[Move]] | None = None) -> Applied | None:
+    """Absorbs until nothing more goes: a layer that loses inputs may leave its own channels unread, equal or constant.
+
+    `moves_of`: the moves that a network allows; a round without any ends it. `found`: what the channels are called.
+    """
+    counts: dict[str, int] = {}
+    gone: dict[str, tuple[int, ...]] = {}
+    numbering = Numbering.of(known.graph)
+    while True:
+        moves = moves_of(known) if moves_of is not None else []
+        if moves_of is not None and not moves:
+            break
+        done = absorb(known.graph, known.channels, known.ranges, moves)
+        if done is None or (moves_of is not None and not done.moved):
+            break
+        for name, _ in (pair for c in done.gone for pair in known.channels.members[c]):
+            counts[name] = counts.get(name, 0) + 1
+        own = channels_of(known.channels, done.gone)
+        gone |= {name: (*gone.get(name, ()), *more) for name, more in numbering.original(own).items()}
+        numbering = numbering.without(own)
+        known = known.on(done.graph)
+    if not counts:
+        return None
+    said = ", ".join(f"{n} of {name}" for name, n in counts.items())
+    return Applied(known.graph, tuple(counts), f"{found}: {said}", gone)
 
 
 def _class_of(graph: Graph, tied: ChannelMap, move: Move) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
+from dojang.evidence.evidence import Evidence
 from dojang.slimming.absorb import owns_arrays, shared_arrays
-from dojang.slimming.rewrite import Applied, Context, Rewrite
+from dojang.slimming.rewrite import Applied, Rewrite
 
 
-def apply(graph: Graph, context: Context) -> Applied | None:
+def apply(known: Evidence) -> Applied | None:
     """Folds every batch norm that has a layer of its own before it."""
-    folded: list[str] = []
+    graph, folded = known.graph, list[str]()
     while True:
         pair = _next(graph)
         if pair is None:

@@ -9,36 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dojang.arith.channels import ChannelMap, channels
+from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
-from dojang.evidence.intervals import Range, ranges
-from dojang.slimming.absorb import Move, absorb, group_of, needed, owns_arrays, reads_channels, shared_arrays
+from dojang.evidence.evidence import Evidence
+from dojang.evidence.intervals import Range
+from dojang.slimming.absorb import Move, absorb_all, group_of, needed, owns_arrays, reads_channels, shared_arrays
 from dojang.slimming.absorb import stands_on_padding as padded
-from dojang.slimming.rewrite import Applied, Context, Rewrite
+from dojang.slimming.rewrite import Applied, Rewrite
 
 
-def apply(graph: Graph, context: Context) -> Applied | None:
+def apply(known: Evidence) -> Applied | None:
     """Moves and cuts until nothing more is constant."""
-    layers: dict[str, int] = {}
-    new = graph
-    while True:
-        tied = channels(new)
-        bound = ranges(new, context.input_range, tied)
-        moves = constant_moves(new, tied, bound)
-        done = absorb(new, tied, bound, moves) if moves else None
-        if done is None or not done.moved:
-            break
-        for name, _ in (pair for c in done.gone for pair in tied.members[c]):
-            layers[name] = layers.get(name, 0) + 1
-        new = done.graph
-    if not layers:
-        return None
-    found = ", ".join(f"{n} of {name}" for name, n in layers.items())
-    return Applied(new, tuple(layers), f"constant channels moved into their readers: {found}")
+    return absorb_all(known, "constant channels moved into their readers", constant_moves)
 
 
-def constant_moves(graph: Graph, tied: ChannelMap, bound: Mapping[str, Range]) -> list[Move]:
+def constant_moves(known: Evidence) -> list[Move]:
     """Every constant that a reader could take into its bias, or into another constant channel of the same group."""
+    graph, tied, bound = known.graph, known.channels, known.ranges
     shared = shared_arrays(graph)
     held = needed(graph, tied, bound, [m for n in graph.nodes for m in _into_bias(graph, tied, bound, n, shared)])
     moves: list[Move] = []
@@ -87,4 +74,10 @@ def _into_one(
     return moves
 
 
-CONSTANTS = Rewrite("absorb-constant-channels", "exact", "constant channels move into what reads them", apply)
+CONSTANTS = Rewrite(
+    "absorb-constant-channels",
+    "exact",
+    "constant channels move into what reads them",
+    apply,
+    answers=("constant",),
+)

@@ -16,6 +16,7 @@ import numpy as np
 
 from dojang.arith.graph import Graph, Node
 from dojang.evidence.moments import ridge_fit
+from dojang.slimming.grouping import Form
 
 Array = np.ndarray
 
@@ -28,7 +29,7 @@ PLACES = 8
 RIDGE = 1e-3
 
 
-def smaller(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Graph, str] | None:
+def smaller(graph: Graph, node: Node, seen: Mapping[str, Array]) -> Form | None:
     """The network with the kernel one ring smaller; None where it has none to give or its taps are too many.
 
     `seen`: what the layer reads and makes on some samples, by value name.
@@ -49,11 +50,11 @@ def smaller(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Graph,
     fitted = fit(new, seen[node.inputs[0]], seen[node.name])
     if fitted is None:
         return None
-    said = f"{node.name}: {_by(attrs['kernel'])} kernel as {_by(kernel)}; its input sees the whole image already"
-    return graph.edited({node.name: new}, weights=_arrays(graph, node, new, *fitted)), said
+    said = f"{node.name} with a {_by(kernel)} kernel in place of {_by(attrs['kernel'])}: its input sees the whole image"
+    return Form(graph.edited({node.name: new}, weights=_arrays(graph, node, new, *fitted)), said)
 
 
-def coarser(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Graph, str] | None:
+def coarser(graph: Graph, node: Node, seen: Mapping[str, Array]) -> Form | None:
     """The network with the layer computed at every second place of each axis, each output standing for its block."""
     shape = graph.unit_shapes[node.name]
     attrs = node.attrs
@@ -72,8 +73,8 @@ def coarser(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Graph,
     fitted = fit(new, seen[node.inputs[0]], y)
     if fitted is None:
         return None
-    said = f"{node.name}: at every second place, repeated; its input sees the whole image already"
-    return graph.edited({node.name: (new, back)}, weights=_arrays(graph, node, new, *fitted)), said
+    said = f"{node.name} computed at every second place and repeated: its input sees the whole image"
+    return Form(graph.edited({node.name: (new, back)}, weights=_arrays(graph, node, new, *fitted)), said)
 
 
 def fit(layer: Node, x: Array, y: Array) -> tuple[Array, Array] | None:

@@ -12,7 +12,7 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
-from dojang.slimming.settle import settled
+from dojang.slimming.norm_statistics import with_measured_norms
 
 Array = np.ndarray
 
@@ -46,7 +46,7 @@ def shape_key(graph: Graph) -> str:
     return hashlib.sha256(f"{told} {[place[o] for o in graph.outputs]}".encode()).hexdigest()
 
 
-class Loss:
+class OutputChange:
     """How far a network's outputs move from those of one network, on the same few samples.
 
     Relative squared change Σ (y' - y)² / Σ (y - ȳ)², ȳ the mean over samples: 0 when nothing changes, about 1 when the
@@ -74,7 +74,7 @@ class Loss:
 
     def _run(self, graph: Graph) -> list[Array]:
         if self.norms:
-            return settled(graph, self.x)[1]
+            return with_measured_norms(graph, self.x)[1]
         # strict: weights are packed as they are, which is quicker here than to transform and run fewer multiplications
         run = Compiled(graph, precision="strict").run if self.compiled else Session(graph).run
         return [np.asarray(o, np.float32) for o in run(self.x).outputs]

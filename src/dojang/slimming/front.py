@@ -8,15 +8,18 @@ from functools import partial
 
 import numpy as np
 
-from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
+from dojang.evidence.activations import Statistics
+from dojang.evidence.evidence import Evidence
+from dojang.evidence.finding import CHANNEL_KINDS
 from dojang.slimming.branches import BRANCHES, Branch, branches, without
-from dojang.slimming.estimate import Loss
-from dojang.slimming.importance import Moments, importance
-from dojang.slimming.ledger import Ledger
-from dojang.slimming.narrow import muted, remove, wish
+from dojang.slimming.estimate import OutputChange
+from dojang.slimming.importance import importance, read_statistics
+from dojang.slimming.ledger import Ledger, Proposal
+from dojang.slimming.narrow import least_useful, muted, remove
+from dojang.slimming.numbering import channels_of, removed
 
 CHANNELS = "remove-channels"
 
@@ -41,7 +44,7 @@ MOST_TIMED = 64
 
 
 @dataclass(frozen=True)
-class Option:
+class FrontOption:
     """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
     the change of the outputs, and multiplications saved.
     """
@@ -60,18 +63,33 @@ class Front:
     predictions; `macs` and `ms`: what the network takes as it is.
     """
 
-    graph: Graph
-    tied: ChannelMap
-    stats: Mapping[str, Moments]
-    options: tuple[tuple[Option, ...], ...]
-    loss: Loss
+    known: Evidence
+    options: tuple[tuple[FrontOption, ...], ...]
+    loss: OutputChange
     ms_per_predicted: float
     macs: int
     ms: float
 
+    @property
+    def graph(self) -> Graph:
+        """The network."""
+        return self.known.graph
+
+    @property
+    def stats(self) -> Mapping[str, Statistics]:
+        """What its layers read, on the samples."""
+        return read_statistics(self.known)
+
+    def proposal(self, used: Sequence[FrontOption], graph: Graph) -> Proposal:
+        """The edit that uses these options, and leads to `graph`."""
+        names = tuple(dict.fromkeys(name for option in used for name in option.layers))
+        gone = channels_of(self.known.channels, self.known.channels.fit(_classes(used)))
+        return Proposal(name_of(used), "lossy", names, graph, answers=CHANNEL_KINDS,
+                        channels=removed(self.graph, graph, gone))  # fmt: skip
+
     def along(
         self, macs: float = 0.0, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
-    ) -> Iterator[list[Option]]:
+    ) -> Iterator[list[FrontOption]]:
         """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
 
         What it saves is the part of the time times `clocked`, and the part of the multiplications times what is left to
@@ -95,7 +113,7 @@ class Front:
             saved = sum(option.ms for option in chosen)
             yield chosen
 
-    def _gain(self, own: Sequence[Option], at: int, n: int, clocked: float = 1.0) -> float:
+    def _gain(self, own: Sequence[FrontOption], at: int, n: int, clocked: float = 1.0) -> float:
         ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
         saved = clocked * (own[n].ms - ms) / (self.ms or 1.0)
         saved += (1 - clocked) * (own[n].macs - macs) / max(1, self.macs)
@@ -103,17 +121,17 @@ class Front:
 
     def to(
         self, macs: float, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
-    ) -> tuple[Graph | None, list[Option]]:
+    ) -> tuple[Graph | None, list[FrontOption]]:
         """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
         was used. `clocked`, `branches`: as `along` has them.
         """
-        used: list[Option] = []
+        used: list[FrontOption] = []
         bare = self.graph.replace(weights={})
         for chosen in self.along(macs, ms, clocked, branches):
             used = chosen
             if sum(option.ms for option in chosen) < ms:
                 continue
-            narrow = cut(bare, self.tied.fit(_classes(chosen)))
+            narrow = cut(bare, self.known.channels.fit(_classes(chosen)))
             if count(without(narrow, _branches(chosen))).total.macs <= macs:
                 break
         return self._made(used), used
@@ -125,64 +143,66 @@ class Front:
                 return self._made(chosen)
         return None
 
-    def _made(self, used: Sequence[Option]) -> Graph | None:
-        fitting, gone = self.tied.fit(_classes(used)), _branches(used)
+    def _made(self, used: Sequence[FrontOption]) -> Graph | None:
+        tied = self.known.channels
+        fitting, gone = tied.fit(_classes(used)), _branches(used)
         if not fitting and not gone:
             return None
-        narrow = remove(self.graph, self.tied, fitting, self.stats) if fitting else self.graph
+        narrow = remove(self.graph, tied, fitting, self.stats) if fitting else self.graph
         return without(narrow, gone)
 
 
-def name_of(used: Sequence[Option]) -> str:
+def name_of(used: Sequence[FrontOption]) -> str:
     """What an edit made of these options is called."""
     kinds = dict.fromkeys(CHANNELS if option.branch is None else BRANCHES for option in used)
     return "+".join(sorted(kinds, reverse=True))
 
 
-def _branches(options: Sequence[Option]) -> list[Branch]:
+def _branches(options: Sequence[FrontOption]) -> list[Branch]:
     return [option.branch for option in options if option.branch is not None]
 
 
-def _classes(options: Sequence[Option]) -> list[int]:
+def _classes(options: Sequence[FrontOption]) -> list[int]:
     return [c for option in options for c in option.classes]
 
 
-def front(ledger: Ledger, graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments], proved: bool = False) -> Front:
+def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
     """Every bundle's and branch's options: loss estimated on samples, saving predicted, the most promising timed.
 
     The smallest options are timed first, then the larger ones. One that is no faster is left out, with the reason; a
     timed one sets the scale for the larger ones of its bundle that were not timed. `proved`: those that may be faster
     are left out as well, for searches that want both multiplications and time to fall.
     """
-    loss = Loss(graph, ledger.context.samples)
+    graph, tied, stats = known.graph, known.channels, read_statistics(known)
+    loss = OutputChange(graph, known.finite_samples)
     score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
     whole, macs = ledger.predict(graph), count(graph).total.macs
-    offered: list[tuple[Option, ...]] = []
+    offered: list[tuple[FrontOption, ...]] = []
     makers: list[list[Callable[[], Graph]]] = []
     for bundle in tied.bundles:
-        own, ways = list[Option](), list[Callable[[], Graph]]()
+        own, made = list[FrontOption](), list[Callable[[], Graph]]()
         for number in numbers(bundle, score, ledger.multiple):
-            classes = wish(tied, bundle, score, number)
+            classes = least_useful(tied, bundle, score, number)
             if not classes or (own and len(classes) <= len(own[-1].classes)):
                 continue
-            ways.append(partial(cut, graph, classes))
+            made.append(partial(cut, graph, classes))
             narrow = cut(graph, classes)
             moved = loss.of(muted(graph, tied, classes, stats))
             less = macs - count(narrow).total.macs
-            own.append(Option(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
+            own.append(FrontOption(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
         if own:
             offered.append(tuple(own))
-            makers.append(ways)
+            makers.append(made)
         else:
-            reason = "no channel can go: too few, or groups would become unequal"
-            ledger.refuse(CHANNELS, tied.layers(bundle), reason)
+            reason = "no channel can go: there are too few, or groups would become unequal"
+            ledger.refuse(CHANNELS, tied.layers(bundle), reason, CHANNEL_KINDS, channels_of(tied, bundle))
     for branch in branches(graph):
         shorter = without(graph, (branch,))
         makers.append([partial(without, graph, (branch,))])
-        option = Option(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
+        option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
                         macs - count(shorter).total.macs, branch)  # fmt: skip
         offered.append((option,))
-    guess = Front(graph, tied, stats, tuple(offered), loss, 1.0, macs, whole)
+    guess = Front(known, tuple(offered), loss, 1.0, macs, whole)
     return _timed(ledger, guess, makers, proved)
 
 
@@ -196,9 +216,9 @@ def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], 
     found = {place: saved for place, saved in zip(order, savings, strict=True) if saved is not None}
     now = next((s.before_ms for s in found.values()), whole)
     scale = now / whole if whole > 0 else 1.0
-    out: list[tuple[Option, ...]] = []
+    out: list[tuple[FrontOption, ...]] = []
     for b, own in enumerate(offered):
-        kept: list[Option] = []
+        kept: list[FrontOption] = []
         factor = scale
         for n, option in enumerate(own):
             saved = found.get((b, n))
@@ -209,9 +229,11 @@ def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], 
                     factor = float(np.clip(saved.ms / option.ms, scale / 4, scale * 4))
                 kept.append(replace(option, ms=max(saved.ms, 0.0)))
             else:
-                less = "this branch less is" if option.branch else f"{len(option.classes)} channels less are"
+                less = "this branch" if option.branch else f"{len(option.classes)} of its channels"
                 what = "no faster" if saved.high <= 0 else "no faster beyond noise"
-                ledger.refuse(name_of(own), option.layers, f"{less} {what}: {saved}")
+                channels = channels_of(guess.known.channels, option.classes)
+                reason = f"without {less} the network is {what}; time saved: {saved}"
+                ledger.refuse(name_of(own), option.layers, reason, CHANNEL_KINDS, channels)
         if kept:
             out.append(tuple(kept))
     return replace(guess, options=tuple(out), ms_per_predicted=scale, ms=now)

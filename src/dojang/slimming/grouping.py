@@ -9,17 +9,18 @@ order of outputs. Where a 1×1 convolution reads the layer alone, no mixer is ad
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
 from dojang.engine.session import Session
+from dojang.evidence.activations import Statistics
 from dojang.evidence.blocks import co_cluster
 from dojang.evidence.moments import ridge_fit, singular
-from dojang.slimming.importance import Moments
 from dojang.slimming.narrow import RIDGE
-from dojang.slimming.permute import permuted
+from dojang.slimming.permute import permuted, reordered_layers
 
 Array = np.ndarray
 
@@ -30,16 +31,27 @@ PLACES = 20_000
 """Pixels that a mixer is fitted on, at most."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """A network with a layer in another form, and one line on it. `orders`: in which order output channels of layers
+    were put on the way, one mapping after the other (layer -> old place of each new one).
+    """
+
+    graph: Graph
+    found: str
+    orders: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+
+
 def grouped(
     graph: Graph,
     tied: ChannelMap,
     node: Node,
     groups: int,
-    stats: Mapping[str, Moments],
+    stats: Mapping[str, Statistics],
     seen: Mapping[str, Array],
     mixer: bool,
-) -> tuple[Graph, str] | None:
-    """The network with one convolution in groups, and a line on what was kept; None where it cannot be done.
+) -> Form | None:
+    """The network with one convolution in groups; None where it cannot be done.
 
     `seen`: what the layer reads and makes on some samples, by value name.
     """
@@ -54,19 +66,24 @@ def grouped(
     ordered = permuted(graph, tied, node.inputs[0], inputs.tolist())
     if ordered is None:
         return None
+    orders = [reordered_layers(tied, node.inputs[0], inputs.tolist())]
     if not mixer:
         ordered = permuted(ordered, tied, node.name, outputs.tolist())
+        orders.append(reordered_layers(tied, node.name, outputs.tolist()))
         if ordered is None:
             return None
     weight, bias = _blocks(kernel, node, graph, source, inputs, outputs, groups)
     kind = np.asarray(graph.weights[node.array("weight")]).dtype
-    said = f"{node.name}: {groups} groups hold {kept:.0%} of the energy (1 in {groups} by chance)"
+    said = (
+        f"{node.name} in {groups} groups, inside which {kept:.0%} of its energy stays (an arbitrary split keeps "
+        f"{1 / groups:.0%})"
+    )
     if not mixer:
         narrow = Node.of(
             node.name, "conv", *node.inputs, arrays=node.arrays, **{**attrs, "groups": groups, "bias": True}
         )
         arrays = {node.array("weight"): weight.astype(kind), node.array("bias"): bias.astype(kind)}
-        return ordered.edited({node.name: narrow}, weights=arrays), said
+        return Form(ordered.edited({node.name: narrow}, weights=arrays), said, tuple(orders))
     first = Node.of(f"{node.name}_groups", "conv", *node.inputs, **{**attrs, "groups": groups, "bias": False})
     if first.name in graph.by_name:
         return None
@@ -78,11 +95,12 @@ def grouped(
         second.array("weight"): mixed[0].reshape(oc, oc, *ones).astype(kind),
         second.array("bias"): mixed[1].astype(kind),
     }
-    return ordered.edited({node.name: (first, second)}, weights=arrays), f"{said}, then a 1x1 mixer"
+    new = ordered.edited({node.name: (first, second)}, weights=arrays)
+    return Form(new, f"{said}, then a 1x1 layer that mixes the groups", tuple(orders))
 
 
 def _blocks(
-    kernel: Array, node: Node, graph: Graph, source: Moments, inputs: Array, outputs: Array, groups: int
+    kernel: Array, node: Node, graph: Graph, source: Statistics, inputs: Array, outputs: Array, groups: int
 ) -> tuple[Array, Array]:
     """Weights of the grouped layer in the new order, (oc, ic/g, *k), and its bias in that order.
 
@@ -120,7 +138,7 @@ def _mixer(first: Node, weight: Array, x: Array, y: Array) -> tuple[Array, Array
     return mix, level - mix @ mean
 
 
-def depthwise(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Graph, str] | None:
+def depthwise(graph: Graph, node: Node, seen: Mapping[str, Array]) -> Form | None:
     """The network with one convolution as depthwise, then 1×1; None where that is not it.
 
     Each input channel's kernels (oc, kh·kw) keep their leading singular vector; the 1×1 layer is fitted by least
@@ -147,8 +165,8 @@ def depthwise(graph: Graph, node: Node, seen: Mapping[str, Array]) -> tuple[Grap
         second.array("weight"): mixed[0].reshape(oc, ic, *ones).astype(kind),
         second.array("bias"): mixed[1].astype(kind),
     }
-    said = f"{node.name}: depthwise then 1x1; one kernel per input channel holds {kept:.0%} of the kernels' energy"
-    return graph.edited({node.name: (first, second)}, weights=arrays), said
+    said = f"{node.name} as depthwise, then 1x1; one kernel per input channel keeps {kept:.0%} of the kernels' energy"
+    return Form(graph.edited({node.name: (first, second)}, weights=arrays), said)
 
 
 def wants_mixer(graph: Graph, node: Node) -> bool:
@@ -165,8 +183,8 @@ def wants_mixer(graph: Graph, node: Node) -> bool:
 
 
 def options(
-    graph: Graph, tied: ChannelMap, node: Node, stats: Mapping[str, Moments], seen: Mapping[str, Array]
-) -> list[tuple[Graph, str]]:
+    graph: Graph, tied: ChannelMap, node: Node, stats: Mapping[str, Statistics], seen: Mapping[str, Array]
+) -> list[Form]:
     """The layer in each number of groups that divides its channels; see `grouped`."""
     mixer = wants_mixer(graph, node)
     made = (grouped(graph, tied, node, parts, stats, seen, mixer) for parts in PARTS)

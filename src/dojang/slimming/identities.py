@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dojang.arith.graph import Graph, Node
 from dojang.arith.shapes import conv_problem
-from dojang.slimming.rewrite import Applied, Context, Rewrite
+from dojang.evidence.evidence import Evidence
+from dojang.slimming.rewrite import Applied, Rewrite
 
 NOT_NEGATIVE = frozenset(("relu", "sigmoid", "softmax", "abs", "exp", "sqrt", "softplus"))
 """Operators whose output ReLU does not change."""
 
 
-def apply(graph: Graph, context: Context) -> Applied | None:
+def apply(known: Evidence) -> Applied | None:
     """Removes identities, useless pads, repeated activations, and nodes that no output needs."""
+    graph = known.graph
     names = {node.name for node in graph.nodes}
     new = graph.edited()
     while True:

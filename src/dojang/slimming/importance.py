@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from dojang.arith.channels import ChannelMap
-from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ties import array_axes
-from dojang.engine.compiled import Compiled
-from dojang.engine.session import Session
-from dojang.evidence.moments import Products, require_finite
+from dojang.evidence.activations import Statistics
+from dojang.evidence.evidence import Evidence
 from dojang.slimming.absorb import columns, reads_channels
 
 Array = np.ndarray
 KINDS = ("activation", "weight", "batchnorm", "taylor")
-
-BATCH = 64
-"""Samples run at once when activations are gathered."""
-
-COMPILED = 2e9
-"""From so many multiplications on, compiling the network (about a second) pays."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean (c,) and covariance (c, c) over samples and places of what a layer reads, along its channel axis.
-
-    `peak` (c,): the largest size over all samples and all places; `samples`: how many there were.
-    """
-
-    mean: Array
-    covariance: Array
-    peak: Array
-    samples: int
 
 
 def readers(graph: Graph, tied: ChannelMap) -> list[Node]:
@@ -45,63 +22,21 @@ def readers(graph: Graph, tied: ChannelMap) -> list[Node]:
     return [node for node in graph.nodes if reads_channels(graph, tied, node)]
 
 
-def moments(graph: Graph, tied: ChannelMap, samples: Any, most_places: int = 50_000) -> dict[str, Moments]:
-    """Moments of every value that a layer reads, by value name; see `moments_of`."""
-    return moments_of(graph, tied, list(dict.fromkeys(n.inputs[0] for n in readers(graph, tied))), samples, most_places)
+def read_values(known: Evidence) -> list[str]:
+    """The values whose statistics cuts with loss go by: what those layers read."""
+    return list(dict.fromkeys(node.inputs[0] for node in readers(known.graph, known.channels)))
 
 
-def gathered(graph: Graph, names: Sequence[str], samples: Any) -> Iterator[Mapping[str, Array]]:
-    """Activations of the named nodes on the samples (an array, or arrays by input name), batch by batch.
-
-    Raises `DataError` where one is not finite: no fit, and no judgement of a channel, could be made of it.
-    """
-    total = number_of(samples)
-    work = count(graph).total.macs * total
-    session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
-    for start in range(0, total, BATCH):
-        part = slice(start, start + BATCH)
-        x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
-        taps = session.run(x, names).taps
-        require_finite(taps, names)
-        yield taps
-
-
-def number_of(samples: Any) -> int:
-    """How many samples there are."""
-    return len(next(iter(samples.values())) if isinstance(samples, Mapping) else samples)
-
-
-def moments_of(
-    graph: Graph, tied: ChannelMap, names: Sequence[str], samples: Any, most_places: int = 50_000
-) -> dict[str, Moments]:
-    """Moments of the named values (those whose channels are followed), in float64 over all samples.
-
-    At most `most_places` places (samples × pixels) are used per value; pixels are then taken at a regular step, except
-    for `peak`, which sees them all.
-    """
-    axes = {n: t.axis for n in names if (t := tied.tracks[n]) is not None}
-    sums: dict[str, Products] = {}
-    peaks: dict[str, Array] = {}
-    total = number_of(samples)
-    for taps in gathered(graph, list(axes), samples):
-        for name, axis in axes.items():
-            rows = np.moveaxis(taps[name], axis, -1).reshape(-1, taps[name].shape[axis])
-            places = len(rows) // max(1, len(taps[name])) * total
-            peak = np.abs(rows).max(axis=0)
-            rows = rows[:: max(1, -(-places // most_places))].astype(np.float64)
-            if name not in sums:
-                sums[name], peaks[name] = Products(len(peak), len(peak)), peak
-            sums[name].add(rows)
-            peaks[name] = np.maximum(peaks[name], peak)
-    joined = {name: products.joined() for name, products in sums.items()}
-    return {name: Moments(j.mean, j.covariance, peaks[name], total) for name, j in joined.items()}
+def read_statistics(known: Evidence) -> dict[str, Statistics]:
+    """The statistics of what layers read, by value name."""
+    return known.statistics(read_values(known))
 
 
 def importance(
     graph: Graph,
     tied: ChannelMap,
     kind: str = "activation",
-    stats: Mapping[str, Moments] | None = None,
+    stats: Mapping[str, Statistics] | None = None,
     gradients: Callable[[Graph], Mapping[str, Array]] | None = None,
 ) -> Array:
     """A score per class (size,), larger is more useful; comparable within a bundle.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.evidence.evidence import Evidence
+from dojang.evidence.finding import Finding
+from dojang.slimming.answers import answered
 from dojang.slimming.estimate import Predict, by_macs, shape_key
-from dojang.slimming.importance import Moments, moments
-from dojang.slimming.result import Edit, Refused
-from dojang.slimming.rewrite import Check, Context, Rewrite
+from dojang.slimming.numbering import Numbering
+from dojang.slimming.result import Channels, Edit, Refused
+from dojang.slimming.rewrite import Claim, Rewrite
 from dojang.slimming.timing import Saving, saving
 
 Measure = Callable[[Sequence[Graph]], Sequence[Sequence[float]]]
@@ -35,6 +38,8 @@ Progress = Callable[[str, int, int], object]
 LEAST_SAVING = 0.005
 """Part of the run time that a cut with loss must save: accuracy is not spent on savings that chance may have made."""
 
+NONE: Channels = {}
+
 PATIENCE = 4
 """How often an undecided timing is repeated; the rounds are pooled."""
 
@@ -42,7 +47,8 @@ PATIENCE = 4
 class Ledger:
     """The state of one search: what was accepted and refused so far, and the callables that judge.
 
-    `importance`, `gradients`: how channels are ranked within a bundle; see `slimming.importance`.
+    `numbering`: the original numbers of the channels that the network of today still has. `importance`, `gradients`:
+    how channels are ranked within a bundle; see `slimming.importance`.
     """
 
     importance: str
@@ -50,23 +56,24 @@ class Ledger:
 
     def __init__(
         self,
-        graph: Graph,
+        known: Evidence,
         measure: Measure | None,
         tune: Tune | None,
         evaluate: Evaluate | None,
-        context: Context,
         progress: Progress | None,
         multiple: int,
         predict: Predict | None = None,
         least_saving: float = LEAST_SAVING,
+        findings: Sequence[Finding] = (),
     ) -> None:
         """Nothing is taken yet."""
         self.importance, self.gradients = "activation", None
         self.predict = predict or by_macs
         self.least_saving = least_saving
-        self._moments: tuple[Graph, Mapping[str, Moments]] | None = None
         self.timed: dict[tuple[str, str], Saving] = {}
-        self.graph, self.context = graph, context
+        self.known, self.graph = known, known.graph
+        self._latest = known
+        self.findings, self.numbering = tuple(findings), Numbering.of(known.graph)
         self.measure, self.tune, self.evaluate = measure, tune, evaluate
         self.progress = progress or (lambda what, step, of: None)
         self.multiple = max(1, multiple)
@@ -76,16 +83,17 @@ class Ledger:
         self.taken: list[Rewrite] = []
         self.accuracy_before: float | None = None
 
-    def moments(self, graph: Graph, tied: ChannelMap) -> Mapping[str, Moments]:
-        """Moments of what every layer of a network reads, on the samples; those of the last network are kept."""
-        if self._moments is None or self._moments[0] is not graph:
-            self._moments = (graph, moments(graph, tied, self.context.samples))
-        return self._moments[1]
+    def evidence(self, graph: Graph) -> Evidence:
+        """What is known of a network on the samples; that of the original and of the last one asked for are kept."""
+        if graph is self.graph:
+            return self.known
+        self._latest = self._latest.on(graph)
+        return self._latest
 
     def deploy(self, graph: Graph) -> Graph:
         """A network in the form in which it would be used: with the exact rewrites that were found to pay."""
         for rewrite in self.taken:
-            done = rewrite.apply(graph, self.context)
+            done = rewrite.apply(self.known.on(graph))
             graph = done.graph if done is not None else graph
         return graph
 
@@ -125,23 +133,54 @@ class Ledger:
             return f"no time saved worth a loss: less than {self.least_saving:.1%}: {saved}"
         return None
 
-    def accept(
-        self, name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
-        check: Check, found: str,
-    ) -> None:  # fmt: skip
-        """Records an edit that was taken."""
-        self.edits.append(edit_of(name, claim, layers, old, new, saved, check.to_dict(), found))
+    def accept(self, cut: Proposal, old: Graph, new: Graph, saved: Saving | None, check: Mapping[str, Any]) -> None:
+        """Records an edit that was taken, with what it saves between two networks in the form of use."""
+        before, after = count(old).total, count(new).total
+        channels = self.numbering.original(cut.channels)
+        for order in cut.orders:
+            self.numbering = self.numbering.reordered(order)
+        self.numbering = self.numbering.without(cut.channels)
+        self.edits.append(
+            Edit(
+                cut.rewrite,
+                cut.claim,
+                cut.layers,
+                before.params - after.params,
+                before.macs - after.macs,
+                saved.ms if saved is not None else None,
+                check,
+                cut.found,
+                channels,
+                answered(self.findings, cut.answers, cut.layers, channels),
+            )
+        )
 
-    def refuse(self, name: str, layers: tuple[str, ...], reason: str) -> None:
-        """Kept once per rewrite and layers: the last reason."""
-        self.refused[(name, layers)] = Refused(name, layers, reason)
+    def refuse(
+        self, name: str, layers: tuple[str, ...], reason: str, answers: Sequence[str] = (), channels: Channels = NONE
+    ) -> None:
+        """Kept once per rewrite and layers: the last reason. `channels`: in the numbers of the network of today."""
+        gone = self.numbering.original(channels)
+        found = answered(self.findings, answers, layers, gone)
+        self.refused[(name, layers)] = Refused(name, layers, reason, gone, found)
+
+    def reject(self, cut: Proposal, reason: str) -> None:
+        """Records why an edit was not taken."""
+        self.refuse(cut.rewrite, cut.layers, reason, cut.answers, cut.channels)
 
 
-def edit_of(
-    name: str, claim: str, layers: tuple[str, ...], old: Graph, new: Graph, saved: Saving | None,
-    check: Mapping[str, Any], found: str,
-) -> Edit:  # fmt: skip
-    """An accepted edit with what it saves, counted between two networks in the form in which they would be used."""
-    before, after = count(old).total, count(new).total
-    ms = saved.ms if saved is not None else None
-    return Edit(name, claim, layers, before.params - after.params, before.macs - after.macs, ms, check, found)
+@dataclass(frozen=True)
+class Proposal:
+    """An edit before it is judged: what it is called, what it claims, the layers it touches, the network with it.
+
+    `found`: one line on it. `answers`: the kinds of findings that it is made for. `channels`: those that it removes,
+    by layer, in the numbers of the network that it is made for; `orders`: see `grouping.Form`.
+    """
+
+    rewrite: str
+    claim: Claim
+    layers: tuple[str, ...]
+    graph: Graph
+    found: str = ""
+    answers: tuple[str, ...] = ()
+    channels: Channels = field(default_factory=dict[str, tuple[int, ...]])
+    orders: tuple[Channels, ...] = ()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
+from dojang.evidence.evidence import Evidence
 from dojang.slimming.absorb import owns_arrays, shared_arrays, stands_on_padding
-from dojang.slimming.rewrite import Applied, Context, Rewrite, costs_more, total_cost
+from dojang.slimming.rewrite import Applied, Rewrite, costs_more, total_cost
 
 
-def apply(graph: Graph, context: Context) -> Applied | None:
+def apply(known: Evidence) -> Applied | None:
     """Merges pairs until none pays."""
-    merged: list[str] = []
+    graph, merged = known.graph, list[str]()
     while True:
         for second in graph.nodes:
             new = _merge(graph, second)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log
 
-from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
-from dojang.slimming.front import FLOOR, Front, Option, front, name_of
-from dojang.slimming.ledger import Ledger, edit_of
+from dojang.slimming.front import FLOOR, Front, FrontOption, front
+from dojang.slimming.importance import read_values
+from dojang.slimming.ledger import Ledger, Proposal
+from dojang.slimming.numbering import Numbering, channels_of, removed
 from dojang.slimming.rewrite import perform
+from dojang.slimming.silent import ANSWERS as SILENT_ANSWERS
 from dojang.slimming.silent import NAME as SILENT
 from dojang.slimming.silent import remove_silent
-from dojang.slimming.structural import Candidate, candidates
+from dojang.slimming.structural import Candidate, candidates, fitted_values
 from dojang.slimming.timing import Saving
 
 STEP = 0.5
@@ -49,12 +51,14 @@ STRUCTURE_SAVES = 0.03
 STEP_SAVES = 0.5
 """One that takes the place of a step must save this part of what the step would: each costs the same tuning."""
 
+PASSED_OVER = "not tried: other cuts moved the outputs less for the time that they save, or the search had ended"
+
 SCORED = 6
 """Replacements whose loss is estimated, at most: those predicted to save most."""
 
 
 @dataclass(frozen=True)
-class Target:
+class SearchTarget:
     """Where a search may stop: a fraction of the multiplications, a fraction of the time, or milliseconds."""
 
     macs: float | None = None
@@ -72,20 +76,10 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A candidate before it is tuned: what the edit is called, the layers it touches, the network, what was found."""
-
-    name: str
-    layers: tuple[str, ...]
-    graph: Graph
-    found: str = ""
-
-
-@dataclass(frozen=True)
 class Trial:
     """A candidate that passed: tuned, its accuracy on the selection split, the time it saves."""
 
-    way: Way
+    cut: Proposal
     tuned: Graph
     accuracy: float
     saved: Saving | None
@@ -94,13 +88,14 @@ class Trial:
 class Lossy:
     """The lossy part of one search over a ledger; `untunable` names exact rewrites that wait until after tuning."""
 
-    def __init__(self, ledger: Ledger, untunable: frozenset[str], target: Target, allowed: float) -> None:
+    def __init__(self, ledger: Ledger, untunable: frozenset[str], target: SearchTarget, allowed: float) -> None:
         """Nothing is cut yet. `allowed`: the fraction of accuracy that may be lost."""
         self.ledger, self.untunable, self.target, self.allowed = ledger, untunable, target, allowed
         self.whole = count(ledger.graph).total.macs
         self.base = 0.0
         self.touched: set[str] = set()
         self.tried: set[tuple[str, tuple[str, ...]]] = set()
+        self.passed_over: dict[tuple[str, tuple[str, ...]], Candidate] = {}
         self.attempts = 0
         self._timing: tuple[Graph, Saving | None] | None = None
 
@@ -110,23 +105,28 @@ class Lossy:
         self.ledger.progress("accuracy of the original", 0, 1)
         self.base = self.ledger.accuracy_before = self.ledger.evaluate(self.ledger.graph)
         current = self.ledger.graph
+        self.ledger.numbering = Numbering.of(current)
         for rewrite in self.ledger.taken:
             if rewrite.name not in self.untunable:
-                done = perform(rewrite, current, self.ledger.context)
-                current = done[0].graph if done is not None and done[1].ok else current
+                done = perform(rewrite, self.ledger.evidence(current))
+                if done is not None and done[1].ok:
+                    current = done[0].graph
+                    self.ledger.numbering = self.ledger.numbering.without(done[0].channels)
         accepted = self.silence(current)
         current = accepted or current
-        step, deaf = STEP, 0
+        step, steps_without_speedup = STEP, 0
         offers: Front | None = None
         replacements: list[Candidate] | None = None
         while (short := max(self.missing(current))) > 0:
             if offers is None:
                 left = count(current).total.macs / self.whole
                 self.ledger.progress(f"what can go: {left:.0%} of the multiplications left", len(self.ledger.edits), 0)
-                tied = channels(current)
-                offers = front(self.ledger, current, tied, self.ledger.moments(current, tied), self.target.both)
+                known = self.ledger.evidence(current)
+                if self.attempts < STRUCTURES:  # one pass over the samples for both kinds of cuts
+                    known.gather((*read_values(known), *fitted_values(known)))
+                offers = front(self.ledger, known, self.target.both)
                 replacements = None
-            over = step < LEAST_STEP or deaf >= 3 or not offers.options
+            over = step < LEAST_STEP or steps_without_speedup >= 3 or not offers.options
             if self.attempts < STRUCTURES:
                 if replacements is None:
                     self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
@@ -136,23 +136,26 @@ class Lossy:
                     _, tuned = self.replace(better, current)
                     if tuned is not None:
                         current = accepted = tuned
-                        offers, step, deaf = None, max(step, 2 * LEAST_STEP), 0
+                        offers, step, steps_without_speedup = None, max(step, 2 * LEAST_STEP), 0
                     elif over:
                         break
                     continue
             if over:
                 break
-            ways = self.ways(offers, step)
-            if not ways:
+            proposals = self.proposals(offers, step)
+            if not proposals:
                 break
-            verdict, tuned = self.race(current, ways)
+            verdict, tuned = self.race(current, proposals)
             if tuned is not None:
                 current = accepted = tuned
-                offers, deaf = None, 0
+                offers, steps_without_speedup = None, 0
             elif verdict == "slow":
-                step, deaf = min(0.7, step * 1.5), deaf + 1
+                step, steps_without_speedup = min(0.7, step * 1.5), steps_without_speedup + 1
             else:
                 step /= 2
+        for c in self.passed_over.values():
+            if (c.rewrite, c.layers) not in self.tried and (c.rewrite, c.layers) not in self.ledger.refused:
+                self.ledger.refuse(c.rewrite, c.layers, f"{PASSED_OVER} ({c.found})", c.answers)
         if self.target and max(self.missing(current)) > 0:
             self.ledger.notes.append(self.said_missed(current))
         return accepted
@@ -185,7 +188,7 @@ class Lossy:
         share_macs, share_time = (1 - left ** (1 / steps) if left < 1 else 0.0 for left in (macs, time))
         return (share_macs, share_time) if max(share_macs, share_time) >= 0.02 else (0.02, 0.0)
 
-    def ways(self, offers: Front, step: float) -> list[Way]:
+    def proposals(self, offers: Front, step: float) -> list[Proposal]:
         """What may be cut next: along the front, and, where sums have branches to spare, whole branches first.
 
         How far outputs move without tuning holds channels against channels well enough, but not channels against
@@ -196,17 +199,18 @@ class Lossy:
         goal = offers.macs * (1 - min(step, macs))
         if self.target.macs is not None and macs > 0:
             goal = max(goal, self.target.macs * self.whole)
-        ways: list[Way] = []
-        before: list[Option] = []
+        proposals: list[Proposal] = []
+        before: list[FrontOption] = []
         for branches in (False, True):
             candidate, used = self.whole_saving(offers, goal, MARGIN * min(step, time) * offers.ms, branches)
             if candidate is not None and used != before:
-                layers = tuple(dict.fromkeys(name for option in used for name in option.layers))
-                ways.append(Way(name_of(used), layers, candidate))
+                proposals.append(offers.proposal(used, candidate))
             before = used
-        return ways
+        return proposals
 
-    def whole_saving(self, offers: Front, macs: float, ms: float, branches: bool) -> tuple[Graph | None, list[Option]]:
+    def whole_saving(
+        self, offers: Front, macs: float, ms: float, branches: bool
+    ) -> tuple[Graph | None, list[FrontOption]]:
         """The network with at most `macs` multiplications that saves `ms` when it is timed as a whole, what was used.
 
         The sum of what options save is corrected by what the network with all of them saves, until the least cut is
@@ -215,8 +219,8 @@ class Lossy:
         where the time falls by as much more than wanted as the multiplications do. Of all networks that save enough
         the one is taken whose outputs move least; else the one that saves most time for its multiplications.
         """
-        found = list[tuple[bool, float, Graph, list[Option]]]()
-        seen: list[list[Option]] = []
+        found = list[tuple[bool, float, Graph, list[FrontOption]]]()
+        seen: list[list[FrontOption]] = []
         both = self.target.macs is not None
         for clocked in (1.0,) if not both else (0.5,) if ms <= 0 else CLOCKED:
             asked = ms
@@ -263,11 +267,11 @@ class Lossy:
                 parts.append(f"the target of {self.target.ms:g} ms was not reached: {now:.3g} ms is the least {remedy}")
         return "; ".join(parts)
 
-    def race(self, current: Graph, ways: Sequence[Way]) -> tuple[str, Graph | None]:
-        """Several candidates timed, tuned and judged, the best by `price` taken: ("taken", tuned), or why not ("slow",
+    def race(self, current: Graph, proposals: Sequence[Proposal]) -> tuple[str, Graph | None]:
+        """Several edits timed, tuned and judged, the best by `price` taken: ("taken", tuned), or why not ("slow",
         "lossy") and None.
         """
-        tried = [self.trial(way, current) for way in ways]
+        tried = [self.trial(cut, current) for cut in proposals]
         good = [trial for trial in tried if isinstance(trial, Trial)]
         if not good:
             return ("slow" if "slow" in tried else "lossy"), None
@@ -276,20 +280,19 @@ class Lossy:
             if trial is not best:
                 shares = [f"{t.accuracy:.2%} at {count(t.tuned).total.macs / self.whole:.0%}" for t in (trial, best)]
                 said = (
-                    f"tuned alike, {best.way.name} keeps more for what it saves: {shares[0]} of the multiplications "
+                    f"tuned alike, {best.cut.rewrite} keeps more for what it saves: {shares[0]} of the multiplications "
                     f"against {shares[1]}"
                 )
-                self.ledger.refuse(trial.way.name, trial.way.layers, said)
+                self.ledger.reject(trial.cut, said)
         check = {
             "accuracy_before": self.base,
             "accuracy_after": best.accuracy,
             "split": "selection",
             "tuned": bool(self.ledger.tune),
         }
-        way, tuned = best.way, best.tuned
+        cut, tuned = best.cut, best.tuned
         old, new = self.ledger.deploy(current), self.ledger.deploy(tuned)
-        said = way.found or _removed(current, tuned)
-        self.ledger.edits.append(edit_of(way.name, "lossy", way.layers, old, new, best.saved, check, said))
+        self.ledger.accept(replace(cut, found=cut.found or _removed(current, tuned)), old, new, best.saved, check)
         return "taken", tuned
 
     def price(self, trial: Trial, current: Graph) -> float:
@@ -304,38 +307,37 @@ class Lossy:
             saved += log(trial.saved.before_ms / trial.saved.after_ms)
         return (max(self.base - trial.accuracy, 0.0) + LEAST_LOSS) / max(saved, 1e-9)
 
-    def trial(self, way: Way, current: Graph) -> Trial | str:
-        """A lossy candidate timed, tuned and judged, or why it is refused: "slow" or "lossy".
+    def trial(self, cut: Proposal, current: Graph) -> Trial | str:
+        """An edit timed, tuned and judged, or why it is refused: "slow" or "lossy".
 
         It is timed before tuning, which costs far more, in the form in which it would be used.
         """
         assert self.ledger.evaluate is not None
-        name, layers = way.name, way.layers
-        saved = self.ledger.time(self.ledger.deploy(current), self.ledger.deploy(way.graph))
+        saved = self.ledger.time(self.ledger.deploy(current), self.ledger.deploy(cut.graph))
         slow = self.ledger.too_little(saved)
         if slow is not None:
-            self.ledger.refuse(name, layers, slow)
+            self.ledger.reject(cut, slow)
             return "slow"
-        self.ledger.progress(f"fine-tuning after {name}", len(self.ledger.edits), 0)
+        self.ledger.progress(f"fine-tuning after {cut.rewrite}", len(self.ledger.edits), 0)
         try:
-            tuned = self.ledger.tune(way.graph, self.ledger.graph) if self.ledger.tune else way.graph
+            tuned = self.ledger.tune(cut.graph, self.ledger.graph) if self.ledger.tune else cut.graph
             accuracy = self.ledger.evaluate(tuned)
         except (DataError, CheckFailed) as error:  # NaN on the way: what was accepted before still stands
-            self.ledger.refuse(name, layers, f"fine-tuning failed: {error}")
+            self.ledger.reject(cut, f"fine-tuning failed: {error}")
             return "lossy"
         if not self.base - accuracy <= self.allowed + 1e-12:  # an accuracy of NaN is no accuracy
-            left = count(way.graph).total.macs / self.whole
-            self.ledger.refuse(
-                name, layers,
+            left = count(cut.graph).total.macs / self.whole
+            self.ledger.reject(
+                cut,
                 f"{100 * (self.base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
                 f"more than {100 * self.allowed:.2f}",
             )  # fmt: skip
             return "lossy"
-        return Trial(way, tuned, accuracy, saved)
+        return Trial(cut, tuned, accuracy, saved)
 
     def replacements(self, offers: Front) -> list[Candidate]:
         """Cheaper forms of layers that are predicted to save enough, those that save most first."""
-        found = candidates(offers.graph, offers.tied, self.ledger.context.samples)
+        found = candidates(offers.known)
         whole = self.ledger.predict(offers.graph)
         worth: list[tuple[float, Candidate]] = []
         for c in found:
@@ -343,10 +345,11 @@ class Lossy:
             if not self.touched.isdisjoint(c.layers):
                 continue
             if saves < STRUCTURE_SAVES * whole:
-                share = f"{saves / whole:.1%} predicted, less than {STRUCTURE_SAVES:.0%}"
+                share = f"the plan predicts a saving of {saves / whole:.1%}, and {STRUCTURE_SAVES:.0%} are asked"
                 said = f"no time saved that is worth a tuning: {share} ({c.found})"
-                self.ledger.refuse(c.rewrite, c.layers, said)
+                self.ledger.refuse(c.rewrite, c.layers, said, c.answers)
             else:
+                self.passed_over[c.rewrite, c.layers] = c
                 worth.append((saves, c))
         return [c for _, c in sorted(worth, key=lambda pair: -pair[0])[:SCORED]]
 
@@ -377,7 +380,9 @@ class Lossy:
     def replace(self, c: Candidate, current: Graph) -> tuple[str, Graph | None]:
         """One replacement timed, tuned and judged; what a layer has become is not replaced again."""
         self.tried.add((c.rewrite, c.layers))
-        verdict, tuned = self.race(current, [Way(c.rewrite, c.layers, c.graph, c.found)])
+        gone = removed(current, c.graph, {})
+        cut = Proposal(c.rewrite, "lossy", c.layers, c.graph, c.found, c.answers, gone, c.orders)
+        verdict, tuned = self.race(current, [cut])
         if verdict != "slow":
             self.attempts += 1
         if tuned is not None:
@@ -385,24 +390,24 @@ class Lossy:
         return verdict, tuned
 
     def silence(self, current: Graph) -> Graph | None:
-        """The network without channels that no sample made speak, where that saves time; None when refused."""
-        self.ledger.progress("channels that no sample makes speak", 0, 1)
-        tied = channels(current)
-        done = remove_silent(current, self.ledger.context.samples, tied, self.ledger.moments(current, tied))
+        """The network without channels that were 0 on every sample, where that saves time; None when refused."""
+        self.ledger.progress("channels that are 0 on every sample", 0, 1)
+        known = self.ledger.evidence(current)
+        done = remove_silent(known)
         if done is None:
             return None
         narrow, gone, check = done
-        layers, old, new = tied.layers(gone), self.ledger.deploy(current), self.ledger.deploy(narrow)
+        channels, names = channels_of(known.channels, gone), known.channels.layers(gone)
+        cut = Proposal(SILENT, "bounded", names, narrow, _removed(current, narrow), SILENT_ANSWERS, channels)
+        old, new = self.ledger.deploy(current), self.ledger.deploy(narrow)
         saved = self.ledger.time(old, new)
         slow = self.ledger.too_little(saved)
         if not check["ok"]:
-            self.ledger.refuse(SILENT, layers, "its check failed: outputs on the samples changed")
+            self.ledger.reject(cut, "its check failed: outputs on the samples changed")
         elif slow is not None:
-            self.ledger.refuse(SILENT, layers, slow)
+            self.ledger.reject(cut, slow)
         else:
-            self.ledger.edits.append(
-                edit_of(SILENT, "bounded", layers, old, new, saved, check, _removed(current, narrow))
-            )
+            self.ledger.accept(cut, old, new, saved, check)
             return narrow
         return None
 

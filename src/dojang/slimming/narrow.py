@@ -13,9 +13,10 @@ import numpy as np
 from dojang.arith.channels import ChannelMap
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph, Node
+from dojang.evidence.activations import Statistics
 from dojang.evidence.moments import ridge_fit
 from dojang.slimming.absorb import bias_rows, group_of, owns_arrays, shared_arrays
-from dojang.slimming.importance import Moments, readers
+from dojang.slimming.importance import readers
 
 Array = np.ndarray
 
@@ -23,7 +24,7 @@ RIDGE = 1e-3
 """Added to the covariance relative to its mean diagonal, so that few samples do not fit noise."""
 
 
-def wish(tied: ChannelMap, bundle: Sequence[int], score: Array, number: int) -> tuple[int, ...]:
+def least_useful(tied: ChannelMap, bundle: Sequence[int], score: Array, number: int) -> tuple[int, ...]:
     """The `number` least useful classes of a bundle that can go together, least useful first.
 
     In grouped layers equally many from each group: the k-th least useful of every group before any (k+1)-th.
@@ -46,12 +47,12 @@ def wish(tied: ChannelMap, bundle: Sequence[int], score: Array, number: int) -> 
     return tied.fit(order[:number])
 
 
-def remove(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[str, Moments] | None) -> Graph:
+def remove(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[str, Statistics] | None) -> Graph:
     """The network without these classes, their readers compensated where samples were seen."""
     return cut(compensate(graph, tied, frozenset(gone), stats) if stats else graph, gone)
 
 
-def muted(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[str, Moments]) -> Graph:
+def muted(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[str, Statistics]) -> Graph:
     """A network that computes what `remove` would give, in the old shapes: nothing reads the classes any more.
 
     For estimates: the same shapes need no new kernels. Where something else reads them (a sum over channels, weights
@@ -79,7 +80,7 @@ def muted(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[st
     return given.replace(weights={**given.weights, **arrays})
 
 
-def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapping[str, Moments]) -> Graph:
+def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapping[str, Statistics]) -> Graph:
     """The readers' weights changed so that they lose least when `gone` is cut; arrays used twice are left alone."""
     shared = shared_arrays(graph)
     nodes: dict[str, Node] = {}
@@ -110,7 +111,7 @@ def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapp
     return graph.replace(nodes=replaced, weights={**graph.weights, **arrays})
 
 
-def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Moments) -> None:
+def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Statistics) -> None:
     inner = found.covariance[np.ix_(kept, kept)]
     predict = ridge_fit(inner, found.covariance[np.ix_(kept, lost)], RIDGE)  # (kept, lost)
     rest = found.mean[lost] - found.mean[kept] @ predict

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph
 from dojang.arith.ties import array_axes
+from dojang.evidence.activations import layers
 
 
 def permuted(graph: Graph, tied: ChannelMap, value: str, order: Sequence[int]) -> Graph | None:
@@ -46,6 +47,19 @@ def permuted(graph: Graph, tied: ChannelMap, value: str, order: Sequence[int]) -
                     return None
                 weights[name] = weights[name].take([i * repeat + k for i in order for k in range(repeat)], axis=axis)
     return graph.replace(weights=weights)
+
+
+def reordered_layers(tied: ChannelMap, value: str, order: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The new order of the output channels (new place -> old place) of every layer whose channels `permuted` moves."""
+    track = tied.tracks[value]
+    whole = track.classes if track is not None else ()
+    found: dict[str, tuple[int, ...]] = {}
+    for node in layers(tied.graph):
+        own = tied.tracks[node.name]
+        if own is not None and not set(whole).isdisjoint(own.classes):
+            repeat = _repeat(own.classes, whole) or 1
+            found[node.name] = tuple(i * repeat + k for i in order for k in range(repeat))
+    return found
 
 
 def _repeat(labels: Sequence[int], whole: Sequence[int]) -> int | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.evidence.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class NetworkFigures:
     """One side of before/after. `accuracy` is a fraction, None where not evaluated; `size_bytes` counts all arrays."""
 
     params: int
@@ -27,16 +28,24 @@ class Figures:
         return asdict(self)
 
 
-def figures(graph: Graph, accuracy: float | None = None, median_ms: float | None = None) -> Figures:
+def figures(graph: Graph, accuracy: float | None = None, median_ms: float | None = None) -> NetworkFigures:
     """Counted figures of a network, with what was measured elsewhere."""
     total = count(graph).total
     size = sum(int(np.asarray(v).nbytes) for v in graph.weights.values())
-    return Figures(total.params, total.macs, accuracy, median_ms, size)
+    return NetworkFigures(total.params, total.macs, accuracy, median_ms, size)
+
+
+Channels = Mapping[str, tuple[int, ...]]
+"""Output channels by layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One accepted edit. `ms_saved` is None where time was not measured."""
+    """One accepted edit. `ms_saved` is None where time was not measured.
+
+    `channels`: those that it removed, by layer, in the numbers of the original network. `findings`: those that it
+    answers.
+    """
 
     rewrite: str
     claim: str
@@ -46,23 +55,62 @@ class Edit:
     ms_saved: float | None
     check: Mapping[str, Any]
     found: str = ""
+    channels: Channels = field(default_factory=dict[str, tuple[int, ...]])
+    findings: tuple[Finding, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**asdict(self), "layers": list(self.layers), "check": dict(self.check)}
+    def to_dict(self, findings: Sequence[Finding] = ()) -> dict[str, Any]:
+        """As JSON has it; what it answers by its place in `findings`."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**own, "layers": list(self.layers), "check": dict(self.check), "channels": _listed(self.channels),
+                "findings": references(self.findings, findings)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An edit that was tried and not taken."""
+    """An edit that was not made, and why. `channels`: those that it would have removed; `findings`: see `Edit`."""
 
     rewrite: str
     layers: tuple[str, ...]
     reason: str
+    channels: Channels = field(default_factory=dict[str, tuple[int, ...]])
+    findings: tuple[Finding, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, findings: Sequence[Finding] = ()) -> dict[str, Any]:
+        """As JSON has it; what it speaks of by its place in `findings`."""
+        return {"rewrite": self.rewrite, "layers": list(self.layers), "reason": self.reason,
+                "channels": _listed(self.channels), "findings": references(self.findings, findings)}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one finding: the edits that answered it, and the refusals that say why the rest of it was not cut,
+    by their places in the result's lists. `informs`: no rewrite is made for this kind of finding; it only informs.
+    """
+
+    finding: Finding
+    edits: tuple[int, ...]
+    refused: tuple[int, ...]
+    informs: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """ "cut" where an edit answered it, else "refused", or "informs" where nothing was to be answered."""
+        return "cut" if self.edits else "refused" if self.refused or not self.informs else "informs"
+
+    def to_dict(self, findings: Sequence[Finding]) -> dict[str, Any]:
         """As JSON has it."""
-        return {**asdict(self), "layers": list(self.layers)}
+        own = references((self.finding,), findings)[0]
+        return {"finding": own, "outcome": self.verdict, "edits": list(self.edits), "refused": list(self.refused)}
+
+
+def references(own: Sequence[Finding], findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Findings as JSON points at them: the place in the list of findings, and layer, kind and channels beside it."""
+    return [{"index": findings.index(f) if f in findings else None, "layer": f.layer, "kind": f.kind,
+             "channels": list(f.channels)} for f in own]  # fmt: skip
+
+
+def _listed(channels: Channels) -> dict[str, list[int]]:
+    return {name: list(own) for name, own in channels.items()}
 
 
 @dataclass(frozen=True)
@@ -71,12 +119,13 @@ class SlimResult:
 
     `control`: the original fine-tuned as often and as long as the result was ({accuracy, tunings, epochs}), None where
     nothing was tuned: what tuning alone would have given. `finish`: the last tuning of the result ({accuracy_before,
-    accuracy_after} on the selection split, kept), None without one.
+    accuracy_after} on the selection split, kept), None without one. `findings`: those that the search was given;
+    `answers`: what became of each.
     """
 
     graph: Graph
-    before: Figures
-    after: Figures
+    before: NetworkFigures
+    after: NetworkFigures
     edits: tuple[Edit, ...]
     refused: tuple[Refused, ...]
     seed: int
@@ -84,13 +133,17 @@ class SlimResult:
     certificate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     control: Mapping[str, Any] | None = None
     finish: Mapping[str, Any] | None = None
+    findings: tuple[Finding, ...] = ()
+    answers: tuple[Outcome, ...] = ()
 
     @property
     def tunings(self) -> int:
         """How often the result was fine-tuned on the way, the last tuning not counted."""
         return sum(bool(edit.check.get("tuned")) for edit in self.edits)
 
-    def with_figures(self, before: Figures | None = None, after: Figures | None = None, **more: Any) -> SlimResult:
+    def with_figures(
+        self, before: NetworkFigures | None = None, after: NetworkFigures | None = None, **more: Any
+    ) -> SlimResult:
         """The result with final figures (test accuracy, file sizes) in place of those of the search."""
         return replace(self, before=before or self.before, after=after or self.after, **more)
 
@@ -99,8 +152,10 @@ class SlimResult:
         return {
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
-            "edits": [e.to_dict() for e in self.edits],
-            "refused": [r.to_dict() for r in self.refused],
+            "findings": [f.to_dict() for f in self.findings],
+            "answers": [a.to_dict(self.findings) for a in self.answers],
+            "edits": [e.to_dict(self.findings) for e in self.edits],
+            "refused": [r.to_dict(self.findings) for r in self.refused],
             "notes": list(self.notes),
             "certificate": dict(self.certificate),
             "control": dict(self.control) if self.control is not None else None,

@@ -12,6 +12,10 @@ from dojang.arith.cost import Cost, count
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError
 from dojang.engine.reference.operators import run_reference
+from dojang.evidence.activations import first
+from dojang.evidence.evidence import Evidence
+from dojang.slimming.numbering import removed
+from dojang.slimming.result import Channels
 
 Array = np.ndarray
 Claim = Literal["exact", "bounded", "lossy"]
@@ -23,73 +27,72 @@ An algebraic identity over sums of up to 10^5 terms rounds to about 10^5 · 2^-5
 """
 
 STORED = 2e-5
-"""The same after the new weights are stored as float32: some layers of relative roundings of 2^-24, with room."""
+"""The same after the new weights are stored as float32: some layers of relative roundings of 2^-24, with a margin."""
 
 CHECK_MACS = 2e9
 """Multiplications that one check may spend on the reference, which decides how many inputs it compares."""
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a rewrite may know: the least and largest value of inputs by name, samples, a seed.
+def real_inputs(known: Evidence, most: int) -> dict[str, Array] | None:
+    """The first samples by input name, or None where there are none."""
+    if known.samples is None:
+        return None
+    some = first(known.samples, most)
+    by_name = some if isinstance(some, Mapping) else {known.graph.inputs[0].name: some}
+    return {name: np.asarray(x) for name, x in by_name.items()}
 
-    `samples`: an array (n, *shape) for the one input, or arrays by input name; used for checks and fits, never to
-    prove an exact claim.
-    """
 
-    input_range: Mapping[str, tuple[Any, Any]] = field(default_factory=dict[str, tuple[Any, Any]])
-    samples: Array | Mapping[str, Array] | None = None
-    seed: int = 0
-
-    def real(self, graph: Graph, most: int) -> dict[str, Array] | None:
-        """The first samples by input name, or None."""
-        if self.samples is None:
-            return None
-        by_name = self.samples if isinstance(self.samples, Mapping) else {graph.inputs[0].name: self.samples}
-        return {name: np.asarray(x[:most]) for name, x in by_name.items()}
-
-    def random(self, graph: Graph, most: int) -> dict[str, Array]:
-        """Random inputs within the stated range (else normal), float64."""
-        rng = np.random.default_rng(self.seed)
-        made: dict[str, Array] = {}
-        for node in graph.inputs:
-            shape = (most, *node.attrs["shape"])
-            limits = self.input_range.get(node.name)
-            mean, std = node.attrs["mean"], node.attrs["std"]
-            if limits is None and mean is not None and std is not None:
-                limits = ((0 - np.asarray(mean)) / std, (1 - np.asarray(mean)) / std)
-            if limits is None:
-                made[node.name] = rng.normal(size=shape)
-            else:
-                lo, hi = (np.asarray(v, np.float64) for v in limits)
-                line = (1, -1, *([1] * (len(shape) - 2)))
-                lo, hi = (v.reshape(line) if v.ndim else v for v in (lo, hi))
-                made[node.name] = lo + (hi - lo) * rng.random(shape)
-        return made
+def random_inputs(known: Evidence, most: int) -> dict[str, Array]:
+    """Random inputs within the stated range (else normal), float64."""
+    rng = np.random.default_rng(known.seed)
+    made: dict[str, Array] = {}
+    for node in known.graph.inputs:
+        shape = (most, *node.attrs["shape"])
+        limits = known.input_range.get(node.name)
+        mean, std = node.attrs["mean"], node.attrs["std"]
+        if limits is None and mean is not None and std is not None:
+            limits = ((0 - np.asarray(mean)) / std, (1 - np.asarray(mean)) / std)
+        if limits is None:
+            made[node.name] = rng.normal(size=shape)
+        else:
+            lo, hi = (np.asarray(v, np.float64) for v in limits)
+            line = (1, -1, *([1] * (len(shape) - 2)))
+            lo, hi = (v.reshape(line) if v.ndim else v for v in (lo, hi))
+            made[node.name] = lo + (hi - lo) * rng.random(shape)
+    return made
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What a rewrite did: the new network, the layers it changed, and one line on what was found."""
+    """What a rewrite did: the new network, the layers it changed, and one line on what was found.
+
+    `channels`: the output channels that it removed, by layer, in the numbers of the network that it was given.
+    """
 
     graph: Graph
     layers: tuple[str, ...]
     found: str = ""
+    channels: Channels = field(default_factory=dict[str, tuple[int, ...]])
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """`apply` gives the new network, or None when there is nothing to do. Exact ones never raise the cost."""
+    """`apply` gives the new network, or None when there is nothing to do. Exact ones never raise the cost.
+
+    `answers`: the kinds of findings that it is made for. Which layers and channels of them it answered in a network,
+    `Applied` says.
+    """
 
     name: str
     claim: Claim
     summary: str
-    apply: Callable[[Graph, Context], Applied | None]
+    apply: Callable[[Evidence], Applied | None]
     tolerance: float = TOLERANCE
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Check:
+class RewriteCheck:
     """The largest difference between two networks' outputs, absolute and relative to the largest output.
 
     `difference`: in float64 with the rewrite done in float64; `stored`: with the new weights rounded to the old type.
@@ -117,15 +120,15 @@ class Check:
         }
 
 
-def perform(rewrite: Rewrite, graph: Graph, context: Context) -> tuple[Applied, Check] | None:
+def perform(rewrite: Rewrite, known: Evidence) -> tuple[Applied, RewriteCheck] | None:
     """An exact or bounded rewrite done in float64, stored in the old types, and checked; None when nothing to do."""
-    wide = cast(graph, np.float64)
-    applied = rewrite.apply(wide, context)
+    wide = known.stored_as(np.float64)
+    applied = rewrite.apply(wide)
     if applied is None:
         return None
-    stored = restore(applied.graph, graph)
-    check = verify(wide, applied.graph, stored, context, rewrite.tolerance)
-    return Applied(stored, applied.layers, applied.found), check
+    stored = restore(applied.graph, known.graph)
+    check = verify(wide, applied.graph, stored, rewrite.tolerance)
+    return Applied(stored, applied.layers, applied.found, removed(known.graph, stored, applied.channels)), check
 
 
 def cast(graph: Graph, dtype: Any) -> Graph:
@@ -142,18 +145,19 @@ def restore(new: Graph, old: Graph) -> Graph:
     return new.replace(weights=weights)
 
 
-def verify(before: Graph, after: Graph, stored: Graph, context: Context, tolerance: float = TOLERANCE) -> Check:
+def verify(known: Evidence, after: Graph, stored: Graph, tolerance: float = TOLERANCE) -> RewriteCheck:
     """Compares outputs through the reference in float64 on random and real inputs, output shapes, and costs."""
+    before = known.graph
     old, new = count(before).total, count(after).total
     most = int(np.clip(CHECK_MACS / max(1, old.macs), 1, 8))
-    real = context.real(before, most)
-    feeds = [context.random(before, most)] + ([real] if real is not None else [])
+    real = real_inputs(known, most)
+    feeds = [random_inputs(known, most)] + ([real] if real is not None else [])
     said = f"{most} random" + (f" and {len(next(iter(real.values())))} real" if real else "") + " inputs"
     try:
         difference = max(relative_difference(before, after, x) for x in feeds)
         kept = max(relative_difference(before, stored, x) for x in feeds)
     except DojangError as error:
-        return Check(False, said, float("nan"), float("nan"), tolerance, STORED, str(error))
+        return RewriteCheck(False, said, float("nan"), float("nan"), tolerance, STORED, str(error))
     reason = ""
     if not difference <= tolerance:
         reason = f"outputs differ by {difference:.2g} of the largest, more than {tolerance:.0e}"
@@ -161,7 +165,7 @@ def verify(before: Graph, after: Graph, stored: Graph, context: Context, toleran
         reason = f"stored as float32 the outputs differ by {kept:.2g} of the largest, more than {STORED:.0e}"
     elif costs_more(old, new, before, after):
         reason = f"the cost rose: {old.macs} to {new.macs} MACs, {old.params} to {new.params} parameters"
-    return Check(not reason, said, difference, kept, tolerance, STORED, reason)
+    return RewriteCheck(not reason, said, difference, kept, tolerance, STORED, reason)
 
 
 def total_cost(graph: Graph) -> Cost:

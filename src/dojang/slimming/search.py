@@ -15,7 +15,10 @@ import numpy as np
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError, UsageError
+from dojang.evidence.evidence import Evidence
+from dojang.evidence.finding import Finding
 from dojang.evidence.moments import require_finite_weights
+from dojang.slimming.answers import answers, unanswered
 from dojang.slimming.batchnorm import FOLD_BATCHNORM
 from dojang.slimming.constants import CONSTANTS
 from dojang.slimming.dead import DEAD
@@ -24,36 +27,63 @@ from dojang.slimming.estimate import Predict
 from dojang.slimming.identities import IDENTITIES
 from dojang.slimming.importance import KINDS
 from dojang.slimming.journal import Journal
-from dojang.slimming.ledger import LEAST_SAVING, Evaluate, Finish, Gradients, Ledger, Measure, Progress, Tune
+from dojang.slimming.ledger import (
+    LEAST_SAVING,
+    Evaluate,
+    Finish,
+    Gradients,
+    Ledger,
+    Measure,
+    Progress,
+    Proposal,
+    Tune,
+)
 from dojang.slimming.linear import MERGE_LINEAR
-from dojang.slimming.lossy import Lossy, Target
-from dojang.slimming.result import SlimResult, figures
-from dojang.slimming.rewrite import Check, Context, Rewrite, perform, relative_difference
+from dojang.slimming.lossy import Lossy, SearchTarget
+from dojang.slimming.numbering import Numbering
+from dojang.slimming.result import Refused, SlimResult, figures
+from dojang.slimming.rewrite import (
+    Applied,
+    Rewrite,
+    RewriteCheck,
+    perform,
+    random_inputs,
+    real_inputs,
+    relative_difference,
+)
+from dojang.slimming.silent import ANSWERS as SILENT_ANSWERS
+from dojang.slimming.silent import NAME as SILENT
+from dojang.slimming.structural import ANSWERS as FORM_ANSWERS
 from dojang.slimming.timing import Saving
 
 EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS, DUPLICATES, MERGE_LINEAR)
 """Exact rewrites in the order in which they are tried; each makes more visible to the next."""
+
+MADE_FOR: Mapping[str, str] = {
+    kind: name
+    for name, kinds in [*FORM_ANSWERS.items(), (SILENT, SILENT_ANSWERS), *((r.name, r.answers) for r in EXACT)]
+    for kind in kinds
+}
+"""The rewrite that is made for each kind of finding. A kind that is not in it has none: such findings only inform."""
 
 UNTUNABLE = frozenset({FOLD_BATCHNORM.name, MERGE_LINEAR.name})
 """Exact, but left to the end where fine-tuning follows: batch norms steady training, as do factors."""
 
 
 def slim(
-    graph: Graph,
+    known: Evidence,
     *,
     measure: Measure | None = None,
     tune: Tune | None = None,
     evaluate: Evaluate | None = None,
-    samples: Any = None,
+    findings: Sequence[Finding] = (),
     max_drop: float = 1.0,
     target_macs: float | None = None,
     target_time: float | None = None,
     target_ms: float | None = None,
     least_saving: float = LEAST_SAVING,
     lossless: bool = False,
-    seed: int = 0,
     progress: Progress | None = None,
-    input_range: Mapping[str, tuple[Any, Any]] | None = None,
     multiple: int = 1,
     predict: Predict | None = None,
     journal: Journal | None = None,
@@ -64,13 +94,15 @@ def slim(
 ) -> SlimResult:
     """A cheaper network that computes the same (`lossless`), or nearly the same.
 
+    `known`: the network, the samples (inputs without labels) for checks and fits, the range of its inputs for proofs,
+    and the seed; what was found out about it before is used as it is. `findings`: what is to be answered, each by an
+    edit or by a reason why not (see `SlimResult.answers`).
     `max_drop`: percentage points of selection accuracy that may be lost after tuning. `target_macs`: the fraction of
     the original multiplications to reach; `target_time`: the fraction of its measured time; `target_ms`: milliseconds.
     The search stops where all are met; without any, it goes as far as `max_drop` allows. `least_saving`: the part of
     the run time that a cut with loss must save. `predict(graph)`: milliseconds as the runtime's plan has them, by which
     candidates are ranked before the best are timed (default: by multiplications).
-    `samples`: inputs without labels, for checks and fits. `input_range`: least and largest input value by input name,
-    for proofs. `multiple`: channel counts of cut layers are multiples of it where they can be, as the runtime likes.
+    `multiple`: channel counts of cut layers are multiples of it where they can be, as the runtime likes.
     Without `measure`, edits count as paying when they save multiplications or parameters, and say so. `journal`: keeps
     what the callables answered, so that an interrupted search is taken up where it was. `finish`: tunes what was found
     a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
@@ -82,26 +114,30 @@ def slim(
     `UsageError` when lossy slimming lacks `evaluate`, or a target is out of range; `DataError` where weights or
     activations are NaN or infinite.
     """
-    target = Target(target_macs, target_time, target_ms)
-    check_wishes(max_drop, target_macs, target_time, target_ms)
-    if not lossless and (evaluate is None or samples is None):
+    target = SearchTarget(target_macs, target_time, target_ms)
+    check_request(max_drop, target_macs, target_time, target_ms)
+    if not lossless and (evaluate is None or known.samples is None):
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
     if measure is None and not (target_time is None and target_ms is None):
-        raise UsageError("a target time needs a runtime to measure on; give measure, or target-macs")
+        raise UsageError(
+            "target-time and target-ms need `measure`, a function that times networks; pass one, or use target-macs"
+        )
     if not 0 <= least_saving < 1:
         raise UsageError(f"least saving {least_saving} must be a fraction of the run time, from 0 to below 1")
     if importance not in KINDS:
         raise UsageError(f"importance {importance!r} is not known; use {', '.join(KINDS)}")
     if importance == "taylor" and gradients is None and not lossless:
-        raise UsageError("taylor importance needs the slopes of the loss; give gradients, or take another importance")
-    graph.check_weights()
-    require_finite_weights(graph)
-    graph = graph.alone()  # edits change what was read; from here on every array counts as it is
-    context = Context(input_range or {}, samples, seed)
+        raise UsageError(
+            "taylor importance needs `gradients`, a function that gives the slopes of the loss; pass one, or use "
+            f"another importance ({', '.join(k for k in KINDS if k != 'taylor')})"
+        )
+    known.graph.check_weights()
+    require_finite_weights(known.graph)
+    known = known.on(known.graph.alone())  # edits change what was read; from here on every array counts as it is
     if journal is not None:
         measure, tune, evaluate = journal.over(measure, tune, evaluate)
-    run = _Search(graph, measure, tune, evaluate, context, progress, multiple, predict, least_saving)
-    run.rewrites = tuple(rewrites)
+    run = _Search(known, measure, tune, evaluate, progress, multiple, predict, least_saving, findings)
+    run.rewrites, run.lossless = tuple(rewrites), lossless
     run.importance, run.gradients = importance, gradients
     exact = run.exact()
     if lossless:
@@ -112,7 +148,7 @@ def slim(
     return run.finish(exact, found, target)
 
 
-def check_wishes(
+def check_request(
     max_drop: float, target_macs: float | None, target_time: float | None, target_ms: float | None
 ) -> None:
     """Raises `UsageError` for a drop or a target that makes no sense; for callers who ask before the work begins."""
@@ -125,55 +161,70 @@ def check_wishes(
         raise UsageError(f"target-ms {target_ms} must be a number of milliseconds above 0")
 
 
+def proposed(rewrite: Rewrite, done: Applied) -> Proposal:
+    """An exact edit before it is timed."""
+    return Proposal(rewrite.name, rewrite.claim, done.layers, done.graph, done.found, rewrite.answers, done.channels)
+
+
 class _Search(Ledger):
     """One search from the exact rewrites to the final figures."""
 
     rewrites: tuple[Rewrite, ...] = EXACT
     finished: dict[str, Any] | None = None
+    lossless: bool = False
 
     def exact(self) -> Graph:
         """The network after every exact rewrite that is proved by its check and saves time."""
-        current, waiting = self.graph, list[tuple[Rewrite, tuple[str, ...], Saving | None]]()
+        current, waiting = self.graph, list[tuple[Rewrite, Proposal, Saving]]()
         for step, rewrite in enumerate(self.rewrites):
             self.progress(f"exact: {rewrite.summary}", step, len(self.rewrites))
-            done = perform(rewrite, current, self.context)
+            done = perform(rewrite, self.evidence(current))
             if done is None:
                 continue
-            applied, check = done
+            cut, check = proposed(rewrite, done[0]), done[1]
             if not check.ok:
-                self.refuse(rewrite.name, applied.layers, f"its check failed: {check.reason}")
+                self.reject(cut, f"its check failed: {check.reason}")
                 continue
-            saved = self.time(current, applied.graph)
+            saved = self.time(current, cut.graph)
             if saved is not None and not saved.real:
-                waiting.append((rewrite, applied.layers, saved))
+                waiting.append((rewrite, cut, saved))
                 continue
-            self.accept(
-                rewrite.name, rewrite.claim, applied.layers, current, applied.graph, saved, check, applied.found
-            )
+            self.accept(cut, current, cut.graph, saved, check.to_dict())
             self.taken.append(rewrite)
-            current = applied.graph
+            current = cut.graph
         return self.together(current, waiting)
 
-    def together(self, current: Graph, waiting: list[tuple[Rewrite, tuple[str, ...], Saving | None]]) -> Graph:
+    def together(self, current: Graph, waiting: list[tuple[Rewrite, Proposal, Saving]]) -> Graph:
         """Edits whose saving drowned in noise one by one are tried once more all at once."""
         if len(waiting) > 1:
-            joint, parts = current, list[tuple[Rewrite, Any, Check, Graph]]()
+            joint, parts = current, list[tuple[Rewrite, Proposal, RewriteCheck]]()
+            numbering = Numbering.of(current)
+            gone: dict[str, tuple[int, ...]] = {}
             for rewrite, _, _ in waiting:
-                done = perform(rewrite, joint, self.context)
+                done = perform(rewrite, self.evidence(joint))
                 if done is not None and done[1].ok:
-                    parts.append((rewrite, done[0], done[1], joint))
+                    parts.append((rewrite, proposed(rewrite, done[0]), done[1]))
                     joint = done[0].graph
+                    for name, own in numbering.original(done[0].channels).items():
+                        gone[name] = (*gone.get(name, ()), *own)
+                    numbering = numbering.without(done[0].channels)
             saved = self.time(current, joint)
             if parts and saved is not None and saved.real:
-                names = "+".join(rewrite.name for rewrite, *_ in parts)
-                layers = tuple(dict.fromkeys(name for _, applied, *_ in parts for name in applied.layers))
-                found = "; ".join(applied.found for _, applied, *_ in parts)
-                worst = max((check for _, _, check, _ in parts), key=lambda c: c.stored)
-                self.accept(names, "exact", layers, current, joint, saved, worst, found)
+                cut = Proposal(
+                    "+".join(rewrite.name for rewrite, *_ in parts),
+                    "exact",
+                    tuple(dict.fromkeys(name for _, part, _ in parts for name in part.layers)),
+                    joint,
+                    "; ".join(part.found for _, part, _ in parts),
+                    tuple(kind for _, part, _ in parts for kind in part.answers),
+                    gone,
+                )
+                worst = max((check for *_, check in parts), key=lambda c: c.stored)
+                self.accept(cut, current, joint, saved, worst.to_dict())
                 self.taken += [rewrite for rewrite, *_ in parts]
                 return joint
-        for rewrite, layers, saved in waiting:
-            self.refuse(rewrite.name, layers, f"no time saved beyond noise: {saved}")
+        for _, cut, saved in waiting:
+            self.reject(cut, f"no time saved beyond noise: {saved}")
         return current
 
     def tuned_last(self, found: Graph, finish: Finish, allowed: float) -> Graph:
@@ -198,13 +249,13 @@ class _Search(Ledger):
             self.notes.append(f"the last fine-tuning was not kept: {lost}")
         return tuned if kept else found
 
-    def finish(self, exact: Graph, lossy: Graph | None, target: Target | None = None) -> SlimResult:
+    def finish(self, exact: Graph, lossy: Graph | None, target: SearchTarget | None = None) -> SlimResult:
         """The final network checked once more against the original, and the figures of both."""
         final = exact
         if lossy is not None:
             final = lossy
             for rewrite in self.taken:
-                done = perform(rewrite, final, self.context)
+                done = perform(rewrite, self.evidence(final))
                 if done is not None and done[1].ok:
                     final = done[0].graph
         saved = self.time(self.graph, final) if final is not self.graph else None
@@ -212,7 +263,8 @@ class _Search(Ledger):
             self.notes.append(
                 f"measured once more the result is no faster than the original ({saved}); the original stands"
             )
-            final, self.edits = self.graph, []
+            self.undo(f"measured once more, all edits together save no time: {saved}")
+            final = self.graph
         if saved is not None and target is not None and not any("target of" in note for note in self.notes):
             most = min(target.ms or float("inf"), (target.time or float("inf")) * saved.before_ms)
             if saved.after_ms > most:
@@ -229,23 +281,34 @@ class _Search(Ledger):
             self.notes.append("nothing was found that pays; the network is as it was")
         before_ms, after_ms = (saved.before_ms, saved.after_ms) if saved is not None else (None, None)
         certificate = self.certificate(final) if lossy is None else {}
+        refused = list(self.refused.values())
+        refused += unanswered(self.known, self.findings, self.edits, refused, MADE_FOR, self.lossless)
         return SlimResult(
             final,
             figures(self.graph, self.accuracy_before, before_ms),
             figures(final, accuracy, before_ms if final is self.graph else after_ms),
             tuple(self.edits),
-            tuple(self.refused.values()),
-            self.context.seed,
+            tuple(refused),
+            self.known.seed,
             tuple(self.notes),
             certificate,
             finish=self.finished,
+            findings=self.findings,
+            answers=answers(self.findings, self.edits, refused, MADE_FOR),
         )
+
+    def undo(self, reason: str) -> None:
+        """No edit is left: each becomes a refusal, with this reason."""
+        for place, edit in enumerate(self.edits):
+            refused = Refused(edit.rewrite, edit.layers, reason, edit.channels, edit.findings)
+            self.refused[f"edit {place}", edit.layers] = refused
+        self.edits = []
 
     def certificate(self, final: Graph) -> dict[str, Any]:
         """Largest differences from the original network, relative to the largest output, in float64 and float32."""
         most = int(np.clip(2e9 / max(1, count(self.graph).total.macs), 1, 8))
-        feeds = {"random": self.context.random(self.graph, most)}
-        real = self.context.real(self.graph, most)
+        feeds = {"random": random_inputs(self.known, most)}
+        real = real_inputs(self.known, most)
         if real is not None:
             feeds["real"] = real
         return {

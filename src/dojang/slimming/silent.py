@@ -1,8 +1,7 @@
-"""Channels that stayed silent on every sample, cut. Bounded: nothing changes on what was seen, and rarely elsewhere."""
+"""Channels that stayed zero on every sample, cut. Bounded: nothing changes on what was seen, and rarely elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,20 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
+from dojang.evidence.activations import first
+from dojang.evidence.evidence import Evidence
 from dojang.slimming.absorb import columns
-from dojang.slimming.importance import Moments, readers
+from dojang.slimming.importance import read_statistics, readers
 
 NAME = "remove-silent-channels"
+ANSWERS = ("dead-observed",)
+"""The kinds of findings that this cut is made for."""
 
 
-def silent(graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> tuple[int, ...]:
+def silent(known: Evidence) -> tuple[int, ...]:
     """Classes that every reader saw at exactly 0 on all samples (or reads with zero weights), as far as they fit."""
-    loud: set[int] = set()
+    graph, tied, stats = known.graph, known.channels, read_statistics(known)
+    active: set[int] = set()
     read: set[int] = set()
     for node in readers(graph, tied):
         track, found = tied.tracks[node.inputs[0]], stats.get(node.inputs[0])
@@ -27,24 +31,23 @@ def silent(graph: Graph, tied: ChannelMap, stats: Mapping[str, Moments]) -> tupl
             continue
         read.update(track.classes)
         used = np.abs(columns(graph, node)).max(axis=1) > 0
-        heard = used if found is None else used & (found.peak > 0)
-        loud.update(c for i, c in enumerate(track.classes) if heard[i])
-    return tied.fit(c for c in tied.removable if c in read and c not in loud)
+        seen = used if found is None else used & (found.peak > 0)
+        active.update(c for i, c in enumerate(track.classes) if seen[i])
+    wanted = (c for c in tied.removable if c in read and c not in active)
+    return tied.fit(c for c in wanted if not _sums_over_channels(graph, tied, c))
 
 
-def remove_silent(
-    graph: Graph, samples: Any, tied: ChannelMap, stats: Mapping[str, Moments]
-) -> tuple[Graph, tuple[int, ...], dict[str, Any]] | None:
-    """The network without silent channels, the classes, and the check; None when every channel speaks.
+def remove_silent(known: Evidence) -> tuple[Graph, tuple[int, ...], dict[str, Any]] | None:
+    """The network without silent channels, the classes, and the check; None where every channel is active.
 
     The check holds both against each other on samples; at 95 % confidence fewer than 3/N inputs like them change.
     """
-    gone = silent(graph, tied, stats)
-    if not gone or any(_sums_over_channels(graph, tied, c) for c in gone):
+    gone = silent(known)
+    if not gone:
         return None
-    narrow = cut(graph, gone, tied)
-    number = next(iter(stats.values())).samples
-    some = {k: v[:64] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:64]
+    graph, narrow = known.graph, cut(known.graph, gone, known.channels)
+    number = next(iter(read_statistics(known).values())).samples
+    some = first(known.finite_samples, 64)
     old, new = Session(graph).run(some).outputs, Session(narrow).run(some).outputs
     scale = max(float(np.abs(a).max()) for a in old) or 1.0
     worst = max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True)) / scale
@@ -53,7 +56,8 @@ def remove_silent(
         "ok": worst <= 1e-5,
         "samples": number,
         "bound": bound,
-        "says": f"silent on {number} samples: at 95 % confidence fewer than {bound:.2%} of such inputs change",
+        "says": f"these channels were 0 on all {number} samples, so fewer than {bound:.2%} of such inputs change "
+        "(for each channel, at 95 % confidence)",
         "largest_difference_on_samples_float32": worst,
     }
     return narrow, gone, check

@@ -16,19 +16,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.field import covered
 from dojang.arith.graph import Graph, Node
+from dojang.evidence.activations import Statistics
+from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import principal, ridge_fit, singular
 from dojang.slimming.absorb import owns_arrays, reads_channels, shared_arrays
 from dojang.slimming.covered import coarser, smaller
-from dojang.slimming.grouping import depthwise, options
-from dojang.slimming.importance import Moments, gathered, moments_of
+from dojang.slimming.grouping import Form, depthwise, options
 
 Array = np.ndarray
 
@@ -47,60 +46,73 @@ WORTH = 0.9
 HEAD_RIDGE = 1e-3
 
 
+ANSWERS = {"grouped-kernels": ("low-correlation",), "smaller-kernel": ("coverage",), "coarser-stride": ("coverage",)}
+"""The kinds of findings that a replacement is made for; the others answer none."""
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """One replacement: what it is called, the layers it concerns, the network with it, and a line on what was done."""
+    """One replacement: what it is called, the layers it concerns, the network with it, and a line on what was done.
+
+    `orders`: see `grouping.Form`.
+    """
 
     rewrite: str
     layers: tuple[str, ...]
     graph: Graph
     found: str
+    orders: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The kinds of findings that it is made for."""
+        return ANSWERS.get(self.rewrite, ())
 
 
-def candidates(graph: Graph, tied: ChannelMap, samples: Any) -> list[Candidate]:
-    """Replacements of the costliest layers that save multiplications, and of the head, that save parameters."""
-    shared = shared_arrays(graph)
-    own = [n for n in graph.nodes if reads_channels(graph, tied, n) and owns_arrays(graph, n, shared)]
-    own = [n for n in own if n.op in ("conv", "dense") and n.attrs.get("groups", 1) == 1]
+def replaceable(known: Evidence) -> list[Node]:
+    """The layers that replacements are sought for, those with most multiplications first."""
+    graph, shared = known.graph, shared_arrays(known.graph)
     macs = {row.name: row.cost.macs for row in count(graph).layers}
-    own = sorted(own, key=lambda n: -macs[n.name])[:LAYERS]
-    names = list(dict.fromkeys(v for n in own for v in (n.name, n.inputs[0])))
-    stats = moments_of(graph, tied, names, samples)
-    seen = some_values(
-        graph, list(dict.fromkeys(v for n in own if n.op == "conv" for v in (n.name, n.inputs[0]))), samples
-    )
-    head = pooled_head(graph, samples)
+    own = [n for n in graph.nodes if n.op in ("conv", "dense") and n.attrs.get("groups", 1) == 1
+           and reads_channels(graph, known.channels, n) and owns_arrays(graph, n, shared)]  # fmt: skip
+    return sorted(own, key=lambda n: -macs[n.name])[:LAYERS]
+
+
+def fitted_values(known: Evidence) -> list[str]:
+    """The values whose statistics `candidates` needs: what those layers read and make."""
+    return [value for node in replaceable(known) for value in (node.name, node.inputs[0])]
+
+
+def candidates(known: Evidence) -> list[Candidate]:
+    """Replacements of the costliest layers that save multiplications, and of the head, that save parameters."""
+    graph, tied, own = known.graph, known.channels, replaceable(known)
+    stats = known.statistics(fitted_values(known))
+    seen = some_values(known, list(dict.fromkeys(v for n in own if n.op == "conv" for v in (n.name, n.inputs[0]))))
+    head = pooled_head(known)
     wide = {node.name for node in covered(graph)}
     found = [head] if head else []
     for node in own:
         found += [c for c in (bottleneck(graph, node, stats), separable(graph, node, stats)) if c is not None]
-        apart = depthwise(graph, node, seen) if node.op == "conv" else None
-        if apart is not None and count(apart[0]).total.macs < count(graph).total.macs:
-            found.append(Candidate("depthwise-separable", (node.name,), *apart))
-        for rewrite, made in _covered_forms(graph, node, seen) if node.name in wide else ():
-            if made is not None and count(made[0]).total.macs < count(graph).total.macs:
-                found.append(Candidate(rewrite, (node.name,), *made))
-        for new, said in options(graph, tied, node, stats, seen) if node.op == "conv" else ():
-            if count(new).total.macs < count(graph).total.macs:
-                found.append(Candidate("grouped-kernels", (node.name,), new, said))
+        forms: list[tuple[str, Form | None]] = []
+        if node.op == "conv":
+            forms.append(("depthwise-separable", depthwise(graph, node, seen)))
+            if node.name in wide:
+                forms.append(("smaller-kernel", smaller(graph, node, seen)))
+                forms.append(("coarser-stride", coarser(graph, node, seen)))
+            forms += [("grouped-kernels", form) for form in options(graph, tied, node, stats, seen)]
+        for rewrite, form in forms:
+            if form is not None and count(form.graph).total.macs < count(graph).total.macs:
+                found.append(Candidate(rewrite, (node.name,), form.graph, form.found, form.orders))
     return found
 
 
-def _covered_forms(
-    graph: Graph, node: Node, seen: Mapping[str, Array]
-) -> tuple[tuple[str, tuple[Graph, str] | None], ...]:
-    return ("smaller-kernel", smaller(graph, node, seen)), ("coarser-stride", coarser(graph, node, seen))
-
-
-def some_values(graph: Graph, names: Sequence[str], samples: Any) -> Mapping[str, Array]:
+def some_values(known: Evidence, names: Sequence[str]) -> Mapping[str, Array]:
     """The named values on at most 64 samples, fewer where one would hold more than `SEEN` numbers."""
-    largest = max((prod(graph.unit_shapes[n] or ()) for n in names), default=1)
-    most = min(64, max(4, SEEN // largest))
-    some = {k: v[:most] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
-    return next(gathered(graph, names, some)) if names else {}
+    largest = max((prod(known.graph.unit_shapes[n] or ()) for n in names), default=1)
+    return next(known.activations(names, min(64, max(4, SEEN // largest)))) if names else {}
 
 
-def bottleneck(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candidate | None:
+def bottleneck(graph: Graph, node: Node, stats: Mapping[str, Statistics]) -> Candidate | None:
     """The layer in two with r channels between; None where no r keeps `ENERGY` and saves."""
     out = stats.get(node.name)
     if out is None:
@@ -121,12 +133,15 @@ def bottleneck(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candid
         first = Node.of(f"{node.name}_reduce", "conv", *node.inputs, **narrow)
         second = Node.of(node.name, "conv", first.name, arrays=node.arrays, out=node.attrs["out"], kernel=ones)
         directions = directions.reshape(*directions.shape, *ones)
-    said = f"{node.name}: {rank} of {node.attrs['out']} directions hold {ENERGY:.0%} of the output energy"
+    said = (
+        f"{node.name} in two layers with {rank} channels between: {rank} of {node.attrs['out']} directions hold "
+        f"{ENERGY:.0%} of the energy of its outputs"
+    )
     arrays = {f"{first.name}.weight": inner, second.array("weight"): directions, second.array("bias"): shift}
     return _replaced(graph, "bottleneck", node, (first, second), arrays, said)
 
 
-def separable(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candidate | None:
+def separable(graph: Graph, node: Node, stats: Mapping[str, Statistics]) -> Candidate | None:
     """A 2-d convolution as one along columns, then one along rows; None where that does not save."""
     if node.op != "conv" or len(node.attrs["kernel"]) != 2 or min(node.attrs["kernel"]) < 2:
         return None
@@ -152,7 +167,7 @@ def separable(graph: Graph, node: Node, stats: Mapping[str, Moments]) -> Candida
     second = Node.of(node.name, "conv", first.name, arrays=node.arrays, out=oc, kernel=(1, kw), stride=(1, s[1]),
                      padding=((0, 0), (q0, q1)), dilation=(1, d[1]), bias=attrs["bias"])  # fmt: skip
     arrays = {f"{first.name}.weight": upright, second.array("weight"): level}
-    said = f"{node.name}: {kh}x{kw} as {kh}x1 then 1x{kw} with {rank} channels between"
+    said = f"{node.name} as {kh}x1, then 1x{kw}, with {rank} channels between"
     return _replaced(graph, "separable-kernels", node, (first, second), arrays, said)
 
 
@@ -176,11 +191,12 @@ def _replaced(
     return Candidate(rewrite, (node.name,), new, found)
 
 
-def pooled_head(graph: Graph, samples: Any) -> Candidate | None:
+def pooled_head(known: Evidence) -> Candidate | None:
     """The dense layers at the end replaced by global average pooling and one dense layer; None where there are none.
 
     The network must have one output, reached from a flatten of a map through dense layers and activations only.
     """
+    graph = known.graph
     chain = _head(graph)
     if chain is None:
         return None
@@ -189,7 +205,7 @@ def pooled_head(graph: Graph, samples: Any) -> Candidate | None:
     shape = graph.unit_shapes[source] or ()
     pooled: list[Array] = []
     wanted: list[Array] = []
-    for taps in gathered(graph, (source, last.name), samples):
+    for taps in known.activations((source, last.name)):
         pooled.append(taps[source].reshape(*taps[source].shape[:2], -1).mean(axis=2).astype(np.float64))
         wanted.append(taps[last.name].astype(np.float64))
     x, y = np.concatenate(pooled), np.concatenate(wanted)
@@ -209,7 +225,7 @@ def pooled_head(graph: Graph, samples: Any) -> Candidate | None:
     old_params = count(graph).total.params
     if count(new).total.params >= old_params:
         return None
-    said = f"features {'x'.join(map(str, shape[1:]))} pooled to {x.shape[1]}, not flattened"
+    said = f"the {'x'.join(map(str, shape[1:]))} features are pooled to {x.shape[1]} in place of being flattened"
     return Candidate("pooled-head", (*layers, last.name), new, said)
 
 

@@ -69,7 +69,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class BandBlocking:
     """Rows of the middle's output per unit, vectors of channels per block, blocks per unit."""
 
     rows: int
@@ -138,7 +138,7 @@ def tile_of(task: Task, machine: Machine) -> Tile:
     return direct.tile_for(three(replace(task.conv, n=1)), 4, machine)
 
 
-def between(task: BandTask, cut: Cut, machine: Machine) -> tuple[int, int]:
+def between(task: BandTask, cut: BandBlocking, machine: Machine) -> tuple[int, int]:
     """(elements from pixel to pixel in the back's input, bytes of the front's rows) in scratch memory."""
     w, lanes = window_of(task), machine.lanes(4)
     lines = t.ceil_div(vectors_of(w.channels, machine) * machine.vector_bytes, 64) | 1  # odd: spread over all sets
@@ -146,7 +146,7 @@ def between(task: BandTask, cut: Cut, machine: Machine) -> tuple[int, int]:
     return lines * 16, front
 
 
-def scratch_of(task: BandTask, cut: Cut, machine: Machine) -> int:
+def scratch_of(task: BandTask, cut: BandBlocking, machine: Machine) -> int:
     """Bytes of scratch memory."""
     ld, front = between(task, cut, machine)
     return front + (cut.rows * window_of(task).ow * ld * 4 if task.back is not None else 0)
@@ -172,7 +172,7 @@ def middle_cycles(w: Window, machine: Machine) -> float:
 
 
 @cache
-def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
+def plan(task: BandTask, machine: Machine) -> tuple[BandBlocking, float]:
     """The cut with the least estimated time, and that time: seconds of a core for an image, infinite without output."""
     w, p, lanes = window_of(task), machine.peaks, machine.lanes(4)
     vectors = vectors_of(w.channels, machine)
@@ -192,10 +192,10 @@ def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
     row_in = 4 * (first.conv.ic * prod(first.conv.size) if isinstance(first, Task) else w.channels * w.h * w.w) / w.h
     last = task.stages[-1]
     row_out = 4 * w.ow * (last.conv.oc if isinstance(last, Task) else w.channels)
-    best: tuple[float, Cut] | None = None
+    best: tuple[float, BandBlocking] | None = None
     for rows in sorted({t.ceil_div(w.oh, i) for i in range(1, w.oh + 1)}):
         for some in {t.ceil_div(blocks, i) for i in range(1, blocks + 1)} if task.back is None else (blocks,):
-            cut = Cut(rows, block, some)
+            cut = BandBlocking(rows, block, some)
             if scratch_of(task, cut, machine) > COSTS.between_layers * machine.l2 and rows > 1:
                 continue
             units = images * t.ceil_div(w.oh, rows) * t.ceil_div(blocks, some)
@@ -208,7 +208,7 @@ def plan(task: BandTask, machine: Machine) -> tuple[Cut, float]:
             if best is None or cost < best[0]:
                 best = (cost, cut)
     if best is None:
-        return Cut(1, block, blocks), inf
+        return BandBlocking(1, block, blocks), inf
     return best[1], best[0]
 
 
@@ -264,7 +264,7 @@ def emit(task: BandTask, machine: Machine) -> Code:
 class Bands:
     """The loop nest of one kernel while it is written."""
 
-    def __init__(self, symbol: str, task: BandTask, cut: Cut, machine: Machine) -> None:
+    def __init__(self, symbol: str, task: BandTask, cut: BandBlocking, machine: Machine) -> None:
         """The writers of the stages share one builder."""
         self.task, self.cut, self.machine = task, cut, machine
         self.w = window_of(task)

@@ -62,8 +62,8 @@ class Task:
     only the largest of every 2 × 2 results is stored (maximum pooling, stride 2); the lowering asks this of Winograd
     alone, and to read a `sparse` residual only of those that can.
 
-    `room`: where a network is so small that its weights stay in the second cache of a core from run to run, the bytes
-    that they may take there once they are packed, for each byte of weights. It matters for predictions only.
+    `resident_ratio`: bytes of the second cache of a core that packed weights may take from run to run, for each byte of
+    the network's weights; 0 if they do not fit there. It matters for predictions only.
     """
 
     conv: Conv
@@ -75,7 +75,7 @@ class Task:
     strict: bool = False
     halved: bool = False
     sparse: Sparse | None = None
-    room: float = field(default=0.0, repr=False)
+    resident_ratio: float = field(default=0.0, repr=False)
 
     @classmethod
     def of(cls, conv: Conv, **rest: Any) -> Task:
@@ -83,13 +83,14 @@ class Task:
         return cls(conv, rest.pop("x_ld", conv.ic), rest.pop("y_ld", conv.oc), **rest)
 
     def fetched(self, packed_bytes: float, peaks: Peaks) -> float:
-        """Seconds in which so many bytes of packed weights come from memory, or, beyond `room`, the shared cache.
+        """Seconds in which so many bytes of packed weights come from memory, or, where weights stay in the second
+        cache, in which those that do not fit there come from the shared one.
 
         Of weights that are read in turn a cache keeps all where they fit, and none where they are twice as many.
         """
-        if not self.room:
+        if not self.resident_ratio:
             return packed_bytes / (peaks.read_gbs * 1e9)
-        beyond = packed_bytes / (self.room * 4 * self.conv.weights) - 1
+        beyond = packed_bytes / (self.resident_ratio * 4 * self.conv.weights) - 1
         return min(1.0, max(0.0, beyond)) * packed_bytes / (peaks.cache_gbs * 1e9)
 
     @property

@@ -29,7 +29,7 @@ from dojang.native.machine import Machine
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedChain:
     """A chain that is computed at once: its task, seconds predicted for it and for its groups one by one."""
 
     chain: Chain
@@ -45,7 +45,7 @@ class Joiner:
         """For all groups of the network."""
         self.context = context
         self.chains = Chains(context.fused)
-        self.members: dict[str, Joined] = {}  # by the value of each group of a chain
+        self.members: dict[str, JoinedChain] = {}  # by the value of each group of a chain
 
     def takes(self, group: Group) -> bool:
         """Whether the group belongs to a chain; the chain's call is added in the place of its last group."""
@@ -59,7 +59,7 @@ class Joiner:
             self.add(joined)
         return True
 
-    def decide(self, group: Group) -> Joined | None:
+    def decide(self, group: Group) -> JoinedChain | None:
         """The fastest way of computing the longest chain that begins here; None if it begins with this group alone."""
         if group.inputs[:1] == () or group.inputs[0] not in self.context.places:
             return None
@@ -84,12 +84,12 @@ class Joiner:
             if halved is not None:
                 task, total = halved
                 if total < least:
-                    least, best = total, Joined(chain, task, total, apart)
+                    least, best = total, JoinedChain(chain, task, total, apart)
             seconds, task = self.joint(chain, tasks)
             total = seconds + sum(alone[g.value] for g in whole[len(chain.groups) :])
             if total < least:
                 least = total
-                best = Joined(chain, task, seconds, sum(alone[g.value] for g in chain.groups))
+                best = JoinedChain(chain, task, seconds, sum(alone[g.value] for g in chain.groups))
         if best is not None and len(whole) == 3:  # or the first alone, the others together
             seconds, _ = self.joint(Chain(None, whole[1], whole[2]), tasks)
             if alone[whole[0].value] + seconds < least:
@@ -147,7 +147,7 @@ class Joiner:
             return offer.seconds if isinstance(offer, Offer) else float("inf")
         return self.context.choose(task)[1]
 
-    def add(self, joined: Joined) -> None:
+    def add(self, joined: JoinedChain) -> None:
         """Adds the step of a chain."""
         context, groups, task = self.context, joined.chain.groups, joined.task
         last = groups[-1]

@@ -70,7 +70,7 @@ class PlanContext:
         self.chosen, self.chosen_shapes = chosen, self.shapes
         if like is not None and like != request.batch:
             self.chosen_shapes = self.graph.shapes(like)
-        self.room = resident_ratio(self.graph.param_shapes, self.machine)
+        self.resident_ratio = resident_ratio(self.graph.param_shapes, self.machine)
         self.shortcuts: Mapping[str, Shortcut] = shortcuts(fused)
         self.steps: list[KernelStep | HostStep] = []
         self.buffers: list[int] = []
@@ -175,8 +175,8 @@ class PlanContext:
 
 def resident_ratio(shapes: Mapping[str, tuple[int, ...]], machine: Machine) -> float:
     """Bytes of the second cache that packed weights may take, for each byte of weights; 0 if they do not fit there."""
-    room = COSTS.resident * machine.l2 / max(1, 4 * sum(prod(s) for s in shapes.values()))
-    return room if room > 1 else 0.0
+    ratio = COSTS.resident * machine.l2 / max(1, 4 * sum(prod(s) for s in shapes.values()))
+    return ratio if ratio > 1 else 0.0
 
 
 Rule = Callable[[PlanContext, Group], bool]

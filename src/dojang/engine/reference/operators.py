@@ -29,7 +29,7 @@ Function = Callable[[Attrs, Sequence[Array], Mapping[str, Array]], Array]
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """What a run gave: the outputs in the order of `Graph.outputs`, and the tapped activations by node name."""
 
     outputs: tuple[Array, ...]
@@ -78,7 +78,7 @@ def refuse_unknown(graph: Graph) -> None:
 
 def run_reference(
     graph: Graph, inputs: Array | Mapping[str, Array], dtype: Any = None, taps: Sequence[str] = ()
-) -> Result:
+) -> RunResult:
     """Outputs (and tapped activations) of a network, each node by its reference function.
 
     `inputs`: an array (n, *shape), or one per input node by name. `dtype` computes in another precision than that of
@@ -100,7 +100,7 @@ def run_reference(
         values[node.name] = np.asarray(apply(node, sources, arrays), kind)
         for name in last.get(place, ()):
             del values[name]
-    return Result(tuple(values[o] for o in graph.outputs), {t: values[t] for t in taps})
+    return RunResult(tuple(values[o] for o in graph.outputs), {t: values[t] for t in taps})
 
 
 def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> Array:

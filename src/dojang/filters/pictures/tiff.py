@@ -63,7 +63,8 @@ _NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # written by arguments of tifffile
-MOST_VALUE = 1 << 26  # the most bytes of one tag, such as a colour profile or metadata
+MOST_VALUE = 1 << 26  # the most bytes of all tags of a page, such as a colour profile or metadata
+MOST_NUMBERS = 1 << 20  # the most numbers of all tags of a page, such as a palette or map coordinates
 MOST_PAGES = 1 << 16
 # For tifffile's own decoders: the module and its incremental decoder, and the largest factor by which a strip can grow.
 _UNPACKERS = {
@@ -280,7 +281,7 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
     # as in Pillow, a single value that is none of the three means alpha
     extras = tuple(e if e in (0, 1, 2) else 2 if extra == 1 else 0 for e in extras)
     palette = None
-    if PALETTE in tags and photometric == 3:
+    if PALETTE in tags and photometric == 3 and bits[0] <= 8:  # `check` refuses others
         table = np.asarray(tags[PALETTE].value, np.uint16)
         palette = np.ascontiguousarray((table.reshape(3, -1).T >> 8).astype(np.uint8))
         if len(palette) != 1 << bits[0]:
@@ -329,10 +330,16 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
         if len(seen) == 1:
             if len(block) < count * each:
                 raise ValueError("its tags are cut off")
+            length = numbers = 0
             for i in range(count):
                 tag = _tag(file, block[i * each : (i + 1) * each], order, big)
-                if tag is not None:
-                    found.setdefault(tag.code, tag)
+                if tag is not None and tag.code not in found:
+                    found[tag.code] = tag
+                    # values may overlap: all together may be far more than the file
+                    length += tag.count * _SIZES[tag.type]
+                    numbers += 0 if isinstance(tag.value, bytes) else len(tag.value)
+                    if length > MOST_VALUE or numbers > MOST_NUMBERS:
+                        raise ValueError(f"its tags hold {length:,} bytes up to tag {tag.code}")
         rest = block[count * each :]
         if len(rest) < (8 if big else 4):
             break
@@ -347,9 +354,12 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
         code in (273, 279, 324, 325, 288, 289) or kind not in _SIZES
     ):  # the offsets of pixels are only needed for decoding
         return None
+    if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED:
+        return Tag(code, 7, b"")  # only that it is there is said
     length, inline = count * _SIZES[kind], entry[12:] if big else entry[8:]
-    if length > MOST_VALUE:
-        raise ValueError(f"tag {code} of {length} bytes")
+    letters = kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377))
+    if length > MOST_VALUE or (not letters and count > MOST_NUMBERS):
+        raise ValueError(f"tag {code} of {length:,} bytes")
     if length <= len(inline):
         data = inline[:length]
     else:
@@ -358,7 +368,7 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
         data = file.read(length)
         if len(data) < length:
             raise ValueError(f"tag {code} is cut off")
-    if kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377)):
+    if letters:
         return Tag(code, kind, data)
     if kind in (5, 10):
         return Tag(code, kind, struct.unpack(f"{order}{2 * count}{'I' if kind == 5 else 'i'}", data))

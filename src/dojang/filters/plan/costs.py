@@ -8,7 +8,7 @@ from dojang.native.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class FilterCosts:
     """Cycles per vector. The defaults were measured with single loops on a Zen 5 core (512 bits, November 2026)."""
 
     tap: float = 0.55  # a tap as a constant
@@ -40,19 +40,19 @@ class Costs:
     pair_passes: float = 3.6
 
 
-_ZEN5 = Costs()
+_ZEN5 = FilterCosts()
 # 16 registers and 256 bits, on a Zen 3 core (November 2026).
 _SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4)
 # An Intel server core with AVX-512 and AMX (2 MiB of level 2 cache, November 2026): its caches feed 512-bit
 # registers at half the rate.
-_INTEL = Costs(
+_INTEL = FilterCosts(
     tap=0.88, straight_tap=0.75, straight=5.0, looped_tap=0.75, load=3.0, store=5.5, pass_tap=1.2, passes=6.0,
     equal_tap=1.2, column_tap=1.1, columns=4.0, fixed_product=2.35, box=8.0, box_step=2.2, butterfly2=16.0,
     butterfly4=38.0, long=1.12, pair_tap=1.0, pair=2.0, pair_pass_tap=1.35, pair_passes=8.0,
 )  # fmt: skip
 
 
-def costs_of(machine: Machine) -> Costs:
+def costs_of(machine: Machine) -> FilterCosts:
     """The measured costs of the most similar processor. They do not depend on the picture, and neither do plans."""
     if machine.registers < 32:
         return _SIXTEEN

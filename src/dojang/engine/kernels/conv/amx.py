@@ -22,7 +22,7 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import amx_tiles as tiles
-from dojang.engine.kernels.conv.amx_kernel import CHUNK, Cut, Depth, Kernel, axes_of, depth_of, tall
+from dojang.engine.kernels.conv.amx_kernel import CHUNK, AmxBlocking, AmxKernel, Depth, axes_of, depth_of, tall
 from dojang.engine.kernels.conv.direct import Nest, three
 from dojang.engine.kernels.conv.pointwise import best_width
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
@@ -68,7 +68,7 @@ def nest_of(task: Task) -> Nest:
 
 
 @cache
-def cut_of(task: Task, machine: Machine) -> Cut:
+def cut_of(task: Task, machine: Machine) -> AmxBlocking:
     """The cut with the least estimated time."""
     c = nest_of(task)
     depth = depth_of(c)
@@ -85,16 +85,16 @@ def cut_of(task: Task, machine: Machine) -> Cut:
             pixels = min(tiles.MOST_SUMS // wide, lines * per_line)
             inner = not fresh and c.kernel[1] * pixels * rows * depth.pitch * 2 * tiles.PARTS <= FIRST_CACHE
             blocks = t.ceil_div(vectors, wide)
-            cuts.append(Cut(rows, pixels, wide, lines, blocks, True, fresh, inner))
+            cuts.append(AmxBlocking(rows, pixels, wide, lines, blocks, True, fresh, inner))
             if lines == oh or lines * per_line >= 16:
                 # As many groups of channels as keep the cores busy, but no more: each reads all split pixels.
                 for groups in (1, 2, 4, 8):
                     some = t.ceil_div(blocks, groups * machine.cores)
-                    cuts.append(Cut(rows, pixels, wide, lines, some, False, fresh, inner))
+                    cuts.append(AmxBlocking(rows, pixels, wide, lines, some, False, fresh, inner))
     return min(dict.fromkeys(cuts), key=lambda s: seconds(task, machine, s))
 
 
-def seconds(task: Task, machine: Machine, s: Cut) -> float:
+def seconds(task: Task, machine: Machine, s: AmxBlocking) -> float:
     """Estimated seconds on one core for one image of the batch."""
     c, p, n = nest_of(task), machine.peaks, max(1, task.conv.n)
     depth, (down, across) = depth_of(c), axes_of(c)
@@ -112,7 +112,9 @@ def seconds(task: Task, machine: Machine, s: Cut) -> float:
             if wide and many:
                 pixels = tall(s, wide, per_line)
                 blocks = t.ceil_div(lines * per_line, pixels)
-                work += count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.room > 0)
+                work += (
+                    count * many * blocks * block_cycles(s.rows, pixels, wide, depth, s.fresh, task.resident_ratio > 0)
+                )
         if s.own:
             work += count * COSTS.tile_split_cycles * numbers(lines)
     if not s.own:
@@ -192,7 +194,7 @@ def emit(task: Task, machine: Machine) -> Code:
     s, c = cut_of(task, machine), nest_of(task)
     task = replace(task, conv=replace(task.conv, n=1))
     recipe = f"{NAME} {task} {s}"
-    kernel = lambda: Kernel(task, c, s, machine)  # noqa: E731
+    kernel = lambda: AmxKernel(task, c, s, machine)  # noqa: E731
     k = kernel()
     chunks = t.ceil_div(c.out_size[1], s.lines)
     many = Step(recipe, lambda name: kernel().product(name), lambda n: n * chunks * k.groups)

@@ -21,7 +21,7 @@ ROWS = tiles.DEPTH // 2  # pairs of k in a tile of right factors
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class AmxBlocking:
     """How a layer is cut: `rows` pixels of a tile, `pixels` × `vectors` tiles at a time, `lines` output rows of a unit,
     for `vectors` · `blocks` · 16 output channels of it.
     """
@@ -93,7 +93,7 @@ def depth_of(c: Nest) -> Depth:
     return row if c.kernel[2] > 1 and c.dilation[2] == 1 and row.total < taps.total else taps
 
 
-def tall(s: Cut, wide: int, per_line: int) -> int:
+def tall(s: AmxBlocking, wide: int, per_line: int) -> int:
     """Tiles of pixels of a block that is `wide` tiles of channels across."""
     return s.pixels if wide == s.vectors else max(1, min(tiles.MOST_SUMS // wide, s.lines * per_line))
 
@@ -112,10 +112,10 @@ class Region:
         return tiles.PARTS * self.part
 
 
-class Kernel:
+class AmxKernel:
     """One layer while it is written. Offsets in bytes."""
 
-    def __init__(self, task: Task, nest: Nest, cut: Cut, machine: Machine) -> None:
+    def __init__(self, task: Task, nest: Nest, cut: AmxBlocking, machine: Machine) -> None:
         """Sizes as Python ints."""
         self.task, self.c, self.s, self.machine = task, nest, cut, machine
         self.depth = depth_of(nest)

@@ -22,8 +22,8 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.fourier_spread import Spread
-from dojang.engine.kernels.conv.fourier_stages import Stages
-from dojang.engine.kernels.conv.fourier_tiles import Axis, Cut, axes_of
+from dojang.engine.kernels.conv.fourier_stages import FourierStages
+from dojang.engine.kernels.conv.fourier_tiles import FourierAxis, FourierBlocking, axes_of
 from dojang.engine.kernels.conv.winograd import two
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native import transforms as passes
@@ -65,17 +65,17 @@ def offer(task: Task, machine: Machine) -> Offer | Refusal:
     return Offer(seconds(task, machine, cut))
 
 
-def _needed(axis: Axis) -> int:
+def _needed(axis: FourierAxis) -> int:
     """The least length of a transform for an axis."""
     return min(axis.whole, axis.extent)
 
 
-def stages(task: Task, cut: Cut, machine: Machine) -> Stages:
+def stages(task: Task, cut: FourierBlocking, machine: Machine) -> FourierStages:
     """What writes the code of a cut."""
-    return (Spread if cut.spread else Stages)(two(task), cut, machine)
+    return (Spread if cut.spread else FourierStages)(two(task), cut, machine)
 
 
-def spectrum_bytes(task: Task, machine: Machine, cut: Cut) -> int:
+def spectrum_bytes(task: Task, machine: Machine, cut: FourierBlocking) -> int:
     """Bytes of the transformed weights."""
     s = stages(task, cut, machine)
     if s.alone:
@@ -83,7 +83,7 @@ def spectrum_bytes(task: Task, machine: Machine, cut: Cut) -> int:
     return s.frequencies * task.conv.groups * s.icg * s.vectors * s.point
 
 
-def _cuts(axis: Axis, most: int) -> list[tuple[int, int]]:
+def _cuts(axis: FourierAxis, most: int) -> list[tuple[int, int]]:
     """(length, outputs) of one to many tiles of an axis, the shortest lengths."""
     lengths, found = passes.smooth(most), {}
     for tiles in range(1, min(axis.out, 32 if axis.extent < 256 else 128) + 1):
@@ -98,7 +98,7 @@ def _cuts(axis: Axis, most: int) -> list[tuple[int, int]]:
 
 
 @cache
-def cut_of(task: Task, machine: Machine) -> Cut:
+def cut_of(task: Task, machine: Machine) -> FourierBlocking:
     """The cut with the least estimated time."""
     down, across = axes_of(two(task))
     c = task.conv
@@ -107,7 +107,7 @@ def cut_of(task: Task, machine: Machine) -> Cut:
     cuts = []
     for height, high in rows:
         for width, wide in _cuts(across, LONGEST_ROW):
-            cut = Cut(height, width, high, wide, spread)
+            cut = FourierBlocking(height, width, high, wide, spread)
             if c.ic > c.groups or c.oc > c.groups:
                 cut = replace(cut, vectors=1, pixels=1)
                 s = stages(task, cut, machine)
@@ -120,7 +120,7 @@ def cut_of(task: Task, machine: Machine) -> Cut:
     return min(cuts, key=lambda cut: seconds(task, machine, cut))
 
 
-def seconds(task: Task, machine: Machine, cut: Cut) -> float:
+def seconds(task: Task, machine: Machine, cut: FourierBlocking) -> float:
     """Estimated seconds on one core for one image of the batch."""
     c, p, s = task.conv, machine.peaks, stages(task, cut, machine)
     n = max(1, c.n)

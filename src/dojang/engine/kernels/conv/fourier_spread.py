@@ -10,7 +10,7 @@ from typing import Any
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
-from dojang.engine.kernels.conv.fourier_stages import Stages
+from dojang.engine.kernels.conv.fourier_stages import FourierStages
 from dojang.native.emit import I64, Value
 from dojang.native.transforms import Complex, Line
 
@@ -19,7 +19,7 @@ X, PIXEL, ROW, ROWS, COLUMN, COLUMNS, OUT_ROWS, OUT_COLUMNS = range(8)
 WORDS = 8
 
 
-class Spread(Stages):
+class Spread(FourierStages):
     """The code of one layer of one channel without gaps between its pixels."""
 
     @property

@@ -12,17 +12,17 @@ from typing import Any
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
-from dojang.engine.kernels.conv.fourier_tiles import Cut, Tile, axes_of
+from dojang.engine.kernels.conv.fourier_tiles import FourierBlocking, TilePlace, axes_of
 from dojang.engine.kernels.task import Task
 from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 from dojang.native.transforms import Complex, ComplexArithmetic, Line, Transform, twiddles
 
 
-class Stages:
+class FourierStages:
     """The code of one layer while it is written. Lanes are channels."""
 
-    def __init__(self, task: Task, cut: Cut, machine: Machine) -> None:
+    def __init__(self, task: Task, cut: FourierBlocking, machine: Machine) -> None:
         """`task` has two dimensions."""
         self.task, self.c, self.cut, self.machine = task, task.conv, cut, machine
         self.kind, self.size = task.element, task.element.bytes
@@ -358,7 +358,7 @@ class Stages:
 
     # -- tiles ------------------------------------------------------------------------------------------------------
 
-    def spot(self, tile: Value) -> Tile:
+    def spot(self, tile: Value) -> TilePlace:
         """Where a tile lies; nothing of it is in the image where there is no such tile."""
         b, c = self.b, self.c
         (height, width), (oh, ow) = c.size, c.out_size
@@ -377,7 +377,7 @@ class Stages:
         left = lambda start, size, most: b.select(  # noqa: E731
             there, b.index(b.imin(b.sub(size, start), most)), b.index(0)
         )
-        return Tile(
+        return TilePlace(
             b.mul(b.add(b.mul(b.add(b.mul(image, height), iy), width), ix), self.task.x_ld * self.size),
             b.add(b.mul(b.add(b.mul(image, oh), oy), ow), ox),
             span(iy, height, last[0]), span(ix, width, last[1]),
@@ -403,7 +403,7 @@ class Stages:
         """Rows of results."""
         return spots[0].out_rows
 
-    def load_row(self, spot: Tile, y: Value, part: int) -> None:
+    def load_row(self, spot: TilePlace, y: Value, part: int) -> None:
         """Row y of a tile into one part of the first buffer, zeros where there is no image."""
         b, kind, line = self.b, self.kind, self.buffers[0]
         zero, pixel = b.const(kind, 0), self.task.x_ld * self.size
@@ -425,7 +425,7 @@ class Stages:
         inside = b.and_(b.less(b.sub(low, 1), y), b.less(y, high))
         b.choose(inside, copy, lambda: clear(0, self.cut.width))
 
-    def store_row(self, spot: Tile, vector: Value, y: Value, line: Line) -> None:
+    def store_row(self, spot: TilePlace, vector: Value, y: Value, line: Line) -> None:
         """A row of results with bias, residual and activation."""
         b, kind, task, size = self.b, self.kind, self.task, self.size
         if self.alone:

@@ -9,7 +9,7 @@ from dojang.native.emit import Value
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class FourierAxis:
     """One axis of a layer without the taps that never meet the input: `extent` places from the first tap to the last,
     the first of them `pad` places before the output's; `skipped` places were left out before it."""
 
@@ -25,17 +25,17 @@ class Axis:
         return max(self.size + self.pad, self.out + self.extent - 1 - self.pad, self.out)
 
 
-def axis_of(size: int, kernel: int, dilation: int, pad: int, out: int) -> Axis:
+def axis_of(size: int, kernel: int, dilation: int, pad: int, out: int) -> FourierAxis:
     """The axis without useless taps.
 
     >>> axis_of(14, 31, 1, 15, 14)
-    Axis(size=14, out=14, extent=27, pad=13, skipped=2)
+    FourierAxis(size=14, out=14, extent=27, pad=13, skipped=2)
     """
     first, last = max(0, pad - out + 1), min(dilation * (kernel - 1), size - 1 + pad)
-    return Axis(size, out, max(1, last - first + 1), pad - first, first)
+    return FourierAxis(size, out, max(1, last - first + 1), pad - first, first)
 
 
-def axes_of(task: Task) -> tuple[Axis, Axis]:
+def axes_of(task: Task) -> tuple[FourierAxis, FourierAxis]:
     """Down and across, of a task of two dimensions."""
     c = task.conv
     down, across = (
@@ -46,7 +46,7 @@ def axes_of(task: Task) -> tuple[Axis, Axis]:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class FourierBlocking:
     """How a layer is cut: lengths of the transforms (height 1: rows by themselves), outputs of a tile down and across.
 
     `spread`: lanes are tiles, for layers of one channel. `pixels` and `vectors` are the register tile of the products
@@ -63,7 +63,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class TilePlace:
     """Where a tile lies: bytes of its first input and output, rows and columns that are in the image, outputs left."""
 
     x: Value

@@ -33,7 +33,7 @@ SUMS = 96 << 10  # bytes of sums of a unit, where more than one image shares its
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class StreamedBlocking:
     """Pixels × vectors of a register tile, input channels of a panel, images of a unit."""
 
     pixels: int
@@ -97,13 +97,13 @@ def taps_of(c: Nest) -> list[Tap]:
     return found
 
 
-def cut_of(task: Task, machine: Machine) -> Cut:
+def cut_of(task: Task, machine: Machine) -> StreamedBlocking:
     """The cut with the least estimated time for one image."""
     return _cut(nest_of(task), task.element.bytes, machine)
 
 
 @cache
-def _cut(c: Nest, element_bytes: int, machine: Machine) -> Cut:
+def _cut(c: Nest, element_bytes: int, machine: Machine) -> StreamedBlocking:
     lanes = machine.lanes(element_bytes)
     total = t.ceil_div(c.oc, lanes)
     cuts = []
@@ -111,11 +111,11 @@ def _cut(c: Nest, element_bytes: int, machine: Machine) -> Cut:
         depth = max(8, machine.l1 * 2 // 3 // (v * machine.vector_bytes) // 8 * 8)
         images = max(1, SUMS // (prod(c.out_size) * v * machine.vector_bytes))
         most = max(1, min((machine.registers - 3 - v) // v, prod(c.out_size)))  # with fewer free, sums are spilled
-        cuts += [Cut(p, v, depth, images) for p in range(1, most + 1)]
+        cuts += [StreamedBlocking(p, v, depth, images) for p in range(1, most + 1)]
     return min(cuts, key=lambda cut: work(c, cut, lanes, machine.cores))
 
 
-def work(c: Nest, cut: Cut, lanes: int, cores: int) -> float:
+def work(c: Nest, cut: StreamedBlocking, lanes: int, cores: int) -> float:
     """Estimated cycles of one core for one image; the last round of units may be for some cores only."""
     total, panels = t.ceil_div(c.oc, lanes), t.ceil_div(c.ic, cut.depth)
     cost = 0.0
@@ -159,7 +159,7 @@ def emit(task: Task, machine: Machine) -> Code:
 class Streamed:
     """The kernel of one layer while it is written."""
 
-    def __init__(self, symbol: str, task: Task, cut: Cut, machine: Machine) -> None:
+    def __init__(self, symbol: str, task: Task, cut: StreamedBlocking, machine: Machine) -> None:
         """Sizes in elements, as Python ints."""
         self.task, self.c, self.cut = task, nest_of(task), cut
         self.b: Emit = t.begin(symbol, machine)

@@ -90,7 +90,7 @@ def shape_of(task: Task, machine: Machine) -> Shape:
     if any(weights_of(task, s.m) > MOST_TRANSFORMED for s in cuts):
         cuts = [s for m in choices if (s := _fresh(task, machine, m)) is not None] or cuts
     else:
-        cuts += [s for m in choices for s in _few(task, machine, m)] if task.room else []
+        cuts += [s for m in choices for s in _few(task, machine, m)] if task.resident_ratio else []
     return min(cuts, key=lambda s: seconds(task, machine, s))
 
 
@@ -190,10 +190,10 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     if vectors % s.vectors:
         per_k += cycles(s.pixels, vectors % s.vectors)
     # Per register tile: its sums are stored, its loop begins and ends. Half of it where all stays in the second cache.
-    around = (3 * s.pixels * vectors + 60) / (2 if task.room else 1)
+    around = (3 * s.pixels * vectors + 60) / (2 if task.resident_ratio else 1)
     product = a2 * c.groups * (c.ic // c.groups * per_k + around) * total / s.pixels
     # Transforms: about 4a² + 2am operations and as many loads and stores per vector of channels and tile.
-    each = a2 * (3.5 if task.room else 4.5)
+    each = a2 * (3.5 if task.resident_ratio else 4.5)
     moves = n * th * tw * (t.ceil_div(c.ic, lanes) + t.ceil_div(c.oc, lanes)) * each
     rate = p.fma_gflops * 1e9 / 4 / lanes
     if s.chunk:
@@ -215,7 +215,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
     cache = u * (passes - 1) / (p.cache_gbs * 1e9)
     if s.phased:
         cache += 2 * total * 4 * a2 * (c.ic + c.oc) / (p.cache_gbs * 1e9)
-    elif task.room:
+    elif task.resident_ratio:
         # Weights go from the second cache to the first once for every block of tiles, and into that of every core.
         moves += blocks * u * COSTS.from_second_cache
         memory *= min(machine.cores, blocks)

@@ -42,7 +42,9 @@ def task_of(context: PlanContext, group: Group, problem: Conv, x_ld: int, residu
     reserved = context.reserved.get(group.value)
     y_ld = reserved.ld if reserved else context.shape(group.value)[1]
     conv = context.chosen_for(group, problem)
-    return Task(conv, x_ld, y_ld, group.activation, residual_ld, "f32", context.strict, room=context.room)
+    return Task(
+        conv, x_ld, y_ld, group.activation, residual_ld, "f32", context.strict, resident_ratio=context.resident_ratio
+    )
 
 
 def chosen(context: PlanContext, group: Group, problem: Conv) -> bool:

@@ -36,7 +36,7 @@ from dojang.formats.torch.backend.follow import (
     leaves,
     writes_unseen,
 )
-from dojang.formats.torch.backend.weights import State, Watch, Weights
+from dojang.formats.torch.backend.weights import CapturedWeights, State, Watch
 
 log = logging.getLogger("dojang")
 
@@ -233,7 +233,7 @@ class CapturedPart:
         """`left` collects why this part stays with PyTorch after all; without it that is raised."""
         self.module, self.compile, self.left = module, compile, left
         self.captured = Captured.of(module)
-        self.weights = Weights(module, self.captured.static, watch, frozen)
+        self.weights = CapturedWeights(module, self.captured.static, watch, frozen)
         self.single = not isinstance(module.graph.output_node().args[0], tuple | list)
         self.why: str | None = None
         self.native = False

@@ -32,7 +32,7 @@ Watch = Callable[[Sequence[tuple[int, int]]], MemoryDigest]
 """Makes a `MemoryDigest` of stretches of memory, (address, bytes) each."""
 
 
-class Weights:
+class CapturedWeights:
     """The tensors that a captured graph holds on to: arguments that are parameters or buffers, attributes of the graph,
     and what belongs to modules that it calls.
     """

@@ -65,21 +65,29 @@ def from_module(module: nn.Module, input_size: Sizes = (3, 224, 224), weights: b
 def paths_of(module: nn.Module, input_size: Sizes = (3, 224, 224), limit: int = 64) -> tuple[Graph, ...]:
     """One Graph (without weights) per way through a forward that branches on values: `if` on a tensor, taken both ways.
 
-    Ways with fewer decisions come first. Of more than `limit`, as a `while` on values has, the rest stands as `unknown`
-    nodes: one Graph for each place where ways were left, with what leads there. So does all that follows where values
-    decide by other means, as sizes or indices. Raises `UnsupportedError` where the forward cannot be followed at all.
+    Ways with fewer decisions come first. Of more than `limit`, as a `while` on values has, `limit` - 1 are followed to
+    their end, and the rest stands as `unknown` nodes: one Graph for each place where ways were left, with what leads
+    there. So does all that follows where values decide by other means, as sizes or indices. Raises `UnsupportedError`
+    where the forward cannot be followed at all.
     """
     _check_module(module)
     sizes = _input_sizes(module, input_size)
     graphs: list[Graph] = []
     waiting: deque[tuple[list[bool], DataDependent | None]] = deque([([], None)])
-    while waiting and len(graphs) + len(waiting) <= limit and sum(len(g.nodes) for g in graphs) <= MOST_NODES:
-        ahead, _ = waiting.popleft()
+    tries = 0
+    while waiting and tries < 3 * limit and sum(len(g.nodes) for g in graphs) <= MOST_NODES:
+        fits = len(graphs) + len(waiting) <= limit
+        if not fits and len(graphs) >= limit - 1:
+            break
+        tries += 1
+        # Breadth first while all ways may fit; then way by way to its end, at each loop first the one that leaves it.
+        ahead, _ = waiting.popleft() if fits else waiting.pop()
         try:
             graphs.append(_trace(module, sizes, False, ahead)[0])
         except DataDependent as error:
             if error.yes_or_no:
-                waiting += [([*ahead, False], error), ([*ahead, True], error)]
+                both = [([*ahead, False], error), ([*ahead, True], error)]
+                waiting += both if fits else both[::-1]
             elif error.what:
                 graphs.append(error.begun(f"what follows {error.what}"))
             else:

@@ -11,10 +11,10 @@ from torch import nn
 from dojang.arith.channels import channels
 from dojang.arith.cut import cut
 from dojang.engine.reference.operators import run_reference
+from dojang.evidence.evidence import Evidence
 from dojang.formats.torch import from_module
 from dojang.formats.torch.write.narrow import narrowed
 from dojang.slimming.batchnorm import FOLD_BATCHNORM
-from dojang.slimming.rewrite import Context
 
 
 class Residual(nn.Module):
@@ -138,7 +138,7 @@ def test_weights_that_were_shared_stay_shared():
 def test_folded_batch_norms_become_identities_and_biases_appear():
     module = trained(Residual)
     graph = from_module(module, (3, 8, 8))
-    done = FOLD_BATCHNORM.apply(graph, Context({}, None, 0))
+    done = FOLD_BATCHNORM.apply(Evidence(graph, {}, None, 0))
     new = narrowed(module, graph, done.graph)
     assert isinstance(new.stem[1], nn.Identity)
     assert new.stem[0].bias is not None

@@ -10,8 +10,8 @@ from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.formats.torch import to_module
 from dojang.slimming.branches import branches, without
-from dojang.slimming.estimate import Loss
-from dojang.slimming.settle import settled
+from dojang.slimming.estimate import OutputChange
+from dojang.slimming.norm_statistics import with_measured_norms
 from nets import N, conv, net, weighted
 
 
@@ -36,7 +36,7 @@ def test_statistics_and_outputs_are_those_of_pytorch_in_training_mode():
         norm.momentum = 1.0
     with torch.no_grad():
         wanted = module(torch.from_numpy(x)).numpy()
-    made, outputs = settled(graph, x)
+    made, outputs = with_measured_norms(graph, x)
     assert len(norms) == 3
     np.testing.assert_allclose(outputs[0], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(Session(made)(x), wanted, rtol=1e-4, atol=1e-4)
@@ -46,7 +46,7 @@ def test_statistics_and_outputs_are_those_of_pytorch_in_training_mode():
         np.testing.assert_allclose(mean, norm.running_mean.numpy(), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(var, biased, rtol=1e-4, atol=1e-5)
     assert made.nodes == graph.nodes
-    again, same = settled(made, x)
+    again, same = with_measured_norms(made, x)
     np.testing.assert_allclose(same[0], outputs[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(again.weights["b1.running_var"], made.weights["b1.running_var"], rtol=1e-5)
 
@@ -54,7 +54,7 @@ def test_statistics_and_outputs_are_those_of_pytorch_in_training_mode():
 def test_without_norms_nothing_changes():
     graph = weighted(net(conv("c", "x", 4), N("r", "relu", "c"), N("f", "flatten", "r"), N("y", "dense", "f", out=3)))
     x = np.random.default_rng(1).normal(size=(5, *graph.inputs[0].attrs["shape"])).astype(np.float32)
-    made, outputs = settled(graph, x)
+    made, outputs = with_measured_norms(graph, x)
     assert all(np.array_equal(made.weights[k], v) for k, v in graph.weights.items())
     np.testing.assert_array_equal(outputs[0], Session(graph)(x))
 
@@ -72,4 +72,4 @@ def test_the_loss_of_a_cut_does_not_count_norms_that_would_settle():
     shorter = without(graph, [b for b in branches(graph) if b.layers == ("c1",)])
     a, b = (Session(g)(x) for g in (graph, shorter))
     assert np.square(a - b).sum() > 0.1 * np.square(a - a.mean(axis=0)).sum()
-    assert Loss(graph, x).of(shorter) < 1e-6
+    assert OutputChange(graph, x).of(shorter) < 1e-6

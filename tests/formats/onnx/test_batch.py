@@ -258,7 +258,7 @@ def test_a_network_may_put_out_the_size_of_the_batch(make) -> None:
 STEPS = ["mul", "div", "add", "sub", "i32", "i64", "f32", "f64", "floor", "ceil", "neg", "concat", "reduce", "where"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 6)), max_size=8))
 def test_random_arithmetic_ends_where_onnxruntime_does(steps) -> None:
     """Random steps from N, each undone later: the target must be N again, whatever types lie between."""
@@ -296,7 +296,7 @@ def test_random_arithmetic_ends_where_onnxruntime_does(steps) -> None:
     agrees(net.bytes(y), (4, 6, 8), batches=(1, 3, 5))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(-6, 6), st.integers(-6, 6), st.integers(1, 5), st.integers(-6, 6))
 def test_what_is_decided_holds_for_every_batch(a, b, c, d) -> None:
     """Formulas (a·N + b) / c against brute force over 40 batches."""

@@ -18,12 +18,12 @@ from dojang.engine.session import prepared
 Array = np.ndarray
 
 
-def settled(graph: Graph, samples: Any) -> tuple[Graph, list[Array]]:
+def with_measured_norms(graph: Graph, samples: Any) -> tuple[Graph, list[Array]]:
     """The network with batch norm statistics of these samples, and its outputs on them.
 
-    Every norm sees what the settled network before it gives, as in one step of training. A norm whose arrays another
-    node shares keeps them. Mean and variance (over samples and places, in float64) are those of the samples: give as
-    many as the memory allows for the largest layer.
+    Every norm sees what the part before it gives with its new statistics, as in one step of training. A norm whose
+    arrays another node shares keeps them. Mean and variance (over samples and places, in float64) are those of the
+    samples: give as many as the memory allows for the largest layer.
     """
     users: dict[str, int] = {}
     for node in graph.nodes:

@@ -44,7 +44,7 @@ def taps(seed, kh, kw, rank1, size):
 
 
 @given(seed=st.integers(0, 999), kh=st.integers(1, 9), kw=st.integers(1, 9), size=st.sampled_from([0.01, 1.0, 20.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_error_at_the_worst_picture_is_within_the_bound(seed, kh, kw, size):
     matrix = taps(seed, kh, kw, False, size)
     found = fixed(matrix, 3.25, TIE)
@@ -59,7 +59,7 @@ def test_the_error_at_the_worst_picture_is_within_the_bound(seed, kh, kw, size):
 
 
 @given(seed=st.integers(0, 999), k=st.integers(2, 33), offset=st.sampled_from([0.0, -7.7]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_two_passes_at_their_worst_are_within_the_bound(seed, k, offset):
     rng = np.random.default_rng(seed)
     matrix = taps(seed, k, k, True, rng.choice([0.5, 1.0, 3.0]))
@@ -92,7 +92,7 @@ def test_two_passes_at_their_worst_are_within_the_bound(seed, k, offset):
     machine=st.sampled_from(machines()),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, passes, threads, machine, seed):
     rng = np.random.default_rng(seed)
     anchor = (int(rng.integers(kh)), int(rng.integers(kw)))

@@ -267,7 +267,7 @@ def test_what_pytorch_exports_has_the_parameters_of_the_module(name, dynamo) -> 
 STEPS = ["MatMul", "transB", "Transpose", "Identity", "Reshape", "bias", "gain", "Constant", "idle", "wobble"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3)), min_size=1, max_size=8))
 def test_random_files_store_what_their_arrays_hold(steps) -> None:
     note(f"steps = {steps}")

@@ -217,8 +217,12 @@ def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():
     macs = sorted(count(g).total.macs for g in paths_of(module, (4,)))
     assert macs == [16 + 32, 16 + 16 + 128, 16 + 16 + 128, 16 + 256]
     some = [count(g).total for g in paths_of(module, (4,), limit=2)]
-    why = "what follows an `if` on its values, after 0 ways"
-    assert [(t.macs, t.unknown) for t in some] == [(16, (f"gate.rest ({why})",)), (32, (f"gate2.rest ({why})",))]
+    why = "what follows an `if` on its values, after 1 ways"
+    assert [(t.macs, t.unknown) for t in some] == [
+        (160, ()),
+        (16, (f"gate.rest ({why})",)),
+        (32, (f"gate2.rest ({why})",)),
+    ]
     for forward in (
         lambda m, x: x * x.sum().item(),
         lambda m, x: x.sum().item() * x,
@@ -261,7 +265,7 @@ def test_a_while_on_values_is_followed_for_some_turns(until):
         module.body.weight[0, 0, 1, 1] = 0.5
     ways = [count(g).total for g in paths_of(module, (2, 4, 4), limit=9)]
     known = {t.macs for t in ways if not t.unknown}
-    assert len(known) == 8 - until  # each number of turns once
+    assert len(known) == 8  # each number of turns once
     for start, turns in ((0.5, 0), (1, 1), (6, 3), (63, 6)):
         with FlopCounterMode(display=False) as flops, torch.no_grad():
             module(torch.full((1, 2, 4, 4), float(start)))
@@ -270,6 +274,25 @@ def test_a_while_on_values_is_followed_for_some_turns(until):
     rest = [t for t in ways if t.unknown]
     assert {t.unknown for t in rest} == {(f"rest (what follows an `if` on its values, after {len(known)} ways)",)}
     assert rest[-1].macs > max(known) - 16 * 10  # all turns that were followed, without what comes after
+
+
+def test_many_ifs_are_followed_to_the_end_on_as_many_ways_as_are_allowed():
+    class Gates(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(7))
+
+        def forward(self, x):
+            for layer in self.layers:
+                if x.sum() > 0:
+                    x = layer(x)
+            return x
+
+    counts = [count(g).total for g in paths_of(Gates(), (4,))]
+    followed = [c for c in counts if not c.unknown]
+    assert len(followed) in (63, 64)
+    assert {c.macs for c in followed} >= {16, 32, 48, 64}
+    assert all(f"after {len(followed)} ways" in c.unknown[0] for c in counts if c.unknown)
 
 
 def test_both_ways_of_torch_cond():

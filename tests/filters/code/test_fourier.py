@@ -15,7 +15,7 @@ from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 from machines import EVERY, name_of
 
-from .test_filter import agrees, picture
+from ..test_filter import agrees, picture
 
 HOST = Machine.host()
 

@@ -116,7 +116,7 @@ NODES = st.lists(st.tuples(OPS, st.lists(NAMES, max_size=4), ATTRIBUTES), min_si
 
 
 @given(NODES, st.lists(st.integers(-3, 2**40), max_size=5), st.lists(st.integers(-3, 9), max_size=4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_structure(nodes, dims, numbers) -> None:
     made = [
         {"op_type": op, "input": inputs, "output": [f"v{i}"], "attribute": attrs}

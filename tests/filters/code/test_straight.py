@@ -65,7 +65,7 @@ def kernel_of(kind, kh, kw, rng):
     threads=st.integers(1, 2),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, dtype, kind, threads, seed):
     rng = np.random.default_rng(seed)
     matrix = kernel_of(kind, kh, kw, rng)
@@ -99,7 +99,7 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
 
 
 @given(seed=st.integers(0, 999), kh=st.integers(2, 6), kw=st.integers(2, 6), even=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_products_of_16_bits_are_within_their_bound(seed, kh, kw, even):
     """The sums as written in the docstring, in whole numbers, on random, flat and hill-climbed pictures."""
     rng = np.random.default_rng(seed)

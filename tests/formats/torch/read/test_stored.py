@@ -297,7 +297,7 @@ class Random(nn.Module):
         return x
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5)), min_size=1, max_size=8))
 def test_random_modules_store_and_use_what_pytorch_says(steps) -> None:
     note(f"steps = {steps}")

@@ -1,0 +1,648 @@
+"""What each JSON document holds, as types: docs/schemas/ and docs/json.md are made from them (scripts/docs.py).
+
+A part of a document that is a dataclass of the program stands here as that dataclass. What `to_dict` shapes otherwise
+is a TypedDict. The tests hold the real output of every command against these types, with no key left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from dojang.arith.check import Cell
+from dojang.arith.explain import Figure
+from dojang.arith.memory import MachinePeaks, Traffic
+from dojang.diagnosis.effective import Effective
+from dojang.diagnosis.equivariance import Equivariance
+from dojang.engine.plan.choose import Plan
+from dojang.evidence.finding import Finding
+from dojang.filters.files import Failed, Filtered
+from dojang.native.families import Peaks
+from dojang.report.results import Guess, Timing
+from dojang.slimming.result import NetworkFigures
+from dojang.training.config import TrainConfig
+from dojang.training.record import Epoch
+
+Size = Annotated[int | str, "a number, or a formula as text where a size of the input was given by name"]
+Place = Annotated[int | float | str | None, "a number or a formula; null where it is not the same for all places"]
+Status = Annotated[
+    Literal["exact", "lower-bound", "range"],
+    "lower-bound: something could not be counted; range: values decide which path the network takes, and the figures "
+    "are those of the path with the most MACs",
+]
+Said = Annotated[str, "what the figures mean"]
+
+
+class ConventionDocument(TypedDict):
+    """How the figures of a cost table were counted."""
+
+    unit: Literal["mac", "flop"]
+    batch: Size
+    bias: bool
+    exact_padding: bool
+    text: Annotated[str, "the same as a sentence"]
+
+
+class Phases(TypedDict):
+    """What every place of one axis sees: place o sees `seen[o % period]`, moved on by `(o // period) * advance`."""
+
+    period: int
+    advance: int
+    ends: Annotated[bool, "whether `seen` lists every place that there is"]
+    seen: Annotated[list[list[int] | None], "first and last pixel; null where a place sees none"]
+
+
+class ReceptiveField(TypedDict):
+    """The receptive field, per axis of the input: place o sees pixels o*jump + start to o*jump + last."""
+
+    size: Annotated[list[Size], "the most pixels that a place sees"]
+    jump: Annotated[list[Place], "the mean step between neighbouring places, in pixels"]
+    start: list[Place]
+    last: list[Place]
+    bounds: Annotated[list[list[Place]], "no place sees beyond o*jump + these two"]
+    phases: list[Phases]
+    clipped: Annotated[list[list[Size]] | None, "places at both ends whose field reaches into padding"]
+    unclipped_places: Annotated[list[Size] | None, "places whose field lies wholly on the input"]
+
+
+class LayerRow(TypedDict):
+    """One layer of a cost table. What could not be counted is null, never 0."""
+
+    name: str
+    op: str
+    inputs: list[str]
+    out_shape: Annotated[list[Size] | None, "without the batch"]
+    params: Annotated[Size | None, "weights and biases"]
+    weights: Size | None
+    biases: Size | None
+    shared: NotRequired[Annotated[list[str], "arrays that it reads and an earlier layer has counted"]]
+    buffers: NotRequired[Annotated[Size, "numbers that it stores beside its parameters"]]
+    macs: Size | None
+    out_bytes: Size | None
+    receptive_field: ReceptiveField | None
+    status: Literal["exact", "lower-bound"]
+
+
+class Totals(TypedDict):
+    """The totals of a cost table."""
+
+    params: Annotated[Size, "weights and biases"]
+    weights: Size
+    biases: Size
+    stored: Annotated[Size, "parameters that the source holds, used or not"]
+    used: Annotated[Size, "parameters that the network reads"]
+    trainable: Annotated[Size | None, "of the stored ones those that are not frozen; null where it is not known"]
+    folded: Annotated[Size, "numbers left once everything that parameters alone determine is computed"]
+    buffers: Annotated[Size, "numbers that are used and never trained"]
+    running: Annotated[Size, "of these the running statistics of normalisations"]
+    unused: Annotated[list[str], "parameters that no path reads"]
+    macs: Annotated[Size, "multiply-accumulates of one run of the batch"]
+    flops: NotRequired[Annotated[Size, "2 per MAC, with --unit flop"]]
+    activation_bytes: Annotated[Size, "bytes of all outputs together"]
+    peak_bytes: Annotated[Size, "most bytes of activations alive at once"]
+    status: Status
+    unknown: Annotated[list[str], "operators that could not be counted"]
+    ways: NotRequired[Annotated[int, "paths that values decide between; the keys below are over all of them"]]
+    macs_min: NotRequired[int]
+    macs_max: NotRequired[int]
+    params_min: NotRequired[int]
+    params_max: NotRequired[int]
+
+
+class MemoryTotals(TypedDict):
+    """What inference and one training step hold, in bytes."""
+
+    batch: int
+    optimiser: str
+    weight_bytes: int
+    inference_bytes: Annotated[int, "activations alive at once"]
+    saved_bytes: Annotated[int, "activations that a training step keeps for the way back"]
+    gradient_bytes: int
+    optimiser_bytes: int
+    training_bytes: Annotated[int, "weights, gradients, optimiser state and saved activations"]
+    status: Status
+    ways: NotRequired[int]
+    weight_bytes_min: NotRequired[int]
+    weight_bytes_max: NotRequired[int]
+    inference_bytes_min: NotRequired[int]
+    inference_bytes_max: NotRequired[int]
+    training_bytes_min: NotRequired[int]
+    training_bytes_max: NotRequired[int]
+
+
+class Roofline(TypedDict):
+    """The least and the most time of the whole network on a machine."""
+
+    machine: MachinePeaks
+    least_ms: float
+    most_ms: float
+
+
+class CountDocument(TypedDict):
+    """`dojang count`."""
+
+    convention: ConventionDocument
+    totals: Totals
+    layers: list[LayerRow]
+    memory: NotRequired[Annotated[MemoryTotals, "with --memory or --machine"]]
+    traffic: NotRequired[Annotated[list[Traffic], "with --memory or --machine"]]
+    roofline: NotRequired[Annotated[Roofline, "with --machine"]]
+
+
+class ExplainDocument(TypedDict):
+    """`dojang count --explain LAYER`."""
+
+    convention: Said
+    layer: str
+    steps: list[Figure]
+
+
+class SolutionRow(TypedDict):
+    """One layer that fits."""
+
+    kernel: list[int]
+    stride: list[int]
+    padding: Annotated[list[int | list[int]], "per axis one number, or two where the sides differ"]
+    dilation: list[int]
+    groups: int
+    filters: int
+    transposed: bool
+    output_padding: NotRequired[list[int]]
+    in_shape: Annotated[list[int], "channels first"]
+    out_shape: list[int]
+    params: int
+    weights: int
+    biases: int
+    macs: int
+
+
+class SolveDocument(TypedDict):
+    """`dojang solve`."""
+
+    convention: Said
+    solutions: Annotated[list[SolutionRow], "simplest first"]
+    reason: Annotated[str | None, "why there is none"]
+
+
+class CheckTotals(TypedDict):
+    """The network's own totals, and how many cells were judged."""
+
+    params: int
+    weights: int
+    biases: int
+    macs: int
+    cells: int
+    mismatches: int
+    ways: NotRequired[int]
+
+
+class CheckDocument(TypedDict):
+    """`dojang check`. The verdict of a cell is exact, rounded, convention or mismatch."""
+
+    convention: Annotated[dict[str, str], "for each column, how it was counted"]
+    table: str
+    title: str
+    source: str
+    cells: list[Cell]
+    totals: CheckTotals
+
+
+class Both(TypedDict):
+    """Totals of both networks."""
+
+    a: Totals
+    b: Totals
+
+
+class Ratio(TypedDict):
+    """b divided by a; null where a has none."""
+
+    params: float | None
+    macs: float | None
+    peak_bytes: float | None
+
+
+class PairRow(TypedDict):
+    """A layer of a beside a layer of b."""
+
+    a: LayerRow | None
+    b: LayerRow | None
+    change: Literal["same", "renamed", "narrowed", "widened", "changed", "removed", "inserted"]
+
+
+class CompareDocument(TypedDict):
+    """`dojang compare`."""
+
+    convention: ConventionDocument
+    a: str
+    b: str
+    totals: Both
+    ratio: Ratio
+    layers: list[PairRow]
+
+
+class FilterDocument(TypedDict):
+    """`dojang filter`."""
+
+    convention: Said
+    kernel: Annotated[str, "the names of the kernels, with commas"]
+    kernels: list[str]
+    border: str
+    done: list[Filtered]
+    failed: list[Failed]
+
+
+class Against(TypedDict):
+    """An algorithm that was not taken, and why."""
+
+    algorithm: str
+    reason: str
+
+
+class FilterPlanRow(TypedDict):
+    """How kernels of one geometry would be computed."""
+
+    kernel: list[str]
+    size: list[int]
+    algorithm: str
+    detail: str
+    cycles_per_element: float
+    refused: list[Against]
+
+
+class PlannedRow(TypedDict):
+    """One picture and its plans."""
+
+    source: str
+    plans: list[FilterPlanRow]
+
+
+class FilterPlanDocument(TypedDict):
+    """`dojang filter --plan`."""
+
+    convention: Said
+    pictures: list[PlannedRow]
+
+
+class OutputRow(TypedDict):
+    """One output array of a network."""
+
+    name: str
+    shape: list[int]
+    min: float | None
+    max: float | None
+    values: Annotated[list[Any] | None, "null where there are more than 1000"]
+
+
+class RunDocument(TypedDict):
+    """`dojang run`."""
+
+    convention: Said
+    network: str
+    prepared: Annotated[str, "how the input was made"]
+    top: Annotated[list[list[Guess]], "the best classes of each sample, best first"]
+    outputs: list[OutputRow]
+    files: list[str]
+    plan: NotRequired[Annotated[Plan, "with --plan; `refused` are pairs of algorithm and reason"]]
+
+
+class NormalisationRow(TypedDict):
+    """(value - mean) / std, per channel."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class AugmentRow(TypedDict):
+    """How samples are varied in training."""
+
+    crop: int
+    mirror: bool
+
+
+class DataRow(TypedDict):
+    """A data set: sizes, classes and hash, without its samples."""
+
+    name: str
+    task: Literal["classification", "regression", "unlabelled"]
+    classes: list[str]
+    train_samples: int
+    test_samples: int
+    sample_shape: list[int]
+    normalisation: NormalisationRow
+    augment: AugmentRow
+    hash: Annotated[str, "SHA-256 of both parts' content"]
+
+
+class TrainResult(TypedDict):
+    """The record of a training."""
+
+    network: str
+    metric: Annotated[Literal["accuracy", "r2"], "what accuracy means: a fraction of samples, or R² of a regression"]
+    train_accuracy: float
+    test_accuracy: float
+    gap: Annotated[float, "train accuracy minus test accuracy"]
+    train_loss: float
+    test_loss: float
+    epochs: int
+    steps: int
+    seconds: float
+    lr: Annotated[float, "peak learning rate"]
+    device: str
+    processes: int
+    curve: list[Epoch]
+    config: TrainConfig
+    data: DataRow
+    started: Literal["fresh", "from weights"]
+    files: list[str]
+
+
+class TrainDocument(TrainResult):
+    """`dojang train`."""
+
+    convention: Said
+
+
+class SpectrumRow(TypedDict):
+    """Energy curves of one layer: the share of variance in the first 1, 2, … directions."""
+
+    layer: str
+    samples: int
+    inputs: list[float]
+    outputs: list[float]
+    weights: list[float]
+    ranks: Annotated[dict[str, int], "directions of the outputs that hold this share"]
+
+
+class DiagnoseDocument(TypedDict):
+    """`dojang diagnose`."""
+
+    convention: Said
+    network: str
+    findings: Annotated[list[Finding], "most severe first"]
+    samples: int
+    data: DataRow | None
+    spectra: list[SpectrumRow]
+    effective_fields: list[Effective]
+    equivariance: list[Equivariance]
+
+
+class RuntimeRow(TypedDict):
+    """The runtime that times were measured on."""
+
+    name: str
+    version: str | None
+    batch: int
+
+
+class FindingReference(TypedDict):
+    """A finding as edits and refusals point at it."""
+
+    index: Annotated[int | None, "its place in `findings`; null if it is not among them"]
+    layer: str
+    kind: str
+    channels: list[int]
+
+
+ChannelsByLayer = Annotated[dict[str, list[int]], "by layer, in the numbers of the network that was given"]
+
+
+class EditRow(TypedDict):
+    """An edit that was made."""
+
+    rewrite: str
+    claim: Annotated[str, "exact, bounded or lossy"]
+    layers: list[str]
+    params_saved: int
+    macs_saved: int
+    ms_saved: Annotated[float | None, "milliseconds of one batch; null where time was not measured"]
+    check: Annotated[dict[str, Any], "how the claim was checked"]
+    found: str
+    channels: ChannelsByLayer
+    findings: Annotated[list[FindingReference], "the findings that it answers"]
+
+
+class RefusedRow(TypedDict):
+    """An edit that was not made."""
+
+    rewrite: str
+    layers: list[str]
+    reason: str
+    channels: ChannelsByLayer
+    findings: Annotated[list[FindingReference], "the findings that it speaks of"]
+
+
+class AnswerRow(TypedDict):
+    """What became of one finding."""
+
+    finding: FindingReference
+    outcome: Annotated[Literal["cut", "refused", "informs"], "informs: no rewrite is made for this kind of finding"]
+    edits: Annotated[list[int], "places in `edits`"]
+    refused: Annotated[list[int], "places in `refused`"]
+
+
+class SlimResultRow(TypedDict):
+    """The outcome of a slimming."""
+
+    network: str
+    before: NetworkFigures
+    after: NetworkFigures
+    answers: Annotated[list[AnswerRow], "what became of each finding"]
+    edits: list[EditRow]
+    refused: list[RefusedRow]
+    notes: Annotated[list[str], "where the result is not what was asked for"]
+    certificate: Annotated[dict[str, Any], "how far the answers are from the original's, with --lossless"]
+    control: Annotated[dict[str, Any] | None, "the original fine-tuned as often and as long"]
+    finish: Annotated[dict[str, Any] | None, "the last fine-tuning"]
+    seed: int
+    findings: list[Finding]
+    metric: Annotated[Literal["accuracy", "r2", "none"], "what accuracy means; none: there were no labels"]
+    runtime: RuntimeRow
+    data: DataRow
+    seconds: float
+    same_answers: Annotated[str | None, "how the written ONNX file was checked"]
+    files: list[str]
+    convention: Said
+
+
+class SlimDocument(SlimResultRow):
+    """`dojang slim`."""
+
+
+class ExportDocument(TypedDict):
+    """`dojang export`."""
+
+    convention: Said
+    network: str
+    format: Literal["onnx", "safetensors", "net"]
+    file: str
+    size_bytes: int
+    checked: Annotated[str, "how the file was checked"]
+
+
+class MachineRow(TypedDict):
+    """The machine that plans are made for."""
+
+    system: str
+    processor: str
+    name: str
+    isa: Annotated[str, "instruction set"]
+    amx: Annotated[bool, "whether it has matrix tiles"]
+    cores: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    family: str
+    peaks: Annotated[Peaks, "of one core"]
+    peaks_from: str
+    runs_here: bool
+    memory_bytes: int | None
+    ignored_file: NotRequired[Annotated[str, "why the file of measured peaks is not used"]]
+
+
+class BenchDocument(TypedDict):
+    """`dojang bench`."""
+
+    convention: Said
+    network: str
+    machine: MachineRow
+    results: list[Timing]
+    ratio_to_best_peer: Annotated[float | None, "dojang's median divided by the best peer's; null without a peer"]
+    missing: Annotated[dict[str, str], "peers that were not timed, and why"]
+
+
+class NetworkRow(TypedDict):
+    """A network of the zoo."""
+
+    name: str
+    params: int
+    macs: int
+    source: str
+
+
+class TableRow(TypedDict):
+    """A published table."""
+
+    name: str
+    title: str
+    network: str
+    rows: int
+    source: str
+
+
+class KernelRow(TypedDict):
+    """A named kernel for pictures; two matrices give the size of a gradient."""
+
+    name: str
+    does: str
+    source: str
+    options: Annotated[dict[str, int | float | str], "options with their defaults"]
+    taps: list[list[list[float]]]
+
+
+class KindRow(TypedDict):
+    """A kind of convolution beside the plain one."""
+
+    kind: str
+    in_shape: list[int]
+    out_shape: list[int]
+    layers: list[str]
+    weights: int
+    macs: int
+    weights_formula: str
+    macs_formula: str
+    weights_ratio: float
+    macs_ratio: float
+    source: str
+
+
+class TradeRow(TypedDict):
+    """A way to see a window of the same size."""
+
+    kernel: int
+    dilation: int
+    layers: int
+    weights: int
+    field: int
+
+
+class AlgorithmRow(TypedDict):
+    """An algorithm for convolutions, by the name that plans use."""
+
+    name: str
+    does: str
+
+
+class ListDocument(TypedDict):
+    """`dojang list`: the rows under the name of the list."""
+
+    convention: Said
+    networks: NotRequired[list[NetworkRow]]
+    tables: NotRequired[list[TableRow]]
+    kernels: NotRequired[list[KernelRow]]
+    kinds: NotRequired[list[KindRow]]
+    field_trade: NotRequired[Annotated[list[TradeRow], "beside kinds"]]
+    algorithms: NotRequired[list[AlgorithmRow]]
+
+
+class CacheRow(TypedDict):
+    """The cache of machine code."""
+
+    directory: str
+    bytes: int
+    limit_bytes: int
+    not_used: Annotated[str | None, "why it is not used"]
+
+
+class MeasuredRow(TypedDict):
+    """What --measure found."""
+
+    file: str
+    used: bool
+    shipped: Peaks
+    measured: Peaks
+
+
+class EnvDocument(TypedDict):
+    """`dojang env`."""
+
+    convention: Said
+    versions: dict[str, str | None]
+    machine: MachineRow
+    cache: CacheRow
+    settings: dict[str, str]
+    executable: str
+    measured: NotRequired[MeasuredRow]
+
+
+class RunRecord(TypedDict):
+    """run.json, which `train` and `slim` leave in their folder: enough to repeat the run."""
+
+    schema: Literal["dojang.run-record/1"]
+    command: Literal["train", "slim"]
+    arguments: Annotated[list[str] | None, "the command line; null for calls from Python"]
+    finished: Annotated[str, "time in ISO 8601, UTC"]
+    configuration: dict[str, Any]
+    seed: int | None
+    data_hash: str | None
+    versions: dict[str, str | None]
+    machine: MachineRow
+    results: TrainResult | SlimResultRow
+
+
+DOCUMENTS: Mapping[str, tuple[type, ...]] = {
+    "count": (CountDocument, ExplainDocument),
+    "solve": (SolveDocument,),
+    "check": (CheckDocument,),
+    "compare": (CompareDocument,),
+    "filter": (FilterDocument, FilterPlanDocument),
+    "run": (RunDocument,),
+    "train": (TrainDocument,),
+    "diagnose": (DiagnoseDocument,),
+    "slim": (SlimDocument,),
+    "export": (ExportDocument,),
+    "bench": (BenchDocument,),
+    "list": (ListDocument,),
+    "env": (EnvDocument,),
+}
+"""For each command what its document holds beside the head: `schema`, `version`, `inputs`. Of several one holds."""

@@ -1,0 +1,46 @@
+"""What holds for every test: how Hypothesis draws, and the line that repeats a test that failed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest_plugins = ("pytester",)
+
+SHOWN = ("DOJANG_MACHINE", "DOJANG_THREADS", "OMP_NUM_THREADS")
+"""Settings on which the outcome of a test may depend; the line that repeats it names those that are set."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One profile. Examples are the same in every run, and others with `--hypothesis-seed=NUMBER`.
+
+    No deadline and no checks of speed: a first example compiles kernels, and machines are busy.
+    """
+    settings.register_profile(
+        "dojang",
+        deadline=None,
+        derandomize=config.getoption("--hypothesis-seed", None) is None,
+        print_blob=True,
+        suppress_health_check=tuple(HealthCheck),
+    )
+    settings.load_profile("dojang")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the command that runs a failed test again, as it was run."""
+    del call
+    report = yield
+    if report.failed:
+        set_here = [f"{name}={shlex.quote(os.environ[name])}" for name in SHOWN if name in os.environ]
+        seed = item.config.getoption("--hypothesis-seed", None)
+        options = [] if seed is None else [f"--hypothesis-seed={seed}"]
+        line = [*set_here, "python -m pytest -n0", *options, shlex.quote(item.nodeid)]
+        report.sections.append(("run it again", " ".join(line)))
+    return report
