@@ -41,7 +41,7 @@ from dojang.base.showing import is_plain, shown
 MOST_NODES = 50_000
 """The most nodes of a text with all its blocks inserted; blocks that use blocks grow fast."""
 MOST_WORDS = 8 * MOST_NODES
-"""The most words of a text; each quoted piece counts as one. Reading so many takes about two seconds of processor time.
+"""The most words of a text; each quoted piece counts as one. Reading so many takes about two seconds.
 """
 MOST_DEPTH = 64
 

@@ -224,7 +224,7 @@ def forget() -> None:
 
 
 def described(said: str) -> Machine:
-    """The machine of a shipped description, by name, or of a file. `runs_here` says whether its code can run.
+    """The machine of a shipped description, by name, or of a file. `runs_here` says whether its code can run here.
 
     A description never widens what kernels may use: where it asks for an instruction set that the processor does not
     have, plans are made for it and running is refused.
@@ -270,13 +270,13 @@ def write(machine: Machine, source: str, path: Path, force: bool) -> None:
 
 
 def measured_path(machine: Machine) -> Path:
-    """Where measured peaks of a processor are kept: caches of several machines may lie in one folder."""
+    """The file of a processor's measured peaks; several machines may share one folder."""
     facts = (machine.triple, machine.cpu, machine.features, machine.l1, machine.l2, machine.l3)
     return cache_dir() / f"machine-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
 
 
 def measured(machine: Machine) -> tuple[Peaks | None, str | None]:
-    """Measured peaks of a processor, if they were asked for once; None with the reason where the file is no good."""
+    """Measured peaks of a processor, if they were ever measured; None with the reason if the file cannot be used."""
     try:
         path = measured_path(machine)
         return _measured(path)
