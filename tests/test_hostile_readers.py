@@ -187,13 +187,13 @@ def safetensors(path: Path, header: bytes, data: bytes = b"") -> Path:
         (b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,4]}}', "4000 digits"),
         (
             b'{"a":{"dtype":"F32","shape":[' + b",".join([b"1" * 20] * 100) + b'],"data_offsets":[0,4]}}',
-            "bytes that its",
+            "bytes as its",
         ),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "header is damaged"),
         (b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "more than 2,000,000 values"),
         (b'{"a":{"dtype":["F32"],"shape":[1],"data_offsets":[0,4]}}', "damaged at 'a'"),
         (b'{"a":1e999}', "damaged at 'a'"),
-        (b"[1]", "no safetensors"),
+        (b"[1]", "not a safetensors"),
         (b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', "."),
     ],
 )
@@ -220,7 +220,7 @@ def test_metadata_of_checkpoints(tmp_path):
 def test_a_cell_beyond_the_limit_of_the_csv_module(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('row,layers,params\n"' + "a" * 200_000 + '",c,1\n')
-    with pytest.raises(DataError, match="no table of comma-separated cells"):
+    with pytest.raises(DataError, match="not a table of comma-separated cells"):
         tables.load(path)
     path.write_text("row,layers,params\na,c," + "9" * 400 + "\n")
     with pytest.raises(DataError, match="400 letters"):
@@ -256,8 +256,8 @@ def told(descr: object = "<f4", shape: object = (2,), fortran: object = False) -
         (npy("(" * 60_000, version=1), "header of its array is damaged"),
         (npy("[1,\n'''"), "header of its array is damaged"),
         (npy(told(shape=(10**12,))), "truncated"),
-        (npy(told(shape=(10**30,))), "no machine holds"),
-        (npy(told(shape=(2**40, 2**40, 0))), "no machine holds"),
+        (npy(told(shape=(10**30,))), "no machine can store"),
+        (npy(told(shape=(2**40, 2**40, 0))), "no machine can store"),
         (npy(told(shape=(-1,))), "at least 0"),
         (npy(told(shape=(True,))), "at least 0"),
         (npy(told(shape=(1.5,))), "at least 0"),
@@ -344,7 +344,7 @@ def tiff_of(path: Path, pixels: bytes, changes: dict[int, int]) -> Path:
 def test_a_tiff_of_two_thousand_million_samples_a_pixel(tmp_path):
     path = tiff_of(tmp_path / "a.tif", bytes(4096), {277: 1 << 31})
     code = "from dojang.filters.pictures.tiff import Layout; Layout.of(sys.argv[1])"
-    assert "2,147,483,648 samples a pixel, where TIFF has 65,535 at most" in bounded(code, path)
+    assert "2,147,483,648 samples per pixel; TIFF allows 65,535" in bounded(code, path)
 
 
 def test_a_tiff_with_a_palette_of_thirty_thousand_million_bits(tmp_path):
@@ -475,7 +475,7 @@ def test_zips_that_are_encrypted_or_whose_names_are_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "says"),
-    [((2**32 - 1, 2**32 - 1, 0), "no machine holds"), ((2**32 - 1, 28, 28), "truncated"), ((0, 0, 0), ".")],
+    [((2**32 - 1, 2**32 - 1, 0), "no machine can store"), ((2**32 - 1, 28, 28), "truncated"), ((0, 0, 0), ".")],
 )
 def test_idx_files_that_declare_much(tmp_path, shape, says):
     images = tmp_path / "train-images-idx3-ubyte"

@@ -69,7 +69,7 @@ def test_an_operator_that_is_left_out_is_named(name: str) -> None:
         with pytest.raises(UnsupportedError, match=f"{table.place} does not list it$"):
             holes.find(node)
     strange = replace(table, absent={**table.absent, "sofmax": "a slip", "relu": ""})
-    assert any("lists sofmax, which is no operator" in gap for gap in strange.gaps())
+    assert any("lists sofmax, which is not an operator" in gap for gap in strange.gaps())
     assert any("relu" in gap for gap in strange.gaps())
 
 

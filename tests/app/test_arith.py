@@ -28,7 +28,7 @@ def test_solve_of_one_shape(dojang: Command) -> None:
 def test_nothing_fits(dojang: Command) -> None:
     ran = dojang("solve", "--in", "32x32x3", "--out", "31x64x8", "--stride", "3")
     assert ran.code == 1
-    assert ran.out.startswith("nothing fits: ")
+    assert ran.out.startswith("no layer fits: ")
 
 
 def test_check(dojang: Command) -> None:

@@ -80,7 +80,7 @@ def test_flags_that_need_measuring(dojang: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "words"), [("no-such-machine", 2, "these are shipped: server-amx"), ("{file}", 4, "cores is 0")]
+    ("said", "code", "words"), [("no-such-machine", 2, "use one of server-amx"), ("{file}", 4, "cores is 0")]
 )
 def test_a_wrong_machine_is_one_line(
     dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int, words: str

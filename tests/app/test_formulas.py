@@ -158,7 +158,7 @@ def test_values_that_decide_give_a_range(dojang: Command, code: Path) -> None:
     assert ran.code == 0
     cheap, dear = 16 * 16 * 3 * 8, 16 * 16 * 3 * 8 * 9
     assert f"{cheap:,} to {dear:,} MACs" in ran.out
-    assert "2 ways" in ran.out
+    assert "2 paths" in ran.out
     totals = json.loads(dojang("count", f"{code}:Gate", "--input-size", "3,16,16", "--json").out)["totals"]
     assert (totals["status"], totals["macs_min"], totals["macs_max"], totals["ways"]) == ("range", cheap, dear, 2)
     assert (totals["params_min"], totals["params_max"], totals["macs"]) == (32, 224, dear)
@@ -167,12 +167,12 @@ def test_values_that_decide_give_a_range(dojang: Command, code: Path) -> None:
     ran = dojang("count", f"{code}:Endless", "--input-size", "3,16,16")
     assert ran.code == 0
     assert "rest (what follows an `if`" in ran.out
-    assert "64 ways were followed" in ran.out
+    assert "64 paths were followed" in ran.out
     ran = dojang("count", f"{code}:Endless", "--input-size", "3,16,16", "--max-params", "5")
     assert (ran.code, "is not known" in ran.err) == (1, True)
 
 
-def test_a_table_is_held_against_the_dearest_way(dojang: Command, code: Path) -> None:
+def test_a_table_is_compared_with_the_costliest_path(dojang: Command, code: Path) -> None:
     table = code.with_name("gate.csv")
     table.write_text(
         f"# title: Gate\n# source: a note\n# network: {code}:Gate\nrow,layers,params,macs\n"
@@ -180,7 +180,7 @@ def test_a_table_is_held_against_the_dearest_way(dojang: Command, code: Path) ->
     )
     ran = dojang("check", str(table), f"{code}:Gate", "--input-size", "3,16,16")
     assert (ran.code, ran.err) == (0, "")
-    assert "Values decide which of 2 ways the network goes; the table is held against the" in ran.out
+    assert "Values decide which of 2 paths the network takes; the table was compared with" in ran.out
     ran = dojang("check", str(table), f"{code}:Gate", "--input-size", "3,16,16", "--json")
     assert json.loads(ran.out)["totals"]["ways"] == 2
 
@@ -219,7 +219,7 @@ def test_kinds(dojang: Command) -> None:
 def test_what_padding_clips_is_unfolded(dojang: Command) -> None:
     steps = json.loads(dojang("count", "alexnet", "--explain", "conv2", "--json").out)["steps"]
     step = next(s for s in steps if s["figure"] == "clipped by padding, axis 0")
-    assert step["result"] == "16 before, 16 behind; 23 of 27 places see the image only"
+    assert step["result"] == "16 before, 16 behind; 23 of 27 positions see the image only"
 
 
 def test_weights_are_held_against_what_is_counted(dojang: Command, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_weights_are_held_against_what_is_counted(dojang: Command, tmp_path: Pat
 
 
 def test_growing_asks_for_a_transposed_layer(dojang: Command) -> None:
-    hint = "--transposed gives"
+    hint = "--transposed lists"
     assert hint in " ".join(dojang("solve", "--in", "10x10x3", "--out", "20x20x3").out.split())
     assert hint not in dojang("solve", "--in", "10x10x3", "--out", "20x20x3", "--transposed").out
     assert hint not in dojang("solve", "--in", "10x10x3", "--out", "10x10x3").out

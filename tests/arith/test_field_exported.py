@@ -187,8 +187,8 @@ def test_bilinear_resizing_has_phases_in_every_form_of_the_table() -> None:
     assert line["field_start"] == line["field_last"] == "variesxvaries"
     assert json.loads(line["field_phases"]) == row["receptive_field"]["phases"]
     assert "7x7*" in count_text(result)
-    assert "* Places see differently" in count_text(result)
-    assert f"axis 0: places 2·q see pixels 2·q - 3 to 2·q + {said[1]}" in count_html(result)
+    assert "* Depends on the position" in count_text(result)
+    assert f"axis 0: positions 2·q see pixels 2·q - 3 to 2·q + {said[1]}" in count_html(result)
 
 
 def test_one_line_stays_one_line() -> None:

@@ -17,6 +17,7 @@ from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.plan.choose import choose
 from dojang.native import jit
 from dojang.native import transforms as fourier_passes
+from dojang.native.emit import F64
 from dojang.native.machine import Machine
 from machines import EVERY, name_of
 
@@ -118,13 +119,13 @@ def test_error_is_at_most_twice_that_of_a_direct_sum(name, positive):
 def test_transform_is_numpys(length, machine):
     """One line forward into a buffer and from there back again, and forward to elsewhere."""
     b = fourier.t.begin("kernel", machine)
-    numbers = fourier_passes.ComplexArithmetic(b, fourier.t.F64)
+    numbers = fourier_passes.ComplexArithmetic(b, F64)
     part = machine.vector_bytes
     lines = [fourier_passes.Line(b.at(b.arg.scratch, k * 2 * part * length), 2 * part, part) for k in range(5)]
     transform = fourier_passes.Transform(numbers, length, fourier.t.word(b, fourier.t.W))
-    found = transform.write(lines[0], lines[1:3], wish=1, target=None)
+    found = transform.write(lines[0], lines[1:3], result_buffer=1, target=None)
     assert found is lines[2]
-    transform.write(found, lines[1:3], held=1, target=lines[4], inverse=True)
+    transform.write(found, lines[1:3], source_buffer=1, target=lines[4], inverse=True)
     transform.write(lines[0], lines[1:3], target=lines[3])
     kernel = jit.load(b.finish(), machine, keep=False, thorough=False).function("kernel", 3)
     lanes = part // 8

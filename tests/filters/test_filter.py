@@ -141,7 +141,7 @@ def test_bank_stacks_and_out():
     assert filter(image, names, out=out) is out
     assert np.array_equal(out, bank)
     assert np.array_equal(filter(image, np.ones((2, 3, 3))), filter(image, [np.ones((3, 3))] * 2))
-    with pytest.raises(ShapeError, match="unlike sizes"):
+    with pytest.raises(ShapeError, match="different sizes"):
         filter(image, ["blur", "blur:size=5"], "valid")
 
 

@@ -11,7 +11,7 @@ from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, named
 from dojang.filters.plan.choose import FilterPlan
-from dojang.filters.plan.methods import WAYS
+from dojang.filters.plan.methods import METHODS
 from dojang.filters.run import Bound, compiled
 from dojang.native import jit
 from dojang.native.machine import Machine
@@ -41,7 +41,7 @@ def kernel_of(way):
 
 
 def bound(way, job, machine=HOST, threads=2):
-    found = dict(WAYS)[way](job, machine)
+    found = dict(METHODS)[way](job, machine)
     assert not isinstance(found, str), found
     return Bound(FilterPlan((job,), found, ()), job, machine, threads)
 
@@ -96,7 +96,7 @@ def test_narrow_pictures_are_read_inside(width):
 @pytest.mark.skipif(not HOST.triple.startswith("x86"), reason="looks for an instruction of x86")
 def test_the_instruction_is_there():
     job = Job.of(kernel_of("straight"), (1, 64, 2048, 1), np.dtype("f4"), Options())
-    program = dict(WAYS)["straight"](job, HOST).program
+    program = dict(METHODS)["straight"](job, HOST).program
     assert isinstance(program, Straight)
     assert "movntps" in jit.assembly(emit_straight(program, HOST), HOST, thorough=True)
     assert compiled(program, HOST).address("press")

@@ -219,7 +219,7 @@ def test_damaged_bytes_never_do_more_than_raise(tmp_path, data):
 
 def test_files_without_a_network_and_missing_ones_say_what_to_do(tmp_path):
     write_arrays({"w": np.zeros(3, np.float32)}, tmp_path / "w.safetensors")
-    with pytest.raises(FileError, match="holds weights but no network.*--weights"):
+    with pytest.raises(FileError, match="has weights but no network.*--weights"):
         load(tmp_path / "w.safetensors")
     with pytest.raises(FileError, match="no such file"):
         load(tmp_path / "none.safetensors")

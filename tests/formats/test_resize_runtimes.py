@@ -197,7 +197,7 @@ def test_an_axis_that_keeps_its_size(mode: str, space: tuple[int, ...], scale: A
         np.testing.assert_allclose(answer, right, rtol=0, atol=2e-5)
     path = tmp_path / "one.onnx"
     if mode == "bicubic":  # ONNX Runtime copies where no size changes, and has another size for the place of a pixel
-        with pytest.raises(UnsupportedError, match="give the size in place of the factor"):
+        with pytest.raises(UnsupportedError, match="give the size instead of the factor"):
             onnx_format.save(graph, path)
     else:
         onnx_format.save(graph, path)

@@ -308,8 +308,8 @@ def _symbolic(size: Sizes | None) -> bool:
     return any(isinstance(s, Expr) for one in every for s in one)
 
 
-def ways(net: Any, *, input_size: InputSize | None = None) -> tuple[Graph, ...]:
-    """One Graph, without weights, per way through a network that branches on the values of a tensor.
+def paths(net: Any, *, input_size: InputSize | None = None) -> tuple[Graph, ...]:
+    """One Graph, without weights, per path through a network that branches on the values of a tensor.
 
     `net` is a PyTorch module, names Python code, or an ONNX file. Raises `UnsupportedError` where values decide by
     other means than `if`.
@@ -319,11 +319,11 @@ def ways(net: Any, *, input_size: InputSize | None = None) -> tuple[Graph, ...]:
         from dojang.formats import onnx
 
         if _symbolic(size):
-            raise UsageError(f"{net}: values decide which way it goes; give its input size in numbers, as C,H,W")
+            raise UsageError(f"{net}: values decide which path it takes; give its input size in numbers, as C,H,W")
         if isinstance(size, list):
             size = _by_name(onnx.load(net, weights=False), size)
-        return onnx.ways(net, input_size=size)
+        return onnx.paths(net, input_size=size)
     module = net if is_module(net) else torch_format().load_callable(str(net))
     if size is None or _symbolic(size):
-        raise UsageError(f"{net}: values decide which way its forward goes; give its input size in numbers, as C,H,W")
+        raise UsageError(f"{net}: values decide which path its forward takes; give its input size in numbers, as C,H,W")
     return torch_format().paths_of(module, size)

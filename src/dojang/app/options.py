@@ -97,7 +97,7 @@ DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files,
 NO_LABELS = f"{DATA}; or samples without labels: .npy, .npz with x"
 
 NET = Option("net", NETWORK, flag="", metavar="NET")
-WEIGHTS = Option("weights", "arrays by name: .safetensors, .pt or .pth", metavar="FILE")
+WEIGHTS = Option("weights", "file with the weights by name: .safetensors, .pt or .pth", metavar="FILE")
 INPUT_SIZE = Option("input_size", SIZE, type=sizes, metavar="C,H,W")
 NUM_CLASSES = Option("num_classes", "number of classes, for zoo names", type=positive, metavar="N")
 LOADING = (NET, WEIGHTS, INPUT_SIZE, NUM_CLASSES)
@@ -112,16 +112,16 @@ THREADS = Option(
     metavar="N",
     verbs=(),
 )
-SEED = Option("seed", "seed of all that is drawn", 0, seed, "N")
+SEED = Option("seed", "seed of all random numbers", 0, seed, "N")
 TRAINING_DATA = (
     Option("data", DATA, metavar="DATA"),
-    Option("val_data", "the test part, where it is in a place of its own", metavar="DATA"),
+    Option("val_data", "the test part, if it is separate from --data", metavar="DATA"),
     SEED,
 )
-DEVICE = Option("device", "where training computes: auto, cpu, cuda or cuda:N", "auto", metavar="NAME")
+DEVICE = Option("device", "device for training: auto, cpu, cuda or cuda:N", "auto", metavar="NAME")
 PRECISION = Option(
     "precision",
-    "what training computes in; bf16 is several times faster on processors that have instructions for it",
+    "number format of training; bf16 is several times faster on processors with instructions for it",
     "float32",
     choices=("float32", "bf16"),
 )
@@ -135,7 +135,7 @@ _COUNTED = (OWN, "memory", "explain")
 
 _COUNT = Command(
     "count",
-    "what a network costs: shapes, parameters, MACs, memory, receptive field",
+    "count what a network costs: shapes, parameters, MACs, memory, receptive fields",
     "count",
     (
         JSON,
@@ -143,19 +143,19 @@ _COUNT = Command(
         Option("input_size", "size of one input, channels first; 3,H,W gives formulas", type=sizes_or_names,
                metavar="C,H,W", verbs=_COUNTED),
         replace(NUM_CLASSES, verbs=_COUNTED),
-        replace(WEIGHTS, help="also see that these arrays fit: .safetensors, .pt or .pth", verbs=()),
-        Option("batch_size", "inputs at once (default 1); a name gives formulas", 1, batch_or_name, "N",
+        replace(WEIGHTS, help="also check that these weights fit: .safetensors, .pt or .pth", verbs=()),
+        Option("batch_size", "inputs per batch (default 1); a name gives formulas", 1, batch_or_name, "N",
                verbs=(OWN, "memory")),
         Option("bias", "leave biases out of the parameters", True),
         Option("unit", "1 MAC = 2 FLOPs", "mac", choices=("mac", "flop")),
         Option("exact_padding", "do not count taps that fall on padding", False),
         Option("csv", "print one line per layer, comma-separated", False, verbs=()),
-        Option("explain", "unfold every figure of one layer: formula, numbers, result", keyword="layer",
+        Option("explain", "show how every figure of one layer is computed", keyword="layer",
                metavar="LAYER", verbs=("explain",)),
-        Option("memory", "also what inference and training hold, bytes moved", False, verbs=()),
-        Option("optimiser", "for --memory (default momentum)",
+        Option("memory", "also the memory of inference and training, and the bytes moved", False, verbs=()),
+        Option("optimiser", "the optimiser for --memory (default momentum)",
                choices=("none", "sgd", "momentum", "rmsprop", "adam"), verbs=("memory",)),
-        Option("machine", "also the time on a machine, as an interval: here, a100, h200, raspberry-pi-5, or "
+        Option("machine", "also the least and the most time on a machine: here, a100, h200, raspberry-pi-5, or "
                "GFLOPS,GBYTES", metavar="NAME", verbs=("memory",)),
         PAGE,
         replace(FORCE, verbs=()),
@@ -166,7 +166,7 @@ _COUNT = Command(
 
 _SOLVE = Command(
     "solve",
-    "which layers lead from one shape to another",
+    "find the layers that lead from one shape to another",
     "solve",
     (
         JSON,
@@ -175,17 +175,17 @@ _SOLVE = Command(
         Option("kernel", "kernel size: one number, or one per axis", type=one_or_each, metavar="K"),
         Option("stride", "stride: one number, or one per axis", type=one_or_each, metavar="K"),
         Option("padding", "zeros on each side: one number, or one per axis", type=one_or_each, metavar="K"),
-        Option("dilation", "distance of the taps", 1, one_or_each, "K"),
-        Option("groups", "groups", 1, positive, "N"),
-        Option("filters", "channels of the shape that is not given", type=positive, metavar="N"),
-        Option("bias", "layers without biases", True),
-        Option("transposed", "transposed convolution", False),
+        Option("dilation", "distance between neighbouring taps", 1, one_or_each, "K"),
+        Option("groups", "number of groups", 1, positive, "N"),
+        Option("filters", "number of channels of the shape that is not given", type=positive, metavar="N"),
+        Option("bias", "count layers without biases", True),
+        Option("transposed", "look for transposed convolutions", False),
     ),
 )
 
 _CHECK = Command(
     "check",
-    "a published table against the truth, every cell judged",
+    "check every cell of a published table",
     "check",
     (
         JSON,
@@ -197,29 +197,29 @@ _CHECK = Command(
 
 _COMPARE = Command(
     "compare",
-    "two networks side by side, layers aligned",
+    "compare two networks, layer by layer",
     "compare",
     (
         JSON,
         Option("a", NETWORK, flag="", metavar="A"),
         Option("b", "the other network", flag="", metavar="B"),
-        replace(INPUT_SIZE, help="size of one input of both"),
+        replace(INPUT_SIZE, help="size of one input, for both networks"),
     ),
 )
 
 _KERNEL = (
     "a name (`dojang list kernels`) such as blur or gaussian:sigma=2; a matrix, its rows separated by ; or FILE.npy; "
-    "given several times, each makes a file of its own from one reading of the picture"
+    "given several times, each kernel writes a file of its own"
 )
 _BORDER = (
-    "what lies outside the picture (default reflect: mirrored without repeating the edge); "
-    "valid: nothing, the result is smaller"
+    "how the picture continues outside (default reflect: mirrored without repeating the edge); "
+    "with valid it does not, and the result is smaller"
 )
 _FILTERING = ("filter_files", "filter_plans")
 
 _FILTER = Command(
     "filter",
-    "press a kernel on pictures",
+    "filter pictures with a kernel",
     "filter_files",
     (
         JSON,
@@ -227,10 +227,10 @@ _FILTER = Command(
         Option("kernel", _KERNEL, metavar="KERNEL", required=True, several=True, verbs=_FILTERING),
         Option("border", _BORDER, "reflect", verbs=_FILTERING,
                choices=("zero", "constant", "replicate", "reflect", "circular", "valid")),
-        Option("value", "the pixel value outside, with --border constant", 0.0, float, "V", verbs=_FILTERING),
+        Option("value", "the pixel value outside, for --border constant", 0.0, float, "V", verbs=_FILTERING),
         Option("stride", "keep every Nth pixel, or N,M by rows,columns", 1, axes, "N", verbs=_FILTERING),
-        Option("dilation", "spread the kernel's taps N pixels apart", 1, axes, "N", verbs=_FILTERING),
-        Option("plan", "write nothing; say which algorithm it would be and why", False, verbs=()),
+        Option("dilation", "place the kernel's taps N pixels apart", 1, axes, "N", verbs=_FILTERING),
+        Option("plan", "write nothing; show which algorithm would be used, and why", False, verbs=()),
         THREADS,
         *_output("OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)"),
     ),
@@ -238,13 +238,13 @@ _FILTER = Command(
 
 _RUN = Command(
     "run",
-    "a forward pass on a picture or an array",
+    "run a network on a picture or an array",
     "run",
     (
         JSON,
         *LOADING,
         Option("input", "a picture, or .npy of shape (c,h,w) or (n,c,h,w)", flag="", metavar="INPUT"),
-        Option("plan", "say how each layer was run: algorithm, time, why not others", False),
+        Option("plan", "show each layer's algorithm and time, and why others were refused", False),
         Option("top", "show the K best classes", 5, whole, "K"),
         THREADS,
         *_output("OUT.npy", "write the output as an array"),
@@ -262,25 +262,25 @@ _TRAIN = Command(
         *TRAINING_DATA[1:],
         Option("epochs", "passes over the data", 30, positive, "N"),
         Option("batch_size", "samples per step", 128, positive, "N"),
-        Option("lr", "peak learning rate (default by network and batch size)", type=float, metavar="X"),
-        Option("label_smoothing", "share of each label that is spread over the other classes", 0.0, float, "X"),
+        Option("lr", "peak learning rate (default: chosen by network and batch size)", type=float, metavar="X"),
+        Option("label_smoothing", "fraction of each label that is spread over the other classes", 0.0, float, "X"),
         DEVICE,
         PRECISION,
-        Option("resume", "go on with the run in the folder", False),
+        Option("resume", "continue the run in the output folder", False),
         *_output("DIR", "folder for checkpoint, run.json and report (default out/NET-trained)"),
     ),
 )
 
 _DIAGNOSE = Command(
     "diagnose",
-    "what a trained network wastes: dead channels, duplicates, coverage, hot spots",
+    "find what a trained network wastes: dead channels, duplicates, coverage, hot spots",
     "diagnose",
     (
         JSON,
         *LOADING,
         replace(TRAINING_DATA[0], help=NO_LABELS),
         *TRAINING_DATA[1:],
-        Option("samples", "samples looked at", 512, positive, "N"),
+        Option("samples", "number of samples that are used", 512, positive, "N"),
         Option("threshold", "treat a channel as dead if its activation never exceeds X", 0.0, float, "X"),
         Option("fail_on", "exit 1 on a finding of this severity or a higher one", metavar="SEVERITY",
                choices=("info", "warning", "error"), verbs=()),
@@ -292,30 +292,30 @@ _DIAGNOSE = Command(
 
 _SLIM = Command(
     "slim",
-    "find waste, cut it, prove or measure each cut, write the cheaper network",
+    "find and cut waste, prove or measure each cut, write the cheaper network",
     "slim",
     (
         JSON,
         *LOADING,
         replace(TRAINING_DATA[0], help=f"{NO_LABELS} (with --lossless)"),
         *TRAINING_DATA[1:],
-        Option("lossless", "only cuts that change no answer; needs no labels, nor --data at all", False),
-        Option("max_drop", "percentage points of accuracy that may be lost", 1.0, float, "POINTS"),
+        Option("lossless", "make only cuts that change no output; needs no labels, and no --data", False),
+        Option("max_drop", "the most accuracy that may be lost, in percentage points", 1.0, float, "POINTS"),
         Option("target_macs", "stop at this fraction of the MACs", type=float, metavar="FRACTION"),
         Option("train_samples", "use only N samples of the train part", type=positive, metavar="N"),
         Option("target_time", "stop at this fraction of the run time", type=float, metavar="FRACTION"),
         Option("target_ms", "stop at this many milliseconds per batch", type=float, metavar="MS"),
-        Option("epochs", "passes of fine-tuning after each cut", 10, positive, "N"),
-        Option("final_epochs", "passes of a last fine-tuning, taught by the original tuned as long (default: none)",
-               0, positive, "N"),
-        Option("runtime", "the runtime on which time must be saved", "dojang",
+        Option("epochs", "passes over the data to fine-tune after each cut", 10, positive, "N"),
+        Option("final_epochs", "passes of a final fine-tuning, whose teacher is the original tuned as long "
+               "(default: none)", 0, positive, "N"),
+        Option("runtime", "the runtime on which the result must be faster", "dojang",
                choices=("dojang", "torch", "onnxruntime")),
-        Option("importance", "how the channels of a layer are ranked", "activation",
+        Option("importance", "what the channels of a layer are ranked by", "activation",
                choices=("activation", "weight", "batchnorm", "taylor")),
-        Option("batch_size", "inputs at once when networks are timed", 1, positive, "N"),
+        Option("batch_size", "inputs per batch when networks are timed", 1, positive, "N"),
         DEVICE,
         PRECISION,
-        Option("resume", "go on with a slimming that was interrupted", False),
+        Option("resume", "continue a slimming that was interrupted", False),
         THREADS,
         *_output("DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)"),
     ),
@@ -328,48 +328,48 @@ _EXPORT = Command(
     (
         JSON,
         *LOADING,
-        Option("format", "default: by the suffix of -o", choices=("onnx", "safetensors", "net")),
+        Option("format", "file format (default: by the suffix of -o)", choices=("onnx", "safetensors", "net")),
         *_output("FILE", "file to write (default: NAME with the format's suffix)"),
     ),
 )
 
 _BENCH = Command(
     "bench",
-    "time a network here, other runtimes beside it",
+    "time a network on this machine, and other runtimes with it",
     "bench",
     (
         JSON,
         *LOADING,
-        Option("peers", "also PyTorch (both layouts) and ONNX Runtime", False),
-        Option("batch_size", "inputs at once", 1, positive, "N"),
-        Option("rounds", "interleaved rounds", 31, positive, "N"),
-        replace(SEED, help="seed of the input and of missing weights"),
+        Option("peers", "also time PyTorch (both memory layouts) and ONNX Runtime", False),
+        Option("batch_size", "inputs per batch", 1, positive, "N"),
+        Option("rounds", "rounds in which all runtimes take turns", 31, positive, "N"),
+        replace(SEED, help="seed of the input, and of weights if there are none"),
         THREADS,
     ),
 )
 
 _LIST = Command(
     "list",
-    "what there is to choose from",
+    "list networks, tables, kernels, algorithms or operators",
     "available",
     (
         JSON,
         Option(
             "what", "which list", flag="", choices=("networks", "tables", "kernels", "kinds", "algorithms", "operators")
         ),
-        replace(PAGE, help="kernels only: write a page that shows each on one picture"),
+        replace(PAGE, help="for kernels: write a page that shows each of them on a picture"),
         replace(FORCE, verbs=()),
     ),
 )
 
 _ENV = Command(
     "env",
-    "facts for a bug report: versions, machine, settings",
+    "show versions, machine and settings, for a bug report",
     "environment",
     (
         JSON,
-        Option("measure", "measure the peaks of a core (half a second) and plan by them from now on", False),
-        *_output("FILE", "with --measure: write a machine file there instead, for DOJANG_MACHINE to name"),
+        Option("measure", "measure the peaks of a core (half a second), and use them in plans from now on", False),
+        *_output("FILE", "with --measure: write a machine file there instead, which DOJANG_MACHINE can name"),
     ),
 )
 

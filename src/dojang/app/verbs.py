@@ -8,8 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from dojang.app.networks import InputSize, load, ways
-from dojang.arith.cost import Count, of_ways
+from dojang.app.networks import InputSize, load, paths
+from dojang.arith.cost import Count, of_paths
 from dojang.arith.cost import count as count_graph
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.solve import solve as solve
@@ -62,21 +62,21 @@ def count(
     >>> str(count("lenet5", input_size=(1, "H", "W")).macs) != ""
     True
     """
-    graphs = _all_ways(net, input_size, num_classes)
-    return of_ways([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
+    graphs = _all_paths(net, input_size, num_classes)
+    return of_paths([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
 
 
-def _all_ways(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:
-    """The network, without arrays; where values decide which way it goes, one Graph per way, the dearest last."""
+def _all_paths(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:
+    """The network, without arrays; if values decide which path it takes, one Graph per path, the costliest last."""
     try:
         graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
     except UnsupportedError as error:
         if not getattr(error, "what", ""):
             raise
-        return _by_cost(ways(net, input_size=input_size))
+        return _by_cost(paths(net, input_size=input_size))
     branches = any(node.op == UNKNOWN and str(node.attrs["kind"]).startswith("If ") for node in graph.nodes)
     if branches and isinstance(net, str | Path) and Path(net).suffix == ".onnx":
-        return _by_cost(ways(net, input_size=input_size))
+        return _by_cost(paths(net, input_size=input_size))
     return (graph,)
 
 
@@ -111,7 +111,7 @@ def memory(
     """
     from dojang.arith.memory import memory_use
 
-    graphs = _all_ways(net, input_size, num_classes)
+    graphs = _all_paths(net, input_size, num_classes)
     where = machine_of(machine) if machine is not None else None
     every = tuple(memory_use(graph, where, _batch(batch_size), optimiser) for graph in graphs)
     return every[0] if len(every) == 1 else replace(every[-1], ways=every)
@@ -175,13 +175,13 @@ def explain(
     >>> print(explain("alexnet", "conv2").steps[2])
     weights = k·k·ic·oc / groups = 5·5·96·256 / 2 = 307,200
     """
-    from dojang.arith.explain import Explanation, ways_through
+    from dojang.arith.explain import Explanation, paths_through
     from dojang.arith.explain import explain as unfold
 
-    graphs = _all_ways(net, input_size, num_classes)
+    graphs = _all_paths(net, input_size, num_classes)
     through = [graph for graph in graphs if layer in graph.by_name] or [graphs[-1]]
     steps = unfold(through[-1], layer)
-    return Explanation(layer, steps if len(graphs) == 1 else (*steps, ways_through(len(through), len(graphs))))
+    return Explanation(layer, steps if len(graphs) == 1 else (*steps, paths_through(len(through), len(graphs))))
 
 
 def check(table: str | Path, net: Any = None, *, input_size: InputSize | None = None) -> Check:
@@ -203,7 +203,7 @@ def check(table: str | Path, net: Any = None, *, input_size: InputSize | None = 
     from dojang.formats import tables
 
     printed = tables.load(table)
-    graphs = _all_ways(net if net is not None else tables.network_of(printed, table), input_size)
+    graphs = _all_paths(net if net is not None else tables.network_of(printed, table), input_size)
     return replace(judge(printed, graphs[-1]), ways=len(graphs))
 
 

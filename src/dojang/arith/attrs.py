@@ -1,4 +1,4 @@
-"""What the attributes of operators may hold, and how loosely given values become their one normal form."""
+"""The types of the operators' attributes, and how a given value is brought into its normal form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Attrs = Mapping[str, Any]
 
 
 class Kind(Enum):
-    """The forms of an attribute. AXES and PADS follow the rank of `kernel` where the operator has one."""
+    """The types of an attribute. AXES and PADS have one value per axis of `kernel`, if the operator has a kernel."""
 
     INT = "a whole number"
     FLOAT = "a number"
@@ -31,14 +31,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """One attribute of an operator: its kind, its default in normal form, the words it may be; or it is required."""
+    """An attribute of an operator: its type, its default in normal form unless it is required, its possible words."""
 
     kind: Kind
     default: Value = None
     required: bool = False
     words: tuple[str, ...] = ()
     read: Callable[[Any], Any] = field(init=False, repr=False, compare=False)
-    """The normal form of a loosely given value; raises `TypeError` or `ValueError`."""
+    """Brings a given value into its normal form; raises `TypeError` or `ValueError`."""
     per_axis: bool = field(init=False, repr=False, compare=False)
     """Whether it has one value per axis of `kernel`."""
 
@@ -50,11 +50,11 @@ class Attr:
 def normalise(op: str, specs: Mapping[str, Attr], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` with defaults filled in, each value in its normal form (tuples, pairs of padding), in table order.
 
-    Raises `GraphError` for unknown or missing attributes and for values of the wrong kind.
+    Raises `GraphError` for unknown or missing attributes and for values of the wrong type.
     """
     if not given.keys() <= specs.keys():
         unknown = next(k for k in given if k not in specs)
-        raise GraphError(f"{op} has no attribute {unknown!r}; it has {', '.join(specs) or 'none'}")
+        raise GraphError(f"{op} has no attribute {unknown!r}; its attributes: {', '.join(specs) or 'none'}")
     attrs: dict[str, Any] = {}
     for name, spec in specs.items():
         value = convert(op, name, spec, given[name]) if name in given else spec.default
@@ -68,7 +68,7 @@ def normalise(op: str, specs: Mapping[str, Attr], given: Mapping[str, Any]) -> d
 
 
 def convert(op: str, name: str, spec: Attr, value: Any) -> Any:
-    """One value in the normal form of its kind; padding words stay words."""
+    """One value in the normal form of its type; words for padding stay words."""
     if value is None:
         return None
     try:
@@ -137,7 +137,7 @@ _READ: Mapping[Kind, Callable[[Any], Any]] = {
 
 
 def spread_over_axes(op: str, specs: Mapping[str, Attr], attrs: dict[str, Any]) -> None:
-    """Single values become one per axis of `kernel`; a missing stride of a pool is its kernel."""
+    """Repeat single values for every axis of `kernel`; a missing stride of a pool is its kernel size."""
     rank = len(attrs["kernel"])
     for name, spec in specs.items():
         if not spec.per_axis:

@@ -12,8 +12,9 @@ from dojang.arith.span import Hull, Span
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """One axis of one layer: `before` pixels of the first place's field lie in front of the image, `after` pixels of
-    the last place's field behind it; `whole` of its `places` places see the image only.
+    """What padding clips of one axis of one layer. `before` pixels of the first position's field lie in front of the
+    image and `after` pixels of the last position's field behind it; `whole` of the `places` positions see only the
+    image.
     """
 
     before: int
@@ -23,7 +24,7 @@ class Border:
 
 
 def border(span: Span, places: int, size: int) -> Border:
-    """What padding clips along an axis of `size` pixels, for a layer of `places` places.
+    """What padding clips along an axis of `size` pixels, for a layer of `places` positions.
 
     >>> from dojang.arith.span import Span
     >>> border(Span(2, ((-3, 3),)), 112, 224)  # a 7x7 window with stride 2 and padding 3
@@ -39,7 +40,7 @@ def _outside(hull: Hull, size: int) -> tuple[int, int]:
 
 
 def _whole(span: Span, places: int, size: int) -> int:
-    """Places whose field lies inside the image; per phase they are an interval, so the count is closed."""
+    """How many positions have their field inside the image. Per phase they are an interval: a formula counts."""
     if span.ends or span.advance <= 0:
         clear = [_outside(span.at(place), size) == (0, 0) for place in (range(places) if span.advance else (0,))]
         return sum(clear) if span.advance else places * clear[0]

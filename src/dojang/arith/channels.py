@@ -1,10 +1,10 @@
-"""How the channels of a network hang together: which must go when one goes, and which cannot go at all.
+"""Which channels of a network depend on each other: which ones must be removed together, and which cannot be removed.
 
-Every value gets, along the axis that carries its channels, one class per element. Convolutions and dense layers make
-new classes; what works element by element keeps them; sums and products make the classes of their inputs one;
-concatenation, slices, padding and reshapes move, repeat and add elements. Two elements of one class live and die
-together. Operators that mix channels in a way that a removal would change (normalisation over channels, softmax,
-matrix products of activations) freeze the classes that enter, with the reason.
+Every element along the channel axis of every value belongs to a class; all elements of a class are removed together.
+Convolutions and dense layers make new classes; element-wise operators keep them; sums and products merge the classes of
+their inputs; concatenation, slices, padding and reshapes move, repeat and add elements. Some operators mix channels, so
+that removing one would change the others (normalisation over channels, softmax, matrix products of activations): they
+freeze the classes of their inputs and give the reason.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MAKERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A grouped convolution: the classes of each group's inputs (None where not followed) and outputs.
+    """A grouped convolution: the classes of each group's inputs (None if they are not followed) and outputs.
 
-    Valid after a removal: some groups are gone whole, and those left have equally many inputs and equally many outputs.
+    A removal is valid if it removes whole groups, and the other groups keep equal numbers of inputs and of outputs.
     """
 
     node: str
@@ -37,10 +37,10 @@ class Grouping:
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """Tied channels of a network. Classes are numbered from 0 in order of first appearance.
+    """The coupled channels of a network. Classes are numbered from 0 in order of first appearance.
 
-    `tracks`: per value, None where channels are not followed. `frozen`: class -> why it cannot be removed, naming the
-    node. `groupings`: the grouped convolutions whose groups must stay equal.
+    `tracks` has the classes of every value, or None if its channels are not followed. `frozen` says for a class why it
+    cannot be removed, and names the node. `groupings` are the grouped convolutions, whose groups must stay equal.
     """
 
     graph: Graph
@@ -51,9 +51,9 @@ class ChannelMap:
 
     @cached_property
     def members(self) -> Mapping[int, tuple[tuple[str, int], ...]]:
-        """For each class the (node, channel) pairs that make its values: outputs of conv, dense, pad, constant, input.
+        """For each class, the (node, channel) pairs that compute its values: conv, dense, pad, constant and input.
 
-        What only passes channels on is not listed; `carriers` has all.
+        Nodes that only pass channels on are not listed; `carriers` has those, too.
         """
         found: dict[int, list[tuple[str, int]]] = {c: [] for c in range(self.size)}
         for node in self.graph.nodes:
@@ -72,7 +72,7 @@ class ChannelMap:
 
     @cached_property
     def carriers(self) -> Mapping[int, tuple[tuple[str, int], ...]]:
-        """For each class every (node, place along its channel axis) that carries it."""
+        """For each class every (node, position along its channel axis) that carries it."""
         found: dict[int, list[tuple[str, int]]] = {c: [] for c in range(self.size)}
         for name, track in self.tracks.items():
             for place, label in enumerate(track.classes if track else ()):
@@ -86,7 +86,7 @@ class ChannelMap:
 
     @cached_property
     def bundles(self) -> tuple[Labels, ...]:
-        """Removable classes that stand side by side: made by the same layers, so of one kind and comparable."""
+        """The removable classes, grouped by the layers that compute them; those of one group can be compared."""
         found: dict[tuple[str, ...], list[int]] = {}
         for label in self.removable:
             makers = tuple(dict.fromkeys(name for name, _ in self.members[label]))
@@ -98,12 +98,14 @@ class ChannelMap:
         wanted = {name for c in classes for name, _ in self.members[c]}
         return tuple(node.name for node in self.graph.nodes if node.name in wanted)
 
-    def fit(self, wish: Iterable[int]) -> Labels:
-        """The part of a wish to remove that leaves a valid network; given most wanted first, the last give way.
+    def fit(self, remove: Iterable[int]) -> Labels:
+        """The classes among `remove` that can be removed together. Give the most important ones first: the last are
+        dropped.
 
-        Frozen classes stay; no value loses all its channels; grouped convolutions keep equal groups or lose whole ones.
+        Frozen classes stay, no value loses all its channels, and grouped convolutions keep equal groups or lose whole
+        ones.
         """
-        order = [c for c in dict.fromkeys(wish) if c not in self.frozen]
+        order = [c for c in dict.fromkeys(remove) if c not in self.frozen]
         rank = {c: place for place, c in enumerate(order)}
         gone = set(order)
         changed = bool(gone)
@@ -125,7 +127,7 @@ class ChannelMap:
 
 
 def _unequal(grouping: Grouping, gone: set[int], rank: Mapping[int, int]) -> set[int]:
-    """Classes to give back so that the groups of one convolution are equal again; empty when they are."""
+    """Classes that must stay after all, so that the groups of one convolution are equal; empty if they already are."""
     sides = [grouping.outs] if grouping.ins is None else [grouping.ins, grouping.outs]
     empty = [all(c in gone for side in sides for c in side[j]) for j in range(len(grouping.outs))]
     if grouping.ins is None:

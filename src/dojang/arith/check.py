@@ -1,4 +1,4 @@
-"""A published table against the truth: each cell judged, the convention behind it found, mismatches explained."""
+"""Check a published table: find the convention of each column, judge each cell, and explain the mismatches."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from dojang.base.errors import DataError
 from dojang.base.result import Result
 
 TOLERANCE = 0.01
-"""Relative difference up to which a cell that no rounding gives still counts as rounded; the explanation says so."""
+"""A cell that no rounding gives still counts as rounded up to this relative difference; its explanation says so."""
 
 COLUMNS = ("weights", "params", "macs", "flops", "out_shape")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One printed row: its label, the layers that it stands for (names or globs), the printed cells by column."""
+    """One printed row: its label, the layers that it covers (names or patterns such as `block1.*`), its cells by
+    column.
+    """
 
     label: str
     layers: tuple[str, ...]
@@ -50,7 +52,7 @@ class PublishedTable:
 class Cell:
     """One judged cell. Verdict: exact, rounded, convention (fits, but only under another one) or mismatch.
 
-    `close` marks a cell that counts as rounded only because it lies within `TOLERANCE`: no rounding gives it.
+    `close` marks a cell that counts as rounded only because it is within `TOLERANCE`, though no rounding gives it.
     """
 
     row: str
@@ -73,7 +75,8 @@ class Cell:
 class Check(Result):
     """A judged table: the cells, the convention found per column, the totals of the network.
 
-    Where values decide between several `ways` through the network, it was held against the dearest.
+    If the values of a tensor decide between several paths through the network (`ways` of them), the table was compared
+    with the path with the most MACs.
     """
 
     table: PublishedTable
@@ -108,11 +111,11 @@ class Check(Result):
 def check(table: PublishedTable, graph: Graph) -> Check:
     """Judges every cell of a table against the cost of a network.
 
-    Per column the convention is found first (`counting.found_convention`). A cell is *exact* or *rounded* (to nearest,
-    or cut off, at the printed precision, or else within `TOLERANCE`, which is then said), *convention* when it fits
-    only under another convention that papers are known for, else *mismatch*. A mismatch is explained by what more than
-    one cell, or a known habit, supports (`stories`), else it is said not to be explained. Raises `DataError` for rows
-    that name no layer and cells that are no number.
+    The convention of each column is found first (`counting.found_convention`). A cell is *exact*, or *rounded*: to the
+    nearest printed digit, cut off after it, or within `TOLERANCE` of the value, which its explanation then says. It is
+    *convention* if it fits only under another convention that papers use, else *mismatch*. A mismatch is explained by a
+    known habit, or by a change that more than one cell supports (`stories`); otherwise the text says that it is not
+    explained. Raises `DataError` for rows that name no layer and cells that are not numbers.
     """
     counted, inside = count(graph), count(graph, exact_padding=True)
     matched = [_match(row, counted) for row in table.rows]
@@ -131,8 +134,8 @@ def check(table: PublishedTable, graph: Graph) -> Check:
     for at, row in enumerate(judged):
         for column, cell in row.items():
             if cell.verdict == "mismatch" and column != "out_shape":
-                told = why.get((at, column)) or _slip(cell.printed, cell.computed)
-                cell = replace(cell, explanation=f"{cell.explanation}; {told}")
+                reason = why.get((at, column)) or _slip(cell.printed, cell.computed)
+                cell = replace(cell, explanation=f"{cell.explanation}; {reason}")
             cells.append(cell)
     total = counted.total
     whole = {"params": total.params, "weights": total.weights, "biases": total.biases, "macs": total.macs}
@@ -162,11 +165,11 @@ def _match(row: Row, counted: Count) -> tuple[Layer, ...]:
 
 
 MISPRINT = 5
-"""Digits from which on one wrong digit is told as a misprint: of shorter numbers too many differ in one digit."""
+"""A number with at least so many digits, one of them wrong, is called a misprint. Shorter ones differ by chance."""
 
 
 def _slip(printed: str, computed: int | str) -> str:
-    """What is left to say of a value that nothing explains: whether it is a slip of one digit.
+    """The explanation of a value that no convention explains: whether one digit is wrong or two are swapped.
 
     >>> _slip("76,728", 73728)
     'not explained, but one digit differs from 73,728: a misprint?'
@@ -204,19 +207,21 @@ def _judge(label: str, column: str, text: str, figures: CostParts, found: Counti
     said = found.says(column, default)
     off = f"{said + ': ' if said else ''}{_said(value, text, found)}, {_off(off_by, value, text, found)}"
     if off_by <= TOLERANCE:
-        words = f"{off}: no rounding of it, but within {TOLERANCE:.0%}"
+        words = f"{off}: not a rounding of it, but within {TOLERANCE:.0%}"
         return Cell(label, column, text, value, "rounded", words, close=True)
     return _habit(label, column, text, figures, ("rounded",)) or Cell(label, column, text, value, "mismatch", off)
 
 
 def _habit(label: str, column: str, text: str, figures: CostParts, fits: Sequence[str]) -> Cell | None:
-    """The cell judged by the first known habit, not the convention of its column, under which it fits; None when there
-    is none, or the cell has too few digits to tell.
+    """The cell, judged by the first known habit under which it fits, instead of the convention of its column. None if
+    there is none, or if the cell has too few digits to decide.
     """
     digits, plain = Printed.read(text).significant, figures.under(column, plain_counting(column))
     for how in habits(column):
         value = figures.under(column, how)
-        far = value > 0 and plain > 0 and not 1 / SEVERAL < value / plain < SEVERAL  # nothing else would take it there
+        far = (
+            value > 0 and plain > 0 and not 1 / SEVERAL < value / plain < SEVERAL
+        )  # no other mistake changes it so much
         if value and digits >= (FIRM - 1 if far else FIRM) and fit(value, text, how) in fits:
             only = f"only here {how.says(column, plain_counting(column))}: {_said(value, text, how)}"
             return Cell(label, column, text, value, "convention", only)

@@ -1,4 +1,4 @@
-"""The names of a network's classes, in the one text that its `meta` holds for them."""
+"""The names of a network's classes, as the one text in which its `meta` keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two networks side by side: layers aligned like the lines of a diff, costs beside each other."""
+"""Compare two networks: their layers are aligned like the lines of a diff, with their costs beside each other."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Comparison(Result):
 
 
 def compare(a: Count, b: Count) -> Comparison:
-    """Aligns two cost tables: first layers of the same name and operator, in order, then between those the ones that
-    compute the same (renamed), then those of the same operator (narrowed, widened, changed); the rest was removed or
-    inserted.
+    """Align two cost tables: first layers with the same name and operator, in order; between those, layers with the
+    same shape and cost (renamed); then layers with the same operator (narrowed, widened, changed). The others were
+    removed or inserted.
     """
     rows: list[Pair] = []
     named = SequenceMatcher(
@@ -72,7 +72,7 @@ def compare(a: Count, b: Count) -> Comparison:
 
 
 def _renamed(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
-    """Between layers that are the same by name: those with the same shape and cost under another name."""
+    """The second step, between layers with the same name: align layers with the same shape and cost."""
     rows: list[Pair] = []
     same = SequenceMatcher(None, [_work(x) for x in left], [_work(x) for x in right], autojunk=False)
     for tag, a0, a1, b0, b1 in same.get_opcodes():
@@ -84,7 +84,7 @@ def _renamed(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
 
 
 def _changed(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
-    """What is left: layers of one operator in order belong together, the rest stands alone."""
+    """The third step: align layers with the same operator, in order; the others were removed or inserted."""
     rows: list[Pair] = []
     alike = SequenceMatcher(None, [x.op for x in left], [x.op for x in right], autojunk=False)
     for tag, a0, a1, b0, b1 in alike.get_opcodes():

@@ -1,4 +1,4 @@
-"""One convolution problem and all that follows from it by closed formula."""
+"""One convolution, and everything that follows from its sizes by a formula."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Conv:
     "same" and "valid"; the constructor takes every field in full.
 
     Conventions: 1 MAC = one multiplication and one addition; bias additions are not MACs; taps that fall on padding
-    count (`macs`) unless asked otherwise (`macs_inside`). Sizes in elements, bytes for float32.
+    count in `macs`, and do not count in `macs_inside`. Sizes in elements, bytes for float32.
     """
 
     n: int
@@ -86,7 +86,7 @@ class Conv:
         for extra, s, d in zip(self.output_padding, self.stride, self.dilation, strict=True):
             if not 0 <= extra < max(s, d):
                 raise ShapeError(f"output padding {extra} must be below the stride {s} or the dilation {d}")
-        object.__setattr__(self, "out_size", self._out_size())  # worked out once: shapes, costs and checks ask for it
+        object.__setattr__(self, "out_size", self._out_size())  # computed once: shapes, costs and checks read it
         for axis, out in enumerate(self.out_size):
             if out < 1:
                 raise ShapeError(too_small(self.size, self.kernel, self.padding, self.dilation, axis))
@@ -150,14 +150,14 @@ class Conv:
 
     @property
     def macs_inside(self) -> int:
-        """Like `macs`, less the taps that fall on zero padding (transposed: on cropped output)."""
+        """Like `macs`, without the taps that fall on zero padding (transposed: on cropped output)."""
         pairs = 1
         for a in range(self.rank):
             pairs *= self.pairs_inside(a)
         return self.n * pairs * (self.weights // prod(self.kernel))
 
     def pairs_inside(self, axis: int) -> int:
-        """Pairs of place and tap along one axis that fall on the input (transposed: on what is not cropped)."""
+        """Pairs of position and tap along one axis that fall on the input (transposed: on what is not cropped)."""
         k, s, (before, after), d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
         if self.transposed:
             return taps_inside(self.out_size[axis], self.size[axis], k, s, before, d)
@@ -207,7 +207,7 @@ def resolve_padding(padding: Padding, size: Sizes, kernel: Sizes, stride: Sizes,
     rank = len(kernel)
     given: Any = padding
     if given.__class__ is tuple and len(given) == rank and {*map(type, given)} == {tuple}:
-        return given  # as it is in the attributes of nodes
+        return given  # already in the form of a node's attributes
     if padding == "valid":
         return ((0, 0),) * rank
     if padding in ("same", "same-lower"):

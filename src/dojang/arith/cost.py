@@ -1,4 +1,4 @@
-"""What a network costs: parameters, MACs, bytes and peak memory, per layer and in total, with the convention said."""
+"""What a network costs: parameters, MACs, bytes and peak memory, per layer and in total, and the convention used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dojang.arith.symbol import Expr, largest
 from dojang.base.result import Result
 
 VIEWS = frozenset(op for op, rule in OPS.items() if rule.held.view in ("at inference", "always"))
-"""Operators that pass their input's memory on at inference."""
+"""Operators whose output shares the memory of their input at inference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Convention:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one node or a whole network costs; adds up. `unknown` names operators that could not be counted."""
+    """What a node or a whole network costs; costs can be added. `unknown` names operators that could not be counted."""
 
     weights: int = 0
     biases: int = 0
@@ -84,10 +84,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One row of the cost table. `shape` includes the batch; None when unknown. `shared` names stored arrays that it
-    reads and that an earlier row has counted, `buffers` are numbers that it stores beside its parameters.
+    """One row of the cost table. `shape` includes the batch, and is None if unknown. `shared` names the stored arrays
+    that an earlier row has counted; `buffers` is how many numbers the layer stores that are not parameters.
 
-    Equal rows have equal receptive fields, which are worked out when they are first asked for.
+    Receptive fields are computed when they are first read; equal rows have equal ones.
     """
 
     name: str
@@ -118,14 +118,14 @@ class Layer:
         return same and self.sight[self.name] == other.sight[other.name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON has it; what could not be counted is None, never 0.
+        """The row for JSON; what could not be counted is None, never 0.
 
-        Of the receptive field, `size` is the largest over all places and `jump` the mean step. `start` and `last` say
-        that place o sees pixels o·jump + start to o·jump + last; they are None where no one line holds for all places.
-        `phases` holds for every place (`Span.to_dict`). No place sees beyond o·jump + `bounds`.
+        Of the receptive field, `size` is the largest over all positions and `jump` the mean step. Position o sees
+        pixels o·jump + `start` to o·jump + `last`; both are None if no such formula holds for all positions. `phases`
+        holds for every position (`Span.to_dict`). No position sees beyond o·jump + `bounds`.
         """
         known = not self.cost.unknown
-        counted = known or bool(self.cost.params)  # what a file stores is known also where shapes are not
+        counted = known or bool(self.cost.params)  # the parameters that a file stores are known even if shapes are not
         spans = self.field or ()
         row = {
             "name": self.name,
@@ -157,7 +157,7 @@ class Layer:
 
 
 def plain(value: Any) -> Any:
-    """The same nest of dicts and lists with formulas as text: JSON has no symbols."""
+    """The same dicts and lists, with formulas as text, because JSON has no symbols."""
     if isinstance(value, dict):
         return {key: plain(v) for key, v in cast(dict[str, Any], value).items()}
     if isinstance(value, list):
@@ -173,10 +173,11 @@ def _number(value: Any) -> int | float:
 
 @dataclass(frozen=True)
 class Count(Result):
-    """The cost table of a network. Parameters of an array that several nodes share stand with its first user; the sum
-    over layers is `parameters.used`, which `stored.Parameters` holds beside what is stored, trainable and left unused.
+    """The cost table of a network. An array that several nodes share is counted with the first node that reads it; the
+    sum over the layers is `parameters.used` (`stored.Parameters` also has what is stored, trainable and unused).
 
-    Where values decide which way the forward takes, this is the dearest way, and `ways` has all, the cheapest first.
+    If the values of a tensor decide which path the network takes, this is the path with the most MACs, and `ways` has
+    all paths, the cheapest first.
     """
 
     network: str
@@ -188,8 +189,8 @@ class Count(Result):
 
     @property
     def status(self) -> str:
-        """ "exact", "lower-bound" where something could not be counted, "range" where values decide."""
-        if any(way.total.unknown for way in self.ways) or self.total.unknown:
+        """ "exact"; "lower-bound" if something could not be counted; "range" if values decide between paths."""
+        if any(path.total.unknown for path in self.ways) or self.total.unknown:
             return "lower-bound"
         return "range" if self.ways else "exact"
 
@@ -248,7 +249,7 @@ class Count(Result):
                 "activation_bytes": total.out_bytes,
                 "peak_bytes": self.peak_bytes,
                 "status": self.status,
-                "unknown": list(dict.fromkeys(u for way in (self, *self.ways) for u in way.total.unknown)),
+                "unknown": list(dict.fromkeys(u for path in (self, *self.ways) for u in path.total.unknown)),
                 **self._range(),
             },
             "layers": [layer.to_dict() for layer in self.layers],
@@ -256,10 +257,10 @@ class Count(Result):
         return plain(table)
 
     def _range(self) -> dict[str, Any]:
-        """The least and most of each figure over the ways."""
+        """The least and the greatest value of each figure over the paths."""
         if not self.ways:
             return {}
-        totals = [way.total for way in self.ways]
+        totals = [path.total for path in self.ways]
         return {
             "ways": len(totals),
             "macs_min": min(t.macs for t in totals), "macs_max": max(t.macs for t in totals),
@@ -267,9 +268,9 @@ class Count(Result):
         }  # fmt: skip
 
 
-def of_ways(ways: Sequence[Count]) -> Count:
-    """The count of a network whose values decide which of several ways it goes: the dearest, with all of them."""
-    ordered = tuple(sorted(ways, key=lambda way: (way.total.macs, way.total.params)))
+def of_paths(paths: Sequence[Count]) -> Count:
+    """The count of a network that takes one of several paths: that with the most MACs, with all paths as `ways`."""
+    ordered = tuple(sorted(paths, key=lambda path: (path.total.macs, path.total.params)))
     return ordered[0] if len(ordered) == 1 else replace(ordered[-1], ways=ordered)
 
 
@@ -325,7 +326,7 @@ def _cost(
 
 
 class _Own(NamedTuple):
-    """What a node adds to what earlier nodes have: weights, biases and buffers, bytes of arrays; and what it shares."""
+    """What a node adds to the arrays of earlier nodes, and the names of the arrays that it shares."""
 
     weights: int
     biases: int
@@ -341,7 +342,7 @@ def _own_params(
     node: Node, reads: Sequence[Read], stored: Mapping[str, Stored], counted: set[str], moved: set[str]
 ) -> _Own:
     """Parameters among the stored arrays that no earlier node has counted."""
-    weights = biases = held = buffers = 0
+    weights = biases = array_bytes = buffers = 0
     shared: list[str] = []
     running = node.rule.buffers
     moves = node.op != "constant" or node.attrs["trained"]
@@ -360,40 +361,40 @@ def _own_params(
                 weights += size
         if moves and array not in moved and role not in running:
             moved.add(array)
-            held += BYTES * prod(shape)
-    return _Own(weights, biases, held, tuple(shared), buffers)
+            array_bytes += BYTES * prod(shape)
+    return _Own(weights, biases, array_bytes, tuple(shared), buffers)
 
 
 def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
-    """Most bytes of activations alive at once when nodes run in order and each output lives until its last reader.
+    """The most bytes of activations alive at once, if nodes run in order and each output lives until its last reader.
 
-    Views (`VIEWS`) share their input's memory; nothing else is done in place; network outputs live to the end; scratch
-    memory of algorithms, weights and constants are not counted.
+    Views (`VIEWS`) share their input's memory; no other operator works in place; network outputs live to the end. Not
+    counted: weights, constants and the scratch memory of algorithms.
     """
     root: dict[str, str] = {}
     for node in graph.nodes:
         root[node.name] = root[node.inputs[0]] if node.op in VIEWS else node.name
     last: dict[str, int] = {}
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         for name in (node.name, *node.inputs):
-            last[root[name]] = place
+            last[root[name]] = index
     for out in graph.outputs:
         last[root[out]] = len(graph.nodes)
     ends: dict[int, list[str]] = {}
-    for name, place in last.items():
-        ends.setdefault(place, []).append(name)
-    sizes = {name: _held(graph.by_name[name], shapes[name]) for name in last}
+    for name, index in last.items():
+        ends.setdefault(index, []).append(name)
+    sizes = {name: _output_bytes(graph.by_name[name], shapes[name]) for name in last}
     live: int = 0
     moments: list[int] = [0]
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         if root[node.name] == node.name:
             live += sizes[node.name]
         moments.append(live)
-        for name in ends.get(place, ()):
+        for name in ends.get(index, ()):
             live -= sizes[name]
     return cast(int, largest(moments))
 
 
-def _held(node: Node, shape: Shape | None) -> int:
-    """Bytes of an output; 0 for constants, which are weights, and where it is not known."""
+def _output_bytes(node: Node, shape: Shape | None) -> int:
+    """Bytes of an output; 0 for constants, which count as weights, and for outputs of unknown shape."""
     return BYTES * prod(shape) if shape is not None and node.op != "constant" else 0

@@ -1,4 +1,4 @@
-"""Conventions of counting: the figures of some layers put together differently, and which printed number they fit."""
+"""Conventions of counting: what each of them counts for some layers, and which printed numbers it gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dojang.arith.ops import OPS
 from dojang.arith.printed import Printed
 
 NORMS = frozenset(op for op, rule in OPS.items() if "affine" in rule.attrs)
-"""Normalisations: papers leave their parameters out of the count at times."""
+"""Normalisations; some papers do not count their parameters."""
 
 Fit = Literal["exact", "rounded", "cut off", ""]
 
@@ -44,19 +44,19 @@ class Counting:
 
     @property
     def habit(self) -> bool:
-        """Whether papers are known to count so. K = 1024 and padding taps are seen, but need support by several cells:
-        they move every figure by a few percent, so they fit a wrong number easily.
+        """Whether papers are known to count like this. Some also use K = 1024 or leave out padding taps; but that
+        changes every figure by a few percent and so fits a wrong number easily, so several cells must support it.
         """
         return self.thousand == 1000 and not self.inside
 
     def changes(self, other: Counting) -> int:
-        """In how many ways it differs."""
+        """The number of fields in which it differs from another convention."""
         return sum(getattr(self, f.name) != getattr(other, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
 class CostParts:
-    """What the layers of a row cost, in the parts that conventions put together differently; dense layers apart."""
+    """What the layers of a row cost, in the parts that conventions add up differently; dense layers are separate."""
 
     weights: int = 0
     biases: int = 0
@@ -116,7 +116,7 @@ def habits(column: str) -> Iterator[Counting]:
 
 
 def fit(value: int, text: str, how: Counting) -> Fit:
-    """How a printed number comes from a value: "exact", "rounded", "cut off", or "" when it does not."""
+    """Whether a printed number is the value: "exact", "rounded", "cut off", or "" if it is not."""
     printed = Printed.read(text)
     scaled = printed.scaled(value, how.thousand)
     unit = 10.0**-printed.decimals
@@ -136,10 +136,10 @@ def error(value: int, text: str, how: Counting) -> float:
 def found_convention(column: str, cells: Sequence[tuple[CostParts, str]], near: float) -> Counting:
     """The convention of a column of (figures, printed): the plain meaning of its name, unless another is supported.
 
-    A known habit is supported where it gives more cells printed with three digits or more than it loses. Any other
-    (K = 1024, taps on padding left out) must give two cells at least, and bring half of those that the plain meaning
-    leaves out within `near`. Of those supported the one that gives most cells is taken, exactly before rounded,
-    then the one that comes closest, then the one that changes least.
+    A known habit is supported if the cells that it newly gives, printed with three digits or more, outnumber the cells
+    that it no longer gives. Any other convention (K = 1024, taps on padding left out) must newly give at least two
+    cells, and bring within `near` half of the cells that were not. Of the supported conventions the one that gives the
+    most cells wins (exact cells count more than rounded ones), then the closest one, then the one that changes least.
     """
     default = plain_counting(column)
     plain = _given(column, cells, default, near)
@@ -163,7 +163,7 @@ def found_convention(column: str, cells: Sequence[tuple[CostParts, str]], near: 
 
 
 def _given(column: str, cells: Sequence[tuple[CostParts, str]], how: Counting, near: float) -> list[tuple[Fit, bool]]:
-    """For each cell how a convention gives it, and whether it comes near."""
+    """For each cell, whether a convention gives it, and whether it comes within `near` of it."""
     found: list[tuple[Fit, bool]] = []
     for figures, text in cells:
         value = figures.under(column, how)
@@ -173,7 +173,8 @@ def _given(column: str, cells: Sequence[tuple[CostParts, str]], how: Counting, n
 
 
 WEIGHT: dict[Fit, float] = {"exact": 2, "rounded": 1, "cut off": 0.5, "": 0}
-"""How much a cell speaks for a convention: the rarer such a fit is by chance, the more."""
+"""How much a cell supports a convention: the less likely such a fit is by chance, the more."""
 
 FIRM = 3
-"""Significant digits from which on one cell can support a known habit: with two, one number in twenty would fit."""
+"""One cell supports a known habit if it has at least so many significant digits: with two, one number in twenty fits.
+"""

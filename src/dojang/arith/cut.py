@@ -1,4 +1,4 @@
-"""Channels removed from a network: a new Graph with narrower layers, arrays sliced to match, nothing else changed."""
+"""Remove channels from a network: the result is a new Graph with narrower layers and arrays sliced to match."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from dojang.base.errors import GraphError
 def cut(graph: Graph, remove: Iterable[int], channel_map: ChannelMap | None = None) -> Graph:
     """The network without the channels of these classes. Works without weights too, for counting.
 
-    Arrays are only asked for `take(indices, axis=)`, `reshape(shape)` and `shape`, so NumPy arrays do. Raises
+    Of arrays only `take(indices, axis=)`, `reshape(shape)` and `shape` are used. Raises
     `GraphError` for a class that is frozen and for removals that leave a value without channels or groups unequal;
-    `ChannelMap.fit` gives the part of a wish that is possible.
+    `ChannelMap.fit` gives those of the classes that can be removed.
     """
     tied = channel_map or channels(graph)
     gone = frozenset(remove)
@@ -41,23 +41,25 @@ def cut(graph: Graph, remove: Iterable[int], channel_map: ChannelMap | None = No
 def _refuse_invalid(tied: ChannelMap, gone: frozenset[int]) -> None:
     for c in sorted(gone):
         if c in tied.frozen:
-            raise GraphError(f"channels tied to it cannot be removed: {tied.frozen[c]}")
+            raise GraphError(f"channel class {c} cannot be removed: {tied.frozen[c]}")
         if not 0 <= c < tied.size:
             raise GraphError(f"channel class {c} is not one of the {tied.size} of this network")
     missing = gone - set(tied.fit(sorted(gone)))
     if missing:
         layers = ", ".join(tied.layers(missing))
-        raise GraphError(f"{layers}: removing these channels leaves unequal groups or none at all; use `fit` first")
+        raise GraphError(
+            f"{layers}: without these channels groups would be unequal or empty; choose with `ChannelMap.fit`"
+        )
 
 
 def _kept(track: Track | None, gone: Collection[int]) -> list[int] | None:
-    """Places along a value's channel axis that stay; None where channels are not followed."""
+    """The positions along a value's channel axis that stay; None if its channels are not followed."""
     return [i for i, c in enumerate(track.classes) if c not in gone] if track is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """One node with followed channels, of which some go: `places` along its channel axis stay."""
+    """One node of which some channels are removed; the positions `places` along its channel axis stay."""
 
     graph: Graph
     tied: ChannelMap
@@ -96,7 +98,7 @@ def _groups_left(tied: ChannelMap, node: Node, gone: frozenset[int]) -> int:
     if groups == 1:
         return 1
     outs = tied.tracks[node.name]
-    assert outs is not None  # convolutions always have their outputs followed
+    assert outs is not None  # the outputs of convolutions are always followed
     return sum(any(c not in gone for c in group) for group in split(outs.classes, groups))
 
 
@@ -106,7 +108,7 @@ def _reshape(c: _Cut) -> Node:
     full = c.graph.unit_shapes[c.node.name]
     if full is None or len(c.places) == len(c.track.classes):
         return c.node
-    # a copied size (0) is written out, so that it does not follow channels that have moved to another axis
+    # a size that is copied (0) becomes a number: it must not copy channels that have moved to another axis
     shape = [full[i] if w == 0 and i > 0 else w for i, w in enumerate(wanted)]
     if shape[c.track.axis] != -1:
         shape[c.track.axis] = len(c.places)
@@ -114,7 +116,7 @@ def _reshape(c: _Cut) -> Node:
 
 
 def _pad(c: _Cut) -> Node:
-    """Padding of the channel axis counted anew: added and cropped channels that are left."""
+    """The padding of the channel axis, counted again: how many of the added and cropped channels are left."""
     node, track, source, gone = c.node, c.track, c.source, c.gone
     if source is None:
         return node
@@ -136,7 +138,9 @@ def _pad(c: _Cut) -> Node:
 
 
 def _select(c: _Cut) -> Node:
-    """A slice or gather of the channel axis on the new numbering; a slice that loses its rhythm becomes a gather."""
+    """A slice or gather of the channel axis with new indices. A slice whose step is no longer constant becomes a
+    gather.
+    """
     node, source, gone = c.node, c.source, c.gone
     shape = c.graph.unit_shapes[node.inputs[0]]
     if (
@@ -160,7 +164,7 @@ def _select(c: _Cut) -> Node:
 
 ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     "cutting channels",
-    "cut, for nobody said which of its attributes count channels",
+    "cut, because no rule says which of its attributes count channels",
     __name__,
     {
         "conv": _conv,
@@ -185,7 +189,7 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
         "reduce_min",
     ),
 )
-"""How an operator's attributes follow when channels are removed."""
+"""How an operator's attributes change when channels are removed."""
 
 
 def _slice_arrays(graph: Graph, tied: ChannelMap, gone: frozenset[int]) -> Mapping[str, Any]:
@@ -210,7 +214,8 @@ def _slice_arrays(graph: Graph, tied: ChannelMap, gone: frozenset[int]) -> Mappi
 
 
 def _slice_grouped(array: Any, node: Node, axes: Sequence[Labels | None], gone: frozenset[int]) -> Any:
-    """The weights of a grouped convolution. Each group keeps its own places, so rows and columns are picked together.
+    """The weights of a grouped convolution. Each group keeps its own positions, so rows and columns are picked
+    together.
 
     Layout (oc, ic/g, ...) or transposed (ic, oc/g, ...): axis 0 runs over all groups, axis 1 within one.
     """

@@ -1,4 +1,4 @@
-"""Arithmetic that is printed and computed from one object: letters, numbers and value cannot tell different stories.
+"""Equations that are printed and computed from one object, so that formula, numbers and value always agree.
 
 What `numbers` prints evaluates to `value`, with · for products, / for exact division, ⌊ ⌋ and ⌈ ⌉ for rounding down and
 up, commas between thousands, and negative numbers in brackets. Sizes may be formulas (`symbol.Expr`).
@@ -24,11 +24,11 @@ class Term(ABC):
     @property
     @abstractmethod
     def value(self) -> Size:
-        """What it comes to."""
+        """Its value."""
 
     @abstractmethod
     def text(self, letters: bool) -> str:
-        """As it is written, with letters for the quantities or with their numbers."""
+        """The written term, with the letters of its quantities or with their numbers."""
 
     @property
     def tight(self) -> bool:
@@ -36,7 +36,7 @@ class Term(ABC):
         return True
 
     def bracketed(self, letters: bool) -> str:
-        """As it is written inside a product."""
+        """The written term inside a product."""
         return self.text(letters) if self.tight else f"({self.text(letters)})"
 
     def __add__(self, other: Term | int) -> Sum:
@@ -74,7 +74,7 @@ class Named(Term):
 
 
 def of(value: Term | int) -> Term:
-    """A number in an equation stands for itself."""
+    """A term from a number; a term is returned as it is."""
     return value if isinstance(value, Term) else Named(written(value), value)
 
 
@@ -100,7 +100,7 @@ class Sum(Term):
         return len(self.parts) == 1 and self.parts[0][1].tight
 
     def text(self, letters: bool) -> str:
-        """Terms with their signs; what is taken away is in brackets where it is a sum itself."""
+        """The terms with their signs; a sum that is subtracted stands in brackets."""
         first, *rest = self.parts
         text = first[1].text(letters)
         for sign, part in rest:

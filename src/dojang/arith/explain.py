@@ -1,6 +1,6 @@
-"""Every number unfolded: for one layer the formula of each figure, the numbers put in, the result.
+"""Explain the figures of one layer: for each its formula, the same with numbers, and the result.
 
-Each equation is one object (`arith.equation`), from which letters, numbers and result all come.
+Each equation is one object (`arith.equation`), which gives letters, numbers and result.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Figure:
     words: str = ""
 
     def __str__(self) -> str:
-        """One line. Whatever stands before a result evaluates to it; what is no equation has no "=" in it."""
+        """One line. Each side of an "=" has the same value; text that is no equation has no "=" in it."""
         if self.words:
             return f"{self.figure}: {self.words}"
         result = self.result if isinstance(self.result, str) else written(self.result)
@@ -49,7 +49,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Explanation(Result):
-    """How every figure of one layer comes about, one step a figure."""
+    """How every figure of one layer is computed, one step per figure."""
 
     layer: str
     steps: tuple[Figure, ...]
@@ -60,10 +60,10 @@ class Explanation(Result):
 
 
 def explain(graph: Graph, name: str) -> tuple[Figure, ...]:
-    """How the figures of one layer come about, for batch 1 and with padding taps counted.
+    """How the figures of one layer are computed, for batch 1 and with padding taps counted.
 
-    Covers output size, weights, biases, MACs, bytes and the receptive field. Raises `GraphError` for a name that is no
-    node, `ShapeError` where an unknown operator before the layer hides its input shape.
+    Covers output size, weights, biases, MACs, bytes and the receptive field. Raises `GraphError` if no node has the
+    name, and `ShapeError` if the input shape is not known because an operator before the layer is not.
 
     >>> from dojang.formats.text import parse
     >>> step = explain(parse("input 3x32x32\\nconv 4 5x5 bias=no"), "conv1")[2]
@@ -75,7 +75,7 @@ def explain(graph: Graph, name: str) -> tuple[Figure, ...]:
     known = [s for s in shapes if s is not None]
     out = graph.unit_shapes[name]
     if len(known) < len(shapes) or out is None:
-        raise ShapeError(f"{name}: its shape is not known, because an operator before it is not")
+        raise ShapeError(f"{name}: its shape is not known, because an operator before it is not known")
     steps = [*_figures(graph, node, known, out), *_stored(graph, node)]
     sizes = [*zip(_axis_names(len(_shown(out))), _shown(out), strict=True)]
     steps.append(_step("output bytes", times(*sizes) * BYTES))
@@ -83,8 +83,8 @@ def explain(graph: Graph, name: str) -> tuple[Figure, ...]:
 
 
 def _stored(graph: Graph, node: Node) -> list[Figure]:
-    """Parameters that count here, where they are not the layer's arrays as they stand: shared, cut from others,
-    computed from several, or not trained.
+    """The parameters that this layer adds to the total, if its arrays are shared, part of others, computed from
+    several, or not trained; empty if every array is simply the layer's own.
     """
     reads = reads_of(graph)
     own = reads.by_node.get(node.name, ())
@@ -99,17 +99,15 @@ def _stored(graph: Graph, node: Node) -> list[Figure]:
            if reads.stored[name].kind == "parameter" and name not in layer.shared}  # fmt: skip
     if not new:
         return [
-            Figure(
-                "parameters counted here", result=0, words="0, for earlier layers have counted them or none is trained"
-            )
+            Figure("parameters counted here", result=0, words="0: earlier layers have counted them, or none is trained")
         ]
     return [Figure("parameters counted here", " + ".join(new), " + ".join(map(str, new.values())), layer.cost.params)]
 
 
-def ways_through(some: int, every: int) -> Figure:
-    """On how many of the ways that values decide between a layer lies."""
-    return Figure("ways through this layer", result=some,
-                words=f"{some} of {every}, of those that values decide between")  # fmt: skip
+def paths_through(some: int, every: int) -> Figure:
+    """How many of the paths between which values decide lead through a layer."""
+    return Figure("paths through this layer", result=some,
+                words=f"{some} of the {every} between which the values of a tensor decide")  # fmt: skip
 
 
 def _step(figure: str, term: Term) -> Figure:
@@ -142,7 +140,7 @@ def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> l
             return [_output(node, shapes, out), _step("MACs", times(*_numbered("o", out), ("k", shapes[0][-1])))]
         case "einsum":
             sizes, _ = einsum_sizes(node.attrs["equation"], shapes)
-            none = Figure("MACs", result=0, words="0, for one input is summed and nothing multiplied")
+            none = Figure("MACs", result=0, words="0: one input is summed and nothing is multiplied")
             return [_output(node, shapes, out), _step("MACs", times(*sizes.items())) if len(shapes) > 1 else none]
         case _:
             pass
@@ -159,16 +157,16 @@ def _figures(graph: Graph, node: Node, shapes: Sequence[Shape], out: Shape) -> l
     else:
         steps.append(_output(node, shapes, out))
     for role, shape in graph.node_params(node).items():
-        kind = ", a buffer and no parameter" if role in node.rule.buffers else ""
-        steps.append(_step(f"{role}{kind}", Product(tuple(Named(written(s), s) for s in shape))))
-    if node.rule.macs:  # an operator of its own, whose product is not told here
+        note = ", a buffer, not a parameter" if role in node.rule.buffers else ""
+        steps.append(_step(f"{role}{note}", Product(tuple(Named(written(s), s) for s in shape))))
+    if node.rule.macs:  # an operator that has no formula in this file
         macs = next(row for row in count(graph).layers if row.name == node.name).cost.macs
         steps.append(Figure("MACs", result=macs, words=f"{written(macs)}, by the rule of {node.op}"))
     return steps
 
 
 def _output(node: Node, shapes: Sequence[Shape], out: Shape) -> Figure:
-    """What comes out, where no formula of one axis says it."""
+    """The output shape, for operators without a formula per axis."""
     sources, made = " and ".join(by(_shown(s)) for s in shapes), by(_shown(out))
     became = f"{sources} becomes {made}" if sources else made
     return Figure("output", result=made, words=f"{became}, by the rule of {node.op}")
@@ -190,7 +188,7 @@ def _dense(node: Node, source: Shape, out: Shape) -> list[Figure]:
 
 
 def _biases(letter: str, size: Size, there: bool) -> Figure:
-    return _step("biases", Named(letter, size)) if there else Figure("biases", result=0, words="0, the layer has none")
+    return _step("biases", Named(letter, size)) if there else Figure("biases", result=0, words="0: the layer has none")
 
 
 def _pooled(node: Node, source: Shape) -> list[Figure]:
@@ -219,9 +217,9 @@ def _pooled(node: Node, source: Shape) -> list[Figure]:
 
 
 def _places(i: Size, k: int, s: int, p: Size, d: int, up: bool = False) -> Quotient:
-    """(i + p - d·(k - 1) - 1) / s, rounded: steps that the window can make."""
-    room = Named("i", i) + Named("p", p) - Named("d", d) * (Named("k", k) - 1) - 1
-    return Quotient(room, Named("s", s), "up" if up else "down")
+    """(i + p - d·(k - 1) - 1) / s, rounded: how many steps the window can move."""
+    free = Named("i", i) + Named("p", p) - Named("d", d) * (Named("k", k) - 1) - 1
+    return Quotient(free, Named("s", s), "up" if up else "down")
 
 
 def _resized(node: Node, source: Shape) -> list[Figure]:
@@ -229,7 +227,7 @@ def _resized(node: Node, source: Shape) -> list[Figure]:
     scale = node.attrs["scale"] * len(source) if len(node.attrs["scale"]) == 1 else node.attrs["scale"]
     steps: list[Figure] = []
     for axis, (size, factor) in enumerate(zip(source, scale, strict=True)):
-        if symbolic(size):  # as `symbol.scaled` has it
+        if symbolic(size):  # the same fraction as in `symbol.scaled`
             exact = Fraction(factor).limit_denominator(4096)
             term: Term = Quotient(Named("i", size) * exact.numerator, Named("n", exact.denominator), "down")
         else:
@@ -263,12 +261,12 @@ def _conv(c: Conv, stored: bool = True, deformable: bool = False) -> list[Figure
     steps.append(_step("MACs", times(*places, ("weights", weights.value))))
     if deformable:
         samples = times(*places, *taps, ("ic", c.ic))
-        return [*steps, _step("values read between pixels, no MACs", samples)]
+        return [*steps, _step("values interpolated between pixels, not MACs", samples)]
     pairs: list[tuple[str, Size]] = [(f"pairs {axis}", c.pairs_inside(axis)) for axis in range(c.rank)]
     steps.append(_step("MACs on pixels only", _grouped(times(*pairs, *channels), c.groups)))
     where = "cropped output" if c.transposed else "padding"
     said = " and ".join(f"{written(size)} on {name.removeprefix('pairs ')}" for name, size in pairs)
-    steps.append(Figure("pairs of place and tap by axis", words=f"{said}; those that fall on {where} are left out"))
+    steps.append(Figure("pairs of position and tap by axis", words=f"{said}; those that fall on {where} are left out"))
     return steps
 
 
@@ -284,25 +282,25 @@ def _field(graph: Graph, node: Node) -> list[Figure]:
     for axis, span in enumerate(row.field):
         place, hull = _widest(span)
         if hull is None:
-            steps.append(Figure(f"receptive field, axis {axis}", words="no place sees a pixel"))
+            steps.append(Figure(f"receptive field, axis {axis}", words="no position sees a pixel"))
             continue
         size = Named("last", hull[1]) - Named("first", hull[0]) + 1
         steps.append(_step(f"receptive field, axis {axis}", size))
-        which = "" if span.line or not span.advance else f"; place {place} is one that sees most"
+        which = "" if span.line or not span.advance else f"; position {place} sees the most"
         steps.append(Figure(f"seen on axis {axis}", words=f"{span}{which}"))
     image = next((n.attrs["shape"][1:] for n in graph.inputs), ())
     for axis, (b, span, size) in enumerate(zip(row.border or (), row.field, image, strict=False)):
         low, high = span.at(0), span.at(b.places - 1)
         if low is None or high is None:
             continue
-        result = f"{b.before} before, {b.after} behind; {b.whole:,} of {b.places:,} places see the image only"
+        result = f"{b.before} before, {b.after} behind; {b.whole:,} of {b.places:,} positions see the image only"
         words = f"{result}; the first sees {low[0]} to {low[1]}, the last {high[0]} to {high[1]} of 0 to {size - 1}"
         steps.append(Figure(f"clipped by padding, axis {axis}", result=result, words=words))
     return steps
 
 
 def _widest(span: Span) -> tuple[int, tuple[int, int] | None]:
-    """The first place that sees as many pixels as any, and which."""
+    """The first of the positions that see the most pixels, and the pixels that it sees."""
     for place, hull in enumerate(span.hulls):
         if hull is not None and hull[1] - hull[0] + 1 == span.size:
             return place, hull

@@ -1,9 +1,9 @@
-"""Receptive fields: which pixels of the image an output can see, followed through the whole graph.
+"""Receptive fields: which pixels of the image each output depends on, through the whole graph.
 
-For every axis of the image it is known which axis of a tensor carries it, so that layers which permute or split axes
-(channel shuffle, channels-last blocks, pixel shuffle) keep the field of the others. Source of the recurrence: Araujo,
-Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019; here with every phase of
-enlarging layers apart, and hulls united over branches.
+For every axis of the image, the axis of each tensor that carries it is known, so that layers that permute or split axes
+(channel shuffle, channels-last blocks, pixel shuffle) keep the field of the other axes. Source of the recurrence:
+Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Here, each phase of a
+layer that enlarges is tracked on its own, and the fields of branches are united.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from dojang.arith.span import PIXEL, Reads, Span, TooManyPlaces, bounded, throug
 from dojang.arith.symbol import Expr
 
 SIZES = (2048, 4096)
-"""Sizes at which the field of a symbolic network is looked at."""
+"""The fields of a network with symbolic sizes are computed at these two sizes, and reported if they agree."""
 
 Field = tuple[Span, ...]
 """One `Span` per spatial axis of the network's input."""
 
-Way = tuple[int | None, Reads | None]
-"""Where an axis of an input goes: the axis of the output that carries it on (None: gone), and what its places read
-(None: each sees the whole axis)."""
+AxisRead = tuple[int | None, Reads | None]
+"""What becomes of an axis of an input: the axis of the output that carries it on (None: no axis does), and which of its
+positions each output reads (None: all of them)."""
 
-WHOLE: Way = (None, None)
+WHOLE: AxisRead = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class Tracked:
 
 
 def fields(graph: Graph) -> dict[str, Field | None]:
-    """The receptive field of every node; None where it is not known: behind unknown operators, for constants, and where
-    layers that enlarge by odd factors would list more than `span.MOST_PLACES` places.
+    """The receptive field of every node; None if it is not known: behind unknown operators, for constants, and if
+    layers that enlarge by odd factors would need a list of more than `span.MOST_PLACES` positions.
 
     Padding of any kind, and border pixels that resizing repeats, count as pixels before the first and behind the last.
-    An axis that no axis of the tensor carries any more (after global pooling, flattening) is seen whole by every
-    value: its jump is 0.
+    After global pooling or flattening no axis of the tensor carries the image's axis any more: every value then sees
+    the whole axis, and its jump is 0.
     """
     if any(isinstance(s, Expr) for node in graph.inputs for s in node.attrs["shape"]):
         return _agreed(graph)
@@ -58,9 +58,9 @@ def fields(graph: Graph) -> dict[str, Field | None]:
 
 
 def covered(graph: Graph) -> tuple[Node, ...]:
-    """Convolutions of more than one tap whose input sees the whole network input on every axis.
+    """Convolutions with more than one tap whose input already sees the whole network input on every axis.
 
-    None where there are several inputs: "the whole input" has then no single size.
+    Empty if there are several inputs, because "the whole input" then has no single size.
     """
     if len(graph.inputs) != 1:
         return ()
@@ -75,13 +75,15 @@ def covered(graph: Graph) -> tuple[Node, ...]:
 
 
 def _agreed(graph: Graph) -> dict[str, Field | None]:
-    """The fields of a network with symbolic sizes: those that are the same at two sizes; None where size matters."""
+    """The fields of a network with symbolic sizes: those that are the same at two sizes; None if they depend on the
+    size.
+    """
     one, other = (fields(_sized(graph, size)) for size in SIZES)
     return {name: field if field == other[name] else None for name, field in one.items()}
 
 
 def _sized(graph: Graph, size: int) -> Graph:
-    """The network with numbers in place of symbols, so that its inputs have about that size (an input of 32H, too)."""
+    """The network with numbers instead of symbols: inputs have about that size, even an input of 32H."""
     given = [s for node in graph.inputs for s in node.attrs["shape"] if isinstance(s, Expr)]
     values = {n: size // max(1, int(s.at(dict.fromkeys(s.symbols, 1)))) for s in given for n in s.symbols}
 
@@ -132,12 +134,12 @@ def tracked(
     if out is None or len(sizes) < len(node.inputs) or node.rule.field not in RULES:
         return None
     arriving: list[Tracked] = []
-    for place, name in enumerate(node.inputs):
+    for which, name in enumerate(node.inputs):
         if name not in fixed:
             source = found[name]
             if source is None:
                 return None
-            arriving.append(moved(source, RULES[node.rule.field](node, place, sizes, out), sizes[place], out))
+            arriving.append(moved(source, RULES[node.rule.field](node, which, sizes, out), sizes[which], out))
     if len({len(state.spans) for state in arriving}) != 1:
         return None
     total = arriving[0]
@@ -146,12 +148,12 @@ def tracked(
     return total
 
 
-def moved(before: Tracked, ways: Sequence[Way], shape: Shape, out: Shape) -> Tracked:
-    """The field of an input, taken along the ways of its axes."""
+def moved(before: Tracked, axis_reads: Sequence[AxisRead], shape: Shape, out: Shape) -> Tracked:
+    """The field after a node that reads the axes of an input as `axis_reads` says."""
     spans: list[Span] = []
     carriers: list[int | None] = []
     for span, carrier in zip(before.spans, before.carriers, strict=True):
-        target, reads = ways[carrier] if carrier is not None else WHOLE
+        target, reads = axis_reads[carrier] if carrier is not None else WHOLE
         if carrier is not None and (target is None or reads is None):
             span, target = span.whole(shape[carrier]), None
         elif target is not None and reads is not None and reads is not KEEP:
@@ -162,7 +164,7 @@ def moved(before: Tracked, ways: Sequence[Way], shape: Shape, out: Shape) -> Tra
 
 
 def united(a: Tracked, b: Tracked, out: Shape) -> Tracked:
-    """What two inputs of a node see together; axes that they carry differently are seen whole."""
+    """What two inputs of a node see together. An axis that they carry on different axes is seen whole."""
     spans: list[Span] = []
     carriers: list[int | None] = []
     for one, other, left, right in zip(a.spans, b.spans, a.carriers, b.carriers, strict=True):
@@ -181,16 +183,16 @@ def united(a: Tracked, b: Tracked, out: Shape) -> Tracked:
 
 
 KEEP = Reads(1, 1, lambda o: (o,))
-"""Each place reads its own."""
+"""Each output reads the position of the same number."""
 
 
 def shifted(by: int) -> Reads:
-    """Output o reads place o + by."""
+    """Output o reads position o + by."""
     return Reads(1, 1, lambda o: (o + by,))
 
 
 def stepped(start: int, step: int) -> Reads:
-    """Output o reads place start + o·step."""
+    """Output o reads position start + o·step."""
     return Reads(1, step, lambda o: (start + o * step,))
 
 
@@ -203,7 +205,10 @@ def spread(kernel: int, stride: int, before: int, dilation: int) -> Reads:
     """Transposed: output o reads the inputs i with i·s − p + k·d = o for some tap k."""
 
     common = gcd(stride, dilation)
-    every, step = stride // common, dilation // common  # of the taps k, every so many-th has an i, so much lower
+    every, step = (
+        stride // common,
+        dilation // common,
+    )  # of the taps k, only each `every`-th reads an input, `step` before the last one
 
     inverse = pow(step, -1, every)
 
@@ -225,10 +230,10 @@ def adaptive(size: int, out: int) -> Reads:
 
 
 def resized(attrs: Attrs, size: int, out: int, scale: float | None, short: bool) -> Reads | None:
-    """Output o reads the pixels that it is mixed from; None where the axis had one place only.
+    """Output o reads the pixels that it is interpolated from; None if the axis had only one position.
 
-    They repeat themselves with the period of the factor, as a fraction, unless a runtime's rounding decides otherwise
-    somewhere on the axis: then every output is known by itself.
+    The pattern repeats with the denominator of the factor as a fraction. If a runtime's rounding breaks the pattern
+    anywhere on the axis, every output is listed.
     """
     if out == 1 or size == 1:
         return None
@@ -252,50 +257,50 @@ def resized(attrs: Attrs, size: int, out: int, scale: float | None, short: bool)
 
 # ---------------------------------------------------------------------------------------------- rules per operator
 
-Rule = Callable[[Node, int, Shapes, Shape], Sequence[Way]]
-"""The ways of the axes of one input: (node, which input, shapes of all inputs, shape of the output)."""
+Rule = Callable[[Node, int, Shapes, Shape], Sequence[AxisRead]]
+"""What becomes of each axis of one input: (node, number of the input, shapes of all inputs, shape of the output)."""
 
 
-def same_axes(shape: Shape) -> list[Way]:
+def same_axes(shape: Shape) -> list[AxisRead]:
     """Every axis stays as it is."""
     return [(axis, KEEP) for axis in range(len(shape))]
 
 
-def aligned(shape: Shape, out: Shape) -> list[Way]:
-    """Axes counted from the last one; a size of 1 that stretches is seen whole."""
+def aligned(shape: Shape, out: Shape) -> list[AxisRead]:
+    """Axes aligned at the last one, as in broadcasting; an axis of size 1 that is stretched is seen whole."""
     lead = len(out) - len(shape)
     return [(axis + lead, KEEP) if size == out[axis + lead] else WHOLE for axis, size in enumerate(shape)]
 
 
-def pointwise(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def pointwise(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Element by element, with broadcasting."""
-    return aligned(shapes[place], out)
+    return aligned(shapes[which], out)
 
 
-def sliding(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def sliding(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Convolution, its transpose and pooling over the axes after the channels; convolution mixes channels."""
     attrs, shape = node.attrs, shapes[0]
     kernel, stride = attrs["kernel"], attrs["stride"]
     dilation = attrs.get("dilation", (1,) * len(kernel))
     pads = resolve_padding(attrs["padding"], shape[2:], kernel, stride, dilation)
     reads = spread if node.rule.field == "transposed" else window
-    channels: Way = (1, KEEP) if node.rule.macs is None else WHOLE
+    channels: AxisRead = (1, KEEP) if node.rule.macs is None else WHOLE
     axes = zip(kernel, stride, pads, dilation, strict=True)
     return [(0, KEEP), channels, *((a, reads(k, s, p, d)) for a, (k, s, (p, _), d) in enumerate(axes, start=2))]
 
 
-def sliding_with(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Convolution with computed weights: each place sees all of them."""
-    return sliding(node, place, shapes, out) if place == 0 else [WHOLE for _ in shapes[place]]
+def sliding_with(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Convolution with computed weights: each position sees all of them."""
+    return sliding(node, which, shapes, out) if which == 0 else [WHOLE for _ in shapes[which]]
 
 
-def adaptive_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def adaptive_axes(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Adaptive pooling."""
     axes = zip(shapes[0][2:], out[2:], strict=True)
     return [(0, KEEP), (1, KEEP), *((a, adaptive(i, o)) for a, (i, o) in enumerate(axes, start=2))]
 
 
-def resized_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def resized_axes(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Resizing of the spatial axes."""
     rank = len(out) - 2
     if node.attrs["arithmetic"] == "onnx" and shapes[0][2:] == out[2:]:  # copied
@@ -307,9 +312,9 @@ def resized_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way
 
 
 def whole_axes(axes: Callable[[Attrs, int], Sequence[int]]) -> Rule:
-    """Every value sees the named axes whole; the others stay."""
+    """Every value sees the whole of the named axes; the others stay."""
 
-    def rule(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+    def rule(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
         rank = len(shapes[0])
         gone = {axis_of(axis, rank) for axis in axes(node.attrs, rank)}
         return [WHOLE if axis in gone else (axis, KEEP) for axis in range(rank)]
@@ -317,8 +322,8 @@ def whole_axes(axes: Callable[[Attrs, int], Sequence[int]]) -> Rule:
     return rule
 
 
-def reduced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Axes taken together, kept as 1 or dropped."""
+def reduced(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Axes summed away: kept with size 1, or dropped."""
     rank = len(shapes[0])
     gone = {axis_of(axis, rank) for axis in node.attrs["axes"]}
     left = iter(range(len(out)))
@@ -327,67 +332,68 @@ def reduced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
     return [WHOLE if axis in gone else (next(left), KEEP) for axis in range(rank)]
 
 
-def squeezed(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Axes of 1 dropped."""
+def squeezed(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Axes of size 1 dropped."""
     gone = {axis_of(axis, len(shapes[0])) for axis in node.attrs["axes"]}
     left = iter(range(len(out)))
     return [WHOLE if axis in gone else (next(left), KEEP) for axis in range(len(shapes[0]))]
 
 
-def unsqueezed(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Axes of 1 put in."""
+def unsqueezed(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Axes of size 1 inserted."""
     new = {axis_of(axis, len(out)) for axis in node.attrs["axes"]}
     return [(axis, KEEP) for axis in range(len(out)) if axis not in new]
 
 
-def transposed_axes(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def transposed_axes(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Axes in another order."""
     return [(node.attrs["perm"].index(axis), KEEP) for axis in range(len(out))]
 
 
-def reshaped(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Axes split or merged: each goes on in the axis that ends where it ended in memory.
+def reshaped(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Axes split or merged: an axis is carried on by the output axis with the same product of its size and stride.
 
-    An axis of `size` places that lie `line` elements apart is place (f // line) mod size of element f. The output axis
-    with the same size·line counts the same elements: in its places, m of the old ones merge into one, or each old
-    place is m new ones. The lower part of a split axis is not followed: its places count as seen together.
+    On an axis of `size` positions whose stride in memory is `line` elements, element f has position (f // line) mod
+    size. The output axis with the same size·line counts the same elements; there, m old positions merge into one, or
+    one old position becomes m new ones. The inner part of a split axis is not followed: its positions are seen
+    together.
     """
     shape = shapes[0]
     ends = {size * prod(out[axis + 1 :]): axis for axis, size in enumerate(out) if size > 1}
-    ways: list[Way] = []
+    axis_reads: list[AxisRead] = []
     for axis, size in enumerate(shape):
         line = prod(shape[axis + 1 :])
         target = ends.get(size * line) if size > 1 else None
         new = prod(out[target + 1 :]) if target is not None else 0
         if target is None or (line % new and new % line):
-            ways.append(WHOLE)
+            axis_reads.append(WHOLE)
         elif new == line:
-            ways.append((target, KEEP))
+            axis_reads.append((target, KEEP))
         else:
-            ways.append((target, divided(line // new) if new < line else grouped(new // line)))
-    return ways
+            axis_reads.append((target, divided(line // new) if new < line else grouped(new // line)))
+    return axis_reads
 
 
 def divided(parts: int) -> Reads:
-    """Output o reads place o // parts."""
+    """Output o reads position o // parts."""
     return Reads(parts, 1, lambda o: (o // parts,))
 
 
 def grouped(parts: int) -> Reads:
-    """Output o reads `parts` places from o·parts on."""
+    """Output o reads `parts` positions from o·parts on."""
     return Reads(1, parts, lambda o: range(o * parts, (o + 1) * parts))
 
 
-def padded(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Places added or cropped around the last axes; those that repeat the image see what they repeat."""
+def padded(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Positions added or cropped around the last axes; added ones that repeat the image see what they repeat."""
     pads = ((0, 0),) * (len(out) - len(node.attrs["pads"])) + node.attrs["pads"]
     mode = node.attrs["mode"]
     return [(axis, shifted(-pair[0]) if mode == "constant" or pair == (0, 0) else
-             repeated(mode, shapes[place][axis], out[axis], pair[0])) for axis, pair in enumerate(pads)]  # fmt: skip
+             repeated(mode, shapes[which][axis], out[axis], pair[0])) for axis, pair in enumerate(pads)]  # fmt: skip
 
 
 def repeated(mode: str, size: int, out: int, before: int) -> Reads:
-    """Output o reads place o − before, folded back into the `size` places (reflect, replicate or circular)."""
+    """Output o reads position o − before, folded back into the `size` positions (reflect, replicate or circular)."""
 
     def places(o: int) -> Sequence[int]:
         at = o - before
@@ -401,50 +407,50 @@ def repeated(mode: str, size: int, out: int, before: int) -> Reads:
     return Reads(out, out, places, ends=True)
 
 
-def sliced(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Every step-th place of one axis."""
+def sliced(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Every step-th position of one axis."""
     axis = axis_of(node.attrs["axis"], len(out))
     start, _, step = slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"]).indices(shapes[0][axis])
-    ways = same_axes(out)
-    ways[axis] = (axis, stepped(start, step))
-    return ways
+    axis_reads = same_axes(out)
+    axis_reads[axis] = (axis, stepped(start, step))
+    return axis_reads
 
 
-def gathered(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """Chosen places of one axis."""
+def gathered(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Chosen positions of one axis."""
     axis, indices = axis_of(node.attrs["axis"], len(out)), node.attrs["indices"]
     size = shapes[0][axis]
-    ways = same_axes(out)
+    axis_reads = same_axes(out)
     places = [index % size for index in indices]
     steps = {b - a for a, b in pairwise(places)}
-    if len(steps) <= 1 and 0 not in steps:  # flipped, or every so-many-th: one line, not a table
-        ways[axis] = (axis, stepped(places[0], steps.pop() if steps else 1))
+    if len(steps) <= 1 and 0 not in steps:  # a constant step, as in a flip: a formula instead of a table
+        axis_reads[axis] = (axis, stepped(places[0], steps.pop() if steps else 1))
     else:
-        ways[axis] = (axis, Reads(len(indices), size, lambda o: (places[o],), ends=True))
-    return ways
+        axis_reads[axis] = (axis, Reads(len(indices), size, lambda o: (places[o],), ends=True))
+    return axis_reads
 
 
-def joined(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
-    """One input after the other along an axis: each is read only in its own part."""
+def joined(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
+    """Inputs joined along an axis: each is read only in its own part of the output."""
     axis = axis_of(node.attrs["axis"], len(out))
-    offset, size = sum(s[axis] for s in shapes[:place]), shapes[place][axis]
-    ways = same_axes(out)
+    offset, size = sum(s[axis] for s in shapes[:which]), shapes[which][axis]
+    axis_reads = same_axes(out)
     part = Reads(out[axis], out[axis], lambda o: (o - offset,) if 0 <= o - offset < size else (), ends=True)
-    ways[axis] = (axis, part)
-    return ways
+    axis_reads[axis] = (axis, part)
+    return axis_reads
 
 
-def multiplied(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def multiplied(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Matrix product: rows of the first, columns of the second, the axes before broadcast."""
-    before = aligned(shapes[place][:-2], out[:-2])
-    row, column = ((len(out) - 2, KEEP), WHOLE) if place == 0 else (WHOLE, (len(out) - 1, KEEP))
+    before = aligned(shapes[which][:-2], out[:-2])
+    row, column = ((len(out) - 2, KEEP), WHOLE) if which == 0 else (WHOLE, (len(out) - 1, KEEP))
     return [*before, row, column]
 
 
-def contracted(node: Node, place: int, shapes: Shapes, out: Shape) -> list[Way]:
+def contracted(node: Node, which: int, shapes: Shapes, out: Shape) -> list[AxisRead]:
     """Named indices: those of the output stay, the others are summed over."""
     left, _, right = node.attrs["equation"].replace(" ", "").partition("->")
-    return [(right.index(index), KEEP) if index in right else WHOLE for index in left.split(",")[place]]
+    return [(right.index(index), KEEP) if index in right else WHOLE for index in left.split(",")[which]]
 
 
 def spatial_axes(attrs: Attrs, rank: int) -> Sequence[int]:
@@ -476,4 +482,4 @@ RULES: Mapping[str, Rule] = {
     "matmul": multiplied,
     "einsum": contracted,
 }
-"""How operators move the field, by the column `field` of `OPS`; "input", "constant" and "opaque" are none."""
+"""The rule of each operator, by the column `field` of `OPS`; "input", "constant" and "opaque" have none."""

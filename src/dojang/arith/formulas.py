@@ -1,4 +1,4 @@
-"""Formulas that a person can read: each size that recurs gets a name, products of sizes stay products."""
+"""Readable formulas: each size that occurs again gets a name, and products of sizes stay products."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dojang.arith.cost import Count, Layer
 from dojang.arith.symbol import Expr
 
 _PROBES = (8191, 12289, 40961, 65537, 786433)
-"""Values at which a quotient is looked for; whether it is one is then decided exactly."""
+"""A quotient is guessed by dividing at these values; whether it is right is then decided exactly."""
 
 
 class Names:

@@ -75,13 +75,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network. Nodes stand in topological order; `outputs` are node names. Edits return a new Graph.
+    """A network. Nodes are in topological order; `outputs` are node names. Edits return a new Graph.
 
     `weights` holds the arrays by name and may be empty (then it can be counted, not run). `meta` are facts about the
     network that do not change what it computes: `source`, `classes` (comma-separated), how it was trained. `stored` are
     the arrays of the module or file that the network was read from, `origins` says for each array of the network which
-    of these it is made of (`stored.py`); both are empty where the network is all there is, and after an edit.
-    Raises `GraphError` when names repeat, inputs are missing or in the wrong order, or nothing is put out.
+    of these it is made of (`stored.py`); both are empty if there is no such source, and after an edit.
+    Raises `GraphError` if names repeat, inputs are missing or in the wrong order, or there is no output.
     """
 
     nodes: tuple[Node, ...]
@@ -146,8 +146,8 @@ class Graph:
                     raise GraphError(f"{node.name}: input size {by(node.attrs['shape'])} must be at least 1 everywhere")
                 known[node.name] = (batch, *node.attrs["shape"])
             elif node.op == UNKNOWN:
-                told = node.attrs["shape"]
-                known[node.name] = (batch, *told) if told is not None else None
+                given = node.attrs["shape"]
+                known[node.name] = (batch, *given) if given is not None else None
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
             _check_size(node, known[node.name], batch)
@@ -176,7 +176,7 @@ class Graph:
 
     @cached_property
     def _params(self) -> dict[int, tuple[Node, Mapping[str, Shape]]]:
-        """What `node_params` gave, by the id of the node, which is held so that the id stays its own."""
+        """Results of `node_params` by the id of the node. The node is kept too, so that no other object gets its id."""
         return {}
 
     @cached_property
@@ -203,7 +203,7 @@ class Graph:
                 )
 
     def replace(self, **changes: Any) -> Graph:
-        """A Graph with some fields changed. What was worked out about the nodes is kept where these stay."""
+        """A Graph with some fields changed. What was computed about the nodes is kept if they do not change."""
         if not changes.keys() <= BESIDE_NODES:
             return replace(self, **changes)
         other = copy(self)
@@ -215,7 +215,7 @@ class Graph:
         return self.replace(weights={})
 
     def alone(self) -> Graph:
-        """The same network without its source: every array that it holds counts as it is."""
+        """The same network without its source: its own arrays count as the stored ones."""
         return self.replace(stored={}, origins={}) if self.stored or self.origins else self
 
     def with_weights(self, weights: Weights) -> Graph:
@@ -231,9 +231,9 @@ class Graph:
     ) -> Graph:
         """A Graph with nodes replaced, readers rewired and arrays changed; what no output needs is dropped.
 
-        `nodes` maps a name to what stands in its place: a node, several in order, or an empty sequence. `rewire` maps
+        `nodes` maps a name to its replacement: a node, several in order, or an empty sequence. `rewire` maps
         the name of a value to the value that its readers (and the outputs) take instead. `weights` are added or put
-        in place of old arrays. What the arrays were in the network's source no longer holds and is dropped.
+        in place of old arrays. `stored` and `origins` no longer hold and are dropped.
         """
         moved = dict(rewire or {})
 
@@ -244,7 +244,7 @@ class Graph:
                     raise GraphError(f"{name}: is rewired to itself through {', '.join(path)}")
                 path[name] = None
                 name = moved[name]
-            moved.update(dict.fromkeys(path, name))  # so that long chains are walked once
+            moved.update(dict.fromkeys(path, name))  # so that a long chain is followed only once
             return name
 
         new: list[Node] = []
@@ -264,12 +264,12 @@ BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins"})
 """Fields of a Graph that neither its shapes nor the order of its nodes depend on."""
 
 MOST_AXES, MOST_VALUES = 64, 10**200
-"""Axes of a tensor, as many as NumPy has, and its values per sample: sizes are only numbers while nothing is computed,
-but Python writes none of more than 4,300 digits, which a few hundred layers that multiply sizes would reach."""
+"""The most axes of a tensor (as in NumPy) and the most values per sample. Counting allocates nothing, but Python does
+not print numbers of more than 4,300 digits, and a few hundred layers that multiply sizes would reach that."""
 
 
 SURE_BITS = 664
-"""Sizes of so many binary digits together multiply to less than `MOST_VALUES`."""
+"""If the sizes of a shape have at most so many bits together, their product is less than `MOST_VALUES`."""
 
 
 def _check_size(node: Node, shape: Shape | None, batch: int) -> None:
@@ -305,7 +305,7 @@ def reachable(nodes: Iterable[Node], outputs: Iterable[str]) -> set[str]:
 def topological(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """The nodes ordered so that inputs come first, otherwise as given; raises `GraphError` for a cycle.
 
-    Kahn's algorithm on a stack that keeps the given order where it is already right; linear time.
+    Depth-first on a stack; keeps the given order where it is already right; linear time.
     """
     names = {node.name: node for node in nodes}
     done: set[str] = set()

@@ -1,4 +1,4 @@
-"""Every kind of convolution, and what it costs against the plain one that it replaces."""
+"""The types of convolution, and what each costs compared with the plain convolution that it replaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dojang.arith.conv import Conv, by
 
 @dataclass(frozen=True, slots=True)
 class LayerKind:
-    """One kind: the layers that make it up, formulas for weights and MACs, and where it comes from.
+    """One type of convolution: its layers, formulas for weights and MACs, and its source.
 
     Formulas: K = kernel taps (k·k in two dimensions), C = input channels, N = filters, A = output pixels at stride 1.
     """
@@ -54,9 +54,9 @@ class LayerKind:
 
 
 def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3) -> tuple[LayerKind, ...]:
-    """Every kind for one layer of `channels` to `filters` on `size`², the plain one first.
+    """Every type for one layer from `channels` to `filters` channels on `size`², the plain one first.
 
-    Bias left out, padding taps counted. Strided and dilated kinds change the output or the field, not the weights;
+    Biases are left out, padding taps are counted. Stride and dilation change the output or the field, not the weights;
     each is shown with the padding that keeps ⌈size/stride⌉.
 
     >>> [round(k.macs / kinds()[0].macs, 3) for k in kinds() if k.name in ("plain", "depthwise-separable")]
@@ -71,7 +71,7 @@ def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3
     half = -(-s // 2)
     return (
         LayerKind("plain", (conv(c, n),), "K·C·N", "A·K·C·N", "LeCun et al. 1989"),
-        LayerKind("strided", (conv(c, n, stride=2),), "K·C·N", "A/4·K·C·N", "a quarter of the places"),
+        LayerKind("strided", (conv(c, n, stride=2),), "K·C·N", "A/4·K·C·N", "a quarter of the positions"),
         LayerKind("strided per axis", (conv(c, n, stride=(2, 1)),), "K·C·N", "A/2·K·C·N", "half of the rows"),
         LayerKind("padded per side", (conv(c, n, padding=((k - 1, 0), (k - 1, 0))),), "K·C·N", "A·K·C·N", "causal"),
         LayerKind("dilated", (conv(c, n, dilation=2),), "K·C·N", "A·K·C·N", "Yu, Koltun 2016"),
@@ -104,10 +104,10 @@ def kinds(channels: int = 64, filters: int = 64, size: int = 32, kernel: int = 3
 
 
 def field_trade(size: int = 7, channels: int = 64) -> tuple[dict[str, Any], ...]:
-    """Ways to see `size` x `size` pixels at stride 1: fewer layers with larger kernels, or more with smaller ones.
+    """Layers that see `size` x `size` pixels at stride 1: few with a large kernel, or more with smaller ones.
 
-    Each row: kernel, dilation, number of layers, weights without biases for `channels` channels throughout. The trade
-    of Simonyan, Zisserman 2015, section 2.3: three 3x3 layers see what one 7x7 sees, for 27C² instead of 49C².
+    Each row: kernel, dilation, number of layers, weights without biases for `channels` channels throughout. As in
+    Simonyan, Zisserman 2015, section 2.3: three 3x3 layers see what one 7x7 sees, for 27C² instead of 49C².
 
     >>> [(r["kernel"], r["layers"], r["weights"] // 64**2) for r in field_trade() if r["dilation"] == 1]
     [(7, 1, 49), (3, 3, 27), (4, 2, 32), (2, 6, 24)]

@@ -1,4 +1,4 @@
-"""Memory and its traffic: what inference and training hold at once, bytes moved, intensity, time on a roofline."""
+"""Memory of inference and training, bytes moved, arithmetic intensity, and time on a roofline."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dojang.base.errors import UsageError
 from dojang.base.result import Result
 
 OPTIMISER_ARRAYS = {"none": 0, "sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2}
-"""Arrays of the size of the parameters that each optimiser keeps."""
+"""How many arrays of the size of the parameters each optimiser keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes held at once, float32. `saved_bytes` are what the forward pass keeps for the way back."""
+    """Bytes in memory at the same time, float32. `saved_bytes` is what the forward pass keeps for the backward pass."""
 
     batch: int
     optimiser: str
@@ -41,23 +41,23 @@ class Memory:
 
 
 def memory(graph: Graph, batch: int = 1, optimiser: str = "momentum") -> Memory:
-    """What inference and one training step hold, by liveness and by PyTorch's rules of what each operator saves.
+    """The memory of inference and of one training step, by liveness and by PyTorch's rules of what each operator saves.
 
-    A tensor that two operators save is held once; views share memory. Frozen constants and running statistics count as
+    A tensor that two operators save counts once; views share memory. Frozen constants and running statistics count as
     weights but have no gradient. Raises `KeyError` for an optimiser that is not in `OPTIMISER_ARRAYS`.
     """
     counted = count(graph, batch)
     trained = BYTES * counted.total.params
-    held = BYTES * sum(prod(shape) for shape in graph.param_shapes.values())
+    weight_bytes = BYTES * sum(prod(shape) for shape in graph.param_shapes.values())
     state = OPTIMISER_ARRAYS[optimiser] * trained
-    return Memory(batch, optimiser, held, counted.peak_bytes, saved_bytes(graph, batch), trained, state)
+    return Memory(batch, optimiser, weight_bytes, counted.peak_bytes, saved_bytes(graph, batch), trained, state)
 
 
 def saved_bytes(graph: Graph, batch: int = 1) -> int:
-    """Bytes of activations that a forward pass in training keeps, each tensor once; what needs no gradient is free.
+    """Bytes of activations that a forward pass in training keeps, each tensor once; none for what needs no gradient.
 
     Not counted: the copies that PyTorch makes to pad one side more than the other, and what it keeps of a deformable
-    convolution or a resizing for which it has no function of its own.
+    convolution, or of a resizing for which it has no function.
     """
     shapes = graph.shapes(batch)
     root: dict[str, str] = {}
@@ -84,7 +84,7 @@ def saved_bytes(graph: Graph, batch: int = 1) -> int:
 
 
 def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
-    """The inputs that an operator keeps: of a product each factor only if the other one needs a gradient."""
+    """The inputs that an operator keeps. A product keeps a factor only if the other factor needs a gradient."""
     if node.rule.held.inputs == "factors":
         return tuple(
             i for i in node.inputs if any(j in needs for j in node.inputs if j != i) or node.inputs.count(i) > 1
@@ -94,7 +94,7 @@ def _saved_inputs(node: Node, needs: set[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MachinePeaks:
-    """A machine by its peaks: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹)."""
+    """The peaks of a machine: float32 GFLOP/s (1 MAC = 2 FLOPs) and memory bandwidth in GB/s (10⁹ bytes)."""
 
     name: str
     gflops: float
@@ -106,13 +106,13 @@ MACHINES = {
     "h200": MachinePeaks("NVIDIA H200, float32 without tensor cores", 67_000, 4_800),
     "raspberry-pi-5": MachinePeaks("Raspberry Pi 5, 4 Cortex-A76 at 2.4 GHz", 153.6, 17.1),
 }
-"""Machines by their makers' data sheets; the Raspberry Pi by 2 x 4-wide FMA x 4 cores x 2.4 GHz and LPDDR4X-4267."""
+"""From the makers' data sheets; the Raspberry Pi from 2 x 4-wide FMA x 4 cores x 2.4 GHz and LPDDR4X-4267."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Of one layer: bytes moved at least, FLOPs per byte, and the interval of its time on a machine in milliseconds
-    (None without a machine). Of a layer that could not be counted they are lower bounds.
+    """For one layer: the least bytes moved, FLOPs per byte, and the interval of its time on a machine in milliseconds
+    (None without a machine). For a layer that could not be counted they are lower bounds.
     """
 
     name: str
@@ -130,8 +130,8 @@ class Traffic:
 def traffic(graph: Graph, machine: MachinePeaks | None = None, batch: int = 1) -> tuple[Traffic, ...]:
     """Bytes and intensity of every layer, and its roofline (Williams, Waterman, Patterson 2009) as an interval.
 
-    At least: only the weights come from memory, and arithmetic hides it, max(FLOPs/peak, weight bytes/bandwidth).
-    At most, for kernels at peak: inputs, weights and output all go through memory, and nothing hides,
+    Lower bound: only the weights come from memory, while arithmetic goes on: max(FLOPs/peak, weight bytes/bandwidth).
+    Upper bound for kernels at peak: inputs, weights and output all go through memory, and nothing overlaps:
     FLOPs/peak + bytes/bandwidth. Kernels below peak take longer than that.
     """
     skipped = VIEWS | {"input", "constant"}
@@ -158,10 +158,10 @@ def total_ms(rows: tuple[Traffic, ...]) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse(Result):
-    """What a network holds and moves: memory, traffic per layer, and the machine that its time is for, if any.
+    """Memory of a network, traffic per layer, and the machine for which times are given, if any.
 
-    `unknown` names what could not be counted; the figures are then lower bounds. Where values decide which way the
-    network goes, this is the dearest way, and `ways` has all, the cheapest first.
+    `unknown` names what could not be counted; the figures are then lower bounds. If the values of a tensor decide which
+    path the network takes, this is the path with the most MACs, and `ways` has all paths, the cheapest first.
     """
 
     network: str
@@ -173,22 +173,22 @@ class MemoryUse(Result):
 
     @property
     def status(self) -> str:
-        """ "exact", "lower-bound" where something could not be counted, "range" where values decide."""
-        if any(held.unknown for held in (self, *self.ways)):
+        """ "exact"; "lower-bound" if something could not be counted; "range" if values decide between paths."""
+        if any(path.unknown for path in (self, *self.ways)):
             return "lower-bound"
         return "range" if self.ways else "exact"
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys `memory` and `traffic`, and with a machine `roofline`; over several ways the least and the most."""
+        """The keys `memory` and `traffic`, and with a machine `roofline`; of several paths the least and the most."""
         least, most = total_ms(self.rows)
         machine = asdict(self.machine) if self.machine is not None else None
         spread: dict[str, int] = {}
         for key in ("weight_bytes", "inference_bytes", "training_bytes"):
-            sizes = [held.memory.to_dict()[key] for held in self.ways]
+            sizes = [path.memory.to_dict()[key] for path in self.ways]
             spread |= {f"{key}_min": min(sizes), f"{key}_max": max(sizes)} if sizes else {}
-        ways = {"ways": len(self.ways), **spread} if self.ways else {}
+        paths = {"ways": len(self.ways), **spread} if self.ways else {}
         return {
-            "memory": {**self.memory.to_dict(), "status": self.status, **ways},
+            "memory": {**self.memory.to_dict(), "status": self.status, **paths},
             "traffic": [row.to_dict() for row in self.rows],
             **({"roofline": {"machine": machine, "least_ms": least, "most_ms": most}} if machine else {}),
         }
@@ -197,8 +197,10 @@ class MemoryUse(Result):
 def memory_use(
     graph: Graph, machine: MachinePeaks | None = None, batch: int = 1, optimiser: str = "momentum"
 ) -> MemoryUse:
-    """Memory and traffic of a network in one. Raises `UsageError` for symbolic sizes: rooflines need numbers."""
+    """Memory and traffic of a network. Raises `UsageError` for symbolic sizes: rooflines need numbers."""
     if symbolic(batch) or any(isinstance(s, Expr) for n in graph.inputs for s in n.attrs["shape"]):
-        raise UsageError(f"{graph.name}: memory and time need the sizes and the batch in numbers")
+        raise UsageError(
+            f"{graph.name}: memory and time need numbers; give the input size and the batch size in numbers"
+        )
     unknown = count(graph, batch).total.unknown
     return MemoryUse(graph.name, memory(graph, batch, optimiser), traffic(graph, machine, batch), machine, unknown)

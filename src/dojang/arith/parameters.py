@@ -17,17 +17,17 @@ from dojang.arith.stored import ROLES, Shape, Stored
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How many numbers a network has, counted by stored array, however often and in whatever shape each is used.
+    """How many numbers a network has. Each stored array counts once, however often and in whatever shape it is used.
 
-    - `stored`: all parameters that the source holds, used or not: PyTorch's sum of `p.numel()` over `parameters()`,
-      memory that two of them share counted once; a file's weights.
-    - `used`: those that the network reads. The sum over layers, each stored array with its first reader.
-    - `trainable`: those of `stored` that are not frozen (`requires_grad`); None where the source does not say.
-    - `folded`: numbers that are left of `used` once everything that parameters alone determine is computed: a weight
-      that is computed from several (`weight_norm`, a sum of two matrices) counts by its result; transposes and parts
-      count as what they are taken from.
+    - `stored`: all parameters that the source holds, used or not: in PyTorch the sum of `p.numel()` over `parameters()`
+      (memory that two of them share counts once), in a file its weights.
+    - `used`: those that the network reads: the sum over layers, where each array counts with its first reader.
+    - `trainable`: those of `stored` that are not frozen (`requires_grad`); None if the source does not say.
+    - `folded`: what is left of `used` after everything that depends on parameters only has been computed: a weight
+      computed from several arrays (`weight_norm`, a sum of two matrices) counts by the size of the result; transposes
+      and parts count as the array from which they are taken.
     - `buffers`: numbers in arrays that are used and never trained: running statistics of normalisations (`running` of
-      them), kernels and tables that a module keeps as buffers. They are no parameters and in none of the above.
+      them), kernels and tables that a module keeps as buffers. They are not parameters, and not in the figures above.
     - `unused`: names of the parameters that no path reads.
 
     Without a source that says more (a text, a checkpoint, an edited network) every array of the network is stored.
@@ -67,8 +67,8 @@ class Read(NamedTuple):
 
 
 class ArrayReads(NamedTuple):
-    """What every node that can have arrays reads, by the node's name; the stored arrays that are read, and which of
-    these are running statistics for some node.
+    """By the name of each node that can have arrays, what it reads; the stored arrays that are read; and which of these
+    are running statistics of a node.
     """
 
     by_node: Mapping[str, Sequence[Read]]
@@ -77,8 +77,8 @@ class ArrayReads(NamedTuple):
 
 
 def reads_of(graph: Graph) -> ArrayReads:
-    """What the nodes of a network read. An array is stored as itself where the source does not say more; one that a
-    layer trains and another does not is as its first reader has it.
+    """What the nodes of a network read. If the source does not say more, an array counts as stored by itself. If one
+    layer trains an array and another does not, the first layer that reads it decides.
     """
     by_node: dict[str, list[Read]] = {}
     used: dict[str, Stored] = {}
@@ -110,7 +110,7 @@ def reads_of(graph: Graph) -> ArrayReads:
 
 
 def _arrays_of(graph: Graph, node: Node) -> Mapping[str, Shape]:
-    """Shapes of a node's arrays by role; where its input's shape is not known, as the source has them."""
+    """Shapes of a node's arrays by role; those of the source if the shape of its input is not known."""
     found = graph.node_params(node)
     if found or not graph.origins:
         return found
@@ -144,7 +144,7 @@ def parameters_of(graph: Graph, reads: ArrayReads) -> Parameters:
 
 
 def _folded(reads: ArrayReads) -> int:
-    """Numbers of the arrays as they are once computed; all that is taken from one stored array at most as that one."""
+    """The size of all arrays once computed; those that are taken from one stored array count at most its size."""
     single: dict[str, int] = {}
     total = 0
     seen: set[str] = set()
@@ -162,5 +162,5 @@ def _folded(reads: ArrayReads) -> int:
 
 
 def _least(a: Any, b: int) -> Any:
-    """The smaller; a symbolic size, of a network without a source that says more, is its own array's."""
+    """The smaller one; a symbolic size is returned as it is (only networks without a source have those)."""
     return a if not isinstance(a, int) else min(a, b)

@@ -21,15 +21,16 @@ _NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 LONGEST = 30
-"""Digits of a number, and the largest power of ten."""
+"""The most digits of a number, and the largest power of ten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """A printed number: its digits as a number, how many stand behind the point, and what it is multiplied by.
+    """A printed number: its digits as a number, the number of decimals, and its factor.
 
-    `power`: of K, which is 1000 or 1024 (0 none, 1 K, 2 M, 3 G or B, 4 T); `ten`: of ten, where that is written out, as
-    in ×10^9 or billion. `significant`: digits that say something. `unit`: the factor as it is written.
+    `power`: the power of K (1000 or 1024): 0 for none, 1 for K, 2 for M, 3 for G or B, 4 for T. `ten`: the power of ten
+    of a factor such as ×10^9 or billion. `significant`: the number of significant digits. `unit`: the factor as
+    written.
     """
 
     value: float
@@ -41,7 +42,7 @@ class Printed:
 
     @classmethod
     def read(cls, text: str) -> Printed:
-        """From text; raises `DataError`.
+        """Reads a number from text; raises `DataError`.
 
         >>> [Printed.read(t).value for t in ("2.7K", "≈ 35k", "60,965,224", "3.8×10^9", "3.8e9", "15.3 billion")]
         [2.7, 35.0, 60965224.0, 3.8, 3.8, 15.3]

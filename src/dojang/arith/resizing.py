@@ -1,11 +1,11 @@
-"""Resizing along one axis: the pixels that an output is mixed from, as the runtime of the network's origin takes them.
+"""Resizing along one axis: the pixels from which an output is interpolated, as in the runtime that the network is from.
 
-Which pixel is the nearest is decided by the last bit of a float32, and runtimes differ in that bit. "onnx": place o of
-the output lies at o / f, (o + ½) / f − ½ and so on of the input, every step rounded to float32, f the factor as float32
-(ONNX Runtime 1.32; a half is what lies within 10⁻⁶ of it). "torch": o · k with k = 1 / f, or input over output where
-only the size is given, rounded to float32 (PyTorch 2.13, contiguous float32; tensors of float64 or with channels last
-take another of its kernels for some sizes, which differs in few of them). Linear and cubic shares change little with
-that bit, so that they are computed exactly.
+The last bit of a float32 decides which pixel is the nearest, and runtimes differ in that bit. "onnx": position o of the
+output lies at o / f, (o + ½) / f − ½ and so on of the input, where f is the factor as float32 and every operation is
+rounded to float32 (ONNX Runtime 1.32, which takes what lies within 10⁻⁶ of a half as a half). "torch": o · k, rounded
+to float32, where k is 1 / f, or input over output if only the size is given (PyTorch 2.13 for contiguous float32; for
+some sizes it computes float64 and channels-last tensors by another kernel, which differs at few positions). The weights
+of linear and cubic interpolation hardly depend on that bit, so they are computed exactly.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from dojang.base.errors import ShapeError
 COORDS = (
     "asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners", "half_pixel_symmetric", "tf_half_pixel_for_nn",
 )  # fmt: skip
-"""How resize maps output to input coordinates, by ONNX's names."""
+"""The mappings from output to input coordinates, by ONNX's names."""
 
 ARITHMETICS = ("onnx", "torch")
-"""Whose rounding decides which pixel is the nearest, and how large a resized image is."""
+"""The runtimes whose rounding decides which pixel is the nearest, and how large a resized image is."""
 
-HALF = 1e-6  # ONNX Runtime takes what lies so near to a half as a half
+HALF = 1e-6  # ONNX Runtime takes what lies within this distance of a half as a half
 NEAR = Fraction(1, 1 << 30)  # of a pixel: below the rounding of a float32 share
 
 Mix = tuple[tuple[int, float], ...]
-"""(pixel, share) of an output; the shares sum to 1, none is 0."""
+"""The (pixel, weight) pairs of an output; the weights sum to 1, and none is 0."""
 
 
 def single(x: float) -> float:
@@ -54,7 +54,7 @@ def resized(size: int, scale: float, arithmetic: str) -> int:
     (7, 7)
     """
     if not (isfinite(scale) and scale > 0):
-        raise ShapeError(f"resize by {scale}: the factor must be a positive number")
+        raise ShapeError(f"resize by {scale}: the factor must be positive and finite")
     try:
         return floor(scaled(size, scale, arithmetic))
     except OverflowError:
@@ -67,7 +67,7 @@ def scaled(size: int, scale: float, arithmetic: str) -> float:
 
 
 def taps(attrs: Attrs, o: int, size: int, out: int, scale: float | None, short: bool = False) -> Mix:
-    """The pixels that output `o` of an axis is mixed from; some may lie before the first or behind the last.
+    """The pixels from which output `o` of an axis is interpolated; some may lie outside the image.
 
     `attrs` are those of the operator `resize`. `scale` is None where only the sizes are given; `short` as `shortcuts`.
     """
@@ -76,7 +76,9 @@ def taps(attrs: Attrs, o: int, size: int, out: int, scale: float | None, short: 
         if arithmetic == "torch":
             return ((_by_torch(o, size, out, scale, coords, attrs["rounding"], short), 1.0),)
         return ((_rounded(_by_onnx(o, size, out, scale, coords), attrs["rounding"]), 1.0),)
-    if mode == "linear" and arithmetic == "torch" and size == out:  # PyTorch copies along such an axis, cubic apart
+    if (
+        mode == "linear" and arithmetic == "torch" and size == out
+    ):  # PyTorch copies along such an axis, except for cubic
         return ((o, 1.0),)
     place = source_place(o, size, out, scale, coords, arithmetic)
     base = floor(place)
@@ -94,9 +96,9 @@ def taps(attrs: Attrs, o: int, size: int, out: int, scale: float | None, short: 
 
 
 def mixes(attrs: Attrs, sizes: Sequence[int], outs: Sequence[int]) -> list[tuple[Mix, ...]]:
-    """For each axis, for each output, the pixels that it is mixed from; beyond the border the border's.
+    """For each axis and each output, the pixels from which it is interpolated; outside the image, those of the border.
 
-    A pixel without a share is not among them: 0 · ∞ never enters.
+    Pixels of weight 0 are left out, so that 0 · ∞ is never computed.
     """
     scales = factors(attrs, len(sizes))
     if attrs["arithmetic"] == "onnx" and tuple(sizes) == tuple(outs):  # ONNX Runtime copies, whatever the factors
@@ -106,7 +108,7 @@ def mixes(attrs: Attrs, sizes: Sequence[int], outs: Sequence[int]) -> list[tuple
 
 
 def shortcuts(outs: Sequence[int]) -> bool:
-    """Whether PyTorch takes its kernel for small pictures, where "nearest" looks at equal and doubled sizes only."""
+    """Whether PyTorch takes its kernel for small images, which treats equal and doubled sizes specially."""
     return len(outs) == 2 and sum(outs) <= 128
 
 
@@ -140,7 +142,7 @@ def _axis(
 
 
 def same_pixels(attrs: Attrs, other: Attrs, sizes: Sequence[int], outs: Sequence[int]) -> bool:
-    """Whether two sets of attributes mix the same pixels, shares within float32's rounding."""
+    """Whether two sets of attributes interpolate from the same pixels, with weights equal within float32's rounding."""
     for one, two in zip(mixes(attrs, sizes, outs), mixes(other, sizes, outs), strict=True):
         for a, b in zip(one, two, strict=True):
             first, second = dict(a), dict(b)
@@ -173,7 +175,7 @@ def source_place(o: int, size: int, out: int, scale: float | None, coords: str, 
     centre = (o + Fraction(1, 2)) * step
     if coords == "tf_half_pixel_for_nn":
         return centre
-    if coords == "half_pixel_symmetric":  # the middle stays where it is, though the size was rounded down
+    if coords == "half_pixel_symmetric":  # the centre stays where it is, although the size was rounded down
         centre += Fraction(size, 2) * (1 - out * step / size)
     return centre - Fraction(1, 2)
 
@@ -187,7 +189,7 @@ def cubic(distance: float, a: float) -> float:
 
 
 def _by_onnx(o: int, size: int, out: int, scale: float | None, coords: str) -> float:
-    """The place in float32, operation by operation."""
+    """The position in float32, operation by operation."""
     f = single(single(out) / single(size)) if scale is None else single(scale)
     if f == 1:
         return float(o)
@@ -198,7 +200,7 @@ def _by_onnx(o: int, size: int, out: int, scale: float | None, coords: str) -> f
             return single(single(single(o) * single(size - 1)) / single(out - 1)) if out > 1 else 0.0
         case "tf_half_pixel_for_nn":
             return single(single(o + 0.5) / f)
-        case "half_pixel_symmetric":  # the last sum there is one of float64
+        case "half_pixel_symmetric":  # ONNX Runtime computes the last sum in float64
             short = single(1 - single(single(out) / single(f * size)))
             return single(single(single(size / 2) * short) + (o + 0.5) / f - 0.5)
         case _:
@@ -208,7 +210,7 @@ def _by_onnx(o: int, size: int, out: int, scale: float | None, coords: str) -> f
 
 
 def _rounded(place: float, rounding: str) -> int:
-    """The pixel nearest to a place in float32; `rounding` is floor, ceil, or which way a half goes."""
+    """The pixel nearest to a position in float32; `rounding` is floor, ceil, or to which side a half is rounded."""
     base = floor(place)
     if rounding == "floor":
         return base
@@ -220,7 +222,7 @@ def _rounded(place: float, rounding: str) -> int:
 
 
 def _by_torch(o: int, size: int, out: int, scale: float | None, coords: str, rounding: str, short: bool) -> int:
-    """The pixel of mode "nearest" (asymmetric, floor) and "nearest-exact" (half pixels, a half upwards)."""
+    """The pixel of mode "nearest" (asymmetric, floor) and "nearest-exact" (half pixels, halves rounded up)."""
     k = single(single(size) / single(out)) if scale is None else single(1 / scale)
     match coords, rounding:
         case "asymmetric", "floor":
@@ -229,5 +231,5 @@ def _by_torch(o: int, size: int, out: int, scale: float | None, coords: str, rou
             return min(floor(single(single(o) * k)), size - 1)
         case "half_pixel", "round_prefer_ceil":
             return min(floor(single((o + 0.5) * k)), size - 1)
-        case _:  # nothing that PyTorch does
+        case _:  # PyTorch has no such mode
             return _rounded(float(source_place(o, size, out, scale, coords, "torch")), rounding)

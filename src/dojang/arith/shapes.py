@@ -1,4 +1,4 @@
-"""Shape rules: from the attributes of an operator and the shapes of its inputs to the shape of its output.
+"""Shape rules: the shape of an operator's output, from its attributes and the shapes of its inputs.
 
 Shapes include the batch as axis 0 and channels as axis 1: (n, c, *spatial). Every rule takes `(attrs, shapes)` and
 raises `ShapeError`, which `Graph` prefixes with the node's name.
@@ -48,7 +48,7 @@ def conv_problem(attrs: Attrs, shapes: Shapes, transposed: bool = False) -> Conv
     return _conv(n, ic, attrs["out"], size, kernel, stride, pads, dilation, groups, bias, transposed, extra)
 
 
-@lru_cache(maxsize=4096)  # shapes, parameters and MACs of one layer ask for the same problem
+@lru_cache(maxsize=4096)  # shapes, parameters and MACs of one layer need the same problem
 def _conv(*fields: Any) -> Conv:
     return Conv(*fields)
 
@@ -64,7 +64,7 @@ def conv_transpose(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def deform_conv(attrs: Attrs, shapes: Shapes) -> Shape:
-    """Deformable convolution: one offset per axis, and with a mask one factor, for each tap, place and offset group."""
+    """Deformable convolution: for each tap, position and offset group an offset per axis, and with a mask a factor."""
     problem = conv_problem(attrs, shapes)
     groups, taps = attrs["offset_groups"], prod(problem.kernel)
     if groups < 1 or problem.ic % groups:
@@ -72,15 +72,16 @@ def deform_conv(attrs: Attrs, shapes: Shapes) -> Shape:
     wanted = [("offsets", groups * taps * problem.rank), ("mask", groups * taps)]
     for (what, channels), shape in zip(wanted, shapes[1:], strict=False):
         needed = (problem.n, channels, *problem.out_size)
-        if tuple(shape) not in (needed, (1, *needed[1:])):  # those of one picture hold for all
+        if tuple(shape) not in (needed, (1, *needed[1:])):  # offsets of a single image hold for the whole batch
             raise ShapeError(f"the {what} of a deformable convolution must be {by(needed)} here, got {by(shape)}")
     return problem.out_shape
 
 
 def dynamic_problem(attrs: Attrs, shapes: Shapes) -> Conv:
-    """The `Conv` that a dynamic_conv node stands for: its second input are the weights, so they give its channels.
+    """The `Conv` that a dynamic_conv node stands for. Its second input is the weights, which determine its channels.
 
-    Groups follow from both inputs, so that one kernel per picture, the batch folded into the channels, fits any batch.
+    The groups follow from both inputs: so one kernel per image, with the batch folded into the channels, fits any
+    batch.
     """
     kernel, stride, dilation = attrs["kernel"], attrs["stride"], attrs["dilation"]
     size = spatial(shapes[0], len(kernel), "convolution", kernel)
@@ -89,7 +90,7 @@ def dynamic_problem(attrs: Attrs, shapes: Shapes) -> Conv:
         raise ShapeError(f"a {by(kernel)} kernel needs weights (oc, ic/groups, {by(kernel)}), got {by(weight)}")
     n, ic = shapes[0][:2]
     if ic % weight[1]:
-        raise ShapeError(f"{ic} input channels do not divide into groups of {weight[1]}, as the weights are made for")
+        raise ShapeError(f"{ic} input channels do not divide into groups of {weight[1]}, which the weights need")
     pads = resolve_padding(attrs["padding"], size, kernel, stride, dilation)
     return _conv(n, ic, weight[0], size, kernel, stride, pads, dilation, ic // weight[1], attrs["bias"], False, ())
 
@@ -117,7 +118,7 @@ def adaptive_pool(attrs: Attrs, shapes: Shapes) -> Shape:
     """Pooling to a given output size."""
     spatial(shapes[0], len(attrs["out"]), "adaptive pooling", attrs["out"])
     if any(size < 1 for size in attrs["out"]):
-        raise ShapeError(f"adaptive pooling to {by(attrs['out'])}: every size is at least 1")
+        raise ShapeError(f"adaptive pooling to {by(attrs['out'])}: every size must be at least 1")
     return (*shapes[0][:2], *attrs["out"])
 
 
@@ -133,7 +134,7 @@ def dense(attrs: Attrs, shapes: Shapes) -> Shape:
     if len(shapes[0]) < 2:
         raise ShapeError(f"a dense layer needs an input (n, ..., features), got {by(shapes[0])}")
     if attrs["out"] < 1:
-        raise ShapeError(f"a dense layer of {attrs['out']} outputs; it has at least 1")
+        raise ShapeError(f"a dense layer of {attrs['out']} outputs: it must have at least 1")
     return (*shapes[0][:-1], attrs["out"])
 
 
@@ -160,7 +161,7 @@ def layer_norm(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def broadcast(attrs: Attrs, shapes: Shapes) -> Shape:
-    """Element by element over several inputs, aligned at the last axis; a size of 1 stretches."""
+    """Element by element over several inputs, aligned at the last axis; a size of 1 is stretched."""
     rank = max(len(s) for s in shapes)
     full = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
     out: list[int] = []
@@ -196,21 +197,21 @@ def flatten(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def reshape(attrs: Attrs, shapes: Shapes) -> Shape:
-    """New sizes for the same elements: 0 copies the input's size at that place, one -1 is inferred."""
+    """New sizes for the same elements: 0 copies the input's size at that position, one -1 is inferred."""
     source, wanted = shapes[0], attrs["shape"]
     if any(w == 0 and i >= len(source) for i, w in enumerate(wanted)):
         raise ShapeError(f"reshape to {by(wanted)}: 0 copies a size that {by(source)} does not have")
     out = [source[i] if w == 0 else w for i, w in enumerate(wanted)]
     if out.count(-1) > 1 or any(w < -1 for w in out):
-        raise ShapeError(f"reshape to {by(wanted)}: at most one size may be -1, and none below")
-    # Copied sizes cancel: what is left must hold the rest also when the batch is empty.
+        raise ShapeError(f"reshape to {by(wanted)}: at most one size may be -1, and none less")
+    # Copied sizes cancel; compare the products of the others, so that an empty batch is checked, too.
     copied = {i for i, w in enumerate(wanted) if w == 0}
     rest = prod(s for i, s in enumerate(source) if i not in copied)
     if -1 in out:
         known = prod(w for i, w in enumerate(wanted) if i not in copied and w != -1)
         out[out.index(-1)] = rest // known
     if prod(w for i, w in enumerate(out) if i not in copied) != rest:
-        raise ShapeError(f"reshape: {by(source)} has {prod(source)} elements, {by(wanted)} does not hold them")
+        raise ShapeError(f"reshape: {by(source)} has {prod(source)} elements, which do not fill {by(wanted)}")
     return tuple(out)
 
 
@@ -218,7 +219,7 @@ def transpose(attrs: Attrs, shapes: Shapes) -> Shape:
     """Axes in another order."""
     perm: Shape = attrs["perm"]
     if sorted(perm) != list(range(len(shapes[0]))):
-        raise ShapeError(f"perm {perm} is no order of the {len(shapes[0])} axes of {by(shapes[0])}")
+        raise ShapeError(f"perm {perm} is not an order of the {len(shapes[0])} axes of {by(shapes[0])}")
     return tuple(shapes[0][p] for p in perm)
 
 
@@ -231,11 +232,11 @@ def squeeze(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def unsqueeze(attrs: Attrs, shapes: Shapes) -> Shape:
-    """Inserts axes of size 1 at the given places of the result."""
+    """Inserts axes of size 1 at the given positions of the result."""
     rank = len(shapes[0]) + len(attrs["axes"])
     axes = {axis_of(a, rank) for a in attrs["axes"]}
     if len(axes) < len(attrs["axes"]):
-        raise ShapeError(f"axes {by(attrs['axes'])} name one place twice; each axis is inserted at a place of its own")
+        raise ShapeError(f"axes {by(attrs['axes'])} name one position twice; each new axis needs its own")
     rest = iter(shapes[0])
     return tuple(1 if i in axes else next(rest) for i in range(rank))
 
@@ -269,11 +270,11 @@ def slice_(attrs: Attrs, shapes: Shapes) -> Shape:
 
 
 def slice_count(size: int, start: int | None, stop: int | None, step: int) -> int:
-    """Elements of a slice; of a symbolic size by the same rule, for steps forward."""
+    """The number of elements of a slice. Symbolic sizes follow the same rule, for positive steps only."""
     if not symbolic(size):
         return len(range(*slice(start, stop, step).indices(size)))
     if step < 0:
-        raise ShapeError("a slice that steps back needs a size in numbers")
+        raise ShapeError("a slice with a negative step needs a size in numbers")
     first = 0 if start is None else start if start >= 0 else size + start
     last = size if stop is None else min(stop, size) if stop >= 0 else size + stop
     return (last - first + step - 1) // step
@@ -293,11 +294,11 @@ def resize(attrs: Attrs, shapes: Shapes) -> Shape:
     shape = shapes[0]
     rank = len(shape) - 2
     if (attrs["size"] is None) == (attrs["scale"] is None):
-        raise ShapeError("resize needs either size or scale")
+        raise ShapeError("resize needs one of size and scale, not both")
     if attrs["size"] is not None:
         spatial(shape, len(attrs["size"]), "resize")
         if any(size < 1 for size in attrs["size"]):
-            raise ShapeError(f"resize to {by(attrs['size'])}: every size is at least 1")
+            raise ShapeError(f"resize to {by(attrs['size'])}: every size must be at least 1")
         return (*shape[:2], *attrs["size"])
     scale = attrs["scale"] * rank if len(attrs["scale"]) == 1 else attrs["scale"]
     sizes = spatial(shape, len(scale), "resize")
@@ -321,7 +322,9 @@ def matmul(attrs: Attrs, shapes: Shapes) -> Shape:
     """Matrix product over the last two axes; the axes before broadcast."""
     a, b = shapes
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
-        raise ShapeError(f"matrices {by(a)} and {by(b)} do not multiply")
+        raise ShapeError(
+            f"matrices {by(a)} and {by(b)} cannot be multiplied; columns of the first must equal rows of the second"
+        )
     return (*broadcast({}, [a[:-2], b[:-2]]), a[-2], b[-1])
 
 

@@ -1,4 +1,4 @@
-"""What the layers of a network see of its input: worked out for all of them when somebody first asks for one."""
+"""Receptive fields of the layers of a network, computed for all layers when the first one is read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dojang.arith.graph import Graph
 from dojang.arith.symbol import Expr
 
 Seen = tuple[Field | None, tuple[Border, ...] | None]
-"""A receptive field, and per axis what padding clips of it; None where that is not known."""
+"""A receptive field, and per axis what padding clips of it; None if that is not known."""
 
 
 class Sight:
@@ -30,5 +30,5 @@ class Sight:
         return {name: (state.spans if state else None, clipped[name]) for name, state in found.items()}
 
     def __getitem__(self, name: str) -> Seen:
-        """What one node sees; with symbolic sizes only its field."""
+        """Field and borders of one node; with symbolic sizes only its field."""
         return self._seen[name]

@@ -13,10 +13,10 @@ from dojang.base.errors import ShapeError, UsageError
 from dojang.base.result import Result
 
 KERNELS = (1, 3, 5, 7, 2, 4, 9, 11, 6, 8, 10)
-"""Kernel sizes that are tried when none is given, besides one that spans the whole input."""
+"""Kernel sizes that are tried if none is given, in addition to one that spans the whole input."""
 
 MOST = 50
-"""Solutions that are kept, simplest first."""
+"""The most solutions that are kept, the simplest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Solution:
 
     @property
     def departures(self) -> tuple[Any, ...]:
-        """What makes it less simple, in order of weight; solutions are sorted by it.
+        """What makes the layer less simple, the most important first; solutions are sorted by it.
 
-        Uneven padding, different values per axis, output padding, dilation, padding other than that which keeps the
-        size at stride 1 (or none), even kernels on stride 1, then stride, kernel, padding. Transposed layers are
-        there to grow by their stride: padding that makes it exactly that is as usual as none, and kernel comes first.
+        Uneven padding, different values per axis, output padding, dilation, padding that is neither 0 nor keeps the
+        size at stride 1, even kernels at stride 1, then stride, kernel, padding. Transposed layers enlarge by their
+        stride: for them, padding is usual if it is 0 or makes the factor exact, and the kernel comes before the stride.
         """
         c = self.conv
         uneven = any(a != b for a, b in c.padding)
@@ -53,7 +53,7 @@ class Solution:
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """The layer as JSON has it; shapes without the batch, channels first."""
+        """The layer for JSON; shapes without the batch, channels first."""
         c = self.conv
         pads = [a if a == b else [a, b] for a, b in c.padding]
         extra = {"output_padding": list(c.output_padding)} if c.transposed else {}
@@ -77,7 +77,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Solutions(Result):
-    """All that fits, simplest first (at most `MOST`), or the reason why nothing does."""
+    """All layers that fit, the simplest first (at most `MOST`), or the reason why none does."""
 
     solutions: tuple[Solution, ...]
     reason: str = ""
@@ -121,10 +121,10 @@ def solve(
 ) -> Solutions:
     """Every layer that leads from `in_shape` to `out_shape` (channels first: (c, *spatial)), simplest first.
 
-    Two of input shape, output shape and layer (kernel, stride, padding) are enough; what is given is kept, what is
-    missing is found: without `out_shape` the layer is applied to the input (with `filters` filters), without
-    `in_shape` all inputs that give the output are found (with `filters` as input channels). Raises `UsageError` when
-    too little is given, `ShapeError` for values that cannot be.
+    Two of input shape, output shape and layer (kernel, stride, padding) are enough; the others are
+    found: without `out_shape` the layer is applied to the input (with `filters` filters), without
+    `in_shape` all inputs that give the output are found (with `filters` as input channels). Raises `UsageError` if
+    too little is given, and `ShapeError` for impossible values.
 
     >>> best = solve((3, 32, 32), (8, 32, 32), kernel=5).solutions[0].conv
     >>> best.padding, best.params
@@ -136,8 +136,8 @@ def solve(
     rank = len(known) - 1
     if rank < 1 or (in_shape is not None and out_shape is not None and len(in_shape) != len(out_shape)):
         raise UsageError(
-            "shapes need a size per spatial axis and channels, as 32x32x3 or (7 values of one channel) 7x1, "
-            "and as many in as out"
+            "shapes need a size for each spatial axis and the channels, as 32x32x3 or (7 values of one channel) 7x1; "
+            "the input and the output need equally many sizes"
         )
     if any(s < 1 for s in (*(in_shape or ()), *(out_shape or ()))):
         raise ShapeError("every size and channel count must be at least 1")
@@ -156,7 +156,7 @@ def solve(
     if in_shape is not None and out_shape is not None:
         return _between(tuple(in_shape), tuple(out_shape), wanted, groups, bias)
     if wanted.kernel is None:
-        raise UsageError("with only one shape, give the kernel too")
+        raise UsageError("with only one shape, give the kernel size, too")
     layer = _Given(wanted.kernel, wanted.stride or (1,) * rank, pads or ((0, 0),) * rank, wanted.dilation, transposed)
     if in_shape is not None:
         return _forward(tuple(in_shape), layer, filters or in_shape[0], groups, bias)
@@ -176,12 +176,12 @@ def _forward(shape: Sizes, layer: _Given, filters: int, groups: int, bias: bool)
 
 
 def _backward(shape: Sizes, layer: _Given, channels: int, groups: int, bias: bool) -> Solutions:
-    """Inputs that a layer turns into `shape`: with stride s there are up to s per axis."""
+    """The inputs that a layer turns into `shape`; with stride s there are up to s per axis."""
     axes: list[list[int]] = []
     for o, k, s, (p0, p1), d in zip(shape[1:], layer.kernel, layer.stride, layer.padding, layer.dilation, strict=True):
         if layer.transposed:
-            room = o + p0 + p1 - extent(k, d)
-            axes.append([room // s + 1] if room >= 0 and room % s == 0 else [])
+            free = o + p0 + p1 - extent(k, d)
+            axes.append([free // s + 1] if free >= 0 and free % s == 0 else [])
         else:
             least = (o - 1) * s + extent(k, d) - p0 - p1
             axes.append(list(range(max(1, least), least + s)))
@@ -224,7 +224,7 @@ _Axis = tuple[int, int, int, tuple[int, int], int]
 
 
 def _axis(i: int, o: int, wanted: _Wanted, axis: int) -> Iterator[_Axis]:
-    """All that leads from size i to size o on one axis, one padding per kernel, stride and output padding."""
+    """All layers from size i to size o on one axis, with one padding per kernel, stride and output padding."""
     d = wanted.dilation[axis]
     kernels = (wanted.kernel[axis],) if wanted.kernel else tuple(dict.fromkeys((*KERNELS, i)))
     for k in kernels:
@@ -240,7 +240,7 @@ def _axis(i: int, o: int, wanted: _Wanted, axis: int) -> Iterator[_Axis]:
 def _strides(i: int, o: int, reach: int, slack: int, transposed: bool) -> range:
     """Strides for which some padding below the kernel's reach gives o; at most `MOST` of them, the smallest.
 
-    From 0 <= P <= 2(e - 1) in `_padding_range`; a single place (o = 1, transposed i = 1) needs only the least.
+    From 0 <= P <= 2(e - 1) in `_padding_range`; a single position (o = 1, transposed i = 1) needs only the least.
     """
     if transposed:
         low = -(-(o - reach - slack) // max(i - 1, 1))
@@ -293,7 +293,7 @@ def _uniform(source: Sizes, target: Sizes, wanted: _Wanted) -> Iterator[tuple[An
 
 
 def _reason(source: Sizes, target: Sizes, wanted: _Wanted) -> str:
-    """Why nothing fits: the first axis on which nothing does, and what the given values give there instead."""
+    """Why nothing fits: the first axis without a solution, and what the given values would need there."""
     for axis, (i, o) in enumerate(zip(source, target, strict=True)):
         if any(True for _ in _axis(i, o, wanted, axis)):
             continue
@@ -313,10 +313,8 @@ def _reason(source: Sizes, target: Sizes, wanted: _Wanted) -> str:
         if k is not None and s is not None:
             least, most = _padding_range(i, o, k, s, wanted.dilation[axis], 0, wanted.transposed)
             need = f"{least}" if least == most else f"{least} to {most}"
-            tail = (
-                "cropping, not padding" if most < 0 else "padding beyond the kernel" if p is None else f"not {sum(p)}"
-            )
+            tail = "which is cropping" if most < 0 else "more than the kernel allows" if p is None else f"not {sum(p)}"
             return f"axis {axis}: {i} to {o} with {said} needs a total padding of {need}, {tail}"
-        grow = "; to grow, ask for a transposed layer (--transposed)" if o > i and not wanted.transposed else ""
-        return f"axis {axis}: nothing leads from {i} to {o} with {said}{grow}"
-    return "each axis has a solution, but no layer has them all"
+        grow = "; a transposed layer can enlarge (--transposed)" if o > i and not wanted.transposed else ""
+        return f"axis {axis}: no layer leads from {i} to {o} with {said}{grow}"
+    return "each axis has a solution by itself, but no layer fits on all axes"

@@ -1,9 +1,10 @@
-"""What one place of a layer sees along one axis of the image, exactly, through any chain of strides and factors.
+"""The pixels that one position of a layer sees along one axis of the image: exact for any strides and factors.
 
-On an axis without ends every layer repeats itself: the place that lies a period further sees what this one sees,
-moved on by a whole number of pixels. So a span needs only one hull of pixels for each place of one period. Where hulls
-only move on from place to place, as they do but for flips and rolls, a window sees what its two ends see, however long
-it is. What is left is to list the places of one period: `bounded` limits how many all layers of a network may list.
+On an infinite axis every layer is periodic: a position one period further sees the same pixels, shifted by a whole
+number. So a span needs one range of pixels (a hull) for each position of one period. If the hulls never move back from
+one position to the next, which only flips and rolls make them do, a window of any length sees from the first pixel of
+its first position to the last pixel of its last one. The positions of one period must be listed; `bounded` limits how
+many the layers of a network may list in total.
 """
 
 from __future__ import annotations
@@ -17,28 +18,28 @@ from math import gcd, lcm
 from typing import Any
 
 SAID = 8
-"""Phases that are told in words, at most."""
+"""The most phases that are described in words."""
 
 Hull = tuple[int, int] | None
 """First and last pixel seen; None where nothing is seen."""
 
 MOST_PLACES = 1 << 16
-"""Places that all layers of one network may list: 32 axes of 2048 places that an odd factor enlarged."""
+"""The most positions that all layers of one network may list: 32 axes of 2048 positions enlarged by an odd factor."""
 
 MOST_WALKED = 1 << 18
-"""Places of resized axes that are looked at one by one, in one network: what each reads is a matter of rounding."""
+"""The most positions of resized axes, in one network, that are computed one by one because rounding decides them."""
 
-_left: ContextVar[list[int] | None] = ContextVar("places left to list and to walk", default=None)
+_left: ContextVar[list[int] | None] = ContextVar("positions left to list and to walk", default=None)
 
 
 class TooManyPlaces(Exception):
-    """The places of the network's layers are more than `MOST_PLACES`, or more than `MOST_WALKED` of resized axes; its
-    receptive field is then not known."""
+    """A layer needs more positions than `MOST_PLACES` (of resized axes, `MOST_WALKED`) leave; its receptive field is
+    then not known."""
 
 
 @contextmanager
 def bounded(places: int = MOST_PLACES) -> Generator[None]:
-    """Within it so many places may be listed; the layer that would list or walk more raises `TooManyPlaces`."""
+    """A context in which so many positions may be listed; a layer that needs more raises `TooManyPlaces`."""
     token = _left.set([places, MOST_WALKED])
     try:
         yield
@@ -51,7 +52,7 @@ def _list(places: int) -> None:
 
 
 def walk(places: int) -> None:
-    """Told that so many places of an axis will be looked at one by one. Raises `TooManyPlaces`."""
+    """Announces that so many positions of an axis will be computed one by one. Raises `TooManyPlaces`."""
     _take(places, 1)
 
 
@@ -67,32 +68,32 @@ def _take(places: int, which: int) -> None:
 class Span:
     """Place q·period + r sees the pixels from q·advance + hulls[r][0] to q·advance + hulls[r][1].
 
-    Pixels count from 0; negative ones and those beyond the image are padding. With advance 0 every place sees the
-    same. With `ends`, `hulls` holds every place of the axis and there is none outside: padding there sees nothing.
+    Pixels count from 0; negative ones and those beyond the image are padding. With advance 0 all positions see the
+    same. With `ends`, `hulls` lists every position of the axis, and positions outside see nothing.
     """
 
     advance: int
     hulls: tuple[Hull, ...]
     ends: bool = False
     moves_on: bool = field(init=False, compare=False, repr=False)
-    """Every place sees something, and neither its first nor its last pixel lies before that of the place before it."""
+    """Whether every position sees something, and first and last pixel never move back from one position to the next."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "moves_on", _moves_on(self))
 
     @property
     def period(self) -> int:
-        """Places until the span repeats itself: 1 unless something enlarged the axis."""
+        """After how many positions the span repeats: 1 unless a layer enlarged the axis."""
         return len(self.hulls)
 
     @property
     def jump(self) -> Fraction:
-        """Pixels from one place to the next, on average; 0 where every place sees the same."""
+        """Pixels from one position to the next, on average; 0 where every position sees the same."""
         return Fraction(self.advance, self.period)
 
     @property
     def size(self) -> int:
-        """Pixels from the first to the last that one place sees, padding included: the most over all places."""
+        """The most pixels, padding included, from the first to the last that one position sees."""
         return max((hull[1] - hull[0] + 1 for hull in self.hulls if hull), default=0)
 
     @property
@@ -109,47 +110,53 @@ class Span:
 
     @property
     def line(self) -> bool:
-        """Whether one line holds for all places: o sees exactly from o·jump + first to o·jump + last.
+        """Whether every position o sees exactly the pixels from o·jump + first to o·jump + last.
 
-        It does not where phases differ (transposed layers, resizing), where places see nothing, and where the axis is
-        put together from parts (rolled, joined, mirrored): there only `at` says what a place sees.
+        It is False if phases differ (transposed layers, resizing), if some positions see nothing, and if the axis is
+        joined from parts (rolled, concatenated, mirrored); then `at` says what a position sees.
         """
         jump, first, last = self.jump, self.first, self.last
         return all(h is not None and (h[0], h[1]) == (r * jump + first, r * jump + last)
                    for r, h in enumerate(self.hulls))  # fmt: skip
 
     def __str__(self) -> str:
-        """What places see, in words: the line, or phase by phase.
+        """What positions see, in words: one formula, or phase by phase.
 
         >>> print(Span(2, ((-3, 3),)))
-        place o sees pixels 2·o - 3 to 2·o + 3
+        position o sees pixels 2·o - 3 to 2·o + 3
         >>> print(Span(1, ((-1, 0), (0, 0))))
-        places 2·q see pixels q - 1 to q; places 2·q + 1 see pixels q to q
+        positions 2·q see pixels q - 1 to q; positions 2·q + 1 see pixels q to q
         """
         if not self.advance:
             (hull,) = self.hulls
-            return f"every place sees pixels {hull[0]} to {hull[1]}" if hull else "no place sees a pixel"
+            return f"every position sees pixels {hull[0]} to {hull[1]}" if hull else "no position sees a pixel"
         if self.line:
-            return f"place o sees pixels {_linear(self.jump, 'o', self.first)} to {_linear(self.jump, 'o', self.last)}"
+            return (
+                f"position o sees pixels {_linear(self.jump, 'o', self.first)} to {_linear(self.jump, 'o', self.last)}"
+            )
         parts: list[str] = []
         for r, hull in enumerate(self.hulls[:SAID]):
-            who = f"place {r} sees" if self.ends else f"places {_linear(Fraction(self.period), 'q', Fraction(r))} see"
+            who = (
+                f"position {r} sees"
+                if self.ends
+                else f"positions {_linear(Fraction(self.period), 'q', Fraction(r))} see"
+            )
             on = Fraction(0 if self.ends else self.advance)
             ends = " to ".join(_linear(on, "q", Fraction(p)) for p in hull or ())
             parts.append(f"{who} {'pixels ' + ends if hull else 'none'}")
-        more = [f"and so on for {self.period - SAID} more, told in --json"] if self.period > SAID else []
+        more = [f"and so on for {self.period - SAID} more, which --json lists"] if self.period > SAID else []
         return "; ".join(parts + more)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything `at` knows: place o sees `seen[o % period]` moved on by `(o // period) · advance` pixels.
+        """Everything `at` knows: position o sees `seen[o % period]` shifted by `(o // period) · advance` pixels.
 
-        `seen` holds [first, last], or None where nothing is seen. With `ends` it lists every place there is.
+        `seen` holds [first, last], or None if nothing is seen. With `ends` it lists every position.
         """
         seen = [list(hull) if hull else None for hull in self.hulls]
         return {"period": self.period, "advance": self.advance, "ends": self.ends, "seen": seen}
 
     def at(self, place: int) -> Hull:
-        """What one place sees."""
+        """What one position sees."""
         if self.ends and not 0 <= place < self.period:
             return None
         turns, phase = divmod(place, self.period)
@@ -157,13 +164,13 @@ class Span:
         return (hull[0] + turns * self.advance, hull[1] + turns * self.advance) if hull else None
 
     def over(self, places: Sequence[int]) -> Hull:
-        """What several places, in ascending or descending order, see together."""
+        """What several positions, in ascending or descending order, see together."""
         if self.ends and isinstance(places, range):
             places = _clipped(places, self.period)
         if len(places) > 2 and self.moves_on and (isinstance(places, range) or not self.ends):
             places = (places[0], places[-1])
         elif isinstance(places, range):
-            # the same place of a later period sees later pixels: the first and the last period decide
+            # in a later period, a position sees later pixels: the first and the last period decide
             turn = self.period // gcd(self.period, places.step)
             if places[-1:] and not self.ends and _long(places, 2 * turn):
                 places = (*places[:turn], *places[-turn:])
@@ -171,7 +178,7 @@ class Span:
         return hull_of(self.at(place) for place in places)
 
     def whole(self, size: int) -> Span:
-        """What all `size` places of the axis see together, for every place."""
+        """The span in which every position sees what all `size` positions of the axis see together."""
         return Span(0, (self.over(range(size)),))
 
 
@@ -202,7 +209,7 @@ def _moves_on(span: Span) -> bool:
 
 
 def _clipped(places: range, size: int) -> range:
-    """The places of a range that lie in 0 … size − 1."""
+    """The positions of a range that lie in 0 … size − 1."""
     if places.step < 0:
         places = places[::-1]
     start, step = places.start, places.step
@@ -221,10 +228,10 @@ PIXEL = Span(1, ((0, 0),))
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """Which places of its input a layer reads along an axis: output o + period reads what o reads, `advance` further.
+    """The positions of its input that a layer reads along an axis: output o + period reads those of o, plus `advance`.
 
-    `places(o)` for o from 0 to before `period`, in ascending or descending order. With `ends` these are all outputs
-    there are: an axis that is put together from parts does not go on outside, and padding there sees nothing.
+    `places(o)` gives them for 0 ≤ o < `period`, in ascending or descending order. With `ends` these are all outputs: an
+    axis that is joined from parts does not continue outside, and padding there sees nothing.
     """
 
     period: int
@@ -240,9 +247,9 @@ def hull_of(hulls: Iterable[Hull]) -> Hull:
 
 
 def through(before: Span, reads: Reads, out: int) -> Span:
-    """The span after a layer with `out` places.
+    """The span after a layer with `out` positions.
 
-    Where the exact period would be longer than the axis, the span holds every place of the axis.
+    If the period would be longer than the axis, the span lists every position of the axis.
     """
     if not before.advance:
         return before
@@ -261,21 +268,21 @@ def through(before: Span, reads: Reads, out: int) -> Span:
 
 
 def union(a: Span, b: Span, out: int) -> Span:
-    """What two branches see together on an axis of `out` places: everything, for all, where one of them sees it all."""
+    """What two branches see together on an axis of `out` positions. If one of them sees the whole axis, so do both."""
     if not a.advance or not b.advance:
         return Span(0, (hull_of((a.whole(out).at(0), b.whole(out).at(0))),))
     period = lcm(a.period, b.period)
-    ends = a.ends or b.ends or a.jump != b.jump  # branches that drift apart: every place on its own
+    ends = a.ends or b.ends or a.jump != b.jump  # the branches drift apart: list every position
     return tabled(lambda place: hull_of((a.at(place), b.at(place))), period, int(a.jump * period), out, ends)
 
 
 def tabled(at: Callable[[int], Hull], period: int, advance: int, out: int, ends: bool) -> Span:
-    """The span of a function of the place; with `ends`, or where its period is longer than the axis, place by place."""
+    """The span of a function of the position. With `ends`, or a period above the axis, it lists every position."""
     if out < 1:
-        return Span(0, (None,))  # an axis without places
+        return Span(0, (None,))  # an axis without positions
     _list(period if not ends and period <= out else out)
     if not ends and period <= out:
         return Span(advance, tuple(at(place) for place in range(period)))
-    # The advance keeps the slope; it is never 0, which would say that every place sees the same.
+    # The advance keeps the slope. It must not be 0, which would mean that all positions see the same.
     slope = Fraction(advance, period) * out
     return Span(round(slope) or (1 if slope > 0 else -1), tuple(at(place) for place in range(out)), True)

@@ -1,4 +1,4 @@
-"""Arrays as a source stores them, a PyTorch module or an ONNX file, and what a network's arrays are made of."""
+"""The arrays that a PyTorch module or an ONNX file stores, and those from which each array of a network is made."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Stored(NamedTuple):
     """One array of the source: how many numbers, and whether training changes it.
 
     A *parameter* is what the source calls one (`module.parameters()`; in a file the weights of its layers). A *buffer*
-    is stored beside them and is not trained: running statistics, a fixed kernel. `trainable` is None where the source
-    does not say, as a file does not.
+    is stored beside them and is not trained: running statistics, a fixed kernel. `trainable` is None if the source,
+    such as a file, does not say.
     """
 
     size: int
@@ -25,8 +25,8 @@ class Stored(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What an array of the network, of this shape, is made of: names of stored arrays. None at all for what the source
-    computes from sizes and plain numbers, as a grid of places.
+    """The names of the stored arrays from which an array of the network, of this shape, is made. No names if the source
+    computes it from sizes and plain numbers, such as a grid of positions.
     """
 
     shape: Shape

@@ -1,12 +1,13 @@
-"""Why a printed number differs: told only where more than one cell says so, or a habit that papers are known for.
+"""Why a printed number differs. An explanation needs the support of more than one cell, or of a habit known from
+papers.
 
-There are hundreds of slightly different networks near any network, and one of them fits nearly every number. So a
-configuration that gives one printed cell explains nothing. What counts:
+Some of the hundreds of networks that differ slightly from a network fit nearly every number. So a configuration that
+gives a single printed cell explains nothing. These explanations are accepted:
 
-- a known habit: the stride on the 1×1 convolution of a bottleneck, as the first ResNet paper has it, or on the k×k; a
+- a known habit: the stride on the 1×1 convolution of a bottleneck, as in the first ResNet paper, or on the k×k one; a
   pool left out before one layer, which changes a figure severalfold (other habits are conventions, see `counting`);
-- one configuration that gives the parameters *and* the operations of a row, or one kind of change that gives cells of
-  several rows, if by chance that would happen less than once in `CHANCE` times.
+- one configuration that gives the parameters *and* the operations of a row, or one type of change that gives cells of
+  several rows, if the probability of that by chance is below one in `CHANCE`.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from dojang.arith.shapes import conv_problem
 from dojang.arith.variants import PASSING, POOL_LEFT_OUT, Variant, variants
 
 CHANCE = 1000
-"""A configuration is told if fewer than one of so many wrong tables would be explained like that by chance."""
+"""A configuration is accepted if chance would explain fewer than one of so many wrong tables like that."""
 
 NEAR = 0.05
-"""Numbers are taken to be spread at least so far around the truth (logarithm) when chance is worked out."""
+"""For probabilities, printed numbers are taken to spread at least so far around the true value (natural logarithm)."""
 
 SEVERAL = 1.5
-"""Factor from which on a single cell may be explained by a pool that was left out."""
+"""A pool that was left out may explain a single cell if it is off by at least this factor."""
 
 PARAMETERS = ("weights", "params")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A row as far as its cells were judged: its layers and their figures, the cells, and which columns are wrong."""
+    """A row with judged cells: its layers and their figures, the cells, and which columns are wrong."""
 
     layers: tuple[Layer, ...]
     figures: CostParts
@@ -55,7 +56,7 @@ class Found:
     given: Mapping[str, tuple[Counting, float]]
 
     def said(self, column: str) -> str:
-        """The story in words."""
+        """The explanation in words."""
         words = self.given[column][0].says(column, plain_counting(column))
         return f"it is {self.variant.layer} as {self.variant.change}" + (f" ({words})" if words else "")
 
@@ -63,23 +64,23 @@ class Found:
 def stories(
     rows: Sequence[Judged], found: Mapping[str, Counting], graph: Graph, right: float
 ) -> dict[tuple[int, str], str]:
-    """For each wrong cell (row, column) that can be explained, why. `right`: the error that still counts as right."""
-    told: dict[tuple[int, str], str] = {}
+    """The explanation of each wrong cell (row, column) that has one. `right`: the error that still counts as right."""
+    reasons: dict[tuple[int, str], str] = {}
     moved = _moved_strides(graph)
     for at, row in enumerate(rows):
         for column in row.wrong:
             why = _stride(row, column, moved, found[column])
             if why:
-                told[at, column] = why
+                reasons[at, column] = why
     offered = [offer for at, row in enumerate(rows) for offer in _fitting(at, row, found, graph, right)]
     for offer in (*_by_row(rows, offered), *_by_kind(rows, offered), *_left_out(rows, offered)):
         for column in offer.given:
-            told.setdefault((offer.row, column), offer.said(column))
-    return told
+            reasons.setdefault((offer.row, column), offer.said(column))
+    return reasons
 
 
 def _stride(row: Judged, column: str, moved: Mapping[str, tuple[int, str]], found: Counting) -> str:
-    """Whether the strides stand elsewhere in the blocks of a row. Two digits are enough: the habit is well known."""
+    """The explanation that the strides are at other layers of the blocks; "" if it does not fit. Two digits suffice."""
     own = [layer for layer in row.layers if layer.name in moved]
     if not own or column in PARAMETERS:
         return ""
@@ -99,7 +100,7 @@ def _stride(row: Judged, column: str, moved: Mapping[str, tuple[int, str]], foun
 
 
 def _moved_strides(graph: Graph) -> dict[str, tuple[int, str]]:
-    """Of every 1×1 convolution straight before a k×k one of which either has a stride: its MACs if the other had it."""
+    """For every 1×1 convolution directly before a k×k one, one of which has a stride: its MACs if the other had it."""
     found: dict[str, tuple[int, str]] = {}
     for node in graph.nodes:
         first = _convolution_before(graph, node) if node.op == "conv" and max(node.attrs["kernel"]) > 1 else None
@@ -119,7 +120,7 @@ def _moved_strides(graph: Graph) -> dict[str, tuple[int, str]]:
 
 
 def _convolution_before(graph: Graph, node: Node) -> Node | None:
-    """The convolution that alone feeds a node, through norms and activations."""
+    """The convolution whose output, through norms and activations, is the only input of a node."""
     source = graph[node.inputs[0]]
     while source.op != "conv":
         if len(source.inputs) != 1 or source.rule.field not in PASSING or len(graph.consumers[source.name]) != 1:
@@ -129,10 +130,10 @@ def _convolution_before(graph: Graph, node: Node) -> Node | None:
 
 
 def _fitting(at: int, row: Judged, found: Mapping[str, Counting], graph: Graph, right: float) -> Iterator[Found]:
-    """The configurations that give a wrong cell of a row and leave its right cells within reach.
+    """The configurations that give a wrong cell of a row and keep its right cells near enough.
 
-    The chance of a cell: the width of the printed number's last digit against the distance within which such numbers
-    lie around the truth.
+    The probability that a cell fits by chance is one unit of its last digit, divided by the range around the true value
+    in which such numbers lie.
     """
     if not row.wrong:
         return
@@ -155,7 +156,7 @@ def _fitting(at: int, row: Judged, found: Mapping[str, Counting], graph: Graph, 
 
 
 def _counted(figures: CostParts, column: str, text: str, found: Counting) -> Counting | None:
-    """The convention under which a variant gives the printed value to the nearest printed digit, likely ones first."""
+    """The convention under which a variant gives the printed value to the nearest printed digit; likely ones first."""
     default = plain_counting(column)
     for how in (default, found, replace(default, bias=False), replace(found, bias=False)):
         if fit(figures.under(column, how), text, how) in ("exact", "rounded"):
@@ -176,12 +177,12 @@ def _nearby(row: Judged, graph: Graph) -> Iterator[tuple[Variant, CostParts]]:
 
 
 def _number_tried(row: Judged) -> int:
-    """How many configurations a row has: about as many for each convolution, so that long rows need firmer numbers."""
+    """How many configurations a row has: about 15 per layer, so that long rows need more digits."""
     return 15 * max(1, sum(layer.op in ("conv", "conv_transpose", "dense") for layer in row.layers))
 
 
 def _by_row(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
-    """Configurations that give parameters and operations of one row, those that explain most cells of it first."""
+    """Configurations that give parameters and operations of one row; those that explain the most cells come first."""
     good: list[Found] = []
     for offer in offered:
         sides = {column in PARAMETERS: chance for column, (_, chance) in offer.given.items()}
@@ -191,7 +192,7 @@ def _by_row(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
 
 
 def _by_kind(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
-    """Configurations of one kind that give cells of several rows."""
+    """Changes of one type that give cells of several rows."""
     kinds: defaultdict[str, dict[int, Found]] = defaultdict(dict)
     for offer in offered:
         kinds[offer.variant.kind].setdefault(offer.row, offer)
@@ -199,18 +200,18 @@ def _by_kind(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
     for by_row in kinds.values():
         alone = [offer for offer in by_row.values() if len(rows[offer.row].layers) <= FEW]
         chances = [max(c for _, c in offer.given.values()) for offer in alone]
-        ways = comb(wrong, len(alone)) * len(kinds)
-        if len(alone) > 1 and ways * prod(chances) * CHANCE < 1:
+        choices = comb(wrong, len(alone)) * len(kinds)
+        if len(alone) > 1 and choices * prod(chances) * CHANCE < 1:
             good += alone
     return good
 
 
 FEW = 3
-"""A row of more layers stands for a block: a change of one kind in several rows is told of single layers only."""
+"""A row of more layers is a block. `_by_kind` considers rows of fewer layers only."""
 
 
 def _left_out(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
-    """A pool left out before the one layer of a row."""
+    """Rows of one layer before which a pool was left out."""
     good: list[Found] = []
     for offer in offered:
         if offer.variant.kind != POOL_LEFT_OUT or len(rows[offer.row].layers) > 1:
@@ -223,7 +224,7 @@ def _left_out(rows: Sequence[Judged], offered: Sequence[Found]) -> list[Found]:
 
 
 def _severalfold(row: Judged, offer: Found) -> bool:
-    """Whether the printed cells are far from the truth, where no other slip would take them."""
+    """Whether the printed cells are so far from the true values that no other mistake explains them."""
     for column, (how, _) in offer.given.items():
         printed = Printed.read(row.cells[column])
         scaled = printed.scaled(row.figures.under(column, how), how.thousand)

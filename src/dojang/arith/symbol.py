@@ -14,12 +14,12 @@ from fractions import Fraction
 from math import floor, gcd
 
 LARGE = 2 * 2 * 3 * 5 * 7 * 2**20
-"""Symbols are compared as if they were this large: formulas hold for sizes that are large enough."""
+"""The value of every symbol in comparisons: formulas hold for sizes that are large enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """⌊numerator / divisor⌋ where it cannot be simplified further."""
+    """⌊numerator / divisor⌋, when it cannot be simplified further."""
 
     numerator: Expr
     divisor: int
@@ -30,7 +30,7 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class Max:
-    """The largest of several expressions, where which one it is depends on the symbols."""
+    """The largest of several expressions, when it depends on the symbols which one that is."""
 
     options: tuple[Expr, ...]
 
@@ -46,7 +46,7 @@ Term = tuple[Atom, ...]
 class Expr:
     """A sum of terms: a coefficient for each product of atoms. Build with `symbol` and arithmetic.
 
-    Comparison with `<` and the like is decided at `LARGE`; `==` is equality of the normal forms.
+    `<`, `<=`, `>` and `>=` compare the values for symbols of size `LARGE`; `==` compares the normal forms.
 
     >>> h = symbol("H")
     >>> print((h + 2 * 3 - 7) // 2 + 1)
@@ -101,7 +101,7 @@ class Expr:
         return NotImplemented if left is None else left._exact_quotient(self)
 
     def _exact_quotient(self, other: object) -> Expr:
-        """self / other when other is one term that divides every term; what reshape needs for -1."""
+        """self / other, if other is one term that divides every term of self; reshape needs it for -1."""
         right = _expr(other)
         if right is None or len(right.terms) != 1:
             raise ArithmeticError(f"{self} cannot be divided by {other} symbolically")
@@ -159,7 +159,7 @@ class Expr:
 
     @property
     def largest_option(self) -> Expr:
-        """For a `max(...)` the option that is the largest for large sizes; any other expression is its own."""
+        """Of a `max(...)` the option that is the largest for large sizes; any other expression is returned as it is."""
         for term in self.terms:
             if len(term) == 1 and isinstance(term[0], Max):
                 return max(term[0].options)
@@ -205,7 +205,7 @@ class Expr:
 
 
 def symbol(name: str) -> Expr:
-    """A size that is not known yet, at least 1."""
+    """A symbol for a size that is not known; it is at least 1."""
     return Expr({(name,): Fraction(1)})
 
 
@@ -215,7 +215,7 @@ def symbolic(value: object) -> bool:
 
 
 def scaled(size: int, factor: float) -> int:
-    """⌊size · factor⌋; of a formula with the factor as a fraction."""
+    """⌊size · factor⌋; for a formula, the factor is taken as a fraction."""
     return floor(size * (Fraction(factor).limit_denominator(4096) if symbolic(size) else factor))
 
 
@@ -234,7 +234,7 @@ def largest(values: Iterable[int | Expr]) -> int | Expr:
     for value in dict.fromkeys(given):
         new = _expr(value)
         if new is None:
-            raise TypeError(f"{value!r} is no size")
+            raise TypeError(f"{value!r} is not a size")
         if not any(_never_below(old, new) for old in kept):
             kept = [old for old in kept if not _never_below(new, old)] + [new]
     if len(kept) > 1:
@@ -244,7 +244,7 @@ def largest(values: Iterable[int | Expr]) -> int | Expr:
 
 
 def at_least(a: object, b: object) -> bool:
-    """Whether a >= b is sure for all symbols from 1 on; False also where that cannot be told.
+    """Whether a >= b is sure for all symbols of at least 1; False also if it cannot be decided.
 
     >>> n = symbol("N")
     >>> at_least(n + 1, 2), at_least(n, 2), at_least(2 * n, n)
@@ -257,10 +257,11 @@ def at_least(a: object, b: object) -> bool:
 
 
 def _never_below(a: Expr, b: Expr) -> bool:
-    """Whether a >= b is sure for all symbols from 1 on.
+    """Whether a >= b is sure for all symbols of at least 1.
 
-    Floors that add to a - b are bounded from below, by their fraction less what rounding takes or by 0, others from
-    above by their fraction; if no term of that bound is negative, a - b is not.
+    Each floor with a positive coefficient in a - b is replaced by a lower bound (its fraction minus the most that
+    rounding takes, or 0), each other one by an upper bound (its fraction). If no term of the result is negative, a >=
+    b.
     """
     terms = (a - b).terms
     if any(isinstance(atom, Max) for term in terms for atom in term):
@@ -281,7 +282,7 @@ def _never_below(a: Expr, b: Expr) -> bool:
 
 
 def _bounded(atom: Floor, below: bool) -> Expr:
-    """A floor by the fraction that it never exceeds, or never falls below, with symbol + 1 in place of each symbol."""
+    """An upper or (`below`) lower bound of a floor without rounding, with symbol + 1 in place of each symbol."""
     total = Expr({(): Fraction(1 - atom.divisor if below else 0, atom.divisor)})
     for term, factor in atom.numerator.terms.items():
         product = Expr({(): factor / atom.divisor})
@@ -324,8 +325,8 @@ def _bracket(text: str) -> str:
 def _floor(value: Expr, divisor: int) -> Expr:
     """⌊value / divisor⌋ in normal form.
 
-    Terms that the divisor divides come out; a floor inside a floor becomes one: ⌊(⌊x/a⌋ + b)/c⌋ = ⌊(x + ab)/(ac)⌋;
-    common factors of numerator and divisor are cancelled, because the rest inside is whole.
+    Terms that the divisor divides are taken out; a floor inside a floor becomes one: ⌊(⌊x/a⌋ + b)/c⌋ = ⌊(x + ab)/(ac)⌋;
+    common factors of numerator and divisor are cancelled, because the rest of the numerator is an integer.
     """
     if divisor < 0:
         return _floor(-value, -divisor)

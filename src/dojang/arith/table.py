@@ -1,7 +1,8 @@
-"""What one part of dojang does with each operator, and why it does not have the others.
+"""Tables of operators: what one part of dojang does with each operator, and why it does not support the others.
 
-Every part that treats operators one by one keeps a `Table`. An operator that is neither an entry nor absent for a
-reason is a gap: `gaps` names it, and so does the error where it is met. `tests/test_operators.py` lets no gap stand.
+Every part that treats operators one by one has a `Table`. An operator with neither an entry nor a reason is a gap:
+`gaps` lists it, and a network with that operator gives an error that names it. `tests/test_operators.py` fails for
+gaps.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Entry = TypeVar("Entry")
 class Table(Mapping[str, Entry], Generic[Entry]):
     """Entries by operator name, and the reason for each operator that has none.
 
-    `consumer`: a short name, as `dojang list operators` shows it. `cannot`: what does not happen to an operator without
-    an entry, as the end of "operator relu cannot be ...". `place`: the module that holds the table.
+    `consumer`: a short name, as `dojang list operators` shows it. `cannot`: the end of the sentence
+    "operator relu cannot be ..." for an operator without an entry. `place`: the module that holds the table.
     """
 
     consumer: str
@@ -49,20 +50,22 @@ class Table(Mapping[str, Entry], Generic[Entry]):
         raise UnsupportedError(f"{node.name}: operator {op} cannot be {self.cannot}; {why}")
 
     def find(self, node: Node) -> Entry | None:
-        """The entry for a node, or None where the table says why there is none; raises as `of` for a gap."""
+        """The entry for a node, or None if the table has a reason why there is none; raises like `of` for a gap."""
         return None if node.op in self.absent else self.of(node)
 
     def why_not(self, op: str) -> str | None:
-        """Why an operator has no entry; None where it has one."""
+        """Why an operator has no entry; None if it has one."""
         return None if op in self.entries else self.absent.get(op, f"{self.place} does not list it")
 
     def gaps(self) -> tuple[str, ...]:
-        """Where the table and `OPS` do not agree, one sentence each; none where every operator has its entry."""
+        """Each disagreement between the table and `OPS` as a sentence; empty if every operator has an entry or a
+        reason.
+        """
         found: list[str] = []
         for op in sorted({*OPS, *self.entries, *self.absent}):
             where = f"{self.consumer} ({self.place})"
             if op not in OPS:
-                found.append(f"{where} lists {op}, which is no operator")
+                found.append(f"{where} lists {op}, which is not an operator")
             elif op in self.entries and op in self.absent:
                 found.append(f"{where} has {op}, and says why it does not")
             elif op not in self.entries and not self.absent.get(op):
@@ -71,7 +74,7 @@ class Table(Mapping[str, Entry], Generic[Entry]):
 
 
 def because(why: str, names: str) -> dict[str, str]:
-    """One reason for several operators, whose names are parted by spaces.
+    """One reason for several operators, whose names are separated by spaces.
 
     >>> because("it has no attributes", "relu tanh")
     {'relu': 'it has no attributes', 'tanh': 'it has no attributes'}

@@ -1,4 +1,4 @@
-"""The rules by which operators tie channels together: a walk over the graph with a union-find over labels."""
+"""The rules by which operators couple channels: one walk over the graph, with union-find over labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dojang.arith.table import Table, because
 Labels = tuple[int, ...]
 
 MIXES = {"groupnorm": "normalises over groups of channels", "lrn": "normalises over neighbouring channels"}
-"""Why an operator of the kind "mix" freezes its channels, where that is not simply "normalises over channels"."""
+"""Why an operator with the rule "mix" freezes its channels, if not because it "normalises over channels"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ChannelTracer:
                 return self.conv(node, tracks[0], known[0])
             case "dense":
                 if tracks[0] is not None and tracks[0].axis != len(known[0]) - 1:
-                    self.freeze(tracks[0], f"{node.name}: a dense layer works along another axis")
+                    self.freeze(tracks[0], f"{node.name}: a dense layer computes along another axis")
                 return Track(len(shape) - 1, self.fresh(shape[-1]))
             case "keep":
                 return tracks[0]
@@ -114,7 +114,7 @@ class ChannelTracer:
                 return self.spatial(node, tracks[0])
             case "mix":
                 self.opaque(node, tracks, MIXES.get(node.op, "normalises over channels"))
-                return tracks[0]  # the channels stay where they are, and stay
+                return tracks[0]  # the channels keep their axis, and all of them stay
             case "join":
                 return self.join(node, tracks, known, shape)
             case "concat":
@@ -133,7 +133,7 @@ class ChannelTracer:
                 return self.opaque(node, tracks, f"is {node.op}, whose channels are not followed")
 
     def opaque(self, node: Node, tracks: Sequence[Track | None], why: str) -> None:
-        """Freezes all that enters; nothing is known of what leaves."""
+        """Freezes the channels of all inputs; those of the output are not known."""
         for track in tracks:
             self.freeze(track, f"{node.name}: {why}")
 
@@ -157,7 +157,7 @@ class ChannelTracer:
         return track
 
     def join(self, node: Node, tracks: Sequence[Track | None], sources: Sequence[Shape], shape: Shape) -> Track | None:
-        """Sums and products: the inputs agree on channels, except those that are stretched from size 1."""
+        """Sums and products tie the channels of their inputs, except of inputs that are stretched from size 1."""
         ends = {t.axis - len(s) for t, s, i in zip(tracks, sources, node.inputs, strict=True)
                 if t is not None and s[t.axis] > 1 and self.graph[i].op != "constant"}  # fmt: skip
         if not ends:
@@ -170,7 +170,7 @@ class ChannelTracer:
         for name, track, source in zip(node.inputs, tracks, sources, strict=True):
             size = source[end] if len(source) >= -end else 1
             if size == 1 and shape[end] > 1:
-                continue  # stretched over all channels: belongs to none of them
+                continue  # stretched over all channels, so it belongs to none of them
             own = self.constant_track(name, source, len(source) + end) if self.graph[name].op == "constant" else track
             if own is None or own.axis - len(source) != end:
                 lost = lost or size > 1
@@ -186,7 +186,7 @@ class ChannelTracer:
         return Track(len(shape) + end, wide[0].classes) if wide else None
 
     def constant_track(self, name: str, source: Shape, axis: int) -> Track | None:
-        """The channels of a constant lie where its first reader needs them."""
+        """The channels of a constant, on the axis on which its first reader needs them."""
         if any(reader.rule.channels != "join" for reader in self.graph.consumers[name]):
             return None
         if self.tracks[name] is None and axis >= 0:
@@ -218,7 +218,9 @@ class ChannelTracer:
         return followed[0]
 
     def reshape(self, node: Node, track: Track | None, source: Shape, shape: Shape) -> Track | None:
-        """Channels merged with other axes repeat; an axis that is split ties what comes to lie on its other parts."""
+        """Channels that are merged with another axis repeat. If the axis is split, channels along the other parts are
+        tied.
+        """
         if track is None:
             return None
         size = source[track.axis]
@@ -243,7 +245,7 @@ class ChannelTracer:
         return self.opaque(node, [track], "mixes channels with other axes")
 
     def pad(self, node: Node, track: Track | None, source: Shape) -> Track | None:
-        """New classes for channels of padding; cropped ones end here."""
+        """New classes for channels that padding adds; channels that it crops have no class in the output."""
         if track is None:
             return None
         pads = ((0, 0),) * (len(source) - len(node.attrs["pads"])) + node.attrs["pads"]
@@ -254,13 +256,13 @@ class ChannelTracer:
         return Track(track.axis, self.fresh(max(before, 0)) + inner + self.fresh(max(after, 0)))
 
     def select(self, node: Node, track: Track | None, source: Shape) -> Track | None:
-        """Slices and gathers pick classes."""
+        """Slices and gathers select classes."""
         if track is None or axis_of(node.attrs["axis"], len(source)) != track.axis:
             return track
         return Track(track.axis, tuple(track.classes[i] for i in selected(node, len(track.classes))))
 
     def reduce(self, node: Node, track: Track | None, source: Shape) -> Track | None:
-        """A sum over channels reads them like a layer; a mean or an extreme over channels freezes them."""
+        """A sum over channels reads them like a layer does; a mean or an extreme over channels freezes them."""
         if track is None:
             return None
         axes = {axis_of(a, len(source)) for a in node.attrs["axes"]}
@@ -273,7 +275,7 @@ class ChannelTracer:
     # layers that share arrays
 
     def tie_shared(self) -> None:
-        """Uses of one array keep and lose the same elements of it."""
+        """Ties the channels of all nodes that use one array: they must keep the same elements of it."""
         first: dict[str, tuple[Node, tuple[Labels | None, ...], int]] = {}
         for node in self.graph.nodes:
             for role, axes in array_axes(node, self.tracks).items():
@@ -288,12 +290,12 @@ class ChannelTracer:
                         for a, b in zip(mine, other_labels, strict=True):
                             self.tie(a, b)
                     elif not alike or mine or other_labels:
-                        why = f"{node.name}: shares {array} with {other.name}, which uses it in another way"
+                        why = f"{node.name}: shares {array} with {other.name}, which uses it differently"
                         self.freeze(Track(1, (mine or ()) + (other_labels or ())), why)
 
 
 def selected(node: Node, size: int) -> list[int]:
-    """The places along its axis that a slice or gather reads, from the size of that axis."""
+    """The positions along its axis that a slice or gather reads, from the size of that axis."""
     if node.op == "slice":
         return list(range(*slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"]).indices(size)))
     return [i % size for i in node.attrs["indices"]]
@@ -306,7 +308,7 @@ def split(labels: Labels, parts: int) -> tuple[Labels, ...]:
 
 
 Axes = dict[str, tuple[Labels | None, ...]]
-"""For each role, along the leading axes of the array, the classes of its elements; None: not followed."""
+"""For each role, along the leading axes of the array, the classes of its elements; None if they are not followed."""
 
 
 def _layer_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
@@ -342,7 +344,7 @@ def _value_axes(node: Node, out: Track | None, source: Track | None) -> Axes:
 
 ARRAYS: Table[Callable[[Node, Track | None, Track | None], Axes]] = Table(
     "channels of arrays",
-    "cut, for nobody said which axes of its arrays carry channels",
+    "cut, because no rule says which axes of its arrays carry channels",
     __name__,
     {
         "conv": _layer_axes,
@@ -362,7 +364,7 @@ ARRAYS: Table[Callable[[Node, Track | None, Track | None], Axes]] = Table(
 def array_axes(node: Node, tracks: Mapping[str, Track | None]) -> Axes:
     """For each weight array of a node, per leading array axis, the classes of its elements; None: not followed.
 
-    For grouped convolutions the axis within a group carries the classes of all groups, one group after the other.
+    For grouped convolutions the axis within a group lists the classes of all groups, one group after the other.
     """
     rule = ARRAYS.find(node)
     return rule(node, tracks[node.name], tracks[node.inputs[0]] if node.inputs else None) if rule else {}

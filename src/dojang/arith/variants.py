@@ -1,4 +1,4 @@
-"""Nearby configurations of a layer: what it would cost if a table's author had counted a slightly different one."""
+"""Variants of a layer: what it costs if the author of a table had counted a slightly different layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POOL_LEFT_OUT = "pool left out"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One layer counted differently: the kind of change, the change in words, the figures that follow, biases apart."""
+    """One layer counted differently: the type of change, the change in words, and its figures without biases."""
 
     layer: str
     kind: str
@@ -29,9 +29,9 @@ class Variant:
 
 
 def variants(graph: Graph, node: Node) -> Iterator[Variant]:
-    """Every nearby configuration of a conv or dense node, likely slips first.
+    """Every variant of a conv or dense node, likely mistakes first.
 
-    A pooling layer before it left out; groups ignored or added; a depthwise-separable or spatially separable
+    A pooling layer before it is left out; groups ignored or added; a depthwise-separable or spatially separable
     convolution in its place; another kernel size with the same output.
     """
     shape = graph.unit_shapes[node.inputs[0]] if node.inputs else None
@@ -45,7 +45,7 @@ def variants(graph: Graph, node: Node) -> Iterator[Variant]:
 
 
 def _pools_before(graph: Graph, node: Node) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The pooling layers straight before a node (through views and activations), and the shape that enters each."""
+    """The pooling layers directly before a node (through views and activations), and the input shape of each."""
     source = graph[node.inputs[0]]
     names: list[str] = []
     while len(source.inputs) == 1 and (source.op in POOLS or source.rule.field in PASSING):

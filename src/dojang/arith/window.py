@@ -5,7 +5,7 @@ from __future__ import annotations
 from dojang.base.errors import ShapeError
 
 MOST_TAPS = 1 << 16
-"""Taps that are walked one by one where a size is a formula."""
+"""The most taps of a kernel if a size is a formula, because they are then counted one by one."""
 
 
 def extent(kernel: int, dilation: int) -> int:
@@ -18,27 +18,27 @@ def extent(kernel: int, dilation: int) -> int:
 
 
 def out_size(size: int, kernel: int, stride: int, before: int, after: int, dilation: int, ceil: bool = False) -> int:
-    """Number of places where the window stands: ⌊(i + p₀ + p₁ − extent)/s⌋ + 1, below 1 when it does not fit.
+    """The number of window positions: ⌊(i + p₀ + p₁ − extent)/s⌋ + 1, below 1 if the window does not fit.
 
-    With `ceil` the last window may hang over the end, but must start on the input or on the padding before it
-    (the rule of PyTorch, Caffe and ONNX since opset 19): ⌈(i + p₀ + p₁ − extent)/s⌉ + 1, less 1 where the last window
-    would start behind. That depends on the sizes only where p₁ < extent < s + p₁, and then the windows are those that
-    start on multiples of s below i + p₀: no size is compared, so formulas hold for all sizes.
+    With `ceil` the last window may reach beyond the end, but must start on the input or on the padding before it
+    (the rule of PyTorch, Caffe and ONNX since opset 19): ⌈(i + p₀ + p₁ − extent)/s⌉ + 1, minus 1 if the last window
+    would start later. Whether it would depends on the sizes only if p₁ < extent < s + p₁; then one window starts at
+    each multiple of s below i + p₀. So no size is compared, and formulas hold for all sizes.
 
     >>> out_size(7, 3, 2, 0, 0, 1)
     3
     """
-    room = size + before + after - extent(kernel, dilation)
+    free = size + before + after - extent(kernel, dilation)
     if not ceil:
-        return room // stride + 1
-    over = extent(kernel, dilation) - after  # pixels of a window that do not fit on the padding behind
+        return free // stride + 1
+    over = extent(kernel, dilation) - after  # how far a window reaches beyond the padding after the input
     if 0 < over < stride:
         return (size + before + stride - 1) // stride
-    return (room + stride - 1) // stride + (1 if over > 0 else 0)
+    return (free + stride - 1) // stride + (1 if over > 0 else 0)
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int, lower: bool = False) -> tuple[int, int]:
-    """Padding before and after that gives ⌈size/stride⌉ places; an odd pixel goes after (before, if `lower`).
+    """Padding before and after that gives ⌈size/stride⌉ positions; an odd pixel goes after (before, if `lower`).
 
     >>> same_padding(32, 5, 1, 1)
     (2, 2)
@@ -52,18 +52,20 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int, lower: bool
 def taps_inside(
     size: int, out: int, kernel: int, stride: int, before: int, dilation: int, after: int | None = None
 ) -> int:
-    """Pairs (place, tap) that fall on the input, not on padding; at most out · kernel.
+    """Pairs (position, tap) that fall on the input, not on padding; at most out · kernel.
 
-    In closed form, so a kernel of 10^12 takes no longer than one of 3; with a symbolic size tap by tap: for tap k the
-    places o with 0 ≤ o·s − p + k·d < size form an interval. `after` is the padding behind, where `out` follows from it:
-    then the last place of a tap is one quotient, not the lesser of two, and formulas hold whatever a division leaves.
+    A formula, so a kernel of 10^12 takes no longer than one of 3. With a symbolic size, tap by tap: for tap k the
+    positions o with 0 ≤ o·s − p + k·d < size form an interval. Give the padding behind as `after` if `out` follows from
+    it: then the last position of a tap is a single quotient, not the smaller of two, and formulas hold for every size.
 
     >>> taps_inside(5, 5, 3, 1, 1, 1)
     13
     """
     if not all(type(v) is int for v in (size, out, kernel, stride, before, dilation)):
         if kernel > MOST_TAPS:
-            raise ShapeError(f"a kernel of {kernel} over a symbolic size: give the size in numbers")
+            raise ShapeError(
+                f"a kernel of {kernel} needs a size in numbers; over a symbol at most {MOST_TAPS} taps are counted"
+            )
         total = 0
         for shift in range(-before, kernel * dilation - before, dilation):
             if after is None:
@@ -78,7 +80,7 @@ def taps_inside(
 
 
 def pairs_below(out: int, kernel: int, stride: int, dilation: int, end: int) -> int:
-    """Pairs (o, k) with 0 ≤ o < out, 0 ≤ k < kernel and o·s + k·d < end, by a closed form.
+    """Pairs (o, k) with 0 ≤ o < out, 0 ≤ k < kernel and o·s + k·d < end, by a formula.
 
     >>> pairs_below(3, 2, 2, 1, 4)
     4
@@ -86,16 +88,16 @@ def pairs_below(out: int, kernel: int, stride: int, dilation: int, end: int) -> 
     if end < 1 or out < 1 or kernel < 1:
         return 0
     reach = end - 1  # o·s + k·d ≤ reach
-    full = min(out, max(0, (reach - (kernel - 1) * dilation) // stride + 1))  # places with every tap
-    some = min(out, reach // stride + 1)  # places with at least one
-    # place o has ⌊(reach − o·s)/d⌋ + 1 taps; counted from the last such place the numerator grows
+    full = min(out, max(0, (reach - (kernel - 1) * dilation) // stride + 1))  # positions with every tap
+    some = min(out, reach // stride + 1)  # positions with at least one
+    # position o has ⌊(reach − o·s)/d⌋ + 1 taps; counted from the last such position on, the numerator grows
     count = some - full
     last = reach - (some - 1) * stride
     return full * kernel + (count + floor_sum(count, dilation, stride, last) if count > 0 else 0)
 
 
 def floor_sum(n: int, m: int, a: int, b: int) -> int:
-    """Σ ⌊(a·i + b)/m⌋ for i from 0 to before n, with a, b ≥ 0, in as many steps as Euclid's algorithm takes.
+    """Σ ⌊(a·i + b)/m⌋ for i from 0 to before n, with a, b ≥ 0, in as many steps as Euclid's algorithm.
 
     Graham, Knuth, Patashnik, "Concrete Mathematics", section 3.5: lattice points below a line, its axes exchanged.
 

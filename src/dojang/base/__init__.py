@@ -1,1 +1,1 @@
-"""What every other room stands on: the error tree, whole-file writing, budgets of readers, names made visible."""
+"""What every other package uses: the errors, reading and writing of files, budgets of readers, escaping of names."""

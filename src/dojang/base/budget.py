@@ -1,8 +1,8 @@
-"""What one reading may take: bytes unpacked, letters of text, and steps of work. Every reader asks it.
+"""Limits for reading a file: bytes unpacked, letters of text, and steps of work. Every reader uses them.
 
-A small file can ask for unbounded memory or time: an archive that unpacks to gigabytes, blocks that multiply when they
-are substituted, a size of 10^12 that would be walked place by place. A reader makes one `Budget` for its file, tells
-it what it is about to take *before* it takes it, and the budget refuses by name. Standard library only.
+A small file can need unbounded memory or time: an archive that unpacks to gigabytes, blocks that multiply when they
+are substituted, a loop over a size of 10^12. A reader makes one `Budget` for its file and announces *beforehand* what
+it is going to use; the budget raises an error that names the file. Standard library only.
 
 >>> budget = Budget("t.npz", unpacked_bytes=100)
 >>> budget.unpack(60)
@@ -19,19 +19,19 @@ import os
 from dojang.base.errors import FileError, UsageError
 
 UNPACKED_BYTES = 1 << 28
-"""Bytes that any one file may unpack to: 256 MiB."""
+"""Every file may unpack to so many bytes: 256 MiB."""
 UNPACKED_TIMES = 16
-"""A large file may unpack to so many times its own size: weights are packed 1 to 3 times, MNIST 5."""
+"""A large file may unpack to so many times its own size; weights compress by a factor of 1 to 3, MNIST by 5."""
 LETTERS = 1 << 24
-"""Letters of a network's text after its blocks are substituted."""
+"""The most letters of a network's text after its blocks are substituted."""
 STEPS = 1 << 24
-"""Steps of work (nodes, places walked) that one file may ask for."""
+"""The most steps of work (nodes, positions) that one file may need."""
 ENVIRONMENT = "DOJANG_MAX_UNPACKED"
-"""Environment variable that sets the limit on unpacked bytes of one file, in bytes, in place of both of the above."""
+"""Environment variable that sets the limit on unpacked bytes of one file, in bytes, instead of both limits above."""
 
 
 class Budget:
-    """The limits of one reading. `place` names the file, and starts every message."""
+    """The limits for reading one file. `place` names it, and begins every message."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Budget:
         self._unpacked = self._letters = self._steps = 0
 
     def unpack(self, count: int) -> None:
-        """Told that `count` more bytes will be unpacked. Raises `FileError`."""
+        """Announces that `count` more bytes will be unpacked. Raises `FileError`."""
         self._unpacked += count
         if self._unpacked > self.unpacked_bytes:
             raise FileError(
@@ -57,22 +57,24 @@ class Budget:
             )
 
     def write_letters(self, count: int) -> None:
-        """Told that the text will grow by `count` letters. Raises `FileError`."""
+        """Announces that the text will grow by `count` letters. Raises `FileError`."""
         self._letters += count
         if self._letters > self.letters:
             raise FileError(f"{self.place}: grows beyond {self.letters:,} letters when its blocks are written out")
 
     def step(self, count: int = 1) -> None:
-        """Told that `count` more steps of work will be done. Raises `FileError`."""
+        """Announces `count` more steps of work. Raises `FileError`."""
         self._steps += count
         if self._steps > self.steps:
-            raise FileError(f"{self.place}: asks for more than {self.steps:,} steps of work, the limit for one file")
+            raise FileError(
+                f"{self.place}: needs more than {self.steps:,} steps of work, the limit for one file; split it"
+            )
 
 
 def unpacked_limit(file_bytes: int = 0, times: int = UNPACKED_TIMES, least: int = UNPACKED_BYTES) -> int:
-    """The limit in bytes for a file of `file_bytes`: `least` or `times` its size, whichever is more.
+    """The limit in bytes for a file of `file_bytes`: `least` or `times` its size, whichever is larger.
 
-    The environment variable `ENVIRONMENT` replaces both. Raises `UsageError` where it is no number of bytes.
+    The environment variable `ENVIRONMENT` replaces both. Raises `UsageError` if it is not a number of bytes.
     """
     said = os.environ.get(ENVIRONMENT)
     if not said:

@@ -1,4 +1,4 @@
-"""The one tree of errors that a user can do something about, with the exit code of the command line for each.
+"""The errors that a user can do something about, with the exit code of the command line for each.
 
     DojangError              2  any of these
     ├── UsageError           2  an argument, flag or name that cannot be used as given
@@ -20,16 +20,16 @@ from typing import ClassVar, Self
 
 
 class DojangError(Exception):
-    """A failure that the user can do something about. One line: where, which values, the rule, the remedy.
+    """A failure that the user can do something about. One line: place, values, rule, remedy.
 
-    Context is added on the way up: `raise error.within("conv2")` turns "96 input channels ..." into
+    Callers add context: `raise error.within("conv2")` turns "96 input channels ..." into
     "conv2: 96 input channels ...".
     """
 
     exit_code: ClassVar[int] = 2
 
     def within(self, place: str) -> Self:
-        """The same error, its message prefixed by the place it happened in."""
+        """The same error, with a place before its message."""
         self.args = (f"{place}: {self}", *self.args[1:])
         return self
 
@@ -43,7 +43,9 @@ class ShapeError(DojangError):
 
 
 class GraphError(DojangError):
-    """A network that does not hang together: unknown inputs, duplicate names, a cycle, weights that do not fit."""
+    """A network whose layers or weights do not fit together: unknown inputs, duplicate names, a cycle, weights that do
+    not fit.
+    """
 
 
 class ParseError(DojangError):
@@ -51,7 +53,7 @@ class ParseError(DojangError):
 
 
 class UnsupportedError(DojangError):
-    """An operator or feature that this part of dojang does not do (yet), by name."""
+    """An operator or feature that this part of dojang does not support, by name."""
 
 
 class DataError(DojangError):
@@ -65,7 +67,7 @@ class CheckFailed(DojangError):
 
 
 class MissingPart(DojangError):
-    """An optional dependency is not installed; the message says the install line."""
+    """An optional dependency is not installed; the message has the command that installs it."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""Hints for the modules of version 0.1 that have moved: importing one says in a line where it is now.
+"""Hints for the modules of version 0.1 that have moved: importing one raises an error with its new name.
 
 The hints stay for one version; then this module and its call in `dojang/__init__.py` are deleted.
 """
@@ -19,7 +19,7 @@ PACKAGES = {
     "dojang.train": "dojang.training",
     "dojang.engine.algorithms": "dojang.engine.kernels.conv",
 }
-"""Packages that have another name; their modules have kept theirs, unless `MODULES` names them."""
+"""Packages that have a new name; their modules have kept theirs, unless `MODULES` lists them."""
 
 MODULES = {
     "dojang.diagnose.activations": "dojang.evidence.activations",
@@ -71,8 +71,8 @@ def new_name(old: str) -> str | None:
 
 
 @final
-class MovedFinder:  # not derived from importlib.abc.MetaPathFinder, whose import takes longer than all of dojang
-    """Asked by Python's import system for what nothing else has found; finds nothing, and says why."""
+class MovedFinder:  # not derived from importlib.abc.MetaPathFinder: importing that takes longer than importing dojang
+    """A finder for modules that no other finder has found: it finds none, but raises an error with the new name."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -86,6 +86,6 @@ class MovedFinder:  # not derived from importlib.abc.MetaPathFinder, whose impor
 
 
 def give_hints() -> None:
-    """Puts the hints last in Python's import system."""
+    """Adds the hints as the last finder of Python's import system."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

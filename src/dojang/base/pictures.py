@@ -1,7 +1,7 @@
-"""What a picture file may be: the formats that are opened, by content, and the most pixels. Standard library only.
+"""Limits for picture files: the formats that are opened, by content, and the most pixels. Standard library only.
 
-Pillow alone would try every format that it knows, and some of them start other programs (Ghostscript for EPS) or
-reach decoders that nobody here has looked at. Every reader of pictures hands `FORMATS` to `PIL.Image.open`.
+Pillow would try every format that it knows, and some of them start other programs (Ghostscript for EPS) or use decoders
+that have not been reviewed. So every reader of pictures gives `FORMATS` to `PIL.Image.open`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ READ = "JPEG, PNG, TIFF, WebP, BMP, GIF or PPM"
 
 ENVIRONMENT = "DOJANG_MAX_PIXELS"
 MAX_PIXELS = 2 * 89_478_485
-"""Pixels of the largest picture that is decoded, unless `ENVIRONMENT` says otherwise: twice Pillow's warning limit,
-where Pillow itself refuses to go on."""
+"""The most pixels of a picture that is decoded, unless `ENVIRONMENT` says otherwise: twice Pillow's warning limit, at
+which Pillow raises an error."""
 BYTES = 1 << 30
-"""Bytes that the pixels of a filtered picture may take: 1 GiB, or as many as its file has. Somebody has named this
-picture, so it may be larger than what a folder of data holds. `base.budget.ENVIRONMENT` replaces both figures."""
+"""The pixels of a filtered picture may take so many bytes (1 GiB), or as many as its file has. The user has named this
+picture, so it may be larger than those in a folder of data. `base.budget.ENVIRONMENT` replaces both limits."""
 
-# First bytes, and what a file that begins so is called. Only to say what was refused.
+# The first bytes of a file, and the name of its format, for messages about refused files.
 _SIGNATURES = (
     (b"%!PS", "EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
@@ -55,7 +55,7 @@ _SIGNATURES = (
 
 
 def said_format(head: bytes) -> str:
-    """What a file that begins with `head` seems to be, for a message; "" where it is not known.
+    """The format of a file that begins with `head`, for a message; "" if it is not known.
 
     >>> said_format(b"%!PS-Adobe-3.0 EPSF-3.0"), said_format(b"hello")
     ('EPS', '')

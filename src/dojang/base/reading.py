@@ -1,4 +1,4 @@
-"""The one way in which files are opened, and one reader for each kind that the standard library knows.
+"""Opening and reading files, with one reader for each format of the standard library.
 
     with opened("net.onnx") as stream: ...        # a regular file; a folder, a device or a pipe is refused by name
     text = read_text("net.net")                   # UTF-8, at most `TEXT_BYTES`
@@ -9,7 +9,7 @@
     with gzipped("images.gz") as stream: ...
 
 Each turns every exception of the standard library into a `FileError` that names the file, the cause and the remedy.
-A `MemoryError` is told apart: the file may be whole where the machine is small. Standard library only.
+A `MemoryError` has its own message, because the file may be intact. Standard library only.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from dojang.base.showing import one_line
 Name = str | os.PathLike[str]
 
 TEXT_BYTES = 1 << 24
-"""Bytes of a text that is read whole (.net, tables, JSON): 16 MiB; networks of 20,000 layers take about 2."""
+"""The most bytes of a text (.net, tables, JSON): 16 MiB; networks of 20,000 layers take about 2 MiB."""
 JSON_MARKS = 2_000_000
-"""Brackets, braces, commas and colons of a JSON text: each value costs up to 200 bytes once it is read."""
+"""The most brackets, braces, commas and colons of a JSON text, since each value takes up to 200 bytes of memory."""
 DIGITS = 20
-"""Digits of a whole number in JSON; 64 bits take 20."""
+"""The most digits of a whole number in JSON; 64 bits take 20."""
 MEMBERS = 1 << 21
-"""Members of a .zip; data sets of 1.3 million pictures exist."""
+"""The most members of a .zip; data sets of 1.3 million pictures exist."""
 ARRAY_AXES = 64
-"""Axes of an array; NumPy has the same limit."""
+"""The most axes of an array; NumPy has the same limit."""
 ARRAY_VALUES = 1 << 48
-"""Values of an array, axes of 0 taken as 1: beyond it NumPy and loops over axes fail in ways of their own."""
+"""The most values of an array, with axes of size 0 taken as 1; for more, NumPy and loops over axes fail differently."""
 CHUNK = 1 << 20
 
-# Inputs that are no regular files would block (pipes), never end (/dev/zero), or act when they are opened (devices).
+# Inputs that are not regular files may block (pipes), never end (/dev/zero), or do something when opened (devices).
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -61,8 +61,8 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(
 def opened(path: Name, wanted: str = "a file") -> Generator[io.BufferedReader]:
     """The regular file at `path`, open for reading bytes; a link is followed. `wanted` ends the advice in messages.
 
-    Raises `FileError` for what is missing, a folder, a device, a pipe or a socket, or may not be read. A pipe is not
-    waited for.
+    Raises `FileError` for what is missing, a folder, a device, a pipe or a socket, or may not be read. It does not
+    wait for the writer of a pipe.
     """
     name = os.fspath(path)
     try:
@@ -87,7 +87,7 @@ def opened(path: Name, wanted: str = "a file") -> Generator[io.BufferedReader]:
 
 
 def check_regular(path: Name, wanted: str = "a file") -> None:
-    """Raises `FileError` where `opened` would: for libraries that open files by their names themselves."""
+    """Raises `FileError` as `opened` would, for libraries that open files by name themselves."""
     with opened(path, wanted):
         pass
 
@@ -99,10 +99,12 @@ def read_bytes(path: Name, most: int | None = None, wanted: str = "a file") -> b
         if most is not None and size > most:
             _too_long(path, most)
         try:
-            # not by the size that the system states: files of /proc state 0
+            # not by the size that the system reports: for files of /proc it is 0
             raw = stream.read() if most is None else stream.read(most + 1)
         except MemoryError:
-            raise FileError(f"{os.fspath(path)}: its {size:,} bytes need more memory than there is") from None
+            raise FileError(
+                f"{os.fspath(path)}: its {size:,} bytes need more memory than is available; use a smaller file"
+            ) from None
     if most is not None and len(raw) > most:
         _too_long(path, most)
     return raw
@@ -120,7 +122,7 @@ def read_text(path: Name, most: int = TEXT_BYTES, wanted: str = "a text file") -
 
 
 def _too_long(path: Name, most: int) -> NoReturn:
-    raise FileError(f"{os.fspath(path)}: has more than {most:,} bytes, the limit for a file of its kind")
+    raise FileError(f"{os.fspath(path)}: has more than {most:,} bytes, the limit for such a file; split it")
 
 
 def _refusal(error: OSError | ValueError, name: str, wanted: str) -> str:
@@ -149,12 +151,12 @@ def damaged_as(place: str, what: str) -> Generator[None]:
         raise FileError(
             f"{place}: needs more memory than there is; use a smaller file or a machine with more"
         ) from None
-    except Exception as error:  # the libraries raise whatever their parsers meet: that is what this is for
+    except Exception as error:  # libraries raise exceptions of any class for damaged files
         raise FileError(f"{place}: {what} ({cause(error)}); copy or write it again") from None
 
 
 def cause(error: BaseException) -> str:
-    """What an exception says in one line of at most 200 letters; its class where it says nothing."""
+    """The message of an exception in one line of at most 200 letters; the name of its class if it is empty."""
     try:
         said = one_line(str(error), 500)
     except Exception:  # an exception that cannot print itself
@@ -166,9 +168,10 @@ def cause(error: BaseException) -> str:
 
 
 def json_value(raw: bytes | str, place: str, what: str = "damaged JSON", unique: bool = False) -> Any:
-    """The value of a JSON text, as `json.loads` gives it. With `unique` a name that stands twice in an object fails.
+    """The value of a JSON text, as `json.loads` gives it. With `unique`, an object with the same name twice is an
+    error.
 
-    Raises `FileError` ("`place`: `what` (cause)") for what is no JSON, for more than `JSON_MARKS` marks, and for whole
+    Raises `FileError` ("`place`: `what` (cause)") for what is not JSON, for more than `JSON_MARKS` marks, and for whole
     numbers of more than `DIGITS` digits.
     """
     marks = sum(raw.count(m) for m in ((b"[", b"{", b",", b":") if isinstance(raw, bytes) else "[{,:"))  # type: ignore[arg-type]
@@ -181,7 +184,7 @@ def json_value(raw: bytes | str, place: str, what: str = "damaged JSON", unique:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("an object has a name twice")
     return found
 
 
@@ -196,7 +199,7 @@ def _whole(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NpyHeader:
-    """What an .npy says about itself: NumPy's type string, shape, order in memory, and where the values begin."""
+    """The header of an .npy file: NumPy's type string, shape, order in memory, and the position of the values."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -223,7 +226,7 @@ _HEADER_BYTES = 1 << 16
 def npy_header(stream: BinaryIO | Any, place: str) -> NpyHeader:
     """The header of an .npy (versions 1 to 3), from the current position of `stream`.
 
-    Raises `FileError` for what is no .npy, for Python objects and records, and for shapes that no array has.
+    Raises `FileError` for other files, for Python objects and records, and for impossible shapes.
     Source: numpy.org/devdocs/reference/generated/numpy.lib.format.html.
     """
     magic = stream.read(8)
@@ -243,10 +246,10 @@ def npy_header(stream: BinaryIO | Any, place: str) -> NpyHeader:
         found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", said.strip()))
         if not isinstance(found, dict):
             raise ValueError("it is no dict")
-        told = cast(dict[Any, Any], found)
-        if told.keys() != {"descr", "fortran_order", "shape"}:
+        fields = cast(dict[Any, Any], found)
+        if fields.keys() != {"descr", "fortran_order", "shape"}:
             raise ValueError("it does not name descr, fortran_order and shape")
-        return _npy_checked(told["descr"], told["fortran_order"], told["shape"], place, 8 + len(raw) + length)
+        return _npy_checked(fields["descr"], fields["fortran_order"], fields["shape"], place, 8 + len(raw) + length)
 
 
 def _npy_checked(dtype: Any, fortran: Any, shape: Any, place: str, start: int) -> NpyHeader:
@@ -269,7 +272,9 @@ def check_array_shape(shape: Sequence[int], place: str) -> None:
         raise FileError(f"{place}: its array has {len(shape)} axes; at most {ARRAY_AXES} are read")
     if prod(max(1, min(s, ARRAY_VALUES + 1)) for s in shape) > ARRAY_VALUES:
         sizes = "×".join(map(str, shape))[:80]
-        raise FileError(f"{place}: says that its array is {sizes}, which no machine holds; it is damaged")
+        raise FileError(
+            f"{place}: says that its array is {sizes}, which no machine can store; it is damaged, write it again"
+        )
 
 
 def _item_bytes(dtype: str) -> int:
@@ -283,7 +288,7 @@ def _item_bytes(dtype: str) -> int:
 
 
 class _Gzip:
-    """A .gz as a stream whose every fault is a `FileError`."""
+    """A .gz as a stream; every error is a `FileError`."""
 
     def __init__(self, raw: BinaryIO, place: str) -> None:
         self._file, self._place = gzip.GzipFile(fileobj=raw, mode="rb"), place
@@ -302,7 +307,7 @@ def gzipped(path: Name) -> Generator[_Gzip]:
 
 
 def take(read: Callable[[int], bytes], count: int) -> bytearray:
-    """Up to `count` bytes, grown as they come: a header that promises more than there is costs nothing."""
+    """Up to `count` bytes, in a buffer that grows as they arrive, so that a wrong size in a header costs no memory."""
     found = bytearray()
     while len(found) < count and (chunk := read(min(CHUNK, count - len(found)))):
         found += chunk
@@ -315,7 +320,7 @@ _NAMES = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA", 9: "deflate64", 
 
 @contextlib.contextmanager
 def zipped(path: Name, wanted: str = "a .zip file") -> Generator[zipfile.ZipFile]:
-    """A .zip, open for reading. Raises `FileError` for what is none, and for more than `MEMBERS` members."""
+    """A .zip, open for reading. Raises `FileError` for other files, and for more than `MEMBERS` members."""
     place = os.fspath(path)
     with opened(path, wanted) as raw:
         with damaged_as(place, "truncated or damaged, or no .zip"):
@@ -329,7 +334,7 @@ def zipped(path: Name, wanted: str = "a .zip file") -> Generator[zipfile.ZipFile
 
 @contextlib.contextmanager
 def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> Generator[Callable[[int], bytes]]:
-    """A function that reads on in one member: `read(size)`. `place` names file and member in messages.
+    """A function that reads the next bytes of one member: `read(size)`. `place` names file and member in messages.
 
     Only stored and deflated members are read: the decompressors of the others unpack a block of 4 KB to gigabytes
     before they can be stopped. Raises `FileError` for these, for encryption, and for damage.
@@ -351,9 +356,9 @@ def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> Gener
 
 
 def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str, budget: Budget) -> bytes:
-    """All bytes of one member, asked of the budget before they are taken. Raises `FileError`."""
+    """All bytes of one member, announced to the budget first. Raises `FileError`."""
     with member(archive, info, place) as read:
-        # zipfile gives at most the size that the directory states, so this is what it may take
+        # zipfile returns at most the size in the directory, so this is the most memory that it needs
         budget.unpack(info.file_size)
         return bytes(take(read, info.file_size))
 

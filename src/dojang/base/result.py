@@ -1,7 +1,7 @@
-"""What every verb gives back: a frozen object that prints as a table, shows itself in a notebook, and becomes JSON.
+"""The base class of results: frozen objects that print as a table, display in a notebook, and convert to JSON.
 
-How a result looks is told by `dojang.report`, which this package must not import. So `dojang/__init__.py` names the
-function that shows results (`show_with`), and that function is loaded when a result is first printed.
+`dojang.report` displays results, but this package must not import it. So `dojang/__init__.py` gives the function that
+displays them to `show_with`; it is imported when a result is first printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _show: list[Show] = []
 
 
 def show_with(show: Show) -> None:
-    """Names the function that turns a result into text or HTML; it replaces the one named before."""
+    """Sets the function that turns a result into text or HTML; it replaces the previous one."""
     _show[:] = [show]
 
 
@@ -34,5 +34,5 @@ class Result(ABC):
         return _show[0](self, "text")
 
     def _repr_html_(self) -> str:
-        """The same table as a piece of HTML that needs nothing beside itself, for notebooks."""
+        """The same table as self-contained HTML, for notebooks."""
         return _show[0](self, "html")

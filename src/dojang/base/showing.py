@@ -1,5 +1,5 @@
-r"""Text from files and networks, made safe to show in a terminal: what could move the cursor or the reading order is
-written as an escape.
+r"""Text from files and networks, made safe for a terminal: characters that could move the cursor or change the reading
+order are written as escapes.
 
 >>> shown("conv\x1b[31m1"), shown("a\u202eb"), shown("a\nb"), shown("도장 conv1")
 ('conv\\x1b[31m1', 'a\\u202eb', 'a\\nb', '도장 conv1')
@@ -13,12 +13,12 @@ import unicodedata
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # Control characters, formatting (bidirectional overrides and zero-width characters included), surrogates, line and
-# paragraph separators; private and unassigned characters have no agreed picture.
+# paragraph separators; private and unassigned characters have no standard glyph.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def shown(text: str, keep: str = "") -> str:
-    r"""`text` with every character that a terminal would obey, or not show, as an escape such as ``\x1b``.
+    r"""`text` with every control character and every invisible character as an escape such as ``\x1b``.
 
     Characters in `keep` stay as they are (a message of several lines keeps its "\n").
     """
@@ -28,12 +28,12 @@ def shown(text: str, keep: str = "") -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a terminal shows every character of `text` as a letter, a sign or a space."""
+    """Whether a terminal shows every character of `text` as a letter, a symbol or a space."""
     return text.isprintable() or not any(unicodedata.category(letter) in _HIDDEN for letter in text)
 
 
 def encodable(name: str) -> str:
-    r"""`name` as UTF-8 can hold it: half a surrogate pair (a file name in no known encoding) becomes an escape.
+    r"""`name` as valid UTF-8: an unpaired surrogate (from a file name in an unknown encoding) becomes an escape.
 
     >>> encodable("\udcff")
     '\\udcff'
@@ -42,7 +42,7 @@ def encodable(name: str) -> str:
 
 
 def one_line(text: str, most: int = 1500) -> str:
-    """`shown`, white space folded, and the middle left out where the text is longer than `most` letters."""
+    """`shown` text in one line with single spaces, without its middle if it is longer than `most` letters."""
     line = shown(" ".join(text.split()))
     if len(line) <= most:
         return line
@@ -60,6 +60,6 @@ def _one(letter: str, keep: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
+    """The first line of an error's message, or the name of its class."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

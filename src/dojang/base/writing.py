@@ -1,8 +1,8 @@
-"""The one writer of files: whole or not at all, durable, with the mode kept and no planted link followed.
+"""Writing files: whole or not at all, durable, with the mode kept, and without following planted links.
 
     with writing("model.onnx", force=True) as temporary:
-        temporary.write_bytes(blob)          # a random name beside the target; it takes the target's place at the end
-    replace_bytes("run.json", b"{}")         # the same for content that is at hand
+        temporary.write_bytes(blob)          # a random name in the same folder, renamed to the target at the end
+    replace_bytes("run.json", b"{}")         # the same for given content
 
 A file that exists keeps its mode. A path that is a symbolic link writes the file that the link points to, and the link
 stays. A device, a pipe or a socket is refused, because it cannot be written whole. Standard library only.
@@ -22,14 +22,14 @@ from pathlib import Path
 
 from dojang.base.errors import DojangError, FileError, UsageError
 
-_UMASK = os.umask(0o077)  # reading it means setting it, so this is done once, before there are threads
+_UMASK = os.umask(0o077)  # the umask can only be read by setting it, so this is done once, before there are threads
 os.umask(_UMASK)
 FILE_MODE = 0o666 & ~_UMASK
 """The mode of a new file."""
 
 
 def check_target(path: str | os.PathLike[str], force: bool, folder: bool = False) -> Path:
-    """The path, where a file (with `folder`, a folder) may be written to it. Asked before the work begins.
+    """The path, if a file (with `folder`, a folder) may be written there. Called before the work begins.
 
     Raises `UsageError` when it exists and `force` is off, when its parent does not exist, when it is a folder (or, with
     `folder`, a file), and when it is a device, a pipe or a socket.
@@ -58,29 +58,29 @@ def check_target(path: str | os.PathLike[str], force: bool, folder: bool = False
 def writing(
     path: str | os.PathLike[str], force: bool = False, durable: bool = True, mode: int | None = None
 ) -> Generator[Path]:
-    """A temporary path beside `path`, with its suffix, that takes its place when the block ends well.
+    """A temporary path in the folder of `path`, with its suffix, that is renamed to `path` if the block succeeds.
 
-    When the block raises anything, KeyboardInterrupt included, the temporary file is removed and what stood at `path`
-    stays as it was. `durable` flushes file and folder to the disk, so that a loss of power leaves the old file or the
-    new one. `mode` are the permissions; None keeps those of the file that is replaced. Raises `UsageError` as
-    `check_target` does, and `FileError` for what the system refuses.
+    If the block raises anything, KeyboardInterrupt included, the temporary file is removed and `path` stays as it was.
+    `durable` flushes file and folder to the disk, so that a loss of power leaves the old file or the new one. `mode` is
+    the permissions; None keeps those of the file that is replaced. Raises `UsageError` as `check_target` does, and
+    `FileError` for errors of the system.
     """
-    asked = check_target(path, force)
-    with naming(asked):
-        target = Path(os.path.realpath(asked))
+    given = check_target(path, force)
+    with naming(given):
+        target = Path(os.path.realpath(given))
         if mode is None:
             mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else FILE_MODE
-        # mkstemp opens an unpredictable name with O_EXCL: a link planted there is never followed.
+        # mkstemp opens an unpredictable name with O_EXCL, so a planted link is never followed.
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=target.suffix[:40], dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
-            with renamed(temporary, asked):
+            with renamed(temporary, given):
                 yield temporary
             if durable:
                 _flush(temporary)
             temporary.chmod(mode)
-            _place(temporary, target, asked, force)
+            _place(temporary, target, given, force)
             if durable:
                 _flush(target.parent)
         finally:
@@ -97,7 +97,7 @@ def replace_bytes(
 
 
 def replace_text(path: str | os.PathLike[str], content: str, force: bool = True, durable: bool = True) -> Path:
-    """`replace_bytes` for UTF-8 text; halves of surrogate pairs, which UTF-8 cannot hold, become escapes."""
+    """`replace_bytes` for UTF-8 text; unpaired surrogates, which UTF-8 cannot encode, become escapes."""
     return replace_bytes(path, content.encode("utf-8", "backslashreplace"), force, durable)
 
 
@@ -105,8 +105,8 @@ def replace_text(path: str | os.PathLike[str], content: str, force: bool = True,
 def writing_folder(target: str | os.PathLike[str], files: Sequence[str], force: bool = False) -> Generator[Path]:
     """A temporary folder whose files move into `target` at the end, so that an interrupted command leaves nothing.
 
-    `files` are the names that will be written: `UsageError` at once when one is there already without `force`. The
-    folder and its parents are made where they are missing.
+    `files` are the names that will be written: `UsageError` at once if one exists already and `force` is off. The
+    folder and its parents are created if they are missing.
     """
     path = Path(target)
     if path.exists() and not path.is_dir():
@@ -134,7 +134,7 @@ def writing_folder(target: str | os.PathLike[str], files: Sequence[str], force: 
 
 @contextmanager
 def renamed(temporary: Path, target: Path) -> Generator[None]:
-    """Errors of ours that name a temporary file name what the user asked for instead."""
+    """Replaces the name of a temporary file in dojang's own errors by the path that the user gave."""
     try:
         yield
     except DojangError as error:
@@ -156,7 +156,7 @@ def naming(path: str | os.PathLike[str]) -> Generator[None]:
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Removes a file or a folder that may be there, without following links and without complaint."""
+    """Removes a file or a folder if it exists, without following links and without errors."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -164,12 +164,12 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
             os.unlink(path)
 
 
-def _place(temporary: Path, target: Path, asked: Path, force: bool) -> None:
+def _place(temporary: Path, target: Path, given: Path, force: bool) -> None:
     if not force:
         try:
-            os.link(temporary, target)  # unlike a renaming, it fails where the name was taken meanwhile
+            os.link(temporary, target)  # unlike renaming, it fails if the name exists meanwhile
         except FileExistsError:
-            raise UsageError(f"{asked}: was made by another process meanwhile; it is kept") from None
+            raise UsageError(f"{given}: was made by another process meanwhile; it is kept") from None
         except OSError:  # a file system without hard links
             pass
         else:
@@ -178,7 +178,7 @@ def _place(temporary: Path, target: Path, asked: Path, force: bool) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Flushes a file or folder to the disk; a file system that cannot flush a folder is left alone."""
+    """Flushes a file or folder to the disk; errors of file systems that cannot flush a folder are ignored."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -191,7 +191,7 @@ def _flush(path: Path) -> None:
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):
-        return "its name holds a character that no file system takes"
+        return "its name has a character that no file system accepts; choose another name"
     return {
         errno.ENOSPC: "the disk is full; free some space or write elsewhere with -o",
         errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere with -o",

@@ -1,4 +1,4 @@
-"""What stands beyond the edge of a picture, as index maps: for each padded place, the place it is copied from."""
+"""The border of a picture as index maps: for each padded position, the position from which it is copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BORDERS: tuple[str, ...] = get_args(Border)
 
 
 def check_border(border: str) -> Border:
-    """The border, or an error that lists the ones there are."""
+    """The border; for other text an error that lists the borders."""
     if border not in BORDERS:
         raise UsageError(f'border "{border}" is not known; use {", ".join(BORDERS)}')
     return border  # type: ignore[return-value]
@@ -23,10 +23,10 @@ def check_border(border: str) -> Border:
 
 @lru_cache(maxsize=256)
 def index_map(size: int, before: int, after: int, border: Border) -> NDArray[np.int64]:
-    """Source index for each of before + size + after places; −1 stands for the constant.
+    """Source index of each of the before + size + after positions; −1 stands for the constant.
 
-    `reflect` mirrors without repeating the edge, again and again where the padding exceeds the picture (NumPy's
-    "reflect"); a picture one pixel wide is repeated. `valid` has no padding.
+    `reflect` mirrors without repeating the edge, several times if the padding exceeds the picture (NumPy's "reflect");
+    a picture one pixel wide is repeated. `valid` has no padding.
 
     >>> index_map(4, 2, 3, "reflect").tolist()
     [2, 1, 0, 1, 2, 3, 2, 1, 0]

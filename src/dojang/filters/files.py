@@ -1,4 +1,4 @@
-"""Picture files in, filtered picture files out: what the command line calls."""
+"""Filter picture files, as `dojang filter` does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel, as_kernel, is_bank
 from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened
 from dojang.filters.pictures.atomic import check_target
-from dojang.filters.pictures.images import FORMATS, Picture, form_of, read_picture, settled, write_picture
+from dojang.filters.pictures.images import FORMATS, Picture, form_of, read_picture, without_outdated, write_picture
 from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.native.machine import Machine
 
@@ -26,12 +26,12 @@ PathArg = str | PathLike[str]
 
 
 class NotKept(UserWarning):
-    """Something of a picture file beside its pixels could not be kept in the result; the message names it."""
+    """A part of a picture file other than its pixels could not be kept in the result; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """One file done: where from, where to, by which kernel, its size and pixel type."""
+    """A filtered file: source, target, kernel, size and pixel type."""
 
     source: str
     target: str
@@ -41,12 +41,12 @@ class Filtered:
     channels: int
     dtype: str
     lost: tuple[str, ...] = ()
-    """What of the file beside its pixels could not be kept."""
+    """The parts of the file, other than pixels, that could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One file not done, and why."""
+    """A file that could not be filtered, and why."""
 
     source: str
     message: str
@@ -55,7 +55,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class FilterReport(Result):
-    """All files of one call, in the order given; for each, every kernel."""
+    """The files of one call, in the given order, with one entry per kernel."""
 
     kernels: tuple[str, ...]
     border: str
@@ -107,13 +107,13 @@ def filter_files(
 ) -> FilterReport:
     """Filters picture files. One file goes to the file (or into the folder) `out`; several go into the folder `out`.
 
-    Without `out` the result of a/b.jpg is a/b-KERNEL.jpg. A list of kernels makes one file of each, with such names,
-    and reads each picture once. EXIF orientation, colour profile, alpha and bit depth are
-    kept; the picture as shown is what is filtered. `progress(done, total)` is called after each file, from this
-    thread. One file that fails raises its `DojangError`; of several, the others are done and the failures are in the
-    report. Nothing is overwritten without `force`, and no file is left half-written. What of a file beside its pixels
-    cannot be kept is in the report and warned of. `ahead` gives the picture of the one path, or raises what reading it
-    raised, where someone is reading it already. TIFFs of `band_pixels` or more go through in bands of rows.
+    Without `out` the result of a/b.jpg is a/b-KERNEL.jpg. A list of kernels writes one file for each, with such names,
+    and reads each picture once. The picture is filtered as it is displayed; EXIF orientation, colour profile, alpha and
+    bit depth are kept. `progress(done, total)` is called after each file, in this thread. A single file that fails
+    raises its `DojangError`; of several files, the others are filtered, and the failures are in the report. Nothing is
+    overwritten without `force`, and no file is left half-written. Parts of a file that cannot be kept are in the report
+    and in a warning. `ahead`, for a single path that is already being read, returns its picture or raises the error of
+    reading it. TIFFs of at least `band_pixels` pixels are filtered in bands of rows.
     """
     if not paths:
         raise UsageError("no picture given")
@@ -128,13 +128,13 @@ def filter_files(
     else:
         report = _many(paths, targets, chosen, options, force, max_pixels, progress, workers, band_pixels)
     for one in report.done:
-        if one.lost:  # from here, not from the threads: Pillow's warnings are switched off there now and then
+        if one.lost:  # in this thread: the other threads sometimes switch off warnings, for Pillow
             warnings.warn(f"{one.target}: not kept of {one.source}: {', '.join(one.lost)}", NotKept, stacklevel=2)
     return report
 
 
 def as_kernels(kernel: Any) -> tuple[Kernel, ...]:
-    """One kernel or a list of them, given in any way that `as_kernel` takes."""
+    """One kernel or a list of kernels, in any form that `as_kernel` accepts."""
     return tuple(as_kernel(k) for k in kernel) if is_bank(kernel) else (as_kernel(kernel),)
 
 
@@ -162,7 +162,7 @@ def filter_file(
             done.append(Filtered(name, fspath(target), kernel.name, width, height, channels, str(dtype), lost))
         return tuple(done)
     for target in targets:
-        form_of(fspath(target))  # before the work
+        form_of(fspath(target))  # check the formats first
     picture = ahead() if ahead else read_picture(source, max_pixels)
     try:
         results = filter_picture(picture, kernels, options)
@@ -177,20 +177,20 @@ def filter_file(
 
 
 def filter_picture(picture: Picture, kernels: tuple[Kernel, ...], options: Options) -> list[Picture]:
-    """The picture filtered as it is shown: its pixels stay as stored, and the kernels are turned instead.
+    """The picture filtered as it is displayed: the kernels are rotated instead of the stored pixels.
 
-    With a stride the pixels are turned, since the places that are kept count from the shown upper left corner.
+    With a stride the pixels are rotated, since positions are counted from the displayed upper left corner.
     """
     if picture.orientation != 1 and options.stride != (1, 1):
         picture = picture.upright()
     kernels, options = as_stored(kernels, options, picture.orientation)
     moved = options.stride != (1, 1) or options.border == "valid"
     results = filter_array(picture.pixels, kernels, options, alpha=picture.alpha)
-    return [settled(replace(picture, pixels=pixels), moved) for pixels in results]
+    return [without_outdated(replace(picture, pixels=pixels), moved) for pixels in results]
 
 
 def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathArg | None) -> list[list[Path]]:
-    """Where the results of each picture go. Raises when two would have one name, or `out` cannot be their folder."""
+    """The target paths of each picture. Raises if two targets are equal, or if `out` cannot be their folder."""
     sources = [Path(p) for p in paths]
     tags = []
     for kernel in kernels:
@@ -203,24 +203,26 @@ def plan_targets(paths: Sequence[PathArg], kernels: Sequence[Kernel], out: PathA
     else:
         target = Path(out)
         count = len(sources) * len(tags)
-        store = count == 1 and target.suffix.lower() == ".zarr"  # a folder that is one picture
+        store = count == 1 and target.suffix.lower() == ".zarr"  # a Zarr folder is one picture
         into = count > 1 or (target.is_dir() and not store) or fspath(out).endswith(("/", os.sep))
         if into and (target.is_file() or (count > 1 and target.suffix.lower() in FORMATS)):
-            raise UsageError(f"{target}: {count} pictures need a folder to go to, not a file")
+            raise UsageError(f"{target}: {count} pictures need a folder, not a file; name a folder")
         names = tagged if len(tags) > 1 else [[s.name] for s in sources]
         targets = [[target / name for name in each] for each in names] if into else [[target]]
     seen: dict[Path, Path] = {}
     for source, each in zip(sources, targets, strict=True):
         for target in each:
             if target in seen:
-                raise UsageError(f"{seen[target]} and {source} would both be written to {target}; filter them apart")
+                raise UsageError(
+                    f"{seen[target]} and {source} would both be written to {target}; filter them separately"
+                )
             seen[target] = source
     if into:
         assert out is not None
         try:
             Path(out).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"{out}: cannot be made a folder ({error.strerror or error})") from None
+            raise FileError(f"{out}: cannot be created as a folder ({error.strerror or error})") from None
     return targets
 
 

@@ -1,4 +1,4 @@
-"""`filter`: a kernel pressed on a picture, a stack, a PIL image or a Dask array."""
+"""`filter`: apply a kernel to a picture, a stack, a PIL image or a Dask array."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def filter(
 ) -> Any:
     """The picture's correlation with the kernel, in the picture's own dtype and shape.
 
-    out[y, x, c] = offset + Σ taps[i, j] · in[y·stride + (i − anchor)·dilation, …, c]: the kernel is pressed as it
-    stands, not flipped. Integers are rounded to nearest and saturated; `dtype="float32"` or `"float64"` keeps the
-    response as it is. uint8, uint16, float32, float64; (h, w), (h, w, channels), (n, h, w, channels); a PIL image
-    gives a PIL image, its alpha kept; a Dask array gives a lazy one.
+    out[y, x, c] = offset + Σ taps[i, j] · in[y·stride + (i − anchor)·dilation, …, c]: the kernel is not
+    flipped. Integers are rounded to nearest and saturated; `dtype="float32"` or `"float64"` gives the unrounded
+    response. Types: uint8, uint16, float32, float64. Shapes: (h, w), (h, w, channels), (n, h, w, channels). A PIL image
+    gives a PIL image with the same alpha; a Dask array gives a lazy one.
 
-    `kernel`: a name with options ("blur", "gaussian:sigma=2"), a matrix as text ("0 -1 0; -1 5 -1; 0 -1 0"),
-    FILE.npy, an array, a `Kernel`; a list of these is a bank and puts one leading axis on the result (a list of PIL
-    images for a PIL image). `anchor` is the tap that stands on the output pixel, the middle or just after it.
-    `border`: zero, constant (`value`), replicate, reflect, circular, or valid, which shrinks the result. `out` takes
-    the result in place of a new array; it may be the picture itself. `threads`: at most so many, all cores by default.
+    `kernel`: a name with options ("blur", "gaussian:sigma=2"), a matrix as text ("0 -1 0; -1 5 -1; 0 -1 0"), FILE.npy,
+    an array, a `Kernel`; a list of these is a bank, whose result has one more leading axis (a list of PIL images for a
+    PIL image). `anchor` is the tap at the output pixel, by default the middle or the one after it. `border`: zero,
+    constant (`value`), replicate, reflect, circular, or valid, which shrinks the result. `out` receives the result
+    instead of a new array; it may be the picture itself. `threads` is the most threads, by default all cores.
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 
@@ -55,7 +55,7 @@ def filter(
         settings = (kernel, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
         try:
             known = _known.get(settings)
-        except TypeError:  # a list, say, which cannot be looked up
+        except TypeError:  # for example a list, which cannot be hashed
             known = settings = None
         if known is not None and image.flags.c_contiguous:
             result = empty(known[1], known[2]) if out is None else out
@@ -68,16 +68,18 @@ def filter(
         from dojang.filters.lazy import filter_dask
 
         if out is not None:
-            raise UsageError("a Dask array gives a lazy one; store it with .to_zarr() or .store() instead of out=")
+            raise UsageError("a Dask array gives a lazy result, without out=; store it with .to_zarr() or .store()")
         return filter_dask(image, kernels, options, bank)
     if home == "PIL":
         if out is not None or dtype is not None:
-            raise UsageError("a PIL image gives a new PIL image; for out= and dtype= give numpy.asarray(image)")
+            raise UsageError(
+                "a PIL image gives a new PIL image, without out= and dtype=; for these, give numpy.asarray(image)"
+            )
         return _filter_pil(image, kernels, bank, options)
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
     if isinstance(image, np.ma.MaskedArray):
-        raise UsageError("a masked array's mask would be lost; give image.filled() or image.data")
+        raise UsageError("the mask of a masked array would be lost; give image.filled() or image.data")
     picture = np.asarray(image)
     _check_axes(picture.shape)
     if out is not None and not bank:
@@ -92,23 +94,27 @@ def filter(
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:
-    """Channels that seem to come first are refused, in a stack warned of: a stack of one is the way to insist."""
+    """If channels seem to come first, raises an error, or for a stack a warning. A stack of one picture avoids the
+    error.
+    """
     doubt = channels_first(shape) if len(shape) in (3, 4) else ""
     if doubt and len(shape) == 3:
-        raise ShapeError(f"{doubt} (numpy.moveaxis(image, 0, -1)); if it is meant so, give a stack of one, image[None]")
+        raise ShapeError(f"{doubt} (numpy.moveaxis(image, 0, -1)); if that is right, give a stack of one, image[None]")
     if doubt:
         warnings.warn(doubt, AxesWarning, stacklevel=3)
 
 
 def _takes(out: Any, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> bool:
-    """Whether the result can be written to `out` as it lies."""
+    """Whether the result can be written directly to `out`."""
     if type(out) is not np.ndarray or out.shape != shape or out.dtype != dtype:
         return False
     flags = out.flags
     return flags.c_contiguous and flags.aligned and flags.writeable and not np.may_share_memory(out, picture)
 
 
-_known: dict[tuple, tuple[Bound, tuple[int, ...], np.dtype]] = {}  # what was asked for before: no more to check
+_known: dict[
+    tuple, tuple[Bound, tuple[int, ...], np.dtype]
+] = {}  # settings of earlier calls, which need no more checks
 
 
 def _remember(
@@ -134,9 +140,9 @@ def filter_array(
     alpha: bool = False,
     one: bool = False,
 ) -> NDArray:
-    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is taken over, not filtered.
+    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is copied, not filtered.
 
-    With `one` errors speak of the only kernel's own result.
+    With `one`, error messages describe the result of the only kernel.
     """
     shape = picture.shape
     if len(shape) == 2:
@@ -171,7 +177,7 @@ def _matrix_once(data: bytes, shape: tuple[int, ...], dtype: np.dtype, anchor: t
 def _options(*given: Any) -> Options:
     try:
         return _options_once(*given)
-    except TypeError:  # a list, say, which no cache can hold
+    except TypeError:  # for example a list, which cannot be hashed
         return Options.of(*given)
 
 
@@ -179,9 +185,11 @@ _options_once = lru_cache(maxsize=64)(Options.of)
 
 
 def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], bool]:
-    """The kernels, and whether a bank was asked for. What was given before is not parsed again; files are read anew."""
+    """The kernels, and whether they are a bank. A kernel that was given before is not parsed again; files are read
+    again.
+    """
     check_anchor(anchor)
-    anchor = (int(anchor[0]), int(anchor[1]))  # a list, say, which no cache can hold
+    anchor = (int(anchor[0]), int(anchor[1]))  # for example a list, which cannot be hashed
     if isinstance(kernel, str) and not kernel.endswith(".npy"):
         return _named_once(kernel, anchor), False
     if isinstance(kernel, np.ndarray) and kernel.ndim == 2 and kernel.dtype.kind in "fiu":
@@ -198,7 +206,7 @@ def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], 
 
 
 def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray, skip: int) -> NDArray:
-    """The array to write to: `out` where it can be written as it lies and does not alias the picture, or a new one.
+    """The array to write to: `out` if it can be written directly and does not alias the picture, or a new one.
 
     Errors leave out the first `skip` axes, which the user did not give.
     """
@@ -216,9 +224,9 @@ def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Op
     from dojang.filters.pictures.images import from_pil, orientation_of, to_pil, turn
 
     pixels, alpha = from_pil(image)
-    orientation = orientation_of(image)  # asked after the pixels: a TIFF is turned, and says so no more, once decoded
+    orientation = orientation_of(image)  # read after the pixels: decoding rotates a TIFF and removes the tag
     if orientation != 1 and options.stride != (1, 1):
-        # The places that are kept count from the shown upper left corner; the result is turned back.
+        # Positions are counted from the displayed upper left corner; the result is rotated back.
         pixels = np.ascontiguousarray(turn(pixels, orientation))
         back = {6: 8, 8: 6}.get(orientation, orientation)
         results = [np.ascontiguousarray(turn(p, back)) for p in filter_array(pixels, kernels, options, alpha=alpha)]

@@ -1,7 +1,7 @@
-"""What each named kernel does to one picture, as small PNGs: for the page that lists the kernels.
+"""One picture after each named kernel, as small PNGs, for the page that lists the kernels.
 
-The picture is made here by arithmetic (a bay at evening: sky, sun, hills, water, a boat, grain), so that it is free
-of rights, the same everywhere, and has what filters show: flat areas, fine texture, edges at all angles, a bright spot.
+The picture is computed (a bay at evening: sky, sun, hills, water, a boat, grain). So it is free of rights, equal on all
+machines, and has what filters show: flat areas, fine texture, edges at all angles, a bright spot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dojang.filters.filter import filter as press
+from dojang.filters.filter import filter as apply
 from dojang.filters.kernels.named import NAMED
 from dojang.filters.kernels.parse import as_kernel
 
@@ -25,7 +25,7 @@ SIGNED = {"sobel-x", "sobel-y", "scharr-x", "scharr-y", "prewitt-x", "prewitt-y"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A kernel as people see it: its name, what it does, how it was asked for, the taps, the picture it makes."""
+    """A kernel on the page: name, what it does, source, how to call it, options, taps, and the filtered picture."""
 
     name: str
     does: str
@@ -70,14 +70,14 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def gallery(names: Sequence[str] | None = None, picture: NDArray[np.uint8] | None = None) -> list[Shown]:
-    """Every named kernel, or those named, pressed on one picture. Slopes are shown around mid-grey."""
+    """All kernels, or those in `names`, applied to one picture. Slopes of both signs are shown with mid-grey as 0."""
     picture = sample() if picture is None else picture
     shown = []
     for name in names or list(NAMED):
         spec = SHOWN.get(name, name)
         kernel = as_kernel(spec)
         signed = name in SIGNED
-        result = press(picture.mean(-1).astype(np.float32) if signed else picture, kernel)
+        result = apply(picture.mean(-1).astype(np.float32) if signed else picture, kernel)
         if signed:
             reach = max(float(np.percentile(np.abs(result), 99.5)), 1e-6)
             result = np.rint(128 + 127 * (result / reach).clip(-1, 1)).astype(np.uint8)

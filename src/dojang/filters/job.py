@@ -1,4 +1,4 @@
-"""One filtering problem, its geometry, and the checks of everything a user may get wrong."""
+"""A filtering problem: its geometry, and the checks of all arguments."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.filters.borders import Border, check_border
 from dojang.filters.kernels.parse import Kernel
 
-MOST_EXTENT = 1 << 24  # pixels from a kernel's first tap to its last; a border's tables have as many places
+MOST_EXTENT = 1 << 24  # pixels from a kernel's first tap to its last; the tables of the border have as many entries
 DTYPES: tuple[np.dtype, ...] = tuple(np.dtype(d) for d in ("uint8", "uint16", "float32", "float64"))
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a kernel is pressed, apart from the kernel and the picture. Build one with `Options.of`, which checks."""
+    """The options of filtering. Build them with `Options.of`, which checks them."""
 
     border: Border = "reflect"
     stride: tuple[int, int] = (1, 1)
@@ -57,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to be pressed on pictures of `height` x `width` x `channels`: all that a plan depends on.
+    """A kernel for pictures of `height` x `width` x `channels`: everything that a plan depends on.
 
     out[y, x] = offset + Σ taps[i, j] · in[y·stride − before + i·dilation, …]; `before` is anchor · dilation, or 0 for
     a valid border.
@@ -70,7 +70,7 @@ class Job:
     dtype: np.dtype
     out_dtype: np.dtype
     options: Options = Options()
-    anywhere: bool = False  # a part of a larger picture whose results must not depend on where the part begins
+    anywhere: bool = False  # a part of a larger picture; its results must not depend on where the part begins
 
     @classmethod
     def of(
@@ -84,14 +84,14 @@ class Job:
             raise DataError(
                 f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {np.iinfo(dtype).max})"
             )
-        # A longer step than the picture keeps its first pixel only, as one of its size does.
+        # A stride longer than the picture keeps only the first pixel, as one of its size does.
         sy, sx = options.stride
         if sy > h > 0 or sx > w > 0:
             options = replace(options, stride=(min(sy, max(h, 1)), min(sx, max(w, 1))))
         return cls(kernel, h, w, c, dtype, result_dtype(dtype, options.dtype), options, anywhere)
 
     def __post_init__(self) -> None:
-        """Raises when the kernel or the values cannot be used on such a picture."""
+        """Raises if the kernel or the values cannot be used for such a picture."""
         if self.height < 1 or self.width < 1 or self.channels < 1:
             raise ShapeError(f"the picture is empty: {self.height}x{self.width}, {self.channels} channels")
         if self.options.border == "valid" and min(self.out_size) < 1:
@@ -101,7 +101,7 @@ class Job:
             )
         if max(self.extent) > MOST_EXTENT:
             raise ShapeError(
-                f"kernel {self.kernel.name} spans {by(self.extent)} pixels; at most {MOST_EXTENT:,} each way"
+                f"kernel {self.kernel.name} spans {by(self.extent)} pixels; at most {MOST_EXTENT:,} per axis"
             )
         if self.out_dtype.kind == "f":
             top = np.finfo(self.out_dtype).max
@@ -136,12 +136,12 @@ class Job:
 
     @property
     def fill(self) -> float:
-        """What stands beyond the edge where the border says neither to copy nor to shrink."""
+        """The pixel value outside the picture, for borders with a constant."""
         return self.options.value if self.options.border == "constant" else 0.0
 
     @cached_property
     def origin(self) -> tuple[int, int]:
-        """Row and column of the picture that out[0, 0] stands on: 0, or for "valid" where the anchor first fits."""
+        """Row and column of the picture at out[0, 0]: 0, or for "valid" the first position at which the kernel fits."""
         (ay, ax), (dy, dx) = self.kernel.anchor, self.options.dilation
         return ay * dy - self.before[0], ax * dx - self.before[1]
 
@@ -190,13 +190,13 @@ def _finite(value: float, what: str) -> float:
 
 
 class AxesWarning(UserWarning):
-    """A picture whose channels seem to come first, which is read as if they came last."""
+    """The channels of a picture seem to come first, but it is read as if they came last."""
 
 
 def channels_first(shape: tuple[int, ...]) -> str:
-    """What to say of an array whose channels seem to come first, (3, h, w) say; "" where they do not.
+    """The warning for an array whose channels seem to come first, such as (3, h, w); "" if they do not.
 
-    1, 3 or 4 rows of more than 8 channels are rare, pictures stored so by PyTorch are not.
+    1, 3 or 4 rows of more than 8 channels are rare, but PyTorch stores pictures with channels first.
     """
     h, w, c = shape[-3:]
     if h not in (1, 3, 4) or c <= 8 or w <= 4:

@@ -1,6 +1,6 @@
 """Pictures larger than memory: NPY, Zarr and TIFF files filtered by bands of rows with halos.
 
-The result is equal, to the bit, to that of the whole picture in memory: the same compiled code runs on every band.
+The result equals, bit for bit, that of the whole picture in memory: the same compiled code runs on every band.
 Zarr and TIFF need the optional packages zarr and tifffile.
 """
 
@@ -32,14 +32,14 @@ from dojang.native.threads import default_threads
 
 BAND_BYTES = 128 << 20  # of source rows in memory at a time
 BAND_PIXELS = 1 << 26
-"""TIFFs of so many pixels go through in bands of rows."""
+"""TIFFs of at least so many pixels are filtered in bands of rows."""
 STORES = (".npy", ".zarr")
 SUFFIXES = (*STORES, ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class ArrayOnDisk:
-    """An array on disk that can be read by slices: (h, w) or (h, w, channels), as its samples are meant."""
+    """An array on disk that can be read by slices: (h, w) or (h, w, channels), with the samples interpreted."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -54,14 +54,14 @@ class ArrayOnDisk:
 
     @property
     def orientation(self) -> int:
-        """How the rows as stored are turned when they are shown (EXIF 2.32)."""
+        """The EXIF orientation of the stored rows (EXIF 2.32)."""
         return 1 if self.layout is None else self.layout.orientation
 
 
 def is_large(path: str | PathLike[str], pixels: int = BAND_PIXELS) -> bool:
-    """Whether a file is done by bands: every NPY and Zarr, and TIFF of at least so many pixels.
+    """Whether a file is filtered by bands: every NPY and Zarr file, and TIFFs of at least so many pixels.
 
-    A TIFF whose rows cannot be read apart from each other (fax, JPEG and LZW where imagecodecs is missing) is no such.
+    Not if the rows of a TIFF cannot be read separately (fax; JPEG and LZW if imagecodecs is missing).
     """
     suffix = Path(path).suffix.lower()
     if suffix in STORES:
@@ -71,12 +71,12 @@ def is_large(path: str | PathLike[str], pixels: int = BAND_PIXELS) -> bool:
     try:
         layout = Layout.of(fspath(path))
     except DojangError:
-        return False  # the reader of pictures says what is wrong
+        return False  # reading the picture will raise the error
     return layout.width * layout.height >= pixels and layout.in_bands
 
 
 def as_stored(kernels: tuple[Kernel, ...], options: Options, orientation: int) -> tuple[tuple[Kernel, ...], Options]:
-    """Kernels and options for pixels that stay as they are stored, so that the picture as shown is filtered."""
+    """Kernels and options for the stored pixels, with the effect of the given ones on the displayed picture."""
     if orientation == 1:
         return kernels, options
     kernels = tuple(kernel.turned(orientation) for kernel in kernels)
@@ -95,10 +95,11 @@ def filter_large(
 ) -> tuple[tuple[int, ...], np.dtype, tuple[str, ...]]:
     """Filters the file `source` into the file `target`, a band of rows at a time.
 
-    The result's shape and dtype, and the names of what could not be kept.
+    Returns the result's shape and dtype, and the names of what could not be kept.
 
-    `progress(rows done, rows)` with each band. Memory: about twice `band_bytes` and the kernel's rows. The target is
-    written whole or not at all. Raises `FileError`, `ShapeError`, `UnsupportedError`, `MissingPart`.
+    `progress(rows done, rows)` is called after each band. It needs about twice `band_bytes` of memory, and the kernel's
+    rows. The target is written whole or not at all. Raises `FileError`, `ShapeError`, `UnsupportedError`,
+    `MissingPart`.
     """
     check_target(target, force)
     machine = Machine.host()
@@ -107,7 +108,7 @@ def filter_large(
             dtype = check_dtype(picture.dtype)
             if picture.orientation != 1 and options.stride != (1, 1):
                 raise UnsupportedError(
-                    f"a stride on so large a picture that is stored turned (orientation {picture.orientation}); turn "
+                    f"a stride on a large picture that is stored rotated (orientation {picture.orientation}); rotate "
                     "its pixels first"
                 )
             (kernel,), options = as_stored((kernel,), options, picture.orientation)
@@ -128,7 +129,7 @@ def filter_large(
 
 
 def band_height(job: Job, plan: FilterPlan, band_bytes: int) -> int:
-    """Result rows of one band: as many as `band_bytes` hold, a multiple of the plan's grid."""
+    """Result rows of one band: as many as fit into `band_bytes`, a multiple of the plan's grid."""
     per_row = job.width * job.channels * (job.dtype.itemsize * job.options.stride[0] + job.out_dtype.itemsize)
     return max(1, band_bytes // per_row // plan.grid) * plan.grid
 
@@ -163,7 +164,7 @@ def _bands(
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
-    """(first, last + 1, place) of each run of neighbouring rows."""
+    """(first, last + 1, index) of each run of neighbouring rows."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     for begin, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
         if begin < end:
@@ -203,8 +204,8 @@ def _open_zarr(name: str) -> ArrayOnDisk:
     try:
         array = zarr.open(name, mode="r")
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
-    except Exception as error:  # zarr raises its own kinds for damaged stores
-        raise FileError(f"{name}: no readable Zarr array ({str(error).partition(chr(10))[0]})") from None
+    except Exception as error:  # zarr raises its own exceptions for damaged stores
+        raise FileError(f"{name}: not a readable Zarr array ({str(error).partition(chr(10))[0]})") from None
     _checked(name, shape)
     return ArrayOnDisk(
         shape, dtype, lambda first, last: np.asarray(array[first:last]), attributes=dict(getattr(array, "attrs", {}))
@@ -230,7 +231,7 @@ def _write(
     picture: ArrayOnDisk,
     moved: bool,
 ) -> tuple[str, ...]:
-    """Writes the bands; the names of what could not be kept."""
+    """Writes the bands; returns the names of what could not be kept."""
     suffix = Path(target).suffix.lower()
     if suffix not in SUFFIXES:
         raise UnsupportedError(f"{fspath(target)}: large results are written as {', '.join(SUFFIXES)}")
@@ -277,18 +278,18 @@ def _write_zarr(
 
 
 def _regrouped(bands: Iterator[NDArray], rows: int) -> Iterator[NDArray]:
-    """The same rows in bands of a multiple of `rows`, the last one perhaps less: tiles and chunks are written whole."""
-    held: list[NDArray] = []
+    """The same rows in bands of a multiple of `rows` (except the last), so that tiles and chunks are written whole."""
+    waiting: list[NDArray] = []
     for band in bands:
-        held.append(band)
-        have = sum(len(b) for b in held)
+        waiting.append(band)
+        have = sum(len(b) for b in waiting)
         whole = have // rows * rows
         if whole:
-            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
             yield joined[:whole]
-            held = [joined[whole:]] if whole < have else []
-    if held:
-        yield held[0] if len(held) == 1 else np.concatenate(held)
+            waiting = [joined[whole:]] if whole < have else []
+    if waiting:
+        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
 
 
 def _write_tiff(

@@ -1,4 +1,4 @@
-"""Dask arrays: the same filter, lazily, chunk by chunk with overlaps, so that a scheduler spreads the work."""
+"""Dask arrays: the same filter, lazily, chunk by chunk with overlaps, so that Dask's scheduler distributes the work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def filter_dask(array: Any, kernels: tuple[Kernel, ...], options: Options, bank:
     """The lazy result for a Dask array (h, w), (h, w, c) or (n, h, w, c); equal to that of the array in memory.
 
     The border is made of slices of the array itself, and each chunk is then filtered with the rows and columns that
-    follow it (`map_overlap`). A stride keeps every so-many-th pixel of the full result.
+    follow it (`map_overlap`). A stride keeps every n-th pixel of the full result.
     """
     da = need("dask.array", "a Dask array")
     if np.isnan(array.shape).any():
@@ -70,7 +70,7 @@ def _one(da: Any, array: Any, kernel: Kernel, options: Options) -> Any:
 
 
 def _press(block: NDArray, kernel: Kernel, options: Options) -> NDArray:
-    """A chunk and what follows it, filtered where the kernel fits."""
+    """A chunk with the rows and columns that follow it, filtered where the kernel fits."""
     shape = block.shape
     stack = block.reshape(shape if block.ndim == 4 else (1, *shape, *(() if block.ndim == 3 else (1,))))
     stack = np.ascontiguousarray(stack)
@@ -105,7 +105,9 @@ def _pad(da: Any, array: Any, job: Job, which: int, axis: int) -> Any:
 
 
 def _shorter(chunks: tuple[int, ...], by: int) -> tuple[int, ...]:
-    """Chunks of the result along an axis: as the padded array's, `by` shorter, none below the reach it must lend."""
+    """Chunks of the result along an axis: `by` shorter than the padded array, each large enough for its neighbour's
+    overlap.
+    """
     total = sum(chunks) - by
     if total < 1:
         raise UsageError("the kernel is larger than the Dask array")

@@ -1,9 +1,9 @@
-"""Memory for large results, used again when a result is gone.
+"""Memory for large results, which is used again after a result is deleted.
 
-Memory that the system has just handed out is zeroed page by page at the first touch, which for a large picture takes
-as long as filtering it. The C library keeps small blocks for the next call; blocks above 32 MiB it gives back at once.
-Those are kept here: the last one or two, at most `MOST_BYTES`. While they wait they are marked as free to take
-(`MADV_FREE`): a system that runs short of memory takes the pages without asking.
+The system zeroes the pages of new memory when they are first touched, which for a large picture takes as long as
+filtering it. The C library keeps small blocks for the next call, but returns blocks above 32 MiB to the system at once.
+This module keeps the last one or two of those, at most `MOST_BYTES`. While they wait, they are marked with `MADV_FREE`,
+so that a system that runs short of memory can take their pages.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_BYTES = 32 << 20  # glibc's largest threshold for memory that it does not keep
-MOST_BYTES = 512 << 20  # waiting, in all
+LEAST_BYTES = 32 << 20  # the largest block that glibc may keep
+MOST_BYTES = 512 << 20  # of all waiting blocks
 
-# Shared memory, which `mmap` makes unless told otherwise, has neither huge pages nor MADV_FREE.
+# Shared memory, the default of `mmap`, has neither huge pages nor MADV_FREE.
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 _waiting: list[mmap.mmap] = []
 
 
 class _Lease:
-    """Memory lent to one array and its views; when the last of them is gone, it waits for the next."""
+    """Memory of one array and its views; after the last of them is deleted, it waits for the next array."""
 
     def __init__(self, memory: mmap.mmap, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._memory = memory
@@ -39,14 +39,14 @@ class _Lease:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-    """An array of any content, like `numpy.empty`; a large one does not own its memory (`flags.owndata`)."""
+    """An uninitialised array, like `numpy.empty`; a large one does not own its memory (`flags.owndata`)."""
     count = prod(shape) * dtype.itemsize
     if not LEAST_BYTES < count <= MOST_BYTES:
         return np.empty(shape, dtype)
     memory = None
     for i, old in enumerate(_waiting):
         if count <= len(old) <= 2 * count:
-            # Another thread may have been quicker: then this one makes its own.
+            # Another thread may have taken it: then this one allocates new memory.
             with contextlib.suppress(IndexError):
                 memory = _waiting.pop(i)
             break
@@ -57,7 +57,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
 
 
 def give_back(memory: mmap.mmap) -> None:
-    """Lets memory wait; what is too much is released, the oldest first."""
+    """Keeps memory for later; releases the oldest blocks if there are too many."""
     _advise(memory, "MADV_FREE")
     _waiting.append(memory)
     while len(_waiting) > 2 or sum(map(len, _waiting)) > MOST_BYTES:
@@ -67,5 +67,5 @@ def give_back(memory: mmap.mmap) -> None:
 def _advise(memory: mmap.mmap, what: str) -> None:
     advice = getattr(mmap, what, None)
     if advice is not None and hasattr(memory, "madvise"):
-        with contextlib.suppress(OSError):  # a kernel without it
+        with contextlib.suppress(OSError):  # a kernel that does not support it
             memory.madvise(advice)

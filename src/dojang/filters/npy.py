@@ -1,4 +1,4 @@
-"""NPY files mapped into memory. The header is checked here: `numpy.load` believes it, and raises as its parsers do."""
+"""NPY files mapped into memory. The header is checked here, because `numpy.load` trusts it and raises any exception."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dojang.base.reading import damaged_as, npy_header, opened
 
 
 def mapped(path: str | PathLike[str]) -> NDArray[Any]:
-    """The array in an NPY file, read-only and read as it is touched.
+    """The array in an NPY file, read-only; its pages are read when they are used.
 
-    Raises `FileError` for what is no such file, is truncated, or holds Python objects or records.
+    Raises `FileError` for other files, truncated files, and Python objects or records.
     """
     name = fspath(path)
     with opened(path, "an .npy file") as stream:
@@ -29,7 +29,7 @@ def mapped(path: str | PathLike[str]) -> NDArray[Any]:
                 "fetch or write it again"
             )
         order = "F" if header.fortran else "C"
-        if not header.data_bytes:  # nothing that could be mapped
+        if not header.data_bytes:  # an empty array cannot be mapped
             return np.zeros(header.shape, header.dtype)
         with damaged_as(name, "an array that cannot be mapped"):
             return np.memmap(stream, header.dtype, "r", header.start, header.shape, order)

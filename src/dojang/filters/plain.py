@@ -1,4 +1,4 @@
-"""Filtering in NumPy, tap by tap in float64: slow, short, and right. The fast ways are held against it."""
+"""Filtering in NumPy, tap by tap in float64: the slow reference against which the fast methods are tested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dojang.filters.borders import index_map
 from dojang.filters.job import Job
 
-ROW_BYTES = 1 << 25  # float64 scratch per band of rows, so that memory stays small beside the picture
+ROW_BYTES = 1 << 25  # float64 scratch per band of rows, small compared with the picture
 
 
 def run(job: Job, image: NDArray, out: NDArray) -> None:

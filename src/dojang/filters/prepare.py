@@ -1,4 +1,4 @@
-"""Everything about a filtering that does not depend on the pixels, made once and kept for the next picture alike."""
+"""Everything in filtering that does not depend on the pixels, prepared once and kept for equal pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Prepared:
         threads: int | None,
         anywhere: bool = False,
     ) -> None:
-        """Raises what is wrong with the kernels, the shape or the options."""
+        """Raises `DojangError` if kernels, shape or options do not fit."""
         if threads is not None and not (isinstance(threads, (int, np.integer)) and threads >= 1):
             raise UsageError(f"threads {threads!r} must be a whole number, at least 1")
         machine = Machine.host()
@@ -36,7 +36,9 @@ class Prepared:
         self.jobs = tuple(Job.of(kernel, shape, self.dtype, options, anywhere) for kernel in kernels)
         sizes = {job.out_size for job in self.jobs}
         if len(sizes) > 1:
-            raise ShapeError(f'the kernels of a bank give unlike sizes with border "valid": {sorted(sizes)}')
+            raise ShapeError(
+                f'with border "valid" kernels of a bank give different sizes: {sorted(sizes)}; filter one by one'
+            )
         self.out_size = self.jobs[0].out_size
         self.out_dtype = self.jobs[0].out_dtype
         self.plans: tuple[FilterPlan, ...] = tuple(make_plan(self.jobs, machine))
@@ -55,14 +57,14 @@ class Prepared:
 
     @property
     def quick(self) -> Bound | None:
-        """What does a single kernel on a single picture without further ado."""
+        """The bound plan of a single kernel on a single picture, if that is the problem; else None."""
         alone = len(self.jobs) == 1 and self._single
         return self._bound[0] if alone else None
 
     def run(self, stack: NDArray, results: NDArray, alpha: bool = False) -> None:
         """Fills `results` (kernels, n, oh, ow, c) from `stack` (n, h, w, c), both contiguous and of the right dtypes.
 
-        With `alpha` the last channel is taken from the picture, at the pixels that the result stands on.
+        With `alpha` the last channel is copied from the picture, at the pixels of the result.
         """
         first = 0
         for i, plan in enumerate(self.plans):
@@ -70,7 +72,7 @@ class Prepared:
             for k, picture in enumerate(stack):
                 out = results[first:last, k]
                 if not self._bound[i].run(picture, out):
-                    # In use, or left so by an interrupt: from now on the new one is used.
+                    # In use, or left in use by an interrupt: replace it by a new one.
                     fresh = self._bind(i)
                     fresh.run(picture, out)
                     self._bound[i] = fresh
@@ -81,7 +83,7 @@ class Prepared:
 
 
 def keep_alpha(job: Job, stack: NDArray, result: NDArray) -> None:
-    """Puts the pictures' own last channel into the result."""
+    """Copies the last channel of the pictures into the result."""
     (y0, x0), (sy, sx), (oh, ow) = job.origin, job.options.stride, job.out_size
     result[..., -1] = stack[:, y0::sy, x0::sx, -1][:, :oh, :ow]
 
@@ -90,5 +92,5 @@ def keep_alpha(job: Job, stack: NDArray, result: NDArray) -> None:
 def prepare(
     kernels: tuple[Kernel, ...], shape: tuple[int, ...], dtype: np.dtype, options: Options, threads: int | None
 ) -> Prepared:
-    """`Prepared`, kept for the last 32 kinds of picture."""
+    """`Prepared`, cached for the last 32 combinations."""
     return Prepared(kernels, shape, dtype, options, threads)

@@ -27,12 +27,12 @@ from dojang.filters.plan.guard import Guard
 from dojang.native import jit, runtime
 from dojang.native.machine import Machine
 
-# Work that one thread does sooner than two. A thread that sleeps takes 50 µs to wake on an idle machine, and on a busy
-# one the core that it shares with the caller; the caller goes on meanwhile, and loses only what waking costs it.
+# Less work is faster on one thread. A sleeping thread takes 50 µs to wake on an idle machine, and longer on a busy one;
+# the caller works meanwhile, and loses only the cost of waking the thread.
 ALONE_CYCLES = 150_000
 
-# From this size on, results are stored past the caches: a large one is gone from them before anyone reads it. The same
-# time either way at 32 MB, half the time at 100 MB (an Intel server whose third cache is far larger, November 2026).
+# Larger results bypass the caches, from which they would be evicted before they are read. No difference at 32 MB, half
+# the time at 100 MB (an Intel server with a far larger L3 cache, November 2026).
 PAST_BYTES = 32 << 20
 PAST = FIELDS.index("past")
 
@@ -43,7 +43,7 @@ AnyProgram = RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs
 
 @lru_cache(maxsize=256)
 def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
-    """The program's machine code; where it is on disk, its IR is not even written."""
+    """The program's machine code; its IR is built only if the code is not on disk."""
 
     def build() -> str:
         if isinstance(program, Box):
@@ -64,7 +64,7 @@ def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
 
 @lru_cache(maxsize=64)
 def element_map(size: int, before: int, after: int, more: int, border: Border, channels: int) -> NDArray[np.int64]:
-    """Source element of each padded element, −1 for the fill; `more` pixels are added that nobody looks at."""
+    """Source element of each padded element, −1 for the fill; `more` pixels are added whose values do not matter."""
     pixels = index_map(size, before, after, border)
     pixels = np.concatenate([pixels, np.zeros(more, np.int64)])
     elements = pixels[:, None] * channels + np.arange(channels)
@@ -73,7 +73,7 @@ def element_map(size: int, before: int, after: int, more: int, border: Border, c
 
 
 class Bound:
-    """A plan bound to a picture size and a number of threads: all that can be done before the pixels are known."""
+    """A plan bound to a picture size and a number of threads: everything that does not depend on the pixels."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Bound:
         """Compiles, makes the border tables and the scratch memory.
 
         With `part` = (y0, y1) only these result rows are made, and the image given to `run` holds the rows that
-        `part_rows` lists, in that order. `rows` are the padded rows' places in the image, where they are known.
+        `part_rows` lists, in that order. `rows` are the padded rows' indices in the image, if they are known.
         """
         program = plan.way.program
         assert program is not None
@@ -137,7 +137,7 @@ class Bound:
             self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band)
         )
         self._steps = runtime.Program([call], len(FIELDS), scratch, threads)
-        # Plain words of memory: setting them costs a third of setting a NumPy element.
+        # ctypes words: setting one takes a third of the time of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()
         floats = isinstance(program, Fourier) and job.out_dtype.kind == "f"
@@ -147,7 +147,7 @@ class Bound:
     def run(self, image: NDArray, out: NDArray) -> bool:
         """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c).
 
-        False, and nothing is done, if another thread is in the middle of it.
+        Returns False, without any work, if another thread is using this object.
         """
         if not self._lock.acquire(blocking=False):
             return False
@@ -191,7 +191,9 @@ class Bound:
             self._lock.release()
 
     def _sum_directly(self, image: NDArray, out: NDArray, blocks: NDArray[np.bool_]) -> None:
-        """The result rows of these blocks by the plan's other way, which is compiled only when it is needed."""
+        """Computes the result rows of these blocks by the plan's other method, which is compiled only when it is
+        needed.
+        """
         plan, job, machine, threads = self._otherwise
         assert plan.instead is not None
         assert self._guard is not None
@@ -205,7 +207,9 @@ class Bound:
 
 
 def band_rows(height: int, threads: int, program: AnyProgram) -> int:
-    """Rows that a thread takes at a time: several bands for each, none so thin that loading its rows twice tells."""
+    """Rows that a thread takes at a time: several bands per thread, but thick enough that loading rows twice costs
+    little.
+    """
     if program.grid > 1:
         return program.grid
     if threads == 1:
@@ -219,7 +223,9 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
 
 
 def part_rows(job: Job, y0: int, y1: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The source rows, ascending, that result rows y0 to y1 need, and for each padded row of theirs its place there."""
+    """The source rows, ascending, that result rows y0 to y1 need, and for each of their padded rows its index among
+    these.
+    """
     padded = index_map(job.height, job.before[0], job.after[0], job.options.border)
     sy = job.options.stride[0]
     wanted = padded[y0 * sy : (y1 - 1) * sy + job.extent[0]]

@@ -1,1 +1,1 @@
-"""How networks come in and go out; each format reads and writes in one file."""
+"""Reading and writing networks; each format is one file or one package."""

@@ -1,6 +1,6 @@
-"""NumPy's own files, .npy and .npz: the header is checked by itself, and memory is taken for what the file holds only.
+"""NumPy's files, .npy and .npz. The header is checked first, and memory is allocated only for data that the file has.
 
-`numpy.load` believes the header: it takes the memory first, parses Python in it, and raises what its parsers raise.
+`numpy.load` trusts the header: it allocates memory first, parses Python in it, and raises any exception of its parsers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _Counted:
 
 
 def read_npy(path: str | os.PathLike[str]) -> Array:
-    """The array in an .npy file, writable, in the order of memory that it was written in.
+    """The array in an .npy file, writable, in the memory order in which it was written.
 
-    Raises `FileError` for what is no such file, is truncated, or holds Python objects or records.
+    Raises `FileError` for other files, truncated files, and Python objects or records.
     """
     place = os.fspath(path)
     with opened(path, "an .npy file") as stream:
@@ -43,9 +43,9 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
 
 
 def read_npz(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> dict[str, Array]:
-    """The arrays of an .npz by name, those among `names` only where it is given.
+    """The arrays of an .npz by name; only those among `names`, if it is given.
 
-    Members that are not asked for are not unpacked; all others together ask one `Budget`. Raises `FileError`.
+    Other members are not unpacked; one `Budget` limits all members together. Raises `FileError`.
     """
     place = os.fspath(path)
     wanted = None if names is None else set(names)
@@ -60,7 +60,7 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str] | None = None) -
 
 
 def is_npy(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a single array. Raises `FileError` where it cannot be read."""
+    """Whether a file begins like a single array. Raises `FileError` if it cannot be read."""
     with opened(path) as stream:
         return stream.read(6) == b"\x93NUMPY"
 
@@ -91,7 +91,7 @@ def _filled(header: NpyHeader, place: str, fill: Callable[[memoryview], int | No
             raise _short(place, header, got or 0)
         dtype = np.dtype(header.dtype)
         if dtype.kind == "b":
-            flat = (flat != 0).view(np.uint8)  # any other byte is no truth value to NumPy
+            flat = (flat != 0).view(np.uint8)  # NumPy allows only 0 and 1 as truth values
         return flat.view(dtype).reshape(header.shape, order="F" if header.fortran else "C")
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints: a safetensors file whose metadata holds the network's text. No pickle, nothing is executed.
+"""Checkpoints: safetensors files with the network's text in their metadata. They contain no pickle and no code.
 
-The header is read with the standard library alone, so a checkpoint can be counted without NumPy; arrays are read from
-the file when they are first used. Format: https://github.com/huggingface/safetensors, "Format".
+The header is read with the standard library, so a checkpoint can be counted without NumPy; arrays are read from the
+file when they are first used. Format: https://github.com/huggingface/safetensors, "Format".
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 KEY = "dojang.network"
-"""Metadata key of the network's text; `dojang.name` and `dojang.meta` (JSON) stand beside it, and `dojang.arrays`
-(JSON, {name in the file: name of the array}) for names that UTF-8 cannot hold."""
+"""Metadata key of the network's text. Other keys are `dojang.name`, `dojang.meta` (JSON) and `dojang.arrays` (JSON,
+{name in the file: name of the array}) for names that UTF-8 cannot encode."""
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
               "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
-"""Bytes per element of the types that safetensors names."""
+"""Bytes per element of the types of safetensors."""
 
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
          "U8": "u1", "BOOL": "?", "U16": "<u2", "U32": "<u4", "U64": "<u8"}  # fmt: skip
 
 MAX_HEADER = 1 << 26
-"""Largest header in bytes. The format's own limit is 100 MB; a header of 20,000 arrays takes 2 MB."""
+"""The most bytes of a header. The format's own limit is 100 MB; a header of 20,000 arrays takes 2 MB."""
 MOST_AXES = 64
-"""Axes of an array; NumPy has the same limit."""
+"""The most axes of an array; NumPy has the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one array lies in the file."""
+    """Type, shape and position of one array in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says about itself. `base` is the offset of the data; `mark` tells when it was changed."""
+    """The header of a safetensors file. `base` is the offset of the data; `mark` differs after the file has changed."""
 
     path: Path
     entries: Mapping[str, Entry]
@@ -66,7 +66,7 @@ class Header:
 def read_header(path: str | Path) -> Header:
     """The header of a safetensors file, checked: every array lies within the file and has the bytes its shape needs.
 
-    Standard library only. Raises `FileError` for what is missing, damaged or hostile.
+    Standard library only. Raises `FileError` for missing, damaged and hostile files.
     """
     file = Path(path)
     with opened(file, "a .safetensors file") as stream:
@@ -76,14 +76,16 @@ def read_header(path: str | Path) -> Header:
             raise FileError(f"{file}: is too short for a safetensors file ({len(head)} bytes); copy it again")
         (length,) = struct.unpack("<Q", head)
         if length > min(MAX_HEADER, stat.st_size - 8):
-            raise FileError(f"{file}: is truncated or no safetensors file (its header says {length} bytes)")
+            raise FileError(
+                f"{file}: is truncated or not a safetensors file (a header of {length} bytes); copy it again"
+            )
         raw = stream.read(length)
     if len(raw) < length or not raw.startswith(b"{"):
-        raise FileError(f"{file}: is truncated or no safetensors file")
+        raise FileError(f"{file}: is truncated or not a safetensors file; copy it again")
     found = json_value(raw, str(file), "its header is damaged", unique=True)
     metadata = found.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or any(not isinstance(v, str) for v in metadata.values()):
-        raise FileError(f"{file}: its metadata are not texts")
+        raise FileError(f"{file}: its metadata are not texts; write it again")
     data_bytes = stat.st_size - 8 - length
     entries = {name: _entry(file, name, value, data_bytes) for name, value in found.items()}
     _check_layout(file, entries, data_bytes)
@@ -91,7 +93,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def _entry(file: Path, name: str, value: Any, data_bytes: int) -> Entry:
-    """One array of the header, checked by itself."""
+    """One array of the header, checked."""
     try:
         dtype, shape, (start, stop) = value["dtype"], value["shape"], value["data_offsets"]
         whole = len(shape) <= MOST_AXES and all(type(v) is int and v >= 0 for v in (*shape, start, stop))
@@ -100,30 +102,32 @@ def _entry(file: Path, name: str, value: Any, data_bytes: int) -> Entry:
         raise FileError(f"{file}: its header is damaged at {name!r}") from None
     if not fits:
         said = f"{dtype!r:.40} and shape {shape!r:.200}"
-        raise FileError(f"{file}: {name!r} does not have the bytes that its type {said} need")
+        raise FileError(f"{file}: {name!r} does not have as many bytes as its type {said} need; write it again")
     if stop > data_bytes:
         raise FileError(f"{file}: is truncated: {name!r} ends at byte {stop} of {data_bytes}; copy it again")
     return Entry(dtype, tuple(shape), start, stop)
 
 
 def _check_layout(file: Path, entries: Mapping[str, Entry], data_bytes: int) -> None:
-    """Arrays follow each other without gap or overlap to the end of the file, as the format demands."""
+    """Raises `FileError` unless the arrays fill the file without gap or overlap, as the format demands."""
     place = 0
     for entry in sorted(entries.values(), key=lambda e: (e.start, e.stop)):
         if entry.start != place:
-            raise FileError(f"{file}: its arrays overlap or leave gaps at byte {min(entry.start, place)}")
+            raise FileError(
+                f"{file}: its arrays overlap or leave gaps at byte {min(entry.start, place)}; write it again"
+            )
         place = entry.stop
     if place != data_bytes:
-        raise FileError(f"{file}: has {data_bytes - place} bytes after its last array; it is damaged")
+        raise FileError(f"{file}: has {data_bytes - place} bytes after its last array; write it again")
 
 
 @dataclass(frozen=True, eq=False)
 class FileArrays(Mapping[str, Any]):
-    """Arrays of a file by name, read (as float32 where they are floating point) when first asked for, then kept."""
+    """Arrays of a file by name, read when first used and then kept; floating-point types become float32."""
 
     header: Header
     names: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The name in the file of each array."""
+    """For each array its name in the file."""
     held: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -142,7 +146,9 @@ class FileArrays(Mapping[str, Any]):
 
 
 def read_array(header: Header, name: str) -> np.ndarray:
-    """One array, float32 where it is floating point; raises `FileError` when the file was changed since its header."""
+    """One array; floating-point types become float32. Raises `FileError` if the file has changed since the header was
+    read.
+    """
     import numpy as np
 
     entry = header.entries[name]
@@ -172,15 +178,13 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 def load(path: str | Path, weights: bool = True) -> Graph:
     """The network of a checkpoint. Arrays are read when they are used; counting reads none and loads no NumPy.
 
-    Raises `FileError` for a damaged file or one without a network's text, `GraphError` when arrays do not fit.
+    Raises `FileError` for a damaged file or one without a network's text, `GraphError` if arrays do not fit.
     """
     from dojang.formats import text
 
     header = read_header(path)
     if KEY not in header.metadata:
-        raise FileError(
-            f"{header.path}: holds weights but no network; name the network and give this file with --weights"
-        )
+        raise FileError(f"{header.path}: has weights but no network; name a network, and give this file with --weights")
     try:
         graph = text.parse(header.metadata[KEY], name=header.path.stem, file=str(header.path))
         meta, true = (_texts(header, key) for key in ("dojang.meta", "dojang.arrays"))
@@ -199,7 +203,7 @@ def load(path: str | Path, weights: bool = True) -> Graph:
 
 
 def _texts(header: Header, key: str) -> dict[str, str]:
-    """A JSON object of texts among the metadata; empty where there is none."""
+    """A JSON object of texts from the metadata; empty if there is none."""
     found = json_value(header.metadata.get(key, "{}"), str(header.path), "its metadata are damaged")
     if not isinstance(found, dict):
         raise FileError("its metadata are damaged")
@@ -209,8 +213,8 @@ def _texts(header: Header, key: str) -> dict[str, str]:
 def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
     """Writes a network with its weights, whole or not at all, and returns the path.
 
-    Raises `GraphError` when weights are missing or do not fit, `UsageError` when the file exists and not `force`,
-    `FileError` when it cannot be written.
+    Raises `GraphError` if weights are missing or do not fit, `UsageError` if the file exists and `force` is off,
+    `FileError` if it cannot be written.
     """
     import numpy as np
 
@@ -218,7 +222,7 @@ def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
 
     graph.check_weights()
     arrays = {name: np.ascontiguousarray(graph.weights[name], dtype="<f4") for name in graph.param_shapes}
-    # an array of no axes stays one: ascontiguousarray would give it an axis
+    # ascontiguousarray turns an array without axes into one with an axis; restore its shape
     arrays = {name: a.reshape(graph.param_shapes[name]) for name, a in arrays.items()}
     metadata = {KEY: text.to_text(graph), "dojang.meta": json.dumps(dict(graph.meta))}
     if encodable(graph.name) == graph.name:
@@ -233,11 +237,11 @@ def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
     return write_arrays(arrays, path, metadata, force)
 
 
-def _free(wish: str, taken: set[str]) -> str:
-    """The wish, lengthened until it is no name of `taken`."""
-    while wish in taken:
-        wish += "_"
-    return wish
+def _free(name: str, taken: set[str]) -> str:
+    """A name, with "_" appended until it is not among `taken`."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def write_arrays(
@@ -260,31 +264,33 @@ def write_arrays(
 
 
 def check_finite(graph: Graph) -> None:
-    """Raises `DataError` when an array of the network holds NaN or infinity, naming it and how many."""
+    """Raises `DataError` if an array of the network has NaN or infinite values, with its name and how many."""
     import numpy as np
 
     for name in graph.weights:
         array = np.asarray(graph.weights[name])
         if array.dtype.kind != "f" or not array.size:
             continue
-        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # NaN is both; no array of answers is made
+        if not (
+            np.isfinite(array.min()) and np.isfinite(array.max())
+        ):  # NaN is the minimum and the maximum; no array of results is allocated
             bad = int(array.size - np.isfinite(array).sum())
             what = "NaN" if np.isnan(array).any() else "infinite values"
             raise DataError(f"{name}: {bad} of {array.size} weights are {what}; train again or use another checkpoint")
 
 
-# -- weights from elsewhere ----------------------------------------------------------------------------------------
+# -- weights from other sources ----------------------------------------------------------------------------------------
 
 IGNORED = ("num_batches_tracked",)
-"""Last parts of names that say nothing about what a network computes."""
+"""Arrays whose names end like this do not change what a network computes."""
 
 
 def apply_state(graph: Graph, arrays: Mapping[str, Any], strict: bool = True) -> Graph:
     """The network with the arrays of a state dict, matched by name.
 
-    `module.` before all names is removed, `num_batches_tracked` left out. Where a name differs (`fc.weight`,
-    `linear.weight`) but exactly one unused array has its role and shape, that one is taken. With `strict` arrays that
-    the network does not use are an error too. Raises `GraphError`, which names the array, both shapes and the remedy.
+    `module.` is removed if all names begin with it; `num_batches_tracked` is ignored. If a name differs (`fc.weight`,
+    `linear.weight`) but exactly one unused array has its role and shape, that one is taken. With `strict`, arrays that
+    the network does not use are an error. Raises `GraphError` with the name of the array, both shapes and the remedy.
     """
     import numpy as np
 
@@ -298,13 +304,13 @@ def apply_state(graph: Graph, arrays: Mapping[str, Any], strict: bool = True) ->
         source = renamed.get(name, name)
         if source not in given:
             near = next((k for k in given if k not in wanted and k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]), None)
-            hint = f"; it has {near} {by(given[near].shape)}, which {graph.name} has not" if near else ""
+            hint = f"; it has {near} {by(given[near].shape)}, which {graph.name} does not have" if near else ""
             raise GraphError(f"{name}: the weights have no array of this name for {graph.name}{hint}; rename it there")
         array = given[source]
         if tuple(array.shape) != shape and _squeezed(array.shape) != _squeezed(shape):
             raise GraphError(
                 f"{name}: the weights are {by(array.shape)}, {graph.name} needs {by(shape)}; use weights of this "
-                "network, or --num-classes where only the last layer differs"
+                "network, or --num-classes if only the last layer differs"
             )
         found[name] = np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
     extra = [k for k in given if k not in wanted and k not in renamed.values()]
@@ -317,7 +323,7 @@ def apply_state(graph: Graph, arrays: Mapping[str, Any], strict: bool = True) ->
 
 
 def without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Names without a `module.` or `_orig_mod.` that stands before all of them."""
+    """The arrays with the prefix `module.` or `_orig_mod.` removed, if all names have it."""
     found = dict(state)
     for prefix in ("module.", "_orig_mod.") * 2:
         if found and all(k.startswith(prefix) for k in found):
@@ -334,7 +340,7 @@ def _squeezed(shape: Any) -> tuple[int, ...]:
 
 
 def _by_shape(missing: Mapping[str, tuple[int, ...]], spare: Mapping[str, Any]) -> dict[str, str]:
-    """Missing names matched with spare arrays where role and shape allow one pair only."""
+    """Matches missing names with spare arrays, where role and shape allow only one pair."""
 
     def key(name: str, shape: Any) -> tuple[str, tuple[int, ...]]:
         return name.rsplit(".", 1)[-1], tuple(shape)

@@ -6,8 +6,8 @@
     row,layers,out_shape,params,macs
     inception (3a),3a.*,28x28x256,159K,128M
 
-`layers` are names or globs of the network's layers, separated by spaces; the other columns are those of
-`arith.check.COLUMNS`; an empty cell is not judged.
+`layers` are names of the network's layers, or patterns such as `3a.*`, separated by spaces; the other columns are those
+of `arith.check.COLUMNS`. Empty cells are not judged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dojang.formats.zoo import FOLDER
 FILES = (".net", ".onnx", ".safetensors")
 """Suffixes of network files that a table may name."""
 MOST_LETTERS = 60
-"""Letters of one printed figure or shape."""
+"""The most letters of one printed figure or shape."""
 
 
 def names() -> tuple[str, ...]:
@@ -43,35 +43,35 @@ def load(name: str | Path) -> PublishedTable:
     elif path.suffix != ".csv":
         near = get_close_matches(str(name), names(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}, or give a .csv file"
-        raise UsageError(f"{str(name)!r} is no table; {hint}")
+        raise UsageError(f"{str(name)!r} is not a table; {hint}")
     text = read_text(path, wanted="a .csv table")
     return parse(text, path.stem, str(path))
 
 
 def network_of(table: PublishedTable, name: str | Path) -> str | Path:
-    """The network that a table names: one of the zoo, or the path of a .net, .onnx or .safetensors file beside it.
+    """The network that a table names: one of the zoo, or the path of a network file in its folder.
 
-    `name` is the table's own name or path. Never code: a name such as `package.module:callable` is refused, because a
-    table is data. Raises `UsageError`.
+    `name` is the name or path of the table. A name of code such as `package.module:callable` is refused, because tables
+    must not run code. Raises `UsageError`.
     """
     if table.network in zoo.names():
         return table.network
     if not table.network:
-        raise UsageError(f"{name}: names no network; give one behind the table, as `dojang check {name} NET`")
+        raise UsageError(f"{name}: names no network; give one after the table, as `dojang check {name} NET`")
     folder = Path(name).parent
     file = Path(os.path.normpath(folder / table.network))
-    # a link in the table's folder is what it leads to
+    # links in the table's folder are followed before the check
     inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
     if file.suffix.lower() not in FILES or not inside:
         raise UsageError(
             f"{name}: its network {table.network!r} is neither of the zoo nor a {', '.join(FILES)} file in the table's "
-            "folder, and a table never runs code; name the network behind the table, as `dojang check TABLE NET`"
+            "folder, and a table never runs code; name the network after the table, as `dojang check TABLE NET`"
         )
     return file
 
 
 def parse(text: str, name: str = "table", file: str = "<text>") -> PublishedTable:
-    """The table that a CSV text holds; errors point at file and line."""
+    """The table in a CSV text; errors name file and line."""
     facts: dict[str, str] = {}
     lines: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -81,14 +81,16 @@ def parse(text: str, name: str = "table", file: str = "<text>") -> PublishedTabl
         elif line.strip():
             lines.append((number, line))
     if not lines:
-        raise DataError(f"{file}: no table in it; the first line is `row,layers,` and columns of {', '.join(COLUMNS)}")
+        raise DataError(
+            f"{file}: no table in it; its first line must be `row,layers,` and columns of {', '.join(COLUMNS)}"
+        )
     try:
         rows = list(csv.reader(line for _, line in lines))
     except csv.Error as error:  # a cell of more than 131,072 letters, a NUL
-        raise DataError(f"{file}: is no table of comma-separated cells ({error})") from None
+        raise DataError(f"{file}: is not a table of comma-separated cells ({error})") from None
     header = [h.strip() for h in rows[0]]
     if header[:2] != ["row", "layers"] or len(header) < 3 or len(set(header)) < len(header):
-        raise DataError(f"{file}:{lines[0][0]}: the header is `row,layers,` and columns, each once")
+        raise DataError(f"{file}:{lines[0][0]}: the header must be `row,layers,` and other columns, each once")
     unknown = [c for c in header[2:] if c not in COLUMNS]
     if unknown:
         raise DataError(f"{file}:{lines[0][0]}: column {unknown[0]!r} is not known; use {', '.join(COLUMNS)}")

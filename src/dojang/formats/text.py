@@ -1,9 +1,9 @@
-"""The text notation of networks: one layer a line, each reading the line before unless it says otherwise.
+"""The text notation of networks: one layer per line, whose input is the line before unless it says otherwise.
 
     network small
     source LeCun et al. 1998            # meta lines: network, source, classes, meta KEY VALUE
-    param classes=10                    # a number that callers may change, used as $classes
-    block residual(ch, stride=1)        # a block is pasted where its name is used; `in` is what it is applied to
+    param classes=10                    # a number that callers can change, used as $classes
+    block residual(ch, stride=1)        # using the name of a block inserts its lines; `in` is its input
       conv1: conv $ch 3x3 stride=$stride pad=1 bias=no
       relu
       conv2: conv $ch 3x3 pad=1
@@ -17,9 +17,10 @@
     output _                            # optional: the last line is the output
 
 Attributes are those of `arith/ops.py`, as `name=value`: sizes 3x3, lists 1,2, padding before:after per axis (0:1,0:1),
-yes and no; `pad` stands for `padding`. `share=conv1` takes the weights of conv1. Names and values with spaces or signs
-go in double quotes, within which \\" \\\\ \\n \\r \\t \\xHH \\uHHHH and \\UHHHHHHHH stand for the characters that they
-name. A line ends with a newline (\\n, \\r\\n or \\r) and with nothing else. Everything after # is a comment.
+yes and no; `pad` stands for `padding`. `share=conv1` takes the weights of conv1. Names and values with spaces or
+special characters go in double quotes, within which \\" \\\\ \\n \\r \\t \\xHH \\uHHHH and \\UHHHHHHHH stand for the
+characters that they name. A line ends with a newline (\\n, \\r\\n or \\r) and with nothing else. Everything after # is
+a comment.
 """
 
 from __future__ import annotations
@@ -38,18 +39,19 @@ from dojang.base.errors import DojangError, ParseError
 from dojang.base.showing import is_plain, shown
 
 MOST_NODES = 50_000
-"""Blocks that use blocks grow fast; a text that unfolds to more nodes than this is refused."""
+"""The most nodes of a text with all its blocks inserted; blocks that use blocks grow fast."""
 MOST_WORDS = 8 * MOST_NODES
-"""Words of a text; each quoted piece counts as one. To read this many takes about two seconds of processor time."""
+"""The most words of a text; each quoted piece counts as one. Reading so many takes about two seconds.
+"""
 MOST_DEPTH = 64
 
 ALIASES = {"pad": "padding"}
 SHORT = {long: short for short, long in ALIASES.items()}
 DIRECTIVES = frozenset({"network", "source", "classes", "meta", "param", "block", "end", "output"})
 
-# One piece of a line at a time, so that reading stays linear in its length: a pattern for a whole line that repeats
-# quoted pieces goes back over all of them where the last quote is open.
-_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # runs of letters at once: a repeated choice takes 150 bytes a letter
+# One piece of a line at a time, so that the time stays linear in its length: a pattern for a whole line that repeats
+# quoted pieces would backtrack over all of them if the last quote is not closed.
+_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # matches runs of letters: a repeated choice takes 150 bytes per letter
 _PIECE = re.compile(rf'(?P<quoted>{_QUOTED})|(?P<plain>[^\s"#]+)|(?P<space>\s+)|(?P<end>["#])')
 _NAME = re.compile(rf'\s*({_QUOTED}|[^\s":]+):(?=\s)')
 _PLAIN = re.compile(r"[^\s\",#:<{}$]+")
@@ -65,7 +67,7 @@ _PAIR = re.compile(r"(?:[^,\\]|\\.)+")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word of a line and the column (from 1) where it stands; what was in quotes is taken literally."""
+    """A word of a line and its column (from 1); quoted text is taken literally."""
 
     text: str
     column: int
@@ -94,7 +96,7 @@ class Block:
 
 @dataclass(slots=True)
 class Scope:
-    """Where names are looked up while lines unfold: a prefix, parameters, and what `_` and `in` stand for."""
+    """The scope in which names of a block are resolved: a prefix, parameters, and what `_` and `in` stand for."""
 
     prefix: str
     params: Mapping[str, str]
@@ -107,7 +109,8 @@ class Scope:
 def parse(text: str, name: str = "network", file: str = "<text>", params: Mapping[str, int] | None = None) -> Graph:
     """The Graph that a text describes. `params` replaces defaults of its `param` lines.
 
-    Raises `ParseError` ("file:line:column: what, rule, remedy"); blocks may unfold to at most `MOST_NODES` nodes.
+    Raises `ParseError` ("file:line:column: what, rule, remedy"); with all blocks inserted, there may be at most
+    `MOST_NODES` nodes.
 
     >>> parse("input 3x32x32\\nconv 4 5x5\\nconv 10 5x5").unit_shapes["conv2"]
     (1, 10, 24, 24)
@@ -116,7 +119,7 @@ def parse(text: str, name: str = "network", file: str = "<text>", params: Mappin
 
 
 def to_text(graph: Graph) -> str:
-    """The text of a Graph, flat, every node named; `parse` gives an equal Graph back."""
+    """The text of a Graph, without blocks and with the names of all nodes; `parse` gives an equal Graph."""
     lines = [f"network {_quote(graph.name)}"]
     for key, value in graph.meta.items():
         bare = key in ("source", "classes") and value == value.strip() != "" and not re.search(r'["#<\\]', value)
@@ -134,7 +137,7 @@ def to_text(graph: Graph) -> str:
 
 
 class _Parser:
-    """Reads lines, keeps blocks, unfolds everything into nodes."""
+    """Reads lines, stores blocks, and turns everything into nodes."""
 
     def __init__(self, file: str, name: str, params: dict[str, int]) -> None:
         self.file, self.name = file, name
@@ -144,9 +147,9 @@ class _Parser:
         self.blocks: dict[str, Block] = {}
         self.nodes: dict[str, Node] = {}
         self.ends: dict[str, str] = {}
-        """The last node of every block that was pasted: the block's name stands for it."""
+        """The last node of every inserted block, which the name of the block stands for."""
         self.places: dict[str, int] = {}
-        """Line number of every node, for errors that only inference finds."""
+        """Line number of every node, for errors that are found only when shapes are inferred."""
         self.budget = Budget(file)
         self.words = 0
 
@@ -321,7 +324,7 @@ class _Parser:
         self.blocks[name] = block
         return block
 
-    # Unfolding
+    # Inserting blocks
 
     def unfold(self, lines: Sequence[Statement], scope: Scope, depth: int) -> None:
         """Adds the nodes of some lines."""
@@ -331,19 +334,19 @@ class _Parser:
                 self.add(line, name, scope, depth)
 
     def least(self, lines: Sequence[Statement], sizes: dict[str, int], depth: int = 0) -> int:
-        """Nodes that some lines unfold to at least, without unfolding them; `sizes` keeps those of blocks."""
+        """At least how many nodes some lines become, without inserting blocks; `sizes` stores the numbers of blocks."""
         total = 0
         for line in lines:
             word, each = line.word.text, 1
             if word in self.blocks and depth < MOST_DEPTH:
                 if word not in sizes:
-                    sizes[word] = 0  # a block that calls itself is found when it is unfolded
+                    sizes[word] = 0  # a block that uses itself is found when it is inserted
                     sizes[word] = self.least(self.blocks[word].lines, sizes, depth + 1)
                 each = sizes[word]
             match = _RANGE.search(line.name.text) if line.name is not None and not line.name.quoted else None
             total += each * max(1, _numbers(match) if match else 1)
             if total > MOST_NODES:
-                return MOST_NODES + 1  # no more is asked, and the number stays small
+                return MOST_NODES + 1  # enough for the check, and the number stays small
         return total
 
     def expand(self, line: Statement, scope: Scope) -> Iterator[str]:
@@ -369,7 +372,7 @@ class _Parser:
             yield scope.prefix + text[: match.start()] + str(number) + text[match.end() :]
 
     def automatic(self, word: str, scope: Scope) -> str:
-        """conv1, conv2, ... skipping names that the text gives itself; the first input is `input`."""
+        """conv1, conv2, ..., except names that the text uses itself; the first input is `input`."""
         if word == "input" and "input" not in scope.taken and not scope.counts.get(word):
             scope.counts[word] = 1
             return word
@@ -380,7 +383,7 @@ class _Parser:
                 return name
 
     def fill(self, number: int, token: Token, scope: Scope) -> str:
-        """A token with its $parameters replaced; what is in quotes is taken literally."""
+        """A token with its $parameters replaced; quoted text is taken literally."""
 
         def value(match: re.Match[str]) -> str:
             key = match.group(1)
@@ -388,7 +391,7 @@ class _Parser:
                 return match.group()
             if key not in scope.params:
                 some = ", ".join(f"${p}" for p in list(scope.params)[:20]) or "none"
-                self.fail(number, token.column + match.start(), f"${key} is no parameter here; there are: {some}")
+                self.fail(number, token.column + match.start(), f"${key} is not a parameter here; use one of: {some}")
             self.write(number, len(scope.params[key]))
             return scope.params[key]
 
@@ -396,7 +399,7 @@ class _Parser:
         return token.text if token.quoted else _PARAM.sub(value, token.text)
 
     def write(self, number: int, letters: int) -> None:
-        """Asks the budget for so many letters of the text as it stands when all blocks are written out."""
+        """Announces to the budget so many letters of the text with all blocks written out."""
         try:
             self.budget.write_letters(letters)
         except DojangError:
@@ -421,7 +424,7 @@ class _Parser:
             if name in self.nodes or name in self.ends:
                 return self.ends.get(name, name)
         near = ", ".join(list(self.nodes)[-3:]) or "none yet"
-        return self.fail(number, token.column, f"{text!r} is not a line before this one (the last are: {near})")
+        return self.fail(number, token.column, f"{text!r} is not a line before this one (the last ones are: {near})")
 
     def add(self, line: Statement, name: str, scope: Scope, depth: int) -> None:
         """The node of one line, or the nodes of the block it names."""
@@ -441,13 +444,13 @@ class _Parser:
             scope.last = self.paste(line, name, sources, scope, depth)
             return
         if word not in OPS:
-            self.fail(number, line.word.column, f"{word!r} is no operator or block{_similar(word, self.blocks)}")
+            self.fail(number, line.word.column, f"{word!r} is not an operator or block{_similar(word, self.blocks)}")
         self.places[name] = number
         self.nodes[name] = self.node(line, name, sources, scope)
         scope.last = name
 
     def paste(self, line: Statement, name: str, sources: tuple[str, ...], scope: Scope, depth: int) -> str:
-        """The nodes of a block; the name of the last one, which also answers to the block's name."""
+        """Inserts the nodes of a block; returns the name of the last one, for which the block's name stands."""
         if depth >= MOST_DEPTH:
             self.fail(line.number, line.word.column, f"blocks are nested deeper than {MOST_DEPTH}")
         block = self.blocks[line.word.text]
@@ -524,7 +527,7 @@ class _Parser:
 
 
 def _numbers(match: re.Match[str]) -> int:
-    """How many numbers a range {a..b} has; `MOST_NODES` + 1 where its ends have more digits than any count here."""
+    """How many numbers a range {a..b} has; `MOST_NODES` + 1 if its ends have too many digits."""
     first, last = match.groups()
     if max(len(first), len(last)) > 12:
         return MOST_NODES + 1
@@ -532,7 +535,7 @@ def _numbers(match: re.Match[str]) -> int:
 
 
 def _similar(word: str, blocks: Mapping[str, Block]) -> str:
-    """A hint at the operator that was perhaps meant."""
+    """A hint at the operator that may have been meant."""
     from difflib import get_close_matches
 
     if word.lower() in ELSEWHERE:
@@ -550,14 +553,14 @@ ELSEWHERE = {
 
 
 def _int(text: str) -> int:
-    """A whole number that a size may be: of at most 18 digits."""
+    """A whole number of at most 18 digits."""
     if len(text) > 19:
         raise ValueError
     return int(text)
 
 
 def _read(spec: Attr, text: str) -> Any:
-    """A value from its text, by the kind of its attribute; raises ValueError."""
+    """A value from its text, by the type of its attribute; raises ValueError."""
     match spec.kind:
         case Kind.INT:
             return _int(text)
@@ -593,10 +596,10 @@ _BOOLS = {"yes": True, "no": False, "true": True, "false": False}
 
 
 def _quote(name: str, always: bool = False) -> str:
-    """The one rule by which names and values are written: as they are where they read as one word, else in quotes."""
+    """A name or value as it is written: as it is if it reads as one word, else in quotes."""
     if not always and _PLAIN.fullmatch(name) and is_plain(name) and name not in DIRECTIVES and name != "_":
         return name
-    # Afterwards only characters that a line and a terminal can show are left, so that no name ends a line.
+    # `shown` leaves only characters that a line and a terminal can show, so no name ends a line.
     escaped = shown(name.replace("\\", "\\\\").replace('"', '\\"'))
     return f'"{escaped}"'
 

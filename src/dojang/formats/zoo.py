@@ -1,4 +1,4 @@
-"""The networks that ship with dojang: text files in `zoo/`, with weights where a checkpoint lies beside the text."""
+"""The networks that ship with dojang: text files in `zoo/`, some with a checkpoint of trained weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def names() -> tuple[str, ...]:
 def load(name: str, num_classes: int | None = None, weights: bool = True) -> Graph:
     """The network of that name; `num_classes` changes the size of its last layer.
 
-    With `weights` the trained weights that ship with it, if any (`digits-cnn`): they fit only the number of classes
-    that they were trained for, so a changed network comes without. Raises `UsageError` for a name that is not there.
+    With `weights`, it has its trained weights, if there are any (`digits-cnn`). They fit only the number of classes for
+    which they were trained, so a changed network has none. Raises `UsageError` for an unknown name.
 
     >>> load("vgg16").param_shapes["features.0.weight"]
     (64, 3, 3, 3)
@@ -29,13 +29,13 @@ def load(name: str, num_classes: int | None = None, weights: bool = True) -> Gra
     path = FOLDER / f"{name}.net"
     if name not in names():
         near = get_close_matches(name, names(), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`dojang list networks` names them all"
-        raise UsageError(f"{name!r} is no network of the zoo; {hint}")
+        hint = f"did you mean {' or '.join(near)}?" if near else "`dojang list networks` lists them all"
+        raise UsageError(f"{name!r} is not a network of the zoo; {hint}")
     params = {} if num_classes is None else {"classes": num_classes}
     graph = parse(path.read_text(encoding="utf-8"), name, path.name, params)
     trained = path.with_suffix(".safetensors")
     if weights and trained.exists():
-        from dojang.formats.checkpoint import read_arrays  # loads numpy, which counting does without
+        from dojang.formats.checkpoint import read_arrays  # imports NumPy, which counting does not need
 
         arrays = read_arrays(trained)
         if all(k in arrays and tuple(arrays[k].shape) == shape for k, shape in graph.param_shapes.items()):

@@ -1,1 +1,2 @@
-"""The tool chain under all kernels: machine, peaks, IR builder, LLVM, cache of object code, threads, transforms."""
+"""The tools with which kernels are compiled and run: machine, peaks, IR builder, LLVM, object cache, threads,
+transforms."""

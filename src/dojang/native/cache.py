@@ -1,12 +1,12 @@
-"""The folder on disk that keeps object code and measured times from run to run, and whom it trusts.
+"""The cache folder, which keeps object code and measured times between runs, and the rules by which it is trusted.
 
-Object code from this folder is run, so only files that nobody else can have written are used: file and folders must
-belong to the user or to root, and no other may write them. This is asked of the opened file, not of its name, and no
-link is followed. A folder of root that only root may write, as in an image of a container, is read and never written.
-What is not trusted, or cannot be written, costs time at the next start and nothing else.
+Object code from this folder is executed, so only files that no other user can have written are used: file and folders
+must belong to the user or to root, and nobody else may have write permission. This is checked for the opened file, not
+for its name, and no link is followed. A folder that only root may write, as in a container image, is only read.
+If the folder is not trusted or cannot be written, kernels are compiled again at the next start.
 
 Entries are written whole or not at all, carry a hash of their name and content, and are rebuilt when damaged. The
-folder is kept below `LIMIT` bytes by dropping what was not used for longest.
+folder is kept below `LIMIT` bytes by removing the entries that were not used for the longest time.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _stores = 0
 
 
 def cache_dir() -> Path:
-    """Where object code is kept: DOJANG_CACHE_DIR; else the platform's cache folder; else, where there is none that
-    can be used (no home folder, a file system that cannot be written), a private folder among the temporary files.
+    """The cache folder: DOJANG_CACHE_DIR, or the platform's cache folder, or, if that cannot be used (no home folder, a
+    read-only file system), a private folder among the temporary files.
     """
     names = (ENVIRONMENT, "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME", "TMPDIR")
     return _cache_dir(tuple(os.environ.get(n) for n in names), _user())
 
 
 def distrust() -> str | None:
-    """Why the folder is not used, in one line; None where it is, or where it is not there yet."""
+    """Why the folder is not used, in one line; None if it is used, or does not exist yet."""
     return _distrust_of(cache_dir())
 
 
@@ -71,7 +71,7 @@ def read(kind: str, name: str) -> bytes | None:
             return None
         with open(file, "rb", closefd=False) as stream:
             data = stream.read()
-        with contextlib.suppress(OSError):  # last use; a folder that cannot be written is none the worse
+        with contextlib.suppress(OSError):  # the time of last use; a failure to set it does no harm
             os.utime(file)
         return data
     except OSError:
@@ -82,7 +82,7 @@ def read(kind: str, name: str) -> bytes | None:
 
 
 def keep(kind: str, name: str, data: bytes) -> bool:
-    """Keeps an entry, readable by all; False where that is not possible, which costs time at the next start."""
+    """Writes an entry, readable by all users; False if that is not possible."""
     folder = cache_dir()
     try:
         at = folder
@@ -91,10 +91,10 @@ def keep(kind: str, name: str, data: bytes) -> bool:
             if not at.is_dir():
                 at.mkdir(0o755, parents=True, exist_ok=True)
                 if _UNIX:
-                    at.chmod(0o755)  # whatever the process's mask for new files says
+                    at.chmod(0o755)  # independent of the process's umask
             here = at.lstat() if part else at.stat()
             if _untrusted(here):
-                # Made by an earlier version under a mask that lets the group write; its files are judged one by one.
+                # An earlier version may have made it with group write permission; its files are checked one by one.
                 if os.environ.get(ENVIRONMENT) or here.st_uid != _user():
                     _say_once(folder)
                     return False
@@ -115,7 +115,7 @@ def read_object(key: str) -> bytes | None:
 
 
 def keep_object(key: str, data: bytes) -> None:
-    """Keeps object code; now and then drops what was not used for longest."""
+    """Writes object code; from time to time also removes the entries not used for the longest time."""
     global _stores
     if keep(f"objects/{key[:2]}", f"{key}.o", _MAGIC + _digest(key, data) + data):
         _stores += 1
@@ -124,7 +124,7 @@ def keep_object(key: str, data: bytes) -> None:
 
 
 def object_path(key: str) -> Path:
-    """Where the object code of an entry lies, or would."""
+    """The path of an entry's object code, whether it exists or not."""
     return cache_dir() / "objects" / key[:2] / f"{key}.o"
 
 
@@ -143,7 +143,7 @@ def clear_cache() -> int:
 
 
 def trim(limit: int = LIMIT) -> None:
-    """Drops the entries that were not used for longest until the cache is below the limit."""
+    """Removes the entries not used for the longest time until the cache is below the limit."""
     entries = sorted(_entries())
     total = sum(size for _, size, _ in entries)
     for _, size, path in entries:
@@ -155,7 +155,7 @@ def trim(limit: int = LIMIT) -> None:
 
 
 def _digest(key: str, data: bytes) -> bytes:
-    """Of name and content, so that an entry under another's name is not taken for it."""
+    """A hash of name and content, so that a file with the name of another entry is not accepted."""
     return hashlib.sha256(key.encode() + b"\0" + data).digest()
 
 
@@ -175,7 +175,7 @@ def _user() -> int:
 
 
 def _untrusted(here: os.stat_result) -> bool:
-    """Whether somebody other than the user and root may have written what lies there."""
+    """Whether a user other than this one and root may have written the file."""
     return _UNIX and (here.st_uid not in (0, _user()) or bool(here.st_mode & _OTHERS_WRITE))
 
 
@@ -213,20 +213,20 @@ def _cache_dir(environment: tuple[str | None, ...], user: int) -> Path:
     for folder in _usual():
         if _usable(folder, user):
             return folder
-    with contextlib.suppress(OSError):  # no folder for temporary files either
+    with contextlib.suppress(OSError):  # there is no folder for temporary files, either
         return Path(tempfile.gettempdir()) / f"dojang-{user}"
-    return Path(os.devnull) / "dojang"  # nothing is found there, nor can be kept
+    return Path(os.devnull) / "dojang"  # an empty path: nothing can be read or written
 
 
 def _expanded(text: str) -> Path:
-    with contextlib.suppress(RuntimeError):  # ~ without a home
+    with contextlib.suppress(RuntimeError):  # `~` without a home folder
         return Path(text).expanduser()
     return Path(text)
 
 
 def _usual() -> list[Path]:
-    """The platform's cache folders, the first choice first."""
-    with contextlib.suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+    """The platform's cache folders, the preferred one first."""
+    with contextlib.suppress(RuntimeError):  # no HOME, and the system does not know the user
         home = Path.home()
         if sys.platform == "win32":
             return [Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "dojang" / "cache"]
@@ -242,7 +242,7 @@ def _given() -> list[Path]:
 
 
 def _usable(folder: Path, user: int) -> bool:
-    """Whether a folder is there and trusted, or ours, or can be made."""
+    """Whether a folder exists and is trusted, or can be made."""
     try:
         here = folder.stat()
         return stat.S_ISDIR(here.st_mode) and (not _untrusted(here) or here.st_uid == user)

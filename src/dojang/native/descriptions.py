@@ -4,8 +4,8 @@
      "family": "intel-haswell", "amx": false,
      "peaks": {"fma_gflops": 102.4, "read_gbs": 12, "cache_gbs": 30}}
 
-`family`, `amx` and `peaks` may be left out: the peaks are then the family's, and the family is the plain one of the
-instruction set. `name` and `source` are for people. `machine.write` makes such a file; `machine.described` makes the
+`family`, `amx` and `peaks` may be left out: the peaks are then the family's, and the family is the generic one of the
+instruction set. `name` and `source` are only printed. `machine.write` makes such a file; `machine.described` makes the
 machine of a description.
 """
 
@@ -29,7 +29,7 @@ from dojang.native.families import FAMILIES, ISAS, Peaks, plain
 ENVIRONMENT = "DOJANG_MACHINE"
 SCHEMA = "dojang.machine/1"
 MOST_BYTES = 64 << 10
-"""Bytes of a description; a file that is longer is no description."""
+"""The most bytes of a description file."""
 MOST_LETTERS = 60
 _KIB, _MIB = 1 << 10, 1 << 20
 
@@ -57,7 +57,7 @@ SHIPPED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )  # fmt: skip
-"""Descriptions by name: for tests, for planning ahead, and for replicas that must answer equally."""
+"""Descriptions by name: for tests, for plans made in advance, and for replicas that must give equal results."""
 
 _SIZES = {"cores": (1, 1 << 12), "l1_bytes": (4 * _KIB, 1 << 30), "l2_bytes": (4 * _KIB, 1 << 36),
           "l3_bytes": (4 * _KIB, 1 << 40)}  # fmt: skip
@@ -99,11 +99,9 @@ def named(said: str) -> tuple[Any, str]:
     try:
         facts = load(Path(said))
     except FileNotFoundError:
-        raise UsageError(
-            f"{place}: neither a file nor a shipped machine; these are shipped: {', '.join(SHIPPED)}"
-        ) from None
+        raise UsageError(f"{place}: neither a file nor a shipped machine; use one of {', '.join(SHIPPED)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"{place}: no machine can be read from it: {reason(error)}") from None
+        raise FileError(f"{place}: it does not describe a machine: {reason(error)}") from None
     return facts, _short(str(facts.get("name", said))) if isinstance(facts, dict) else ""
 
 
@@ -140,7 +138,7 @@ def checked(facts: Any, arm: bool) -> Description:
 
 
 def peaks_of(facts: Any) -> Peaks:
-    """Peaks that can be used. Raises `FileError` for zeros, negative numbers and text, which spoil every prediction."""
+    """The peaks. Raises `FileError` for zeros, negative numbers and text."""
     if not isinstance(facts, Mapping) or set(facts) != set(_PEAKS):
         raise FileError(f"peaks must hold {', '.join(_PEAKS)}, and nothing else")
     for key in _PEAKS:
@@ -165,12 +163,12 @@ def load(path: Path) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a key stands twice in it")
+        raise ValueError("it has a key twice")
     return made
 
 
 def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number that JSON has")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _short(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Whether memory holds what it held: 128 bits of a keyed universal hash over raw bytes, at the speed of memory.
+"""Detect changes of memory by 128 bits of a keyed universal hash over its bytes, at the speed of memory.
 
-NumPy views, other tensors of the same storage, fused optimisers and other processes write weights without a trace, so
-that only the bytes themselves tell. Each segment of memory gives two independent hashes of 64 bits. A block of `BLOCK`
-bytes is hashed by NH (Black et al., "UMAC: Fast and Secure Message Authentication", CRYPTO 1999): the sum over 64-bit
-words (lo, hi) of (lo + k) · (hi + k') modulo 2^64, with random 32-bit keys. The values of the blocks are the
+NumPy views, other tensors of the same storage, fused optimisers and other processes change weights without notice, so
+only the bytes themselves show a change. Each segment of memory gives two independent hashes of 64 bits. A block of
+`BLOCK` bytes is hashed by NH (Black et al., "UMAC: Fast and Secure Message Authentication", CRYPTO 1999): the sum over
+64-bit words (lo, hi) of (lo + k) · (hi + k') modulo 2^64, with random 32-bit keys. The values of the blocks are the
 coefficients of a polynomial at a random point modulo 2^61 - 1.
 
 Keys are drawn from the system once per process. For any two different contents of the same layout, chosen without
@@ -37,10 +37,10 @@ from dojang.native.emit import I32, I64, PTR, U8, Emit, Value
 from dojang.native.machine import Machine
 from dojang.native.runtime import NativeCall, Program
 
-BLOCK = 2048  # bytes that one value of NH stands for; twice as many bytes of keys stay in the first cache
-SEGMENT = 128 << 10  # bytes of memory with a result of their own
-UNIT = 64 << 10  # bytes that a thread takes at once, at least
-ALONE = 1 << 20  # bytes below which waking a second thread costs more than it gives; 2 cores of Zen 4, 2026
+BLOCK = 2048  # bytes per value of NH; twice as many bytes of keys stay in the L1 cache
+SEGMENT = 128 << 10  # bytes of memory per result
+UNIT = 64 << 10  # the fewest bytes that a thread takes at a time
+ALONE = 1 << 20  # for fewer bytes, waking a second thread costs more than it saves; 2 cores of Zen 4, 2026
 _PRIME = (1 << 61) - 1
 _KEYS, _SEGMENTS, _FIRST, _OUT = range(4)  # words of the argument table
 _WORDS = 4
@@ -48,13 +48,13 @@ _LONG, _WIDE = ir.IntType(64), ir.IntType(128)
 
 
 class Digest:
-    """Stretches of memory, (address, bytes) each, whose contents can be hashed again and again. Thread-safe.
+    """Ranges of memory, (address, bytes) each, whose contents can be hashed repeatedly. Thread-safe.
 
     The memory must stay readable for as long as `read` is called.
     """
 
     def __init__(self, ranges: Sequence[tuple[int, int]], threads: int = 1) -> None:
-        """Cuts the stretches into segments, and shares these out among threads."""
+        """Divides the ranges into segments, and the segments among threads."""
         segments = [
             (address + at, min(SEGMENT, size - at)) for address, size in ranges for at in range(0, size, SEGMENT)
         ]
@@ -106,7 +106,7 @@ def write(machine: Machine) -> str:
     b = Emit.begin("digest", {"args": PTR, "unit": I64, "scratch": PTR}, machine)
     vector = machine.vector_bytes
     lanes = vector // 8
-    last = b.local(_LONG, lanes)  # the end of a segment, filled up with zeros
+    last = b.local(_LONG, lanes)  # the end of a segment, padded with zeros
     keys, segments, firsts, out = (b.pload(b.at(b.arg.args, 8 * w)) for w in range(_WORDS))
     points = [b.sload(b.at(keys, 2 * BLOCK + 8 * i), I64) for i in (0, 1)]
     zero, half = b.const(I64, 0, lanes), b.const(I64, 32, lanes)

@@ -38,7 +38,7 @@ Carry = Sequence[Value]
 
 @dataclass(frozen=True, slots=True)
 class ElementType:
-    """An element type. LLVM integers have no sign, so the kind carries it."""
+    """An element type. LLVM integers have no sign, so this type has it."""
 
     name: str
     bytes: int
@@ -59,12 +59,12 @@ class ElementType:
 
     @property
     def low(self) -> int:
-        """Smallest integer of the kind."""
+        """The smallest integer of the type."""
         return -(1 << (8 * self.bytes - 1)) if self.signed else 0
 
     @property
     def high(self) -> int:
-        """Largest integer of the kind."""
+        """The largest integer of the type."""
         return (1 << (8 * self.bytes - self.signed)) - 1
 
     def vector(self, lanes: int) -> ir.Type:
@@ -94,7 +94,7 @@ class Emit(ir.IRBuilder):
     """An LLVM IR builder with constant folding for indices, counted loops that carry values, and vectors.
 
     Made by `Emit.begin`. `b.arg.x` is the parameter x. Indices and byte offsets may be Python ints; `add`, `sub`,
-    `mul`, `udiv`, `urem` fold them, so `b.mul(i, 4)` and `b.add(3, 4)` are what they look like. Vectors are as
+    `mul`, `udiv` and `urem` fold them, so `b.add(3, 4)` is the int 7. Vectors are as
     wide as a register unless `lanes` is given.
     """
 
@@ -115,7 +115,7 @@ class Emit(ir.IRBuilder):
         """A builder at the start of a new function; in `module` if given, so that `b.call(other.function, …)` works.
 
         `noalias` names pointers whose memory no other pointer of this function reaches; `internal` functions are not
-        seen from outside and may be inlined away.
+        exported, and may disappear by inlining.
         """
         if module is None:
             module = ir.Module(name)
@@ -144,7 +144,7 @@ class Emit(ir.IRBuilder):
     # -- indices and addresses --------------------------------------------------------------------------------------
 
     def index(self, v: Value | int) -> Value:
-        """An i64 value of an int; values pass."""
+        """An i64 value of an int; other values are returned as they are."""
         return _constant(_LONG, v) if isinstance(v, int) else v
 
     def _fold(self, op: str, a: Value | int, b: Value | int, flags: Sequence[str] = ()) -> Any:
@@ -251,8 +251,8 @@ class Emit(ir.IRBuilder):
     ) -> list[Value]:
         """`for i in range(lo, hi, step): carry = body(i, carry)`; returns the last carry.
 
-        `body` is called when the loop is written: once, or for `unroll` > 1 that many times per turn and once more
-        for the rest. With int bounds a single turn is written without a loop and its `i` is an int.
+        `body` is called while the loop is emitted: once, or `unroll` times per iteration and once more for the
+        remainder. With int bounds, a single iteration is emitted without a loop, and its `i` is an int.
         """
         if unroll > 1:
             return self._unrolled(lo, hi, step, body, carry, unroll)
@@ -323,7 +323,7 @@ class Emit(ir.IRBuilder):
     def choose(
         self, condition: Value, yes: Callable[[], Carry | None], no: Callable[[], Carry | None] | None = None
     ) -> list[Value]:
-        """`yes()` where the condition holds, else `no()`; both return the same number of values, which are joined."""
+        """`yes()` if the condition is true, else `no()`; both return equally many values, which are merged."""
         a, z = self.function.append_basic_block("yes"), self.function.append_basic_block("no")
         end = self.function.append_basic_block("end")
         self.cbranch(condition, a, z)
@@ -345,7 +345,7 @@ class Emit(ir.IRBuilder):
     # -- vectors ----------------------------------------------------------------------------------------------------
 
     def lanes(self, kind: ElementType) -> int:
-        """Elements of a kind in one register of this machine."""
+        """How many elements of a type one register of this machine holds."""
         return self.machine.lanes(kind.bytes)
 
     def const(self, kind: ElementType, value: float, lanes: int | None = None) -> Value:
@@ -358,7 +358,7 @@ class Emit(ir.IRBuilder):
         return ir.Constant(kind.vector(len(values)), [number(v) for v in values])
 
     def mask(self, count: Value | int, lanes: int) -> Value:
-        """A mask whose first `count` lanes are on; any count, below 0 as 0. All on is None for a constant count."""
+        """A mask whose first `count` lanes are on; counts below 0 mean 0. None if a constant turns all on."""
         if isinstance(count, int):
             if count >= lanes:
                 return None
@@ -375,7 +375,9 @@ class Emit(ir.IRBuilder):
         mask: Value | None = None,
         align: int | None = None,
     ) -> Value:
-        """A vector from memory; lanes off in `mask` are not touched and read 0. Aligned to one element by default."""
+        """A vector from memory; lanes that are off in `mask` are not read, and are 0. Aligned to one element by
+        default.
+        """
         lanes = self.lanes(kind) if lanes is None else lanes
         type_, align = kind.vector(lanes), align or kind.bytes
         if mask is None:
@@ -393,10 +395,10 @@ class Emit(ir.IRBuilder):
         align: int | None = None,
         past: bool = False,
     ) -> None:
-        """A vector (or scalar) to memory; lanes off in `mask` are not touched.
+        """Stores a vector (or scalar); lanes that are off in `mask` are not written.
 
-        With `past` it goes past the caches, and the address must be a multiple of the vector's size: for results that
-        nobody reads soon. Another thread may read them after an atomic operation of this one, as any of `runtime`'s.
+        With `past` it bypasses the caches, for results that are not read soon; the address must be a multiple of the
+        vector's size. Another thread may read them after an atomic operation of this one, as any of `runtime`'s.
         """
         align = align or kind.bytes
         if past:
@@ -452,7 +454,7 @@ class Emit(ir.IRBuilder):
         return vs[0]
 
     def transpose(self, rows: Sequence[Value]) -> list[Value]:
-        """n vectors of n lanes (a power of two) transposed: result[i][j] = rows[j][i], in n·log₂n shuffles."""
+        """Transposes n vectors of n lanes (a power of two): result[i][j] = rows[j][i], in n·log₂n shuffles."""
         n = len(rows)
         vs, half = list(rows), n // 2
         while half:
@@ -500,8 +502,9 @@ class Emit(ir.IRBuilder):
         return self._same("llvm.floor", a)
 
     def convert(self, v: Value, source: ElementType, target: ElementType, saturate: bool = False) -> Value:
-        """Elements of another kind. Floats become integers by truncation; with `saturate` by rounding to the nearest
-        (halves to even), clamped to the target's range, NaN to its lowest. Integers wrap, or clamp with `saturate`.
+        """The elements converted to another type. Floats become integers by truncation; with `saturate` by rounding to
+        the nearest (halves to even), clamped to the target's range, NaN to its lowest. Integers wrap, or clamp with
+        `saturate`.
         """
         if source == target:
             return v
@@ -542,7 +545,7 @@ class Emit(ir.IRBuilder):
         return self.extract_element(v, ir.Constant(_INT, 0))
 
     def prefetch(self, ptr: Value, write: bool = False, locality: int = 3) -> None:
-        """A hint that a cache line is wanted soon; locality 3 keeps it in every level. Never faults."""
+        """Prefetches a cache line; locality 3 keeps it in every level. Never faults."""
         fn = self._intrinsic("llvm.prefetch.p0", _VOID, [PTR, _INT, _INT, _INT])
         self.call(fn, [ptr, *(ir.Constant(_INT, v) for v in (int(write), locality, 1))])
 
@@ -563,14 +566,14 @@ def _suffix(kind: ElementType) -> str:
 
 
 def _float_below(bound: int, kind: ElementType) -> float:
-    """The largest float of a kind that is not above `bound`, so that clamping cannot overflow: 2³¹−1 is no float32."""
+    """The largest float of a type that is not above `bound`, for clamping: 2³¹−1 is not a float32."""
     digits = 24 if kind.bytes == 4 else 53
     drop = max(0, bound.bit_length() - digits)
     return float(bound >> drop << drop)
 
 
 class _Splat(ir.Constant):
-    """A vector of one value, written as LLVM's `splat`: a tenth of the text, which is read faster too."""
+    """A vector of one value, written as LLVM's `splat`, which takes a tenth of the text and is parsed faster."""
 
     def __init__(self, type_: ir.VectorType, scalar: ir.Constant) -> None:
         super().__init__(type_, [scalar] * type_.count)
@@ -581,7 +584,7 @@ class _Splat(ir.Constant):
 
 
 def _constant(type_: ir.Type, value: float) -> Value:
-    """A constant of a type; the same object for the same one, so that its text is made once."""
+    """A constant of a type. Equal constants are one object, so that its text is made once."""
     key = (str(type_), repr(value))
     found = _CONSTANTS.get(key)
     if found is None:

@@ -1,16 +1,16 @@
-"""What one core of known processors does at most: multiply-adds, bytes from memory, bytes from the shared cache.
+"""Peaks of one core of known processors: multiply-adds, bytes from memory, bytes from the shared cache.
 
-Plans are made from this table, not from what is measured at a first run, so that two equal machines plan equally and
-equal replicas answer equally. A row is *measured* (by `peaks.measure`, on the machine and date that it names) or
+Plans are made from this table, not from measurements of the first run, so that equal machines make equal plans and
+equal replicas give equal results. A row is *measured* (by `peaks.measure`, on the machine and date that it names) or
 *derived* by these rules:
 
 - GFLOP/s = floating point operations per cycle × GHz. Operations per cycle are 2 × lanes × multiply-add units, as the
-  maker documents them; without fused multiply-add ("generic" on x86) they are a product and a sum apart, 13 per cycle
-  as measured on Zen 4 for AMD, 8 (two units for both) for Intel. GHz is what a server keeps up with all cores busy, or
-  what a client reaches.
-- GB/s are those of the nearest relative that was measured; where there is none, 20 from memory and 40 from the cache.
+  maker documents them; without fused multiply-add ("generic" on x86) products and sums are separate: 13 per
+  cycle on AMD (measured on Zen 4), 8 on Intel (two units for both). GHz is the clock of a server with all cores busy,
+  or the highest clock of a client.
+- GB/s are those of the most similar measured processor, or 20 from memory and 40 from the cache if there is none.
 
-What is predicted from them is only compared with other predictions, so it is the ratios between the three that choose.
+Predictions are only compared with each other, so only the ratios between the three numbers matter.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Peaks:
     cache_gbs: float
 
     def rounded(self) -> Peaks:
-        """The same to three digits, as many as a measurement has."""
+        """The same, rounded to three digits, the precision of a measurement."""
         return Peaks(*(float(f"{value:.3g}") for value in (self.fma_gflops, self.read_gbs, self.cache_gbs)))
 
 
 @dataclass(frozen=True)
 class Family:
-    """Processors that are planned for alike. `cpus` are LLVM's names for them; `per_cycle` the float32 operations of a
+    """Processors that get equal plans. `cpus` are LLVM's names for them; `per_cycle` the float32 operations of a
     core per cycle, by instruction set; `source` says what the figures come from.
     """
 
@@ -55,7 +55,7 @@ class Family:
         return Peaks(round(self.per_cycle[isa] * self.ghz, 1), self.read_gbs, self.cache_gbs)
 
 
-_AMD = {"avx512": 32, "avx2": 32, "generic": 13}  # two units of 256 bits; 512 bits in two turns
+_AMD = {"avx512": 32, "avx2": 32, "generic": 13}  # two units of 256 bits; 512 bits take two cycles
 _AMD_512 = {"avx512": 64, "avx2": 32, "generic": 13}  # two units of 512 bits
 _INTEL = {"avx512": 32, "avx2": 32, "generic": 8}  # two units of 256 bits, which join for 512
 _INTEL_512 = {"avx512": 64, "avx2": 32, "generic": 8}  # two units of 512 bits
@@ -104,8 +104,8 @@ _PLAIN = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "neon": "aarch64"}
 def family_of(cpu: str, features: Collection[str], isa: str) -> Family:
     """The family of a processor by LLVM's name for it and the features that it has.
 
-    A virtual machine may hide the name, or show that of another model; what it can do it cannot hide from those who
-    use it, so features come first where they tell.
+    A virtual machine may hide the name or report another model, but not the features that programs use. So features
+    decide if they identify a family.
 
     >>> family_of("rocketlake", {"avx512f", "amx-tile"}, "avx512").name
     'intel-sapphire-rapids'
@@ -116,7 +116,7 @@ def family_of(cpu: str, features: Collection[str], isa: str) -> Family:
 
 
 def plain(isa: str, arm: bool = False) -> str:
-    """The name of the row for processors that are not known, by instruction set; "generic" is x86 unless `arm`.
+    """The family of unknown processors, by instruction set; "generic" is x86 unless `arm`.
 
     >>> plain("avx2"), plain("generic")
     ('x86-64-v3', 'x86-64-v2')
@@ -125,7 +125,7 @@ def plain(isa: str, arm: bool = False) -> str:
 
 
 def _told_by_features(cpu: str, has: frozenset[str], isa: str) -> str | None:
-    """A family that features alone give away; None where they do not."""
+    """The family that features alone identify; None if they do not."""
     if isa not in ("avx512", "avx2"):
         return None
     if "sse4a" in has:  # AMD only

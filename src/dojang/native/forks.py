@@ -1,9 +1,9 @@
-"""A process that forks while its other threads are at work: the child gets whole state and free locks.
+"""Forking while other threads work: the child process gets consistent state and free locks.
 
-A fork copies memory as it is at that moment and only the thread that forked. A lock that another thread held stays
-held for good in the child, and what that thread was changing stays half changed. Two remedies: a lock that guards
-foreign state (LLVM's) is taken by the forking thread first, so that the state is whole; an object of ours is told
-afterwards, in the child, and makes itself new.
+A fork copies the memory of that moment, but only the thread that forked. A lock that another thread held stays locked
+forever in the child, and what that thread was changing stays half changed. Two remedies: the forking thread first
+takes the locks that guard foreign state (LLVM's), so that the state is consistent; objects of dojang are initialised
+again in the child.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any, Protocol
 
 
 class Renewed(Protocol):
-    """Something that a child process must make new."""
+    """An object that must be initialised again in a child process."""
 
     def after_fork(self) -> None:
-        """Called in the child, which has one thread."""
+        """Initialises the object again. Called in the child, which has one thread."""
 
 
 _objects: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def renew(thing: Renewed) -> None:
-    """Calls `thing.after_fork()` in every child process, as long as the thing lives."""
+    """Calls `thing.after_fork()` in every child process, as long as the object lives."""
     _objects.add(thing)
 
 
 def whole(*locks: Any) -> None:
-    """Lets no fork happen while another thread holds one of these locks, which are always taken in this order."""
+    """Prevents forks while another thread holds one of these locks, which are always taken in this order."""
     if not hasattr(os, "register_at_fork"):
         return
 
@@ -57,8 +57,8 @@ if hasattr(os, "register_at_fork"):
 class ForkSafeLock:
     """A lock for `with` that is free in every child process.
 
-    `with` on a lock of the interpreter is the one form in which no signal handler and no interrupt comes between
-    taking it and being sure to give it back.
+    Only with `with` on a lock of the interpreter can no signal handler and no interrupt come between acquiring it and
+    being sure to release it.
     """
 
     __slots__ = ("__weakref__", "lock")

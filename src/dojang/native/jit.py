@@ -29,26 +29,26 @@ from dojang.native.machine import Machine
 
 __all__ = ["CACHE_LIMIT", "cache_bytes", "cache_dir", "clear_cache"]
 _KERNEL_PASSES = ("simplify_cfg", "new_gvn", "instruction_combine", "aggressive_dce", "simplify_cfg")
-"""For kernels, which say themselves what is unrolled, hoisted and shared: as fast as after all passes of level 2 (0.998
-times their time over 46 layers), in a tenth of the time (Zen 3, 2026)."""
-_PIPELINE = f"speed 2, no unrolling, no vectorizers; kernels {_KERNEL_PASSES}"  # part of the key
+"""For kernels, which already unroll, hoist and share by themselves: their code is as fast as after all passes of level
+2 (0.998 times the run time over 46 layers), and compiles in a tenth of the time (Zen 3, 2026)."""
+_PIPELINE = f"speed 2, no unrolling, no vectorizers; kernels {_KERNEL_PASSES}"  # part of the cache key
 _lock = threading.RLock()
 _loaded: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
 _ready = False
-# llvmlite lets one thread at a time into LLVM. A fork waits until no thread is there; nor may an interrupt that falls
-# into llvmlite's own few lines between taking that lock and giving it back leave it taken.
+# llvmlite lets one thread at a time into LLVM. A fork waits until no thread is in LLVM. An interrupt between the lines
+# of llvmlite that acquire and release its lock must not leave it locked.
 _foreign: Any = getattr(getattr(getattr(llvm.ffi, "lib", None), "_lock", None), "_lock", None)
 forks.whole(*(lock for lock in (_lock, _foreign) if lock is not None))
 
 
 class _Healed:
-    """Frees llvmlite's lock where an interrupt left it with this thread; entered with `_lock` held."""
+    """Releases llvmlite's lock if an interrupt left it with this thread; the caller has `_lock`."""
 
     def __enter__(self) -> None:
         """Nothing."""
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """After an exception only: a signal handler may come here from within LLVM, and go back to it."""
+        """Only after an exception: a signal handler may have interrupted LLVM, and return to it."""
         if kind is not None and _foreign is not None:
             with contextlib.suppress(AttributeError, RuntimeError):
                 while _foreign._is_owned():
@@ -62,7 +62,7 @@ class Native:
     """Machine code in memory, alive as long as this object or any function taken from it."""
 
     def __init__(self, jit: llvm.LLJIT, library: str, held: object, key: str, from_disk: bool, size: int) -> None:
-        """Takes over a library that was linked; `size` is that of the object, in bytes."""
+        """Owns a linked library; `size` is that of the object, in bytes."""
         self._jit, self._library, self._held = jit, library, [held]
         self._addresses: dict[str, int] = {}
         self.key, self.from_disk, self.size = key, from_disk, size
@@ -77,8 +77,10 @@ class Native:
                 except RuntimeError as error:
                     if "not found" in str(error):
                         raise KeyError(name) from None
-                    raise MemoryError(f"the system gives no memory for machine code: {error}") from None
-            self._held.append(symbol)  # the code is unloaded when one of these goes
+                    raise MemoryError(
+                        f"the system refuses memory for machine code ({error}); free some memory or raise its limit"
+                    ) from None
+            self._held.append(symbol)  # the code is unloaded when one of these is deleted
             found = self._addresses[name] = symbol[name]
         return found
 
@@ -95,9 +97,9 @@ class Native:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A kernel that is written only when its code is not there. `text` says all that `build` depends on besides source
-    files; `depends` is the module that writes it, whose files (itself and what it imports) are part of the key, so
-    that a changed kernel is compiled anew. `thorough`: all passes, for code that leaves work to the compiler.
+    """A kernel whose IR is built only if its code is not cached. `text` names everything that `build` depends on except
+    source files; `depends` is the module that builds it, whose source files (with its imports) are part of the key, so
+    that a changed kernel is compiled again. `thorough`: all passes, for code that leaves optimisation to the compiler.
     """
 
     text: str
@@ -116,12 +118,12 @@ def load(text: str, machine: Machine, keep: bool = True, thorough: bool = True) 
 
 
 def load_recipe(recipe: Recipe, machine: Machine) -> Native:
-    """Like `load`, without writing the IR when the code is there."""
+    """Like `load`, but builds the IR only if the code is not cached."""
     return _load(recipe.key(machine), recipe.build, machine, True, recipe.thorough)
 
 
 def load_recipes(recipes: Sequence[Recipe], machine: Machine) -> list[Native]:
-    """`load_recipe` of each; while one is compiled, another thread writes those that are missing after it."""
+    """`load_recipe` of each; while one is compiled, another thread builds the IR of the following ones."""
     keys = [r.key(machine) for r in recipes]
     missing = {
         k: r for k, r in zip(keys, recipes, strict=True) if k not in _loaded and not cache.object_path(k).exists()
@@ -130,7 +132,7 @@ def load_recipes(recipes: Sequence[Recipe], machine: Machine) -> list[Native]:
         return [load_recipe(r, machine) for r in recipes]
     with ThreadPoolExecutor(1, "dojang-write") as writer:
         texts: dict[str, Future[str]] = {}
-        with contextlib.suppress(RuntimeError):  # the system refuses a thread: this one writes all of them
+        with contextlib.suppress(RuntimeError):  # the system refuses a thread: this thread builds all of them
             for k, r in missing.items():
                 texts[k] = writer.submit(r.build)
         try:
@@ -147,7 +149,7 @@ _IMPORT = re.compile(r"^\s*(?:from\s+(dojang[\w.]*)\s+import\s+(\([^)]*\)|.*)|im
 
 @cached
 def sources_of(module: str) -> str:
-    """A hash of the source files of a module and of all modules of dojang that it imports, wherever it does."""
+    """A hash of the source files of a module and of all modules of dojang that it imports, also inside functions."""
     files: dict[str, bytes] = {}
     left = [module]
     while left:
@@ -168,7 +170,7 @@ def sources_of(module: str) -> str:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module; None for names that are no module, and for packages, which write no kernels."""
+    """The file of a module; None for other names, and for packages, which build no kernels."""
     path = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
     return path if path.is_file() else None
 
@@ -233,7 +235,7 @@ def _target(machine: Machine) -> llvm.TargetMachine:
 
 
 def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool) -> None:
-    # Kernels say themselves what is unrolled and what is a vector; left to it, the compiler unrolls again and spills.
+    # Kernels unroll and vectorise by themselves; the compiler would unroll again, and spill registers.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(target, options)
@@ -249,15 +251,15 @@ def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool
 class _Linker:
     """One of LLVM's in-process linkers, which lays code and constants of an object side by side in one mapping.
 
-    (MCJIT maps them one by one, which ends the process where the free addresses are more than 2 GiB apart.) What it
-    links stays as a name of some kilobytes when the code is gone, so a linker takes `MOST` objects and is then let go.
+    (MCJIT maps them one by one, which aborts the process if the free addresses are more than 2 GiB apart.) Of unloaded
+    code a name of some kilobytes remains in the linker, so each linker takes `MOST` objects and is then replaced.
     """
 
     MOST = 64
 
     def __init__(self) -> None:
         """A new linker without objects."""
-        llvm.initialize_native_target()  # all targets take 5 ms, which code from disk need not wait for
+        llvm.initialize_native_target()  # initialising all targets takes 5 ms; code from disk does not need them
         llvm.initialize_native_asmprinter()
         target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
         self.jit = llvm.create_lljit_compiler(target, use_jit_link=True)

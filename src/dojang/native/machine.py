@@ -25,7 +25,7 @@ from dojang.native.threads import usable_cores
 
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
 _REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
-# Used where the system does not tell: the sizes of common server cores (2020 to 2025), bytes.
+# For systems that do not report them: cache sizes of common server cores (2020 to 2025), in bytes.
 _L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
 _PLAIN_PEAKS = FAMILIES["x86-64-v2"].peaks("generic")
 _AMX = "+amx-tile,+amx-bf16"
@@ -33,14 +33,15 @@ _AMX = "+amx-tile,+amx-bf16"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What plans and kernels must know of a processor. Sizes in bytes; `cores` are those this process may use.
+    """What plans and kernels need to know about a processor. Sizes in bytes; `cores` are those that this process may
+    use.
 
     `Machine.host()` is the one that this process plans for: the one it runs on, unless DOJANG_MACHINE describes
     another (`descriptions.py`). `restrict("avx2")` is the same one with a narrower instruction set;
-    `Machine.cross("neon")` is another processor, for which code can be written but not run. `amx`: it multiplies
-    matrices of bfloat16 in tiles, and the system lets this process. `family` is a row of `families.FAMILIES`; `peaks`
-    are its, or measured ones; `name` and `source` say, for people, which machine this is and where that is from. Two
-    machines that are equal plan equally.
+    `Machine.cross("neon")` is another processor, for which code can be written but not run. `amx`: it has matrix
+    tiles of bfloat16, and the system lets this process use them. `family` is a row of `families.FAMILIES`; `peaks` are
+    those of the family, or measured ones; `name` and `source` are printed: which machine this is, and where the facts
+    are from. Equal machines get equal plans.
 
     >>> Machine.cross("neon").lanes(4)
     4
@@ -63,12 +64,13 @@ class Machine:
 
     @classmethod
     def host(cls) -> Machine:
-        """The machine that this process plans for, asked once. Raises what a wrong DOJANG_MACHINE deserves."""
+        """The machine that this process plans for, determined once. Raises `UsageError` or `FileError` for a bad
+        DOJANG_MACHINE."""
         return _host(os.environ.get(descriptions.ENVIRONMENT, ""))
 
     @classmethod
     def processor(cls) -> Machine:
-        """The machine that this process runs on, whatever DOJANG_MACHINE says, with shipped peaks; asked once."""
+        """The machine that this process runs on, whatever DOJANG_MACHINE says, with shipped peaks; determined once."""
         return _processor()
 
     @classmethod
@@ -88,8 +90,8 @@ class Machine:
                    family=family.name, peaks=family.peaks(isa))  # fmt: skip
 
     def restrict(self, isa: str) -> Machine:
-        """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic"); the same
-        one for its own, without matrix tiles. Its multiply-adds are scaled as the family's are.
+        """The same machine using only a narrower instruction set ("avx2" on an AVX-512 machine, or "generic"),
+        without matrix tiles. Its peak of multiply-adds is scaled like the family's.
         """
         if isa == self.isa:
             return replace(self, amx=False) if self.amx else self
@@ -122,14 +124,14 @@ class Machine:
         return self.vector_bytes // element_bytes
 
     def require_here(self) -> None:
-        """Raises `UnsupportedError` where code for this machine cannot run in this process."""
+        """Raises `UnsupportedError` if code for this machine cannot run in this process."""
         if self.runs_here:
             return
         here = Machine.processor()
         raise UnsupportedError(
             f"{self.name or self.triple}: code for {said_isa(self)} cannot run on this processor, which has "
             f"{said_isa(here)}; name another machine in DOJANG_MACHINE, or unset it; `dojang run NET INPUT --plan` "
-            "plans for it and runs nothing"
+            "makes a plan for it without running it"
         )
 
 
@@ -139,7 +141,7 @@ def said_isa(machine: Machine) -> str:
 
 
 def plainest(isa: str, triple: str = "x86_64") -> tuple[str, str]:
-    """The LLVM processor and features of the plainest processor with an instruction set."""
+    """The LLVM processor and features of the most basic processor with an instruction set."""
     if isa == "avx512":
         return "x86-64-v4", "-prefer-256-bit"
     if isa == "avx2":
@@ -166,7 +168,7 @@ def _processor() -> Machine:
         isa = "generic"
     flat = features.flatten()
     if isa == "avx512":
-        # Some tunings prefer 256-bit vectors for code written by the compiler; ours is written with its width.
+        # Some tunings prefer 256-bit vectors when the compiler vectorises; our code already has its width.
         flat += ",-prefer-256-bit"
     cpu = llvm.get_host_cpu_name()
     family = family_of(cpu, has, isa)
@@ -179,9 +181,9 @@ def _processor() -> Machine:
 
 
 def _tiles_allowed() -> bool:
-    """Asks the system for the tile registers, 8 KB that it would not keep for every thread unasked (Linux 5.16).
+    """Requests the tile registers from the system, which does not save their 8 KB per thread otherwise (Linux 5.16).
 
-    Refused where a thread's stack for signals is too small to save them.
+    The system refuses if a thread's signal stack is too small to save them.
     """
     if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -190,7 +192,7 @@ def _tiles_allowed() -> bool:
 
 
 def cache_bytes(level: int) -> int:
-    """Bytes of the first core's data or unified cache of a level, 0 where the system (not Linux) does not tell."""
+    """Bytes of the first core's data or unified cache of a level, 0 if the system (not Linux) does not report it."""
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             here, kind = (index / "level").read_text().strip(), (index / "type").read_text().strip()
@@ -222,7 +224,7 @@ def forget() -> None:
 
 
 def described(said: str) -> Machine:
-    """The machine of a shipped description, by name, or of a file. `runs_here` says whether its code can run.
+    """The machine of a shipped description, by name, or of a file. `runs_here` says whether its code can run here.
 
     A description never widens what kernels may use: where it asks for an instruction set that the processor does not
     have, plans are made for it and running is refused.
@@ -268,13 +270,13 @@ def write(machine: Machine, source: str, path: Path, force: bool) -> None:
 
 
 def measured_path(machine: Machine) -> Path:
-    """Where measured peaks of a processor are kept: caches of several machines may lie in one folder."""
+    """The file of a processor's measured peaks; several machines may share one folder."""
     facts = (machine.triple, machine.cpu, machine.features, machine.l1, machine.l2, machine.l3)
     return cache_dir() / f"machine-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
 
 
 def measured(machine: Machine) -> tuple[Peaks | None, str | None]:
-    """Measured peaks of a processor, if they were asked for once; None with the reason where the file is no good."""
+    """Measured peaks of a processor, if they were ever measured; None with the reason if the file cannot be used."""
     try:
         path = measured_path(machine)
         return _measured(path)

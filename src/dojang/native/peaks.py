@@ -1,7 +1,7 @@
-"""Measures what a core of this machine does at most, with kernels of our own: multiply-adds, memory, cache.
+"""Measures the peaks of a core of this machine with dojang's own kernels: multiply-adds, memory, cache.
 
-Only on request (`dojang env --measure`, the headers of benchmarks): plans are made from shipped peaks (`families.py`),
-or from those that such a request has kept (`descriptions.py`), and never from what is measured at a first run.
+Only on request (`dojang env --measure`, the headers of benchmarks): plans use shipped peaks (`families.py`) or those
+that `dojang env --measure` wrote (`descriptions.py`), and never measure during a run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dojang.native.emit import F32, I64, PTR, Emit
 from dojang.native.families import Peaks
 from dojang.native.machine import Machine
 
-BURSTS, PAUSE_S = 8, 0.02  # a busy machine takes a core away for some milliseconds at a time
+BURSTS, PAUSE_S = 8, 0.02  # on a busy machine, other work takes the core for some milliseconds at a time
 
 
 def measure(machine: Machine) -> Peaks:
-    """The peaks of one core, measured now (about half a second): the best of short bursts with pauses between them, so
-    that other work disturbs little. Raises `UnsupportedError` for a machine that is not here.
+    """The peaks of one core, measured now (about half a second): the best of short bursts with pauses, so that
+    other work disturbs little. Raises `UnsupportedError` for a machine other than this one.
     """
     lanes, chains = machine.lanes(4), 12
     b = Emit.begin("fma", {"n": I64, "x": PTR}, machine)

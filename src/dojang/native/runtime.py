@@ -1,10 +1,10 @@
-"""Runs a list of kernels natively, on several threads, with one call from Python.
+"""Runs a list of kernels in native code, on several threads, with one call from Python.
 
-A program is a table of steps; a step is a kernel and a number of units. Threads take units by an atomic counter, so
-that a thread that is late or interrupted delays the others by at most the unit it holds; a step ends when all its
-units are done. Every second thread takes them from the end: what a thread wrote in one step it then mostly reads in the
-next, from its own cache. Workers join a run when they wake up and find it open; if none does, the caller does all the
-work. Between runs they spin for a moment, then sleep in the kernel (Linux: futex; elsewhere: a Python semaphore).
+A program is a table of steps; a step is a kernel and a number of units. Threads take units by an atomic counter, so a
+late or interrupted thread delays the others by at most one unit; a step ends when all its units are done. Every second
+thread takes units from the end, so that a thread mostly reads what it wrote in the step before, from its own cache.
+Workers join a run if they wake up while it is open; if none does, the caller does all the work. Between runs they spin
+for a moment, then sleep in the operating system (Linux: futex; elsewhere: a Python semaphore).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from dojang.native.machine import Machine
 from dojang.native.threads import MOST_THREADS
 
 _SPINS = 1 << 13  # pauses of an idle worker before it sleeps: about 100 µs
-_CLOSED = 1 << 40  # bit of the gate: no run is open. Below it, the number of workers inside
-_STEP = 16  # words per step: what changes in a run, on a cache line of its own, then what does not
+_CLOSED = 1 << 40  # bit of the gate: no run is open; the lower bits are the number of workers in the run
+_STEP = 16  # words per step: first those that change during a run, on their own cache line, then the others
 _TAKEN, _DONE, _FUNCTION, _ARGS, _UNITS = 0, 1, 8, 9, 10
-_FRONT, _BACK = 1, 1 << 32  # of `_TAKEN`: a unit taken from the front, from the end
+_FRONT, _BACK = 1, 1 << 32  # in `_TAKEN`: one unit taken from the front; one taken from the end
 _COUNT, _THREADS, _SCRATCH, _STEPS = 0, 1, 8, 8 + MOST_THREADS
-# Words of the pool: counter of runs; workers that sleep or will; whether a caller has it; workers inside; the program;
-# whether to stop; the mask of processors that the workers were given, and that of the caller.
+# Words of the pool: counter of runs; workers that sleep or are about to; whether a caller uses it; workers in the run;
+# the program; whether to stop; the processor mask that the workers were given; the caller's processor mask.
 _EPOCH, _ASLEEP, _BUSY, _GATE, _PROGRAM, _STOP, _GIVEN, _NOW = 0, 1, 8, 16, 32, 48, 64, 80
 _log = logging.getLogger("dojang")
 _MASK = 16  # words of a mask: 1,024 processors
-_RETRY = 256  # runs until a thread that the system refused is asked for again
+_RETRY = 256  # runs until the pool again requests a thread that the system refused
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
 
 
@@ -75,7 +75,7 @@ class Program:
         self, calls: Sequence[NativeCall], words: int, scratch_bytes: int, threads: int, scratch_at: int | None = None
     ) -> None:
         """Lays out the table and the scratch memory of `threads` threads, `scratch_bytes` each: at `scratch_at`, where
-        the caller keeps `scratch_room` bytes for as long as the program lives, else memory of its own.
+        the caller keeps `scratch_room` bytes for as long as the program lives, or in memory that it allocates.
         """
         self.threads = max(1, min(threads, MOST_THREADS))
         self.calls, self.scratch_bytes = tuple(calls), scratch_bytes
@@ -102,7 +102,7 @@ class Program:
         return self._table.nbytes + self._scratch.nbytes
 
     def after_fork(self) -> None:
-        """Another thread of the parent may have been in the middle of it: no unit is taken."""
+        """Another thread of the parent may have been in a run: resets the counters of units."""
         self._steps[:, [_TAKEN, _DONE]] = 0
 
     def call(self, row: int) -> NativeCall:
@@ -110,7 +110,7 @@ class Program:
         return NativeCall(self.calls[row].function, self.args[row].tolist(), self.calls[row].units)
 
     def run(self) -> None:
-        """All steps, on the pool if it is free and there is more than one thread to use, else on this thread."""
+        """Runs all steps, on the pool if it is free and more than one thread is to be used, else on this thread."""
         if self.threads > 1:
             _pool().run(self._address, self.threads)
         else:
@@ -121,7 +121,7 @@ class _Functions:
     """The native part."""
 
     def __init__(self) -> None:
-        machine = Machine.processor()  # it computes nothing, so that no description changes it
+        machine = Machine.processor()  # it computes nothing, so it does not depend on DOJANG_MACHINE
         native = jit.load(write(machine), machine)
         self.alone = native.function("alone", 1)
         self.run = native.function("run", 3, ctypes.c_int64)
@@ -135,10 +135,12 @@ def _native() -> _Functions:
 
 
 class _Worker:
-    """A thread of the pool. It is on the pool's list before it starts: no two may ever have the same number."""
+    """A thread of the pool. It is added to the pool's list before it starts, so that no two have the same number."""
 
     def __init__(self, pool: _Pool, number: int) -> None:
-        """Not started. All that it uses is settled here: one that wakes up late must not look anything up again."""
+        """Does not start it. All that the thread uses is stored here, because it may wake up late and look up nothing
+        then.
+        """
         self.bell = threading.Semaphore(0)
         bell, address, native, sleeps = self.bell, pool.address, _native(), bool(_FUTEX)
 
@@ -156,8 +158,8 @@ class _Worker:
 class _Pool:
     """Workers that live as long as the process, and the words they share. Never freed.
 
-    Who runs on it is decided by one word that native code takes and gives back, so that no exception of Python, which
-    may come between any two of its steps, can leave the pool taken.
+    Native code acquires and releases the pool by one word, so that no Python exception, which may come between any two
+    steps of Python, can leave it locked.
     """
 
     def __init__(self) -> None:
@@ -167,12 +169,12 @@ class _Pool:
         self.hiring = threading.Lock()
         self.workers: list[_Worker] = []
         self.hired = 0  # workers that were started
-        self.refused = 0  # runs for which no thread is asked for
-        self.most = MOST_THREADS  # helpers that the caller's processors have room for
+        self.refused = 0  # runs for which no new thread is requested
+        self.most = MOST_THREADS  # helpers for which the caller may use processors
         self.left_to_caller = -1
 
     def run(self, program: int, threads: int) -> None:
-        """Runs a program with helpers, or alone where the pool is in use or the caller may use one processor only."""
+        """Runs a program with helpers, or alone if the pool is in use or the caller may use only one processor."""
         if self.hired < threads - 1:
             self._hire(threads - 1)
         if (here := _processor()) != self.left_to_caller:
@@ -185,7 +187,7 @@ class _Pool:
             return
         self._leave_to_caller(_processor())
         if _native().run(self.address, program, min(helpers, self.most)):
-            _native().alone(program)  # callers with unlike processors, in turns
+            _native().alone(program)  # callers with different processors, in turns
 
     def _hire(self, wanted: int) -> None:
         if self.refused > 0:
@@ -206,13 +208,12 @@ class _Pool:
                 self.hired = max(self.hired, number)
 
     def _leave_to_caller(self, processor: int) -> None:
-        """Gives the workers the processors that the caller may use, less the one that it runs on.
+        """Lets the workers use the processors that the caller may use, except the one that it runs on.
 
-        The caller's mask may have been narrowed since the workers were started; they never leave it. They keep off the
-        caller's own processor because, in a virtual machine, Linux takes a processor that sleeps for one that its host
-        has taken away, and wakes a worker on the caller's instead, beside idle ones: the two then take turns for as
-        long as the run lasts. (Linux 6.18 under KVM, two processors: in three of four runs that followed a pause of
-        40 ms.)
+        The caller's mask may have been narrowed since the workers were started; they must stay inside it. They avoid
+        the caller's own processor because, in a virtual machine, Linux may take a sleeping processor for one that the
+        host has preempted, and wake a worker on the caller's processor although others are idle; the two then share it
+        for the whole run. (Linux 6.18 under KVM, two processors: in three of four runs after a pause of 40 ms.)
         """
         if _LOOKUP is None:
             return
@@ -224,7 +225,7 @@ class _Pool:
         others = allowed - {processor} or allowed
         for worker in self.workers:
             if worker.thread.native_id is not None:
-                with contextlib.suppress(OSError):  # a thread that is gone
+                with contextlib.suppress(OSError):  # a thread that has ended
                     os.sched_setaffinity(worker.thread.native_id, others)
         self.most = len(allowed) - 1
         self.words[_GIVEN : _GIVEN + _MASK] = words
@@ -232,7 +233,7 @@ class _Pool:
 
 
 _POOLS: list[_Pool] = []
-"""Every pool that was made: workers look at its words as long as they live."""
+"""All pools, which must stay in memory because workers read their words."""
 
 
 @cache
@@ -241,7 +242,7 @@ def _pool() -> _Pool:
     return _POOLS[-1]
 
 
-# A child process has none of its parent's threads: it makes its own pool.
+# A child process has no threads of its parent: it makes its own pool.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
@@ -258,7 +259,7 @@ _GETAFFINITY = {202: 204, 98: 123}.get(_FUTEX, 0)  # of the same system call tab
 
 
 def _processor_lookup() -> Callable[[], int] | None:
-    """The C library's `sched_getcpu`, where workers can be kept off a processor; 0.2 µs."""
+    """The C library's `sched_getcpu` (0.2 µs), if threads can be bound to processors."""
     if sys.platform != "linux" or not hasattr(os, "sched_setaffinity"):
         return None
     return getattr(ctypes.PyDLL(None), "sched_getcpu", None)
@@ -306,7 +307,7 @@ def _external(b: Emit, name: str, type_: ir.FunctionType) -> Value:
 
 
 def _until(b: Emit, ready, patience: int = 2000) -> None:
-    """Spins until `ready()`; gives the processor away after `patience` pauses."""
+    """Spins until `ready()`; yields the processor after `patience` pauses."""
     fn = b.function
     head, spin, end = (fn.append_basic_block(n) for n in ("wait", "spin", "done"))
     before = b.block
@@ -341,7 +342,7 @@ def _walk(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
         b.position_at_end(head)
         mine = b.phi(_LONG)
         mine.add_incoming(b.index(0), before)
-        # Both counts in one: as long as their sum is below the units, those taken from the two ends have not met.
+        # Both counts in one word: while their sum is below the number of units, the two ends have not met.
         taken = _add(b, at, _TAKEN, one)
         front, back = b.and_(taken, b.index(_BACK - 1)), b.lshr(taken, b.index(32))
         both = b.add(front, back)
@@ -351,7 +352,7 @@ def _walk(module: ir.Module, machine: Machine, kernel: ir.FunctionType) -> None:
         b.call(function, [args, b.select(first, front, last), scratch])
         more = b.add(mine, 1)
         mine.add_incoming(more, b.block)
-        b.cbranch(b.less(b.add(both, 1), units), head, over)  # after the last one there is nothing to ask for
+        b.cbranch(b.less(b.add(both, 1), units), head, over)  # after the last step there is no next one
         b.position_at_end(over)
         b.branch(end)
         b.position_at_end(end)
@@ -443,7 +444,7 @@ def _serve(module: ir.Module, machine: Machine) -> None:
 
 
 def _run(module: ir.Module, machine: Machine) -> None:
-    """1, and nothing is done, where the caller's processors are not those that the workers were given; else 0."""
+    """1, without any work, if the caller's processors are not those that the workers were given; else 0."""
     b = Emit.begin("run", {"pool": PTR, "program": PTR, "helpers": I64}, machine, module, result=I64)
     pool, program, fn = b.arg.pool, b.arg.program, b.function
     taken, mine, open_, alone, changed = (fn.append_basic_block(n) for n in ("ask", "mine", "open", "alone", "changed"))
@@ -458,18 +459,20 @@ def _run(module: ir.Module, machine: Machine) -> None:
     if _GETAFFINITY and _LOOKUP is not None:
         call = _external(b, "syscall", ir.FunctionType(_LONG, [_LONG] * 2, var_arg=True))
         at = b.ptrtoint(b.at(pool, 8 * _NOW), _LONG)
-        told = b.call(call, [b.index(_GETAFFINITY), b.index(0), b.index(8 * _MASK), at])
+        written = b.call(call, [b.index(_GETAFFINITY), b.index(0), b.index(8 * _MASK), at])
         for word in range(_MASK):
             apart = b.or_(apart, b.xor(_word(b, pool, _NOW + word), _word(b, pool, _GIVEN + word)))
-        apart = b.select(b.less(0, told), apart, b.index(0))  # not told: more processors than the mask has bits
+        apart = b.select(
+            b.less(0, written), apart, b.index(0)
+        )  # unknown: there are more processors than bits of the mask
     b.cbranch(b.icmp_signed("==", apart, b.index(0)), open_, changed)
 
     b.position_at_end(open_)
     b.store(program, b.at(pool, 8 * _PROGRAM), align=8)
     b.atomic_rmw("and", b.at(pool, 8 * _GATE), b.index(~_CLOSED), "seq_cst")
     _add(b, pool, _EPOCH, 1)
-    # A worker says that it will sleep before it looks at the epoch for the last time: where none did, none has to be
-    # woken, and the call into the system is spared. Read by an addition, which no processor moves before the one above.
+    # A worker announces its sleep before it reads the epoch for the last time. If none has announced it, none must be
+    # woken, and no system call is needed. Read by an addition, which no processor moves before the one above.
     asleep = _add(b, pool, _ASLEEP, 0)
     # 129 is FUTEX_WAKE_PRIVATE.
     b.choose(b.less(0, asleep), lambda: [_futex(b, b.at(pool, 8 * _EPOCH), 129, b.arg.helpers)][:0])

@@ -1,4 +1,4 @@
-"""How many threads to use: what the caller said, what the environment says, what this process may use.
+"""The number of threads: what the caller gave, what the environment says, what this process may use.
 
 >>> with limited(3):
 ...     default_threads()
@@ -18,20 +18,20 @@ from dojang.base.errors import UsageError
 
 ENVIRONMENT = "DOJANG_THREADS"
 MOST_THREADS = 64
-"""More are never used, whatever is asked for."""
+"""The most threads, whatever number is given."""
 _said: ContextVar[int | None] = ContextVar("dojang_threads", default=None)
 
 
 def default_threads(cores: int | None = None) -> int:
-    """Threads of a network or a picture whose caller names no number: those that were asked for, else
-    `usable_cores()`, and no more than `cores` (those of a machine). Raises `UsageError` as `asked_threads` does.
+    """Threads of a network or a picture if the caller gives no number: `asked_threads()`, else `usable_cores()`, but at
+    most `cores` (those of a machine). Raises `UsageError` as `asked_threads` does.
     """
     return asked_threads() or (usable_cores() if cores is None else min(cores, usable_cores()))
 
 
 def asked_threads() -> int | None:
-    """The number of `limited`, else that of DOJANG_THREADS, else None. Raises `UsageError` where the environment holds
-    no whole number of at least 1.
+    """The number of `limited`, else that of DOJANG_THREADS, else None. Raises `UsageError` if the environment variable
+    is not a whole number of at least 1.
     """
     said = _said.get()
     text = os.environ.get(ENVIRONMENT, "").strip()
@@ -44,7 +44,7 @@ def asked_threads() -> int | None:
 
 @contextmanager
 def limited(threads: int | None) -> Generator[None]:
-    """What is made in this block uses so many threads unless it is told another number; None changes nothing."""
+    """In this block, the default number of threads; None changes nothing."""
     if threads is None:
         yield
         return
@@ -58,7 +58,7 @@ def limited(threads: int | None) -> Generator[None]:
 
 
 def usable_cores(root: str | os.PathLike[str] = "/") -> int:
-    """Cores that this process may use now: those of its affinity mask, and no more than its control groups' quota of
+    """Cores that this process may use now: those of its affinity mask, and at most its control groups' quota of
     processor time, rounded up; at least 1. `root` is where `proc` and the control groups are found.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -67,8 +67,8 @@ def usable_cores(root: str | os.PathLike[str] = "/") -> int:
 
 
 def cpu_quota(root: str | os.PathLike[str] = "/") -> float | None:
-    """Processors' worth of time per period that the control groups allow, the least of a group and all those around
-    it; None without a limit. Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`).
+    """The processor time per period, in processors, that the control groups allow: the least of a group and all its
+    parents; None without a limit. Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`).
     """
     top = Path(root)
     found: list[float] = []
@@ -86,14 +86,14 @@ def _quota_of(folder: Path) -> float | None:
         else:
             quota = (folder / "cpu.cfs_quota_us").read_text().strip()
             period = (folder / "cpu.cfs_period_us").read_text().strip()
-        each, of = int(quota), int(period)  # "max" and −1 stand for no limit
+        each, of = int(quota), int(period)  # "max" and −1 mean no limit
     except (OSError, ValueError):
         return None
     return each / of if each > 0 and of > 0 else None
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's control groups that may limit processor time, with all those around them."""
+    """The folders of this process's control groups that may limit processor time, with all their parents."""
     try:
         own = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
@@ -130,5 +130,5 @@ def _mounted(mounts: list[str], second: bool) -> Iterator[tuple[str, str]]:
 
 
 def _plain(text: str) -> str:
-    r"""A path of mountinfo, in which spaces stand as \040."""
+    r"""A path of mountinfo, in which spaces are written as \040."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -1,6 +1,6 @@
-"""Discrete Fourier transforms as code: complex numbers that are two vectors, butterflies, the passes of one transform.
+"""Code for discrete Fourier transforms: complex numbers as two vectors, butterflies, and the passes of a transform.
 
-A lane is a signal of its own (a channel, a tile, a column), so nothing is ever shuffled. A pass reads one line of
+Each lane is a separate signal (a channel, a tile, a column), so lanes are never shuffled. A pass reads one line of
 complex numbers and writes another (Stockham's order of work), so that frequencies come out in their natural order:
 X[f] = Σ x[k] exp(−2πi k f / n) (Van Loan, "Computational Frameworks for the Fast Fourier Transform", 1992, chapter
 1.7). The inverse, times n, is the same code with real and imaginary parts exchanged.
@@ -32,7 +32,7 @@ class ComplexArithmetic:
     """Arithmetic on complex vectors."""
 
     def __init__(self, b: Emit, kind: ElementType) -> None:
-        """`kind` is that of either part."""
+        """`kind` is the element type of both parts."""
         self.b, self.kind = b, kind
 
     def add(self, u: Complex, v: Complex) -> Complex:
@@ -111,11 +111,11 @@ class ComplexArithmetic:
 
 
 OPERATIONS = {2: 4, 3: 16, 4: 16, 5: 40, 8: 60}
-"""Vector operations of a butterfly; a factor before it takes four more for each number but the first."""
+"""Vector operations of a butterfly; twiddle factors take four more for each number but the first."""
 
 
 def smooth(most: int) -> list[int]:
-    """Lengths that butterflies are there for, products of 2, 3 and 5 up to `most`, in order.
+    """The lengths that butterflies can transform: products of 2, 3 and 5 up to `most`, in order.
 
     >>> smooth(10)
     [1, 2, 3, 4, 5, 6, 8, 9, 10]
@@ -130,7 +130,7 @@ def smooth(most: int) -> list[int]:
 
 
 def radices(length: int, registers: int) -> list[int]:
-    """The passes of a transform, the longest butterfly last, where no factors come before it.
+    """The passes of a transform. The longest butterfly comes last, where it needs no twiddle factors.
 
     >>> radices(64, 32), radices(80, 32), radices(64, 16)
     ([8, 8], [4, 4, 5], [4, 4, 4])
@@ -149,7 +149,7 @@ def radices(length: int, registers: int) -> list[int]:
 
 
 def twiddles(length: int, registers: int) -> np.ndarray:
-    """The factors of all passes but the last, [pass][turn][number but the first][re, im], float64."""
+    """The twiddle factors of all passes but the last, [pass][turn][number but the first][re, im], float64."""
     parts, n = [], length
     for radix in radices(length, registers)[:-1]:
         turns = np.outer(np.arange(n // radix), np.arange(1, radix))
@@ -181,16 +181,16 @@ class Transform:
         return radices(self.length, self.numbers.b.machine.registers)
 
     def write(
-        self, source: Line, buffers: Sequence[Line], *, held: int | None = None, target: Line | None = None,
-        wish: int = 0, inverse: bool = False,
+        self, source: Line, buffers: Sequence[Line], *, source_buffer: int | None = None, target: Line | None = None,
+        result_buffer: int = 0, inverse: bool = False,
     ) -> Line:  # fmt: skip
-        """Code that transforms `source`; gives the line with the result: `target`, or else one of the two buffers.
+        """Code that transforms `source`; returns the line with the result: `target`, or one of the two buffers.
 
-        `held` is the number of the buffer that `source` is, if it is one. If it is none, the result is in buffer
-        `wish`. Each pass writes to the buffer that it does not read, the last to `target`.
+        If `source` is a buffer, `source_buffer` is its number; if not, the result is in buffer `result_buffer`. Each
+        pass writes to the buffer that it does not read, the last to `target`.
         """
         count = len(self.passes)
-        first = 1 - held if held is not None else wish if count % 2 else 1 - wish
+        first = 1 - source_buffer if source_buffer is not None else result_buffer if count % 2 else 1 - result_buffer
         n, done, at, line = self.length, 1, 0, source
         for i, radix in enumerate(self.passes):
             out = buffers[first ^ (i & 1)] if target is None or i < count - 1 else target
@@ -227,13 +227,13 @@ class Transform:
         b.loop(0, turns, 1, turn)
 
     def load(self, at: Value, line: Line, swap: bool = False) -> Complex:
-        """A complex vector, parts exchanged with `swap`."""
+        """Loads a complex vector; with `swap` its parts are exchanged."""
         b, kind = self.numbers.b, self.numbers.kind
         re, im = b.vload(at, kind), b.vload(b.at(at, line.imag), kind)
         return (im, re) if swap else (re, im)
 
     def store(self, v: Complex, at: Value, line: Line, swap: bool = False) -> None:
-        """A complex vector to memory."""
+        """Stores a complex vector."""
         b, kind = self.numbers.b, self.numbers.kind
         re, im = (v[1], v[0]) if swap else v
         b.vstore(re, at, kind)

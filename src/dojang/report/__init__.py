@@ -1,1 +1,1 @@
-"""Text, JSON, SVG, HTML: pure views of results; computes no number."""
+"""Results as text, JSON, SVG and HTML. This package displays numbers, and computes none."""

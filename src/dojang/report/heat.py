@@ -15,7 +15,7 @@ LEAST_SIDE = 256
 """Pixels: small matrices are drawn with larger squares, so that a page shows them without blur."""
 
 COLOURS = ((0, (13, 17, 43)), (64, (87, 16, 110)), (128, (188, 55, 84)), (192, (249, 142, 9)), (255, (252, 255, 164)))
-"""Strength 0 … 255 to red, green, blue: dark to light in even steps of lightness, told apart also in grey."""
+"""Strength 0 … 255 to red, green, blue: dark to light in even steps of lightness, and distinct in grey, too."""
 
 STYLE = (
     "<style>.maps{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1.2rem}"
@@ -41,7 +41,7 @@ def heat_map(matrix: Sequence[Sequence[float]] | Any, top: float = 1.0) -> bytes
 
 
 def heat_figure(matrix: Sequence[Sequence[float]] | Any, title: str, said: str) -> str:
-    """The map in a figure of a page, with its title and what there is to say about it."""
+    """The map as a figure of a page, with its title and a description."""
     picture = base64.b64encode(heat_map(matrix)).decode()
     size = f"{len(matrix)} rows, {len(matrix[0])} columns"
     return (
@@ -51,7 +51,7 @@ def heat_figure(matrix: Sequence[Sequence[float]] | Any, title: str, said: str) 
 
 
 def maps(figures: Sequence[str]) -> str:
-    """Figures beside each other, as many in a row as there is room for."""
+    """Figures beside each other, as many in a row as fit."""
     return f'{STYLE}<div class="maps">{"".join(figures)}</div>' if figures else ""
 
 

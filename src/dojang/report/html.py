@@ -12,11 +12,11 @@ from dojang.report.results import Trained
 from dojang.report.svg import ChartBar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size, sizes
-from dojang.report.text import VARIES, field_said, formulas_text, own_params, parameters_said, ways_said
+from dojang.report.text import VARIES, field_said, formulas_text, own_params, parameters_said, paths_text
 
 
 def count_html(count: Count) -> str:
-    """The cost table, sortable, with where the parameters and where the MACs are."""
+    """The cost table, which can be sorted, and charts of parameters and MACs."""
     return page(f"{count.network}: what it costs", f"Convention: {count.convention}.", count_sections(count), True)
 
 
@@ -35,14 +35,14 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
             (size(count.peak_bytes, bound), "most activation memory at once"),
         ]
     )
-    several = f"{ways_said(count)} The dearest is shown."
+    several = f"{paths_text(count)} The page shows the path with the most MACs."
     unknown_said = (paragraph(unknown, "bad") if unknown else "") + (paragraph(several) if count.ways else "")
     differ = parameters_said(count)
     unknown_said += paragraph(differ) if differ else ""
     return [
         ("In total", summary + unknown_said),
-        ("Which kind of layer has it", figure(share_chart(count))),
-        ("Where it goes", figure(layer_chart(count), "Each column of bars has its own scale.")),
+        ("By type of layer", figure(share_chart(count))),
+        ("By layer", figure(layer_chart(count), "Each column of bars has its own scale.")),
         ("What one output sees", figure(fields_drawn(count), "Receptive field of the middle output, over the input.")),
         ("Layer by layer", _count_table(count, work, per_mac, bound)),
     ]
@@ -66,11 +66,11 @@ def layer_chart(count: Count) -> str:
 
 
 MOST_FIELDS = 14
-"""Receptive fields drawn over the input; of more, every so-many-th."""
+"""The most receptive fields that are drawn over the input; if there are more, every n-th."""
 
 
 def fields_drawn(count: Count) -> str:
-    """The receptive fields of layers that widen it, drawn over the input; "" where the input is no picture."""
+    """The receptive fields of layers that enlarge it, drawn over the input; "" if the input is not a picture."""
     first = next((layer for layer in count.layers if layer.op == "input" and layer.shape is not None), None)
     if (
         first is None
@@ -113,14 +113,14 @@ def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:
 
 
 def _varying(count: Count) -> str:
-    """What places see in the layers whose places do not all see the same; "" where there are none."""
-    told: list[str] = []
+    """What the positions see, for layers whose field depends on the position; "" if there are none."""
+    items: list[str] = []
     for layer in count.layers:
         for axis, span in enumerate(layer.field or ()):
             if not span.line:
-                told.append(f"<li>{escape(layer.name)}, axis {axis}: {escape(str(span))}</li>")
-    said = f"<summary>{VARIES} What each place sees where places differ</summary><ul>{''.join(told)}</ul>"
-    return f"<details>{said}</details>" if told else ""
+                items.append(f"<li>{escape(layer.name)}, axis {axis}: {escape(str(span))}</li>")
+    said = f"<summary>{VARIES} Fields that depend on the position</summary><ul>{''.join(items)}</ul>"
+    return f"<details>{said}</details>" if items else ""
 
 
 def trained_html(trained: Trained) -> str:
@@ -136,7 +136,7 @@ def trained_html(trained: Trained) -> str:
             (f"{record['seconds']:.1f} s", f"{record['epochs']} epochs on {record['device']}"),
         ]
     )
-    curve = figure(curve_chart(record["curve"], name), "Train figures are those seen while training.")
+    curve = figure(curve_chart(record["curve"], name), "Train figures are measured during training.")
     lead = f"Data {record['data']['name']}, seed {record['config']['seed']}, peak learning rate {record['lr']:g}."
     return page(f"{trained.network}: training", lead, [("Figures", summary), ("Curve", curve)])
 

@@ -1,4 +1,4 @@
-"""The page of kernels for pictures: what each does to one photograph, its taps, its options, its source."""
+"""The page of kernels for pictures: each on one picture, with its taps, its options and its source."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GRID = (
     ".taps svg text{font-size:12px;text-anchor:middle;dominant-baseline:central}</style>"
 )
 LEGEND = (
-    "Taps: blue counts for, orange against, stronger means more; the frame is the whole kernel. Kernels that give "
-    "slopes of both signs are shown on grey, with mid-grey for no slope. A kernel is pressed as it stands."
+    "Taps: blue is positive, orange is negative, stronger colour is a larger magnitude; the frame is the whole kernel. "
+    "Results of both signs are shown with grey as 0. Kernels are applied without flipping."
 )
 
 

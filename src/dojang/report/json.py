@@ -1,4 +1,4 @@
-"""Results as JSON documents: one object with its schema, the version, what went in and the convention."""
+"""Results as JSON documents: one object with its schema, the version, the inputs and the convention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def document(
 ) -> dict[str, Any]:
     """The object that `--json` prints: `schema`, `version`, `inputs`, `convention`, then the result's own keys.
 
-    `convention` stands where the result brings none of its own.
+    `convention` is used if the result has none of its own.
     """
     head = {"schema": f"dojang.{command}/1", "version": __version__, "inputs": dict(inputs), "convention": convention}
     return plain({**head, **result})
@@ -26,8 +26,8 @@ def document(
 def dumps(value: Any) -> str:
     """JSON text with two-space indents; numbers raw; what is not finite becomes null.
 
-    Letters stand as they are; characters that a terminal would obey or not show, and halves of surrogate pairs, are
-    escapes of JSON's own, so that the text is UTF-8 and means the same.
+    Letters are written as they are. Control characters, invisible characters and unpaired surrogates are written as
+    JSON escapes, so that the text is valid UTF-8 and means the same.
     """
     text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     return text if is_plain(text.replace("\n", "")) else _escaped(text)

@@ -1,4 +1,4 @@
-"""What every layer uses, as rows for a table: directions of its channels, part of the input, answer to a shift."""
+"""What every layer uses, as rows of a table: channel directions, part of the input, response to a shift."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from dojang.report.table import number
 
 HEADS = (
     *("layer", "channels", "90 %", "99 %", "99.9 %", "half loses"),
-    *("sees", "allowed", "moved", "still", "params", "× places"),
+    *("sees", "allowed", "moved", "still", "params", "× positions"),
 )
 """Headings of `layer_rows`; all but the first are numbers."""
 
 LEGEND = (
-    "{parts}: directions that hold this part of the output's variance, so what a 1×1 bottleneck of as many "
-    "channels keeps; half loses: the variance lost with half the channels. Sees: pixels that hold most of what moves "
-    "the layer's middle, measured (allowed: its receptive field). Moved: change of the response beyond moving along "
-    "when the input shifts by {shift} pixels, borders included; still: against not moving at all (0: not noticed). "
-    "× places: how often each parameter is used; a dense layer owns its own."
+    "{parts}: number of directions with this part of the output's variance, which a 1×1 bottleneck of as many channels "
+    "keeps; half loses: the variance lost with half the channels. Sees: size of the input region with most of the "
+    "influence on the layer's middle position, measured (allowed: its receptive field). When the input shifts by "
+    "{shift} pixels, moved: how far the response differs from a shifted one, borders included; still: how far it "
+    "differs from an unchanged one (0: the layer ignores the shift). × positions: how often each parameter is used; a "
+    "dense layer has one for each position."
 )
 
 
 def legend(diagnosis: Diagnosis, parts: str = "90 … 99.9 %") -> str:
-    """What the columns mean; `parts` names those of directions."""
+    """What the columns mean; `parts` names the columns of directions."""
     return LEGEND.format(parts=parts, shift=diagnosis.equivariance[0].shift if diagnosis.equivariance else 0)
 
 
 def layer_rows(diagnosis: Diagnosis) -> list[list[str]]:
-    """One row per layer that anything is known of, in the order of the network."""
+    """One row per layer with any figures, in the order of the network."""
     spectra = {s.layer: s for s in diagnosis.spectra}
     fields = {f.layer: f for f in diagnosis.effective}
     shifted = {e.layer: e for e in diagnosis.equivariance}

@@ -1,4 +1,4 @@
-"""Text put into pages: markup signs as entities, and what a reader cannot see as an escape."""
+"""Text for pages: markup characters become entities, and invisible characters become escapes."""
 
 from __future__ import annotations
 

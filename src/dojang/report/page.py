@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no network, light and dark, readable on paper, usable without a mouse."""
+"""One self-contained HTML page: no network, light and dark, printable, usable without a mouse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs give back where no single room owns the result: frozen, with `to_dict` for JSON."""
+"""Result types that no other package defines: frozen, with `to_dict` for JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Guess:
 
 @dataclass(frozen=True, eq=False)
 class Run(Result):
-    """A forward pass. `top` has the best classes of every sample, empty where the output is not one row per sample.
+    """A forward pass. `top` has the best classes of every sample, empty where the output is not one row of scores per
+    sample.
 
     `outputs` are the arrays, by the names of the network's outputs; `prepared` says how the input was made.
     """
@@ -114,7 +115,7 @@ class Exported(Result):
 
 @dataclass(frozen=True)
 class Listing(Result):
-    """Rows of `dojang list`: one dict each, with the same keys. `more` has lists that go with it, by name."""
+    """Rows of `dojang list`: one dict each, with the same keys. `more` has further lists, by name."""
 
     what: str
     rows: tuple[Mapping[str, Any], ...] = field(default=())
@@ -127,10 +128,10 @@ class Listing(Result):
 
 @dataclass(frozen=True)
 class Diagnosis(Result):
-    """Findings about a trained network, most severe first, and what they were found on.
+    """Findings about a trained network, the most severe first, and the samples they are based on.
 
-    `spectra`, `effective`, `equivariance`: by layer, what it uses of its channels, of the input, and how it answers to
-    a shift of the input.
+    Per layer, `spectra` says what it uses of its channels, `effective` what it uses of the input, and `equivariance`
+    how it responds to a shift of the input.
     """
 
     network: str
@@ -145,7 +146,7 @@ class Diagnosis(Result):
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
-        from dojang.evidence.finding import SEVERITIES  # the room loads NumPy, which counting does without
+        from dojang.evidence.finding import SEVERITIES  # it loads NumPy, which counting does not need
 
         least = SEVERITIES.index(severity)
         return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= least)
@@ -167,7 +168,7 @@ class Diagnosis(Result):
 
 @dataclass(frozen=True)
 class Slimming(Result):
-    """A slimming from end to end: figures on the test part, edits, refusals, and what it was done with.
+    """A complete slimming: figures on the test part, edits, refusals, and the data and settings used.
 
     `metric` says what accuracy means ("none": there were no labels). `counts` are the cost tables before and after.
     `same_answers` says how the written ONNX file was checked. `module`: the result in PyTorch where a module was
@@ -216,7 +217,7 @@ class Slimming(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where the result is not what was asked for, in sentences."""
+        """Where the result differs from the request, in sentences."""
         return self.result.notes
 
     @property
@@ -298,7 +299,7 @@ class Bench(Result):
 class Environment(Result):
     """What a bug report needs: versions, the machine that plans are made for, the cache, and settings that matter.
 
-    `measured` says what a measurement of this machine's peaks gave, None where none was asked for.
+    `measured` has the measured peaks of this machine, or None if they were not measured.
     """
 
     versions: Mapping[str, str | None]

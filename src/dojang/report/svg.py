@@ -1,4 +1,4 @@
-"""Charts as inline SVG: coloured by the page's style sheet, so that they follow light and dark, readable aloud."""
+"""Charts as inline SVG, coloured by the page's style sheet (light and dark), with descriptions for screen readers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dojang.report.markup import escape
 from dojang.report.table import clip
 
 LETTER = 7.3
-"""Pixels a letter takes at the charts' 13-pixel type, on average; used to leave room for labels."""
+"""Average width of a letter in the charts' 13-pixel type, in pixels; used to leave space for labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChartBar:
-    """One bar: its value, the text beside it, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
+    """One bar: its value, its text, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
 
     value: float
     text: str
@@ -130,7 +130,8 @@ def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, 
     for place, (name, size) in enumerate(order):
         rect, right, top = box(size, "field")
         y = 20 + place * (lines - 30) / max(1, len(order) - 1) if len(order) > 1 else middle_y
-        # level as far as the frame, then to the name: in the order of the corners, so that no two cross
+        # a horizontal line to the frame, then a line to the name; names have the order of the corners, so no lines
+        # cross
         leader = f"{right:.1f},{top:.1f} {wide + 16:.1f},{top:.1f} {wide + 60:.1f},{y:.1f}"
         parts.append(f'{rect}<polyline class="grid" fill="none" points="{leader}"/>')
         parts.append(
@@ -169,6 +170,6 @@ def chart_head(title: str, said: str, width: float, height: float) -> str:
 
 
 def _said(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[ChartBar]]]) -> str:
-    """The chart in words, for readers that do not see it."""
+    """The chart in words, for screen readers."""
     each = (f"{name}: " + ", ".join(f"{c} {b.text}" for c, b in zip(columns, bars, strict=True)) for name, bars in rows)
     return "; ".join(each)

@@ -1,4 +1,4 @@
-"""The picture of what a network costs by kind of layer."""
+"""A chart of what a network costs by type of layer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ KINDS = (
     ("dense layers", ("dense",), "a"),
     ("matrix products", ("matmul", "einsum"), "good"),
 )
-"""Kinds of layers that have a colour of their own; the others are one grey kind."""
+"""Types of layers with their own colour; all others together are grey."""
 
 
 def share_chart(count: Count, width: int = 720) -> str:
-    """Two bars, parameters and MACs, each parted by kind of layer: one look tells which kind has which."""
+    """Two bars, parameters and MACs, each divided by type of layer."""
     if symbols_of(count):
         return ""
     groups = _groups(count)
@@ -53,12 +53,12 @@ def share_chart(count: Count, width: int = 720) -> str:
         parts.append(f'<text class="label" x="{x + 17:.1f}" y="14">{escape(kind)}</text>')
         x += 34 + LETTER * len(kind)
     height = top + 2 * row + gap + 4
-    title = f"Shares of parameters and MACs of {count.network} by kind of layer"
+    title = f"Shares of parameters and MACs of {count.network} by type of layer"
     return "".join([chart_head(title, "; ".join(said), width, height), *parts, "</svg>"])
 
 
 def _groups(count: Count) -> list[tuple[str, str, int, int]]:
-    """(kind, colour, parameters, MACs) of the kinds that have any."""
+    """(type, colour, parameters, MACs) of the types that have any."""
     found = [
         (kind, colour, sum(x.cost.params for x in count.layers if x.op in ops),
          sum(x.cost.macs for x in count.layers if x.op in ops))

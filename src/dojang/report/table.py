@@ -1,4 +1,4 @@
-"""Tables and numbers as a person reads them: aligned columns within a width, separators, units, honest bounds."""
+"""Tables and numbers as text: columns aligned within a width, separators, units, and marks for lower bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dojang.base.showing import shown
 from dojang.report.markup import escape
 
 WIDTH = 80
-"""Columns of text where the terminal does not say."""
+"""Columns of text if the width of the terminal is not known."""
 
 _PREFIXES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
 
@@ -21,7 +21,7 @@ _PREFIXES = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
 class Style:
     """Whether text is marked up for a terminal. Without colour every mark is the text itself.
 
-    What is marked is `shown`: a name in it can neither move the cursor nor begin a line.
+    Control characters in marked text are escaped (`shown`): a name can neither move the cursor nor begin a line.
     """
 
     color: bool = False
@@ -47,12 +47,12 @@ class Style:
 
 
 _MARK = f"\x1b[{os.urandom(8).hex()}:"
-"""What begins a mark until it is printed: unlike an escape sequence, no name can hold it."""
+"""The beginning of a mark until it is printed. It is random, so that no name can contain it."""
 _MARKS = re.compile(f"({re.escape(_MARK)}(?:0|1|2|31|32)m)")
 
 
 def printed(text: str) -> str:
-    """A report for a terminal: marks as its escape sequences, every other control character but "\n" as an escape."""
+    """A report for a terminal: marks become escape sequences, all control characters but "\n" are shown as escapes."""
     parts = _MARKS.split(text)
     return "".join(part.replace(_MARK, "\x1b[") if i % 2 else shown(part, keep="\n") for i, part in enumerate(parts))
 
@@ -83,7 +83,7 @@ PLAIN = Style()
 class Column:
     """A column: its heading, and whether it is of numbers (right-aligned) or of words.
 
-    `shrink` lets its cells lose their middle (names) or, with `prose`, their end, when the table is too wide.
+    With `shrink`, cells lose their middle (names) or, with `prose`, their end if the table is too wide.
     """
 
     title: str
@@ -138,7 +138,7 @@ def size(count: int | None, lower_bound: bool = False) -> str:
 
 
 def span(values: Sequence[tuple[int, bool]], show: Callable[[int, bool], str] = number) -> str:
-    """A figure of several ways, each with whether it is a lower bound: the least to the most.
+    """A figure of several paths, from the least to the greatest; each value says whether it is a lower bound.
 
     >>> span([(192, False), (5_000, False), (338_880, True)]), span([(7, False)]), span([(7, True), (7, False)])
     ('192 to ≥ 338,880', '7', '≥ 7')
@@ -195,7 +195,7 @@ def names(items: Sequence[str], most: int = 4) -> str:
 
 
 def ranges(numbers: Sequence[int], most: int = 6) -> str:
-    """Sorted whole numbers with runs drawn together.
+    """Sorted whole numbers, with runs written as ranges.
 
     >>> ranges([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9, 10'
@@ -213,7 +213,7 @@ def ranges(numbers: Sequence[int], most: int = 6) -> str:
 
 
 def clip(text: str, width: int, prose: bool = False) -> str:
-    """The text, its middle (of prose: its end) left out when longer than `width`: ends of layer names tell most.
+    """The text without its middle (of prose: its end) if longer than `width`: ends of layer names say the most.
 
     >>> clip("inception3a.branch1.conv", 12)
     'incept….conv'
@@ -261,7 +261,7 @@ def table(
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether the table stands within `width` without clipping."""
+    """Whether the table fits into `width` without clipping."""
     wide = [max([len(c.title), *(len(row[i]) for row in rows)]) for i, c in enumerate(columns)]
     return sum(wide) + 2 * (len(columns) - 1) <= width
 

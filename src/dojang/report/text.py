@@ -1,4 +1,4 @@
-"""What a command prints for a person, at 80 columns."""
+"""The results of the commands as text, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 VARIES = "*"
-"""Marks a receptive field that is not the same at every place."""
+"""Marks a receptive field whose size depends on the position."""
 
 
 def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -88,7 +88,7 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
     if said := parameters_said(count):
         lines += [paragraph(said, width), ""]
     if count.ways:
-        lines += [paragraph(f"{ways_said(count)} The layers are those of the dearest.", width), ""]
+        lines += [paragraph(f"{paths_text(count)} The table shows the path with the most MACs.", width), ""]
     if varying_said(count):
         lines.append(style.dim(paragraph(varying_said(count), width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
@@ -96,8 +96,8 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
 
 
 def own_params(layer: Layer, show: Callable[[Any], str] = number) -> str:
-    """A row's parameters; "shared" where an earlier row has counted them, "buffer" where what it stores is not trained,
-    "?" where it is not known what it has.
+    """A row's parameters; "shared" if an earlier row has counted them, "buffer" if its numbers are not trained, "?" if
+    they are not known.
     """
     if layer.cost.params:
         return show(layer.cost.params)
@@ -107,11 +107,11 @@ def own_params(layer: Layer, show: Callable[[Any], str] = number) -> str:
 
 
 MOST_UNUSED = 4
-"""Names of unused parameters that are said; --json has all."""
+"""The most names of unused parameters that are printed; --json has all."""
 
 
 def parameters_said(count: Count) -> str:
-    """How the parameters that are stored, used, trainable and left after folding differ; "" where they are the same."""
+    """How many parameters are stored, used, trainable and left after folding; "" if these numbers are equal."""
     p = count.parameters
     fixed = p.buffers - p.running
     if (p.stored, p.folded) == (p.used, p.used) and p.trainable in (None, p.stored) and not fixed:
@@ -132,25 +132,26 @@ def parameters_said(count: Count) -> str:
 def headline(count: Count) -> str:
     """The totals in one line."""
     work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    ways = [(way, bool(way.total.unknown)) for way in count.ways or (count,)]
-    params = span([(way.total.params, bound) for way, bound in ways])
-    macs = span([(per_mac * way.total.macs, bound) for way, bound in ways])
-    peak = span([(way.peak_bytes, bound) for way, bound in ways], size)
+    paths = [(path, bool(path.total.unknown)) for path in count.ways or (count,)]
+    params = span([(path.total.params, bound) for path, bound in paths])
+    macs = span([(per_mac * path.total.macs, bound) for path, bound in paths])
+    peak = span([(path.peak_bytes, bound) for path, bound in paths], size)
     return f"{count.network}: {params} parameters, {macs} {work}, {peak} peak activations"
 
 
-def ways_said(count: Count) -> str:
-    """Between how many ways values decide, and over which MACs they reach; "" where there is one way."""
+def paths_text(count: Count) -> str:
+    """How many paths through the network there are, and the range of their MACs; "" if there is one path."""
     if not count.ways:
         return ""
     work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    reach = span([(per_mac * way.total.macs, bool(way.total.unknown)) for way in count.ways])
+    reach = span([(per_mac * path.total.macs, bool(path.total.unknown)) for path in count.ways])
     followed = " were followed" if count.status == "lower-bound" else ""
-    return f"Values decide which way {count.network} goes: {len(count.ways)} ways{followed}, {reach} {work}."
+    paths = f"{len(count.ways)} paths{followed}"
+    return f"Values decide which path {count.network} takes: {paths}, {reach} {work}."
 
 
 def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """A count with symbols: sizes that recur have names, explained under the table; the MACs in total as a formula."""
+    """A count with symbols. Sizes that occur again have names, explained below; the total MACs are a formula."""
     total, names = count.total, Names(symbols_of(count))
     per_mac, work = (2, "FLOPs") if count.convention.unit == "flop" else (1, "MACs")
     layers = {layer.name: layer for layer in count.layers}
@@ -191,10 +192,10 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
 
 
 def guarded(cell: str) -> str:
-    """A cell of CSV that no spreadsheet takes for a formula: an apostrophe stands before one that begins like one.
+    """A cell of CSV that no spreadsheet takes for a formula: text that begins like a formula gets a leading apostrophe.
 
-    It also stands before an apostrophe, so that removing one leading apostrophe gives the text back. Halves of
-    surrogate pairs become escapes.
+    So does text that begins with an apostrophe, so that removing one apostrophe restores the text. Unpaired surrogates
+    become escapes.
 
     >>> guarded("conv1"), guarded("=cmd|x"), guarded("'a")
     ('conv1', "'=cmd|x", "''a")
@@ -205,9 +206,9 @@ def guarded(cell: str) -> str:
 def count_csv(count: Count) -> str:
     """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
 
-    Names are `guarded`. Where places of a layer do not see the same, "varies" stands for start and last, and
-    `field_phases` has what each place sees, as in the JSON. `shared` names arrays that an earlier line has counted;
-    `buffers` are numbers stored beside the parameters.
+    Names are `guarded`. If the field of a layer depends on the position, start and last are "varies", and
+    `field_phases` has the field of each position, as in the JSON. `shared` names arrays that an earlier line has
+    counted; `buffers` is how many numbers are stored that are not parameters.
     """
     figures = ("params", "weights", "biases", "macs")
     fields = ("size", "jump", "start")
@@ -256,7 +257,7 @@ def _cell(value: float | None) -> str:
 
 
 def field_said(field: Field | None) -> str:
-    """The sizes of a receptive field, with `VARIES` where its places do not all see the same."""
+    """The sizes of a receptive field, with `VARIES` where its positions do not all see the same."""
     if field is None:
         return "-"
     return sizes([span.size for span in field]) + ("" if all(span.line for span in field) else VARIES)
@@ -265,8 +266,8 @@ def field_said(field: Field | None) -> str:
 def varying_said(count: Count) -> str:
     """The note that explains `VARIES`; "" where no layer has it."""
     some = any(not span.line for layer in count.layers for span in layer.field or ())
-    told = f"{VARIES} Places see differently; this is the most that one sees. --json and --explain say what each sees."
-    return told if some else ""
+    note = f"{VARIES} Depends on the position; this is the largest. --json and --explain list each position's field."
+    return note if some else ""
 
 
 def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -280,7 +281,7 @@ def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> st
         f"{'system':<14} {machine['system']}",
         f"{'processor':<14} {shown(machine['processor'])}",
         f"{'planned for':<14} {shown(machine['name'])}, family {machine['family']}"
-        + ("" if machine["runs_here"] else "; its code cannot run here"),
+        + ("" if machine["runs_here"] else "; code for it cannot run on this machine"),
         f"{'':<14} {isa}, {_counted(machine['cores'], 'core')}, {caches}",
         f"{'peaks, 1 core':<14} {_peaks(machine['peaks'])}",
         f"{'':<14} {shown(machine['peaks_from'])}",
@@ -305,8 +306,8 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _measured_text(done: Mapping[str, Any]) -> list[str]:
-    """What `dojang env --measure` found, beside what is shipped."""
-    use = "plans are made by it from now on; remove it to go back to shipped peaks"
+    """What `dojang env --measure` found, next to the shipped peaks."""
+    use = "plans use it from now on; remove the file to use the shipped peaks again"
     if not done["used"]:
         use = f"used where DOJANG_MACHINE={shown(done['file'])} is set"
     return [
@@ -325,7 +326,7 @@ def _peaks(peaks: Mapping[str, float]) -> str:
 
 
 def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """One row per step: what it computes, by which algorithm, how long; why the others were refused."""
+    """One row per step: its operator, algorithm and times; below, why other algorithms were refused."""
     columns = [Column("step", right=False, shrink=True), Column("op", right=False, shrink=True)]
     columns += [Column("algorithm", right=False), Column("predicted"), Column("measured"), Column("GMAC/s")]
 
@@ -338,7 +339,7 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
         steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
         rows.append(steps)
     head = f"Plan: {_counted(plan.threads, 'thread')}, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
-    tuned = "; algorithms were timed to choose between them" if plan.tuned else ""
+    tuned = "; algorithms were chosen by their measured times" if plan.tuned else ""
     made = f"made for {shown(plan.machine)}; peaks: {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
     lines = [style.bold(head), *([style.dim(made)] if made else []), table(columns, rows, width=width, style=style)]
     reasons: dict[str, list[str]] = {}
@@ -377,7 +378,7 @@ def _difference(value: float | None) -> str:
 
 
 def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The best classes of every sample with their probabilities; shapes and ranges where the output has none."""
+    """The best classes of every sample with their probabilities; for other outputs, shapes and ranges."""
     lines = [style.bold(f"{run.network} on {run.source}"), style.dim(f"input: {run.prepared}")]
     for place, sample in enumerate(run.top):
         if len(run.top) > 1:
@@ -398,7 +399,7 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
 
 
 def list_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The rows with their keys as headings."""
+    """The rows, with their keys as headings."""
     if not listing.rows:
         return f"no {listing.what}"
     keys = [key for key in listing.rows[0] if not isinstance(listing.rows[0][key], (dict, list))]
@@ -411,7 +412,7 @@ def list_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str
 
 
 def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The last figures of a training, the gap between its two parts, and the files."""
+    """The final figures of a training, the gap between train and test part, and the files."""
     del width  # names of files are not shortened
     record = trained.history
     name = "R²" if record["metric"] == "r2" else "accuracy"

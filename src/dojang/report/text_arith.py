@@ -1,4 +1,4 @@
-"""What solve, check, compare and --explain print for a person, at 80 columns."""
+"""The results of solve, check, compare, list and --explain as text, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dojang.arith.explain import Explanation
 from dojang.arith.solve import Solution, Solutions
 from dojang.report.results import Listing
 from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
-from dojang.report.text import list_text, ways_said
+from dojang.report.text import list_text, paths_text
 
 MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed": "!", "removed": "-", "inserted": "+"}
 """How `compare` marks a row."""
 
 
 def solve_text(found: Solutions, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """One row per layer that fits, simplest first; the reason when none does."""
+    """One row per layer that fits, the simplest first, or the reason why none does."""
     if not found.solutions:
-        return paragraph(f"nothing fits: {found.reason}", width)
+        return paragraph(f"no layer fits: {found.reason}", width)
     first = found.solutions[0].conv
     kind = "transposed, " if first.transposed else ""
     columns = [Column("input", right=False), Column("kernel"), Column("stride"), Column("padding"), Column("dilation")]
@@ -29,11 +29,11 @@ def solve_text(found: Solutions, width: int = WIDTH, style: Style = PLAIN) -> st
     keep = [i for i, c in enumerate(columns) if c.title not in ("dilation", "groups") or len({r[i] for r in rows}) > 1
             or rows[0][i] != "1"]  # fmt: skip
     count = "1 layer fits" if len(rows) == 1 else f"{len(rows)} layers fit, simplest first"
-    said = f"{count}; {kind}shapes are height x width x channels, params {'with' if first.bias else 'without'} biases"
+    note = f"{count}; {kind}shapes are height x width x channels, params {'with' if first.bias else 'without'} biases"
     if not first.transposed and any(o > i for i, o in zip(first.in_shape[2:], first.out_shape[2:], strict=True)):
-        said += "; it grows by padding only, --transposed gives layers that grow by their stride"
+        note += "; the output is larger only because of padding; --transposed lists layers that enlarge by their stride"
     shown = table([columns[i] for i in keep], [[r[i] for i in keep] for r in rows], width=width, style=style)
-    return f"{shown}\n\n{style.dim(paragraph(said, width))}"
+    return f"{shown}\n\n{style.dim(paragraph(note, width))}"
 
 
 def _solution(solution: Solution) -> list[str]:
@@ -55,7 +55,7 @@ def _solution(solution: Solution) -> list[str]:
 
 
 def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """Every cell with its verdict; mismatches explained; the conventions found."""
+    """Every cell with its verdict, the explanations of mismatches, and the conventions found."""
     columns = [Column("row", right=False, shrink=True), Column("column", right=False), Column("printed")]
     columns += [Column("computed"), Column("verdict", right=False)]
     rows = []
@@ -74,7 +74,7 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
     ]
     lines += [table(columns, rows, width=width, style=style), ""]
     sections = {
-        "Close, but no rounding gives them": check.close,
+        "Close, but not a rounding of the value": check.close,
         "Right under another convention": tuple(c for c in check.cells if c.verdict == "convention"),
         "Wrong": check.mismatches,
     }
@@ -86,17 +86,20 @@ def check_text(check: Check, width: int = WIDTH, style: Style = PLAIN) -> str:
                 lines.append(paragraph(f"  {text}", width, "    "))
             lines.append("")
     if check.ways > 1:
-        told = f"Values decide which of {check.ways} ways the network goes; the table is held against the dearest."
-        lines += [paragraph(told, width), ""]
-    said = "; ".join(f"{column}: {how}" for column, how in check.conventions.items())
-    lines += [style.dim(paragraph(f"Conventions found: {said}.", width))] if said else []
+        note = (
+            f"Values decide which of {check.ways} paths the network takes; "
+            "the table was compared with the path with the most MACs."
+        )
+        lines += [paragraph(note, width), ""]
+    conventions = "; ".join(f"{column}: {words}" for column, words in check.conventions.items())
+    lines += [style.dim(paragraph(f"Conventions found: {conventions}.", width))] if conventions else []
     if check.table.source:
         lines.append(style.dim(paragraph(f"Source: {check.table.source}", width)))
     return "\n".join(lines)
 
 
 def compare_text(found: Comparison, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """Layers aligned, what differs marked; totals and their ratio."""
+    """The aligned layers, with marks where they differ; totals and their ratio."""
     a, b = found.a, found.b
     columns = [Column(""), Column(a.network, right=False, shrink=True), Column("params"), Column("MACs")]
     columns += [Column(b.network, right=False, shrink=True), Column("params"), Column("MACs")]
@@ -114,7 +117,11 @@ def compare_text(found: Comparison, width: int = WIDTH, style: Style = PLAIN) ->
             "",
             table(columns, rows, [foot], width, style),
             "",
-            *(paragraph(f"{ways_said(side)} Its dearest is compared.", width) for side in (a, b) if side.ways),
+            *(
+                paragraph(f"{paths_text(side)} The path with the most MACs is compared.", width)
+                for side in (a, b)
+                if side.ways
+            ),
             *(
                 style.bad(paragraph(f"{side.network}: {', '.join(side.total.unknown)} could not be counted.", width))
                 for side in (a, b)
@@ -141,31 +148,32 @@ def _side(layer: Layer | None, pair: Pair | None = None) -> list[str]:
 
 
 def explain_text(found: Explanation, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """For each figure its formula, the numbers put in, the result."""
+    """For each figure its formula, the formula with numbers, and the result."""
     lines = [style.bold(found.layer)]
     lines += [paragraph(f"  {step}", width, "      ") for step in found.steps]
     return "\n".join(lines)
 
 
 def listing_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The rows with their keys as headings; the kinds of convolution with their formulas."""
+    """The rows, with their keys as headings; types of convolution also with their formulas."""
     return kinds_text(listing, width, style) if listing.what == "kinds" else list_text(listing, width, style)
 
 
 def kinds_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """Every kind of convolution with its formulas and figures, then the ways to see a larger window."""
+    """Every type of convolution with its formulas and figures, then layers that see a larger window."""
     first = listing.rows[0]
-    columns = [Column("kind", right=False), Column("weights"), Column("MACs"), Column("of plain"), Column("of plain")]
+    columns = [Column("kind", right=False), Column("weights"), Column("MACs"), Column("× plain"), Column("× plain")]
     rows = [[r["kind"], number(r["weights"]), number(r["macs"]), f"{r['weights_ratio']:.3f}", f"{r['macs_ratio']:.3f}"]
             for r in listing.rows]  # fmt: skip
     shape = f"{sizes(first['in_shape'])} to {sizes(first['out_shape'])}, {first['layers'][0]}, without biases"
-    lines = [style.bold(f"Kinds of convolution: {shape}"), "", table(columns, rows, width=width, style=style), ""]
+    lines = [style.bold(f"Types of convolution: {shape}"), "", table(columns, rows, width=width, style=style), ""]
     formulas = [Column("kind", right=False), Column("weights", right=False), Column("MACs", right=False)]
     rows = [[r["kind"], r["weights_formula"], r["macs_formula"]] for r in listing.rows]
     lines += [table(formulas, rows, width=width, style=style), ""]
     said = (
         "K = kernel taps (k on one axis), C = input channels, N = filters, A = output pixels at stride 1, "
-        "A_in = input pixels, g = groups. Ratios are of weights and of MACs. Layers and sources are in --json."
+        "A_in = input pixels, g = groups. The ratios compare weights and MACs with the plain type. --json has "
+        "layers and sources."
     )
     lines += [style.dim(paragraph(said, width)), ""]
     trade = listing.more["field_trade"]
@@ -179,6 +187,6 @@ def kinds_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> st
     ]
     rows = [[sizes([r["kernel"]] * 2), str(r["dilation"]), str(r["layers"]), number(r["weights"]),
              f"{r['weights'] / trade[0]['weights']:.2f}"] for r in trade]  # fmt: skip
-    lines += [style.bold(f"A larger kernel or more layers: ways to see {field}x{field} pixels, 64 channels"), ""]
-    gaps = "Dilated layers leave gaps inside the field, unless layers with other dilations fill them."
+    lines += [style.bold(f"A large kernel or several layers that see {field}x{field} pixels, 64 channels"), ""]
+    gaps = "Dilated layers skip pixels inside the field, unless layers with other dilations read them."
     return "\n".join([*lines, table(columns, rows, width=width, style=style), "", style.dim(paragraph(gaps, width))])

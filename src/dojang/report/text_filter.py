@@ -1,4 +1,4 @@
-"""Pictures filtered, and how they would be, as text."""
+"""Filtered pictures, and plans for filtering them, as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def filter_text(report: FilterReport, width: int = WIDTH, style: Style = PLAIN) 
 
 
 def filter_plan_text(plans: FilterPlans, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """Per picture and pass: the kernels, the algorithm, what is predicted, why the others were refused."""
+    """Per picture and pass: the kernels, the algorithm, its predicted cost, and why other algorithms were refused."""
     lines = []
     for planned in plans.pictures:
         lines += [style.bold(planned.source)]

@@ -1,4 +1,4 @@
-"""How each result looks: as text for a terminal and for `print`, as a piece of HTML for a notebook."""
+"""How each result is shown: as text for a terminal and for `print`, as HTML for a notebook."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ result of that type is shown, because some of them load NumPy."""
 
 
 def text_of(result: Result, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The table of a result, within `width` columns. Marks of `style` are still to be printed (`table.printed`)."""
+    """The table of a result, within `width` columns. `table.printed` turns marks of `style` into escape sequences."""
     module, _, name = VIEWS[type(result).__name__].partition(":")
     return getattr(import_module(f"dojang.report.{module}"), name)(result, width, style)
 

@@ -186,8 +186,8 @@ def encoded(form, **options):
     ("name", "data", "says"),
     [
         ("bomb.png", bomb(), "decompression bomb"),
-        ("empty.jpg", b"", "no picture"),
-        ("text.png", b"hello", "no picture"),
+        ("empty.jpg", b"", "not a picture"),
+        ("text.png", b"hello", "not a picture"),
         ("cut.jpg", encoded("JPEG")[:900], "truncated"),
         ("cut.png", encoded("PNG")[:300], "truncated"),
         ("cut.webp", encoded("WEBP")[:100], "picture"),

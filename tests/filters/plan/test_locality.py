@@ -14,7 +14,7 @@ from dojang import filter
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, as_kernel
 from dojang.filters.plan.choose import make_plan
-from dojang.filters.plan.methods import WAYS, fourier
+from dojang.filters.plan.methods import METHODS, fourier
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 
@@ -44,7 +44,9 @@ def forced(name, find, image, kernel, options, dtype=None):
         return None
     (plan,) = make_plan((job,), HOST)
     if plan.instead is None or plan.instead.name == name:
-        plan = replace(plan, instead=next(w for w in (f(job, HOST) for _, f in WAYS[::-1]) if not isinstance(w, str)))
+        plan = replace(
+            plan, instead=next(w for w in (f(job, HOST) for _, f in METHODS[::-1]) if not isinstance(w, str))
+        )
     out = np.empty((1, *job.out_size, 1), job.out_dtype)
     assert Bound(replace(plan, way=way), job, HOST, 1).run(image[..., None], out)
     return out[0, ..., 0]
@@ -66,9 +68,9 @@ def outside(kernel):
 
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.name)
-@pytest.mark.parametrize("name", [name for name, _ in WAYS])
+@pytest.mark.parametrize("name", [name for name, _ in METHODS])
 def test_a_large_pixel_stays_in_its_window(name, kernel, border):
-    find, far = dict(WAYS)[name], outside(kernel)
+    find, far = dict(METHODS)[name], outside(kernel)
     tried = 0
     for dtype, eps in (("float32", 2.0**-24), ("float64", 2.0**-53)):
         for ground, spot in ((0.01, 1e6), (0.0, 1e6), (0.01, 1e30), (1.0, np.nan), (1.0, np.inf)):
@@ -90,14 +92,14 @@ def test_a_large_pixel_stays_in_its_window(name, kernel, border):
 
 
 @pytest.mark.parametrize("border", ["circular", "zero"])
-@pytest.mark.parametrize("name", [name for name, _ in WAYS])
+@pytest.mark.parametrize("name", [name for name, _ in METHODS])
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if min(p.min() for p in k.parts) >= 0], ids=lambda k: k.name)
 def test_what_is_not_negative_stays_so(name, kernel, border):
     rng = np.random.default_rng(5)
     image = (rng.random(SIZE) * 10.0 ** rng.integers(-3, 9, SIZE)).astype("f4")
     image[40:90, 30:100] = 0
     for dtype in ("float32", "float64"):
-        result = forced(name, dict(WAYS)[name], image.astype(dtype), kernel, Options(border))
+        result = forced(name, dict(METHODS)[name], image.astype(dtype), kernel, Options(border))
         if result is None:
             continue
         assert result.min() >= 0

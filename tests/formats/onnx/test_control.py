@@ -12,7 +12,7 @@ from dojang.app import verbs
 from dojang.arith.cost import count
 from dojang.base.errors import GraphError, ShapeError
 from dojang.engine.session import Session
-from dojang.formats.onnx import load, ways
+from dojang.formats.onnx import load, paths
 from dojang.report.text_arith import compare_text
 from dojang.report.text_memory import memory_text
 
@@ -114,11 +114,11 @@ def test_values_give_a_range_with_the_cost_of_the_decision(tmp_path):
     totals = counted.to_dict()["totals"]
     assert (totals["macs_min"], totals["macs_max"], totals["unknown"]) == (gate + cheap, gate + dear, [])
     [strange] = [n for n in load(path).nodes if n.attrs.get("kind", "").startswith("If")]
-    assert strange.attrs["kind"] == "If (values decide which way)"
+    assert strange.attrs["kind"] == "If (values decide which branch)"
 
 
 def test_ways_multiply_and_the_same_decision_is_one(tmp_path):
-    assert len(ways(gated(tmp_path / "three.onnx", 3))) == 8
+    assert len(paths(gated(tmp_path / "three.onnx", 3))) == 8
     twice = BRANCHES[0].__class__()
     twice.CopyFrom(BRANCHES[0])
     twice.output[0] = "first"
@@ -132,7 +132,7 @@ def test_ways_multiply_and_the_same_decision_is_one(tmp_path):
         helper.make_node("Greater", ["m", "zero"], ["cond"]),
     ]
     path = write(tmp_path / "n.onnx", [*nodes, twice, second], [whole("zero", 0, np.float32)])
-    assert [[n.op for n in way.nodes] for way in ways(path)] == [["input", "conv", "relu"], ["input", "conv", "neg"]]
+    assert [[n.op for n in way.nodes] for way in paths(path)] == [["input", "conv", "relu"], ["input", "conv", "neg"]]
 
 
 def turning(trips, nodes, stays="on"):
@@ -188,7 +188,7 @@ def test_endless_turns_end(tmp_path):
         load(tmp_path / "n.onnx")
     flat = write(tmp_path / "m.onnx", [turning("trips", [kept(), conv("h", "w1", "k")], "still")],
                  [whole("trips", 1 << 40), array("w1", 2, 2, 1, 1)])  # fmt: skip
-    assert verbs.count(flat).total.unknown == ("y (Loop (too many turns to follow))",)
+    assert verbs.count(flat).total.unknown == ("y (Loop (too many iterations to follow))",)
 
 
 def test_a_loop_in_a_loop_has_its_weights_once(tmp_path):
@@ -231,7 +231,7 @@ def test_numbers_that_a_loop_collects_stay_numbers(tmp_path):
     assert [n.attrs["indices"] for n in runs_the_same(path).nodes if n.op == "gather"] == [(0, 2, 4)]
     none = write(tmp_path / "none.onnx", [loop, helper.make_node("Gather", ["last", "places"], ["y"], axis=3)],
                  [whole("trips", 0), whole("two", 2)], shape=("n", 2, 6, 0))  # fmt: skip
-    assert verbs.count(none).total.unknown[0] == "last (Loop (no turn, whose outputs are read))"
+    assert verbs.count(none).total.unknown[0] == "last (Loop (no iteration, whose outputs are read))"
 
 
 def test_a_loop_without_a_limit_that_its_counter_stops(tmp_path):
@@ -240,7 +240,7 @@ def test_a_loop_without_a_limit_that_its_counter_stops(tmp_path):
     assert count(runs_the_same(path)).total.macs == 5 * 36 * 4
     endless = write(tmp_path / "m.onnx", [turning("", [kept(), conv("h", "w1", "k")], "still")],
                     [array("w1", 2, 2, 1, 1)])  # fmt: skip
-    assert verbs.count(endless).total.unknown == ("y (Loop (too many turns to follow))",)
+    assert verbs.count(endless).total.unknown == ("y (Loop (too many iterations to follow))",)
 
 
 @pytest.mark.parametrize("backward", [0, 1])
@@ -287,8 +287,8 @@ def test_more_decisions_than_are_followed(tmp_path):
     assert len(counted.ways) == 64
     assert counted.status == "lower-bound"
     assert [name for name in counted.total.unknown if "(If" in name] == [
-        "y6 (If (values decide which way, after 6 other decisions))",
-        "y (If (values decide which way, after 6 other decisions))",
+        "y6 (If (values decide which branch, after 6 other decisions))",
+        "y (If (values decide which branch, after 6 other decisions))",
     ]
     gate, dear, cheap = 36 * 10, 36 * 36, 36 * 4
     totals = counted.to_dict()["totals"]
@@ -307,12 +307,12 @@ def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
     [only_cheap], [only_dear] = names[0] - names[1], names[1] - names[0]
     for layer, result in ((only_cheap, 36 * 4), (only_dear, 36 * 36)):
         steps = {step.figure: step.result for step in verbs.explain(path, layer).steps}
-        assert (steps["MACs"], steps["ways through this layer"]) == (result, 1)
+        assert (steps["MACs"], steps["paths through this layer"]) == (result, 1)
     assert verbs.explain(path, "x").steps[-1].result == 2
     with pytest.raises(GraphError, match="has no node 'nobody'"):
         verbs.explain(path, "nobody")
     said = " ".join(compare_text(verbs.compare(path, path)).split())
-    assert "goes: 2 ways, 504 to 1,656 MACs. Its dearest is compared." in said
+    assert "takes: 2 paths, 504 to 1,656 MACs. The path with the most MACs is compared." in said
     assert "could not be counted" not in said
     lost = " ".join(compare_text(verbs.compare(path, gated(tmp_path / "m.onnx", 8))).split())
-    assert "y6 (If (values decide which way, after 6 other decisions))" in lost
+    assert "y6 (If (values decide which branch, after 6 other decisions))" in lost

@@ -193,7 +193,7 @@ def test_external_data_beside_the_file_is_read(tmp_path) -> None:
     graph = onnx_format.load(tmp_path / "net.onnx")
     np.testing.assert_array_equal(graph.weights["c.weight"].ravel(), values)
     assert graph.weights["c.weight"].flags.owndata
-    with pytest.raises(FileError, match="lies in another file"):
+    with pytest.raises(FileError, match="is in another file"):
         onnx_format.from_bytes(made.SerializeToString())
 
 
@@ -208,9 +208,9 @@ def test_external_data_beside_the_file_is_read(tmp_path) -> None:
         ("", "not a plain path"),
         ("link.bin", "leads outside"),
         ("inner/secret.bin", "leads outside"),
-        ("missing.bin", "not beside the model"),
+        ("missing.bin", "not in the model's folder"),
         ("short.bin", "needs 32 bytes at 0"),
-        ("pipe", "not beside the model"),
+        ("pipe", "not in the model's folder"),
     ],
 )
 def test_external_data_elsewhere_is_refused_even_for_counting(tmp_path, location: str, says: str) -> None:

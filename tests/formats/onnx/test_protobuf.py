@@ -72,13 +72,13 @@ def test_packed_and_single_numbers_read_the_same() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\x0a\x05ab", "a field of 5 bytes stands where 2 are left"),
+        (b"\x0a\x05ab", "a field has 5 bytes, but only 2 are left"),
         (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "a number does not end"),
         (b"\x08\x80", "a number does not end"),
         (b"\x0b\x0c", "wire type 3 is not known"),
         (b"\x42\x02\xff\xfe", "name is not UTF-8"),
         (b"\x40\x01", "field name has wire type 0"),
-        (b"\x25\x01", "bytes stands where"),
+        (b"\x25\x01", "bytes, but only"),
     ],
 )
 def test_damaged_bytes_are_named(data: bytes, says: str) -> None:

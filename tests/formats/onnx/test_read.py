@@ -144,7 +144,7 @@ def test_where_the_batch_cannot_be_told_the_count_is_a_lower_bound() -> None:
     nodes = [node("Reshape", "x", "t", y="flat"), node("Softmax", "flat", axis=0)]
     graph = onnx_format.from_bytes(model(nodes, shape=(1, 4, 6, 8), arrays={"t": np.array([192])}))
     assert count(graph).total.status == "lower-bound"
-    assert "mix pictures" in count(graph).total.unknown[0]
+    assert "mix images" in count(graph).total.unknown[0]
 
 
 def test_open_sizes_need_an_input_size() -> None:

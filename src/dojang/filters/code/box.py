@@ -1,9 +1,10 @@
-"""Box sums at a cost that does not depend on the box: running sums down the columns, a running sum along the row.
+"""Box sums at a cost that does not depend on the size of the box: running sums down the columns, a running sum along
+the row.
 
-The same function shape as in `codegen`. Column sums are kept over all columns of the picture; the next row adds the
-row that enters and takes off the row that leaves. Along the row s[x] = s[x − 1] + column[x + kw − 1] − column[x − 1],
-a prefix sum, made inside the registers by log₂(lanes) shifted additions. For integers, whose sums are exact; floats are
-summed by doubling (`codegen_doubling`), because what a large one leaves behind in a running sum never leaves it.
+The function has the same form as in `rows.py`. Column sums are kept over all columns of the picture; the next row adds
+the row that enters and takes off the row that leaves. Along the row s[x] = s[x − 1] + column[x + kw − 1] − column[x −
+1], a prefix sum, made inside the registers by log₂(lanes) shifted additions. For integers, whose sums are exact; floats
+are summed by doubling (`doubling.py`), because the rounding error of a large pixel would stay in a running sum.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Box:
 
     @property
     def grid(self) -> int:
-        """A part of the picture may begin at any row."""
+        """Parts of the picture may begin at any row."""
         return 1
 
     def chunk(self, machine: Machine) -> int:
@@ -56,7 +57,7 @@ class Box:
         return vectors if vectors > 1 else 2
 
     def margin(self, machine: Machine) -> int:
-        """Zeros before the column sums, so that the running sum can begin at nothing; whole groups and one more."""
+        """Zeros before the column sums, from which the running sum begins; whole groups and one more."""
         wide = machine.lanes(self.work_kind.bytes) * self.group(machine)
         return (-(-self.kw * self.channels // wide) + 1) * wide
 
@@ -157,14 +158,14 @@ class _BoxSums:
     def along(self, y: Value) -> None:
         """The running sum of the columns, scaled and stored as row y.
 
-        `group` vectors at a time, so many that they hold whole pixels: then what went before them is the same for
-        each pixel, and from one group to the next only one addition has to wait for the one before.
+        `group` vectors at a time, which together contain whole pixels: then the sum before them is the same for each
+        pixel, and only one addition per group depends on the group before.
         """
         b, a, c, kind, lanes, group = self.b, self.b.arg, self.box.channels, self.kind, self.lanes, self.group
         reach = (self.box.kw - 1) * c
         target = b.at(a.dst, b.mul(y, a.dst_pitch))
         plus, minus = self.plus, self.minus
-        # Loaded, not a constant: from a constant LLVM would make an expanding move, twice as slow as a rotation.
+        # Loaded instead of a constant, from which LLVM would make an expanding move, twice as slow as a rotation.
         zero, size = b.vload(b.at(self.columns, -self.margin * kind.bytes), kind), self.target.bytes
         last_pixel = [lanes - c + i % c for i in range(lanes)]
 
@@ -204,7 +205,7 @@ class _BoxSums:
 
             return b.loop(0, whole, wide, some, [before])
 
-        if self.target.floating:  # uint8 pictures this large wait for sums, not for memory
+        if self.target.floating:  # uint8 pictures of this size are limited by arithmetic, not by memory
             lies = b.and_(b.ptrtoint(target, I64.ir), b.index(LINE - 1))
             whole_lines = b.and_(b.icmp_signed("==", lies, b.index(0)), b.less(0, a.past))
             (before,) = b.choose(whole_lines, lambda: many(True), lambda: many(False))

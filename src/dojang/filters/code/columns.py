@@ -1,11 +1,11 @@
 """Separable kernels, columns first: sums down the columns straight from the picture, then along the row.
 
-The same function shape as in `codegen`, but no tile of the picture is kept: a block of rows reads what it needs from
-the picture itself, where each row it loads serves all its sums, and leaves its column sums in a few lines of level 1
-cache. What stands beyond the left and right edge are column sums too: those of the columns that the border copies.
+The function has the same form as in `rows.py`, but no tile of the picture is kept: a block of rows reads what it needs
+from the picture itself, where each row it loads serves all its sums, and leaves its column sums in a few lines of level
+1 cache. Beyond the left and right edge there are column sums, too: those of the columns that the border copies.
 
 With `fixed` the picture is uint8, the taps are positive and all sums have 16 bits, 8 of them after the point: a
-product keeps its upper half. `fixed.passes16` proves that what the lower halves lose cannot be seen.
+product keeps its upper half. `fixed.passes16` proves that dropping the lower halves does not change results too much.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dojang.filters.code.rows import _Press, across, begin
 from dojang.native.emit import I64, U8, Value
 from dojang.native.machine import Machine
 
-PassTap = tuple[int, int, float]  # (place, second place with the same tap or -1, tap); places are rows or elements
+PassTap = tuple[int, int, float]  # (offset, second offset with the same tap or -1, tap); offsets in rows or elements
 
 
 @dataclass(frozen=True, slots=True)
 class Columns(ByRows, OfSums):
     """Σ along · (Σ down · pixel), finished; both lists are sums over rows, and over elements to the right.
 
-    With `fixed`, taps are 16-bit numbers: of 2^16, of 2^17 for two places that share one; then `finish.offset` is
+    With `fixed`, taps are 16-bit numbers: of 2^16, of 2^17 for two offsets that share one; then `finish.offset` is
     added and 8 bits are dropped.
     """
 
@@ -82,7 +82,7 @@ class _Columns(_Press):
     """Uses the rounding of `_Press`."""
 
     def __init__(self, program: Columns | Any, machine: Machine) -> None:
-        self.p = program  # type: ignore[assignment]  # what the rounding and `codegen_straight` ask
+        self.p = program  # type: ignore[assignment]  # what the rounding and `straight.py` ask
         self.machine = machine
         self.b = b = begin(machine)
         self.kind = program.work_kind
@@ -96,7 +96,7 @@ class _Columns(_Press):
         source, lanes = p.source_kind, self.machine.lanes(p.source_kind.bytes)
         fill = b.const(source, p.fill)
         b.loop(0, a.inner, lanes, lambda e, _: b.vstore(fill, b.at(self.empty, b.mul(e, source.bytes)), source))
-        # Tiles of one width: the last is moved left to end with the row, and repeats next to nothing of its neighbour.
+        # All tiles have one width: the last one is moved left to end with the row, and overlaps its neighbour a little.
         width = p.tile_width(self.machine)
         tiles = b.udiv(b.add(a.width, width - 1), width)
         even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
@@ -171,7 +171,7 @@ class _Columns(_Press):
             self.b.vstore(total, place, self.kind)
 
     def edges(self, rows: dict[int, Value], lines: Value, x0: Value, n_in: Value, edge: Value, end: Value) -> None:
-        """Column sums beyond the picture: copied from this tile's, or made where their column is not in it."""
+        """Column sums beyond the picture: copied from this tile, or computed if their column is not in it."""
         b, a, p, kind, source = self.b, self.b.arg, self.p, self.kind, self.p.source_kind
         fill = ir.Constant(source.ir, p.fill if source.floating else int(p.fill))
 
@@ -221,11 +221,11 @@ class _Columns(_Press):
     # -- arithmetic -------------------------------------------------------------------------------------------------
 
     def like(self, v: Value, value: float) -> Value:
-        """A constant of the working kind with as many lanes as v."""
+        """A constant of the working type with as many lanes as v."""
         return self.b.const(self.kind, value, v.type.count if isinstance(v.type, ir.VectorType) else 0)
 
     def widened(self, v: Value) -> Value:
-        """Pixels in the working kind; in fixed point 7 bits up, so that two of them make 16 bits."""
+        """Pixels in the working type; in fixed point shifted by 7 bits, so that the sum of two has 16 bits."""
         v = self.b.convert(v, self.p.source_kind, self.kind)
         return self.b.shl(v, self.like(v, 7)) if self.p.fixed else v
 
@@ -261,7 +261,9 @@ class _Columns(_Press):
         """Taps of one magnitude are summed before they are multiplied."""
         b = self.b
         groups: dict[int, Value] = {}
-        for v, tap in sorted(terms, key=lambda t: -t[1]):  # positive first: a group then seldom starts with 0 − v
+        for v, tap in sorted(
+            terms, key=lambda t: -t[1]
+        ):  # positive taps first, so that a group seldom begins with 0 − v
             size = abs(int(tap))
             old = groups.get(size)
             if old is None:

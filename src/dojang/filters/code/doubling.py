@@ -1,12 +1,13 @@
 """Box sums of floats by doubling: sums of n pixels make sums of 2n and 2n + 1, along the rows, then down the columns.
 
-A window of k pixels takes ⌊log₂ k⌋ passes of one or two additions, and only pixels of the window are ever added:
-unlike in a running sum, from which the pixels that leave are subtracted again, nothing that was large, infinite or NaN
-stays behind, zeros give 0 and a sum of what is not negative is not negative. Each result is one fixed tree of
-additions, so it does not depend on where a tile or a band begins, and its error grows with log₂ k, not with k.
+A window of k pixels takes ⌊log₂ k⌋ passes of one or two additions, and only pixels of the window are ever added: unlike
+in a running sum, from which the pixels that leave are subtracted again, no rounding error of large pixels and no
+infinity or NaN remains, zeros give 0, and a sum of values that are not negative is not negative. Each result is one
+fixed tree of additions, so it does not depend on where a tile or a band begins, and its error grows with log₂ k, not
+with k.
 
-The same function shape as in `codegen`. A block of rows is loaded, summed along the rows into a tile, and the tile's
-rows are then summed down the columns; the rows that the next block needs too are moved to the top.
+The function has the same form as in `rows.py`. A block of rows is loaded, summed along the rows into a tile, and the
+tile's rows are then summed down the columns; the rows that the next block needs too are moved to the top.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Doubling(ByRows, OfSums):
 
     @property
     def block(self) -> int:
-        """Result rows of one block: twice what they keep in common, so that moving that costs little."""
+        """Result rows of one block: twice the rows that blocks share, so that moving those costs little."""
         return max(32, 2 * self.extent)
 
     def chunk(self, machine: Machine) -> int:

@@ -8,9 +8,9 @@ column blocks travel as the real and the imaginary part of one complex signal, w
 The forward transform is in place by decimation in frequency (radix 4, once radix 2) and leaves the frequencies in a
 permuted order; the kernel's spectrum is stored in that order, and the inverse undoes it.
 
-A transform spreads the rounding of its largest pixel over all rows of a block. For uint8 and uint16 that is far below a
-tie of the rounding; results that are floats are transformed in float64, and only where `guard.py` finds that this stays
-below the rounding of a direct sum of each window.
+A transform spreads the rounding error of its largest pixel over all rows of a block. For uint8 and uint16 that error is
+far too small to change the rounded result; float results are transformed in float64, and only if `guard.py` finds that
+the error stays below that of a direct sum of each window.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dojang.filters.code.rows import _Press, begin
 from dojang.native.emit import I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
-VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, as many as hide the latency of a multiply-add
+VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, enough to hide the latency of a multiply-add
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Fourier(OfKinds):
 
     @property
     def together(self) -> int:
-        """Blocks that `guard.py` looks at together: of short transforms several, looking has a price of its own."""
+        """How many blocks `guard.py` examines together: several for short transforms, because examining takes time."""
         return max(1, 128 // self.grid) if self.work == "f64" else 1
 
     def chunk(self, machine: Machine) -> int:
@@ -114,7 +114,7 @@ def tables(matrix: NDArray[np.float64], length: int, work: str = "f32") -> NDArr
 
 @lru_cache(maxsize=16)
 def order(length: int) -> NDArray[np.int64]:
-    """The frequency that the forward transform leaves at each place, found by transforming a unit step of phase."""
+    """The frequency at each position after the forward transform, found by transforming a signal of one phase step."""
     signal = np.zeros(length, complex)
     signal[1] = 1
     n = length
@@ -141,7 +141,7 @@ class _Transforms(_Press):
         self.b = begin(machine)
         self.kind = program.work_kind
         self.size = self.kind.bytes
-        # Here, since it loads all algorithms for networks, which takes longer than a picture whose code is on disk.
+        # Imported here: it imports all algorithms for networks, which takes longer than a picture with code on disk.
         from dojang.native.transforms import ComplexArithmetic
 
         self.numbers = ComplexArithmetic(self.b, self.kind)
@@ -285,7 +285,9 @@ class _Transforms(_Press):
         return [a, d, c, b]  # the inverse: frequencies backwards
 
     def products(self, f: Value) -> None:
-        """One frequency's row of both planes times the kernel's, along x, in place: what is read lies to the right."""
+        """One frequency's row of both planes times the kernel's, along x, in place: it reads only elements to the
+        right.
+        """
         b, p, lanes = self.b, self.p, self.lanes
         words = sum(n // r * (r - 1) * 2 for r, n, _ in self.passes())
         table = b.at(b.arg.taps, words * self.size, b.mul(f, p.kw * 2 * self.size))

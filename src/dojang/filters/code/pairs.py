@@ -1,9 +1,9 @@
 """uint8 pictures in fixed point: taps in 16 bits, two rows at a time, sums in 32 bits.
 
-The same function shape as in `codegen`. A line of the tile holds two rows, an element the pixels of both as a pair of
-16-bit numbers; one instruction multiplies a pair by two taps and adds the products, twice as many as float32 does.
-Separable kernels go down the columns first, into rows of 16-bit numbers that are paired with their neighbour to the
-right for the pass along the row. `factor.fixed_point` proves that the rounding of the taps cannot be seen.
+The function has the same form as in `rows.py`. A line of the tile holds two rows, an element the pixels of both as a
+pair of 16-bit numbers; one instruction multiplies a pair by two taps and adds the products, twice as many as float32
+does. Separable kernels go down the columns first, into rows of 16-bit numbers that are paired with their neighbour to
+the right for the pass along the row. `fixed.py` bounds the effect of rounding the taps.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dojang.filters.code.rows import begin
 from dojang.native.emit import I32, I64, U8, Emit, Value
 from dojang.native.machine import Machine
 
-# Taps up to which a product is added in one instruction: the next one waits for it five cycles, not one, and kernels
-# of 5x5 and 7x7 took 1.1 and 1.4 times as long (an Intel server, November 2026).
+# With at most so many taps, product and sum are one instruction. The next one waits five cycles for it instead of one:
+# with it, kernels of 5x5 and 7x7 took 1.1 and 1.4 times as long (an Intel server, November 2026).
 FUSED = 12
 
 FixedTap = tuple[int, int, int]  # (rows down, elements to the right, 16-bit tap)
@@ -60,7 +60,7 @@ class Pairs(ByRows):
 
     @property
     def lines(self) -> int:
-        """Lines of the tile, which a block reads; it loads those that the block before was done with."""
+        """Lines of the tile that a block reads; it loads new lines over those that the block before no longer needs."""
         return self.lines_kept + self.advance
 
     def chunk(self, machine: Machine) -> int:
@@ -107,7 +107,7 @@ class _Pairs:
         fill = b.const(U8, p.fill)
         wide = self.machine.lanes(1)
         b.loop(0, a.inner, wide, lambda e, _: b.vstore(fill, b.at(self.empty, e), U8))
-        # Tiles of one width: the last is moved left to end with the row, and repeats next to nothing of its neighbour.
+        # Tiles of one width: the last is moved left to end with the row, and overlaps its neighbour a little.
         width = p.tile_width(self.machine)
         tiles = b.udiv(b.add(a.width, width - 1), width)
         even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
@@ -183,7 +183,7 @@ class _Pairs:
 
             def some(e, _):
                 e = b.imin(e, last)
-                # The rows of the next block: they lie too far apart for the processor to guess.
+                # Prefetch the rows of the next block, which are too far apart for the hardware prefetcher.
                 b.prefetch(b.at(high_, e, ahead))
                 b.prefetch(b.at(low_, e, ahead))
                 for v in range(2):
@@ -221,7 +221,7 @@ class _Pairs:
         return total
 
     def targets(self, y: Value, x0: Value) -> list[Value]:
-        """Where the rows of a block go; rows after the last one to a line that nobody reads."""
+        """The addresses of the rows of a block; rows after the last one go to a line that is never read."""
         b, a = self.b, self.b.arg
         places = [b.at(a.dst, b.mul(b.add(y, r), a.dst_pitch), x0) for r in range(self.p.rows)]
         return [b.select(b.less(b.add(y, r), a.y1), t, self.spare) if r else t for r, t in enumerate(places)]
@@ -266,7 +266,7 @@ class _Pairs:
             return b.or_(b.and_(one, low), b.shl(two, sixteen))
 
         kept = len(p.along) > 4
-        if kept:  # pairs that several taps need are made once
+        if kept:  # pairs for several taps are made once
 
             def keep(e, _):
                 o = b.mul(e, 4)
@@ -315,7 +315,7 @@ class _Pairs:
 def packed(b: Emit, four: list[Value]) -> Value:
     """Four vectors of 32-bit numbers as one of saturated bytes.
 
-    x86 joins two vectors in each 128 bits apart: what lies in which place then is set right in the end.
+    x86 packs two vectors within each 128 bits; the order is corrected at the end.
     """
     lanes = four[0].type.count
     short, byte = ir.VectorType(ir.IntType(16), 2 * lanes), ir.VectorType(ir.IntType(8), 4 * lanes)
@@ -333,7 +333,7 @@ def packed(b: Emit, four: list[Value]) -> Value:
 def multiply_add(b: Emit, total: Value, pairs: Value, low: int, high: int, fused: bool) -> Value:
     """total + low · x + high · y for each pair (x, y) of signed 16-bit numbers, x in the low half of a 32-bit lane.
 
-    In one instruction if `fused` and there is such a one.
+    In one instruction if `fused` and the processor has one.
     """
     lanes = pairs.type.count
     halves = ir.VectorType(ir.IntType(16), 2 * lanes)

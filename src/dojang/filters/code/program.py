@@ -1,4 +1,4 @@
-"""What one compiled picture kernel does, as plain values: the border between the planner and the code generator."""
+"""What one compiled picture kernel does, as plain values: the interface between the planner and the code generator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Finish:
 
 
 class ByRows:
-    """What programs share that make every result row alike, from the rows that its kernel spans."""
+    """The base of programs that compute every result row in the same way from the rows that its kernel spans."""
 
     __slots__ = ()
     extent: int

@@ -3,7 +3,7 @@
 The function is `press(args, unit, scratch)`: `band` output rows of one picture, from unit · band on; `args` points
 to the 64-bit `FIELDS`. Pitches in bytes; `rows[p]` is the source row of padded row p and `cols[e]` the source element
 of padded element e (−1: the fill); `left` and `inner` are the padded row's elements before the picture and on it;
-`width` is the output row at stride 1, in elements, at least one chunk; `past` is 1 where results go past the caches.
+`width` is the output row at stride 1, in elements, at least one chunk; `past` is 1 if results bypass the caches.
 
 The last vector of a row is moved left to end with the row instead of being masked: some elements are computed twice,
 and nothing is touched outside.
@@ -69,9 +69,10 @@ def across(
 ) -> None:
     """`body(e, past)` for each chunk of the elements from `first` to `end`, the last moved left to end there.
 
-    `row` is where element 0 is stored. With the field `past`, chunks that begin on a cache line are told to store past
-    the caches: a large result is gone from them before anyone reads it, and a line that is stored whole need not be
-    fetched first, a third of the traffic. A chunk makes whole lines; if it stores several rows, their pitches must.
+    `row` is where element 0 is stored. With the field `past`, chunks that begin on a cache line bypass the caches:
+    a large result would be evicted before it is read, and a line that is stored whole need not be fetched first, which
+    saves a third of the traffic. A chunk must consist of whole lines, and so must the pitches if it stores several
+    rows.
     """
     last = b.sub(end, chunk)
 
@@ -119,7 +120,7 @@ class _Press:
 
     def write(self) -> str:
         b, a = self.b, self.b.arg
-        # Tiles of one width: the last is moved left to end with the row, and repeats next to nothing of its neighbour.
+        # All tiles have one width: the last one is moved left to end with the row, and overlaps its neighbour a little.
         tiles = b.udiv(b.add(a.width, self.tile - 1), self.tile)
         even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
         step = self.p.tile_step(self.machine)
@@ -199,7 +200,7 @@ class _Press:
     ) -> None:
         """Elements [0, edge) and [end, n_in) through `cols`, those between straight from the picture, all converted."""
         b, a, p, kind, source = self.b, self.b.arg, self.p, self.kind, self.p.source_kind
-        # The rows of the next block: they lie too far apart for the processor to guess.
+        # Prefetch the rows of the next block, which are too far apart for the hardware prefetcher.
         ahead = b.at(shifted, b.mul(a.src_pitch, p.advance))
 
         def outside(e, _):
@@ -263,7 +264,9 @@ class _Press:
                 total = self.float_term(total, v, tap)
             return total
         groups: dict[int, Value | None] = {}
-        for v, tap in sorted(terms, key=lambda t: -t[1]):  # positive first: a group then seldom starts with 0 − v
+        for v, tap in sorted(
+            terms, key=lambda t: -t[1]
+        ):  # positive taps first, so that a group seldom begins with 0 − v
             size = abs(int(tap))
             old = groups.get(size)
             if old is None:
@@ -355,7 +358,7 @@ class _Press:
     def dense(self, source: Value) -> list[list[list[Value]]]:
         """The sums of a large kernel, its taps read from memory: [part][row][vector].
 
-        Several output rows share the tile rows only where neither stride nor dilation spreads them.
+        Several output rows share tile rows only without stride and dilation.
         """
         b, p = self.b, self.p
         kh, kw, row_step, step = p.dense  # type: ignore[misc]
@@ -376,7 +379,7 @@ class _Press:
                     out += [b.fma(x, tap, line_sums[k * p.vectors + v]) for v, x in enumerate(xs)]
                 return out
 
-            # Each row is summed by itself: the rounding errors of a long sum are those of its largest partial sums.
+            # Each row is summed separately, because the rounding errors of a long sum grow with its partial sums.
             new = b.loop(0, kw, 1, column, [zero] * (len(users) * p.vectors), unroll=min(4, kw))
             sums = list(sums)
             for k, r in enumerate(users):
@@ -428,7 +431,7 @@ class _Press:
         return round_to(b, total, work, target)
 
     def whole_pixel(self, total: Value, finish: Finish) -> Value | None:
-        """16-bit sums to uint8 without floats, or None where the scale needs them."""
+        """16-bit sums to uint8 without floats, or None if the scale needs floats."""
         b, kind = self.b, self.kind
         const = lambda v: b.const(kind, v)  # noqa: E731
         if finish.magic:
@@ -450,7 +453,7 @@ class _Press:
         return b.convert(total, U16 if self.p.unsigned else I16, U8, saturate=True)
 
     def thin(self, line: Value, row: Value, plane: int, x0: Value, n: Value) -> None:
-        """Every stride-th pixel of a finished row of the tile, to its place in the result."""
+        """Stores every stride-th pixel of a finished row of the tile in the result."""
         b, a, c, sx = self.b, self.b.arg, self.p.channels, self.p.stride[1]
         kind = self.p.target_kind
         target = b.at(a.dst, b.mul(a.dst_plane, plane), b.mul(row, a.dst_pitch))

@@ -1,8 +1,8 @@
 """Float kernels with their taps as constants, straight from the picture.
 
-The same function shape as in `codegen`, but no tile of the picture is kept: floats need no conversion, so a block of
-rows reads them where they lie. Only next to the left and right edge, one chunk wide, rows are copied with what stands
-beyond the edge.
+The function has the same form as in `rows.py`, but no tile of the picture is kept: floats need no conversion, so a
+block of rows reads them in place. Only one chunk at the left and right edge is copied, together with the border beyond
+it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _Straight(_Columns):
 
     def __init__(self, program: Straight, machine: Machine) -> None:
         super().__init__(program, machine)
-        self.spare = self.empty  # a result row that nobody reads; then a row of fill
+        self.spare = self.empty  # a result row that is never read; then a row of fill
         self.empty = self.b.at(self.spare, program.spare(machine))
 
     def column(self, x0: Value, n: Value) -> None:
@@ -98,12 +98,12 @@ class _Straight(_Columns):
         start = b.mul(b.sub(x0, a.left), size)
         base = b.at(a.dst, b.mul(x0, size))
         spare = spare_like(b, self.spare, base)
-        # Chunks at the picture's edges are done from copies, and all of a tile of no more than two.
+        # Chunks at the picture's edges read copies, and so do all chunks of a tile of at most two.
         narrow = b.less(n, 2 * self.chunk + 1)
         at_left = b.or_(narrow, b.less(x0, a.left))
         at_right = b.or_(
             narrow, b.less(b.sub(b.add(a.left, a.inner), x0), b.add(n_in, self.lanes))
-        )  # vectors are whole
+        )  # no vector is partial
         first = b.select(at_left, b.index(self.chunk), b.index(0))
         end = b.select(at_right, b.sub(n, self.chunk), n)
         # The last chunk between them, moved left, must not reach beyond the picture's left edge.

@@ -52,10 +52,10 @@ def whole_factors(matrix: Taps) -> tuple[Taps, Taps] | None:
 
 
 def factors(matrix: Taps, tolerance: float, most: int) -> list[tuple[Taps, Taps]] | None:
-    """Columns and rows whose outer products sum to the matrix, the sum of what is left at most `tolerance`.
+    """Columns and rows whose outer products sum to the matrix, with a total error of at most `tolerance`.
 
-    The fewest that do, by singular values; None where more than `most` are needed. A matrix whose rows are multiples
-    of one is factored through that row, so that its zeros and repeated taps stay.
+    As few as possible, by singular values; None if more than `most` are needed. A matrix whose rows are multiples of
+    one row is factored by that row, so that its zeros and equal taps stay.
     """
     i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
     if matrix[i, j] != 0:
@@ -77,7 +77,7 @@ def factors(matrix: Taps, tolerance: float, most: int) -> list[tuple[Taps, Taps]
 def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:
     """(add, multiply, shift) so that ⌊(s + add) · multiply / 2^(16 + shift)⌋ is s / divisor rounded, s up to `most`.
 
-    All in 16 bits; checked for every s. None for even divisors, whose halves would not go to even, and where no
+    All in 16 bits; checked for every s. None for even divisors, whose halves would not be rounded to even, and if no
     16-bit multiplier is exact.
     """
     add = divisor // 2

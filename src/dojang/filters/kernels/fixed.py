@@ -1,7 +1,7 @@
 """Taps in fixed point for uint8 pictures, with a bound on what their rounding does to a result.
 
-A pixel is 127.5 + u, |u| <= 127.5. What the rounded taps make of the 127.5 is known beforehand and put right by a
-constant, so that only the rounding of u · tap counts.
+A pixel is 127.5 + u, |u| <= 127.5. The error of the rounded taps on the 127.5 is known beforehand and corrected by
+a constant, so only the rounding of u · tap counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dojang.filters.kernels.named import Taps
 
 MIDDLE = 127.5
 TOP = 32767  # of a 16-bit number
-_SUM = 2.0**31 - 2**24  # of a 32-bit sum, with room for the constants
+_SUM = 2.0**31 - 2**24  # of a 32-bit sum, with space for the constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FixedPasses:
 
 
 def fixed(taps: Taps, offset: float, most: float) -> Fixed | None:
-    """The fewest fraction bits whose error is at most `most`, or None where the sums would not fit 32 bits.
+    """The fewest fraction bits whose error is at most `most`, or None if the sums would not fit 32 bits.
 
     >>> found = fixed(np.array([[0.1, 0.7, 0.2]]), 0.0, 1 / 64)
     >>> found.taps.tolist(), found.shift, found.error < 1 / 64
@@ -60,10 +60,10 @@ def fixed(taps: Taps, offset: float, most: float) -> Fixed | None:
 
 
 def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPasses | None:
-    """Both passes in fixed point, or None where no scales keep the error below `most` and the numbers in their bits.
+    """Both passes in fixed point, or None if no scales keep the error below `most` and the numbers within their bits.
 
-    The two scales make a power of two together; each may be any number, and of many the one is taken at which the
-    taps happen to lie nearest to whole numbers.
+    The product of the two scales is a power of two; of many scales the one is taken at which the taps are closest to
+    whole numbers.
     """
     size = np.abs(column).sum()
     column, row = column / size, row * size
@@ -98,7 +98,7 @@ def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPa
 class FixedColumns:
     """Two passes of products that keep the upper 16 of 32 bits: (Σ along(Σ down) + add) >> 8, at most `error` off.
 
-    A tap is (place, second place or -1, tap): of 2^16, and of 2^17 for two places that share one.
+    A tap is (offset, second offset or -1, tap): of 2^16, or of 2^17 for two offsets that share one.
     """
 
     down: tuple[tuple[int, int, int], ...]
@@ -108,9 +108,9 @@ class FixedColumns:
 
 
 def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
-    """Both passes in 16 bits, about 8 of them after the point, or None where taps are negative, add up to more than 1
-    or lose more than `most`. What each product can lose is found by trying all its operands. Of many scales between
-    the passes the one is taken at which the taps lie nearest to 16-bit numbers.
+    """Both passes in 16 bits, about 8 of them after the point, or None if taps are negative, add up to more than 1,
+    or have an error above `most`. The largest error of each product is found by trying all operands. Of many scales
+    between the passes the one is taken at which the taps are closest to 16-bit numbers.
     """
     size = column.sum()
     if (column < 0).any() or (row < 0).any() or size <= 0 or row.sum() * size > 1 + 1e-9:
@@ -156,7 +156,7 @@ _Product = tuple[int, int, int, float]
 
 
 def _shared(taps: Taps) -> list[_Product] | None:
-    """(place, second place or -1, tap in 16 bits, exact tap of what is multiplied): equal taps below 1/2 by twos."""
+    """(offset, second offset or -1, tap in 16 bits, exact tap): pairs of equal taps below 1/2 share one entry."""
     found: list[_Product] = []
     waiting: list[tuple[float, int]] = []
     for i in np.flatnonzero(taps):

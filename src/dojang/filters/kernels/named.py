@@ -18,23 +18,23 @@ Combine = Literal["linear", "magnitude"]
 
 
 MOST_TAPS = 1 << 22
-"""Taps of a kernel: 32 MiB of them, and several times that while it is planned."""
+"""The most taps of a kernel: 32 MiB, and several times that while it is planned."""
 MOST_SIDE = 2048
-"""Taps on a side of a named kernel, the root of `MOST_TAPS`."""
+"""The most taps on a side of a named kernel: the square root of `MOST_TAPS`."""
 LEAST, MOST = 1e-6, 1e60
-"""The least and the largest sigma, wavelength, amount and aspect: their fourth powers still are numbers."""
+"""The least and the largest sigma, wavelength, amount and aspect: their fourth powers do not overflow."""
 
 
 def _side(size: float, name: str) -> int:
-    """Taps on a side of a named kernel, a whole number; too many are refused before memory is asked for them."""
+    """Taps on a side of a named kernel, a whole number; checked before memory is allocated."""
     if not size <= MOST_SIDE:
         raise UsageError(f"kernel {name}: {size:g} taps on a side; at most {MOST_SIDE}")
     return int(size)
 
 
 def _across(half: float, name: str) -> int:
-    """2⌈half⌉ + 1 taps, so many that a kernel is cut off at a distance of `half`."""
-    _side(2 * half + 1, name)  # before it becomes a whole number, which an infinity would not
+    """2⌈half⌉ + 1 taps, enough for a kernel that is cut off at a distance of `half`."""
+    _side(2 * half + 1, name)  # before the conversion to a whole number, which fails for infinity
     return 2 * ceil(half) + 1
 
 
@@ -131,7 +131,7 @@ def _binomial(n: int) -> Taps:
 def _sobel_axis(size: float, name: str) -> tuple[Taps, Taps]:
     n = _odd(size, name, 3)
     if n > 511:
-        raise UsageError(f"kernel {name}: size {n} is more than 511; binomial numbers beyond it are no float64")
+        raise UsageError(f"kernel {name}: size {n} is more than 511; larger binomial numbers overflow float64")
     return np.convolve(_binomial(n - 2), [-1.0, 0.0, 1.0]), _binomial(n)
 
 
@@ -193,7 +193,7 @@ def _gabor(
 
 @dataclass(frozen=True, slots=True)
 class NamedKernel:
-    """A row of `NAMED`: what the kernel does, where it comes from, and how its taps are made."""
+    """A row of `NAMED`: what the kernel does, its source, and how its taps are computed."""
 
     name: str
     does: str
@@ -203,7 +203,7 @@ class NamedKernel:
 
     @property
     def options(self) -> dict[str, float]:
-        """Names of the numbers that adjust it, with their defaults."""
+        """The options with their defaults."""
         return {p.name: p.default for p in signature(self.make[0]).parameters.values()}
 
 

@@ -1,7 +1,7 @@
-"""Kernels for pictures: named ones with their sources, matrices as people write them, and `.npy` files.
+"""Kernels for pictures: named ones, matrices as text, arrays, and `.npy` files.
 
-A kernel is pressed on the picture as it stands (correlation); nothing here flips or normalises a matrix that a user
-gave. Axes: rows (y, down) first, columns (x, right) second.
+Kernels are applied as correlation; a matrix that a user gives is neither flipped nor normalised. Axes: rows (y, down)
+first, columns (x, right) second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Kernel:
     """One or two matrices of taps, (kh, kw) float64, and how their responses become one picture.
 
     `linear` has one part and its response is the picture. `magnitude` has two, a horizontal and a vertical slope,
-    and gives √(gx² + gy²). `anchor` is the tap that stands on the output pixel, (kh // 2, kw // 2) unless given.
+    and gives √(gx² + gy²). `anchor` is the tap at the output pixel, (kh // 2, kw // 2) unless given.
     Equal kernels have equal `key`.
     """
 
@@ -44,7 +44,7 @@ class Kernel:
         kh, kw = parts[0].shape
         check_anchor(self.anchor)
         if any(p.shape != (kh, kw) for p in parts):
-            raise ShapeError(f"kernel {self.name}: its parts have unlike sizes {[p.shape for p in parts]}")
+            raise ShapeError(f"kernel {self.name}: its parts have different sizes {[p.shape for p in parts]}")
         if len(parts) != (2 if self.combine == "magnitude" else 1):
             raise ShapeError(f"kernel {self.name}: {self.combine} does not go with {len(parts)} parts")
         ay, ax = (kh // 2 if self.anchor[0] < 0 else self.anchor[0], kw // 2 if self.anchor[1] < 0 else self.anchor[1])
@@ -77,7 +77,7 @@ class Kernel:
         return self.parts[0]
 
     def turned(self, orientation: int) -> Kernel:
-        """The kernel for pixels stored under EXIF `orientation` (1 to 8), so that the picture as shown is filtered.
+        """The kernel for pixels stored with an EXIF `orientation` (1 to 8) that filters the picture as it is displayed.
 
         Source: EXIF 2.32, tag 0x0112. Exact: taps are only moved.
         """
@@ -93,7 +93,7 @@ class Kernel:
         return Kernel(self.name, tuple(moved), self.combine, (ay, ax), self.source)
 
 
-# orientation: (swap axes after the flips?, flip rows, flip columns) that carry shown pixels to stored ones
+# orientation: (swap axes after the flips?, flip rows, flip columns) from displayed to stored pixels
 _TURNS: Mapping[int, tuple[bool, bool, bool]] = {
     2: (False, False, True),
     3: (False, True, True),
@@ -106,7 +106,7 @@ _TURNS: Mapping[int, tuple[bool, bool, bool]] = {
 
 
 def check_anchor(anchor: object) -> None:
-    """Raises unless it is a (row, column) of whole numbers; −1 stands for the middle."""
+    """Raises unless it is a (row, column) of whole numbers; −1 means the middle."""
     pair = anchor if isinstance(anchor, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v >= -1 for v in pair):
         raise UsageError(f"anchor {anchor!r} must be a tap's (row, column), counted from 0")
@@ -151,7 +151,7 @@ def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Ke
         if not isfinite(value):
             raise UsageError(f"kernel {name}: {key} {value:g} must be a finite number")
     full = name + ":" * bool(options) + ",".join(f"{key}={value:g}" for key, value in options.items())
-    with np.errstate(all="ignore"):  # a tap that is no number is refused by name
+    with np.errstate(all="ignore"):  # NaN taps raise an error that names the kernel
         parts = tuple(make(**options) for make in row.make)
     return Kernel(full, parts, row.combine, anchor, row.source)
 
@@ -175,7 +175,8 @@ def gabor_bank(angles: int = 8, wavelengths: Sequence[float] = (4, 8), **options
 
 
 def parse_matrix(text: str) -> Taps:
-    """Taps from rows parted by `;` or line ends, numbers by blanks or commas; fractions and one divisor at the end.
+    """Taps from rows separated by `;` or line ends, with numbers separated by blanks or commas; fractions, and one
+    divisor at the end, are possible.
 
     >>> parse_matrix("0 -1 0; -1 5 -1; 0 -1 0").tolist()
     [[0.0, -1.0, 0.0], [-1.0, 5.0, -1.0], [0.0, -1.0, 0.0]]
@@ -204,7 +205,7 @@ def _number(word: str, text: str) -> float:
     try:
         return float(Fraction(word)) if "/" in word else float(word)
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UsageError(f'kernel "{text}": "{word}" is no number') from None
+        raise UsageError(f'kernel "{text}": "{word}" is not a number') from None
 
 
 def load_kernels(path: str | PathLike[str]) -> list[Kernel]:
@@ -219,7 +220,7 @@ def load_kernels(path: str | PathLike[str]) -> list[Kernel]:
 
 
 def as_kernel(kernel: object, anchor: tuple[int, int] = (-1, -1)) -> Kernel:
-    """One kernel from what a user may give: a name (`gaussian:sigma=2`), a matrix as text, FILE.npy, an array, rows.
+    """One kernel from any form: a name (`gaussian:sigma=2`), a matrix as text, FILE.npy, an array, rows.
 
     >>> as_kernel("blur:size=5").size
     (5, 5)
@@ -246,7 +247,7 @@ def _from_text(text: str, anchor: tuple[int, int]) -> Kernel:
     for item in filter(None, (t.strip() for t in tail.split(","))):
         key, equals, value = item.partition("=")
         if not equals:
-            raise UsageError(f'kernel "{text}": "{item}" is no option; write NAME:key=value,key=value')
+            raise UsageError(f'kernel "{text}": "{item}" is not an option; write NAME:key=value,key=value')
         options[key.strip()] = _number(value.strip(), text)
     return named(name, anchor, **options)
 

@@ -1,1 +1,1 @@
-"""Picture files: pixels in and out, and what is not pixels kept or named."""
+"""Picture files: reading and writing pixels, and keeping the other parts of a file or naming those that are lost."""

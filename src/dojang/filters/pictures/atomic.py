@@ -1,4 +1,4 @@
-"""Results written whole or not at all: files by the one writer of `base.writing`, Zarr folders beside it."""
+"""Results written whole or not at all: files by `base.writing`, Zarr folders in the same way."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def check_target(path: str | PathLike[str], force: bool) -> Path:
 
 @contextmanager
 def writing(path: str | PathLike[str], force: bool = False) -> Iterator[str]:
-    """Gives a temporary name beside `path`, which becomes `path` when the block ends well and vanishes otherwise.
+    """Gives a temporary name in the folder of `path`, which becomes `path` if the block succeeds and is removed if not.
 
-    What is replaced is kept until the new content is on the disk; new files are not waited for, as a thousand small
-    pictures would take seconds. A Zarr store is a folder to fill. Raises `UsageError` and `FileError`.
+    A file that is replaced is kept until the new content is on the disk. For new files it does not wait for the disk,
+    which would take seconds for a thousand small pictures. A Zarr store is a folder to fill. Raises `UsageError` and
+    `FileError`.
     """
     target = check_target(path, force)
     if not is_store(path):
@@ -41,7 +42,7 @@ def writing(path: str | PathLike[str], force: bool = False) -> Iterator[str]:
             with files.renamed(temporary, target):
                 yield fspath(temporary)
             mode = files.FILE_MODE
-            temporary.chmod(mode | (mode & 0o444) >> 2)  # whoever may read the files may enter
+            temporary.chmod(mode | (mode & 0o444) >> 2)  # users who may read the files may enter the folder
             place = Path(os.path.realpath(target))
             if not place.exists():
                 temporary.replace(place)

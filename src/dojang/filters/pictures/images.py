@@ -1,8 +1,8 @@
-"""Picture files through Pillow: pixels as NumPy arrays, and all that is not pixels kept for the way out, or named.
+"""Picture files by Pillow: pixels as NumPy arrays; the other parts of a file are kept for writing, or named as lost.
 
-The formats of `base.pictures` are read; JPEG, PNG (8 and 16 bit), TIFF and WebP are written. Sixteen-bit colour PNG is
-read by Pillow's own decoder, asked for the high and for the low bytes, because Pillow has no such pixel type. What the
-samples of a TIFF mean is in `tiff.py`; those that Pillow would cut or misread go through the optional tifffile.
+The formats of `base.pictures` are read; JPEG, PNG (8 and 16 bit), TIFF and WebP are written. Colour PNGs of 16
+bits are read by Pillow's decoder in two passes, for the high and the low bytes, because Pillow has no such pixel type.
+`tiff.py` interprets the samples of a TIFF; those that Pillow would truncate or misread are read by tifffile (optional).
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels (h, w) or (h, w, c), uint8, uint16, float32 or float64, and what the file said beside them.
+    """Pixels (h, w) or (h, w, c), uint8, uint16, float32 or float64, and the other parts of the file.
 
-    In mode "RGBX" the fourth channel means nothing; `channels` counts without it. In mode "DATA" the channels are those
+    In mode "RGBX" the fourth channel is unused, and `channels` does not count it. In mode "DATA" the channels are those
     of a TIFF's `layout`. `lost` names what of the file could not be kept.
     """
 
@@ -80,11 +80,11 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """Channels that mean something."""
+        """The number of channels without an unused one."""
         return 3 if self.mode == "RGBX" else self.pixels.shape[2] if self.pixels.ndim == 3 else 1
 
     def upright(self) -> Picture:
-        """The picture with its pixels turned as EXIF says they are shown, and the tag set to 1."""
+        """The picture with its pixels rotated as EXIF says, and the tag set to 1."""
         if self.orientation == 1:
             return self
         pixels = np.ascontiguousarray(turn(self.pixels, self.orientation))
@@ -113,7 +113,7 @@ def _parsed(raw: bytes) -> Image.Exif | None:
 
 
 def turn(pixels: NDArray, orientation: int) -> NDArray:
-    """The pixels as shown, a view. Source: EXIF 2.32, tag 0x0112."""
+    """The pixels as displayed, a view. Source: EXIF 2.32, tag 0x0112."""
     flips = {
         2: lambda p: p[:, ::-1],
         3: lambda p: p[::-1, ::-1],
@@ -148,9 +148,11 @@ def to_pil(pixels: NDArray, like: Image.Image) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How a PIL image is turned when it is shown (EXIF 2.32, tag 0x0112), 1 where its EXIF does not say."""
+    """The EXIF orientation of a PIL image (EXIF 2.32, tag 0x0112); 1 if it has none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of EXIF it cannot read; the pixels are what matters here
+        warnings.simplefilter(
+            "ignore"
+        )  # Pillow warns about EXIF that it cannot read, which does not matter for the pixels
         try:
             value = image.getexif().get(ORIENTATION, 1)
             return int(value) if int(value) in range(1, 9) else 1
@@ -177,16 +179,16 @@ def _plain_mode(image: Image.Image) -> Image.Image:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the pixels lie in the file, in Pillow's words, while they are not decoded; "" afterwards."""
+    """Pillow's name for the pixel format in the file until the pixels are decoded; "" afterwards."""
     tile = getattr(image, "tile", None)
     return str(tile[0].args) if tile else ""
 
 
 def _keyed(pixels: NDArray, key: Any, raw: str) -> NDArray | None:
-    """Grey with one transparent value (PNG, tRNS) as grey with alpha, or None where there is no such value."""
+    """Grey with one transparent value (PNG, tRNS) as grey with alpha, or None if there is no such value."""
     if not isinstance(key, int) or pixels.ndim != 2 or pixels.dtype.kind != "u":
         return None
-    step = {"L;2": 85, "L;4": 17}.get(raw, 1)  # greys of fewer bits are spread over 8, the key is not
+    step = {"L;2": 85, "L;4": 17}.get(raw, 1)  # greys of fewer bits are scaled to 8 bits, but the key is not
     top = np.iinfo(pixels.dtype).max
     alpha = np.where(pixels == key * step, 0, top).astype(pixels.dtype)
     return np.stack([pixels, alpha], axis=-1)
@@ -205,9 +207,9 @@ def _pixels(image: Image.Image) -> tuple[NDArray, bool]:
 
 
 def unpacked(image: Image.Image, raw: str, channels: int) -> NDArray[np.uint8]:
-    """(h, w, channels) uint8, as `image.tobytes("raw", raw)` gives them, but by strips that stay in cache.
+    """(h, w, channels) uint8, as from `image.tobytes("raw", raw)`, but by strips that stay in cache.
 
-    Pillow's own way joins a list of small pieces at the end, which for large pictures takes longer than decoding them.
+    Pillow joins a list of small pieces at the end, which for large pictures takes longer than decoding them.
     """
     result = empty((image.height, image.width, channels), np.dtype(np.uint8))
     flat, at = result.reshape(-1), 0
@@ -224,11 +226,11 @@ def unpacked(image: Image.Image, raw: str, channels: int) -> NDArray[np.uint8]:
 
 
 def decoded(image: Image.Image) -> NDArray[np.uint8]:
-    """(h, w, 4) uint8 of an RGB picture: Pillow's own memory, where it lies in one piece."""
+    """(h, w, 4) uint8 of an RGB picture: Pillow's own memory, if it is in one piece."""
     load(image)
     try:
         return np.asarray(_Lent(image))
-    except (AttributeError, ValueError, MemoryError):  # an older Pillow, or in pieces after all
+    except (AttributeError, ValueError, MemoryError):  # an older Pillow, or memory in several pieces
         return unpacked(image, "RGBX", 4)
 
 
@@ -299,7 +301,7 @@ def _is_tiff(name: str) -> bool:
 
 
 def _read_tiff(name: str, max_pixels: int | None) -> Picture:
-    """Through Pillow where it keeps what the samples mean, else through tifffile."""
+    """Reads by Pillow if it keeps the meaning of the samples, else by tifffile."""
     layout = Layout.of(name)
     most = pixel_limit() if max_pixels is None else max_pixels
     if layout.width * layout.height > most:
@@ -317,7 +319,7 @@ def _read_tiff(name: str, max_pixels: int | None) -> Picture:
             dpi = image.info.get("dpi")
             if layout.orientation >= 5:
                 image.filename = ""  # type: ignore[attr-defined]  # else Pillow maps plain pixels with width and height exchanged, and scrambles them
-            image.load()  # turned as the tag says
+            image.load()  # rotated as the tag says
             plain = _plain_mode(image)
             pixels, alpha = _pixels(plain)
         about["save"] |= {"compression": compression if compression in LOSSLESS else "tiff_adobe_deflate"}
@@ -338,20 +340,20 @@ def _read_tiff(name: str, max_pixels: int | None) -> Picture:
 
 
 LOSSLESS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "lzma", "zstd"})
-"""Compressions of TIFF that hold any pixels as they are. What came as JPEG or fax goes out deflated instead: encoded
-as JPEG anew, pixels would change by more than the filter says; fax holds single bits only."""
+"""Lossless compressions of TIFF for any pixels. Results of JPEG and fax files are deflated instead: another JPEG
+encoding would change pixels by more than the filter does; fax stores only single bits."""
 
 
 def _read(image: Image.Image, name: str) -> Picture:
     frames = getattr(image, "n_frames", 1)
     form = image.format or "PNG"
     lost: list[str] = []
-    if form == "MPO":  # a JPEG that a phone has put a preview or a depth map behind
+    if form == "MPO":  # a JPEG that a phone has extended by a preview or a depth map
         form = "JPEG"
         lost.append(f"{frames - 1} more picture{'s' if frames > 2 else ''} in the same file")
     elif frames > 1:
         raise UnsupportedError(f"holds {frames} frames; split it into single pictures first")
-    # Asked before EXIF, for which Pillow may decode the picture.
+    # Read before EXIF, for which Pillow may decode the picture.
     deep, stored = _deep_channels(image), _raw_mode(image)
     wide = deep or 4 if image.mode in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr") else deep or 2
     Budget(name, byte_limit(name)).unpack(
@@ -386,7 +388,8 @@ def _read(image: Image.Image, name: str) -> Picture:
             deep = 4
         return Picture(pixels, deep in (2, 4), {2: "LA", 3: "RGB", 4: "RGBA"}[deep], **common)
     if form == "JPEG" and image.mode == "RGB":
-        # As Pillow holds colours: four bytes a pixel, the last unused. To and from three takes as long as the codec.
+        # Pillow stores colours as four bytes per pixel, the last unused. Conversion to three takes as long as the
+        # codec.
         return Picture(decoded(image), False, "RGBX", **common)
     image.load()
     plain = _plain_mode(image)
@@ -403,7 +406,7 @@ def _xmp(info: Mapping[Any, Any]) -> bytes | None:
 
 
 def _save_options(image: Image.Image, name: str) -> dict[str, Any]:
-    """What the encoder needs to write such a file again as the last one did."""
+    """The encoder's settings for a file like the one that was read."""
     save: dict[str, Any] = {}
     if image.info.get("dpi"):
         save["dpi"] = image.info["dpi"]
@@ -420,7 +423,7 @@ def _save_options(image: Image.Image, name: str) -> dict[str, Any]:
 
 
 def _riff_chunks(name: str) -> list[bytes]:
-    """The names of a WebP file's chunks: VP8L means that its pixels are stored without loss."""
+    """The names of a WebP file's chunks: VP8L means lossless pixels."""
     found = []
     with Path(name).open("rb") as file:
         file.seek(12)
@@ -432,7 +435,7 @@ def _riff_chunks(name: str) -> list[bytes]:
 
 
 def _deep_channels(image: Any) -> int:
-    """Channels of 16 bits each that Pillow's own pixel types would cut to 8 bits; 0 if it keeps them."""
+    """Channels of 16 bits each that Pillow would truncate to 8 bits; 0 if it keeps them."""
     if image.mode not in ("LA", "RGB", "RGBA"):
         return 0
     if image.format == "PNG" and image.tile and str(image.tile[0].args).endswith(";16B"):
@@ -441,8 +444,8 @@ def _deep_channels(image: Any) -> int:
 
 
 def _read_deep_png(image: Image.Image, channels: int) -> NDArray[np.uint16]:
-    """(h, w, channels) uint16 of a 16-bit PNG: its bytes as Pillow un-filters them, in one or two passes."""
-    if channels == 2:  # 4 bytes a pixel: as if it were 8-bit RGBA
+    """(h, w, channels) uint16 of a 16-bit PNG: from the bytes that Pillow decodes, in one or two passes."""
+    if channels == 2:  # 4 bytes per pixel, as for 8-bit RGBA
         return unpacked(_decode_again(image, "RGBA", "RGBA"), "RGBA", 4).view(">u2").astype(np.uint16)
     mode = "RGB" if channels == 3 else "RGBA"
     result = unpacked(_decode_again(image, mode, f"{mode};16B"), mode, channels).astype(np.uint16)
@@ -453,14 +456,14 @@ def _read_deep_png(image: Image.Image, channels: int) -> NDArray[np.uint16]:
 
 def _decode_again(image: Image.Image, mode: str, raw: str) -> Image.Image:
     again = Image.open(image.filename)  # type: ignore[attr-defined]
-    again._mode = mode  # the decoder's target; the file itself has no name for it
+    again._mode = mode  # the decoder's target; Pillow has no such mode
     again.tile = [tile._replace(args=raw) for tile in again.tile]
     again.load()
     return again
 
 
 def need(module: str, purpose: str) -> Any:
-    """An optional package, or `MissingPart` with the line that installs it."""
+    """An optional package, or `MissingPart` with the command that installs it."""
     import importlib
 
     try:
@@ -470,10 +473,11 @@ def need(module: str, purpose: str) -> Any:
 
 
 def write_picture(picture: Picture, path: str | PathLike[str], force: bool = False) -> tuple[str, ...]:
-    """Writes the picture, whole or not at all; the suffix chooses the format. Gives the names of what is not kept.
+    """Writes the picture, whole or not at all; the suffix determines the format. Returns the names of parts that are
+    not kept.
 
-    Raises `FileError` if the file exists and not `force`, or cannot be written; `UnsupportedError` if the format
-    cannot hold what the picture has (alpha or 16 bits in JPEG).
+    Raises `FileError` if the file exists and `force` is off, or if it cannot be written; `UnsupportedError` if the
+    format cannot store the pixels (alpha or 16 bits in JPEG).
     """
     name = fspath(path)
     form = form_of(name)
@@ -506,7 +510,7 @@ def write_picture(picture: Picture, path: str | PathLike[str], force: bool = Fal
 
 
 def form_of(name: str) -> str:
-    """The format that a file's suffix asks for. Raises `UnsupportedError`."""
+    """The format of a file's suffix. Raises `UnsupportedError`."""
     form = FORMATS.get(Path(name).suffix.lower())
     if form is None:
         raise UnsupportedError(f"{name}: no known picture format; end the name with .jpg, .png, .tif or .webp")
@@ -521,7 +525,7 @@ def _pillow_writes(picture: Picture) -> bool:
 
 
 def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
-    """What Pillow's encoder is told; what it has no place for is added to `lost`."""
+    """The arguments of Pillow's encoder; parts that it cannot store are added to `lost`."""
     same = form == picture.format
     options = {k: v for k, v in picture.save.items() if (same or k == "dpi") and k != "packed"}
     if form in ("JPEG", "WEBP") and not same:
@@ -609,7 +613,7 @@ def _check_fits(picture: Picture, form: str, name: str) -> None:
 
 
 def _write_deep_png(picture: Picture, temporary: str, options: dict[str, Any]) -> None:
-    """16-bit LA, RGB or RGBA. Each row is stored as differences to its left (PNG filter type 1), then deflated."""
+    """16-bit LA, RGB or RGBA. Rows are stored as differences to the left pixel (PNG filter type 1) and deflated."""
     height, width, channels = picture.pixels.shape
     step = 2 * channels
     strip = max(1, (1 << 24) // (width * step))
@@ -650,7 +654,7 @@ def _write_deep_png(picture: Picture, temporary: str, options: dict[str, Any]) -
 
 
 def _write_tiff(picture: Picture, temporary: str) -> None:
-    """What Pillow has no pixel type for, through tifffile."""
+    """Writes pixels for which Pillow has no type, by tifffile."""
     need("tifffile", f"TIFF of {picture.pixels.dtype} in {picture.channels} channels")
     pixels = np.ascontiguousarray(picture.pixels)
     tags = picture.tags
@@ -667,7 +671,7 @@ def _write_tiff(picture: Picture, temporary: str) -> None:
     write_rows(temporary, pixels.shape, pixels.dtype, pixels, stored)
 
 
-def settled(picture: Picture, moved: bool) -> Picture:
-    """The picture without what holds no more once its pixels `moved` (a stride, a border that shrinks)."""
+def without_outdated(picture: Picture, moved: bool) -> Picture:
+    """The picture without metadata that is wrong after its pixels `moved` (by a stride, or a border that shrinks)."""
     tags, lost = kept_tags(picture.tags, moved)
     return picture if not lost else replace(picture, tags=tags, lost=(*picture.lost, *lost))

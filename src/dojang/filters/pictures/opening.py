@@ -1,4 +1,4 @@
-"""Picture files opened and decoded by Pillow alone: a new process decodes while NumPy and the rest still load."""
+"""Opens and decodes picture files with Pillow alone, so that a new process can decode while it imports NumPy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dojang.base.errors import DojangError, FileError
 from dojang.base.pictures import ENVIRONMENT, FORMATS, READ, pixel_limit, said_format
 from dojang.base.reading import check_regular
 
-BLOCK = 1 << 24  # bytes of a file that are decoded at a time
+BLOCK = 1 << 24  # how many bytes of a file are decoded at a time
 DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, OverflowError,
     ZeroDivisionError, AssertionError, RuntimeError, struct.error, zlib.error, MemoryError,
 )  # fmt: skip
-"""What Pillow may raise for a file that is damaged, that needs a codec it lacks, or that memory does not hold."""
-_lock = threading.Lock()  # Pillow's pixel limit and its block size are one global number each
+"""The exceptions of Pillow for damaged files, missing codecs, and too little memory."""
+_lock = threading.Lock()  # Pillow's pixel limit and block size are global variables
 
 
 def opened(name: str, max_pixels: int | None = None) -> Image.Image:
@@ -34,7 +34,9 @@ def opened(name: str, max_pixels: int | None = None) -> Image.Image:
     check_regular(name, "a picture")
     try:
         with _lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, seen to here, and of damage, an error anyway
+            warnings.simplefilter(
+                "ignore"
+            )  # about sizes, which are checked here, and about damage, which is an error anyway
             kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(name, formats=FORMATS)
@@ -64,16 +66,16 @@ def _unknown(name: str) -> FileError:
     found = said_format(head)
     if found:
         return FileError(f"{name}: is {found}, which is not opened; use {READ}")
-    return FileError(f"{name}: no picture that can be read; use {READ}")
+    return FileError(f"{name}: not a picture that can be read; use {READ}")
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, short."""
+    """The message of an exception, shortened."""
     return str(error).partition("\n")[0][:160] or type(error).__name__
 
 
 def damaged(name: str, error: BaseException) -> DojangError:
-    """What to raise for a file whose decoding raised one of `DAMAGE`: damage, memory, a missing codec, the system."""
+    """The error for a file whose decoding raised one of `DAMAGE`: damage, memory, a missing codec, or the system."""
     said = first_line(error)
     if isinstance(error, MemoryError) or "out of memory" in said or "memory error" in said:
         return FileError(f"{name}: there is not enough memory to decode the picture; use a machine with more, or .npy")
@@ -85,7 +87,7 @@ def damaged(name: str, error: BaseException) -> DojangError:
 
 
 def begun(path: str | PathLike[str]) -> Image.Image:
-    """The picture in a file, opened, and decoded already if it is an RGB JPEG. Raises `FileError`."""
+    """The picture in a file, opened; an RGB JPEG is already decoded. Raises `FileError`."""
     name = fspath(path)
     image = opened(name)
     try:
@@ -98,9 +100,9 @@ def begun(path: str | PathLike[str]) -> Image.Image:
 
 
 def load(image: Image.Image) -> None:
-    """Decodes an RGB picture into one piece of memory, where this Pillow can lend it out.
+    """Decodes an RGB picture into one piece of memory, if this version of Pillow can share it.
 
-    Pillow allocates large pictures in pieces unless told otherwise; a copy of them takes as long as filtering.
+    By default Pillow allocates large pictures in pieces; copying them takes as long as filtering.
     """
     size = image.width * image.height * 4
     if hasattr(image, "__arrow_c_array__") and getattr(image, "_im", 0) is None and size < 1 << 31:
@@ -116,7 +118,7 @@ def load(image: Image.Image) -> None:
 
 @contextmanager
 def encoding(name: str) -> Iterator[None]:
-    """Turns whatever an encoder raises into one line; errors of the system and our own pass."""
+    """Turns exceptions of an encoder into a one-line error, except errors of the system and dojang's own."""
     try:
         yield
     except DojangError:

@@ -1,4 +1,5 @@
-"""The chunks of a PNG file beside its pixels: read from one file, put into another. Source: PNG, third edition, W3C."""
+"""The chunks of a PNG file other than its pixels: read from one file and written to another. Source: PNG, third
+edition, W3C."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST = 1 << 24  # bytes of one chunk that is kept, and of all of them
+MOST = 1 << 24  # the most bytes of one chunk, and of all chunks that are kept
 # What a filtered picture says as well as the original: colours, places, words. pHYs is kept as it is written there.
 KEPT = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
-# Written anew, or of no meaning for the new pixels: palette, key, background, significant bits.
+# Written again, or meaningless for the new pixels: palette, key, background, significant bits.
 ANEW = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"iCCP", b"eXIf",
                   b"acTL", b"fcTL", b"fdAT"})  # fmt: skip
 _XMP = b"XML:com.adobe.xmp\0"
@@ -42,7 +43,7 @@ class Chunk:
 
 
 def chunks_of(name: str) -> tuple[tuple[Chunk, ...], list[str]]:
-    """The chunks of a file that are kept, and the names of those that are not (and are not written anew)."""
+    """The chunks of a file that are kept, and the names of those that are lost."""
     kept: list[Chunk] = []
     dropped: list[str] = []
     room = MOST
@@ -69,7 +70,7 @@ def chunks_of(name: str) -> tuple[tuple[Chunk, ...], list[str]]:
 
 
 def written(chunk: Chunk) -> bytes:
-    """A chunk as it stands in a file."""
+    """The bytes of a chunk in a file."""
     return (
         struct.pack(">I", len(chunk.data))
         + chunk.kind
@@ -80,7 +81,7 @@ def written(chunk: Chunk) -> bytes:
 
 @contextmanager
 def with_chunks(file: BinaryIO, chunks: tuple[Chunk, ...]) -> Iterator[BinaryIO]:
-    """Gives a file to write a PNG to; it goes to `file` with the chunks put behind its first one."""
+    """A stream to write a PNG to; it is written to `file` with the chunks inserted after its first one."""
     inside = io.BytesIO()
     yield inside
     whole = inside.getbuffer()

@@ -1,19 +1,19 @@
-"""TIFF: what the samples of a file mean, in one table for small and large pictures, and their rows, read and written.
+"""TIFF: a table of the meanings of samples, for small and large pictures, and reading and writing rows.
 
-`Layout.of` reads the tags of the first page with a small parser of its own (TIFF 6.0 and BigTIFF), so that what the
-samples mean never depends on which library decodes them. A layout that is not in the table is refused by name.
+`Layout.of` reads the tags of the first page with its own small parser (TIFF 6.0 and BigTIFF), so that the meaning of
+samples does not depend on the library that decodes them. For other layouts, an error names what is not supported.
 
-| photometric | samples | meaning here |
+| photometric | samples | meaning in dojang |
 |---|---|---|
 | 0 white is zero, 1 black is zero | 1 and extra ones | grey; 0 is inverted while it is read |
 | 2 RGB | 3 and extra ones | colours |
 | 3 palette | 1 | colours of the palette, 8 bits each |
-| 5 separated, four inks | 4 and extra ones | CMYK, filtered as it is |
+| 5 separated, four inks | 4 and extra ones | CMYK, filtered without conversion |
 | 6 YCbCr | 3, up to 8 bits | RGB, by Pillow |
 
 Extra samples: one of associated alpha (1) becomes unassociated, one of unassociated alpha (2) is kept and not
-filtered; unspecified ones (0) are filtered like colours and stay what they are. A single extra sample beside three
-colours that the file says nothing about is alpha, as Pillow and most viewers take it.
+filtered; unspecified ones (0) are filtered like colours and stay unspecified. One extra sample after three colours, of
+which the file does not say the meaning, is alpha, as in Pillow and most viewers.
 Sources: TIFF 6.0, Aldus 1992; "The BigTIFF File Format", 2007; Adobe PageMaker 6.0 TIFF Technical Notes (ExtraSamples).
 """
 
@@ -45,7 +45,7 @@ _OTHER = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L
           34892: "linear raw", 32844: "LogL", 32845: "LogLuv"}  # fmt: skip
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "complex i", 6: "complex f"}
 TILE = 256
-# Tags of the layout: they are written anew. All others are carried over, or named as lost.
+# Tags of the layout, which are written again. All others are copied, or named as lost.
 _LAYOUT_TAGS = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289, 292, 293,
      297, 317, 320, 322, 323, 324, 325, 332, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529,
@@ -62,18 +62,18 @@ _NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 
           319: "PrimaryChromaticities", 333: "InkNames", 336: "DotRange", 37724: "ImageSourceData"}  # fmt: skip
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # tifffile's own arguments
-MOST_VALUE = 1 << 26  # bytes of all tags of a page: a colour profile, metadata
-MOST_NUMBERS = 1 << 20  # numbers of all tags of a page: a palette, places on the ground
+_WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # written by arguments of tifffile
+MOST_VALUE = 1 << 26  # the most bytes of all tags of a page, such as a colour profile or metadata
+MOST_NUMBERS = 1 << 20  # the most numbers of all tags of a page, such as a palette or map coordinates
 MOST_PAGES = 1 << 16
-# Of tifffile's own decoders: the module and what unpacks in steps there, and how many times its size a strip may grow.
+# For tifffile's own decoders: the module and its incremental decoder, and the largest factor by which a strip can grow.
 _UNPACKERS = {
     8: ("zlib", "decompressobj", 1032),
     32946: ("zlib", "decompressobj", 1032),
     34925: ("lzma", "LZMADecompressor", 1 << 13),
     50000: ("compression.zstd", "ZstdDecompressor", 1 << 15),
 }
-MOST_SAMPLES = 0xFFFF  # of a pixel: TIFF 6.0 stores their number in 16 bits
+MOST_SAMPLES = 0xFFFF  # per pixel: TIFF 6.0 stores their number in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the first page of a TIFF file says about its samples, and what is kept beside them."""
+    """The layout of the samples in the first page of a TIFF file, and the other tags that are kept."""
 
     width: int
     height: int
@@ -110,12 +110,14 @@ class Layout:
     icc: bytes | None = None
     tags: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
-    marked: tuple[int, ...] = field(default=())  # the ExtraSamples as stored, before what is missing is filled in
+    marked: tuple[int, ...] = field(default=())  # the stored ExtraSamples, before missing ones are filled in
     foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
 
     @classmethod
     def of(cls, name: str) -> Layout:
-        """Of the first page. Raises `FileError` for damage, `UnsupportedError` for what is not in the table."""
+        """The layout of the first page. Raises `FileError` for damage, `UnsupportedError` for layouts that are not in
+        the table.
+        """
         with damaged_as(name, "damaged or truncated picture"):
             with opened(name, "a picture") as file:
                 tags, pages = _tags(file)
@@ -129,7 +131,7 @@ class Layout:
         return layout
 
     def check(self) -> None:
-        """Raises `UnsupportedError` for samples whose meaning is not in the table, by name."""
+        """Raises `UnsupportedError` for samples whose meaning is not in the table."""
         colours = _COLOURS.get(self.photometric)
         if self.pages > 1:
             raise UnsupportedError(f"holds {self.pages} pages; split it into single pictures first")
@@ -137,7 +139,7 @@ class Layout:
             said = _OTHER.get(self.photometric, f"photometric interpretation {self.photometric}")
             raise UnsupportedError(f"its samples are {said}, which is not filtered; convert it to grey or RGB")
         if self.samples < colours:
-            raise UnsupportedError(f"{self.samples} samples a pixel, where {self._said()} has {colours}")
+            raise UnsupportedError(f"{self.samples} samples per pixel, but {self._said()} has {colours}")
         whole = self.kind == "u" and (self.bits in (8, 16) or (self.bits in (1, 2, 4) and self.samples == 1))
         if not (whole or (self.kind == "f" and self.bits in (32, 64))):
             name = {"u": "uint", "i": "int", "f": "float"}.get(self.kind, self.kind)
@@ -154,7 +156,7 @@ class Layout:
         if alphas and (len(alphas) > 1 or self.extras[-1] not in (1, 2)):
             raise UnsupportedError(f"its extra samples are {self.extras}: only the last may be alpha; reorder them")
         if self.associated and len(self.extras) > 1:
-            raise UnsupportedError("associated alpha beside other extra samples; make it unassociated")
+            raise UnsupportedError("associated alpha together with other extra samples; make it unassociated")
         if not 1 <= self.orientation <= 8:
             raise UnsupportedError(f"orientation {self.orientation} is none; set it to 1")
 
@@ -168,27 +170,27 @@ class Layout:
 
     @property
     def associated(self) -> bool:
-        """Whether the colours as stored are multiplied by alpha already."""
+        """Whether the stored colours are multiplied by alpha."""
         return bool(self.extras) and self.extras[-1] == 1
 
     @property
     def channels(self) -> int:
-        """Channels of the picture as it is filtered."""
+        """The number of channels of the filtered picture."""
         return 3 if self.photometric in (3, 6) else self.samples
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the picture as it is filtered."""
+        """The dtype of the filtered picture."""
         return np.dtype(f"{self.kind}{max(1, self.bits // 8)}")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(h, w) or (h, w, channels) of the picture as it is filtered."""
+        """(h, w) or (h, w, channels) of the filtered picture."""
         return (self.height, self.width, self.channels) if self.channels > 1 else (self.height, self.width)
 
     @property
     def mode(self) -> str:
-        """Pillow's name for such pixels, or "DATA" for channels that no name fits."""
+        """Pillow's name for such pixels, or "DATA" for channels without a name."""
         colours = self.channels - len(self.extras) if self.photometric not in (3, 6) else 3
         if len(self.extras) > 1 or (self.extras and not self.alpha):
             return "DATA"
@@ -200,7 +202,7 @@ class Layout:
 
     @property
     def for_pillow(self) -> bool:
-        """Whether Pillow decodes such pixels to what the table says, no bit lost."""
+        """Whether Pillow decodes such pixels as in the table, without losing bits."""
         if self.foreign or (self.associated and self.planar == 2):
             return False
         if self.kind == "f":
@@ -213,7 +215,7 @@ class Layout:
 
     @property
     def in_bands(self) -> bool:
-        """Whether rows can be read apart from each other: whole bytes that tifffile decodes here."""
+        """Whether rows can be read separately: samples of whole bytes that the installed tifffile can decode."""
         if self.bits < 8 or self.photometric == 6 or self.fill_order != 1:
             return False
         try:
@@ -223,7 +225,7 @@ class Layout:
             return False
 
     def meant(self, raw: NDArray) -> NDArray:
-        """Rows as stored, (rows, w, samples), as what they mean: (rows, w, channels) or (rows, w)."""
+        """Converts stored rows (rows, w, samples) to pixels (rows, w, channels) or (rows, w)."""
         if self.photometric == 3:
             assert self.palette is not None
             return self.palette[raw[..., 0]]
@@ -238,9 +240,9 @@ class Layout:
 
 
 def unassociated(rows: NDArray) -> NDArray:
-    """Colours divided by the alpha that they are multiplied with: ⌊c · top / a⌋, at most the top; 0 where alpha is 0.
+    """Colours divided by the alpha with which they are multiplied: ⌊c · top / a⌋, at most the top; 0 where alpha is 0.
 
-    The same as Pillow makes of "RGBa" pixels; floats are divided as they are.
+    Equal to Pillow's conversion of "RGBa" pixels; floats are divided without rounding.
     """
     alpha = rows[..., -1:]
     if rows.dtype.kind == "f":
@@ -262,12 +264,12 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
 
     bits, formats = numbers(BITS, (1,)), numbers(FORMAT, (1,))
     if len(set(bits)) > 1 or len(set(formats)) > 1:
-        raise ValueError(f"its samples are of unlike kinds: {bits} bits, formats {formats}")
+        raise ValueError(f"its samples have different types: {bits} bits, formats {formats}")
     width, height, samples = one(WIDTH, 0), one(HEIGHT, 0), one(SAMPLES, 1)
     if width < 1 or height < 1 or samples < 1:
         raise ValueError(f"{width}x{height} pixels of {samples} samples")
     if samples > MOST_SAMPLES:
-        raise ValueError(f"{samples:,} samples a pixel, where TIFF has {MOST_SAMPLES:,} at most")
+        raise ValueError(f"{samples:,} samples per pixel; TIFF allows {MOST_SAMPLES:,}")
     photometric = one(PHOTOMETRIC, 1)
     if photometric == 5 and one(INK_SET, 1) != 1:
         photometric = -5  # inks that are not CMYK
@@ -276,7 +278,7 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
     extras = (marked + (0,) * extra)[:extra]
     if not marked and extra == 1 and photometric == 2:
         extras = (2,)
-    # Pillow's reading of a single mark that is none of the three: alpha.
+    # as in Pillow, a single value that is none of the three means alpha
     extras = tuple(e if e in (0, 1, 2) else 2 if extra == 1 else 0 for e in extras)
     palette = None
     if PALETTE in tags and photometric == 3 and bits[0] <= 8:  # `check` refuses others
@@ -299,17 +301,17 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
 
 
 def _says(tag: Tag) -> bool:
-    """Whether a tag means something: TIFF allows none without a value, and three units of resolution."""
+    """Whether a tag is valid: TIFF allows no tag without a value, and three units of resolution."""
     return bool(tag.count) and (tag.code != UNIT or tag.value[0] in (1, 2, 3))
 
 
 def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
-    """The tags of the first page, offsets of pixels left out, and how many pages there are."""
+    """The tags of the first page, without the offsets of pixels, and the number of pages."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}[head[:2]]
     (version,) = struct.unpack(order + "H", head[2:4])
     if version not in (42, 43):
-        raise ValueError(f"version {version} is no TIFF")
+        raise ValueError(f"version {version} is not TIFF")
     big = version == 43
     (at,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
     size = os.fstat(file.fileno()).st_size
@@ -348,7 +350,9 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
 def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
     code, kind = struct.unpack(order + "HH", entry[:4])
     (count,) = struct.unpack(order + ("Q" if big else "I"), entry[4 : 12 if big else 8])
-    if code in (273, 279, 324, 325, 288, 289) or kind not in _SIZES:  # where the pixels lie is for who decodes them
+    if (
+        code in (273, 279, 324, 325, 288, 289) or kind not in _SIZES
+    ):  # the offsets of pixels are only needed for decoding
         return None
     if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED:
         return Tag(code, 7, b"")  # only that it is there is said
@@ -372,7 +376,7 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
 
 
 def _tifffile() -> Any:
-    """The optional package; what it has to say of a damaged file goes into our error, not into the terminal."""
+    """The optional package; its messages about a damaged file become part of dojang's error, and are not printed."""
     module = importlib.import_module("tifffile")
     logger = logging.getLogger("tifffile")
     if not logger.handlers:
@@ -380,13 +384,14 @@ def _tifffile() -> Any:
     return module
 
 
-# -- rows in --------------------------------------------------------------------------------------------------------
+# -- reading rows
+# --------------------------------------------------------------------------------------------------------
 
 
 class Rows:
-    """The rows of a TIFF's only page, through tifffile: mapped where they lie as they are, else by strips or tiles.
+    """The rows of a TIFF's only page, by tifffile: memory-mapped if they are not compressed, else by strips or tiles.
 
-    `read(first, last)` gives what they mean. What was decoded last stays, so that no strip is decoded for each band.
+    `read(first, last)` gives pixels. The last decoded strips are kept, so that they are not decoded for each band.
     """
 
     def __init__(self, name: str, layout: Layout) -> None:
@@ -444,7 +449,7 @@ class Rows:
         self._held: tuple[int, NDArray] | None = None
 
     def read(self, first: int, last: int) -> NDArray:
-        """Rows `first` to `last`, as what they mean, upright or not as they are stored."""
+        """Rows `first` to `last` as pixels, in the stored orientation."""
         with _Reading(self.name, self._tifffile):
             if self._map is not None:
                 raw = np.asarray(self._map[:, first:last])
@@ -486,10 +491,10 @@ class Rows:
         return found
 
     def _check_unpacked(self, data: bytes) -> None:
-        """Raises `FileError` where a strip or tile unpacks to more than the limit, whatever its sizes say.
+        """Raises `FileError` if a strip or tile unpacks to more than the limit, whatever its header says.
 
-        The decoders of imagecodecs stop at the size that is expected; tifffile's own, used where that is missing, do
-        not. What cannot grow so far is not looked at.
+        The decoders of imagecodecs stop at the expected size; those of tifffile, used without imagecodecs, do not.
+        Strips that cannot grow so far are not checked.
         """
         codec = self._page.compression
         if codec not in _UNPACKERS or self._tifffile.TIFF.DECOMPRESSORS[codec].__module__ != "tifffile._imagecodecs":
@@ -526,7 +531,7 @@ def _unpacked(make: Callable[[], Any], data: bytes, most: int, several: bool) ->
                 unpacker = make()
             try:
                 taken += len(unpacker.decompress(part))
-            except Exception:  # each library has its own; the decoder meets the same damage, and says so
+            except Exception:  # libraries raise various exceptions; the decoder will find the same damage and report it
                 return taken
             part = unpacker.unused_data if unpacker.eof else b""
         if taken > most:
@@ -535,7 +540,7 @@ def _unpacked(make: Callable[[], Any], data: bytes, most: int, several: bool) ->
 
 
 class _Reading:
-    """Turns whatever tifffile and its codecs raise into one `FileError`; our own errors pass."""
+    """Turns exceptions of tifffile and its codecs into a `FileError`, except dojang's own errors."""
 
     def __init__(self, name: str, tifffile: Any) -> None:
         self.name, self.tifffile = name, tifffile
@@ -544,7 +549,7 @@ class _Reading:
         """Nothing to begin."""
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Raises `FileError` in place of a decoder's error."""
+        """Raises a `FileError` for a decoder's exception."""
         if isinstance(error, MemoryError):
             raise FileError(f"{self.name}: there is not enough memory to decode it; store it in tiles or strips")
         if isinstance(error, OSError) and error.strerror:
@@ -560,12 +565,13 @@ def said(layout: Layout) -> str:
     return f"{layout.samples} samples of {kind}{layout.bits}"
 
 
-# -- out ------------------------------------------------------------------------------------------------------------
+# -- writing
+# ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TiffDetails:
-    """What a TIFF says of its samples and keeps beside them, for writing."""
+    """The layout and the tags of a TIFF that is written."""
 
     photometric: int = 1
     extras: tuple[int, ...] = ()
@@ -576,7 +582,7 @@ class TiffDetails:
 
     @classmethod
     def of(cls, mode: str, channels: int, alpha: bool, layout: Layout | None = None, **more: Any) -> TiffDetails:
-        """For pixels of such a mode; of a layout that was read, its extra samples keep their meaning."""
+        """The details for pixels of a mode; extra samples of a layout that was read keep their meaning."""
         if layout is not None and mode == "DATA":
             photometric = 1 if layout.photometric == 0 else layout.photometric
             return cls(photometric, tuple(2 if e == 1 else e for e in layout.extras), **more)
@@ -589,7 +595,7 @@ class TiffDetails:
 def write_rows(
     path: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[NDArray] | NDArray, stored: TiffDetails
 ) -> None:
-    """Writes a TIFF through tifffile: an array whole, or an iterator of tiles of `TILE` pixels a side."""
+    """Writes a TIFF by tifffile: a whole array, or an iterator of tiles of `TILE` x `TILE` pixels."""
     tifffile = _tifffile()
     given = {tag.code: tag for tag in stored.tags}
     channels = int(np.prod(shape[2:]))
@@ -628,7 +634,9 @@ def write_rows(
 
 
 def kept_tags(tags: tuple[Tag, ...], moved: bool) -> tuple[tuple[Tag, ...], tuple[str, ...]]:
-    """The tags that still hold for the result, and the names of those that do not: places, where pixels `moved`."""
+    """The tags that are still true for the result, and the names of those that are not, such as positions if pixels
+    `moved`.
+    """
     if not moved:
         return tags, ()
     return tuple(t for t in tags if t.code not in _PLACED), tuple(_PLACED[t.code] for t in tags if t.code in _PLACED)

@@ -1,1 +1,1 @@
-"""How a picture is filtered: the methods, what each costs, and the one place that chooses."""
+"""How a picture is filtered: the methods, what each costs, and the choice between them."""

@@ -1,4 +1,4 @@
-"""The only place that chooses how a picture is filtered, and says why."""
+"""Chooses the method that filters a picture, and says why the others were refused."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
-from dojang.filters.plan.methods import WAYS, Method, program_of, tap_list
+from dojang.filters.plan.methods import METHODS, Method, program_of, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
 from dojang.native.machine import Machine
 
-# A bank may be predicted so many times dearer than its kernels apart: it reads the picture once, which the cycles of
-# single loops, measured in cache, do not count. Not measured.
+# A bank may have a predicted cost so many times that of its kernels one by one: it reads the picture only once, which
+# the costs, measured in cache, do not include. An estimate, not measured.
 ONE_PASS = 1.35
 
 
 @dataclass(frozen=True, slots=True)
 class FilterPlan:
-    """The way chosen for kernels of one geometry, and the others with the reason against them."""
+    """The method chosen for kernels of one geometry, and the refused ones with the reasons."""
 
     jobs: tuple[Job, ...]
     way: Method
     refused: tuple[tuple[str, str], ...]
-    instead: Method | None = None  # for rows of a picture that the way is not exact on: transforms of floats
+    instead: Method | None = None  # for rows on which `way` is not exact enough: transforms of floats
 
     @property
     def grid(self) -> int:
-        """Result rows come out the same, to the bit, when they are done in parts that begin at multiples of this."""
+        """Result rows are equal, bit for bit, if they are computed in parts that begin at multiples of this."""
         program = self.way.program
         return 1 if program is None else program.grid * getattr(program, "together", 1)
 
@@ -61,16 +61,16 @@ class FilterPlan:
 
 
 def make_plan(jobs: Sequence[Job], machine: Machine) -> list[FilterPlan]:
-    """Plans that together do the jobs, which differ in their kernels only. A small bank is one program.
+    """Plans for jobs that differ only in their kernels. A small bank is one program.
 
-    A plan does not depend on the picture's height and width, so that tiles of a picture give what the whole gives.
+    A plan does not depend on the picture's height and width, so that tiles of a picture give the same pixels.
     """
     key = tuple(_without_size(job) for job in jobs)
     return list(_make_plan(key, machine))
 
 
 def _without_size(job: Job) -> Job:
-    """The job on a picture of one fixed size: the part of it that a plan may depend on."""
+    """The job with a fixed picture size: everything that a plan may depend on."""
     return replace(job, height=1 << 40, width=1 << 40)
 
 
@@ -84,24 +84,24 @@ def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[FilterPlan, ...
 
 
 def _one(job: Job, machine: Machine) -> FilterPlan:
-    """The cheapest of the ways that are possible."""
-    ways: list[Method] = []
+    """The cheapest of the possible methods."""
+    methods: list[Method] = []
     refused: list[tuple[str, str]] = []
-    for name, find in WAYS:
+    for name, find in METHODS:
         found = find(job, machine)
         if isinstance(found, str):
             refused.append((name, found))
         else:
-            ways.append(found)
-    ways.sort(key=lambda w: w.cycles)
-    best = ways[0]
-    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in ways[1:]]
-    instead = next((w for w in ways if not isinstance(w.program, Fourier)), None)
+            methods.append(found)
+    methods.sort(key=lambda w: w.cycles)
+    best = methods[0]
+    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]]
+    instead = next((w for w in methods if not isinstance(w.program, Fourier)), None)
     return FilterPlan((job,), best, tuple(refused), instead)
 
 
 def _bank(jobs: tuple[Job, ...], machine: Machine) -> FilterPlan | None:
-    """One program for small kernels of one size and one way of summing, which then load each pixel once."""
+    """One program for small kernels of one size and one type of sums, which loads each pixel once."""
     if any(job.kernel.size != jobs[0].kernel.size or job.kernel.anchor != jobs[0].kernel.anchor for job in jobs):
         grown = _grown(jobs)
         if grown is None:
@@ -109,7 +109,7 @@ def _bank(jobs: tuple[Job, ...], machine: Machine) -> FilterPlan | None:
         jobs = grown
     sums = [sums_of(job) for job in jobs]
     same = len({(s.work, s.unsigned) for s in sums}) == 1
-    if not same:  # float32 holds what 16 bits hold
+    if not same:  # float32 represents all 16-bit sums
         if {s.work for s in sums} - {"i16", "f32"}:
             return None
         sums = [Sums("f32", False, s.parts, Finish(s.finish.scale, s.finish.offset), s.whole) for s in sums]
@@ -130,7 +130,7 @@ def _bank(jobs: tuple[Job, ...], machine: Machine) -> FilterPlan | None:
 
 
 def _grown(jobs: tuple[Job, ...]) -> tuple[Job, ...] | None:
-    """Kernels of unlike sizes with rows and columns of zeros around, so that all have one size and anchor."""
+    """Kernels of different sizes, padded with rows and columns of zeros to one size and anchor."""
     if jobs[0].options.border == "valid":
         return None
     before = [max(j.kernel.anchor[a] for j in jobs) for a in (0, 1)]

@@ -1,4 +1,4 @@
-"""What the ways to filter cost on a processor, in cycles for each vector register of the result, as measured."""
+"""Measured costs of the filter methods on a processor, in cycles per vector register of the result."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ class FilterCosts:
 
     tap: float = 0.55  # a tap as a constant
     looped_tap: float = 0.62  # a tap from memory
-    straight_tap: float = 0.55  # the same without a tile, and all else; not measured on Zen
+    straight_tap: float = 0.55  # the same without a tile, and everything else; not measured on Zen
     straight: float = 4.0
     load: float = 2.0
     store: float = 4.0
     pass_tap: float = 0.95  # of a tile's passes: each tap, each pair of passes, all of them
     pass_pair: float = 2.0
     passes: float = 3.0
-    equal_tap: float = 0.95  # in place of pass_tap, where all taps of a pass are one number
-    large_tile: float = 1.0  # times more where a tile leaves level 2 cache no room
-    column_tap: float = 0.85  # of passes without a tile: each product, and all else; not measured on Zen
+    equal_tap: float = 0.95  # instead of pass_tap, if all taps of a pass are equal
+    large_tile: float = 1.0  # a factor, if a tile fills the L2 cache
+    column_tap: float = 0.85  # of passes without a tile: each product, and everything else; not measured on Zen
     columns: float = 4.0
     fixed_product: float = 2.0  # of 16 bits, the upper half kept
     box: float = 6.0  # running sums; each step of the prefix sum
     box_step: float = 2.0
-    uneven_box: float = 1.0  # times more where a register does not hold whole pixels
-    doubling: float = 1.0  # sums by doubling: each vector that a step reads, and all else
+    uneven_box: float = 1.0  # a factor, if a register does not contain whole pixels
+    doubling: float = 1.0  # sums by doubling: each vector that a step reads, and everything else
     doublings: float = 6.0
     butterfly2: float = 6.0
     butterfly4: float = 14.0
-    short: float = 1.0  # times more for transforms of up to 64 rows, and for longer ones
+    short: float = 1.0  # factors for transforms of up to 64 rows, and for longer ones
     long: float = 1.0
     pair_tap: float = 0.73  # products of pairs, measured on a Zen 3 core
     pair: float = 3.0
@@ -53,7 +53,7 @@ _INTEL = FilterCosts(
 
 
 def costs_of(machine: Machine) -> FilterCosts:
-    """The measured costs of the processor most like this one. The same for every picture: a plan does not waver."""
+    """The measured costs of the most similar processor. They do not depend on the picture, and neither do plans."""
     if machine.registers < 32:
         return _SIXTEEN
     return _INTEL if machine.isa == "avx512" and not machine.family.startswith("amd") else _ZEN5

@@ -1,12 +1,12 @@
-"""Where transforms may be used on floats: where their rounding stays below that of a direct sum of each window.
+"""Transforms of floats are used only where their rounding error stays below that of a direct sum of each window.
 
-A transform of N rows in float64 is off by at most about 2⁻⁵³ · log₂ N · X · Σ‖column of the kernel‖₂ everywhere in
-its block, X the norm of the block's largest column; a direct sum in float32 by 2⁻²⁴ of Σ |tap · pixel| over the window
-alone. One pixel of 10⁶ among some of 0.01 makes the first exceed the second, and where a window holds nothing but
-zeros any rounding does. So each block of rows is looked at before: X from above by the largest pixel of its rows, the
-windows from below by the largest pixel of each cell, cells so small that every window contains a whole one. Blocks
-that fail, or hold what is not finite, are summed directly. The decision depends on the pixels of the block only, not on
-how the picture is cut into bands.
+A transform of N rows in float64 has an error of at most about 2⁻⁵³ · log₂ N · X · Σ‖column of the kernel‖₂ everywhere
+in its block, where X is the norm of the block's largest column; a direct sum in float32 has one of 2⁻²⁴ of
+Σ |tap · pixel| over its window. One pixel of 10⁶ among some of 0.01 makes the first larger than the second, and any
+rounding error is too large for a window of zeros. So each block of rows is examined first: the largest pixel of its
+rows bounds X from above; the largest pixel of each cell bounds the windows from below, with cells so small that every
+window contains a whole one. Blocks that fail, or have values that are not finite, are summed directly. The decision
+depends only on the pixels of the block, not on how the picture is divided into bands.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dojang.filters.job import Job
 
 
 class Guard:
-    """Asks for blocks of `program.grid * program.together` result rows.
+    """Decides for blocks of `program.grid * program.together` result rows.
 
-    `rows` are the padded rows' places in the image, −1 the fill.
+    `rows` are the padded rows' indices in the image; −1 is the fill.
     """
 
     def __init__(self, program: Fourier, job: Job, rows: NDArray[np.int64]) -> None:
@@ -31,7 +31,7 @@ class Guard:
         taps = job.kernel.parts[0]
         mean = float(np.abs(taps).mean())
         norms = float(np.sqrt((taps * taps).sum(axis=0)).sum())
-        # What the largest pixel of each window must be, in parts of X.
+        # The least largest pixel of a window, relative to X.
         self.least = 2.0**-29 * log2(program.length) * norms / mean if mean else np.inf
         self.cell = tuple(
             (min(size, least) + 1) // 2 for size, least in zip((job.height, job.width), _inside(job), strict=True)
@@ -59,14 +59,14 @@ class Guard:
         bound = self.least * norm**0.5
         if not np.isfinite(bound):
             return False
-        inside = (places[: whole * cy].reshape(whole, cy) >= 0).all(axis=1)  # cells of the fill say nothing
+        inside = (places[: whole * cy].reshape(whole, cy) >= 0).all(axis=1)  # cells of the fill are ignored
         across = w // cx
         cells = lines[inside].reshape(-1, w, c)[:, : across * cx].reshape(-1, across, cx, c).max(axis=2)
         return bool(cells.size) and bool(cells.min() >= bound)
 
 
 def _inside(job: Job) -> tuple[int, int]:
-    """Rows and columns of the picture that a window spans at the least, at its edges."""
+    """The fewest rows and columns of the picture that a window covers, at the picture's edges."""
     if job.options.border == "valid":
         return job.extent
     least = [min(b, a) + 1 for b, a in zip(job.before, job.after, strict=True)]
@@ -74,6 +74,6 @@ def _inside(job: Job) -> tuple[int, int]:
 
 
 def _largest(x: NDArray, axis: int) -> NDArray:
-    """The largest magnitudes along an axis; NaN where there is one."""
+    """The largest magnitudes along an axis; NaN if there is a NaN."""
     top = x.max(axis=axis)
     return top if x.dtype.kind == "u" else np.maximum(top, -x.min(axis=axis))

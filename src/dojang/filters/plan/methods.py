@@ -1,4 +1,4 @@
-"""The ways to filter: each says what it would run and at what cost, or why it is not for the job."""
+"""The filter methods: each returns its program and its predicted cost, or the reason why it refuses the job."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.sums import TIE, UNROLLED, Sums, lanes_of, said, source_top, sums_of, tolerance
 from dojang.native.machine import Machine
 
-HALF = 256  # elements of half a tile of transforms: two of them are one row of a small picture, and none is empty
-LENGTHS = (32, 64, 128, 256)  # of transforms, which the kernel may fill to three quarters
-MOST_ROWS = 15  # of a kernel whose rows are read side by side: with 31, tiles are faster (Intel server, November 2026)
+HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
+LENGTHS = (32, 64, 128, 256)  # lengths of transforms; the kernel may fill three quarters of one
+MOST_ROWS = (
+    15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to do a job: its program (or box, or Fourier tile) and its predicted cycles per element."""
+    """A method for a job: its program (or box, or Fourier tile) and its predicted cycles per element."""
 
     name: str
     cycles: float
@@ -42,7 +44,7 @@ class Method:
 
 
 def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> RowProgram:
-    """A program of tiles; the more taps, the fewer rows and vectors at a time."""
+    """A program of tiles; with more taps, it computes fewer rows and vectors at a time."""
     rows = more.pop("rows", 4 if job.extent[0] > 1 else 1)
     vectors = more.pop("vectors", 2)
     work = sum(len(part) for parts in outputs for part in parts)
@@ -85,8 +87,8 @@ def direct(job: Job, machine: Machine) -> Method | str:
     sums = sums_of(job)
     count = sum(int(np.count_nonzero(p)) for p in sums.parts)
     if count > UNROLLED:
-        return f"{count} taps are more than the {UNROLLED} that are written out; compiling would take too long"
-    # With 16 registers taps do not stay in them: each is loaded once for four vectors instead of two.
+        return f"{count} taps are more than the {UNROLLED} that are unrolled; compiling would take too long"
+    # With 16 registers, taps do not stay in registers: each is loaded once for four vectors instead of two.
     shape = {"rows": 2, "vectors": 4} if machine.registers < 32 and sums.work != "i16" and job.extent[0] > 1 else {}
     program = program_of(job, sums, machine, (), (tuple(tap_list(job, p) for p in sums.parts),), **shape)
     cost = costs_of(machine)
@@ -96,9 +98,9 @@ def direct(job: Job, machine: Machine) -> Method | str:
 
 
 def straight(job: Job, machine: Machine) -> Method | str:
-    """All taps as constants, on floats where they lie."""
+    """All taps as constants, on floats in place."""
     if job.dtype.kind != "f" or job.out_dtype != job.dtype:
-        return "it is for floats that stay what they are"
+        return "it needs floats, and a result of the same type"
     if job.kernel.combine != "linear":
         return "two parts are joined"
     if job.options.stride != (1, 1):
@@ -106,9 +108,9 @@ def straight(job: Job, machine: Machine) -> Method | str:
     sums = sums_of(job)
     taps = tuple((row, shift, tap) for row, _, shift, tap in tap_list(job, sums.parts[0]))
     if not 0 < len(taps) <= UNROLLED:
-        return f"{len(taps)} taps: from 1 to {UNROLLED} can be written out"
+        return f"{len(taps)} taps: from 1 to {UNROLLED} can be unrolled"
     if job.extent[0] > MOST_ROWS:
-        return f"{job.extent[0]} rows are more than the {MOST_ROWS} that it reads side by side"
+        return f"{job.extent[0]} rows are more than the {MOST_ROWS} that it reads in parallel"
     reach = (job.extent[1] - 1) * job.channels
     lanes = lanes_of(sums, machine)
     if sums.work != kind_of(job.dtype) or reach > 2 * lanes:
@@ -125,14 +127,14 @@ def straight(job: Job, machine: Machine) -> Method | str:
 
 
 def separable(job: Job, machine: Machine) -> Method | str:
-    """Rows, then columns, in a tile: rank 1, or a sum of few such."""
+    """Rows, then columns, in a tile, for kernels of rank 1 or a small sum of those."""
     sums = sums_of(job)
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1:
         return "one row or one column"
     most = max(1, kh * kw // (kh + kw))
-    if kh + kw > 4 * UNROLLED:  # asked before singular values are, which take minutes
-        return f"{kh} + {kw} taps are too many to be written out"
+    if kh + kw > 4 * UNROLLED:  # checked before singular values are computed, which takes minutes
+        return f"{kh} + {kw} taps are too many to be unrolled"
     found: list[list[tuple[Taps, Taps]]] = []
     for matrix in sums.parts:
         if sums.work == "i16":
@@ -144,7 +146,7 @@ def separable(job: Job, machine: Machine) -> Method | str:
         if pairs is None:
             return f"its rows are not multiples of one{'' if sums.work == 'i16' else f', nor sums of {most} such'}"
         if sums.work == "f32" and sum(np.abs(c).sum() * np.abs(r).sum() for c, r in pairs) > 8 * np.abs(matrix).sum():
-            return "its factors cancel: float32 would lose digits"
+            return "its factors cancel each other: float32 would lose digits"
         found.append(pairs)
     (dy, dx), c = job.options.dilation, job.channels
     segments, parts = [], []
@@ -159,7 +161,7 @@ def separable(job: Job, machine: Machine) -> Method | str:
         parts.append(tuple(taps))
     count += sum(len(p) for p in parts)
     if count > 4 * UNROLLED:
-        return f"{count} taps in {len(segments)} pairs of passes are too many to be written out"
+        return f"{count} taps in {len(segments)} pairs of passes are too many to be unrolled"
     program = program_of(job, sums, machine, tuple(segments), (tuple(parts),))
     lanes = lanes_of(sums, machine)
     cost = costs_of(machine)
@@ -174,20 +176,20 @@ def separable(job: Job, machine: Machine) -> Method | str:
 
 
 def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
-    """Why uint8 sums in fixed point are not for this job."""
+    """Why uint8 sums in fixed point cannot do this job."""
     if rows and machine.isa not in ("avx2", "avx512"):
-        return "its instruction is one of x86 with AVX2"
+        return "it needs an instruction of x86 with AVX2"
     if job.dtype != np.uint8 or job.out_dtype != np.uint8:
         return "fixed point is for uint8"
     if job.kernel.combine != "linear":
         return "two parts are joined"
     if job.options.stride != (1, 1) or (rows and job.options.dilation[0] != 1):
-        return "rows in pairs take no stride and no dilation" if rows else "it takes no stride"
+        return "pairs of rows support no stride and no dilation" if rows else "it takes no stride"
     return "16-bit sums are exact" if sums_of(job).work == "i16" else None
 
 
 def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
-    """The taps, those above 16 bits in several pieces."""
+    """The taps; those above 16 bits are split."""
     step = job.options.dilation[1] * job.channels
     pieces: list[FixedTap] = []
     for i, j in np.argwhere(taps):
@@ -208,7 +210,7 @@ def pairs(job: Job, machine: Machine) -> Method | str:
         return "32 bits do not hold its sums"
     taps = _pieces(found.taps, job)
     if len(taps) > UNROLLED:
-        return f"{len(taps)} taps are more than the {UNROLLED} that are written out; compiling would take too long"
+        return f"{len(taps)} taps are more than the {UNROLLED} that are unrolled; compiling would take too long"
     columns = np.count_nonzero(found.taps, axis=0)
     count = int(np.sum(columns // 2 + 1)) + (len(taps) - np.count_nonzero(found.taps)) / 2
     program = Pairs(
@@ -230,7 +232,7 @@ def separable_pairs(job: Job, machine: Machine) -> Method | str:
     if kh == 1 or kw == 1:
         return "one row or one column"
     if kh + kw > UNROLLED:
-        return f"{kh + kw} taps are more than the {UNROLLED} that are written out"
+        return f"{kh + kw} taps are more than the {UNROLLED} that are unrolled"
     pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
     if pairs is None:
         return "its rows are not multiples of one"
@@ -259,7 +261,7 @@ def columns(job: Job, machine: Machine) -> Method | str:
     if kh == 1 or kw == 1:
         return "one row or one column"
     if kh > MOST_ROWS:
-        return f"{kh} rows are more than the {MOST_ROWS} that it reads side by side"
+        return f"{kh} rows are more than the {MOST_ROWS} that it reads in parallel"
     sums = sums_of(job)
     matrix = sums.parts[0]
     pair = whole_factors(matrix) if sums.whole else None
@@ -271,7 +273,7 @@ def columns(job: Job, machine: Machine) -> Method | str:
     column, row = pair
     down = tuple((int(i), -1, float(column[i])) for i in np.flatnonzero(column))
     along = tuple((int(j), -1, float(row[j])) for j in np.flatnonzero(row))
-    program, cycles = _columns_way(job, machine, sums, down, along, False)
+    program, cycles = _columns_program(job, machine, sums, down, along, False)
     return Method("columns first", cycles, program, None, f"{len(down)} + {len(along)} taps, {said(sums)}")
 
 
@@ -290,12 +292,12 @@ def fixed_columns(job: Job, machine: Machine) -> Method | str:
     if found is None:
         return "products of 16 bits would round differently"
     sums = Sums("i16", True, job.kernel.parts, Finish(1.0, float(found.add)), False)
-    program, cycles = _columns_way(job, machine, sums, found.down, found.along, True)
+    program, cycles = _columns_program(job, machine, sums, found.down, found.along, True)
     detail = f"{len(found.down)} + {len(found.along)} products of 16 bits, at most {found.error:.4f} off"
     return Method("columns first in 16 bits", cycles, program, None, detail)
 
 
-def _columns_way(
+def _columns_program(
     job: Job,
     machine: Machine,
     sums: Sums,
@@ -303,7 +305,7 @@ def _columns_way(
     along: tuple[PassTap, ...],
     fixed: bool,
 ) -> tuple[Columns, float]:
-    """The program for such taps, and what all but its products costs."""
+    """The program for these taps, and its cost without the products."""
     (dy, dx), c = job.options.dilation, job.channels
 
     def moved(taps: tuple[PassTap, ...], step: int) -> tuple[PassTap, ...]:
@@ -319,15 +321,15 @@ def _columns_way(
 
 
 def box(job: Job, machine: Machine) -> Method | str:
-    """Running sums, for a kernel whose taps are all one number."""
+    """Running sums, for a kernel whose taps are all equal."""
     matrix = job.kernel.parts[0]
     kh, kw = matrix.shape
     if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
-        return "its taps are not all one number"
+        return "its taps are not all equal"
     if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
-        return "a running sum takes no stride and no dilation"
+        return "a running sum supports no stride and no dilation"
     if job.dtype.kind == "f":
-        return "sums of floats from which pixels are taken off again keep what is left of large ones"
+        return "floats subtracted from a running sum leave rounding errors of large pixels in it"
     lanes = machine.lanes(4)
     if job.channels > lanes:
         return f"{job.channels} channels are more than the {lanes} sums of a register"
@@ -347,16 +349,20 @@ def box(job: Job, machine: Machine) -> Method | str:
     cost = costs_of(machine)
     cycles = (cost.box + cost.box_step * steps) / lanes * cost.uneven_box
     return Method(
-        "running sums", cycles, box, None, f"{kh}x{kw} box in 32-bit integers (exact), at a cost free of its size"
+        "running sums",
+        cycles,
+        box,
+        None,
+        f"{kh}x{kw} box in 32-bit integers (exact), at a cost that does not depend on its size",
     )
 
 
 def doubling(job: Job, machine: Machine) -> Method | str:
-    """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all one number."""
+    """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all equal."""
     matrix = job.kernel.parts[0]
     kh, kw = matrix.shape
     if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
-        return "its taps are not all one number"
+        return "its taps are not all equal"
     if job.options.stride != (1, 1):
         return "it takes no stride"
     if job.dtype.kind != "f":
@@ -373,27 +379,27 @@ def doubling(job: Job, machine: Machine) -> Method | str:
 
 
 def fourier(job: Job, machine: Machine) -> Method | str:
-    """Transforms down the columns, taps along the rows; the length that is cheapest for each result row."""
+    """Transforms down the columns, taps along the rows, with the cheapest length per result row."""
     if job.kernel.combine != "linear":
         return "two parts are joined"
     if job.options.stride != (1, 1):
         return "a transform makes every row; a stride drops most of them"
     if job.anywhere:
-        return "its rounding would depend on where a tile begins"
+        return "its rounding would depend on the first row of a tile"
     sums = sums_of(job)
     if sums.work == "f64":
         return "float64 is needed"
     floats = job.out_dtype.kind == "f"
     if floats and job.options.dilation != (1, 1):
-        return "taps apart on floats: what a window holds at the least would not be known"
+        return "with dilation on floats, its rounding error could not be bounded"
     matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
     work = "f64" if floats else "f32"
     noise = 2.0**-24 * 16 * source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
     if job.out_dtype.kind == "u" and noise > TIE:
         return "float32 transforms would round differently"
     kw, extent = matrix.shape[1], job.extent[0]
-    if extent > LENGTHS[-1] * 3 // 4:  # asked before memory is: rows far apart may make terabytes
-        return f"{extent} rows are more than its transforms are long"
+    if extent > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart could need terabytes
+        return f"{extent} rows are longer than its longest transform"
     spread = np.zeros((extent, kw))
     spread[:: job.options.dilation[0]] = matrix
     step = job.options.dilation[1] * job.channels
@@ -410,7 +416,11 @@ def fourier(job: Job, machine: Machine) -> Method | str:
             best = (cycles, program)
     assert best is not None
     cycles, program = best
-    said_work = "float64, where no pixel stands out so far that it would reach others" if floats else "float32"
+    said_work = (
+        "float64, for blocks without a pixel so large that its rounding error would reach others"
+        if floats
+        else "float32"
+    )
     detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
     return Method("fourier", cycles, program, tables(spread, program.length, work), detail)
 
@@ -427,7 +437,7 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
 
 
 def looped(job: Job, machine: Machine) -> Method | str:
-    """Every tap from memory: for large kernels that are not separable."""
+    """Taps read from memory, for large kernels that are not separable."""
     if job.kernel.combine != "linear":
         return "two parts are joined"
     sums = sums_of(job)
@@ -448,7 +458,7 @@ def looped(job: Job, machine: Machine) -> Method | str:
     return Method("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {said(sums)}")
 
 
-WAYS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
+METHODS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
     ("direct", direct),
     ("straight", straight),
     ("pairs", pairs),

@@ -1,4 +1,4 @@
-"""How the taps of a kernel are summed: in 16-bit integers, float32 or float64, and how a sum becomes a pixel."""
+"""How the taps of a kernel are summed (in 16-bit integers, float32 or float64) and how a sum becomes a pixel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dojang.filters.kernels.factor import rounded_division, whole_form
 from dojang.filters.kernels.named import Taps
 from dojang.native.machine import Machine
 
-TIE = 1 / 64  # a result may be rounded the other way only this near to a half
-UNROLLED = 144  # taps above which a kernel is a loop over taps in memory: compiling grows with every tap written out
+TIE = 1 / 64  # only results this close to a half may be rounded differently
+UNROLLED = 144  # kernels with more taps are loops over taps in memory, since compile time grows with unrolled taps
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def source_top(job: Job) -> float:
 
 
 def sums_of(job: Job) -> Sums:
-    """16-bit integers where no result overflows them, float32 where it is exact or exact but for ties, else float64."""
+    """16-bit integers if no result overflows, float32 if it is exact or exact except for ties, else float64."""
     parts, offset = job.kernel.parts, job.options.offset
     top, total = source_top(job), max(np.abs(p).sum() for p in parts)
     plain = Finish(1.0, offset)
@@ -50,7 +50,7 @@ def sums_of(job: Job) -> Sums:
         if top * max(np.abs(p).sum() for p in whole.parts) < 2**24:
             return Sums("f32", False, whole.parts, scaled, True)
     count = max(np.count_nonzero(p) for p in parts)
-    # About three standard deviations of the error of sums that only grow; loops add up each kernel row by itself.
+    # About three standard deviations of the error of a growing sum; loops sum each kernel row separately.
     steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(job.kernel.size[0]) + 4
     exact = job.out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE
     if exact and max(np.abs(p).max() for p in parts) < 1e38:
@@ -59,7 +59,7 @@ def sums_of(job: Job) -> Sums:
 
 
 def _sixteen_bits(parts: tuple[Taps, ...], unit: float, offset: float) -> Sums | None:
-    """Sums of uint8 pixels in 16 bits. Only the final sum must fit: what overflows on the way wraps, and comes back."""
+    """Sums of uint8 pixels in 16 bits. Only the final sum must fit, because intermediate overflow wraps and cancels."""
     high = max(255 * p.clip(0).sum() for p in parts)
     low = min(255 * p.clip(None, 0).sum() for p in parts)
     unsigned = low == 0
@@ -90,7 +90,7 @@ def said(sums: Sums) -> str:
 
 
 def tolerance(job: Job, sums: Sums, matrix: Taps) -> float:
-    """What the factors may leave of a matrix: far below a tie for integers, below the rounding of floats."""
+    """The largest error of a factored matrix: far below a tie for integers, below the rounding of floats."""
     if job.out_dtype.kind == "u":
         return TIE / 4 / source_top(job)
     return float(np.abs(matrix).sum()) * (2.0**-24 if sums.work == "f32" else 2.0**-51)

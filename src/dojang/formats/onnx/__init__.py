@@ -1,10 +1,10 @@
-"""ONNX in and out.
+"""Read and write ONNX files.
 
 `load` reads files of operator sets 7 to 28, as PyTorch's two exporters and other tools write them; `save` and
 `to_bytes` write operator set 18 (up to 21 for operators that came later) with a free batch size. The wire format is
 read by dojang's own table-driven reader (`protobuf.py`) over a memory map: `import onnx` alone takes 0.16 s and 29 MB,
-and it copies every weight, where counting ResNet-50 may take 0.4 s and 80 MB in all. Counting loads neither NumPy nor
-any weight.
+and copies every weight, while counting ResNet-50 takes at most 0.4 s and 80 MB. Counting imports no NumPy and reads no
+weights.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, FileError
 from dojang.base.reading import damaged_as, opened
 from dojang.formats.onnx.protobuf import Buffer, decode
-from dojang.formats.onnx.read import read_model, read_ways
+from dojang.formats.onnx.read import read_model, read_paths
 from dojang.formats.onnx.schema import MODEL
 
 SMALL = 1 << 20
-"""Bytes up to which a file is read at once; larger ones are mapped."""
+"""Files of at most so many bytes are read at once; larger ones are mapped."""
 
 
 def load(
@@ -34,14 +34,14 @@ def load(
 ) -> Graph:
     """The network in an ONNX file.
 
-    With `weights` off, arrays are left out and none is read. `input_size` (without the batch, or one per input name)
-    is needed where the file leaves sizes other than the batch open, and may replace the sizes that it gives.
-    Layers take their names from their weights (`conv1.weight` belongs to `conv1`), else from the node, else from its
-    output. Operators that dojang does not know become `unknown` nodes, so that counting gives a lower bound.
+    With `weights=False`, no arrays are read. `input_size` (without the batch, or one per input name) is needed if the
+    file leaves sizes other than the batch open; it may also replace sizes that the file gives. Layers take their names
+    from their weights (`conv1.weight` belongs to `conv1`), else from the node, else from its output. Operators that
+    dojang does not know become `unknown` nodes, so that counting gives a lower bound.
 
-    Raises `FileError` for what cannot be read or is not trusted (damaged or truncated, lengths that do not fit,
-    external data outside the folder), `GraphError` and `ShapeError` for networks that do not hang together,
-    `UsageError` for an open input size, `UnsupportedError` for operator sets and tensor types that are not read, and
+    Raises `FileError` for files that cannot be read or are not trusted (damaged or truncated, wrong lengths, external
+    data outside the folder), `GraphError` and `ShapeError` for networks whose parts do not fit together, `UsageError`
+    for an open input size, `UnsupportedError` for operator sets and tensor types that are not supported, and
     `DataError` for weights that are NaN.
     """
     file = Path(path)
@@ -50,23 +50,23 @@ def load(
         return read_model(decode(MODEL, data), file.parent, weights, input_size, file.stem, len(data))
 
 
-def ways(
+def paths(
     path: str | os.PathLike[str], input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None
 ) -> tuple[Graph, ...]:
-    """One Graph, without weights, per way through a file where values decide which branch of an If is taken.
+    """One Graph, without weights, per path through a file in which values decide which branch of an If is taken.
 
-    What leads to a decision and costs something is in each. After 6 decisions the other If nodes stay `unknown`, so
-    that there are at most 64 ways. Raises as `load`.
+    Nodes that lead to a decision are in every path, unless they cost nothing. After 6 decisions the other If nodes
+    stay `unknown`, so there are at most 64 paths. Raises as `load`.
     """
     file = Path(path)
     data = _bytes(file)
     with _naming(file):
-        return read_ways(decode(MODEL, data), file.parent, input_size, name=file.stem)
+        return read_paths(decode(MODEL, data), file.parent, input_size, name=file.stem)
 
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """Errors inside name the file."""
+    """Adds the name of the file to errors."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,7 @@ def _naming(file: Path) -> Iterator[None]:
     except DojangError as error:
         raise error.within(str(file)) from None
     except MemoryError:
-        raise FileError(f"{file}: needs more memory than there is; use a machine with more") from None
+        raise FileError(f"{file}: needs more memory than is available; use a machine with more") from None
 
 
 def from_bytes(
@@ -98,7 +98,7 @@ def _bytes(file: Path) -> Buffer:
 def to_bytes(graph: Graph) -> bytes:
     """The network with its weights as the bytes of an ONNX file.
 
-    Raises `GraphError` where weights are missing or do not fit, `UnsupportedError` for what ONNX cannot express
+    Raises `GraphError` if weights are missing or do not fit, `UnsupportedError` for nodes that ONNX cannot express
     (unknown operators, adaptive pools whose sizes do not divide) and for more than 2 GB.
     """
     from dojang.formats.onnx.write import parts

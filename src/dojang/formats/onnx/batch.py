@@ -1,8 +1,8 @@
-"""The batch while an ONNX file is read: the symbol N, exact through all arithmetic that the file does with its shapes.
+"""The batch size while an ONNX file is read: the symbol N, exact in all arithmetic that the file does with its shapes.
 
-Shapes of drafts hold N as a formula (`arith/symbol.py`), and so do the numbers that Shape gives: 2·N, N - 1 and ⌊N/2⌋
-stay what they are through casts to float and back, where a large number standing for the batch would be rounded. What
-holds for some batches only, as whether N equals 1, raises `Undecided`; nothing is decided by how large N might be.
+Shapes of drafts, and the numbers that Shape returns, contain N in formulas (`arith/symbol.py`): 2·N, N - 1 and ⌊N/2⌋
+stay exact through casts to float and back, which would round a large number in place of N. A question whose answer
+depends on the batch size, such as whether N equals 1, raises `Undecided`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ BATCH: Any = symbol("N")
 """The size of the batch."""
 
 MOST_TERMS = 16
-"""Terms of a formula of the batch; more belong to no shape."""
+"""The most terms of a formula with N; no shape has more."""
 
 
 class Undecided(ArithmeticError):
-    """The answer differs from batch to batch."""
+    """The answer depends on the batch size."""
 
 
-def follows(value: object) -> bool:
+def depends(value: object) -> bool:
     """Whether a size or number depends on the batch."""
     return isinstance(value, Expr)
 
 
-def any_follows(values: Iterable[object]) -> bool:
-    """Whether one of them depends on the batch; looks into tuples and lists."""
+def any_depends(values: Iterable[object]) -> bool:
+    """Whether one of the values depends on the batch, also inside tuples and lists."""
     for value in values:
         if isinstance(value, tuple | list):
-            if any_follows(cast(Iterable[object], value)):
+            if any_depends(cast(Iterable[object], value)):
                 return True
         elif isinstance(value, Expr):
             return True
@@ -43,7 +43,7 @@ def any_follows(values: Iterable[object]) -> bool:
 
 
 def times(value: Any) -> int | None:
-    """c where a size is c·N, else None.
+    """c if a size is c·N, else None.
 
     >>> times(3 * BATCH), times(BATCH + 1), times(6)
     (3, None, None)
@@ -55,7 +55,7 @@ def times(value: Any) -> int | None:
 
 
 def several(value: Any) -> bool:
-    """Whether a size holds the batch in another way than c·N: N·N, N + 1, ⌊N/2⌋."""
+    """Whether a size depends on the batch, but is not c·N: N·N, N + 1, ⌊N/2⌋."""
     return isinstance(value, Expr) and times(value) is None
 
 
@@ -66,8 +66,8 @@ def at(value: Any, batch: Any) -> Any:
     return int(value.at({"N": batch}))
 
 
-def settled(value: Any) -> Any:
-    """The same number; an int where it is a formula without N in it that is whole, else a float."""
+def simplified(value: Any) -> Any:
+    """The same number; a formula without N becomes an int if it is whole, else a float."""
     if not isinstance(value, Expr):
         return value
     constant = value.constant
@@ -80,31 +80,31 @@ def settled(value: Any) -> Any:
 
 
 def whole(value: Any) -> Any:
-    """A number as a whole one, cut off towards zero as a cast does."""
+    """A number truncated towards zero, as by a cast."""
     if not isinstance(value, Expr):
         return int(value)
     if all(factor.denominator == 1 for factor in value.terms.values()):
         return value
     if at_least(value, 0):
-        return settled(value // 1)
+        return simplified(value // 1)
     if at_least(0, value):
-        return settled(-(-value // 1))
+        return simplified(-(-value // 1))
     raise Undecided(f"whether {value} is above 0")
 
 
 def exact(value: Any) -> Any:
-    """A float as the fraction that its shortest decimal is, to compute with beside a formula."""
+    """A float as the fraction of its shortest decimal, for arithmetic with formulas."""
     return Fraction(repr(value)) if isinstance(value, float) else int(value) if isinstance(value, bool) else value
 
 
 def _grain(value: Expr) -> Fraction:
-    """No two values of a formula without floors are nearer to each other than this."""
+    """Two different values of a formula without floors differ by at least this."""
     return Fraction(1, lcm(*(factor.denominator for factor in value.terms.values())))
 
 
 def above(a: Any, b: Any) -> bool:
-    """a > b, for every batch; raises `Undecided` where that differs."""
-    if not (follows(a) or follows(b)):
+    """a > b, for every batch size; raises `Undecided` if it depends on it."""
+    if not (depends(a) or depends(b)):
         return a > b
     difference = exact(a) - exact(b)
     if at_least(difference, _grain(difference)):
@@ -115,8 +115,8 @@ def above(a: Any, b: Any) -> bool:
 
 
 def same(a: Any, b: Any) -> bool:
-    """a == b, for every batch; raises `Undecided` where that differs."""
-    if not (follows(a) or follows(b)):
+    """a == b, for every batch size; raises `Undecided` if it depends on it."""
+    if not (depends(a) or depends(b)):
         return a == b
     difference = exact(a) - exact(b)
     if not difference.terms:
@@ -128,56 +128,56 @@ def same(a: Any, b: Any) -> bool:
 
 
 def not_below(a: Any, b: Any) -> bool:
-    """a >= b, for every batch; raises `Undecided` where that differs."""
+    """a >= b, for every batch size; raises `Undecided` if it depends on it."""
     return not above(b, a)
 
 
 def highest(values: Sequence[Any]) -> Any:
-    """The largest, for every batch."""
+    """The largest, for every batch size."""
     return reduce(lambda a, b: a if not_below(a, b) else b, values)
 
 
 def lowest(values: Sequence[Any]) -> Any:
-    """The smallest, for every batch."""
+    """The smallest, for every batch size."""
     return reduce(lambda a, b: b if not_below(a, b) else a, values)
 
 
 def divided(a: Any, b: Any) -> Any:
-    """a / b of real numbers, rounded towards zero where both are whole: ONNX's Div."""
-    if not (follows(a) or follows(b)):
+    """a / b, rounded towards zero if both are whole numbers: ONNX's Div."""
+    if not (depends(a) or depends(b)):
         if isinstance(a, float) or isinstance(b, float):
             return a / b
         quotient = abs(a) // abs(b)
         return quotient if (a >= 0) == (b >= 0) else -quotient
     real = isinstance(a, float) or isinstance(b, float)
     a, b = exact(a), exact(b)
-    if follows(b):
+    if depends(b):
         return _quotient(a, b)
     if not b:
         raise ZeroDivisionError("a size divided by 0")
     parts = a * Fraction(1, b)
-    return settled(parts if real else whole(parts))
+    return simplified(parts if real else whole(parts))
 
 
 def _quotient(a: Any, b: Expr) -> Any:
-    """a / b where b divides every term of a, so that nothing is rounded."""
+    """a / b if b divides every term of a, so that nothing is rounded."""
     found = a // b
     if isinstance(found, Expr) and any(f.denominator != 1 for f in found.terms.values()):
         raise Undecided(f"what {a} / {b} rounds to")
-    return settled(found)
+    return simplified(found)
 
 
 def rest(a: Any, b: Any) -> Any:
     """a modulo b with the sign of b: ONNX's Mod of whole numbers."""
-    if not (follows(a) or follows(b)):
+    if not (depends(a) or depends(b)):
         return a % b
-    if not follows(b) and isinstance(b, int) and b > 0 and not follows(left := settled(a % b)):
+    if not depends(b) and isinstance(b, int) and b > 0 and not depends(left := simplified(a % b)):
         return left
     raise Undecided(f"the rest of {a} / {b}")
 
 
 def rounded(function: Callable[[Any], Any], up: bool | None) -> Callable[[Any], Any]:
-    """Floor (`up` False), Ceil (True) or Round (None) of a number that may follow the batch, `function` of others."""
+    """Floor (`up` False), Ceil (True) or Round (None) of a number with N; `function` of numbers without."""
 
     def rule(value: Any) -> Any:
         if not isinstance(value, Expr):
@@ -186,7 +186,7 @@ def rounded(function: Callable[[Any], Any], up: bool | None) -> Callable[[Any], 
             return value
         if up is None:
             raise Undecided(f"what {value} rounds to")
-        return settled(-(-value // 1) if up else value // 1)
+        return simplified(-(-value // 1) if up else value // 1)
 
     return rule
 

@@ -1,4 +1,4 @@
-"""Constants of an ONNX file: their shape at once, their numbers only when somebody asks."""
+"""Constants of an ONNX file: their shapes are read at once, their numbers only when they are used."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from dojang.arith.conv import by
 from dojang.base.errors import FileError, UnsupportedError
 from dojang.base.reading import damaged_as, opened
-from dojang.formats.onnx.batch import any_follows, follows
+from dojang.formats.onnx.batch import any_depends, depends
 from dojang.formats.onnx.protobuf import Buffer, Message, varints
 
 if TYPE_CHECKING:
     import numpy as np
 
 FOLD_LIMIT = 1 << 12
-"""Elements up to which a constant is computed with when the graph is read; shapes have a handful."""
+"""Arithmetic while the graph is read uses constants of at most so many elements; shapes have a few."""
 
 FILL_LIMIT = 1 << 28
-"""Bytes of a constant that the file only describes (one value, many times): more is not allocated."""
+"""The most bytes of a constant that repeats one value."""
 
 MOST_AXES = 64
-"""Axes of a tensor; NumPy has the same limit."""
+"""The most axes of a tensor; NumPy has the same limit."""
 
 Sort = Literal["f", "i", "b"]
 
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """One tensor element type: NumPy's name, bytes, `struct` letter, the typed field that may hold it."""
+    """A tensor element type: NumPy's name, bytes, `struct` letter, and the typed field that may contain its values."""
 
     name: str
     size: int
@@ -44,7 +44,7 @@ class Type:
     sort: Sort
 
 
-# float16 and bfloat16 stand as bit patterns in int32_data.
+# float16 and bfloat16 are bit patterns in int32_data.
 TYPES = {
     1: Type("float32", 4, "f", "float_data", "f"),
     2: Type("uint8", 1, "B", "int32_data", "i"),
@@ -65,8 +65,8 @@ FLOAT_TYPES = frozenset(code for code, t in TYPES.items() if t.sort == "f")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Piece:
-    """An array that the file stores, as an initialiser or in a Constant node. `named`: its name is its author's, not
-    one that an exporter numbered.
+    """An array that the file stores, as an initialiser or in a Constant node. `named`: its author chose its name, not
+    an exporter.
     """
 
     name: str
@@ -79,10 +79,10 @@ class Piece:
 class Const:
     """A constant. `values()` are its numbers in row-major order (small ones only), `array()` is the float32 array.
 
-    `source` is what makes two constants the same array: a tensor of the file, and how it was turned since. `pieces` are
-    the stored arrays that it is made of, however they were turned, cut or computed with. `trained` holds for what the
-    file keeps in arrays of float type: these are parameters where a node reads them. `fill` is the one value of a
-    constant that is uniform by construction. `batched` holds where numbers in it depend on the batch (`batch.py`).
+    Constants with the same `source` are one array: it is a tensor of the file and how it was transposed or reshaped.
+    `pieces` are the stored arrays from which the constant is computed in any form. `trained`: the file stores it in
+    arrays of float type, which are parameters if a node reads them. `fill` is the value of a constant that has one
+    value everywhere. `batched`: some of its numbers depend on the batch (`batch.py`).
     """
 
     shape: tuple[int, ...]
@@ -105,38 +105,38 @@ class Const:
 
     @property
     def small(self) -> bool:
-        """Small enough to compute with."""
+        """Whether it is small enough for arithmetic while reading."""
         return self.size <= FOLD_LIMIT
 
     @property
     def key(self) -> Hashable:
-        """Equal for constants that are one array."""
+        """A key that is equal for constants that are one array."""
         return self.source if self.source is not None else id(self)
 
     def values(self) -> list[Any]:
-        """The numbers, row-major, as Python's; only for `small` constants."""
+        """The numbers, row-major, as Python numbers; only for `small` constants."""
         if not self.small:
             raise UnsupportedError(f"constant {self.name!r} of {by(self.shape)} is too large to compute with")
         return self.read()
 
     def array(self) -> np.ndarray:
-        """The float32 array; raises `FileError` where the data is not there."""
+        """The float32 array; raises `FileError` if the data is missing."""
         import numpy as np
 
         return np.ascontiguousarray(self.load(), dtype=np.float32).reshape(self.shape)
 
     def fresh(self, name: str) -> Const:
-        """A copy that is its own array."""
+        """A copy that counts as another array."""
         pieces = tuple(replace(piece, name=name or piece.name) for piece in self.pieces)
         return replace(self, name=name, source=object(), pieces=pieces)
 
     @property
     def uniform(self) -> bool:
-        """Small, and one number all over."""
+        """Whether it is small and all its numbers are equal."""
         return self.fill is not None or (self.small and self.size > 0 and len(set(self.values())) == 1)
 
     def transposed(self, perm: Sequence[int]) -> Const:
-        """Axes in another order; twice is back to the same array."""
+        """Axes in another order; two transpositions that cancel give the same array."""
         perm = tuple(perm)
         if perm == tuple(range(len(self.shape))):
             return self
@@ -167,7 +167,7 @@ class Const:
         )
 
     def reshaped(self, shape: Sequence[int]) -> Const:
-        """The same numbers under another shape; back again is the same array."""
+        """The same numbers in another shape; reshaping back gives the same array."""
         shape = tuple(shape)
         if len(shape) > MOST_AXES:
             raise FileError(f"constant {self.name!r} gets {len(shape)} axes; a tensor has at most {MOST_AXES}")
@@ -186,9 +186,9 @@ class Const:
         )
 
     def mapped(self, what: Hashable, shape: Sequence[int], change: Callable[[Any], Any]) -> Const:
-        """`change` of the NumPy array, done when it is asked for."""
+        """The constant with `change` applied to its NumPy array when it is read."""
         shape = tuple(shape)
-        load = lambda: change(self.array())  # noqa: E731 - read() needs it too
+        load = lambda: change(self.array())  # noqa: E731 - read() needs it, too
         source = (self.key, what, shape)
         return replace(
             self, shape=shape, load=load, read=lambda: load().ravel().tolist(), source=source, base=None, fill=None
@@ -212,13 +212,13 @@ def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: 
 
         return np.array(values, np.float32).reshape(shape)
 
-    batched = any_follows(values)
+    batched = any_depends(values)
     fill = values[0] if len(values) == 1 and not batched else None
     return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched)
 
 
 def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
-    """A constant that has one value everywhere; takes no memory until its array is asked for. Sizes may be formulas."""
+    """A constant that has one value everywhere; it takes no memory until its array is read. Sizes may be formulas."""
     shape = tuple(shape)
     if len(shape) > MOST_AXES or any(s < 0 for s in shape):
         raise FileError(f"constant {name!r} has sizes below 0 or more than {MOST_AXES} axes")
@@ -232,14 +232,14 @@ def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Con
             )
         return np.full(shape, value, np.float32)
 
-    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=follows(value))
+    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=depends(value))
 
 
 def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Const:
-    """The constant of a TensorProto; its length must be that of its shape, and external data lies in `folder`.
+    """The constant of a TensorProto. Its length must fit its shape; external data is in `folder`.
 
     Raises `FileError` for wrong lengths, negative sizes and data outside the folder, `UnsupportedError` for element
-    types that are no plain numbers.
+    types that are not plain numbers.
     """
     name, shape = tensor.get("name", ""), tuple(tensor.get("dims", ()))
     code = tensor.get("data_type", 0)
@@ -283,11 +283,11 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
 
 
 def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, trained: bool) -> Const:
-    """A tensor whose numbers stand in the field of its type."""
+    """A tensor whose numbers are in the field of its type."""
     kind = TYPES[code]
     data: Buffer = tensor.get(kind.field, b"")
     wide = {"float_data": 4, "double_data": 8}.get(kind.field)
-    # A varint takes between 1 and 10 bytes, so absurd sizes are found without reading the numbers.
+    # A varint takes 1 to 10 bytes, so impossible sizes are found without reading the numbers.
     fits = len(data) == wide * prod(shape) if wide else prod(shape) <= len(data) <= 10 * prod(shape)
     if not fits:
         raise FileError(f"tensor {name!r}: {by(shape)} of {kind.name} needs {prod(shape)} numbers, the file has others")
@@ -337,7 +337,7 @@ def _digits(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _External:
-    """A piece of a file that lies beside the model."""
+    """A part of a data file in the folder of the model."""
 
     path: Path
     offset: int
@@ -347,22 +347,24 @@ class _External:
     def of(cls, name: str, entries: dict[str, str], folder: Path | None, length: int) -> _External:
         location = entries.get("location", "")
         if folder is None:
-            raise FileError(f"tensor {name!r} lies in another file ({location!r}); load the model by its path")
+            raise FileError(f"tensor {name!r} is in another file ({location!r}); load the model by its path")
         parts = location.replace("\\", "/").split("/")
         if not location or "\0" in location or location.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
             raise FileError(
-                f"tensor {name!r}: external data {location!r} is not a plain path beside the model; refused"
+                f"tensor {name!r}: external data {location!r} is not a plain path in the model's folder; refused"
             )
         root = Path(os.path.realpath(folder))
         path = Path(os.path.realpath(root / location))
         if not path.is_relative_to(root):
             raise FileError(f"tensor {name!r}: external data {location!r} leads outside the model's folder; refused")
         if not path.is_file():
-            raise FileError(f"tensor {name!r}: its data file {location!r} is not beside the model")
+            raise FileError(f"tensor {name!r}: its data file {location!r} is not in the model's folder; copy it there")
         try:
             offset, said = _digits(entries.get("offset") or "0"), _digits(entries.get("length") or str(length))
         except ValueError:
-            raise FileError(f"tensor {name!r}: offset and length of its external data are no numbers") from None
+            raise FileError(
+                f"tensor {name!r}: offset and length of its external data are not numbers; export the model again"
+            ) from None
         if said != length or offset < 0 or offset + length > path.stat().st_size:
             raise FileError(
                 f"tensor {name!r}: needs {length} bytes at {offset} of {location!r}, the file has "

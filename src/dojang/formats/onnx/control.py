@@ -1,8 +1,8 @@
-"""If, Loop and Scan of ONNX: their bodies are read in place where the file says which way and how often.
+"""If, Loop and Scan of ONNX: their bodies are inserted if constants say which branch runs and how often.
 
-Where the values of a tensor decide which branch of an If is taken, a plain reading makes an `unknown` node of it; a
-reading with `Reader.ahead` follows the branches that it names (`onnx.ways`), so that every way can be counted. A Loop
-whose number of turns is no constant stays `unknown`, and so does a Scan along the batch.
+If the values of a tensor decide which branch of an If runs, it becomes an `unknown` node, unless `Reader.ahead` says
+which branches to follow (`onnx.paths`), so that every path can be counted. A Loop whose number of iterations is not
+constant stays `unknown`, and so does a Scan along the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from dojang.arith.graph import reachable
 from dojang.arith.shapes import axis_of
 from dojang.base.errors import GraphError, ShapeError
-from dojang.formats.onnx.batch import follows
+from dojang.formats.onnx.batch import depends
 from dojang.formats.onnx.constants import Const, of_tensor, of_values
 from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
 from dojang.formats.onnx.fold import fold
@@ -23,26 +23,26 @@ from dojang.formats.onnx.protobuf import Message, decode
 from dojang.formats.onnx.schema import GRAPH
 
 MOST_DEPTH = 16
-"""Bodies within bodies; networks have two or three."""
+"""The deepest nesting of bodies; networks have two or three."""
 
 BODY_BUDGET = 20_000
-"""Nodes read in bodies of one file, each turn of a loop anew."""
+"""The most nodes that are read from bodies of one file; every iteration of a loop counts."""
 
 MOST_DECISIONS = 6
-"""If nodes of one way whose branches are both followed: 64 ways at most."""
+"""The most If nodes of which both branches are followed: at most 64 paths."""
 
 BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
-"""Which attributes of an operator are graphs."""
+"""The attributes of an operator that are graphs."""
 
 FREE = frozenset(
     "Greater GreaterOrEqual Less LessOrEqual Equal Not And Or Xor IsNaN IsInf Cast Size Shape Squeeze Gather ArgMax "
     "ArgMin ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare NonZero".split()
 )
-"""Operators without weights or MACs, in which a decision by values ends."""
+"""Operators without weights or MACs that lead to a decision by values."""
 
 
 def hold(reader: Reader, graph: Message) -> None:
-    """Makes the initialisers of a graph known."""
+    """Adds the initialisers of a graph to the known values."""
     for tensor in graph.get("initializer", ()):
         const = of_tensor(tensor, reader.folder, trained=True)
         if MADE.fullmatch(const.name):
@@ -69,7 +69,7 @@ Body = tuple[Message, Mapping[str, Value]]
 
 
 def _body(reader: Reader, call: Call, name: str) -> Body:
-    """A body and its initialisers, decoded once: its weights are the same arrays in every turn."""
+    """A body and its initialisers, decoded once, so that its weights are the same arrays in every iteration."""
     data = call.attrs[name]
     known = reader.bodies.get(id(data))
     if known is None:
@@ -84,12 +84,12 @@ def _body(reader: Reader, call: Call, name: str) -> Body:
 
 
 def _read(reader: Reader, inside: Body, given: Mapping[str, Value]) -> list[Value]:
-    """The outputs of a body whose own inputs stand for `given`; it sees all names around it."""
+    """The outputs of a body whose inputs are `given`; the body may also read all outer names."""
     body, held = inside
     nodes = body.get("node", ())
     reader.turns += len(nodes) + len(given) + 1
     if reader.turns > BODY_BUDGET:
-        raise NotDone("too many turns to follow")
+        raise NotDone("too many iterations to follow")
     if reader.depth >= MOST_DEPTH:
         raise NotDone("bodies nested too deep")
     around, call, label = reader.values, reader.call, reader.label
@@ -115,14 +115,14 @@ def _truth(value: Const) -> bool:
 
 
 def branch(r: Reader, call: Call) -> list[Value]:
-    """If: the branch that a constant says, or that is to be followed."""
+    """If: the branch that a constant selects, or that is to be followed."""
     value = call.value(0)
     if isinstance(value, Draft):
         if r.ahead is None:
-            raise NotDone("values decide which way")
+            raise NotDone("values decide which branch")
         if value not in r.taken:
             if len(r.taken) == MOST_DECISIONS:
-                raise NotDone(f"values decide which way, after {MOST_DECISIONS} other decisions")
+                raise NotDone(f"values decide which branch, after {MOST_DECISIONS} other decisions")
             r.taken[value] = r.ahead[len(r.taken)] if len(r.taken) < len(r.ahead) else True
         chosen = r.taken[value]
     else:
@@ -131,7 +131,7 @@ def branch(r: Reader, call: Call) -> list[Value]:
 
 
 def loop(r: Reader, call: Call) -> list[Value]:
-    """Loop with a constant number of turns: its body as often."""
+    """Loop with a constant number of iterations: its body, repeated."""
     try:
         trips, going = call.const(0), call.const(1)
     except NotDone:
@@ -160,7 +160,7 @@ def loop(r: Reader, call: Call) -> list[Value]:
 
 
 def scan(r: Reader, call: Call) -> list[Value]:
-    """Scan: its body once for each place of the axes that it walks along."""
+    """Scan: its body once for each position along the scanned axes."""
     if r.opset < 9:
         raise NotDone("of operator set 8, which takes a batch")
     walked = int(call.attrs["num_scan_inputs"])
@@ -173,16 +173,16 @@ def scan(r: Reader, call: Call) -> list[Value]:
         raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Scan gives {len(call.inputs)}")
     carried = [call.value(i) for i in range(states)]
     along = [call.value(i) for i in range(states, len(call.inputs))]
-    asked = _each(call, "scan_input_axes", walked)
+    scanned = _each(call, "scan_input_axes", walked)
     try:
-        axes = [axis_of(axis, len(r.shape(value))) for axis, value in zip(asked, along, strict=True)]
+        axes = [axis_of(axis, len(r.shape(value))) for axis, value in zip(scanned, along, strict=True)]
     except ShapeError as error:
         raise error.within(call.name) from None
     sizes = {r.shape(value)[axis] for value, axis in zip(along, axes, strict=True)}
     if len(sizes) > 1:
         raise GraphError(f"{call.name}: walks along axes of different sizes, {', '.join(map(str, sorted(sizes)))}")
     size = sizes.pop()
-    if follows(size):
+    if depends(size):
         raise NotDone("turns along the batch")
     backward = _each(call, "scan_input_directions", walked)
     collected: list[list[Value]] = [[] for _ in range(across)]
@@ -202,7 +202,7 @@ def scan(r: Reader, call: Call) -> list[Value]:
 
 
 def _each(call: Call, name: str, count: int) -> list[int]:
-    """A list attribute, zeros where it is left out."""
+    """A list attribute; zeros if it is left out."""
     given = list(call.attrs.get(name, ())) or [0] * count
     if len(given) != count:
         raise GraphError(f"{call.name}: {name} has {len(given)} values for {count}")
@@ -210,7 +210,7 @@ def _each(call: Call, name: str, count: int) -> list[int]:
 
 
 def _part(r: Reader, value: Value, axis: int, place: int) -> Value:
-    """One place of an axis, the axis dropped."""
+    """One position of an axis, without the axis."""
     if isinstance(value, Const):
         found = fold("Gather", [value, of_values([place], (), "i")], {"axis": axis}, r.opset)
         if found is not None:
@@ -220,9 +220,9 @@ def _part(r: Reader, value: Value, axis: int, place: int) -> Value:
 
 
 def _stacked(r: Reader, turns: Sequence[Value], axis: int = 0) -> Value:
-    """What a body gave turn by turn, along a new axis."""
+    """The outputs of all iterations of a body, along a new axis."""
     if not turns:
-        raise NotDone("no turn, whose outputs are read")
+        raise NotDone("no iteration, whose outputs are read")
     if all(isinstance(v, Const) for v in turns):
         axes = of_values([axis], (1,), "i")
         rows = [fold("Unsqueeze", [v, axes], {"axes": [axis]}, r.opset) for v in turns if isinstance(v, Const)]
@@ -235,11 +235,11 @@ def _stacked(r: Reader, turns: Sequence[Value], axis: int = 0) -> Value:
 
 
 def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
-    """The drafts less those that only compare and sum up values for a decision, and cost nothing."""
+    """The drafts without those that cost nothing and only compute the values of a decision."""
     nodes = {d: str(i) for i, d in enumerate(reader.drafts)}
     linked = [replace(d.node, name=nodes[d], inputs=tuple(nodes[i] for i in d.inputs)) for d in nodes]
     weighed = reachable(linked, [nodes[d] for d in reader.taken])
-    dear = [
+    costly = [
         nodes[d]
         for d in reader.drafts
         if nodes[d] in weighed and d.op != "constant"
@@ -247,7 +247,7 @@ def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
         or d.node.rule.macs
         or (d.op == "unknown" and str(d.node.attrs["kind"]).split(" ")[0] not in FREE)
     ]
-    live = reachable(linked, [nodes[d] for d in outputs] + dear)
+    live = reachable(linked, [nodes[d] for d in outputs] + costly)
     return [d for d in reader.drafts if nodes[d] in live or nodes[d] not in weighed or d.op == "input"]
 
 

@@ -1,8 +1,8 @@
-"""What is known while an ONNX graph is read: drafts of nodes, constants, and where the batch stands.
+"""The state while an ONNX graph is read: drafts of nodes, constants, and the position of the batch.
 
-The batch is axis 0 of every input. While the graph is read it is the symbol N (`batch.py`), so that every size
-that depends on it is known as such: a Reshape to what Shape gave becomes a reshape of one picture, and a file written
-for one fixed batch works for any.
+The batch is axis 0 of every input. While the graph is read it is the symbol N (`batch.py`), so every size that depends
+on it is marked: a Reshape to the result of Shape becomes a reshape of one image, and a file written for a fixed batch
+size works for any.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from dojang.arith.graph import Node
 from dojang.arith.ops import OPS, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import DojangError, FileError, GraphError
-from dojang.formats.onnx.batch import BATCH, any_follows, at, follows, settled, several, whole
+from dojang.formats.onnx.batch import BATCH, any_depends, at, depends, several, simplified, whole
 from dojang.formats.onnx.constants import FOLD_LIMIT, MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
 from dojang.formats.onnx.fold import fold, shape_values
 from dojang.formats.onnx.protobuf import Message
 
 FOLD_BUDGET = 1_000_000
-"""Elements that may be computed while a file is read; the shapes of a large network take some ten thousand."""
+"""The most elements that are computed while a file is read; the shapes of a large network take about ten thousand."""
 
 MADE = re.compile(r"val_\d+")
-"""How PyTorch's exporter names constants that it made itself; others may be parameters."""
+"""The names of constants that PyTorch's exporter makes itself; others may be parameters."""
 
 NUMBERED = re.compile(r"(.*/)?_?(Constant|constant)(_\d+)?(_output_\d+)?|val_\d+|\d+|.*[._]?(constant|Constant)\.\d+")
-"""How exporters name Constant nodes that hold no parameter, as `/model/Constant_3_output_0`, `45`, `p2o.Constant.7`."""
+"""Exporters' names of Constant nodes that are not parameters: `/model/Constant_3_output_0`, `45`, `p2o.Constant.7`."""
 
 SAME = frozenset(
     "Celu ThresholdedRelu Shrink QuantizeLinear DequantizeLinear Cast CastLike IsNaN IsInf Not CumSum Trilu Swish "
@@ -53,32 +53,31 @@ QUANTISED: Mapping[str, tuple[int, ...]] = {
 """Which inputs of quantised operators are weights; the others are scales and zero points."""
 
 LAYERS = frozenset(op for op, rule in OPS.items() if rule.params and rule.field != "constant")
-"""Operators with arrays, whose names say what the layer is called."""
+"""Operators with arrays, whose names determine the name of the layer."""
 
 
 class NotDone(Exception):
-    """A use of an operator that dojang's operators do not express; the node becomes `unknown`, with this reason."""
+    """Raised for a use of an operator that dojang cannot express; the node becomes `unknown`, with this reason."""
 
 
 @dataclass(eq=False)
 class Draft:
-    """A node in the making: its inputs are drafts, its name is chosen when all are known.
+    """A node whose inputs are drafts, and whose name is chosen when all nodes are known.
 
-    `outer` tells where the batch N stands in an axis that holds it with others, of size outer * N * rest; None where
-    that is not known.
+    `outer` is the position of the batch N in an axis of size outer * N * rest that it shares; None if it is not known.
     """
 
     node: Node
     inputs: tuple[Draft, ...]
     roles: dict[str, Const]
     shape: Shape | None
-    wishes: tuple[str, ...]
+    labels: tuple[str, ...]
     sort: Sort = "f"
     outer: int | None = 1
 
     @property
     def before(self) -> int | None:
-        """Elements before the batch, in the order of memory; None without a batch or where that is not known."""
+        """The product of the sizes before the batch, in memory order; None without a batch, or if that is not known."""
         axis = batch_axis(self.shape)
         return None if axis is None or self.outer is None or not self.shape else prod(self.shape[:axis]) * self.outer
 
@@ -93,7 +92,7 @@ Value = Draft | Const
 
 @dataclass(frozen=True)
 class Call:
-    """One node of the file: operator, constants among its attributes decoded, inputs as values (None: left out)."""
+    """One node of the file: operator, attributes with decoded constants, inputs as values (None if left out)."""
 
     op: str
     name: str
@@ -103,33 +102,33 @@ class Call:
     sources: tuple[str, ...] = ()
 
     def value(self, place: int) -> Value:
-        """The input at a place, which must be there."""
+        """The input at a position; it must exist."""
         given = self.inputs[place] if place < len(self.inputs) else None
         if given is None:
             raise GraphError(f"{self.name}: {self.op} lacks its input {place + 1}")
         return given
 
     def const(self, place: int) -> Const | None:
-        """The constant at a place, None where it is left out; a computed value is `NotDone`."""
+        """The constant at a position, None if it is left out; raises `NotDone` for a computed value."""
         given = self.inputs[place] if place < len(self.inputs) else None
         if isinstance(given, Draft):
             raise NotDone(f"input {place + 1} computed in the network")
         return given
 
     def needed(self, place: int) -> Const:
-        """The constant at a place, which must be there."""
+        """The constant at a position; it must exist."""
         given = self.const(place)
         if given is None:
             raise GraphError(f"{self.name}: {self.op} lacks its input {place + 1}")
         return given
 
     def ints(self, place: int) -> list[int] | None:
-        """Whole numbers from a small constant input; those that follow the batch are formulas."""
+        """Whole numbers from a small constant input; those that depend on the batch are formulas."""
         given = self.const(place)
         return [whole(v) for v in given.values()] if given is not None else None
 
     def only(self, count: int, used: Mapping[str, int]) -> None:
-        """`NotDone` where an output after the first `count` is read."""
+        """Raises `NotDone` if an output after the first `count` is read."""
         for output in self.outputs[count:]:
             if output and used.get(output):
                 raise NotDone(f"output {output!r} is read")
@@ -137,11 +136,11 @@ class Call:
 
 @dataclass
 class Reader:
-    """What is known while the nodes of a graph are read in order.
+    """The state while the nodes of a graph are read in order.
 
-    `pieces` are the arrays that the file stores, `own` holds for files that dojang wrote: their Constant nodes are no
-    parameters. `said` are shapes of values as the file states them. `batch` is the size that the file fixes for axis 0,
-    or N. `ahead` says which branch of each If to follow where values decide, `taken` which were (`control.py`).
+    `pieces` are the arrays that the file stores. `own`: dojang wrote the file, so its Constant nodes are not
+    parameters. `said` are the shapes of values that the file gives. `batch` is the size that the file fixes for axis 0,
+    or N. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
     """
 
     opset: int
@@ -167,58 +166,58 @@ class Reader:
     def emit(
         self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
     ) -> Draft:
-        """Adds a node; `tag` marks the inner ones where one operator of the file takes several."""
+        """Adds a node; `tag` marks the inner nodes of an operator that becomes several nodes."""
         sources = tuple(self.draft(i) for i in inputs)
         own = {role: const for role, const in (roles or {}).items() if const is not None}
-        wishes = self.label
+        labels = self.label
         if tag:
-            wishes = tuple(f"{w}.{tag}" for w in wishes)
+            labels = tuple(f"{w}.{tag}" for w in labels)
         elif op in LAYERS:
-            wishes = (*layer_names(own), *wishes)
-        if any_follows(attrs.values()):
-            raise NotDone("a size or number that follows the batch")
-        node = Node.of(wishes[-1], op, *("" for _ in sources), **attrs)
-        draft = Draft(node, sources, own, self.infer(node, sources, own), wishes, _sort(sources))
+            labels = (*layer_names(own), *labels)
+        if any_depends(attrs.values()):
+            raise NotDone("a size or number that depends on the batch")
+        node = Node.of(labels[-1], op, *("" for _ in sources), **attrs)
+        draft = Draft(node, sources, own, self.infer(node, sources, own), labels, _sort(sources))
         draft.outer = _outer(draft)
         if self.batch == 1 and mixes(draft):
-            raise NotDone("a file for one picture, in which this would mix pictures")
+            raise NotDone("a file for a single image, in which this would mix images")
         self.drafts.append(draft)
         return draft
 
     def infer(self, node: Node, sources: Sequence[Draft], roles: Mapping[str, Const]) -> Shape | None:
-        """The shape of a node, its arrays held against what the layer needs."""
+        """The shape of a node; checks its arrays against what the layer needs."""
         shapes = [s.shape for s in sources if s.shape is not None]
         if node.op == UNKNOWN:
-            told = node.attrs["shape"]
-            return (BATCH, *told) if told is not None else None
+            given = node.attrs["shape"]
+            return (BATCH, *given) if given is not None else None
         if len(shapes) < len(sources):
             return None
         try:
-            shape = tuple(settled(s) for s in node.infer(shapes))
+            shape = tuple(simplified(s) for s in node.infer(shapes))
             params = node.param_shapes(shapes)
         except (ArithmeticError, TypeError):
-            if not any_follows(shapes):
+            if not any_depends(shapes):
                 raise
             raise NotDone("a size that mixes the batch with others") from None
         if len(shape) > MOST_AXES:
             raise GraphError(f"{node.name}: {len(shape)} axes; a tensor has at most {MOST_AXES}")
         for role, wanted in params.items():
-            if any_follows(wanted):
+            if any_depends(wanted):
                 raise NotDone("weights along the batch")
             if roles[role].shape != wanted:
                 raise GraphError(f"{node.name}: its {role} is {by(roles[role].shape)}, the layer needs {by(wanted)}")
         return shape
 
     def draft(self, value: Value) -> Draft:
-        """The node of a value; a constant becomes a node of its own, once."""
+        """The node of a value; a constant gets one node."""
         if isinstance(value, Draft):
             return value
         known = self.constants.get(value.key)
         if known is None:
-            wishes = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
+            labels = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
             if value.batched:
                 raise NotDone("computes with the size of the batch")
-            if any_follows(value.shape):
+            if any_depends(value.shape):
                 return self.per_picture(value)
             attrs: dict[str, Any] = {"shape": value.shape}
             roles: dict[str, Const] = {}
@@ -227,13 +226,13 @@ class Reader:
             else:
                 attrs["trained"] = value.trained
                 roles["value"] = value
-            known = Draft(Node.of(wishes[-1], "constant", **attrs), (), roles, value.shape, wishes, value.sort)
+            known = Draft(Node.of(labels[-1], "constant", **attrs), (), roles, value.shape, labels, value.sort)
             self.drafts.append(known)
             self.constants[value.key] = known
         return known
 
     def output(self, value: Value) -> Draft:
-        """The node of what the network puts out; `unknown` for numbers that no node holds, such as the batch's size."""
+        """The node of a network output; `unknown` for numbers that no node computes, such as the batch size."""
         start = len(self.drafts)
         try:
             return self.draft(value)
@@ -242,15 +241,15 @@ class Reader:
             return self.emit(UNKNOWN, kind=f"constant ({reason})", shape=None)
 
     def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
-        """A value (1, ...) as (N, ...): times a column of ones, one per picture of the first input.
+        """A value (1, ...) as (N, ...): multiplied by a column of ones, one per image of the first input.
 
-        The ones are one value of each picture to the power 0: x⁰ is 1 for every x, NaN and infinity too. A constant of
-        one number may have N as its first size already.
+        Each of the ones is a value of an image to the power 0: x⁰ is 1 for every x, also for NaN and infinity. A
+        constant of one number may already have N as its first size.
         """
         shape = self.shape(value)
-        if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_follows(shape[1:]):
+        if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_depends(shape[1:]):
             value = of_fill(value.fill, (1, *shape[1:]), value.sort)
-        elif any_follows(shape):
+        elif any_depends(shape):
             raise NotDone("a constant that has the size of the batch")
         entry = next(d for d in self.drafts if d.op == "input")
         column: Draft = entry
@@ -266,13 +265,13 @@ class Reader:
         return of_fill(value, shape, "f")
 
     def shape(self, value: Value) -> Shape:
-        """The shape of a value, the batch as N; `NotDone` where an unknown operator hides it."""
+        """The shape of a value, with N as the batch; raises `NotDone` behind an unknown operator."""
         if value.shape is None:
             raise NotDone("after an unknown operator")
         return value.shape
 
     def visible(self, shape: Shape) -> Shape:
-        """A shape as the file computes with it: the batch is its number where the file fixes it."""
+        """A shape for the file's own arithmetic: the batch is a number if the file fixes it."""
         return tuple(at(s, self.batch) for s in shape)
 
     def step(self, message: Message, node_of: Callable[[str], Callable[[Reader, Call], Any] | None]) -> None:
@@ -304,7 +303,7 @@ class Reader:
         except KeyError as error:
             raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
         except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
-            # An attribute of another type, a list of another length: what no writer of ONNX may do.
+            # An attribute of a wrong type or a list of a wrong length: the file is invalid.
             raise GraphError(f"{name}: {op} has attributes or inputs that do not fit ({error})") from error
         for output, value in zip(outputs, results, strict=False):
             if output in self.values:
@@ -313,7 +312,7 @@ class Reader:
                 self.values[output] = value
 
     def constant(self, call: Call) -> Const | None:
-        """The constant that a node makes of constants, or of a shape."""
+        """The constant that a node computes from constants or from a shape."""
         if call.op == "Constant":
             return self.stored(constant_node(call), call)
         first = call.inputs[0] if call.inputs else None
@@ -326,13 +325,15 @@ class Reader:
             return None
         consts = [v if isinstance(v, Const) else None for v in call.inputs]
         if self.folded > FOLD_BUDGET:
-            raise FileError(f"{call.name}: the file computes too much with constants; run a constant folder over it")
+            raise FileError(
+                f"{call.name}: the file computes too much with constants; fold its constants with another tool first"
+            )
         result = fold(call.op, consts, call.attrs, self.opset)
         self.folded += sum(c.size for c in (*consts, result) if c is not None and c.small) + 1
         return result
 
     def learned(self, place: int) -> Value | None:
-        """An input of the call that an unknown operator gets: what is computed, and parameters."""
+        """Whether an unknown operator keeps an input: computed values and parameters."""
         value, places = self.call.inputs[place], QUANTISED.get(self.call.op)
         if not isinstance(value, Const):
             return value
@@ -352,7 +353,7 @@ class Reader:
         return replace(const, pieces=(piece,), trained=trained, name=name if trained else const.name)
 
     def translate(self, call: Call, rule: Callable[[Reader, Call], Any] | None, kind: str) -> Sequence[Value]:
-        """The values that a node puts out, its nodes added; `unknown` nodes where it is not known."""
+        """The output values of a node, whose nodes are added; `unknown` nodes if the operator is not known."""
         start = len(self.drafts)
         try:
             if rule is not None:
@@ -364,24 +365,24 @@ class Reader:
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             kind = f"{kind} (computes with the size of the batch)"
         except NotDone as reason:
-            # A constant drafted on the way may be in `constants`; it stays, everything else is taken back.
+            # A constant drafted meanwhile may be in `constants`, so it stays; everything else is undone.
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             kind = f"{kind} ({reason})"
-        # What is learned is counted also where it goes into what is not known.
+        # Parameters count, even if unknown operators read them.
         inputs = [v for v in map(self.learned, range(len(call.inputs))) if v is not None]
         wanted = [o for o in call.outputs if o and self.used[o]]
         made: list[Value] = []
         for place, output in enumerate(call.outputs):
             if not output:
-                made.append(self.fill(0.0))  # an output that the file leaves out: nobody can read it
+                made.append(self.fill(0.0))  # an output that the file leaves out, so no node reads it
                 continue
             tag = "" if output == call.outputs[0] or len(wanted) == 1 else str(place)
-            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.told(place)))
+            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.unknown_shape(place)))
         return made
 
-    def told(self, place: int) -> Shape | None:
-        """The shape, without the batch, of an output of an operator that is not known: by the operator's own rule, else
-        as the file says it; None where neither does, or where axis 0 is not the batch.
+    def unknown_shape(self, place: int) -> Shape | None:
+        """The shape, without the batch, of an output of an unknown operator: by a rule for the operator, or as the file
+        gives it; None if there is neither, or if axis 0 is not the batch.
         """
         call, shape = self.call, None
         sizes = [v.shape for v in call.inputs if v is not None]
@@ -391,24 +392,24 @@ class Reader:
             with suppress(DojangError):
                 shape = broadcast({}, [s for s in sizes if s is not None])
         shape = shape if shape is not None else self.said.get(call.outputs[place])
-        return shape[1:] if shape and shape[0] == BATCH and not any_follows(shape[1:]) else None
+        return shape[1:] if shape and shape[0] == BATCH and not any_depends(shape[1:]) else None
 
 
 def _learned(const: Const) -> bool:
-    """Whether a constant of the file is a parameter as far as one can tell: floating point, more than one number."""
-    return const.sort == "f" and const.size > 1 and not const.batched and not any_follows(const.shape)
+    """Whether a constant of the file is probably a parameter: floating point, and more than one number."""
+    return const.sort == "f" and const.size > 1 and not const.batched and not any_depends(const.shape)
 
 
 def batch_axis(shape: Shape | None) -> int | None:
-    """The axis that is, or holds, the batch."""
-    return next((i for i, s in enumerate(shape or ()) if follows(s)), None)
+    """The axis that is the batch, or contains it."""
+    return next((i for i, s in enumerate(shape or ()) if depends(s)), None)
 
 
 def _outer(draft: Draft) -> int | None:
     axis = batch_axis(draft.shape)
     if axis is None or not draft.shape or draft.shape[axis] == BATCH:
         return 1
-    if draft.op in ("reshape", "flatten"):  # these keep the order of memory
+    if draft.op in ("reshape", "flatten"):  # these keep the memory order
         before, now = draft.inputs[0].before, prod(draft.shape[:axis])
         return before // now if before is not None and now and before % now == 0 else None
     same = [s for s in draft.inputs if s.shape and draft.shape[axis] in s.shape]
@@ -416,12 +417,12 @@ def _outer(draft: Draft) -> int | None:
 
 
 def mixes(draft: Draft) -> bool:
-    """Whether a node computes over the batch.
+    """Whether a node computes along the batch axis.
 
-    For a file that leaves the batch open that is what its author wants; in a file for one picture it means that the
-    place of the batch cannot be told.
+    In a file with an open batch size, its author wants that; in a file for one image it means that the position of the
+    batch is not known.
     """
-    if sum(follows(s) for s in draft.shape or ()) > 1 or any(several(s) for s in draft.shape or ()):
+    if sum(depends(s) for s in draft.shape or ()) > 1 or any(several(s) for s in draft.shape or ()):
         return True
     shape = draft.inputs[0].shape if draft.inputs else None
     axis = batch_axis(shape)
@@ -480,7 +481,7 @@ def attributes(message: Message, name: str) -> dict[str, Any]:
 
 
 def shortest(value: float) -> float:
-    """The number with fewest digits that is this float32: 0.1, not 0.10000000149011612.
+    """The shortest decimal of a float32: 0.1, not 0.10000000149011612.
 
     >>> shortest(0.10000000149011612)
     0.1

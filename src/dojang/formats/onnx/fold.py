@@ -1,7 +1,7 @@
 """Arithmetic on small constants, so that shapes which an ONNX file computes become numbers. Standard library only.
 
-Every function takes the node's constants and attributes and returns a `Const`, or None for what it does not do; then
-the node stays in the graph.
+Every function takes the node's constants and attributes and returns a `Const`, or None for cases that it does not
+support; then the node stays in the graph.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import ShapeError
 from dojang.formats.onnx.batch import (
     above,
+    depends,
     divided,
     exact,
-    follows,
     highest,
     lowest,
     not_below,
     rest,
     rounded,
     same,
-    settled,
+    simplified,
     size_of,
     whole,
 )
@@ -39,29 +39,29 @@ Fold = Callable[[Inputs, Attributes, int], Const | None]
 
 
 def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
-    """The constant that operator `op` makes of constants, or None."""
+    """The constant that operator `op` computes from constants, or None."""
     rule = FOLDS.get(op)
     if rule is None:
         return None
     try:
         result = rule(inputs, attrs, opset)
     except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, ShapeError, StopIteration):
-        # Ill-formed sizes, or what differs from batch to batch: the operator's own rule will say what is wrong, or name
+        # Bad sizes, or a result that depends on the batch: the operator's own rule says what is wrong, or names
         # it as unknown.
         return None
     return result if result is None or op == "Identity" else _traced(op, result, inputs)
 
 
 MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose Gather Slice Expand Cast DequantizeLinear".split())
-"""Operators whose result has the numbers of their first input; the others only say where they go."""
+"""Operators whose result has the numbers of their first input; the other inputs only say where they go."""
 
 SIZES = frozenset(("Shape", "Size", "ConstantOfShape", "Range"))
-"""Operators whose result has none of the numbers that their inputs store."""
+"""Operators whose result has none of the numbers of their inputs."""
 
 
 def _traced(op: str, result: Const, inputs: Inputs) -> Const:
-    """The result with the stored arrays that it is made of. A parameter of one number makes no array a parameter: grids
-    are computed from a half and from sizes.
+    """The result, with the stored arrays from which it is computed. A parameter of one number does not make the result
+    a parameter: grids are computed from ½ and sizes.
     """
     given = () if op in SIZES else inputs[:1] if op in MOVES else inputs
     consts = [c for c in given if c is not None]
@@ -92,7 +92,7 @@ def _elementwise(function: Callable[..., Any], sort: Sort | None = None) -> Fold
         kind: Sort = "f" if "f" in kinds else "i" if "i" in kinds else "b"
         columns = [spread(c.values(), c.shape, shape) for c in consts]
         trained = any(c.trained for c in consts)
-        values = [settled(function(*row)) for row in zip(*columns, strict=True)]
+        values = [simplified(function(*row)) for row in zip(*columns, strict=True)]
         if any(isinstance(v, int) and v.bit_length() > 128 for v in values):
             raise OverflowError("no size is this large")
         return of_values(values, shape, sort or kind, trained)
@@ -110,16 +110,16 @@ def spread(values: Sequence[Any], shape: Sequence[int], wide: Sequence[int]) -> 
 
 
 def _exactly(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The same, floats as fractions where the other number follows the batch."""
-    return lambda a, b: function(exact(a), exact(b)) if follows(a) or follows(b) else function(a, b)
+    """The same numbers; floats become fractions if the other number depends on the batch."""
+    return lambda a, b: function(exact(a), exact(b)) if depends(a) or depends(b) else function(a, b)
 
 
 def _power(a: Any, b: Any) -> Any:
     if abs(b) > 64:
-        raise ValueError("a power this high belongs to no shape")
-    if follows(a):
+        raise ValueError("no shape needs so high a power")
+    if depends(a):
         if b != int(b) or not 0 <= b <= 4:
-            raise ValueError("a power of the batch belongs to no shape")
+            raise ValueError("no shape needs a power of the batch")
         return prod([a] * int(b))
     return a**b if isinstance(a, float) else int(a**b)
 
@@ -152,15 +152,15 @@ def _cast(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
 
 
 def _as(sort: Sort, value: Any) -> Any:
-    """A number as another sort of number; what follows the batch stays exact."""
+    """A number of another type; formulas of the batch stay exact."""
     if sort == "b":
         return not same(value, 0)
-    return whole(value) if sort == "i" else value if follows(value) else float(value)
+    return whole(value) if sort == "i" else value if depends(value) else float(value)
 
 
 def _identity(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
-    # Exporters write equal initialisers once and name the second by an Identity. Arrays that are one number all over
-    # (ones and zeros of fresh normalisations) are equal by chance, each a parameter of its own; others are shared.
+    # Exporters write equal initialisers once, and the second one as an Identity. Arrays with one number everywhere
+    # (ones and zeros of new normalisations) are equal by chance, and separate parameters; others are shared.
     const = inputs[0]
     if const is None:
         return None
@@ -168,7 +168,7 @@ def _identity(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
 
 
 def _dequantized(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
-    """(x - zero point) * scale of a stored array, per tensor or along an axis; blocks are not done."""
+    """(x - zero point) * scale of a stored array, per tensor or along an axis; blocks are not supported."""
     const, scale, zero = (*inputs, None)[:3]
     if const is None or scale is None or attrs.get("block_size") or len(scale.shape) > 1:
         return None
@@ -263,7 +263,7 @@ def _gather(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
 def slices(inputs: Inputs, attrs: Attributes, rank: int) -> list[tuple[int, int, int, int]] | None:
     """(axis, start, stop, step) per sliced axis: attributes before opset 10, inputs since.
 
-    Starts and ends may follow the batch.
+    Starts and ends may depend on the batch.
     """
     if "starts" in attrs and "ends" in attrs:
         parts: list[Sequence[Any]] = [attrs["starts"], attrs["ends"]]
@@ -355,7 +355,7 @@ def _reduce(function: Callable[[Sequence[Any]], Any]) -> Fold:
         shape = [1 if i in gone else s for i, s in enumerate(const.shape)]
         if not attrs.get("keepdims", 1):
             shape = [s for i, s in enumerate(const.shape) if i not in gone]
-        return of_values([settled(function([values[a + b] for b in offsets])) for a in starts], shape, const.sort)
+        return of_values([simplified(function([values[a + b] for b in offsets])) for a in starts], shape, const.sort)
 
     return rule
 
@@ -369,7 +369,7 @@ def _shape(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
 
 
 def shape_values(shape: Sequence[int], attrs: Attributes) -> Const:
-    """What Shape gives, with the `start` and `end` of opset 15."""
+    """The result of Shape, with the `start` and `end` of opset 15."""
     part = shape[attrs.get("start", 0) : attrs.get("end", len(shape))]
     return of_values(part, (len(part),), "i")
 

@@ -1,7 +1,8 @@
 """ONNX operators that compute, in dojang's operators: layers with weights, pooling, activations, arithmetic.
 
-One rule per operator: `rule(reader, call)` adds nodes and returns the value put out. `NotDone` says what is not
-expressed. Source: the operator pages of onnx.ai, all versions from opset 7.
+One rule per operator: `rule(reader, call)` adds nodes and returns the output value, or raises `NotDone` with the
+reason.
+ Source: the operator pages of onnx.ai, all versions from opset 7.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dojang.arith.attrs import Attr
 from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
-from dojang.formats.onnx.batch import any_follows
+from dojang.formats.onnx.batch import any_depends
 from dojang.formats.onnx.constants import Const
 from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, single
 
@@ -134,7 +135,7 @@ def max_pool(reader: Reader, call: Call) -> Draft:
 
 
 def average_pool(reader: Reader, call: Call) -> Draft:
-    """AveragePool; padding is left out of the mean unless the file says otherwise."""
+    """AveragePool; the mean excludes padding unless the file says otherwise."""
     attrs = _window(call, call.attrs["kernel_shape"])
     if any(d != 1 for d in attrs.pop("dilation")):
         raise NotDone("dilated")
@@ -143,7 +144,7 @@ def average_pool(reader: Reader, call: Call) -> Draft:
 
 
 def gemm(reader: Reader, call: Call) -> Value:
-    """Gemm: a dense layer where the second matrix is constant."""
+    """Gemm: a dense layer if the second matrix is constant."""
     attrs = call.attrs
     alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
     a, b = call.value(0), call.value(1)
@@ -174,7 +175,7 @@ def gemm(reader: Reader, call: Call) -> Value:
 
 
 def _spread(const: Const, shape: tuple[int, ...]) -> Const:
-    """A constant broadcast to a shape; the same array where only axes of size 1 go."""
+    """A constant broadcast to a shape; the same array if only axes of size 1 are removed."""
     if const.size == prod(shape):
         return const.reshaped(shape)
 
@@ -187,7 +188,7 @@ def _spread(const: Const, shape: tuple[int, ...]) -> Const:
 
 
 def matmul(reader: Reader, call: Call) -> Value:
-    """MatMul: a dense layer where the second matrix is constant; vectors get the axis that NumPy gives them."""
+    """MatMul: a dense layer if the second matrix is constant; vectors get an axis as in NumPy."""
     a, b = call.value(0), call.value(1)
     ranks = [len(reader.shape(v)) if isinstance(v, Draft) else len(v.shape) for v in (a, b) if v.shape is not None]
     if isinstance(b, Const) and len(b.shape) == 2 and ranks[0] != 1:
@@ -203,7 +204,7 @@ def matmul(reader: Reader, call: Call) -> Value:
 
 
 def _uniform(const: Const, value: float) -> bool:
-    """A constant of the graph's own making, not a parameter, that is `value` everywhere."""
+    """A constant that is `value` everywhere, and not a parameter."""
     if const.trained and not MADE.fullmatch(const.name):
         return False
     if const.fill is not None:
@@ -212,7 +213,7 @@ def _uniform(const: Const, value: float) -> bool:
 
 
 def _affine(scale: Const, shift: Const) -> dict[str, Any]:
-    """Scale and shift of a normalisation; ones and zeros that are no parameters mean that it has none."""
+    """Scale and shift of a normalisation; none if they are ones and zeros that are not parameters."""
     if _uniform(scale, 1.0) and _uniform(shift, 0.0):
         return {"affine": False}
     return {"affine": True, "roles": {"weight": scale, "bias": shift}}
@@ -258,7 +259,7 @@ def layer_norm(reader: Reader, call: Call) -> Value:
     shape = reader.shape(source)
     axis = call.attrs.get("axis", -1)
     size = shape[axis if axis >= 0 else len(shape) + axis :]
-    if not size or any_follows(size):
+    if not size or any_depends(size):
         raise NotDone("over the batch")
     eps = call.attrs.get("epsilon", 1e-5)
     scale, shift = call.needed(1), call.const(2)
@@ -275,7 +276,8 @@ def layer_norm(reader: Reader, call: Call) -> Value:
 def lrn(reader: Reader, call: Call) -> Draft:
     """LRN across channels.
 
-    Of even sizes the standard puts the odd channel after, PyTorch and `lrn` before; ONNX Runtime refuses them.
+    For even sizes the standard has one channel more after the centre, PyTorch and `lrn` before it; ONNX Runtime refuses
+    them.
     """
     a = call.attrs
     if a["size"] % 2 == 0:
@@ -335,7 +337,7 @@ def add(reader: Reader, call: Call) -> Value:
             x.roles["bias"] = c
             layer = [n for n in (x.roles["weight"], c) if n.name.endswith((".weight", ".bias"))]
             own = tuple(n.name.rpartition(".")[0] for n in layer[:1])
-            x.wishes = (*own, *reader.label)
+            x.labels = (*own, *reader.label)
             return x
     return reader.emit("add", a, b)
 
@@ -346,7 +348,7 @@ def mul(reader: Reader, call: Call) -> Value:
     for x, gate, name in ((a, b, call.sources[1]), (b, a, call.sources[0])):
         if isinstance(gate, Draft) and gate.op == "sigmoid" and gate.inputs[0] is x and reader.used[name] == 1:
             gate.node = type(gate.node).of(call.name, "silu", "")
-            gate.wishes = reader.label
+            gate.labels = reader.label
             return gate
     last = reader.drafts[-1] if reader.drafts else None
     part = f"{reader.label[0]}.{len(last.inputs) - 1}" if last is not None else ""
@@ -354,16 +356,16 @@ def mul(reader: Reader, call: Call) -> Value:
         last is not None
         and a is last
         and last.op == "mul"
-        and last.wishes[0] == part
+        and last.labels[0] == part
         and reader.used[call.sources[0]] == 1
     ):
-        reader.drafts.pop()  # dojang's own writing of a product of several
+        reader.drafts.pop()  # this is how dojang writes a product of several
         return reader.emit("mul", *last.inputs, b)
     return reader.emit("mul", a, b)
 
 
 def div(reader: Reader, call: Call) -> Value:
-    """Div of real numbers; that of whole numbers rounds, which dojang has no operator for."""
+    """Div of real numbers; for whole numbers it rounds, for which dojang has no operator."""
     a, b = call.value(0), call.value(1)
     if a.sort != "f" and b.sort != "f":
         raise NotDone("whole numbers")
@@ -420,7 +422,7 @@ def softmax(op: str) -> Rule:
 
 
 def selu(reader: Reader, call: Call) -> Value:
-    """Selu; with other constants than its own it is gamma * elu(x, alpha)."""
+    """Selu; with other constants it becomes gamma * elu(x, alpha)."""
     alpha, gamma = call.attrs.get("alpha", 1.6732632), call.attrs.get("gamma", 1.050701)
     if abs(alpha - 1.6732632) < 1e-6 and abs(gamma - 1.050701) < 1e-6:
         return reader.emit("selu", call.value(0))
@@ -449,14 +451,14 @@ def equal(reader: Reader, call: Call) -> Value:
 
 
 def cast(reader: Reader, call: Call) -> Value:
-    """Cast to a float type: nothing to do, everything is float32. Casts that drop digits are not done."""
+    """Cast to a float type changes nothing, because everything is float32. Casts that drop digits are not supported."""
     from dojang.formats.onnx.constants import TYPES
 
     source, to = call.value(0), call.attrs.get("to", 1)
     sort = TYPES[to].sort if to in TYPES else None
     if sort == "f" or sort == source.sort:
         if isinstance(source, Draft) and source.op == "not" and reader.used[call.sources[0]] == 1:
-            source.wishes = reader.label
+            source.labels = reader.label
         return source
     raise NotDone("to whole numbers")
 
@@ -501,7 +503,7 @@ def plain(op: str, **renamed: tuple[str, float]) -> Rule:
 
 UNARY = ["Identity", "Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "Abs", "Neg", "Exp", "Log", "Sqrt"]
 UNARY += ["Erf", "Reciprocal", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "Not"]
-"""Operators of one input without attributes, named as dojang's but for the capital."""
+"""Operators of one input without attributes, with dojang's names in capitals."""
 
 RULES: Mapping[str, Rule] = {
     "Conv": conv,

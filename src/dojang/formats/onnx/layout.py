@@ -12,7 +12,7 @@ from typing import Any
 from dojang.arith.resizing import COORDS
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import GraphError
-from dojang.formats.onnx.batch import BATCH, any_follows, follows, settled, times
+from dojang.formats.onnx.batch import BATCH, any_depends, depends, simplified, times
 from dojang.formats.onnx.constants import Const, of_values
 from dojang.formats.onnx.draft import Call, Draft, NotDone, Reader, Value, batch_axis
 from dojang.formats.onnx.fold import axes_of, slices
@@ -20,10 +20,10 @@ from dojang.formats.onnx.fold import axes_of, slices
 Rule = Callable[[Reader, Call], Any]
 
 MOST_COPIES = 1024
-"""Outputs of one Split, copies of one Tile: more make no network that a person looks at."""
+"""The most outputs of a Split, and copies of a Tile."""
 
 END = (1 << 31) - 1
-"""Exporters write this or more for "to the end"."""
+"""Exporters write this number or a larger one for "to the end"."""
 
 
 def _axes(call: Call, place: int = 1) -> list[int] | None:
@@ -38,13 +38,13 @@ def concat(reader: Reader, call: Call) -> Value:
     axis = call.attrs.get("axis", 1)
     batched = [v for v in values if v.shape and v.shape[0] == BATCH]
     if reader.batch == 1 and batched and axis != 0:
-        # In a file for one picture what is the same for every picture has a batch of 1.
+        # In a file for one image, values that are equal for all images have a batch of 1.
         values = [reader.per_picture(v) if v.shape and v.shape[0] == 1 else v for v in values]
     return reader.emit("concat", *values, axis=axis)
 
 
 def flatten(reader: Reader, call: Call) -> Value:
-    """Flatten to two axes; to one row per picture it is dojang's flatten."""
+    """Flatten to two axes; with one row per image it is dojang's flatten."""
     axis = call.attrs.get("axis", 1)
     if axis == 1:
         return reader.emit("flatten", call.value(0), axis=1)
@@ -60,7 +60,7 @@ def flatten(reader: Reader, call: Call) -> Value:
 
 
 def reshape(reader: Reader, call: Call) -> Value:
-    """Reshape; sizes that follow the batch become 0 (as it was) or -1 (what is left)."""
+    """Reshape; sizes that depend on the batch become 0 (copied) or -1 (inferred)."""
     source, target = reader.draft(call.value(0)), call.ints(1)
     if target is None:
         raise GraphError(f"{call.name}: Reshape lacks its shape")
@@ -70,11 +70,11 @@ def reshape(reader: Reader, call: Call) -> Value:
 
 
 def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
-    """A target for any batch from one that holds for the batch of the file.
+    """The target shape for any batch size, from the one for the batch size of the file.
 
-    Reshaping keeps the order of memory, so the batch stands after as many elements as before; where sizes of 1 leave a
-    choice it is the axis that has it already, or one that is the batch alone. A target that means the same for any
-    batch stays as it is written.
+    Reshaping keeps the memory order, so the product of the sizes before the batch stays the same; if sizes of 1 leave a
+    choice, the batch stays on its axis, or goes to an axis of its own. A target that is right for any batch size stays
+    as it is.
     """
     shape = source.shape
     if shape is None:
@@ -84,7 +84,7 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
         return list(target)
     full = [seen[i] if t == 0 else t for i, t in enumerate(target)]
     if full.count(-1) == 1 and prod(full) < 0:
-        full[full.index(-1)] = settled(prod(seen) // -prod(full))
+        full[full.index(-1)] = simplified(prod(seen) // -prod(full))
     if prod(full) != prod(seen) or min(full) < 1:
         return list(target)  # the shape rule says what does not fit
     places = _places(full, reader.batch, source.before)
@@ -93,8 +93,8 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
     kept = [i for i in places if i < len(shape) and shape[i] == full[i] // reader.batch * BATCH]
     alone = [i for i in places if full[i] == reader.batch]
     at = batch_axis(shape) or 0
-    tail = [i for i in places if tuple(full[i + 1 :]) == shape[at + 1 :]]  # merged with what stands before it
-    head = [i for i in places if tuple(full[:i]) == shape[:at]]  # merged with what follows
+    tail = [i for i in places if tuple(full[i + 1 :]) == shape[at + 1 :]]  # merged with the axes before it
+    head = [i for i in places if tuple(full[:i]) == shape[:at]]  # merged with the axes after it
     if len(full) == 2:
         head = []  # of a matrix the batch belongs to the rows
     place = ([i for i in alone if i in kept] or alone or kept or tail or head or places)[0]
@@ -104,8 +104,8 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
 
 
 def _places(full: Sequence[int], batch: Any, before: int | None) -> list[int]:
-    """Axes that can hold the batch, with `before` elements outside of it."""
-    if follows(batch):
+    """Axes that can contain the batch, where `before` is the product of the sizes before it."""
+    if depends(batch):
         return [i for i, size in enumerate(full) if times(size) is not None]
     if before is None:
         return []
@@ -146,7 +146,7 @@ def unsqueeze(reader: Reader, call: Call) -> Value:
 
 
 def slice_(reader: Reader, call: Call) -> Value:
-    """Slice, one node per axis that it cuts."""
+    """Slice, one node per sliced axis."""
     source = reader.draft(call.value(0))
     for place in range(1, len(call.inputs)):
         call.const(place)
@@ -157,12 +157,12 @@ def slice_(reader: Reader, call: Call) -> Value:
     real: list[dict[str, Any]] = []
     for axis, start, stop, step in cuts:
         size = shape[axis]
-        if follows(size):
-            whole = stop == size or (not follows(stop) and stop >= (END if follows(reader.batch) else reader.batch))
+        if depends(size):
+            whole = stop == size or (not depends(stop) and stop >= (END if depends(reader.batch) else reader.batch))
             if not (start == 0 and step == 1 and whole):
                 raise NotDone("cuts the batch")
             continue
-        if follows(start) or follows(stop):
+        if depends(start) or depends(stop):
             raise NotDone("ends at the size of the batch")
         first = None if (start == 0 and step > 0) or (step < 0 and start >= END) else start
         last = None if (stop >= END and step > 0) or (step < 0 and stop <= -END) else stop
@@ -184,7 +184,7 @@ def split(reader: Reader, call: Call) -> list[Value]:
     axis, count = axis_of(call.attrs.get("axis", 0), len(shape)), len(call.outputs)
     if count == 1 and reader.used[call.outputs[0]]:
         return [reader.emit("identity", source)]
-    if follows(shape[axis]):
+    if depends(shape[axis]):
         raise NotDone("splits the batch")
     if count > MOST_COPIES:
         raise NotDone(f"{count} outputs")
@@ -208,7 +208,7 @@ def gather(reader: Reader, call: Call) -> Value:
     source, indices = reader.draft(call.value(0)), call.needed(1)
     shape = reader.shape(source)
     axis = axis_of(call.attrs.get("axis", 0), len(shape))
-    if follows(shape[axis]):
+    if depends(shape[axis]):
         raise NotDone("picks from the batch")
     if not indices.small or not indices.size:
         raise NotDone(f"{indices.size} indices")
@@ -224,15 +224,15 @@ def gather(reader: Reader, call: Call) -> Value:
 
 
 def _fold(reader: Reader, source: Draft, shape: Sequence[int], tag: str = "") -> Draft:
-    """A reshape to sizes of which one may be the batch."""
-    batched = [i for i, s in enumerate(shape) if follows(s)]
+    """A reshape to sizes, one of which may be the batch."""
+    batched = [i for i, s in enumerate(shape) if depends(s)]
     if len(batched) > 1:
         raise NotDone("the batch in two places")
     return reader.emit("reshape", source, shape=[-1 if i in batched else s for i, s in enumerate(shape)], tag=tag)
 
 
 def pad(reader: Reader, call: Call) -> Value:
-    """Pad, on the axes from the first that is padded."""
+    """Pad, of the axes from the first padded one on."""
     source = reader.draft(call.value(0))
     rank = len(reader.shape(source))
     given = call.attrs["pads"] if "pads" in call.attrs else call.ints(1)
@@ -287,7 +287,7 @@ def resize(reader: Reader, call: Call) -> Value:
         raise GraphError(f"{call.name}: Resize has {len(sizes or scales or ())} sizes for {len(axes)} axes")
     policy = attrs.get("keep_aspect_ratio_policy", "stretch")
     if sizes is not None and policy != "stretch":
-        if any_follows(shape[a] for a in axes):
+        if any_depends(shape[a] for a in axes):
             raise NotDone("batch or channels")
         ratios = [s / shape[a] for s, a in zip(sizes, axes, strict=True)]
         one = min(ratios) if policy == "not_larger" else max(ratios)
@@ -298,7 +298,7 @@ def resize(reader: Reader, call: Call) -> Value:
     for axis in (0, 1):
         if factors.get(axis, 1.0) != 1.0 or wanted.get(axis, seen[axis]) != seen[axis]:
             raise NotDone("batch or channels")
-    if any_follows(shape[2:]):
+    if any_depends(shape[2:]):
         raise NotDone("batch or channels")
     if coords not in COORDS:
         raise NotDone(str(coords))
@@ -310,7 +310,7 @@ def resize(reader: Reader, call: Call) -> Value:
         return reader.emit("resize", source, size=[wanted.get(a, shape[a]) for a in range(2, rank)], **own)
     scale = [factors.get(a, 1.0) for a in range(2, rank)]
     if mode == "nearest" and reader.opset == 10 and call.op == "Resize" and min(scale) < 1:
-        # Of that version ONNX Runtime takes the pixel behind where it shrinks; axes that it enlarges come first.
+        # In that version ONNX Runtime takes the next pixel when it shrinks an axis; enlarged axes come first.
         larger = [max(f, 1.0) for f in scale]
         if max(scale) > 1:
             source = reader.emit("resize", source, scale=larger, tag="enlarged", **own)
@@ -319,7 +319,7 @@ def resize(reader: Reader, call: Call) -> Value:
 
 
 def _reduce_axes(reader: Reader, call: Call, source: Draft) -> list[int] | None:
-    """Axes to reduce; None where nothing is to be done."""
+    """Axes to reduce; None if there is nothing to reduce."""
     axes = _axes(call)
     if axes:
         return axes
@@ -364,7 +364,7 @@ def reduce_norm(before: str, after: str) -> Rule:
 
 
 def log_sum_exp(reader: Reader, call: Call) -> Value:
-    """ReduceLogSumExp, the largest taken out first so that nothing overflows."""
+    """ReduceLogSumExp; the largest value is subtracted first, so that nothing overflows."""
     source = reader.draft(call.value(0))
     axes = _reduce_axes(reader, call, source)
     if axes is None:
@@ -381,7 +381,7 @@ def log_sum_exp(reader: Reader, call: Call) -> Value:
 
 
 def expand(reader: Reader, call: Call) -> Value:
-    """Expand; a multiplication by ones where it stretches."""
+    """Expand; where it stretches, it becomes a multiplication by ones."""
     source, target = reader.draft(call.value(0)), call.ints(1)
     if target is None:
         raise GraphError(f"{call.name}: Expand lacks its shape")
@@ -390,10 +390,10 @@ def expand(reader: Reader, call: Call) -> Value:
     full = (1,) * (len(wide) - len(shape)) + shape
     if wide == reader.visible(full):
         return reader.emit("identity", source) if len(full) == len(shape) else _fold(reader, source, full)
-    ones = [1 if f == w or follows(f) else w for w, f in zip(wide, full, strict=True)]
-    if not any_follows(ones):
+    ones = [1 if f == w or depends(f) else w for w, f in zip(wide, full, strict=True)]
+    if not any_depends(ones):
         return reader.emit("mul", source, reader.fill(1.0, *ones))
-    if ones[0] != BATCH or full[0] != 1 or any_follows(ones[1:]):
+    if ones[0] != BATCH or full[0] != 1 or any_depends(ones[1:]):
         raise NotDone("to the batch")
     first = source if len(shape) == len(full) else _fold(reader, source, full, tag="axes")
     value = reader.per_picture(first, tag="" if all(o == 1 for o in ones[1:]) else "pictures")
@@ -414,10 +414,10 @@ def tile(reader: Reader, call: Call) -> Value:
         if all(r == 1 for r in repeats):
             return value
     if (
-        any_follows(repeats)
+        any_depends(repeats)
         or min(repeats) < 1
         or prod(repeats) > MOST_COPIES
-        or (follows(shape[0]) and repeats[0] != 1)
+        or (depends(shape[0]) and repeats[0] != 1)
     ):
         raise NotDone(f"repeats {repeats}")
     work = [axis for axis, r in enumerate(repeats) if r != 1]

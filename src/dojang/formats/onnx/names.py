@@ -1,5 +1,5 @@
-"""Names that an ONNX file cannot hold: empty ones (they mean "absent") and halves of surrogate pairs (protobuf strings
-are UTF-8). Such nodes are written under another name; the notes (`notes.py`) keep the true one.
+"""Names that an ONNX file cannot store: empty ones (they mean "absent") and unpaired surrogates (protobuf strings are
+UTF-8). Such nodes are written with another name; the notes (`notes.py`) store the true one.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dojang.base.showing import encodable
 
 
 def holdable(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """The graph with node names that a file can hold, and {name in the file: true name} of those that changed.
+    """The graph with node names that a file can store, and {name in the file: true name} of those that changed.
 
-    Arrays keep their names, which the writer makes holdable one by one.
+    Arrays keep their names; the writer changes those that need it.
     """
     taken = {node.name for node in graph.nodes}
     new: dict[str, str] = {}
     for node in graph.nodes:
         if not node.name or encodable(node.name) != node.name:
-            wish, count = encodable(node.name) or "node", 1
-            while wish in taken:
-                wish, count = f"{encodable(node.name) or 'node'}_{count}", count + 1
-            taken.add(wish)
-            new[node.name] = wish
+            name, count = encodable(node.name) or "node", 1
+            while name in taken:
+                name, count = f"{encodable(node.name) or 'node'}_{count}", count + 1
+            taken.add(name)
+            new[node.name] = name
     return (with_names(graph, new) if new else graph), {there: name for name, there in new.items()}
 
 
 def with_names(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """The graph with nodes renamed and arrays called as before. Raises `GraphError` where two names become one."""
+    """The graph with nodes renamed and the same names of arrays. Raises `GraphError` if two names become one."""
 
     def called(name: str) -> str:
         return names.get(name, name)

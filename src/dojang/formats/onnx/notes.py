@@ -1,15 +1,15 @@
-"""What a Graph says beyond ONNX, kept in the file's metadata_props, and put back only where it still holds.
+"""Facts about a Graph that ONNX cannot express: stored in the file's metadata_props, and restored if they still fit.
 
-`meta` of the graph are entries of their own. The entry "dojang" is JSON:
+The graph's `meta` are separate entries. The entry "dojang" is JSON:
 
 - `inputs`: mean and std of an input;
-- `nodes`: for a node that ONNX writes in other words (an adaptive pool as a plain one, 1/6 in float32), what reading
-  yields (`read`) and what it was (`was`);
-- `arrays`: names of arrays that reading would choose otherwise; `order`: the order of the nodes, likewise;
-- `names`, `graph`, `meta`: nodes, the name of the network and entries of its `meta` that the file cannot hold as they
-  are (`names.py`).
+- `nodes`: for a node that ONNX expresses differently (an adaptive pool as a plain one, 1/6 in float32), the node that
+  is read (`read`) and the original (`was`);
+- `arrays`: names of arrays that reading would choose differently; `order`: the order of nodes, if reading changes it;
+- `names`, `graph`, `meta`: nodes, the name of the network and entries of its `meta` that the file cannot store
+  unchanged (`names.py`).
 
-A note that no longer fits what is read (another program changed the file) is left out.
+A note that does not fit the graph that is read, because another program changed the file, is ignored.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from dojang.formats.onnx.names import with_names
 
 KEY = "dojang"
 MOST = 1 << 24
-"""Characters of notes that are read; those of a network of 20,000 layers take about two million."""
+"""The most characters of notes; those of a network of 20,000 layers have about two million."""
 
 
 def said(node: Node) -> dict[str, Any]:
-    """A node's operator and attributes as JSON holds them."""
+    """A node's operator and attributes for JSON."""
     return json.loads(json.dumps({"op": node.op, "attrs": dict(node.attrs)}))
 
 
 def write(graph: Graph, read: Graph, names: Mapping[str, str]) -> dict[str, str]:
-    """The metadata of a graph of which reading its plain ONNX form yields `read`; `names` as `holdable` gives them."""
+    """The metadata of a graph, where reading its ONNX file without notes gives `read`; `names` is from `holdable`."""
     notes: dict[str, Any] = {"inputs": {}, "nodes": {}, "arrays": {}, "names": dict(names)}
     if graph.name != read.name:
         notes["graph"] = graph.name
@@ -61,7 +61,7 @@ def write(graph: Graph, read: Graph, names: Mapping[str, str]) -> dict[str, str]
 
 
 def apply(graph: Graph, props: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
-    """The graph with what the metadata adds to it, and the new names of arrays that it renames."""
+    """The graph with the facts from the metadata, and the new names of the arrays that it renames."""
     graph = graph.replace(meta={k: v for k, v in props.items() if k != KEY})
     text = props.get(KEY, "{}")
     try:
@@ -72,7 +72,7 @@ def apply(graph: Graph, props: Mapping[str, str]) -> tuple[Graph, dict[str, str]
         meta = {str(k): str(v) for k, v in notes.get("meta", {}).items()}
         name = str(notes.get("graph", graph.name))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return graph, {}  # another program's entry of the same name
+        return graph, {}  # an entry of another program with the same name
     if not notes:
         return graph, {}
     graph = graph.replace(name=name, meta={**graph.meta, **meta})
@@ -97,7 +97,7 @@ def apply(graph: Graph, props: Mapping[str, str]) -> tuple[Graph, dict[str, str]
 
 
 def _renamed(graph: Graph, arrays: Mapping[Any, Any]) -> dict[str, str]:
-    """The renaming where it is one to one and every array is there, else none."""
+    """The renaming if it is one to one and every array exists, else an empty one."""
     if not arrays:
         return {}
     there = set(graph.param_shapes)
@@ -108,7 +108,7 @@ def _renamed(graph: Graph, arrays: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _noted(graph: Graph, node: Node, own: Any, note: Any) -> Node:
-    """The node as its note says, or as it is where there is no note that fits."""
+    """The node of its note, or the given node if no note fits."""
     if node.op == "input":
         return node.with_attrs(**{k: v for k, v in own.items() if k in ("mean", "std")}) if own else node
     if note is None or note["read"] != said(node):

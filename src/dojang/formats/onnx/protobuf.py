@@ -1,7 +1,7 @@
-"""Protocol Buffers on the wire, by table: messages as dicts, long data as views into the file.
+"""The Protocol Buffers wire format, driven by schema tables: messages are dicts, long data are views into the file.
 
-A schema maps field numbers to `Field`s. Reading skips what the schema does not name, copies no bulk data, and bounds
-everything that a file could ask for: lengths must fit their message, nesting and the number of fields are limited.
+A schema maps field numbers to `Field`s. Reading skips unknown fields, copies no bulk data, and limits everything that a
+file could demand: lengths must fit their message, nesting and the number of fields are bounded.
 Source: protobuf.dev/programming-guides/encoding.
 
 >>> point = {1: Field("x", "int"), 2: Field("tags", "text", repeated=True)}
@@ -23,11 +23,11 @@ Message = dict[str, Any]
 Buffer = bytes | bytearray | memoryview
 
 MAX_DEPTH = 16
-"""Nested messages; ONNX needs 7 (model, graph, node, attribute, tensor, entry and one to spare)."""
+"""The deepest nesting of messages; ONNX needs 7 (model, graph, node, attribute, tensor, entry and one to spare)."""
 
 MAX_FIELDS = 1_000_000
-"""Fields of a whole file. A network of 20,000 layers has about half a million; a field costs up to 500 bytes here, and
-a microsecond."""
+"""The most fields of a file. A network of 20,000 layers has about half a million; a field takes up to 500 bytes of
+memory and a microsecond."""
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _WIRE = {"int": VARINT, "float": FIXED32, "varints": VARINT, "fixed32": FIXED32, "fixed64": FIXED64}
@@ -37,8 +37,8 @@ _WIRE = {"int": VARINT, "float": FIXED32, "varints": VARINT, "fixed32": FIXED32,
 class Field:
     """One field of a message.
 
-    `varints`, `fixed32` and `fixed64` are repeated numbers left as they stand on the wire (a view, or a bytearray
-    where the file has them in pieces), because there may be many and nobody may ask.
+    `varints`, `fixed32` and `fixed64` are repeated numbers in their encoded form (a view, or a bytearray if the file
+    has them in pieces), because there may be many, and they may never be needed.
     """
 
     name: str
@@ -51,8 +51,8 @@ Schema = Mapping[int, Field]
 
 
 def damaged(what: str) -> FileError:
-    """The error for bytes that are no message."""
-    return FileError(f"not a whole ONNX model: {what}; the file is damaged, truncated, or of another kind")
+    """The error for bytes that are not a message."""
+    return FileError(f"not a whole ONNX model: {what}; the file is damaged, truncated, or in another format")
 
 
 def varint(data: Buffer, pos: int, end: int) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def varints(data: Buffer) -> list[int]:
 
 
 def decode(schema: Schema, data: Buffer) -> Message:
-    """The message in `data`; raises `FileError` for what is no such message or goes beyond the bounds."""
+    """The message in `data`; raises `FileError` for other data, and beyond the limits."""
     view = memoryview(data)
     return _Reader(view).message(schema, 0, len(view), 0)
 
@@ -101,7 +101,7 @@ class _Reader:
 
     def message(self, schema: Schema, pos: int, end: int, depth: int) -> Message:
         if depth > MAX_DEPTH:
-            raise FileError(f"messages nest deeper than {MAX_DEPTH}: this is no network")
+            raise FileError(f"messages nest deeper than {MAX_DEPTH}: this is not a network")
         out: Message = {}
         data = self.data
         while pos < end:
@@ -122,14 +122,14 @@ class _Reader:
             else:
                 raise damaged(f"wire type {wire} is not known")
             if pos > end:
-                raise damaged(f"a field of {pos - start} bytes stands where {end - start} are left")
+                raise damaged(f"a field has {pos - start} bytes, but only {end - start} are left")
             field = schema.get(key >> 3)
             if field is not None:
                 self.store(out, field, wire, value, start, pos, depth)
         return out
 
     def store(self, out: Message, field: Field, wire: int, value: int, start: int, end: int, depth: int) -> None:
-        """Puts one field into the message; of a field that may stand once the last one counts."""
+        """Adds one field to the message; of a field that is not repeated, the last value counts."""
         kind, name = field.kind, field.name
         if kind in ("varints", "fixed32", "fixed64"):
             self.piece(out, field, wire, self.data[start:end])
@@ -157,7 +157,7 @@ class _Reader:
 
     def packed(self, kind: str, data: memoryview) -> Iterable[Any]:
         if kind == "int":
-            # as many numbers as bytes end one: those without the top bit
+            # the last byte of each number has no top bit: count those
             self.spend(sum(1 for byte in data if byte < 128) if len(data) <= 10 * self.left else self.left + 1)
             return varints(data)
         self.spend(len(data) // 4)
@@ -201,7 +201,7 @@ def encode(schema: Schema, message: Mapping[str, Any]) -> bytes:
 
 
 def pieces(schema: Schema, message: Mapping[str, Any]) -> tuple[int, list[Buffer]]:
-    """(length, parts) of the bytes of a message: bulk data appears as the view it is, so that it is not copied."""
+    """(length, parts) of the bytes of a message: bulk data stays a view and is not copied."""
     names = {field.name for field in schema.values()}
     strangers = [key for key in message if key not in names]
     if strangers:

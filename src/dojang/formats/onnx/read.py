@@ -1,8 +1,8 @@
 """From an ONNX model, as decoded messages, to a `Graph`.
 
 Shapes that the file computes are folded (`fold.py`); every other operator is translated by its row in
-`layers.py` or `layout.py`, which add to the drafts of `draft.py`. What has no row, or is used in a way
-that dojang's operators do not do, becomes an `unknown` node that says so: counting then gives a lower bound.
+`layers.py` or `layout.py`, which add to the drafts of `draft.py`. An operator without a row, or a use
+that dojang's operators cannot express, becomes an `unknown` node with the reason: counting then gives a lower bound.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dojang.formats.onnx.draft import Call, Draft, Reader
 from dojang.formats.onnx.protobuf import Message
 
 OPSETS = range(7, 29)
-"""Versions of the operator set whose meaning is known here; 28 came with onnx 1.23."""
+"""The supported versions of the operator set; 28 came with onnx 1.23."""
 
 InputSize = Sequence[int] | Mapping[str, Sequence[int]]
 
@@ -56,10 +56,10 @@ def read_model(
     return _read(model, folder, weights, input_size, name, None, stored)[0]
 
 
-def read_ways(
+def read_paths(
     model: Message, folder: Path | None, input_size: InputSize | None, name: str = "network"
 ) -> tuple[Graph, ...]:
-    """One Graph without weights per way through a decoded ModelProto; see `onnx.ways`."""
+    """One Graph without weights per path through a decoded ModelProto; see `onnx.paths`."""
     graphs: list[Graph] = []
     ahead: list[bool] | None = []
     while ahead is not None:
@@ -107,7 +107,7 @@ def _read(
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
     result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
-    result = onnx_stored.told(result, arrays, reader)
+    result = onnx_stored.with_stored(result, arrays, reader)
     if weights:
         result = result.replace(weights=_load(arrays, stored + _outside(graph, folder)))
     return result, list(reader.taken.values())
@@ -152,7 +152,9 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
 
 
 def _said(reader: Reader, graph: Message) -> dict[str, Shape]:
-    """Shapes of values as the file states them, the batch as N; none where the inputs have other sizes than it says."""
+    """Shapes of values that the file gives, with N as the batch; none if the inputs have other sizes than the file
+    says.
+    """
     entries = [v for v in graph.get("input", ()) if isinstance(reader.values.get(v.get("name", "")), Draft)]
     symbols: set[str] = set()
     for value in entries:
@@ -175,7 +177,7 @@ def _symbol(value: Message, axis: int) -> str:
 
 
 def _dims(value: Message) -> list[int | None] | None:
-    """Sizes with the batch; None for a size that is a symbol, None altogether where the rank is not said."""
+    """Sizes with the batch; None for a size that is a symbol, and None instead of all if the rank is not given."""
     shape = value.get("type", {}).get("tensor_type", {}).get("shape")
     if shape is None:
         return None
@@ -184,7 +186,7 @@ def _dims(value: Message) -> list[int | None] | None:
 
 
 def _sized(name: str, dims: list[int | None] | None, wanted: InputSize | None, count: int) -> tuple[int, ...]:
-    """The shape of one input without its batch, the wanted size in place of what the file leaves open."""
+    """The shape of one input without its batch, where the given size replaces what the file leaves open."""
     if dims is not None and not dims:
         raise UnsupportedError(f"input {name!r} is a single number; dojang takes axis 0 of every input as the batch")
     if dims is not None and len(dims) > MOST_AXES:
@@ -231,17 +233,17 @@ def finish(
 
 
 def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
-    """A name for each draft: its first wish that is free, else its first wish numbered."""
+    """A name for each draft: the first of its preferred names that is free, else the first one with a number."""
     names: dict[Draft, str] = {}
     taken: set[str] = set()
     counts: Counter[str] = Counter()
     drafts = list(drafts)
     for draft in sorted(drafts, key=lambda d: d.op != "input"):
-        wishes = [w or "node" for w in draft.wishes]
-        name = next((w for w in wishes if w not in taken), None)
+        labels = [w or "node" for w in draft.labels]
+        name = next((w for w in labels if w not in taken), None)
         while name is None:
-            counts[wishes[0]] += 1
-            numbered = f"{wishes[0]}_{counts[wishes[0]] + 1}"
+            counts[labels[0]] += 1
+            numbered = f"{labels[0]}_{counts[labels[0]] + 1}"
             name = numbered if numbered not in taken else None
         taken.add(name)
         names[draft] = name
@@ -249,15 +251,15 @@ def choose(drafts: Iterable[Draft]) -> dict[Draft, str]:
 
 
 def _outside(graph: Message, folder: Path | None) -> int:
-    """Bytes of the files beside the model that its initialisers name, each once."""
-    told = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
-    names = {e.get("value", "") for entries in told for e in entries if e.get("key", "") == "location"}
-    # `of_tensor` has refused what is not a file beside the model
+    """The bytes of all external data files of the model's initialisers, each once."""
+    external = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
+    names = {e.get("value", "") for entries in external for e in entries if e.get("key", "") == "location"}
+    # `of_tensor` refuses everything but files in the model's folder
     return sum(os.path.getsize(folder / name) for name in names) if folder is not None else 0
 
 
 def _load(consts: Mapping[str, Const], stored: int) -> dict[str, Any]:
-    """The arrays; `stored` is how many bytes the files hold, so that copies of one tensor have a bound."""
+    """The arrays; `stored` is the number of bytes of the files, which limits copies of one tensor."""
     import numpy as np
 
     arrays: dict[str, Any] = {}

@@ -31,7 +31,7 @@ TENSOR: Schema = {
     13: _many("external_data", ENTRY),
     14: Field("data_location", "int"),
 }
-# The bodies of If, Loop and Scan (field 6) stay bytes until they are followed (`control.py`).
+# The bodies of If, Loop and Scan (field 6) stay bytes until they are read (`control.py`).
 ATTRIBUTE: Schema = {
     1: Field("name", "text"),
     2: Field("f", "float"),
@@ -79,4 +79,4 @@ MODEL: Schema = {
 }
 
 ATTRIBUTE_TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "floats": 6, "ints": 7}
-"""AttributeProto.type by the field that holds the value."""
+"""AttributeProto.type, by the field of the value."""

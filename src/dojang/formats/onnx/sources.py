@@ -1,4 +1,4 @@
-"""By which operators of ONNX each operator of dojang is read; `read.RULES` holds the rules, by ONNX's names."""
+"""The operators of ONNX from which each operator of dojang is read; `read.RULES` has the rules, by ONNX's names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SAME_NAME = (
     "round sign gelu elu clip dropout softmax add mul sub div pow concat flatten reshape transpose squeeze unsqueeze "
     "pad slice gather resize einsum"
 ).split()
-"""Operators that ONNX names as we do, but for the capital."""
+"""Operators with the same name in ONNX, except for the capital."""
 
 SOURCES: Table[tuple[str, ...]] = Table(
     "reading ONNX",

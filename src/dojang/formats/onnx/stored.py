@@ -1,9 +1,9 @@
-"""Which arrays of an ONNX file are parameters, and which of them each array of the network is made of.
+"""The parameters among the arrays of an ONNX file, and those from which each array of the network is made.
 
-A file does not say what was trained; it follows from who reads an array. The weights of layers are parameters whatever
-they are called and wherever they stand. What meets computed values element by element is one if it holds more than one
-real number under a name that its author gave; grids that an exporter worked out and numbered are not. Weights that a
-file makes of one number (ConstantOfShape) count as they are.
+A file does not say which arrays were trained; that follows from the operators that read them. The weights of layers are
+parameters, whatever their names. An array that is combined with computed values element by element is a parameter if it
+has more than one real number and a name that its author gave; grids that an exporter computed and numbered are not.
+Weights that a file makes from one number (ConstantOfShape) count with all their elements.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dojang.formats.onnx.constants import Const, Piece
 from dojang.formats.onnx.draft import Reader
 
 
-def told(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Graph:
-    """The graph with what its file stores; `arrays` are its constants by the names of its arrays."""
+def with_stored(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Graph:
+    """The graph with the arrays that its file stores; `arrays` are its constants by the names of its arrays."""
     kinds: dict[int, Kind] = {}
     pieces: dict[int, Piece] = {}
     made = {name: const.pieces or (Piece(name, const.size, const.sort),) for name, const in arrays.items()}
@@ -37,7 +37,7 @@ def told(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Graph:
     for key, piece in pieces.items():
         name = piece.name or "array"
         while name in stored:
-            name += "'"  # bodies of an If may call their arrays as those around them
+            name += "'"  # bodies of an If may use the names of outer arrays
         names[key] = name
         stored[name] = Stored(piece.size, kinds[key])
     origins = {
@@ -56,7 +56,7 @@ def _read(node: Node, arrays: Mapping[str, Const]) -> Iterator[tuple[str, Const]
 
 
 def _kind(node: Node, role: str, const: Const, piece: Piece) -> Kind | None:
-    """What a stored array is to a node that reads it, perhaps with others, as this constant."""
+    """The role of a stored array for a node that reads it, alone or with others, as this constant."""
     if role in node.rule.buffers:
         return "buffer"
     if node.op == "constant" and not node.attrs["trained"]:

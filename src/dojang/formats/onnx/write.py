@@ -1,6 +1,6 @@
 """From a `Graph` to an ONNX model: one rule per operator, weights as initialisers, the batch left open.
 
-Values are named as the nodes that make them, arrays as in the Graph; inner steps get the node's name and a suffix.
+Values are named as the nodes that make them, arrays as in the Graph; inner nodes get the node's name and a suffix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dojang.arith.table import Table
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats.onnx import notes as onnx_notes
-from dojang.formats.onnx.batch import BATCH, any_follows, follows
+from dojang.formats.onnx.batch import BATCH, any_depends, depends
 from dojang.formats.onnx.draft import single
 from dojang.formats.onnx.names import holdable
 from dojang.formats.onnx.protobuf import Buffer, Message, pieces
@@ -28,7 +28,7 @@ from dojang.formats.onnx.read import read_model
 from dojang.formats.onnx.schema import ATTRIBUTE_TYPES, MODEL
 
 OPSET = 18
-"""The set written unless an operator needs a later one; onnxruntime reads it since 1.14."""
+"""The operator set of written files, unless an operator needs a later one; onnxruntime reads it since 1.14."""
 
 NEWER = {"deform_conv": 19, "gelu": 20, "groupnorm": 21}
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
@@ -37,7 +37,7 @@ MOST_BYTES = (1 << 31) - 1
 
 FLOAT, INT64, BOOL = 1, 7, 9
 FAR = (1 << 63) - 1
-"""To the end, in Slice."""
+""""To the end" in Slice."""
 
 
 class Writer:
@@ -50,11 +50,11 @@ class Writer:
         self.tensors: dict[str, Message] = {}
         self.names = {node.name for node in graph.nodes}
 
-    def name(self, wish: str) -> str:
-        """A value name that nothing else has."""
-        name, count = wish, 2
+    def name(self, stem: str) -> str:
+        """A value name that is not used yet."""
+        name, count = stem, 2
         while name in self.names:
-            name, count = f"{wish}_{count}", count + 1
+            name, count = f"{stem}_{count}", count + 1
         self.names.add(name)
         return name
 
@@ -66,7 +66,7 @@ class Writer:
         return output
 
     def constant(self, node: Node, what: str, tensor: Message) -> str:
-        """A Constant node beside `node`."""
+        """A Constant node that belongs to `node`."""
         return self.op("Constant", (), self.name(f"{node.name}.{what}"), value=tensor)
 
     def ints(self, node: Node, what: str, values: Sequence[int]) -> str:
@@ -162,7 +162,9 @@ def _deform_conv(w: Writer, node: Node) -> None:
     batch, _, *sizes = w.shape(node.inputs[0])
     for name in node.inputs[1:]:
         if w.shape(name)[0] != batch:
-            raise UnsupportedError(f"{node.name}: ONNX has no offsets that hold for the whole batch, as {name} does")
+            raise UnsupportedError(
+                f"{node.name}: ONNX needs offsets per image, {name} has the same for all; repeat them along the batch"
+            )
     pads = resolve_padding(a["padding"], tuple(sizes), a["kernel"], a["stride"], a["dilation"])
     attrs = _window(node.with_attrs(padding=pads)) | {"group": a["groups"], "offset_group": a["offset_groups"]}
     given = [node.inputs[0], w.array(node, "weight"), node.inputs[1]]
@@ -173,8 +175,8 @@ def _deform_conv(w: Writer, node: Node) -> None:
 
 def _dynamic_conv(w: Writer, node: Node) -> None:
     source, weight = (w.shape(name) for name in node.inputs)
-    if any_follows((source[1], *weight)):
-        raise UnsupportedError(f"{node.name}: has a kernel per picture; ONNX needs its groups in numbers")
+    if any_depends((source[1], *weight)):
+        raise UnsupportedError(f"{node.name}: has a kernel per image; ONNX needs a fixed number of groups")
     groups = source[1] // weight[1]
     bias = (w.array(node, "bias"),) if node.attrs["bias"] else ()
     w.op("Conv", (*node.inputs, *bias), node.name, **_window(node), group=groups)
@@ -271,7 +273,7 @@ def _constant(w: Writer, node: Node) -> None:
     if not node.attrs["trained"] and prod(shape) > 1 and not node.arrays:
         tensor = w.tensors.pop(node.array("value"))
         w.op("Constant", (), node.name, value={k: v for k, v in tensor.items() if k != "name"})
-    # Otherwise the node is its initialiser: `message` lets its readers name that.
+    # Otherwise the node is its initialiser, which its readers name (`message`).
 
 
 def _clip(w: Writer, node: Node) -> None:
@@ -305,7 +307,7 @@ def _dropout(w: Writer, node: Node) -> None:
 
 
 def _chain(kind: str) -> Rule:
-    """An operator that ONNX has for two inputs only."""
+    """An operator that has only two inputs in ONNX."""
 
     def rule(w: Writer, node: Node) -> None:
         value = node.inputs[0]
@@ -368,7 +370,8 @@ def _resize(w: Writer, node: Node) -> None:
     shape, attrs = w.shape(node.inputs[0]), node.attrs
     rank, out = len(shape), tuple(w.shape(node.name))
     sizes = tuple(shape[2:])
-    # Another runtime's nearest pixels or sizes: as ONNX Runtime rounds, by the factor or by the sizes, or one by one.
+    # Nearest pixels or sizes of another runtime: by factors or by sizes, if ONNX Runtime rounds the same, else one by
+    # one.
     by_factor = {**attrs, "arithmetic": "onnx"}
     by_size = {**by_factor, "scale": None, "size": out[2:]}
     for own in (by_factor, by_size):
@@ -378,7 +381,7 @@ def _resize(w: Writer, node: Node) -> None:
         if attrs["mode"] != "nearest":
             raise UnsupportedError(
                 f"{node.name}: ONNX Runtime resizes {by(sizes)} by {attrs['scale']} to another size than "
-                f"{by(out[2:])}; give the size in place of the factor"
+                f"{by(out[2:])}; give the size instead of the factor"
             )
         source = node.inputs[0]
         for axis, mixes_ in enumerate(mixes(attrs, sizes, out[2:]), start=2):
@@ -407,7 +410,7 @@ def _resize(w: Writer, node: Node) -> None:
 
 UNARY = ["identity", "relu", "sigmoid", "tanh", "softplus", "softsign", "mish", "selu", "abs", "neg", "exp", "log"]
 UNARY += ["sqrt", "erf", "reciprocal", "sin", "cos", "floor", "ceil", "round", "sign"]
-"""Operators of one input without attributes, named as ONNX's but for the capital."""
+"""Operators of one input without attributes, with ONNX's names in small letters."""
 
 _RULES: Mapping[str, Rule] = {
     "input": lambda w, node: None,
@@ -527,6 +530,6 @@ def _needs(node: Node) -> int:
 
 
 def _value(name: str, shape: Sequence[int]) -> Message:
-    """A float32 ValueInfo; the batch is the symbol N, its multiples are open."""
-    dims = [{"dim_param": str(s).replace("·", "*")} if follows(s) else {"dim_value": int(s)} for s in shape]
+    """A float32 ValueInfo; the batch is the symbol N; its multiples have no size."""
+    dims = [{"dim_param": str(s).replace("·", "*")} if depends(s) else {"dim_value": int(s)} for s in shape]
     return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": {"dim": dims}}}}

@@ -121,7 +121,7 @@ class FourierStages:
             def column(f: Value, _: Any) -> None:
                 line = self.columns.write(self.column(f), self.buffers)
                 self.multiply_column(line, b.at(spectrum, b.mul(f, self.cut.height * self.spectrum_step)))
-                self.columns.write(line, self.buffers, held=0, target=self.column(f), inverse=True)
+                self.columns.write(line, self.buffers, source_buffer=0, target=self.column(f), inverse=True)
 
             b.loop(0, self.half, 1, column)
             self.rows_out(spots, vector, lambda row, f: self.take(self.column(f), row))
@@ -129,7 +129,7 @@ class FourierStages:
             line = self.row_in(spots, 0)
             held = self.held(line)
             self.multiply_row(line, b.at(self.spectrum, b.mul(vector, self.frequencies * self.spectrum_step)))
-            self.row_out(spots, vector, 0, self.lines.write(line, self.buffers, held=held, inverse=True))
+            self.row_out(spots, vector, 0, self.lines.write(line, self.buffers, source_buffer=held, inverse=True))
         return b.finish()
 
     def forward(self, symbol: str) -> str:
@@ -173,7 +173,9 @@ class FourierStages:
         else:
             lines = [Line(b.at(base, k * row), every, self.oc_row) for k in (0, 1)]
             self.together(lambda k, f: self.take(lines[k], f))
-            self.row_out(spots, vector, 0, self.lines.write(self.buffers[0], self.buffers, held=0, inverse=True))
+            self.row_out(
+                spots, vector, 0, self.lines.write(self.buffers[0], self.buffers, source_buffer=0, inverse=True)
+            )
         return b.finish()
 
     def product(self, symbol: str, some: int) -> str:
@@ -335,14 +337,16 @@ class FourierStages:
         for k in (0, 1):
             spot, row = (spots[0], self.b.add(y, k)) if self.plane else (spots[k], 0)
             self.load_row(spot, row, k * self.part)
-        return self.lines.write(self.buffers[0], self.buffers, held=0)
+        return self.lines.write(self.buffers[0], self.buffers, source_buffer=0)
 
     def rows_out(self, spots: Any, vector: Value, take: Any) -> None:
         """All rows of results."""
 
         def pair(y: Value, _: Any) -> None:
             self.together(lambda k, f: take(self.b.add(y, k), f))
-            self.row_out(spots, vector, y, self.lines.write(self.buffers[0], self.buffers, held=0, inverse=True))
+            self.row_out(
+                spots, vector, y, self.lines.write(self.buffers[0], self.buffers, source_buffer=0, inverse=True)
+            )
 
         self.b.loop(0, self.most_rows(spots), 2, pair)
 
