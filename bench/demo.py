@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dojang.report.svg import Bar, bar_chart
+from dojang.report.svg import ChartBar, bar_chart
 from dojang.report.table import milliseconds, number, percent, size
 from experiment import MEASURES
 from record import RESULTS, ROOT, head
@@ -35,7 +35,7 @@ def picture(results: dict[str, Any], colours: dict[str, str]) -> str:
     names = {"params": "parameters", "macs": "MACs", "median_ms": "median time", "size_bytes": "file size"}
     headings = [f"{name}: {before[key] / after[key]:.3g} × less" for key, name in names.items()]
     rows = [
-        (title, [Bar(side[key], shown[key](side[key]), kind) for key in names])
+        (title, [ChartBar(side[key], shown[key](side[key]), kind) for key in names])
         for title, side, kind in (("before", before, "faint"), ("after", after, "a"))
     ]
     chart = bar_chart("digits-cnn before and after slimming", headings, rows, width=900, row=26)

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "formats" / "onnx"))
-from test_onnx_nodes import reason, verdict
+from test_nodes import reason, verdict
 
 from record import head
 
