@@ -230,11 +230,11 @@ def test_slimmed_network_stands_alone(slimmed: tuple[Path, Any], dojang: Command
 def test_slim_lossless_changes_no_answer(dojang: Command, tmp_path: Path) -> None:
     graph = zoo("digits-cnn")
     weights = dict(graph.weights)
-    for name in ("conv2.weight", "conv2.bias"):  # a third of conv2 is dead for certain
+    for name in ("conv2.weight", "conv2.bias"):  # half of conv2 is dead for certain
         weights[name] = weights[name].copy()
-        weights[name][::3] = 0
+        weights[name][::2] = 0
     checkpoint.save(graph.replace(weights=weights), tmp_path / "wasteful.safetensors")
-    flags = ("--data", "digits", "--lossless", "--batch-size", "16", "-o", tmp_path / "out")
+    flags = ("--data", "digits", "--lossless", "--batch-size", "256", "-o", tmp_path / "out")
     ran = dojang("slim", tmp_path / "wasteful.safetensors", *flags, "--json")
     assert ran.code == 0
     data = json.loads(ran.out)
@@ -242,7 +242,7 @@ def test_slim_lossless_changes_no_answer(dojang: Command, tmp_path: Path) -> Non
     assert data["before"]["accuracy"] == data["after"]["accuracy"]
     dead = next(e for e in data["edits"] if "conv2" in e["layers"])
     assert dead["check"]["ok"]
-    assert data["after"]["macs"] <= data["before"]["macs"] * 0.75
+    assert data["after"]["macs"] <= data["before"]["macs"] * 0.6
 
 
 def test_selection_is_large_enough_and_allows_for_chance() -> None:

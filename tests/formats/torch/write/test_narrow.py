@@ -138,7 +138,7 @@ def test_weights_that_were_shared_stay_shared():
 def test_folded_batch_norms_become_identities_and_biases_appear():
     module = trained(Residual)
     graph = from_module(module, (3, 8, 8))
-    done = FOLD_BATCHNORM.apply(Evidence(graph, {}, None, 0))
+    done = FOLD_BATCHNORM.apply(Evidence(graph))
     new = narrowed(module, graph, done.graph)
     assert isinstance(new.stem[1], nn.Identity)
     assert new.stem[0].bias is not None
