@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dojang import filter_files, filter_plans
+
 from .conftest import Command
 
 
@@ -156,3 +158,9 @@ def test_env(dojang: Command) -> None:
     assert facts["versions"]["numpy"] == np.__version__
     assert facts["machine"]["cores"] >= 1
     assert f"numpy          {np.__version__}" in dojang("env").out
+
+
+def test_one_path_is_a_list_of_one(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 5), 9, np.uint8)).save(tmp_path / "grey.png")
+    assert filter_files(str(tmp_path / "grey.png"), "blur").done[0].width == 5
+    assert len(filter_plans(tmp_path / "grey.png", "blur").pictures) == 1

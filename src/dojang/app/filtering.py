@@ -16,8 +16,13 @@ Border = Literal["zero", "constant", "replicate", "reflect", "circular", "valid"
 WHOLE = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
 
+def paths_of(images: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    """One path as a list of one."""
+    return [images] if isinstance(images, str | Path) else images
+
+
 def filter_files(
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     kernel: Any,
     *,
     border: Border = "reflect",
@@ -30,8 +35,8 @@ def filter_files(
 ) -> FilterReport:
     """Presses a kernel, or each of a list, on picture files, and writes the results as pictures.
 
-    One picture goes to the file `output`; several go into the folder `output`; without `output` the result of a/b.jpg
-    is a/b-KERNEL.jpg. `kernel`, `border`, `stride`, `dilation` and `value` are as in `filter`. EXIF orientation, colour
+    `images` is one path or several. One picture goes to the file `output`; several go into the folder `output`; without
+    `output` the result of a/b.jpg is a/b-KERNEL.jpg. `kernel`, `border`, `stride`, `dilation` and `value` are as in `filter`. EXIF orientation, colour
     profile, alpha and bit depth are kept. `progress(done, total)` is called after each picture. Nothing is replaced
     without `force`, and no file is left half-written.
 
@@ -47,6 +52,7 @@ def filter_files(
     ...     Path(done.done[0].target).name, done.done[0].width
     ('grey-blur.png', 5)
     """
+    images = paths_of(images)
     with ThreadPoolExecutor(1, "dojang-ahead") as pool:
         ahead = None
         if len(images) == 1 and Path(images[0]).suffix.lower() in WHOLE:
@@ -68,7 +74,7 @@ def _read(path: str | Path) -> Picture:
 
 
 def filter_plans(
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     kernel: Any,
     *,
     border: Border = "reflect",
@@ -81,7 +87,7 @@ def filter_plans(
     """
     from dojang.filters.files import plan_files as work
 
-    return work(images, kernel, border=border, stride=stride, dilation=dilation, value=value)
+    return work(paths_of(images), kernel, border=border, stride=stride, dilation=dilation, value=value)
 
 
 def kernel_gallery() -> list[Shown]:
