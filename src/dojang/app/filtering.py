@@ -35,10 +35,10 @@ def filter_files(
 ) -> FilterReport:
     """Presses a kernel, or each of a list, on picture files, and writes the results as pictures.
 
-    `images` is one path or several. One picture goes to the file `output`; several go into the folder `output`; without
-    `output` the result of a/b.jpg is a/b-KERNEL.jpg. `kernel`, `border`, `stride`, `dilation` and `value` are as in `filter`. EXIF orientation, colour
-    profile, alpha and bit depth are kept. `progress(done, total)` is called after each picture. Nothing is replaced
-    without `force`, and no file is left half-written.
+    `images` is one path or several. One picture goes to the file `output`; several go into the folder `output`;
+    without `output` the result of a/b.jpg is a/b-KERNEL.jpg. `kernel`, `border`, `stride`, `dilation` and `value` are
+    as in `filter`. EXIF orientation, colour profile, alpha and bit depth are kept. `progress(done, total)` is called
+    after each picture. Nothing is replaced without `force`, and no file is left half-written.
 
     If there is one picture and it fails, its error is raised: `FileError`, `UsageError`, `ShapeError` or `DataError`.
     If there are several, the others are done, and the failures are in the result.
