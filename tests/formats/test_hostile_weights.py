@@ -72,7 +72,7 @@ def test_places_of_external_data(tmp_path, entry):
         tensor.external_data.add(key=key, value=value)
     (tmp_path / "w.bin").write_bytes(b"\0" * 100)
     (tmp_path / "m.onnx").write_bytes(model([helper.make_node("Add", ["x", "w"], ["y"])], [tensor]))
-    with pytest.raises(FileError, match="are no numbers"):
+    with pytest.raises(FileError, match="are not numbers"):
         ours.load(tmp_path / "m.onnx")
 
 
