@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from dojang.base.errors import DojangError
 from dojang.engine.compiled import compile
@@ -529,13 +530,43 @@ def disagreement(model: onnx.ModelProto, native: bool = True) -> str:
     if native:
         for precision in ("fast", "strict"):
             answers[f"compiled ({precision})"] = compile(graph, threads=1, precision=precision)(x)
+    for oracle in ("ONNX Runtime", "ONNX's own evaluator in float64"):
+        said = _differing(answers, right, tolerance, oracle)
+        if not said or (other := by_the_standard(model, x)) is None:
+            return said
+        right = other
+    return said
+
+
+def _differing(answers: dict[str, np.ndarray], right: np.ndarray, tolerance: float, oracle: str) -> str:
+    """The first answer that is not right, "" for none."""
     for who, mine in answers.items():
         if mine.shape != right.shape:
-            return f"{who} gives {mine.shape}, ONNX Runtime {right.shape}"
+            return f"{who} gives {mine.shape}, {oracle} {right.shape}"
         off = float(np.abs(mine - right).max())
         if not off <= tolerance:
-            return f"{who} differs by {off:.3g} where {tolerance:.3g} is allowed"
+            return f"{who} differs from {oracle} by {off:.3g} where {tolerance:.3g} is allowed"
     return ""
+
+
+def by_the_standard(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray | None:
+    """What the evaluator of the onnx package computes in float64; None where it cannot.
+
+    It settles what ONNX Runtime's own float32 rounding leaves open: an instance norm over equal numbers has variance 0,
+    and so multiplies the rounding of their mean by one over the root of epsilon, some 300.
+    """
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    for array in wide.graph.initializer:
+        if array.data_type == TensorProto.FLOAT:
+            array.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(array).astype(np.float64), array.name))
+    for value in (*wide.graph.input, *wide.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    try:
+        return np.asarray(ReferenceEvaluator(wide).run(None, {"x": x.astype(np.float64)})[0])
+    except Exception:  # the evaluator raises whatever NumPy does where an operator does not take float64
+        return None
 
 
 def shrunk(model: onnx.ModelProto) -> onnx.ModelProto:

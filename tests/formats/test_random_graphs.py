@@ -5,6 +5,7 @@ A failing case is repeated, and shrunk to a file, by the line that is printed. 1
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import random_modules
@@ -32,6 +33,18 @@ def test_onnx(chunk: int) -> None:
             continue
         assert not said, f"{said}; {LINE.format(kind='onnx', seed=seed)}"
     refused_at_most(refusals, 4)
+
+
+@pytest.mark.parametrize("seed", [2080, 4236])
+def test_an_instance_norm_over_equal_numbers_is_judged_in_float64(seed: int) -> None:
+    """ONNX Runtime's rounding of the mean, multiplied by one over the root of epsilon, is not taken for the answer."""
+    model = random_onnx.network(seed)
+    x = random_onnx.sample(model)
+    right = random_onnx.by_the_standard(model, x)
+    assert right is not None
+    assert random_onnx.disagreement(model) == ""
+    theirs = random_onnx.session(model).run([model.graph.output[0].name], {"x": x})[0]
+    assert np.abs(theirs - right).max() > 1e-5  # else the second oracle is not needed here any more
 
 
 @pytest.mark.filterwarnings("ignore")
