@@ -115,6 +115,21 @@ def test_small_networks_run_on_one_thread():
         assert plan_of(large, Request(1, machine, 4, workers=3)).run_threads == 3
 
 
+def test_times_are_predicted_for_the_threads_that_run():
+    """Each step as the offers are, seconds of one core for an image: at once, or shared by as many as run it."""
+    for name, threads, run_threads in (("digits-cnn", 4, 1), ("digits-cnn", 1, 1), ("resnet18", 4, 4)):
+        for machine in EVERY[:2]:
+            planned = plan_of(zoo.load(name, weights=False), Request(1, machine, threads))
+            assert planned.public.run_threads == run_threads
+            checked = 0
+            for step in planned.steps:
+                if isinstance(step, KernelStep) and isinstance(step.task, Task) and step.kernel in ALGORITHMS:
+                    offer = step.kernel.offer(step.task, planned.machine)
+                    assert step.choice.predicted_s == pytest.approx(offer.seconds / run_threads)
+                    checked += 1
+            assert checked > 1
+
+
 def test_a_constant_exponent_is_planned_in_python_without_its_number():
     nodes = (
         N("x", "input", shape=(4, 5)),

@@ -129,7 +129,7 @@ def timing(graph: Graph) -> dict[str, Any]:
             layer = max(nodes, key=lambda name: macs[name])
             spent[layer] = spent.get(layer, 0.0) + 1e3 * choice.measured_s
     one = engine.machine.peaks
-    return {"layer_ms": spent, "peaks": (one.fma_gflops * plan.threads, one.read_gbs * plan.threads)}
+    return {"layer_ms": spent, "peaks": (one.fma_gflops * plan.run_threads, one.read_gbs * plan.run_threads)}
 
 
 def some_feed(graph: Graph, data: Data, samples: int, seed: int) -> np.ndarray | dict[str, np.ndarray]:

@@ -338,7 +338,10 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
         rate = f"{choice.macs / choice.measured_s / 1e9:.1f}" if choice.macs and choice.measured_s else "-"
         steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
         rows.append(steps)
-    head = f"Plan: {_counted(plan.threads, 'thread')}, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
+    threads = _counted(plan.threads, "thread")
+    if plan.run_threads < plan.threads:
+        threads = f"kernels for {threads}, run by {plan.run_threads}"
+    head = f"Plan: {threads}, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
     tuned = "; algorithms were chosen by their measured times" if plan.tuned else ""
     made = f"made for {shown(plan.machine)}; peaks: {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
     lines = [style.bold(head), *([style.dim(made)] if made else []), table(columns, rows, width=width, style=style)]

@@ -28,7 +28,7 @@ NEAR = 4.0  # times the least prediction: what is predicted slower is not timed
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One step of a plan. `members` are the nodes it computes; `refused` are (algorithm, reason) pairs; times are
-    seconds for the whole batch, predicted for all threads, measured where a run was timed.
+    seconds for the whole batch, predicted for the threads that share the work, measured where a run was timed.
     """
 
     value: str
@@ -51,8 +51,9 @@ class Choice:
 class Plan(Result):
     """How a network is run for one batch size. Frozen; made when that batch size is first seen.
 
-    `machine`, `peaks_from` and `peaks` (of one core) say what it was planned for; `tuned`, that algorithms were timed
-    to choose between them, so that another run may choose others.
+    Kernels were chosen and cut for `threads`. `run_threads` of them share the work: all, or one where all of it takes
+    less time than handing some over. `machine`, `peaks_from` and `peaks` (of one core) say what it was planned
+    for; `tuned`, that algorithms were timed to choose between them, so that another run may choose others.
     """
 
     network: str
@@ -65,6 +66,7 @@ class Plan(Result):
     peaks_from: str = ""
     peaks: Peaks | None = None
     tuned: bool = False
+    run_threads: int = 1
 
     @property
     def predicted_s(self) -> float:

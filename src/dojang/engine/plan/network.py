@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from dojang.arith.graph import Graph
 from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
@@ -11,7 +14,7 @@ from dojang.engine.plan.bands import Joiner
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, PlanContext, Request
 from dojang.engine.plan.rules import channels, table
-from dojang.engine.plan.steps import Place, Planned
+from dojang.engine.plan.steps import HostStep, KernelStep, Place, Planned
 from dojang.native.costs import COSTS
 
 
@@ -31,10 +34,13 @@ def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
     enter(context)
     choose_kernels(context)
     leave(context, request)
-    public = public_plan(context, request)
-    small = public.predicted_s * request.threads < COSTS.helpers_s
+    steps = tuple(context.steps)
+    alone = request.threads * sum(step.choice.predicted_s or 0.0 for step in steps) < COSTS.helpers_s
+    if alone:
+        steps = tuple(by_one_thread(step, request.threads) for step in steps)
+    public = public_plan(context.graph.name, steps, request, 1 if alone else request.threads)
     return Planned(
-        public, fused, context.machine, 1 if small else request.workers or request.threads, tuple(context.steps),
+        public, fused, context.machine, 1 if alone else request.workers or request.threads, steps,
         tuple(context.buffers), context.places, tuple(context.constants), tuple(context.copied),
     )  # fmt: skip
 
@@ -82,11 +88,18 @@ def leave(context: PlanContext, request: Request) -> None:
         context.simple(name, layout, task, place.images, {t.X: place}, export=name)
 
 
-def public_plan(context: PlanContext, request: Request) -> Plan:
+def by_one_thread(step: KernelStep | HostStep, threads: int) -> KernelStep | HostStep:
+    """A step that was predicted for so many threads, predicted for one."""
+    if step.choice.predicted_s is None:
+        return step
+    return replace(step, choice=replace(step.choice, predicted_s=step.choice.predicted_s * threads))
+
+
+def public_plan(name: str, steps: Sequence[KernelStep | HostStep], request: Request, run_threads: int) -> Plan:
     """What was chosen, with what it was chosen for."""
     m, precision = request.machine, "strict" if request.strict else "fast"
-    choices = tuple(step.choice for step in context.steps)
+    choices = tuple(step.choice for step in steps)
     return Plan(
-        context.graph.name, request.batch, request.threads, m.isa, precision, choices, m.name, m.source, m.peaks,
-        request.tune,
+        name, request.batch, request.threads, m.isa, precision, choices, m.name, m.source, m.peaks, request.tune,
+        run_threads,
     )  # fmt: skip
