@@ -17,6 +17,8 @@ from dojang.app.slimming import allowed_drop, selection_share
 from dojang.formats import checkpoint
 from dojang.formats.torch import to_module
 from dojang.formats.zoo import load as zoo
+from dojang.native.descriptions import SHIPPED
+from dojang.native.machine import described
 from dojang.training.load import load as load_data
 
 from .conftest import Command
@@ -269,3 +271,22 @@ def test_regression_from_training_to_slimming(tmp_path: Path) -> None:
     assert done.result.after.accuracy > done.result.before.accuracy - 0.3
     assert done.to_dict()["after"]["macs"] <= done.to_dict()["before"]["macs"]
     assert done.files == ()
+
+
+def test_a_diagnosis_says_why_nothing_was_timed(
+    dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOJANG_MACHINE", next(name for name in SHIPPED if not described(name).runs_here))
+    ran = dojang("diagnose", "digits-cnn", "--data", "digits", "--json", "--html", tmp_path / "page.html")
+    assert ran.code == 0
+    data = json.loads(ran.out)
+    assert [note.partition(":")[0] for note in data["notes"]] == ["no layer was timed"]
+    assert "cannot run on this processor" in data["notes"][0]
+    assert "Note: no layer was timed" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert data["findings"]
+    assert not any("of the measured time" in finding["evidence"] for finding in data["findings"])
+    assert "Note: no layer was timed" in dojang("diagnose", "digits-cnn", "--data", "digits").out
+    monkeypatch.delenv("DOJANG_MACHINE")
+    timed = json.loads(dojang("diagnose", "digits-cnn", "--data", "digits", "--json").out)
+    assert timed["notes"] == []
+    assert any("of the measured time" in finding["evidence"] for finding in timed["findings"])

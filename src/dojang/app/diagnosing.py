@@ -88,9 +88,9 @@ def diagnosis_of(
     """
     processes = processes or Alone()
     graph = known.graph
-    timed = by_main_process(processes, lambda: timing(graph))
+    timed, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
-        return Diagnosis(graph.name, find(known, **timed), 0, None, known.threshold)
+        return Diagnosis(graph.name, find(known, **timed), 0, None, known.threshold, notes=notes)
     x = known.finite_samples
     assert isinstance(x, np.ndarray)  # as `some_inputs` made it
     if len(x) < processes.size:
@@ -102,25 +102,25 @@ def diagnosis_of(
     known.gather(values, pairs, processes.share(x), processes.reduced)
     found, effective = correlations(known), tried_fields(graph, x)
     findings = find(known, correlated=found, effective=effective, **timed)
-    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found)
+    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found, notes=notes)
     if not every_layer:
         return done
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
     return replace(done, spectra=spectra(known), effective=effective, equivariance=shifted)
 
 
-def timing(graph: Graph) -> dict[str, Any]:
+def timing(graph: Graph) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Measured milliseconds per layer for one input on dojang's engine, and the peaks of as many threads.
 
-    A step that computes several nodes counts for the one of them with most multiplications. Nothing where the engine
-    cannot run the network.
+    A step that computes several nodes counts for the one of them with most multiplications. Where the engine cannot
+    run the network here, nothing, and a note that says why.
     """
     try:
         engine = Compiled(graph)
         engine.machine.require_here()
         plan = engine.measured()
-    except UnsupportedError:
-        return {}
+    except UnsupportedError as error:
+        return {}, (f"no layer was timed: {error}",)
     macs = {row.name: row.cost.macs for row in count(graph).layers}
     spent: dict[str, float] = {}
     for choice in plan.choices:
@@ -129,7 +129,8 @@ def timing(graph: Graph) -> dict[str, Any]:
             layer = max(nodes, key=lambda name: macs[name])
             spent[layer] = spent.get(layer, 0.0) + 1e3 * choice.measured_s
     one = engine.machine.peaks
-    return {"layer_ms": spent, "peaks": (one.fma_gflops * plan.run_threads, one.read_gbs * plan.run_threads)}
+    found = {"layer_ms": spent, "peaks": (one.fma_gflops * plan.run_threads, one.read_gbs * plan.run_threads)}
+    return found, ()
 
 
 def some_feed(graph: Graph, data: Data, samples: int, seed: int) -> np.ndarray | dict[str, np.ndarray]:

@@ -385,6 +385,7 @@ class DiagnoseDocument(TypedDict):
     spectra: list[SpectrumRow]
     effective_fields: list[Effective]
     equivariance: list[Equivariance]
+    notes: Annotated[list[str], "what could not be looked at, and why"]
 
 
 class RuntimeRow(TypedDict):

@@ -40,7 +40,7 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
         "muted",
     )
     sections = [
-        ("Findings", findings_table(diagnosis.findings)),
+        ("Findings", findings_table(diagnosis.findings) + "".join(paragraph(f"Note: {n}.") for n in diagnosis.notes)),
         ("Where it goes", chart),
         ("What every layer uses", _every_layer(diagnosis)),
         ("How filters move together", said + drawn if drawn else ""),

@@ -131,7 +131,7 @@ class Diagnosis(Result):
     """Findings about a trained network, the most severe first, and the samples they are based on.
 
     Per layer, `spectra` says what it uses of its channels, `effective` what it uses of the input, and `equivariance`
-    how it responds to a shift of the input.
+    how it responds to a shift of the input. `notes` say what could not be looked at.
     """
 
     network: str
@@ -143,6 +143,7 @@ class Diagnosis(Result):
     spectra: tuple[Spectrum, ...] = ()
     effective: tuple[Effective, ...] = ()
     equivariance: tuple[Equivariance, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
@@ -161,6 +162,7 @@ class Diagnosis(Result):
             "spectra": [spectrum.to_dict() for spectrum in self.spectra],
             "effective_fields": [field.to_dict() for field in self.effective],
             "equivariance": [shifted.to_dict() for shifted in self.equivariance],
+            "notes": list(self.notes),
             "convention": "a channel is dead when its value after the activation never exceeds the threshold of "
             f"{self.threshold:g}; 'proven' for every input in the stated range, 'observed' on the samples seen",
         }

@@ -40,6 +40,7 @@ def diagnosis_text(diagnosis: Diagnosis, width: int = WIDTH, style: Style = PLAI
     seen = f"on {diagnosis.samples:,} samples" if diagnosis.samples else "without data"
     lines = [style.bold(f"{diagnosis.network} {seen}: {_plural(len(diagnosis.findings), 'finding')}")]
     lines += [finding_line(finding, width, style) for finding in diagnosis.findings]
+    lines += [paragraph(f"Note: {note}.", width) for note in diagnosis.notes]
     return "\n".join([*lines, *_every_layer(diagnosis, width, style)])
 
 
