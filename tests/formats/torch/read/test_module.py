@@ -265,15 +265,16 @@ def test_a_while_on_values_is_followed_for_some_turns(until):
         module.body.weight[0, 0, 1, 1] = 0.5
     ways = [count(g).total for g in paths_of(module, (2, 4, 4), limit=9)]
     known = {t.macs for t in ways if not t.unknown}
-    assert len(known) == 8  # each number of turns once
+    turns_of = lambda t: 2 * (t + 1) + 36 * t  # noqa: E731 - of the gate and the body, per pixel
+    assert known == {16 * (turns_of(t) + 10) for t in (*range(7), 8 if until else 7)}  # each number of turns once
     for start, turns in ((0.5, 0), (1, 1), (6, 3), (63, 6)):
         with FlopCounterMode(display=False) as flops, torch.no_grad():
             module(torch.full((1, 2, 4, 4), float(start)))
-        assert flops.get_total_flops() // 2 == 16 * (2 * (turns + 1) + 36 * turns + 10)
+        assert flops.get_total_flops() // 2 == 16 * (turns_of(turns) + 10)
         assert flops.get_total_flops() // 2 in known
     rest = [t for t in ways if t.unknown]
     assert {t.unknown for t in rest} == {(f"rest (what follows an `if` on its values, after {len(known)} ways)",)}
-    assert rest[-1].macs >= max(known) - 16 * 10  # all turns that were followed, without what comes after
+    assert rest[-1].macs == 16 * turns_of(8)  # all turns that were followed, without what comes after
 
 
 def test_many_ifs_are_followed_to_the_end_on_as_many_ways_as_are_allowed():
