@@ -90,10 +90,10 @@ def test_borders_that_shrink_and_that_have_a_value(dojang: Command, photo: Path,
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--kernel", "embos"), 'kernel "embos" is not known'),
+        (("--kernel", "embos"), 'kernel "embos" is not known; did you mean emboss?'),
         (("--kernel", "1 2; 3"), "row 2 has 1 taps"),
         (("--kernel", "blur", "--stride", "0"), "stride"),
-        (("--kernel", "blur", "--border", "mirror"), "invalid choice"),
+        (("--kernel", "blur", "--border", "mirror"), "--border 'mirror' is not known; use zero, constant"),
         ((), "--kernel"),
     ],
 )
