@@ -125,6 +125,18 @@ def test_plan_writes_nothing(dojang: Command, photo: Path, monkeypatch: pytest.M
     assert data["pictures"][0]["plans"][0]["algorithm"] == way
 
 
+def test_plan_of_a_jpeg(dojang: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JPEG has 3 channels, though 4 bytes hold a pixel; and what fixed point would do is not what was chosen."""
+    monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")
+    with Image.open(photo) as image:
+        image.convert("RGB").save(tmp_path / "photo.jpg")
+    said = dojang("filter", tmp_path / "photo.jpg", "--kernel", "blur", "--plan").out
+    assert "\n  blur (3x3) on 3 channels (held as 4 in memory) of uint8, result uint8\n" in said
+    assert "not columns first in fixed point: not needed: 16-bit integers hold the sums\n" in said
+    data = json.loads(dojang("filter", tmp_path / "photo.jpg", "--kernel", "blur", "--plan", "--json").out)
+    assert data["pictures"][0]["channels"] == 3
+
+
 def test_page_of_kernels(dojang: Command, tmp_path: Path) -> None:
     page = tmp_path / "kernels.html"
     assert dojang("list", "kernels", "--html", page).code == 0
