@@ -75,6 +75,10 @@ def test_tables_are_listed(dojang: Command) -> None:
     [
         (("solve",), 2, "give an input shape"),
         (("solve", "--in", "32x32"), 2, "kernel"),
+        (("solve", "--in", "abc", "--out", "1"), 2, "'abc' is no shape; write HxWxC such as 224x224x3"),
+        (("solve", "--in", "3,224,224", "--kernel", "3"), 2, "write HxWxC, with channels last, such as 224x224x3"),
+        (("solve", "--in", "9x9x1", "--out", "7,7,1"), 2, "argument --out: '7,7,1' has commas"),
+        (("solve", "--in", "9x9x1", "--kernel", "x"), 2, "one for each axis with commas between them"),
         (("check", "alexnet-lectur"), 2, "did you mean alexnet-lecture"),
         (("check", "no.csv"), 4, "no.csv"),
         (("check", "alexnet-lecture", "vgg16"), 2, "no layer of vgg16 is called conv1"),

@@ -115,7 +115,19 @@ def test_whole(text: str, value: int) -> None:
         (("count", "alexnet", "--max-macs", "lots"), 2, "no whole number"),
         (("count", "weights.pt"), 2, "--weights"),
         (("count", "net.py"), 2, "net.py:callable"),
-        (("cuont", "alexnet"), 2, "invalid choice"),
+        (("cuont", "alexnet"), 2, "COMMAND 'cuont' is not known; did you mean count?"),
+        (("list", "operatrs"), 2, "'operatrs' is not known; did you mean operators? (see dojang list --help)"),
+        (("list",), 2, "networks,tables,kernels,kinds,algorithms,operators"),
+        (("count", "alexnet", "--unit", "flip"), 2, "--unit 'flip' is not known; did you mean flop?"),
+        (
+            ("count", "alexnet", "--inputsize", "3,2,2"),
+            2,
+            "there is no flag --inputsize; did you mean --input-size? (see dojang count --help)",
+        ),
+        (("count", "alexnet", "-q"), 2, "unrecognized arguments: -q (see dojang count --help)"),
+        (("slim", "--losless"), 2, "there is no flag --losless; did you mean --lossless?"),
+        (("count", "alexnet", "--explain", "conv22"), 2, "no node 'conv22'; did you mean conv2 or conv"),
+        (("count", "alexnet", "--explain", "zzz"), 2, "`dojang count alexnet` shows their names"),
     ],
 )
 def test_bad_usage_is_one_line(dojang: Command, args: tuple[str, ...], code: int, says: str) -> None:

@@ -90,10 +90,10 @@ def test_borders_that_shrink_and_that_have_a_value(dojang: Command, photo: Path,
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--kernel", "embos"), 'kernel "embos" is not known'),
+        (("--kernel", "embos"), 'kernel "embos" is not known; did you mean emboss?'),
         (("--kernel", "1 2; 3"), "row 2 has 1 taps"),
         (("--kernel", "blur", "--stride", "0"), "stride"),
-        (("--kernel", "blur", "--border", "mirror"), "invalid choice"),
+        (("--kernel", "blur", "--border", "mirror"), "--border 'mirror' is not known; use zero, constant"),
         ((), "--kernel"),
     ],
 )
@@ -123,6 +123,18 @@ def test_plan_writes_nothing(dojang: Command, photo: Path, monkeypatch: pytest.M
     data = json.loads(dojang("filter", photo, "--kernel", "gaussian", "--plan", "--json").out)
     assert data["pictures"][0]["source"] == str(photo)
     assert data["pictures"][0]["plans"][0]["algorithm"] == way
+
+
+def test_plan_of_a_jpeg(dojang: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JPEG has 3 channels, though 4 bytes hold a pixel; and what fixed point would do is not what was chosen."""
+    monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")
+    with Image.open(photo) as image:
+        image.convert("RGB").save(tmp_path / "photo.jpg")
+    said = dojang("filter", tmp_path / "photo.jpg", "--kernel", "blur", "--plan").out
+    assert "\n  blur (3x3) on 3 channels (held as 4 in memory) of uint8, result uint8\n" in said
+    assert "not columns first in fixed point: not needed: 16-bit integers hold the sums\n" in said
+    data = json.loads(dojang("filter", tmp_path / "photo.jpg", "--kernel", "blur", "--plan", "--json").out)
+    assert data["pictures"][0]["channels"] == 3
 
 
 def test_page_of_kernels(dojang: Command, tmp_path: Path) -> None:

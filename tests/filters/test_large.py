@@ -236,14 +236,14 @@ def test_two_dask_workers(tmp_path):
 
 def test_plans_are_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("DOJANG_MACHINE", "laptop-avx2")  # planned for, wherever this runs
-    (plan,) = plan_file(store(tmp_path / "a.npy", picture((20, 20, 3), "uint8")), "sharpen")
+    (plan,) = plan_file(store(tmp_path / "a.npy", picture((20, 20, 3), "uint8")), "sharpen").plans
     text = plan.explain()
     assert "5 taps as constants, 4 zeros skipped, 16-bit integers" in text
     assert "not separable: its rows are not multiples of one" in text
     assert plan.to_dict()["algorithm"] == "direct"
     tifffile.imwrite(tmp_path / "b.tif", picture((20, 20), "float32"))
-    (plan,) = plan_file(tmp_path / "b.tif", "gaussian:sigma=3")
+    (plan,) = plan_file(tmp_path / "b.tif", "gaussian:sigma=3").plans
     assert plan.way.name == "separable"
-    assert "1 pair(s)" in plan.explain()
+    assert "; 1 pair of passes, " in plan.explain()
     with pytest.raises(ShapeError, match=r"b\.tif: kernel"):
         plan_file(tmp_path / "b.tif", "blur:size=30", border="valid")

@@ -108,7 +108,9 @@ def test_nothing_is_cut_on_a_runtime_that_gains_nothing():
     assert [e.rewrite for e in result.edits] == ["fold-batchnorm"]
     assert result.after.params < result.before.params
     assert result.refused
-    assert all("no faster" in r.reason or "no time saved" in r.reason for r in result.refused)
+    assert all(
+        "no faster" in r.reason or "slower by" in r.reason or "no time saved" in r.reason for r in result.refused
+    )
     assert result.after.macs == result.before.macs
 
 

@@ -7,7 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from dojang.slimming.timing import interleave, saving, sign_test_rank
+from dojang.slimming.timing import Saving, interleave, saving, sign_test_rank
 
 
 def test_noise_is_called_a_saving_no_more_often_than_stated():
@@ -87,6 +87,17 @@ def test_a_busy_machine_does_not_decide():
         found = saving(*times)
         assert found.real
         assert found.ms == pytest.approx(0.1, abs=0.03)
+
+
+def test_what_is_said_of_a_saving_that_is_not_real():
+    """An interval below zero means slower; only one that contains zero is called noise."""
+    slower = Saving(-0.00988, -0.01177, -0.0041, 0.0665, 0.07638)
+    assert slower.refusal == str(slower) == "slower by 9.88 µs of 66.50 µs (95 %: 4.10 to 11.77)"
+    noise = Saving(-0.00988, -0.01177, 0.0041, 0.0665, 0.07638)
+    assert noise.refusal == "no time saved beyond noise: -9.88 µs of 66.50 (95 %: -11.77 to +4.10)"
+    assert not slower.real
+    assert not noise.slower
+    assert str(Saving(-2.5, -3, -2, 10, 12.5)) == "slower by 2.500 ms of 10.000 ms (95 %: 2.000 to 3.000)"
 
 
 def test_equal_networks_on_a_busy_machine_are_no_saving():

@@ -15,6 +15,7 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
 from dojang.base.reading import opened, read_text
+from dojang.base.wording import did_you_mean
 
 KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
 READERS = {".safetensors": "checkpoint"}
@@ -263,7 +264,8 @@ def _by_name(graph: Graph, size: list[Size] | dict[str, Size]) -> dict[str, Size
         return dict(zip(names, size, strict=True))
     strange = next((name for name in size if name not in names), None)
     if strange is not None:
-        raise UsageError(f"{graph.name}: has no input {strange!r}; its inputs are {', '.join(names)}")
+        hint = did_you_mean(strange, names, f"its inputs are {', '.join(names)}")
+        raise UsageError(f"{graph.name}: has no input {strange!r}; {hint}")
     return size
 
 

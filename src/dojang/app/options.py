@@ -282,8 +282,8 @@ _DIAGNOSE = Command(
         *TRAINING_DATA[1:],
         Option("samples", "number of samples that are used", 512, positive, "N"),
         Option("threshold", "treat a channel as dead if its activation never exceeds X", 0.0, float, "X"),
-        Option("fail_on", "exit 1 on a finding of this severity or a higher one", metavar="SEVERITY",
-               choices=("info", "warning", "error"), verbs=()),
+        Option("fail_on", "exit 1 on a finding of this severity or a higher one; they go from info to error", verbs=(),
+               choices=("info", "warning", "error")),
         THREADS,
         PAGE,
         replace(FORCE, verbs=()),
@@ -348,15 +348,15 @@ _BENCH = Command(
     ),
 )
 
+_LISTS = ("networks", "tables", "kernels", "kinds", "algorithms", "operators")
+
 _LIST = Command(
     "list",
-    "list networks, tables, kernels, algorithms or operators",
+    f"list {', '.join(_LISTS[:-1])} or {_LISTS[-1]}",
     "available",
     (
         JSON,
-        Option(
-            "what", "which list", flag="", choices=("networks", "tables", "kernels", "kinds", "algorithms", "operators")
-        ),
+        Option("what", "which list; kinds are the kinds of convolution", flag="", choices=_LISTS),
         replace(PAGE, help="for kernels: write a page that shows each of them on a picture"),
         replace(FORCE, verbs=()),
     ),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from dojang.app.options import COMMANDS, Option
 from dojang.base.errors import UsageError
 from dojang.base.version import __version__
+from dojang.base.wording import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +19,30 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError` instead of printing the usage and leaving."""
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does it, but a command refuses a flag that it does not have before anything else, by name."""
+        if self._subparsers is None:
+            for word in takewhile("--".__ne__, args or ()):
+                flag = word.partition("=")[0]
+                if flag.startswith("--") and " " not in word and flag not in self._option_string_actions:
+                    flags = [name for name in self._option_string_actions if name.startswith("--")]
+                    # Without the dashes, which make all flags alike.
+                    near = did_you_mean(flag[2:], (name[2:] for name in flags), "", most=2)
+                    hint = f"; {near.replace('mean ', 'mean --').replace(' or ', ' or --')}" if near else ""
+                    self.error(f"there is no flag {flag}{hint}")
+        known, more = super().parse_known_args(args, namespace)
+        if more and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(more)}")
+        return known, more
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuses what is none of an argument's choices, and names the nearest of them."""
+        choices = [str(choice) for choice in action.choices or ()]
+        if choices and value not in choices:
+            said = "/".join(action.option_strings) or str(action.metavar).partition("{")[0]
+            hint = did_you_mean(str(value), choices, f"use {', '.join(choices)}")
+            self.error(f"{said} {value!r} is not known; {hint}".lstrip())
 
 
 def build_parser() -> Parser:
@@ -49,6 +76,8 @@ def _add(parser: Parser, option: Option) -> None:
     given: dict[str, Any] = {"help": does, "default": option.default, "type": option.type, "choices": option.choices}
     if option.metavar is not None:
         given["metavar"] = option.metavar
+    elif option.choices and not option.flags:  # so that the message that it is missing names them
+        given["metavar"] = f"{{{','.join(option.choices)}}}"
     if option.several:
         given |= {"action": "append"} if option.flags else {"nargs": "+"}
     if option.optional:

@@ -72,8 +72,20 @@ def whole(text: str) -> int:
 
 
 def channels_last(text: str) -> tuple[int, ...]:
-    """HxWxC as (c, h, w)."""
-    *spatial, channels = sizes(text)
+    """HxWxC as (c, h, w). Commas are refused, because sizes with commas are channels first everywhere else.
+
+    >>> channels_last("224x112x3")
+    (3, 224, 112)
+    """
+    if "," in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has commas, which stand between sizes with channels first; "
+            "write HxWxC, with channels last, such as 224x224x3"
+        )
+    try:
+        *spatial, channels = (int(n) for n in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write HxWxC such as 224x224x3") from None
     return (channels, *spatial)
 
 
@@ -83,19 +95,29 @@ def one_or_each(text: str) -> int | tuple[int, ...]:
     >>> one_or_each("3"), one_or_each("3,5")
     (3, (3, 5))
     """
-    every = sizes(text)
+    every = _per_axis(text)
     return every[0] if len(every) == 1 else every
 
 
 def axes(text: str) -> int | tuple[int, int]:
     """One number for both axes, or two: rows,columns."""
-    match sizes(text):
+    match _per_axis(text):
         case (both,):
             return both
         case (rows, columns):
             return rows, columns
         case _:
             raise argparse.ArgumentTypeError(f"{text!r}: give one number or two, as rows,columns")
+
+
+def _per_axis(text: str) -> tuple[int, ...]:
+    """Whole numbers, one for each axis; x may stand for the comma."""
+    try:
+        return tuple(int(n) for n in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give one whole number, or one for each axis with commas between them, such as 3,5"
+        ) from None
 
 
 def positive(text: str) -> int:

@@ -16,6 +16,7 @@ from dojang.arith.solve import solve as solve
 from dojang.arith.symbol import symbol, symbolic
 from dojang.base.errors import UnsupportedError, UsageError
 from dojang.base.showing import shown
+from dojang.base.wording import did_you_mean
 from dojang.report.table import number
 
 if TYPE_CHECKING:
@@ -281,4 +282,5 @@ def available(what: What) -> Listing:
         from dojang.app import operators
 
         return Listing(what, operators.rows())
-    raise UsageError(f"there is no list of {what}; choose {' or '.join(get_args(What))}")
+    hint = did_you_mean(str(what), get_args(What), f"use {', '.join(get_args(What))}")
+    raise UsageError(f"there is no list of {what}; {hint}")

@@ -14,6 +14,7 @@ from dojang.arith.ops import OPS, UNKNOWN, Op
 from dojang.arith.shapes import Shape
 from dojang.arith.stored import Origin, Stored
 from dojang.base.errors import DojangError, GraphError
+from dojang.base.wording import did_you_mean
 
 Weights = Mapping[str, Any]
 
@@ -121,7 +122,8 @@ class Graph:
         try:
             return self.by_name[name]
         except KeyError:
-            raise GraphError(f"{self.name} has no node {name!r}") from None
+            hint = did_you_mean(name, self.by_name, f"`dojang count {self.name}` shows their names")
+            raise GraphError(f"{self.name} has no node {name!r}; {hint}") from None
 
     @cached_property
     def inputs(self) -> tuple[Node, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dojang.base.errors import UsageError
+from dojang.base.wording import did_you_mean
 from dojang.engine.fuse import Fused
 from dojang.engine.lower.network import Lowered
 from dojang.engine.plan.steps import HostStep, KernelStep, Place, Planned
@@ -36,8 +36,7 @@ def asked(said: str) -> list[str]:
     names = [name.strip() for name in said.split(",") if name.strip()]
     for name in names:
         if name not in LINES:
-            near = get_close_matches(name, LINES, 1)
-            hint = f"did you mean {near[0]}?" if near else f"use some of {', '.join(LINES)}"
+            hint = did_you_mean(name, LINES, f"use some of {', '.join(LINES)}", most=1)
             raise UsageError(f"{ENVIRONMENT}: there is no pass {name!r}; {hint}")
     return names
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import UsageError
+from dojang.base.wording import did_you_mean
 
 Border = Literal["zero", "constant", "replicate", "reflect", "circular", "valid"]
 BORDERS: tuple[str, ...] = get_args(Border)
@@ -17,7 +18,8 @@ BORDERS: tuple[str, ...] = get_args(Border)
 def check_border(border: str) -> Border:
     """The border; for other text an error that lists the borders."""
     if border not in BORDERS:
-        raise UsageError(f'border "{border}" is not known; use {", ".join(BORDERS)}')
+        hint = did_you_mean(str(border), BORDERS, f"use {', '.join(BORDERS)}")
+        raise UsageError(f'border "{border}" is not known; {hint}')
     return border  # type: ignore[return-value]
 
 

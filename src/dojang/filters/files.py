@@ -69,14 +69,18 @@ class FilterReport(Result):
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """How the picture in one file would be filtered: one plan for each kernel, or one for a bank."""
+    """How the picture in one file would be filtered: one plan for each kernel, or one for a bank.
+
+    `channels` are those of the picture; its plans count one more where 3 channels are held as 4 in memory.
+    """
 
     source: str
+    channels: int
     plans: tuple[FilterPlan, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"source": self.source, "plans": [plan.to_dict() for plan in self.plans]}
+        return {"source": self.source, "channels": self.channels, "plans": [plan.to_dict() for plan in self.plans]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +264,7 @@ def _many(
 
 def plan_files(paths: Sequence[PathArg], kernel: Any, **options: Any) -> FilterPlans:
     """How the picture in each file would be filtered; `options` as in `plan_file`. Writes nothing."""
-    return FilterPlans(tuple(PlannedFile(fspath(path), plan_file(path, kernel, **options)) for path in paths))
+    return FilterPlans(tuple(plan_file(path, kernel, **options) for path in paths))
 
 
 def plan_file(
@@ -271,7 +275,7 @@ def plan_file(
     dilation: int | tuple[int, int] = 1,
     value: float = 0.0,
     max_pixels: int | None = None,
-) -> tuple[FilterPlan, ...]:
+) -> PlannedFile:
     """How the picture in a file would be filtered: plans with `explain()` for people and `to_dict()` for JSON.
 
     One plan for each kernel; kernels that share one pass over the picture share one plan.
@@ -280,12 +284,13 @@ def plan_file(
     if is_large(path):
         with opened(path) as source:
             shape, dtype = source.shape, source.dtype
+        channels = shape[2] if len(shape) == 3 else 1
     else:
-        pixels = read_picture(path, max_pixels).pixels
-        shape, dtype = pixels.shape, pixels.dtype
+        picture = read_picture(path, max_pixels)
+        shape, dtype, channels = picture.pixels.shape, picture.pixels.dtype, picture.channels
     stack = (1, *shape) if len(shape) == 3 else (1, *shape, 1)
     try:
         jobs = tuple(Job.of(k, stack, check_dtype(dtype), options) for k in chosen)
     except DojangError as error:
         raise error.within(fspath(path)) from None
-    return tuple(make_plan(jobs, Machine.host()))
+    return PlannedFile(fspath(path), channels, tuple(make_plan(jobs, Machine.host())))

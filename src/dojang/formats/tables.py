@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import csv
 import os
-from difflib import get_close_matches
 from pathlib import Path
 
 from dojang.arith.check import COLUMNS, PublishedTable, Row
 from dojang.arith.printed import Printed
 from dojang.base.errors import DataError, DojangError, UsageError
 from dojang.base.reading import read_text
+from dojang.base.wording import did_you_mean
 from dojang.formats import zoo
 from dojang.formats.zoo import FOLDER
 
@@ -41,8 +41,7 @@ def load(name: str | Path) -> PublishedTable:
     if str(name) in names():
         path = FOLDER / f"{name}.csv"
     elif path.suffix != ".csv":
-        near = get_close_matches(str(name), names(), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}, or give a .csv file"
+        hint = did_you_mean(str(name), names(), f"there are {', '.join(names())}, or give a .csv file")
         raise UsageError(f"{str(name)!r} is not a table; {hint}")
     text = read_text(path, wanted="a .csv table")
     return parse(text, path.stem, str(path))

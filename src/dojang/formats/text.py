@@ -37,6 +37,7 @@ from dojang.arith.ops import OPS
 from dojang.base.budget import Budget
 from dojang.base.errors import DojangError, ParseError
 from dojang.base.showing import is_plain, shown
+from dojang.base.wording import did_you_mean
 
 MOST_NODES = 50_000
 """The most nodes of a text with all its blocks inserted; blocks that use blocks grow fast."""
@@ -536,12 +537,9 @@ def _numbers(match: re.Match[str]) -> int:
 
 def _similar(word: str, blocks: Mapping[str, Block]) -> str:
     """A hint at the operator that may have been meant."""
-    from difflib import get_close_matches
-
     if word.lower() in ELSEWHERE:
         return f"; here it is {ELSEWHERE[word.lower()]}"
-    near = get_close_matches(word[:40], [*OPS, *(block for block in list(blocks)[:200] if len(block) <= 40)], 3)
-    return f"; did you mean {' or '.join(near)}?" if near else "; see docs/notation.md for the operators"
+    return f"; {did_you_mean(word, (*OPS, *blocks), 'see docs/notation.md for the operators')}"
 
 
 ELSEWHERE = {

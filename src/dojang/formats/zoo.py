@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.base.wording import did_you_mean
 from dojang.formats.text import parse
 
 FOLDER = Path(__file__).parent.parent / "zoo"
@@ -28,8 +28,7 @@ def load(name: str, num_classes: int | None = None, weights: bool = True) -> Gra
     """
     path = FOLDER / f"{name}.net"
     if name not in names():
-        near = get_close_matches(name, names(), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`dojang list networks` lists them all"
+        hint = did_you_mean(name, names(), "`dojang list networks` lists them all")
         raise UsageError(f"{name!r} is not a network of the zoo; {hint}")
     params = {} if num_classes is None else {"classes": num_classes}
     graph = parse(path.read_text(encoding="utf-8"), name, path.name, params)

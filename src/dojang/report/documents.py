@@ -274,6 +274,7 @@ class PlannedRow(TypedDict):
     """One picture and its plans."""
 
     source: str
+    channels: Annotated[int, "of the picture"]
     plans: list[FilterPlanRow]
 
 

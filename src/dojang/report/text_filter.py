@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dojang.arith.conv import by
+from dojang.base.wording import counted
 from dojang.report.table import PLAIN, WIDTH, Style, paragraph
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ def filter_text(report: FilterReport, width: int = WIDTH, style: Style = PLAIN) 
     """One line per picture written."""
     del width, style  # names of files are not shortened
     return "\n".join(
-        f"{done.source} -> {done.target}  {done.width}x{done.height}, "
-        f"{done.channels} channel{'s' if done.channels > 1 else ''}, {done.dtype}"
+        f"{done.source} -> {done.target}  {done.width}x{done.height}, {counted(done.channels, 'channel')}, {done.dtype}"
         for done in report.done
     )
 
@@ -28,15 +28,16 @@ def filter_plan_text(plans: FilterPlans, width: int = WIDTH, style: Style = PLAI
     for planned in plans.pictures:
         lines += [style.bold(planned.source)]
         for plan in planned.plans:
-            lines += [paragraph(f"  {_head(plan)}", width, "    ")]
+            lines += [paragraph(f"  {_head(plan, planned.channels)}", width, "    ")]
             chosen = f"    {plan.way.name}: {plan.way.detail}; {plan.way.cycles:.2f} cycles per element predicted"
             lines += [paragraph(chosen, width, "      ")]
             lines += [paragraph(f"    not {name}: {why}", width, "      ") for name, why in plan.refused]
     return "\n".join(lines)
 
 
-def _head(plan: FilterPlan) -> str:
+def _head(plan: FilterPlan, picture_channels: int) -> str:
     job = plan.jobs[0]
     kernels = ", ".join(f"{j.kernel.name} ({by(j.kernel.size)})" for j in plan.jobs)
-    channels = f"{job.channels} channel{'s' if job.channels > 1 else ''}"
+    held = f" (held as {job.channels} in memory)" if job.channels != picture_channels else ""
+    channels = f"{counted(picture_channels, 'channel')}{held}"
     return f"{kernels} on {channels} of {job.dtype}, result {job.out_dtype}"

@@ -230,9 +230,9 @@ def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], 
                 kept.append(replace(option, ms=max(saved.ms, 0.0)))
             else:
                 less = "this branch" if option.branch else f"{len(option.classes)} of its channels"
-                what = "no faster" if saved.high <= 0 else "no faster beyond noise"
+                what = str(saved) if saved.slower else f"no faster beyond noise; time saved: {saved}"
                 channels = channels_of(guess.known.channels, option.classes)
-                reason = f"without {less} the network is {what}; time saved: {saved}"
+                reason = f"without {less} the network is {what}"
                 ledger.refuse(name_of(own), option.layers, reason, CHANNEL_KINDS, channels)
         if kept:
             out.append(tuple(kept))

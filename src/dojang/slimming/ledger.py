@@ -128,7 +128,7 @@ class Ledger:
         if saved is None:
             return None
         if not saved.real:
-            return f"no time saved beyond noise: {saved}"
+            return saved.refusal
         if saved.ms < self.least_saving * saved.before_ms:
             return f"no time saved worth a loss: less than {self.least_saving:.1%}: {saved}"
         return None

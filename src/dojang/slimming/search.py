@@ -224,7 +224,7 @@ class _Search(Ledger):
                 self.taken += [rewrite for rewrite, *_ in parts]
                 return joint
         for _, cut, saved in waiting:
-            self.reject(cut, f"no time saved beyond noise: {saved}")
+            self.reject(cut, saved.refusal)
         return current
 
     def tuned_last(self, found: Graph, finish: Finish, allowed: float) -> Graph:

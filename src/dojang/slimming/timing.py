@@ -35,9 +35,24 @@ class Saving:
         """Whether more than noise: the lower bound is above zero."""
         return self.low > 0
 
+    @property
+    def slower(self) -> bool:
+        """Whether time was lost, more than noise: the upper bound is below zero."""
+        return self.high < 0
+
+    @property
+    def refusal(self) -> str:
+        """What is said of an edit whose saving is not real: that it is slower, or that no saving could be shown."""
+        return str(self) if self.slower else f"no time saved beyond noise: {self}"
+
     def __str__(self) -> str:
-        """The saving and its bounds, in µs for networks that take less than a millisecond."""
+        """The saving (or how much slower it is) and its bounds, in µs for networks of less than a millisecond."""
         factor, unit, digits = (1e3, "µs", 2) if self.before_ms < 1 else (1, "ms", 3)
+        if self.slower:
+            lost, least, most, whole = (
+                f"{v * factor:.{digits}f}" for v in (-self.ms, -self.high, -self.low, self.before_ms)
+            )
+            return f"slower by {lost} {unit} of {whole} {unit} (95 %: {least} to {most})"
         ms, low, high, before = (f"{v * factor:+.{digits}f}" for v in (self.ms, self.low, self.high, self.before_ms))
         return f"{ms} {unit} of {before[1:]} (95 %: {low} to {high})"
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from dojang.arith.conv import by
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.wording import did_you_mean
 from dojang.filters.kernels.named import ALIASES, MOST_TAPS, NAMED, Combine, Taps
 from dojang.filters.npy import mapped
 
@@ -141,12 +142,13 @@ def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Ke
     """
     row = NAMED.get(ALIASES.get(name, name))
     if row is None:
-        raise UsageError(f'kernel "{name}" is not known; use {", ".join(NAMED)}, a matrix "0 -1 0; ..." or FILE.npy')
+        hint = did_you_mean(name, NAMED, f'use {", ".join(NAMED)}, a matrix "0 -1 0; ..." or FILE.npy')
+        raise UsageError(f'kernel "{name}" is not known; {hint}')
     allowed = row.options
     for key in options:
         if key not in allowed:
             has = f"it has {', '.join(allowed)}" if allowed else "it has none"
-            raise UsageError(f'kernel {name}: option "{key}" is not known; {has}')
+            raise UsageError(f'kernel {name}: option "{key}" is not known; {did_you_mean(key, allowed, has)}')
     for key, value in options.items():
         if not isfinite(value):
             raise UsageError(f"kernel {name}: {key} {value:g} must be a finite number")

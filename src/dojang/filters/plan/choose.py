@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.wording import counted
 from dojang.filters.code.fourier import Fourier
 from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
@@ -54,7 +55,9 @@ class FilterPlan:
         job = self.jobs[0]
         names = ", ".join(j.kernel.name for j in self.jobs)
         kh, kw = job.kernel.size
-        lines = [f"{names}: {kh}x{kw} taps on {job.channels} channels of {job.dtype}, result {job.out_dtype}"]
+        lines = [
+            f"{names}: {kh}x{kw} taps on {counted(job.channels, 'channel')} of {job.dtype}, result {job.out_dtype}"
+        ]
         lines.append(f"  {self.way.name}: {self.way.detail} ({self.way.cycles:.2f} cycles per element predicted)")
         lines += [f"  not {name}: {reason}" for name, reason in self.refused]
         return "\n".join(lines)

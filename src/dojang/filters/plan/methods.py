@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.base.wording import counted
 from dojang.filters.code.box import Box
 from dojang.filters.code.columns import Columns, PassTap
 from dojang.filters.code.doubling import Doubling, doublings
@@ -171,12 +172,12 @@ def separable(job: Job, machine: Machine) -> Method | str:
     if program.tile_rows * least > 0.45 * machine.l2:
         pass_tap *= cost.large_tile
     cycles = (count * pass_tap + cost.passes + cost.pass_pair * len(segments)) / lanes
-    detail = f"{len(segments)} pair(s) of passes, {count} taps, {said(sums)}"
+    detail = f"{counted(len(segments), 'pair of passes', 'pairs of passes')}, {count} taps, {said(sums)}"
     return Method("separable", cycles, program, None, detail)
 
 
 def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
-    """Why uint8 sums in fixed point cannot do this job."""
+    """Why fixed point (taps rounded to fractions of a power of 2) is not for this job."""
     if rows and machine.isa not in ("avx2", "avx512"):
         return "it needs an instruction of x86 with AVX2"
     if job.dtype != np.uint8 or job.out_dtype != np.uint8:
@@ -185,7 +186,7 @@ def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
         return "two parts are joined"
     if job.options.stride != (1, 1) or (rows and job.options.dilation[0] != 1):
         return "pairs of rows support no stride and no dilation" if rows else "it takes no stride"
-    return "16-bit sums are exact" if sums_of(job).work == "i16" else None
+    return "not needed: 16-bit integers hold the sums exactly" if sums_of(job).work == "i16" else None
 
 
 def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
@@ -294,7 +295,7 @@ def fixed_columns(job: Job, machine: Machine) -> Method | str:
     sums = Sums("i16", True, job.kernel.parts, Finish(1.0, float(found.add)), False)
     program, cycles = _columns_program(job, machine, sums, found.down, found.along, True)
     detail = f"{len(found.down)} + {len(found.along)} products of 16 bits, at most {found.error:.4f} off"
-    return Method("columns first in 16 bits", cycles, program, None, detail)
+    return Method("columns first in fixed point", cycles, program, None, detail)
 
 
 def _columns_program(
@@ -465,7 +466,7 @@ METHODS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
     ("separable", separable),
     ("separable pairs", separable_pairs),
     ("columns first", columns),
-    ("columns first in 16 bits", fixed_columns),
+    ("columns first in fixed point", fixed_columns),
     ("running sums", box),
     ("doubling", doubling),
     ("fourier", fourier),

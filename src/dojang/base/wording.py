@@ -1,0 +1,42 @@
+"""Parts of messages: a number with its noun, and a hint at the name that may have been meant. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+LONGEST = 60
+"""Letters of a name up to which it is compared: a file may hold names of any length."""
+
+MOST = 1000
+"""Names that are compared, at most."""
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """The number and its noun, which is in the plural unless the number is 1.
+
+    >>> counted(1, "layer"), counted(53002, "parameter"), counted(2, "pass"), counted(3, "pair of passes", "pairs")
+    ('1 layer', '53,002 parameters', '2 passes', '3 pairs')
+    """
+    return f"{count:,} {noun if count == 1 else plural or _plural(noun)}"
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
+def did_you_mean(word: str, names: Iterable[str], otherwise: str, most: int = 3) -> str:
+    """A question with the names that are nearest to a misspelt one; `otherwise` if none is near.
+
+    >>> did_you_mean("alxnet", ["alexnet", "vgg16"], "`dojang list networks` lists them all")
+    'did you mean alexnet?'
+    """
+    from difflib import get_close_matches
+
+    short = list(islice((name for name in names if len(name) <= LONGEST), MOST))
+    near = get_close_matches(word[:LONGEST], short, most)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
