@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
 
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
+from dojang.evidence.evidence import Evidence
+from dojang.slimming import SlimResult, slim
 from nets import N, conv, net
+from runtimes import by_macs
 
 
 @cache
@@ -55,3 +59,17 @@ def random_features(seed: int = 0, width: int = 24) -> Graph:
     weights["b1.running_var"] = np.full(width, 0.5, np.float32)
     weights["b1.weight"] = np.ones(width, np.float32)
     return fitted(graph.with_weights(weights))
+
+
+def tune(graph: Graph, teacher: Graph) -> Graph:
+    """What stands for fine-tuning: the last layer is solved again; the teacher is not asked."""
+    return fitted(graph)
+
+
+def slimmed(graph: Graph, **how: Any) -> SlimResult:
+    """`slim` on the training part, by multiplications, tuned by `tune`, judged on the selection part.
+
+    `how`: what else is asked, or asked otherwise.
+    """
+    known = Evidence(graph, digits()[0][TRAIN])
+    return slim(known, **{"measure": by_macs, "tune": tune, "evaluate": accuracy, **how})

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from dojang.base.errors import DataError
 from dojang.evidence.blocks import co_cluster, spectral
-from dojang.evidence.moments import Products, principal, require_finite, require_finite_weights, ridge_fit, singular
+from dojang.evidence.moments import (
+    Products,
+    affine_fit,
+    principal,
+    require_finite,
+    require_finite_weights,
+    ridge_fit,
+    singular,
+)
 from nets import STRUCTURES, weighted
 
 KINDS = ("normal", "zero", "constant", "far", "double", "tiny", "huge")
@@ -125,6 +133,17 @@ def test_a_fit_predicts_a_channel_from_its_double(size):
     covariance = np.cov(np.column_stack((rows, 3 * rows[:, 1])).T, bias=True)
     near = ridge_fit(covariance[:3, :3], covariance[:3, 3:], 1e-6)
     np.testing.assert_allclose(near[:, 0], [0, 3, 0], atol=1e-3)
+
+
+def test_an_affine_fit_is_least_squares_with_a_column_of_ones():
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(3, 1, (40, 4)), rng.normal(size=(40, 3))
+    weight, bias = affine_fit(x, y, 0.0)
+    solved = np.linalg.lstsq(np.hstack([x, np.ones((40, 1))]), y, rcond=None)[0]
+    np.testing.assert_allclose(np.hstack([weight, bias[:, None]]), solved.T, rtol=1e-9, atol=1e-12)
+    smaller, level = affine_fit(x, y)
+    assert np.abs(smaller).sum() < np.abs(weight).sum()
+    np.testing.assert_allclose(x.mean(axis=0) @ smaller.T + level, y.mean(axis=0), atol=1e-12)
 
 
 @settings(max_examples=40)

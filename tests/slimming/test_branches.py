@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from digits import TRAIN, accuracy, digits, fitted
+from digits import TRAIN, accuracy, digits, fitted, slimmed
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.evidence.evidence import Evidence
-from dojang.slimming import slim
 from dojang.slimming.branches import branches, without
 from dojang.slimming.front import TIMED, front
 from dojang.slimming.ledger import Ledger
 from dojang.slimming.lossy import Lossy, SearchTarget
 from nets import STRUCTURES, N, conv, feed, net, weighted
+from runtimes import by_layers, by_macs
 
 FOUND = {
     "residual_option_a": {("s1", ("c1", "c2")), ("s2", ("c3", "c4"))},
@@ -87,25 +87,8 @@ def residual() -> Graph:
     return fitted(graph.replace(weights={k: v * 1e-2 if k[:2] == "c4" else v for k, v in graph.weights.items()}))
 
 
-def by_macs(graphs):
-    """A runtime whose time is its multiplications and layers, without noise."""
-    return [[count(g).total.macs * 1e-6 + len(g.nodes) * 1e-3] for g in graphs]
-
-
-def layers(graphs):
-    """A runtime whose time is its number of layers, so that narrower ones gain nothing."""
-    return [[float(len(g.nodes))] for g in graphs]
-
-
 def test_the_search_drops_the_branch_that_says_least():
-    result = slim(
-        Evidence(residual(), digits()[0][TRAIN]),
-        measure=layers,
-        tune=lambda graph, teacher: fitted(graph),
-        evaluate=accuracy,
-        max_drop=2.0,
-        target_macs=0.6,
-    )
+    result = slimmed(residual(), measure=by_layers, max_drop=2.0, target_macs=0.6)
     assert [(e.rewrite, e.layers) for e in result.edits] == [("remove-branches", ("c3", "c4"))]
     assert result.edits[0].found == "gone: c3, c4"
     assert {"c3", "c4"}.isdisjoint(result.graph.by_name)
@@ -116,20 +99,13 @@ def test_the_search_drops_the_branch_that_says_least():
 def test_two_ways_are_tuned_and_the_more_accurate_is_taken():
     tuned = []
 
-    def tune(graph: Graph, teacher: Graph) -> Graph:
+    def kept(graph: Graph, teacher: Graph) -> Graph:
         tuned.append(fitted(graph))
         return tuned[-1]
 
     graph = residual()
     loud = fitted(graph.replace(weights={k: v * 100 if k[:2] == "c4" else v for k, v in graph.weights.items()}))
-    result = slim(
-        Evidence(loud, digits()[0][TRAIN]),
-        measure=by_macs,
-        tune=tune,
-        evaluate=accuracy,
-        max_drop=30.0,
-        target_macs=0.4,
-    )
+    result = slimmed(loud, tune=kept, max_drop=30.0, target_macs=0.4)
     assert len(tuned) == 2
     assert len([e for e in result.edits if e.claim == "lossy"]) == 1
     gone = [{"c1", "c3"} - set(graph.by_name) for graph in tuned]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError
 from dojang.diagnosis import correlations, diagnose, spectra
@@ -16,10 +15,7 @@ from dojang.slimming.estimate import OutputChange
 from dojang.slimming.importance import read_statistics
 from dojang.slimming.structural import candidates
 from nets import N, conv, net, weighted
-
-
-def by_macs(graphs):
-    return [[count(g).total.macs * 1e-6 + len(g.nodes) * 1e-3] for g in graphs]
+from runtimes import by_macs
 
 
 def u_net(seed: int) -> Graph:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits import TRAIN, accuracy, digits, fitted, random_features
+from digits import digits, fitted, random_features, slimmed
 from dojang.base.errors import CheckFailed, FileError, UsageError
-from dojang.evidence.evidence import Evidence
-from dojang.slimming import slim
+from dojang.engine.session import Session
 from dojang.slimming.journal import FILE, Journal
 from dojang.slimming.timing import interleave
 
@@ -65,15 +64,8 @@ def test_killed_and_taken_up_it_ends_the_same(tmp_path: Path) -> None:
 
 def search(folder: Path, tune, resume: bool = True, measure=None):
     journal = Journal(folder, {"seed": 0}, resume)
-    return slim(
-        Evidence(random_features(width=8), digits()[0][TRAIN]),
-        measure=measure,
-        tune=tune,
-        evaluate=accuracy,
-        max_drop=1.0,
-        target_macs=0.5,
-        journal=journal,
-    )
+    how = {"measure": measure, "tune": tune, "journal": journal}
+    return slimmed(random_features(width=8), max_drop=1.0, target_macs=0.5, **how)
 
 
 @pytest.mark.slow
@@ -87,8 +79,6 @@ def test_a_finished_journal_answers_everything_clocks_included(tmp_path: Path) -
     def measure(graphs):
         calls.append("measure")
         x = digits()[0][:1]
-        from dojang.engine.session import Session
-
         return interleave([lambda s=s: s(x) for s in map(Session, graphs)], rounds=7)
 
     first = search(tmp_path / "j", tune, measure=measure)

@@ -5,18 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from digits import TRAIN, accuracy, digits, fitted, random_features
+from digits import accuracy, fitted, random_features, slimmed
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed
-from dojang.evidence.evidence import Evidence
-from dojang.slimming import slim
 
 pytestmark = pytest.mark.slow
-
-
-def by_macs(graphs):
-    return [[count(g).total.macs * 1e-6 + len(g.nodes) * 1e-3] for g in graphs]
 
 
 def unfitted(graph: Graph, teacher: Graph) -> Graph:
@@ -25,8 +19,8 @@ def unfitted(graph: Graph, teacher: Graph) -> Graph:
 
 
 def search(finish, **more):
-    how = {"measure": by_macs, "tune": unfitted, "evaluate": accuracy, "max_drop": 20.0, "target_macs": 0.6}
-    return slim(Evidence(random_features(width=16), digits()[0][TRAIN]), **{**how, **more}, finish=finish)
+    how = {"tune": unfitted, "max_drop": 20.0, "target_macs": 0.6}
+    return slimmed(random_features(width=16), **{**how, **more}, finish=finish)
 
 
 def test_the_last_tuning_is_of_what_was_found_and_is_kept():

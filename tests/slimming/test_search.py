@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from digits import SELECTION, TEST, TRAIN, accuracy, digits, fitted, random_features
+from digits import SELECTION, TEST, TRAIN, accuracy, digits, fitted, random_features, slimmed
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -22,26 +22,13 @@ from dojang.slimming.narrow import muted, remove
 from dojang.slimming.rewrite import relative_difference
 from dojang.slimming.timing import interleave
 from nets import STRUCTURES, feed, weighted
-
-
-def by_macs(graphs):
-    """A runtime whose time is its multiplications and layers, without noise: one round, taken as exact."""
-    return [[count(g).total.macs * 1e-6 + len(g.nodes) * 1e-3] for g in graphs]
+from runtimes import by_layers, by_macs
 
 
 def by_clock(graphs):
     x = digits()[0][:1]
     sessions = [Session(g) for g in graphs]
     return interleave([lambda s=s: s(x) for s in sessions], rounds=7)
-
-
-def only_layers(graphs):
-    """A runtime that gains nothing from fewer channels."""
-    return [[float(len(g.nodes))] for g in graphs]
-
-
-def tune(graph: Graph, teacher: Graph) -> Graph:
-    return fitted(graph)
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +38,7 @@ def original() -> Graph:
 
 @pytest.fixture(scope="module")
 def lossy(original):
-    return slim(
-        Evidence(original, digits()[0][TRAIN]),
-        measure=by_macs,
-        tune=tune,
-        evaluate=accuracy,
-        max_drop=1.0,
-        target_macs=0.5,
-    )
+    return slimmed(original, max_drop=1.0, target_macs=0.5)
 
 
 def test_the_target_is_reached_within_the_drop(original, lossy):
@@ -87,14 +67,7 @@ def test_the_json_is_the_contract(lossy):
 
 
 def test_the_same_seed_gives_the_same_network(original, lossy):
-    again = slim(
-        Evidence(original, digits()[0][TRAIN]),
-        measure=by_macs,
-        tune=tune,
-        evaluate=accuracy,
-        max_drop=1.0,
-        target_macs=0.5,
-    )
+    again = slimmed(original, max_drop=1.0, target_macs=0.5)
     assert again.graph.nodes == lossy.graph.nodes
     assert all(np.array_equal(again.graph.weights[k], v) for k, v in lossy.graph.weights.items())
     assert again.to_dict() == lossy.to_dict()
@@ -102,9 +75,7 @@ def test_the_same_seed_gives_the_same_network(original, lossy):
 
 def test_nothing_is_cut_on_a_runtime_that_gains_nothing():
     original = random_features(width=8)
-    result = slim(
-        Evidence(original, digits()[0][TRAIN]), measure=only_layers, tune=tune, evaluate=accuracy, max_drop=1.0
-    )
+    result = slimmed(original, measure=by_layers, max_drop=1.0)
     assert [e.rewrite for e in result.edits] == ["fold-batchnorm"]
     assert result.after.params < result.before.params
     assert result.refused
@@ -116,9 +87,7 @@ def test_nothing_is_cut_on_a_runtime_that_gains_nothing():
 
 def test_a_drop_that_is_not_allowed_is_refused_and_noted():
     original = random_features(width=8)
-    result = slim(
-        Evidence(original, digits()[0][TRAIN]), measure=by_macs, evaluate=accuracy, max_drop=0.0, target_macs=0.05
-    )
+    result = slimmed(original, tune=None, max_drop=0.0, target_macs=0.05)
     assert result.after.accuracy >= result.before.accuracy
     assert any("was not reached" in note for note in result.notes)
     assert any("points lost" in r.reason for r in result.refused)
@@ -155,9 +124,7 @@ def test_silent_channels_are_cut_with_their_bound(original):
     weights = {k: np.array(v) for k, v in original.weights.items()}
     weights["c2.bias"][[3, 5, 8]] = -50  # never fires on pictures in 0..1, but nothing proves it without a range
     graph = original.replace(weights=weights)
-    result = slim(
-        Evidence(graph, digits()[0][TRAIN]), measure=by_macs, evaluate=accuracy, max_drop=0.0, target_macs=0.9
-    )
+    result = slimmed(graph, tune=None, max_drop=0.0, target_macs=0.9)
     edit = next(e for e in result.edits if e.claim == "bounded")
     assert "c2" in edit.layers
     assert edit.check["samples"] == 1000
@@ -171,25 +138,23 @@ def test_small_savings_are_not_worth_a_loss():
     def hardly(graphs):  # a network without multiplications would still take 99.9 % of the time
         return [[1000.0 + count(g).total.macs / count(original).total.macs] for g in graphs]
 
-    how = {"tune": tune, "evaluate": accuracy, "target_macs": 0.5}
-    strict = slim(Evidence(original, digits()[0][TRAIN]), measure=hardly, **how)
+    strict = slimmed(original, measure=hardly, target_macs=0.5)
     assert not [e for e in strict.edits if e.claim == "lossy"]
     assert any("less than 0.5%" in r.reason for r in strict.refused)
-    lax = slim(Evidence(original, digits()[0][TRAIN]), measure=hardly, least_saving=0.0, **how)
+    lax = slimmed(original, measure=hardly, least_saving=0.0, target_macs=0.5)
     assert [e for e in lax.edits if e.claim == "lossy"]
     assert lax.after.macs < 0.8 * lax.before.macs
 
 
 def test_a_target_time_is_met_or_the_miss_is_said():
     original = random_features(width=8)
-    how = {"measure": by_macs, "tune": tune, "evaluate": accuracy}
     whole = by_macs([original])[0][0]
-    half = slim(Evidence(original, digits()[0][TRAIN]), target_time=0.6, max_drop=5.0, **how)
+    half = slimmed(original, target_time=0.6, max_drop=5.0)
     assert half.after.median_ms <= 0.6 * whole
     assert not any("target" in note for note in half.notes)
-    in_ms = slim(Evidence(original, digits()[0][TRAIN]), target_ms=0.6 * whole, max_drop=5.0, **how)
+    in_ms = slimmed(original, target_ms=0.6 * whole, max_drop=5.0)
     assert in_ms.graph.nodes == half.graph.nodes
-    missed = slim(Evidence(original, digits()[0][TRAIN]), target_ms=1e-3 * whole, max_drop=0.0, **how)
+    missed = slimmed(original, target_ms=1e-3 * whole, max_drop=0.0)
     assert missed.after.median_ms <= whole
     assert missed.after.accuracy >= missed.before.accuracy
     assert any("the target of" in note and "ms was not reached" in note for note in missed.notes)
@@ -197,33 +162,19 @@ def test_a_target_time_is_met_or_the_miss_is_said():
 
 def test_predictions_only_rank(original):
     """A predictor that is wrong by a factor, and wrong about the order, changes what is tried, not what holds."""
-    result = slim(
-        Evidence(original, digits()[0][TRAIN]),
-        measure=by_macs,
-        predict=lambda g: 1e3 / (1 + count(g).total.params),
-        tune=tune,
-        evaluate=accuracy,
-        target_macs=0.8,
-    )
+    result = slimmed(original, predict=lambda g: 1e3 / (1 + count(g).total.params), target_macs=0.8)
     assert all(e.ms_saved > 0 for e in result.edits)
     assert result.before.accuracy - result.after.accuracy <= 0.01 + 1e-9
 
 
-def test_few_tunings_reach_a_target():
+def test_few_tunings_reach_a_target(original):
     calls = []
 
     def counted(graph, teacher):
         calls.append(count(graph).total.macs)
         return fitted(graph)
 
-    result = slim(
-        Evidence(random_features(width=16), digits()[0][TRAIN]),
-        measure=by_macs,
-        tune=counted,
-        evaluate=accuracy,
-        max_drop=5.0,
-        target_macs=0.5,
-    )
+    result = slimmed(original, tune=counted, max_drop=5.0, target_macs=0.5)
     assert result.after.macs <= 0.5 * result.before.macs
     assert len(calls) <= 3
 
@@ -285,7 +236,7 @@ def test_nan_in_tuning_keeps_what_was_good():
     def explodes(graph: Graph, teacher: Graph) -> Graph:
         return graph.replace(weights={**graph.weights, "y.bias": np.full(10, np.nan, np.float32)})
 
-    result = slim(Evidence(original, digits()[0][TRAIN]), measure=by_macs, tune=explodes, evaluate=accuracy)
+    result = slimmed(original, tune=explodes)
     assert any("fine-tuning failed" in r.reason and "NaN" in r.reason for r in result.refused)
     assert result.after.accuracy == pytest.approx(result.before.accuracy, abs=0.005)
 

@@ -33,11 +33,12 @@ class Context:
         scratch = 0
         rows = zip(planned.steps, lowered.codes, lowered.areas.shared, build.natives, strict=True)
         for step, code, shared, natives in rows:
-            if isinstance(step, HostStep) or code is None:
+            if isinstance(step, HostStep):
                 self.close(pending, scratch)
                 pending, scratch = [], 0
-                self.segments.append(step)  # pyright: ignore[reportArgumentType]  # only these have no code
+                self.segments.append(step)
                 continue
+            assert code is not None  # only steps of the host have no code
             args = self.table(step, shared)
             scratch = max(scratch, code.scratch)
             for part, native in zip(code.steps, natives, strict=True):

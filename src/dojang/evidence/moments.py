@@ -113,7 +113,12 @@ def singular(matrix: Array) -> tuple[Array, Array, Array]:
     return left, values * size, right
 
 
-def ridge_fit(inner: Array, cross: Array, ridge: float) -> Array:
+RIDGE = 1e-3
+"""What fits add to the diagonal of a covariance, relative to its mean, so that they do not follow the noise of few
+samples."""
+
+
+def ridge_fit(inner: Array, cross: Array, ridge: float = RIDGE) -> Array:
     """P (kept, lost) that brings kept channels nearest to the lost ones: (C + ridge · v · I)⁻¹ · cross.
 
     `inner` C (kept, kept) is their covariance, v its mean variance, `cross` (kept, lost). Where no kept channel moves,
@@ -126,6 +131,22 @@ def ridge_fit(inner: Array, cross: Array, ridge: float) -> Array:
         return np.zeros(cross.shape)
     scaled = (inner + inner.T) / (2 * level)
     return np.linalg.solve(scaled + ridge * np.eye(len(inner)), cross / level)
+
+
+def affine_fit(x: Array, y: Array, ridge: float = RIDGE) -> tuple[Array, Array]:
+    """M (k, m) and b (k,) that bring M x + b nearest to y over samples `x` (n, m) and `y` (n, k), both float64.
+
+    `ridge` keeps M small, as in `ridge_fit`; the means are matched exactly.
+
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> m, b = affine_fit(x, 3 * x + 5, 0.0)
+    >>> m.round(6).tolist(), b.round(6).tolist()
+    ([[3.0]], [5.0])
+    """
+    mean, level = x.mean(axis=0), y.mean(axis=0)
+    inner, cross = (x - mean).T @ (x - mean) / len(x), (x - mean).T @ (y - level) / len(x)
+    weight = ridge_fit(inner, cross, ridge).T
+    return weight, level - weight @ mean
 
 
 def _size(matrix: Array, what: str) -> float:

@@ -9,7 +9,6 @@ again in the child.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from typing import Any, Protocol
 
@@ -52,22 +51,3 @@ def _renew_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
-
-
-class ForkSafeLock:
-    """A lock for `with` that is free in every child process.
-
-    Only with `with` on a lock of the interpreter can no signal handler and no interrupt come between acquiring it and
-    being sure to release it.
-    """
-
-    __slots__ = ("__weakref__", "lock")
-
-    def __init__(self) -> None:
-        """A free lock."""
-        self.after_fork()
-        renew(self)
-
-    def after_fork(self) -> None:
-        """A free lock."""
-        self.lock = threading.Lock()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
-from dojang.evidence.moments import ridge_fit
+from dojang.evidence.moments import affine_fit
 from dojang.slimming.grouping import Form
 
 Array = np.ndarray
@@ -25,8 +25,6 @@ TAPS = 2048
 
 PLACES = 8
 """Places per tap that a fit sees, at most."""
-
-RIDGE = 1e-3
 
 
 def smaller(graph: Graph, node: Node, seen: Mapping[str, Array]) -> Form | None:
@@ -89,12 +87,8 @@ def fit(layer: Node, x: Array, y: Array) -> tuple[Array, Array] | None:
     rows = _windows(x, attrs)
     wanted = np.moveaxis(y, 1, -1).reshape(len(rows), -1)
     step = max(1, len(rows) // (PLACES * taps))
-    rows, wanted = rows[::step].astype(np.float64), wanted[::step].astype(np.float64)
-    mean, level = rows.mean(axis=0), wanted.mean(axis=0)
-    inner = (rows - mean).T @ (rows - mean) / len(rows)
-    cross = (rows - mean).T @ (wanted - level) / len(rows)
-    weight = ridge_fit(inner, cross, RIDGE).T
-    return weight.reshape(len(weight), x.shape[1], *attrs["kernel"]), level - weight @ mean
+    weight, bias = affine_fit(rows[::step].astype(np.float64), wanted[::step].astype(np.float64))
+    return weight.reshape(len(weight), x.shape[1], *attrs["kernel"]), bias
 
 
 def _windows(x: Array, attrs: Mapping[str, Any]) -> Array:

@@ -18,8 +18,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.engine.session import Session
 from dojang.evidence.activations import Statistics
 from dojang.evidence.blocks import co_cluster
-from dojang.evidence.moments import ridge_fit, singular
-from dojang.slimming.narrow import RIDGE
+from dojang.evidence.moments import affine_fit, ridge_fit, singular
 from dojang.slimming.permute import permuted, reordered_layers
 
 Array = np.ndarray
@@ -114,7 +113,7 @@ def _blocks(
         kept, own = inputs[j * size : (j + 1) * size], outputs[j * rows : (j + 1) * rows]
         lost = np.setdiff1d(np.arange(ic), kept)
         inner = source.covariance[np.ix_(kept, kept)]
-        predict = ridge_fit(inner, source.covariance[np.ix_(kept, lost)], RIDGE)
+        predict = ridge_fit(inner, source.covariance[np.ix_(kept, lost)])
         moved = kernel[own][:, lost]
         weight.append(kernel[own][:, kept] + np.moveaxis(np.tensordot(predict, moved, (1, 1)), 0, 1))
         rest = source.mean[lost] - source.mean[kept] @ predict
@@ -131,11 +130,7 @@ def _mixer(first: Node, weight: Array, x: Array, y: Array) -> tuple[Array, Array
     z = np.moveaxis(Session(alone)(x), 1, -1).reshape(-1, first.attrs["out"])
     y = np.moveaxis(y, 1, -1).reshape(len(z), -1)
     step = max(1, len(z) // PLACES)
-    z, y = z[::step].astype(np.float64), y[::step].astype(np.float64)
-    mean, level = z.mean(axis=0), y.mean(axis=0)
-    inner, cross = (z - mean).T @ (z - mean) / len(z), (z - mean).T @ (y - level) / len(z)
-    mix = ridge_fit(inner, cross, RIDGE).T
-    return mix, level - mix @ mean
+    return affine_fit(z[::step].astype(np.float64), y[::step].astype(np.float64))
 
 
 def depthwise(graph: Graph, node: Node, seen: Mapping[str, Array]) -> Form | None:

@@ -20,9 +20,6 @@ from dojang.slimming.importance import readers
 
 Array = np.ndarray
 
-RIDGE = 1e-3
-"""Added to the covariance relative to its mean diagonal, so that few samples do not fit noise."""
-
 
 def least_useful(tied: ChannelMap, bundle: Sequence[int], score: Array, number: int) -> tuple[int, ...]:
     """The `number` least useful classes of a bundle that can go together, least useful first.
@@ -113,7 +110,7 @@ def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapp
 
 def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Statistics) -> None:
     inner = found.covariance[np.ix_(kept, kept)]
-    predict = ridge_fit(inner, found.covariance[np.ix_(kept, lost)], RIDGE)  # (kept, lost)
+    predict = ridge_fit(inner, found.covariance[np.ix_(kept, lost)])  # (kept, lost)
     rest = found.mean[lost] - found.mean[kept] @ predict
     block, start = inputs_first(weight, node, lost[0])
     near, far = [p - start for p in kept], [p - start for p in lost]

@@ -24,7 +24,7 @@ from dojang.arith.field import covered
 from dojang.arith.graph import Graph, Node
 from dojang.evidence.activations import Statistics
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.moments import principal, ridge_fit, singular
+from dojang.evidence.moments import affine_fit, principal, singular
 from dojang.slimming.absorb import owns_arrays, reads_channels, shared_arrays
 from dojang.slimming.covered import coarser, smaller
 from dojang.slimming.grouping import Form, depthwise, options
@@ -42,9 +42,6 @@ SEEN = 1 << 22
 
 WORTH = 0.9
 """A candidate must leave less than this part of the layer's multiplications."""
-
-HEAD_RIDGE = 1e-3
-
 
 ANSWERS = {"grouped-kernels": ("low-correlation",), "smaller-kernel": ("coverage",), "coarser-stride": ("coverage",)}
 """The kinds of findings that a replacement is made for; the others answer none."""
@@ -208,10 +205,7 @@ def pooled_head(known: Evidence) -> Candidate | None:
     for taps in known.activations((source, last.name)):
         pooled.append(taps[source].reshape(*taps[source].shape[:2], -1).mean(axis=2).astype(np.float64))
         wanted.append(taps[last.name].astype(np.float64))
-    x, y = np.concatenate(pooled), np.concatenate(wanted)
-    mean, level = x.mean(axis=0), y.mean(axis=0)
-    gram = (x - mean).T @ (x - mean)
-    weight = ridge_fit(gram, (x - mean).T @ (y - level), HEAD_RIDGE).T
+    weight, bias = affine_fit(np.concatenate(pooled), np.concatenate(wanted))
     pool = Node.of(f"{flat.name}_pool", "global_avgpool", source)
     if pool.name in graph.by_name:
         return None
@@ -220,12 +214,12 @@ def pooled_head(known: Evidence) -> Candidate | None:
     flatten = Node.of(flat.name, "flatten", pool.name)
     nodes: dict[str, Node | Sequence[Node]] = dict.fromkeys(layers, ())
     nodes |= {flat.name: (pool, flatten), last.name: dense}
-    arrays = {dense.array("weight"): weight.astype(kind), dense.array("bias"): (level - weight @ mean).astype(kind)}
+    arrays = {dense.array("weight"): weight.astype(kind), dense.array("bias"): bias.astype(kind)}
     new = graph.edited(nodes, weights=arrays)
     old_params = count(graph).total.params
     if count(new).total.params >= old_params:
         return None
-    said = f"the {'x'.join(map(str, shape[1:]))} features are pooled to {x.shape[1]} in place of being flattened"
+    said = f"the {'x'.join(map(str, shape[1:]))} features are pooled to {weight.shape[1]} in place of being flattened"
     return Candidate("pooled-head", (*layers, last.name), new, said)
 
 

@@ -59,7 +59,6 @@ class TrainConfig:
             ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in 0 … 1, 1 excluded"),
             ("alpha", self.alpha, 0 <= self.alpha <= 1, "in 0 … 1"),
             ("temperature", self.temperature, 0 < self.temperature < float("inf"), "greater than 0"),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
             ("test_every", self.test_every, self.test_every >= 1, "at least 1"),
             ("train_scored", self.train_scored or 0, self.train_scored is None or self.train_scored >= 1, "at least 1"),
             ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),

@@ -33,8 +33,10 @@ def activate(b: Emit, v: Value, act: Activation | None, kind: ElementType) -> Va
     """The activation on a vector; NaN stays NaN."""
     if act is None:
         return v
-    lanes = v.type.count
-    con = lambda c: b.const(kind, c, lanes)  # noqa: E731
+
+    def con(c: float) -> Value:
+        return b.const(kind, c, v.type.count)
+
     if act.name == "relu":
         return b.maximum(con(0), v)
     if act.name == "clip":
@@ -56,14 +58,13 @@ def exp(b: Emit, v: Value) -> Value:
     x = n·ln 2 + r with |r| ≤ ln 2 / 2, Taylor to r⁷ (remainder below 2⁻²⁷), scaled by 2ⁿ in two halves.
     """
     lanes = v.type.count
-    con = lambda c: b.const(F32, c, lanes)  # noqa: E731
-    x = b.minimum(con(89.0), b.maximum(con(-104.0), v))
-    n = b.round(b.fmul(x, con(1.4426950408889634)))
-    r = b.fma(n, con(-0.693145751953125), x)
-    r = b.fma(n, con(-1.428606765330187e-06), r)
-    p = con(1 / 5040)
+    x = b.minimum(con(b, 89.0, v), b.maximum(con(b, -104.0, v), v))
+    n = b.round(b.fmul(x, con(b, 1.4426950408889634, v)))
+    r = b.fma(n, con(b, -0.693145751953125, v), x)
+    r = b.fma(n, con(b, -1.428606765330187e-06, v), r)
+    p = con(b, 1 / 5040, v)
     for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        p = b.fma(p, r, con(c))
+        p = b.fma(p, r, con(b, c, v))
     i = b.fptosi(n, I32.vector(lanes))
     half = b.ashr(i, b.const(I32, 1, lanes))
     for part in (half, b.sub(i, half)):
@@ -73,7 +74,7 @@ def exp(b: Emit, v: Value) -> Value:
 
 
 def con(b: Emit, c: float, like: Value) -> Value:
-    """A constant vector."""
+    """A float32 vector of one constant, with as many lanes as `like`."""
     return b.const(F32, c, like.type.count)
 
 
