@@ -36,6 +36,7 @@ from torch import nn  # noqa: E402
 from dojang.formats.torch import from_module, to_module  # noqa: E402
 from dojang.formats.torch.read.trace import HANDLERS  # noqa: E402
 from dojang.formats.torch.write.compute import COMPUTE, as_torch, own_mode  # noqa: E402
+from saved_by_autograd import kept_by_torch  # noqa: E402
 
 F = nn.functional
 tables = pytest.mark.parametrize("name", operators.TABLES)
@@ -141,23 +142,6 @@ def _torch_mode(node: Node, graph: Graph) -> str | None:
     return own_mode(node.attrs, as_torch(node.attrs, len(before)), before, after)
 
 
-def kept_by_torch(run, x: torch.Tensor, own: set[int]) -> int:
-    """Bytes of the distinct storages that autograd keeps of one forward pass, without those in `own`."""
-    sizes: dict[int, int] = {}
-    alive = []  # a freed storage's address could come again
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        run(x)
-    return sum(sizes.values())
-
-
 @pytest.mark.parametrize("op", NAMES)
 def test_training_keeps_what_autograd_keeps(op: str) -> None:
     held = 0
@@ -166,18 +150,16 @@ def test_training_keeps_what_autograd_keeps(op: str) -> None:
             continue
         graph = weighted(behind_a_layer(graph))
         module = to_module(graph).train()
-        own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
         x = torch.rand(3, *graph.inputs[0].attrs["shape"])
-        assert saved_bytes(graph, 3) == kept_by_torch(module, x, own), graph.nodes[-1]
+        assert saved_bytes(graph, 3) == kept_by_torch(module, x), graph.nodes[-1]
         held += 1
     assert held or op in ("instancenorm", "deform_conv")
 
 
 def test_instance_norm_keeps_statistics_of_each_image() -> None:
     graph = behind_a_layer(one("instancenorm", affine=False))
-    layer, norm = nn.Conv2d(4, 4, 1), nn.InstanceNorm2d(4)
-    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-    assert saved_bytes(graph, 3) == kept_by_torch(lambda x: norm(layer(x)), torch.rand(3, *X), own)
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), nn.InstanceNorm2d(4))
+    assert saved_bytes(graph, 3) == kept_by_torch(module, torch.rand(3, *X))
 
 
 @pytest.mark.parametrize("op", NAMES)

@@ -9,24 +9,7 @@ from dojang.arith.cost import count
 from dojang.arith.memory import MachinePeaks, memory, saved_bytes, total_ms, traffic
 from dojang.formats import zoo
 from dojang.formats.torch import to_module
-
-
-def kept_by_torch(module: torch.nn.Module, x: torch.Tensor) -> int:
-    """Bytes of the distinct storages that autograd keeps of one forward pass, without parameters and buffers."""
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
-    sizes: dict[int, int] = {}
-    alive = []  # a freed storage's address could come again
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        module(x)
-    return sum(sizes.values())
+from saved_by_autograd import kept_by_torch
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from math import gcd
 
 import llvmlite.ir as ir
 
-from dojang.filters.code.rows import LINE, begin, round_to
+from dojang.filters.code.rows import LINE, begin, round_to, row_address
 from dojang.native.emit import F32, F64, I32, I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
@@ -116,9 +116,7 @@ class _BoxSums:
 
     def row(self, p: Value) -> Value:
         """The address of padded row p's first pixel."""
-        b, a = self.b, self.b.arg
-        index = b.sload(b.at(a.rows, b.mul(b.imin(p, b.sub(a.nrows, 1)), 8)), I64)
-        return b.select(b.less(index, 0), self.empty, b.at(a.src, b.mul(index, a.src_pitch)))
+        return row_address(self.b, p, self.empty)
 
     def enter(self, new: Value, old: Value | None) -> None:
         """Column sums with one row more and, given `old`, one row less."""

@@ -16,7 +16,7 @@ from typing import Any
 import llvmlite.ir as ir
 
 from dojang.filters.code.program import ByRows, Finish, OfSums
-from dojang.filters.code.rows import _Press, across, begin
+from dojang.filters.code.rows import _Press, across, begin, on_picture, over_tiles, row_address
 from dojang.native.emit import I64, U8, Value
 from dojang.native.machine import Machine
 
@@ -96,24 +96,16 @@ class _Columns(_Press):
         source, lanes = p.source_kind, self.machine.lanes(p.source_kind.bytes)
         fill = b.const(source, p.fill)
         b.loop(0, a.inner, lanes, lambda e, _: b.vstore(fill, b.at(self.empty, b.mul(e, source.bytes)), source))
-        # All tiles have one width: the last one is moved left to end with the row, and overlaps its neighbour a little.
-        width = p.tile_width(self.machine)
-        tiles = b.udiv(b.add(a.width, width - 1), width)
-        even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
-        n = b.imin(a.width, b.mul(b.udiv(b.add(even, self.chunk - 1), self.chunk), self.chunk))
-        last = b.sub(a.width, n)
-        b.loop(0, a.width, n, lambda x, _: self.column(b.imin(x, last), n))
+        over_tiles(b, p.tile_width(self.machine), self.chunk, self.column)
         return b.finish()
 
     def column(self, x0: Value, n: Value) -> None:
         """All rows y0 to y1 of the tile of n output elements that begins at x0."""
         b, a, p, size = self.b, self.b.arg, self.p, self.kind.bytes
         n_in = b.add(n, p.reach)
-        zero = b.index(0)
-        edge = b.imin(b.imax(b.sub(a.left, x0), zero), n_in)
-        end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), x0), zero), n_in)
+        edge, end = on_picture(b, x0, n_in)
         # The first element that comes from the picture lies on a register's boundary.
-        lines = b.at(self.lines, b.mul(b.and_(b.sub(zero, edge), b.index(self.lanes - 1)), size))
+        lines = b.at(self.lines, b.mul(b.and_(b.sub(b.index(0), edge), b.index(self.lanes - 1)), size))
         start = b.mul(b.sub(x0, a.left), p.source_kind.bytes)
 
         def block(y, _):
@@ -132,9 +124,7 @@ class _Columns(_Press):
 
     def row(self, p: Value) -> Value:
         """The address of padded row p's first pixel."""
-        b, a = self.b, self.b.arg
-        index = b.sload(b.at(a.rows, b.mul(b.imin(p, b.sub(a.nrows, 1)), 8)), I64)
-        return b.select(b.less(index, 0), self.empty, b.at(a.src, b.mul(index, a.src_pitch)))
+        return row_address(self.b, p, self.empty)
 
     # -- down the columns -------------------------------------------------------------------------------------------
 

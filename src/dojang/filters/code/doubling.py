@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dojang.filters.code.program import ByRows, Finish, OfSums
-from dojang.filters.code.rows import _Press, across, begin
-from dojang.native.emit import I64, ElementType, Value
+from dojang.filters.code.rows import _Press, across, begin, on_picture, row_index
+from dojang.native.emit import ElementType, Value
 from dojang.native.machine import Machine
 
 VECTORS = 2
@@ -130,9 +130,7 @@ class _Doubled(_Press):
         """All rows y0 to y1 of the tile of n output elements that begins at x0."""
         b, a, p = self.b, self.b.arg, self.p
         n_in = b.add(n, p.reach)
-        zero = b.index(0)
-        edge = b.imin(b.imax(b.sub(a.left, x0), zero), n_in)
-        end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), x0), zero), n_in)
+        edge, end = on_picture(b, x0, n_in)
 
         def load(row, at):
             self.row(row, at, x0, n, n_in, edge, end)
@@ -171,7 +169,7 @@ class _Doubled(_Press):
         """Padded row `row` loaded and summed along itself, to `at`."""
         b, a, p, size = self.b, self.b.arg, self.p, self.kind.bytes
         steps = doublings(p.kw)
-        index = b.sload(b.at(a.rows, b.mul(b.imin(row, b.sub(a.nrows, 1)), 8)), I64)
+        index = row_index(b, row)
         source = b.at(a.src, b.mul(index, a.src_pitch))
         line = self.pixels if steps else at
         b.choose(

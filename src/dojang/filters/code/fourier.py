@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.filters.code.program import Finish, OfKinds
-from dojang.filters.code.rows import _Press, begin
-from dojang.native.emit import I64, KINDS, ElementType, Value
+from dojang.filters.code.rows import _Press, begin, row_index
+from dojang.native.emit import KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, enough to hide the latency of a multiply-add
@@ -170,8 +170,7 @@ class _Transforms(_Press):
     def load(self, i: Value, rows: Value, x0: Value) -> None:
         """Row i of both planes; zeros below the last row that is needed and right of the padded row's end."""
         b, a, p = self.b, self.b.arg, self.p
-        row = b.imin(b.add(a.y0, i), b.sub(a.nrows, 1))
-        index = b.sload(b.at(a.rows, b.mul(row, 8)), I64)
+        index = row_index(b, b.add(a.y0, i))
         source = b.at(a.src, b.mul(index, a.src_pitch))
         zero = b.const(self.kind, 0)
         needed = b.less(i, rows)

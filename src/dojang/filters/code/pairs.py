@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from dojang.filters.code.program import ByRows
-from dojang.filters.code.rows import begin
+from dojang.filters.code.rows import begin, on_picture, over_tiles, row_address
 from dojang.native.emit import I32, I64, U8, Emit, Value
 from dojang.native.machine import Machine
 
@@ -107,23 +107,15 @@ class _Pairs:
         fill = b.const(U8, p.fill)
         wide = self.machine.lanes(1)
         b.loop(0, a.inner, wide, lambda e, _: b.vstore(fill, b.at(self.empty, e), U8))
-        # Tiles of one width: the last is moved left to end with the row, and overlaps its neighbour a little.
-        width = p.tile_width(self.machine)
-        tiles = b.udiv(b.add(a.width, width - 1), width)
-        even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
-        n = b.imin(a.width, b.mul(b.udiv(b.add(even, self.chunk - 1), self.chunk), self.chunk))
-        last = b.sub(a.width, n)
-        b.loop(0, a.width, n, lambda x, _: self.column(b.imin(x, last), n))
+        over_tiles(b, p.tile_width(self.machine), self.chunk, self.column)
         return b.finish()
 
     def column(self, x0: Value, n: Value) -> None:
         """All rows y0 to y1 of the tile of n output elements that begins at x0."""
         b, a, p = self.b, self.b.arg, self.p
         n_in = b.add(n, p.reach)
-        zero = b.index(0)
         ring = [b.at(self.tile, i * self.pitch) for i in range(p.lines)]
-        edge = b.imin(b.imax(b.sub(a.left, x0), zero), n_in)
-        end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), x0), zero), n_in)
+        edge, end = on_picture(b, x0, n_in)
 
         def load(row, line):
             self.load_line(row, line, x0, n_in, edge, end)
@@ -145,9 +137,7 @@ class _Pairs:
 
     def row(self, p: Value) -> Value:
         """The address of padded row p's first pixel."""
-        b, a = self.b, self.b.arg
-        index = b.sload(b.at(a.rows, b.mul(b.imin(p, b.sub(a.nrows, 1)), 8)), I64)
-        return b.select(b.less(index, 0), self.empty, b.at(a.src, b.mul(index, a.src_pitch)))
+        return row_address(self.b, p, self.empty)
 
     def load_line(self, row: Value, line: Value, x0: Value, n_in: Value, edge: Value, end: Value) -> None:
         """Padded rows `row` and the next into a line of the tile."""

@@ -101,6 +101,37 @@ def spare_like(b: Emit, spare: Value, row: Value) -> Value:
     return b.at(spare, b.and_(b.ptrtoint(row, I64.ir), b.index(LINE - 1)))
 
 
+def over_tiles(b: Emit, widest: int, step: int, column: Callable[[Value, Value], None]) -> None:
+    """`column(x0, n)` for each tile of n elements of the output row, at most `widest`, which is a multiple of `step`.
+
+    All tiles have one width: the last one is moved left to end with the row, and overlaps its neighbour a little.
+    """
+    a = b.arg
+    tiles = b.udiv(b.add(a.width, widest - 1), widest)
+    even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
+    n = b.imin(a.width, b.mul(b.udiv(b.add(even, step - 1), step), step))
+    last = b.sub(a.width, n)
+    b.loop(0, a.width, n, lambda x, _: column(b.imin(x, last), n))
+
+
+def on_picture(b: Emit, x0: Value, n: Value | int) -> tuple[Value, Value]:
+    """Which of the n padded elements from x0 on lie on the picture: from the first to before the second, less x0."""
+    a, zero = b.arg, b.index(0)
+    edge = b.imin(b.imax(b.sub(a.left, x0), zero), n)
+    return edge, b.imin(b.imax(b.sub(b.add(a.left, a.inner), x0), zero), n)
+
+
+def row_index(b: Emit, p: Value) -> Value:
+    """The source row of padded row p, −1 for the fill; below the last padded row comes that row again."""
+    return b.sload(b.at(b.arg.rows, b.mul(b.imin(p, b.sub(b.arg.nrows, 1)), 8)), I64)
+
+
+def row_address(b: Emit, p: Value, empty: Value) -> Value:
+    """The address of padded row p's first pixel; `empty` is a row of fill."""
+    index = row_index(b, p)
+    return b.select(b.less(index, 0), empty, b.at(b.arg.src, b.mul(index, b.arg.src_pitch)))
+
+
 class _Press:
     def __init__(self, program: RowProgram, machine: Machine) -> None:
         self.p, self.machine = program, machine
@@ -119,24 +150,15 @@ class _Press:
         self.out_line = program.out_line(machine)
 
     def write(self) -> str:
-        b, a = self.b, self.b.arg
-        # All tiles have one width: the last one is moved left to end with the row, and overlaps its neighbour a little.
-        tiles = b.udiv(b.add(a.width, self.tile - 1), self.tile)
-        even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
-        step = self.p.tile_step(self.machine)
-        n = b.imin(a.width, b.mul(b.udiv(b.add(even, step - 1), step), step))
-        last = b.sub(a.width, n)
-        b.loop(0, a.width, n, lambda x, _: self.column(b.imin(x, last), n))
-        return b.finish()
+        over_tiles(self.b, self.tile, self.p.tile_step(self.machine), self.column)
+        return self.b.finish()
 
     def column(self, x0: Value, n: Value) -> None:
         """All rows y0 to y1 of the tile of n output elements that begins at x0."""
         b, a, p = self.b, self.b.arg, self.p
         first = b.mul(a.y0, p.stride[0])
         n_in = b.add(n, p.reach)
-        zero = b.index(0)
-        edge = b.imin(b.imax(b.sub(a.left, x0), zero), n_in)
-        end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), x0), zero), n_in)
+        edge, end = on_picture(b, x0, n_in)
         load = lambda row, at: self.load_row(row, at, x0, n, n_in, edge, end)  # noqa: E731
         b.loop(0, p.keep, 1, lambda i, _: load(b.add(first, i), b.at(self.buffer, b.mul(i, self.row_bytes))))
 
@@ -152,7 +174,7 @@ class _Press:
             full = b.less(p.tile_rows - p.keep - p.advance, following)
             return b.choose(full, lambda: self.to_top(following, n, n_in), lambda: [following])
 
-        b.loop(a.y0, a.y1, p.rows, block, [zero])
+        b.loop(a.y0, a.y1, p.rows, block, [b.index(0)])
 
     def to_top(self, base: Value, n: Value, n_in: Value) -> list[Value]:
         """The rows that are kept, moved to the top of the tile; their new base."""
@@ -177,8 +199,7 @@ class _Press:
     def load_row(self, row: Value, at: Value, x0: Value, n: Value, n_in: Value, edge: Value, end: Value) -> None:
         """Padded row `row` into the tile at `at`, through the horizontal passes if there are any."""
         b, a, p = self.b, self.b.arg, self.p
-        row = b.imin(row, b.sub(a.nrows, 1))
-        index = b.sload(b.at(a.rows, b.mul(row, 8)), I64)
+        index = row_index(b, row)
         line = self.line if p.segments else at
         source = b.at(a.src, b.mul(index, a.src_pitch))
         size = p.source_kind.bytes

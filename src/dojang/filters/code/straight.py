@@ -13,7 +13,7 @@ import llvmlite.ir as ir
 
 from dojang.filters.code.columns import _Columns
 from dojang.filters.code.program import ByRows, Finish
-from dojang.filters.code.rows import LINE, across, spare_like
+from dojang.filters.code.rows import LINE, across, on_picture, spare_like
 from dojang.native.emit import I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
@@ -146,8 +146,7 @@ class _Straight(_Columns):
         """The padded elements that a chunk at x needs, of every row; those of the picture by vectors."""
         b, a, p, kind = self.b, self.b.arg, self.p, self.kind
         wide = self.chunk + p.reach
-        edge = b.imin(b.imax(b.sub(a.left, x), b.index(0)), wide)
-        end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), x), b.index(0)), wide)
+        edge, end = on_picture(b, x, wide)
         start = b.mul(b.sub(x, a.left), kind.bytes)
         fill = ir.Constant(kind.ir, p.fill)
 
