@@ -110,4 +110,4 @@ def test_equal_networks_on_a_busy_machine_are_no_saving():
 
 def test_a_saving_reads_in_the_unit_that_fits():
     assert str(saving([0.0083] * 9, [0.0081] * 9)) == "+0.20 µs of 8.30 (95 %: +0.20 to +0.20)"
-    assert str(saving([12.5], [13.0])) == "-0.500 ms of 12.500 (95 %: -0.500 to -0.500)"
+    assert str(saving([12.5], [12.0])) == "+0.500 ms of 12.500 (95 %: +0.500 to +0.500)"
