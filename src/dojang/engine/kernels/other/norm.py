@@ -1,5 +1,8 @@
 """Group, instance and layer norm on values that lie channels last: mean and variance, each in a pass of its own.
 
+The second pass also takes the mean of x − mean, which is what rounding left of the mean, and corrects both by it: a
+channel that hardly moves stays near zero, where 1 / sqrt(eps) would magnify the last digit of its mean.
+
 *lanes*: every lane of a vector is a channel with a mean of its own, over the pixels of a row (instance norm; layer norm
 over the last axis, where the pixels are what is normalised), or with one shared by some neighbours (narrow groups).
 *groups*: the mean is that of all pixels and of a run of channels (group norm; layer norm of vectors).
@@ -95,9 +98,10 @@ class Norm:
             value = b.fma(value, w, c)
         return activate(b, value, task.activation, F32)
 
-    def spread(self, variance: Value) -> Value:
-        """1 / sqrt(variance + eps)."""
+    def spread(self, squares: Value, rest: Value) -> Value:
+        """1 / sqrt(variance + eps), from the means of (x − mean)² and of x − mean (`rest`, which is rounding's)."""
         b = self.b
+        variance = b.maximum(b.const(F32, 0.0), b.fsub(squares, b.fmul(rest, rest)))
         return b.fdiv(b.const(F32, 1.0), b.sqrt(b.fadd(variance, b.const(F32, self.task.eps))))
 
     def lane(self, first: Any, channels: int, x: Value, y: Value) -> None:
@@ -124,14 +128,21 @@ class Norm:
 
         def square(p: Any, s: list[Value]) -> list[Value]:
             apart = [b.fsub(v, m) for v, m in zip(load(p), means, strict=True)]
-            return [b.fma(d, d, a) for d, a in zip(apart, s, strict=True)]
+            sums, squares = s[: len(apart)], s[len(apart) :]
+            return [
+                *(b.fadd(a, d) for d, a in zip(apart, sums, strict=True)),
+                *(b.fma(d, d, a) for d, a in zip(apart, squares, strict=True)),
+            ]
 
-        rates = [self.spread(shared(s)) for s in b.loop(0, task.pixels, 1, square, nothing)]
+        found = [shared(s) for s in b.loop(0, task.pixels, 1, square, nothing * 2)]
+        rests, squares = found[: len(vectors)], found[len(vectors) :]
+        rates = [self.spread(s, rest) for s, rest in zip(squares, rests, strict=True)]
 
         def write(p: Any, _: Any) -> None:
             out = b.at(y, b.mul(p, 4 * task.y_ld))
-            for (v, mask), value, m, rate in zip(vectors, load(p), means, rates, strict=True):
-                done = self.scale(b.fmul(b.fsub(value, m), rate), p, b.add(first, v), mask)
+            for (v, mask), value, m, rest, rate in zip(vectors, load(p), means, rests, rates, strict=True):
+                apart = b.fsub(b.fsub(value, m), rest)
+                done = self.scale(b.fmul(apart, rate), p, b.add(first, v), mask)
                 b.vstore(done, b.at(out, 4 * v), F32, mask=mask)
 
         b.loop(0, task.pixels, 1, write)
@@ -167,13 +178,14 @@ class Norm:
             d = b.fsub(load(p, o, mask), mean)
             if mask is not None:
                 d = b.select(mask, d, b.const(F32, 0.0))
-            return [b.fma(d, d, s[0])]
+            return [b.fadd(s[0], d), b.fma(d, d, s[1])]
 
-        (squares,) = every(square, zero)
-        rate = self.spread(total(squares))
+        rest, squares = (total(s) for s in every(square, zero * 2))
+        rate = self.spread(squares, rest)
 
         def write(p: Any, o: Any, _: Any, mask: Any) -> None:
-            done = self.scale(b.fmul(b.fsub(load(p, o, mask), mean), rate), p, b.add(first, o), mask)
+            apart = b.fsub(b.fsub(load(p, o, mask), mean), rest)
+            done = self.scale(b.fmul(apart, rate), p, b.add(first, o), mask)
             b.vstore(done, b.at(y, b.mul(p, 4 * task.y_ld), b.mul(o, 4)), F32, mask=mask)
 
         every(write, [])
