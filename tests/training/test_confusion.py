@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ def test_every_figure_equals_scikit_learns(seed: int) -> None:
     numbers = list(range(count))
     assert np.array_equal(seen.matrix, metrics.confusion_matrix(labels, answers, labels=numbers))
     assert seen.accuracy == pytest.approx(metrics.accuracy_score(labels, answers))
+    not_answered: Any = np.nan
     precision, recall, _, support = metrics.precision_recall_fscore_support(
-        labels, answers, labels=numbers, zero_division=np.nan
+        labels, answers, labels=numbers, zero_division=not_answered
     )
     assert np.array_equal(seen.support, np.asarray(support))
     for ours, theirs in ((seen.recall, recall), (seen.precision, precision)):
