@@ -26,6 +26,7 @@ from dojang.app.tuning import Control, TuningOptions, slopes, training, tuner
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.preparation import stating, values_of
 from dojang.base.errors import UsageError
 from dojang.base.version import __version__
 from dojang.base.writing import replace_text, writing_folder
@@ -400,12 +401,10 @@ def final_figures(
 
 def named(graph: Graph, before: Graph, data: Data) -> Graph:
     """The cheaper network with what it must say to be used: how its input is normalised, its classes."""
-    node = graph.inputs[0]
-    if not node.attrs["mean"] and data.task != "unlabelled":
+    if data.task != "unlabelled":
         own = data.normalisation
-        normalised = node.with_attrs(mean=own.mean, std=own.std)
-        graph = graph.replace(nodes=tuple(normalised if n is node else n for n in graph.nodes))
-    known = {"classes": classes.as_text(data.classes)} if data.classes else {}
+        graph = stating(graph, own.mean, own.std, pixels=data.train.x.dtype == np.uint8)
+    known = values_of(graph) | ({"classes": classes.as_text(data.classes)} if data.classes else {})
     return graph.replace(meta={**before.meta, **known, "slimmed": f"from {before.name} on {data.name}"})
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.preparation import takes_floats
 from dojang.arith.shapes import Shape, axis_of
 from dojang.arith.table import Table, because
 from dojang.arith.ties import Track, selected
@@ -109,8 +110,8 @@ def ranges(
     """The range of every value, along the channel axis that the channel map follows (else one for all channels).
 
     `given` maps an input to its least and largest value (numbers, or one per channel). Without it an input that says
-    `mean` and `std` holds pictures in 0..1, so normalised; any other input has no bound. Raises `GraphError` for
-    missing weights.
+    `mean` and `std` of pixels holds pictures in 0..1, so normalised; any other input has no bound. Raises `GraphError`
+    for missing weights.
     """
     graph.check_weights()
     tied = tied or channels(graph)
@@ -179,7 +180,7 @@ def _input(s: _Site) -> Range:
         lo, hi = (np.broadcast_to(np.asarray(v, np.float64), (size,)) for v in s.given[node.name])
         return Range(lo.copy(), hi.copy(), np.zeros(size))
     mean, std = node.attrs["mean"], node.attrs["std"]
-    if mean is None or std is None:
+    if mean is None or std is None or takes_floats(s.graph):
         return anything(size)
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     lo, hi = (np.broadcast_to((v - mean) / std, (size,)) for v in (0.0, 1.0))

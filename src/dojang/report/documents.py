@@ -471,6 +471,20 @@ class SlimDocument(SlimResultRow):
     """`dojang slim`."""
 
 
+class InputNormalisation(TypedDict):
+    """How samples of one input are normalised: (x / divisor - mean) / std, per channel."""
+
+    input: str
+    where: Annotated[
+        Literal["outside", "inside", "not stated"],
+        "outside: by whoever runs the file; inside: by the network in the file, which takes values as they stand",
+    ]
+    divisor: Annotated[float, "255 where the values are pixels, 1 where they are floats as in the training data"]
+    mean: Annotated[list[float], "one per channel; empty where not stated"]
+    std: list[float]
+    text: Annotated[str, "the same as a sentence"]
+
+
 class ExportDocument(TypedDict):
     """`dojang export`."""
 
@@ -480,6 +494,7 @@ class ExportDocument(TypedDict):
     file: str
     size_bytes: int
     checked: Annotated[str, "how the file was checked"]
+    normalisation: Annotated[list[InputNormalisation], "one per input"]
 
 
 class MachineRow(TypedDict):

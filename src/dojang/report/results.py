@@ -11,6 +11,7 @@ from dojang.base.result import Result
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
+    from dojang.arith.preparation import Preparation
     from dojang.diagnosis.correlation import Correlation
     from dojang.diagnosis.effective import Effective
     from dojang.diagnosis.equivariance import Equivariance
@@ -100,17 +101,18 @@ class Trained(Result):
 
 @dataclass(frozen=True)
 class Exported(Result):
-    """A network written in another format."""
+    """A network written in another format. `normalisation` says for each input who normalises its samples, and how."""
 
     network: str
     format: str
     file: str
     size_bytes: int
     checked: str
+    normalisation: tuple[Preparation, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+        """All fields; `text` is the normalisation as a sentence."""
+        return {**asdict(self), "normalisation": [{**asdict(how), "text": str(how)} for how in self.normalisation]}
 
 
 @dataclass(frozen=True)

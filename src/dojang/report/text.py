@@ -431,7 +431,8 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
 
 
 def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """One line: what was written and how it was checked."""
+    """What was written and how it was checked, then for each input who normalises its samples."""
     del width, style  # names of files are not shortened
     what = f"{shown(exported.network)} as {exported.format}, {size(exported.size_bytes)}"
-    return f"wrote {exported.file}: {what}; {exported.checked}"
+    wrote = f"wrote {exported.file}: {what}; {exported.checked}"
+    return "\n".join([wrote, *(shown(str(how)) for how in exported.normalisation)])
