@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +13,12 @@ from dojang.arith.graph import Graph
 from dojang.diagnosis import dead, duplicates, structure
 from dojang.diagnosis.correlation import Correlation, correlations, low_correlation, watched_pairs
 from dojang.diagnosis.effective import BLOCKS, SAMPLES, Effective, effective_fields
+from dojang.diagnosis.hot_spots import far_below, hot_spots
 from dojang.evidence.activations import activated, layers
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import SEVERITIES, Finding
 from dojang.evidence.moments import require_finite_weights
+from dojang.evidence.times import CallTimes
 
 TRIED_MACS = 1e11
 """Multiplications that trying out effective receptive fields may take."""
@@ -32,16 +33,14 @@ def watched(known: Evidence) -> tuple[list[str], list[tuple[str, str]]]:
 def diagnose(
     known: Evidence,
     *,
-    layer_ms: Mapping[str, float] | None = None,
-    peaks: tuple[float, float] | None = None,
-    batch: int = 1,
+    times: CallTimes | None = None,
     correlated: tuple[Correlation, ...] | None = None,
     effective: tuple[Effective, ...] | None = None,
 ) -> tuple[Finding, ...]:
     """What is wasted in a trained network; where `known` has no samples, only what needs none is found.
 
-    `layer_ms`: measured milliseconds per layer for a batch of `batch`, `peaks` the machine's GFLOP/s and GB/s to hold
-    them against. `correlated`, `effective`: what `correlations` and `tried_fields` found already.
+    `times`: what the layers took, measured. `correlated`, `effective`: what `correlations` and `tried_fields` found
+    already.
 
     Raises `DataError` when there are no samples, or a sample, a weight or an activation is NaN or infinite.
     """
@@ -56,9 +55,8 @@ def diagnose(
     covered = structure.coverage(graph)
     if covered and effective is None:
         effective = tried_fields(graph, known.samples)
-    findings += _with_effect(covered, effective or ()) + structure.hot_spots(graph, layer_ms)
-    if layer_ms and peaks is not None:
-        findings += structure.far_below(graph, layer_ms, *peaks, batch)
+    findings += _with_effect(covered, effective or ()) + hot_spots(graph, times)
+    findings += far_below(graph, times)
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
 
