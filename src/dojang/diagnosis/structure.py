@@ -7,7 +7,7 @@ from math import prod
 
 from dojang.arith.conv import by
 from dojang.arith.cost import count
-from dojang.arith.field import covered, fields
+from dojang.arith.field import contents, covered
 from dojang.arith.graph import Graph
 from dojang.evidence.finding import Finding
 
@@ -27,7 +27,7 @@ SHORT_MS = 0.02
 def coverage(graph: Graph) -> list[Finding]:
     """Convolutions larger than 1×1 whose input already sees the whole network input on every axis."""
     findings, found = list[Finding](), covered(graph)
-    spans = fields(graph) if found else {}
+    spans = contents(graph) if found else {}
     for node in found:
         whole, field = graph.inputs[0].attrs["shape"][1:], spans[node.inputs[0]] or ()
         findings.append(
@@ -36,6 +36,7 @@ def coverage(graph: Graph) -> list[Finding]:
                 f"the receptive field of its input is {by([s.size for s in field])} pixels, which covers the whole "
                 f"{by(whole)} image; its {by(node.attrs['kernel'])} kernel enlarges the field to "
                 f"{by([s.size for s in spans[node.name] or field])}", "info",
+                False, "field / image on its smaller axis", (node.inputs[0],),
             )
         )  # fmt: skip
     return findings
@@ -78,7 +79,7 @@ def far_below(
             f"it takes {ms:.4g} of {total:.4g} ms and reaches {reached:.0%} of the machine's peak of "
             f"{peak_gflops:.3g} GFLOP/s: {why}"
         )
-        findings.append(Finding(name, "hot-spot", (), reached, SLOW, evidence))
+        findings.append(Finding(name, "hot-spot", (), reached, SLOW, evidence, measure="part of the peak"))
     return findings
 
 
@@ -104,6 +105,7 @@ def hot_spots(graph: Graph, layer_ms: Mapping[str, float] | None = None, share: 
                         part / total,
                         share,
                         f"it holds {part / total:.0%} of the {what}: {amount}",
+                        measure=f"part of the {what}",
                     )
                 )
     return findings
