@@ -11,12 +11,11 @@ from digits import TRAIN, digits, random_features
 from dojang.arith.cost import count
 from dojang.base.errors import DataError
 from dojang.diagnosis import Finding, diagnose, worst
-from dojang.diagnosis.dead import bound_after_none
 from dojang.diagnosis.hot_spots import far_below, hot_spots
 from dojang.engine.reference.operators import run_reference
 from dojang.evidence.activations import activated, layers
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.finding import KINDS, SEVERITIES
+from dojang.evidence.finding import KINDS, SEVERITIES, bound_after_none
 from dojang.evidence.times import CallTimes, LayerTime
 from nets import STRUCTURES, N, conv, feed, net, weighted
 
@@ -46,12 +45,17 @@ def test_proved_and_observed_are_kept_apart(planted):
     findings = diagnose(Evidence(planted, x))
     assert [f.channels for f in of(findings, "dead-proven") if f.layer == "a"] == [(1,)]
     constant = [f for f in of(findings, "constant") if f.layer == "a"]
-    assert [(f.channels, f.value) for f in constant] == [((2,), 0.5)]
+    assert [(f.channels, f.value) for f in constant] == [((2,), 0.0)]
+    assert "r is 0.5 in these channels" in constant[0].evidence
     assert constant[0].proved
     observed = next(f for f in of(findings, "dead-observed") if f.layer == "a")
     assert observed.channels == (3,)
     assert "32 samples" in observed.evidence
-    assert f"{3 / 32:.2%}" in observed.evidence
+    # two statements about each of 17 channels, and one about each pair of a layer's
+    statements = 2 * 17 + 8 * 7 // 2 + 6 * 5 // 2 + 3
+    p = 1 - (0.05 / statements) ** (1 / 32)
+    assert f"{p:.2%}" in observed.evidence
+    assert (observed.samples, observed.confidence, observed.judged_at) == (32, 0.95, ("r",))
 
 
 def test_a_range_turns_observation_into_proof(planted):
@@ -160,8 +164,9 @@ def test_bad_samples_are_refused(planted):
 def test_the_bound_is_the_rule_of_three():
     for n in (10, 100, 1000):
         p = bound_after_none(n)
-        assert (1 - p) ** n == pytest.approx(0.05, abs=0.03)
-    assert bound_after_none(1) == 1
+        assert (1 - p) ** n == pytest.approx(0.05)
+        assert p == pytest.approx(3 / n, rel=0.15)
+    assert bound_after_none(0) == 1
 
 
 def test_a_finding_is_frozen():

@@ -16,11 +16,11 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
 from dojang.diagnosis.correlation import correlations
 from dojang.diagnosis.equivariance import equivariance
-from dojang.diagnosis.findings import diagnose as find
-from dojang.diagnosis.findings import tried_fields, watched
+from dojang.diagnosis.findings import judge, tried_fields, watched
 from dojang.diagnosis.spectrum import spectra, watched_values
 from dojang.engine.compiled import Compiled
 from dojang.evidence.evidence import Evidence
+from dojang.evidence.moments import NotFiniteError, require_finite_weights
 from dojang.evidence.times import CallTimes, call_times
 from dojang.report.results import Diagnosis
 from dojang.training.data import Data
@@ -90,19 +90,36 @@ def diagnosis_of(
     graph = known.graph
     times, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
-        return Diagnosis(graph.name, find(known, times=times), 0, None, known.threshold, notes=notes)
+        done = judge(known, times=times)
+        return Diagnosis(graph.name, done.findings, 0, None, known.threshold, notes=notes, not_judged=done.unjudged)
     x = known.finite_samples
     assert isinstance(x, np.ndarray)  # as `some_inputs` made it
     if len(x) < processes.size:
         raise UsageError(
             f"{len(x)} samples cannot be shared by {processes.size} processes; look at more, or start fewer"
         )
-    values, pairs = watched(known)
+    values, pairs, others = watched(known)
     values += [*more, *(watched_values(known) if every_layer else ())]
-    known.gather(values, pairs, processes.share(x), processes.reduced)
+    try:
+        require_finite_weights(graph)
+        known.gather(values, pairs, processes.share(x), processes.reduced, **others)
+    except NotFiniteError as error:
+        judged = judge(known, broken=(error,) if error.samples else None, times=times)
+        return Diagnosis(
+            graph.name,
+            judged.findings,
+            len(x),
+            data.to_dict(),
+            known.threshold,
+            notes=notes,
+            not_judged=judged.unjudged,
+        )
     found, effective = correlations(known), tried_fields(graph, x)
-    findings = find(known, correlated=found, effective=effective, times=times)
-    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found, notes=notes)
+    judged = judge(known, correlated=found, effective=effective, times=times)
+    done = Diagnosis(
+        graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, notes=notes,
+        not_judged=judged.unjudged,
+    )  # fmt: skip
     if not every_layer:
         return done
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()

@@ -27,7 +27,7 @@ from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.arith.preparation import stating, values_of
-from dojang.base.errors import UsageError
+from dojang.base.errors import DataError, UsageError
 from dojang.base.version import __version__
 from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
@@ -269,6 +269,9 @@ def _work(
     batch_size = asked.batch_size
     choice = chosen(data, seed)
     known, diagnosis = found_out(graph, choice, asked, processes)
+    for broken in diagnosis.at_least("error"):
+        if broken.kind == "not-finite":
+            raise DataError(broken.evidence)
     x = some_feed(graph, data, batch_size, seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop

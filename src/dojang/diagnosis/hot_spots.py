@@ -34,20 +34,21 @@ def hot_spots(graph: Graph, times: CallTimes | None = None, share: float = SHARE
     for what, parts in wholes.items():
         total = sum(parts.values())
         findings += [
-            _hot(name, part / total, share, f"the {what}: {part:,} of {total:,}")
+            _hot(name, part / total, share, what, f"{part:,} of {total:,}")
             for name, part in parts.items()
             if total and part >= share * total
         ]
     for name, row in told_by_layer(times).items():
         assert times is not None  # or it would have no rows
         if row.ms >= share * times.call_ms:
-            said = f"the measured time: {row.ms:.4f} of {times.call_ms:.4f} ms{_together(row)}"
-            findings.append(_hot(name, row.ms / times.call_ms, share, said))
+            said = f"{row.ms:.4f} of {times.call_ms:.4f} ms{_together(row)}"
+            findings.append(_hot(name, row.ms / times.call_ms, share, "measured time", said))
     return findings
 
 
-def _hot(layer: str, part: float, share: float, said: str) -> Finding:
-    return Finding(layer, "hot-spot", (), part, share, f"it holds {part:.0%} of {said}")
+def _hot(layer: str, part: float, share: float, what: str, said: str) -> Finding:
+    evidence = f"it holds {part:.0%} of the {what}: {said}"
+    return Finding(layer, "hot-spot", (), part, share, evidence, measure=f"part of the {what}")
 
 
 def _together(row: LayerTime) -> str:
@@ -75,7 +76,7 @@ def far_below(graph: Graph, times: CallTimes | None) -> list[Finding]:
             f"it takes {row.ms:.4g} of {times.call_ms:.4g} ms and reaches {reached:.0%} of the machine's peak of "
             f"{times.peak_gflops:.3g} GFLOP/s: {_reason(graph, row, times)}{_together(row)}"
         )
-        findings.append(Finding(name, "hot-spot", (), reached, SLOW, evidence))
+        findings.append(Finding(name, "hot-spot", (), reached, SLOW, evidence, measure="part of the peak"))
     return findings
 
 

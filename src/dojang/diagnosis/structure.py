@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dojang.arith.conv import by
-from dojang.arith.field import covered, fields
+from dojang.arith.field import contents, covered
 from dojang.arith.graph import Graph
 from dojang.evidence.finding import Finding
 
@@ -11,7 +11,7 @@ from dojang.evidence.finding import Finding
 def coverage(graph: Graph) -> list[Finding]:
     """Convolutions larger than 1×1 whose input already sees the whole network input on every axis."""
     findings, found = list[Finding](), covered(graph)
-    spans = fields(graph) if found else {}
+    spans = contents(graph) if found else {}
     for node in found:
         whole, field = graph.inputs[0].attrs["shape"][1:], spans[node.inputs[0]] or ()
         findings.append(
@@ -20,6 +20,7 @@ def coverage(graph: Graph) -> list[Finding]:
                 f"the receptive field of its input is {by([s.size for s in field])} pixels, which covers the whole "
                 f"{by(whole)} image; its {by(node.attrs['kernel'])} kernel enlarges the field to "
                 f"{by([s.size for s in spans[node.name] or field])}", "info",
+                False, "field / image on its smaller axis", (node.inputs[0],),
             )
         )  # fmt: skip
     return findings

@@ -15,7 +15,7 @@ from dojang.arith.memory import MachinePeaks, Traffic
 from dojang.diagnosis.effective import Effective
 from dojang.diagnosis.equivariance import Equivariance
 from dojang.engine.plan.choose import Plan
-from dojang.evidence.finding import Finding
+from dojang.evidence.finding import Finding, NotJudged
 from dojang.filters.files import Failed, Filtered
 from dojang.native.families import Peaks
 from dojang.report.results import Guess, Timing
@@ -387,6 +387,7 @@ class DiagnoseDocument(TypedDict):
     effective_fields: list[Effective]
     equivariance: list[Equivariance]
     notes: Annotated[list[str], "what could not be looked at, and why"]
+    not_judged: Annotated[list[NotJudged], "which kinds of findings were not looked for, where, and why"]
 
 
 class RuntimeRow(TypedDict):
