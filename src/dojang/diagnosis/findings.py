@@ -12,8 +12,9 @@ from dojang.arith.conv import by
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.diagnosis import dead, duplicates, structure
-from dojang.diagnosis.correlation import Correlation, correlations, low_correlation, watched_pairs
+from dojang.diagnosis.correlation import watched_pairs
 from dojang.diagnosis.effective import BLOCKS, SAMPLES, Effective, effective_fields
+from dojang.diagnosis.grouping import Groupings, groupings, low_correlation
 from dojang.evidence.activations import activated, layers
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import SEVERITIES, Finding
@@ -35,13 +36,13 @@ def diagnose(
     layer_ms: Mapping[str, float] | None = None,
     peaks: tuple[float, float] | None = None,
     batch: int = 1,
-    correlated: tuple[Correlation, ...] | None = None,
+    grouped: Groupings | None = None,
     effective: tuple[Effective, ...] | None = None,
 ) -> tuple[Finding, ...]:
     """What is wasted in a trained network; where `known` has no samples, only what needs none is found.
 
     `layer_ms`: measured milliseconds per layer for a batch of `batch`, `peaks` the machine's GFLOP/s and GB/s to hold
-    them against. `correlated`, `effective`: what `correlations` and `tried_fields` found already.
+    them against. `grouped`, `effective`: what `groupings` and `tried_fields` found already.
 
     Raises `DataError` when there are no samples, or a sample, a weight or an activation is NaN or infinite.
     """
@@ -52,7 +53,7 @@ def diagnose(
         known.gather(*watched(known))
         findings += dead.observed(known, findings)
         findings += duplicates.observed(known, findings)
-        findings += low_correlation(correlations(known) if correlated is None else correlated)
+        findings += low_correlation(groupings(known) if grouped is None else grouped)
     covered = structure.coverage(graph)
     if covered and effective is None:
         effective = tried_fields(graph, known.samples)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("dead-proven", "dead-observed", "constant", "duplicate", "low-correlation", "coverage", "hot-spot")
@@ -18,7 +18,8 @@ SEVERITIES = ("info", "warning", "error")
 class Finding:
     """One fact. `value` is what was measured and `threshold` what it was held against, in the units that `evidence`
     names; `channels` are output channels of `layer` (empty: the layer as a whole). `proved`: it holds for every input
-    in the stated range, or by the weights; else it was seen on samples, or counted.
+    in the stated range, or by the weights; else it was seen on samples, or counted. `details`: figures of the evidence
+    by name, where it has several.
     """
 
     layer: str
@@ -29,6 +30,7 @@ class Finding:
     evidence: str
     severity: str = "info"
     proved: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -41,6 +43,7 @@ class Finding:
             "evidence": self.evidence,
             "severity": self.severity,
             "proved": self.proved,
+            "details": dict(self.details),
         }
 
 
