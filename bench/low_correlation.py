@@ -19,10 +19,9 @@ from pathlib import Path
 from record import head
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from planted_groups import Drawn, grouped_already, planted, untrained
-
 from dojang.diagnosis.grouping import groupings, low_correlation
 from dojang.evidence.evidence import Evidence
+from planted_groups import Drawn, grouped_already, planted, untrained  # pyright: ignore[reportMissingImports]
 
 MEASURES = ("src/dojang/diagnosis/grouping.py", "src/dojang/evidence", "tests/planted_groups.py")
 MOST_FLAGGED, LEAST_FOUND = 0.05, 0.95
@@ -36,7 +35,7 @@ def told(drawn: Drawn) -> dict[str, int]:
 
 def main() -> int:
     """Draws, judges, prints; the number of the targets that were missed, at most 1."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", type=int, default=200, help="untrained networks; half as many of each planted")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     args = parser.parse_args()
@@ -47,7 +46,9 @@ def main() -> int:
     wrong = [(drawn.said, found) for seed in seeds if (found := told(drawn := untrained(seed)))]
     rate = len(wrong) / len(seeds)
     missed += rate > MOST_FLAGGED
-    lines.append(f"untrained: {len(wrong)} of {len(seeds)} networks flagged, {rate:.1%} (target: at most {MOST_FLAGGED:.0%})")
+    lines.append(
+        f"untrained: {len(wrong)} of {len(seeds)} networks flagged, {rate:.1%} (target: at most {MOST_FLAGGED:.0%})"
+    )
     lines += [f"  {said}: {found}" for said, found in wrong]
 
     for groups in (2, 4, 8):

@@ -19,6 +19,7 @@ from dojang.diagnosis.correlation import correlations
 from dojang.diagnosis.equivariance import equivariance
 from dojang.diagnosis.findings import diagnose as find
 from dojang.diagnosis.findings import tried_fields, watched
+from dojang.diagnosis.grouping import groupings
 from dojang.diagnosis.spectrum import spectra, watched_values
 from dojang.engine.compiled import Compiled
 from dojang.evidence.evidence import Evidence
@@ -100,9 +101,10 @@ def diagnosis_of(
     values, pairs = watched(known)
     values += [*more, *(watched_values(known) if every_layer else ())]
     known.gather(values, pairs, processes.share(x), processes.reduced)
-    found, effective = correlations(known), tried_fields(graph, x)
-    findings = find(known, correlated=found, effective=effective, **timed)
-    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found, notes=notes)
+    found, effective, grouped = correlations(known), tried_fields(graph, x), groupings(known)
+    findings = find(known, grouped=grouped, effective=effective, **timed)
+    notes = (*notes, *grouped.notes())
+    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found, grouped.judged, notes=notes)
     if not every_layer:
         return done
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()

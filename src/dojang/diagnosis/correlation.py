@@ -18,6 +18,7 @@ from dojang.evidence.evidence import Evidence
 
 Array = np.ndarray
 
+
 @dataclass(frozen=True)
 class Correlation:
     """Correlation of every filter of `before` with every filter of `after`, (c₁, c₂), over `pixels` pixels.

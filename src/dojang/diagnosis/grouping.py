@@ -82,6 +82,13 @@ class Groupings:
     judged: tuple[Grouping, ...]
     left_out: dict[str, str]
 
+    def notes(self) -> tuple[str, ...]:
+        """What was not judged, one note for each reason."""
+        reasons: dict[str, list[str]] = {}
+        for layer, reason in self.left_out.items():
+            reasons.setdefault(reason, []).append(layer)
+        return tuple(f"low correlation not judged: {', '.join(own)}: {reason}" for reason, own in reasons.items())
+
 
 def groupings(known: Evidence) -> Groupings:
     """Every convolution of one group: whether it splits into groups, at `CONFIDENCE` over all of them together."""
@@ -98,7 +105,7 @@ def groupings(known: Evidence) -> Groupings:
     short = {name: patches for name, patches in found.items() if patches.judge.samples < 1}
     left_out |= dict.fromkeys(short, "one sample cannot both fit and judge a split")
     judged = [node for node in nodes if node.name not in short]
-    level = (1 - CONFIDENCE) / max(1, len(judged))
+    level = (1 - CONFIDENCE) / max(1, len(judged) * len(PARTS))
     return Groupings(tuple(_judged(known, node, found[node.name], level) for node in judged), left_out)
 
 
@@ -128,10 +135,9 @@ def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Grou
         if ic % groups or oc % groups or live < 2 * before.groups:
             break
         found = judge(kernel, variance, before, groups, patches, level, known.seed)
-        if found is None:
-            break
-        splits.append(found)
-        before = found.split
+        if found is not None:  # two of eight groups may be nothing new for filters that read few channels each
+            splits.append(found)
+            before = found.split
     return Grouping(node.name, tuple(splits), patches.fit.samples, patches.judge.samples)
 
 

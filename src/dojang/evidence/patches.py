@@ -92,7 +92,7 @@ class _Reader:
 
     def add(self, value: Array, start: int) -> None:
         """Adds the samples (n, ic, *space), of which `start` is the number of the first."""
-        padded = np.pad(value, ((0, 0), (0, 0), *self.padding))
+        padded: Any = np.pad(value, ((0, 0), (0, 0), *self.padding))
         rows = padded[(slice(None), slice(None), *self.index)]  # (n, ic, places, taps)
         rows = np.moveaxis(rows, 2, 1).reshape(len(value), self.index[0].shape[0], -1)
         for half in (0, 1):

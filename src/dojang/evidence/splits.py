@@ -56,24 +56,23 @@ def best_split(kernel: Array, variance: Array, groups: int, seed: int = 0) -> Sp
     energy = energies(kernel, variance)
     live = [np.flatnonzero(energy.sum(axis=axis) > 0) for axis in (1, 0)]
     if min(map(len, live)) < groups:
-        return Split(groups, *(random_groups(size, groups, np.random.default_rng(seed)) for size in energy.shape), 0.0)
+        rng = np.random.default_rng(seed)
+        rows, columns = (random_groups(size, groups, rng) for size in energy.shape)
+        return Split(groups, rows, columns, 0.0)
     rows, columns, kept = co_cluster(energy[np.ix_(*live)], groups, np.random.default_rng(seed))
-    filled = [
-        _filled(own, where, size, groups)
-        for own, where, size in zip((rows, columns), live, energy.shape, strict=True)
-    ]  # fmt: skip
-    return Split(groups, *filled, kept)
+    rows, columns = _filled(rows, live[0], len(energy), groups), _filled(columns, live[1], energy.shape[1], groups)
+    return Split(groups, rows, columns, kept)
 
 
 def random_split(kernel: Array, variance: Array, groups: int, rng: np.random.Generator) -> Split:
     """A split drawn at random, channels that have energy shared out evenly as in `best_split`."""
     energy = energies(kernel, variance)
-    drawn: list[Array] = []
-    for axis, size in zip((1, 0), energy.shape, strict=True):
-        live = np.flatnonzero(energy.sum(axis=axis) > 0)
-        drawn.append(_filled(random_groups(len(live), groups, rng), live, size, groups))
-    inside = drawn[0][:, None] == drawn[1]
-    return Split(groups, *drawn, float(energy[inside].sum() / (energy.sum() or 1.0)))
+    live = [np.flatnonzero(energy.sum(axis=axis) > 0) for axis in (1, 0)]
+    rows, columns = (
+        _filled(random_groups(len(own), groups, rng), own, size, groups)
+        for own, size in zip(live, energy.shape, strict=True)
+    )
+    return Split(groups, rows, columns, float(energy[rows[:, None] == columns].sum() / (energy.sum() or 1.0)))
 
 
 def _filled(own: Array, where: Array, size: int, groups: int) -> Array:
@@ -83,14 +82,6 @@ def _filled(own: Array, where: Array, size: int, groups: int) -> Array:
     out[where] = own
     out[np.setdiff1d(np.arange(size), where)] = np.repeat(np.arange(groups), free)
     return out
-
-
-def fitted(kernel: Array, bias: Array, split: Split, half: Half) -> tuple[Array, Array]:
-    """Weights (oc, ic, *taps), 0 across groups, and bias of the grouped layer that comes nearest to the old outputs."""
-    change = _change(kernel.reshape(len(kernel), -1), split, half.covariance, _taps(kernel))
-    weight = kernel.reshape(len(kernel), -1) - change
-    shift = change @ half.mean
-    return weight.reshape(kernel.shape), bias + shift
 
 
 def relative_change(kernel: Array, split: Split, patches: Patches) -> float:
