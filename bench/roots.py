@@ -7,11 +7,14 @@ Ioannou et al., "Deep Roots" (CVPR 2017), Table 2: the same network with 2 to 16
 3a. Training can be stopped at any moment and given again: each network keeps its state in its folder under --out, and
 what is finished is not done again. `summary.txt` there has the figures, `correlation.html` the correlation of filters
 of adjacent layers before and after grouping, for every network; `correlation.png` shows those of the two layers that
-are grouped, 2a (above) and 3a (below), side by side for all networks, filters in their own order.
+are grouped, 2a (above) and 3a (below), side by side for all networks, filters in their own order. `before-after.svg`
+fades between the network without groups and the one with most: the correlation of the grouped layers' filters with those
+before them.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from dojang.app.diagnosing import some_inputs
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.diagnosis import Correlation, Evidence, correlations
+from dojang.diagnosis.grouping import groupings, low_correlation
 from dojang.formats import zoo
 from dojang.report.heat import heat_map, maps
 from dojang.report.html_slim import correlation_figure
@@ -119,20 +123,58 @@ def side_by_side(found: dict[str, tuple[Correlation, ...]]) -> bytes:
     return heat_map(np.round(np.abs(whole) * LEVELS / TOP).clip(0, LEVELS) * TOP / LEVELS, TOP)
 
 
-def pictures(networks: dict[str, Graph], found_in: dict[str, tuple[Correlation, ...]]) -> tuple[str, list[str]]:
-    """The page of correlation matrices, and per network and layer how well it would split against chance."""
-    sections, text = [], ["part of the squared correlation inside equal groups (in brackets: shuffled, by chance)"]
-    for name in networks:
-        found = found_in[name]
-        sections.append((name, maps([correlation_figure(c) for c in found])))
-        for c in found:
-            splits = "  ".join(f"{s.groups:>2}: {s.kept:.2f} ({s.chance:.2f})" for s in c.splits)
-            text.append(f"{name:20}{c.before + ' / ' + c.after:22}{splits}")
+def pictures(found_in: dict[str, tuple[Correlation, ...]]) -> str:
+    """The page of correlation matrices."""
+    sections = [(name, maps([correlation_figure(c) for c in found])) for name, found in found_in.items()]
     lead = (
         f"{SAMPLES} training pictures. Each square is the correlation of a filter of one layer (row) with one of the "
         "next (column), its size by brightness; rows and columns are ordered so that structure shows."
     )
-    return page("Correlation of filters before and after grouping", lead, sections, pictures=True), text
+    return page("Correlation of filters before and after grouping", lead, sections, pictures=True)
+
+
+def measured_groups(networks: dict[str, Graph], x: np.ndarray) -> list[str]:
+    """What every convolution without groups loses if it is split, by the finding `low-correlation`."""
+    text = [f"low correlation, measured on {len(x)} training pictures, half to fit and half to judge:"]
+    for name, graph in networks.items():
+        found = groupings(Evidence(graph, x))
+        told = [f"{f.layer}: {f.evidence}" for f in low_correlation(found)]
+        text.append(f"{name:20}{len(found.judged)} convolutions judged, {len(told)} found to split into groups")
+        text += [f"    {line}" for line in told]
+        text += [f"    {note}" for note in found.notes()]
+    return text
+
+
+def before_after(found: dict[str, tuple[Correlation, ...]], epochs: int) -> str:
+    """An SVG that fades from the first network (no groups) to the last (most groups) and back, 2a beside 3a."""
+    names = list(found)
+    steps = [(names[0], "before"), (names[-1], "after")]
+    side, gap, top = 300, 40, 56
+    width, height = 2 * side + 3 * gap, side + top + 50
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'role="img" font-family="sans-serif" font-size="15">',
+        f"<title>Correlation of filters before and after grouping</title><desc>{names[0]}, then {names[-1]}, both after "
+        f"{epochs} epochs</desc>",
+        "<style>.after{animation:fade 6s infinite alternate}"
+        "@keyframes fade{0%,30%{opacity:0}70%,100%{opacity:1}}"
+        "@media (prefers-reduced-motion:reduce){.after{animation:none}}</style>",
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for name, state in steps:
+        parts.append(f'<g class="{state}"><rect width="{width}" height="{height}" fill="white"/>')
+        parts.append(f'<text x="{gap}" y="26">{state} grouping: {name}, {epochs} epochs</text>')
+        for i, layer in enumerate(GROUPED):
+            c = next(c for c in found[name] if c.after == layer)
+            picture = b64encode(heat_map(np.abs(c.matrix), TOP)).decode()
+            x = gap + i * (side + gap)
+            parts.append(
+                f'<image x="{x}" y="{top}" width="{side}" height="{side}" preserveAspectRatio="none" '
+                f'style="image-rendering:pixelated" href="data:image/png;base64,{picture}"/>'
+            )
+            parts.append(f'<text x="{x}" y="{top + side + 24}">{c.before} with {c.after}, |r| 0 to {TOP}</text>')
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def main() -> None:
@@ -147,10 +189,10 @@ def main() -> None:
         networks[name], found[name] = trained(name, graph, data, args)
     x = some_inputs(data, SAMPLES, args.seed)
     related = {name: correlations(Evidence(graph, x)) for name, graph in networks.items()}
-    drawn, scores = pictures(networks, related)
-    (args.out / "correlation.html").write_text(drawn, encoding="utf-8")
+    (args.out / "correlation.html").write_text(pictures(related), encoding="utf-8")
+    (args.out / "before-after.svg").write_text(before_after(related, args.epochs), encoding="utf-8")
     (args.out / "correlation.png").write_bytes(side_by_side(related))
-    said = [*in_groups(networks, related), "", *scores]
+    said = [*in_groups(networks, related), "", *measured_groups(networks, x)]
     lines = [heading(args, data), *table(networks, found, timed(networks, args)), "", *said]
     finish(args, "\n".join(lines))
 

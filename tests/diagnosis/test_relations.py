@@ -6,28 +6,12 @@ import numpy as np
 import pytest
 
 from digits import digits, random_features
-from dojang.diagnosis import correlations, diagnose, equivariance, spectra
-from dojang.diagnosis.correlation import adjacent, best_split, seriate
+from dojang.diagnosis import correlations, equivariance, spectra
+from dojang.diagnosis.correlation import adjacent, seriate
 from dojang.engine.reference.operators import run_reference
 from dojang.evidence.blocks import balanced, co_cluster
 from dojang.evidence.evidence import Evidence
 from nets import N, conv, feed, net, weighted
-
-
-def grouped_net(groups: int = 4, width: int = 64):
-    """A dense layer whose weights are those of a grouped one, its channels shuffled."""
-    rng = np.random.default_rng(0)
-    graph = weighted(
-        net(conv("a", "x", width, groups=1), N("r", "relu", "a"), conv("b", "r", width), shape=(groups, 8, 8))
-    )
-    weights = {k: np.array(v) for k, v in graph.weights.items()}
-    size = width // groups
-    rows, columns = rng.permutation(width), rng.permutation(width)
-    inputs, outputs = np.empty(width, int), np.empty(width, int)
-    inputs[rows], outputs[columns] = np.arange(width) // size, np.arange(width) // size
-    weights["a.weight"][inputs[:, None] != np.arange(groups)] = 0  # each group of filters sees its own picture
-    weights["b.weight"][outputs[:, None] != inputs] = 0
-    return graph.replace(weights=weights), inputs, outputs
 
 
 def test_the_matrix_is_numpys_corrcoef_with_the_smaller_map_upsampled():
@@ -41,31 +25,6 @@ def test_the_matrix_is_numpys_corrcoef_with_the_smaller_map_upsampled():
     small = np.moveaxis(taps["b"].repeat(2, axis=2).repeat(2, axis=3), 1, 0).reshape(4, -1)
     np.testing.assert_allclose(found.matrix, np.corrcoef(large, small)[:5, 5:], atol=1e-4)
     assert (found.before, found.after, found.pixels) == ("a", "b", 70 * 64)
-
-
-def test_planted_groups_are_found_and_chance_is_shown():
-    graph, inputs, outputs = grouped_net()
-    x = feed(graph, 64)["x"].astype(np.float32)
-    (found,) = correlations(Evidence(graph, x))
-    four = next(s for s in found.splits if s.groups == 4)
-    planted = np.equal.outer(inputs, outputs)
-    energy = found.matrix**2
-    assert four.kept >= energy[planted].sum() / energy.sum() - 1e-9
-    alive = energy.max(axis=1) > 0.01  # a filter that hardly fires belongs to no group
-    assert alive.sum() > 40
-    np.testing.assert_array_equal(np.equal.outer(four.rows, four.columns)[alive], planted[alive])
-    assert four.kept > 0.9
-    assert 0.25 < four.chance < 0.7
-    low = [f for f in diagnose(Evidence(graph, x)) if f.kind == "low-correlation"]
-    assert [f.layer for f in low] == ["b"]
-    assert low[0].value > low[0].threshold
-
-
-def test_noise_is_no_structure():
-    rng = np.random.default_rng(3)
-    for groups in (2, 4):
-        split = best_split(rng.random((32, 32)) ** 4, groups, shuffles=20)
-        assert abs(split.kept - split.chance) < 5 * max(split.chance_spread, 0.01)
 
 
 def test_co_clustering_undoes_a_shuffle():

@@ -17,6 +17,7 @@ from dojang.base.errors import UnsupportedError, UsageError
 from dojang.diagnosis.correlation import correlations
 from dojang.diagnosis.equivariance import equivariance
 from dojang.diagnosis.findings import judge, tried_fields, watched
+from dojang.diagnosis.grouping import groupings
 from dojang.diagnosis.spectrum import spectra, watched_values
 from dojang.engine.compiled import Compiled
 from dojang.evidence.evidence import Evidence
@@ -114,10 +115,10 @@ def diagnosis_of(
             notes=notes,
             not_judged=judged.unjudged,
         )
-    found, effective = correlations(known), tried_fields(graph, x)
-    judged = judge(known, correlated=found, effective=effective, times=times)
+    found, effective, grouped = correlations(known), tried_fields(graph, x), groupings(known)
+    judged = judge(known, grouped=grouped, effective=effective, times=times)
     done = Diagnosis(
-        graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, notes=notes,
+        graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, grouped.judged, notes=notes,
         not_judged=judged.unjudged,
     )  # fmt: skip
     if not every_layer:

@@ -12,8 +12,9 @@ from dojang.arith.conv import by
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.diagnosis import dead, duplicates, lowrank, notjudged, structure
-from dojang.diagnosis.correlation import Correlation, correlations, low_correlation, watched_pairs
+from dojang.diagnosis.correlation import watched_pairs
 from dojang.diagnosis.effective import BLOCKS, SAMPLES, Effective, effective_fields
+from dojang.diagnosis.grouping import Groupings, groupings, low_correlation
 from dojang.diagnosis.hot_spots import far_below, hot_spots
 from dojang.diagnosis.judging import Judging
 from dojang.evidence.activations import layers
@@ -60,13 +61,13 @@ def judge(
     known: Evidence,
     *,
     times: CallTimes | None = None,
-    correlated: tuple[Correlation, ...] | None = None,
+    grouped: Groupings | None = None,
     effective: tuple[Effective, ...] | None = None,
     broken: Sequence[NotFiniteError] | None = None,
 ) -> Judgement:
     """What is wasted in a trained network, and what was not judged; without samples, only what needs none is found.
 
-    `times`: what the layers took, measured. `correlated`, `effective`: what `correlations` and `tried_fields` found
+    `times`: what the layers took, measured. `grouped`, `effective`: what `groupings` and `tried_fields` found
     already; `broken`: numbers that are not finite, where they were met already.
 
     Weights or activations that are NaN or infinite are findings of their own; what needs finite numbers is then not
@@ -86,7 +87,9 @@ def judge(
         if known.samples is not None:
             findings += dead.observed(known, findings, judging)
             findings += duplicates.observed(known, findings, judging=judging, unjudged=unjudged)
-            findings += low_correlation(correlations(known) if correlated is None else correlated)
+            grouped = groupings(known) if grouped is None else grouped
+            findings += low_correlation(grouped)
+            unjudged += grouped.not_judged()
         unjudged += notjudged.samples(known, judging)
     covered = structure.coverage(graph)
     if covered and effective is None and not any(f.kind == "not-finite" for f in findings):

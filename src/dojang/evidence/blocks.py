@@ -16,17 +16,18 @@ EXCHANGED = 128
 def co_cluster(energy: Array, groups: int, rng: np.random.Generator, starts: int = 3) -> tuple[Array, Array, float]:
     """Equal row and column groups with much energy in the blocks on the diagonal, and its part of the whole.
 
+    Where `groups` does not divide a number, the first groups hold one more than the others.
+
     Rows and columns are assigned in turn, each side the best balanced answer to the other, from one spectral and some
     random starts. Energies are at least 0; a rounding error below counts as 0. Raises `DataError` where one is not
     finite.
     """
     energy = unit(energy)
     total = float(energy.sum()) or 1.0
-    size = energy.shape[0] // groups
     count = len(energy)
     best: tuple[float, Array, Array] | None = None
     for start in range(starts):
-        rows = spectral_start(energy, groups) if start == 0 else rng.permutation(count) // size
+        rows = spectral_start(energy, groups) if start == 0 else random_groups(count, groups, rng)
         columns, value = np.zeros(energy.shape[1], int), -1.0
         for _ in range(30):
             columns = balanced(_sums(energy.T, rows, groups))
@@ -71,6 +72,11 @@ def unit(energy: Array) -> Array:
     return np.clip(energy, 0, None) / (largest or 1.0)
 
 
+def random_groups(count: int, groups: int, rng: np.random.Generator) -> Array:
+    """A group for each of `count` channels, drawn at random, equally many in each; the first hold what is left over."""
+    return rng.permutation(np.arange(count) % groups)
+
+
 def _sums(energy: Array, groups_of_columns: Array, groups: int) -> Array:
     """Energy of every row in every group of columns, (rows, groups)."""
     return energy @ np.eye(groups)[groups_of_columns]
@@ -79,7 +85,7 @@ def _sums(energy: Array, groups_of_columns: Array, groups: int) -> Array:
 def balanced(gain: Array) -> Array:
     """Each row to one group, equally many to each: the rows with most to lose first, then exchanges that gain."""
     count, groups = gain.shape
-    free = [count // groups] * groups
+    free = [count // groups + (g < count % groups) for g in range(groups)]
     ranked = np.sort(gain, axis=1)
     regret = ranked[:, -1] - ranked[:, -2] if groups > 1 else ranked[:, -1]
     choice = np.argsort(-gain, axis=1)

@@ -27,6 +27,7 @@ from dojang.evidence.equal_channels import ChannelNumbers, numbers
 from dojang.evidence.following import Following
 from dojang.evidence.intervals import Range, ranges
 from dojang.evidence.moments import JointMoments, require_finite
+from dojang.evidence.patches import Patches, gathered
 
 Array = np.ndarray
 InputRange = Mapping[str, tuple[Any, Any]]
@@ -62,6 +63,7 @@ class Evidence:
         self._statistics: dict[str, Statistics] = {}
         self._extremes: dict[str, Statistics] = {}
         self._products: dict[Pair, JointMoments] = {}
+        self._patches: dict[str, Patches] = {}
 
     def on(self, graph: Graph) -> Evidence:
         """The evidence of another network on the same samples; this one where it is the same network."""
@@ -189,3 +191,15 @@ class Evidence:
             taps = self.run(x, names)
             require_finite(taps, names)
             yield taps
+
+    def patches(self, layers: Iterable[str]) -> dict[str, Patches]:
+        """What these convolutions read, by name, on two halves of the samples; one more pass for those not known yet.
+
+        Several processes take this pass each, over all samples: what they find is the same.
+        """
+        names = list(dict.fromkeys(layers))
+        missing = [self.graph[name] for name in names if name not in self._patches]
+        if missing:
+            total = number_of(self.finite_samples)
+            self._patches |= gathered(self.graph, missing, total, self.activations)
+        return {name: self._patches[name] for name in names}

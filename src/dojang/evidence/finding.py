@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 KINDS = (
@@ -28,6 +28,7 @@ class Finding:
 
     `judged_at`: the values at which the channels were judged. `samples`: on how many samples it was seen (0: proved, or
     counted); `confidence`: how sure the statement is, over all that the diagnosis says of its samples together.
+    `details`: figures of the evidence by name, where it has several.
     """
 
     layer: str
@@ -43,6 +44,7 @@ class Finding:
     assumes: str = ""
     samples: int = 0
     confidence: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -36,7 +36,8 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
     drawn = maps([correlation_figure(found) for found in diagnosis.correlations])
     said = paragraph(
         "Each square is the correlation of a filter of one layer (row) with one of the next (column), its size by "
-        "brightness, in an order in which structure shows. Beside each split: what shuffled correlations give.",
+        "brightness, in an order in which structure shows. Any such matrix shows some; whether a layer splits into "
+        "groups is measured, and stands above.",
         "muted",
     )
     sections = [
@@ -44,6 +45,7 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
         ("Not judged", not_judged_table(diagnosis)),
         ("Where it goes", chart),
         ("What every layer uses", _every_layer(diagnosis)),
+        ("Groups of filters", _groups(diagnosis)),
         ("How filters move together", said + drawn if drawn else ""),
     ]
     return page(f"{diagnosis.network}: what is wasted", lead, sections, pictures=bool(drawn))
@@ -70,11 +72,29 @@ def _every_layer(diagnosis: Diagnosis) -> str:
     )
 
 
+def _groups(diagnosis: Diagnosis) -> str:
+    """One row per layer: whether it splits into groups, and what that changes."""
+    rows: list[list[str]] = []
+    for layer in diagnosis.groupings:
+        best = layer.splits[-1] if layer.splits else None
+        figures = ["none", "", "", ""] if best is None else [
+            str(best.groups), *(f"{v:.2%}" for v in (best.change, best.random_change, best.chance_change))]  # fmt: skip
+        rows.append([layer.layer, *figures, f"{layer.fit_samples} + {layer.judge_samples}"])
+    if not rows:
+        return ""
+    heads = ["layer", "groups", "outputs move by", "random splits", "layers without groups", "samples"]
+    said = (
+        "Layers that were split into groups and fitted again: how far their outputs move, as a part of their variance, "
+        "on samples that did not fit them (samples: to fit + to judge). Random splits of the same layer, and the best "
+        "splits of layers of the same spectrum or kernels but without groups, stand beside."
+    )
+    return html_table(heads, rows, numeric=(2, 3, 4)) + paragraph(said, "muted")
+
+
 def correlation_figure(found: Correlation) -> str:
     """The correlation of filters of two adjacent layers as a heat map, in the order in which structure shows."""
     ordered = found.matrix[list(found.row_order)][:, list(found.column_order)].tolist()
-    split = ", ".join(f"{s.groups} groups: {s.kept:.0%} inside (shuffled {s.chance:.0%})" for s in found.splits)
-    said = f"{len(ordered)} filters by {len(ordered[0])}, {found.pixels:,} pixels. {split}"
+    said = f"{len(ordered)} filters by {len(ordered[0])}, {found.pixels:,} pixels."
     return heat_figure(ordered, f"{found.before} and {found.after}", said)
 
 

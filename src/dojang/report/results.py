@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dojang.diagnosis.correlation import Correlation
     from dojang.diagnosis.effective import Effective
     from dojang.diagnosis.equivariance import Equivariance
+    from dojang.diagnosis.grouping import Grouping
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
     from dojang.evidence.finding import Finding, NotJudged
@@ -143,6 +144,7 @@ class Diagnosis(Result):
     data: Mapping[str, Any] | None
     threshold: float
     correlations: tuple[Correlation, ...] = ()
+    groupings: tuple[Grouping, ...] = ()
     spectra: tuple[Spectrum, ...] = ()
     effective: tuple[Effective, ...] = ()
     equivariance: tuple[Equivariance, ...] = ()

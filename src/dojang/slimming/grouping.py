@@ -1,7 +1,7 @@
 """A trained convolution split into groups: the blocks found in its weights and activations, the rest given up.
 
-Inputs and outputs are put into equal groups so that most energy Σ W² · var(input) stays inside (co-clustering); the
-order of inputs is absorbed by what makes them. A 1×1 layer after it (the "root module" of Ioannou et al., "Deep Roots",
+Inputs and outputs are put into equal groups by the search that the finding `low-correlation` stands on
+(`evidence.splits`); the order of inputs is absorbed by what makes them. A 1×1 layer after it (the "root module" of Ioannou et al., "Deep Roots",
 CVPR 2017) mixes the groups again; it is fitted by least squares to the outputs of the old layer, so it also undoes the
 order of outputs. Where a 1×1 convolution reads the layer alone, no mixer is added: there the outputs are reordered too.
 """
@@ -17,14 +17,11 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
 from dojang.engine.session import Session
 from dojang.evidence.activations import Statistics
-from dojang.evidence.blocks import co_cluster
 from dojang.evidence.moments import affine_fit, ridge_fit, singular
+from dojang.evidence.splits import PARTS, best_split
 from dojang.slimming.permute import permuted, reordered_layers
 
 Array = np.ndarray
-
-PARTS = (2, 4, 8, 16)
-"""Numbers of groups that are tried."""
 
 PLACES = 20_000
 """Pixels that a mixer is fitted on, at most."""
@@ -59,9 +56,8 @@ def grouped(
     oc, ic = kernel.shape[:2]
     if source is None or attrs["groups"] != 1 or oc % groups or ic % groups or max(attrs["kernel"]) == 1:
         return None
-    energy = (kernel**2).reshape(oc, ic, -1).sum(axis=2).T * np.diag(source.covariance)[:, None]
-    rows, columns, kept = co_cluster(energy, groups, np.random.default_rng(0))
-    inputs, outputs = np.argsort(rows, kind="stable"), np.argsort(columns, kind="stable")
+    split = best_split(kernel, np.diag(source.covariance), groups)
+    inputs, outputs = split.channels()
     ordered = permuted(graph, tied, node.inputs[0], inputs.tolist())
     if ordered is None:
         return None
@@ -74,7 +70,7 @@ def grouped(
     weight, bias = _blocks(kernel, node, graph, source, inputs, outputs, groups)
     kind = np.asarray(graph.weights[node.array("weight")]).dtype
     said = (
-        f"{node.name} in {groups} groups, inside which {kept:.0%} of its energy stays (an arbitrary split keeps "
+        f"{node.name} in {groups} groups, inside which {split.kept:.0%} of its energy stays (an arbitrary split keeps "
         f"{1 / groups:.0%})"
     )
     if not mixer:
