@@ -28,7 +28,7 @@ from dojang.training.config import TrainConfig, learning_rate
 from dojang.training.data import Data, Split
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
 from dojang.training.recipe import Teacher, TrainingLoss, parameter_groups, peak_lr, scales_of, shrink
-from dojang.training.record import Epoch, History, Progress, Scores
+from dojang.training.record import METRICS, Epoch, History, Progress, Scores
 from dojang.training.score import laid_out, normalised, right_count, scores, variance_of
 from dojang.training.state import Position, State, capture, restore
 from dojang.training.world import World, joined, shared
@@ -100,7 +100,9 @@ class _Run:
         self.batcher = Batcher(data.train, data.augment if config.augment is None else config.augment, config.seed)
         self.y = torch.from_numpy(data.train.y).to(world.device)
         self.variance = variance_of(data.train, world.device)
-        self.loss = TrainingLoss(data.task, config.label_smoothing, config.alpha, config.temperature)
+        self.loss = TrainingLoss(
+            data.task, config.label_smoothing, config.alpha, config.temperature, config.class_weights
+        )
         self.optimizer = torch.optim.SGD(
             parameter_groups(module, config.weight_decay),
             lr=self.peak,
@@ -159,7 +161,7 @@ class _Run:
             raise RuntimeError("the last epoch looks at the test part whatever `test_every` says")
         test = Scores(last.test_loss, last.test_accuracy, len(self.data.test))
         return History(
-            metric="accuracy" if self.data.task == "classification" else "r2",
+            metric=METRICS[self.data.task],
             curve=curve,
             train=train,
             test=test,
