@@ -63,12 +63,12 @@ def train(
     """Trains a network on the train part of `data` and records the accuracy on both parts.
 
     The result has the trained network (`graph`), the record of the run (`history`) and the files that were written.
-    `data` is "digits", a folder or .zip of class folders, an .npz with x and y, IDX files, CIFAR-10 batches, or arrays
-    (x, y); without a test part of its own one is split off. `val_data` names the test part. `lr` is the peak learning
+    `data` is "digits", a folder or .zip of class folders, an .npz or .zarr with x and y, IDX files, CIFAR files, or
+    arrays (x, y); without a test part of its own one is split off. `val_data` names the test part. `lr` is the peak learning
     rate (by default one that suits the network and the batch); `device` is "auto", "cpu", "cuda" or "cuda:1".
     What the data mean is told by rules; `task`, `values` and `layout` say what these cannot tell. `augment` is "none",
-    or "crop=4,mirror" and the like; `mirror=False` mirrors nothing. `class_weights` is "balanced" (each class weighs the
-    same in the loss), or one number per class. `told` is called once, before the first step, with a paragraph that
+    or "crop=4,mirror" and the like; `mirror=False` mirrors nothing. `class_weights` is "balanced" (each class weighs
+    the same in the loss), or one number per class. `told` is called once, before the first step, with a paragraph that
     says how all this was understood.
     `progress` is called after each step with a `training.Progress`. A network given as text (a zoo name or .net file)
     starts with fresh weights drawn by `seed`, any other with the weights it has; `weights` (a file) makes it a
@@ -104,7 +104,7 @@ def train(
     graph = graph.replace(weights={}) if fresh else graph
     samples = load_samples(data, graph, val_data, asked_of(graph, task, values, layout))
     samples = varied(match_classes(graph, samples), augment, mirror)
-    config = replace(config, class_weights=weights_of(class_weights, samples))
+    config = replace(config, augment=samples.augment, class_weights=weights_of(class_weights, samples))
     folder = Path(output) if output is not None else Path("out") / f"{graph.name}-trained"
     _may_write(folder, force or resume)
     module = module_of(graph, seed)

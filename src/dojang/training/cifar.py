@@ -18,7 +18,7 @@ NAMES_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 """CIFAR-10's classes, in its own order."""
 
 _LABELS = {10: (10,), 100: (20, 100)}
-"""Labels before the pixels of a record, each below this number: the class; for CIFAR-100 the superclass and the class."""
+"""Labels before the pixels of a record, each below this number: the class; of CIFAR-100 superclass and class."""
 
 
 def file_of(path: Path) -> tuple[Array, Array, int]:

@@ -224,7 +224,7 @@ class Data:
     def selection(self, fraction: float = SELECTION_FRACTION, seed: int = 0) -> Data:
         """The train part split again: `train` is what remains, `test` the selection part. The old test part is gone.
 
-        Where the data have a part of their own for choices (`val`), that is the selection part, and all of `train` stays.
+        Where the data have a part of their own for choices (`val`), that is the selection part; all of `train` stays.
 
         For choices (which cut, which setting) that must use neither what was trained on nor what is reported on.
         Keeps the normalisation, so that a network trained on the whole stays valid.

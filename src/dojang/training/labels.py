@@ -1,6 +1,6 @@
 """What labels mean, and which number each class has: names, truth values, one-hot rows, numbers from 0 or from 1.
 
-Every place that meets labels of two origins (train and test part, data and network) maps them by name, with `renumbered`.
+Every place that meets labels of two origins (train and test part, data and network) maps them with `renumbered`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def _numbered_as(source: Source, other: Source, part: str, asked: Asked, where: 
     if other.classes is None or source.classes is None:
         if other.classes is not None and not _by_value(source, asked):
             raise DataError(
-                f"{where}: names its classes, {source.name} numbers them; which is which is not known: name both or none"
+                f"{where}: names its classes, {source.name} numbers them; which is which is not known: name both"
             )
         return (x, y) if other.classes is None else (x, _names(y, other, asked, where))
     own = labels_of(y, other.classes, asked, where)

@@ -140,7 +140,7 @@ class _Run:
                 rate = 0.0
                 trained.train()
                 while position.step < self.steps:
-                    rate, loss = self._step(trained, batches[position.step])
+                    rate, loss = self._step(trained, *batches[position.step : position.step + 2])
                     position.seconds = time.monotonic() - started
                     self._look(loss, rate)
                     if self._agreed(interrupted()):
@@ -181,15 +181,17 @@ class _Run:
             return part
         return part.take(np.sort(np.random.default_rng(self.config.seed).permutation(len(part))[:most]))
 
-    def _step(self, trained: nn.Module, indices: Any) -> tuple[float, Tensor]:
-        """One step of gradient descent on the batch `indices`: (learning rate, mean loss of the whole batch)."""
+    def _step(self, trained: nn.Module, indices: Any, following: Any = None) -> tuple[float, Tensor]:
+        """One step of gradient descent on the batch `indices`, the next being `following`: (rate, mean loss of it)."""
         position, world, config = self.position, self.world, self.config
         rate = self._rate(position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(torch_seed(config.seed, position.epoch, position.step, world.rank))
         # The whole batch is varied before it is shared out, so that the processes see what one alone would see.
-        raw = world.share(self.batcher.batch(indices, position.epoch, position.step))
+        raw = self.batcher.batch(indices, position.epoch, position.step, world.share)
+        if following is not None:
+            self.batcher.ahead(following, position.epoch, position.step + 1, world.share)
         x = normalised(raw, self.data.train, world.device)
         y = self.y[torch.from_numpy(world.share(indices)).to(world.device)]
         with computing_in(config.precision, world.device):

@@ -64,8 +64,7 @@ def as_two(found: dict[str, str]) -> dict[str, str]:
 
 def said(found: dict[str, str]) -> str:
     """Where the parts come from, in one sentence."""
-    text = f"the parts are {', '.join(f'{name} (to {DOES[part]})' for part, name in found.items())}"
-    return text
+    return f"the parts are {', '.join(f'{name} (to {DOES[part]})' for part, name in found.items())}"
 
 
 DOES = {"train": "train on", "test": "test on", "val": "choose by"}

@@ -351,8 +351,8 @@ def _in_8_bits(image: Image.Image, where: str, white: int | None) -> Image.Image
     deep = np.asarray(image)
     if white is None and image.mode == "I" and image.format != "PNG":
         raise DataError(
-            f"{where}: 32 bits do not say which value is white (values from {deep.min()} to {deep.max()}); say --values "
-            "0-255 or 0-65535"
+            f"{where}: 32 bits do not say which value is white (values from {deep.min()} to {deep.max()}); say "
+            "--values 0-255 or 0-65535"
         )
     white = white or 65535
     if deep.min() < 0 or deep.max() > white:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 22
 """Bytes of stored samples that are looked at together, where a look at all of them would copy the data."""
 
 RESIDENT = 0.25
