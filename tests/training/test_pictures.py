@@ -209,3 +209,23 @@ def test_links_in_a_loop_end(tmp_path: Path, animals: dict[str, np.ndarray]) -> 
     (tmp_path / "a" / "cat" / "again").symlink_to(tmp_path / "a", target_is_directory=True)
     data = load(tmp_path / "a", val=tmp_path / "a")
     assert set(data.classes) == {"cat", "dog"}
+
+
+def test_pictures_of_32_bits_ask_where_white_is(tmp_path: Path) -> None:
+    from dojang.training.asked import Asked
+
+    grey = RNG.integers(0, 256, (4, 5)).astype(np.int32)
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for j in range(2):
+            Image.fromarray(grey * (i + 1)).save(tmp_path / name / f"{j}.tiff")
+    with pytest.raises(DataError, match="--values 0-255 or 0-65535") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+    data = load(tmp_path, asked=Asked(values="0-65535"))
+    assert np.array_equal(np.unique(data.train.x), np.unique([grey // 257, 2 * grey // 257]))
+    with pytest.raises(DataError, match="not within 0-255"):
+        load(tmp_path, asked=Asked(values="0-255"))
+    for j in range(2):
+        Image.fromarray(grey).save(tmp_path / "b" / f"{j}.tiff")
+    assert np.array_equal(load(tmp_path, asked=Asked(values="0-255")).train.x[0, 0], grey)

@@ -134,8 +134,8 @@ def _check_unit(found: Data, how: Normalisation, network: str) -> None:
         return
     raise DataError(
         f"{found.name}: values of mean {own.mean[0]:.3g} and deviation {own.std[0]:.3g} are not in the unit of "
-        f"{network}, which takes off {mean[0]:.3g} and divides by {std[0]:.3g}; say --values 0-255 for pictures of 0 to 255, "
-        "normalised if that was done before, or as-is"
+        f"{network}, which takes off {mean[0]:.3g} and divides by {std[0]:.3g}; say --values 0-255 "
+        "for pictures of 0 to 255, normalised if that was done before, or as-is"
     )
 
 

@@ -64,8 +64,8 @@ def train(
 
     The result has the trained network (`graph`), the record of the run (`history`) and the files that were written.
     `data` is "digits", a folder or .zip of class folders, an .npz or .zarr with x and y, IDX files, CIFAR files, or
-    arrays (x, y); without a test part of its own one is split off. `val_data` names the test part. `lr` is the peak learning
-    rate (by default one that suits the network and the batch); `device` is "auto", "cpu", "cuda" or "cuda:1".
+    arrays (x, y); without a test part of its own one is split off. `val_data` names the test part. `lr` is the peak
+    learning rate (by default one that suits the network and the batch); `device` is "auto", "cpu", "cuda" or "cuda:1".
     What the data mean is told by rules; `task`, `values` and `layout` say what these cannot tell. `augment` is "none",
     or "crop=4,mirror" and the like; `mirror=False` mirrors nothing. `class_weights` is "balanced" (each class weighs
     the same in the loss), or one number per class. `told` is called once, before the first step, with a paragraph that

@@ -25,7 +25,8 @@ class TrainConfig:
     `test_every`: epochs between looks at the test part (the last epoch always has one). `checkpoint_seconds`: at most
     so long between checkpoints. `train_scored`: samples, drawn by seed, that the final train figures are measured on;
     None takes all. `class_weights`: what each class weighs in the loss. `precision`: one of `PRECISIONS`; "bf16"
-    multiplies in bfloat16 (8 significant bits instead of 24) and sums in float32, by PyTorch's autocast (Kalamkar et al., "A study of BFLOAT16", 2019).
+    multiplies in bfloat16 (8 significant bits instead of 24) and sums in float32, by PyTorch's autocast (Kalamkar et
+    al., "A study of BFLOAT16", 2019).
     """
 
     epochs: int = 30
