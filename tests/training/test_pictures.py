@@ -62,7 +62,7 @@ def test_a_tree_with_a_train_and_a_test_part(
     for part in (data.train, data.test):
         assert np.array_equal(part.x, expected)
         assert part.y.tolist() == [0] * 10 + [1] * 10
-    assert data.augment == Augment(crop=0, mirror=True)
+    assert data.augment == Augment(crop=0)
 
 
 def test_a_plain_tree_is_split_and_zip_equals_folder(tmp_path: Path, animals: dict[str, np.ndarray]) -> None:
@@ -82,7 +82,7 @@ def test_a_test_part_named_apart_is_matched_by_class_name(tmp_path: Path, animal
     assert data.classes == ("bee", "cat", "dog")
     assert set(data.test.y.tolist()) == {1, 2}
     write(tmp_path / "val", {"cow/1.png": png(colour())})
-    with pytest.raises(DataError, match="class 'cow' of the test part"):
+    with pytest.raises(DataError, match="class 'cow' is not among the trained classes"):
         load(tmp_path / "train", val=tmp_path / "val")
 
 
@@ -151,7 +151,7 @@ def test_empty_class_folder_one_class_and_none(tmp_path: Path, animals: dict[str
         load(tmp_path / "c")
     with pytest.raises(DataError, match=r"loose\.png is in no class folder"):
         load(write(tmp_path / "d", files | {"loose.png": png(colour())}))
-    with pytest.raises(DataError, match="more stands beside train"):
+    with pytest.raises(DataError, match="more stands beside test and train"):
         load(write(tmp_path / "e", {f"{part}/{n}": b for part in ("train", "test", "more") for n, b in files.items()}))
 
 
@@ -209,3 +209,23 @@ def test_links_in_a_loop_end(tmp_path: Path, animals: dict[str, np.ndarray]) -> 
     (tmp_path / "a" / "cat" / "again").symlink_to(tmp_path / "a", target_is_directory=True)
     data = load(tmp_path / "a", val=tmp_path / "a")
     assert set(data.classes) == {"cat", "dog"}
+
+
+def test_pictures_of_32_bits_ask_where_white_is(tmp_path: Path) -> None:
+    from dojang.training.asked import Asked
+
+    grey = RNG.integers(0, 256, (4, 5)).astype(np.int32)
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for j in range(2):
+            Image.fromarray(grey * (i + 1)).save(tmp_path / name / f"{j}.tiff")
+    with pytest.raises(DataError, match="--values 0-255 or 0-65535") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+    data = load(tmp_path, asked=Asked(values="0-65535"))
+    assert np.array_equal(np.unique(data.train.x), np.unique([grey // 257, 2 * grey // 257]))
+    with pytest.raises(DataError, match="not within 0-255"):
+        load(tmp_path, asked=Asked(values="0-255"))
+    for j in range(2):
+        Image.fromarray(grey).save(tmp_path / "b" / f"{j}.tiff")
+    assert np.array_equal(load(tmp_path, asked=Asked(values="0-255")).train.x[0, 0], grey)

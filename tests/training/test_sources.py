@@ -167,11 +167,11 @@ def test_npz_that_is_damaged_holds_code_or_lacks_arrays(tmp_path: Path) -> None:
     [
         (np.full((8, 1, 2, 2), np.nan), np.arange(8) % 2, "sample 0 holds NaN"),
         (np.zeros((8, 1, 2, 2)), np.where(np.arange(8) == 3, np.inf, 0.5), "targets: sample 3 holds NaN"),
-        (np.zeros((8, 1, 2, 2)), np.arange(8) % 2 - 1, "label -1 of sample 0 is out of range"),
-        (np.zeros((8, 1, 2, 2)), np.where(np.arange(8) == 5, 255, 1), "label 255 of sample 5 is out of range"),
+        (np.zeros((8, 1, 2, 2)), np.arange(8) % 2 - 1, "2 different numbers from -1 to 0.*--task"),
+        (np.zeros((8, 1, 2, 2)), np.where(np.arange(8) == 5, 255, 1), "2 different numbers from 1 to 255.*--task"),
         (np.zeros((8, 1, 2, 2)), np.ones(8, int), "one class"),
         (np.zeros((8, 1, 2, 2)), np.arange(7) % 2, "8 samples but 7 labels"),
-        (np.zeros((8, 1, 2, 2)), np.zeros((8, 3), int), "one class number per sample"),
+        (np.zeros((8, 1, 2, 2)), np.full((8, 3), 2), "one class number per sample"),
         (np.zeros((0, 1, 2, 2)), np.zeros(0, int), "shape"),
         (np.zeros(8), np.arange(8) % 2, "shape"),
         (np.array(["a"] * 8)[:, None], np.arange(8) % 2, "type"),
@@ -211,3 +211,27 @@ def test_resizing_arrays_to_what_a_network_takes(tmp_path: Path) -> None:
         grey = load(tmp_path / "a.npz", size=(1, 4, 4)).train.x[:, 0]
     true = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]
     assert np.abs(grey - true).max() <= 0.5 + 1e-4
+
+
+def write_cifar_100(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    x = RNG.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    y = (np.arange(count) % 100).astype(np.uint8)
+    path.write_bytes(b"".join(bytes([c // 5, c]) + p.tobytes() for c, p in zip(y, x, strict=True)))
+    return x, y
+
+
+def test_cifar_100_has_the_finer_of_its_two_labels(tmp_path: Path) -> None:
+    x, y = write_cifar_100(tmp_path / "train.bin", 200)
+    x_test, y_test = write_cifar_100(tmp_path / "test.bin", 100)
+    names = [f"thing_{i}" for i in range(100)]
+    (tmp_path / "fine_label_names.txt").write_text("\n".join(names) + "\n")
+    (tmp_path / "coarse_label_names.txt").write_text("\n".join(f"kind_{i}" for i in range(20)))
+    data = load(tmp_path)
+    assert data.classes == tuple(names)
+    for part, pictures, labels in ((data.train, x, y), (data.test, x_test, y_test)):
+        assert np.array_equal(part.x, pictures)
+        assert np.array_equal(part.y, labels)
+    assert load(tmp_path / "train.bin").classes == tuple(names)
+    (tmp_path / "train.bin").write_bytes((tmp_path / "train.bin").read_bytes()[:-9])
+    with pytest.raises(FileError, match=r"CIFAR-10 \(3073 bytes\) or CIFAR-100 \(3074\)"):
+        load(tmp_path)

@@ -141,8 +141,19 @@ def train(args: argparse.Namespace) -> Answer:
     from dojang.app.progress import train_bar
 
     with train_bar() as progress:
-        result = training.train(**_keywords(args), progress=progress)
+        result = training.train(**_keywords(args), progress=progress, told=tell_first)
     return Answer(_said(args, result, "accuracy is a fraction of samples; gap = train accuracy - test accuracy"))
+
+
+def tell_first(paragraph: str) -> None:
+    """A paragraph on stderr, its sentences broken into lines, from process 0 alone."""
+    from textwrap import fill
+
+    from dojang.app.together import is_main_process
+
+    if is_main_process():
+        sys.stderr.write(fill(shown(paragraph), 100, break_long_words=False, break_on_hyphens=False) + "\n")
+        sys.stderr.flush()
 
 
 def diagnose(args: argparse.Namespace) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import InputSize, load, require_weights
-from dojang.app.samples import check_classes, input_range, load_inputs
+from dojang.app.samples import asked_of, input_range, load_inputs, match_classes
 from dojang.app.together import Alone, Together, by_main_process, together
 from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
@@ -24,6 +24,7 @@ from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import NotFiniteError, require_finite_weights
 from dojang.evidence.times import CallTimes, call_times
 from dojang.report.results import Diagnosis
+from dojang.training.asked import Layout, TaskFlag, Values
 from dojang.training.data import Data
 
 SHIFTED = 16
@@ -44,6 +45,9 @@ def diagnose(
     input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
+    task: TaskFlag | None = None,
+    values: Values | None = None,
+    layout: Layout | None = None,
 ) -> Diagnosis:
     """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
 
@@ -59,9 +63,9 @@ def diagnose(
         raise UsageError(f"samples {samples} must be at least 1")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
-    found = None if data is None else load_inputs(data, graph, val_data)
+    found = None if data is None else load_inputs(data, graph, val_data, asked_of(graph, task, values, layout))
     if found is not None:
-        check_classes(graph, found)
+        found = match_classes(graph, found)
     with together() as processes:
         known = evidence_of(graph, found, samples, threshold, seed)
         return diagnosis_of(known, found, processes, every_layer=True)

@@ -93,7 +93,7 @@ class Command:
 
 NETWORK = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
 SIZE = "size of one input, channels first; sizes of several inputs are separated by ;"
-DATA = "digits, a folder or .zip of class folders, .npz with x and y, IDX files, CIFAR-10 batches"
+DATA = "digits, a folder or .zip of class folders, .npz or .zarr with x and y, IDX files, CIFAR files"
 NO_LABELS = f"{DATA}; or samples without labels: .npy, .npz with x"
 
 NET = Option("net", NETWORK, flag="", metavar="NET")
@@ -116,7 +116,36 @@ SEED = Option("seed", "seed of all random numbers", 0, seed, "N")
 TRAINING_DATA = (
     Option("data", DATA, metavar="DATA"),
     Option("val_data", "the test part, if it is separate from --data", metavar="DATA"),
+    Option(
+        "task",
+        "what labels are, where data do not tell: one class, an amount, or several classes a sample",
+        choices=("classification", "regression", "multilabel"),
+    ),
+    Option(
+        "values",
+        "what values of samples are: as they stand, divided by 255 or by 65535, or normalised already",
+        choices=("as-is", "0-255", "0-65535", "normalised"),
+    ),
+    Option(
+        "layout",
+        "which axis of a sample is the channel, where data do not tell",
+        choices=("channels-first", "channels-last"),
+    ),
     SEED,
+)
+TRAINING_DATA_ONLY = (
+    Option(
+        "augment",
+        "how samples vary in training: none, or crop=PIXELS, mirror, or both with a comma (default: by "
+        "the data; the first line says how)",
+        metavar="HOW",
+    ),
+    Option("mirror", "mirror no pictures", True),
+    Option(
+        "class_weights",
+        "weights of the classes in the loss: balanced, or one number per class with commas",
+        metavar="W",
+    ),
 )
 DEVICE = Option("device", "device for training: auto, cpu, cuda or cuda:N", "auto", metavar="NAME")
 PRECISION = Option(
@@ -260,6 +289,7 @@ _TRAIN = Command(
         *LOADING,
         replace(TRAINING_DATA[0], required=True),
         *TRAINING_DATA[1:],
+        *TRAINING_DATA_ONLY,
         Option("epochs", "passes over the data", 30, positive, "N"),
         Option("batch_size", "samples per step", 128, positive, "N"),
         Option("lr", "peak learning rate (default: chosen by network and batch size)", type=float, metavar="X"),

@@ -227,17 +227,21 @@ def _means(node: Node) -> str:
 
 
 def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], ...]:
-    """The `top` best classes of each row of an output (n, classes), best first; empty for outputs of other shapes.
+    """The `top` best classes of each row of an output (n, classes), best first; empty for outputs of other shapes, and
+    for networks that were trained to give amounts.
 
-    Probabilities are the softmax of the scores, or the scores where the network ends in softmax.
+    Probabilities are the softmax of the scores, or the scores where the network ends in softmax; with
+    several classes to a sample, the logistic function of each score.
     """
     rows = output.reshape(len(output), -1) if output.ndim == 2 or output.shape[2:] == (1,) * (output.ndim - 2) else None
-    if rows is None or rows.shape[1] < 2 or top == 0:
+    if rows is None or rows.shape[1] < 2 or top == 0 or graph.meta.get("task") == "regression":
         return ()
     names = class_names(graph, rows.shape[1])
     wide = rows.astype(np.float64)
     if graph[graph.outputs[0]].op == "softmax":
         chances = wide
+    elif graph.meta.get("task") == "multilabel":
+        chances = 1 / (1 + np.exp(-wide))
     else:
         powers = np.exp(wide - wide.max(axis=1, keepdims=True))
         chances = powers / powers.sum(axis=1, keepdims=True)

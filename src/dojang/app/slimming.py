@@ -19,7 +19,7 @@ from dojang.app.networks import InputSize, is_module, load, require_weights, tor
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
-from dojang.app.samples import check_classes, load_inputs, load_samples
+from dojang.app.samples import asked_of, load_inputs, load_samples, match_classes
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
 from dojang.app.tuning import Control, TuningOptions, slopes, training, tuner
@@ -40,7 +40,9 @@ from dojang.slimming.ledger import Evaluate, Tune
 from dojang.slimming.result import SlimResult
 from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
+from dojang.training.asked import Layout, TaskFlag, Values
 from dojang.training.data import Data, Split
+from dojang.training.record import METRICS
 
 Runtime = Literal["dojang", "torch", "onnxruntime"]
 Importance = Literal["activation", "weight", "batchnorm", "taylor"]
@@ -62,9 +64,6 @@ COMPARED = 1000
 
 BATCH = 256
 """Samples run at once when a network is scored."""
-
-METRICS = {"classification": "accuracy", "regression": "r2", "unlabelled": "none"}
-"""What accuracy means, by task."""
 
 
 SELECTION = 1000
@@ -132,6 +131,9 @@ def slim(
     input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
+    task: TaskFlag | None = None,
+    values: Values | None = None,
+    layout: Layout | None = None,
     progress: ProgressDisplay | None = None,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
@@ -184,8 +186,8 @@ def slim(
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
-    samples = (load_inputs if lossless else load_samples)(data, graph, val_data)
-    check_classes(graph, samples)
+    samples = (load_inputs if lossless else load_samples)(data, graph, val_data, asked_of(graph, task, values, layout))
+    samples = match_classes(graph, samples)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)

@@ -59,6 +59,12 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str] | None = None) -
     return found
 
 
+def npz_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the arrays in an .npz, in its order. Raises `FileError`."""
+    with zipped(path, "an .npz file") as archive:
+        return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+
+
 def is_npy(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins like a single array. Raises `FileError` if it cannot be read."""
     with opened(path) as stream:

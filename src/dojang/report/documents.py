@@ -325,21 +325,26 @@ class DataRow(TypedDict):
     """A data set: sizes, classes and hash, without its samples."""
 
     name: str
-    task: Literal["classification", "regression", "unlabelled"]
+    task: Literal["classification", "regression", "multilabel", "unlabelled"]
     classes: list[str]
     train_samples: int
     test_samples: int
     sample_shape: list[int]
     normalisation: NormalisationRow
     augment: AugmentRow
-    hash: Annotated[str, "SHA-256 of both parts' content"]
+    val_samples: Annotated[int, "samples that the data set aside for choices"]
+    split: Annotated[str, "where the parts come from"]
+    hash: Annotated[str, "SHA-256 of all parts' content"]
 
 
 class TrainResult(TypedDict):
     """The record of a training."""
 
     network: str
-    metric: Annotated[Literal["accuracy", "r2"], "what accuracy means: a fraction of samples, or R² of a regression"]
+    metric: Annotated[
+        Literal["accuracy", "r2", "label accuracy"],
+        "what accuracy means: a fraction of samples, R² of a regression, or a fraction of answers about each class",
+    ]
     train_accuracy: float
     test_accuracy: float
     gap: Annotated[float, "train accuracy minus test accuracy"]
@@ -355,6 +360,7 @@ class TrainResult(TypedDict):
     config: TrainConfig
     data: DataRow
     started: Literal["fresh", "from weights"]
+    understood: Annotated[str, "how data and settings were understood, as told before the first step"]
     files: list[str]
 
 
@@ -459,7 +465,9 @@ class SlimResultRow(TypedDict):
     finish: Annotated[dict[str, Any] | None, "the last fine-tuning"]
     seed: int
     findings: list[Finding]
-    metric: Annotated[Literal["accuracy", "r2", "none"], "what accuracy means; none: there were no labels"]
+    metric: Annotated[
+        Literal["accuracy", "r2", "label accuracy", "none"], "what accuracy means; none: there were no labels"
+    ]
     runtime: RuntimeRow
     data: DataRow
     seconds: float

@@ -126,7 +126,7 @@ def _varying(count: Count) -> str:
 def trained_html(trained: Trained) -> str:
     """The figures and the curve of a training."""
     record = trained.history
-    name = "R²" if record["metric"] == "r2" else "accuracy"
+    name = "R²" if record["metric"] == "r2" else record["metric"]
     show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
     summary = cards(
         [

@@ -193,8 +193,8 @@ def _headline(before: NetworkFigures, after: NetworkFigures, metric: str) -> str
     if before.median_ms is not None and after.median_ms is not None:
         items.append((f"{milliseconds(before.median_ms)} → {milliseconds(after.median_ms)}", "median time"))
     if before.accuracy is not None and after.accuracy is not None:
-        show = percent if metric == "accuracy" else lambda v: f"{v:.4f}"
-        name = "test accuracy" if metric == "accuracy" else "test R²"
+        show = percent if metric != "r2" else lambda v: f"{v:.4f}"
+        name = "test R²" if metric == "r2" else f"test {metric}"
         items.append((f"{show(before.accuracy)} → {show(after.accuracy)}", name))
     return cards(items)
 

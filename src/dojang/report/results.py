@@ -75,7 +75,7 @@ class Run(Result):
 @dataclass(frozen=True)
 class Trained(Result):
     """A finished training: the trained network (`graph`), the record of the run (`history`: what JSON has) and the
-    files that were written. `fresh`: it began with new weights.
+    files that were written. `fresh`: it began with new weights. `understood`: the paragraph told before the first step.
     """
 
     network: str
@@ -83,6 +83,7 @@ class Trained(Result):
     files: tuple[str, ...]
     fresh: bool
     graph: Graph = field(repr=False, compare=False)
+    understood: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -97,7 +98,7 @@ class Trained(Result):
     def to_dict(self) -> dict[str, Any]:
         """The record with its files."""
         return {"network": self.network, **self.history, "started": "fresh" if self.fresh else "from weights",
-                "files": list(self.files)}  # fmt: skip
+                "understood": self.understood, "files": list(self.files)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,11 @@ class Slimming(Result):
     @property
     def convention(self) -> str:
         """What the figures mean."""
-        kinds = {"accuracy": "the fraction of test samples answered right", "r2": "R²"}
+        kinds = {
+            "accuracy": "the fraction of test samples answered right",
+            "r2": "R²",
+            "label accuracy": "the fraction of right answers about each class of each test sample",
+        }
         scored = f"accuracy is {kinds[self.metric]}, on data used for no choice; " if self.metric in kinds else ""
         return (
             f"{scored}time is the median of {self.rounds} interleaved rounds "

@@ -425,7 +425,7 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
     """The final figures of a training, the gap between train and test part, and the files."""
     del width  # names of files are not shortened
     record = trained.history
-    name = "R²" if record["metric"] == "r2" else "accuracy"
+    name = "R²" if record["metric"] == "r2" else record["metric"]
     show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
     lines = [
         style.bold(f"{trained.network}: test {name} {show(record['test_accuracy'])}"),

@@ -239,18 +239,18 @@ def outcome_rows(
     before: NetworkFigures, after: NetworkFigures, metric: str, control: Mapping[str, Any] | None = None
 ) -> list[tuple[str, str, str, str]]:
     """Name, before, after, change of every figure; for the control its own accuracy, and the result's beyond it."""
-    name, show = ("test accuracy", percent) if metric == "accuracy" else ("test R²", lambda v: f"{v:.4f}")
+    name, show = ("test R²", lambda v: f"{v:.4f}") if metric == "r2" else (f"test {metric}", percent)
     rows = [
         ("parameters", number(before.params), number(after.params), _times(before.params, after.params)),
         ("MACs", number(before.macs), number(after.macs), _times(before.macs, after.macs)),
     ]
     if before.accuracy is not None and after.accuracy is not None:
         change = after.accuracy - before.accuracy
-        points = f"{100 * change:+.2f} points" if metric == "accuracy" else f"{change:+.4f}"
+        points = f"{100 * change:+.2f} points" if metric != "r2" else f"{change:+.4f}"
         rows.append((name, show(before.accuracy), show(after.accuracy), points))
         if control is not None and control["accuracy"] is not None:
             change = after.accuracy - control["accuracy"]
-            points = f"{100 * change:+.2f} points" if metric == "accuracy" else f"{change:+.4f}"
+            points = f"{100 * change:+.2f} points" if metric != "r2" else f"{change:+.4f}"
             rows.append(("  against the control", show(control["accuracy"]), show(after.accuracy), points))
     if before.median_ms is not None and after.median_ms is not None:
         change = _times(before.median_ms, after.median_ms)

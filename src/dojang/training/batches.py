@@ -5,15 +5,26 @@ Nothing here keeps a state, so a run that is taken up again in the middle sees e
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dojang.training.data import Augment, Split
+from dojang.training.streams import Streamed
+
+Share = Callable[[NDArray[Any]], NDArray[Any]]
+"""Which items of a batch a process takes."""
 
 # Tells the streams of random numbers apart that start from one seed.
 _ORDER, _AUGMENT, _TORCH = 1, 2, 3
+
+
+def whole(items: NDArray[Any]) -> NDArray[Any]:
+    """The share of a process that is alone: all."""
+    return items
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -43,21 +54,39 @@ def torch_seed(seed: int, epoch: int, step: int, rank: int) -> int:
 
 
 class Batcher:
-    """Gives the samples of a step, varied. Keeps no state but what it was made from."""
+    """Gives the samples of a step, varied: a function of what it was made from, epoch and step.
+
+    Of samples that are larger than memory the next batch may be read `ahead`, while the network computes.
+    """
 
     def __init__(self, split: Split, augment: Augment, seed: int) -> None:
         """`augment` applies to samples (c, h, w); arrays of another rank can only be taken as they are."""
         self._x, self._augment, self._seed = split.x, augment, seed
+        self._reader = ThreadPoolExecutor(1) if isinstance(split.x, Streamed) else None
+        self._next: tuple[tuple[int, int], Future[NDArray[Any]]] | None = None
 
-    def batch(self, indices: NDArray[Any], epoch: int, step: int) -> NDArray[Any]:
+    def ahead(self, indices: NDArray[Any], epoch: int, step: int, share: Share = whole) -> None:
+        """Begin to read a batch that will be asked for next; samples in memory need no reading."""
+        if self._reader is not None:
+            self._next = (epoch, step), self._reader.submit(self._made, indices, epoch, step, share)
+
+    def batch(self, indices: NDArray[Any], epoch: int, step: int, share: Share = whole) -> NDArray[Any]:
         """Samples `indices` in the stored type, (n, c, h, w) in shape and, when varied, channels last in memory.
 
-        Each has its own shift in 0 … 2·crop per axis (crop is the middle) and its own mirroring.
+        Each has its own shift in 0 … 2·crop per axis (crop is the middle) and its own mirroring. `share` picks those
+        that this process needs; the variation is that of the whole batch.
         """
-        plain = self._x[indices]
+        ready, self._next = self._next, None
+        if ready is not None and ready[0] == (epoch, step):
+            return ready[1].result()
+        return self._made(indices, epoch, step, share)
+
+    def _made(self, indices: NDArray[Any], epoch: int, step: int, share: Share) -> NDArray[Any]:
+        mine = share(np.arange(len(indices)))
+        plain = self._x[indices[mine]]
         if self._augment == Augment() or plain.ndim != 4:
             return plain
-        dy, dx, mirrored = self.variation(len(indices), epoch, step)
+        dy, dx, mirrored = (each[mine] for each in self.variation(len(indices), epoch, step))
         n, c, h, w = plain.shape
         p = self._augment.crop
         ph, pw = h + 2 * p, w + 2 * p

@@ -15,7 +15,8 @@ PRECISIONS = ("float32", "bf16")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a run. All but the last four decide the result, together with data, network and teacher.
+    """Settings of a run. All but `device`, `checkpoint_seconds` and `train_scored` decide the result, together with
+    data, network and teacher.
 
     `lr`: peak learning rate; None takes 0.1 (0.04 for a network without batch norm) times batch size / 128.
     `warmup`: share of all steps in which the rate rises. `scale_l1`: penalty on the scales of batch norms, which makes
@@ -23,8 +24,9 @@ class TrainConfig:
     weight and softness of the teacher, used when there is one. `augment`: None takes what the data declare.
     `test_every`: epochs between looks at the test part (the last epoch always has one). `checkpoint_seconds`: at most
     so long between checkpoints. `train_scored`: samples, drawn by seed, that the final train figures are measured on;
-    None takes all. `precision`: one of `PRECISIONS`; "bf16" multiplies in bfloat16 (8 significant bits instead of 24)
-    and sums in float32, by PyTorch's autocast (Kalamkar et al., "A study of BFLOAT16", 2019).
+    None takes all. `class_weights`: what each class weighs in the loss. `precision`: one of `PRECISIONS`; "bf16"
+    multiplies in bfloat16 (8 significant bits instead of 24) and sums in float32, by PyTorch's autocast (Kalamkar et
+    al., "A study of BFLOAT16", 2019).
     """
 
     epochs: int = 30
@@ -44,6 +46,7 @@ class TrainConfig:
     device: str = "auto"
     checkpoint_seconds: float = 30.0
     train_scored: int | None = None
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for a setting outside its range, naming it."""

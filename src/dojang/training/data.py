@@ -6,17 +6,22 @@ Needs NumPy only. `from_arrays` takes arrays that are at hand; `load.load` reads
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import DataError, UsageError
+from dojang.training.asked import NOTHING, Asked, Task
+from dojang.training.labels import Labels, labels_of
+from dojang.training.meaning import samples_of
+from dojang.training.streams import Streamed, blocks_of, some_of
 
-Task = Literal["classification", "regression", "unlabelled"]
-Array = NDArray[Any]
+Array = Any
+"""A NumPy array, or, for samples that are larger than memory, a `Streamed` one."""
 Size = int | Sequence[int]
 
 TEST_FRACTION = 0.2
@@ -24,10 +29,6 @@ TEST_FRACTION = 0.2
 
 SELECTION_FRACTION = 0.1
 """Share of the train part that `Data.selection` sets apart unless told otherwise."""
-
-# Rows per block where a whole-array pass would copy the data (statistics, the search for NaN): 4096 pictures of
-# 3×32×32 are 48 MB as float32.
-_BLOCK = 4096
 
 LARGEST = 1e15
 """Largest magnitude of a sample's value: squares of such values, summed over 10^8 of them, still fit into float32."""
@@ -75,13 +76,25 @@ class Normalisation:
         A channel that is constant gets the deviation 1, since it carries nothing to scale.
         """
         axes = (0, *range(2, x.ndim))
-        count = x.size // x.shape[1]
+        count = len(x) * prod(x.shape[2:])
         scale = 255.0 if x.dtype == np.uint8 else 1.0
-        blocks = [x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK)]
-        mean = sum(np.sum(b, axis=axes, dtype=np.float64) for b in blocks) / count
         shape = (1, -1) + (1,) * (x.ndim - 2)
-        spread = sum(np.sum(np.square(b - np.reshape(mean, shape)), axis=axes) for b in blocks) / count
-        std = np.sqrt(spread) / scale
+        if isinstance(x, Streamed):
+            # one pass: sums around the mean of the first block, which lose no digits
+            around, total, squares = None, 0.0, 0.0
+            for block in blocks_of(x):
+                wide = block.astype(np.float64)
+                around = wide.mean(axis=axes) if around is None else around
+                wide -= around.reshape(shape)
+                total, squares = total + wide.sum(axis=axes), squares + np.square(wide).sum(axis=axes)
+            offset = np.asarray(total) / count
+            mean, spread = np.asarray(around) + offset, np.asarray(squares) / count - np.square(offset)
+        else:
+            mean = np.asarray(sum(np.sum(b, axis=axes, dtype=np.float64) for b in blocks_of(x))) / count
+            spread = (
+                np.asarray(sum(np.sum(np.square(b - np.reshape(mean, shape)), axis=axes) for b in blocks_of(x))) / count
+            )
+        std = np.sqrt(np.maximum(spread, 0)) / scale
         return cls(tuple((mean / scale).tolist()), tuple(np.where(std > 1e-7, std, 1.0).tolist()))
 
     def factors(self, dtype: np.dtype[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -108,7 +121,8 @@ class Normalisation:
 class Split:
     """One part of a data set.
 
-    `x` (n, c, h, w) is uint8 or float32; `y` is int64 (n,) for classes, float32 (n, k) for regression.
+    `x` (n, c, …) is uint8 or float32; `y` is int64 (n,) for classes, bool (n, k) for several classes to a sample,
+    float32 (n, k) for regression.
     """
 
     x: Array
@@ -124,9 +138,14 @@ class Split:
         """Shape of one sample, (c, h, w) for pictures."""
         return self.x.shape[1:]
 
+    @property
+    def task(self) -> Task:
+        """What the labels mean, by their type."""
+        return {"f": "regression", "b": "multilabel"}.get(self.y.dtype.kind, "classification")  # pyright: ignore[reportReturnType]
+
     def take(self, indices: Array | slice | Sequence[int]) -> Split:
         """The samples at `indices`, in that order."""
-        return replace(self, x=self.x[indices], y=self.y[indices])
+        return replace(self, x=some_of(self.x, indices), y=self.y[indices])
 
     def inputs(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Samples `start` to `stop` as the network sees them: normalised float32 (n, c, h, w)."""
@@ -135,10 +154,15 @@ class Split:
     def accuracy(self, outputs: Array) -> float:
         """Share of right classes, or R², of what any runtime gave for all samples: (n, classes) or (n, k).
 
+        With several classes to a sample it is the share of right answers to "does this sample have this class?", where
+        an output above 0 is a yes.
+
         The same figure as `score.evaluate` measures for a PyTorch module; R² is defined there.
         """
         out = np.asarray(outputs).reshape(len(self), -1)
-        if self.y.dtype.kind != "f":
+        if self.task == "multilabel":
+            return float(((out > 0) == self.y).mean())
+        if self.task == "classification":
             return float((out.argmax(axis=1) == self.y).mean())
         y = self.y.astype(np.float64)
         variance = y.var(axis=0)
@@ -149,8 +173,10 @@ class Split:
 class Data:
     """A data set in two parts. The test part is for final figures; choices are made on `selection()`.
 
-    `classes` are the names of labels 0, 1, … (empty for regression); `hash` is a SHA-256 of both parts' content.
-    Of samples without labels both parts are all of them.
+    `classes` are the names of labels 0, 1, … (empty for regression); `named`: they stand in the data, and are not
+    numbers that were made up. `hash` is a SHA-256 of the parts' content. `val`: the part that the data themselves set
+    aside for choices. `split`: where the parts come from, `notes`: what else was understood, in sentences. Of samples
+    without labels both parts are all of them.
     """
 
     name: str
@@ -160,6 +186,11 @@ class Data:
     task: Task
     augment: Augment
     hash: str
+    val: Split | None = None
+    named: bool = False
+    split: str = ""
+    notes: tuple[str, ...] = ()
+    values: str | None = None
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -169,7 +200,7 @@ class Data:
     @property
     def outputs(self) -> int:
         """How many numbers a network for this data gives per sample: one per class, or per regression target."""
-        return len(self.classes) if self.task == "classification" else self.train.y.shape[1]
+        return len(self.classes) if self.task in ("classification", "multilabel") else self.train.y.shape[1]
 
     @property
     def normalisation(self) -> Normalisation:
@@ -183,19 +214,28 @@ class Data:
             raise DataError(
                 f"{self.name}: the network normalises {len(normalisation.mean)} channels, the data have {channels}"
             )
-        train, test = (replace(part, normalisation=normalisation) for part in (self.train, self.test))
-        return replace(self, train=train, test=test)
+        return self.each(lambda part: replace(part, normalisation=normalisation))
+
+    def each(self, change: Callable[[Split], Split]) -> Data:
+        """The same data with each part changed."""
+        val = None if self.val is None else change(self.val)
+        return replace(self, train=change(self.train), test=change(self.test), val=val)
 
     def selection(self, fraction: float = SELECTION_FRACTION, seed: int = 0) -> Data:
         """The train part split again: `train` is what remains, `test` the selection part. The old test part is gone.
 
+        Where the data have a part of their own for choices (`val`), that is the selection part; all of `train` stays.
+
         For choices (which cut, which setting) that must use neither what was trained on nor what is reported on.
         Keeps the normalisation, so that a network trained on the whole stays valid.
         """
-        rest, chosen = split_indices(self.train.y, self.task, fraction, seed, f"{self.name}, selection")
-        train, test = self.train.take(rest), self.train.take(chosen)
-        digest = content_hash(train, test, self.classes)
-        return replace(self, name=f"{self.name} (selection)", train=train, test=test, hash=digest)
+        if self.val is not None:
+            train, test = self.train, self.val
+        else:
+            rest, chosen = split_indices(self.train.y, self.task, fraction, seed, f"{self.name}, selection")
+            train, test = self.train.take(rest), self.train.take(chosen)
+        digest = content_hash((train, test), self.classes)
+        return replace(self, name=f"{self.name} (selection)", train=train, test=test, val=None, hash=digest)
 
     def to_dict(self) -> dict[str, Any]:
         """What a record of a run keeps: sizes, classes, hash; not the samples."""
@@ -205,6 +245,8 @@ class Data:
             "classes": list(self.classes),
             "train_samples": len(self.train),
             "test_samples": len(self.test),
+            "val_samples": 0 if self.val is None else len(self.val),
+            "split": self.split,
             "sample_shape": list(self.sample_shape),
             "normalisation": self.normalisation.to_dict(),
             "augment": {"crop": self.augment.crop, "mirror": self.augment.mirror},
@@ -213,127 +255,139 @@ class Data:
 
 
 def from_arrays(
-    x: Array,
-    y: Array,
-    x_test: Array | None = None,
-    y_test: Array | None = None,
+    x: Any,
+    y: Any,
+    x_test: Any = None,
+    y_test: Any = None,
     *,
     classes: Sequence[str] | None = None,
     name: str = "arrays",
     augment: Augment | None = None,
     seed: int = 0,
+    asked: Asked = NOTHING,
 ) -> Data:
-    """A data set from arrays: `x` (n, c, h, w) or (n, h, w), `y` integers for classes or floats for regression.
+    """A data set from arrays: `x` (n, c, …) or (n, h, w), `y` classes or amounts; `asked` says what they do not tell.
 
-    uint8 `x` is read as pictures, value / 255, and may be channels-last (n, h, w, 1|3|4); any other type becomes
-    float32 and stands as it is. Without a test part TEST_FRACTION of each class is drawn with `seed`.
+    uint8 `x` is read as pictures, value / 255, as are whole numbers from 0 to 255 in the form of pictures; any other
+    values become float32 and stand as they are. `y` are numbers from 0 or 1, names, truth values or one-hot rows for
+    classes, rows of 0 and 1 for several classes to a sample, floats for a regression. Without a test part TEST_FRACTION
+    of each class is drawn with `seed`.
 
-    Raises DataError: sizes that do not agree, NaN, labels out of range, one class only.
+    Raises DataError: sizes that do not agree, NaN, labels out of range, one class only, what cannot be told.
     """
-    test = None
+    raw = [(np.asarray(x), name)]
+    ys = [_labels(y)]
     if x_test is not None:
         if y_test is None:
             raise DataError(f"{name}, test part: samples without labels; give y_test beside x_test")
-        test = as_samples(np.asarray(x_test), f"{name}, test part"), np.asarray(y_test)
-    train = as_samples(np.asarray(x), name), np.asarray(y)
-    return assembled(name, train, test, tuple(classes) if classes else None, augment or Augment(), seed)
+        raw.append((np.asarray(x_test), f"{name}, test part"))
+        ys.append(_labels(y_test))
+    xs, notes = samples_of(raw, asked)
+    parts: dict[str, Any] = dict(zip(("train", "test"), zip(xs, ys, strict=True), strict=False))
+    given = tuple(classes) if classes is not None and len(classes) else None
+    return assembled(name, parts, given, augment or Augment(), seed, asked, notes)
 
 
-def unlabelled(x: Array, name: str) -> Data:
+def _labels(y: Any) -> NDArray[Any]:
+    """Labels as an array; lists of text and of unequal length as they are, which `labels` judges."""
+    try:
+        return np.asarray(y)
+    except ValueError:
+        return np.asarray(y, dtype=object)
+
+
+def unlabelled(x: Array, name: str, asked: Asked = NOTHING) -> Data:
     """Samples without labels, for what needs none: `x` as in `from_arrays`, also none at all; values stay as they are.
 
     Raises DataError: types and shapes that are no samples, NaN.
     """
-    x = as_samples(x, name) if len(x) else np.asarray(x, np.float32)
+    notes: tuple[str, ...] = ()
+    if len(x):
+        (x,), notes = samples_of([(x, name)], asked)
+    else:
+        x = np.asarray(x, np.float32)
     check_finite(x, name)
     part = Split(x, np.empty((len(x), 0), np.float32), Normalisation.none(x.shape[1]))
-    return Data(name, part, part, (), "unlabelled", Augment(), content_hash(part, part, ()))
+    digest = content_hash((part, part), ())
+    return Data(name, part, part, (), "unlabelled", Augment(), digest, notes=notes, values=asked.values)
+
+
+PARTS = {"test": "test part", "val": "validation part"}
+"""What parts beside the train part are called in messages."""
 
 
 def assembled(
     name: str,
-    train: tuple[Array, Array],
-    test: tuple[Array, Array] | None,
+    raw: Mapping[str, tuple[Array, NDArray[Any]]],
     classes: tuple[str, ...] | None,
     augment: Augment,
     seed: int,
+    asked: Asked = NOTHING,
+    notes: tuple[str, ...] = (),
+    split: str = "",
 ) -> Data:
-    """Samples in the final form and raw labels, checked against each other, split where there is no test part."""
-    x, y = train
-    task: Task = "regression" if y.dtype.kind == "f" else "classification"
-    if task == "regression":
-        classes = ()
-    elif classes is None:
-        classes = _class_names(y, name)
-    y = as_targets(y, len(x), classes, name)
-    if task == "classification" and len(np.unique(y)) < 2:
+    """Samples in the final form and raw labels by part ("train", "test", "val"), checked against each other.
+
+    Without "test" a test part is split off. `notes` and `split` say what is known already.
+    """
+    x, y_raw = raw["train"]
+    labels = labels_of(y_raw, classes, asked, name)
+    y = labels.encoded(y_raw, len(x), name)
+    if labels.task == "classification" and len(np.unique(y)) < 2:
         raise DataError(f"{name}: all {len(y)} samples are of one class; give samples of at least two classes")
     check_finite(x, name)
-    if test is None:
-        rest, chosen = split_indices(y, task, TEST_FRACTION, seed, name)
-        (x, y), (x_test, y_test) = (x[rest], y[rest]), (x[chosen], y[chosen])
-    else:
-        where = f"{name}, test part"
-        x_test, y_test = test
-        if (y_test.dtype.kind == "f") != (task == "regression"):
-            raise DataError(f"{where}: labels are {y_test.dtype}, those of the train part {train[1].dtype}")
-        y_test = as_targets(y_test, len(x_test), classes, where)
-        if x_test.shape[1:] != x.shape[1:]:
-            raise DataError(
-                f"{where}: samples are {_by(x_test.shape[1:])}, those of the train part {_by(x.shape[1:])}; "
-                "give one size (--input-size C,H,W) to resize"
-            )
-        if y_test.shape[1:] != y.shape[1:]:
-            raise DataError(f"{where}: {y_test.shape[1]} targets per sample, {y.shape[1]} in the train part")
-        if x_test.dtype != x.dtype:
-            raise DataError(f"{where}: samples are {x_test.dtype}, those of the train part {x.dtype}; use one type")
-    check_finite(x_test, f"{name}, test part")
-    normalisation = Normalisation.of(x)
-    parts = Split(x, y, normalisation), Split(x_test, y_test, normalisation)
-    return Data(name, *parts, classes, task, augment, content_hash(*parts, classes))
+    check_finite(y, f"{name}, targets")
+    parts: dict[str, tuple[Array, Array]] = {"train": (x, y)}
+    for part in ("test", "val"):
+        if part in raw:
+            parts[part] = _beside(raw[part], parts["train"], labels, f"{name}, {PARTS[part]}")
+    if "test" not in parts:
+        rest, chosen = split_indices(y, labels.task, TEST_FRACTION, seed, name)
+        parts["test"], parts["train"] = (some_of(x, chosen), y[chosen]), (some_of(x, rest), y[rest])
+        whose = "of each class" if labels.task == "classification" else "of the samples"
+        split = f"{100 * TEST_FRACTION:.0f} % {whose} were drawn as the test part with seed {seed}"
+    normalisation = Normalisation.of(parts["train"][0])
+    done = {part: Split(*pair, normalisation) for part, pair in parts.items()}
+    return Data(
+        name,
+        done["train"],
+        done["test"],
+        labels.classes,
+        labels.task,
+        augment,
+        content_hash([done[k] for k in ("train", "test", "val") if k in done], labels.classes),
+        val=done.get("val"),
+        named=labels.named,
+        split=split or "the test part is the data's own",
+        notes=(*notes, *labels.notes),
+        values=asked.values,
+    )
 
 
-def as_samples(x: Array, where: str) -> Array:
-    """`x` as (n, c, …) uint8 or float32. Rank 3 is (n, h, w), one channel; uint8 may be channels-last."""
-    if x.dtype.kind not in "buif":
-        raise DataError(f"{where}: samples are of type {x.dtype}; use uint8 or floats")
-    if x.ndim < 2 or x.size == 0:
-        raise DataError(f"{where}: samples have shape {x.shape}; use (n, c, h, w) with n of at least 1")
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        x = np.moveaxis(x, 3, 1)
-    return np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32)
-
-
-def as_targets(y: Array, samples: int, classes: tuple[str, ...] | None, where: str) -> Array:
-    """Labels as int64 (n,) within 0 … classes − 1, or regression targets as float32 (n, k)."""
-    if y.ndim == 0 or len(y) != samples:
-        count = 0 if y.ndim == 0 else len(y)
-        raise DataError(f"{where}: {samples} samples but {count} labels; give one label for each sample")
-    if np.issubdtype(y.dtype, np.floating):
-        y = y.reshape(samples, -1).astype(np.float32)
-        check_finite(y, f"{where}, targets")
-        return y
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels are of type {y.dtype}; use integers for classes, floats for regression")
-    if y.size != samples:
-        raise DataError(f"{where}: labels have shape {y.shape}; use one class number per sample")
-    y = y.reshape(samples).astype(np.int64)
-    count = len(classes or ())
-    wrong = np.flatnonzero((y < 0) | (y >= count))
-    if len(wrong):
-        i = int(wrong[0])
-        raise DataError(f"{where}: label {y[i]} of sample {i} is out of range; {count} classes are 0 … {count - 1}")
-    return y
+def _beside(raw: tuple[Array, Array], train: tuple[Array, Array], labels: Labels, where: str) -> tuple[Array, Array]:
+    """A part beside the train part, checked against it."""
+    x, y = raw[0], labels.encoded(raw[1], len(raw[0]), where)
+    if x.shape[1:] != train[0].shape[1:]:
+        raise DataError(
+            f"{where}: samples are {_by(x.shape[1:])}, those of the train part {_by(train[0].shape[1:])}; "
+            "give one size (--input-size C,H,W) to resize"
+        )
+    if y.shape[1:] != train[1].shape[1:]:
+        raise DataError(f"{where}: {y.shape[1]} targets per sample, {train[1].shape[1]} in the train part")
+    if x.dtype != train[0].dtype:
+        raise DataError(f"{where}: samples are {x.dtype}, those of the train part {train[0].dtype}; use one type")
+    check_finite(x, where)
+    check_finite(y, f"{where}, targets")
+    return x, y
 
 
 def check_finite(x: Array, where: str) -> None:
     """Raise DataError that names the first sample with NaN, infinity, or values above `LARGEST`."""
     if x.dtype.kind != "f":
         return
-    for start in range(0, len(x), _BLOCK):
-        block = x[start : start + _BLOCK].reshape(len(x[start : start + _BLOCK]), -1)
+    start = 0
+    for found in blocks_of(x):
+        block = found.reshape(len(found), -1)
         fine = (np.abs(block) <= LARGEST).all(axis=1)  # NaN is not
         if not fine.all():
             bad = int(np.argmin(fine))
@@ -344,6 +398,7 @@ def check_finite(x: Array, where: str) -> None:
                 f"{where}: sample {start + bad} holds values up to {most:.0e}, above {LARGEST:.0e}; "
                 "their squares overflow float32: scale the samples"
             )
+        start += len(found)
 
 
 def split_indices(y: Array, task: Task, fraction: float, seed: int, where: str) -> tuple[Array, Array]:
@@ -370,24 +425,17 @@ def split_indices(y: Array, task: Task, fraction: float, seed: int, where: str) 
     return np.setdiff1d(np.arange(len(y)), picked, assume_unique=True), picked
 
 
-def content_hash(train: Split, test: Split, classes: tuple[str, ...]) -> str:
-    """SHA-256, in hexadecimal, of shapes, types and bytes of both parts and of the class names."""
+def content_hash(parts: Iterable[Split], classes: tuple[str, ...]) -> str:
+    """SHA-256, in hexadecimal, of shapes, types and bytes of all parts and of the class names."""
     digest = hashlib.sha256(repr(classes).encode())
-    for array in (train.x, train.y, test.x, test.y):
-        digest.update(f"{array.shape}{array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for part in parts:
+        for array in (part.x, part.y):
+            digest.update(f"{array.shape}{array.dtype.str}".encode())
+            if isinstance(array, Streamed):
+                digest.update(array.digest())
+            else:
+                digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _class_names(y: Array, where: str) -> tuple[str, ...]:
-    """Names for integer labels without names: "0", "1", … up to the largest label."""
-    if y.dtype.kind not in "iu" or y.size == 0:
-        return ()
-    top = int(y.max())
-    if top >= max(y.size, 2):
-        at = int(y.argmax())
-        raise DataError(f"{where}: label {top} of sample {at} is out of range for {y.size} samples; number from 0")
-    return tuple(str(i) for i in range(top + 1))
 
 
 def _by(shape: Sequence[int]) -> str:

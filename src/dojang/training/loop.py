@@ -28,7 +28,7 @@ from dojang.training.config import TrainConfig, learning_rate
 from dojang.training.data import Data, Split
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
 from dojang.training.recipe import Teacher, TrainingLoss, parameter_groups, peak_lr, scales_of, shrink
-from dojang.training.record import Epoch, History, Progress, Scores
+from dojang.training.record import METRICS, Epoch, History, Progress, Scores
 from dojang.training.score import laid_out, normalised, right_count, scores, variance_of
 from dojang.training.state import Position, State, capture, restore
 from dojang.training.world import World, joined, shared
@@ -100,7 +100,9 @@ class _Run:
         self.batcher = Batcher(data.train, data.augment if config.augment is None else config.augment, config.seed)
         self.y = torch.from_numpy(data.train.y).to(world.device)
         self.variance = variance_of(data.train, world.device)
-        self.loss = TrainingLoss(data.task, config.label_smoothing, config.alpha, config.temperature)
+        self.loss = TrainingLoss(
+            data.task, config.label_smoothing, config.alpha, config.temperature, config.class_weights
+        )
         self.optimizer = torch.optim.SGD(
             parameter_groups(module, config.weight_decay),
             lr=self.peak,
@@ -138,7 +140,7 @@ class _Run:
                 rate = 0.0
                 trained.train()
                 while position.step < self.steps:
-                    rate, loss = self._step(trained, batches[position.step])
+                    rate, loss = self._step(trained, *batches[position.step : position.step + 2])
                     position.seconds = time.monotonic() - started
                     self._look(loss, rate)
                     if self._agreed(interrupted()):
@@ -159,7 +161,7 @@ class _Run:
             raise RuntimeError("the last epoch looks at the test part whatever `test_every` says")
         test = Scores(last.test_loss, last.test_accuracy, len(self.data.test))
         return History(
-            metric="accuracy" if self.data.task == "classification" else "r2",
+            metric=METRICS[self.data.task],
             curve=curve,
             train=train,
             test=test,
@@ -179,15 +181,17 @@ class _Run:
             return part
         return part.take(np.sort(np.random.default_rng(self.config.seed).permutation(len(part))[:most]))
 
-    def _step(self, trained: nn.Module, indices: Any) -> tuple[float, Tensor]:
-        """One step of gradient descent on the batch `indices`: (learning rate, mean loss of the whole batch)."""
+    def _step(self, trained: nn.Module, indices: Any, following: Any = None) -> tuple[float, Tensor]:
+        """One step of gradient descent on the batch `indices`, the next being `following`: (rate, mean loss of it)."""
         position, world, config = self.position, self.world, self.config
         rate = self._rate(position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(torch_seed(config.seed, position.epoch, position.step, world.rank))
         # The whole batch is varied before it is shared out, so that the processes see what one alone would see.
-        raw = world.share(self.batcher.batch(indices, position.epoch, position.step))
+        raw = self.batcher.batch(indices, position.epoch, position.step, world.share)
+        if following is not None:
+            self.batcher.ahead(following, position.epoch, position.step + 1, world.share)
         x = normalised(raw, self.data.train, world.device)
         y = self.y[torch.from_numpy(world.share(indices)).to(world.device)]
         with computing_in(config.precision, world.device):

@@ -6,9 +6,11 @@ import contextlib
 import io
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,6 +23,8 @@ from dojang.base.budget import ENVIRONMENT, Budget, unpacked_limit
 from dojang.base.errors import DataError, FileError, UsageError
 from dojang.base.pictures import FORMATS
 from dojang.base.reading import damaged_as, read_bytes, unpacked, zipped
+from dojang.training.parts import as_two, part_of, parts_of, said
+from dojang.training.streams import Streamed, fits, some_of
 
 Array = NDArray[Any]
 
@@ -36,7 +40,6 @@ PICTURE_TIMES = 64
 ALONE = 1 << 22
 """Pixels from which on pictures are decoded one at a time, so that the memory in between is that of one."""
 
-_TEST_NAMES = ("test", "val", "valid", "validation")
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 # What file managers leave behind; everything else in a class folder has to be a picture.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -45,34 +48,45 @@ _LARGE = Lock()
 
 @dataclass(frozen=True)
 class SampleSize:
-    """The size that samples are brought to; None where they are taken as they come."""
+    """The size that samples are brought to; None where they are taken as they come. `white`: the value of white in
+    pictures of more than 8 bits, where it is known.
+    """
 
     channels: int | None = None
     size: tuple[int, int] | None = None
+    white: int | None = None
 
     @classmethod
-    def of(cls, size: int | Sequence[int] | None) -> SampleSize:
-        """From one side, (h, w), (c, h, w) or None."""
+    def of(cls, size: int | Sequence[int] | None, values: str | None = None) -> SampleSize:
+        """From one side, (h, w), (c, h, w) or None, and `Asked.values`."""
+        white = {"0-255": 255, "0-65535": 65535}.get(values or "")
         if size is None:
-            return cls()
+            return cls(white=white)
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if len(sides) not in (2, 3) or any(s < 1 for s in sides):
             raise UsageError(f"size {sides}: give (h, w) or (c, h, w), each at least 1")
         channels = sides[0] if len(sides) == 3 else None
-        return cls(channels, (sides[-2], sides[-1]))
+        return cls(channels, (sides[-2], sides[-1]), white)
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """Pictures by class: (x, y) to train on, (x, y) to test on or None; classes in sorted order of their names."""
+    """Pictures by part and class: (x, y) of "train", and of "test" and "val" where there are such folders.
 
-    train: tuple[Array, Array]
-    test: tuple[Array, Array] | None
+    `classes` are in sorted order of their names; `split` says which folders the parts are.
+    """
+
+    parts: dict[str, tuple[Any, Array]]
     classes: tuple[str, ...]
+    split: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def read_folder(path: Path, target: SampleSize) -> Tree:
-    """Pictures of a folder with one sub-folder per class, or with train/ and test/ that hold such folders."""
+def read_folder(path: Path, target: SampleSize, least: int = 2) -> Tree:
+    """Pictures of a folder with one sub-folder per class, or with folders of parts (train, test, …) that hold such.
+
+    `least` is the least number of classes. Pictures that do not fit into memory are decoded when they are needed.
+    """
     files, folders = [], []
     for root, below, names in os.walk(path, followlinks=True):
         parts = Path(root).relative_to(path).parts
@@ -84,12 +98,13 @@ def read_folder(path: Path, target: SampleSize) -> Tree:
     def read(parts: tuple[str, ...]) -> bytes:
         return read_bytes(path.joinpath(*parts), MAX_FILE_BYTES, "a picture")
 
-    return _tree(path, files, folders, read, target)
+    return _tree(path, files, folders, read, target, least)
 
 
-def read_zip(path: Path, target: SampleSize) -> Tree:
+def read_zip(path: Path, target: SampleSize, least: int = 2) -> Tree:
     """The same out of a .zip, nothing unpacked to disk."""
-    with zipped(path) as archive:
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(zipped(path))
         entries = {}
         folders = []
         for info in archive.infolist():
@@ -106,7 +121,10 @@ def read_zip(path: Path, target: SampleSize) -> Tree:
                 raise FileError(f"{place}: unpacks to {info.file_size} bytes, more than {MAX_FILE_BYTES}; not trusted")
             return unpacked(archive, info, place, Budget(place, MAX_FILE_BYTES))
 
-        return _tree(path, list(entries), folders, read, target)
+        tree = _tree(path, list(entries), folders, read, target, least)
+        if any(isinstance(x, Streamed) for x, _ in tree.parts.values()):
+            weakref.finalize(read, stack.pop_all().close)  # open as long as somebody may read
+        return tree
 
 
 def _tree(
@@ -115,6 +133,7 @@ def _tree(
     folders: list[tuple[str, ...]],
     read: Callable[[tuple[str, ...]], bytes],
     target: SampleSize,
+    least: int,
 ) -> Tree:
     files = sorted(f for f in files if not _litter(f))
     every = {f[:i] for f in files for i in range(1, len(f))}
@@ -123,29 +142,44 @@ def _tree(
     # A single folder around everything, as a .zip of a folder has, says nothing.
     while (tops := _tops(every, prefix)) and len(tops) == 1 and _tops(every, (*prefix, tops[0])):
         prefix = (*prefix, tops[0])
-    test_name = next((name for name in _TEST_NAMES if name in tops), None)
-    if "train" in tops and test_name is not None:
-        other = [t for t in tops if t != "train" and t not in _TEST_NAMES]
-        if other:
-            raise DataError(f"{path}: {other[0]} stands beside train and {test_name}; put it inside or take it away")
-        roots = [(*prefix, "train"), (*prefix, test_name)]
-    else:
-        roots = [prefix]
-    groups = [_by_class(path, files, every, root) for root in roots]
-    classes = tuple(sorted(groups[0]))
-    for name in groups[-1]:
-        if name not in classes:
-            raise DataError(f"{path}: class {name!r} of the test part is not in the train part")
-    if len(classes) < 2:
+    found = _parts(path, tops, every, prefix)
+    roots = {part: (*prefix, name) for part, name in found.items()} or {"train": prefix}
+    groups = {part: _by_class(path, files, every, root) for part, root in roots.items()}
+    classes = tuple(sorted(groups["train"]))
+    if len(classes) < least:
         only = f"only {classes[0]!r}" if classes else "none"
         raise DataError(f"{path}: pictures need at least two class folders; found {only}")
-    listed = [[(file, classes.index(name)) for name in sorted(group) for file in group[name]] for group in groups]
-    flat = [item for part in listed for item in part]
+    for part, group in groups.items():
+        extra = next((name for name in group if name not in classes), None)
+        if extra is not None:
+            called = {"test": "test", "val": "validation"}[part]
+            raise DataError(f"{path}: class {extra!r} of the {called} part is not in the train part")
+    listed = {
+        part: [(file, classes.index(name)) for name in sorted(group) for file in group[name]]
+        for part, group in groups.items()
+    }
+    flat = [item for part in listed.values() for item in part]
     x = _decoded(path, [file for file, _ in flat], read, target)
     y = np.asarray([label for _, label in flat], np.int64)
-    count = len(listed[0])
-    test = (x[count:], y[count:]) if len(listed) > 1 else None
-    return Tree((x[:count], y[:count]), test, classes)
+    parts, start = {}, 0
+    for part, items in listed.items():
+        at = slice(start, start + len(items))
+        parts[part] = (some_of(x, at), y[at])
+        start += len(items)
+    notes = ("the samples are larger than memory allows: they are decoded when they are needed",)
+    return Tree(parts, classes, said(found) if found else "", notes if isinstance(x, Streamed) else ())
+
+
+def _parts(path: Path, tops: list[str], every: set[tuple[str, ...]], prefix: tuple[str, ...]) -> dict[str, str]:
+    """The folder of each part; none where the folders are classes, of which one may be named "train" (the vehicle)."""
+    known = [name for name in tops if part_of(name) is not None]
+    nested = [name for name in known if _tops(every, (*prefix, name))]
+    named = {part_of(name) for name in known}
+    if not known or (not nested and not {"train"} < named):
+        return {}
+    if "train" not in named:
+        raise DataError(f"{path}: {' and '.join(known)} name parts of data, and there is none to train on; add train/")
+    return as_two(parts_of(tops, str(path)))
 
 
 def _litter(parts: tuple[str, ...]) -> bool:
@@ -177,8 +211,15 @@ def _by_class(
 
 def _decoded(
     path: Path, files: list[tuple[str, ...]], read: Callable[[tuple[str, ...]], bytes], target: SampleSize
-) -> Array:
-    """All pictures as uint8 (n, c, h, w): one channel when all are grey, three otherwise, or as the target says."""
+) -> Any:
+    """All pictures as uint8 (n, c, h, w): one channel when all are grey, three otherwise, or as the target says.
+
+    `Streamed` where they do not fit into memory.
+    """
+    if files:
+        first = decoded(read(files[0]), f"{path}: {'/'.join(files[0])}", target)
+        if not fits(first.size, len(files)):
+            return _streamed(path, files, read, target, first)
     arrays: list[Array] = []
     stored = taken = 0
     for file, (size, array) in zip(files, _decode_all(path, files, read, target), strict=True):
@@ -195,13 +236,42 @@ def _decoded(
                 f"{path}: {'/'.join(file)} is {_by(array)} while {'/'.join(files[0])} is {_by(arrays[0])}; "
                 "give one size (--input-size C,H,W) to resize"
             )
-        if len(arrays) == 1:
-            _check_memory(path, len(files), array)
     channels = max(a.shape[2] for a in arrays)
     x = np.empty((len(arrays), channels, *arrays[0].shape[:2]), np.uint8)
     for i, array in enumerate(arrays):
         x[i] = array.transpose(2, 0, 1)  # a grey picture among coloured ones is repeated in every channel
     return x
+
+
+def _streamed(
+    path: Path,
+    files: list[tuple[str, ...]],
+    read: Callable[[tuple[str, ...]], bytes],
+    target: SampleSize,
+    first: Array,
+) -> Streamed:
+    """Pictures that are decoded when they are asked for, by several threads."""
+    if target.size is None:
+        raise DataError(
+            f"{path}: {len(files)} pictures of {_by(first)} do not fit into memory; give one size "
+            "(--input-size C,H,W), and they are decoded when they are needed"
+        )
+    channels, (h, w) = target.channels or first.shape[2], target.size
+    same = SampleSize(channels, (h, w), target.white)
+
+    def samples(rows: Array) -> Array:
+        out = np.empty((len(rows), channels, h, w), np.uint8)
+        for place, (_, array) in zip(out, _decode_all(path, [files[i] for i in rows], read, same), strict=True):
+            place[:] = array.transpose(2, 0, 1)
+        return out
+
+    def digest(rows: Array) -> bytes:
+        found = sha256(repr(same).encode())
+        for i in rows:
+            found.update(sha256(read(files[i])).digest())
+        return found.digest()
+
+    return Streamed(samples, (len(files), channels, h, w), np.uint8, digest)
 
 
 def _decode_all(
@@ -253,36 +323,56 @@ def _upright(image: Image.Image, where: str, target: SampleSize) -> Array:
         image.draft(None, (2 * target.size[1], 2 * target.size[0]))
     ImageOps.exif_transpose(image, in_place=True)
     channels = target.channels or (1 if image.mode in _GREY else 3)
-    picture = _in_colour(image, channels, where)
+    picture = _in_colour(image, channels, where, target.white)
     if target.size is not None:
         picture = ImageOps.fit(picture, (target.size[1], target.size[0]), Image.Resampling.BILINEAR)
     array = np.asarray(picture)
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def _in_colour(image: Image.Image, channels: int, where: str) -> Image.Image:
+def _in_colour(image: Image.Image, channels: int, where: str, white: int | None = None) -> Image.Image:
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
     if channels not in modes:
         raise UsageError(f"{where}: a picture cannot have {channels} channels; use 1, 3 or 4")
     if image.mode == "F":
         raise DataError(f"{where}: a picture of floating-point values; store it in 8 or 16 bits, or use .npz")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # 16 bits to 8: Pillow's own conversion clips at 255.
-        deep = np.asarray(image)
-        deep = np.clip(deep, 0, 65535).astype(np.uint16) if deep.dtype != np.uint16 else deep
-        image = Image.fromarray((deep // 257).astype(np.uint8))
+        image = _in_8_bits(image, where, white)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == modes[channels] else image.convert(modes[channels])
 
 
-def resized(x: Array, target: SampleSize, where: str) -> Array:
+def _in_8_bits(image: Image.Image, where: str, white: int | None) -> Image.Image:
+    """A grey picture of 16 or 32 bits in 8. Pillow's own conversion clips at 255.
+
+    16 bits have white at 65535, unless `white` says otherwise; 32 bits say nothing, and it is asked for.
+    """
+    deep = np.asarray(image)
+    if white is None and image.mode == "I" and image.format != "PNG":
+        raise DataError(
+            f"{where}: 32 bits do not say which value is white (values from {deep.min()} to {deep.max()}); say "
+            "--values 0-255 or 0-65535"
+        )
+    white = white or 65535
+    if deep.min() < 0 or deep.max() > white:
+        raise DataError(
+            f"{where}: values from {deep.min()} to {deep.max()} are not within 0-{white}; give other --values"
+        )
+    return Image.fromarray((deep // (white // 255)).astype(np.uint8))
+
+
+def resized(x: Any, target: SampleSize, where: str) -> Any:
     """Samples (n, c, h, w) brought to the target: scaled to cover it, centre-cropped, colour converted.
 
     Grey to colour repeats the channel; colour to grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
     """
     if target.size is None or (x.shape[2:] == target.size and target.channels in (None, x.shape[1])):
         return x
+    if isinstance(x, Streamed):
+        raise DataError(
+            f"{where}: samples of {x.shape[1:]} stay where they are stored, and cannot be resized; store them so"
+        )
     if x.ndim != 4:
         raise DataError(f"{where}: samples of shape {x.shape[1:]} cannot be resized to {target.size}")
     channels = target.channels or x.shape[1]
@@ -301,17 +391,6 @@ def resized(x: Array, target: SampleSize, where: str) -> Array:
     for sample, place in zip(x.reshape(-1, *x.shape[2:]), out.reshape(-1, *target.size), strict=True):
         place[:] = np.asarray(ImageOps.fit(Image.fromarray(sample), size, Image.Resampling.BILINEAR))
     return out
-
-
-def _check_memory(path: Path, count: int, first: Array) -> None:
-    need = count * first.size
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 34
-    # Pictures are held twice while they are put together.
-    if 2 * need > have:
-        raise DataError(
-            f"{path}: {count} pictures of {_by(first)} need {2 * need >> 20} MiB, the machine has {have >> 20}; "
-            "give a smaller size (--input-size C,H,W)"
-        )
 
 
 def _by(array: Array) -> str:

@@ -28,6 +28,16 @@ def peak_lr(config: TrainConfig, module: nn.Module) -> float:
     return (_LR_WITH_NORM if norm else _LR_PLAIN) * config.batch_size / _LR_BATCH
 
 
+def said_of_training(module: nn.Module, config: TrainConfig) -> str:
+    """The learning rate and why, and what is frozen, in sentences for the paragraph before the first step."""
+    norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    with_norm = "a network with batch norm" if norm else "a network without batch norm"
+    why = "as asked" if config.lr is not None else f"the value for {with_norm} at batches of {config.batch_size}"
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    what = f"{frozen:,} parameters are frozen" if frozen else "No parameter is frozen"
+    return f"The learning rate rises to {peak_lr(config, module):g} ({why}) and falls to 0. {what}."
+
+
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters in two groups: weights, which decay, and biases and the scales of norms, which do not.
 
@@ -69,6 +79,11 @@ class TrainingLoss:
     label_smoothing: float
     alpha: float
     temperature: float
+    class_weights: tuple[float, ...] | None = None
+
+    def weights_on(self, output: Tensor) -> Tensor | None:
+        """The weight of each class, beside `output`; None where all weigh the same."""
+        return None if self.class_weights is None else output.new_tensor(self.class_weights)
 
     def __call__(self, output: Tensor, y: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Mean over the batch. `output`, `teacher`: (n, classes) before softmax, or (n, k)."""
@@ -77,6 +92,8 @@ class TrainingLoss:
             return own
         if self.task == "regression":
             taught = self.own(output, teacher)
+        elif self.task == "multilabel":
+            taught = F.binary_cross_entropy_with_logits(output, teacher.sigmoid())
         else:
             t = self.temperature
             soft = F.log_softmax(teacher / t, 1)
@@ -86,5 +103,7 @@ class TrainingLoss:
     def own(self, output: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """The loss against the labels alone."""
         if self.task == "classification":
-            return F.cross_entropy(output, y, label_smoothing=label_smoothing)
+            return F.cross_entropy(output, y, self.weights_on(output), label_smoothing=label_smoothing)
+        if self.task == "multilabel":
+            return F.binary_cross_entropy_with_logits(output, y.to(output.dtype), pos_weight=self.weights_on(output))
         return F.mse_loss(output, y)

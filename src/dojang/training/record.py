@@ -7,6 +7,9 @@ from typing import Any
 
 from dojang.training.config import TrainConfig
 
+METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "label accuracy", "unlabelled": "none"}
+"""What "accuracy" means for each task."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -53,7 +56,8 @@ class Progress:
 class History:
     """The record of a run. Final figures are those of the last epoch, never of the best one.
 
-    `metric` says what "accuracy" means: "accuracy" for classes, "r2" for regression. Final train figures are measured
+    `metric` says what "accuracy" means: "accuracy" for classes, "r2" for regression, "label accuracy" for several
+    classes to a sample (the share of right answers about each class). Final train figures are measured
     on the train part as it stands, without variation, as the test figures are.
     """
 

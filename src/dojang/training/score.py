@@ -71,9 +71,13 @@ def variance_of(split: Split, device: torch.device) -> Tensor | None:
 
 
 def right_count(output: Tensor, y: Tensor, task: Task, variance: Tensor | None) -> Tensor:
-    """What the samples add to the accuracy: 1 for each right class; for regression 1 − squared error / variance."""
+    """What the samples add to the accuracy: 1 for each right class; with several classes to a sample the share of its
+    classes that are told right (an output above 0 is a yes); for regression 1 − squared error / variance.
+    """
     if task == "classification":
         return (output.argmax(1) == y).sum()
+    if task == "multilabel":
+        return ((output > 0) == y).double().mean(1).sum()
     error = (output - y).square()
     return len(y) - (error if variance is None else error / variance).mean(1).sum()
 
@@ -81,7 +85,7 @@ def right_count(output: Tensor, y: Tensor, task: Task, variance: Tensor | None) 
 @torch.no_grad()
 def scores(module: nn.Module, split: Split, world: World, batch_size: int = 256) -> Scores:
     """As `evaluate`, the module being on the world's device already and each process doing its share."""
-    task: Task = "regression" if split.y.dtype.kind == "f" else "classification"
+    task: Task = split.task
     variance = variance_of(split, world.device)
     loss = TrainingLoss(task, 0.0, 0.0, 1.0)
     was = module.training
@@ -103,7 +107,7 @@ def slopes_of(module: nn.Module, split: Split, batch_size: int = 256) -> None:
 
     Parameters that do not matter to the loss become 0. Buffers stay.
     """
-    task: Task = "regression" if split.y.dtype.kind == "f" else "classification"
+    task: Task = split.task
     loss, cpu = TrainingLoss(task, 0.0, 0.0, 1.0), torch.device("cpu")
     module.eval()
     for parameter in module.parameters():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 
 from dojang.base.budget import Budget
 from dojang.base.errors import DataError, FileError, MissingPart
-from dojang.base.reading import check_array_shape, damaged_as, gzipped, opened, read_bytes, read_text, take
-from dojang.formats.arrays import is_npy, read_npy, read_npz
-from dojang.training.data import Augment, Size, as_samples
-from dojang.training.pictures import SampleSize, read_folder, read_zip, resized
+from dojang.base.reading import check_array_shape, damaged_as, gzipped, opened, take
+from dojang.formats.arrays import is_npy, npz_names, read_npy, read_npz
+from dojang.training import cifar
+from dojang.training.asked import NOTHING, Asked
+from dojang.training.data import PARTS, Augment, Size
+from dojang.training.meaning import samples_of
+from dojang.training.named_arrays import array_names, class_names, pairs_of
+from dojang.training.parts import said
+from dojang.training.pictures import SampleSize, Tree, read_folder, read_zip, resized
+from dojang.training.zarrs import read_zarr
 
 Array = NDArray[Any]
 Part = tuple[Array, Array]
@@ -26,34 +32,37 @@ Part = tuple[Array, Array]
 # Header of an IDX file: two zero bytes, a type code, the number of axes, then the axes as big-endian uint32.
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
-# One label byte, then 32×32 pixels as three planes (https://www.cs.toronto.edu/~kriz/cifar.html).
-_CIFAR_RECORD = 1 + 3 * 32 * 32
-_CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader found: (x, y) to train on, (x, y) to test on or None, class names or None (then "0", "1", …)."""
+    """What a reader found: (x, y) by part ("train", "test", "val"), the names of the classes where the source has them.
+
+    `split` says where the parts come from, `notes` what else was understood, in sentences.
+    """
 
     name: str
-    train: Part
-    test: Part | None
+    parts: Mapping[str, Part]
     classes: tuple[str, ...] | None
     augment: Augment
+    split: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def read(spec: str | Path, size: Size | None = None) -> Source:
-    """The source that `spec` names, every sample of it resized when `size` is given (see `load.load`)."""
-    target = SampleSize.of(size)
+def read(spec: str | Path, size: Size | None = None, asked: Asked = NOTHING, least: int = 2) -> Source:
+    """The source that `spec` names, every sample of it resized when `size` is given (see `load.load`).
+
+    `asked` says what arrays do not tell; `least` is the least number of class folders.
+    """
+    target = SampleSize.of(size, asked.values)
     if str(spec) == "digits":
         return _fitted(_digits(), target)
     path = Path(spec)
     if not _there(path):
         raise FileError(
-            f"{path}: no such data; give digits, a folder or .zip of class folders, .npz, IDX or CIFAR-10 files"
+            f"{path}: no such data; give digits, a folder or .zip of class folders, .npz, .zarr, IDX or CIFAR files"
         )
     try:
-        return _read_path(path, target)
+        return _read_path(path, target, asked, least)
     except PermissionError as error:
         raise FileError(
             f"{path}: cannot be read ({error.strerror}: {error.filename}); change its permissions"
@@ -69,43 +78,63 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _read_path(path: Path, target: SampleSize) -> Source:
+def _read_path(path: Path, target: SampleSize, asked: Asked, least: int) -> Source:
+    kind = path.suffix.lower()
     if path.is_dir():
         files = {p.name for p in path.iterdir() if p.is_file()}
+        if kind == ".zarr" or files & {"zarr.json", ".zgroup", ".zarray"}:
+            return _zarr(path, target, asked)
         if any(_is_idx_images(name) for name in files):
             return _fitted(_idx_folder(path, files), target)
         if any(name.endswith(".bin") for name in files):
-            return _fitted(_cifar_folder(path, files), target)
-        return _pictures(path, read_folder, target)
-    kind = path.suffix.lower()
+            parts, classes = cifar.folder_of(path, files)
+            return _fitted(_cifar(path.name, parts, classes, path), target)
+        if {"data_batch_1", "test_batch"} <= files or {"train", "test", "meta"} <= files:
+            raise FileError(
+                f"{path}: CIFAR's version for Python is pickled, which is not read; take the binary version"
+            )
+        return _pictures(path, read_folder, target, least)
     if kind == ".zip":
-        return _pictures(path, read_zip, target)
+        return _pictures(path, read_zip, target, least)
     if kind == ".npz":
-        return _said(_npz(path), target)
+        return _npz(path, target, asked)
     if kind == ".bin":
-        x, y = _cifar_file(path)
-        return _fitted(Source(path.name, (x, y), None, _cifar_names(path.parent), Augment(4, True)), target)
+        x, y, classes = cifar.file_of(path)
+        return _fitted(_cifar(path.name, {"train": (x, y)}, classes, path.parent), target)
     if _is_idx_images(path.name):
-        return _fitted(Source(path.name, _idx_pair(path), None, None, Augment(crop=2)), target)
+        return _fitted(Source(path.name, {"train": _idx_pair(path)}, None, Augment(crop=2)), target)
     raise FileError(
-        f"{path}: {kind or 'no suffix'} is no kind of data known here; give a folder, .zip, .npz, IDX or CIFAR-10 files"
+        f"{path}: {kind or 'no suffix'} is no kind of data known here; give a folder, .zip, .npz, .zarr, IDX or CIFAR "
+        "files"
     )
 
 
 def _fitted(source: Source, target: SampleSize) -> Source:
     """`source` with every sample resized and its colour converted to the target, where there is one."""
-    train = (resized(source.train[0], target, source.name), source.train[1])
-    test = None if source.test is None else (resized(source.test[0], target, source.name), source.test[1])
-    return Source(source.name, train, test, source.classes, source.augment)
+    parts = {part: (resized(x, target, source.name), y) for part, (x, y) in source.parts.items()}
+    return replace(source, parts=parts)
 
 
 def _said(source: Source, target: SampleSize) -> Source:
     """`_fitted` for arrays somebody made: that they were not what the network takes is said, it may be a mistake."""
     fitted = _fitted(source, target)
-    had, has = ("×".join(map(str, s.train[0].shape[1:])) for s in (source, fitted))
+    had, has = ("×".join(map(str, s.parts["train"][0].shape[1:])) for s in (source, fitted))
     if has != had:
         warnings.warn(f"{source.name}: samples of {had} were made {has}, which the network takes", stacklevel=2)
     return fitted
+
+
+def _cifar(name: str, parts: Mapping[str, Part], classes: int, folder: Path) -> Source:
+    split = "the test part is the data's own" if "test" in parts else ""
+    note = f"read as the binary version of CIFAR-{classes}" + (" with its 100 classes" if classes == 100 else "")
+    return Source(name, parts, cifar.names_of(folder, classes), MIRRORED, split, (note, MIRROR_RULE))
+
+
+MIRRORED = Augment(crop=4, mirror=True)
+"""How CIFAR's pictures are usually varied (He et al., "Deep residual learning", 2016, section 4.2)."""
+
+MIRROR_RULE = "pictures are mirrored at random, because what they show (CIFAR's classes) is the same mirrored"
+"""The only rule by which pictures are mirrored without being asked for."""
 
 
 def _digits() -> Source:
@@ -121,16 +150,19 @@ def _digits() -> Source:
     x = (bunch.images[:, None] / 16).astype(np.float32)
     classes = tuple(str(i) for i in range(10))
     # No shifts: these digits touch the edges of their 8×8 frames, and a shift would cut strokes off.
-    return Source("digits", (x, bunch.target.astype(np.int64)), None, classes, Augment())
+    return Source("digits", {"train": (x, bunch.target.astype(np.int64))}, classes, Augment())
 
 
-def _pictures(path: Path, reader: Callable[[Path, SampleSize], Any], target: SampleSize) -> Source:
-    tree = reader(path, target)
-    side = min(tree.train[0].shape[2:])
-    # A mirrored "b" is a "d": folders named by one character or a number hold signs, not things.
-    signs = any(len(name) == 1 or name.isdigit() for name in tree.classes)
-    augment = Augment(crop=side // 8, mirror=not signs and tree.train[0].shape[1] > 1)
-    return Source(path.name, tree.train, tree.test, tree.classes, augment)
+def _pictures(path: Path, reader: Callable[[Path, SampleSize, int], Tree], target: SampleSize, least: int) -> Source:
+    """Pictures in class folders. They are mirrored only where the classes are those of CIFAR-10: whether a mirrored
+    picture is of the same class (an arrow to the left, a "b") cannot be told from names of folders.
+    """
+    tree = reader(path, target, least)
+    x = tree.parts["train"][0]
+    mirrored = set(tree.classes) == set(cifar.NAMES_10) and x.shape[1] > 1
+    augment = replace(Augment(crop=min(x.shape[2:]) // 8), mirror=mirrored)
+    notes = (MIRROR_RULE,) if mirrored else ()
+    return Source(path.name, tree.parts, tree.classes, augment, tree.split, (*tree.notes, *notes))
 
 
 def npz_samples(path: Path) -> Array | None:
@@ -144,36 +176,36 @@ def npz_samples(path: Path) -> Array | None:
     raise DataError(f"{path}: needs an array x; found {', '.join(sorted(arrays)) or 'none of the known names'}")
 
 
-_KNOWN = ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes")
-
-
 def _arrays(path: Path, single: bool = False) -> dict[str, Array]:
-    """The known arrays of an .npz; with `single` the one of an .npy counts as x."""
-    if not is_npy(path):
-        return read_npz(path, _KNOWN)
-    if single:
-        return {"x": read_npy(path)}
-    raise FileError(f"{path}: a single array, not an .npz of x and y; write it with numpy.savez")
+    """The known arrays of an .npz, named as `array_names` says; with `single` the one of an .npy counts as x."""
+    if is_npy(path):
+        if single:
+            return {"x": read_npy(path)}
+        raise FileError(f"{path}: a single array, not an .npz of x and y; write it with numpy.savez")
+    known = array_names(npz_names(path), str(path))
+    return {known[name]: array for name, array in read_npz(path, known).items()}
 
 
-def _npz(path: Path) -> Source:
-    """Arrays `x` and `y` (or `x_train` and `y_train`), optionally `x_test`, `y_test`, and names in `classes`."""
+def _npz(path: Path, target: SampleSize, asked: Asked) -> Source:
+    """Arrays `x` and `y` (or `x_train` and `y_train`), optionally those of other parts, and names in `classes`."""
     arrays = _arrays(path)
-    x, y = (arrays.get(k, arrays.get(f"{k}_train")) for k in ("x", "y"))
-    if x is None or y is None:
-        found = ", ".join(sorted(arrays)) or "none of the known names"
-        raise DataError(f"{path}: needs arrays x and y; found {found}")
-    x = as_samples(x, str(path))
-    test = None
-    if "x_test" in arrays or "y_test" in arrays:
-        if not {"x_test", "y_test"} <= arrays.keys():
-            raise DataError(f"{path}: x_test and y_test go together; one of them is missing")
-        test = (as_samples(arrays["x_test"], f"{path}, test part"), arrays["y_test"])
+    found = pairs_of(arrays, str(path))
+    where = {part: str(path) if part == "train" else f"{path}, {PARTS[part]}" for part in found}
+    xs, notes = samples_of([(pair[0], where[part]) for part, pair in found.items()], asked)
+    parts = {part: (x, pair[1]) for x, (part, pair) in zip(xs, found.items(), strict=True)}
     names = None
     if "classes" in arrays:
         with damaged_as(f"{path}: classes", "not read as names"):  # letters that Unicode does not have
-            names = tuple(str(c) for c in arrays["classes"].ravel())
-    return Source(path.name, (x, y), test, names, Augment())
+            names = class_names(arrays["classes"])
+    split = said({part: f"the arrays of {part}" for part in parts}) if len(parts) > 1 else ""
+    return _said(Source(path.name, parts, names, Augment(), split, notes), target)
+
+
+def _zarr(path: Path, target: SampleSize, asked: Asked) -> Source:
+    """A Zarr group with the arrays that an .npz has."""
+    parts, names, notes = read_zarr(path, asked)
+    split = said({part: f"the arrays of {part}" for part in parts}) if len(parts) > 1 else ""
+    return _said(Source(path.name, parts, names, Augment(), split, notes), target)
 
 
 def _is_idx_images(name: str) -> bool:
@@ -190,7 +222,9 @@ def _idx_folder(path: Path, files: set[str]) -> Source:
     if len(train) != 1 or len(test) > 1:
         raise DataError(f"{path}: {len(train)} train and {len(test)} test image files in IDX form; name one file")
     parts = [_idx_pair(path / name) for name in train + test]
-    return Source(path.name, parts[0], parts[1] if test else None, None, Augment(crop=2))
+    found: dict[str, Part] = dict(zip(("train", "test"), parts, strict=False))
+    split = said(dict(zip(("train", "test"), train + test, strict=False))) if test else ""
+    return Source(path.name, found, None, Augment(crop=2), split)
 
 
 def _idx_pair(images: Path) -> Part:
@@ -204,7 +238,9 @@ def _idx_pair(images: Path) -> Part:
         raise DataError(f"{found[0]}: labels have {y.ndim} axes; a label file has 1")
     if x.ndim not in (3, 4):
         raise DataError(f"{images}: images have {x.ndim} axes; an image file has 3")
-    return as_samples(x, str(images)), y.astype(np.int64)
+    return (x if x.ndim == 4 else x[:, None]).astype(np.uint8 if x.dtype == np.uint8 else np.float32), y.astype(
+        np.int64
+    )
 
 
 def _idx_array(path: Path) -> Array:
@@ -230,35 +266,3 @@ def _idx_array(path: Path) -> Array:
         raise FileError(f"{path}: {state}: {'×'.join(map(str, shape))} values need {expected} bytes; fetch it again")
     with damaged_as(place, "not read as an array"):
         return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
-
-
-def _cifar_folder(path: Path, files: set[str]) -> Source:
-    """`data_batch_1.bin` … with `test_batch.bin`, the binary version of CIFAR-10."""
-    train = sorted(name for name in files if name.startswith("data_batch") and name.endswith(".bin"))
-    if not train:
-        raise DataError(f"{path}: .bin files but no data_batch_1.bin … of CIFAR-10; name one file")
-    parts = [_cifar_file(path / name) for name in train]
-    x, y = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    test = _cifar_file(path / "test_batch.bin") if "test_batch.bin" in files else None
-    return Source(path.name, (x, y), test, _cifar_names(path), Augment(crop=4, mirror=True))
-
-
-def _cifar_file(path: Path) -> Part:
-    raw = np.frombuffer(read_bytes(path), np.uint8)
-    if raw.size == 0 or raw.size % _CIFAR_RECORD:
-        raise FileError(
-            f"{path}: {raw.size} bytes are no whole number of CIFAR-10 records of {_CIFAR_RECORD}; truncated? "
-            "Fetch it again"
-        )
-    records = raw.reshape(-1, _CIFAR_RECORD)
-    return np.ascontiguousarray(records[:, 1:]).reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
-
-
-def _cifar_names(folder: Path) -> tuple[str, ...]:
-    meta = folder / "batches.meta.txt"
-    if not meta.is_file():
-        return _CIFAR_NAMES
-    names = tuple(line.strip() for line in read_text(meta).splitlines() if line.strip())
-    if len(names) != 10:
-        raise DataError(f"{meta}: {len(names)} class names; CIFAR-10 has 10")
-    return names
