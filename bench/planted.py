@@ -4,8 +4,8 @@
     python bench/planted.py --only duplicate --count 5 --show       # one kind, with what was missed and what was told
 
 Each kind is planted in 50 random networks (`tests/planted.py`), over all architectures that have a place for it
-(`tests/planted_networks.py`). Every plant is verified in PyTorch in float64 before dojang sees it, and every finding is judged
-by the same means (`tests/planted_judge.py`), so that natural waste is no false alarm.
+(`tests/planted_networks.py`). Every plant is verified in PyTorch in float64 before dojang sees it, and every finding is
+judged by the same means (`tests/planted_judge.py`), so that natural waste is no false alarm.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import dojang
+import planted_rare
 from dojang import diagnosis
 from dojang.base.errors import DojangError
 from planted import CHANNELS, PLACES, PLANTERS, TRAPS, Plant, holds, plant
@@ -40,6 +41,9 @@ MEASURES = (
     "src/dojang/evidence", "src/dojang/diagnosis", "tests/planted.py", "tests/planted_networks.py",
     "tests/planted_judge.py", "bench/planted.py",
 )  # fmt: skip
+
+FINDINGS_ONLY = "PLANTED_FINDINGS_ONLY"
+"""Set for the processes where the layers are not to be timed."""
 
 TOGETHER = 3
 """Plants in channels that share a network."""
@@ -126,7 +130,7 @@ def diagnosed(net: Any, x: np.ndarray) -> list[Any]:
     """What dojang tells, an error as a finding at the layer that it names."""
     module = copy.deepcopy(net).float()
     try:
-        if x.ndim == 3:  # arrays of this rank are read as grey pictures
+        if FINDINGS_ONLY in os.environ or x.ndim == 3:  # arrays of this rank are read as grey pictures
             graph = dojang.load(module, input_size=net.size)
             return list(diagnosis.diagnose(diagnosis.Evidence(graph, x)))
         return list(dojang.diagnose(module, x, input_size=net.size).findings)
@@ -168,7 +172,7 @@ def judged(job: Job, net: Any, x: np.ndarray, plants: list[Plant]) -> Seen:
             if not right:
                 seen.false[f.kind] += 1
                 seen.lines.append(
-                    f"false: {_where(job)} {job.kinds} {f.kind} at {f.layer} {f.channels[:8]}: {f.evidence}"
+                    f"false: {_where(job)} {job.kinds}: {f.kind} at {f.layer} {f.channels[:8]}: {f.evidence}"
                 )
     except Exception:
         seen.missed += [k for k in job.kinds if k not in TRAPS and k not in seen.found + seen.missed]
@@ -214,7 +218,11 @@ def main() -> int:
     parser.add_argument("--only", choices=list(PLANTERS), help="this kind only")
     parser.add_argument("--processes", type=int, default=1, help="networks at once (default 1)")
     parser.add_argument("--show", action="store_true", help="a line on stderr for everything missed or false")
+    parser.add_argument("--findings-only", action="store_true", help="without timing the layers, which takes longest")
+    parser.add_argument("--lists", type=int, default=200, help="lists of findings about rare channels (default 200)")
     args = parser.parse_args()
+    if args.findings_only:
+        os.environ[FINDINGS_ONLY] = "1"
     torch.set_num_threads(1)
     started = time.monotonic()
     todo = jobs(args.count, args.only)
@@ -229,7 +237,24 @@ def main() -> int:
                 print(f"{number} of {len(todo)}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     print(head(*MEASURES, peaks=False))
     print(report(all_seen))
+    print("\n" + rare_lists(args.lists))
     return 0
+
+
+def rare_lists(count: int, sizes: tuple[int, ...] = (128, 512)) -> str:
+    """How many of `count` lists of findings hold a statement about the samples that is not true of all inputs."""
+    bad = said = entries = 0
+    for seed in range(count):
+        net, x, chances = planted_rare.drawn(seed, sizes[seed % len(sizes)])
+        graph = dojang.load(net, input_size=x.shape[1:])
+        wrong, stated = planted_rare.wrong(diagnosis.diagnose(diagnosis.Evidence(graph, x)), chances)
+        bad, said, entries = bad + bool(wrong), said + stated, entries + len(wrong)
+    numbers = " and ".join(str(n) for n in sizes)
+    return (
+        f"Confidence over the list: {count} networks whose channels fire, move or part on 0.2/N to 30/N of the inputs, "
+        f"N = {numbers} samples.\n{bad} lists ({bad / max(1, count):.1%}) hold a wrong statement; {entries} of {said} "
+        "statements are wrong. At 95 % confidence over the list at most 5 % of lists may."
+    )
 
 
 if __name__ == "__main__":

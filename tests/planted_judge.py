@@ -187,15 +187,15 @@ def _still(seen: Array, channels: list[int], constant: float | None) -> bool:
 
 
 def _multiple(seen: Array, a: int, b: int) -> bool:
-    """Channel b is a multiple of channel a on at least 95 % of fresh samples, and both move."""
+    """Channel b is s·(channel a) + t on at least 95 % of fresh samples, and both move."""
     if max(a, b) >= seen.shape[-1]:
         return False
-    p, q = seen[..., a], seen[..., b]
-    if p.std() <= 1e-9 * max(float(np.abs(p).max()), 1e-30):
+    p, q = (seen[..., c] - seen[..., c].mean() for c in (a, b))
+    if p.std() <= 1e-9 * max(float(np.abs(seen[..., a]).max()), 1e-30):
         return False
     factor = float((p * q).sum() / (p * p).sum())
-    wrong = np.abs(q - factor * p).max(axis=1) > 1e-3 * max(float(q.std()), 1e-30)
-    return bool(wrong.mean() < 0.05)
+    apart = np.abs(q - factor * p).max(axis=1) > 1e-3 * max(float(q.std()), 1e-30)
+    return bool(apart.mean() < 0.05)
 
 
 def parts(net: Net, x: Array, layer: str, least: float = 1e-3) -> int:
