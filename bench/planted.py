@@ -18,7 +18,6 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,32 +31,20 @@ import dojang
 import planted_rare
 from dojang import diagnosis
 from dojang.base.errors import DojangError
-from planted import CHANNELS, PLACES, PLANTERS, TRAPS, Plant, holds, plant
+from planted import TOGETHER, Job, drawn
 from planted_judge import ACCEPTED, NOT_LOOKED_FOR, found, true
-from planted_networks import ARCHITECTURES, network, samples
+from planted_kinds import CHANNELS, PLANTERS, TRAPS
+from planted_networks import ARCHITECTURES, samples
+from planted_truth import Plant
 from record import head
 
 MEASURES = (
-    "src/dojang/evidence", "src/dojang/diagnosis", "tests/planted.py", "tests/planted_networks.py",
-    "tests/planted_judge.py", "bench/planted.py",
+    "src/dojang/evidence", "src/dojang/diagnosis", "bench/planted.py",
+    *(f"tests/planted{part}.py" for part in ("", "_judge", "_kinds", "_networks", "_rare", "_truth")),
 )  # fmt: skip
 
 FINDINGS_ONLY = "PLANTED_FINDINGS_ONLY"
 """Set for the processes where the layers are not to be timed."""
-
-TOGETHER = 3
-"""Plants in channels that share a network."""
-
-
-@dataclass
-class Job:
-    """Kinds that are to be planted, by the number of the try: a rule that draws networks from there on."""
-
-    kinds: tuple[str, ...]
-    number: int
-    architecture: str = ""
-    seed: int = 0
-    width: int = 0
 
 
 @dataclass
@@ -94,36 +81,6 @@ def jobs(count: int, only: str | None = None) -> list[Job]:
         made += [Job(tuple(kinds[i : i + TOGETHER]), number) for i in range(0, len(kinds), TOGETHER)]
         made += [Job((k,), number) for k in PLANTERS if k not in CHANNELS and only in (None, k)]
     return made
-
-
-def drawn(job: Job) -> Iterator[tuple[Job, Any, np.ndarray, list[Plant]]]:
-    """Networks until each kind of the job has been planted: architectures in turn, widths 16 and 32.
-
-    A kind that finds no place in 40 networks is left out.
-    """
-    waiting = list(job.kinds)
-    for attempt in range(40):
-        if not waiting:
-            return
-        first = waiting[0]
-        places = PLACES.get(first, tuple(ARCHITECTURES))
-        at = job.number + attempt + list(PLANTERS).index(first)
-        name, seed = places[at % len(places)], 1000 * job.number + 40 * list(PLANTERS).index(first) + attempt
-        width = 32 if first.startswith("groups") else (16, 32)[seed // 40 % 2]
-        net, x = network(name, seed, width)
-        rng, taken, planted = np.random.default_rng([seed, 5]), set[str](), list[Plant]()
-        for kind in list(waiting):
-            before = copy.deepcopy(net)
-            made = plant(kind, net, x, rng, taken)
-            if made is None:
-                continue
-            if all(holds(net, x, p) for p in (*planted, made)):
-                planted.append(made)
-                waiting.remove(kind)
-            else:
-                net = before
-        if planted:
-            yield Job(tuple(p.kind for p in planted), job.number, name, seed, width), net, x, planted
 
 
 def diagnosed(net: Any, x: np.ndarray) -> list[Any]:

@@ -1,8 +1,8 @@
 """Whether a finding of dojang is what was planted, and whether it is true at all, judged in PyTorch and NumPy.
 
 `tells(finding, planted)` is about the first question. `true(net, x, fresh, finding, plants)` answers the second without
-dojang's own figures: what the finding claims is looked up in the network's values in float64, on the samples that dojang
-saw and on others. So natural waste that is told is no false alarm, and what merely looks like waste is one.
+dojang's own figures: what the finding claims is looked up in the network's values in float64, on the samples that
+dojang saw and on others. So natural waste that is told is no false alarm, and what merely looks like waste is one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from planted import Plant, moved, share_of_parameters, values
 from planted_networks import Net
+from planted_truth import Plant, moved, share_of_parameters, values
 
 Array = np.ndarray
 

@@ -51,8 +51,10 @@ def wrong(findings: Iterable[Any], chances: Array) -> tuple[list[str], int]:
     """The statements that are not true, and how many there were. One without a number says "never", which is wrong."""
     k, bad, said = len(chances), list[str](), 0
     sources: Mapping[tuple[str, str], tuple[int, int]] = {
-        ("dead-observed", "first"): (k, 2 * k), ("constant", "second"): (2 * k, 3 * k), ("duplicate", "second"): (k, 2 * k)
-    }  # fmt: skip
+        ("dead-observed", "first"): (k, 2 * k),
+        ("constant", "second"): (2 * k, 3 * k),
+        ("duplicate", "second"): (k, 2 * k),
+    }
     for f in findings:
         start, stop = sources.get((f.kind, f.layer), (0, 0))
         number = STATED.search(f.evidence)
