@@ -5,8 +5,8 @@
 
 Run it before and after a change to a constant of `native/costs.py`. The ratio is the measured time over the predicted
 one. If all rows had the same ratio, only the peaks would be those of another machine and no choice would be wrong: look
-at how far rows differ. A network's time is the least of its runs. A step's time is the median over runs of that step
-alone: their sum adds one hand-over between threads for each step. With `--threads 1` the clock is the
+at how far rows differ. A network's time is the least of its runs. A step's time is the mean over the
+faster half of calls in which the clock is read between steps. With `--threads 1` the clock is the
 processor's, which stands still while other work runs; that is the way on a busy machine.
 """
 
@@ -65,9 +65,7 @@ def main() -> None:
 
     say(head("src/dojang/engine", "src/dojang/native", threads=args.threads).rstrip())
     say(f"# planned for {machine.family}: {machine.peaks}; batch {args.batch}")
-    say(
-        f"\n{'network':20s} {'steps':>5s} {'predicted ms':>12s} {'measured ms':>12s} {'ratio':>6s} {'steps alone':>11s}"
-    )
+    say(f"\n{'network':20s} {'steps':>5s} {'predicted ms':>12s} {'measured ms':>12s} {'ratio':>6s} {'of steps':>11s}")
     ratios: dict[str, list[tuple[float, float]]] = defaultdict(list)
     whole: list[float] = []
     for name in args.networks:
@@ -76,8 +74,7 @@ def main() -> None:
         x = np.random.default_rng(1).standard_normal((args.batch, *graph.inputs[0].attrs["shape"]), np.float32)
         del graph
         measured = least(lambda run=run, x=x: run(x), args.seconds, args.threads)
-        clock = time.process_time if args.threads == 1 else time.perf_counter
-        plan = run.measured(args.batch, args.seconds, clock)
+        plan = run.measured(args.batch, args.seconds, cpu=args.threads == 1)
         alone = 0.0
         for choice in plan.choices:
             alone += choice.measured_s or 0.0
@@ -87,7 +84,7 @@ def main() -> None:
         say(f"{name:20s} {len(plan.choices):5d} {1e3 * plan.predicted_s:12.3f} {1e3 * measured:12.3f} {whole[-1]:6.2f} "
             f"{1e3 * alone:11.3f}")  # fmt: skip
     say(f"{'geometric mean':52s} {math.exp(np.mean(np.log(whole))):6.2f}")
-    say("\nmeasured over predicted, steps alone: median, first and last tenth, and total time over total prediction")
+    say("\nmeasured over predicted, step by step: median, first and last tenth, and total time over total prediction")
     say(f"{'algorithm':12s} {'steps':>5s} {'median':>7s} {'tenth':>6s} {'to':>6s} {'total':>6s}")
     for algorithm, pairs in sorted(ratios.items()):
         low, middle, high = np.quantile([m / p for p, m in pairs], (0.1, 0.5, 0.9))

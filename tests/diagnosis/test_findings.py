@@ -11,11 +11,12 @@ from digits import TRAIN, digits, random_features
 from dojang.arith.cost import count
 from dojang.base.errors import DataError
 from dojang.diagnosis import Finding, diagnose, worst
-from dojang.diagnosis.dead import bound_after_none
+from dojang.diagnosis.hot_spots import far_below, hot_spots
 from dojang.engine.reference.operators import run_reference
 from dojang.evidence.activations import activated, layers
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.finding import KINDS, SEVERITIES
+from dojang.evidence.finding import KINDS, SEVERITIES, bound_after_none
+from dojang.evidence.times import CallTimes, LayerTime
 from nets import STRUCTURES, N, conv, feed, net, weighted
 
 
@@ -44,12 +45,17 @@ def test_proved_and_observed_are_kept_apart(planted):
     findings = diagnose(Evidence(planted, x))
     assert [f.channels for f in of(findings, "dead-proven") if f.layer == "a"] == [(1,)]
     constant = [f for f in of(findings, "constant") if f.layer == "a"]
-    assert [(f.channels, f.value) for f in constant] == [((2,), 0.5)]
+    assert [(f.channels, f.value) for f in constant] == [((2,), 0.0)]
+    assert "r is 0.5 in these channels" in constant[0].evidence
     assert constant[0].proved
     observed = next(f for f in of(findings, "dead-observed") if f.layer == "a")
     assert observed.channels == (3,)
     assert "32 samples" in observed.evidence
-    assert f"{3 / 32:.2%}" in observed.evidence
+    # two statements about each of 17 channels, and one about each pair of a layer's
+    statements = 2 * 17 + 8 * 7 // 2 + 6 * 5 // 2 + 3
+    p = 1 - (0.05 / statements) ** (1 / 32)
+    assert f"{p:.2%}" in observed.evidence
+    assert (observed.samples, observed.confidence, observed.judged_at) == (32, 0.95, ("r",))
 
 
 def test_a_range_turns_observation_into_proof(planted):
@@ -126,7 +132,8 @@ def test_coverage_names_layers_whose_input_sees_all_already():
 
 def test_hot_spots_hold_a_quarter_or_more():
     graph = weighted(STRUCTURES["plain"]())
-    found = of(diagnose(Evidence(graph), layer_ms={"c1": 3.0, "c2": 1.0}), "hot-spot")
+    times = CallTimes((LayerTime("c1", ("c1",), 3.0, 0), LayerTime("c2", ("c2",), 1.0, 0)), 0, 0, 4.0, 1, 1, 100, 10)
+    found = of(diagnose(Evidence(graph), times=times), "hot-spot")
     assert {(f.layer, f.evidence.split(" of the ")[1].split(":")[0]) for f in found} >= {
         ("c1", "measured time"), ("c2", "measured time"), ("c2", "MACs"),
     }  # fmt: skip
@@ -157,8 +164,9 @@ def test_bad_samples_are_refused(planted):
 def test_the_bound_is_the_rule_of_three():
     for n in (10, 100, 1000):
         p = bound_after_none(n)
-        assert (1 - p) ** n == pytest.approx(0.05, abs=0.03)
-    assert bound_after_none(1) == 1
+        assert (1 - p) ** n == pytest.approx(0.05)
+        assert p == pytest.approx(3 / n, rel=0.15)
+    assert bound_after_none(0) == 1
 
 
 def test_a_finding_is_frozen():
@@ -183,17 +191,26 @@ def test_deep_networks_have_no_multiples_by_chance():
 
 
 def test_layers_far_below_the_peak_are_named_with_the_reason():
-    from dojang.diagnosis.structure import far_below
-
     graph = weighted(net(conv("a", "x", 8), N("f", "flatten", "a"), N("y", "dense", "f", out=64)))
     macs = {row.name: row.cost.macs for row in count(graph).layers}
     bytes_read = 4 * (graph.param_shapes["y.weight"][0] * (graph.param_shapes["y.weight"][1] + 1))
     moved = bytes_read + 4 * (graph.param_shapes["y.weight"][1] + 64)
     ms = {"a": 2 * macs["a"] / 100e6, "y": moved / 10e6}  # at the peak of 100 GFLOP/s; at the speed of memory
-    found = far_below(graph, ms, 100.0, 10.0)
+
+    def took(ms, gflops, gbs, doubt=None):
+        rows = tuple(LayerTime(name, (name,), value, macs[name]) for name, value in ms.items())
+        return CallTimes(rows, 0.0, 0.0, sum(ms.values()), 1, 1, gflops, gbs, doubt)
+
+    found = far_below(graph, took(ms, 100.0, 10.0))
     assert [f.layer for f in found] == ["y"]
     assert found[0].value == pytest.approx(2 * macs["y"] / (ms["y"] * 1e6) / 100)
     assert "alone takes" in found[0].evidence
-    short = far_below(graph, {"a": 0.01, "y": 0.0005}, 1e6, 1e6)
+    assert not far_below(graph, took(ms, 100.0, 10.0, "the machine was busy"))  # no reason is invented
+    by_time = [
+        [f.layer for f in hot_spots(graph, took(ms, 100.0, 10.0, doubt)) if "measured time" in f.evidence]
+        for doubt in (None, "the machine was busy")
+    ]
+    assert by_time == [["y"], []]
+    short = far_below(graph, took({"a": 0.01, "y": 0.0005}, 1e6, 1e6))
     assert "too short" in short[0].evidence
-    assert not far_below(graph, {"a": 100.0, "y": 1.0}, 1e-3, 1e-3)  # nothing is below so low a peak
+    assert not far_below(graph, took({"a": 100.0, "y": 1.0}, 1e-3, 1e-3))  # nothing is below so low a peak

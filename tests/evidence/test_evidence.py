@@ -50,8 +50,8 @@ def test_findings_and_cuts_stand_on_one_pass_and_one_proof(counted):
     x = digits()[0][TRAIN][:200]
     counted["samples"] = 0  # those by which the network was made
     known = Evidence(graph, x)
-    values, pairs = watched(known)
-    known.gather((*values, *read_values(known), *watched_values(known)), pairs)
+    values, pairs, more = watched(known)
+    known.gather((*values, *read_values(known), *watched_values(known)), pairs, **more)
     assert counted["samples"] == 200
     findings = diagnose(known)
     correlations(known)

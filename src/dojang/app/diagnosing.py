@@ -12,16 +12,16 @@ import numpy as np
 from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.samples import check_classes, input_range, load_inputs
 from dojang.app.together import Alone, Together, by_main_process, together
-from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
 from dojang.diagnosis.correlation import correlations
 from dojang.diagnosis.equivariance import equivariance
-from dojang.diagnosis.findings import diagnose as find
-from dojang.diagnosis.findings import tried_fields, watched
+from dojang.diagnosis.findings import judge, tried_fields, watched
 from dojang.diagnosis.spectrum import spectra, watched_values
 from dojang.engine.compiled import Compiled
 from dojang.evidence.evidence import Evidence
+from dojang.evidence.moments import NotFiniteError, require_finite_weights
+from dojang.evidence.times import CallTimes, call_times
 from dojang.report.results import Diagnosis
 from dojang.training.data import Data
 
@@ -88,49 +88,67 @@ def diagnosis_of(
     """
     processes = processes or Alone()
     graph = known.graph
-    timed, notes = by_main_process(processes, lambda: timing(graph))
+    times, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
-        return Diagnosis(graph.name, find(known, **timed), 0, None, known.threshold, notes=notes)
+        done = judge(known, times=times)
+        return Diagnosis(graph.name, done.findings, 0, None, known.threshold, notes=notes, not_judged=done.unjudged)
     x = known.finite_samples
     assert isinstance(x, np.ndarray)  # as `some_inputs` made it
     if len(x) < processes.size:
         raise UsageError(
             f"{len(x)} samples cannot be shared by {processes.size} processes; look at more, or start fewer"
         )
-    values, pairs = watched(known)
+    values, pairs, others = watched(known)
     values += [*more, *(watched_values(known) if every_layer else ())]
-    known.gather(values, pairs, processes.share(x), processes.reduced)
+    try:
+        require_finite_weights(graph)
+        known.gather(values, pairs, processes.share(x), processes.reduced, **others)
+    except NotFiniteError as error:
+        judged = judge(known, broken=(error,) if error.samples else None, times=times)
+        return Diagnosis(
+            graph.name,
+            judged.findings,
+            len(x),
+            data.to_dict(),
+            known.threshold,
+            notes=notes,
+            not_judged=judged.unjudged,
+        )
     found, effective = correlations(known), tried_fields(graph, x)
-    findings = find(known, correlated=found, effective=effective, **timed)
-    done = Diagnosis(graph.name, findings, len(x), data.to_dict(), known.threshold, found, notes=notes)
+    judged = judge(known, correlated=found, effective=effective, times=times)
+    done = Diagnosis(
+        graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, notes=notes,
+        not_judged=judged.unjudged,
+    )  # fmt: skip
     if not every_layer:
         return done
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
     return replace(done, spectra=spectra(known), effective=effective, equivariance=shifted)
 
 
-def timing(graph: Graph) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Measured milliseconds per layer for one input on dojang's engine, and the peaks of as many threads.
+TIMED = 3
+"""So often times are measured anew at most, where the machine was busy meanwhile."""
 
-    A step that computes several nodes counts for the one of them with most multiplications. Where the engine cannot
-    run the network here, nothing, and a note that says why.
+
+def timing(graph: Graph) -> tuple[CallTimes | None, tuple[str, ...]]:
+    """What each layer takes for one input on dojang's engine. Where it cannot run the network here, None; and notes.
+
+    A note says why no layer was timed, or why nothing is concluded from the times: they did not add up to one call, or
+    other work had the machine, in each of `TIMED` tries.
     """
     try:
         engine = Compiled(graph)
         engine.machine.require_here()
-        plan = engine.measured()
+        plans = [engine.measured()]
+        while plans[-1].doubt and len(plans) < TIMED:
+            plans.append(engine.measured())
     except UnsupportedError as error:
-        return {}, (f"no layer was timed: {error}",)
-    macs = {row.name: row.cost.macs for row in count(graph).layers}
-    spent: dict[str, float] = {}
-    for choice in plan.choices:
-        nodes = [name for name in (*choice.members, choice.value) if name in macs]
-        if choice.measured_s and nodes:
-            layer = max(nodes, key=lambda name: macs[name])
-            spent[layer] = spent.get(layer, 0.0) + 1e3 * choice.measured_s
-    one = engine.machine.peaks
-    found = {"layer_ms": spent, "peaks": (one.fma_gflops * plan.run_threads, one.read_gbs * plan.run_threads)}
-    return found, ()
+        return None, (f"no layer was timed: {error}",)
+    peaks = engine.machine.peaks
+    times = call_times(graph, plans[-1], (peaks.fma_gflops, peaks.read_gbs))
+    if times is not None and times.doubt:
+        return times, (f"nothing is concluded from the times of layers, measured {len(plans)} times: {times.doubt}",)
+    return times, ()
 
 
 def some_feed(graph: Graph, data: Data, samples: int, seed: int) -> np.ndarray | dict[str, np.ndarray]:

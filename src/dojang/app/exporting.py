@@ -9,14 +9,17 @@ from typing import Any, Literal
 import numpy as np
 
 from dojang.app.networks import InputSize, load, require_weights
+from dojang.app.normalising import normalising_inside
 from dojang.app.runtimes import has_onnxruntime, onnx_runner
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.preparation import WHITE, preparations
 from dojang.base.errors import CheckFailed, UsageError
 from dojang.base.writing import check_target, replace_text, writing
 from dojang.report.results import Exported
 
 Format = Literal["onnx", "safetensors", "net"]
+Normalise = Literal["outside", "inside"]
 FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors", "net": ".net"}
 
 TOLERANCE = 1e-4
@@ -32,13 +35,20 @@ def export(
     weights: str | Path | None = None,
     input_size: InputSize | None = None,
     num_classes: int | None = None,
+    normalise: Normalise = "outside",
 ) -> Exported:
     """Writes a network as ONNX, as a checkpoint (safetensors) or as text (.net, without weights).
 
     The format follows the suffix of `output` where it is not given; `output` is NAME.SUFFIX by default; `force`
     replaces a file that exists. `net`, `weights`, `input_size` and `num_classes` are as in `load`. What was written is
     read back and must cost the same; ONNX Runtime, where it is installed, must give the answers that dojang gets from
-    an ONNX file. Raises what `load` raises, `UsageError` for a format that is not known and a file that exists,
+    an ONNX file.
+
+    The file holds the network alone: whoever runs it normalises the samples, and `normalisation` of the result says
+    with which figures. With `normalise="inside"` the written network does so itself: it takes pixels from 0 to 255 as
+    float32 (or, where it was trained on floats, values as they are in the data).
+
+    Raises what `load` raises, `UsageError` for a format that is not known and a file that exists,
     `GraphError` for missing weights, `CheckFailed` when the check fails.
 
     >>> from tempfile import TemporaryDirectory
@@ -56,12 +66,17 @@ def export(
     if target.suffix != FORMATS[kind]:
         raise UsageError(f"{target}: a file of format {kind} ends in {FORMATS[kind]}")
     check_target(target, force)
+    if normalise not in ("outside", "inside"):
+        raise UsageError(f"normalise {normalise!r} is not known; use outside or inside")
     if kind != "net":
         require_weights(graph, graph.name)
+    elif normalise == "inside":
+        raise UsageError("a .net file holds no numbers to normalise by inside; export .onnx or .safetensors")
+    graph = normalising_inside(graph) if normalise == "inside" else graph
     with writing(target, force) as temporary:
         checked = write_checked(graph, kind, temporary)
         size = temporary.stat().st_size
-    return Exported(graph.name, kind, str(target), size, checked)
+    return Exported(graph.name, kind, str(target), size, checked, preparations(graph))
 
 
 def write_checked(graph: Graph, kind: str, path: Path) -> str:
@@ -104,7 +119,10 @@ def check_onnx(graph: Graph, path: Path) -> str:
     from dojang.engine.compiled import Compiled
     from dojang.native.machine import Machine
 
-    x = np.random.default_rng(0).normal(size=(2, *graph.inputs[0].attrs["shape"])).astype(np.float32)
+    rng, shape = np.random.default_rng(0), (2, *graph.inputs[0].attrs["shape"])
+    (how,) = preparations(graph)
+    pixels = how.where == "inside" and how.divisor == WHITE
+    x = (rng.integers(0, 256, shape) if pixels else rng.normal(size=shape)).astype(np.float32)
     ours = Compiled(graph, machine=Machine.processor())  # whatever machine plans are made for
     return f"; {compare_answers(ours(x), onnx_runner(onnxruntime, str(path))(x))}"
 

@@ -329,9 +329,11 @@ _EXPORT = Command(
         JSON,
         *LOADING,
         Option("format", "file format (default: by the suffix of -o)", choices=("onnx", "safetensors", "net")),
+        Option("normalise", "who normalises samples: whoever runs the file, or the network inside of it, which then "
+               "takes pixels from 0 to 255", "outside", choices=("outside", "inside")),
         *_output("FILE", "file to write (default: NAME with the format's suffix)"),
     ),
-)
+)  # fmt: skip
 
 _BENCH = Command(
     "bench",

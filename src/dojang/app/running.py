@@ -12,6 +12,7 @@ from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
+from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
@@ -130,7 +131,8 @@ def run(
     The result has the outputs as arrays and, for each sample, the `top` best classes with their probabilities. `net`,
     `weights`, `input_size` and `num_classes` are as in `load`. A picture is scaled to cover the input size,
     centre-cropped and normalised as the network's input says. Arrays are (c, h, w) or a batch (n, c, h, w); uint8 is
-    treated as pictures, floats go in as they stand. `output` is an .npy file for the first output; `force` replaces one
+    treated as pictures; floats go in as they stand, unless the network was trained on floats: then they are normalised
+    as those were. `output` is an .npy file for the first output; `force` replaces one
     that exists. With `plan` the result says how each layer was run, with predicted and measured times; for a machine
     (DOJANG_MACHINE) whose code cannot run here it has the plan alone, and nothing is run.
 
@@ -151,7 +153,7 @@ def run(
         if Path(output).suffix != ".npy":
             raise UsageError(f"{output}: outputs are written as .npy")
         check_target(output, force)
-    x, prepared = prepare(input, graph.inputs[0])
+    x, prepared = prepare(input, graph.inputs[0], takes_floats(graph))
     engine = Compiled(graph, release=True, batch_size=len(x))
     said = "array" if isinstance(input, Array) else str(input)
     if plan and not engine.machine.runs_here:
@@ -166,15 +168,19 @@ def run(
                engine.measured(len(x)) if plan else None)  # fmt: skip
 
 
-def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
-    """A batch (n, *shape) of float32 for an input node, and how it was made."""
+def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, str]:
+    """A batch (n, *shape) of float32 for an input node, and how it was made.
+
+    With `floats` the node's mean and deviation belong to floats, which are then normalised; otherwise they belong to
+    pixels, and floats count as normalised already.
+    """
     wanted = tuple(node.attrs["shape"])
     if isinstance(source, Array):
-        return _from_array(source, node, "array")
+        return _from_array(source, node, "array", floats)
     path = Path(source)
     if path.suffix == ".npy":
         array = read_npy(path)
-        return _from_array(array, node, str(path))
+        return _from_array(array, node, str(path), floats)
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
     from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
@@ -185,7 +191,7 @@ def prepare(source: str | Path | Array, node: Node) -> tuple[Array, str]:
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 
 
-def _from_array(array: Array, node: Node, name: str) -> tuple[Array, str]:
+def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, str]:
     wanted = tuple(node.attrs["shape"])
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: values of type {array.dtype} are no input; use uint8 or floats")
@@ -197,11 +203,15 @@ def _from_array(array: Array, node: Node, name: str) -> tuple[Array, str]:
     batch = batch.astype(np.float32)
     if not np.isfinite(batch).all():
         raise DataError(f"{name}: holds NaN or infinity; repair or remove such values")
-    return batch, "values as they stand"
+    if not node.attrs["mean"]:
+        return batch, "values as they stand"
+    if floats:
+        return _normalised(batch, node), f"values{_means(node)}"
+    return batch, "values as they stand: floats count as normalised already, uint8 as pixels"
 
 
 def _normalised(x: Array, node: Node) -> Array:
-    """uint8 (n, c, …) as (x / 255 − mean) / std."""
+    """uint8 (n, c, …) as (x / 255 − mean) / std, floats as (x − mean) / std."""
     from dojang.training.data import Normalisation
 
     mean, std = node.attrs["mean"], node.attrs["std"]

@@ -26,7 +26,8 @@ from dojang.app.tuning import Control, TuningOptions, slopes, training, tuner
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.base.errors import UsageError
+from dojang.arith.preparation import stating, values_of
+from dojang.base.errors import DataError, UsageError
 from dojang.base.version import __version__
 from dojang.base.writing import replace_text, writing_folder
 from dojang.engine.compiled import Compiled
@@ -268,6 +269,9 @@ def _work(
     batch_size = asked.batch_size
     choice = chosen(data, seed)
     known, diagnosis = found_out(graph, choice, asked, processes)
+    for broken in diagnosis.at_least("error"):
+        if broken.kind == "not-finite":
+            raise DataError(broken.evidence)
     x = some_feed(graph, data, batch_size, seed)
     # the standard error of a count of right answers; for R² there is no such simple one, and none is taken off
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
@@ -400,12 +404,10 @@ def final_figures(
 
 def named(graph: Graph, before: Graph, data: Data) -> Graph:
     """The cheaper network with what it must say to be used: how its input is normalised, its classes."""
-    node = graph.inputs[0]
-    if not node.attrs["mean"] and data.task != "unlabelled":
+    if data.task != "unlabelled":
         own = data.normalisation
-        normalised = node.with_attrs(mean=own.mean, std=own.std)
-        graph = graph.replace(nodes=tuple(normalised if n is node else n for n in graph.nodes))
-    known = {"classes": classes.as_text(data.classes)} if data.classes else {}
+        graph = stating(graph, own.mean, own.std, pixels=data.train.x.dtype == np.uint8)
+    known = values_of(graph) | ({"classes": classes.as_text(data.classes)} if data.classes else {})
     return graph.replace(meta={**before.meta, **known, "slimmed": f"from {before.name} on {data.name}"})
 
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dojang.app.exporting import write_checked
 from dojang.app.networks import InputSize, load, torch_format
 from dojang.app.record import record
@@ -15,6 +17,7 @@ from dojang.app.together import together
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.preparation import stating
 from dojang.base.errors import UsageError
 from dojang.base.writing import naming, replace_text, writing
 from dojang.report.html import trained_html
@@ -129,11 +132,8 @@ def starts_fresh(net: Any) -> bool:
 
 def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:
     """The trained network with what it must say to be used: normalisation of its input, classes, how it was trained."""
-    node = graph.inputs[0]
-    if not node.attrs["mean"]:
-        how = data.normalisation
-        told = node.with_attrs(mean=how.mean, std=how.std)
-        graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
+    how = data.normalisation
+    graph = stating(graph, how.mean, how.std, pixels=data.train.x.dtype == np.uint8)
     said = f"{data.name}, {config.epochs} epochs, batch {config.batch_size}, seed {config.seed}"
     meta = {**graph.meta, "trained": said}
     return graph.replace(meta=meta | ({"classes": classes.as_text(data.classes)} if data.classes else {}))

@@ -57,14 +57,58 @@ def fields(graph: Graph) -> dict[str, Field | None]:
     return {name: state.spans if state else None for name, state in track(graph).items()}
 
 
-def covered(graph: Graph) -> tuple[Node, ...]:
-    """Convolutions with more than one tap whose input already sees the whole network input on every axis.
+def contents(graph: Graph) -> dict[str, Field | None]:
+    """As `fields`, but of what a layer computes its features from: gates and statistics do not count.
 
-    Empty if there are several inputs, because "the whole input" then has no single size.
+    A squeeze-excite gate, or the mean that a normalisation subtracts, comes from the whole image and only scales or
+    shifts; the features that it acts on have seen no more than before. Left out are the inputs of a product that are
+    bounded (sigmoid, hard sigmoid, softmax) or stretched over all places, inputs of sums that are stretched, and what
+    instance, group and layer normalisation gather over places; where that would leave nothing, nothing is left out.
     """
-    if len(graph.inputs) != 1:
+    return {name: state.spans if state else None for name, state in track(graph, features=True).items()}
+
+
+GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "tanh"))
+"""What a factor comes from that only weighs another."""
+
+STATISTICS = frozenset(("instancenorm", "groupnorm", "layernorm"))
+"""Operators whose only look at other places is a mean and a variance."""
+
+CARRIES_GATE = frozenset(("reshape", "unsqueeze", "squeeze", "resize", "flatten", "transpose", "identity", "dropout"))
+
+
+def _features(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Which inputs of a node carry features: of sums and products those that neither are gates nor are stretched."""
+    every = tuple(range(len(node.inputs)))
+    out = graph.unit_shapes[node.name]
+    if node.rule.channels != "join" or out is None or len(out) < 3:
+        return every
+    kept: list[int] = []
+    for which in every:
+        size = graph.unit_shapes[node.inputs[which]] or out
+        space = size[2:] if len(size) == len(out) else size[-(len(out) - 2) :]
+        stretched = prod(space) == 1 < prod(out[2:])
+        if not (stretched or (node.op == "mul" and _is_gate(graph, node.inputs[which]))):
+            kept.append(which)
+    return tuple(kept) or every
+
+
+def _is_gate(graph: Graph, name: str) -> bool:
+    node = graph[name]
+    while node.op in CARRIES_GATE:
+        node = graph[node.inputs[0]]
+    return node.op in GATES
+
+
+def covered(graph: Graph) -> tuple[Node, ...]:
+    """Convolutions with more than one tap whose input's features already see the whole network input on every axis.
+
+    Gates and statistics do not make features see more (`contents`). Empty if there are several inputs, because "the
+    whole input" then has no single size.
+    """
+    if len(graph.inputs) != 1 or any(isinstance(s, Expr) for s in graph.inputs[0].attrs["shape"]):
         return ()
-    whole, spans, found = graph.inputs[0].attrs["shape"][1:], fields(graph), list[Node]()
+    whole, spans, found = graph.inputs[0].attrs["shape"][1:], contents(graph), list[Node]()
     for node in graph.nodes:
         field = spans[node.inputs[0]] if node.op == "conv" else None
         if field is None or len(field) != len(whole) or not whole or max(node.attrs["kernel"]) == 1:
@@ -100,8 +144,8 @@ def _sized(graph: Graph, size: int) -> Graph:
     return graph.edited(nodes)
 
 
-def track(graph: Graph) -> dict[str, Tracked | None]:
-    """Like `fields`, with the axes of each output that carry the axes of the image."""
+def track(graph: Graph, features: bool = False) -> dict[str, Tracked | None]:
+    """Like `fields`, with the axes of each output that carry the axes of the image; `features`: like `contents`."""
     shapes = graph.unit_shapes
     fixed = constants(graph)
     found: dict[str, Tracked | None] = {}
@@ -109,7 +153,8 @@ def track(graph: Graph) -> dict[str, Tracked | None]:
         for node in graph.nodes:
             found[node.name] = None
             with suppress(TooManyPlaces):
-                found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed)
+                read = _features(graph, node) if features else None
+                found[node.name] = None if node.name in fixed else tracked(node, found, shapes, fixed, read)
     return found
 
 
@@ -123,9 +168,13 @@ def constants(graph: Graph) -> set[str]:
 
 
 def tracked(
-    node: Node, found: Mapping[str, Tracked | None], shapes: Mapping[str, Shape | None], fixed: set[str]
+    node: Node,
+    found: Mapping[str, Tracked | None],
+    shapes: Mapping[str, Shape | None],
+    fixed: set[str],
+    read: Sequence[int] | None = None,
 ) -> Tracked | None:
-    """The field after one node, united over its inputs."""
+    """The field after one node, united over its inputs; with `read` over the features in these inputs."""
     if node.rule.field == "input":
         rank = len(node.attrs["shape"]) - 1
         return Tracked((PIXEL,) * rank, tuple(range(2, rank + 2)))
@@ -134,12 +183,13 @@ def tracked(
     if out is None or len(sizes) < len(node.inputs) or node.rule.field not in RULES:
         return None
     arriving: list[Tracked] = []
+    rule = pointwise if read is not None and node.op in STATISTICS else RULES[node.rule.field]
     for which, name in enumerate(node.inputs):
-        if name not in fixed:
+        if name not in fixed and (read is None or which in read):
             source = found[name]
             if source is None:
                 return None
-            arriving.append(moved(source, RULES[node.rule.field](node, which, sizes, out), sizes[which], out))
+            arriving.append(moved(source, rule(node, which, sizes, out), sizes[which], out))
     if len({len(state.spans) for state in arriving}) != 1:
         return None
     total = arriving[0]

@@ -1,89 +1,152 @@
-"""Dead and constant channels: proved for every input in the range, apart from observed on the samples given."""
+"""Channels without effect: dead, constant, or read by nobody; proved for every input in the range, apart from observed.
+
+They are followed through norms, activations, pools, joins and layout to all that reads them (`evidence.following`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dojang.evidence.activations import activated, layers
+import numpy as np
+
+from dojang.diagnosis.judging import Judging
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.finding import Finding
+from dojang.evidence.finding import CONFIDENCE, Finding, bound_after_none
+from dojang.evidence.following import ALIVE, CONSTANT, UNREAD, ZERO, Seen, Verdict
 
-CONFIDENCE = "at 95 % confidence"
+RESOLVED = 2.0**-21
+"""A channel that moves by no more than this part of its own size is constant: four units in the last place of float32."""
 
-
-def bound_after_none(samples: int) -> float:
-    """The part of inputs on which a channel may still be active that was on none of `samples`: 3/N (Hanley, JAMA 1983).
-
-    At 95 % confidence: (1 − p)^N = 0.05 gives p ≈ 3.0/N.
-
-    >>> bound_after_none(300)
-    0.01
-    """
-    return min(1.0, 3 / samples) if samples else 1.0
+SIZE, SPREAD, WEIGHT = "largest size", "spread / largest size", "largest weight that reads it"
+"""What the value of a finding is."""
 
 
-def proven(known: Evidence) -> list[Finding]:
-    """Channels whose interval after the activation is [0, 0] (dead) or one other number (constant)."""
+def proved_states(known: Evidence, value: str) -> Seen:
+    """What interval bounds prove of the channels of a value."""
+    bound = known.ranges[value]
+    states = np.where(bound.zero, ZERO, np.where(bound.constant, CONSTANT, ALIVE))
+    return Seen(states, np.zeros(len(states)), np.where(bound.constant, bound.lo, 0))
+
+
+def observed_states(known: Evidence, value: str) -> Seen | None:
+    """What the samples show of the channels of a value that was watched; what is proved of it stands."""
+    proved, found = proved_states(known, value), known.extremes([value]).get(value)
+    if found is None:
+        return proved
+    peak = found.peak.astype(np.float64)
+    moved = (found.most.astype(np.float64) - found.least) / np.maximum(peak, np.finfo(np.float32).tiny)
+    silent = found.fired == 0
+    states = np.where(silent, ZERO, np.where(moved <= RESOLVED, CONSTANT, ALIVE))
+    seen = Seen(states, np.where(silent, peak, moved), found.least.astype(np.float64))
+    open_ = proved.states == ALIVE
+    pairs = ((seen.states, proved.states), (seen.sizes, proved.sizes), (seen.levels, proved.levels))
+    return Seen(*(np.where(open_, a, b) for a, b in pairs))
+
+
+def proven(known: Evidence, judging: Judging | None = None) -> list[Finding]:
+    """Channels that are 0, or another number, at all places where they are read, or that nobody reads."""
+    judging = judging or Judging(known)
+    assumes = known.assumes
     findings: list[Finding] = []
-    for node in layers(known.graph):
-        value = activated(known.graph, node.name)
-        if known.channels.tracks[value] is None:
-            continue
-        bound = known.ranges[value]
-        dead = tuple(i for i, z in enumerate(bound.zero) if z)
+    for layer, verdict in judging.verdicts(lambda value: proved_states(known, value)).items():
+        said = judging.said_uses(layer)
+        dead = verdict.of(ZERO)
         if dead:
             findings.append(
                 Finding(
-                    node.name, "dead-proven", dead, len(dead) / len(bound.lo), 0.0,
-                    f"proved by interval bounds: {value} is 0 in these channels for every input in the stated range",
-                    "warning", proved=True,
+                    layer, "dead-proven", dead, 0.0, 0.0,
+                    f"proved by interval bounds: {_named(verdict, dead)} is 0 in these channels for every input with "
+                    f"{assumes}{said}", "warning", True, SIZE, verdict.where(dead), assumes,
                 )
             )  # fmt: skip
-        same = bound.constant & ~bound.zero
-        for level in sorted({float(v) for v in bound.lo[same]}):
-            channels = tuple(i for i, v in enumerate(bound.lo) if same[i] and v == level)
-            findings.append(
-                Finding(
-                    node.name, "constant", channels, level, 0.0,
-                    f"proved by interval bounds: {value} is {level:.6g} in these channels for every input in the "
-                    "stated range", "warning", proved=True,
-                )
-            )  # fmt: skip
+        findings += _constants(layer, verdict, verdict.of(CONSTANT), assumes, said)
+        unread = verdict.of(UNREAD)
+        if unread:
+            findings.append(_unread(layer, verdict, unread, said))
+    return findings + _unread_inputs(known)
+
+
+def _constants(layer: str, verdict: Verdict, same: Sequence[int], assumes: str, said: str) -> list[Finding]:
+    """One finding for all channels that are proved to be the same number."""
+    findings: list[Finding] = []
+    for level in sorted({float(verdict.seen.levels[c]) for c in same}):
+        own = tuple(c for c in same if verdict.seen.levels[c] == level)
+        findings.append(
+            Finding(
+                layer, "constant", own, 0.0, 0.0,
+                f"proved by interval bounds: {_named(verdict, own)} is {level:.6g} in these channels for every input "
+                f"with {assumes}{said}", "warning", True, SPREAD, verdict.where(own), assumes,
+            )
+        )  # fmt: skip
     return findings
 
 
-def observed(known: Evidence, proved: Sequence[Finding]) -> list[Finding]:
-    """Channels that no sample raised above the threshold, and channels that never moved; the proved ones left out."""
-    named = {(f.layer, c) for f in proved for c in f.channels}
+def _unread(layer: str, verdict: Verdict, channels: tuple[int, ...], said: str = "") -> Finding:
+    where = verdict.where(channels)
+    return Finding(
+        layer, "unread", channels, 0.0, 0.0,
+        f"proved by the weights: nothing that the network answers depends on these channels; on every path from "
+        f"{layer} they are multiplied by 0, left out, or constant (at {', '.join(where)}){said}",
+        "warning", True, WEIGHT, where,
+    )  # fmt: skip
+
+
+def _unread_inputs(known: Evidence) -> list[Finding]:
+    """Channels of the network's inputs that nothing reads; whole inputs of one axis are told as a whole."""
     findings: list[Finding] = []
-    values = {node.name: activated(known.graph, node.name) for node in layers(known.graph)}
-    statistics = known.statistics(values.values())
-    for layer, value in values.items():
-        r = statistics.get(value)
-        if r is None:
-            continue
-        limit = bound_after_none(r.samples)
-        dead = tuple(i for i, n in enumerate(r.fired) if n == 0 and (layer, i) not in named)
+    found = known.following.judged(lambda value: proved_states(known, value))
+    for node in known.graph.inputs:
+        verdict = found[node.name]
+        unread = verdict.of(UNREAD) if verdict is not None else ()
+        if verdict is not None and unread:
+            findings.append(_unread(node.name, verdict, unread))
+        elif verdict is None and not known.graph.consumers[node.name] and node.name not in known.graph.outputs:
+            evidence = f"nothing reads the input {node.name}"
+            findings.append(Finding(node.name, "unread", (), 0.0, 0.0, evidence, "warning", True, WEIGHT, (node.name,)))
+    return findings
+
+
+def _named(verdict: Verdict, channels: Sequence[int]) -> str:
+    return ", ".join(verdict.where(channels))
+
+
+def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None = None) -> list[Finding]:
+    """Channels that no sample raised above the threshold, and channels that never moved; the proved ones left out."""
+    judging = judging or Judging(known)
+    known.gather((), extremes=known.following.watched())
+    named: dict[str, set[int]] = {}
+    for f in proved:
+        if f.kind == "unread":
+            continue  # whether they are 0 as well is another question
+        named.setdefault(f.layer, set()).update(f.channels)
+    watched = frozenset(known.following.watched())
+    verdicts = judging.verdicts(lambda v: observed_states(known, v) if v in watched else proved_states(known, v))
+    samples = max((s.samples for s in known.extremes(watched).values()), default=0)
+    limit = bound_after_none(samples, judging.statements)
+    sure = f"with {CONFIDENCE:.0%} confidence in all {judging.statements:,} statements that were possible"
+    findings: list[Finding] = []
+    for layer, verdict in verdicts.items():
+        said, but = judging.said_uses(layer), named.get(layer, set())
+        dead = verdict.of(ZERO, but)
         if dead:
             level = "0" if known.threshold == 0 else f"0 by more than {known.threshold:g}"
             findings.append(
                 Finding(
-                    layer, "dead-observed", dead, float(r.peak[list(dead)].max()), known.threshold,
-                    f"the output of {value} in these channels did not differ from {level} on any of {r.samples} "
-                    f"samples; each of them is active on fewer than {limit:.2%} of such inputs ({CONFIDENCE})", "info",
+                    layer, "dead-observed", dead, float(verdict.seen.sizes[list(dead)].max()), known.threshold,
+                    f"the output of {_named(verdict, dead)} in these channels did not differ from {level} on any of "
+                    f"{samples} samples{said}; each of them is active on fewer than {limit:.2%} of such inputs ({sure})",
+                    "info", False, SIZE, verdict.where(dead), "", samples, CONFIDENCE,
                 )
             )  # fmt: skip
-        scale = max(float(r.peak.max()), 1e-30)
-        spread = r.most - r.least
-        still = tuple(
-            i for i, s in enumerate(spread) if s <= 1e-6 * scale and i not in dead and (layer, i) not in named
-        )
+        still = verdict.of(CONSTANT, but)
         if still:
             findings.append(
                 Finding(
-                    layer, "constant", still, float(spread[list(still)].max()), 1e-6 * scale,
-                    f"the output of {value} in these channels was the same on all {r.samples} samples ({r.places} "
-                    f"places); each of them changes on fewer than {limit:.2%} of such inputs ({CONFIDENCE})", "info",
+                    layer, "constant", still, float(verdict.seen.sizes[list(still)].max()), RESOLVED,
+                    f"the output of {_named(verdict, still)} in these channels was the same on all {samples} samples "
+                    f"and places, up to {RESOLVED:.2g} of its own size, which is what float32 resolves{said}; each of "
+                    f"them changes on fewer than {limit:.2%} of such inputs ({sure})",
+                    "info", False, SPREAD, verdict.where(still), "", samples, CONFIDENCE,
                 )
             )  # fmt: skip
     return findings

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,56 +11,109 @@ import numpy as np
 from dojang.arith.conv import by
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.diagnosis import dead, duplicates, structure
+from dojang.diagnosis import dead, duplicates, lowrank, notjudged, structure
 from dojang.diagnosis.correlation import Correlation, correlations, low_correlation, watched_pairs
 from dojang.diagnosis.effective import BLOCKS, SAMPLES, Effective, effective_fields
-from dojang.evidence.activations import activated, layers
+from dojang.diagnosis.hot_spots import far_below, hot_spots
+from dojang.diagnosis.judging import Judging
+from dojang.evidence.activations import layers
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.finding import SEVERITIES, Finding
-from dojang.evidence.moments import require_finite_weights
+from dojang.evidence.finding import CHANNEL_KINDS, SEVERITIES, Finding, NotJudged
+from dojang.evidence.moments import NotFiniteError, broken_weights
+from dojang.evidence.times import CallTimes
 
 TRIED_MACS = 1e11
 """Multiplications that trying out effective receptive fields may take."""
 
 
-def watched(known: Evidence) -> tuple[list[str], list[tuple[str, str]]]:
-    """The values and the pairs of values that `diagnose` needs of the samples, for `Evidence.gather`."""
-    graph = known.graph
-    return [activated(graph, node.name) for node in layers(graph)], list(watched_pairs(graph).values())
+def watched(known: Evidence) -> tuple[list[str], list[tuple[str, str]], dict[str, tuple[str, ...]]]:
+    """What `diagnose` needs of the samples, for `Evidence.gather`: values, pairs of values, and by name, values that are
+    looked at for their extremes, and for numbers that are not finite.
+    """
+    graph, judging = known.graph, Judging(known)
+    ends = list(dict.fromkeys(e for own in judging.compared.values() for e in own))
+    finite = tuple(dict.fromkeys((*(node.name for node in layers(graph)), *graph.outputs)))
+    more = {"extremes": known.following.watched(), "finite": finite}
+    return ends, list(watched_pairs(graph).values()), more
 
 
-def diagnose(
+def gather(known: Evidence) -> None:
+    """One pass over the samples for all that `diagnose` needs."""
+    values, pairs, more = watched(known)
+    known.gather(values, pairs, extremes=more["extremes"], finite=more["finite"])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found, most severe first, and what was not looked at."""
+
+    findings: tuple[Finding, ...]
+    unjudged: tuple[NotJudged, ...]
+
+
+def diagnose(known: Evidence, **measured: Any) -> tuple[Finding, ...]:
+    """The findings of `judge`."""
+    return judge(known, **measured).findings
+
+
+def judge(
     known: Evidence,
     *,
-    layer_ms: Mapping[str, float] | None = None,
-    peaks: tuple[float, float] | None = None,
-    batch: int = 1,
+    times: CallTimes | None = None,
     correlated: tuple[Correlation, ...] | None = None,
     effective: tuple[Effective, ...] | None = None,
-) -> tuple[Finding, ...]:
-    """What is wasted in a trained network; where `known` has no samples, only what needs none is found.
+    broken: Sequence[NotFiniteError] | None = None,
+) -> Judgement:
+    """What is wasted in a trained network, and what was not judged; without samples, only what needs none is found.
 
-    `layer_ms`: measured milliseconds per layer for a batch of `batch`, `peaks` the machine's GFLOP/s and GB/s to hold
-    them against. `correlated`, `effective`: what `correlations` and `tried_fields` found already.
+    `times`: what the layers took, measured. `correlated`, `effective`: what `correlations` and `tried_fields` found
+    already; `broken`: numbers that are not finite, where they were met already.
 
-    Raises `DataError` when there are no samples, or a sample, a weight or an activation is NaN or infinite.
+    Weights or activations that are NaN or infinite are findings of their own; what needs finite numbers is then not
+    judged. Raises `DataError` when there are no samples, or a sample is NaN or infinite.
     """
     graph = known.graph
-    require_finite_weights(graph)
-    findings = dead.proven(known) + duplicates.proven(known)
-    if known.samples is not None:
-        known.gather(*watched(known))
-        findings += dead.observed(known, findings)
-        findings += duplicates.observed(known, findings)
-        findings += low_correlation(correlations(known) if correlated is None else correlated)
+    judging, unjudged = Judging(known), list[NotJudged]()
+    findings = not_finite(known, broken)
+    if findings:
+        why = f"{findings[0].judged_at[0]} is not finite"
+        unjudged += [NotJudged("", kind, why) for kind in (*CHANNEL_KINDS, "low-rank", "low-correlation")]
+    else:
+        findings = dead.proven(known, judging)
+        findings += duplicates.proven(known, findings, judging)
+        findings += lowrank.proven(known, findings, unjudged)
+        unjudged += notjudged.proofs(known, judging)
+        if known.samples is not None:
+            findings += dead.observed(known, findings, judging)
+            findings += duplicates.observed(known, findings, judging=judging, unjudged=unjudged)
+            findings += low_correlation(correlations(known) if correlated is None else correlated)
+        unjudged += notjudged.samples(known, judging)
     covered = structure.coverage(graph)
-    if covered and effective is None:
+    if covered and effective is None and not any(f.kind == "not-finite" for f in findings):
         effective = tried_fields(graph, known.samples)
-    findings += _with_effect(covered, effective or ()) + structure.hot_spots(graph, layer_ms)
-    if layer_ms and peaks is not None:
-        findings += structure.far_below(graph, layer_ms, *peaks, batch)
+    findings += _with_effect(covered, effective or ()) + hot_spots(graph, times)
+    findings += far_below(graph, times)
+    unjudged += notjudged.shapes(graph, times)
     place = {node.name: i for i, node in enumerate(graph.nodes)}
-    return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
+    ordered = sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer]))
+    return Judgement(tuple(ordered), tuple(dict.fromkeys(unjudged)))
+
+
+def not_finite(known: Evidence, errors: Sequence[NotFiniteError] | None = None) -> list[Finding]:
+    """Layers whose weights are NaN or infinite, else the first value that is on some sample; errors, each by itself."""
+    errors = errors or broken_weights(known.graph)
+    if not errors and known.samples is not None:
+        try:
+            gather(known)
+        except NotFiniteError as error:
+            errors = [error]
+    return [
+        Finding(
+            e.where, "not-finite", e.channels, float("nan"), float("inf"), str(e), "error", not e.samples,
+            "size", (e.where,), "", e.samples,
+        )
+        for e in errors
+    ]  # fmt: skip
 
 
 def tried_fields(graph: Graph, x: Any) -> tuple[Effective, ...]:

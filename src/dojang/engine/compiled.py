@@ -7,14 +7,13 @@ import ctypes
 import itertools
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
-from dojang.engine import verify
+from dojang.engine import timeline, verify
 from dojang.engine.build import Build, build, held_bytes
 from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
@@ -178,20 +177,17 @@ class Compiled:
         with self._lock:
             return show("plan", verify.planned(plan_of(graph, self._request(batch, wanted), self._chosen))).public
 
-    def measured(
-        self, batch: int = 1, seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter
-    ) -> Plan:  # fmt: skip
-        """The plan with the median time of each step, from runs on random input for about so many seconds.
+    def measured(self, batch: int = 1, seconds: float = 0.3, cpu: bool = False) -> Plan:
+        """The plan with the time of each step within one call, and of the call, on random input for so many seconds.
 
-        On one thread `time.process_time` is the clock for a busy machine: it stands still while other work runs.
+        `cpu`: on one thread, the processor time that the steps took; it stands still while other work runs.
         """
         build = self._build(batch, frozenset())
         rng = np.random.default_rng(0)
         inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
         lane = self._lanes.take()
         try:
-            context = lane.contexts.get(build) or lane.bind(build)
-            return build.plan.with_times(context.measure(inputs, seconds, clock))
+            return timeline.measure(lane.contexts.get(build) or lane.bind(build), inputs, seconds, cpu)
         finally:
             self._lanes.give(lane, build)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,6 @@ class Context:
         self.segments: list[Program | HostStep] = []
         self.inputs: list[tuple[Program, int, int, int, int]] = []  # program, row, word, input, byte offset
         self.exports: list[tuple[Program, int, str]] = []
-        self.steps: list[tuple[Program, int, str]] = []
         self.native: list[tuple[Program, int, KernelStep]] = []
         pending: list[tuple[NativeCall, KernelStep]] = []
         scratch = 0
@@ -65,7 +65,6 @@ class Context:
                     self.inputs.append((program, row, word, -1 - what.buffer, 4 * what.offset))
             if call.export is not None:
                 self.exports.append((program, row, call.export))
-            self.steps.append((program, row, call.choice.value))
             self.native.append((program, row, call))
         self.segments.append(program)
 
@@ -118,8 +117,13 @@ class Context:
         work.run()
         return answer.copy()
 
-    def run(self, inputs: Sequence[Array], into: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """The wanted values by name: in the arrays `into`, of the right shapes, where it has them, else in new ones."""
+    def run(
+        self, inputs: Sequence[Array], into: Mapping[str, Array] | None = None, segments: Sequence[Any] | None = None
+    ) -> dict[str, Array]:
+        """The wanted values by name: in the arrays `into`, of the right shapes, where it has them, else in new ones.
+
+        `segments` take the place of the context's own.
+        """
         planned = self.build.planned
         source = planned.fused.source
         for program, row, word, k, offset in self.inputs:
@@ -130,11 +134,11 @@ class Context:
             out[name] = given[name] if name in given else np.empty(planned.places[name].shape, np.float32)
             program.args[row, t.Y] = out[name].ctypes.data
         host = dict(self.build.host)
-        for segment in self.segments:
-            if isinstance(segment, Program):
-                segment.run()
-            else:
+        for segment in self.segments if segments is None else segments:
+            if isinstance(segment, HostStep):
                 self.host_call(segment, inputs, host)
+            else:
+                segment.run()
         values = {name: self.value(source(name), inputs, host, out) for name in self.build.wanted}
         for name, array in (into or {}).items():
             if values[name] is not array:
@@ -172,20 +176,3 @@ class Context:
     def value(self, name: str, inputs: Sequence[Array], host: dict[str, Array], out: dict[str, Array]) -> Array:
         """A value that the caller may keep."""
         return out[name] if name in out else np.array(self.logical(name, inputs, host), np.float32, order="C")
-
-    def measure(self, inputs: Sequence[Array], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
-        """Median seconds of each value's steps: every step on its own, on all threads, as often as time allows."""
-        held = self.run(inputs)  # steps that export write into these arrays
-        totals: dict[str, float] = {}
-        each = seconds / max(1, len(self.steps))
-        for program, row, name in self.steps:
-            step = Program([program.call(row)], t.WORDS, program.scratch_bytes, program.threads)
-            times: list[float] = []
-            start = clock()
-            while len(times) < 3 or clock() - start < each:
-                begin = clock()
-                step.run()
-                times.append(clock() - begin)
-            totals[name] = totals.get(name, 0.0) + float(np.median(times))
-        del held
-        return totals

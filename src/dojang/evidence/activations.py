@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from dojang.arith.ops import OPS
 from dojang.arith.table import Table, because
 from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
-from dojang.evidence.moments import JointMoments, Products, require_finite
+from dojang.evidence.moments import JointMoments, NotFiniteError, Products, require_finite
 
 Array = np.ndarray
 Samples = Array | Mapping[str, Array]
@@ -61,7 +61,7 @@ class Statistics:
     """What the channels (c,) of one value did over all `samples` and all `places` (samples times pixels).
 
     `fired`: on how many samples a channel was anywhere above the threshold in size. `mean` (c,) and `covariance`
-    (c, c) are taken over `rows` of the places: all of them, or about `MOST_ROWS` at fixed pixels of every sample.
+    (c, c), empty where only extremes were asked for, are taken over `rows` of the places: all of them, or about `MOST_ROWS` at fixed pixels of every sample.
     """
 
     value: str
@@ -131,53 +131,75 @@ def observe(
     pairs: Sequence[Pair],
     threshold: float,
     reduced: Reduced | None = None,
+    finite: Sequence[str] = (),
+    extremes: Container[str] = (),
 ) -> tuple[dict[str, Statistics], dict[Pair, JointMoments]]:
     """One pass over the samples: statistics of the values in `axes`, by name, and the joint figures of each pair.
 
     `axes`: the axis of each value that carries its channels; those of a pair are on axis 1, and the smaller of its maps
     is upsampled to the larger. With `reduced` each process gives its share of the samples, and gets the figures of
-    all of them. Raises `DataError` where an activation is NaN or infinite.
+    all of them. Raises `NotFiniteError`, in every process, where an activation of these values or of those in `finite`
+    is NaN or infinite; it names the first of them in this order: `finite`, then the others. Of values in `extremes` no
+    means and covariances are taken.
     """
     reduced = reduced or _alone
     total = int(reduced("sum", np.array(number_of(samples))))
-    taps = list(dict.fromkeys((*axes, *(value for pair in pairs for value in pair))))
+    taps = list(dict.fromkeys((*finite, *axes, *(value for pair in pairs for value in pair))))
     sums: dict[str, _Sums] = {}
     products: dict[Pair, Products] = {}
+    broken: NotFiniteError | None = None
     for x, _ in batches(samples):
         found = run(x, taps)
-        require_finite(found, taps)
+        try:
+            require_finite(found, taps)
+        except NotFiniteError as error:
+            broken = error
+            break
         for name, axis in axes.items():
             value = np.moveaxis(found[name], axis, -1)
             value = value.reshape(len(value), -1, value.shape[-1])
             if name not in sums:
-                sums[name] = _Sums(value.shape[1], value.shape[2], total, threshold)
+                sums[name] = _Sums(value.shape[1], value.shape[2], total, threshold, name not in extremes)
             sums[name].add(value)
         for before, after in pairs:
             a, b = aligned(found[before], found[after])
             if (before, after) not in products:
                 products[before, after] = Products(len(a), len(b))
             products[before, after].add(a.T, b.T)
+    _all_finite(broken, taps, reduced)
     statistics = {name: own.joined(name, reduced) for name, own in sums.items()}
     return statistics, {pair: own.joined(reduced) for pair, own in products.items()}
+
+
+def _all_finite(broken: NotFiniteError | None, taps: Sequence[str], reduced: Reduced) -> None:
+    """Raises the error of the first value that is not finite in any process; no process goes on without the others."""
+    first = int(reduced("min", np.array(taps.index(broken.where) if broken else len(taps))))
+    if first == len(taps):
+        return
+    if broken is None or broken.where != taps[first]:
+        broken = NotFiniteError(f"{taps[first]}: its output is NaN or infinite on a sample", taps[first], samples=1)
+    raise broken
 
 
 class _Sums:
     """The running figures of one value of `channels` channels at `pixels` places of each of `total` samples."""
 
-    def __init__(self, pixels: int, channels: int, total: int, threshold: float) -> None:
+    def __init__(self, pixels: int, channels: int, total: int, threshold: float, moments: bool) -> None:
         self.total, self.places, self.threshold = total, total * pixels, threshold
         used = min(pixels, max(1, MOST_ROWS // max(1, total)))
         self.used = np.sort(np.random.default_rng(0).permutation(pixels)[:used]) if used < pixels else slice(None)
         self.least, self.most = np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
         self.fired = np.zeros(channels, np.int64)
-        self.products = Products(channels, channels)
+        self.moments = moments
+        self.products = Products(channels, channels) if moments else Products(0, 0)
 
     def add(self, value: Array) -> None:
         """Adds one batch (n, pixels, channels); products are summed in float64."""
         self.least, self.most = (np.minimum(self.least, value.min(axis=(0, 1))),
                                  np.maximum(self.most, value.max(axis=(0, 1))))  # fmt: skip
         self.fired = self.fired + (np.abs(value).max(axis=1) > self.threshold).sum(axis=0)
-        self.products.add(value[:, self.used].reshape(-1, value.shape[2]).astype(np.float64))
+        if self.moments:
+            self.products.add(value[:, self.used].reshape(-1, value.shape[2]).astype(np.float64))
 
     def joined(self, name: str, reduced: Reduced) -> Statistics:
         """The figures over the samples of all processes."""

@@ -1,8 +1,9 @@
-"""Which channels are the same function of the input, up to a positive factor: value numbering, proved by the weights.
+"""Which channels are the same function of the input, up to a factor: value numbering, proved by the weights.
 
-Every channel gets an id and a factor: two channels with one id are multiples of each other on every input. Layers give
-one id to rows that are proportional over equal inputs; ReLU, pooling and other functions with f(sx) = s·f(x) for s > 0
-keep factors, all others keep an id only where factors agree (`HOW`).
+Every channel gets an id and a factor: two channels with one id are multiples of each other on every input, wherever they
+stand in the network. Layers of one geometry give one id to rows that are proportional over equal inputs; linear
+functions keep factors, ReLU, pooling and other functions with f(sx) = s·f(x) for s > 0 keep positive ones, and all
+others keep an id only where factors agree (`HOW`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Array = np.ndarray
 PROPORTIONAL = 2.0**-22
 """Rows whose entries, over the largest, differ by no more than this count as multiples: a few float32 roundings."""
 
-How = Literal["layer", "join", "concat", "pick", "reshape", "norm", "pad", "scaled", "each"]
+How = Literal["layer", "join", "concat", "pick", "reshape", "norm", "pad", "linear", "scaled", "each"]
 
 HOW: Table[How] = Table(
     "equal channels",
@@ -39,9 +40,10 @@ HOW: Table[How] = Table(
         **dict.fromkeys(("flatten", "reshape", "squeeze", "unsqueeze"), "reshape"),
         "batchnorm": "norm",
         "pad": "pad",
-        **dict.fromkeys("relu leaky_relu abs identity dropout neg transpose prelu resize".split(), "scaled"),
-        **dict.fromkeys("maxpool adaptive_maxpool global_maxpool avgpool adaptive_avgpool".split(), "scaled"),
-        **dict.fromkeys("global_avgpool reduce_mean reduce_sum reduce_max reduce_min".split(), "scaled"),
+        **dict.fromkeys("identity dropout neg transpose resize avgpool adaptive_avgpool".split(), "linear"),
+        **dict.fromkeys("global_avgpool reduce_mean reduce_sum".split(), "linear"),
+        **dict.fromkeys("relu leaky_relu abs prelu maxpool adaptive_maxpool".split(), "scaled"),
+        **dict.fromkeys("global_maxpool reduce_max reduce_min".split(), "scaled"),
         **dict.fromkeys("sigmoid tanh softplus softsign silu hard_swish mish selu elu gelu clip".split(), "each"),
         **dict.fromkeys("hard_sigmoid exp log sqrt erf reciprocal sin cos floor ceil round sign not".split(), "each"),
     },
@@ -49,13 +51,13 @@ HOW: Table[How] = Table(
     | because("its channels are held for different", "instancenorm groupnorm layernorm lrn softmax log_softmax")
     | because("its channels are held for different", "deform_conv dynamic_conv matmul einsum unknown"),
 )
-"""How equality passes through an operator. "scaled": f(s·x) = s·f(x) for s > 0, channel by channel. "each": one
-function of each channel, the same for all of them."""
+"""How equality passes through an operator, channel by channel. "linear": f(s·x) = s·f(x). "scaled": the same for s > 0
+only. "each": one function of each channel, the same for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelNumbers:
-    """Along the channel axis of a value: ids (c,) and factors (c,) > 0; the channel is factor · (what the id names)."""
+    """Along the channel axis of a value: ids (c,) and factors (c,), not 0; the channel is factor · (what its id names)."""
 
     ids: Array
     factors: Array
@@ -71,6 +73,7 @@ class _Numbering:
         self.graph, self.tied = graph, tied
         self.known: dict[Hashable, int] = {}
         self.found: dict[str, ChannelNumbers | None] = {}
+        self.rows: dict[Hashable, list[tuple[Array, str, int, int]]] = {}
 
     def run(self) -> dict[str, ChannelNumbers | None]:
         for node in self.graph.nodes:
@@ -112,7 +115,7 @@ class _Numbering:
             return self.norm(node, first) if track.axis == 1 else None
         if how == "pad":
             return self.pad(node, first, own, len(shape))
-        return self.same(node, first, keep=how != "each")
+        return self.same(node, first, keep=how != "each", signed=how == "linear")
 
     def pad(self, node: Node, first: ChannelNumbers, own: Track, rank: int) -> ChannelNumbers | None:
         """Padding of space acts on each channel; channels of padding are all the same constant."""
@@ -124,7 +127,8 @@ class _Numbering:
         if any(p for pair in pads for p in pair):
             value = node.attrs["value"]
             space = node.with_attrs(pads=tuple(pads))
-            first = self.same(space, first, keep=value == 0 or node.attrs["mode"] != "constant")
+            keep = value == 0 or node.attrs["mode"] != "constant"
+            first = self.same(space, first, keep, signed=keep)
         inner = slice(max(-before, 0), len(first.ids) - max(-after, 0))
         edge = self.id("padding", node.attrs["value"])
         ids = np.concatenate([np.full(max(before, 0), edge), first.ids[inner], np.full(max(after, 0), edge)])
@@ -132,13 +136,17 @@ class _Numbering:
             ids, np.concatenate([np.ones(max(before, 0)), first.factors[inner], np.ones(max(after, 0))])
         )
 
-    def same(self, node: Node, first: ChannelNumbers, keep: bool) -> ChannelNumbers:
-        """One function of each channel: equal channels stay equal; multiples too, where factors pass through."""
+    def same(self, node: Node, first: ChannelNumbers, keep: bool, signed: bool) -> ChannelNumbers:
+        """One function of each channel: equal channels stay equal; multiples too, where factors pass through.
+
+        What keeps the size of a factor but not its sign acts on x and −x as on two different things.
+        """
         sign = (node.op, repr(sorted(node.attrs.items())))
         slopes = self.slopes(node, len(first.ids))
-        ids = [self.id(sign, slope, int(i), 1.0 if keep else float(f))
-               for i, f, slope in zip(first.ids, first.factors, slopes, strict=True)]  # fmt: skip
-        return ChannelNumbers(np.array(ids, int), first.factors if keep else np.ones(len(ids)))
+        passed = first.factors if keep and signed else np.abs(first.factors) if keep else np.ones(len(first.ids))
+        ids = [self.id(sign, slope, int(i), float(f))
+               for i, f, slope in zip(first.ids, first.factors / passed, slopes, strict=True)]  # fmt: skip
+        return ChannelNumbers(np.array(ids, int), passed)
 
     def slopes(self, node: Node, size: int) -> Sequence[float]:
         if node.op != "prelu":
@@ -155,13 +163,49 @@ class _Numbering:
             shift = arrays["bias"] + shift * arrays["weight"]
             scale = scale * arrays["weight"]
         total = scale * first.factors
-        size = np.where(total == 0, 1, np.abs(total))
-        ids = [self.id("norm", float(np.sign(t)), float(q), int(i) if t else -1)
+        size = np.where(total == 0, 1, total)
+        ids = [self.id("norm", float(q) + 0.0, int(i) if t else -1)
                for i, t, q in zip(first.ids, total, shift / size, strict=True)]  # fmt: skip
         return ChannelNumbers(np.array(ids, int), size)
 
     def layer(self, node: Node) -> ChannelNumbers | None:
-        """Rows proportional over equal inputs share an id."""
+        """Rows proportional over equal inputs share an id, also with rows of other layers of the same geometry."""
+        made = self.rows_of(node)
+        if made is None:
+            return None
+        rows, reads = made
+        result = self.fresh(node.attrs["out"])
+        factors = np.array([_factor(r) for r in rows])
+        geometry = {k: v for k, v in node.attrs.items() if k not in ("out", "groups", "bias")}
+        clusters: dict[Hashable, list[int]] = {}
+        for place, own in enumerate(reads):
+            if factors[place] != 0:
+                clusters.setdefault((node.op, repr(sorted(geometry.items())), own), []).append(place)
+        for key, members in clusters.items():
+            scaled = np.array([rows[m] / factors[m] for m in members])
+            leads = proportional(scaled)
+            result.ids[members] = result.ids[[members[k] for k in leads]]
+            self.meet(key, node.name, members, scaled, result)
+        return ChannelNumbers(result.ids, np.where(factors != 0, factors, 1))
+
+    def meet(self, key: Hashable, name: str, members: Sequence[int], scaled: Array, result: ChannelNumbers) -> None:
+        """Rows that layers before have over the same inputs: each keeps a sketch, and is computed again to compare."""
+        sketch = scaled @ np.random.default_rng(1).normal(size=(scaled.shape[1], 3))
+        reach = 8 * PROPORTIONAL * np.sqrt(scaled.shape[1])
+        before = self.rows.setdefault(key, [])
+        again: dict[str, list[Array]] = {}
+        for other, node, row, label in list(before):
+            for k in np.flatnonzero((np.abs(sketch - other) <= reach).all(axis=1)).tolist():
+                if node not in again:
+                    again[node] = (self.rows_of(self.graph[node]) or ([], []))[0]
+                theirs = again[node][row] / _factor(again[node][row])
+                if np.abs(theirs - scaled[k]).max() <= PROPORTIONAL:
+                    result.ids[result.ids == result.ids[members[k]]] = label
+        before += [(s, name, m, int(result.ids[m])) for s, m in zip(sketch, members, strict=True)]
+
+    def rows_of(self, node: Node) -> tuple[list[Array], list[Hashable]] | None:
+        """For each output channel its weights over the ids that it reads, with its bias, and those ids with the units
+        in which the weights are."""
         source, track = self.found[node.inputs[0]], self.tied.tracks[node.inputs[0]]
         shape = self.graph.unit_shapes[node.inputs[0]] or ()
         if source is None or track is None or track.axis != (len(shape) - 1 if node.op == "dense" else 1):
@@ -179,10 +223,9 @@ class _Numbering:
         # largest channel, so that rows are compared in the size that their numbers really have.
         unit = dict[int, float]()
         for i, f in zip(source.ids.tolist(), source.factors.tolist(), strict=True):
-            unit[i] = max(unit.get(i, 0.0), f)
+            unit[i] = max(unit.get(i, 0.0), abs(f))
         real = source.factors / np.array([unit[i] for i in source.ids.tolist()])
-        clusters: dict[Hashable, list[int]] = {}
-        rows: list[Array] = []
+        rows, reads = list[Array](), list[Hashable]()
         for j in range(groups):
             ids, where = np.unique(source.ids[j * inner : (j + 1) * inner], return_inverse=True)
             scaled = weight[j] * real[j * inner : (j + 1) * inner, None]
@@ -190,16 +233,9 @@ class _Numbering:
             for column, target in enumerate(where.tolist()):
                 joined[:, target] += scaled[:, column]
             own = np.hstack([joined.reshape(len(scaled), -1), bias[j * len(scaled) : (j + 1) * len(scaled), None]])
-            clusters.setdefault(tuple(ids.tolist()), []).extend(range(len(rows), len(rows) + len(own)))
             rows += list(own)
-        result = self.fresh(out)
-        factors = np.abs(np.array([r[np.argmax(np.abs(r))] for r in rows]))
-        for members in clusters.values():
-            live = [m for m in members if factors[m] > 0]
-            if live:
-                leads = proportional(np.array([rows[m] / factors[m] for m in live]))
-                result.ids[live] = result.ids[[live[k] for k in leads]]
-        return ChannelNumbers(result.ids, np.where(factors > 0, factors, 1))
+            reads += [tuple((i, unit[i]) for i in ids.tolist())] * len(own)
+        return rows, reads
 
     def join(self, node: Node, track: Track) -> ChannelNumbers | None:
         shape = self.graph.unit_shapes[node.name] or ()
@@ -214,8 +250,10 @@ class _Numbering:
             else:
                 return None
         whole = np.ones(size)
-        if node.op in ("add", "sub", "maximum", "minimum"):
+        if node.op in ("add", "sub"):
             whole = parts[0].factors
+        elif node.op in ("maximum", "minimum"):
+            whole = np.abs(parts[0].factors)
         elif node.op in ("mul", "div"):
             whole = np.prod(
                 [p.factors if node.op == "mul" or k == 0 else 1 / p.factors for k, p in enumerate(parts)], axis=0
@@ -249,6 +287,12 @@ class _Numbering:
         sign = (node.op, tuple(after))
         ids = [self.id(sign, int(first.ids[c]), outer, within) for c, outer, within in places]
         return ChannelNumbers(np.array(ids, int), first.factors[[c for c, _, _ in places]])
+
+
+def _factor(row: Array) -> float:
+    """The size of a row's largest entry, with a sign that the row and its multiples agree on; 0 for a row of zeros."""
+    side = float(row @ np.random.default_rng(2).normal(size=len(row)))
+    return float(np.abs(row).max()) * (-1.0 if side < 0 else 1.0)
 
 
 def proportional(rows: Array) -> list[int]:

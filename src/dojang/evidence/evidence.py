@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from dojang.arith.channels import ChannelMap, channels
-from dojang.arith.graph import Graph
+from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError
 from dojang.evidence.activations import (
     Pair,
@@ -24,6 +24,7 @@ from dojang.evidence.activations import (
     session_run,
 )
 from dojang.evidence.equal_channels import ChannelNumbers, numbers
+from dojang.evidence.following import Following
 from dojang.evidence.intervals import Range, ranges
 from dojang.evidence.moments import JointMoments, require_finite
 
@@ -59,6 +60,7 @@ class Evidence:
         self.seed, self.threshold = seed, threshold
         self.passes = 0
         self._statistics: dict[str, Statistics] = {}
+        self._extremes: dict[str, Statistics] = {}
         self._products: dict[Pair, JointMoments] = {}
 
     def on(self, graph: Graph) -> Evidence:
@@ -91,6 +93,26 @@ class Evidence:
         return numbers(self.graph, self.channels)
 
     @cached_property
+    def following(self) -> Following:
+        """Which channels of a value are which channels of what reads it."""
+        return Following(self.graph, self.channels)
+
+    @cached_property
+    def assumes(self) -> str:
+        """What the proofs assume of every input: least and largest value, in words."""
+        return "; ".join(self._assumed(node) for node in self.graph.inputs)
+
+    def _assumed(self, node: Node) -> str:
+        given, mean, std = self.input_range.get(node.name), node.attrs["mean"], node.attrs["std"]
+        if given is None and (mean is None or std is None):
+            return f"any finite {node.name}"
+        if given is None:
+            given = tuple((v - np.asarray(mean)) / np.asarray(std) for v in (0.0, 1.0))
+        low, high = float(np.min(given[0])), float(np.max(given[1]))
+        each = ", by channel" if np.size(given[0]) > 1 or np.size(given[1]) > 1 else ""
+        return f"{node.name} in {low:.4g} … {high:.4g}{each}"
+
+    @cached_property
     def run(self) -> Run:
         """The network on dojang's engine."""
         return session_run(self.graph, self.finite_samples)
@@ -112,20 +134,29 @@ class Evidence:
         pairs: Iterable[Pair] = (),
         share: Samples | None = None,
         reduced: Reduced | None = None,
+        finite: Iterable[str] = (),
+        extremes: Iterable[str] = (),
     ) -> None:
         """One pass over the samples for what is not known yet of these values and pairs; none where all is known.
 
         Values whose channels are not followed are left out. Where several processes share the work each gives its
-        `share` of the samples, and `reduced` joins their figures. Raises `DataError` where there are no samples, or a
-        sample or an activation is NaN or infinite.
+        `share` of the samples, and `reduced` joins their figures. Values in `finite` are looked at for NaN and infinity
+        only, of those in `extremes` no means and covariances are taken. Raises `DataError` where there are no samples, or a sample is NaN or infinite, and `NotFiniteError` where
+        an activation is.
         """
         tracks = self.channels.tracks
         axes = {v: t.axis for v in values if v not in self._statistics and (t := tracks[v]) is not None}
+        ends = {v: t.axis for v in extremes if v not in self._extremes and (t := tracks[v]) is not None}
+        ends = {v: axis for v, axis in ends.items() if v not in axes and v not in self._statistics}
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._products]
-        if not axes and not missing:
+        if not axes and not missing and not ends:
             return
         samples = self.finite_samples if share is None else share
-        statistics, products = observe(self.run, samples, axes, missing, self.threshold, reduced)
+        looked = list(finite)
+        statistics, products = observe(
+            self.run, samples, axes | ends, missing, self.threshold, reduced, looked, frozenset(ends)
+        )
+        self._extremes |= {name: statistics.pop(name) for name in ends}
         self._statistics |= statistics
         self._products |= products
         self.passes += 1
@@ -135,6 +166,12 @@ class Evidence:
         values = list(dict.fromkeys(values))
         self.gather(values)
         return {value: self._statistics[value] for value in values if value in self._statistics}
+
+    def extremes(self, values: Iterable[str]) -> dict[str, Statistics]:
+        """As `statistics`, where means and covariances are not needed and may be empty."""
+        values = list(dict.fromkeys(values))
+        self.gather((), extremes=values)
+        return {v: s for v in values if (s := self._statistics.get(v) or self._extremes.get(v)) is not None}
 
     def products(self, pairs: Iterable[Pair]) -> dict[Pair, JointMoments]:
         """The joint figures of these pairs of values over all pixels, the smaller map upsampled to the larger."""

@@ -19,6 +19,7 @@ import numpy as np
 from dojang.arith.channels import ChannelMap, channels
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.preparation import takes_floats
 from dojang.arith.shapes import Shape, axis_of
 from dojang.arith.table import Table, because
 from dojang.arith.ties import Track, selected
@@ -32,8 +33,14 @@ UNIT = 2.0**-24
 BLOCK = 1 << 22
 """Weights turned into float64 at once: 32 MB."""
 
-EXACT = frozenset(("identity", "dropout", "relu", "leaky_relu", "clip", "floor", "ceil", "round", "sign"))
-"""Functions that float32 computes without rounding, or (leaky_relu) with one that keeps zero zero."""
+EXACT = frozenset(("identity", "dropout", "relu", "floor", "ceil", "round", "sign"))
+"""Functions that float32 computes without rounding."""
+
+ENGINE = 4e-7
+"""Error of the engine's smooth functions in float32, times max(1, |result|), as `kernels/activations.py` states it."""
+
+TINY = 2.0**-126
+"""The smallest normal float32: what a product or a sum loses at least where it is smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +116,8 @@ def ranges(
     """The range of every value, along the channel axis that the channel map follows (else one for all channels).
 
     `given` maps an input to its least and largest value (numbers, or one per channel). Without it an input that says
-    `mean` and `std` holds pictures in 0..1, so normalised; any other input has no bound. Raises `GraphError` for
-    missing weights.
+    `mean` and `std` of pixels holds pictures in 0..1, so normalised; any other input has no bound. Raises `GraphError`
+    for missing weights.
     """
     graph.check_weights()
     tied = tied or channels(graph)
@@ -179,7 +186,7 @@ def _input(s: _Site) -> Range:
         lo, hi = (np.broadcast_to(np.asarray(v, np.float64), (size,)) for v in s.given[node.name])
         return Range(lo.copy(), hi.copy(), np.zeros(size))
     mean, std = node.attrs["mean"], node.attrs["std"]
-    if mean is None or std is None:
+    if mean is None or std is None or takes_floats(s.graph):
         return anything(size)
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     lo, hi = (np.broadcast_to((v - mean) / std, (size,)) for v in (0.0, 1.0))
@@ -262,7 +269,8 @@ def _layer(s: _Site) -> Range:
             own = bias[j * rows + start : j * rows + start + len(up)]
             low, high = linear_bounds(up, down, lo, hi)
             size = up - down
-            loose = largest(size, err) + factor * (largest(size, most) + np.abs(own))
+            reach = largest(size, most) + np.abs(own)
+            loose = largest(size, err) + factor * reach + np.where(reach > 0, TINY, 0)
             parts.append((low + own, high + own, np.where(size.any(axis=1), loose, 0)))
     return Range(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
@@ -299,7 +307,7 @@ def _lrn(s: _Site) -> Range:
     if a["k"] < 1 or a["alpha"] < 0 or a["beta"] < 0:
         return anything()
     err = np.where(source.zero, 0, source.err)
-    return Range(np.minimum(source.lo, 0), np.maximum(source.hi, 0), err).rounded(8)
+    return Range(np.minimum(source.lo, 0), np.maximum(source.hi, 0), err).rounded(32)
 
 
 def _mean(s: _Site) -> Range:
@@ -326,8 +334,38 @@ def _monotone(s: _Site) -> Range:
     low, high, middle = _value(s, lo), _value(s, hi), _value(s, source.lo)
     single = source.lo == source.hi
     slack = np.where(single, np.maximum(high - middle, middle - low), 0)
-    loose = 0 if op in EXACT else gamma(8) * np.maximum(np.abs(low), np.abs(high))
+    reach = np.maximum(np.abs(low), np.abs(high))
+    if op in EXACT:
+        loose = np.zeros(len(low))
+    elif op == "clip":
+        loose = _limits(attrs, low, high)
+    elif op == "leaky_relu":  # the slope is rounded, and the product
+        loose = np.where(low < 0, gamma(3) * np.abs(low) + TINY, 0)
+    else:
+        loose = np.where(source.zero & (middle == 0), 0, ENGINE * np.maximum(1, reach))
     return Range(np.where(single, middle, low), np.where(single, middle, high), slack + loose)
+
+
+def _limits(attrs: Mapping[str, Any], low: Array, high: Array) -> Array:
+    """How far the limits of a clip are from the float32 numbers that stand for them, where they are reached."""
+    loose = np.zeros(len(low))
+    for limit in (attrs["min"], attrs["max"]):
+        if limit is not None and np.isfinite(limit):
+            off = abs(float(np.float32(limit)) - limit)
+            loose = np.maximum(loose, np.where((low <= limit) & (high >= limit), off, 0))
+    return loose
+
+
+def _hard_sigmoid(s: _Site) -> Range:
+    """alpha·x + beta, whose terms may cancel, held within 0 and 1, which is exact."""
+    alpha, beta, source = s.node.attrs["alpha"], s.node.attrs["beta"], s.sources[0]
+    if alpha < 0:
+        return anything()
+    reach = np.abs(alpha) * (source.magnitude + source.err) + abs(beta)
+    err = np.abs(alpha) * source.err + gamma(4) * reach + TINY
+    low, high = ((alpha * v + beta) for v in (source.lo, source.hi))
+    held = [v.clip(0, 1) for v in (low - err, low, high, high + err)]
+    return Range(held[1], held[2], np.maximum(held[1] - held[0], held[3] - held[2]))
 
 
 def _abs(s: _Site) -> Range:
@@ -342,17 +380,20 @@ def _prelu(s: _Site) -> Range:
     low, high = np.minimum(*ends), np.maximum(*ends)
     spans = (source.lo < 0) & (source.hi > 0)
     low, high = np.where(spans, np.minimum(low, 0), low), np.where(spans, np.maximum(high, 0), high)
-    return Range(low, high, source.err * np.maximum(1, np.abs(slope)) + gamma(2) * np.abs(slope) * source.magnitude)
+    return Range(low, high, source.err * np.maximum(1, np.abs(slope))
+                 + np.where(source.lo < 0, gamma(2) * np.abs(slope) * source.magnitude + TINY, 0))  # fmt: skip
 
 
 def _dipped(s: _Site) -> Range:
-    """f(x) = x · (a factor between 0 and 1), never below -0.4."""
+    """f(x) = x · (a factor between 0 and 1), never below -0.4. hard_swish is exactly 0 below -3."""
     source = s.sources[0]
     single = source.constant & (source.err == 0)
     point = _value(s, np.where(single, source.lo, 0))
     low, high = np.clip(source.lo - source.err, -0.4, 0), np.maximum(source.hi + source.err, 0)
-    loose = gamma(8) * np.maximum(np.abs(low), np.abs(high))
-    return Range(np.where(single, point, low), np.where(single, point, high), np.where(single & (point == 0), 0, loose))
+    off = source.zero | ((source.hi + source.err < -3.0001) & (s.node.op == "hard_swish"))
+    loose = ENGINE * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
+    low, high = (np.where(off, 0, np.where(single, point, v)) for v in (low, high))
+    return Range(low, high, np.where(off, 0, loose))
 
 
 def _join(pair: Callable[[Range, Range], Range]) -> Rule:
@@ -472,12 +513,13 @@ RULES: Table[Rule] = Table(
         "batchnorm": _batchnorm,
         **dict.fromkeys(("instancenorm", "groupnorm"), _standardised),
         "lrn": _lrn,
-        "softmax": _between(0.0, 1.0),
-        "log_softmax": _between(-np.inf, 0.0),
+        "softmax": _between(0.0, 1.0, 2 * ENGINE),
+        "log_softmax": _between(-np.inf, 0.0, 2 * ENGINE),
         **dict.fromkeys(("avgpool", "adaptive_avgpool", "global_avgpool", "resize"), _mean),
         **dict.fromkeys(("maxpool", "adaptive_maxpool", "global_maxpool"), lambda s: s.sources[0]),
         **dict.fromkeys("identity dropout relu sigmoid tanh softplus softsign selu elu leaky_relu".split(), _monotone),
-        **dict.fromkeys("clip hard_sigmoid exp log sqrt erf floor ceil round sign".split(), _monotone),
+        "hard_sigmoid": _hard_sigmoid,
+        **dict.fromkeys("clip exp log sqrt erf floor ceil round sign".split(), _monotone),
         "neg": lambda s: _negative(s.sources[0]),
         "abs": _abs,
         "prelu": _prelu,

@@ -157,28 +157,59 @@ def _size(matrix: Array, what: str) -> float:
     return size or 1.0
 
 
-def require_finite_weights(graph: Graph) -> None:
-    """Raises `DataError` where a layer's array holds NaN or infinity; constants may hold them, as masks do."""
+class NotFiniteError(DataError):
+    """An activation or a weight is NaN or infinite. `where`: the value or layer; `channels` those of its output that
+    hold such numbers, as far as they are followed; `samples` on how many samples, 0 for weights.
+    """
+
+    def __init__(self, message: str, where: str, channels: tuple[int, ...] = (), samples: int = 0) -> None:
+        """Takes the parts as they are."""
+        super().__init__(message)
+        self.where, self.channels, self.samples = where, channels, samples
+
+
+def broken_weights(graph: Graph) -> list[NotFiniteError]:
+    """One error for every layer's array that holds NaN or infinity; constants may hold them, as masks do."""
+    found: list[NotFiniteError] = []
     for node in graph.nodes:
         for role in graph.node_params(node) if node.op != "constant" else ():
             array = graph.weights.get(node.array(role))
             if array is not None and (place := _bad(np.asarray(array))) is not None:
-                at = ", ".join(map(str, place))
-                value = np.asarray(array)[place]
-                raise DataError(
-                    f"{node.name}: its {role} holds {value} at [{at}]; a network is judged and cut by finite numbers: "
-                    "load weights that training did not break"
+                array = np.asarray(array)
+                at, number = ", ".join(map(str, place)), int((~np.isfinite(array)).sum())
+                message = (
+                    f"{node.name}: its {role} holds {array[place]} at [{at}] ({number} of {array.size} numbers are NaN "
+                    "or infinite); a network is judged and cut by finite numbers: load weights that training did not "
+                    "break"
                 )
+                found.append(NotFiniteError(message, node.name, _rows(node.op, array)))
+    return found
+
+
+def _rows(op: str, array: Array) -> tuple[int, ...]:
+    """The output channels whose numbers are not finite; none where an array is not laid out by output channels."""
+    if op == "conv_transpose" and array.ndim > 1:
+        return ()
+    return tuple(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)).tolist())
+
+
+def require_finite_weights(graph: Graph) -> None:
+    """Raises `NotFiniteError` where a layer's array holds NaN or infinity; constants may hold them, as masks do."""
+    for error in broken_weights(graph):
+        raise error
 
 
 def require_finite(taps: Mapping[str, Array], names: Iterable[str] | None = None) -> None:
-    """Raises `DataError` where an activation (samples, channels, …) is NaN or infinite."""
+    """Raises `NotFiniteError` where an activation (samples, channels, …) is NaN or infinite."""
     for name in names if names is not None else taps:
         place = _bad(taps[name])
         if place is not None:
-            raise DataError(
+            samples = int((~np.isfinite(taps[name].reshape(len(taps[name]), -1))).any(axis=1).sum())
+            raise NotFiniteError(
                 f"{name}: its output is {taps[name][place]} on a sample (place {', '.join(map(str, place[1:]))}); "
-                "activations must be finite: look at the scale of the samples and of the weights"
+                "activations must be finite: look at the scale of the samples and of the weights",
+                name,
+                samples=samples,
             )
 
 

@@ -15,7 +15,7 @@ from dojang.arith.memory import MachinePeaks, Traffic
 from dojang.diagnosis.effective import Effective
 from dojang.diagnosis.equivariance import Equivariance
 from dojang.engine.plan.choose import Plan
-from dojang.evidence.finding import Finding
+from dojang.evidence.finding import Finding, NotJudged
 from dojang.filters.files import Failed, Filtered
 from dojang.native.families import Peaks
 from dojang.report.results import Guess, Timing
@@ -387,6 +387,7 @@ class DiagnoseDocument(TypedDict):
     effective_fields: list[Effective]
     equivariance: list[Equivariance]
     notes: Annotated[list[str], "what could not be looked at, and why"]
+    not_judged: Annotated[list[NotJudged], "which kinds of findings were not looked for, where, and why"]
 
 
 class RuntimeRow(TypedDict):
@@ -471,6 +472,20 @@ class SlimDocument(SlimResultRow):
     """`dojang slim`."""
 
 
+class InputNormalisation(TypedDict):
+    """How samples of one input are normalised: (x / divisor - mean) / std, per channel."""
+
+    input: str
+    where: Annotated[
+        Literal["outside", "inside", "not stated"],
+        "outside: by whoever runs the file; inside: by the network in the file, which takes values as they stand",
+    ]
+    divisor: Annotated[float, "255 where the values are pixels, 1 where they are floats as in the training data"]
+    mean: Annotated[list[float], "one per channel; empty where not stated"]
+    std: list[float]
+    text: Annotated[str, "the same as a sentence"]
+
+
 class ExportDocument(TypedDict):
     """`dojang export`."""
 
@@ -480,6 +495,7 @@ class ExportDocument(TypedDict):
     file: str
     size_bytes: int
     checked: Annotated[str, "how the file was checked"]
+    normalisation: Annotated[list[InputNormalisation], "one per input"]
 
 
 class MachineRow(TypedDict):

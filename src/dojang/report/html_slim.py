@@ -41,6 +41,7 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
     )
     sections = [
         ("Findings", findings_table(diagnosis.findings) + "".join(paragraph(f"Note: {n}.") for n in diagnosis.notes)),
+        ("Not judged", not_judged_table(diagnosis)),
         ("Where it goes", chart),
         ("What every layer uses", _every_layer(diagnosis)),
         ("How filters move together", said + drawn if drawn else ""),
@@ -86,6 +87,12 @@ def findings_table(findings: Sequence[Finding]) -> str:
         for f in findings
     ]
     return html_table(["layer", "finding", "severity", "how many", "channels", "evidence"], rows, numeric=(3,))
+
+
+def not_judged_table(diagnosis: Diagnosis) -> str:
+    """One row for each kind of finding that was not looked for: where, and why."""
+    rows = [[one.layer or "the whole network", one.kind, one.reason] for one in diagnosis.not_judged]
+    return html_table(["layer", "kind of finding", "reason"], rows) if rows else ""
 
 
 OUTCOMES = {"cut": "cut", "refused": "refused", "informs": "only informs"}

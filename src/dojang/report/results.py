@@ -11,12 +11,13 @@ from dojang.base.result import Result
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
+    from dojang.arith.preparation import Preparation
     from dojang.diagnosis.correlation import Correlation
     from dojang.diagnosis.effective import Effective
     from dojang.diagnosis.equivariance import Equivariance
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
-    from dojang.evidence.finding import Finding
+    from dojang.evidence.finding import Finding, NotJudged
     from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST_VALUES = 1000
@@ -100,17 +101,18 @@ class Trained(Result):
 
 @dataclass(frozen=True)
 class Exported(Result):
-    """A network written in another format."""
+    """A network written in another format. `normalisation` says for each input who normalises its samples, and how."""
 
     network: str
     format: str
     file: str
     size_bytes: int
     checked: str
+    normalisation: tuple[Preparation, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+        """All fields; `text` is the normalisation as a sentence."""
+        return {**asdict(self), "normalisation": [{**asdict(how), "text": str(how)} for how in self.normalisation]}
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Diagnosis(Result):
     """Findings about a trained network, the most severe first, and the samples they are based on.
 
     Per layer, `spectra` says what it uses of its channels, `effective` what it uses of the input, and `equivariance`
-    how it responds to a shift of the input. `notes` say what could not be looked at.
+    how it responds to a shift of the input. `notes` say what could not be looked at, `not_judged` which kinds of waste
+    were not looked for, in which layer, and why.
     """
 
     network: str
@@ -144,6 +147,7 @@ class Diagnosis(Result):
     effective: tuple[Effective, ...] = ()
     equivariance: tuple[Equivariance, ...] = ()
     notes: tuple[str, ...] = ()
+    not_judged: tuple[NotJudged, ...] = ()
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
@@ -163,8 +167,10 @@ class Diagnosis(Result):
             "effective_fields": [field.to_dict() for field in self.effective],
             "equivariance": [shifted.to_dict() for shifted in self.equivariance],
             "notes": list(self.notes),
+            "not_judged": [one.to_dict() for one in self.not_judged],
             "convention": "a channel is dead when its value after the activation never exceeds the threshold of "
-            f"{self.threshold:g}; 'proven' for every input in the stated range, 'observed' on the samples seen",
+            f"{self.threshold:g}; 'proven' for every input that `assumes` describes, 'observed' on the samples seen; "
+            "what is said of samples holds for all findings together with the confidence that each states",
         }
 
 

@@ -345,6 +345,13 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
     tuned = "; algorithms were chosen by their measured times" if plan.tuned else ""
     made = f"made for {shown(plan.machine)}; peaks: {shown(plan.peaks_from)}{tuned}" if plan.machine else ""
     lines = [style.bold(head), *([style.dim(made)] if made else []), table(columns, rows, width=width, style=style)]
+    if plan.call is not None:
+        said = (
+            f"One call takes {milliseconds(1e3 * plan.call.call_s)}: its steps {milliseconds(1e3 * plan.measured_s)}, "
+            f"Python {milliseconds(1e3 * plan.call.outside_s)}; means over the faster half of {plan.call.runs:,} calls."
+        )
+        lines.append(style.dim(paragraph(said, width)))
+        lines += [style.bad(paragraph(f"Do not rely on these times: {plan.doubt}.", width))] if plan.doubt else []
     reasons: dict[str, list[str]] = {}
     for choice in plan.choices:
         for algorithm, reason in choice.refused:
@@ -431,7 +438,8 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
 
 
 def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """One line: what was written and how it was checked."""
+    """What was written and how it was checked, then for each input who normalises its samples."""
     del width, style  # names of files are not shortened
     what = f"{shown(exported.network)} as {exported.format}, {size(exported.size_bytes)}"
-    return f"wrote {exported.file}: {what}; {exported.checked}"
+    wrote = f"wrote {exported.file}: {what}; {exported.checked}"
+    return "\n".join([wrote, *(shown(str(how)) for how in exported.normalisation)])

@@ -41,7 +41,16 @@ def diagnosis_text(diagnosis: Diagnosis, width: int = WIDTH, style: Style = PLAI
     lines = [style.bold(f"{diagnosis.network} {seen}: {_plural(len(diagnosis.findings), 'finding')}")]
     lines += [finding_line(finding, width, style) for finding in diagnosis.findings]
     lines += [paragraph(f"Note: {note}.", width) for note in diagnosis.notes]
+    lines += [style.dim(paragraph(f"Not judged: {said}.", width, "  ")) for said in unjudged_said(diagnosis)]
     return "\n".join([*lines, *_every_layer(diagnosis, width, style)])
+
+
+def unjudged_said(diagnosis: Diagnosis) -> list[str]:
+    """What was not looked at, one sentence for each kind and reason, with the layers that it is about."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in diagnosis.not_judged:
+        found.setdefault((one.kind, one.reason), []).append(one.layer)
+    return [f"{kind}{f' in {names(own)}' if any(own) else ''}: {why}" for (kind, why), own in found.items()]
 
 
 def _every_layer(diagnosis: Diagnosis, width: int, style: Style) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 from dojang.arith.graph import Node
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
-from dojang.slimming.absorb import columns, owns_arrays, reads_channels, shared_arrays, stands_on_padding
+from dojang.evidence.readers import columns, reads_channels
+from dojang.slimming.absorb import owns_arrays, shared_arrays, stands_on_padding
 from dojang.slimming.result import Channels, Edit, Outcome, Refused
 
 

@@ -13,7 +13,8 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.intervals import Range
-from dojang.slimming.absorb import Move, absorb_all, group_of, needed, owns_arrays, reads_channels, shared_arrays
+from dojang.evidence.readers import reads_channels
+from dojang.slimming.absorb import Move, absorb_all, group_of, needed, owns_arrays, shared_arrays
 from dojang.slimming.absorb import stands_on_padding as padded
 from dojang.slimming.rewrite import Applied, Rewrite
 

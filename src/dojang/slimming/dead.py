@@ -17,5 +17,5 @@ DEAD = Rewrite(
     "exact",
     "channels proved zero or read by nobody are cut",
     apply,
-    answers=("dead-proven",),
+    answers=("dead-proven", "unread"),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dojang.evidence.evidence import Evidence
-from dojang.slimming.absorb import Move, absorb_all, group_of, owns_arrays, reads_channels, shared_arrays
+from dojang.evidence.readers import reads_channels
+from dojang.slimming.absorb import Move, absorb_all, group_of, owns_arrays, shared_arrays
 from dojang.slimming.rewrite import Applied, Rewrite
 
 TOLERANCE = 1e-6
@@ -45,5 +46,5 @@ DUPLICATES = Rewrite(
     "channels that are multiples of others are merged",
     apply,
     TOLERANCE,
-    ("duplicate",),
+    ("duplicate", "repeated"),
 )

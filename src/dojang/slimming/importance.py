@@ -11,7 +11,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ties import array_axes
 from dojang.evidence.activations import Statistics
 from dojang.evidence.evidence import Evidence
-from dojang.slimming.absorb import columns, reads_channels
+from dojang.evidence.readers import columns, reads_channels
 
 Array = np.ndarray
 KINDS = ("activation", "weight", "batchnorm", "taylor")

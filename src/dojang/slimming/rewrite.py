@@ -10,6 +10,7 @@ import numpy as np
 
 from dojang.arith.cost import Cost, count
 from dojang.arith.graph import Graph
+from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DojangError
 from dojang.engine.reference.operators import run_reference
 from dojang.evidence.activations import first
@@ -50,7 +51,7 @@ def random_inputs(known: Evidence, most: int) -> dict[str, Array]:
         shape = (most, *node.attrs["shape"])
         limits = known.input_range.get(node.name)
         mean, std = node.attrs["mean"], node.attrs["std"]
-        if limits is None and mean is not None and std is not None:
+        if limits is None and mean is not None and std is not None and not takes_floats(known.graph):
             limits = ((0 - np.asarray(mean)) / std, (1 - np.asarray(mean)) / std)
         if limits is None:
             made[node.name] = rng.normal(size=shape)

@@ -12,7 +12,7 @@ from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.evidence.activations import first
 from dojang.evidence.evidence import Evidence
-from dojang.slimming.absorb import columns
+from dojang.evidence.readers import columns
 from dojang.slimming.importance import read_statistics, readers
 
 NAME = "remove-silent-channels"

@@ -25,7 +25,8 @@ from dojang.arith.graph import Graph, Node
 from dojang.evidence.activations import Statistics
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import affine_fit, principal, singular
-from dojang.slimming.absorb import owns_arrays, reads_channels, shared_arrays
+from dojang.evidence.readers import reads_channels
+from dojang.slimming.absorb import owns_arrays, shared_arrays
 from dojang.slimming.covered import coarser, smaller
 from dojang.slimming.grouping import Form, depthwise, options
 
@@ -43,7 +44,12 @@ SEEN = 1 << 22
 WORTH = 0.9
 """A candidate must leave less than this part of the layer's multiplications."""
 
-ANSWERS = {"grouped-kernels": ("low-correlation",), "smaller-kernel": ("coverage",), "coarser-stride": ("coverage",)}
+ANSWERS = {
+    "bottleneck": ("low-rank",),
+    "grouped-kernels": ("low-correlation",),
+    "smaller-kernel": ("coverage",),
+    "coarser-stride": ("coverage",),
+}
 """The kinds of findings that a replacement is made for; the others answer none."""
 
 

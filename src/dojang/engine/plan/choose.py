@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from types import ModuleType
@@ -47,13 +48,57 @@ class Choice:
         return 100 * 2 * self.macs / self.measured_s / (peak_gflops * 1e9)
 
 
+DISAGREE = 0.1
+"""The steps may add up to this much more or less than one call."""
+
+DISTURBED = 1.25
+"""On a machine with nothing else to do all calls take about as long as the faster half of them."""
+
+OWN_SHARE = 0.85
+"""Threads that compute or wait for each other have the processor all the time, unless other work has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """One call, timed in turns with calls whose steps were timed. `call_s` and the steps' times are means over the
+    faster half of `runs` calls; `outside_s` is what a call takes beside its steps, in Python: checks, copying answers.
+
+    `slowdown`: the mean over all calls divided by `call_s`. `own_share`: the share of the processor time of its threads
+    that the process got while it measured. Both are about 1 where the machine had nothing else to do.
+    """
+
+    call_s: float
+    outside_s: float
+    runs: int
+    slowdown: float
+    own_share: float
+
+    def doubt(self, steps_s: float) -> str | None:
+        """Why the times are not to be relied on, where the steps take `steps_s` in all; None where they are."""
+        whole = steps_s + self.outside_s
+        reasons = []
+        if self.own_share < OWN_SHARE:
+            reasons.append(f"dojang's threads had the processor {self.own_share:.0%} of the time")
+        if self.slowdown > DISTURBED:
+            reasons.append(f"all calls took {self.slowdown:.2f} times as long as the faster half of them")
+        if reasons:
+            return f"the machine was busy: {', and '.join(reasons)}"
+        if abs(whole - self.call_s) > DISAGREE * self.call_s:
+            return (
+                f"the times do not add up: the steps take {1e3 * steps_s:.4g} ms and what is outside of them "
+                f"{1e3 * self.outside_s:.4g} ms, one call takes {1e3 * self.call_s:.4g} ms"
+            )
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan(Result):
     """How a network is run for one batch size. Frozen; made when that batch size is first seen.
 
     Kernels were chosen and cut for `threads`. `run_threads` of them share the work: all, or one where all of it takes
     less time than handing some over. `machine`, `peaks_from` and `peaks` (of one core) say what it was planned
-    for; `tuned`, that algorithms were timed to choose between them, so that another run may choose others.
+    for; `tuned`, that algorithms were timed to choose between them, so that another run may choose others. `call` is
+    the time of one call, where times were measured.
     """
 
     network: str
@@ -67,6 +112,17 @@ class Plan(Result):
     peaks: Peaks | None = None
     tuned: bool = False
     run_threads: int = 1
+    call: CallTime | None = None
+
+    @property
+    def measured_s(self) -> float:
+        """Measured seconds of all steps together."""
+        return sum(c.measured_s or 0.0 for c in self.choices)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the measured times are not to be relied on; None where they are, or where there are none."""
+        return self.call.doubt(self.measured_s) if self.call is not None else None
 
     @property
     def predicted_s(self) -> float:
@@ -82,9 +138,10 @@ class Plan(Result):
         """Plain data for JSON."""
         return asdict(self)
 
-    def with_times(self, seconds: dict[str, float]) -> Plan:
-        """The plan with measured times, by value."""
-        return replace(self, choices=tuple(replace(c, measured_s=seconds.get(c.value)) for c in self.choices))
+    def with_times(self, seconds: Sequence[float], call: CallTime | None = None) -> Plan:
+        """The plan with measured times, one for each step in order, and that of the call."""
+        timed = (replace(c, measured_s=s) for c, s in zip(self.choices, seconds, strict=True))
+        return replace(self, choices=tuple(timed), call=call)
 
 
 def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:

@@ -2,7 +2,7 @@
 
 The graph's `meta` are separate entries. The entry "dojang" is JSON:
 
-- `inputs`: mean and std of an input;
+- `inputs`: mean and std of an input (for people and other programs the entry "normalisation" says it in words);
 - `nodes`: for a node that ONNX expresses differently (an adaptive pool as a plain one, 1/6 in float32), the node that
   is read (`read`) and the original (`was`);
 - `arrays`: names of arrays that reading would choose differently; `order`: the order of nodes, if reading changes it;
@@ -21,11 +21,14 @@ from dataclasses import replace
 from typing import Any
 
 from dojang.arith.graph import Graph, Node
+from dojang.arith.preparation import preparations
 from dojang.base.errors import DojangError, GraphError
 from dojang.base.showing import encodable
 from dojang.formats.onnx.names import with_names
 
 KEY = "dojang"
+SPOKEN = "normalisation"
+"""Metadata entry that says how samples are normalised before they enter, as does the `doc_string` of the model."""
 MOST = 1 << 24
 """The most characters of notes; those of a network of 20,000 layers have about two million."""
 
@@ -56,13 +59,19 @@ def write(graph: Graph, read: Graph, names: Mapping[str, str]) -> dict[str, str]
     if [node.name for node in read.nodes] != order:
         notes["order"] = order
     notes = {key: value for key, value in notes.items() if value or key == "graph"}
-    props = {k: v for k, v in graph.meta.items() if k != KEY and k not in notes.get("meta", ())}
+    props = {k: v for k, v in graph.meta.items() if k not in (KEY, SPOKEN, *notes.get("meta", ()))}
+    props |= {SPOKEN: spoken} if (spoken := in_words(graph)) else {}
     return props | ({KEY: json.dumps(notes, separators=(",", ":"))} if notes else {})
+
+
+def in_words(graph: Graph) -> str:
+    """How samples are normalised before they enter, a sentence for each input that states it."""
+    return " ".join(encodable(how.stated) for how in preparations(graph) if how.stated)
 
 
 def apply(graph: Graph, props: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
     """The graph with the facts from the metadata, and the new names of the arrays that it renames."""
-    graph = graph.replace(meta={k: v for k, v in props.items() if k != KEY})
+    graph = graph.replace(meta={k: v for k, v in props.items() if k not in (KEY, SPOKEN)})
     text = props.get(KEY, "{}")
     try:
         notes = json.loads(text if len(text) <= MOST else "{}")

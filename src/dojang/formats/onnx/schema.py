@@ -57,7 +57,7 @@ DIM: Schema = {1: Field("dim_value", "int"), 2: Field("dim_param", "text")}
 SHAPE: Schema = {1: _many("dim", DIM)}
 TENSOR_TYPE: Schema = {1: Field("elem_type", "int"), 2: _one("shape", SHAPE)}
 TYPE: Schema = {1: _one("tensor_type", TENSOR_TYPE)}
-VALUE: Schema = {1: Field("name", "text"), 2: _one("type", TYPE)}
+VALUE: Schema = {1: Field("name", "text"), 2: _one("type", TYPE), 3: Field("doc_string", "text")}
 SPARSE: Schema = {1: _one("values", TENSOR)}
 GRAPH: Schema = {
     1: _many("node", NODE),
@@ -73,6 +73,7 @@ MODEL: Schema = {
     1: Field("ir_version", "int"),
     2: Field("producer_name", "text"),
     3: Field("producer_version", "text"),
+    6: Field("doc_string", "text"),
     7: _one("graph", GRAPH),
     8: _many("opset_import", OPSET),
     14: _many("metadata_props", ENTRY),

@@ -14,6 +14,7 @@ from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.preparation import preparations
 from dojang.arith.resizing import factors, mixes, same_pixels
 from dojang.arith.shapes import Shape, axis_of
 from dojang.arith.table import Table
@@ -509,14 +510,23 @@ def message(graph: Graph) -> Message:
         "ir_version": IR_VERSIONS[opset],
         "producer_name": "dojang",
         "opset_import": [{"domain": "", "version": opset}],
+        **_spoken(onnx_notes.in_words(graph)),
         "graph": {
             "name": encodable(graph.name) or "network",
             "node": w.nodes,
             "initializer": list(w.tensors.values()),
-            "input": [_value(node.name, (BATCH, *node.attrs["shape"])) for node in graph.inputs],
+            "input": [
+                _value(node.name, (BATCH, *node.attrs["shape"])) | _spoken(how.stated)
+                for node, how in zip(graph.inputs, preparations(graph), strict=True)
+            ],
             "output": outputs,
         },
     }
+
+
+def _spoken(text: str) -> Message:
+    """The field `doc_string` of a model or of an input, where there is something to say."""
+    return {"doc_string": encodable(text)} if text else {}
 
 
 def _is_initialiser(w: Writer, node: Node) -> bool:

@@ -1,0 +1,69 @@
+"""What is judged where: the layers, each with all of its uses, the values where their channels are read, the number of
+statements about samples that are to hold together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from dojang.arith.graph import Node
+from dojang.evidence.activations import layers
+from dojang.evidence.evidence import Evidence
+from dojang.evidence.following import Judge, Verdict, together
+
+WIDEST = 4096
+"""Channels from which on pairs of them are not compared: there are as many squared."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The layers of one network as they are judged; layers that share their weights are judged together."""
+
+    known: Evidence
+
+    @cached_property
+    def uses(self) -> dict[str, tuple[str, ...]]:
+        """By the first of the layers that share a weight all of them, by a layer with weights of its own itself."""
+        found: dict[str, list[str]] = {}
+        for node in layers(self.known.graph):
+            if self.known.channels.tracks[node.name] is not None:
+                found.setdefault(node.array("weight"), []).append(node.name)
+        return {names[0]: tuple(names) for names in found.values()}
+
+    @cached_property
+    def ends(self) -> dict[str, tuple[str, ...]]:
+        """For each layer the values where its channels are read or joined, of all its uses."""
+        ends = self.known.following.ends
+        return {name: tuple(e for use in own for e in ends(use)) for name, own in self.uses.items()}
+
+    @cached_property
+    def compared(self) -> dict[str, tuple[str, ...]]:
+        """As `ends`, of the layers that are not too wide for their channels to be compared with each other."""
+        return {name: own for name, own in self.ends.items() if (self.known.following.size(name) or 0) <= WIDEST}
+
+    @cached_property
+    def statements(self) -> int:
+        """How many things could be said of the samples: of each channel that it is 0, or constant, and of each pair of a
+        layer's channels that they move together. All that are said hold at once with the confidence that is stated.
+        """
+        sizes = {name: self.known.following.size(name) or 0 for name in self.ends}
+        return sum(2 * c for c in sizes.values()) + sum(sizes[n] * (sizes[n] - 1) // 2 for n in self.compared)
+
+    def verdicts(self, judge: Judge) -> dict[str, Verdict]:
+        """By layer what becomes of its channels, in all of its uses."""
+        found = self.known.following.judged(judge)
+        return {
+            name: together([v for use in own if (v := found[use]) is not None])
+            for name, own in self.uses.items()
+        }  # fmt: skip
+
+    def said_uses(self, name: str) -> str:
+        """For layers that share their weights: that all of them were looked at."""
+        own = self.uses[name]
+        return f" (in all {len(own)} uses of the layer: {', '.join(own)})" if len(own) > 1 else ""
+
+    def inputs(self) -> Mapping[str, Node]:
+        """The inputs whose channels are followed."""
+        return {n.name: n for n in self.known.graph.inputs if self.known.channels.tracks[n.name] is not None}
