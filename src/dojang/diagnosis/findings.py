@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +58,11 @@ def diagnose(
         effective = tried_fields(graph, known.samples)
     findings += _with_effect(covered, effective or ()) + hot_spots(graph, times)
     findings += far_below(graph, times)
+    return in_order(graph, findings)
+
+
+def in_order(graph: Graph, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings, most severe first, those of one severity in the order of the network."""
     place = {node.name: i for i, node in enumerate(graph.nodes)}
     return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = ("dead-proven", "dead-observed", "constant", "duplicate", "low-correlation", "coverage", "hot-spot")
+CHECK_KINDS = (
+    *("constant-answers", "no-better-than-majority", "class-missed", "exploding", "vanishing", "saturated"),
+    *("sensitive", "idle-block"),
+)
+"""Kinds that `diagnose` finds beside waste."""
 CHANNEL_KINDS = KINDS[:4]
 """Kinds that name channels of a layer."""
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.result import Result
+from dojang.report.checks import Checks
 
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
     from dojang.evidence.finding import Finding
+    from dojang.evidence.times import CallTimes
     from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST_VALUES = 1000
@@ -131,7 +133,8 @@ class Diagnosis(Result):
     """Findings about a trained network, the most severe first, and the samples they are based on.
 
     Per layer, `spectra` says what it uses of its channels, `effective` what it uses of the input, and `equivariance`
-    how it responds to a shift of the input. `notes` say what could not be looked at.
+    how it responds to a shift of the input. `notes` say what could not be looked at. `times` says where
+    the time of a call goes, `checks` how it answers, how its activations lie, and what it can spare.
     """
 
     network: str
@@ -144,6 +147,8 @@ class Diagnosis(Result):
     effective: tuple[Effective, ...] = ()
     equivariance: tuple[Equivariance, ...] = ()
     notes: tuple[str, ...] = ()
+    times: CallTimes | None = None
+    checks: Checks = field(default_factory=Checks)
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
@@ -163,6 +168,8 @@ class Diagnosis(Result):
             "effective_fields": [field.to_dict() for field in self.effective],
             "equivariance": [shifted.to_dict() for shifted in self.equivariance],
             "notes": list(self.notes),
+            "times": self.times.to_dict() if self.times is not None else None,
+            **self.checks.to_dict(),
             "convention": "a channel is dead when its value after the activation never exceeds the threshold of "
             f"{self.threshold:g}; 'proven' for every input in the stated range, 'observed' on the samples seen",
         }

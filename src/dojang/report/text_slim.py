@@ -24,6 +24,7 @@ from dojang.report.table import (
     size,
     table,
 )
+from dojang.report.text_checks import checks_text
 from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST = 12
@@ -41,7 +42,7 @@ def diagnosis_text(diagnosis: Diagnosis, width: int = WIDTH, style: Style = PLAI
     lines = [style.bold(f"{diagnosis.network} {seen}: {_plural(len(diagnosis.findings), 'finding')}")]
     lines += [finding_line(finding, width, style) for finding in diagnosis.findings]
     lines += [paragraph(f"Note: {note}.", width) for note in diagnosis.notes]
-    return "\n".join([*lines, *_every_layer(diagnosis, width, style)])
+    return "\n".join([*lines, *_every_layer(diagnosis, width, style), *checks_text(diagnosis, width, style)])
 
 
 def _every_layer(diagnosis: Diagnosis, width: int, style: Style) -> list[str]:
