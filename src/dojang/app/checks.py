@@ -10,7 +10,7 @@ import numpy as np
 from dojang.app.together import Together, by_main_process
 from dojang.arith.graph import Graph
 from dojang.diagnosis import answers, bypass, scale, sensitivity
-from dojang.diagnosis.trials import Trials, samples_within
+from dojang.diagnosis.trials import MOST_SAMPLES, Trials, samples_within
 from dojang.evidence.finding import Finding
 from dojang.report.checks import Answers, Checks
 from dojang.training.confusion import confusion
@@ -93,7 +93,7 @@ def tried(graph: Graph, asked: LookedAt, budget: int) -> tuple[tuple[Any, ...], 
         trials.append(Trials(graph, asked.x, asked.labels, samples) if samples else None)
         if times and not samples:
             notes.append(f"{what} was not tried: it takes more than {budget:,} MACs; raise --trial-macs to try it")
-        elif times and samples < len(asked.x):
+        elif times and samples < min(MOST_SAMPLES, len(asked.x)):
             notes.append(f"{what} was tried on {samples} of {len(asked.x)} samples, within {budget:,} MACs")
     first, second = trials
     return (

@@ -24,8 +24,8 @@ STUCK = 0.5
 """A layer more than this part of whose activations is saturated hardly passes slopes back."""
 
 FLAT = 0.04
-"""An output of a sigmoid, tanh or softsign is saturated where the slope is below this part of the largest: sigmoid below
-0.01 or above 0.99, tanh beyond ±0.98, softsign beyond ±0.8."""
+"""An output of a sigmoid, tanh or softsign is saturated where the slope is below this part of the largest: sigmoid
+below 0.01 or above 0.99, tanh beyond ±0.98, softsign beyond ±0.8."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,6 @@ SEVERITY: Mapping[str, tuple[str, str]] = {
     "low-rank": ("info", "a layer's filters span fewer directions than there are of them"),
     "coverage": ("info", "a convolution's input sees the whole image already"),
     "hot-spot": ("info", "a layer holds much of the cost, or is far below the machine's peak"),
-    "idle-block": ("info", "without a block at most 1 % of the answers change, and the output moves by at most a tenth"),
+    "idle-block": ("info", "a block: without it at most 1 % of the answers change, and the output hardly moves"),
 }  # fmt: skip
 """For each kind its severity, and what it says."""
