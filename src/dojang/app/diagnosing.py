@@ -88,7 +88,8 @@ def diagnosis_of(
     """
     processes = processes or Alone()
     graph = known.graph
-    timed, notes = by_main_process(processes, lambda: timing(graph))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found on the samples, and told
+        timed, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
         done = judge(known, **timed)
         return Diagnosis(graph.name, done.findings, 0, None, known.threshold, notes=notes, not_judged=done.unjudged)

@@ -64,7 +64,10 @@ def samples(known: Evidence, judging: Judging) -> list[NotJudged]:
     ]  # fmt: skip
     reason = "channels of two layers are compared by the weights only"
     found.append(NotJudged("", "repeated (seen on samples)", reason))
-    reason = f"a channel is held against each single other one (within {SAME:g}), and filters by their weights; sums of several channels are not sought in activations"
+    reason = (
+        f"a channel is held against each single other one (within {SAME:g}), and filters by their weights; sums of "
+        "several channels are not sought in activations"
+    )
     found.append(NotJudged("", "low-rank (seen on samples)", reason))
     return found
 

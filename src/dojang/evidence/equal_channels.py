@@ -1,7 +1,7 @@
 """Which channels are the same function of the input, up to a factor: value numbering, proved by the weights.
 
-Every channel gets an id and a factor: two channels with one id are multiples of each other on every input, wherever they
-stand in the network. Layers of one geometry give one id to rows that are proportional over equal inputs; linear
+Every channel gets an id and a factor: two channels with one id are multiples of each other on every input, wherever
+they stand in the network. Layers of one geometry give one id to rows that are proportional over equal inputs; linear
 functions keep factors, ReLU, pooling and other functions with f(sx) = s·f(x) for s > 0 keep positive ones, and all
 others keep an id only where factors agree (`HOW`).
 """
@@ -57,7 +57,7 @@ only. "each": one function of each channel, the same for all of them."""
 
 @dataclass(frozen=True, slots=True)
 class ChannelNumbers:
-    """Along the channel axis of a value: ids (c,) and factors (c,), not 0; the channel is factor · (what its id names)."""
+    """Along the channel axis of a value: ids (c,) and factors (c,), not 0; a channel is factor · what its id names."""
 
     ids: Array
     factors: Array
