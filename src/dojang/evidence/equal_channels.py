@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Literal
 
@@ -289,9 +290,14 @@ class _Numbering:
         return ChannelNumbers(np.array(ids, int), first.factors[[c for c, _, _ in places]])
 
 
+@lru_cache(maxsize=8)
+def _direction(size: int) -> Array:
+    return np.random.default_rng(2).normal(size=size)
+
+
 def _factor(row: Array) -> float:
     """The size of a row's largest entry, with a sign that the row and its multiples agree on; 0 for a row of zeros."""
-    side = float(row @ np.random.default_rng(2).normal(size=len(row)))
+    side = float(row @ _direction(len(row)))
     return float(np.abs(row).max()) * (-1.0 if side < 0 else 1.0)
 
 
