@@ -14,7 +14,7 @@ from dojang.engine.reference.operators import run_reference
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import CHANNEL_KINDS
 from dojang.slimming import SlimResult, slim
-from dojang.slimming.answers import ONLY_SEEN
+from dojang.slimming.answers import ONLY_SEEN, WITHOUT_LOSS
 from dojang.slimming.estimate import OutputChange
 from dojang.slimming.numbering import Numbering
 from nets import STRUCTURES, N, conv, feed, net, random_network, weighted
@@ -210,3 +210,38 @@ def test_channels_that_are_said_to_be_removed_are_those_that_are():
     before = run_reference(graph, x, np.float64, ("r",)).taps["r"][:, left]
     after = run_reference(result.graph, x, np.float64, ("r",)).taps["r"]
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+def test_unread_repeated_and_negative_channels_are_cut():
+    """Channels that no reader wants, a branch that is there twice, and a multiple of −2 that no activation bends."""
+    graph = weighted(net(conv("a", "x", 6), N("ra", "relu", "a"), conv("b", "x", 6), N("rb", "relu", "b"),
+                         N("t", "concat", "ra", "rb"), conv("c", "t", 6), N("p", "avgpool", "c", kernel=(2, 2)),
+                         conv("y", "p", 3, 1)))  # fmt: skip
+    weights = {k: np.array(v) for k, v in graph.weights.items()}
+    for role in ("weight", "bias"):
+        weights[f"b.{role}"][:3] = 2 * weights[f"a.{role}"][:3]
+        weights[f"c.{role}"][4] = -2 * weights[f"c.{role}"][1]
+    weights["c.weight"][:, 5] = 0
+    graph = graph.with_weights(weights)
+    result = found_and_cut(graph, lossless=True)
+    assert names(result, "a", "unread") == ["remove-dead-channels"]
+    assert names(result, "b", "repeated") == ["merge-duplicate-channels"]
+    assert names(result, "c", "duplicate") == ["merge-duplicate-channels"]
+    answered_for(result)
+    assert [result.graph.param_shapes[f"{n}.weight"][0] for n in "abc"] == [5, 3, 5]
+    x = {k: v.astype(np.float64) for k, v in feed(graph, 4).items()}
+    before, after = (run_reference(g, x, np.float64).outputs[0] for g in (graph, result.graph))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_of_low_rank_becomes_two_or_has_a_reason():
+    graph = weighted(net(conv("a", "x", 8), N("r", "relu", "a"), conv("b", "r", 16), N("q", "tanh", "b"),
+                         conv("y", "q", 3, 1)))  # fmt: skip
+    weights = {k: np.array(v) for k, v in graph.weights.items()}
+    mix = np.random.default_rng(0).normal(size=(14, 2)).astype(np.float32)
+    for role in ("weight", "bias"):
+        weights[f"b.{role}"][2:] = np.tensordot(mix, weights[f"b.{role}"][:2], 1)
+    graph = graph.with_weights(weights)
+    assert names(found_and_cut(graph, max_drop=5, target_macs=0.5), "b", "low-rank") == ["bottleneck"]
+    kept = found_and_cut(graph, lossless=True)
+    assert [kept.refused[i].reason for i in of(kept, "b", "low-rank").refused] == [WITHOUT_LOSS]

@@ -112,7 +112,8 @@ def diagnosis_of(
     """
     processes = processes or Alone()
     graph = known.graph
-    times, notes = by_main_process(processes, lambda: timing(graph))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found on the samples, and told
+        times, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
         done = judge(known, times=times)
         return Diagnosis(

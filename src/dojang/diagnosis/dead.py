@@ -15,7 +15,7 @@ from dojang.evidence.finding import CONFIDENCE, Finding, bound_after_none
 from dojang.evidence.following import ALIVE, CONSTANT, UNREAD, ZERO, Seen, Verdict
 
 RESOLVED = 2.0**-21
-"""A channel that moves by no more than this part of its own size is constant: four units in the last place of float32."""
+"""A channel that moves by no more than this part of its own size is constant: four units in the last place."""
 
 SIZE, SPREAD, WEIGHT = "largest size", "spread / largest size", "largest weight that reads it"
 """What the value of a finding is."""
@@ -86,7 +86,7 @@ def _unread(layer: str, verdict: Verdict, channels: tuple[int, ...], said: str =
     return Finding(
         layer, "unread", channels, 0.0, 0.0,
         f"proved by the weights: nothing that the network answers depends on these channels; on every path from "
-        f"{layer} they are multiplied by 0, left out, or constant (at {', '.join(where)}){said}",
+        f"{layer} they are multiplied by 0 or left out (at {', '.join(where)}){said}",
         "warning", True, WEIGHT, where,
     )  # fmt: skip
 
@@ -134,7 +134,8 @@ def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None
                 Finding(
                     layer, "dead-observed", dead, float(verdict.seen.sizes[list(dead)].max()), known.threshold,
                     f"the output of {_named(verdict, dead)} in these channels did not differ from {level} on any of "
-                    f"{samples} samples{said}; each of them is active on fewer than {limit:.2%} of such inputs ({sure})",
+                    f"{samples} samples{said}; each of them is active on fewer than {limit:.2%} of such inputs "
+                    f"({sure})",
                     "info", False, SIZE, verdict.where(dead), "", samples, CONFIDENCE,
                 )
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Channels that another one determines, x_j = s · x_i + t where they are read: by the weights, or as seen on samples."""
+"""Channels that another determines, x_j = s · x_i + t where they are read: by the weights, or as seen on samples."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _multiples(
             findings.append(
                 Finding(
                     layer, "duplicate", tuple(same), 0.0, PROPORTIONAL,
-                    f"proved by the weights: in {ends[0]} the others are {times}{more} times channel {same[0]} on every "
-                    f"input, up to float32 rounding of the weights{judging.said_uses(layer)}",
+                    f"proved by the weights: in {ends[0]} the others are {times}{more} times channel {same[0]} on "
+                    f"every input, up to float32 rounding of the weights{judging.said_uses(layer)}",
                     "warning", True, DIFFERENCE, ends, "any finite input",
                 )
             )  # fmt: skip
@@ -157,9 +157,9 @@ def observed(
             Finding(
                 group.layer, "duplicate", (group.lead, *group.others), group.error, limit,
                 f"in {group.ends[0]} the others were {times}{', ...' if len(group.others) > 6 else ''} times channel "
-                f"{group.lead} on all {samples} samples{judging.said_uses(group.layer)}; {few} of these samples tell, on "
-                f"which the channels move; each of them departs from this on fewer than {bound:.2%} of inputs on which "
-                f"they move (with {CONFIDENCE:.0%} confidence in all {judging.statements:,} statements that were "
+                f"{group.lead} on all {samples} samples{judging.said_uses(group.layer)}; {few} of these samples tell, "
+                f"on which the channels move; each of them departs from this on fewer than {bound:.2%} of inputs on "
+                f"which they move (with {CONFIDENCE:.0%} confidence in all {judging.statements:,} statements that were "
                 "possible)", "info", False, ERROR, group.ends, "", few, CONFIDENCE,
             )
         )  # fmt: skip

@@ -30,7 +30,8 @@ SAMPLES = 4
 @dataclass(frozen=True)
 class Effective:
     """Per axis in pixels: `size`, the width that holds 95 % of the effect on the layer's middle place if it falls off
-    like a Gaussian (four standard deviations, at least a block), and `field`, what arithmetic allows, cut to the input.
+    like a Gaussian (four standard deviations), and `field`, what arithmetic allows, cut to the input. A `size` is at
+    least a block of `block` pixels, the finest that is told apart, or the whole field where that is smaller.
 
     `inside`: the part of the effect that comes from within the arithmetic field, which is all of it.
     """
@@ -39,6 +40,7 @@ class Effective:
     size: tuple[float, ...]
     field: tuple[int, ...]
     inside: float
+    block: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -94,5 +96,7 @@ def _effective(
         mask &= np.expand_dims(reach, tuple(a for a in range(effect.ndim) if a != axis))
         mean = float((line * centre).sum() / total) if total else 0.0
         deviation = float(np.sqrt((line * (centre - mean) ** 2).sum() / total)) if total else 0.0
-        sizes.append(min(float(max(allowed[-1], side)), max(float(side), 4 * deviation)))
-    return Effective(name, tuple(sizes), tuple(allowed), float(effect[mask].sum() / total) if total else 1.0)
+        sizes.append(min(float(allowed[-1]), max(float(side), 4 * deviation)))
+    return Effective(
+        name, tuple(sizes), tuple(allowed), float(effect[mask].sum() / total) if total else 1.0, tuple(sides)
+    )

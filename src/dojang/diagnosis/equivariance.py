@@ -62,7 +62,10 @@ def equivariance(graph: Graph, x: Array, shift: int | None = None, run: Run | No
         step = shift / jumps[name] if spatial else None
         moved = _moved(a, b, step, spans[name], x.shape[-1], shift) if step else None
         along = _along(a, b, step) if step else None
-        out.append(Equivariance(name, shift, moved, along, still, table[name], prod(a.shape[2:]) if a.ndim > 2 else 1))
+        space = (
+            a.shape[1:-1] if graph[name].op == "dense" else a.shape[2:]
+        )  # dense layers have channels on the last axis
+        out.append(Equivariance(name, shift, moved, along, still, table[name], prod(space)))
     return tuple(out)
 
 

@@ -28,7 +28,7 @@ TRIED_MACS = 1e11
 
 
 def watched(known: Evidence) -> tuple[list[str], list[tuple[str, str]], dict[str, tuple[str, ...]]]:
-    """What `diagnose` needs of the samples, for `Evidence.gather`: values, pairs of values, and by name, values that are
+    """What `diagnose` needs of the samples, for `Evidence.gather`: values, pairs of values, and by name those that are
     looked at for their extremes, and for numbers that are not finite.
     """
     graph, judging = known.graph, Judging(known)
@@ -116,8 +116,8 @@ def not_finite(known: Evidence, errors: Sequence[NotFiniteError] | None = None) 
             errors = [error]
     return [
         Finding(
-            e.where, "not-finite", e.channels, float("nan"), float("inf"), str(e), "error", not e.samples,
-            "size", (e.where,), "", e.samples,
+            e.where, "not-finite", e.channels, float(e.numbers), 0.0, str(e), "error", not e.samples,
+            "numbers that are NaN or infinite", (e.where,), "", e.samples,
         )
         for e in errors
     ]  # fmt: skip
@@ -135,6 +135,6 @@ def tried_fields(graph: Graph, x: Any) -> tuple[Effective, ...]:
 
 def _with_effect(covered: list[Finding], effective: tuple[Effective, ...]) -> list[Finding]:
     """Coverage findings that also say how much of the input really matters, where that is known."""
-    sizes = {e.layer: by([round(s) for s in e.size]) for e in effective}
+    sizes = {e.layer: f"{by([round(s) for s in e.size])} (in blocks of {by(e.block)} pixels)" for e in effective}
     return [replace(f, evidence=f"{f.evidence}; most of what changes its middle place lies within {sizes[f.layer]}")
             if f.layer in sizes else f for f in covered]  # fmt: skip

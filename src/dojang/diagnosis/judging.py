@@ -45,8 +45,8 @@ class Judging:
 
     @cached_property
     def statements(self) -> int:
-        """How many things could be said of the samples: of each channel that it is 0, or constant, and of each pair of a
-        layer's channels that they move together. All that are said hold at once with the confidence that is stated.
+        """How many things could be said of the samples: of each channel that it is 0, or constant, and of each pair of
+        a layer's channels that they move together. All that are said hold at once with the confidence that is stated.
         """
         sizes = {name: self.known.following.size(name) or 0 for name in self.ends}
         return sum(2 * c for c in sizes.values()) + sum(sizes[n] * (sizes[n] - 1) // 2 for n in self.compared)

@@ -14,6 +14,7 @@ import numpy as np
 from dojang.evidence.activations import layers
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import principal, singular
+from dojang.evidence.readers import reads_channels
 
 Array = np.ndarray
 
@@ -60,9 +61,14 @@ def energy_curve(energies: Array) -> tuple[float, ...]:
 
 
 def watched_values(known: Evidence) -> list[str]:
-    """What the curves are taken of: what every layer reads and makes, where it has at most `WIDEST` channels."""
+    """What the curves are taken of: what every layer reads and makes, where it has at most `WIDEST` channels.
+
+    What a dense layer reads along another axis than that of the followed channels (tokens) has no curve.
+    """
     graph, tracks = known.graph, known.channels.tracks
-    sides = dict.fromkeys(v for n in layers(graph) if tracks[n.inputs[0]] is not None for v in (n.inputs[0], n.name))
+    sides = dict.fromkeys(v for n in layers(graph) if reads_channels(graph, known.channels, n)
+                          for v in (n.inputs[0], n.name))  # fmt: skip
+    sides |= dict.fromkeys(n.name for n in layers(graph))
     return [v for v in sides if (t := tracks[v]) is not None and ((graph.unit_shapes[v] or ())[t.axis] or 0) <= WIDEST]
 
 
@@ -74,12 +80,14 @@ def spectra(known: Evidence) -> tuple[Spectrum, ...]:
     samples = max((own.samples for own in statistics.values()), default=0)
     out: list[Spectrum] = []
     for node in layers(graph):
-        if known.channels.tracks[node.inputs[0]] is None:
+        if node.name not in statistics:
             continue
         weight = np.asarray(graph.weights[node.array("weight")], np.float64)
         flat = weight.reshape(weight.shape[0], -1)
         values = singular(flat)[1] if min(flat.shape) <= WIDEST else np.empty(0)
-        curves = [energy_curve(energies[v]) if v in energies else () for v in (node.inputs[0], node.name)]
+        read = reads_channels(graph, known.channels, node)
+        curves = [energy_curve(energies[v]) if v in energies and (read or v == node.name) else ()
+                  for v in (node.inputs[0], node.name)]  # fmt: skip
         of_weights = energy_curve((values / (values.max(initial=0.0) or 1.0)) ** 2)
         out.append(Spectrum(node.name, curves[0], curves[1], of_weights, samples))
     return tuple(out)

@@ -61,7 +61,8 @@ class Statistics:
     """What the channels (c,) of one value did over all `samples` and all `places` (samples times pixels).
 
     `fired`: on how many samples a channel was anywhere above the threshold in size. `mean` (c,) and `covariance`
-    (c, c), empty where only extremes were asked for, are taken over `rows` of the places: all of them, or about `MOST_ROWS` at fixed pixels of every sample.
+    (c, c), empty where only extremes were asked for, are taken over `rows` of the places: all of them, or about
+    `MOST_ROWS` at fixed pixels of every sample.
     """
 
     value: str
@@ -149,7 +150,8 @@ def observe(
     products: dict[Pair, Products] = {}
     broken: NotFiniteError | None = None
     for x, _ in batches(samples):
-        found = run(x, taps)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is said below
+            found = run(x, taps)
         try:
             require_finite(found, taps)
         except NotFiniteError as error:
@@ -177,7 +179,7 @@ def _all_finite(broken: NotFiniteError | None, taps: Sequence[str], reduced: Red
     if first == len(taps):
         return
     if broken is None or broken.where != taps[first]:
-        broken = NotFiniteError(f"{taps[first]}: its output is NaN or infinite on a sample", taps[first], samples=1)
+        broken = NotFiniteError(f"{taps[first]}: its output is NaN or infinite on a sample", taps[first], 1, samples=1)
     raise broken
 
 

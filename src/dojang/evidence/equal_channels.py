@@ -1,7 +1,7 @@
 """Which channels are the same function of the input, up to a factor: value numbering, proved by the weights.
 
-Every channel gets an id and a factor: two channels with one id are multiples of each other on every input, wherever they
-stand in the network. Layers of one geometry give one id to rows that are proportional over equal inputs; linear
+Every channel gets an id and a factor: two channels with one id are multiples of each other on every input, wherever
+they stand in the network. Layers of one geometry give one id to rows that are proportional over equal inputs; linear
 functions keep factors, ReLU, pooling and other functions with f(sx) = s·f(x) for s > 0 keep positive ones, and all
 others keep an id only where factors agree (`HOW`).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Literal
 
@@ -57,7 +58,7 @@ only. "each": one function of each channel, the same for all of them."""
 
 @dataclass(frozen=True, slots=True)
 class ChannelNumbers:
-    """Along the channel axis of a value: ids (c,) and factors (c,), not 0; the channel is factor · (what its id names)."""
+    """Along the channel axis of a value: ids (c,) and factors (c,), not 0; a channel is factor · what its id names."""
 
     ids: Array
     factors: Array
@@ -289,9 +290,14 @@ class _Numbering:
         return ChannelNumbers(np.array(ids, int), first.factors[[c for c, _, _ in places]])
 
 
+@lru_cache(maxsize=8)
+def _direction(size: int) -> Array:
+    return np.random.default_rng(2).normal(size=size)
+
+
 def _factor(row: Array) -> float:
     """The size of a row's largest entry, with a sign that the row and its multiples agree on; 0 for a row of zeros."""
-    side = float(row @ np.random.default_rng(2).normal(size=len(row)))
+    side = float(row @ _direction(len(row)))
     return float(np.abs(row).max()) * (-1.0 if side < 0 else 1.0)
 
 

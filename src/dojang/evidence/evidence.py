@@ -145,8 +145,8 @@ class Evidence:
 
         Values whose channels are not followed are left out. Where several processes share the work each gives its
         `share` of the samples, and `reduced` joins their figures. Values in `finite` are looked at for NaN and infinity
-        only, of those in `extremes` no means and covariances are taken. Raises `DataError` where there are no samples, or a sample is NaN or infinite, and `NotFiniteError` where
-        an activation is.
+        only, of those in `extremes` no means and covariances are taken. Raises `DataError` where there are no samples,
+        or a sample is NaN or infinite, and `NotFiniteError` where an activation is.
         """
         tracks = self.channels.tracks
         axes = {v: t.axis for v in values if v not in self._statistics and (t := tracks[v]) is not None}

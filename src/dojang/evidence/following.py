@@ -21,8 +21,9 @@ from dojang.evidence.readers import columns, reads_channels
 
 Array = np.ndarray
 
-ALIVE, ZERO, CONSTANT, UNREAD = range(4)
-"""What is known of a channel at a place: nothing, it is 0, it is one number, nobody reads it."""
+ALIVE, UNREAD, ZERO, CONSTANT = range(4)
+"""What is known of a channel at a place: nothing, nobody reads it, it is 0, it is one number. Where it is alive on no
+path, the last of these that is so on one of them is said of it: it holds wherever the channel is read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,7 +280,7 @@ def _scaled(source: Range, scale: Array, shift: Array) -> Range:
     lo = np.where(scale == 0, 0, np.minimum(scale * source.lo, scale * source.hi)) + shift
     hi = np.where(scale == 0, 0, np.maximum(scale * source.lo, scale * source.hi)) + shift
     reach = np.where(scale == 0, 0, np.abs(scale) * (source.magnitude + source.err)) + np.abs(shift)
-    err = np.where(scale == 0, 0, np.abs(scale) * source.err + gamma(8) * reach)
+    err = np.where(scale == 0, 0, np.abs(scale) * source.err + gamma(8) * reach + TINY)
     return Range(lo, hi, err)
 
 
@@ -425,7 +425,7 @@ def _product(a: Range, b: Range) -> Range:
     zero = a.zero | b.zero
     err = a.magnitude * b.err + b.magnitude * a.err + a.err * b.err
     product = Range(low, high, np.where(zero, 0, np.nan_to_num(err, nan=np.inf)))
-    return Range(low, high, np.where(zero, 0, product.rounded(1).err))
+    return Range(low, high, np.where(zero, 0, product.rounded(1).err + TINY))
 
 
 def _between(low: float, high: float, err: float = 0.0) -> Rule:

@@ -159,13 +159,16 @@ def _size(matrix: Array, what: str) -> float:
 
 class NotFiniteError(DataError):
     """An activation or a weight is NaN or infinite. `where`: the value or layer; `channels` those of its output that
-    hold such numbers, as far as they are followed; `samples` on how many samples, 0 for weights.
+    hold such numbers, as far as they are followed; `numbers` how many were met; `samples` on how many samples, 0 for
+    weights.
     """
 
-    def __init__(self, message: str, where: str, channels: tuple[int, ...] = (), samples: int = 0) -> None:
+    def __init__(
+        self, message: str, where: str, numbers: int, channels: tuple[int, ...] = (), samples: int = 0
+    ) -> None:
         """Takes the parts as they are."""
         super().__init__(message)
-        self.where, self.channels, self.samples = where, channels, samples
+        self.where, self.numbers, self.channels, self.samples = where, numbers, channels, samples
 
 
 def broken_weights(graph: Graph) -> list[NotFiniteError]:
@@ -182,7 +185,7 @@ def broken_weights(graph: Graph) -> list[NotFiniteError]:
                     "or infinite); a network is judged and cut by finite numbers: load weights that training did not "
                     "break"
                 )
-                found.append(NotFiniteError(message, node.name, _rows(node.op, array)))
+                found.append(NotFiniteError(message, node.name, number, _rows(node.op, array)))
     return found
 
 
@@ -209,6 +212,7 @@ def require_finite(taps: Mapping[str, Array], names: Iterable[str] | None = None
                 f"{name}: its output is {taps[name][place]} on a sample (place {', '.join(map(str, place[1:]))}); "
                 "activations must be finite: look at the scale of the samples and of the weights",
                 name,
+                int((~np.isfinite(taps[name])).sum()),
                 samples=samples,
             )
 

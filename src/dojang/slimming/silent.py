@@ -12,6 +12,7 @@ from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.evidence.activations import first
 from dojang.evidence.evidence import Evidence
+from dojang.evidence.finding import bound_after_none
 from dojang.evidence.readers import columns
 from dojang.slimming.importance import read_statistics, readers
 
@@ -40,7 +41,8 @@ def silent(known: Evidence) -> tuple[int, ...]:
 def remove_silent(known: Evidence) -> tuple[Graph, tuple[int, ...], dict[str, Any]] | None:
     """The network without silent channels, the classes, and the check; None where every channel is active.
 
-    The check holds both against each other on samples; at 95 % confidence fewer than 3/N inputs like them change.
+    The check holds both against each other on samples; `bound_after_none` says how many inputs like them may
+    change.
     """
     gone = silent(known)
     if not gone:
@@ -51,13 +53,13 @@ def remove_silent(known: Evidence) -> tuple[Graph, tuple[int, ...], dict[str, An
     old, new = Session(graph).run(some).outputs, Session(narrow).run(some).outputs
     scale = max(float(np.abs(a).max()) for a in old) or 1.0
     worst = max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True)) / scale
-    bound = min(1.0, 3 / number)
+    bound = bound_after_none(number, len(known.channels.removable))
     check = {
         "ok": worst <= 1e-5,
         "samples": number,
         "bound": bound,
         "says": f"these channels were 0 on all {number} samples, so fewer than {bound:.2%} of such inputs change "
-        "(for each channel, at 95 % confidence)",
+        "(for each channel; with 95 % confidence for all of them together)",
         "largest_difference_on_samples_float32": worst,
     }
     return narrow, gone, check
