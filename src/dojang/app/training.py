@@ -25,11 +25,12 @@ from dojang.report.json import dumps
 from dojang.report.results import Trained
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data
+from dojang.training.log import EVENTS, LOG_FILE, TensorBoard
 from dojang.training.record import Progress
 
 Precision = Literal["float32", "bf16"]
 
-FILES = ("model.safetensors", "run.json", "report.html")
+FILES = ("model.safetensors", "run.json", "report.html", LOG_FILE)
 """What a training leaves in its folder, beside the state that `--resume` takes up."""
 
 
@@ -51,6 +52,7 @@ def train(
     input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
+    tensorboard: TensorBoard = "auto",
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Trains a network on the train part of `data` and records the accuracy on both parts.
@@ -62,8 +64,9 @@ def train(
     `progress` is called after each step with a `training.Progress`. A network given as text (a zoo name or .net file)
     starts with fresh weights drawn by `seed`, any other with the weights it has; `weights` (a file) makes it a
     fine-tuning in either case. `output` is a folder (default out/NAME-trained) that gets the checkpoint, run.json,
-    report.html and the state that `resume` takes up. `precision` "bf16" multiplies in bfloat16; what is kept and
-    recorded is float32, and scored as that.
+    report.html, log.csv (a row per epoch) and the state that `resume` takes up. `tensorboard` "on" also writes events
+    for TensorBoard, "auto" does so where the package is installed. `precision` "bf16" multiplies in bfloat16; what is
+    kept and recorded is float32, and scored as that.
 
     Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
     and files that exist, `CheckFailed` when the loss is no longer finite, `MissingPart` without PyTorch.
@@ -100,14 +103,16 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with together(device) as processes, fitting_threads(count(graph).total.macs * batch_size):
-            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress,
+                          tensorboard=tensorboard)  # fmt: skip
     except BaseException:
         with suppress(OSError):  # a folder that holds something stays
             for place in made:
                 place.rmdir()
         raise
     trained = described(torch_format().weights_of(module, graph), samples, config)
-    files = tuple(str(folder / name) for name in FILES)
+    events = (EVENTS,) if tensorboard != "off" and (folder / EVENTS).is_dir() else ()
+    files = tuple(str(folder / name) for name in (*FILES, *events))
     result = Trained(graph.name, history.to_dict(), files, fresh, trained)
     if processes.rank:
         return result

@@ -21,6 +21,7 @@ from dojang.native.families import Peaks
 from dojang.report.results import Guess, Timing
 from dojang.slimming.result import NetworkFigures
 from dojang.training.config import TrainConfig
+from dojang.training.confusion import Mistake
 from dojang.training.record import Epoch
 
 Size = Annotated[int | str, "a number, or a formula as text where a size of the input was given by name"]
@@ -335,6 +336,22 @@ class DataRow(TypedDict):
     hash: Annotated[str, "SHA-256 of both parts' content"]
 
 
+class ConfusionRow(TypedDict):
+    """Which classes are mistaken for which, on the test part."""
+
+    samples: int
+    classes: list[str]
+    support: Annotated[list[int], "samples of each class"]
+    recall: Annotated[list[float | None], "of each class the share that is answered as it; null without samples"]
+    precision: Annotated[list[float | None], "of the answers naming a class the share that is right; null without any"]
+    balanced_accuracy: Annotated[float | None, "mean recall over the classes with samples"]
+    majority_class: Annotated[str | None, "the class with the most samples"]
+    majority_share: Annotated[float | None, "its share of the samples: the accuracy of always answering it"]
+    warning: Annotated[str | None, "said where the accuracy is no better than that share"]
+    matrix: Annotated[list[list[int]] | None, "rows are labels, columns are answers; null for more than 100 classes"]
+    mistakes: Annotated[list[Mistake], "the most frequent pairs of a label and a wrong answer"]
+
+
 class TrainResult(TypedDict):
     """The record of a training."""
 
@@ -354,6 +371,7 @@ class TrainResult(TypedDict):
     curve: list[Epoch]
     config: TrainConfig
     data: DataRow
+    confusion: Annotated[ConfusionRow | None, "null for a regression, and for more than 2,000 classes"]
     started: Literal["fresh", "from weights"]
     files: list[str]
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dojang.training.config import TrainConfig
+from dojang.training.confusion import Confusion
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class History:
     """The record of a run. Final figures are those of the last epoch, never of the best one.
 
     `metric` says what "accuracy" means: "accuracy" for classes, "r2" for regression. Final train figures are measured
-    on the train part as it stands, without variation, as the test figures are.
+    on the train part as it stands, without variation, as the test figures are. `confusion` is that of the test part;
+    None for a regression and for more classes than `score.MOST_CLASSES`.
     """
 
     metric: str
@@ -68,6 +70,7 @@ class History:
     device: str
     config: TrainConfig
     data: dict[str, Any]
+    confusion: Confusion | None = None
 
     @property
     def gap(self) -> float:
@@ -92,4 +95,5 @@ class History:
             "curve": [asdict(point) for point in self.curve],
             "config": self.config.to_dict(),
             "data": self.data,
+            "confusion": self.confusion.to_dict() if self.confusion is not None else None,
         }
