@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from dojang.arith.graph import Graph
 
@@ -29,6 +29,6 @@ def output_keys(graph: Graph) -> tuple[str, ...]:
         found: Any = json.loads(graph.meta.get(KEY, "[]"))
     except (ValueError, RecursionError):
         return graph.outputs
-    keys: list[Any] = found if isinstance(found, list) else []
+    keys = cast(list[Any], found) if isinstance(found, list) else []
     names = tuple(key for key in keys if isinstance(key, str))
     return names if len(keys) == len(names) == len(set(names)) == len(graph.outputs) else graph.outputs
