@@ -5,16 +5,20 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 
 from dojang.arith.cost import count
 from dojang.arith.symbol import symbol
 from dojang.formats import zoo
 from dojang.formats.text import parse
+from dojang.report.confusion import confusion_text
 from dojang.report.html import count_html, fields_drawn, trained_html
 from dojang.report.results import Trained
 from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
 from dojang.report.svg_cost import share_chart
+from dojang.report.text import trained_text
+from dojang.training.confusion import confusion
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 
@@ -82,28 +86,72 @@ def test_names_are_escaped() -> None:
     assert "&lt;script&gt;" in page
 
 
+CURVE = [
+    {"epoch": i, "train_accuracy": 1 - 0.5 / i, "test_accuracy": None if i == 2 else 0.9 - 0.4 / i} for i in range(1, 6)
+]
+HISTORY = {
+    "metric": "accuracy",
+    "test_accuracy": 0.82,
+    "train_accuracy": 0.9,
+    "gap": 0.08,
+    "seconds": 12.3,
+    "epochs": 5,
+    "steps": 60,
+    "device": "cpu",
+    "curve": CURVE,
+    "data": {"name": "digits"},
+    "config": {"seed": 0},
+    "lr": 0.03,
+}
+
+
 def test_training_page() -> None:
-    curve = [
-        {"epoch": i, "train_accuracy": 1 - 0.5 / i, "test_accuracy": None if i == 2 else 0.9 - 0.4 / i}
-        for i in range(1, 6)
-    ]
-    history = {
-        "metric": "accuracy",
-        "test_accuracy": 0.82,
-        "train_accuracy": 0.9,
-        "gap": 0.08,
-        "seconds": 12.3,
-        "epochs": 5,
-        "device": "cpu",
-        "curve": curve,
-        "data": {"name": "digits"},
-        "config": {"seed": 0},
-        "lr": 0.03,
-    }
-    page = trained_html(Trained("net", history, (), True, zoo.load("digits-cnn")))
+    page = trained_html(Trained("net", HISTORY, (), True, zoo.load("digits-cnn")))
     text = check_page(page)
     assert "82.00 %" in text
     assert page.count("<polyline") == 2
+
+
+@pytest.mark.parametrize("count_of_classes", [2, 12, 40, 150])
+def test_the_confusion_of_a_training_is_told_in_text_and_on_the_page(count_of_classes: int) -> None:
+    rng = np.random.default_rng(count_of_classes)
+    labels = rng.integers(0, count_of_classes - 1, 400)  # the last class has no samples
+    answers = np.where(rng.random(400) < 0.8, labels, rng.integers(0, count_of_classes, 400))
+    names = [f"kind <{i}>" for i in range(count_of_classes)]
+    seen = confusion(answers, labels, names).to_dict()
+    text = confusion_text(seen, 100)
+    assert max(map(len, text.splitlines())) <= 100
+    recall = [(answers[labels == i] == i).mean() if (labels == i).any() else None for i in range(count_of_classes)]
+    lines = {
+        line.split(">")[0].split("<")[1]: line
+        for line in text.splitlines()
+        if re.match(r"(\d+ )?kind <\d+> +\d+ ", line)
+    }
+    if count_of_classes <= 20:
+        assert len(lines) == count_of_classes
+    else:
+        worst = sorted(v for v in recall if v is not None)[:20]
+        assert [round(100 * v, 1) for v in worst] == [float(re.findall(r"([\d.]+) %", s)[0]) for s in lines.values()]
+    for i, line in lines.items():
+        share = recall[int(i)]
+        assert ("-" if share is None else f"{100 * share:.1f} %") in line
+    if count_of_classes == 2:
+        counts = [int(n) for n in lines["0"].split("%")[-1].split()]
+        assert counts == [int(((labels == 0) & (answers == j)).sum()) for j in range(2)]
+    page = trained_html(Trained("net", {**HISTORY, "confusion": seen}, (), True, zoo.load("digits-cnn")))
+    pictures = re.findall(r'src="data:image/png;base64,[^"]+"', page)
+    assert len(pictures) == (20 < count_of_classes <= 100)  # a heat map, within the page
+    page = check_page(re.sub('src="data:image[^"]+"', "", page))
+    assert all(f"kind <{i}>" in page for i in range(count_of_classes))
+
+
+def test_a_majority_class_is_warned_of_in_text_and_on_the_page() -> None:
+    """950 samples of one class and 50 of another: 95 % by always giving the same answer."""
+    seen = confusion(np.zeros(1000, int), np.repeat([0, 1], [950, 50]), ["fine", "broken"]).to_dict()
+    trained = Trained("net", {**HISTORY, "confusion": seen}, (), True, zoo.load("digits-cnn"))
+    wanted = "Warning: an accuracy of 95.00 % shows no learning: always answering class fine gives the same."
+    assert wanted in " ".join(trained_text(trained).split())
+    assert wanted in check_page(trained_html(trained))
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "googlenet", "mobilenet-v2", "resnet56-cifar10"])

@@ -297,9 +297,11 @@ _TRAIN = Command(
         DEVICE,
         PRECISION,
         Option("resume", "continue the run in the output folder", False),
-        *_output("DIR", "folder for checkpoint, run.json and report (default out/NET-trained)"),
+        Option("tensorboard", "write events for TensorBoard into the output folder; auto does so where the package "
+               "tensorboard is installed", "auto", choices=("auto", "on", "off")),
+        *_output("DIR", "folder for checkpoint, run.json, report and log.csv (default out/NET-trained)"),
     ),
-)
+)  # fmt: skip
 
 _DIAGNOSE = Command(
     "diagnose",

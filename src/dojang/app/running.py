@@ -12,6 +12,7 @@ from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
+from dojang.arith.outputs import output_keys
 from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
@@ -128,13 +129,13 @@ def run(
 ) -> Run:
     """A forward pass on a picture, an .npy file or an array; the answers with class names where they are known.
 
-    The result has the outputs as arrays and, for each sample, the `top` best classes with their probabilities. `net`,
-    `weights`, `input_size` and `num_classes` are as in `load`. A picture is scaled to cover the input size,
-    centre-cropped and normalised as the network's input says. Arrays are (c, h, w) or a batch (n, c, h, w); uint8 is
-    treated as pictures; floats go in as they stand, unless the network was trained on floats: then they are normalised
-    as those were. `output` is an .npy file for the first output; `force` replaces one
-    that exists. With `plan` the result says how each layer was run, with predicted and measured times; for a machine
-    (DOJANG_MACHINE) whose code cannot run here it has the plan alone, and nothing is run.
+    The result has the outputs as arrays, by their keys where the network gives a dictionary, and, for each sample, the
+    `top` best classes with their probabilities. `net`, `weights`, `input_size` and `num_classes` are as in `load`. A
+    picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are (c,
+    h, w) or a batch (n, c, h, w); uint8 is treated as pictures; floats go in as they stand, unless the network was
+    trained on floats: then they are normalised as those were. `output` is an .npy file for the first output; `force`
+    replaces one that exists. With `plan` the result says how each layer was run, with predicted and measured times; for
+    a machine (DOJANG_MACHINE) whose code cannot run here it has the plan alone, and nothing is run.
 
     Raises what `load` raises, `FileError` for what cannot be read, `ShapeError` for sizes that do not fit, `DataError`
     for NaN.
@@ -162,7 +163,7 @@ def run(
         return Run(graph.name, said, prepared, {}, plan=engine.plan(len(x)))
     graph = graph.replace(weights={})  # so that the engine can let them go
     result = engine.run(x)
-    arrays = dict(zip(graph.outputs, result.outputs, strict=True))
+    arrays = dict(zip(output_keys(graph), result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files,
                engine.measured(len(x)) if plan else None)  # fmt: skip

@@ -27,12 +27,13 @@ from dojang.report.results import Trained
 from dojang.training.asked import Layout, TaskFlag, Values
 from dojang.training.config import TrainConfig
 from dojang.training.data import Augment, Data
+from dojang.training.log import EVENTS, LOG_FILE, TensorBoard
 from dojang.training.record import Progress
 from dojang.training.understood import paragraph, varied, weights_of
 
 Precision = Literal["float32", "bf16"]
 
-FILES = ("model.safetensors", "run.json", "report.html")
+FILES = ("model.safetensors", "run.json", "report.html", LOG_FILE)
 """What a training leaves in its folder, beside the state that `--resume` takes up."""
 
 
@@ -60,6 +61,7 @@ def train(
     augment: str | Augment | None = None,
     mirror: bool = True,
     class_weights: str | Sequence[float] | None = None,
+    tensorboard: TensorBoard = "auto",
     progress: Callable[[Progress], None] | None = None,
     told: Callable[[str], None] | None = None,
 ) -> Trained:
@@ -76,8 +78,9 @@ def train(
     `progress` is called after each step with a `training.Progress`. A network given as text (a zoo name or .net file)
     starts with fresh weights drawn by `seed`, any other with the weights it has; `weights` (a file) makes it a
     fine-tuning in either case. `output` is a folder (default out/NAME-trained) that gets the checkpoint, run.json,
-    report.html and the state that `resume` takes up. `precision` "bf16" multiplies in bfloat16; what is kept and
-    recorded is float32, and scored as that.
+    report.html, log.csv (a row per epoch) and the state that `resume` takes up. `tensorboard` "on" also writes events
+    for TensorBoard, "auto" does so where the package is installed. `precision` "bf16" multiplies in bfloat16; what is
+    kept and recorded is float32, and scored as that.
 
     Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
     and files that exist, `CheckFailed` when the loss is no longer finite, `MissingPart` without PyTorch.
@@ -119,14 +122,16 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with together(device) as processes, fitting_threads(count(graph).total.macs * batch_size):
-            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress,
+                          tensorboard=tensorboard)  # fmt: skip
     except BaseException:
         with suppress(OSError):  # a folder that holds something stays
             for place in made:
                 place.rmdir()
         raise
     trained = described(torch_format().weights_of(module, graph), samples, config)
-    files = tuple(str(folder / name) for name in FILES)
+    events = (EVENTS,) if tensorboard != "off" and (folder / EVENTS).is_dir() else ()
+    files = tuple(str(folder / name) for name in (*FILES, *events))
     result = Trained(graph.name, history.to_dict(), files, fresh, trained, understood)
     if processes.rank:
         return result

@@ -343,6 +343,22 @@ class DataRow(TypedDict):
     hash: Annotated[str, "SHA-256 of all parts' content"]
 
 
+class ConfusionRow(TypedDict):
+    """Which classes are taken for which."""
+
+    samples: int
+    classes: list[str]
+    support: Annotated[list[int], "samples of each class"]
+    recall: Annotated[list[float | None], "of each class the share that is answered as it; null without samples"]
+    precision: Annotated[list[float | None], "of the answers naming a class the share that is right; null without any"]
+    balanced_accuracy: Annotated[float | None, "mean recall over the classes with samples"]
+    majority_class: Annotated[str | None, "the class with the most samples"]
+    majority_share: Annotated[float | None, "its share of the samples: the accuracy of always answering it"]
+    warning: Annotated[str | None, "said where the accuracy is no better than that share"]
+    matrix: Annotated[list[list[int]] | None, "rows are labels, columns are answers; null for more than 100 classes"]
+    mistakes: Annotated[list[Mistake], "the most frequent pairs of a label and a wrong answer"]
+
+
 class TrainResult(TypedDict):
     """The record of a training."""
 
@@ -365,6 +381,7 @@ class TrainResult(TypedDict):
     curve: list[Epoch]
     config: TrainConfig
     data: DataRow
+    confusion: Annotated[ConfusionRow | None, "null for a regression, and for more than 2,000 classes"]
     started: Literal["fresh", "from weights"]
     understood: Annotated[str, "how data and settings were understood, as told before the first step"]
     files: list[str]
@@ -385,21 +402,6 @@ class SpectrumRow(TypedDict):
     outputs: list[float]
     weights: list[float]
     ranks: Annotated[dict[str, int], "directions of the outputs that hold this share"]
-
-
-class ConfusionRow(TypedDict):
-    """Which classes are taken for which; rows of `matrix` are labels, columns answers, as in scikit-learn."""
-
-    samples: int
-    classes: list[str]
-    support: Annotated[list[int], "samples of each class"]
-    recall: Annotated[list[float | None], "share of the samples of each class that are answered right"]
-    precision: Annotated[list[float | None], "share of the answers naming each class that are right"]
-    balanced_accuracy: Annotated[float | None, "mean recall of the classes that have samples"]
-    majority_class: str | None
-    majority_share: float | None
-    matrix: Annotated[list[list[int]] | None, "null for more than 100 classes"]
-    mistakes: Annotated[list[Mistake], "the most frequent ones"]
 
 
 class AnswersRow(TypedDict):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dojang.arith.cost import Count
 from dojang.arith.formulas import symbols_of
+from dojang.report.confusion import confusion_html
 from dojang.report.markup import escape
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
@@ -124,7 +125,7 @@ def _varying(count: Count) -> str:
 
 
 def trained_html(trained: Trained) -> str:
-    """The figures and the curve of a training."""
+    """The figures and the curve of a training, and how well each class is answered."""
     record = trained.history
     name = "R²" if record["metric"] == "r2" else record["metric"]
     show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
@@ -138,7 +139,10 @@ def trained_html(trained: Trained) -> str:
     )
     curve = figure(curve_chart(record["curve"], name), "Train figures are measured during training.")
     lead = f"Data {record['data']['name']}, seed {record['config']['seed']}, peak learning rate {record['lr']:g}."
-    return page(f"{trained.network}: training", lead, [("Figures", summary), ("Curve", curve)])
+    sections = [("Figures", summary), ("Curve", curve)]
+    if record.get("confusion"):
+        sections.append(("By class", confusion_html(record["confusion"])))
+    return page(f"{trained.network}: training", lead, sections, sortable=True, pictures=True)
 
 
 def curve_chart(curve: Sequence[dict[str, float | None]], name: str) -> str:

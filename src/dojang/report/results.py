@@ -42,7 +42,8 @@ class Run(Result):
     """A forward pass. `top` has the best classes of every sample, empty where the output is not one row of scores per
     sample.
 
-    `outputs` are the arrays, by the names of the network's outputs; `prepared` says how the input was made.
+    `outputs` are the arrays, by the keys of the network's outputs (else the names of the nodes that make them);
+    `prepared` says how the input was made.
     """
 
     network: str

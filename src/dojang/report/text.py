@@ -14,6 +14,7 @@ from dojang.arith.formulas import Names, layer_product, symbols_of, written
 from dojang.arith.formulas import total as total_formula
 from dojang.arith.symbol import Expr
 from dojang.base.showing import encodable, shown
+from dojang.report.confusion import confusion_text
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -422,8 +423,7 @@ def list_text(listing: Listing, width: int = WIDTH, style: Style = PLAIN) -> str
 
 
 def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The final figures of a training, the gap between train and test part, and the files."""
-    del width  # names of files are not shortened
+    """The final figures of a training, the gap between train and test part, the figures by class, and the files."""
     record = trained.history
     name = "R²" if record["metric"] == "r2" else record["metric"]
     show = (lambda v: f"{v:.4f}") if record["metric"] == "r2" else percent
@@ -432,9 +432,11 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
         f"train {name} {show(record['train_accuracy'])}, gap {show(record['gap'])}",
         f"{record['epochs']} epochs, {record['steps']:,} steps, {record['seconds']:.1f} s on {record['device']}, "
         f"peak learning rate {record['lr']:g}, seed {record['config']['seed']}",
-        *(f"wrote {file}" for file in trained.files),
     ]
-    return "\n".join(lines)
+    if record.get("confusion"):
+        lines += ["", confusion_text(record["confusion"], width, style), ""]
+    # names of files are not shortened
+    return "\n".join([*lines, *(f"wrote {file}" for file in trained.files)])
 
 
 def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) -> str:

@@ -132,6 +132,7 @@ class Confusion:
             "balanced_accuracy": self.balanced_accuracy,
             "majority_class": self.majority,
             "majority_share": self.majority_share,
+            "warning": self.majority_warning(),
             "matrix": [list(row) for row in self.matrix] if len(self.classes) <= MATRIX_CLASSES else None,
             "mistakes": [vars(mistake) for mistake in self.mistakes()],
         }

@@ -26,10 +26,11 @@ from dojang.training import state as disk
 from dojang.training.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.training.config import TrainConfig, learning_rate
 from dojang.training.data import Data, Split
+from dojang.training.log import Log, TensorBoard
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
 from dojang.training.recipe import Teacher, TrainingLoss, parameter_groups, peak_lr, scales_of, shrink
 from dojang.training.record import METRICS, Epoch, History, Progress, Scores
-from dojang.training.score import laid_out, normalised, right_count, scores, variance_of
+from dojang.training.score import confusion_on, laid_out, normalised, right_count, scores, variance_of
 from dojang.training.state import Position, State, capture, restore
 from dojang.training.world import World, joined, shared
 
@@ -47,12 +48,14 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    tensorboard: TensorBoard = "off",
 ) -> History:
     """Train `module` in place on `data.train` and return the record; the module is left in evaluation mode.
 
     The module takes normalised samples (n, c, h, w) and gives (n, classes) before softmax, or (n, k) for regression.
     `teacher` maps the same samples to its own outputs and is mixed into the loss. With a `directory` the state is
     kept there; `resume` takes it up (and starts anew where there is none yet), `overwrite` replaces another run's.
+    log.csv there gets a row after each epoch, and `tensorboard` says whether events for TensorBoard are written too.
 
     `data.test` is only looked at, for the record. To choose by accuracy, train on `data.selection()`.
 
@@ -73,7 +76,8 @@ def fit(
             undo.callback(teacher.train, teacher.training)
             teacher.to(world.device).eval()
         _probe(module, teacher, data, world)
-        run = _Run(module, data, config, world, teacher, place, progress)
+        log = undo.enter_context(Log(None if world.rank else place, METRICS[data.task], tensorboard))
+        run = _Run(module, data, config, world, teacher, place, progress, log)
         run.begin(resume, overwrite)
         with shared(module, world) as trained:
             run.go(trained)
@@ -92,9 +96,10 @@ class _Run:
         teacher: Teacher | None,
         directory: Path | None,
         progress: Callable[[Progress], None] | None,
+        log: Log,
     ) -> None:
         self.module, self.data, self.config, self.world, self.teacher = module, data, config, world, teacher
-        self.directory, self.progress = directory, progress
+        self.directory, self.progress, self.log = directory, progress, log
         self.peak = peak_lr(config, module)
         self.steps = steps_per_epoch(len(data.train), config.batch_size)
         self.batcher = Batcher(data.train, data.augment if config.augment is None else config.augment, config.seed)
@@ -129,6 +134,7 @@ class _Run:
         if self.directory is not None and self.world.rank == 0:
             disk.sweep(self.directory)
         self._keep(write=True)
+        self.log.begin([Epoch(**point) for point in self.position.curve])
 
     def go(self, trained: nn.Module) -> None:
         """All steps that remain."""
@@ -161,7 +167,7 @@ class _Run:
             raise RuntimeError("the last epoch looks at the test part whatever `test_every` says")
         test = Scores(last.test_loss, last.test_accuracy, len(self.data.test))
         return History(
-            metric=METRICS[self.data.task],
+            metric=self.log.metric,
             curve=curve,
             train=train,
             test=test,
@@ -172,6 +178,7 @@ class _Run:
             device=self.world.device.type,
             config=self.config,
             data=self.data.to_dict(),
+            confusion=confusion_on(self.module, self.data.test, self.world, self.data.classes),
         )
 
     def _scored(self) -> Split:
@@ -258,6 +265,7 @@ class _Run:
         self.sums.zero_()
         due = self._agreed(time.monotonic() - self.written >= config.checkpoint_seconds)
         self._keep(write=last or due, reached=before)
+        self.log.add(point)
         if self.progress is not None and self.world.rank == 0:
             self.progress(Progress(point.epoch, config.epochs, self.steps, self.steps, rate, loss, point))
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dojang.training.config import TrainConfig
+from dojang.training.confusion import Confusion
 
 METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "label accuracy", "unlabelled": "none"}
 """What "accuracy" means for each task."""
@@ -57,8 +58,9 @@ class History:
     """The record of a run. Final figures are those of the last epoch, never of the best one.
 
     `metric` says what "accuracy" means: "accuracy" for classes, "r2" for regression, "label accuracy" for several
-    classes to a sample (the share of right answers about each class). Final train figures are measured
-    on the train part as it stands, without variation, as the test figures are.
+    classes to a sample (the share of right answers about each class). Final train figures are measured on the train
+    part as it stands, without variation, as the test figures are. `confusion` is that of the test part; None for other
+    tasks than classes and for more classes than `score.MOST_CLASSES`.
     """
 
     metric: str
@@ -72,6 +74,7 @@ class History:
     device: str
     config: TrainConfig
     data: dict[str, Any]
+    confusion: Confusion | None = None
 
     @property
     def gap(self) -> float:
@@ -96,4 +99,5 @@ class History:
             "curve": [asdict(point) for point in self.curve],
             "config": self.config.to_dict(),
             "data": self.data,
+            "confusion": self.confusion.to_dict() if self.confusion is not None else None,
         }

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dojang.training.confusion import Confusion, of_counts
 from dojang.training.data import Split, Task
 from dojang.training.recipe import TrainingLoss
 from dojang.training.record import Scores
 from dojang.training.world import World, choose_device
+
+MOST_CLASSES = 2000
+"""With more classes no confusion matrix is made: one of 2,000 classes takes 32 MB."""
 
 
 def evaluate(module: nn.Module, split: Split, *, device: str = "auto", batch_size: int = 256) -> Scores:
@@ -100,6 +104,29 @@ def scores(module: nn.Module, split: Split, world: World, batch_size: int = 256)
     module.train(was)
     total, right = (world.total(sums) / len(split)).tolist()
     return Scores(total, right, len(split))
+
+
+@torch.no_grad()
+def confusion_on(
+    module: nn.Module, split: Split, world: World, classes: Sequence[str], batch_size: int = 256
+) -> Confusion | None:
+    """Which classes of `split` the module mistakes for which, as `scores` runs it.
+
+    None for a regression and for more than MOST_CLASSES classes.
+    """
+    if split.y.dtype.kind == "f" or len(classes) > MOST_CLASSES:
+        return None
+    was = module.training
+    module.eval()
+    cells = torch.zeros(len(classes) ** 2, dtype=torch.int64, device=world.device)
+    mine = world.share(np.arange(len(split)))
+    for start in range(0, len(mine), batch_size):
+        at = slice(int(mine[start]), int(mine[min(start + batch_size, len(mine)) - 1]) + 1)
+        y = torch.from_numpy(split.y[at]).to(world.device)
+        answers = module(normalised(split.x[at], split, world.device)).flatten(1).argmax(1)
+        cells += torch.bincount(y * len(classes) + answers, minlength=len(cells))
+    module.train(was)
+    return of_counts(world.total(cells).reshape(len(classes), len(classes)).cpu().numpy(), classes)
 
 
 def slopes_of(module: nn.Module, split: Split, batch_size: int = 256) -> None:

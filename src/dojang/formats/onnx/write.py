@@ -14,6 +14,7 @@ from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
+from dojang.arith.outputs import output_keys
 from dojang.arith.preparation import preparations
 from dojang.arith.resizing import factors, mixes, same_pixels
 from dojang.arith.shapes import Shape, axis_of
@@ -505,7 +506,8 @@ def message(graph: Graph) -> Message:
     aliases = {node.name: w.tensors[node.array("value")]["name"] for node in graph.nodes if _is_initialiser(w, node)}
     for item in w.nodes:
         item["input"] = [aliases.get(i, i) for i in item["input"]]
-    outputs = [_value(aliases.get(name, name), w.shape(name)) for name in graph.outputs]
+    values = _outputs_by_key(w, aliases)
+    outputs = [_value(value, w.shape(name)) for value, name in zip(values, graph.outputs, strict=True)]
     return {
         "ir_version": IR_VERSIONS[opset],
         "producer_name": "dojang",
@@ -522,6 +524,33 @@ def message(graph: Graph) -> Message:
             "output": outputs,
         },
     }
+
+
+def _outputs_by_key(w: Writer, aliases: Mapping[str, str]) -> list[str]:
+    """The names of the model's outputs. A value that is an output is called by its key, as other programs ask for it.
+
+    The node that makes it keeps its own name. Another node's value of that name is renamed; where an input or an
+    initialiser has it, the output is called by its node.
+    """
+    made = {item["output"][0] for item in w.nodes}
+    pairs = [(aliases.get(n, n), encodable(k)) for n, k in zip(w.graph.outputs, output_keys(w.graph), strict=True)]
+    blocked = {"", *(node.name for node in w.graph.inputs), *(tensor["name"] for tensor in w.tensors.values())}
+    called: dict[str, str] = {}
+    copies: list[tuple[str, str]] = []  # an input, a constant, or a second key of the same value
+    for value, key in pairs:
+        if key not in blocked and key != value:
+            if value in made and value not in called:
+                called[value] = key
+            else:
+                copies.append((value, key))
+    for key in {*called.values(), *(key for _, key in copies)} & (made - called.keys()):
+        called[key] = w.name(key)
+    for item in w.nodes:
+        item["input"] = [called.get(value, value) for value in item["input"]]
+        item["output"] = [called.get(value, value) for value in item["output"]]
+    for value, key in copies:
+        w.op("Identity", (called.get(value, value),), key)
+    return [key if (value, key) in copies else called.get(value, value) for value, key in pairs]
 
 
 def _spoken(text: str) -> Message:

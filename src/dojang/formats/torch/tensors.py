@@ -20,3 +20,27 @@ def tensors_in(result: Any) -> list[torch.Tensor]:
     if is_dataclass(result) and not isinstance(result, type):
         return [o for f in fields(result) for o in tensors_in(getattr(result, f.name))]
     return []
+
+
+def keys_in(result: Any) -> list[str]:
+    """A name for each tensor of `tensors_in`: the keys, fields and places that lead to it, joined by points.
+
+    Empty where no dictionary and no dataclass names any of them, as in a plain tuple.
+    """
+    paths = _paths(result)
+    named = any(isinstance(step, str) for path in paths for step in path)
+    return [".".join(map(str, path)) for path in paths] if named else []
+
+
+def _paths(result: Any) -> list[tuple[str | int, ...]]:
+    if isinstance(result, torch.Tensor):
+        return [()]
+    parts: list[tuple[str | int, Any]] = []
+    if isinstance(result, Mapping):
+        parts = [(str(key), value) for key, value in cast(Mapping[Any, Any], result).items()]
+    elif isinstance(result, list | tuple):
+        fields_of = getattr(result, "_fields", None) or range(len(result))  # a named tuple has names, too
+        parts = list(zip(fields_of, cast(Sequence[Any], result), strict=True))
+    elif is_dataclass(result) and not isinstance(result, type):
+        parts = [(f.name, getattr(result, f.name)) for f in fields(result)]
+    return [(step, *path) for step, value in parts for path in _paths(value)]

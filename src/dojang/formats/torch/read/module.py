@@ -6,13 +6,16 @@ import inspect
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import prod
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_unflatten
 
+from dojang.arith import outputs as output_names
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import UNKNOWN
@@ -28,7 +31,7 @@ from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
 from dojang.formats.torch.read.stored import Store
 from dojang.formats.torch.read.trace import DataDependent, Traced, Tracer
-from dojang.formats.torch.tensors import tensors_in
+from dojang.formats.torch.tensors import keys_in, tensors_in
 from dojang.formats.torch.write.module import Network
 
 _HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_patches)
@@ -201,7 +204,9 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
     with t.active(follow=False):
         inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
         try:
-            result = replay(t, program, inputs)
+            result: Any = replay(t, program, inputs)
+            with suppress(ValueError):  # where the program returns other values than the forward
+                result = tree_unflatten(result, program.call_spec.out_spec)
         except DojangError:
             raise
         except Exception as error:
@@ -226,6 +231,8 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     meta = {"source": f"PyTorch module {type(module).__module__}.{type(module).__qualname__}"}
     if idle:
         meta["unused"] = ", ".join(idle)
+    if keys := keys_in(result):
+        meta[output_names.KEY] = output_names.as_text(keys)
     if isinstance(module, Network):
         said = {node.name: node.attrs for node in module.graph.inputs}
         nodes = tuple(
