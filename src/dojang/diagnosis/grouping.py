@@ -188,10 +188,9 @@ def student_tail(t: float, freedom: int) -> float:
     for k in range(2 + freedom % 2, freedom - 1, 2):
         term *= (k - 1) / k * cos(angle) ** 2
         total += term
+    inside = sin(angle) * total
     if freedom % 2:
-        inside = 2 / np.pi * (angle + (sin(angle) * total if freedom > 1 else 0.0))
-    else:
-        inside = sin(angle) * total
+        inside = 2 / np.pi * (angle + (inside if freedom > 1 else 0.0))
     return float(max(0.0, (1 - inside) / 2))
 
 
