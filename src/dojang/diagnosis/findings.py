@@ -14,7 +14,7 @@ from dojang.arith.graph import Graph
 from dojang.diagnosis import dead, duplicates, structure
 from dojang.diagnosis.correlation import watched_pairs
 from dojang.diagnosis.effective import BLOCKS, SAMPLES, Effective, effective_fields
-from dojang.diagnosis.grouping import Groupings, groupings, low_correlation
+from dojang.diagnosis.grouping import LayerGroupings, groupings, low_correlation
 from dojang.evidence.activations import activated, layers
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import SEVERITIES, Finding
@@ -36,7 +36,7 @@ def diagnose(
     layer_ms: Mapping[str, float] | None = None,
     peaks: tuple[float, float] | None = None,
     batch: int = 1,
-    grouped: Groupings | None = None,
+    grouped: LayerGroupings | None = None,
     effective: tuple[Effective, ...] | None = None,
 ) -> tuple[Finding, ...]:
     """What is wasted in a trained network; where `known` has no samples, only what needs none is found.
