@@ -59,7 +59,7 @@ class GroupSplit:
     random_change: float
     chance_change: float
     chance: float
-    split: Split
+    split: ChannelSplit
 
 
 @dataclass(frozen=True)
