@@ -30,17 +30,19 @@ MOST_FLAGGED, LEAST_FOUND = 0.05, 0.95
 def told(drawn: Drawn) -> dict[str, int]:
     """Numbers of groups by layer, as the finding has them."""
     found = low_correlation(groupings(Evidence(drawn.graph, drawn.x)))
+    print(".", end="", file=sys.stderr, flush=True)
     return {finding.layer: finding.details["groups"] for finding in found}
 
 
 def main() -> int:
     """Draws, judges, prints; the number of the targets that were missed, at most 1."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--networks", type=int, default=200, help="untrained networks; half as many of each planted")
+    parser.add_argument("--networks", type=int, default=200, help="untrained networks")
+    parser.add_argument("--planted", type=int, default=100, help="networks of each number of groups")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     args = parser.parse_args()
     seeds = range(args.start, args.start + args.networks)
-    some = seeds[: max(1, args.networks // 2)]
+    some = range(args.start, args.start + args.planted)
     lines, missed, began = list[str](), 0, time.perf_counter()
 
     wrong = [(drawn.said, found) for seed in seeds if (found := told(drawn := untrained(seed)))]

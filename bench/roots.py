@@ -8,8 +8,7 @@ Ioannou et al., "Deep Roots" (CVPR 2017), Table 2: the same network with 2 to 16
 what is finished is not done again. `summary.txt` there has the figures, `correlation.html` the correlation of filters
 of adjacent layers before and after grouping, for every network; `correlation.png` shows those of the two layers that
 are grouped, 2a (above) and 3a (below), side by side for all networks, filters in their own order. `before-after.svg`
-fades between the network without groups and the one with most: the correlation of the grouped layers' filters with those
-before them.
+fades between the network without groups and the one with most.
 """
 
 from __future__ import annotations
@@ -154,8 +153,8 @@ def before_after(found: dict[str, tuple[Correlation, ...]], epochs: int) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'role="img" font-family="sans-serif" font-size="15">',
-        f"<title>Correlation of filters before and after grouping</title><desc>{names[0]}, then {names[-1]}, both after "
-        f"{epochs} epochs</desc>",
+        "<title>Correlation of filters before and after grouping</title>",
+        f"<desc>{names[0]}, then {names[-1]}, both after {epochs} epochs</desc>",
         "<style>.after{animation:fade 6s infinite alternate}"
         "@keyframes fade{0%,30%{opacity:0}70%,100%{opacity:1}}"
         "@media (prefers-reduced-motion:reduce){.after{animation:none}}</style>",

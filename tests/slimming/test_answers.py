@@ -17,7 +17,9 @@ from dojang.slimming import SlimResult, slim
 from dojang.slimming.answers import ONLY_SEEN, WITHOUT_LOSS
 from dojang.slimming.estimate import OutputChange
 from dojang.slimming.numbering import Numbering
+from dojang.slimming.structural import candidates
 from nets import STRUCTURES, N, conv, feed, net, random_network, weighted
+from planted_groups import planted
 from runtimes import by_macs
 
 
@@ -178,8 +180,31 @@ def test_findings_that_nobody_answers_inform():
     spots = [a for a in result.answers if a.finding.kind == "hot-spot"]
     assert spots
     assert {a.verdict for a in spots} == {"informs"}
-    low = [a for a in result.answers if a.finding.kind in ("low-correlation", "coverage")]
-    assert all(a.verdict in ("cut", "refused") for a in low)
+    covered = [a for a in result.answers if a.finding.kind == "coverage"]
+    assert all(a.verdict in ("cut", "refused") for a in covered)
+
+
+def test_groups_that_are_found_are_cut_in_the_same_groups():
+    drawn = next(
+        d
+        for d in (planted(seed, 4, 64) for seed in range(99))
+        if "plain, 16 to 32" in d.said or "plain, 32 to 16" in d.said
+    )
+    known = Evidence(drawn.graph, drawn.x)
+    findings = diagnose(known)
+    (low,) = (f for f in findings if f.kind == "low-correlation")
+    assert (low.layer, low.details["groups"]) == ("b", 4)
+    loss = OutputChange(drawn.graph, drawn.x)
+    options = candidates(known)
+    four = next(c for c in options if c.rewrite == "grouped-kernels" and "in 4 groups" in c.found)
+    others = [c for c in options if c.layers == ("b",) and c.rewrite == "grouped-kernels" and c is not four]
+    assert four.answers == ("low-correlation",)
+    assert loss.of(four.graph) < 0.5 * min(loss.of(c.graph) for c in others if "2 groups" not in c.found)
+    how = {"evaluate": lambda g: max(0.0, 1 - loss.of(g)), "max_drop": 20, "target_macs": 0.8, "measure": by_macs}
+    result = slim(known, findings=findings, **how)
+    (answer,) = (a for a in result.answers if a.finding == low)
+    assert answer.verdict in ("cut", "refused")
+    assert answer.edits or answer.refused
 
 
 def test_json_points_from_edits_to_findings_and_back():

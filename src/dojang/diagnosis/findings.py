@@ -14,7 +14,7 @@ from dojang.arith.graph import Graph
 from dojang.diagnosis import dead, duplicates, lowrank, notjudged, structure
 from dojang.diagnosis.correlation import watched_pairs
 from dojang.diagnosis.effective import BLOCKS, SAMPLES, Effective, effective_fields
-from dojang.diagnosis.grouping import Groupings, groupings, low_correlation
+from dojang.diagnosis.grouping import LayerGroupings, groupings, low_correlation
 from dojang.diagnosis.hot_spots import far_below, hot_spots
 from dojang.diagnosis.judging import Judging
 from dojang.evidence.activations import layers
@@ -61,7 +61,7 @@ def judge(
     known: Evidence,
     *,
     times: CallTimes | None = None,
-    grouped: Groupings | None = None,
+    grouped: LayerGroupings | None = None,
     effective: tuple[Effective, ...] | None = None,
     broken: Sequence[NotFiniteError] | None = None,
 ) -> Judgement:

@@ -19,7 +19,7 @@ from dojang.evidence.finding import CONFIDENCE, Finding, NotJudged
 from dojang.evidence.patches import WIDEST, Patches, width
 from dojang.evidence.splits import (
     PARTS,
-    Split,
+    ChannelSplit,
     best_split,
     channel_variances,
     permuted_inputs,
@@ -56,11 +56,11 @@ class GroupSplit:
     random_change: float
     chance_change: float
     chance: float
-    split: Split
+    split: ChannelSplit
 
 
 @dataclass(frozen=True)
-class Grouping:
+class LayerGrouping:
     """What was found of one layer: the splits that hold, the one with most groups last; none where there are none.
 
     `fit_samples`, `judge_samples`: how many samples fitted the grouped layer, and how many others judged it.
@@ -73,10 +73,10 @@ class Grouping:
 
 
 @dataclass(frozen=True)
-class Groupings:
+class LayerGroupings:
     """All layers that were judged, and why others were not, by name."""
 
-    judged: tuple[Grouping, ...]
+    judged: tuple[LayerGrouping, ...]
     left_out: dict[str, str]
 
     def not_judged(self) -> tuple[NotJudged, ...]:
@@ -84,7 +84,7 @@ class Groupings:
         return tuple(NotJudged(layer, "low-correlation", reason) for layer, reason in self.left_out.items())
 
 
-def groupings(known: Evidence) -> Groupings:
+def groupings(known: Evidence) -> LayerGroupings:
     """Every convolution of one group: whether it splits into groups, at `CONFIDENCE` over all of them together."""
     graph, left_out, nodes = known.graph, dict[str, str](), list[Node]()
     for node in graph.nodes:
@@ -94,13 +94,13 @@ def groupings(known: Evidence) -> Groupings:
         elif reason is None:
             nodes.append(node)
     if not nodes:
-        return Groupings((), left_out)
+        return LayerGroupings((), left_out)
     found = known.patches(node.name for node in nodes)
     short = {name: patches for name, patches in found.items() if patches.judge.samples < 1}
     left_out |= dict.fromkeys(short, "one sample cannot both fit and judge a split")
     judged = [node for node in nodes if node.name not in short]
     level = (1 - CONFIDENCE) / max(1, len(judged) * len(PARTS))
-    return Groupings(tuple(_judged(known, node, found[node.name], level) for node in judged), left_out)
+    return LayerGroupings(tuple(_judged(known, node, found[node.name], level) for node in judged), left_out)
 
 
 def why_not_judged(graph: Graph, node: Node) -> str | None:
@@ -119,12 +119,12 @@ def why_not_judged(graph: Graph, node: Node) -> str | None:
     return None
 
 
-def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Grouping:
+def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> LayerGrouping:
     kernel = np.asarray(known.graph.weights[node.array("weight")], np.float64)
     variance = channel_variances(patches.fit, kernel.shape[1])
     oc, ic = kernel.shape[:2]
     live = min(np.count_nonzero(variance), np.count_nonzero(np.abs(kernel).reshape(oc, -1).max(axis=1)))
-    splits, before = list[GroupSplit](), Split(1, np.zeros(ic, int), np.zeros(oc, int), 1.0)
+    splits, before = list[GroupSplit](), ChannelSplit(1, np.zeros(ic, int), np.zeros(oc, int), 1.0)
     for groups in PARTS:
         if ic % groups or oc % groups or live < 2 * before.groups:
             break
@@ -132,11 +132,11 @@ def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Grou
         if found is not None:  # two of eight groups may be nothing new for filters that read few channels each
             splits.append(found)
             before = found.split
-    return Grouping(node.name, tuple(splits), patches.fit.samples, patches.judge.samples)
+    return LayerGrouping(node.name, tuple(splits), patches.fit.samples, patches.judge.samples)
 
 
 def judge(
-    kernel: Array, variance: Array, before: Split, groups: int, patches: Patches, level: float, seed: int = 0
+    kernel: Array, variance: Array, before: ChannelSplit, groups: int, patches: Patches, level: float, seed: int = 0
 ) -> GroupSplit | None:
     """The best split into `groups` that is found, if it holds: if it moves the outputs by at most `RATIO` of what
     layers without groups lose, and by so little with a probability of at most `level` by chance.
@@ -182,14 +182,13 @@ def student_tail(t: float, freedom: int) -> float:
     for k in range(2 + freedom % 2, freedom - 1, 2):
         term *= (k - 1) / k * cos(angle) ** 2
         total += term
+    inside = sin(angle) * total
     if freedom % 2:
-        inside = 2 / np.pi * (angle + (sin(angle) * total if freedom > 1 else 0.0))
-    else:
-        inside = sin(angle) * total
+        inside = 2 / np.pi * (angle + (inside if freedom > 1 else 0.0))
     return float(max(0.0, (1 - inside) / 2))
 
 
-def low_correlation(found: Groupings) -> list[Finding]:
+def low_correlation(found: LayerGroupings) -> list[Finding]:
     """Layers that split into groups, each with the most groups that hold."""
     findings: list[Finding] = []
     for layer in found.judged:

@@ -63,7 +63,7 @@ def gathered(
 
     Every second sample judges. Of large maps some places are drawn, the same ones of every sample.
     """
-    readers = [_Reader(graph, node, total) for node in nodes]
+    readers = [_PatchSums(graph, node, total) for node in nodes]
     start = 0
     for taps in activations(list(dict.fromkeys(node.inputs[0] for node in nodes))):
         for reader in readers:
@@ -72,7 +72,7 @@ def gathered(
     return {reader.name: reader.done() for reader in readers}
 
 
-class _Reader:
+class _PatchSums:
     """The running figures of one layer."""
 
     def __init__(self, graph: Graph, node: Node, total: int) -> None:

@@ -22,7 +22,7 @@ PARTS = (2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Split:
+class ChannelSplit:
     """The group of every input channel (`rows`) and of every output channel (`columns`), equally many in each.
 
     `kept`: the part of the layer's energy inside the groups.
@@ -47,7 +47,7 @@ def energies(kernel: Array, variance: Array) -> Array:
     return (kernel.reshape(oc, ic, -1) ** 2).sum(axis=2).T * variance[:, None]
 
 
-def best_split(kernel: Array, variance: Array, groups: int, seed: int = 0) -> Split:
+def best_split(kernel: Array, variance: Array, groups: int, seed: int = 0) -> ChannelSplit:
     """The split with most energy inside that is found; channels that have no energy at all fill the groups up.
 
     Those that have some are shared out evenly first: else a layer of which half the channels are dead would be two
@@ -58,13 +58,13 @@ def best_split(kernel: Array, variance: Array, groups: int, seed: int = 0) -> Sp
     if min(map(len, live)) < groups:
         rng = np.random.default_rng(seed)
         rows, columns = (random_groups(size, groups, rng) for size in energy.shape)
-        return Split(groups, rows, columns, 0.0)
+        return ChannelSplit(groups, rows, columns, 0.0)
     rows, columns, kept = co_cluster(energy[np.ix_(*live)], groups, np.random.default_rng(seed))
     rows, columns = _filled(rows, live[0], len(energy), groups), _filled(columns, live[1], energy.shape[1], groups)
-    return Split(groups, rows, columns, kept)
+    return ChannelSplit(groups, rows, columns, kept)
 
 
-def random_split(kernel: Array, variance: Array, groups: int, rng: np.random.Generator) -> Split:
+def random_split(kernel: Array, variance: Array, groups: int, rng: np.random.Generator) -> ChannelSplit:
     """A split drawn at random, channels that have energy shared out evenly as in `best_split`."""
     energy = energies(kernel, variance)
     live = [np.flatnonzero(energy.sum(axis=axis) > 0) for axis in (1, 0)]
@@ -72,7 +72,7 @@ def random_split(kernel: Array, variance: Array, groups: int, rng: np.random.Gen
         _filled(random_groups(len(own), groups, rng), own, size, groups)
         for own, size in zip(live, energy.shape, strict=True)
     )
-    return Split(groups, rows, columns, float(energy[rows[:, None] == columns].sum() / (energy.sum() or 1.0)))
+    return ChannelSplit(groups, rows, columns, float(energy[rows[:, None] == columns].sum() / (energy.sum() or 1.0)))
 
 
 def _filled(own: Array, where: Array, size: int, groups: int) -> Array:
@@ -84,7 +84,7 @@ def _filled(own: Array, where: Array, size: int, groups: int) -> Array:
     return out
 
 
-def relative_change(kernel: Array, split: Split, patches: Patches) -> float:
+def relative_change(kernel: Array, split: ChannelSplit, patches: Patches) -> float:
     """How far the outputs move if the layer is split and fitted, as a part of their variance, both on the half that
     judges: Σ (y − ŷ)² / Σ (y − mean y)² over all output channels, before the activation.
     """
@@ -101,7 +101,7 @@ def _taps(kernel: Array) -> int:
     return int(np.prod(kernel.shape[2:]))
 
 
-def _change(flat: Array, split: Split, covariance: Array, taps: int) -> Array:
+def _change(flat: Array, split: ChannelSplit, covariance: Array, taps: int) -> Array:
     """Old weights minus fitted ones, (oc, ic · taps); times the patch, that is how far the outputs move."""
     change = np.zeros(flat.shape)
     places = np.repeat(split.rows, taps)

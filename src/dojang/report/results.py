@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dojang.diagnosis.correlation import Correlation
     from dojang.diagnosis.effective import Effective
     from dojang.diagnosis.equivariance import Equivariance
-    from dojang.diagnosis.grouping import Grouping
+    from dojang.diagnosis.grouping import LayerGrouping
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
     from dojang.evidence.finding import Finding, NotJudged
@@ -149,7 +149,7 @@ class Diagnosis(Result):
     data: Mapping[str, Any] | None
     threshold: float
     correlations: tuple[Correlation, ...] = ()
-    groupings: tuple[Grouping, ...] = ()
+    groupings: tuple[LayerGrouping, ...] = ()
     spectra: tuple[Spectrum, ...] = ()
     effective: tuple[Effective, ...] = ()
     equivariance: tuple[Equivariance, ...] = ()

@@ -1,9 +1,10 @@
 """A trained convolution split into groups: the blocks found in its weights and activations, the rest given up.
 
 Inputs and outputs are put into equal groups by the search that the finding `low-correlation` stands on
-(`evidence.splits`); the order of inputs is absorbed by what makes them. A 1×1 layer after it (the "root module" of Ioannou et al., "Deep Roots",
-CVPR 2017) mixes the groups again; it is fitted by least squares to the outputs of the old layer, so it also undoes the
-order of outputs. Where a 1×1 convolution reads the layer alone, no mixer is added: there the outputs are reordered too.
+(`evidence.splits`); the order of inputs is absorbed by what makes them. A 1×1 layer after it (the "root module" of
+Ioannou et al., "Deep Roots", CVPR 2017) mixes the groups again; it is fitted by least squares to the outputs of the old
+layer, so it also undoes the order of outputs. Where a 1×1 convolution reads the layer alone, no mixer is added: there
+the outputs are reordered too.
 """
 
 from __future__ import annotations
