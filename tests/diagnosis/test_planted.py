@@ -18,9 +18,10 @@ KINDS = list(CHANNELS)
 PACKS = [tuple(KINDS[i : i + TOGETHER]) for i in range(0, len(KINDS), TOGETHER)]
 STRUCTURE = [("low rank",), ("groups of filters: 4",)]
 LOOKALIKES = [(kind,) for kind in TRAPS if kind != "nothing planted"]
+SLOW = [pytest.param(kinds, marks=pytest.mark.slow) for kinds in (*PACKS, *STRUCTURE)]
 
 
-@pytest.mark.parametrize("kinds", [*PACKS, *STRUCTURE, *LOOKALIKES], ids=", ".join)
+@pytest.mark.parametrize("kinds", [*SLOW, *LOOKALIKES], ids=", ".join)
 def test_what_is_planted_is_found_and_what_is_told_is_true(kinds):
     planted = 0
     for job, net, x, plants in drawn(Job(kinds, 1)):
