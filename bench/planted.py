@@ -3,7 +3,7 @@
     python bench/planted.py --processes 2 > bench/results/planted.txt
     python bench/planted.py --only duplicate --count 5 --show       # one kind, with what was missed and what was told
 
-Each kind is planted in 50 random networks (`tests/planted.py`), over all architectures that have a place for it
+Each kind is planted in 50 random networks (`tests/planted_kinds.py`), over all architectures that have a place for it
 (`tests/planted_networks.py`). Every plant is verified in PyTorch in float64 before dojang sees it, and every finding is
 judged by the same means (`tests/planted_judge.py`), so that natural waste is no false alarm.
 """
@@ -31,7 +31,7 @@ import dojang
 import planted_rare
 from dojang import diagnosis
 from dojang.base.errors import DojangError
-from planted import TOGETHER, Job, drawn
+from planted_draws import TOGETHER, Job, drawn
 from planted_judge import ACCEPTED, NOT_LOOKED_FOR, found, true
 from planted_kinds import ALONE, CHANNELS, PLANTERS, TRAPS
 from planted_networks import ARCHITECTURES, samples
@@ -40,7 +40,7 @@ from record import head
 
 MEASURES = (
     "src/dojang/evidence", "src/dojang/diagnosis", "bench/planted.py",
-    *(f"tests/planted{part}.py" for part in ("", "_judge", "_kinds", "_networks", "_rare", "_truth")),
+    *(f"tests/planted{part}.py" for part in ("_draws", "_judge", "_kinds", "_networks", "_rare", "_truth")),
 )  # fmt: skip
 
 FINDINGS_ONLY = "PLANTED_FINDINGS_ONLY"

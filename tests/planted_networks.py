@@ -1,4 +1,4 @@
-"""Random small networks of many architectures as PyTorch modules, into which waste is planted (`planted.py`).
+"""Random small networks of many architectures as PyTorch modules, into which waste is planted (`planted_kinds.py`).
 
 `network(name, seed, width)` draws one: its shape and every weight; its batch norms are calibrated on its own samples,
 so that channels are as alive as in a trained network.
@@ -128,7 +128,7 @@ class Net(nn.Module):
         return list(dict.fromkeys([*(f"{step}.{p}" for p in parts[parts.index(part) :]), *self._behind(step)]))
 
     def _behind(self, step: str) -> list[str]:
-        """The steps behind one that keep channel i as channel i; a gate itself, as its dense layers end in its value."""
+        """The steps behind one in which channel i stays channel i; a gate itself, whose dense layers end in its value."""
         found = [step] if isinstance(getattr(self, step), Gate) else []
         open_steps = [step]
         while open_steps:

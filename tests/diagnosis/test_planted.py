@@ -9,7 +9,7 @@ import pytest
 import dojang
 import planted_rare
 from dojang.diagnosis import Evidence, diagnose
-from planted import TOGETHER, Job, drawn
+from planted_draws import TOGETHER, Job, drawn
 from planted_judge import found, true
 from planted_kinds import CHANNELS, TRAPS
 from planted_networks import samples
