@@ -128,7 +128,7 @@ class Net(nn.Module):
         return list(dict.fromkeys([*(f"{step}.{p}" for p in parts[parts.index(part) :]), *self._behind(step)]))
 
     def _behind(self, step: str) -> list[str]:
-        """The steps behind one in which channel i stays channel i; a gate itself, whose dense layers end in its value."""
+        """The steps behind one in which channel i stays channel i; a gate itself, in which its dense layers end."""
         found = [step] if isinstance(getattr(self, step), Gate) else []
         open_steps = [step]
         while open_steps:
