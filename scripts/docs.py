@@ -18,6 +18,7 @@ import reference
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
+from dojang.evidence.severity import SEVERITY
 from record import RESULTS, Record, records
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,13 @@ def trade() -> str:
         f"| {r['weights'] / whole:.2f} |"
         for r in table
     ]
+    return "\n".join(rows)
+
+
+def severities() -> str:
+    """Every kind of finding with its severity, as --fail-on goes by it."""
+    rows = ["| severity | kind | what it says |", "|---|---|---|"]
+    rows += [f"| {severity} | `{kind}` | {says} |" for kind, (severity, says) in SEVERITY.items()]
     return "\n".join(rows)
 
 
@@ -142,6 +150,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "kinds": kind_table,
     "trade": trade,
     "commands": commands,
+    "severities": severities,
     "results": results,
     "titles": titles,
     "transcript": transcript,

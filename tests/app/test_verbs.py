@@ -288,5 +288,6 @@ def test_a_diagnosis_says_why_nothing_was_timed(
     assert "Note: no layer was timed" in dojang("diagnose", "digits-cnn", "--data", "digits").out
     monkeypatch.delenv("DOJANG_MACHINE")
     timed = json.loads(dojang("diagnose", "digits-cnn", "--data", "digits", "--json").out)
-    assert timed["notes"] == []
-    assert any("of the measured time" in finding["evidence"] for finding in timed["findings"])
+    busy = timed["times"]["doubt"] is not None  # other work may have this machine while it is tested
+    assert len(timed["notes"]) == busy
+    assert any("of the measured time" in finding["evidence"] for finding in timed["findings"]) != busy

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from dojang.app.checks import LookedAt, Watching
 from dojang.app.networks import InputSize, load, require_weights
 from dojang.app.samples import asked_of, input_range, load_inputs, match_classes
 from dojang.app.together import Alone, Together, by_main_process, together
@@ -16,9 +17,10 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
 from dojang.diagnosis.correlation import correlations
 from dojang.diagnosis.equivariance import equivariance
-from dojang.diagnosis.findings import judge, tried_fields, watched
+from dojang.diagnosis.findings import in_order, judge, tried_fields, watched
 from dojang.diagnosis.grouping import groupings
 from dojang.diagnosis.spectrum import spectra, watched_values
+from dojang.diagnosis.trials import TRIAL_MACS
 from dojang.engine.compiled import Compiled
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import NotFiniteError, require_finite_weights
@@ -29,6 +31,9 @@ from dojang.training.data import Data
 
 SHIFTED = 16
 """Samples that are shifted to see how responses move; each gives one number for every place and channel."""
+
+PARTS = ("train", "test")
+"""Parts of the data that can be looked at."""
 
 SAMPLES = 512
 """Samples looked at by default: a channel that is 0 on all of them is active on at most 3/512 = 0.6 % of inputs."""
@@ -48,12 +53,18 @@ def diagnose(
     task: TaskFlag | None = None,
     values: Values | None = None,
     layout: Layout | None = None,
+    part: Literal["train", "test"] = "train",
+    trial_macs: int = TRIAL_MACS,
 ) -> Diagnosis:
-    """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots.
+    """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots; and its answers by
+    class, the scale of its activations, what leaving out blocks and rounding weights changes.
 
-    `samples` of the train part are looked at, drawn by `seed`; the test part is left alone. Without `data` only what
-    needs no samples is found; `data` may have no labels (an array, an .npy, an .npz with x alone). Under `torchrun`
-    each process looks at its share of the samples, and all get the same findings, within rounding those of one process.
+    `samples` of the `part` are looked at, drawn by `seed`: by default of the train part, and the test part is left
+    alone. Leaving out blocks, and rounding weights, may take `trial_macs` multiplications each. Without `data` only
+    what needs no samples is found; `data` may have no labels (an array, an .npy, an .npz with x alone). Under
+    `torchrun` each process looks at its share of the samples, and all get the same findings, within rounding those of
+    one process.
+
     Raises what `load` raises, and `DataError` for data that cannot be used.
 
     >>> {finding.kind for finding in diagnose("digits-cnn").findings}
@@ -61,14 +72,20 @@ def diagnose(
     """
     if samples < 1:
         raise UsageError(f"samples {samples} must be at least 1")
+    if part not in PARTS:
+        raise UsageError(f"part {part!r} is not known; use one of {', '.join(PARTS)}")
+    if trial_macs < 0:
+        raise UsageError(f"trial_macs {trial_macs} must be at least 0")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
     found = None if data is None else load_inputs(data, graph, val_data, asked_of(graph, task, values, layout))
     if found is not None:
         found = match_classes(graph, found)
+        found = replace(found, train=found.test) if part == "test" else found
     with together() as processes:
         known = evidence_of(graph, found, samples, threshold, seed)
-        return diagnosis_of(known, found, processes, every_layer=True)
+        asked = None if found is None or known.samples is None else looked_at(found, known.samples, samples, seed, part)
+        return diagnosis_of(known, found, processes, asked=asked, trial_macs=trial_macs)
 
 
 def evidence_of(graph: Graph, data: Data | None, samples: int, threshold: float, seed: int) -> Evidence:
@@ -83,20 +100,24 @@ def diagnosis_of(
     known: Evidence,
     data: Data | None,
     processes: Together | None = None,
-    every_layer: bool = False,
+    asked: LookedAt | None = None,
     more: Iterable[str] = (),
+    trial_macs: int = 0,
 ) -> Diagnosis:
     """The findings on the samples; without any, what needs none. Process 0 does the timing.
 
-    `every_layer`: also what each layer uses of its channels and of the input, and how it answers to a shift. `more`:
-    values whose statistics somebody needs later; they are taken in the same pass over the samples.
+    `asked`, the samples with their labels: also what each layer uses of its channels and of the input, how it answers
+    to a shift, and the checks of `checks.py`. `more`: values whose statistics somebody needs later; they are taken in
+    the same pass over the samples.
     """
     processes = processes or Alone()
     graph = known.graph
     times, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
         done = judge(known, times=times)
-        return Diagnosis(graph.name, done.findings, 0, None, known.threshold, notes=notes, not_judged=done.unjudged)
+        return Diagnosis(
+            graph.name, done.findings, 0, None, known.threshold, notes=notes, not_judged=done.unjudged, times=times
+        )
     x = known.finite_samples
     assert isinstance(x, np.ndarray)  # as `some_inputs` made it
     if len(x) < processes.size:
@@ -104,31 +125,32 @@ def diagnosis_of(
             f"{len(x)} samples cannot be shared by {processes.size} processes; look at more, or start fewer"
         )
     values, pairs, others = watched(known)
-    values += [*more, *(watched_values(known) if every_layer else ())]
+    values += [*more, *(watched_values(known) if asked is not None else ())]
+    watching = None if asked is None else Watching(graph, asked, processes)
     try:
         require_finite_weights(graph)
-        known.gather(values, pairs, processes.share(x), processes.reduced, **others)
+        with known.watched_by(watching.watchers if watching is not None else ()):
+            known.gather(values, pairs, processes.share(x), processes.reduced, **others)
     except NotFiniteError as error:
         judged = judge(known, broken=(error,) if error.samples else None, times=times)
         return Diagnosis(
-            graph.name,
-            judged.findings,
-            len(x),
-            data.to_dict(),
-            known.threshold,
-            notes=notes,
-            not_judged=judged.unjudged,
-        )
+            graph.name, judged.findings, len(x), data.to_dict(), known.threshold, notes=notes,
+            not_judged=judged.unjudged, times=times,
+        )  # fmt: skip
     found, effective, grouped = correlations(known), tried_fields(graph, x), groupings(known)
     judged = judge(known, grouped=grouped, effective=effective, times=times)
     done = Diagnosis(
         graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, grouped.judged, notes=notes,
-        not_judged=judged.unjudged,
+        not_judged=judged.unjudged, times=times,
     )  # fmt: skip
-    if not every_layer:
+    if watching is None:
         return done
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
-    return replace(done, spectra=spectra(known), effective=effective, equivariance=shifted)
+    checks, more_findings, untried = watching.done(trial_macs)
+    return replace(
+        done, findings=in_order(graph, (*done.findings, *more_findings)), spectra=spectra(known), effective=effective,
+        equivariance=shifted, checks=checks, notes=(*notes, *untried),
+    )  # fmt: skip
 
 
 TIMED = 3
@@ -171,6 +193,17 @@ def some_inputs(data: Data, samples: int, seed: int) -> np.ndarray:
     """
     if not len(data.train):
         return np.random.default_rng(seed).standard_normal((samples, *data.sample_shape), np.float32)
+    return data.train.take(chosen(data, samples, seed)).inputs()
+
+
+def chosen(data: Data, samples: int, seed: int) -> np.ndarray:
+    """The places of at most `samples` samples of the train part, drawn by seed, in their order."""
     count = min(samples, len(data.train))
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
-    return data.train.take(chosen).inputs()
+    return np.sort(np.random.default_rng(seed).permutation(len(data.train))[:count])
+
+
+def looked_at(data: Data, x: Any, samples: int, seed: int, part: str) -> LookedAt:
+    """The samples `x` that `some_inputs` drew, with their labels where they are classes, and their places."""
+    places = chosen(data, samples, seed)
+    labels = data.train.y[places] if data.task == "classification" else None
+    return LookedAt(x, labels, places, part, data.classes)

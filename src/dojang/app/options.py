@@ -303,7 +303,7 @@ _TRAIN = Command(
 
 _DIAGNOSE = Command(
     "diagnose",
-    "find what a trained network wastes: dead channels, duplicates, coverage, hot spots",
+    "find what a trained network wastes, where it is wrong, and what it can spare",
     "diagnose",
     (
         JSON,
@@ -312,6 +312,10 @@ _DIAGNOSE = Command(
         *TRAINING_DATA[1:],
         Option("samples", "number of samples that are used", 512, positive, "N"),
         Option("threshold", "treat a channel as dead if its activation never exceeds X", 0.0, float, "X"),
+        Option("part", "the part of the data to look at; the network may have learnt the samples of the train part",
+               "train", choices=("train", "test")),
+        Option("trial_macs", "MACs that leaving out blocks, and rounding weights, may take each (K, M, G allowed)",
+               30_000_000_000, whole, "N"),
         Option("fail_on", "exit 1 on a finding of this severity or a higher one; they go from info to error", verbs=(),
                choices=("info", "warning", "error")),
         THREADS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,9 +97,13 @@ def judge(
     findings += _with_effect(covered, effective or ()) + hot_spots(graph, times)
     findings += far_below(graph, times)
     unjudged += notjudged.shapes(graph, times)
+    return Judgement(in_order(graph, findings), tuple(dict.fromkeys(unjudged)))
+
+
+def in_order(graph: Graph, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings, most severe first, those of one severity in the order of the network."""
     place = {node.name: i for i, node in enumerate(graph.nodes)}
-    ordered = sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer]))
-    return Judgement(tuple(ordered), tuple(dict.fromkeys(unjudged)))
+    return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), place[f.layer])))
 
 
 def not_finite(known: Evidence, errors: Sequence[NotFiniteError] | None = None) -> list[Finding]:

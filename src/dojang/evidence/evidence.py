@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, final
 
@@ -28,6 +29,7 @@ from dojang.evidence.following import Following
 from dojang.evidence.intervals import Range, ranges
 from dojang.evidence.moments import JointMoments, require_finite
 from dojang.evidence.patches import Patches, gathered
+from dojang.evidence.watchers import Watcher, seen_by
 
 Array = np.ndarray
 InputRange = Mapping[str, tuple[Any, Any]]
@@ -203,3 +205,13 @@ class Evidence:
             total = number_of(self.finite_samples)
             self._patches |= gathered(self.graph, missing, total, self.activations)
         return {name: self._patches[name] for name in names}
+
+    @contextmanager
+    def watched_by(self, watchers: Sequence[Watcher]) -> Iterator[None]:
+        """Within it the watchers see each batch that the network is run on, so that a pass serves them as well."""
+        plain = self.run
+        self.__dict__["run"] = seen_by(plain, watchers)
+        try:
+            yield
+        finally:
+            self.__dict__["run"] = plain

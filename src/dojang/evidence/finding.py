@@ -12,6 +12,11 @@ KINDS = (
 )
 CHANNEL_KINDS = KINDS[:6]
 """Kinds that name channels of a layer, which a cut may remove."""
+CHECK_KINDS = (
+    *("constant-answers", "no-better-than-majority", "class-missed", "exploding", "vanishing", "saturated"),
+    *("sensitive", "idle-block"),
+)
+"""Kinds that `diagnose` finds beside waste."""
 
 SEVERITIES = ("info", "warning", "error")
 """Lowest first."""

@@ -12,15 +12,21 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from dojang.arith.check import Cell
 from dojang.arith.explain import Figure
 from dojang.arith.memory import MachinePeaks, Traffic
+from dojang.diagnosis.answers import Wrong
+from dojang.diagnosis.bypass import Bypass
 from dojang.diagnosis.effective import Effective
 from dojang.diagnosis.equivariance import Equivariance
+from dojang.diagnosis.scale import Scale
+from dojang.diagnosis.sensitivity import Sensitivity
 from dojang.engine.plan.choose import Plan
 from dojang.evidence.finding import Finding, NotJudged
+from dojang.evidence.times import LayerTime
 from dojang.filters.files import Failed, Filtered
 from dojang.native.families import Peaks
 from dojang.report.results import Guess, Timing
 from dojang.slimming.result import NetworkFigures
 from dojang.training.config import TrainConfig
+from dojang.training.confusion import Mistake
 from dojang.training.record import Epoch
 
 Size = Annotated[int | str, "a number, or a formula as text where a size of the input was given by name"]
@@ -381,6 +387,46 @@ class SpectrumRow(TypedDict):
     ranks: Annotated[dict[str, int], "directions of the outputs that hold this share"]
 
 
+class ConfusionRow(TypedDict):
+    """Which classes are taken for which; rows of `matrix` are labels, columns answers, as in scikit-learn."""
+
+    samples: int
+    classes: list[str]
+    support: Annotated[list[int], "samples of each class"]
+    recall: Annotated[list[float | None], "share of the samples of each class that are answered right"]
+    precision: Annotated[list[float | None], "share of the answers naming each class that are right"]
+    balanced_accuracy: Annotated[float | None, "mean recall of the classes that have samples"]
+    majority_class: str | None
+    majority_share: float | None
+    matrix: Annotated[list[list[int]] | None, "null for more than 100 classes"]
+    mistakes: Annotated[list[Mistake], "the most frequent ones"]
+
+
+class AnswersRow(TypedDict):
+    """What the network answers to the samples."""
+
+    part: Literal["train", "test"]
+    accuracy: float | None
+    confusion: ConfusionRow
+    wrong_samples: Annotated[int, "how many are answered wrong"]
+    wrong: Annotated[list[Wrong], "the first 200 of them, the most confident first; index counts within the part"]
+
+
+class TimesRow(TypedDict):
+    """Where the time of one call goes, in milliseconds: layers, layout and what is outside add up to `sum_ms`."""
+
+    layers: list[LayerTime]
+    layout_ms: Annotated[float, "bringing the input to the engine's order of channels, and answers back"]
+    outside_ms: Annotated[float, "in Python: checks, copying answers"]
+    call_ms: Annotated[float, "one call, measured in turns with the others"]
+    batch: int
+    threads: int
+    peak_gflops: Annotated[float, "of all these threads"]
+    read_gbs: float
+    doubt: Annotated[str | None, "why nothing is concluded from these times; null where they can be relied on"]
+    sum_ms: float
+
+
 class DiagnoseDocument(TypedDict):
     """`dojang diagnose`."""
 
@@ -394,6 +440,11 @@ class DiagnoseDocument(TypedDict):
     equivariance: list[Equivariance]
     notes: Annotated[list[str], "what could not be looked at, and why"]
     not_judged: Annotated[list[NotJudged], "which kinds of findings were not looked for, where, and why"]
+    times: Annotated[TimesRow | None, "null where no layer could be timed"]
+    answers: Annotated[AnswersRow | None, "null without classes"]
+    scales: Annotated[list[Scale], "how large the activations of each layer are"]
+    bypasses: Annotated[list[Bypass], "each block left out by itself"]
+    sensitivities: Annotated[list[Sensitivity], 'each layer\'s weights rounded; the layer "" is all of them']
 
 
 class RuntimeRow(TypedDict):

@@ -10,6 +10,7 @@ from dojang.diagnosis.correlation import Correlation
 from dojang.evidence.finding import Finding
 from dojang.report.heat import heat_figure, maps
 from dojang.report.html import layer_chart
+from dojang.report.html_checks import check_sections
 from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
@@ -46,9 +47,15 @@ def diagnosis_html(diagnosis: Diagnosis, count: Count) -> str:
         ("Where it goes", chart),
         ("What every layer uses", _every_layer(diagnosis)),
         ("Groups of filters", _groups(diagnosis)),
+        *check_sections(diagnosis),
         ("How filters move together", said + drawn if drawn else ""),
     ]
-    return page(f"{diagnosis.network}: what is wasted", lead, sections, pictures=bool(drawn))
+    return page(
+        f"{diagnosis.network}: what is wasted",
+        lead,
+        sections,
+        pictures=bool(drawn) or diagnosis.checks.answers is not None,
+    )
 
 
 def _every_layer(diagnosis: Diagnosis) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.result import Result
+from dojang.report.checks import Checks
 
 if TYPE_CHECKING:
     from dojang.arith.cost import Count
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dojang.diagnosis.spectrum import Spectrum
     from dojang.engine.plan.choose import Plan
     from dojang.evidence.finding import Finding, NotJudged
+    from dojang.evidence.times import CallTimes
     from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST_VALUES = 1000
@@ -136,7 +138,8 @@ class Diagnosis(Result):
 
     Per layer, `spectra` says what it uses of its channels, `effective` what it uses of the input, and `equivariance`
     how it responds to a shift of the input. `notes` say what could not be looked at, `not_judged` which kinds of waste
-    were not looked for, in which layer, and why.
+    were not looked for, in which layer, and why. `times` says where the time of a call goes, `checks` how it answers,
+    how its activations lie, and what it can spare.
     """
 
     network: str
@@ -151,6 +154,8 @@ class Diagnosis(Result):
     equivariance: tuple[Equivariance, ...] = ()
     notes: tuple[str, ...] = ()
     not_judged: tuple[NotJudged, ...] = ()
+    times: CallTimes | None = None
+    checks: Checks = field(default_factory=Checks)
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """The findings of this severity or a higher one."""
@@ -171,6 +176,8 @@ class Diagnosis(Result):
             "equivariance": [shifted.to_dict() for shifted in self.equivariance],
             "notes": list(self.notes),
             "not_judged": [one.to_dict() for one in self.not_judged],
+            "times": self.times.to_dict() if self.times is not None else None,
+            **self.checks.to_dict(),
             "convention": "a channel is dead when its value after the activation never exceeds the threshold of "
             f"{self.threshold:g}; 'proven' for every input that `assumes` describes, 'observed' on the samples seen; "
             "what is said of samples holds for all findings together with the confidence that each states",

@@ -24,6 +24,7 @@ from dojang.report.table import (
     size,
     table,
 )
+from dojang.report.text_checks import checks_text
 from dojang.slimming.result import Edit, NetworkFigures, Refused, SlimResult
 
 MOST = 12
@@ -42,7 +43,7 @@ def diagnosis_text(diagnosis: Diagnosis, width: int = WIDTH, style: Style = PLAI
     lines += [finding_line(finding, width, style) for finding in diagnosis.findings]
     lines += [paragraph(f"Note: {note}.", width) for note in diagnosis.notes]
     lines += [style.dim(paragraph(f"Not judged: {said}.", width, "  ")) for said in unjudged_said(diagnosis)]
-    return "\n".join([*lines, *_every_layer(diagnosis, width, style)])
+    return "\n".join([*lines, *_every_layer(diagnosis, width, style), *checks_text(diagnosis, width, style)])
 
 
 def unjudged_said(diagnosis: Diagnosis) -> list[str]:

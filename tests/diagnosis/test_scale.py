@@ -1,0 +1,85 @@
+"""Scale of activations against NumPy, and planted layers that explode, vanish or are saturated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dojang.arith.graph import Graph
+from dojang.diagnosis import scale
+from dojang.engine.reference.operators import run_reference
+from dojang.evidence.evidence import Evidence
+from nets import STRUCTURES, N, conv, feed, net, weighted
+
+
+def seen(graph: Graph, x: object) -> tuple[scale.Scale, ...]:
+    """The scales from a pass that other evidence takes."""
+    known, watching = Evidence(graph, x), scale.Scales(graph)  # pyright: ignore[reportArgumentType]
+    with known.watched_by([watching]):
+        known.gather([node.name for node in graph.nodes if node.op != "input"])
+    assert known.passes == 1
+    return watching.joined(lambda how, array: array)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_scales_equal_numpy_on_every_structure(name: str) -> None:
+    graph = weighted(STRUCTURES[name]())
+    x = {k: v.astype(np.float32) for k, v in feed(graph, 70).items()}  # more than one batch
+    rows = seen(graph, x)
+    values = run_reference(graph, x, np.float64, tuple({row.value for row in rows})).taps
+    for row in rows:
+        y = values[row.value]
+        assert row.samples == 70
+        assert row.rms == pytest.approx(np.sqrt((y**2).mean()), rel=1e-4)
+        assert (row.least, row.most) == pytest.approx((y.min(), y.max()), rel=1e-3, abs=1e-4)
+        if row.activation == "relu":
+            assert row.zeros == pytest.approx((y <= 0).mean(), abs=1e-3)
+
+
+def planted(op: str, factor: float, **attrs: object) -> Graph:
+    """Four layers with activations `op`, the weights of the second multiplied."""
+    nodes, last = [], "x"
+    for i in range(4):
+        nodes += [conv(f"c{i}", last, 6, bias=False), N(f"a{i}", op, f"c{i}", **attrs)]
+        last = f"a{i}"
+    graph = weighted(net(*nodes))
+    return graph.replace(weights={**graph.weights, "c1.weight": factor * graph.weights["c1.weight"]})
+
+
+def kinds(graph: Graph) -> set[tuple[str, str]]:
+    x = feed(graph, 16)["x"].astype(np.float32)
+    return {(f.layer, f.kind) for f in scale.findings(seen(graph, x))}
+
+
+def test_planted_scales_are_found_and_ordinary_ones_are_not() -> None:
+    assert not kinds(planted("relu", 1.0))
+    assert ("c1", "exploding") in kinds(planted("relu", 1e6))
+    assert ("c1", "vanishing") in kinds(planted("relu", 1e-6))
+    assert {("c1", "vanishing"), ("c3", "vanishing")} <= kinds(planted("relu", 0.0))
+
+
+@pytest.mark.parametrize("op", ["sigmoid", "tanh", "softsign", "hard_sigmoid"])
+def test_saturation_is_told_by_the_slope(op: str) -> None:
+    """The slope is measured by differences: it is small on exactly the outputs that are called saturated."""
+    graph = planted(op, 2000.0)
+    x = feed(graph, 16)["x"].astype(np.float32)
+    row = next(r for r in seen(graph, x) if r.layer == "c1")
+    before = run_reference(graph, x, np.float64, ("c1",)).taps["c1"]
+    one = Graph((N("x", "input", shape=before.shape[1:]), N("y", op, "x")), ("y",))
+    h = 1e-6
+    y = [run_reference(one, before + d, np.float64).outputs[0] for d in (-h, h)]
+    slope = np.abs(y[1] - y[0]) / (2 * h)
+    top = {"sigmoid": 0.25, "tanh": 1.0, "softsign": 1.0, "hard_sigmoid": 1 / 6}[op]
+    assert row.saturated == pytest.approx((slope < 0.04 * top).mean(), abs=0.005)
+    assert row.saturated is not None
+    assert (("c1", "saturated") in kinds(graph)) == (row.saturated > 0.5)
+    assert ("c1", "saturated") in kinds(planted(op, 1e6))
+    assert ("c1", "saturated") not in kinds(planted(op, 1.0))
+
+
+def test_a_relu_with_a_top_is_saturated_at_the_top_only() -> None:
+    graph = planted("clip", 1.0, min=0.0, max=0.1)
+    x = feed(graph, 16)["x"].astype(np.float32)
+    row = next(r for r in seen(graph, x) if r.layer == "c0")
+    y = run_reference(graph, x, np.float64, ("a0",)).taps["a0"]
+    assert row.saturated == pytest.approx((y >= 0.1).mean(), abs=1e-3)
