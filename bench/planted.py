@@ -3,7 +3,7 @@
     python bench/planted.py --processes 2 > bench/results/planted.txt
     python bench/planted.py --only duplicate --count 5 --show       # one kind, with what was missed and what was told
 
-Each kind is planted in 50 random networks (`tests/planted.py`), over all architectures that have a place for it
+Each kind is planted in 50 random networks (`tests/planted_kinds.py`), over all architectures that have a place for it
 (`tests/planted_networks.py`). Every plant is verified in PyTorch in float64 before dojang sees it, and every finding is
 judged by the same means (`tests/planted_judge.py`), so that natural waste is no false alarm.
 """
@@ -31,16 +31,16 @@ import dojang
 import planted_rare
 from dojang import diagnosis
 from dojang.base.errors import DojangError
-from planted import TOGETHER, Job, drawn
+from planted_draws import TOGETHER, Job, drawn
 from planted_judge import ACCEPTED, NOT_LOOKED_FOR, found, true
-from planted_kinds import CHANNELS, PLANTERS, TRAPS
+from planted_kinds import ALONE, CHANNELS, PLANTERS, TRAPS
 from planted_networks import ARCHITECTURES, samples
 from planted_truth import Plant
 from record import head
 
 MEASURES = (
     "src/dojang/evidence", "src/dojang/diagnosis", "bench/planted.py",
-    *(f"tests/planted{part}.py" for part in ("", "_judge", "_kinds", "_networks", "_rare", "_truth")),
+    *(f"tests/planted{part}.py" for part in ("_draws", "_judge", "_kinds", "_networks", "_rare", "_truth")),
 )  # fmt: skip
 
 FINDINGS_ONLY = "PLANTED_FINDINGS_ONLY"
@@ -83,11 +83,11 @@ def jobs(count: int, only: str | None = None) -> list[Job]:
     return made
 
 
-def diagnosed(net: Any, x: np.ndarray) -> list[Any]:
+def diagnosed(net: Any, x: np.ndarray, whole: bool) -> list[Any]:
     """What dojang tells, an error as a finding at the layer that it names."""
     module = copy.deepcopy(net).float()
     try:
-        if FINDINGS_ONLY in os.environ or x.ndim == 3:  # arrays of this rank are read as grey pictures
+        if not whole:
             graph = dojang.load(module, input_size=net.size)
             return list(diagnosis.diagnose(diagnosis.Evidence(graph, x)))
         return list(dojang.diagnose(module, x, input_size=net.size).findings)
@@ -107,7 +107,7 @@ def judged(job: Job, net: Any, x: np.ndarray, plants: list[Plant]) -> Seen:
     """What dojang tells of one network, held against the truth."""
     seen = Seen(job)
     try:
-        findings = diagnosed(net, x)
+        findings = diagnosed(net, x, FINDINGS_ONLY not in os.environ or any(k in ALONE for k in job.kinds))
         for p in plants:
             if p.kind in TRAPS:
                 continue
@@ -175,7 +175,11 @@ def main() -> int:
     parser.add_argument("--only", choices=list(PLANTERS), help="this kind only")
     parser.add_argument("--processes", type=int, default=1, help="networks at once (default 1)")
     parser.add_argument("--show", action="store_true", help="a line on stderr for everything missed or false")
-    parser.add_argument("--findings-only", action="store_true", help="without timing the layers, which takes longest")
+    parser.add_argument(
+        "--findings-only",
+        action="store_true",
+        help="without timing and trying out, where that finds nothing",
+    )
     parser.add_argument("--lists", type=int, default=200, help="lists of findings about rare channels (default 200)")
     args = parser.parse_args()
     if args.findings_only:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from planted_networks import Net
-from planted_truth import Plant, moved, share_of_parameters, values
+from planted_networks import Call, Net, Unit
+from planted_truth import Plant, moved, outputs, share_of_parameters, values
 
 Array = np.ndarray
 
@@ -39,7 +39,7 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
     "low rank": THIN,
     "unread channel": ("unread",),
     "unused input": ("unread",),
-    "block that adds nothing": ("bypass",),
+    "block that adds nothing": ("idle-block",),
     "oversized dense layer": ("hot-spot",),
     "saturated": ("saturated",),
     "exploding": ("exploding",),
@@ -126,11 +126,40 @@ def true(net: Net, x: Array, fresh: Array, finding: Any, plants: list[Plant]) ->
     if finding.kind in ("exploding", "vanishing"):
         sizes = {n: float(v.pow(2).mean().sqrt()) for n, v in values(net, x, _layers(net)).items()}
         middle = float(np.median(list(sizes.values())))
-        own = max(sizes[layer], *(float(np.sqrt((v**2).mean())) for v in _taps(net, x, layer).values()))
-        return own > 50 * middle or own > 65504 if finding.kind == "exploding" else own < max(middle / 50, 1e-4)
+        own = [sizes[layer], *(float(np.sqrt((v**2).mean())) for v in _taps(net, x, layer).values())]
+        if finding.kind == "exploding":
+            peak = max(float(np.abs(v).max()) for v in _taps(net, x, layer).values())
+            return max(own) > 50 * middle or peak > 65504  # the largest number of half precision
+        return min(own) < max(middle / 50, 1e-4)
+    if finding.kind == "idle-block":
+        return _idle(net, x, finding.layer)
     if finding.kind == "saturated":
         return any(_at_ends(v) > 0.5 for v in _taps(net, x, layer).values())
     return None
+
+
+def _idle(net: Net, x: Array, at: str) -> bool | None:
+    """The outputs move by about a tenth of their deviation at most without a branch of a sum, or without a unit."""
+    step, _, part = at.rpartition(".")
+    module = dict(net.named_modules()).get(net.uses.get(step, ""))
+    if part == "add" and isinstance(module, Call):
+        hooks = [lambda m, given, y, k=k: y - given[k] for k in (0, 1)]  # one branch or the other
+    elif isinstance(module, Unit) and part in ("layer", module.parts()[-1]):
+        module, hooks = module.layer if part == "layer" else module, [lambda m, given, y: given[0]]
+    else:
+        return None
+    after = outputs(net, x)
+    limit = 0.15 * float((after - after.mean(0)).pow(2).mean().sqrt())
+    found = [outputs_without(net, x, module.register_forward_hook(hook)) for hook in hooks]
+    return any(float((after - before).pow(2).mean().sqrt()) <= limit for before in found)
+
+
+def outputs_without(net: Net, x: Array, hook: Any) -> torch.Tensor:
+    """The outputs while a hook is in place, which is removed then."""
+    try:
+        return outputs(net, x)
+    finally:
+        hook.remove()
 
 
 def _layers(net: Net) -> list[str]:

@@ -1,4 +1,4 @@
-"""Random small networks of many architectures as PyTorch modules, into which waste is planted (`planted.py`).
+"""Random small networks of many architectures as PyTorch modules, into which waste is planted (`planted_kinds.py`).
 
 `network(name, seed, width)` draws one: its shape and every weight; its batch norms are calibrated on its own samples,
 so that channels are as alive as in a trained network.
@@ -58,10 +58,11 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.down, self.act, self.up = nn.Linear(channels, channels // 4), nn.ReLU(), nn.Linear(channels // 4, channels)
+        self.down, self.act = nn.Linear(channels, channels // 4), nn.ReLU()
+        self.up, self.squash = nn.Linear(channels // 4, channels), nn.Sigmoid()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate = torch.sigmoid(self.up(self.act(self.down(x.mean((2, 3))))))
+        gate = self.squash(self.up(self.act(self.down(x.mean((2, 3))))))
         return x * gate[:, :, None, None]
 
 
@@ -119,10 +120,16 @@ class Net(nn.Module):
         step, _, part = layer.rpartition(".")
         if part == "down":
             return [layer, f"{step}.act"]
+        if part == "up":
+            return [layer, f"{step}.squash", *self._behind(step)]
         if not isinstance(getattr(self, step, None), Unit):
             return [layer]
         parts = getattr(self, step).parts()
-        found = [f"{step}.{p}" for p in parts[parts.index(part) :]]
+        return list(dict.fromkeys([*(f"{step}.{p}" for p in parts[parts.index(part) :]), *self._behind(step)]))
+
+    def _behind(self, step: str) -> list[str]:
+        """The steps behind one in which channel i stays channel i; a gate itself, in which its dense layers end."""
+        found = [step] if isinstance(getattr(self, step), Gate) else []
         open_steps = [step]
         while open_steps:
             for reader in self.readers(open_steps.pop()):
@@ -130,7 +137,7 @@ class Net(nn.Module):
                 if (isinstance(module, Call) and module.keeps) or isinstance(module, Gate):
                     found.append(reader)
                     open_steps.append(reader)
-        return list(dict.fromkeys(found))
+        return found
 
 
 ACTS: dict[str, Callable[[], nn.Module | None]] = {

@@ -9,7 +9,7 @@ import pytest
 import dojang
 import planted_rare
 from dojang.diagnosis import Evidence, diagnose
-from planted import TOGETHER, Job, drawn
+from planted_draws import TOGETHER, Job, drawn
 from planted_judge import found, true
 from planted_kinds import CHANNELS, TRAPS
 from planted_networks import samples
@@ -18,9 +18,10 @@ KINDS = list(CHANNELS)
 PACKS = [tuple(KINDS[i : i + TOGETHER]) for i in range(0, len(KINDS), TOGETHER)]
 STRUCTURE = [("low rank",), ("groups of filters: 4",)]
 LOOKALIKES = [(kind,) for kind in TRAPS if kind != "nothing planted"]
+SLOW = [pytest.param(kinds, marks=pytest.mark.slow) for kinds in (*PACKS, *STRUCTURE)]
 
 
-@pytest.mark.parametrize("kinds", [*PACKS, *STRUCTURE, *LOOKALIKES], ids=", ".join)
+@pytest.mark.parametrize("kinds", [*SLOW, *LOOKALIKES], ids=", ".join)
 def test_what_is_planted_is_found_and_what_is_told_is_true(kinds):
     planted = 0
     for job, net, x, plants in drawn(Job(kinds, 1)):
