@@ -449,6 +449,35 @@ def test_pytorch_finds_it_by_name():
     assert done.returncode == 0, done.stderr
 
 
+SCALARS = {
+    "mean": lambda y: y.mean(),
+    "one element": lambda y: y[0, 0, 0, 0],
+    "with a number": lambda y: 1 - y.mean() * 3,
+    "power": lambda y: y.mean() ** 2,
+    "with a tensor": lambda y: y.sum() * torch.tensor(2.5),
+    "weighted sum": lambda y: torch.add(y.mean(), y.amax(), alpha=2),
+    "log1p": lambda y: y.abs().mean().log1p(),
+    "softplus": lambda y: F.softplus(y.mean(), beta=2),
+    "celu": lambda y: F.celu(y.mean(), 0.5),
+    "loss": lambda y: ((y - y * 2) ** 2).mean(),
+}
+
+
+class Ending(nn.Module):
+    def __init__(self, end):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 4, 3), end
+
+    def forward(self, x):
+        return self.end(self.conv(x))
+
+
+@pytest.mark.parametrize("end", SCALARS.values(), ids=SCALARS)
+def test_an_output_without_axes(end):
+    made = same(Ending(end), (2, 3, 7, 7), (3, 3, 7, 7))
+    assert all(r.native_calls == r.calls for r in made)
+
+
 def test_names_of_weights():
     from dojang.formats.torch.backend.follow import array_name
 

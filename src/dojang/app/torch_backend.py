@@ -27,7 +27,7 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
     """A function that computes what the captured FX graph `module` computes.
 
     `options`: `threads` (default: PyTorch's own number) and `precision` ("fast" or "strict"), as in `dojang.compile`,
-    and `frozen` (default False). Every call looks at all bytes of the weights (`engine.digest`) and packs them anew
+    and `frozen` (default False). Every call looks at all bytes of the weights (`native.digest`) and packs them anew
     when they are no longer what they were, whoever changed them and how. `frozen=True` leaves that look out: the caller
     promises that nobody changes weights or buffers after the first call, and a change may then go unnoticed. Raises
     `UsageError` for other options and other values of `frozen`.

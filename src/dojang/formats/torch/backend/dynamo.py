@@ -287,7 +287,9 @@ class CapturedPart:
         if made is None:
             return self.module(*args)
         names, run = made[0], made[1]
-        outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in run({name: _array(args[k]) for name, k in names})]
+        outputs = [
+            torch.from_numpy(np.asarray(y, order="C")) for y in run({name: _array(args[k]) for name, k in names})
+        ]
         return outputs[0] if self.single else tuple(outputs)
 
     def _warn(self, why: str) -> None:

@@ -113,15 +113,12 @@ def binary(op: str, swapped: bool = False) -> Handler:
         if op == "mul" and isinstance(a, int | float):
             a, b = b, a
         if alpha != 1:
-            b = (
-                b * alpha
-                if isinstance(b, int | float)
-                else t.emit("mul", t.value(b), t.fill(alpha, (1,)), part="scale")
-            )
+            b = b * alpha if isinstance(b, int | float) else t.emit("mul", t.value(b), t.number(alpha, b), part="scale")
         neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}.get(op)
         if isinstance(b, int | float) and b == neutral and rounding_mode is None and isinstance(a, Traced):
             return same(t, a)
-        result = t.emit(op, t.value(a), t.value(b))
+        a, b = (t.number(v, a, b) if isinstance(v, int | float) else t.value(v) for v in (a, b))
+        result = t.emit(op, a, b)
         return t.emit("floor", result) if rounding_mode else result
 
     return handler
@@ -176,11 +173,11 @@ def log1p(t: Tracer, x: Traced) -> Any:
 
     Only for x up to 1, whose u is where the loss counts; and never by 0, so that −∞ and +∞ stay what they are.
     """
-    one = t.fill(1.0, (1,))
+    one = t.number(1.0, x)
     low = t.emit("minimum", x, one, part="low")
     near = t.emit("add", low, one, part="near")
     lost = t.emit("sub", low, t.emit("sub", near, one, part="kept"), part="lost")
-    share = t.emit("div", lost, t.emit("maximum", near, t.fill(TINY, (1,)), part="over"), part="share")
+    share = t.emit("div", lost, t.emit("maximum", near, t.number(TINY, x), part="over"), part="share")
     return t.emit("add", t.emit("log", t.emit("add", x, one, part="add"), part="log"), share)
 
 
@@ -197,8 +194,8 @@ def softplus(t: Tracer, x: Traced, beta: float = 1.0, threshold: float = 20.0) -
         return NotImplemented
     if beta == 1:
         return t.emit("softplus", x)
-    wide = t.emit("mul", x, t.fill(beta, (1,)), part="mul")
-    return t.emit("div", t.emit("softplus", wide, part="softplus"), t.fill(beta, (1,)))
+    wide = t.emit("mul", x, t.number(beta, x), part="mul")
+    return t.emit("div", t.emit("softplus", wide, part="softplus"), t.number(beta, x))
 
 
 @lowers("tanhshrink")
@@ -267,8 +264,8 @@ def celu(t: Tracer, x: Traced, alpha: float = 1.0) -> Any:
     """α(exp(x/α) - 1) below 0: the ELU of x/α, times α."""
     if alpha == 1:
         return t.emit("elu", x, alpha=1.0)
-    inner = t.emit("elu", t.emit("div", x, t.fill(alpha, (1,)), part="div"), part="elu", alpha=1.0)
-    return t.emit("mul", inner, t.fill(alpha, (1,)))
+    inner = t.emit("elu", t.emit("div", x, t.number(alpha, x), part="div"), part="elu", alpha=1.0)
+    return t.emit("mul", inner, t.number(alpha, x))
 
 
 @lowers("prelu")
@@ -354,7 +351,7 @@ def var(t: Tracer, x: Traced, dim: Any = None, *args: Any, **kwargs: Any) -> Any
     squares = t.emit("mul", apart, apart, part="square")
     result = t.emit("reduce_mean", squares, part="variance", axes=axes, keepdims=keepdim)
     if correction:
-        result = t.emit("mul", result, t.fill(count / (count - correction), (1,)), part="unbiased")
+        result = t.emit("mul", result, t.number(count / (count - correction), result), part="unbiased")
     return t.emit("sqrt", result) if kind == "std" else result
 
 

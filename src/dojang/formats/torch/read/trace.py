@@ -304,7 +304,14 @@ class Tracer:
             return value
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
-        return self.fill(float(value), (1,))
+        return self.number(float(value))
+
+    def number(self, value: float, *beside: Any) -> Traced:
+        """A number as a constant with one axis; with none where a value that it stands beside has none, so that the
+        result has none either, as in PyTorch.
+        """
+        bare = any(isinstance(v, Traced) and not v.sizes for v in beside)
+        return self.fill(value, () if bare else (1,))
 
     def fill(self, value: float, shape: Sequence[int]) -> Traced:
         """A constant of one value. A batch axis is made by broadcasting."""
@@ -387,7 +394,7 @@ class Tracer:
         if not trained and value.device.type != "meta" and value.numel() and not value.is_complex():
             first = value.reshape(-1)[0]
             if bool((value == first).all()):
-                return self.fill(float(first), shape or (1,))
+                return self.fill(float(first), shape)
         name = self.fresh("value")
         array = f"{name}.value"
         self.register(array, value, trained)
