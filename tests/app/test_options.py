@@ -15,7 +15,7 @@ ONLY_IN_PYTHON = {
     "filter_files": {"progress"},
     "memory": {"batch_size"},
     "slim": {"progress"},
-    "train": {"progress"},
+    "train": {"progress", "started"},
 }
 """Keywords that a command line cannot give."""
 

@@ -140,8 +140,12 @@ def train(args: argparse.Namespace) -> Answer:
     from dojang.app import training
     from dojang.app.progress import train_bar
 
+    def say(sentences: tuple[str, ...]) -> None:
+        sys.stderr.write("\n".join(sentences) + "\n")
+        sys.stderr.flush()
+
     with train_bar() as progress:
-        result = training.train(**_keywords(args), progress=progress)
+        result = training.train(**_keywords(args), started=say, progress=progress)
     return Answer(_said(args, result, "accuracy is a fraction of samples; gap = train accuracy - test accuracy"))
 
 

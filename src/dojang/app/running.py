@@ -219,15 +219,19 @@ def _means(node: Node) -> str:
 def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], ...]:
     """The `top` best classes of each row of an output (n, classes), best first; empty for outputs of other shapes.
 
-    Probabilities are the softmax of the scores, or the scores where the network ends in softmax.
+    Probabilities are the softmax of the scores, or what the network gives where it ends in softmax or sigmoid. The
+    numbers of a regression are no scores of classes, so it has no answers.
     """
+    if graph.meta.get("task") == "regression":
+        return ()
     rows = output.reshape(len(output), -1) if output.ndim == 2 or output.shape[2:] == (1,) * (output.ndim - 2) else None
     if rows is None or rows.shape[1] < 2 or top == 0:
         return ()
     names = class_names(graph, rows.shape[1])
     wide = rows.astype(np.float64)
-    if graph[graph.outputs[0]].op == "softmax":
-        chances = wide
+    last = graph[graph.outputs[0]].op
+    if last in ("softmax", "sigmoid", "log_softmax"):
+        chances = np.exp(wide) if last == "log_softmax" else wide
     else:
         powers = np.exp(wide - wide.max(axis=1, keepdims=True))
         chances = powers / powers.sum(axis=1, keepdims=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dojang.app.beginning import Beginning, beginning
 from dojang.app.exporting import write_checked
-from dojang.app.networks import InputSize, load, torch_format
+from dojang.app.networks import InputSize, torch_format
 from dojang.app.record import record
-from dojang.app.samples import check_classes, load_samples
 from dojang.app.together import together
 from dojang.arith import classes
 from dojang.arith.cost import count
@@ -20,14 +21,17 @@ from dojang.base.writing import naming, replace_text, writing
 from dojang.report.html import trained_html
 from dojang.report.json import dumps
 from dojang.report.results import Trained
-from dojang.training.config import TrainConfig
+from dojang.training.config import Mode, Optimiser, TrainConfig
 from dojang.training.data import Data
-from dojang.training.record import Progress
+from dojang.training.record import Progress, Start
 
 Precision = Literal["float32", "bf16"]
 
 FILES = ("model.safetensors", "run.json", "report.html")
 """What a training leaves in its folder, beside the state that `--resume` takes up."""
+
+BEST = "best.safetensors"
+"""The network of the best epoch by the selection part, beside the last one, where one was chosen."""
 
 
 def train(
@@ -48,6 +52,12 @@ def train(
     input_size: InputSize | None = None,
     num_classes: int | None = None,
     val_data: str | Path | None = None,
+    mode: Mode = "auto",
+    optimiser: Optimiser = "auto",
+    freeze: Sequence[str] | str | None = None,
+    select: float | None = None,
+    patience: int | None = None,
+    started: Callable[[tuple[str, ...]], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Trains a network on the train part of `data` and records the accuracy on both parts.
@@ -59,7 +69,15 @@ def train(
     `progress` is called after each step with a `training.Progress`. A network given as text (a zoo name or .net file)
     starts with fresh weights drawn by `seed`, any other with the weights it has; `weights` (a file) makes it a
     fine-tuning in either case. `output` is a folder (default out/NAME-trained) that gets the checkpoint, run.json,
-    report.html and the state that `resume` takes up. `precision` "bf16" multiplies in bfloat16; what is kept and
+    report.html and the state that `resume` takes up. A `torch.nn.Module` is itself trained, with what it does in
+    training mode, its frozen parameters and its hooks, and is left trained in evaluation mode.
+
+    In a fine-tuning the learning rate is a small share of the one from scratch, the accuracy before the first step is
+    in the record, and a share of the train part (`select`, by default 0.1) is set aside to choose the best epoch by,
+    which is written to best.safetensors beside the last one; `patience` ends the run after so many epochs without a
+    better one. Data of other classes than the network's get a new last layer. `mode` says whether it is a fine-tuning
+    ("auto": with trained weights), `freeze` names layers that stay as they are, by patterns such as "conv*".
+    `started` is told in sentences, before the first step, what the run will do. `precision` "bf16" multiplies in bfloat16; what is kept and
     recorded is float32, and scored as that.
 
     Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
@@ -73,7 +91,7 @@ def train(
     """
     torch_format()
     from dojang.training.loop import fit
-    from dojang.training.start import fitting_threads, module_of
+    from dojang.training.start import fitting_threads
 
     config = TrainConfig(
         epochs=epochs,
@@ -83,48 +101,61 @@ def train(
         precision=precision,
         device=device,
         label_smoothing=label_smoothing,
+        optimiser=optimiser,
+        freeze=(freeze,) if isinstance(freeze, str) else tuple(freeze or ()),
+        select=select,
+        patience=patience,
     )
-    fresh = weights is None and starts_fresh(net)
-    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes, arrays=not fresh)
-    graph = graph.replace(weights={}) if fresh else graph
-    samples = load_samples(data, graph, val_data)
-    check_classes(graph, samples)
+    begun = beginning(net, data, val_data, weights, input_size, num_classes, seed)
+    graph, samples, fresh = begun.graph, begun.samples, begun.fresh
+    config = replace(config, mode=begun.mode if mode == "auto" else mode)
     folder = Path(output) if output is not None else Path("out") / f"{graph.name}-trained"
     _may_write(folder, force or resume)
-    module = module_of(graph, seed)
+    module = begun.module
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with together(device) as processes, fitting_threads(count(graph).total.macs * batch_size):
-            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress)
+            history = fit(
+                module,
+                samples,
+                config,
+                directory=folder,
+                resume=resume,
+                overwrite=force,
+                progress=progress,
+                started=None if started is None else lambda start: started(told(begun, start, samples)),
+                anew=begun.anew,
+                about=begun.about(),
+                replaces=[folder / name for name in (*FILES, BEST)],
+            )
     except BaseException:
         with suppress(OSError):  # a folder that holds something stays
             for place in made:
                 place.rmdir()
         raise
-    trained = described(torch_format().weights_of(module, graph), samples, config)
-    files = tuple(str(folder / name) for name in FILES)
+    trained = described(begun.read(), samples, config)
+    chosen = history.best_weights is not None and history.best is not None
+    files = tuple(str(folder / name) for name in (*FILES, *((BEST,) if chosen else ())))
     result = Trained(graph.name, history.to_dict(), files, fresh, trained)
     if processes.rank:
         return result
     with writing(folder / FILES[0], force=True) as temporary:
         write_checked(trained, "safetensors", temporary)
+    if chosen:
+        best = described(begun.read(history.best_weights), samples, config)
+        with writing(folder / BEST, force=True) as temporary:
+            write_checked(best, "safetensors", temporary)
     configuration = {"net": str(net), "data": samples.name, "weights": weights, **config.to_dict()}
     replace_text(folder / FILES[1], dumps(record("train", configuration, samples.hash, result.to_dict())))
     replace_text(folder / FILES[2], trained_html(result))
     return result
 
 
-def starts_fresh(net: Any) -> bool:
-    """Whether the network is text, which names layers but no weights of its own: a zoo name or a .net file."""
-    if isinstance(net, Graph):
-        return not net.weights
-    return (
-        isinstance(net, (str, Path))
-        and Path(net).suffix.lower() not in (".onnx", ".safetensors")
-        and ":" not in str(net)
-    )
+def told(begun: Beginning, start: Start, samples: Data) -> tuple[str, ...]:
+    """The sentences about rate, start and frozen layers for the paragraph before the first step."""
+    return (*begun.remarks, *start.sentences("r2" if samples.task == "regression" else "accuracy"))
 
 
 def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:
@@ -136,6 +167,8 @@ def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:
         graph = graph.replace(nodes=tuple(told if n is node else n for n in graph.nodes))
     said = f"{data.name}, {config.epochs} epochs, batch {config.batch_size}, seed {config.seed}"
     meta = {**graph.meta, "trained": said}
+    if data.task == "regression":
+        meta["task"] = "regression"
     return graph.replace(meta=meta | ({"classes": classes.as_text(data.classes)} if data.classes else {}))
 
 
