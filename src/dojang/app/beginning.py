@@ -13,7 +13,6 @@ import numpy as np
 from dojang.app.networks import InputSize, is_module, load, read_arrays, torch_format
 from dojang.app.samples import check_classes, load_samples
 from dojang.arith import classes
-from dojang.arith.conv import by
 from dojang.arith.graph import Graph
 from dojang.base.errors import GraphError, UsageError
 from dojang.formats import checkpoint
@@ -179,7 +178,9 @@ def _owned(
     remarks: tuple[str, ...] = ()
     anew: tuple[str, ...] = ()
     if weights is not None:
-        anew = _loaded(module, Path(weights))
+        from dojang.training.start import take_arrays
+
+        anew = take_arrays(module, read_arrays(Path(weights)), str(weights))
         if anew:
             remarks = (f"{', '.join(anew)} start anew, because the weights have them in other sizes.",)
     graph = load(module, input_size=input_size)
@@ -189,30 +190,3 @@ def _owned(
     check_classes(graph, samples)
     mode: Mode = "auto" if weights is None else "fine-tune"
     return Beginning(graph, samples, module, True, False, mode, anew, remarks, input_size)
-
-
-def _loaded(module: Any, path: Path) -> tuple[str, ...]:
-    """Puts the arrays of a file into the module by name; gives the names of those whose size is another.
-
-    Only the last layer may differ. Raises `GraphError` for arrays that are missing or that the module does not have.
-    """
-    import torch
-
-    given = checkpoint.without_prefix(read_arrays(path))
-    own = module.state_dict()
-    missing = [n for n in own if n not in given and n.rsplit(".", 1)[-1] not in checkpoint.IGNORED]
-    extra = [n for n in given if n not in own and n.rsplit(".", 1)[-1] not in checkpoint.IGNORED]
-    if missing or extra:
-        what = f"has no array {missing[0]}" if missing else f"has {extra[0]}, which the module does not have"
-        raise GraphError(f"{path}: {what}; use weights of this module, or rename them there")
-    other = [n for n in own if n in given and tuple(given[n].shape) != tuple(own[n].shape)]
-    layers = {n.rpartition(".")[0] for n in other}
-    last = [n.rpartition(".")[0] for n, _ in module.named_parameters()][-1]
-    if other and (layers != {last} or any(given[n].shape[1:] != own[n].shape[1:] for n in other)):
-        bad = next((n for n in other if n.rpartition(".")[0] != last), other[0])
-        raise GraphError(f"{path}: {bad} is {by(given[bad].shape)}, the module has {by(own[bad].shape)}")
-    with torch.no_grad():
-        for name, value in own.items():
-            if name in given and name not in other:
-                value.copy_(torch.from_numpy(np.array(given[name])))
-    return tuple(other)

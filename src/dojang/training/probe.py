@@ -21,7 +21,7 @@ from dojang.training.score import normalised, scores, variance_of
 from dojang.training.world import World
 
 TRAINED = 0.5
-"""Weights count as trained where their loss is at most this share of the loss of guessing. Random weights are near 1."""
+"""Weights count as trained where their loss is at most this share of the loss of guessing; random ones are near 1."""
 
 LOOKED_AT = 512
 """Samples of the train part that decide it."""
