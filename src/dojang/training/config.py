@@ -31,11 +31,11 @@ class TrainConfig:
     """Settings of a run. All but `device`, `checkpoint_seconds` and `train_scored` decide the result, together with
     data, network and teacher.
 
-    `lr`: peak learning rate; None takes the one of `recipe.peak_lr`, which knows the network, the samples of a step and
-    the mode. `optimiser`: one of `OPTIMISERS`.
-    `weight_decay`: None takes 5e-4 with SGD and 0.01 with AdamW. `mode`: one of `MODES`. `freeze`: patterns of layers that stay as they are (`freezing.freeze`). `select`:
-    the share of the train part that is set aside to choose the best epoch by; None takes 0.1 in fine-tuning and with
-    `patience`, and 0 otherwise. `patience`: stop after so many epochs in a row that were not the best.
+    `lr`: peak learning rate; None takes the one of `recipe.recipe_of`, which knows the network, the samples of a step
+    and the mode. `optimiser`: one of `OPTIMISERS`. `weight_decay`: None takes 5e-4 with SGD and 0.01 with AdamW.
+    `mode`: one of `MODES`. `freeze`: patterns of layers that stay as they are (`freezing.frozen`). `select`: the share
+    of the train part that is set aside to choose the best epoch by; None takes 0.1 in fine-tuning and with `patience`,
+    and 0 otherwise. `patience`: stop after so many epochs in a row that were not the best.
     `warmup`: share of all steps in which the rate rises. `scale_l1`: penalty on the scales of batch norms, which makes
     channels die (Liu et al., ICCV 2017); soft-thresholded, so that scales become exactly 0. `alpha`, `temperature`:
     weight and softness of the teacher, used when there is one. `augment`: None takes what the data declare.
