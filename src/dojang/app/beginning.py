@@ -38,7 +38,7 @@ class Beginning:
     input_size: InputSize | None = None
 
     def about(self) -> dict[str, str]:
-        """What `resume` knows the run by, beside data and settings: the network's text and the weights it began with."""
+        """What `resume` knows the run by, beside data and settings: the network's text and its first weights."""
         from dojang.formats import text
 
         said = {} if self.owned else {"network": text.to_text(self.graph.replace(weights={}))}
@@ -129,9 +129,7 @@ def _needs_head(graph: Graph, samples: Data, num_classes: int | None) -> bool:
     if samples.task == "unlabelled":
         return False
     if count != samples.outputs:
-        if num_classes not in (None, samples.outputs):
-            return False  # check_classes says so
-        return True
+        return num_classes in (None, samples.outputs)  # of another number check_classes speaks
     known = classes.from_text(graph.meta.get("classes", ""))
     numbered = tuple(map(str, range(len(samples.classes))))
     if samples.task != "classification" or len(known) != count or tuple(samples.classes) == numbered:

@@ -77,8 +77,8 @@ def train(
     which is written to best.safetensors beside the last one; `patience` ends the run after so many epochs without a
     better one. Data of other classes than the network's get a new last layer. `mode` says whether it is a fine-tuning
     ("auto": with trained weights), `freeze` names layers that stay as they are, by patterns such as "conv*".
-    `started` is told in sentences, before the first step, what the run will do. `precision` "bf16" multiplies in bfloat16; what is kept and
-    recorded is float32, and scored as that.
+    `started` is told in sentences, before the first step, what the run will do. `precision` "bf16" multiplies in
+    bfloat16; what is kept and recorded is float32, and scored as that.
 
     Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
     and files that exist, `CheckFailed` when the loss is no longer finite, `MissingPart` without PyTorch.
