@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,12 @@ def test_the_best_epoch_by_the_selection_part_is_kept_beside_the_last() -> None:
     assert evaluate(chosen, data.test).accuracy == best.test_accuracy
     assert evaluate(module, data.test).accuracy == record.test.accuracy  # the module is the last one
     # a rate that spoils everything leaves the state before the first step as the best
-    good, data = linear(), rows(600, noise=0.6)
+    good, data = linear(), rows(600)
     fit(good, data, TrainConfig(epochs=10, batch_size=30, mode="scratch"))
     kept = {k: v.clone() for k, v in good.state_dict().items()}
-    # one step in one epoch, as long as it would take many to come back from
-    worse = fit(good, data, TrainConfig(epochs=1, batch_size=300, lr=1e6, momentum=0.0, mode="fine-tune"))
+    # one step, whose weight decay takes every weight w to −w
+    decay = TrainConfig(epochs=1, batch_size=600, lr=1e-3, weight_decay=2000.0, momentum=0.0, warmup=0.0)
+    worse = fit(good, data, replace(decay, mode="fine-tune"))
     assert worse.best is not None
     assert worse.best.epoch == 0
     assert worse.best_weights is not None
