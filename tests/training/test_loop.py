@@ -148,12 +148,12 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(digits: Data, small
     fit(small(), data, config, directory=tmp_path, resume=True)  # nothing there yet: starts anew
     with pytest.raises(UsageError, match="holds a training run already"):
         fit(small(), data, config, directory=tmp_path)
-    with pytest.raises(UsageError, match=r"has epochs 1, this one 2"):
+    with pytest.raises(UsageError, match=r"has finished its 1 epochs.*fine-tune the network"):
         fit(small(), data, TrainConfig(epochs=2), directory=tmp_path, resume=True)
-    with pytest.raises(UsageError, match=r"has data [0-9a-f]{64}"):
+    with pytest.raises(UsageError, match=r"has other data: data [0-9a-f]{64}"):
         fit(small(), few(digits, 190), config, directory=tmp_path, resume=True)
-    with pytest.raises(FileError, match="another network"):
-        fit(small(norm=False), data, TrainConfig(epochs=1, lr=0.05), directory=tmp_path, resume=True)
+    with pytest.raises(UsageError, match=r"another network: there '1: BatchNorm2d.*here '1: Identity"):
+        fit(small(norm=False), data, TrainConfig(epochs=1), directory=tmp_path, resume=True)
     fit(small(), data, TrainConfig(epochs=2), directory=tmp_path, overwrite=True)
     for bad in ((tmp_path / STATE_FILE).read_bytes()[:500], b"", b"\x08\0\0\0\0\0\0\0{}      "):
         (tmp_path / STATE_FILE).write_bytes(bad)
@@ -256,8 +256,8 @@ def test_networks_and_data_that_do_not_fit(digits: Data, small: Small) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ShapeError, match="the teacher gives"):
         fit(small(), data, TrainConfig(), teacher=small(outputs=7))
-    with pytest.raises(DataError, match="200 train samples are fewer than a batch of 256; use --batch-size 200"):
-        fit(small(), data, TrainConfig(batch_size=256))
+    with pytest.raises(ShapeError, match="ends in sigmoid"):
+        fit(nn.Sequential(small(), nn.Sigmoid(), nn.Flatten()), data, TrainConfig())
     with pytest.raises(UsageError, match="batch norm"):
         fit(small(), data, TrainConfig(batch_size=1))
     with pytest.raises(UsageError, match="device 'tpu'"):
@@ -276,8 +276,9 @@ def test_uint8_pictures_train_as_their_floats_do(small: Small) -> None:
     rng = np.random.default_rng(2)
     x, y = rng.integers(0, 256, (64, 1, 8, 8), dtype=np.uint8), np.arange(64) % 2
     a, b = small(outputs=2), small(outputs=2)
-    fit(a, from_arrays(x, y, x, y), TrainConfig(epochs=2))
-    fit(b, from_arrays((x / 255).astype(np.float32), y, x / 255, y), TrainConfig(epochs=2))
+    config = TrainConfig(epochs=2, optimiser="sgd")  # AdamW divides gradients near 0 by themselves
+    fit(a, from_arrays(x, y, x, y), config)
+    fit(b, from_arrays((x / 255).astype(np.float32), y, x / 255, y), config)
     for name, value in weights(a).items():
         np.testing.assert_allclose(value, b.state_dict()[name].numpy(), rtol=2e-3, atol=2e-4)
 

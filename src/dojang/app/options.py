@@ -293,6 +293,33 @@ _TRAIN = Command(
         Option("epochs", "passes over the data", 30, positive, "N"),
         Option("batch_size", "samples per step", 128, positive, "N"),
         Option("lr", "peak learning rate (default: chosen by network and batch size)", type=float, metavar="X"),
+        Option(
+            "optimiser",
+            "what turns gradients into steps (auto: AdamW in runs from scratch of fewer than 2,000 "
+            "steps, else SGD; --lr is SGD's)",
+            "auto",
+            choices=("auto", "sgd", "adamw"),
+        ),
+        Option(
+            "mode",
+            "from scratch or fine-tuning, which has a smaller rate and keeps the best epoch (auto: by the weights)",
+            "auto",
+            choices=("auto", "scratch", "fine-tune"),
+        ),
+        Option(
+            "freeze",
+            "keep the layers of this name as they are, such as 'conv*'; may be given several times",
+            metavar="PATTERN",
+            several=True,
+        ),
+        Option(
+            "select",
+            "fraction of the train part set aside to choose the best epoch by (default: 0.1 in "
+            "fine-tuning and with --patience)",
+            type=float,
+            metavar="X",
+        ),
+        Option("patience", "stop after N epochs in a row without a better one", type=positive, metavar="N"),
         Option("label_smoothing", "fraction of each label that is spread over the other classes", 0.0, float, "X"),
         DEVICE,
         PRECISION,

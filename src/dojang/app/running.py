@@ -231,16 +231,19 @@ def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], .
     """The `top` best classes of each row of an output (n, classes), best first; empty for outputs of other shapes, and
     for networks that were trained to give amounts.
 
-    Probabilities are the softmax of the scores, or the scores where the network ends in softmax; with
+    Probabilities are the softmax of the scores, or what the network gives where it ends in softmax or sigmoid; with
     several classes to a sample, the logistic function of each score.
     """
+    if graph.meta.get("task") == "regression":
+        return ()
     rows = output.reshape(len(output), -1) if output.ndim == 2 or output.shape[2:] == (1,) * (output.ndim - 2) else None
-    if rows is None or rows.shape[1] < 2 or top == 0 or graph.meta.get("task") == "regression":
+    if rows is None or rows.shape[1] < 2 or top == 0:
         return ()
     names = class_names(graph, rows.shape[1])
     wide = rows.astype(np.float64)
-    if graph[graph.outputs[0]].op == "softmax":
-        chances = wide
+    last = graph[graph.outputs[0]].op
+    if last in ("softmax", "sigmoid", "log_softmax"):
+        chances = np.exp(wide) if last == "log_softmax" else wide
     elif graph.meta.get("task") == "multilabel":
         chances = 1 / (1 + np.exp(-wide))
     else:

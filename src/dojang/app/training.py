@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dojang.app.beginning import Beginning, Meaning, beginning
 from dojang.app.exporting import write_checked
-from dojang.app.networks import InputSize, load, torch_format
+from dojang.app.networks import InputSize, torch_format
 from dojang.app.record import record
-from dojang.app.samples import asked_of, load_samples, match_classes
 from dojang.app.together import together
 from dojang.arith import classes
 from dojang.arith.cost import count
@@ -25,16 +25,19 @@ from dojang.report.html import trained_html
 from dojang.report.json import dumps
 from dojang.report.results import Trained
 from dojang.training.asked import Layout, TaskFlag, Values
-from dojang.training.config import TrainConfig
+from dojang.training.config import Mode, Optimiser, TrainConfig
 from dojang.training.data import Augment, Data
 from dojang.training.log import EVENTS, LOG_FILE, TensorBoard
-from dojang.training.record import Progress
+from dojang.training.record import Progress, Start
 from dojang.training.understood import paragraph, varied, weights_of
 
 Precision = Literal["float32", "bf16"]
 
 FILES = ("model.safetensors", "run.json", "report.html", LOG_FILE)
 """What a training leaves in its folder, beside the state that `--resume` takes up."""
+
+BEST = "best.safetensors"
+"""The network of the best epoch by the selection part, beside the last one, where one was chosen."""
 
 
 def train(
@@ -62,6 +65,11 @@ def train(
     mirror: bool = True,
     class_weights: str | Sequence[float] | None = None,
     tensorboard: TensorBoard = "auto",
+    mode: Mode = "auto",
+    optimiser: Optimiser = "auto",
+    freeze: Sequence[str] | str | None = None,
+    select: float | None = None,
+    patience: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     told: Callable[[str], None] | None = None,
 ) -> Trained:
@@ -80,7 +88,14 @@ def train(
     fine-tuning in either case. `output` is a folder (default out/NAME-trained) that gets the checkpoint, run.json,
     report.html, log.csv (a row per epoch) and the state that `resume` takes up. `tensorboard` "on" also writes events
     for TensorBoard, "auto" does so where the package is installed. `precision` "bf16" multiplies in bfloat16; what is
-    kept and recorded is float32, and scored as that.
+    kept and recorded is float32, and scored as that. A `torch.nn.Module` is itself trained, with what it does in
+    training mode, its frozen parameters and its hooks, and is left trained in evaluation mode.
+
+    In a fine-tuning the learning rate is a small share of the one from scratch, the accuracy before the first step is
+    in the record, and a share of the train part (`select`, by default 0.1) is set aside to choose the best epoch by,
+    which is written to best.safetensors beside the last one; `patience` ends the run after so many epochs without a
+    better one. Data of other classes than the network's get a new last layer. `mode` says whether it is a fine-tuning
+    ("auto": with trained weights), `freeze` names layers that stay as they are, by patterns such as "conv*".
 
     Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
     and files that exist, `CheckFailed` when the loss is no longer finite, `MissingPart` without PyTorch.
@@ -93,8 +108,7 @@ def train(
     """
     torch_format()
     from dojang.training.loop import fit
-    from dojang.training.recipe import said_of_training
-    from dojang.training.start import fitting_threads, module_of
+    from dojang.training.start import fitting_threads
 
     config = TrainConfig(
         epochs=epochs,
@@ -104,54 +118,75 @@ def train(
         precision=precision,
         device=device,
         label_smoothing=label_smoothing,
+        optimiser=optimiser,
+        freeze=(freeze,) if isinstance(freeze, str) else tuple(freeze or ()),
+        select=select,
+        patience=patience,
     )
-    fresh = weights is None and starts_fresh(net)
-    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes, arrays=not fresh)
-    graph = graph.replace(weights={}) if fresh else graph
-    samples = load_samples(data, graph, val_data, asked_of(graph, task, values, layout))
-    samples = varied(match_classes(graph, samples), augment, mirror)
-    config = replace(config, augment=samples.augment, class_weights=weights_of(class_weights, samples))
+    begun = beginning(net, data, val_data, weights, input_size, num_classes, seed, Meaning(task, values, layout))
+    samples = varied(begun.samples, augment, mirror)
+    graph, fresh, module = begun.graph, begun.fresh, begun.module
+    config = replace(
+        config,
+        mode=begun.mode if mode == "auto" else mode,
+        augment=samples.augment,
+        class_weights=weights_of(class_weights, samples),
+    )
     folder = Path(output) if output is not None else Path("out") / f"{graph.name}-trained"
     _may_write(folder, force or resume)
-    module = module_of(graph, seed)
-    understood = paragraph(graph, samples, config, said_of_training(module, config))
-    if told is not None:
-        told(understood)
+    understood = list[str]()
+
+    def started(start: Start) -> None:
+        understood.append(paragraph(graph, samples, config, " ".join(sentences_of(begun, start, samples))))
+        if told is not None:
+            told(understood[-1])
+
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with together(device) as processes, fitting_threads(count(graph).total.macs * batch_size):
-            history = fit(module, samples, config, directory=folder, resume=resume, overwrite=force, progress=progress,
-                          tensorboard=tensorboard)  # fmt: skip
+            history = fit(
+                module,
+                samples,
+                config,
+                directory=folder,
+                resume=resume,
+                overwrite=force,
+                progress=progress,
+                tensorboard=tensorboard,
+                started=started,
+                anew=begun.anew,
+                about=begun.about(),
+                replaces=[folder / name for name in (*FILES, BEST)],
+            )
     except BaseException:
         with suppress(OSError):  # a folder that holds something stays
             for place in made:
                 place.rmdir()
         raise
-    trained = described(torch_format().weights_of(module, graph), samples, config)
+    trained = described(begun.read(), samples, config)
+    chosen = history.best_weights is not None and history.best is not None
     events = (EVENTS,) if tensorboard != "off" and (folder / EVENTS).is_dir() else ()
-    files = tuple(str(folder / name) for name in (*FILES, *events))
-    result = Trained(graph.name, history.to_dict(), files, fresh, trained, understood)
+    files = tuple(str(folder / name) for name in (*FILES, *((BEST,) if chosen else ()), *events))
+    result = Trained(graph.name, history.to_dict(), files, fresh, trained, "".join(understood))
     if processes.rank:
         return result
     with writing(folder / FILES[0], force=True) as temporary:
         write_checked(trained, "safetensors", temporary)
+    if chosen:
+        best = described(begun.read(history.best_weights), samples, config)
+        with writing(folder / BEST, force=True) as temporary:
+            write_checked(best, "safetensors", temporary)
     configuration = {"net": str(net), "data": samples.name, "weights": weights, **config.to_dict()}
     replace_text(folder / FILES[1], dumps(record("train", configuration, samples.hash, result.to_dict())))
     replace_text(folder / FILES[2], trained_html(result))
     return result
 
 
-def starts_fresh(net: Any) -> bool:
-    """Whether the network is text, which names layers but no weights of its own: a zoo name or a .net file."""
-    if isinstance(net, Graph):
-        return not net.weights
-    return (
-        isinstance(net, (str, Path))
-        and Path(net).suffix.lower() not in (".onnx", ".safetensors")
-        and ":" not in str(net)
-    )
+def sentences_of(begun: Beginning, start: Start, samples: Data) -> tuple[str, ...]:
+    """The sentences about rate, start and frozen layers for the paragraph before the first step."""
+    return (*begun.remarks, *start.sentences("r2" if samples.task == "regression" else "accuracy"))
 
 
 def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:

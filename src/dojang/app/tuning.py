@@ -67,6 +67,8 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int,
             train_scored=1,
             test_every=epochs,
             device=options.device,
+            mode="scratch",
+            optimiser="sgd",
         )
         config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
 

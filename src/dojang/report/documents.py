@@ -27,7 +27,7 @@ from dojang.report.results import Guess, Timing
 from dojang.slimming.result import NetworkFigures
 from dojang.training.config import TrainConfig
 from dojang.training.confusion import Mistake
-from dojang.training.record import Epoch
+from dojang.training.record import Best, Epoch, Start
 
 Size = Annotated[int | str, "a number, or a formula as text where a size of the input was given by name"]
 Place = Annotated[int | float | str | None, "a number or a formula; null where it is not the same for all places"]
@@ -376,6 +376,9 @@ class TrainResult(TypedDict):
     steps: int
     seconds: float
     lr: Annotated[float, "peak learning rate"]
+    start: Annotated[Start, "what was known before the first step"]
+    best: Annotated[Best | None, "the best epoch by the selection part; null where none was set aside"]
+    stopped_early: bool
     device: str
     processes: int
     curve: list[Epoch]

@@ -432,11 +432,31 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
         f"train {name} {show(record['train_accuracy'])}, gap {show(record['gap'])}",
         f"{record['epochs']} epochs, {record['steps']:,} steps, {record['seconds']:.1f} s on {record['device']}, "
         f"peak learning rate {record['lr']:g}, seed {record['config']['seed']}",
+        *_fine_tuned(record, name, show),
     ]
     if record.get("confusion"):
         lines += ["", confusion_text(record["confusion"], width, style), ""]
     # names of files are not shortened
     return "\n".join([*lines, *(f"wrote {file}" for file in trained.files)])
+
+
+def _fine_tuned(record: Mapping[str, Any], name: str, show: Callable[[float], str]) -> list[str]:
+    """Before and after, and the best epoch; empty for a training from scratch without a selection part."""
+    lines: list[str] = []
+    before, best = record["start"]["before"], record["best"]
+    if before is not None:
+        lost = record["test_accuracy"] < before["accuracy"]
+        said = f"before the first step: test {name} {show(before['accuracy'])}"
+        lines.append(f"WORSE than before: {said}; try a smaller --lr" if lost else said)
+    if record["stopped_early"]:
+        lines.append(f"stopped early, after {record['epochs']} of {record['config']['epochs']} epochs")
+    if best is not None:
+        which = f"epoch {best['epoch']}" if best["epoch"] else "the state before the first step"
+        lines.append(
+            f"best on the selection part: {which}, {show(best['accuracy'])} of {best['samples']} samples, test {name} "
+            f"{show(best['test_accuracy'])}; it is in best.safetensors, the last epoch in model.safetensors"
+        )
+    return lines
 
 
 def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) -> str:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import cos, pi
-from typing import Any
+from typing import Any, Literal
 
 from dojang.base.errors import UsageError
 from dojang.training.data import Augment
 
+Mode = Literal["auto", "scratch", "fine-tune"]
+MODES: tuple[Mode, ...] = ("auto", "scratch", "fine-tune")
+"""Whether the weights that a training starts from are worth keeping. "auto": fine-tuning where, before the first step,
+the loss on the train part is at most half of what guessing by the shares of the classes gives."""
+
+Optimiser = Literal["auto", "sgd", "adamw"]
+OPTIMISERS: tuple[Optimiser, ...] = ("auto", "sgd", "adamw")
+"""What turns gradients into steps; `recipe.recipe_of` says what "auto" takes."""
+
 PRECISIONS = ("float32", "bf16")
 """What forward and backward passes compute in. Weights, momentum and the loss are float32 in either."""
+
+
+HEAD_SCALE = 10.0
+"""Rate of a last layer that starts anew in fine-tuning, relative to the other layers'."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,11 @@ class TrainConfig:
     """Settings of a run. All but `device`, `checkpoint_seconds` and `train_scored` decide the result, together with
     data, network and teacher.
 
-    `lr`: peak learning rate; None takes 0.1 (0.04 for a network without batch norm) times batch size / 128.
+    `lr`: peak learning rate; None takes the one of `recipe.recipe_of`, which knows the network, the samples of a step
+    and the mode. `optimiser`: one of `OPTIMISERS`. `weight_decay`: None takes 5e-4 with SGD and 0.01 with AdamW.
+    `mode`: one of `MODES`. `freeze`: patterns of layers that stay as they are (`freezing.frozen`). `select`: the share
+    of the train part that is set aside to choose the best epoch by; None takes 0.1 in fine-tuning and with `patience`,
+    and 0 otherwise. `patience`: stop after so many epochs in a row that were not the best.
     `warmup`: share of all steps in which the rate rises. `scale_l1`: penalty on the scales of batch norms, which makes
     channels die (Liu et al., ICCV 2017); soft-thresholded, so that scales become exactly 0. `alpha`, `temperature`:
     weight and softness of the teacher, used when there is one. `augment`: None takes what the data declare.
@@ -33,7 +50,7 @@ class TrainConfig:
     batch_size: int = 64
     lr: float | None = None
     momentum: float = 0.9
-    weight_decay: float = 5e-4
+    weight_decay: float | None = None
     scale_l1: float = 0.0
     warmup: float = 0.05
     label_smoothing: float = 0.0
@@ -47,6 +64,11 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     train_scored: int | None = None
     class_weights: tuple[float, ...] | None = None
+    mode: Mode = "auto"
+    freeze: tuple[str, ...] = ()
+    select: float | None = None
+    patience: int | None = None
+    optimiser: Optimiser = "auto"
 
     def __post_init__(self) -> None:
         """Raise UsageError for a setting outside its range, naming it."""
@@ -56,7 +78,7 @@ class TrainConfig:
             ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
             ("lr", self.lr or 0.0, self.lr is None or 0 < self.lr < float("inf"), "greater than 0"),
             ("momentum", self.momentum, 0 <= self.momentum < 1, "in 0 … 1, 1 excluded"),
-            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "0 or more"),
+            ("weight_decay", self.weight_decay or 0.0, 0 <= (self.weight_decay or 0.0) < float("inf"), "0 or more"),
             ("scale_l1", self.scale_l1, 0 <= self.scale_l1 < float("inf"), "0 or more"),
             ("warmup", self.warmup, 0 <= self.warmup <= 1, "a share in 0 … 1"),
             ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in 0 … 1, 1 excluded"),
@@ -64,11 +86,21 @@ class TrainConfig:
             ("temperature", self.temperature, 0 < self.temperature < float("inf"), "greater than 0"),
             ("test_every", self.test_every, self.test_every >= 1, "at least 1"),
             ("train_scored", self.train_scored or 0, self.train_scored is None or self.train_scored >= 1, "at least 1"),
+            ("select", self.select or 0.0, self.select is None or 0 <= self.select <= 0.5, "a share in 0 … 0.5"),
+            ("patience", self.patience or 0, self.patience is None or self.patience >= 1, "at least 1"),
             ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),
         ]
         for name, value, fine, rule in ranges:
             if not fine:
                 raise UsageError(f"{name} {value} is not {rule}")
+        if self.mode not in MODES:
+            raise UsageError(f"mode {self.mode!r} is not known; use {', '.join(MODES)}")
+        if self.optimiser not in OPTIMISERS:
+            raise UsageError(f"optimiser {self.optimiser!r} is not known; use {', '.join(OPTIMISERS)}")
+        if isinstance(self.freeze, str):
+            raise UsageError(f"freeze {self.freeze!r}: give a sequence of patterns, as in ({self.freeze!r},)")
+        if self.patience is not None and self.select == 0:
+            raise UsageError("patience needs a part of the train part to judge by; leave out select 0, or patience")
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision {self.precision!r} is not known; use {' or '.join(PRECISIONS)}")
 

@@ -12,7 +12,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dojang.base.errors import CheckFailed, DataError, ShapeError, UsageError
+from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.training import state as disk
 from dojang.training.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.training.config import TrainConfig, learning_rate
 from dojang.training.data import Data, Split
+from dojang.training.freezing import frozen, training_mode
 from dojang.training.log import Log, TensorBoard
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
-from dojang.training.recipe import Teacher, TrainingLoss, parameter_groups, peak_lr, scales_of, shrink
-from dojang.training.record import METRICS, Epoch, History, Progress, Scores
+from dojang.training.probe import check, differing, is_trained, look, look_in_training, text_of
+from dojang.training.recipe import Teacher, TrainingLoss, optimizer_of, recipe_of, scales_of, shrink
+from dojang.training.record import METRICS, Best, Epoch, History, Progress, Scores, Start
 from dojang.training.score import confusion_on, laid_out, normalised, right_count, scores, variance_of
 from dojang.training.state import Position, State, capture, restore
 from dojang.training.world import World, joined, shared
 
 # A loss on the GPU is looked at only every so many steps, since each look waits for the GPU to finish.
 _LOOK_EVERY_CUDA = 20
+
+SELECT = 0.1
+"""Share of the train part that is set aside to choose the best epoch by, where one is chosen."""
+
+SELECT_LEAST = 20
+"""Samples that this part has at least, unless it was asked for: fewer cannot tell two epochs apart."""
 
 
 def fit(
@@ -49,6 +57,10 @@ def fit(
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
     tensorboard: TensorBoard = "off",
+    started: Callable[[Start], None] | None = None,
+    anew: Sequence[str] = (),
+    about: Mapping[str, Any] | None = None,
+    replaces: Sequence[Path] = (),
 ) -> History:
     """Train `module` in place on `data.train` and return the record; the module is left in evaluation mode.
 
@@ -57,9 +69,18 @@ def fit(
     kept there; `resume` takes it up (and starts anew where there is none yet), `overwrite` replaces another run's.
     log.csv there gets a row after each epoch, and `tensorboard` says whether events for TensorBoard are written too.
 
-    `data.test` is only looked at, for the record. To choose by accuracy, train on `data.selection()`.
+    It is the module itself that is trained: what its forward does in training mode, hooks, frozen parameters and the
+    momentum of batch norms are its own. Parts of a module in training mode that are in evaluation mode stay there.
 
-    Raises ShapeError when the network does not fit the data; DataError for fewer samples than a batch; CheckFailed
+    `data.test` is only looked at, for the record. In a fine-tuning, and with `config.patience`, a share of the train
+    part is set aside, and the state that is best on it is kept in `History.best_weights` beside the last one.
+
+    `started` is told before the first step what the run will do. `anew` names parameters that are not trained yet
+    among trained ones. `about` has more facts by which `resume` knows the run again ("network": its text); `replaces`
+    are files of an earlier run, which go when the state of this one stands.
+
+    Raises ShapeError when the network does not fit the data; UnsupportedError for modules that cannot be trained as
+    they are; CheckFailed
     when the loss is no number any more, with the last good state put back and kept; FileError when the state cannot
     be written, with the one before kept; KeyboardInterrupt after keeping the state of the last whole step.
     """
@@ -68,17 +89,24 @@ def fit(
     with joined(config.device) as world, repeatable(world.device), freed_memory_kept(), contextlib.ExitStack() as undo:
         require_precision(config.precision, world.device)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
-        _check(module, data, config, world)
+        text = text_of(module)
+        names = undo.enter_context(frozen(module, config.freeze))
+        begin = training_mode(module, config.freeze)
+        check(module, data, config, world)
         module.to(world.device)
         undo.callback(lambda: module.to(home).eval())
         undo.enter_context(laid_out(module, world.device))
         if isinstance(teacher, nn.Module):
             undo.callback(teacher.train, teacher.training)
             teacher.to(world.device).eval()
-        _probe(module, teacher, data, world)
+        look(module, teacher, data, world)
+        look_in_training(module, begin, data, world)
         log = undo.enter_context(Log(None if world.rank else place, METRICS[data.task], tensorboard))
-        run = _Run(module, data, config, world, teacher, place, progress, log)
-        run.begin(resume, overwrite)
+        known = {"network": text, **(about or {}), "anew": list(anew), "frozen": list(names)}
+        run = _Run(module, data, config, world, teacher, place, progress, log, begin, known)
+        run.begin(resume, overwrite, replaces)
+        if started is not None and world.rank == 0:
+            started(run.start())
         with shared(module, world) as trained:
             run.go(trained)
         return run.history()
@@ -97,54 +125,127 @@ class _Run:
         directory: Path | None,
         progress: Callable[[Progress], None] | None,
         log: Log,
+        training: Callable[[nn.Module], None],
+        known: dict[str, Any],
     ) -> None:
         self.module, self.data, self.config, self.world, self.teacher = module, data, config, world, teacher
         self.directory, self.progress, self.log = directory, progress, log
-        self.peak = peak_lr(config, module)
-        self.steps = steps_per_epoch(len(data.train), config.batch_size)
-        self.batcher = Batcher(data.train, data.augment if config.augment is None else config.augment, config.seed)
-        self.y = torch.from_numpy(data.train.y).to(world.device)
-        self.variance = variance_of(data.train, world.device)
+        self.training, self.known = training, known
         self.loss = TrainingLoss(
             data.task, config.label_smoothing, config.alpha, config.temperature, config.class_weights
-        )
-        self.optimizer = torch.optim.SGD(
-            parameter_groups(module, config.weight_decay),
-            lr=self.peak,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
         )
         self.scales = scales_of(module) if config.scale_l1 else []
         self.position = Position()
         self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)
         self.good: State | None = None
+        self.best: dict[str, Tensor] | None = None
         self.written = time.monotonic()
 
-    def begin(self, resume: bool, overwrite: bool) -> None:
+    def _settle(self, fine_tuning: bool) -> None:
+        """Everything that follows from whether this is a fine-tuning."""
+        config, data, self.fine_tuning = self.config, self.data, fine_tuning
+        self.train, self.selection = self._parts(fine_tuning)
+        self.recipe = recipe_of(config, self.module, len(self.train), fine_tuning)
+        self.peak = self.recipe.lr
+        self.steps = steps_per_epoch(len(self.train), config.batch_size)
+        self.batcher = Batcher(self.train, data.augment if config.augment is None else config.augment, config.seed)
+        self.y = torch.from_numpy(self.train.y).to(self.world.device)
+        self.variance = variance_of(self.train, self.world.device)
+        self.optimizer = optimizer_of(self.recipe, config, self.module, frozenset(self.known["anew"]))
+
+    def _parts(self, fine_tuning: bool) -> tuple[Split, Split | None]:
+        """The samples that are trained on, and those that the best epoch is chosen by."""
+        share, whole = self.config.select, self.data.train
+        if share is None:
+            wanted = fine_tuning or self.config.patience is not None
+            share = SELECT if wanted and SELECT * len(whole) >= SELECT_LEAST else 0.0
+            if self.config.patience is not None and not share:
+                raise DataError(
+                    f"{self.data.name}: {len(whole)} train samples are too few for patience to judge by; "
+                    "give --select, such as 0.2"
+                )
+            try:
+                parts = self.data.selection(share) if share else None
+            except DataError:  # a class with one sample
+                if self.config.patience is not None:
+                    raise
+                parts = None
+        else:
+            parts = self.data.selection(share) if share else None
+        return (whole, None) if parts is None else (parts.train, parts.test)
+
+    def start(self) -> Start:
+        """What is known before the first step."""
+        recipe, before = self.recipe, self.position.before
+        return Start(
+            fine_tuning=self.position.fine_tuning,
+            optimiser=recipe.optimiser,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            why=recipe.why,
+            batch=len(self.train) / self.steps,
+            steps=self.steps * self.config.epochs,
+            frozen=tuple(self.known["frozen"]),
+            anew=tuple(self.known["anew"]),
+            selection_samples=0 if self.selection is None else len(self.selection),
+            before=None if before is None else Scores(**before),
+        )
+
+    def begin(self, resume: bool, overwrite: bool, replaces: Sequence[Path]) -> None:
         """Start anew or take up the state in the directory; afterwards a good state exists, also on disk."""
         found = disk.read(self.directory) if self.directory is not None else None
         if found is not None and not resume and not overwrite:
             raise UsageError(f"{self.directory}: holds a training run already; resume it (--resume) or overwrite it")
         if found is not None and resume:
+            self._settle(found.position.fine_tuning)
             self._check_same(found)
             restore(found, self.module, self.optimizer)
             self.position = found.position
+            self.best = disk.tensors_of(found, "best") or None
             self.sums += torch.tensor([self.position.loss, self.position.correct], dtype=torch.float64)
+        else:
+            self._settle_anew()
         self.world.wait()
         if self.directory is not None and self.world.rank == 0:
             disk.sweep(self.directory)
         self._keep(write=True)
+        if found is None or not resume:
+            for old in replaces if self.world.rank == 0 else ():
+                old.unlink(missing_ok=True)
         self.log.begin([Epoch(**point) for point in self.position.curve])
+
+    def _settle_anew(self) -> None:
+        """Decide whether this is a fine-tuning, and measure what a fine-tuning must not lose."""
+        mode, position = self.config.mode, self.position
+        said = ""
+        position.fine_tuning = mode == "fine-tune"
+        if mode == "auto" and self.config.lr is None:
+            position.fine_tuning, loss, guess = is_trained(self.module, self.data, self.world)
+            about = "trained already" if position.fine_tuning else "not trained yet"
+            said = f"; its weights count as {about}: their loss is {loss:.3g}, that of guessing {guess:.3g}"
+        self._settle(position.fine_tuning)
+        self.recipe = replace(self.recipe, why=self.recipe.why + said)
+        if position.fine_tuning:
+            position.before = asdict(scores(self.module, self.data.test, self.world))
+        if self.selection is not None:
+            self._judge(scores(self.module, self.selection, self.world), 0)
+
+    def _judge(self, found: Scores, epoch: int) -> None:
+        """Keep the present state if it is the best one on the selection part."""
+        best = self.position.best
+        if best is None or (found.accuracy, -found.loss) > (best["accuracy"], -best["loss"]):
+            self.position.best = {"epoch": epoch, "accuracy": found.accuracy, "loss": found.loss}
+            self.best = disk.copies(self.module)
 
     def go(self, trained: nn.Module) -> None:
         """All steps that remain."""
         position, config = self.position, self.config
         with _interrupts() as interrupted:
-            while position.epoch < config.epochs:
+            while position.epoch < config.epochs and not position.stopped:
                 started = time.monotonic() - position.seconds
-                batches = epoch_batches(len(self.data.train), config.batch_size, config.seed, position.epoch)
+                batches = epoch_batches(len(self.train), config.batch_size, config.seed, position.epoch)
                 rate = 0.0
-                trained.train()
+                self.training(trained)
                 while position.step < self.steps:
                     rate, loss = self._step(trained, *batches[position.step : position.step + 2])
                     position.seconds = time.monotonic() - started
@@ -179,11 +280,28 @@ class _Run:
             config=self.config,
             data=self.data.to_dict(),
             confusion=confusion_on(self.module, self.data.test, self.world, self.data.classes),
+            start=self.start(),
+            best=self._best(test),
+            stopped_early=self.position.stopped,
+            best_weights=self.best,
         )
+
+    def _best(self, last: Scores) -> Best | None:
+        """The best state's figures; its test figures are measured now, and the last state is put back."""
+        best = self.position.best
+        if best is None or self.best is None or self.selection is None:
+            return None
+        test = last
+        if best["epoch"] != len(self.position.curve):
+            now = disk.copies(self.module)
+            disk.load(self.best, self.module)
+            test = scores(self.module, self.data.test, self.world)
+            disk.load(now, self.module)
+        return Best(best["epoch"], best["accuracy"], best["loss"], len(self.selection), test.accuracy)
 
     def _scored(self) -> Split:
         """The samples of the train part that the final train figures are measured on, in their order."""
-        part, most = self.data.train, self.config.train_scored
+        part, most = self.train, self.config.train_scored
         if most is None or most >= len(part):
             return part
         return part.take(np.sort(np.random.default_rng(self.config.seed).permutation(len(part))[:most]))
@@ -193,13 +311,13 @@ class _Run:
         position, world, config = self.position, self.world, self.config
         rate = self._rate(position.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         torch.manual_seed(torch_seed(config.seed, position.epoch, position.step, world.rank))
         # The whole batch is varied before it is shared out, so that the processes see what one alone would see.
         raw = self.batcher.batch(indices, position.epoch, position.step, world.share)
         if following is not None:
             self.batcher.ahead(following, position.epoch, position.step + 1, world.share)
-        x = normalised(raw, self.data.train, world.device)
+        x = normalised(raw, self.train, world.device)
         y = self.y[torch.from_numpy(world.share(indices)).to(world.device)]
         with computing_in(config.precision, world.device):
             output = trained(x).flatten(1)
@@ -246,7 +364,13 @@ class _Run:
         position, config = self.position, self.config
         if not rate:  # taken up exactly at the end of an epoch
             rate = self._rate(self.steps - 1)
-        last = position.epoch + 1 == config.epochs
+        chosen = scores(self.module, self.selection, self.world) if self.selection is not None else None
+        if chosen is not None:
+            self._judge(chosen, position.epoch + 1)
+            best = position.best["epoch"] if position.best else 0
+            late = config.patience is not None and position.epoch + 1 - best >= config.patience
+            position.stopped = late and position.epoch + 1 < config.epochs
+        last = position.epoch + 1 == config.epochs or position.stopped
         seen = last or (position.epoch + 1) % config.test_every == 0
         test = scores(self.module, self.data.test, self.world) if seen else None
         loss, right = (self.sums / position.samples).tolist()
@@ -258,6 +382,8 @@ class _Run:
             test_loss=test.loss if test else None,
             test_accuracy=test.accuracy if test else None,
             seconds=time.monotonic() - started,
+            selection_loss=chosen.loss if chosen else None,
+            selection_accuracy=chosen.accuracy if chosen else None,
         )
         before = replace(position, curve=list(position.curve))
         position.curve.append(asdict(point))
@@ -272,7 +398,7 @@ class _Run:
     def _keep(self, *, write: bool, reached: Position | None = None) -> None:
         """Take the present state for a good one, and write it. Stops when a weight is no number."""
         self.position.loss, self.position.correct = self.sums.tolist()
-        state = capture(self.module, self.optimizer, self.position, self._fingerprint())
+        state = capture(self.module, self.optimizer, self.position, self._fingerprint(), self.best)
         if not disk.finite(state):
             if self.good is None:
                 raise DataError("the network's weights hold NaN or infinity before training; repair or retrain them")
@@ -311,7 +437,7 @@ class _Run:
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self.config.to_dict()
-        for free in ("device", "checkpoint_seconds", "train_scored"):
+        for free in ("device", "checkpoint_seconds", "train_scored", "mode"):
             del settings[free]
         return json.loads(
             json.dumps(
@@ -319,6 +445,10 @@ class _Run:
                     "data": self.data.hash,
                     **settings,
                     "lr": self.peak,
+                    "optimiser": self.recipe.optimiser,
+                    "weight_decay": self.recipe.weight_decay,
+                    "fine_tuning": self.fine_tuning,
+                    **self.known,
                     "normalisation": self.data.normalisation.to_dict(),
                     "teacher": self.teacher is not None,
                 }
@@ -328,57 +458,25 @@ class _Run:
     def _check_same(self, found: State) -> None:
         own = self._fingerprint()
         # a setting that the state does not know yet had its default when it was written
-        theirs = TrainConfig().to_dict() | found.fingerprint
-        for key in own | found.fingerprint:
-            if own.get(key) != theirs.get(key):
-                raise UsageError(
-                    f"{self.directory}: the run there has {key} {theirs.get(key)}, this one {own.get(key)}; "
-                    "resume with the same settings or name another directory"
-                )
-
-
-def _check(module: nn.Module, data: Data, config: TrainConfig, world: World) -> None:
-    count = len(data.train)
-    if count < config.batch_size:
-        raise DataError(
-            f"{data.name}: {count} train samples are fewer than a batch of {config.batch_size}; "
-            f"use --batch-size {count} or less"
-        )
-    smallest = count // steps_per_epoch(count, config.batch_size)
-    if smallest < world.size:
-        raise UsageError(f"batches of {smallest} samples cannot be shared by {world.size} processes; use larger ones")
-    if smallest < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
-        raise UsageError("batch norm has no statistics of batches of one sample; use --batch-size 2 or more")
-    if not any(p.requires_grad for p in module.parameters()):
-        raise UsageError("the network has no parameters to train")
-
-
-@torch.no_grad()
-def _probe(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -> None:
-    """One sample through network and teacher, to say in words what would fail in the middle of training."""
-    x = normalised(data.train.x[:1], data.train, world.device)
-    module.eval()
-    for who, call in (("the network", module), ("the teacher", teacher)):
-        if call is None:
-            continue
-        try:
-            output = torch.as_tensor(call(x))
-        except (RuntimeError, ValueError, TypeError) as error:
-            shape = "×".join(map(str, data.sample_shape))
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ShapeError(
-                f"{data.name}: {who} does not take samples of {shape} ({line}); use --input-size"
-            ) from None
-        if output.ndim < 1 or output.shape[0] != 1 or output.numel() != data.outputs:
-            what = f"{data.outputs} classes" if data.task == "classification" else f"{data.outputs} targets"
-            raise ShapeError(
-                f"{data.name}: {who} gives {tuple(output.shape)} for one sample, the data have {what}; "
-                f"use --num-classes {data.outputs}"
+        older = {"optimiser": "sgd", "weight_decay": 5e-4, "fine_tuning": False, "frozen": own["frozen"], "anew": []}
+        theirs = json.loads(json.dumps(TrainConfig().to_dict())) | older | found.fingerprint
+        place = f"{self.directory}: the run there"
+        if own["epochs"] != theirs["epochs"] and (found.position.stopped or found.position.epoch >= theirs["epochs"]):
+            raise UsageError(
+                f"{place} has finished its {found.position.epoch} epochs, at whose end its learning rate was 0; to "
+                "train on, fine-tune the network that it left, in another directory"
             )
-        one = output.double().flatten()
-        if data.task == "classification" and bool((one >= 0).all()) and abs(float(one.sum()) - 1) < 1e-5:
-            raise ShapeError(
-                f"{data.name}: {who} ends in softmax; the loss applies it, so train without that last step"
+        for key in sorted(own | found.fingerprint, key=lambda key: key not in ("network", "data", "epochs")):
+            if key == "mode" or key not in theirs or own.get(key) == theirs[key]:
+                continue
+            if key == "network":
+                what = f"is of another network: {differing(theirs[key], own[key])}"
+            elif key == "data":
+                what = f"has other data: {key} {theirs[key]}, this one {own.get(key)}"
+            else:
+                what = f"has {key.replace('_', ' ')} {theirs[key]}, this one {own.get(key)}"
+            raise UsageError(
+                f"{place} {what}; resume with the same network, data and settings, or name another directory"
             )
 
 

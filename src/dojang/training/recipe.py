@@ -1,16 +1,17 @@
-"""What PyTorch is told of a recipe: the peak learning rate, which parameters decay, the loss."""
+"""The recipe of a run and what PyTorch is told of it: optimiser, learning rate, which parameters decay, the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dojang.training.config import TrainConfig
+from dojang.training.batches import steps_per_epoch
+from dojang.training.config import HEAD_SCALE, TrainConfig
 from dojang.training.data import Task
 
 Teacher = Callable[[Tensor], Any]
@@ -19,35 +20,89 @@ Teacher = Callable[[Tensor], Any]
 # (section 4.2); plain networks need a smaller one (a small CNN on 8×8 digits trains well from 0.02 to 0.2).
 _LR_WITH_NORM, _LR_PLAIN, _LR_BATCH = 0.1, 0.04, 128
 
+FINE_TUNING_SHARE = 0.03
+"""Rate of fine-tuning, relative to that of training from scratch."""
+
+SHORT = 2000
+"""Steps below which AdamW learns more than SGD does."""
+
+# AdamW at a batch of 64; the rate grows with the square root of the batch, as gradients' noise falls with it.
+_LR_ADAMW, _ADAMW_BATCH = 3e-3, 64
+_DECAY = {"sgd": 5e-4, "adamw": 0.01}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run steps: optimiser, peak learning rate, decay of weights, and in words why it is these."""
+
+    optimiser: str
+    lr: float
+    weight_decay: float
+    why: str
+
+
+def recipe_of(config: TrainConfig, module: nn.Module, samples: int, fine_tuning: bool) -> Recipe:
+    """The recipe for so many samples in an epoch: what the settings say, else what suits network, batch and length.
+
+    From scratch SGD with 0.1 (0.04 without batch norm) times batch / 128, or AdamW with 0.003 · √(batch / 64) in runs
+    of fewer than `SHORT` steps. In fine-tuning SGD with `FINE_TUNING_SHARE` of its rate. A rate that is given is SGD's
+    unless AdamW is named. The batch is that of the steps as they are: 300 samples in batches of at most 299 are two
+    of 150.
+    """
+    per_epoch = steps_per_epoch(samples, config.batch_size)
+    steps, batch = per_epoch * config.epochs, samples / per_epoch
+    optimiser = config.optimiser
+    plain_sgd = config.lr is not None or fine_tuning or config.scale_l1 > 0
+    if optimiser == "auto":
+        optimiser = "sgd" if plain_sgd or steps >= SHORT else "adamw"
+    decay = _DECAY[optimiser] if config.weight_decay is None else config.weight_decay
+    if config.lr is not None:
+        return Recipe(optimiser, config.lr, decay, "as given")
+    if optimiser == "adamw":
+        rate = _LR_ADAMW * (batch / _ADAMW_BATCH) ** 0.5
+        why = f"{_LR_ADAMW:g} · √({batch:g} samples a step / {_ADAMW_BATCH})"
+        if config.optimiser == "auto":
+            why += f", and AdamW because {steps} steps are fewer than {SHORT}"
+    else:
+        norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+        base = _LR_WITH_NORM if norm else _LR_PLAIN
+        rate = base * batch / _LR_BATCH
+        why = f"{base:g} for a network with{'' if norm else 'out'} batch norm · {batch:g} samples a step / {_LR_BATCH}"
+    if fine_tuning:
+        rate *= FINE_TUNING_SHARE
+        why = f"{FINE_TUNING_SHARE:g} of the rate from scratch, because its weights are trained: {why}"
+    return Recipe(optimiser, rate, decay, why)
+
+
+def optimizer_of(
+    recipe: Recipe, config: TrainConfig, module: nn.Module, anew: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """PyTorch's optimiser. Each group has a `scale` of the rate: `HEAD_SCALE` for the parameters named in `anew`."""
+    groups = parameter_groups(module, recipe.weight_decay, anew)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
 
 def peak_lr(config: TrainConfig, module: nn.Module) -> float:
-    """The peak learning rate: the one that is set, or the default for this network and batch size."""
-    if config.lr is not None:
-        return config.lr
-    norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-    return (_LR_WITH_NORM if norm else _LR_PLAIN) * config.batch_size / _LR_BATCH
+    """SGD's peak rate from scratch for a batch as large as the settings say."""
+    return recipe_of(replace(config, optimiser="sgd"), module, config.batch_size, False).lr
 
 
-def said_of_training(module: nn.Module, config: TrainConfig) -> str:
-    """The learning rate and why, and what is frozen, in sentences for the paragraph before the first step."""
-    norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-    with_norm = "a network with batch norm" if norm else "a network without batch norm"
-    why = "as asked" if config.lr is not None else f"the value for {with_norm} at batches of {config.batch_size}"
-    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
-    what = f"{frozen:,} parameters are frozen" if frozen else "No parameter is frozen"
-    return f"The learning rate rises to {peak_lr(config, module):g} ({why}) and falls to 0. {what}."
+def parameter_groups(module: nn.Module, weight_decay: float, anew: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Parameters in groups: weights, which decay, and biases and the scales of norms, which do not; those named in
+    `anew` in two of their own.
 
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters in two groups: weights, which decay, and biases and the scales of norms, which do not.
-
-    Every parameter of rank 0 or 1 counts as the latter. Frozen parameters are in neither.
+    Every parameter of rank 0 or 1 counts as the latter. Frozen parameters are in none.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    for new in (False, True) if anew else (False,):
+        for decays in (True, False):
+            chosen = [p for n, p in named if (n in anew) == new and (p.ndim > 1) == decays]
+            decay, scale = weight_decay if decays else 0.0, HEAD_SCALE if new else 1.0
+            groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
+    return groups
 
 
 def scales_of(module: nn.Module) -> list[Tensor]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dojang.training.config import TrainConfig
+from dojang.training.config import HEAD_SCALE, TrainConfig
 from dojang.training.confusion import Confusion
 
 METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "label accuracy", "unlabelled": "none"}
@@ -25,7 +26,8 @@ class Scores:
 class Epoch:
     """One point of the curve. Train figures are those seen while training (varied samples, moving weights).
 
-    `epoch` counts from 1, `lr` is that of its last step, test figures are None where `test_every` skipped them.
+    `epoch` counts from 1, `lr` is that of its last step, test figures are None where `test_every` skipped them, those
+    of the selection part where none was set aside.
     """
 
     epoch: int
@@ -35,6 +37,8 @@ class Epoch:
     test_loss: float | None
     test_accuracy: float | None
     seconds: float
+    selection_loss: float | None = None
+    selection_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,63 @@ class Progress:
     lr: float
     loss: float
     done: Epoch | None = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch by the selection part, which is a share of the train part that no step has seen.
+
+    Epoch 0 is the state before the first step. `accuracy` and `loss` are those of the selection part, `test_accuracy`
+    is that of the same state on the test part, which has not decided anything.
+    """
+
+    epoch: int
+    accuracy: float
+    loss: float
+    samples: int
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known before the first step: whether it is a fine-tuning, the recipe and why, what is frozen.
+
+    `lr` is the peak rate, `batch` the samples of a step. `before` has the figures of the test part before the first
+    step, None where the weights are fresh. `anew` names the parameters that start anew in a fine-tuning, which learn
+    `config.HEAD_SCALE` times faster.
+    """
+
+    fine_tuning: bool
+    optimiser: str
+    lr: float
+    weight_decay: float
+    why: str
+    batch: float
+    steps: int
+    frozen: tuple[str, ...]
+    anew: tuple[str, ...]
+    selection_samples: int
+    before: Scores | None
+
+    def sentences(self, metric: str) -> tuple[str, ...]:
+        """In words, for the paragraph before the first step."""
+        said = [
+            f"{'Fine-tuning' if self.fine_tuning else 'Training from scratch'} with "
+            f"{'AdamW' if self.optimiser == 'adamw' else 'SGD'} at a peak learning rate of {self.lr:.3g} ({self.why})."
+        ]
+        if self.before is not None:
+            figure = (
+                f"R² {self.before.accuracy:.4f}" if metric == "r2" else f"accuracy {100 * self.before.accuracy:.2f} %"
+            )
+            said.append(f"Before the first step: test {figure}.")
+        if self.anew:
+            said.append(f"{', '.join(self.anew)} start anew and learn {HEAD_SCALE:g} times faster.")
+        if self.frozen:
+            names = ", ".join(self.frozen[:4]) + (f" and {len(self.frozen) - 4} more" if len(self.frozen) > 4 else "")
+            said.append(f"Frozen: {names}.")
+        if self.selection_samples:
+            said.append(f"{self.selection_samples} train samples are set aside to choose the best epoch by.")
+        return tuple(said)
 
 
 @dataclass(frozen=True)
@@ -74,7 +135,11 @@ class History:
     device: str
     config: TrainConfig
     data: dict[str, Any]
+    start: Start
     confusion: Confusion | None = None
+    best: Best | None = None
+    stopped_early: bool = False
+    best_weights: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def gap(self) -> float:
@@ -94,6 +159,9 @@ class History:
             "steps": self.steps,
             "seconds": self.seconds,
             "lr": self.lr,
+            "start": asdict(self.start),
+            "best": asdict(self.best) if self.best is not None else None,
+            "stopped_early": self.stopped_early,
             "device": self.device,
             "processes": self.processes,
             "curve": [asdict(point) for point in self.curve],

@@ -112,9 +112,9 @@ def confusion_on(
 ) -> Confusion | None:
     """Which classes of `split` the module mistakes for which, as `scores` runs it.
 
-    None for a regression and for more than MOST_CLASSES classes.
+    None for other tasks than classification, and for more than MOST_CLASSES classes.
     """
-    if split.y.dtype.kind == "f" or len(classes) > MOST_CLASSES:
+    if split.task != "classification" or len(classes) > MOST_CLASSES:
         return None
     was = module.training
     module.eval()

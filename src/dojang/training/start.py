@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from dojang.arith.conv import by
 from dojang.arith.graph import Graph
+from dojang.base.errors import GraphError
+from dojang.formats.checkpoint import IGNORED, without_prefix
 from dojang.formats.torch import to_module
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
@@ -31,6 +36,31 @@ def module_of(graph: Graph, seed: int = 0) -> nn.Module:
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
     return module
+
+
+def take_arrays(module: nn.Module, arrays: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Puts arrays into the module by name; gives the names of those whose size is another.
+
+    Only the last layer may differ. Raises `GraphError` for arrays that are missing or that the module does not have.
+    """
+    given = without_prefix(arrays)
+    own = module.state_dict()
+    missing = [n for n in own if n not in given and n.rsplit(".", 1)[-1] not in IGNORED]
+    extra = [n for n in given if n not in own and n.rsplit(".", 1)[-1] not in IGNORED]
+    if missing or extra:
+        what = f"has no array {missing[0]}" if missing else f"has {extra[0]}, which the module does not have"
+        raise GraphError(f"{where}: {what}; use weights of this module, or rename them there")
+    other = [n for n in own if n in given and tuple(given[n].shape) != tuple(own[n].shape)]
+    layers = {n.rpartition(".")[0] for n in other}
+    last = [n.rpartition(".")[0] for n, _ in module.named_parameters()][-1]
+    if other and (layers != {last} or any(given[n].shape[1:] != own[n].shape[1:] for n in other)):
+        bad = next((n for n in other if n.rpartition(".")[0] != last), other[0])
+        raise GraphError(f"{where}: {bad} is {by(given[bad].shape)}, the module has {by(own[bad].shape)}")
+    with torch.no_grad():
+        for name, value in own.items():
+            if name in given and name not in other:
+                value.copy_(torch.from_numpy(np.array(given[name])))
+    return tuple(other)
 
 
 WORTH_THREADS = 500e6

@@ -27,7 +27,9 @@ _FORMAT = "dojang.training/1"
 class Position:
     """Where a run stands: `step` batches into `epoch`, what this epoch has summed up so far, and the curve before it.
 
-    `loss` and `score` are sums over the samples of this epoch, in the units of `loop.Epoch`.
+    `loss` and `correct` are sums over the samples of this epoch, in the units of `loop.Epoch`. `before`: the figures
+    before the first step. `best`: epoch, accuracy and loss on the selection part of the best state so far (epoch 0 is
+    the one before the first step). `fine_tuning`: as it was decided at the beginning. `stopped`: no epoch follows.
     """
 
     epoch: int = 0
@@ -37,6 +39,10 @@ class Position:
     correct: float = 0.0
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    before: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    fine_tuning: bool = False
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,32 +54,63 @@ class State:
     fingerprint: dict[str, Any]
 
 
-def capture(module: nn.Module, optimizer: torch.optim.SGD, position: Position, fingerprint: dict[str, Any]) -> State:
-    """A copy of everything that decides how the run goes on."""
-    tensors = {f"model.{name}": _copy(t) for name, t in module.state_dict().items()}
+_OLD_NAME = {"momentum_buffer": "momentum"}
+"""Under which prefix an optimiser's tensor is kept, where it is not its own name."""
+
+
+def capture(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    fingerprint: dict[str, Any],
+    best: dict[str, Tensor] | None = None,
+) -> State:
+    """A copy of everything that decides how the run goes on; `best` has the tensors of the best state so far."""
+    tensors = {f"model.{name}": tensor for name, tensor in copies(module).items()}
     for name, parameter in module.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = _copy(buffer)
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"{_OLD_NAME.get(key, key)}.{name}"] = _copy(torch.as_tensor(value))
+    tensors |= {f"best.{name}": tensor for name, tensor in (best or {}).items()}
     return State(tensors, Position(**{**vars(position), "curve": list(position.curve)}), fingerprint)
 
 
-def restore(state: State, module: nn.Module, optimizer: torch.optim.SGD) -> None:
+def copies(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of a module's tensors on the CPU."""
+    return {name: _copy(tensor) for name, tensor in module.state_dict().items()}
+
+
+def tensors_of(state: State, prefix: str) -> dict[str, Tensor]:
+    """The tensors of one part of a state ("model", "best"), by their names in the module."""
+    return {n.removeprefix(f"{prefix}."): t for n, t in state.tensors.items() if n.startswith(f"{prefix}.")}
+
+
+def restore(state: State, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put the tensors of `state` back. Raises FileError when they are not those of this network."""
+    load(tensors_of(state, "model"), module)
+    kept = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "step"}
+    for name, parameter in module.named_parameters():
+        optimizer.state.pop(parameter, None)
+        for prefix, key in kept.items():
+            found = state.tensors.get(f"{prefix}.{name}")
+            if found is None:
+                continue
+            if key == "step":
+                optimizer.state[parameter][key] = found.clone()
+            else:
+                copy = torch.empty_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
+                optimizer.state[parameter][key] = copy.copy_(found)
+
+
+def load(tensors: dict[str, Tensor], module: nn.Module) -> None:
+    """Put the tensors into the module, in place. Raises FileError when they are not those of this network."""
     own = module.state_dict()
-    theirs = {n.removeprefix("model."): t for n, t in state.tensors.items() if n.startswith("model.")}
-    if own.keys() != theirs.keys() or any(own[n].shape != theirs[n].shape for n in own):
-        odd = sorted(own.keys() ^ theirs.keys()) or [n for n in own if own[n].shape != theirs[n].shape]
+    if own.keys() != tensors.keys() or any(own[n].shape != tensors[n].shape for n in own):
+        odd = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
         raise FileError(f"{STATE_FILE}: belongs to another network ({odd[0]} differs); name another directory")
     with torch.no_grad():
-        for name, tensor in theirs.items():
+        for name, tensor in tensors.items():
             own[name].copy_(tensor)
-        for name, parameter in module.named_parameters():
-            buffer = state.tensors.get(f"momentum.{name}")
-            optimizer.state.pop(parameter, None)
-            if buffer is not None:
-                copy = torch.empty_like(parameter, memory_format=torch.preserve_format)
-                optimizer.state[parameter]["momentum_buffer"] = copy.copy_(buffer)
 
 
 def finite(state: State) -> bool:

@@ -1,0 +1,206 @@
+"""Where a training begins: with fresh weights, with trained ones, with a new last layer, with somebody's own module."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dojang.app.networks import InputSize, is_module, load, read_arrays, torch_format
+from dojang.app.samples import asked_of, load_samples, match_classes
+from dojang.arith import classes
+from dojang.arith.graph import Graph
+from dojang.base.errors import GraphError, UsageError
+from dojang.formats import checkpoint
+from dojang.training.asked import Layout, TaskFlag, Values
+from dojang.training.config import Mode
+from dojang.training.data import Data
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a person says of the data, where rules cannot tell."""
+
+    task: TaskFlag | None = None
+    values: Values | None = None
+    layout: Layout | None = None
+
+    def samples(self, data: Any, graph: Graph, val_data: str | Path | None) -> Data:
+        """The data set, for the network that will be trained on it."""
+        return load_samples(data, graph, val_data, asked_of(graph, self.task, self.values, self.layout))
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What `train` starts from. `module` is trained: the owner's own (`owned`), or one made from `graph`.
+
+    `anew` names the arrays of a last layer that starts anew, `remarks` says in sentences what was decided.
+    """
+
+    graph: Graph
+    samples: Data
+    module: Any
+    owned: bool
+    fresh: bool
+    mode: Mode
+    anew: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = field(default=())
+    input_size: InputSize | None = None
+
+    def about(self) -> dict[str, str]:
+        """What `resume` knows the run by, beside data and settings: the network's text and its first weights."""
+        from dojang.formats import text
+
+        said = {} if self.owned else {"network": text.to_text(self.graph.replace(weights={}))}
+        if self.fresh or self.owned:
+            return said
+        digest = hashlib.sha256()
+        for name in sorted(self.graph.param_shapes):
+            digest.update(np.ascontiguousarray(self.graph.weights[name], np.float32).tobytes())
+        return {**said, "weights": digest.hexdigest()}
+
+    def read(self, state: Mapping[str, Any] | None = None) -> Graph:
+        """The network with the module's weights as they are now, or with those of `state`."""
+        if not self.owned:
+            if state is None:
+                return torch_format().weights_of(self.module, self.graph)
+            arrays = {name: tensor.float().numpy() for name, tensor in state.items()}
+            return checkpoint.apply_state(self.graph, arrays, strict=False)
+        if state is None:
+            return load(self.module, input_size=self.input_size)
+        now = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+        try:
+            self.module.load_state_dict(state)
+            return load(self.module, input_size=self.input_size)
+        finally:
+            self.module.load_state_dict(now)
+
+
+def beginning(
+    net: Any,
+    data: Any,
+    val_data: str | Path | None,
+    weights: str | Path | None,
+    input_size: InputSize | None,
+    num_classes: int | None,
+    seed: int,
+    meaning: Meaning,
+) -> Beginning:
+    """Network, data and module of a training, which fit each other.
+
+    Raises what `load` and `load_samples` raise, and `DataError` where the data have other classes than a module.
+    """
+    if is_module(net) or (isinstance(net, str) and ":" in net):
+        return _owned(net, data, val_data, weights, input_size, num_classes, meaning)
+    fresh = weights is None and starts_fresh(net)
+    remarks: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
+    if fresh:
+        graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False).replace(weights={})
+    else:
+        graph = _with_weights(net, weights, input_size, num_classes)
+    samples = meaning.samples(data, graph, val_data)
+    if not fresh and _needs_head(graph, samples, num_classes):
+        from dojang.training.heads import head_of, with_new_head
+
+        old, count = head_of(graph), outputs_of(graph)
+        graph, anew = with_new_head(graph, samples.outputs, seed)
+        why = (
+            f"the network gives {count} outputs, the data have {samples.outputs}" if count != samples.outputs
+            else "the data have other classes than the network was trained on"
+        )  # fmt: skip
+        remarks = (f"The last layer {old.name} is replaced by one with {samples.outputs} outputs, because {why}.",)
+    samples = match_classes(graph, samples)
+    from dojang.training.start import module_of
+
+    mode: Mode = "scratch" if fresh else "fine-tune"
+    return Beginning(graph, samples, module_of(graph, seed), False, fresh, mode, anew, remarks)
+
+
+def starts_fresh(net: Any) -> bool:
+    """Whether the network is text, which names layers but no weights of its own: a zoo name or a .net file."""
+    if isinstance(net, Graph):
+        return not net.weights
+    return (
+        isinstance(net, (str, Path))
+        and Path(net).suffix.lower() not in (".onnx", ".safetensors")
+        and ":" not in str(net)
+    )
+
+
+def outputs_of(graph: Graph) -> int:
+    """Numbers that the network gives per sample; 0 where that is not known."""
+    shape = graph.unit_shapes[graph.outputs[0]]
+    return int(np.prod(shape[1:])) if shape is not None else 0
+
+
+def _needs_head(graph: Graph, samples: Data, num_classes: int | None) -> bool:
+    """Whether the data ask for another last layer than the trained network has."""
+    count = outputs_of(graph)
+    if samples.task == "unlabelled":
+        return False
+    if count != samples.outputs:
+        return num_classes in (None, samples.outputs)  # of another number check_classes speaks
+    known = classes.from_text(graph.meta.get("classes", ""))
+    numbered = tuple(map(str, range(len(samples.classes))))
+    if samples.task != "classification" or len(known) != count or tuple(samples.classes) == numbered:
+        return False
+    return set(known) != set(samples.classes)
+
+
+def _with_weights(net: Any, weights: str | Path | None, input_size: InputSize | None, num_classes: int | None) -> Graph:
+    """A network with trained weights. They may be of a network with another number of classes."""
+    stored = isinstance(net, (str, Path)) and Path(net).suffix.lower() in (".onnx", ".safetensors")
+    if weights is None or num_classes is None or stored:
+        return load(net, weights=weights, input_size=input_size, num_classes=None if stored else num_classes)
+    graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False).replace(weights={})
+    arrays = read_arrays(Path(weights))
+    from dojang.training.heads import arrays_of, head_of, resized
+
+    head = head_of(graph)
+    (name, shape), *_ = [(n, graph.param_shapes[n]) for n in sorted(arrays_of(head, graph)) if n.endswith("weight")]
+    there = checkpoint.without_prefix(arrays)
+    near = there.get(name)
+    if near is None:
+        spare = [a for n, a in there.items() if n not in graph.param_shapes and tuple(a.shape[1:]) == tuple(shape[1:])]
+        near = spare[0] if len(spare) == 1 else None
+    if near is not None and near.shape[0] != shape[0] and tuple(near.shape[1:]) == tuple(shape[1:]):
+        graph = resized(graph, int(near.shape[0]))
+    try:
+        return checkpoint.apply_state(graph, arrays)
+    except GraphError as error:
+        raise error.within(str(weights)) from None
+
+
+def _owned(
+    net: Any,
+    data: Any,
+    val_data: str | Path | None,
+    weights: str | Path | None,
+    input_size: InputSize | None,
+    num_classes: int | None,
+    meaning: Meaning,
+) -> Beginning:
+    """Somebody's module, which is trained as it is."""
+    if num_classes is not None:
+        raise UsageError("--num-classes applies to zoo names, .net texts and files; change the module itself")
+    module = net if is_module(net) else torch_format().load_callable(net)
+    remarks: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
+    if weights is not None:
+        from dojang.training.start import take_arrays
+
+        anew = take_arrays(module, read_arrays(Path(weights)), str(weights))
+        if anew:
+            remarks = (f"{', '.join(anew)} start anew, because the weights have them in other sizes.",)
+    graph = load(module, input_size=input_size)
+    if isinstance(net, str):
+        graph = graph.replace(name=net.rpartition(":")[2])
+    samples = meaning.samples(data, graph, val_data)
+    samples = match_classes(graph, samples)
+    mode: Mode = "auto" if weights is None else "fine-tune"
+    return Beginning(graph, samples, module, True, False, mode, anew, remarks, input_size)
