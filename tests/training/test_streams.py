@@ -18,7 +18,7 @@ from dojang.training import streams
 from dojang.training.batches import Batcher
 from dojang.training.data import Augment, Data
 from dojang.training.load import load
-from dojang.training.streams import Streamed
+from dojang.training.streams import StreamedSamples
 
 RNG = np.random.default_rng(8)
 
@@ -63,9 +63,9 @@ def test_streamed_samples_are_those_of_memory(tmp_path: Path, kind: str, monkeyp
     resident: Data = load(source, size=size)
     monkeypatch.setattr(streams, "RESIDENT", 0.0)
     data = load(source, size=size)
-    assert isinstance(data.train.x, Streamed)
-    assert isinstance(data.test.x, Streamed)
-    assert isinstance(data.selection(0.3).train.x, Streamed)
+    assert isinstance(data.train.x, StreamedSamples)
+    assert isinstance(data.test.x, StreamedSamples)
+    assert isinstance(data.selection(0.3).train.x, StreamedSamples)
     for one, other in ((data.train, resident.train), (data.test, resident.test)):
         assert np.array_equal(one.y, other.y)
         scale = 1 if one.x.dtype == other.x.dtype else 255  # floats of 0…255 in memory are stored as bytes

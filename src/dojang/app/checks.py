@@ -39,7 +39,7 @@ class Watching:
         """Nothing was seen yet."""
         self.graph, self.asked, self.processes = graph, asked, processes
         self.scales = scale.Scales(graph)
-        self.scores = answers.Scores(graph, len(asked.x), processes.share(np.arange(len(asked.x))))
+        self.scores = answers.ScoresSeen(graph, len(asked.x), processes.share(np.arange(len(asked.x))))
         self.watchers = (self.scales, self.scores)
 
     def done(self, trial_macs: int) -> tuple[Checks, list[Finding], tuple[str, ...]]:

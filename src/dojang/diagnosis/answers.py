@@ -32,7 +32,7 @@ class Wrong:
     probability: float
 
 
-class Scores:
+class ScoresSeen:
     """Watches the first output and keeps it, (samples, scores); this process sees the samples `mine` of `total`."""
 
     def __init__(self, graph: Graph, total: int, mine: Array) -> None:

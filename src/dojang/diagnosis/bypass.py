@@ -25,7 +25,7 @@ MOVED = 0.1
 
 
 @dataclass(frozen=True)
-class Block:
+class BypassedBlock:
     """A part that can be left out with all shapes kept: readers of `at` then read `stays`, and `layers` are gone.
 
     `kind`: a "branch" of a sum, a "gate" that scales channels, or a "layer" of the same shape before and behind it.
@@ -62,9 +62,9 @@ class Bypass:
         return asdict(self) | {"layers": list(self.layers)}
 
 
-def blocks(graph: Graph) -> list[Block]:
+def blocks(graph: Graph) -> list[BypassedBlock]:
     """Every branch of a sum of equal shapes, every gate, every layer that keeps its shape; those with layers only."""
-    found: dict[tuple[str, ...], Block] = {}
+    found: dict[tuple[str, ...], BypassedBlock] = {}
     for kind, at, stays in _candidates(graph):
         shapes = graph.unit_shapes
         if shapes[at] is None or shapes[at] != shapes[stays] or at in graph.outputs:
@@ -73,7 +73,7 @@ def blocks(graph: Graph) -> list[Block]:
         left = {node.name for node in layers(without)}
         gone = tuple(node.name for node in layers(graph) if node.name not in left)
         if gone and left and any(i.name in _needed(without) for i in without.inputs):
-            found.setdefault(gone, Block(kind, at, stays, gone, without))
+            found.setdefault(gone, BypassedBlock(kind, at, stays, gone, without))
     return list(found.values())
 
 
@@ -97,7 +97,7 @@ def _needed(graph: Graph) -> set[str]:
     return found
 
 
-def bypasses(found: list[Block], trials: Trials) -> tuple[Bypass, ...]:
+def bypasses(found: list[BypassedBlock], trials: Trials) -> tuple[Bypass, ...]:
     """Each block left out by itself, in the order of the network."""
     graph = trials.graph
     place = {node.name: i for i, node in enumerate(graph.nodes)}

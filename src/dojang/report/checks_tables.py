@@ -10,7 +10,7 @@ from dojang.report.table import milliseconds, number, percent, short
 
 
 @dataclass(frozen=True)
-class Shown:
+class CheckTable:
     """A table under a title. The first `words` columns are text, the others numbers; `said` says what they mean."""
 
     title: str
@@ -20,7 +20,7 @@ class Shown:
     words: int = 1
 
 
-def tables(diagnosis: Diagnosis) -> list[Shown]:
+def tables(diagnosis: Diagnosis) -> list[CheckTable]:
     """The tables that have rows, in the order in which they are read."""
     checks = diagnosis.checks
     found = [times(diagnosis)]
@@ -30,7 +30,7 @@ def tables(diagnosis: Diagnosis) -> list[Shown]:
     return [table for table in found if table.rows]
 
 
-def times(diagnosis: Diagnosis) -> Shown:
+def times(diagnosis: Diagnosis) -> CheckTable:
     """Where the time of one call goes; with layers of the same step in one row."""
     times, rows = diagnosis.times, list[tuple[str, ...]]()
     said = ""
@@ -47,10 +47,10 @@ def times(diagnosis: Diagnosis) -> Shown:
             "counts once, for the layer with most MACs. All are means over the faster half of the calls."
             + (f" Do not rely on these times: {times.doubt}." if times.doubt else "")
         )
-    return Shown("Where the time of a call goes", ("layer", "nodes", "time", "share"), tuple(rows), said)
+    return CheckTable("Where the time of a call goes", ("layer", "nodes", "time", "share"), tuple(rows), said)
 
 
-def by_class(answers: Answers) -> Shown:
+def by_class(answers: Answers) -> CheckTable:
     """Recall and precision of every class."""
     c = answers.confusion
     rows = zip(c.classes, c.support, c.recall, c.precision, strict=True)
@@ -62,27 +62,27 @@ def by_class(answers: Answers) -> Shown:
         "Recall: share of the samples of a class that are answered right; precision: share of the answers naming it "
         "that are."
     )
-    return Shown("Accuracy by class", ("class", "samples", "recall", "precision"), shown, said)
+    return CheckTable("Accuracy by class", ("class", "samples", "recall", "precision"), shown, said)
 
 
-def mistakes(answers: Answers) -> Shown:
+def mistakes(answers: Answers) -> CheckTable:
     """The most frequent pairs of label and wrong answer."""
     rows = tuple((m.label, m.answer, number(m.count)) for m in answers.confusion.mistakes())
     said = "The most frequent mistakes; --json has the whole matrix."
-    return Shown("What is taken for what", ("label", "answer", "samples"), rows, said, 2)
+    return CheckTable("What is taken for what", ("label", "answer", "samples"), rows, said, 2)
 
 
-def wrong(answers: Answers) -> Shown:
+def wrong(answers: Answers) -> CheckTable:
     """The samples that are answered wrong, the most confident first."""
     rows = tuple((str(w.index), w.label, w.answer, percent(w.probability)) for w in answers.wrong)
     said = (
         f"The most confident wrong answer first, of {len(answers.wrong):,}. The number counts within the "
         f"{answers.part} part, from 0; the probability is the softmax of the scores."
     )
-    return Shown("Samples that are answered wrong", ("sample", "label", "answer", "probability"), rows, said, 3)
+    return CheckTable("Samples that are answered wrong", ("sample", "label", "answer", "probability"), rows, said, 3)
 
 
-def scales(diagnosis: Diagnosis) -> Shown:
+def scales(diagnosis: Diagnosis) -> CheckTable:
     """The scale of every layer's activations."""
     rows = tuple(
         (
@@ -96,10 +96,10 @@ def scales(diagnosis: Diagnosis) -> Shown:
         "Saturated: share at an end of the activation's range, where its slope is 0 or nearly so."
     )
     heads = ("layer", "activation", "rms", "least", "most", "zeros", "saturated")
-    return Shown("How large activations are", heads, rows, said, 2)
+    return CheckTable("How large activations are", heads, rows, said, 2)
 
 
-def bypasses(diagnosis: Diagnosis) -> Shown:
+def bypasses(diagnosis: Diagnosis) -> CheckTable:
     """What leaving out each block costs."""
     rows = diagnosis.checks.bypasses
     shown = tuple(
@@ -117,10 +117,10 @@ def bypasses(diagnosis: Diagnosis) -> Shown:
         "Answers: share of the samples whose best class is another."
     )
     heads = ("block", "kind", "params", "MACs", "output", "answers", "accuracy")
-    return Shown("What bypassing each block costs", heads, shown, said, 2)
+    return CheckTable("What bypassing each block costs", heads, shown, said, 2)
 
 
-def sensitivities(diagnosis: Diagnosis) -> Shown:
+def sensitivities(diagnosis: Diagnosis) -> CheckTable:
     """What rounding each layer's weights changes, one row for each layer."""
     rows = diagnosis.checks.sensitivities
     formats = tuple(dict.fromkeys(row.format for row in rows))
@@ -136,7 +136,7 @@ def sensitivities(diagnosis: Diagnosis) -> Shown:
         "its deviation over the samples; answers: share of the samples whose best class is another."
     )
     shown = tuple((name, *cells) for name, cells in by_layer.items())
-    return Shown("What rounding the weights changes", heads, shown, said)
+    return CheckTable("What rounding the weights changes", heads, shown, said)
 
 
 def _part(value: float | None) -> str:

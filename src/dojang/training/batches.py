@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.training.data import Augment, Split
-from dojang.training.streams import Streamed
+from dojang.training.streams import StreamedSamples
 
 Share = Callable[[NDArray[Any]], NDArray[Any]]
 """Which items of a batch a process takes."""
@@ -62,7 +62,7 @@ class Batcher:
     def __init__(self, split: Split, augment: Augment, seed: int) -> None:
         """`augment` applies to samples (c, h, w); arrays of another rank can only be taken as they are."""
         self._x, self._augment, self._seed = split.x, augment, seed
-        self._reader = ThreadPoolExecutor(1) if isinstance(split.x, Streamed) else None
+        self._reader = ThreadPoolExecutor(1) if isinstance(split.x, StreamedSamples) else None
         self._next: tuple[tuple[int, int], Future[NDArray[Any]]] | None = None
 
     def ahead(self, indices: NDArray[Any], epoch: int, step: int, share: Share = whole) -> None:

@@ -18,10 +18,10 @@ from dojang.base.errors import DataError, UsageError
 from dojang.training.asked import NOTHING, Asked, Task
 from dojang.training.labels import Labels, labels_of
 from dojang.training.meaning import samples_of
-from dojang.training.streams import Streamed, blocks_of, some_of
+from dojang.training.streams import StreamedSamples, blocks_of, some_of
 
 Array = Any
-"""A NumPy array, or, for samples that are larger than memory, a `Streamed` one."""
+"""A NumPy array, or, for samples that are larger than memory, a `StreamedSamples` one."""
 Size = int | Sequence[int]
 
 TEST_FRACTION = 0.2
@@ -79,7 +79,7 @@ class Normalisation:
         count = len(x) * prod(x.shape[2:])
         scale = 255.0 if x.dtype == np.uint8 else 1.0
         shape = (1, -1) + (1,) * (x.ndim - 2)
-        if isinstance(x, Streamed):
+        if isinstance(x, StreamedSamples):
             # one pass: sums around the mean of the first block, which lose no digits
             around, total, squares = None, 0.0, 0.0
             for block in blocks_of(x):
@@ -431,7 +431,7 @@ def content_hash(parts: Iterable[Split], classes: tuple[str, ...]) -> str:
     for part in parts:
         for array in (part.x, part.y):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
-            if isinstance(array, Streamed):
+            if isinstance(array, StreamedSamples):
                 digest.update(array.digest())
             else:
                 digest.update(np.ascontiguousarray(array).data)

@@ -24,7 +24,7 @@ from dojang.base.errors import DataError, FileError, UsageError
 from dojang.base.pictures import FORMATS
 from dojang.base.reading import damaged_as, read_bytes, unpacked, zipped
 from dojang.training.parts import as_two, part_of, parts_of, said
-from dojang.training.streams import Streamed, fits, some_of
+from dojang.training.streams import StreamedSamples, fits, some_of
 
 Array = NDArray[Any]
 
@@ -122,7 +122,7 @@ def read_zip(path: Path, target: SampleSize, least: int = 2) -> Tree:
             return unpacked(archive, info, place, Budget(place, MAX_FILE_BYTES))
 
         tree = _tree(path, list(entries), folders, read, target, least)
-        if any(isinstance(x, Streamed) for x, _ in tree.parts.values()):
+        if any(isinstance(x, StreamedSamples) for x, _ in tree.parts.values()):
             weakref.finalize(read, stack.pop_all().close)  # open as long as somebody may read
         return tree
 
@@ -167,7 +167,7 @@ def _tree(
         parts[part] = (some_of(x, at), y[at])
         start += len(items)
     notes = ("the samples are larger than memory allows: they are decoded when they are needed",)
-    return Tree(parts, classes, said(found) if found else "", notes if isinstance(x, Streamed) else ())
+    return Tree(parts, classes, said(found) if found else "", notes if isinstance(x, StreamedSamples) else ())
 
 
 def _parts(path: Path, tops: list[str], every: set[tuple[str, ...]], prefix: tuple[str, ...]) -> dict[str, str]:
@@ -214,7 +214,7 @@ def _decoded(
 ) -> Any:
     """All pictures as uint8 (n, c, h, w): one channel when all are grey, three otherwise, or as the target says.
 
-    `Streamed` where they do not fit into memory.
+    `StreamedSamples` where they do not fit into memory.
     """
     if files:
         first = decoded(read(files[0]), f"{path}: {'/'.join(files[0])}", target)
@@ -249,7 +249,7 @@ def _streamed(
     read: Callable[[tuple[str, ...]], bytes],
     target: SampleSize,
     first: Array,
-) -> Streamed:
+) -> StreamedSamples:
     """Pictures that are decoded when they are asked for, by several threads."""
     if target.size is None:
         raise DataError(
@@ -271,7 +271,7 @@ def _streamed(
             found.update(sha256(read(files[i])).digest())
         return found.digest()
 
-    return Streamed(samples, (len(files), channels, h, w), np.uint8, digest)
+    return StreamedSamples(samples, (len(files), channels, h, w), np.uint8, digest)
 
 
 def _decode_all(
@@ -369,7 +369,7 @@ def resized(x: Any, target: SampleSize, where: str) -> Any:
     """
     if target.size is None or (x.shape[2:] == target.size and target.channels in (None, x.shape[1])):
         return x
-    if isinstance(x, Streamed):
+    if isinstance(x, StreamedSamples):
         raise DataError(
             f"{where}: samples of {x.shape[1:]} stay where they are stored, and cannot be resized; store them so"
         )

@@ -32,7 +32,7 @@ _DECAY = {"sgd": 5e-4, "adamw": 0.01}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StepRecipe:
     """How a run steps: optimiser, peak learning rate, decay of weights, and in words why it is these."""
 
     optimiser: str
@@ -41,7 +41,7 @@ class Recipe:
     why: str
 
 
-def recipe_of(config: TrainConfig, module: nn.Module, samples: int, fine_tuning: bool) -> Recipe:
+def recipe_of(config: TrainConfig, module: nn.Module, samples: int, fine_tuning: bool) -> StepRecipe:
     """The recipe for so many samples in an epoch: what the settings say, else what suits network, batch and length.
 
     From scratch SGD with 0.1 (0.04 without batch norm) times batch / 128, or AdamW with 0.003 · √(batch / 64) in runs
@@ -57,7 +57,7 @@ def recipe_of(config: TrainConfig, module: nn.Module, samples: int, fine_tuning:
         optimiser = "sgd" if plain_sgd or steps >= SHORT else "adamw"
     decay = _DECAY[optimiser] if config.weight_decay is None else config.weight_decay
     if config.lr is not None:
-        return Recipe(optimiser, config.lr, decay, "as given")
+        return StepRecipe(optimiser, config.lr, decay, "as given")
     if optimiser == "adamw":
         rate = _LR_ADAMW * (batch / _ADAMW_BATCH) ** 0.5
         why = f"{_LR_ADAMW:g} · √({batch:g} samples a step / {_ADAMW_BATCH})"
@@ -71,11 +71,11 @@ def recipe_of(config: TrainConfig, module: nn.Module, samples: int, fine_tuning:
     if fine_tuning:
         rate *= FINE_TUNING_SHARE
         why = f"{FINE_TUNING_SHARE:g} of the rate from scratch, because its weights are trained: {why}"
-    return Recipe(optimiser, rate, decay, why)
+    return StepRecipe(optimiser, rate, decay, why)
 
 
 def optimizer_of(
-    recipe: Recipe, config: TrainConfig, module: nn.Module, anew: Collection[str] = ()
+    recipe: StepRecipe, config: TrainConfig, module: nn.Module, anew: Collection[str] = ()
 ) -> torch.optim.Optimizer:
     """PyTorch's optimiser. Each group has a `scale` of the rate: `HEAD_SCALE` for the parameters named in `anew`."""
     groups = parameter_groups(module, recipe.weight_decay, anew)

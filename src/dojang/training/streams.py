@@ -20,10 +20,10 @@ RESIDENT = 0.25
 """Share of the machine's memory up to which samples are kept in memory. They are there twice while a batch is made."""
 
 
-class Streamed:
+class StreamedSamples:
     """Samples (n, c, …) that stay where they are stored: as much of an array as training needs.
 
-    `x[slice or indices]` reads these rows into memory; `view` is another `Streamed` of some rows and reads nothing.
+    `x[slice or indices]` reads these rows into memory; `view` is another one of some rows and reads nothing.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Streamed:
         """The samples at a slice or at indices, in memory."""
         return self._read(self._rows[at])
 
-    def view(self, at: Any) -> Streamed:
+    def view(self, at: Any) -> StreamedSamples:
         """The samples at a slice or at indices, not read."""
-        return Streamed(self._read, self.shape, self.dtype, self._digest, self._rows[at])
+        return StreamedSamples(self._read, self.shape, self.dtype, self._digest, self._rows[at])
 
     def digest(self) -> bytes:
         """A hash of the samples' content, in their order."""
@@ -67,8 +67,8 @@ class Streamed:
 
 
 def some_of(x: Any, at: Any) -> Any:
-    """The samples at a slice or at indices; of a `Streamed` array nothing is read."""
-    return x.view(at) if isinstance(x, Streamed) else x[at]
+    """The samples at a slice or at indices; of a `StreamedSamples` array nothing is read."""
+    return x.view(at) if isinstance(x, StreamedSamples) else x[at]
 
 
 def blocks_of(x: Any) -> Iterator[Array]:

@@ -14,7 +14,7 @@ from dojang.base.errors import UsageError
 from dojang.training.config import TrainConfig
 from dojang.training.data import Augment, Data, Normalisation, Split
 from dojang.training.sources import MIRROR_RULE
-from dojang.training.streams import Streamed
+from dojang.training.streams import StreamedSamples
 
 MOST_CLASSES = 12
 """Classes whose samples are listed one by one."""
@@ -126,8 +126,8 @@ def _labels(data: Data) -> str:
 
 def _samples(graph: Graph, data: Data) -> str:
     x, how = data.train.x, data.normalisation
-    seen = x[:_LOOKED_AT] if isinstance(x, Streamed) else x
-    of = f" of the first {len(seen):,}" if isinstance(x, Streamed) and len(seen) < len(x) else ""
+    seen = x[:_LOOKED_AT] if isinstance(x, StreamedSamples) else x
+    of = f" of the first {len(seen):,}" if isinstance(x, StreamedSamples) and len(seen) < len(x) else ""
     unit = ", divided by 255" if x.dtype == np.uint8 else ""
     values = f"values{of} from {float(seen.min()):g} to {float(seen.max()):g}{unit}"
     stated = bool(graph.inputs[0].attrs["mean"])

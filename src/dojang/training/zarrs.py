@@ -13,7 +13,7 @@ from dojang.base.errors import FileError, MissingPart
 from dojang.training.asked import Asked
 from dojang.training.meaning import SAID, check_samples, laid_out, layout_of, samples_of
 from dojang.training.named_arrays import array_names, class_names, pairs_of
-from dojang.training.streams import Streamed, fits
+from dojang.training.streams import StreamedSamples, fits
 
 _DIVISOR = {"0-255": 255, "0-65535": 65535}
 
@@ -56,7 +56,7 @@ def read_zarr(path: Path, asked: Asked) -> tuple[dict[str, tuple[Any, Any]], tup
 
 def _streamed(
     stored: Any, asked: Asked, where: str, sound: Callable[[Callable[[], Any]], Any]
-) -> tuple[Streamed, tuple[str, ...]]:
+) -> tuple[StreamedSamples, tuple[str, ...]]:
     """Samples that stay in their chunks, and what was understood of them."""
     check_samples(stored, where)
     how = layout_of(stored.shape, stored.dtype == np.uint8, asked, where)
@@ -78,4 +78,4 @@ def _streamed(
     one = laid_out(np.broadcast_to(np.uint8(0), (1, *stored.shape[1:])), how).shape
     shape = (stored.shape[0], *one[1:])
     notes = (SAID[how],) if how in SAID else ()
-    return Streamed(samples, shape, np.uint8 if as_bytes else np.float32), notes
+    return StreamedSamples(samples, shape, np.uint8 if as_bytes else np.float32), notes
