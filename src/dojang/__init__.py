@@ -143,7 +143,8 @@ if not TYPE_CHECKING:  # else type checkers would take every name for one of the
 
     def __getattr__(name: str) -> Any:
         if name not in _HOME:
-            raise AttributeError(f"module 'dojang' has no attribute {name!r}")
+            near = import_module("dojang.base.wording").did_you_mean(name, __all__, "")
+            raise AttributeError(f"module 'dojang' has no attribute {name!r}{near and f'; {near}'}")
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import dojang
+from dojang.base.errors import UsageError
+
 SECONDS, MEMORY = 20, 3 << 30
 """Processor time and address space that a refusal may take; NumPy and the interpreter reserve most of the latter."""
 
@@ -180,3 +183,17 @@ def test_huge_shapes_that_fit_are_only_numbers(tmp_path: Path) -> None:
     done = count(path, "--json")
     assert done.returncode == 0, done.stderr
     assert f'"macs": {BIG * BIG * 108 + 40}' in done.stdout
+
+
+def test_a_file_is_not_run_whatever_its_name(tmp_path: Path) -> None:
+    """`file.py:callable` is code; a file of that very name is a file."""
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef build(): return 1\n")
+    (tmp_path / "evil.py:build").write_bytes(b"data")
+    with pytest.raises(UsageError, match="files are never run as code"):
+        dojang.load(str(tmp_path / "evil.py:build"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_misspelt_name_in_python_gets_the_nearest() -> None:
+    with pytest.raises(AttributeError, match="did you mean solve"):
+        dojang.solv  # noqa: B018

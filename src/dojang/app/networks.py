@@ -194,8 +194,13 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
             return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
         return _resized(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
     if suffix in STATE:
-        raise UsageError(f"{name}: holds weights only; name the network (NET) and give these with --weights {name}")
+        raise UsageError(
+            f"{name}: a {suffix} file is read for its weights alone; name the network (NET) and give these with "
+            f"--weights {name}"
+        )
     if ":" in name:
+        if path.is_file():
+            raise UsageError(f"{name}: is a file, and none that a network is read from; files are never run as code")
         if classes is not None:
             raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; change the code itself")
         return _from_module(torch_format().load_callable(name), size, arrays, name)

@@ -95,7 +95,7 @@ def named(said: str) -> tuple[Any, str]:
     """
     if said in SHIPPED:
         return SHIPPED[said], said
-    place = f"{ENVIRONMENT}={one_line(said)}"
+    place = f"{ENVIRONMENT}={one_line(said) or repr(said)}"
     try:
         facts = load(Path(said))
     except FileNotFoundError:

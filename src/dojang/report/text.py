@@ -67,7 +67,15 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
         shape = layer.shape
         memory = "?" if shape is None else size(layer.cost.out_bytes)
         field = field_said(layer.field)
-        return [layer.name, layer.op, sizes(shape[1:]) if shape else "?", params, macs, memory, field]
+        return [
+            layer.name,
+            layer.op,
+            "?" if shape is None else sizes(shape[1:]) if shape else "scalar",
+            params,
+            macs,
+            memory,
+            field,
+        ]
 
     def foot(figure: object) -> list[str]:
         show = short if figure is short else number
@@ -165,7 +173,7 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
         macs = layer.cost.macs * per_mac
         parts = layer_product(layer, macs, layers)
         work_text = "?" if strange else "-" if macs == 0 else written(*parts, names) if parts else str(macs)
-        shape = names.shape(layer.shape[1:]) if layer.shape else "?"
+        shape = "?" if layer.shape is None else names.shape(layer.shape[1:]) if layer.shape else "scalar"
         field = field_said(layer.field)
         rows.append([layer.name, layer.op, shape, params, work_text, field])
     everything = total_formula(count, names, per_mac)
