@@ -46,6 +46,7 @@ def counted(monkeypatch):
 
 
 def test_findings_and_cuts_stand_on_one_pass_and_one_proof(counted):
+    """One pass for all statistics, and one for what convolutions read, on which grouped ones are fitted and judged."""
     graph = random_features(width=8)
     x = digits()[0][TRAIN][:200]
     counted["samples"] = 0  # those by which the network was made
@@ -59,10 +60,10 @@ def test_findings_and_cuts_stand_on_one_pass_and_one_proof(counted):
     ledger = Ledger(known, None, None, None, None, 1)
     assert ledger.evidence(graph) is known
     silent(ledger.evidence(graph))
-    assert counted == {"ranges": 1, "numbers": 1, "channels": 1, "samples": 200}
+    assert counted == {"ranges": 1, "numbers": 1, "channels": 1, "samples": 400}
     assert known.passes == 1
     slim(known, lossless=True, findings=findings, rewrites=())
-    assert counted == {"ranges": 1, "numbers": 1, "channels": 1, "samples": 200}
+    assert counted == {"ranges": 1, "numbers": 1, "channels": 1, "samples": 400}
 
 
 def test_an_edited_network_has_an_evidence_of_its_own_on_the_same_samples():

@@ -102,6 +102,9 @@ HISTORY = {
     "data": {"name": "digits"},
     "config": {"seed": 0},
     "lr": 0.03,
+    "start": {"before": None},
+    "best": None,
+    "stopped_early": False,
 }
 
 
