@@ -209,7 +209,7 @@ def test_empty_class_folder(dojang: Command, tmp_path: Path, monkeypatch: pytest
 def test_labels_beyond_the_network(dojang: Command, tmp_path: Path) -> None:
     x, y = np.zeros((60, 1, 8, 8), np.float32), np.where(np.arange(60) < 8, 55, np.arange(60) % 10)
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    one_line(dojang("diagnose", "digits-cnn", "--data", tmp_path / "data.npz"), 2, "56 classes (labels reach 55)")
+    one_line(dojang("diagnose", "digits-cnn", "--data", tmp_path / "data.npz"), 2, "from 0 to 55")
 
 
 def bomb() -> bytes:
@@ -253,8 +253,8 @@ def test_npy_with_objects(dojang: Command, tmp_path: Path) -> None:
 
 def test_data_of_other_classes(dojang: Command, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "three.npz", x=rng.integers(0, 256, (30, 8, 8), np.uint8), y=np.arange(30) % 3)
-    one_line(dojang("slim", "digits-cnn", "--data", tmp_path / "three.npz", "-o", tmp_path / "o"), 2, "3 classes")
+    np.savez(tmp_path / "three.npz", x=rng.integers(0, 256, (30, 8, 8), np.uint8), y=np.array(["cat", "dog", "emu"] * 10))
+    one_line(dojang("slim", "digits-cnn", "--data", tmp_path / "three.npz", "-o", tmp_path / "o"), 2, "cat")
     assert not (tmp_path / "o").exists()
 
 
@@ -348,7 +348,7 @@ def test_interrupted_training(tmp_path: Path, number: int) -> None:
     assert out == ""
     assert err.splitlines()[-1] == "dojang: interrupted"
     assert "Traceback" not in err
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["training.safetensors"]
+    assert {p.name for p in (tmp_path / "run").iterdir()} - {"log.csv"} == {"training.safetensors"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

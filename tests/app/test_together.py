@@ -112,7 +112,7 @@ def test_training_speaks_and_writes_once(tmp_path: Path) -> None:
     record = json.loads(done.stdout)
     assert record["processes"] == 2
     assert sorted(path.name for path in out.iterdir()) == [
-        "model.safetensors", "report.html", "run.json", "training.safetensors",
+        "log.csv", "model.safetensors", "report.html", "run.json", "training.safetensors",
     ]  # fmt: skip
 
 

@@ -118,6 +118,8 @@ def beginning(
     from dojang.training.start import module_of
 
     mode: Mode = "scratch" if fresh else "fine-tune"
+    if isinstance(net, Graph) and not fresh and weights is None and not anew:
+        mode = "auto"  # it may be of a module that nobody has trained
     return Beginning(graph, samples, module_of(graph, seed), False, fresh, mode, anew, remarks)
 
 

@@ -212,7 +212,10 @@ class _Run:
         if found is None or not resume:
             for old in replaces if self.world.rank == 0 else ():
                 old.unlink(missing_ok=True)
-        self.log.begin([Epoch(**point) for point in self.position.curve])
+        with _interrupts() as interrupted:  # no half-written log is left
+            self.log.begin([Epoch(**point) for point in self.position.curve])
+        if interrupted():
+            raise KeyboardInterrupt
 
     def _settle_anew(self) -> None:
         """Decide whether this is a fine-tuning, and measure what a fine-tuning must not lose."""
