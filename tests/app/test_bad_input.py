@@ -253,7 +253,9 @@ def test_npy_with_objects(dojang: Command, tmp_path: Path) -> None:
 
 def test_data_of_other_classes(dojang: Command, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "three.npz", x=rng.integers(0, 256, (30, 8, 8), np.uint8), y=np.array(["cat", "dog", "emu"] * 10))
+    np.savez(
+        tmp_path / "three.npz", x=rng.integers(0, 256, (30, 8, 8), np.uint8), y=np.array(["cat", "dog", "emu"] * 10)
+    )
     one_line(dojang("slim", "digits-cnn", "--data", tmp_path / "three.npz", "-o", tmp_path / "o"), 2, "cat")
     assert not (tmp_path / "o").exists()
 

@@ -21,7 +21,7 @@ def sees_all(stride: int = 1, size: int = 12):
     """The second layer's input sees all of an image of that size; the first layer's does not."""
     return weighted(
         net(
-            conv("a", "x", 6, 3), N("r", "relu", "a"), N("p", "global_avgpool", "r"), N("m", "mul", "r", "p"),
+            conv("a", "x", 6, 3), N("r", "relu", "a"), conv("m", "r", 6, 2 * size - 1),
             conv("b", "m", 8, 3, stride=stride), N("s", "tanh", "b"), N("g", "global_avgpool", "s"),
             N("f", "flatten", "g"), N("y", "dense", "f", out=4), shape=(3, size, size),
         )
