@@ -5,8 +5,8 @@
 It needs the CIFAR-10 pictures as JPEG, one folder per class, and the weights of ResNet-20, in `../shared/data`. Trained
 on the first 200 pictures of each class (transfer: 500 of three classes), tested on every fifth picture of the test
 part, 2,000 in all (transfer: every third of its classes, 1,000). The plain loop is PyTorch's AdamW (rate 0.003, decay
-0.01) under OneCycleLR in batches of 64, without augmentation, which it was no better with. All other settings are the
-defaults.
+0.01) under OneCycleLR in batches of 64, without augmentation (with it, it has 42.6 % in place of 48.8 %). All other
+settings are the defaults.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dojang.training.config import TrainConfig
 from dojang.training.data import Augment, Data, from_arrays
 from dojang.training.load import load
 from dojang.training.loop import fit
+from dojang.training.understood import unvaried_where_short
 from record import head
 
 PLACE = Path("../shared/data")
@@ -91,7 +92,7 @@ def plain(data: Data, seed: int, epochs: int, augment: bool = False) -> tuple[fl
 
 def scratch() -> None:
     """The same small CNN, 2,000 pictures, 8 epochs, three seeds."""
-    data, ours, theirs = pictures(200), [], []
+    data, ours, theirs = unvaried_where_short(pictures(200), 8), [], []
     for seed in SEEDS:
         theirs.append(plain(data, seed, 8)[0])
         config = TrainConfig(epochs=8, batch_size=BATCH, seed=seed, test_every=8, train_scored=1)

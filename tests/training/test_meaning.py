@@ -9,7 +9,8 @@ import pytest
 
 from dojang.base.errors import DataError, UsageError
 from dojang.training.asked import Asked
-from dojang.training.data import from_arrays
+from dojang.training.data import Augment, from_arrays
+from dojang.training.understood import VARIED_FROM, unvaried_where_short
 
 RNG = np.random.default_rng(14)
 N = 40
@@ -192,3 +193,13 @@ def test_values_that_are_named_are_divided() -> None:
     # whole numbers that are no pictures stay as they are
     counts = RNG.integers(0, 17, (N, 1, 8, 8)).astype(np.float32)
     assert np.array_equal(from_arrays(counts, TRUE, counts, TRUE).train.x, counts)
+
+
+def test_short_trainings_from_scratch_do_not_vary_pictures_and_say_so() -> None:
+    data = from_arrays(
+        np.zeros((20, 3, 8, 8), np.uint8), np.arange(20) % 2, classes=["a", "b"], augment=Augment(2, True)
+    )
+    short, long = (unvaried_where_short(data, epochs) for epochs in (VARIED_FROM - 1, VARIED_FROM))
+    assert (short.augment, long.augment) == (Augment(), data.augment)
+    assert any("not varied" in note for note in short.notes)
+    assert not any("not varied" in note for note in long.notes)

@@ -29,7 +29,7 @@ from dojang.training.config import Mode, Optimiser, TrainConfig
 from dojang.training.data import Augment, Data
 from dojang.training.log import EVENTS, LOG_FILE, TensorBoard
 from dojang.training.record import Progress, Start
-from dojang.training.understood import paragraph, varied, weights_of
+from dojang.training.understood import paragraph, unvaried_where_short, varied, weights_of
 
 Precision = Literal["float32", "bf16"]
 
@@ -125,6 +125,8 @@ def train(
     )
     begun = beginning(net, data, val_data, weights, input_size, num_classes, seed, Meaning(task, values, layout))
     samples = varied(begun.samples, augment, mirror)
+    if augment is None and (mode == "scratch" or (mode == "auto" and begun.mode == "scratch")):
+        samples = unvaried_where_short(samples, epochs)
     graph, fresh, module = begun.graph, begun.fresh, begun.module
     config = replace(
         config,
