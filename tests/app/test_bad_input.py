@@ -350,7 +350,7 @@ def test_interrupted_training(tmp_path: Path, number: int) -> None:
     assert out == ""
     assert err.splitlines()[-1] == "dojang: interrupted"
     assert "Traceback" not in err
-    assert {p.name for p in (tmp_path / "run").iterdir()} - {"log.csv"} == {"training.safetensors"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} - {"log.csv", "tensorboard"} == {"training.safetensors"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
