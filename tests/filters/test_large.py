@@ -244,6 +244,6 @@ def test_plans_are_explained(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "b.tif", picture((20, 20), "float32"))
     (plan,) = plan_file(tmp_path / "b.tif", "gaussian:sigma=3").plans
     assert plan.way.name == "separable"
-    assert "; 1 pair of passes, " in plan.explain()
+    assert "separable: 1 pair of passes, " in plan.explain()
     with pytest.raises(ShapeError, match=r"b\.tif: kernel"):
         plan_file(tmp_path / "b.tif", "blur:size=30", border="valid")
