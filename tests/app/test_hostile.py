@@ -189,9 +189,19 @@ def test_a_file_is_not_run_whatever_its_name(tmp_path: Path) -> None:
     """`file.py:callable` is code; a file of that very name is a file."""
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef build(): return 1\n")
     (tmp_path / "evil.py:build").write_bytes(b"data")
-    with pytest.raises(UsageError, match="files are never run as code"):
-        dojang.load(str(tmp_path / "evil.py:build"))
+    name = str(tmp_path / "evil.py:build")
+    for use in (dojang.load, lambda net: dojang.train(net, "digits", output=tmp_path / "o")):
+        with pytest.raises(UsageError, match="files are never run as code"):
+            use(name)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_colon_in_the_name_of_a_network_file_makes_no_code_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    net = tmp_path / "a:b" / "c.net"
+    net.write_text("input 1x8x8\nflatten\ndense 10\n")
+    done = dojang.train(str(net), "digits", epochs=1, output=tmp_path / "o")
+    assert done.history["start"]["fine_tuning"] is False
 
 
 def test_a_misspelt_name_in_python_gets_the_nearest() -> None:

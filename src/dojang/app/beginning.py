@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import InputSize, is_module, load, read_arrays, torch_format
+from dojang.app.networks import InputSize, is_module, load, names_code, read_arrays, torch_format
 from dojang.app.samples import asked_of, load_samples, match_classes
 from dojang.arith import classes
 from dojang.arith.graph import Graph
@@ -22,16 +22,24 @@ from dojang.training.data import Data
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a person says of the data, where rules cannot tell."""
+class Wanted:
+    """What a person asks to train, on what: the keywords of `train` of these names. `seed` draws new weights."""
 
-    task: TaskFlag | None = None
-    values: Values | None = None
-    layout: Layout | None = None
+    net: Any
+    data: Any
+    val_data: str | Path | None
+    weights: str | Path | None
+    input_size: InputSize | None
+    num_classes: int | None
+    task: TaskFlag | None
+    values: Values | None
+    layout: Layout | None
+    seed: int
 
-    def samples(self, data: Any, graph: Graph, val_data: str | Path | None) -> Data:
+    def samples(self, graph: Graph) -> Data:
         """The data set, for the network that will be trained on it."""
-        return load_samples(data, graph, val_data, asked_of(graph, self.task, self.values, self.layout))
+        asked = asked_of(graph, self.task, self.values, self.layout)
+        return load_samples(self.data, graph, self.val_data, asked)
 
 
 @dataclass(frozen=True)
@@ -80,35 +88,27 @@ class Beginning:
             self.module.load_state_dict(now)
 
 
-def beginning(
-    net: Any,
-    data: Any,
-    val_data: str | Path | None,
-    weights: str | Path | None,
-    input_size: InputSize | None,
-    num_classes: int | None,
-    seed: int,
-    meaning: Meaning,
-) -> Beginning:
+def beginning(wanted: Wanted) -> Beginning:
     """Network, data and module of a training, which fit each other.
 
     Raises what `load` and `load_samples` raise, and `DataError` where the data have other classes than a module.
     """
-    if is_module(net) or (isinstance(net, str) and ":" in net):
-        return _owned(net, data, val_data, weights, input_size, num_classes, meaning)
+    net, weights, num_classes = wanted.net, wanted.weights, wanted.num_classes
+    if is_module(net) or names_code(net):
+        return _owned(wanted)
     fresh = weights is None and starts_fresh(net)
     remarks: tuple[str, ...] = ()
     anew: tuple[str, ...] = ()
     if fresh:
-        graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False).replace(weights={})
+        graph = load(net, input_size=wanted.input_size, num_classes=num_classes, arrays=False).replace(weights={})
     else:
-        graph = _with_weights(net, weights, input_size, num_classes)
-    samples = meaning.samples(data, graph, val_data)
+        graph = _with_weights(net, weights, wanted.input_size, num_classes)
+    samples = wanted.samples(graph)
     if not fresh and _needs_head(graph, samples, num_classes):
         from dojang.training.heads import head_of, with_new_head
 
         old, count = head_of(graph), outputs_of(graph)
-        graph, anew = with_new_head(graph, samples.outputs, seed)
+        graph, anew = with_new_head(graph, samples.outputs, wanted.seed)
         why = (
             f"the network gives {count} outputs, the data have {samples.outputs}" if count != samples.outputs
             else "the data have other classes than the network was trained on"
@@ -120,7 +120,7 @@ def beginning(
     mode: Mode = "scratch" if fresh else "fine-tune"
     if isinstance(net, Graph) and not fresh and weights is None and not anew:
         mode = "auto"  # it may be of a module that nobody has trained
-    return Beginning(graph, samples, module_of(graph, seed), False, fresh, mode, anew, remarks)
+    return Beginning(graph, samples, module_of(graph, wanted.seed), False, fresh, mode, anew, remarks)
 
 
 def starts_fresh(net: Any) -> bool:
@@ -130,7 +130,7 @@ def starts_fresh(net: Any) -> bool:
     return (
         isinstance(net, (str, Path))
         and Path(net).suffix.lower() not in (".onnx", ".safetensors")
-        and ":" not in str(net)
+        and not names_code(net)
     )
 
 
@@ -178,17 +178,10 @@ def _with_weights(net: Any, weights: str | Path | None, input_size: InputSize | 
         raise error.within(str(weights)) from None
 
 
-def _owned(
-    net: Any,
-    data: Any,
-    val_data: str | Path | None,
-    weights: str | Path | None,
-    input_size: InputSize | None,
-    num_classes: int | None,
-    meaning: Meaning,
-) -> Beginning:
+def _owned(wanted: Wanted) -> Beginning:
     """Somebody's module, which is trained as it is."""
-    if num_classes is not None:
+    net, weights, input_size = wanted.net, wanted.weights, wanted.input_size
+    if wanted.num_classes is not None:
         raise UsageError("--num-classes applies to zoo names, .net texts and files; change the module itself")
     module = net if is_module(net) else torch_format().load_callable(net)
     remarks: tuple[str, ...] = ()
@@ -202,7 +195,6 @@ def _owned(
     graph = load(module, input_size=input_size)
     if isinstance(net, str):
         graph = graph.replace(name=net.rpartition(":")[2])
-    samples = meaning.samples(data, graph, val_data)
-    samples = match_classes(graph, samples)
+    samples = match_classes(graph, wanted.samples(graph))
     mode: Mode = "auto" if weights is None else "fine-tune"
     return Beginning(graph, samples, module, True, False, mode, anew, remarks, input_size)

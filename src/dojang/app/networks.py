@@ -169,6 +169,12 @@ def read_arrays(path: Path) -> Mapping[str, Any]:
     raise UsageError(f"{path}: weights come as .safetensors, .pt or .pth, not {path.suffix or 'without a suffix'}")
 
 
+def names_code(name: Any) -> bool:
+    """Whether a name is Python code that gives a network, such as "package.module:callable", and not a file to read."""
+    known = (".net", ".onnx", *READERS, *STATE)
+    return isinstance(name, str) and ":" in name and Path(name).suffix.lower() not in known
+
+
 def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:
     path = Path(name)
     suffix = path.suffix.lower()
@@ -198,9 +204,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
             f"{name}: a {suffix} file is read for its weights alone; name the network (NET) and give these with "
             f"--weights {name}"
         )
-    if ":" in name:
-        if path.is_file():
-            raise UsageError(f"{name}: is a file, and none that a network is read from; files are never run as code")
+    if names_code(name):
         if classes is not None:
             raise UsageError(f"{name}: --num-classes applies to zoo names and .net texts; change the code itself")
         return _from_module(torch_format().load_callable(name), size, arrays, name)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dojang.app.beginning import Beginning, Meaning, beginning
+from dojang.app.beginning import Beginning, Wanted, beginning
 from dojang.app.exporting import write_checked
 from dojang.app.networks import InputSize, torch_format
 from dojang.app.record import record
@@ -123,7 +123,7 @@ def train(
         select=select,
         patience=patience,
     )
-    begun = beginning(net, data, val_data, weights, input_size, num_classes, seed, Meaning(task, values, layout))
+    begun = beginning(Wanted(net, data, val_data, weights, input_size, num_classes, task, values, layout, seed))
     samples = varied(begun.samples, augment, mirror)
     if augment is None and (mode == "scratch" or (mode == "auto" and begun.mode == "scratch")):
         samples = unvaried_where_short(samples, epochs)

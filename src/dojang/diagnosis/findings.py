@@ -52,9 +52,15 @@ class Judgement:
     unjudged: tuple[NotJudged, ...]
 
 
-def diagnose(known: Evidence, **measured: Any) -> tuple[Finding, ...]:
-    """The findings of `judge`."""
-    return judge(known, **measured).findings
+def diagnose(
+    known: Evidence,
+    *,
+    times: CallTimes | None = None,
+    grouped: LayerGroupings | None = None,
+    effective: tuple[Effective, ...] | None = None,
+) -> tuple[Finding, ...]:
+    """The findings of `judge`, which takes the same and raises the same."""
+    return judge(known, times=times, grouped=grouped, effective=effective).findings
 
 
 def judge(

@@ -19,12 +19,14 @@ from dojang.base.showing import first_line
 def load_callable(spec: str) -> nn.Module:
     """The module that `package.module:callable` or `path/file.py:callable` returns (or is, when it is a module).
 
-    Runs the user's code. Raises `UsageError` when there is no such name or it returns something else, `FileError` when
-    the file is missing or cannot be imported.
+    Runs the user's code. Raises `UsageError` when there is no such name or it returns something else, or where a file
+    has the whole of `spec` as its name; `FileError` when the file is missing or cannot be imported.
     """
     where, colon, name = spec.rpartition(":")
     if not colon or not where or not name:
         raise UsageError(f"{spec}: write package.module:callable or path/file.py:callable")
+    if Path(spec).is_file():
+        raise UsageError(f"{spec}: is a file, and none that a network is read from; files are never run as code")
     found: Any = _import(where)
     for part in name.split("."):
         try:
