@@ -168,6 +168,20 @@ def report(all_seen: list[Seen]) -> str:
     return "\n".join(lines)
 
 
+FOUND, FALSE, LISTS = 0.95, 0.02, 0.05
+"""Targets: the least share of each kind that is found, the largest of each kind of finding that is false, and that of
+lists that hold a wrong statement."""
+
+
+def shortfalls(all_seen: list[Seen]) -> list[str]:
+    """Targets that are missed by kind, and networks on which something failed, a line each."""
+    hits, misses = (collections.Counter(k for s in all_seen for k in getattr(s, what)) for what in ("found", "missed"))
+    told, false = (sum((getattr(s, what) for s in all_seen), collections.Counter[str]()) for what in ("told", "false"))
+    lines = [f"{k}: {hits[k]} of {hits[k] + n} found" for k, n in misses.items() if hits[k] < FOUND * (hits[k] + n)]
+    lines += [f"{k}: {n} of {told[k]} findings are false" for k, n in false.items() if n > FALSE * told[k]]
+    return lines + [line for s in all_seen for line in s.lines if line.startswith("error: ")]
+
+
 def main() -> int:
     """Prints the head and the tables; exit code 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,12 +212,21 @@ def main() -> int:
                 print(f"{number} of {len(todo)}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     print(head(*MEASURES, peaks=False))
     print(report(all_seen))
-    print("\n" + rare_lists(args.lists))
-    return 0
+    text, share = rare_lists(args.lists)
+    print("\n" + text)
+    missed = shortfalls(all_seen)
+    missed += [f"lists with a wrong statement: {share:.1%}"] if share > LISTS else []
+    print(
+        "\nTargets: at least 95 % of each kind found, at most 2 % of each kind of finding false, at most 5 % of lists wrong"
+    )
+    print("\n".join(f"  missed: {line}" for line in missed) or "  all met")
+    return 1 if missed else 0
 
 
-def rare_lists(count: int, sizes: tuple[int, ...] = (128, 512)) -> str:
-    """How many of `count` lists of findings hold a statement about the samples that is not true of all inputs."""
+def rare_lists(count: int, sizes: tuple[int, ...] = (128, 512)) -> tuple[str, float]:
+    """How many of `count` lists of findings hold a statement about the samples that is not true of all inputs, as text
+    and as a share.
+    """
     bad = said = entries = 0
     for seed in range(count):
         net, x, chances = planted_rare.drawn(seed, sizes[seed % len(sizes)])
@@ -211,11 +234,12 @@ def rare_lists(count: int, sizes: tuple[int, ...] = (128, 512)) -> str:
         wrong, stated = planted_rare.wrong(diagnosis.diagnose(diagnosis.Evidence(graph, x)), chances)
         bad, said, entries = bad + bool(wrong), said + stated, entries + len(wrong)
     numbers = " and ".join(str(n) for n in sizes)
-    return (
+    text = (
         f"Confidence over the list: {count} networks whose channels fire, move or part on 0.2/N to 30/N of the inputs, "
         f"N = {numbers} samples.\n{bad} lists ({bad / max(1, count):.1%}) hold a wrong statement; {entries} of {said} "
         "statements are wrong. At 95 % confidence over the list at most 5 % of lists may."
     )
+    return text, bad / max(1, count)
 
 
 if __name__ == "__main__":
