@@ -139,19 +139,26 @@ def look_in_training(module: nn.Module, start: Callable[[nn.Module], None], data
 def is_trained(module: nn.Module, data: Data, world: World) -> tuple[bool, float, float]:
     """Whether the weights know the data: (yes or no, their loss on the train part, the loss of guessing).
 
-    Guessing by the shares of the classes has their entropy as its loss, −Σ p ln p; guessing the mean of a target has
-    its variance. At most `LOOKED_AT` samples are looked at.
+    Guessing by the shares of the classes has their entropy as its loss, −Σ p ln p; with several classes to a sample it
+    is the mean over the classes of that of yes and no; guessing the mean of a target has its variance. At most
+    `LOOKED_AT` samples are looked at.
     """
     order = np.random.default_rng(0).permutation(len(data.train))[:LOOKED_AT]
     part = data.train.take(np.sort(order))
     loss = scores(module, part, world).loss
     if data.task == "classification":
         shares = np.bincount(part.y) / len(part)
-        guess = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+        guess = _entropy(shares)
+    elif data.task == "multilabel":
+        guess = float(np.mean([_entropy(np.array([p, 1 - p])) for p in part.y.mean(axis=0)]))
     else:
         variance = variance_of(part, world.device)
         guess = float(variance.mean()) if variance is not None else 1.0
     return bool(np.isfinite(loss)) and loss <= TRAINED * guess, loss, guess
+
+
+def _entropy(shares: np.ndarray) -> float:
+    return float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
 
 
 def text_of(module: nn.Module) -> str:
