@@ -112,7 +112,7 @@ def test_the_page_and_the_text_show_them(dojang: Command, tmp_path: Path) -> Non
                   "What rounding the weights changes"):  # fmt: skip
         assert title in ran.out
         assert title in page.read_text()
-    assert "Rows are labels, columns answers" in page.read_text()
+    assert "Rows are labels, columns are answers." in page.read_text()
     assert max(map(len, ran.out.splitlines())) <= 80
 
 
