@@ -216,7 +216,8 @@ def main() -> int:
     print("\n" + text)
     missed = shortfalls(all_seen)
     missed += [f"lists with a wrong statement: {share:.1%}"] if share > LISTS else []
-    print("\nTargets: at least 95 % of each kind found; at most 2 % of each kind of finding, and 5 % of lists, wrong")
+    targets = f"at least {FOUND:.0%} of each kind found, at most {FALSE:.0%} of each kind of finding false"
+    print(f"\nTargets: {targets}, at most {LISTS:.0%} of lists wrong")
     print("\n".join(f"  missed: {line}" for line in missed) or "  all met")
     return 1 if missed else 0
 

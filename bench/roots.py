@@ -140,7 +140,7 @@ def measured_groups(networks: dict[str, Graph], x: np.ndarray) -> list[str]:
         told = [f"{f.layer}: {f.evidence}" for f in low_correlation(found)]
         text.append(f"{name:20}{len(found.judged)} convolutions judged, {len(told)} found to split into groups")
         text += [f"    {line}" for line in told]
-        text += [f"    {note}" for note in found.notes()]
+        text += [f"    {one.layer} is not judged: {one.reason}" for one in found.not_judged()]
     return text
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 import dojang
 from dojang.app.checks import class_findings
+from dojang.app.networks import load as load_network
 from dojang.engine.session import Session
-from dojang.evidence.finding import CHECK_KINDS, KINDS, SEVERITIES
+from dojang.evidence.finding import CHECK_KINDS, KINDS, SEVERITIES, Finding
 from dojang.evidence.severity import SEVERITY
 from dojang.formats import checkpoint
 from dojang.training.confusion import confusion
+from dojang.training.data import Normalisation
 from dojang.training.load import load as load_data
 
 from .conftest import Command
@@ -27,13 +31,8 @@ def said() -> dict:
 
 
 def test_answers_are_those_of_the_network(said: dict) -> None:
-    part = (
-        load_data("digits")
-        .normalised(  # as the network says that its input is normalised
-            type(load_data("digits").normalisation)((0.305,), (0.376,))
-        )
-        .test
-    )
+    how = Normalisation((0.305,), (0.376,))  # as the network says that its input is normalised
+    part = load_data("digits").normalised(how).test
     chosen = np.sort(np.random.default_rng(0).permutation(len(part))[:200])
     scores = Session(dojang.load("digits-cnn")).run(part.take(chosen).inputs()).outputs[0].astype(np.float64)
     labels, answers = part.y[chosen], scores.argmax(axis=1)
@@ -76,7 +75,7 @@ def test_every_kind_has_a_severity() -> None:
 def test_every_severity_can_be_met(dojang: Command, tmp_path: Path) -> None:
     """The network as it is has infos; a dead channel is a warning; a head of zeros, which never changes, an error."""
     data = ("--data", "digits", "--samples", "40", "--trial-macs", "0")
-    graph = checkpoint_of("digits-cnn")
+    graph = load_network("digits-cnn")
     paths = {"info": "digits-cnn"}
     for name, weight, at in (("warning", "conv1", 3), ("error", "fc2", slice(None))):
         weights = {k: np.array(v) for k, v in graph.weights.items()}
@@ -88,10 +87,6 @@ def test_every_severity_can_be_met(dojang: Command, tmp_path: Path) -> None:
         for limit, severity in enumerate(SEVERITIES):
             ran = dojang("diagnose", paths[own], *data, "--fail-on", severity)
             assert ran.code == (1 if limit <= place else 0), (own, severity, ran.out)
-
-
-def checkpoint_of(name: str):
-    return dojang.load(name)
 
 
 def test_classes_that_are_never_right() -> None:
@@ -117,5 +112,24 @@ def test_the_page_and_the_text_show_them(dojang: Command, tmp_path: Path) -> Non
                   "What rounding the weights changes"):  # fmt: skip
         assert title in ran.out
         assert title in page.read_text()
-    assert "Rows are labels, columns answers" in page.read_text()
+    assert "Rows are labels, columns are answers." in page.read_text()
     assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def stated() -> dict[str, set[str]]:
+    """The severities by kind, as the code states them wherever it makes a `Finding`."""
+    names = [field.name for field in fields(Finding)]
+    found: dict[str, set[str]] = {}
+    for path in Path(dojang.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+                given = dict(zip(names, node.args, strict=False)) | {str(k.arg): k.value for k in node.keywords}
+                kind, severity = given["kind"], given.get("severity", ast.Constant("info"))
+                assert isinstance(kind, ast.Constant), f"{path}:{node.lineno}: the kind is not a word"
+                words = {severity.value} if isinstance(severity, ast.Constant) else {"info", "warning"}
+                found.setdefault(str(kind.value), set()).update(map(str, words))
+    return found
+
+
+def test_the_table_of_severities_is_what_the_code_states() -> None:
+    assert {kind: set(said.split(" or ")) for kind, (said, _) in SEVERITY.items()} == stated()

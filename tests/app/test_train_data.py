@@ -166,3 +166,17 @@ def test_weighted_loss_is_pytorchs() -> None:
     p = output.sigmoid()
     true = -(torch.tensor(weights) * many * p.log() + ~many * (1 - p).log()).mean()
     assert torch.allclose(ours, true, atol=1e-6)
+
+
+def test_outputs_that_are_not_known_ask_for_no_new_last_layer():
+    """A number that is not known is not 0: the last layer stays, and the training itself sees what comes out."""
+    from dojang.app.beginning import _needs_head
+    from dojang.app.samples import match_classes, outputs_of
+    from dojang.arith.graph import Graph, Node
+    from dojang.training.data import from_arrays
+
+    data = from_arrays(RNG.random((N, 2, 4, 4)).astype(np.float32), TRUE)
+    graph = Graph((Node.of("x", "input", shape=(2, 4, 4)), Node.of("y", "unknown", "x", kind="Mystery")), ("y",))
+    assert outputs_of(graph) is None
+    assert not _needs_head(graph, data, None)
+    assert match_classes(graph, data) is data

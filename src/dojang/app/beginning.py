@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import InputSize, is_module, load, names_code, read_arrays, torch_format
-from dojang.app.samples import asked_of, load_samples, match_classes
+from dojang.app.samples import asked_of, load_samples, match_classes, outputs_of
 from dojang.arith import classes
 from dojang.arith.graph import Graph
 from dojang.base.errors import GraphError, UsageError
@@ -127,26 +127,21 @@ def starts_fresh(net: Any) -> bool:
     """Whether the network is text, which names layers but no weights of its own: a zoo name or a .net file."""
     if isinstance(net, Graph):
         return not net.weights
-    return (
-        isinstance(net, (str, Path))
-        and Path(net).suffix.lower() not in (".onnx", ".safetensors")
-        and not names_code(net)
-    )
+    return isinstance(net, (str, Path)) and not _is_stored(net) and not names_code(net)
 
 
-def outputs_of(graph: Graph) -> int:
-    """Numbers that the network gives per sample; 0 where that is not known."""
-    shape = graph.unit_shapes[graph.outputs[0]]
-    return int(np.prod(shape[1:])) if shape is not None else 0
+def _is_stored(net: str | Path) -> bool:
+    """Whether it is a file that holds weights."""
+    return Path(net).suffix.lower() in (".onnx", ".safetensors")
 
 
 def _needs_head(graph: Graph, samples: Data, num_classes: int | None) -> bool:
     """Whether the data ask for another last layer than the trained network has."""
     count = outputs_of(graph)
-    if samples.task == "unlabelled":
+    if samples.task == "unlabelled" or count is None:
         return False
     if count != samples.outputs:
-        return num_classes in (None, samples.outputs)  # of another number check_classes speaks
+        return num_classes in (None, samples.outputs)  # another number is for match_classes to refuse
     known = classes.from_text(graph.meta.get("classes", ""))
     numbered = tuple(map(str, range(len(samples.classes))))
     if samples.task != "classification" or len(known) != count or tuple(samples.classes) == numbered:
@@ -156,7 +151,7 @@ def _needs_head(graph: Graph, samples: Data, num_classes: int | None) -> bool:
 
 def _with_weights(net: Any, weights: str | Path | None, input_size: InputSize | None, num_classes: int | None) -> Graph:
     """A network with trained weights. They may be of a network with another number of classes."""
-    stored = isinstance(net, (str, Path)) and Path(net).suffix.lower() in (".onnx", ".safetensors")
+    stored = isinstance(net, (str, Path)) and _is_stored(net)
     if weights is None or num_classes is None or stored:
         return load(net, weights=weights, input_size=input_size, num_classes=None if stored else num_classes)
     graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False).replace(weights={})

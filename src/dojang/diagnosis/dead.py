@@ -5,7 +5,7 @@ They are followed through norms, activations, pools, joins and layout to all tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -48,7 +48,8 @@ def proven(known: Evidence, judging: Judging | None = None) -> list[Finding]:
     judging = judging or Judging(known)
     assumes = known.assumes
     findings: list[Finding] = []
-    for layer, verdict in judging.verdicts(lambda value: proved_states(known, value)).items():
+    found = known.following.judged(lambda value: proved_states(known, value))
+    for layer, verdict in judging.verdicts(found).items():
         said = judging.said_uses(layer)
         dead = verdict.of(ZERO)
         if dead:
@@ -63,7 +64,7 @@ def proven(known: Evidence, judging: Judging | None = None) -> list[Finding]:
         unread = verdict.of(UNREAD)
         if unread:
             findings.append(_unread(layer, verdict, unread, said))
-    return findings + _unread_inputs(known)
+    return findings + _unread_inputs(known, found)
 
 
 def _constants(layer: str, verdict: Verdict, same: Sequence[int], assumes: str, said: str) -> list[Finding]:
@@ -91,10 +92,9 @@ def _unread(layer: str, verdict: Verdict, channels: tuple[int, ...], said: str =
     )  # fmt: skip
 
 
-def _unread_inputs(known: Evidence) -> list[Finding]:
-    """Channels of the network's inputs that nothing reads; whole inputs of one axis are told as a whole."""
+def _unread_inputs(known: Evidence, found: Mapping[str, Verdict | None]) -> list[Finding]:
+    """Channels of the network's inputs that nothing reads; inputs whose channels are not followed, as a whole."""
     findings: list[Finding] = []
-    found = known.following.judged(lambda value: proved_states(known, value))
     for node in known.graph.inputs:
         verdict = found[node.name]
         unread = verdict.of(UNREAD) if verdict is not None else ()
@@ -113,15 +113,16 @@ def _named(verdict: Verdict, channels: Sequence[int]) -> str:
 def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None = None) -> list[Finding]:
     """Channels that no sample raised above the threshold, and channels that never moved; the proved ones left out."""
     judging = judging or Judging(known)
-    known.gather((), extremes=known.following.watched())
+    watched = known.following.watched()
+    extremes = known.extremes(watched)
     named: dict[str, set[int]] = {}
     for f in proved:
         if f.kind == "unread":
             continue  # whether they are 0 as well is another question
         named.setdefault(f.layer, set()).update(f.channels)
-    watched = frozenset(known.following.watched())
-    verdicts = judging.verdicts(lambda v: observed_states(known, v) if v in watched else proved_states(known, v))
-    samples = max((s.samples for s in known.extremes(watched).values()), default=0)
+    states = known.following.judged(lambda v: observed_states(known, v) if v in watched else proved_states(known, v))
+    verdicts = judging.verdicts(states)
+    samples = max((s.samples for s in extremes.values()), default=0)
     limit = bound_after_none(samples, judging.statements)
     sure = f"with {CONFIDENCE:.0%} confidence in all {judging.statements:,} statements that were possible"
     findings: list[Finding] = []

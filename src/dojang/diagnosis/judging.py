@@ -1,5 +1,6 @@
-"""What is judged where: the layers, each with all of its uses, the values where their channels are read, the number of
-statements about samples that are to hold together.
+"""Which layers are judged, at which values, and how many statements about the samples have to hold together.
+
+Layers that share their weights are judged together, by all of their uses.
 """
 
 from __future__ import annotations
@@ -8,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from dojang.arith.graph import Node
 from dojang.evidence.activations import layers
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.following import Judge, Verdict, together
+from dojang.evidence.following import Verdict, together
 
 WIDEST = 4096
-"""Channels from which on pairs of them are not compared: there are as many squared."""
+"""Pairs of channels of a layer with more channels than this are not compared: their number grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class Judging:
         sizes = {name: self.known.following.size(name) or 0 for name in self.ends}
         return sum(2 * c for c in sizes.values()) + sum(sizes[n] * (sizes[n] - 1) // 2 for n in self.compared)
 
-    def verdicts(self, judge: Judge) -> dict[str, Verdict]:
-        """By layer what becomes of its channels, in all of its uses."""
-        found = self.known.following.judged(judge)
+    def verdicts(self, found: Mapping[str, Verdict | None]) -> dict[str, Verdict]:
+        """By layer what becomes of its channels, in all of its uses; `found` is what `Following.judged` gives."""
         return {
             name: together([v for use in own if (v := found[use]) is not None])
             for name, own in self.uses.items()
@@ -63,7 +62,3 @@ class Judging:
         """For layers that share their weights: that all of them were looked at."""
         own = self.uses[name]
         return f" (in all {len(own)} uses of the layer: {', '.join(own)})" if len(own) > 1 else ""
-
-    def inputs(self) -> Mapping[str, Node]:
-        """The inputs whose channels are followed."""
-        return {n.name: n for n in self.known.graph.inputs if self.known.channels.tracks[n.name] is not None}

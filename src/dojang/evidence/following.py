@@ -222,11 +222,3 @@ def _merged(own: Track, track: Track, before: Shape, after: Shape) -> Array | No
     places = np.broadcast_to(np.arange(before[own.axis]).reshape(line), before).reshape(after)
     places = np.moveaxis(places, track.axis, 0).reshape(after[track.axis], -1)
     return places[:, 0] if (places == places[:, :1]).all() else None
-
-
-def uses(graph: Graph, layers: Sequence[Node]) -> dict[str, tuple[str, ...]]:
-    """For the first of the layers that share a weight all of them, for a layer of its own itself."""
-    found: dict[str, list[str]] = {}
-    for node in layers:
-        found.setdefault(node.array("weight"), []).append(node.name)
-    return {names[0]: tuple(names) for names in found.values()}

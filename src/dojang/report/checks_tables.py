@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dojang.base.wording import counted
 from dojang.report.checks import Answers
+from dojang.report.confusion import RECALL_AND_PRECISION
 from dojang.report.results import Diagnosis
 from dojang.report.table import milliseconds, number, percent, short
 
@@ -31,7 +33,7 @@ def tables(diagnosis: Diagnosis) -> list[CheckTable]:
 
 
 def times(diagnosis: Diagnosis) -> CheckTable:
-    """Where the time of one call goes; with layers of the same step in one row."""
+    """Where the time of one call goes; the layers that one step computes are in one row."""
     times, rows = diagnosis.times, list[tuple[str, ...]]()
     said = ""
     if times is not None:
@@ -40,12 +42,11 @@ def times(diagnosis: Diagnosis) -> CheckTable:
         for name, ms in (("(changes of layout)", times.layout_ms), ("(Python)", times.outside_ms)):
             rows.append((name, "", milliseconds(ms), f"{ms / times.call_ms:.1%}"))
         rows.append(("sum", "", milliseconds(times.sum_ms), f"{times.sum_ms / times.call_ms:.1%}"))
-        threads = f"{times.threads} thread{'s' * (times.threads != 1)}"
         said = (
-            f"One call takes {milliseconds(times.call_ms)} for a batch of {times.batch} on {threads} of dojang's "
-            "engine, measured apart from its layers; each share is of that call. A step that computes several nodes "
-            "counts once, for the layer with most MACs. All are means over the faster half of the calls."
-            + (f" Do not rely on these times: {times.doubt}." if times.doubt else "")
+            f"One call takes {milliseconds(times.call_ms)} for a batch of {times.batch} on "
+            f"{counted(times.threads, 'thread')} of dojang's engine, measured apart from its layers; each share is of that "
+            "call. A step that computes several nodes counts once, for the layer with most MACs. All are means over the "
+            "faster half of the calls." + (f" Do not rely on these times: {times.doubt}." if times.doubt else "")
         )
     return CheckTable("Where the time of a call goes", ("layer", "nodes", "time", "share"), tuple(rows), said)
 
@@ -59,8 +60,7 @@ def by_class(answers: Answers) -> CheckTable:
     said = (
         f"Accuracy {percent(c.accuracy)} on {c.samples:,} samples of the {answers.part} part{learnt}; mean recall "
         f"{percent(c.balanced_accuracy)}; always answering {c.majority} is right on {percent(c.majority_share)}. "
-        "Recall: share of the samples of a class that are answered right; precision: share of the answers naming it "
-        "that are."
+        f"{RECALL_AND_PRECISION}"
     )
     return CheckTable("Accuracy by class", ("class", "samples", "recall", "precision"), shown, said)
 

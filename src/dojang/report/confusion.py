@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dojang.report.heat import heat_figure, maps
@@ -21,6 +21,13 @@ MOST_COLUMNS = 20
 
 MISTAKES = 5
 """The most mistakes that text names."""
+
+RECALL_AND_PRECISION = (
+    "Recall: of the samples of a class, the share that is answered as it. Precision: of the answers that name a class, "
+    "the share that is right."
+)
+
+ROWS_AND_COLUMNS = "Rows are labels, columns are answers."
 
 
 def confusion_text(seen: Confusion, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -78,12 +85,17 @@ def confusion_html(seen: Confusion) -> str:
         )
     ]
     said = (
-        "Recall: of the samples of a class, the share that is answered as it. Precision: of the answers that name a "
-        f"class, the share that is right. Mean recall {percent(seen['balanced_accuracy'])}; the largest class is "
+        f"{RECALL_AND_PRECISION} Mean recall {percent(seen['balanced_accuracy'])}; the largest class is "
         f"{seen['majority_class']} with {percent(seen['majority_share'])} of the samples."
     )
     by_class = html_table(["class", "samples", "recall", "precision"], rows, numeric=(1, 2, 3), sortable=True)
     return warning + paragraph(said) + by_class + _matrix(seen)
+
+
+def heat_of(matrix: Sequence[Sequence[int]]) -> str:
+    """The matrix as a heat map: of each label's samples the share that gets each answer."""
+    shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
+    return maps([heat_figure(shares, "Confusion matrix", f"{ROWS_AND_COLUMNS} Bright is a large share of the row.")])
 
 
 def _matrix(seen: Confusion) -> str:
@@ -91,10 +103,8 @@ def _matrix(seen: Confusion) -> str:
     if matrix is None:
         found = [[one["label"], one["answer"], (f"{one['count']:,}", one["count"])] for one in seen["mistakes"]]
         return paragraph("The most frequent mistakes.") + html_table(["label", "answered as", "samples"], found, (2,))
-    said = "Rows are labels, columns are answers."
     if len(classes) > MOST_COLUMNS:
-        shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
-        return maps([heat_figure(shares, "Confusion matrix", f"{said} Bright is a large share of the row.")])
+        return heat_of(matrix)
     rows = [[name, *((f"{n:,}", n) for n in row)] for name, row in zip(classes, matrix, strict=True)]
     table = html_table(["label", *classes], rows, numeric=range(1, len(classes) + 1))
-    return paragraph(f"Confusion matrix, in samples of the test part. {said}") + table
+    return paragraph(f"Confusion matrix, in samples of the test part. {ROWS_AND_COLUMNS}") + table

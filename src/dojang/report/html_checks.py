@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dojang.report.checks import MOST_WRONG
 from dojang.report.checks_tables import tables
-from dojang.report.heat import heat_figure, maps
+from dojang.report.confusion import heat_of
 from dojang.report.page import html_table, paragraph
 from dojang.report.results import Diagnosis
 from dojang.training.confusion import MATRIX_CLASSES
@@ -28,7 +28,4 @@ def _matrix(diagnosis: Diagnosis) -> str:
     answers = diagnosis.checks.answers
     if answers is None or not 1 < len(answers.confusion.classes) <= MATRIX_CLASSES:
         return ""
-    counts = answers.confusion.matrix
-    shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
-    said = "Rows are labels, columns answers; brightness is the share of a label's samples."
-    return maps([heat_figure(shares, "Confusion", said)])
+    return heat_of(answers.confusion.matrix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,6 +12,9 @@ Task = Literal["classification", "regression", "multilabel", "unlabelled"]
 TaskFlag = Literal["classification", "regression", "multilabel"]
 Values = Literal["as-is", "0-255", "0-65535", "normalised"]
 Layout = Literal["channels-first", "channels-last"]
+
+WHITE: Mapping[str, int] = {"0-255": 255, "0-65535": 65535}
+"""The largest value of samples, by which they are divided, where `values` says it."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from dojang.base.errors import DataError, UsageError
 from dojang.training.asked import NOTHING, Asked, Task
 from dojang.training.labels import Labels, labels_of
-from dojang.training.meaning import samples_of
+from dojang.training.meaning import samples_of, sizes
+from dojang.training.parts import PARTS
 from dojang.training.streams import StreamedSamples, blocks_of, some_of
 
 Array = Any
@@ -28,7 +29,7 @@ TEST_FRACTION = 0.2
 """Share of the samples (of each class) that becomes the test part when the source names none."""
 
 SELECTION_FRACTION = 0.1
-"""Share of the train part that `Data.selection` sets apart unless told otherwise."""
+"""Share of the train part that is set aside for choices, the best epoch among them, unless another is asked for."""
 
 LARGEST = 1e15
 """Largest magnitude of a sample's value: squares of such values, summed over 10^8 of them, still fit into float32."""
@@ -312,10 +313,6 @@ def unlabelled(x: Array, name: str, asked: Asked = NOTHING) -> Data:
     return Data(name, part, part, (), "unlabelled", Augment(), digest, notes=notes, values=asked.values)
 
 
-PARTS = {"test": "test part", "val": "validation part"}
-"""What parts beside the train part are called in messages."""
-
-
 def assembled(
     name: str,
     raw: Mapping[str, tuple[Array, NDArray[Any]]],
@@ -369,7 +366,7 @@ def _beside(raw: tuple[Array, Array], train: tuple[Array, Array], labels: Labels
     x, y = raw[0], labels.encoded(raw[1], len(raw[0]), where)
     if x.shape[1:] != train[0].shape[1:]:
         raise DataError(
-            f"{where}: samples are {_by(x.shape[1:])}, those of the train part {_by(train[0].shape[1:])}; "
+            f"{where}: samples are {sizes(x.shape[1:])}, those of the train part {sizes(train[0].shape[1:])}; "
             "give one size (--input-size C,H,W) to resize"
         )
     if y.shape[1:] != train[1].shape[1:]:
@@ -436,7 +433,3 @@ def content_hash(parts: Iterable[Split], classes: tuple[str, ...]) -> str:
             else:
                 digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "×".join(str(s) for s in shape)

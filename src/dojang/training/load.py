@@ -9,7 +9,7 @@ import numpy as np
 from dojang.base.errors import DataError
 from dojang.training.asked import NOTHING, Asked
 from dojang.training.data import Array, Data, Size, assembled
-from dojang.training.labels import VALUES, Labels, labels_of, renumbered
+from dojang.training.labels import FROM_1, VALUES, Labels, labels_of, renumbered
 from dojang.training.sources import Source, read
 
 
@@ -69,6 +69,6 @@ def _names(y: Array, other: Source, asked: Asked, where: str) -> Array:
 
 def _raw(numbers: Array, labels: Labels) -> Array:
     """Numbers from 0 as the labels of the other part are stored, which are then read together."""
-    if labels.kind == "from 1":
+    if labels.kind == FROM_1:
         return numbers + 1
     return np.asarray(labels.classes)[numbers] if labels.kind == VALUES else numbers

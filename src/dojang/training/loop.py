@@ -25,7 +25,7 @@ from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.training import state as disk
 from dojang.training.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.training.config import TrainConfig, learning_rate
-from dojang.training.data import Data, Split
+from dojang.training.data import SELECTION_FRACTION, Data, Split
 from dojang.training.freezing import frozen, training_mode
 from dojang.training.log import Log, TensorBoard
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
@@ -39,11 +39,9 @@ from dojang.training.world import World, joined, shared
 # A loss on the GPU is looked at only every so many steps, since each look waits for the GPU to finish.
 _LOOK_EVERY_CUDA = 20
 
-SELECT = 0.1
-"""Share of the train part that is set aside to choose the best epoch by, where one is chosen."""
-
 SELECT_LEAST = 20
-"""Samples that this part has at least, unless it was asked for: fewer cannot tell two epochs apart."""
+"""The least number of samples to choose the best epoch by, unless a part was asked for: fewer cannot tell two epochs
+apart."""
 
 
 def fit(
@@ -80,9 +78,9 @@ def fit(
     are files of an earlier run, which go when the state of this one stands.
 
     Raises ShapeError when the network does not fit the data; UnsupportedError for modules that cannot be trained as
-    they are; CheckFailed
-    when the loss is no number any more, with the last good state put back and kept; FileError when the state cannot
-    be written, with the one before kept; KeyboardInterrupt after keeping the state of the last whole step.
+    they are; CheckFailed when the loss is no number any more, with the last good state put back and kept; FileError
+    when the state cannot be written, with the one before kept; KeyboardInterrupt after keeping the state of the last
+    whole step.
     """
     config = config or TrainConfig()
     place = None if directory is None else Path(directory)
@@ -158,7 +156,7 @@ class _Run:
         share, whole = self.config.select, self.data.train
         if share is None:
             wanted = fine_tuning or self.config.patience is not None
-            share = SELECT if wanted and SELECT * len(whole) >= SELECT_LEAST else 0.0
+            share = SELECTION_FRACTION if wanted and SELECTION_FRACTION * len(whole) >= SELECT_LEAST else 0.0
             if self.config.patience is not None and not share:
                 raise DataError(
                     f"{self.data.name}: {len(whole)} train samples are too few for patience to judge by; "

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import DataError
-from dojang.training.asked import NOTHING, Asked
+from dojang.training.asked import NOTHING, WHITE, Asked
 
 Array = NDArray[Any]
 
@@ -80,7 +80,7 @@ def layout_of(shape: Sequence[int], pictures: bool, asked: Asked, where: str) ->
             first, last = own[0] in PICTURE_CHANNELS, own[-1] in PICTURE_CHANNELS
         if first and last:
             raise DataError(
-                f"{where}: samples of {_by(own)} may have their channel first or last; say which "
+                f"{where}: samples of {sizes(own)} may have their channel first or last; say which "
                 "(--layout channels-first or channels-last)"
             )
         return LAST_FIRST if last else AS_IT_IS
@@ -106,16 +106,16 @@ def _valued(parts: list[Array], wheres: list[str], asked: Asked, notes: list[str
         return [x.astype(np.float32, copy=False) for x in parts]
     if asked.values == "0-65535":
         for x, where in zip(parts, wheres, strict=True):
-            _within(x, 65535, where)
-        return [x.astype(np.float32) / np.float32(65535) for x in parts]
+            _within(x, WHITE[asked.values], where)
+        return [x.astype(np.float32) / np.float32(WHITE[asked.values]) for x in parts]
     if all(x.dtype == np.uint8 for x in parts):
         return parts
     if asked.values == "0-255":
         for x, where in zip(parts, wheres, strict=True):
-            _within(x, 255, where)
+            _within(x, WHITE[asked.values], where)
         if all(x.dtype == np.uint8 or _whole(x) for x in parts):
             return [x.astype(np.uint8, copy=False) for x in parts]
-        return [x.astype(np.float32) / np.float32(255) for x in parts]
+        return [x.astype(np.float32) / np.float32(WHITE[asked.values]) for x in parts]
     rank = {x.ndim for x in parts} == {4} and all(x.shape[1] in PICTURE_CHANNELS for x in parts)
     if rank and all(x.dtype == np.uint8 or _bytes(x) for x in parts) and max(float(x.max()) for x in parts) >= 128:
         notes.append("whole numbers from 0 to 255 are read as pictures (--values as-is takes them as they stand)")
@@ -141,5 +141,6 @@ def _whole(x: Array) -> bool:
     return all(bool((np.rint(b) == b).all()) for b in (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK)))
 
 
-def _by(shape: Sequence[int]) -> str:
+def sizes(shape: Sequence[int]) -> str:
+    """A shape as messages about data write it: 3×32×32."""
     return "×".join(str(s) for s in shape)

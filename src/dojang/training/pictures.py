@@ -23,7 +23,9 @@ from dojang.base.budget import ENVIRONMENT, Budget, unpacked_limit
 from dojang.base.errors import DataError, FileError, UsageError
 from dojang.base.pictures import FORMATS
 from dojang.base.reading import damaged_as, read_bytes, unpacked, zipped
-from dojang.training.parts import as_two, part_of, parts_of, said
+from dojang.training.asked import WHITE
+from dojang.training.meaning import sizes
+from dojang.training.parts import PARTS, as_two, part_of, parts_of, said
 from dojang.training.streams import StreamedSamples, fits, some_of
 
 Array = NDArray[Any]
@@ -59,7 +61,7 @@ class SampleSize:
     @classmethod
     def of(cls, size: int | Sequence[int] | None, values: str | None = None) -> SampleSize:
         """From one side, (h, w), (c, h, w) or None, and `Asked.values`."""
-        white = {"0-255": 255, "0-65535": 65535}.get(values or "")
+        white = WHITE.get(values or "")
         if size is None:
             return cls(white=white)
         sides = (size, size) if isinstance(size, int) else tuple(size)
@@ -152,8 +154,7 @@ def _tree(
     for part, group in groups.items():
         extra = next((name for name in group if name not in classes), None)
         if extra is not None:
-            called = {"test": "test", "val": "validation"}[part]
-            raise DataError(f"{path}: class {extra!r} of the {called} part is not in the train part")
+            raise DataError(f"{path}: class {extra!r} of the {PARTS[part]} is not in the train part")
     listed = {
         part: [(file, classes.index(name)) for name in sorted(group) for file in group[name]]
         for part, group in groups.items()
@@ -233,8 +234,8 @@ def _decoded(
             )
         if array.shape[:2] != arrays[0].shape[:2]:
             raise DataError(
-                f"{path}: {'/'.join(file)} is {_by(array)} while {'/'.join(files[0])} is {_by(arrays[0])}; "
-                "give one size (--input-size C,H,W) to resize"
+                f"{path}: {'/'.join(file)} is {sizes(array.shape[:2])} while {'/'.join(files[0])} is "
+                f"{sizes(arrays[0].shape[:2])}; give one size (--input-size C,H,W) to resize"
             )
     channels = max(a.shape[2] for a in arrays)
     x = np.empty((len(arrays), channels, *arrays[0].shape[:2]), np.uint8)
@@ -253,7 +254,7 @@ def _streamed(
     """Pictures that are decoded when they are asked for, by several threads."""
     if target.size is None:
         raise DataError(
-            f"{path}: {len(files)} pictures of {_by(first)} do not fit into memory; give one size "
+            f"{path}: {len(files)} pictures of {sizes(first.shape[:2])} do not fit into memory; give one size "
             "(--input-size C,H,W), and they are decoded when they are needed"
         )
     channels, (h, w) = target.channels or first.shape[2], target.size
@@ -391,7 +392,3 @@ def resized(x: Any, target: SampleSize, where: str) -> Any:
     for sample, place in zip(x.reshape(-1, *x.shape[2:]), out.reshape(-1, *target.size), strict=True):
         place[:] = np.asarray(ImageOps.fit(Image.fromarray(sample), size, Image.Resampling.BILINEAR))
     return out
-
-
-def _by(array: Array) -> str:
-    return f"{array.shape[0]}×{array.shape[1]}"

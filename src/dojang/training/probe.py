@@ -16,6 +16,7 @@ from dojang.base.errors import ShapeError, UnsupportedError, UsageError
 from dojang.training.batches import steps_per_epoch
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data
+from dojang.training.meaning import sizes
 from dojang.training.recipe import Teacher
 from dojang.training.score import normalised, scores, variance_of
 from dojang.training.world import World
@@ -62,10 +63,9 @@ def look(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -
             with torch.set_grad_enabled(call is module):  # the gradient names the last function
                 output = torch.as_tensor(call(x))
         except (RuntimeError, ValueError, TypeError) as error:
-            shape = "×".join(map(str, data.sample_shape))
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ShapeError(
-                f"{data.name}: {who} does not take samples of {shape} ({line}); use --input-size"
+                f"{data.name}: {who} does not take samples of {sizes(data.sample_shape)} ({line}); use --input-size"
             ) from None
         if output.ndim < 1 or output.shape[0] != 1 or output.numel() != data.outputs:
             what = f"{data.outputs} classes" if data.task == "classification" else f"{data.outputs} targets"

@@ -19,10 +19,10 @@ from dojang.base.reading import check_array_shape, damaged_as, gzipped, opened, 
 from dojang.formats.arrays import is_npy, npz_names, read_npy, read_npz
 from dojang.training import cifar
 from dojang.training.asked import NOTHING, Asked
-from dojang.training.data import PARTS, Augment, Size
-from dojang.training.meaning import samples_of
+from dojang.training.data import Augment, Size
+from dojang.training.meaning import samples_of, sizes
 from dojang.training.named_arrays import array_names, class_names, pairs_of
-from dojang.training.parts import said
+from dojang.training.parts import PARTS, said
 from dojang.training.pictures import SampleSize, Tree, read_folder, read_zip, resized
 from dojang.training.zarrs import read_zarr
 
@@ -263,6 +263,6 @@ def _idx_array(path: Path) -> Array:
         body = take(file.read, expected + 1)
     if len(body) != expected:
         state = "truncated" if len(body) < expected else "longer than it declares"
-        raise FileError(f"{path}: {state}: {'×'.join(map(str, shape))} values need {expected} bytes; fetch it again")
+        raise FileError(f"{path}: {state}: {sizes(shape)} values need {expected} bytes; fetch it again")
     with damaged_as(place, "not read as an array"):
         return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from dojang.base.errors import FileError, MissingPart
-from dojang.training.asked import Asked
+from dojang.training.asked import WHITE, Asked
 from dojang.training.meaning import SAID, check_samples, laid_out, layout_of, samples_of
 from dojang.training.named_arrays import array_names, class_names, pairs_of
+from dojang.training.parts import PARTS
 from dojang.training.streams import StreamedSamples, fits
-
-_DIVISOR = {"0-255": 255, "0-65535": 65535}
 
 
 def read_zarr(path: Path, asked: Asked) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...] | None, tuple[str, ...]]:
@@ -42,7 +41,7 @@ def read_zarr(path: Path, asked: Asked) -> tuple[dict[str, tuple[Any, Any]], tup
     pairs = pairs_of(stored, str(path))
     classes = class_names(sound(lambda: stored["classes"][:])) if "classes" in stored else None
     labels = {part: np.asarray(sound(lambda y=y: y[:])) for part, (_, y) in pairs.items()}
-    wheres = {part: str(path) if part == "train" else f"{path}, {part} part" for part in pairs}
+    wheres = {part: str(path) if part == "train" else f"{path}, {PARTS[part]}" for part in pairs}
     every = [x for x, _ in pairs.values()]
     if fits(4 * prod(every[0].shape[1:]), sum(x.shape[0] for x in every)):
         raw = [(np.asarray(sound(lambda x=x: x[:])), wheres[part]) for part, (x, _) in pairs.items()]
@@ -60,7 +59,7 @@ def _streamed(
     """Samples that stay in their chunks, and what was understood of them."""
     check_samples(stored, where)
     how = layout_of(stored.shape, stored.dtype == np.uint8, asked, where)
-    divisor = _DIVISOR.get(asked.values or "")
+    divisor = WHITE.get(asked.values or "")
     as_bytes = stored.dtype == np.uint8 and (asked.values in (None, "0-255"))
 
     def samples(rows: Any) -> Any:
