@@ -72,6 +72,10 @@ def diagnose(
     """
     if samples < 1:
         raise UsageError(f"samples {samples} must be at least 1")
+    if not 0 <= threshold < float("inf"):
+        raise UsageError(f"threshold {threshold} is not a number of 0 or more")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"seed {seed} is no whole number from 0 to below 2^63")
     if part not in PARTS:
         raise UsageError(f"part {part!r} is not known; use one of {', '.join(PARTS)}")
     if trial_macs < 0:

@@ -123,6 +123,7 @@ def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None
     verdicts = judging.verdicts(lambda v: observed_states(known, v) if v in watched else proved_states(known, v))
     samples = max((s.samples for s in known.extremes(watched).values()), default=0)
     limit = bound_after_none(samples, judging.statements)
+    moves = bound_after_none(samples - 1, judging.statements)  # the others, held against the first
     sure = f"with {CONFIDENCE:.0%} confidence in all {judging.statements:,} statements that were possible"
     findings: list[Finding] = []
     for layer, verdict in verdicts.items():
@@ -140,13 +141,13 @@ def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None
                 )
             )  # fmt: skip
         still = verdict.of(CONSTANT, but)
-        if still:
+        if still and samples > 1:
             findings.append(
                 Finding(
                     layer, "constant", still, float(verdict.seen.sizes[list(still)].max()), RESOLVED,
                     f"the output of {_named(verdict, still)} in these channels was the same on all {samples} samples "
                     f"and places, up to {RESOLVED:.2g} of its own size, which is what float32 resolves{said}; each of "
-                    f"them changes on fewer than {limit:.2%} of such inputs ({sure})",
+                    f"them differs from this on fewer than {moves:.2%} of such inputs ({sure})",
                     "info", False, SPREAD, verdict.where(still), "", samples, CONFIDENCE,
                 )
             )  # fmt: skip

@@ -75,7 +75,7 @@ def look(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -
             what = f"{data.outputs} classes" if data.task == "classification" else f"{data.outputs} targets"
             raise ShapeError(
                 f"{data.name}: {who} gives {tuple(output.shape)} for one sample, the data have {what}; "
-                f"use --num-classes {data.outputs}"
+                f"use a network with {data.outputs} outputs (zoo names and .net texts take --num-classes)"
             )
         if data.task == "classification":
             _before_softmax(output, f"{data.name}: {who}")
