@@ -120,3 +120,17 @@ def test_behind_a_flip_responses_move_the_other_way() -> None:
     expected = np.sqrt(((ours - theirs) ** 2).mean()) / np.sqrt((theirs**2).mean())
     assert seen.along == pytest.approx(expected, rel=1e-4)
     assert seen.moved == pytest.approx(0, abs=1e-6)
+
+
+def test_layers_that_are_not_split_are_listed() -> None:
+    """Silence about groups would read as "there are none": dense layers, and channels that do not split evenly."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4), nn.Linear(4, 2)
+    )
+    left = [n for n in dojang.diagnose(module.eval(), X, input_size=SIZE).not_judged if n.kind == "low-correlation"]
+    assert {n.layer: n.reason for n in left} == {
+        "0": "3 input and 5 output channels do not split into 2 equal groups",
+        "2": "5 input and 4 output channels do not split into 2 equal groups",
+        "": "dense layers are not split into groups",
+    }
