@@ -134,3 +134,19 @@ def test_layers_that_are_not_split_are_listed() -> None:
         "2": "5 input and 4 output channels do not split into 2 equal groups",
         "": "dense layers are not split into groups",
     }
+
+
+@pytest.mark.parametrize("bias", ["none", "zero", "of the weights", "random"])
+@pytest.mark.parametrize("rank", [3, 2])
+def test_more_filters_than_inputs_are_low_rank_only_by_their_weights(bias: str, rank: int) -> None:
+    """NumPy's rank of the weights decides, whatever the biases are."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 12, 1, bias=bias != "none"), nn.Tanh(), nn.Flatten(), nn.Linear(432, 2)).eval()
+    weight = module[0].weight.data
+    if rank == 2:
+        weight[:, 2] = weight[:, 0] - weight[:, 1]
+    if bias != "none":
+        made = {"zero": torch.zeros(12), "of the weights": weight[:, :, 0, 0].sum(1), "random": torch.randn(12)}
+        module[0].bias.data = made[bias]
+    found = [f for f in dojang.diagnose(module, X, input_size=SIZE).findings if f.kind == "low-rank" and f.layer == "0"]
+    assert bool(found) == (np.linalg.matrix_rank(weight[:, :, 0, 0].numpy(), tol=1e-5) < 3)
