@@ -120,3 +120,33 @@ def test_behind_a_flip_responses_move_the_other_way() -> None:
     expected = np.sqrt(((ours - theirs) ** 2).mean()) / np.sqrt((theirs**2).mean())
     assert seen.along == pytest.approx(expected, rel=1e-4)
     assert seen.moved == pytest.approx(0, abs=1e-6)
+
+
+def test_layers_that_are_not_split_are_listed() -> None:
+    """Silence about groups would read as "there are none": dense layers, and channels that do not split evenly."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4), nn.Linear(4, 2)
+    )
+    left = [n for n in dojang.diagnose(module.eval(), X, input_size=SIZE).not_judged if n.kind == "low-correlation"]
+    assert {n.layer: n.reason for n in left} == {
+        "0": "3 input and 5 output channels do not split into 2 equal groups",
+        "2": "5 input and 4 output channels do not split into 2 equal groups",
+        "": "dense layers are not split into groups",
+    }
+
+
+@pytest.mark.parametrize("bias", ["none", "zero", "of the weights", "random"])
+@pytest.mark.parametrize("rank", [3, 2])
+def test_more_filters_than_inputs_are_low_rank_only_by_their_weights(bias: str, rank: int) -> None:
+    """NumPy's rank of the weights decides, whatever the biases are."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 12, 1, bias=bias != "none"), nn.Tanh(), nn.Flatten(), nn.Linear(432, 2)).eval()
+    weight = module[0].weight.data
+    if rank == 2:
+        weight[:, 2] = weight[:, 0] - weight[:, 1]
+    if bias != "none":
+        made = {"zero": torch.zeros(12), "of the weights": weight[:, :, 0, 0].sum(1), "random": torch.randn(12)}
+        module[0].bias.data = made[bias]
+    found = [f for f in dojang.diagnose(module, X, input_size=SIZE).findings if f.kind == "low-rank" and f.layer == "0"]
+    assert bool(found) == (np.linalg.matrix_rank(weight[:, :, 0, 0].numpy(), tol=1e-5) < 3)

@@ -16,7 +16,7 @@ from torch import nn
 
 from dojang.base.errors import ShapeError, UnsupportedError, UsageError
 from dojang.training.config import TrainConfig
-from dojang.training.data import Data, from_arrays
+from dojang.training.data import Augment, Data, from_arrays
 from dojang.training.loop import fit
 from dojang.training.record import Progress
 
@@ -222,3 +222,46 @@ def test_class_weights_that_do_not_fit_are_refused(weights: tuple[float, ...]) -
 def test_numbers_that_count_are_whole(name: str) -> None:
     with pytest.raises(UsageError, match="whole number"):
         TrainConfig(**{name: 1.5})
+
+
+class Averaged(nn.Module):
+    """Keeps a running mean of its weights, as its forward in training mode says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(96, 4)
+        self.mean = nn.Parameter(torch.zeros(4, 96), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(self.fc.weight, 0.25)
+        return self.fc(x.flatten(1))
+
+
+def test_looking_at_a_module_does_not_train_it() -> None:
+    """Of one step the mean is a quarter of the weights before it, as in a loop by hand."""
+    module = Averaged()
+    before = module.fc.weight.detach().clone()
+    fit(module, data(), TrainConfig(epochs=1, batch_size=100, lr=0.01))
+    assert torch.equal(module.mean, torch.zeros(4, 96).lerp_(before, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"mode": "fine-tune"}, "has mode scratch, this one fine-tune"),
+        ({"select": 0.25}, "has select None, this one 0.25"),
+        ({"optimiser": "sgd"}, "has optimiser adamw, this one sgd"),
+    ],
+)
+def test_the_setting_that_differs_is_named(setting: dict[str, Any], said: str, tmp_path: Path) -> None:
+    whole = {"epochs": 2, "batch_size": 12, "mode": "scratch"}
+    fit(With(1), data(), TrainConfig(**whole), directory=tmp_path)
+    with pytest.raises(UsageError, match=said):
+        fit(With(1), data(), TrainConfig(**whole | setting), directory=tmp_path, resume=True)
+
+
+def test_pictures_are_not_shifted_out_of_sight() -> None:
+    with pytest.raises(UsageError, match="crop 5 shifts pictures of 4×8 out of sight; give 4 or less"):
+        fit(With(1), data(), TrainConfig(epochs=1, augment=Augment(crop=5)))

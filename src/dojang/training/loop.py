@@ -476,7 +476,15 @@ class _Run:
                 f"{place} has finished its {found.position.epoch} epochs, at whose end its learning rate was 0; to "
                 "train on, fine-tune the network that it left, in another directory"
             )
-        for key in sorted(own | found.fingerprint, key=lambda key: key not in ("network", "data", "epochs")):
+        if self.config.mode != "auto" and (self.config.mode == "fine-tune") != found.position.fine_tuning:
+            theirs_mode = "fine-tune" if found.position.fine_tuning else "scratch"
+            raise UsageError(
+                f"{place} has mode {theirs_mode}, this one {self.config.mode}; resume with the same mode, or name "
+                "another directory"
+            )
+        # rates follow from other settings, which are the reason
+        order = {"network": 0, "data": 0, "epochs": 0, "lr": 2, "weight_decay": 2}
+        for key in sorted(own | found.fingerprint, key=lambda key: order.get(key, 1)):
             if key == "mode" or key not in theirs or own.get(key) == theirs[key]:
                 continue
             if key == "network":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ def check(module: nn.Module, data: Data, config: TrainConfig, world: World) -> N
         raise UsageError(f"batches of {smallest} samples cannot be shared by {world.size} processes; use larger ones")
     if smallest < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         raise UsageError("batch norm has no statistics of batches of one sample; use --batch-size 2 or more")
+    how, size = data.augment if config.augment is None else config.augment, data.sample_shape[1:]
+    if len(size) == 2 and how.crop > min(size):
+        raise UsageError(
+            f"crop {how.crop} shifts pictures of {size[0]}×{size[1]} out of sight; give {min(size)} or less"
+        )
     weights = config.class_weights
     if weights is not None and (len(weights) != data.outputs or not max(weights) > 0 or not min(weights) >= 0):
         raise UsageError(
@@ -126,12 +131,12 @@ def _last_function(output: Tensor) -> str:
 
 
 def look_in_training(module: nn.Module, start: Callable[[nn.Module], None], data: Data, world: World) -> None:
-    """Two samples in training mode, in which a module may give something else; its buffers are put back.
+    """Two samples in training mode, in which a module may give something else; its parameters and buffers are put back.
 
     Raises UnsupportedError for a module that gives several outputs then, as GoogLeNet with its auxiliary classifiers.
     """
     x = normalised(data.train.x[:2], data.train, world.device)
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    before = {name: value.detach().clone() for name, value in _values(module)}
     start(module)
     try:
         with torch.enable_grad():
@@ -147,10 +152,10 @@ def look_in_training(module: nn.Module, start: Callable[[nn.Module], None], data
             f"{type(module).__name__}: its forward fails in training mode: {_line(error, True)}"
         ) from error
     finally:
-        own = dict(module.named_buffers())
-        for name, value in before.items():
-            if name in own:
-                own[name].detach().copy_(value)
+        with torch.no_grad():
+            for name, value in _values(module):
+                if name in before and not torch.equal(value, before[name]):
+                    value.copy_(before[name])
         module.eval()
     if not isinstance(output, Tensor):
         raise UnsupportedError(
@@ -167,6 +172,12 @@ def look_in_training(module: nn.Module, start: Callable[[nn.Module], None], data
             f"{type(module).__name__}: in training mode its scores have no gradient (a no_grad, a detach or a copy to "
             "NumPy in its forward), so nothing could be learnt; take that out"
         )
+
+
+def _values(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers: a forward may change either, as a running mean of weights does."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def is_trained(module: nn.Module, data: Data, world: World) -> tuple[bool, float, float]:
