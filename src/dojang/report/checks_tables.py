@@ -44,9 +44,10 @@ def times(diagnosis: Diagnosis) -> CheckTable:
         rows.append(("sum", "", milliseconds(times.sum_ms), f"{times.sum_ms / times.call_ms:.1%}"))
         said = (
             f"One call takes {milliseconds(times.call_ms)} for a batch of {times.batch} on "
-            f"{counted(times.threads, 'thread')} of dojang's engine, measured apart from its layers; each share is of that "
-            "call. A step that computes several nodes counts once, for the layer with most MACs. All are means over the "
-            "faster half of the calls." + (f" Do not rely on these times: {times.doubt}." if times.doubt else "")
+            f"{counted(times.threads, 'thread')} of dojang's engine, measured apart from its layers; each share is of "
+            "that call. A step that computes several nodes counts once, for the layer with most MACs. All are means "
+            "over the faster half of the calls."
+            + (f" Do not rely on these times: {times.doubt}." if times.doubt else "")
         )
     return CheckTable("Where the time of a call goes", ("layer", "nodes", "time", "share"), tuple(rows), said)
 
