@@ -16,12 +16,11 @@ from torch import nn
 from planted_networks import Call, Net, Unit
 from planted_truth import Array, Plant, Predicted, moved, share_of_parameters, values
 
-Planter = Callable[[Net, Array, np.random.Generator, set[str]], Plant | None]
+Rng = np.random.Generator
+Planter = Callable[[Net, Array, Rng, set[str]], Plant | None]
 
 
-def pick(
-    net: Net, rng: np.random.Generator, taken: set[str], fits: Callable[[str, Unit], bool]
-) -> tuple[str, Unit] | None:
+def pick(net: Net, rng: Rng, taken: set[str], fits: Callable[[str, Unit], bool]) -> tuple[str, Unit] | None:
     """One of the units that fit and are not taken, which is taken now."""
     found = [(n, u) for n, u in net.units().items() if n not in taken and n != "head" and fits(n, u)]
     if not found:
@@ -35,7 +34,7 @@ def width(unit: Unit) -> int:
     return unit.layer.weight.shape[0]
 
 
-def some(rng: np.random.Generator, unit: Unit) -> tuple[int, ...]:
+def some(rng: Rng, unit: Unit) -> tuple[int, ...]:
     """One to three channels."""
     return tuple(sorted(int(c) for c in rng.permutation(width(unit))[: rng.integers(1, 4)]))
 
@@ -57,7 +56,7 @@ def set_constant(unit: Unit, c: int, before: float) -> None:
         unit.layer.weight[c], unit.layer.bias[c] = 0, before
 
 
-def dead_by_weights(net, x, rng, taken):
+def dead_by_weights(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Scale or weights 0 in front of an activation that gives 0 there."""
     chosen = pick(net, rng, taken, lambda n, u: act_of(u) != "sigmoid" and u.order != "lan")
     if chosen is None:
@@ -70,7 +69,7 @@ def dead_by_weights(net, x, rng, taken):
     return Plant("dead by weights", f"{name}.layer", channels, tap=tap, predicted=_zero, check=_is(tap, channels, 0.0))
 
 
-def scale_zero_after_relu(net, x, rng, taken):
+def scale_zero_after_relu(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """A norm behind the activation whose scale and shift are 0."""
     chosen = pick(net, rng, taken, lambda n, u: u.order == "lan")
     if chosen is None:
@@ -85,7 +84,7 @@ def scale_zero_after_relu(net, x, rng, taken):
     )
 
 
-def dead_on_samples(net, x, rng, taken):
+def dead_on_samples(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """A shift so far down that ReLU never opens on the samples, which no range of the input proves."""
     chosen = pick(net, rng, taken, lambda n, u: act_of(u).startswith("relu") and u.order != "lan")
     if chosen is None:
@@ -102,7 +101,7 @@ def dead_on_samples(net, x, rng, taken):
     return Plant("dead on the samples", f"{name}.layer", channels, (), tap, _zero, _is(tap, channels, 0.0))
 
 
-def dead_behind_two(net, x, rng, taken):
+def dead_behind_two(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """A layer that goes through two activations, both of which give 0 on all samples."""
     if net.kind != "two_readers" or "stem" in taken:
         return None
@@ -117,7 +116,7 @@ def dead_behind_two(net, x, rng, taken):
     )
 
 
-def dead_in_shared(net, x, rng, taken):
+def dead_in_shared(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """A layer that is run twice has weights 0 and a shift below 0: dead in both uses."""
     if net.kind != "shared" or "twice" in taken:
         return None
@@ -131,7 +130,7 @@ def dead_in_shared(net, x, rng, taken):
     )
 
 
-def constant(net, x, rng, taken):
+def constant(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Weights or scale 0, and a value that passes the activation."""
     chosen = pick(net, rng, taken, lambda n, u: True)
     if chosen is None:
@@ -151,9 +150,7 @@ def constant(net, x, rng, taken):
     )
 
 
-def _multiple(
-    kind: str, net: Net, rng: np.random.Generator, taken: set[str], factor: float, acts: tuple[str, ...]
-) -> Plant | None:
+def _multiple(kind: str, net: Net, rng: Rng, taken: set[str], factor: float, acts: tuple[str, ...]) -> Plant | None:
     def fits(name: str, unit: Unit) -> bool:
         groups = getattr(unit.layer, "groups", 1)
         return (
@@ -190,27 +187,27 @@ def _multiple(
     )
 
 
-def duplicate(net, x, rng, taken):
+def duplicate(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Two channels with the same weights, shift and norm."""
     return _multiple(
         "duplicate", net, rng, taken, 1.0, ("relu", "relu6", "leaky", "gelu", "silu", "tanh", "sigmoid", "none")
     )
 
 
-def positive_multiple(net, x, rng, taken):
+def positive_multiple(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """One channel is 0.3 to 3 times another behind ReLU or leaky ReLU (or no activation)."""
     return _multiple(
         "positive multiple", net, rng, taken, float(np.float32(rng.uniform(0.3, 3))), ("relu", "leaky", "none")
     )
 
 
-def negative_multiple(net, x, rng, taken):
+def negative_multiple(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """One channel is −0.3 to −3 times another where no activation comes between, or the odd tanh (−1 times)."""
     factor = -1.0 if net.kind == "saturating" else float(np.float32(-rng.uniform(0.3, 3)))
     return _multiple("negative multiple", net, rng, taken, factor, ("tanh",) if net.kind == "saturating" else ("none",))
 
 
-def linear_combination(net, x, rng, taken):
+def linear_combination(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """One channel is a weighted sum of two others, without an activation behind."""
     chosen = pick(
         net, rng, taken,
@@ -236,7 +233,7 @@ def linear_combination(net, x, rng, taken):
                  lambda v: (a * v[..., i] + b * v[..., j])[..., None])  # fmt: skip
 
 
-def low_rank(net, x, rng, taken):
+def low_rank(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """The weights of a layer are a product of two thin matrices: an eighth of the directions that they could have."""
     chosen = pick(
         net, rng, taken, lambda n, u: getattr(u.layer, "groups", 1) == 1 and min(u.layer.weight.flatten(1).shape) >= 16
@@ -273,7 +270,7 @@ def _readers(net: Net, name: str) -> list[Unit] | None:
     return None if name in net.outputs else found or None
 
 
-def unread_channel(net, x, rng, taken):
+def unread_channel(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """No layer behind has a weight for the channel."""
     chosen = pick(net, rng, taken, lambda n, u: _readers(net, n) is not None)
     if chosen is None:
@@ -285,7 +282,7 @@ def unread_channel(net, x, rng, taken):
     return Plant("unread channel", f"{name}.layer", channels, (), last_part(name, unit), _noise(channels))
 
 
-def unused_input(net, x, rng, taken):
+def unused_input(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """No layer has a weight for a channel of the input."""
     readers = [(n, m) for n in net.readers("x") if isinstance(m := getattr(net, n), Unit)]
     if "x" in taken or not readers:
@@ -311,7 +308,7 @@ def _sums(net: Net, taken: set[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def dead_sum(net, x, rng, taken):
+def dead_sum(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """A sum is below 0 on all samples, so the ReLU behind it never opens, while what is added moves."""
     found = _sums(net, taken)
     if not found:
@@ -329,14 +326,12 @@ def dead_sum(net, x, rng, taken):
     )
 
 
-def silent_branch(net, x, rng, taken):
+def silent_branch(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """The last norm of a block has scale and shift 0: the block adds nothing."""
-    found = [(s, u) for s, u in _branches(net, taken) if getattr(net, u).norm is not None]
-    if not found:
+    chosen = _branch(net, rng, taken, lambda unit: unit.norm is not None)
+    if chosen is None:
         return None
-    _, name = found[rng.integers(len(found))]
-    taken.add(name)
-    unit = getattr(net, name)
+    _, name, unit = chosen
     for c in range(width(unit)):
         set_constant(unit, c, 0.0)
     tap = last_part(name, unit)
@@ -355,14 +350,22 @@ def _branches(net: Net, taken: set[str]) -> list[tuple[str, str]]:
     return found
 
 
-def bypassable_block(net, x, rng, taken):
-    """A block of which next to nothing (a ten-thousandth) is added to its shortcut."""
-    found = _branches(net, taken)
+def _branch(net: Net, rng: Rng, taken: set[str], fits: Callable[[Unit], bool]) -> tuple[str, str, Unit] | None:
+    """One of the sums of `_branches` whose unit fits, with the unit, which is taken now."""
+    found = [(step, name) for step, name in _branches(net, taken) if fits(getattr(net, name))]
     if not found:
         return None
-    found_step, name = found[rng.integers(len(found))]
+    step, name = found[rng.integers(len(found))]
     taken.add(name)
-    unit = getattr(net, name)
+    return step, name, getattr(net, name)
+
+
+def bypassable_block(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
+    """A block of which next to nothing (a ten-thousandth) is added to its shortcut."""
+    chosen = _branch(net, rng, taken, lambda unit: True)
+    if chosen is None:
+        return None
+    step, name, unit = chosen
     target = unit.norm if unit.norm is not None else unit.layer
     target.weight.mul_(1e-4)
     if target.bias is not None:
@@ -373,11 +376,11 @@ def bypassable_block(net, x, rng, taken):
     def small(net: Net, x: Array) -> bool:
         return moved(net, x, tap, every, _zero) < 0.01
 
-    inside = (found_step, f"{found_step}.add")
+    inside = (step, f"{step}.add")
     return Plant("block that adds nothing", f"{name}.layer", (), inside, check=small)
 
 
-def identical_branches(net, x, rng, taken):
+def identical_branches(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Two parallel layers have the same weights."""
     found = [n[:-1] for n in net.units() if net.kind == "branches" and n.endswith("a") and n not in taken]
     if not found:
@@ -398,7 +401,7 @@ def identical_branches(net, x, rng, taken):
 
 
 def _groups(count: int) -> Planter:
-    def planter(net, x, rng, taken):
+    def planter(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
         """The weights connect each group, in an order of their own, with itself only, but for a noise of 1 %."""
 
         def fits(name: str, unit: Unit) -> bool:
@@ -422,7 +425,7 @@ def _groups(count: int) -> Planter:
     return planter
 
 
-def oversized_dense(net, x, rng, taken):
+def oversized_dense(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """A dense layer on flattened maps that holds most of all parameters."""
     if net.kind != "dense":
         return None
@@ -434,7 +437,7 @@ def oversized_dense(net, x, rng, taken):
     return Plant("oversized dense layer", "d0.layer", check=most)
 
 
-def not_finite(net, x, rng, taken):
+def not_finite(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """One weight is NaN or infinite."""
     chosen = pick(net, rng, taken, lambda n, u: True)
     assert chosen is not None
@@ -444,7 +447,7 @@ def not_finite(net, x, rng, taken):
     return Plant("weight not finite", f"{name}.layer")
 
 
-def overflow(net, x, rng, taken):
+def overflow(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Weights of 1e25 in one layer, and again in another: what comes of it is not finite in float32."""
     straight = [n for n in net.units() if n != "head"]
     if len(straight) < 2:
@@ -462,7 +465,7 @@ def overflow(net, x, rng, taken):
     )
 
 
-def saturated(net, x, rng, taken):
+def saturated(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Values in front of sigmoid, tanh or ReLU6 are 100 times too large: nearly all lie at its ends."""
     chosen = pick(net, rng, taken, lambda n, u: act_of(u) in ("sigmoid", "tanh"))
     if chosen is None:
@@ -480,7 +483,7 @@ def saturated(net, x, rng, taken):
 
 
 def _scaled(kind: str, factor: float) -> Planter:
-    def planter(net, x, rng, taken):
+    def planter(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
         """Scale (or weights) and shift of one layer by a large factor."""
         chosen = pick(net, rng, taken, lambda n, u: act_of(u) not in ("sigmoid", "tanh", "relu6"))
         if chosen is None:
@@ -505,7 +508,7 @@ def _scaled(kind: str, factor: float) -> Planter:
 # Places where something looks like waste and is none: nothing may be told about them that the oracle does not confirm.
 
 
-def one_use_dead(net, x, rng, taken):
+def one_use_dead(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Of a layer that is run twice a channel is dead in the second use only."""
     if net.kind != "shared":
         return None
@@ -519,7 +522,7 @@ def one_use_dead(net, x, rng, taken):
     return Plant("trap: dead in one of two uses", "twice.layer", (c,))
 
 
-def one_huge_row(net, x, rng, taken):
+def one_huge_row(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """One channel is 1e7 times as large as the others, which therefore hardly move beside it."""
     chosen = pick(net, rng, taken, lambda n, u: u.norm is None and act_of(u) in ("relu", "none", "leaky"))
     if chosen is None:
@@ -530,7 +533,7 @@ def one_huge_row(net, x, rng, taken):
     return Plant("trap: one huge channel", f"{name}.layer", (c,))
 
 
-def large_means(net, x, rng, taken):
+def large_means(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Shifts of 10,000: channels have nearly the same ratio on all samples, and are independent beside it."""
     chosen = pick(net, rng, taken, lambda n, u: act_of(u) in ("relu", "none", "leaky"))
     if chosen is None:
@@ -543,7 +546,7 @@ def large_means(net, x, rng, taken):
     return Plant("trap: means of 10,000", f"{name}.layer")
 
 
-def fired_once(net, x, rng, taken):
+def fired_once(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """Two unlike channels open on the same single sample only."""
     chosen = pick(net, rng, taken, lambda n, u: act_of(u) == "relu" and u.order == "lnap")
     if chosen is None:
@@ -562,7 +565,7 @@ def fired_once(net, x, rng, taken):
     return Plant("trap: two channels that fired on one sample", f"{name}.layer")
 
 
-def nothing(net, x, rng, taken):
+def nothing(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
     """The network as it was drawn."""
     return Plant("nothing planted", "")
 

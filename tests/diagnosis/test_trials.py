@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dojang.arith.graph import Graph
-from dojang.diagnosis import bypass, sensitivity
+from dojang.diagnosis import answers, bypass, sensitivity
 from dojang.diagnosis.trials import Trials, samples_within
 from dojang.engine.reference.operators import run_reference
 from nets import STRUCTURES, N, conv, feed, net, weighted
@@ -134,3 +134,24 @@ def test_samples_fit_the_budget() -> None:
     assert samples_within(graph, x, 10, 10 * macs * 20) == 20
     assert samples_within(graph, x, 10, 10 * macs * 15) == 0  # too few to say anything
     assert samples_within(graph, x, 10, 10**15) == 40
+
+
+def test_one_changed_answer_is_no_evidence() -> None:
+    def kinds(samples: int, changed: int) -> list[str]:
+        row = sensitivity.Sensitivity("y", "int8", 0.01, 0.0, changed / samples, None, None, samples)
+        return [f.kind for f in sensitivity.findings((row,))]
+
+    assert kinds(40, 1) == []  # 2.5 % of the answers, but it is one sample
+    assert kinds(40, 2) == ["sensitive"]
+    assert kinds(1000, 10) == []  # 1 % is not more than 1 %
+    assert kinds(1000, 11) == ["sensitive"]
+
+
+@pytest.mark.parametrize(("spread", "constant"), [(0.0, True), (1e-7, True), (1e-5, False)])
+def test_answers_are_constant_up_to_rounding(spread: float, constant: bool) -> None:
+    graph = residual()
+    scores = np.full((20, 5), 3.0)
+    scores[7, 2] += 3.0 * spread
+    assert bool(answers.constant_answers(graph, scores)) == constant
+    assert not answers.constant_answers(graph, scores[:1])
+    assert not answers.constant_answers(graph, None)

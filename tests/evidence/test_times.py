@@ -8,7 +8,7 @@ import pytest
 
 from dojang.engine.compiled import compile
 from dojang.engine.plan.choose import CallTime
-from dojang.evidence.times import call_times, told_by_layer
+from dojang.evidence.times import call_times, reliable_rows
 from nets import N, conv, net, weighted
 
 
@@ -51,5 +51,5 @@ def test_times_in_doubt_tell_nothing() -> None:
     seconds = [1e-3] * len(plan.choices)
     for call_s, told in ((1e-3 * len(seconds), True), (2e-3 * len(seconds), False)):
         times = call_times(graph, plan.with_times(seconds, CallTime(call_s, 0.0, 10, 1.0, 1.0)), (100.0, 10.0))
-        assert bool(told_by_layer(times)) == told
+        assert bool(reliable_rows(times)) == told
     assert call_times(graph, plan, (100.0, 10.0)) is None

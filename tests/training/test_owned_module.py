@@ -134,3 +134,17 @@ def test_what_cannot_be_trained_is_refused_by_name_and_left_as_it_was() -> None:
         fit(owned().double(), data(), TrainConfig(batch_size=20))
     with pytest.raises(DataError, match="has 2 classes"):
         dojang.train(owned(), data(classes=2), input_size=(1, 6, 6))
+
+
+def test_small_steps_take_one_thread_and_the_callers_number_comes_back() -> None:
+    from dojang.training.start import WORTH_THREADS, fitting_threads
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for macs, within in ((WORTH_THREADS / 2, 1), (2 * WORTH_THREADS, 2)):
+            with fitting_threads(macs):
+                assert torch.get_num_threads() == within
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""What an engineer asks beside waste: where a network is wrong, how its activations lie, what it can spare."""
+"""What an engineer asks beside waste: where a network is wrong, how large its activations are, what it can spare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dojang.training.confusion import confusion
 Array = np.ndarray
 
 FEW = 5
-"""Of a class with fewer samples than this nothing is concluded from its recall."""
+"""Nothing is concluded from the recall of a class with fewer samples than this."""
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ PARTS = ("train", "test")
 """Parts of the data that can be looked at."""
 
 SAMPLES = 512
-"""Samples looked at by default. Of one channel that is 0 on all of them, by itself, 95 % confidence says that it is
-active on fewer than 3/512 = 0.6 % of inputs; over a whole list of findings the bound is `bound_after_none`."""
+"""Samples looked at by default. A single channel that is 0 on all of them is active on fewer than 3/512 = 0.6 % of
+inputs (95 % confidence); over a whole list of findings the bound is that of `bound_after_none`."""
 
 
 def diagnose(

@@ -39,7 +39,9 @@ def fed(graph: Graph, data: Data, asked: Asked) -> Data:
     channels = data.train.x.shape[1]
     if asked.mean is not None or asked.std is not None:
         how = Normalisation(_each(asked.mean, 0.0, channels, "mean"), _each(asked.std, 1.0, channels, "std"))
-        return replace(data.normalised(how), notes=(*data.notes, f"mean {_few(how.mean)} and std {_few(how.std)} as asked"))
+        return replace(
+            data.normalised(how), notes=(*data.notes, f"mean {_few(how.mean)} and std {_few(how.std)} as asked")
+        )
     if data.values == "normalised":
         return data.normalised(Normalisation.none(channels))
     if graph.inputs[0].attrs["mean"] or not graph.weights or not len(data.train) or data.task == "unlabelled":

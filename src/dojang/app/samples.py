@@ -118,7 +118,8 @@ def _fitting(found: Data, graph: Graph) -> Data:
 
 
 FAR = 4.0
-"""Deviations from the mean that a network states, and times its deviation, up to which samples may be in its unit.
+"""Samples are taken to be in the unit of the network if their mean is at most this many stated deviations from the
+stated mean, and their deviation at most this many times the stated one.
 Pictures of 0…255 in place of 0…1 are about 255 deviations wide, and pictures that were normalised before about 4.5."""
 
 LOOKED_AT = 256

@@ -21,7 +21,7 @@ IDLE = 0.01
 `MOVED` of its deviation; where there are no classes, if the output moves by at most this part of it."""
 
 MOVED = 0.1
-"""Output that moves further has changed, even where no sample is near to another class yet."""
+"""An output that moves further has changed, even if no sample has come near to another class."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ SAME = 1e-4
 """Largest error of s · x_i + t, relative to the standard deviation of the channel, that counts as the same."""
 
 UNSURE = 0.5
-"""Channels that may part company on more than this part of the inputs are not called duplicates: two independent gates,
-each open on half of them, agree that often."""
+"""Channels that may differ on more than this part of the inputs are not called duplicates: two independent gates, each
+open on half of the inputs, agree that often."""
 
 ERROR = "error / standard deviation"
 DIFFERENCE = "difference of the weights / largest weight"

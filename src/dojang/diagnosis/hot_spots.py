@@ -8,7 +8,7 @@ from math import prod
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.evidence.finding import Finding
-from dojang.evidence.times import CallTimes, LayerTime, told_by_layer
+from dojang.evidence.times import CallTimes, LayerTime, reliable_rows
 
 SHARE = 0.25
 """A layer that holds this part of a whole is a hot spot."""
@@ -17,7 +17,7 @@ SLOW = 0.25
 """A layer that reaches less than this part of the peak is far below it."""
 
 TIME_SHARE = 0.1
-"""Layers that take less than this part of the time are not asked for reasons."""
+"""No reason is looked for why a layer is slow if it takes less than this part of the time."""
 
 SHORT_MS = 0.02
 """In a layer as short as this start-up and hand-over dominate: threads meet, caches fill (some µs each)."""
@@ -38,7 +38,7 @@ def hot_spots(graph: Graph, times: CallTimes | None = None, share: float = SHARE
             for name, part in parts.items()
             if total and part >= share * total
         ]
-    for name, row in told_by_layer(times).items():
+    for name, row in reliable_rows(times).items():
         assert times is not None  # or it would have no rows
         if row.ms >= share * times.call_ms:
             said = f"{row.ms:.4f} of {times.call_ms:.4f} ms{_together(row)}"
@@ -65,7 +65,7 @@ def far_below(graph: Graph, times: CallTimes | None) -> list[Finding]:
     few channels to fill vectors, or a few multiplications for each number that it reads and writes.
     """
     findings = list[Finding]()
-    for name, row in told_by_layer(times).items():
+    for name, row in reliable_rows(times).items():
         assert times is not None  # or it would have no rows
         if not row.macs or row.ms < TIME_SHARE * times.call_ms:
             continue

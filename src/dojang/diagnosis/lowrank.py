@@ -15,8 +15,8 @@ from dojang.evidence.finding import Finding, NotJudged
 Array = np.ndarray
 
 DEPENDENT = 1e-6
-"""A direction of the filters, each scaled to length 1, that is shorter than this part of the longest is none: sums of
-float32 filters differ from what they should be by some 1e-7."""
+"""The filters are scaled to length 1. A direction in which they reach no further than this part of the longest one
+counts as rounding: sums of float32 filters are off by some 1e-7."""
 
 WIDEST = 2048
 """Output channels of a layer whose rank is taken: the work grows with their number cubed."""

@@ -1,4 +1,4 @@
-"""How much each layer minds being stored in 8 or 16 bits: its weights rounded, the answers measured again."""
+"""How far the answers change if the weights of each layer are stored in 8 or 16 bits: rounded, and measured again."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ TRIAL_MACS = 30 * 10**9
 """Multiplications that each kind of trial may take by default: some seconds on one core."""
 
 LEAST_SAMPLES = 16
-"""Of fewer samples a share of changed answers says nothing."""
+"""With fewer samples the share of changed answers says nothing."""
 
 MOST_SAMPLES = 256
-"""More samples would say it hardly better: a share has a standard error of at most 3 points."""
+"""More samples would hardly say more: with these a share has a standard error of at most 3 points."""
 
 
 @dataclass(frozen=True)

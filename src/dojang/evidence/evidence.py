@@ -40,9 +40,10 @@ InputRange = Mapping[str, tuple[Any, Any]]
 class Evidence:
     """Facts about one network on one set of samples; each is computed when it is first asked for, and kept.
 
-    Proved by weights and input range alone: `ranges`, `equal`. Measured on the samples: `statistics`, `products`. What
-    is wanted of the samples should be asked for together (`gather`), which takes one pass over them. A network that
-    was edited has an Evidence of its own on the same samples (`on`).
+    Proved by weights and input range alone: `ranges`, `equal`. Measured on the samples: `statistics`, `products`,
+    `patches`. What is wanted of the samples should be asked for together (`gather`), which takes one pass over them.
+    `passes` is how many passes `gather` took; those of `activations` and `patches` are not counted. A network that was
+    edited has an Evidence of its own on the same samples (`on`).
     """
 
     def __init__(

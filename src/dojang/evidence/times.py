@@ -80,6 +80,6 @@ def call_times(graph: Graph, plan: Plan, peaks: tuple[float, float]) -> CallTime
     )  # fmt: skip
 
 
-def told_by_layer(times: CallTimes | None) -> Mapping[str, LayerTime]:
+def reliable_rows(times: CallTimes | None) -> Mapping[str, LayerTime]:
     """The rows by layer; none where there are no times, or they are in doubt."""
     return {} if times is None or times.doubt else {row.layer: row for row in times.layers}

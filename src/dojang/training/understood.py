@@ -149,7 +149,7 @@ def _samples(graph: Graph, data: Data) -> str:
         normalised = "not normalised further"
     else:
         whose = f"those that {graph.name} states" if stated else "those of the train part"
-        normalised = f"less the mean {_few(how.mean)}, by the deviation {_few(how.std)} ({whose})"
+        normalised = f"minus the mean {_few(how.mean)}, divided by the deviation {_few(how.std)} ({whose})"
     return f"a sample is {by(data.sample_shape)}, the input size of {graph.name}; {values}, {normalised}"
 
 
