@@ -27,7 +27,6 @@ from dojang.training.config import TrainConfig
 from dojang.training.data import Augment, Data, from_arrays
 from dojang.training.load import load
 from dojang.training.loop import fit
-from dojang.training.understood import unvaried_where_short
 from record import head
 
 PLACE = Path("../shared/data")
@@ -92,7 +91,7 @@ def plain(data: Data, seed: int, epochs: int, augment: bool = False) -> tuple[fl
 
 def scratch() -> None:
     """The same small CNN, 2,000 pictures, 8 epochs, three seeds."""
-    data, ours, theirs = unvaried_where_short(pictures(200), 8), [], []
+    data, ours, theirs = pictures(200), [], []
     for seed in SEEDS:
         theirs.append(plain(data, seed, 8)[0])
         config = TrainConfig(epochs=8, batch_size=BATCH, seed=seed, test_every=8, train_scored=1)

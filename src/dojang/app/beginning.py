@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, read_arrays, torch_format
-from dojang.app.samples import asked_of, load_samples, match_classes, outputs_of
+from dojang.app.samples import asked_of, load_samples, outputs_of
 from dojang.arith import classes
 from dojang.arith.graph import Graph
-from dojang.base.errors import GraphError, UsageError
+from dojang.base.errors import DataError, GraphError, UsageError
 from dojang.formats import checkpoint
-from dojang.training.asked import Layout, TaskFlag, Values
+from dojang.training.asked import Asked, Layout, PerChannel, TaskFlag, Values
 from dojang.training.config import Mode
 from dojang.training.data import Data
 
@@ -34,12 +35,17 @@ class Wanted:
     task: TaskFlag | None
     values: Values | None
     layout: Layout | None
+    mean: PerChannel | None
+    std: PerChannel | None
     seed: int
+
+    def asked(self, graph: Graph) -> Asked:
+        """What is said of the data, for this network."""
+        return asked_of(graph, self.task, self.values, self.layout, self.mean, self.std)
 
     def samples(self, graph: Graph) -> Data:
         """The data set, for the network that will be trained on it."""
-        asked = asked_of(graph, self.task, self.values, self.layout)
-        return load_samples(self.data, graph, self.val_data, asked)
+        return load_samples(self.data, graph, self.val_data, self.asked(graph))
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def beginning(wanted: Wanted) -> Beginning:
             else "the data have other classes than the network was trained on"
         )  # fmt: skip
         remarks = (f"The last layer {old.name} is replaced by one with {samples.outputs} outputs, because {why}.",)
-    samples = match_classes(graph, samples)
+    samples = fed(graph, samples, wanted.asked(graph))
     from dojang.training.start import module_of
 
     mode: Mode = "scratch" if fresh else "fine-tune"
@@ -190,6 +196,13 @@ def _owned(wanted: Wanted) -> Beginning:
     graph = load(module, input_size=input_size)
     if isinstance(net, str):
         graph = graph.replace(name=net.rpartition(":")[2])
-    samples = match_classes(graph, wanted.samples(graph))
+    samples = wanted.samples(graph)
+    outputs = outputs_of(graph)
+    if outputs is not None and samples.task != "unlabelled" and outputs != samples.outputs:
+        raise DataError(
+            f"{samples.name}: the data have {samples.outputs} outputs to learn, {graph.name} gives {outputs}; give the "
+            "module a last layer of that size"
+        )
+    samples = fed(graph, samples, wanted.asked(graph))
     mode: Mode = "auto" if weights is None else "fine-tune"
     return Beginning(graph, samples, module, True, False, mode, anew, remarks, input_size)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dojang.app.checks import LookedAt, Watching
+from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, load, require_weights
-from dojang.app.samples import asked_of, input_range, load_inputs, match_classes
+from dojang.app.samples import asked_of, input_range, load_inputs
 from dojang.app.together import Alone, Together, by_main_process, together
 from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
@@ -26,7 +27,7 @@ from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import NotFiniteError, require_finite_weights
 from dojang.evidence.times import CallTimes, call_times
 from dojang.report.results import Diagnosis
-from dojang.training.asked import Layout, TaskFlag, Values
+from dojang.training.asked import Layout, PerChannel, TaskFlag, Values
 from dojang.training.data import Data
 
 SHIFTED = 16
@@ -54,6 +55,8 @@ def diagnose(
     task: TaskFlag | None = None,
     values: Values | None = None,
     layout: Layout | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
     part: Literal["train", "test"] = "train",
     trial_macs: int = TRIAL_MACS,
 ) -> Diagnosis:
@@ -83,14 +86,16 @@ def diagnose(
         raise UsageError(f"trial_macs {trial_macs} must be at least 0")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
-    found = None if data is None else load_inputs(data, graph, val_data, asked_of(graph, task, values, layout))
-    if found is not None:
-        found = match_classes(graph, found)
+    found = None
+    if data is not None:
+        told = asked_of(graph, task, values, layout, mean, std)
+        found = fed(graph, load_inputs(data, graph, val_data, told), told)
         found = replace(found, train=found.test) if part == "test" else found
     with together() as processes:
         known = evidence_of(graph, found, samples, threshold, seed)
         asked = None if found is None or known.samples is None else looked_at(found, known.samples, samples, seed, part)
-        return diagnosis_of(known, found, processes, asked=asked, trial_macs=trial_macs)
+        done = diagnosis_of(known, found, processes, asked=asked, trial_macs=trial_macs)
+    return done if found is None else replace(done, notes=(*found.notes, *done.notes))
 
 
 def evidence_of(graph: Graph, data: Data | None, samples: int, threshold: float, seed: int) -> Evidence:

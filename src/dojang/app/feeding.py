@@ -12,7 +12,7 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
 from dojang.evidence.activations import session_run
-from dojang.training.asked import Asked
+from dojang.training.asked import Asked, PerChannel
 from dojang.training.data import Data, Normalisation, Split
 from dojang.training.guessing import TRAINED, guessing_loss, loss_of
 
@@ -39,9 +39,8 @@ def fed(graph: Graph, data: Data, asked: Asked) -> Data:
     channels = data.train.x.shape[1]
     if asked.mean is not None or asked.std is not None:
         how = Normalisation(_each(asked.mean, 0.0, channels, "mean"), _each(asked.std, 1.0, channels, "std"))
-        return replace(
-            data.normalised(how), notes=(*data.notes, f"mean {_few(how.mean)} and std {_few(how.std)} as asked")
-        )
+        note = f"samples are normalised with mean {_few(how.mean)} and standard deviation {_few(how.std)}, as asked"
+        return replace(data.normalised(how), notes=(*data.notes, note))
     if data.values == "normalised":
         return data.normalised(Normalisation.none(channels))
     if graph.inputs[0].attrs["mean"] or not graph.weights or not len(data.train) or data.task == "unlabelled":
@@ -57,8 +56,8 @@ def fed(graph: Graph, data: Data, asked: Asked) -> Data:
         )
         return replace(data.normalised(how), notes=(*data.notes, note))
     note = (
-        f"{graph.name} does not say how its samples are normalised, and in none of {len(tried)} ways does it answer much "
-        f"better than by guessing: they are normalised {OWN} (--mean and --std say it otherwise)"
+        f"{graph.name} does not say how its samples are normalised, and in none of {len(tried)} ways does it answer "
+        f"much better than by guessing: they are normalised {OWN} (--mean and --std say it otherwise)"
     )
     return replace(data, notes=(*data.notes, note))
 
@@ -97,7 +96,7 @@ def _some(part: Split, afford: int) -> Split:
     return part.take(np.sort(np.random.default_rng(0).permutation(len(part))[:most]))
 
 
-def _each(given: Sequence[float] | float | None, default: float, channels: int, name: str) -> tuple[float, ...]:
+def _each(given: PerChannel | None, default: float, channels: int, name: str) -> tuple[float, ...]:
     """One number for every channel; one alone stands for all of them."""
     if given is None:
         return (default,) * channels

@@ -16,6 +16,7 @@ from dojang.app.values import (
     batch_or_name,
     channels_last,
     one_or_each,
+    per_channel,
     positive,
     seed,
     sizes,
@@ -130,6 +131,19 @@ TRAINING_DATA = (
         "layout",
         "which axis of a sample is the channel, where data do not tell",
         choices=("channels-first", "channels-last"),
+    ),
+    Option(
+        "mean",
+        "mean that is subtracted from samples (pixels: after / 255): a number, or one per channel with commas",
+        type=per_channel,
+        metavar="M",
+    ),
+    Option(
+        "std",
+        "standard deviation by which they are then divided (default for both: what the network states, else what suits "
+        "it on labelled samples, else that of the train part)",
+        type=per_channel,
+        metavar="S",
     ),
     SEED,
 )

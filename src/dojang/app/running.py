@@ -192,6 +192,10 @@ def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tup
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 
 
+FAR = 8.0
+"""Mean and deviation of normalised floats are near 0 and 1; pixels of 0 to 255 are far above this."""
+
+
 def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, str]:
     wanted = tuple(node.attrs["shape"])
     if array.dtype.kind not in "buif":
@@ -208,6 +212,12 @@ def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Arra
         return batch, "values as they stand"
     if floats:
         return _normalised(batch, node), f"values{_means(node)}"
+    mean, std = batch.mean(axis=0, dtype=np.float64), float(batch.std(dtype=np.float64))
+    if std > FAR or float(np.abs(mean.mean())) > FAR:
+        raise DataError(
+            f"{name}: floats count as normalised already, and these have mean {mean.mean():.3g} and deviation "
+            f"{std:.3g}; give pixels of 0 to 255 as uint8, or normalise them first"
+        )
     return batch, "values as they stand: floats count as normalised already, uint8 as pixels"
 
 

@@ -13,7 +13,7 @@ from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import DataError, ShapeError, UsageError
-from dojang.training.asked import Asked
+from dojang.training.asked import Asked, PerChannel
 from dojang.training.data import Data, Normalisation, from_arrays, unlabelled
 from dojang.training.labels import renumbered
 from dojang.training.load import load as load_data
@@ -39,13 +39,20 @@ SPLIT_SEED = 0
 another seed than training would report on samples that the network was trained on."""
 
 
-def asked_of(graph: Graph, task: str | None = None, values: str | None = None, layout: str | None = None) -> Asked:
+def asked_of(
+    graph: Graph,
+    task: str | None = None,
+    values: str | None = None,
+    layout: str | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+) -> Asked:
     """What a person says of the data, and what the network tells: the shape of a sample, and how many numbers it gives.
 
     Raises `UsageError` for words that are not known.
     """
     shape = tuple(one_input(graph).attrs["shape"]) if len(graph.inputs) == 1 else None
-    return Asked(shape, outputs_of(graph), task, values, layout)
+    return Asked(shape, outputs_of(graph), task, values, layout, mean, std)
 
 
 def outputs_of(graph: Graph) -> int | None:

@@ -15,11 +15,12 @@ import numpy as np
 
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
+from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, require_weights, torch_format
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
-from dojang.app.samples import asked_of, load_inputs, load_samples, match_classes
+from dojang.app.samples import asked_of, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
 from dojang.app.tuning import Control, TuningOptions, slopes, training, tuner
@@ -40,7 +41,7 @@ from dojang.slimming.ledger import Evaluate, Tune
 from dojang.slimming.result import SlimResult
 from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
-from dojang.training.asked import Layout, TaskFlag, Values
+from dojang.training.asked import Layout, PerChannel, TaskFlag, Values
 from dojang.training.data import Data, Split
 from dojang.training.record import METRICS
 
@@ -134,6 +135,8 @@ def slim(
     task: TaskFlag | None = None,
     values: Values | None = None,
     layout: Layout | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
     progress: ProgressDisplay | None = None,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
@@ -186,8 +189,8 @@ def slim(
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
-    samples = (load_inputs if lossless else load_samples)(data, graph, val_data, asked_of(graph, task, values, layout))
-    samples = match_classes(graph, samples)
+    means = asked_of(graph, task, values, layout, mean, std)
+    samples = fed(graph, (load_inputs if lossless else load_samples)(data, graph, val_data, means), means)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
@@ -309,7 +312,7 @@ def _work(
     test = data.test if data.task != "unlabelled" else None
     result = final_figures(graph, result, test, measurer(runtime, x, FINAL_ROUNDS))
     notes = () if lossless else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
-    result = replace(result, notes=(*notes, *result.notes))
+    result = replace(result, notes=(*data.notes, *notes, *result.notes))
     return Slimming(
         graph.name,
         result,

@@ -24,12 +24,12 @@ from dojang.base.writing import naming, replace_text, writing
 from dojang.report.html import trained_html
 from dojang.report.json import dumps
 from dojang.report.results import Trained
-from dojang.training.asked import Layout, TaskFlag, Values
+from dojang.training.asked import Layout, PerChannel, TaskFlag, Values
 from dojang.training.config import Mode, Optimiser, TrainConfig
 from dojang.training.data import Augment, Data
 from dojang.training.log import EVENTS, LOG_FILE, TensorBoard
 from dojang.training.record import Progress, Start
-from dojang.training.understood import paragraph, unvaried_where_short, varied, weights_of
+from dojang.training.understood import paragraph, varied, weights_of
 
 Precision = Literal["float32", "bf16"]
 
@@ -61,6 +61,8 @@ def train(
     task: TaskFlag | None = None,
     values: Values | None = None,
     layout: Layout | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
     augment: str | Augment | None = None,
     mirror: bool = True,
     class_weights: str | Sequence[float] | None = None,
@@ -123,15 +125,15 @@ def train(
         select=select,
         patience=patience,
     )
-    begun = beginning(Wanted(net, data, val_data, weights, input_size, num_classes, task, values, layout, seed))
+    begun = beginning(
+        Wanted(net, data, val_data, weights, input_size, num_classes, task, values, layout, mean, std, seed)
+    )
     samples = varied(begun.samples, augment, mirror)
-    if augment is None and (mode == "scratch" or (mode == "auto" and begun.mode == "scratch")):
-        samples = unvaried_where_short(samples, epochs)
     graph, fresh, module = begun.graph, begun.fresh, begun.module
     config = replace(
         config,
         mode=begun.mode if mode == "auto" else mode,
-        augment=samples.augment,
+        augment=None if augment is None and mirror else samples.augment,
         class_weights=weights_of(class_weights, samples),
     )
     folder = Path(output) if output is not None else Path("out") / f"{graph.name}-trained"
@@ -139,7 +141,11 @@ def train(
     understood = list[str]()
 
     def started(start: Start) -> None:
-        understood.append(paragraph(graph, samples, config, " ".join(sentences_of(begun, start, samples))))
+        understood.append(
+            paragraph(
+                graph, samples, replace(config, augment=start.augment), " ".join(sentences_of(begun, start, samples))
+            )
+        )
         if told is not None:
             told(understood[-1])
 

@@ -69,6 +69,7 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int,
             device=options.device,
             mode="scratch",
             optimiser="sgd",
+            augment=data.augment,
         )
         config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
 

@@ -99,6 +99,21 @@ def one_or_each(text: str) -> int | tuple[int, ...]:
     return every[0] if len(every) == 1 else every
 
 
+def per_channel(text: str) -> float | tuple[float, ...]:
+    """One number, or one for each channel with commas.
+
+    >>> per_channel("0.5"), per_channel("0.485,0.456,0.406")
+    (0.5, (0.485, 0.456, 0.406))
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number, nor numbers with commas, such as 0.5,0.5,0.5"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def axes(text: str) -> int | tuple[int, int]:
     """One number for both axes, or two: rows,columns."""
     match _per_axis(text):

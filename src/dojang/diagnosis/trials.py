@@ -8,7 +8,7 @@ import numpy as np
 
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.evidence.activations import batches, first, number_of, session_run
+from dojang.evidence.activations import batches, number_of, session_run
 
 Array = np.ndarray
 
@@ -36,12 +36,14 @@ class Change:
 
 
 class Trials:
-    """The samples that changed networks are tried on, and the answers of the network itself."""
+    """The samples that changed networks are tried on, evenly from all, and the answers of the network itself."""
 
     def __init__(self, graph: Graph, x: Array, labels: Array | None, samples: int) -> None:
         """Runs the network once. `labels` are class numbers, or None."""
-        self.graph, self.x = graph, np.asarray(first(x, samples))
-        self.labels = None if labels is None else labels[:samples]
+        # From the whole of them, because data are often sorted by class.
+        places = np.unique(np.linspace(0, len(x) - 1, min(samples, len(x))).round().astype(np.int64))
+        self.graph, self.x = graph, np.asarray(x)[places]
+        self.labels = None if labels is None else labels[places]
         self.answers = self._outputs(graph)
         self.spread = float(np.sqrt(np.square(self.answers - self.answers.mean(axis=0)).mean()))
 

@@ -139,7 +139,10 @@ def trained_html(trained: Trained) -> str:
     )
     curve = figure(curve_chart(record["curve"], name), "Train figures are measured during training.")
     lead = f"Data {record['data']['name']}, seed {record['config']['seed']}, peak learning rate {record['lr']:g}."
-    sections = [("Figures", summary), ("Curve", curve)]
+    warning = paragraph(f"Warning: {trained.warning}", "bad") if trained.warning else ""
+    sections = [("Figures", warning + summary), ("Curve", curve)]
+    if trained.understood:
+        sections.append(("How data and settings were understood", paragraph(trained.understood)))
     if record.get("confusion"):
         sections.append(("By class", confusion_html(record["confusion"])))
     return page(f"{trained.network}: training", lead, sections, sortable=True, pictures=True)

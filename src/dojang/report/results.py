@@ -98,6 +98,16 @@ class Trained(Result):
         """The same for the train part."""
         return self.history["train_accuracy"]
 
+    @property
+    def warning(self) -> str:
+        """A sentence where a regression has learnt less than the mean of the targets; "" else."""
+        if self.history["metric"] != "r2" or self.accuracy >= 0:
+            return ""
+        return (
+            "R² is below 0: always answering the mean of the targets comes nearer. Targets that are scaled to a "
+            "standard deviation near 1 train best; more epochs may help, too."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The record with its files."""
         return {"network": self.network, **self.history, "started": "fresh" if self.fresh else "from weights",

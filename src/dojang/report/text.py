@@ -442,6 +442,8 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
         f"peak learning rate {record['lr']:g}, seed {record['config']['seed']}",
         *_fine_tuned(record, name, show),
     ]
+    if trained.warning:
+        lines.append(style.bad(paragraph(f"Warning: {trained.warning}", width)))
     if record.get("confusion"):
         lines += ["", confusion_text(record["confusion"], width, style), ""]
     # names of files are not shortened

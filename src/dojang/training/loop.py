@@ -25,13 +25,13 @@ from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.training import state as disk
 from dojang.training.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
 from dojang.training.config import TrainConfig, learning_rate
-from dojang.training.data import SELECTION_FRACTION, Data, Split
+from dojang.training.data import SELECTION_FRACTION, Augment, Data, Split
 from dojang.training.freezing import frozen, training_mode
 from dojang.training.identity import differing, settings_of, text_of
 from dojang.training.log import Log, TensorBoard
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
 from dojang.training.probe import check, is_trained, look, look_in_training
-from dojang.training.recipe import Teacher, TrainingLoss, optimizer_of, recipe_of, scales_of, shrink
+from dojang.training.recipe import VARIED_FROM, Teacher, TrainingLoss, optimizer_of, recipe_of, scales_of, shrink
 from dojang.training.record import METRICS, Best, Epoch, History, Progress, Scores, Start
 from dojang.training.score import confusion_on, laid_out, normalised, right_count, rows, scores, variance_of
 from dojang.training.state import Position, State, capture, restore
@@ -155,7 +155,10 @@ class _Run:
         self.recipe = recipe_of(config, self.module, len(self.train), fine_tuning)
         self.peak = self.recipe.lr
         self.steps = steps_per_epoch(len(self.train), config.batch_size)
-        self.batcher = Batcher(self.train, data.augment if config.augment is None else config.augment, config.seed)
+        short = not fine_tuning and config.epochs < VARIED_FROM
+        self.augment = config.augment or (Augment() if short else data.augment)
+        self.unvaried = config.augment is None and short and data.augment != Augment()
+        self.batcher = Batcher(self.train, self.augment, config.seed)
         self.y = torch.from_numpy(self.train.y).to(self.world.device)
         self.variance = variance_of(self.train, self.world.device)
         self.optimizer = optimizer_of(self.recipe, config, self.module, frozenset(self.known["anew"]))
@@ -192,6 +195,8 @@ class _Run:
             why=recipe.why,
             batch=len(self.train) / self.steps,
             steps=self.steps * self.config.epochs,
+            augment=self.augment,
+            unvaried=self.unvaried,
             frozen=tuple(self.known["frozen"]),
             anew=tuple(self.known["anew"]),
             selection_samples=0 if self.selection is None else len(self.selection),

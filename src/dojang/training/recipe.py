@@ -26,6 +26,11 @@ FINE_TUNING_SHARE = 0.03
 SHORT = 2000
 """Steps below which a training from scratch uses AdamW; networks without norms learn more by it in so few."""
 
+VARIED_FROM = 15
+"""Epochs from which pictures are varied in a training from scratch. A small CNN on 2,000 CIFAR-10 pictures has 43.3 %
+after 8 epochs with variation and 49.3 % without, after 15 49.1 and 52.6 %, after 30 52.8 and 54.0 % (three seeds, then
+two): seen few times, a picture is not learnt by heart, and its variations only make it harder to learn."""
+
 # AdamW at a batch of 64; the rate grows with the square root of the batch, as gradients' noise falls with it.
 _LR_ADAMW, _ADAMW_BATCH = 3e-3, 64
 _DECAY = {"sgd": 5e-4, "adamw": 0.01}

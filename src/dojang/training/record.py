@@ -8,6 +8,7 @@ from typing import Any
 
 from dojang.training.config import HEAD_SCALE, TrainConfig
 from dojang.training.confusion import Confusion
+from dojang.training.data import Augment
 
 METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "label accuracy", "unlabelled": "none"}
 """What "accuracy" means for each task."""
@@ -72,13 +73,18 @@ class Best:
     test_accuracy: float
 
 
+FEW_STEPS = 100
+"""Fewer steps hardly train a network from scratch, so that this is said."""
+
+
 @dataclass(frozen=True)
 class Start:
     """What is known before the first step: whether it is a fine-tuning, the recipe and why, what is frozen.
 
     `lr` is the peak rate, `batch` the samples of a step. `before` has the figures of the test part before the first
     step, None where the weights are fresh. `anew` names the parameters that start anew in a fine-tuning, which learn
-    `config.HEAD_SCALE` times faster.
+    `config.HEAD_SCALE` times faster. `augment`: how pictures are varied; `unvaried`: they would be, were the training
+    not so short.
     """
 
     fine_tuning: bool
@@ -88,6 +94,8 @@ class Start:
     why: str
     batch: float
     steps: int
+    augment: Augment
+    unvaried: bool
     frozen: tuple[str, ...]
     anew: tuple[str, ...]
     selection_samples: int
@@ -99,6 +107,12 @@ class Start:
             f"{'Fine-tuning' if self.fine_tuning else 'Training from scratch'} with "
             f"{'AdamW' if self.optimiser == 'adamw' else 'SGD'} at a peak learning rate of {self.lr:.3g} ({self.why})."
         ]
+        if self.steps < FEW_STEPS:
+            said.append(
+                f"There are only {self.steps} steps: a smaller --batch-size, or more --epochs, makes more of them."
+            )
+        if self.unvaried:
+            said.append("So short a training from scratch does not vary pictures; --augment asks for it.")
         if self.before is not None:
             figure = (
                 f"R² {self.before.accuracy:.4f}" if metric == "r2" else f"accuracy {100 * self.before.accuracy:.2f} %"

@@ -43,20 +43,6 @@ def varied(data: Data, augment: str | Augment | None, mirror: bool = True) -> Da
     return replace(data, augment=how, notes=notes)
 
 
-VARIED_FROM = 15
-"""Epochs from which pictures are varied in a training from scratch. A small CNN on 2,000 CIFAR-10 pictures has 43.3 %
-after 8 epochs with variation and 49.3 % without, after 15 49.1 and 52.6 %, after 30 52.8 and 54.0 % (three seeds, then
-two): seen few times, a picture is not learnt by heart, and its variations only make it harder to learn."""
-
-
-def unvaried_where_short(data: Data, epochs: int) -> Data:
-    """The data without variation if a training from scratch is so short; a note says so."""
-    if epochs >= VARIED_FROM or data.augment == Augment():
-        return data
-    note = f"in fewer than {VARIED_FROM} epochs from scratch pictures are not varied unless --augment asks for it"
-    return replace(data, augment=Augment(), notes=(*(n for n in data.notes if n != MIRROR_RULE), note))
-
-
 def _parsed(text: str) -> Augment:
     how = Augment()
     words = [word.strip() for word in text.split(",")]
