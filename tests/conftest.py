@@ -1,9 +1,10 @@
-"""What holds for every test: how Hypothesis draws, and the line that repeats a test that failed."""
+"""What holds for every test: how Hypothesis draws, the line that repeats a failed test, and that signals arrive."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -18,8 +19,13 @@ SHOWN = ("DOJANG_MACHINE", "DOJANG_THREADS", "OMP_NUM_THREADS")
 def pytest_configure(config: pytest.Config) -> None:
     """One profile. Examples are the same in every run, and others with `--hypothesis-seed=NUMBER`.
 
-    No deadline and no checks of speed: a first example compiles kernels, and machines are busy.
+    No deadline and no checks of speed: a first example compiles kernels, and machines are busy. Processes that tests
+    start get the signals that they are sent, also where a shell's background job or `nohup` would have them ignored.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     settings.register_profile(
         "dojang",
         deadline=None,

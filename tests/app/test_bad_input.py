@@ -338,7 +338,6 @@ def test_closed_pipe() -> None:
 def test_interrupted_training(tmp_path: Path, number: int) -> None:
     """A real Ctrl-C, SIGTERM or SIGHUP: exit 130, one line, a state that --resume takes up, no half-written result."""
     train = ["-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", "run"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
         [sys.executable, *train], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -370,7 +369,6 @@ def test_interrupts_that_come_out_as_another_error(tmp_path: Path, number: int) 
         commands.env = loading
         sys.exit(main(["env"]))
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (130, "dojang: interrupted\n")
 
@@ -379,7 +377,6 @@ def test_interrupts_that_come_out_as_another_error(tmp_path: Path, number: int) 
 def test_interrupted_slimming(tmp_path: Path) -> None:
     """SIGTERM within a slimming; what lies there then, half-moved results included, is taken up by --resume alone."""
     slim = ["-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", "out"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would these
     running = subprocess.Popen(
         [sys.executable, *slim], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import dojang
@@ -54,6 +55,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = from_arrays(x, y, classes=[f"class {i}" for i in range(10)])
     dojang.train("digits-cnn", known, epochs=4, batch_size=32, output=place / "run")
     return place / "run" / "model.safetensors"
+
+
+def test_guessing_several_classes_to_a_sample_has_the_entropy_of_yes_and_no() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.random((200, 3)) < [0.5, 0.1, 0.02]
+    y[:3] = True
+    data = from_arrays(rng.normal(size=(200, 4)).astype(np.float32), y, rng.normal(size=(20, 4)), y[:20])
+    module = nn.Linear(4, 3)
+    known, loss, guess = is_trained(module, data, World(torch.device("cpu")))
+    shares = y.mean(axis=0)
+    best = F.binary_cross_entropy(torch.tensor(shares).expand(200, 3), torch.from_numpy(y).double())
+    assert guess == pytest.approx(float(best), rel=1e-6)
+    assert loss > guess
+    assert not known
 
 
 def test_trained_weights_are_told_from_fresh_ones_by_their_loss() -> None:

@@ -245,7 +245,7 @@ def test_networks_and_data_that_do_not_fit(digits: Data, small: Small) -> None:
         (
             small(outputs=1000),
             ShapeError,
-            r"\(1, 1000\) for one sample, the data have 10 classes; use --num-classes 10",
+            r"\(1, 1000\) for one sample, the data have 10 classes; use a network with 10 outputs",
         ),
         (nn.Conv2d(3, 10, 8), ShapeError, "does not take samples of 1×8×8"),
         (nn.Sequential(small(), nn.Softmax(1)), ShapeError, "ends in softmax"),

@@ -203,3 +203,43 @@ def test_short_trainings_from_scratch_do_not_vary_pictures_and_say_so() -> None:
     assert (short.augment, long.augment) == (Augment(), data.augment)
     assert any("not varied" in note for note in short.notes)
     assert not any("not varied" in note for note in long.notes)
+
+
+FRACTIONS = {
+    "a fraction": (1.5, "label 1.5 of sample 1 is no class"),
+    "not a number": (np.nan, "label nan of sample 1 is no class"),
+    "infinite": (np.inf, "label inf of sample 1 is no class"),
+}
+
+
+@pytest.mark.parametrize("what", FRACTIONS)
+@pytest.mark.parametrize("first", [1, 5])
+def test_a_test_label_that_is_no_whole_number_is_no_class(what: str, first: int) -> None:
+    """Of classes 1, 2, … the label 1.5 was read as 1."""
+    value, said = FRACTIONS[what]
+    x, y = np.zeros((8, 1, 2, 2), np.float32), np.arange(8) % 4 + first
+    test = y.astype(float)
+    test[1] = value
+    with pytest.raises(DataError, match=said):
+        from_arrays(x, y, x, test, asked=Asked(task="classification"))
+
+
+def test_a_label_out_of_range_is_told_as_it_stands() -> None:
+    x, y = np.zeros((8, 1, 2, 2), np.float32), np.arange(8) % 4
+    with pytest.raises(DataError, match="label 0 of sample 0 is out of range; 4 classes are 1 … 4"):
+        from_arrays(x, y + 1, x, y, classes=["a", "b", "c", "d"])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
+def test_amounts_of_any_float_type_are_the_same(kind: type) -> None:
+    y = np.arange(8) * 0.25
+    found = from_arrays(np.zeros((8, 1, 2, 2), np.float32), y.astype(kind), np.zeros((8, 1, 2, 2)), y)
+    assert found.test.y[:, 0].tolist() == y.tolist()
+
+
+def test_what_float32_does_not_hold_is_not_called_infinite() -> None:
+    x, y = np.zeros((8, 1, 2, 2)), np.arange(8) % 2
+    with pytest.raises(DataError, match="sample 3 holds 1e\\+200, more than float32 holds"):
+        from_arrays(np.where(np.arange(8)[:, None, None, None] == 3, 1e200, x), y)
+    with pytest.raises(DataError, match="targets: sample 2 holds 1e\\+300, more than float32 holds"):
+        from_arrays(x, np.where(np.arange(8) == 2, 1e300, 0.5))

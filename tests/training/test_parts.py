@@ -148,3 +148,19 @@ def test_three_parts_of_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=x, y=y)
     np.savez(tmp_path / "e.npz", x=x[:5], y=np.asarray(["yes"] * 5))
     assert load(tmp_path / "d.npz", val=tmp_path / "e.npz").test.y.tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("part", ["test", "VAL"])
+def test_a_part_without_classes_is_refused(tmp_path: Path, part: str) -> None:
+    """Its accuracy would be that of no samples, which is no number."""
+    tree(tmp_path, below="train")
+    (tmp_path / part).mkdir()
+    with pytest.raises(DataError, match=f"{part} is empty"):
+        load(tmp_path)
+
+
+def test_parts_inside_of_classes_are_not_mixed(tmp_path: Path) -> None:
+    tree(tmp_path, ("Train", "Test"), below="a")
+    tree(tmp_path, ("Train", "Test"), below="b")
+    with pytest.raises(DataError, match="class folder a holds Test and Train; put the parts outside"):
+        load(tmp_path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dojang.app.options import COMMANDS
 from dojang.base.errors import UsageError
 from dojang.base.showing import one_line, shown
+from dojang.base.wording import counted
 from dojang.report.table import Style
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def diagnose(args: argparse.Namespace) -> Answer:
     bad = result.at_least(args.fail_on) if args.fail_on else ()
     if not bad:
         return Answer(_said(args, result))
-    complaint = f"{result.network}: {len(bad)} findings of severity {args.fail_on} or worse"
+    complaint = f"{result.network}: {counted(len(bad), 'finding')} of severity {args.fail_on} or worse"
     return Answer(_said(args, result), 1, complaint)
 
 

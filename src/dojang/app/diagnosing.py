@@ -36,8 +36,8 @@ PARTS = ("train", "test")
 """Parts of the data that can be looked at."""
 
 SAMPLES = 512
-"""Samples looked at by default. A single channel that is 0 on all of them is active on fewer than 3/512 = 0.6 % of
-inputs (95 % confidence); over a whole list of findings the bound is that of `bound_after_none`."""
+"""Samples looked at by default. Of one channel that is 0 on all of them, by itself, 95 % confidence says that it is
+active on fewer than 3/512 = 0.6 % of inputs; over a whole list of findings the bound is `bound_after_none`."""
 
 
 def diagnose(
@@ -73,6 +73,10 @@ def diagnose(
     """
     if samples < 1:
         raise UsageError(f"samples {samples} must be at least 1")
+    if not 0 <= threshold < float("inf"):
+        raise UsageError(f"threshold {threshold} is not a number of 0 or more")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"seed {seed} is no whole number from 0 to below 2^63")
     if part not in PARTS:
         raise UsageError(f"part {part!r} is not known; use one of {', '.join(PARTS)}")
     if trial_macs < 0:

@@ -160,8 +160,8 @@ def match_classes(graph: Graph, data: Data) -> Data:
             numbers = all(name.lstrip("-").isdigit() for name in data.classes)
             more = ", or --task regression if the labels are amounts" if numbers else ""
         raise DataError(
-            f"{data.name}: has {data.outputs} {what}, {graph.name} gives {outputs} outputs; use --num-classes "
-            f"{data.outputs}, or other data{more}"
+            f"{data.name}: has {data.outputs} {what}, {graph.name} gives {outputs} outputs; use a network "
+            f"with {data.outputs} (zoo names and .net texts take --num-classes {data.outputs}), or other data{more}"
         )
     return data
 

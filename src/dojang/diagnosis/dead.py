@@ -53,14 +53,17 @@ def proven(known: Evidence, judging: Judging | None = None) -> list[Finding]:
         said = judging.said_uses(layer)
         dead = verdict.of(ZERO)
         if dead:
+            norms = judging.said_norms(layer, verdict.where(dead))
             findings.append(
                 Finding(
                     layer, "dead-proven", dead, 0.0, 0.0,
                     f"proved by interval bounds: {_named(verdict, dead)} is 0 in these channels for every input with "
-                    f"{assumes}{said}", "warning", True, SIZE, verdict.where(dead), assumes,
+                    f"{assumes}{said}{norms}", "warning", True, SIZE, verdict.where(dead), assumes,
                 )
             )  # fmt: skip
-        findings += _constants(layer, verdict, verdict.of(CONSTANT), assumes, said)
+        same = verdict.of(CONSTANT)
+        norms = judging.said_norms(layer, verdict.where(same)) if same else ""
+        findings += _constants(layer, verdict, same, assumes, said + norms)
         unread = verdict.of(UNREAD)
         if unread:
             findings.append(_unread(layer, verdict, unread, said))
@@ -124,6 +127,7 @@ def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None
     verdicts = judging.verdicts(states)
     samples = max((s.samples for s in extremes.values()), default=0)
     limit = bound_after_none(samples, judging.statements)
+    moves = bound_after_none(samples - 1, judging.statements)  # the others, held against the first
     sure = f"with {CONFIDENCE:.0%} confidence in all {judging.statements:,} statements that were possible"
     findings: list[Finding] = []
     for layer, verdict in verdicts.items():
@@ -136,18 +140,19 @@ def observed(known: Evidence, proved: Sequence[Finding], judging: Judging | None
                     layer, "dead-observed", dead, float(verdict.seen.sizes[list(dead)].max()), known.threshold,
                     f"the output of {_named(verdict, dead)} in these channels did not differ from {level} on any of "
                     f"{samples} samples{said}; each of them is active on fewer than {limit:.2%} of such inputs "
-                    f"({sure})",
+                    f"({sure}){judging.said_norms(layer, verdict.where(dead))}",
                     "info", False, SIZE, verdict.where(dead), "", samples, CONFIDENCE,
                 )
             )  # fmt: skip
         still = verdict.of(CONSTANT, but)
-        if still:
+        if still and samples > 1:
             findings.append(
                 Finding(
                     layer, "constant", still, float(verdict.seen.sizes[list(still)].max()), RESOLVED,
                     f"the output of {_named(verdict, still)} in these channels was the same on all {samples} samples "
                     f"and places, up to {RESOLVED:.2g} of its own size, which is what float32 resolves{said}; each of "
-                    f"them changes on fewer than {limit:.2%} of such inputs ({sure})",
+                    f"them differs from this on fewer than {moves:.2%} of such inputs ({sure})"
+                    f"{judging.said_norms(layer, verdict.where(still))}",
                     "info", False, SPREAD, verdict.where(still), "", samples, CONFIDENCE,
                 )
             )  # fmt: skip

@@ -71,8 +71,10 @@ def equivariance(graph: Graph, x: Array, shift: int | None = None, run: Run | No
 
 def _along(a: Array, b: Array, step: Any) -> float | None:
     """Relative difference between b and a moved by `step` places, over all places that both have."""
-    if step != int(step) or step >= a.shape[-1]:
+    if step != int(step) or abs(step) >= a.shape[-1]:
         return None
+    if step < 0:  # behind a flip it moves the other way
+        return _along(a[..., ::-1], b[..., ::-1], -step)
     return _difference(b[..., int(step) :], a[..., : a.shape[-1] - int(step)])
 
 
@@ -87,7 +89,8 @@ def _moved(a: Array, b: Array, step: Any, field: Any, width: int, shift: int) ->
         return None
     step, span = int(step), field[-1]
     seen = [span.at(o) for o in range(a.shape[-1])]
-    inside = [o for o in range(step, len(seen)) if (new := seen[o]) is not None and (old := seen[o - step]) is not None
+    inside = [o for o in range(max(step, 0), len(seen) + min(step, 0))
+              if (new := seen[o]) is not None and (old := seen[o - step]) is not None
               and new[0] >= shift and new[1] < width and old[0] >= 0]  # fmt: skip
     if not inside:
         return None

@@ -93,6 +93,8 @@ def groupings(known: Evidence) -> LayerGroupings:
             left_out[node.name] = reason
         elif reason is None:
             nodes.append(node)
+    if any(node.rule.channels == "dense" for node in graph.nodes):
+        left_out[""] = "dense layers are not split into groups"
     if not nodes:
         return LayerGroupings((), left_out)
     found = known.patches(node.name for node in nodes)
@@ -113,7 +115,7 @@ def why_not_judged(graph: Graph, node: Node) -> str | None:
     if shape is None or len(shape) != 2 + len(node.attrs["kernel"]):
         return "its input has no known shape"
     if shape[1] % PARTS[0] or node.attrs["out"] % PARTS[0]:
-        return ""
+        return f"{shape[1]} input and {node.attrs['out']} output channels do not split into {PARTS[0]} equal groups"
     if width(graph, node) > WIDEST:
         return f"{width(graph, node)} numbers in each patch are more than the {WIDEST} that are fitted"
     return None

@@ -5,7 +5,7 @@ Layers that share their weights are judged together, by all of their uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,3 +62,10 @@ class Judging:
         """For layers that share their weights: that all of them were looked at."""
         own = self.uses[name]
         return f" (in all {len(own)} uses of the layer: {', '.join(own)})" if len(own) > 1 else ""
+
+    def said_norms(self, name: str, places: Sequence[str]) -> str:
+        """For channels that are judged behind a norm with statistics over several: that these need the channels."""
+        norms = dict.fromkeys(n for use in self.uses[name] for n in self.known.following.mixed(use, places))
+        if not norms:
+            return ""
+        return f"; before that they enter the statistics of {', '.join(norms)}, and so the other channels there"

@@ -55,16 +55,22 @@ def _filters(graph: Graph, node: Node) -> Array:
     return np.concatenate([rows, bias.reshape(groups, out // groups, 1)], axis=2) if node.attrs["bias"] else rows
 
 
+def _rank(rows: Array) -> int:
+    small = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+    lengths = np.sqrt(np.linalg.eigvalsh(small).clip(0))
+    return int((lengths > DEPENDENT * lengths[-1]).sum())
+
+
 def _one(node: Node, graph: Graph, group: int, filters: Array, width: int) -> Finding | None:
     sizes = np.linalg.norm(filters, axis=1)
     filters = filters[sizes > 0] / sizes[sizes > 0, None]
     most = min(len(filters), width)
     if most < 2:
         return None
-    small = filters @ filters.T if len(filters) <= width else filters.T @ filters
-    lengths = np.sqrt(np.linalg.eigvalsh(small).clip(0))
-    rank = int((lengths > DEPENDENT * lengths[-1]).sum())
-    if rank >= most:
+    rank = _rank(filters)
+    inputs = width - 1 if node.attrs["bias"] else width
+    # More filters than inputs, which use all inputs: that their biases depend on the weights, or are 0, is no waste.
+    if rank >= most or (len(filters) > inputs and rank >= inputs == _rank(filters[:, :inputs])):
         return None
     groups = node.attrs.get("groups", 1)
     place = f" of group {group}" if groups > 1 else ""

@@ -8,7 +8,7 @@ from dojang.arith.field import fields
 from dojang.arith.graph import Graph
 from dojang.diagnosis.duplicates import SAME
 from dojang.diagnosis.judging import WIDEST, Judging
-from dojang.evidence.activations import layers
+from dojang.evidence.activations import layers, number_of
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import NotJudged
 from dojang.evidence.intervals import RULES
@@ -61,6 +61,9 @@ def samples(known: Evidence, judging: Judging) -> list[NotJudged]:
         NotJudged(name, "duplicate", f"pairs of more than {WIDEST} channels are not compared on samples")
         for name in judging.ends if name not in judging.compared
     ]  # fmt: skip
+    if number_of(known.samples) < 2:
+        reason = "one sample does not show what changes from one input to another"
+        found.append(NotJudged("", "constant (seen on samples)", reason))
     reason = "channels of two layers are compared by the weights only"
     found.append(NotJudged("", "repeated (seen on samples)", reason))
     reason = (

@@ -105,6 +105,8 @@ def rounded_layers(graph: Graph) -> list[Node]:
 def sensitivities(trials: Trials) -> tuple[Sensitivity, ...]:
     """Each layer by itself in each format, in the order of the network; then all layers together."""
     graph, nodes = trials.graph, rounded_layers(trials.graph)
+    if not nodes:
+        return ()
     rows: list[Sensitivity] = []
     everything: dict[str, dict[str, Array]] = {name: {} for name in FORMATS}
     for node in nodes:

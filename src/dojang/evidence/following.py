@@ -23,7 +23,8 @@ Array = np.ndarray
 
 ALIVE, UNREAD, ZERO, CONSTANT = range(4)
 """What is known of a channel at a place: nothing, nobody reads it, it is 0, it is one number. Where it is alive on no
-path, the last of these that is so on one of them is said of it: it holds wherever the channel is read."""
+path, the last of these that is so on one of them is said of it: it holds wherever the channel is read. (Norms that
+take statistics over several channels read each of them; what is 0 or one number behind them is told of the layer.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,29 @@ class Following:
             case _:
                 return None
 
+    def mixing(self, value: str, reader: Node) -> bool:
+        """Whether a reader takes statistics over several channels of a value: each of them then moves the others."""
+        own, shape = self.tied.tracks[value], self.graph.unit_shapes[value]
+        if own is None or shape is None or len(own.classes) < 2:
+            return False
+        if reader.op == "groupnorm":
+            return reader.attrs["groups"] < len(own.classes)
+        return reader.op == "layernorm" and own.axis % len(shape) >= len(shape) - len(reader.attrs["shape"])
+
+    def mixed(self, value: str, places: Container[str]) -> tuple[str, ...]:
+        """The norms that take statistics over several channels and stand between a value and these places."""
+        found: list[str] = []
+        queue = [value]
+        for name in queue:
+            if name in places and name != value:
+                continue
+            for reader in self.graph.consumers[name]:
+                if reader.name in queue or self.carried(name, reader) is None:
+                    continue
+                queue.append(reader.name)
+                found += [reader.name] if self.mixing(name, reader) else []
+        return tuple(found)
+
     @staticmethod
     def joined(value: str, reader: Node, own: Track, track: Track, shapes: Mapping[str, Shape | None]) -> Array | None:
         """Concatenation: where one value stands, everywhere if it stands there twice."""
@@ -165,6 +189,7 @@ class Following:
         carried, behind = self.carried(name, reader), found[reader.name]
         if carried is None or behind is None:
             return Verdict(made, tuple(places))
+        least = ZERO if self.mixing(name, reader) else UNREAD  # what nobody reads still moves the statistics
         met: list[list[int]] = [[] for _ in range(size)]
         for place, channel in enumerate(carried.tolist()):
             if channel >= 0:
@@ -175,7 +200,7 @@ class Following:
                 continue
             if not own:
                 states[c], sizes[c], places[c] = UNREAD, 0, frozenset((reader.name,))
-            elif (later != ALIVE).all():
+            elif (later >= least).all():
                 last = own[int(np.argmax(later))]
                 states[c], sizes[c] = later.max(), behind.seen.sizes[own].max()
                 levels[c] = behind.seen.levels[last]

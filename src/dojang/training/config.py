@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import cos, pi
+from numbers import Integral
 from typing import Any, Literal
 
 from dojang.base.errors import UsageError
@@ -90,6 +91,10 @@ class TrainConfig:
             ("patience", self.patience or 0, self.patience is None or self.patience >= 1, "at least 1"),
             ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),
         ]
+        for name in ("epochs", "seed", "batch_size", "test_every", "train_scored", "patience"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+                raise UsageError(f"{name} {number!r:.40} is not a whole number")
         for name, value, fine, rule in ranges:
             if not fine:
                 raise UsageError(f"{name} {value} is not {rule}")

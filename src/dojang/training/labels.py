@@ -60,6 +60,11 @@ class Labels:
         y = y.reshape(samples)
         if self.kind in (NUMBERS, FROM_1):
             return self._numbers(y, where)
+        if y.dtype.kind == "f" and not _whole(y):
+            i = int(np.flatnonzero(~_are_whole(y))[0])
+            raise DataError(
+                f"{where}: label {y[i]:g} of sample {i} is no class; use whole numbers as in the train part"
+            )
         values, at = np.unique(y, return_inverse=True)
         names = _names(values, where)
         known = {name: i for i, name in enumerate(self.classes)}
@@ -77,15 +82,16 @@ class Labels:
             raise DataError(f"{where}: labels are {y.dtype}, those of the train part class numbers")
         if y.dtype.kind not in "iub":
             raise DataError(f"{where}: labels are of type {y.dtype}; use integers for classes, floats for regression")
-        y = y.astype(np.int64)
-        if self.kind == FROM_1:
-            y = y - 1
-        count = len(self.classes)
-        wrong = np.flatnonzero((y < 0) | (y >= count))
+        y, count = y.astype(np.int64), len(self.classes)
+        least = 1 if self.kind == FROM_1 else 0
+        wrong = np.flatnonzero((y < least) | (y >= count + least))
         if len(wrong):
             i = int(wrong[0])
-            raise DataError(f"{where}: label {y[i]} of sample {i} is out of range; {count} classes are 0 … {count - 1}")
-        return y
+            raise DataError(
+                f"{where}: label {y[i]} of sample {i} is out of range; {count} classes are {least} … "
+                f"{count - 1 + least}"
+            )
+        return y - least
 
 
 def labels_of(y: Array, names: Sequence[str] | None, asked: Asked = NOTHING, where: str = "labels") -> Labels:
@@ -238,7 +244,19 @@ def _regression(y: Array, where: str, said: bool = True) -> Labels:
 def _amounts(y: Array, samples: int, where: str) -> Array:
     if y.dtype.kind not in "buif":
         raise DataError(f"{where}: labels are {y.dtype}, those of the train part amounts")
-    return y.reshape(samples, -1).astype(np.float32)
+    return narrowed(y.reshape(samples, -1), f"{where}, targets")
+
+
+def narrowed(x: Array, where: str) -> Array:
+    """Numbers as float32. Raises DataError for one that float32 does not hold."""
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(x, np.float32)
+    if x.dtype.kind == "f" and x.dtype.itemsize > 4 and not np.isfinite(out).all():
+        bad = np.isinf(out) & np.isfinite(x)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise DataError(f"{where}: sample {at[0]} holds {x[at]:.0e}, more than float32 holds; scale the values")
+    return out
 
 
 def _made(given: tuple[str, ...], count: int, where: str) -> tuple[str, ...]:
@@ -268,7 +286,11 @@ def _truths(y: Array) -> bool:
 
 
 def _whole(y: Array) -> bool:
-    return bool((np.isfinite(y) & (np.rint(y) == y) & (np.abs(y) < 1 << 53)).all())
+    return bool(_are_whole(y).all())
+
+
+def _are_whole(y: Array) -> Array:
+    return np.isfinite(y) & (np.rint(y) == y) & (np.abs(y, dtype=np.result_type(y, np.float64)) < 1 << 53)
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

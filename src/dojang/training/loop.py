@@ -27,12 +27,13 @@ from dojang.training.batches import Batcher, epoch_batches, steps_per_epoch, tor
 from dojang.training.config import TrainConfig, learning_rate
 from dojang.training.data import SELECTION_FRACTION, Data, Split
 from dojang.training.freezing import frozen, training_mode
+from dojang.training.identity import differing, settings_of, text_of
 from dojang.training.log import Log, TensorBoard
 from dojang.training.numerics import computing_in, freed_memory_kept, repeatable, require_precision
-from dojang.training.probe import check, differing, is_trained, look, look_in_training, text_of
+from dojang.training.probe import check, is_trained, look, look_in_training
 from dojang.training.recipe import Teacher, TrainingLoss, optimizer_of, recipe_of, scales_of, shrink
 from dojang.training.record import METRICS, Best, Epoch, History, Progress, Scores, Start
-from dojang.training.score import confusion_on, laid_out, normalised, right_count, scores, variance_of
+from dojang.training.score import confusion_on, laid_out, normalised, right_count, rows, scores, variance_of
 from dojang.training.state import Position, State, capture, restore
 from dojang.training.world import World, joined, shared
 
@@ -87,7 +88,7 @@ def fit(
     with joined(config.device) as world, repeatable(world.device), freed_memory_kept(), contextlib.ExitStack() as undo:
         require_precision(config.precision, world.device)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
-        text = text_of(module)
+        still = [name for name, part in module.named_modules() if not part.training] if module.training else []
         names = undo.enter_context(frozen(module, config.freeze))
         begin = training_mode(module, config.freeze)
         check(module, data, config, world)
@@ -98,9 +99,17 @@ def fit(
             undo.callback(teacher.train, teacher.training)
             teacher.to(world.device).eval()
         look(module, teacher, data, world)
+        settled = settings_of(module)  # as they are after one call, so that what a second one changes is told apart
         look_in_training(module, begin, data, world)
+        text = text_of(module, settled)
         log = undo.enter_context(Log(None if world.rank else place, METRICS[data.task], tensorboard))
-        known = {"network": text, **(about or {}), "anew": list(anew), "frozen": list(names)}
+        known = {
+            "network": text,
+            **(about or {}),
+            "anew": list(anew),
+            "frozen": list(names),
+            "in_evaluation_mode": still,
+        }
         run = _Run(module, data, config, world, teacher, place, progress, log, begin, known)
         run.begin(resume, overwrite, replaces)
         if started is not None and world.rank == 0:
@@ -321,7 +330,7 @@ class _Run:
         x = normalised(raw, self.train, world.device)
         y = self.y[torch.from_numpy(world.share(indices)).to(world.device)]
         with computing_in(config.precision, world.device):
-            output = trained(x).flatten(1)
+            output = rows(trained(x))
             taught = self._taught(x)
         if output.dtype == torch.bfloat16:
             output = output.float()
@@ -347,7 +356,7 @@ class _Run:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return torch.as_tensor(self.teacher(x), device=x.device).flatten(1).float()
+            return rows(torch.as_tensor(self.teacher(x), device=x.device)).float()
 
     def _look(self, loss: Tensor, rate: float) -> None:
         """Tell the progress display, and stop when the loss is no number. All processes hold the same sums."""
@@ -467,7 +476,15 @@ class _Run:
                 f"{place} has finished its {found.position.epoch} epochs, at whose end its learning rate was 0; to "
                 "train on, fine-tune the network that it left, in another directory"
             )
-        for key in sorted(own | found.fingerprint, key=lambda key: key not in ("network", "data", "epochs")):
+        if self.config.mode != "auto" and (self.config.mode == "fine-tune") != found.position.fine_tuning:
+            theirs_mode = "fine-tune" if found.position.fine_tuning else "scratch"
+            raise UsageError(
+                f"{place} has mode {theirs_mode}, this one {self.config.mode}; resume with the same mode, or name "
+                "another directory"
+            )
+        # rates follow from other settings, which are the reason
+        order = {"network": 0, "data": 0, "epochs": 0, "lr": 2, "weight_decay": 2}
+        for key in sorted(own | found.fingerprint, key=lambda key: order.get(key, 1)):
             if key == "mode" or key not in theirs or own.get(key) == theirs[key]:
                 continue
             if key == "network":

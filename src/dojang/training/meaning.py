@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dojang.base.errors import DataError
 from dojang.training.asked import NOTHING, WHITE, Asked
+from dojang.training.labels import narrowed
 
 Array = NDArray[Any]
 
@@ -37,7 +38,7 @@ def samples_of(parts: Sequence[tuple[Array, str]], asked: Asked = NOTHING) -> tu
         if how in SAID and SAID[how] not in notes:
             notes.append(SAID[how])
         x = laid_out(x, how)
-        out.append(np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32))
+        out.append(np.ascontiguousarray(x) if x.dtype == np.uint8 else narrowed(x, where))
     return _valued(out, [where for _, where in parts], asked, notes), tuple(notes)
 
 

@@ -147,6 +147,9 @@ def _tree(
     found = _parts(path, tops, every, prefix)
     roots = {part: (*prefix, name) for part, name in found.items()} or {"train": prefix}
     groups = {part: _by_class(path, files, every, root) for part, root in roots.items()}
+    for part, group in groups.items():
+        if not group and found:
+            raise DataError(f"{path}: {found[part]} is empty; put class folders with pictures into it, or take it away")
     classes = tuple(sorted(groups["train"]))
     if len(classes) < least:
         only = f"only {classes[0]!r}" if classes else "none"
@@ -205,6 +208,12 @@ def _by_class(
         elif Path(file[-1]).suffix.lower() in Image.registered_extensions():
             raise DataError(f"{path}: {'/'.join(file)} is in no class folder; move it into one")
     for name, members in group.items():
+        inner = [below for below in _tops(every, (*root, name)) if part_of(below) is not None]
+        if {"train", "test"} <= {part_of(below) for below in inner}:
+            raise DataError(
+                f"{path}: class folder {'/'.join((*root, name))} holds {' and '.join(inner)}; put the parts "
+                f"outside and the classes inside, as in {inner[-1]}/{name}"
+            )
         if not members:
             raise DataError(f"{path}: class folder {'/'.join((*root, name))} is empty; add pictures or remove it")
     return group

@@ -1,11 +1,8 @@
-"""What is looked at before the first step: whether module and data fit, whether its weights are trained, its text."""
+"""What is looked at before the first step: whether module and data fit, and whether its weights are trained."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,13 +13,11 @@ from dojang.base.errors import ShapeError, UnsupportedError, UsageError
 from dojang.training.batches import steps_per_epoch
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data
+from dojang.training.guessing import TRAINED, guessing_loss
 from dojang.training.meaning import sizes
 from dojang.training.recipe import Teacher
-from dojang.training.score import normalised, scores, variance_of
+from dojang.training.score import normalised, scores
 from dojang.training.world import World
-
-TRAINED = 0.5
-"""Weights count as trained where their loss is at most this share of the loss of guessing; random ones are near 1."""
 
 LOOKED_AT = 512
 """Samples of the train part that decide it."""
@@ -48,6 +43,16 @@ def check(module: nn.Module, data: Data, config: TrainConfig, world: World) -> N
         raise UsageError(f"batches of {smallest} samples cannot be shared by {world.size} processes; use larger ones")
     if smallest < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         raise UsageError("batch norm has no statistics of batches of one sample; use --batch-size 2 or more")
+    how, size = data.augment if config.augment is None else config.augment, data.sample_shape[1:]
+    if len(size) == 2 and how.crop > min(size):
+        raise UsageError(
+            f"crop {how.crop} shifts pictures of {size[0]}×{size[1]} out of sight; give {min(size)} or less"
+        )
+    weights = config.class_weights
+    if weights is not None and (len(weights) != data.outputs or not max(weights) > 0 or not min(weights) >= 0):
+        raise UsageError(
+            f"class_weights {weights}: give one number for each of {data.outputs} classes, 0 or more, and one above 0"
+        )
     if not any(p.requires_grad for p in module.parameters()):
         raise UsageError("the network has no parameters to train; leave some unfrozen")
 
@@ -61,20 +66,43 @@ def look(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -
             continue
         try:
             with torch.set_grad_enabled(call is module):  # the gradient names the last function
-                output = torch.as_tensor(call(x))
+                given = call(x)
         except (RuntimeError, ValueError, TypeError) as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ShapeError(
-                f"{data.name}: {who} does not take samples of {sizes(data.sample_shape)} ({line}); use --input-size"
+                f"{data.name}: {who} does not take samples of {sizes(data.sample_shape)} ({_line(error)}); use "
+                "--input-size"
             ) from None
+        except Exception as error:
+            raise UnsupportedError(f"{data.name}: the forward of {who} fails: {_line(error, True)}") from error
+        output = _one_tensor(given, f"{data.name}: {who}")
         if output.ndim < 1 or output.shape[0] != 1 or output.numel() != data.outputs:
             what = f"{data.outputs} classes" if data.task == "classification" else f"{data.outputs} targets"
             raise ShapeError(
                 f"{data.name}: {who} gives {tuple(output.shape)} for one sample, the data have {what}; "
-                f"use --num-classes {data.outputs}"
+                f"use a network with {data.outputs} outputs (zoo names and .net texts take --num-classes)"
             )
         if data.task == "classification":
             _before_softmax(output, f"{data.name}: {who}")
+
+
+def _line(error: Exception, kind: bool = False) -> str:
+    """The first line of an error, after its kind where that has to be said."""
+    lines = str(error).splitlines()
+    name = type(error).__name__
+    return (f"{name}: {lines[0]}" if kind else lines[0]) if lines else name
+
+
+def _one_tensor(given: Any, who: str) -> Tensor:
+    """What a forward gives, which is to be one array of numbers."""
+    if isinstance(given, Tensor):
+        return given
+    what = f"{who} gives a {type(given).__name__}, not a tensor"
+    if isinstance(given, (Mapping, tuple, list)):
+        raise ShapeError(f"{what}; wrap it in a module that gives the scores alone")
+    try:
+        return torch.as_tensor(given)
+    except (RuntimeError, ValueError, TypeError):
+        raise ShapeError(f"{what}; give the scores as one") from None
 
 
 def _before_softmax(output: Tensor, who: str) -> None:
@@ -102,27 +130,32 @@ def _last_function(output: Tensor) -> str:
     return node.name() if node is not None else ""
 
 
-@torch.no_grad()
 def look_in_training(module: nn.Module, start: Callable[[nn.Module], None], data: Data, world: World) -> None:
-    """Two samples in training mode, in which a module may give something else; its buffers are put back.
+    """Two samples in training mode, in which a module may give something else; its parameters and buffers are put back.
 
     Raises UnsupportedError for a module that gives several outputs then, as GoogLeNet with its auxiliary classifiers.
     """
     x = normalised(data.train.x[:2], data.train, world.device)
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    before = {name: value.detach().clone() for name, value in _values(module)}
     start(module)
     try:
-        output = module(x)
+        with torch.enable_grad():
+            output = module(x)
     except (RuntimeError, ValueError, TypeError) as error:
         if len(x) > 1 and "more than 1 value per channel" not in str(error):
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UnsupportedError(f"{type(module).__name__}: its forward fails in training mode: {line}") from error
+            raise UnsupportedError(
+                f"{type(module).__name__}: its forward fails in training mode: {_line(error)}"
+            ) from error
         return
+    except Exception as error:
+        raise UnsupportedError(
+            f"{type(module).__name__}: its forward fails in training mode: {_line(error, True)}"
+        ) from error
     finally:
-        own = dict(module.named_buffers())
-        for name, value in before.items():
-            if name in own:
-                own[name].copy_(value)
+        with torch.no_grad():
+            for name, value in _values(module):
+                if name in before and not torch.equal(value, before[name]):
+                    value.copy_(before[name])
         module.eval()
     if not isinstance(output, Tensor):
         raise UnsupportedError(
@@ -134,66 +167,25 @@ def look_in_training(module: nn.Module, start: Callable[[nn.Module], None], data
             f"{type(module).__name__}: in training mode its forward gives {tuple(output.shape)} for {len(x)} samples, "
             f"the data have {data.outputs} outputs each"
         )
+    if not output.requires_grad:
+        raise UnsupportedError(
+            f"{type(module).__name__}: in training mode its scores have no gradient (a no_grad, a detach or a copy to "
+            "NumPy in its forward), so nothing could be learnt; take that out"
+        )
+
+
+def _values(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers: a forward may change either, as a running mean of weights does."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def is_trained(module: nn.Module, data: Data, world: World) -> tuple[bool, float, float]:
     """Whether the weights know the data: (yes or no, their loss on the train part, the loss of guessing).
 
-    Guessing by the shares of the classes has their entropy as its loss, −Σ p ln p; guessing the mean of a target has
-    its variance. At most `LOOKED_AT` samples are looked at.
+    At most `LOOKED_AT` samples are looked at.
     """
     order = np.random.default_rng(0).permutation(len(data.train))[:LOOKED_AT]
     part = data.train.take(np.sort(order))
-    loss = scores(module, part, world).loss
-    if data.task == "classification":
-        shares = np.bincount(part.y) / len(part)
-        guess = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    else:
-        variance = variance_of(part, world.device)
-        guess = float(variance.mean()) if variance is not None else 1.0
+    loss, guess = scores(module, part, world).loss, guessing_loss(part)
     return bool(np.isfinite(loss)) and loss <= TRAINED * guess, loss, guess
-
-
-def text_of(module: nn.Module) -> str:
-    """A module's text, by which `--resume` knows it again: layers with their settings, and the code of its own classes.
-
-    The code is a digest of its source. Settings are those that a layer prints, and its attributes that are fractions,
-    words or switches.
-    """
-    lines: list[str] = []
-    for path, part in module.named_modules():
-        shown = repr(part).splitlines()[0] if not list(part.children()) else type(part).__name__
-        own = {
-            k: v for k, v in sorted(vars(part).items())
-            if not k.startswith("_") and k != "training" and isinstance(v, (float, str, bool))
-        }  # fmt: skip
-        library = type(part).__module__.startswith(("torch.", "dojang."))
-        more = "".join(f" {k}={v}" for k, v in own.items()) if not library else ""
-        lines.append(f"{path or 'the network'}: {shown}{more}{'' if library else f' code {_digest(type(part))}'}")
-    return "\n".join(lines)
-
-
-def _digest(kind: type) -> str:
-    with contextlib.suppress(OSError, TypeError):
-        return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12]
-    code = getattr(getattr(kind, "forward", None), "__code__", None)
-    said = b"" if code is None else code.co_code + repr((code.co_names, _plain(code.co_consts))).encode()
-    return hashlib.sha256(said).hexdigest()[:12]
-
-
-def _plain(constants: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(c for c in constants if isinstance(c, (int, float, str, bytes, bool, tuple, type(None))))
-
-
-def differing(old: str, new: str) -> str:
-    """Where two texts differ first, in words."""
-    for mine, theirs in _pairs(new, old):
-        if mine != theirs:
-            return f"there {theirs.strip() or 'nothing more'!r}, here {mine.strip() or 'nothing more'!r}"
-    return "they are the same"
-
-
-def _pairs(new: str, old: str) -> Iterator[tuple[str, str]]:
-    mine, theirs = new.splitlines(), old.splitlines()
-    for i in range(max(len(mine), len(theirs))):
-        yield (mine[i] if i < len(mine) else ""), (theirs[i] if i < len(theirs) else "")

@@ -66,6 +66,11 @@ def normalised(raw: Any, split: Split, device: torch.device) -> Tensor:
     return x * a.view(shape) + b.view(shape)
 
 
+def rows(output: Tensor) -> Tensor:
+    """What a module gives for n samples, as (n, numbers); one number for each may come as (n,)."""
+    return output.unsqueeze(1) if output.ndim == 1 else output.flatten(1)
+
+
 def variance_of(split: Split, device: torch.device) -> Tensor | None:
     """Variance of each regression target, 1 for a constant one; None for classes."""
     if split.y.dtype.kind != "f":
@@ -99,7 +104,7 @@ def scores(module: nn.Module, split: Split, world: World, batch_size: int = 256)
     for start in range(0, len(mine), batch_size):
         at = slice(int(mine[start]), int(mine[min(start + batch_size, len(mine)) - 1]) + 1)
         y = torch.from_numpy(split.y[at]).to(world.device)
-        output = module(normalised(split.x[at], split, world.device)).flatten(1)
+        output = rows(module(normalised(split.x[at], split, world.device)))
         sums += torch.stack([loss(output, y).double() * len(y), right_count(output, y, task, variance).double()])
     module.train(was)
     total, right = (world.total(sums) / len(split)).tolist()
@@ -123,7 +128,7 @@ def confusion_on(
     for start in range(0, len(mine), batch_size):
         at = slice(int(mine[start]), int(mine[min(start + batch_size, len(mine)) - 1]) + 1)
         y = torch.from_numpy(split.y[at]).to(world.device)
-        answers = module(normalised(split.x[at], split, world.device)).flatten(1).argmax(1)
+        answers = rows(module(normalised(split.x[at], split, world.device))).argmax(1)
         cells += torch.bincount(y * len(classes) + answers, minlength=len(cells))
     module.train(was)
     return of_counts(world.total(cells).reshape(len(classes), len(classes)).cpu().numpy(), classes)
@@ -143,7 +148,7 @@ def slopes_of(module: nn.Module, split: Split, batch_size: int = 256) -> None:
     for start in range(0, len(split), batch_size):
         at = slice(start, start + batch_size)
         y = torch.from_numpy(split.y[at])
-        output = module(normalised(split.x[at], split, cpu)).flatten(1)
+        output = rows(module(normalised(split.x[at], split, cpu)))
         (loss(output, y) * (len(y) / len(split))).backward()
     for parameter in module.parameters():
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,0 +1,50 @@
+"""What guessing loses, and by that whether a network knows the data. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.training.data import Split
+
+TRAINED = 0.5
+"""Weights count as trained where their loss is at most this share of the loss of guessing; random ones are near 1."""
+
+
+def guessing_loss(part: Split) -> float:
+    """The loss of always giving the same best answer.
+
+    By the shares of the classes it is their entropy, −Σ p ln p; with several classes to a sample the mean over the
+    classes of that of yes and no; of targets the mean of their variances (1 for a target that does not vary).
+    """
+    if part.task == "classification":
+        return _entropy(np.bincount(part.y) / len(part))
+    if part.task == "multilabel":
+        return float(np.mean([_entropy(np.array([p, 1 - p])) for p in part.y.mean(axis=0)]))
+    variance = part.y.astype(np.float64).var(axis=0)
+    return float(np.where(variance > 0, variance, 1.0).mean())
+
+
+def loss_of(outputs: NDArray[Any], part: Split, shares: bool = False) -> float:
+    """The mean loss of outputs (n, …): cross-entropy, binary cross-entropy with several classes to a sample, or squared
+    error. `shares`: the outputs are probabilities already. Infinite where an output is not finite.
+    """
+    out = np.asarray(outputs, np.float64).reshape(len(part), -1)
+    if not np.isfinite(out).all():
+        return float("inf")
+    if part.task == "classification":
+        if shares:
+            logs = np.log(np.maximum(out, 1e-30))
+        else:
+            logs = out - out.max(axis=1, keepdims=True)
+            logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+        return float(-logs[np.arange(len(part)), part.y].mean())
+    if part.task == "multilabel":
+        return float((np.logaddexp(0, out) - out * part.y).mean())
+    return float(np.square(out - part.y).mean())
+
+
+def _entropy(shares: NDArray[Any]) -> float:
+    return float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
