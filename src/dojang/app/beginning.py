@@ -15,7 +15,7 @@ from dojang.app.networks import InputSize, is_module, load, names_code, read_arr
 from dojang.app.samples import asked_of, load_samples, outputs_of
 from dojang.arith import classes
 from dojang.arith.graph import Graph
-from dojang.base.errors import DataError, GraphError, UsageError
+from dojang.base.errors import GraphError, UsageError
 from dojang.formats import checkpoint
 from dojang.training.asked import Asked, Layout, PerChannel, TaskFlag, Values
 from dojang.training.config import Mode
@@ -196,13 +196,6 @@ def _owned(wanted: Wanted) -> Beginning:
     graph = load(module, input_size=input_size)
     if isinstance(net, str):
         graph = graph.replace(name=net.rpartition(":")[2])
-    samples = wanted.samples(graph)
-    outputs = outputs_of(graph)
-    if outputs is not None and samples.task != "unlabelled" and outputs != samples.outputs:
-        raise DataError(
-            f"{samples.name}: the data have {samples.outputs} outputs to learn, {graph.name} gives {outputs}; give the "
-            "module a last layer of that size"
-        )
-    samples = fed(graph, samples, wanted.asked(graph))
+    samples = fed(graph, wanted.samples(graph), wanted.asked(graph))
     mode: Mode = "auto" if weights is None else "fine-tune"
     return Beginning(graph, samples, module, True, False, mode, anew, remarks, input_size)

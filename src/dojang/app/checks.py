@@ -95,8 +95,6 @@ def tried(graph: Graph, asked: LookedAt, budget: int) -> tuple[tuple[Any, ...], 
             notes.append(f"{what} was not tried: it takes more than {budget:,} MACs; raise --trial-macs to try it")
         elif times and samples < min(MOST_SAMPLES, len(asked.x)):
             notes.append(f"{what} was tried on {samples} of {len(asked.x)} samples, within {budget:,} MACs")
-        elif times and samples < len(asked.x):
-            notes.append(f"{what} was tried on {samples} of {len(asked.x)} samples: more would say it hardly better")
     first, second = trials
     return (
         bypass.bypasses(blocks, first) if first is not None else (),
