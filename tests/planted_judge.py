@@ -124,13 +124,13 @@ def true(net: Net, x: Array, fresh: Array, finding: Any, plants: list[Plant]) ->
         return moved(net, fresh, tap, tuple(channels), lambda v: v.std() * torch.randn(
             v[..., channels].shape, generator=noise, dtype=v.dtype)) < 1e-6  # fmt: skip
     if finding.kind in ("exploding", "vanishing"):
-        sizes = {n: float(v.pow(2).mean().sqrt()) for n, v in values(net, x, _layers(net)).items()}
-        middle = float(np.median(list(sizes.values())))
-        own = [sizes[layer], *(float(np.sqrt((v**2).mean())) for v in _taps(net, x, layer).values())]
+        read, given, peak = _sizes(net, x, layer)
+        behind = list(_taps(net, x, layer).values())
+        sizes = [given, *(float(np.sqrt(np.square(v).mean())) for v in behind)]
         if finding.kind == "exploding":
-            peak = max(float(np.abs(v).max()) for v in _taps(net, x, layer).values())
-            return max(own) > 50 * middle or peak > 65504  # the largest number of half precision
-        return min(own) < max(middle / 50, 1e-4)
+            peak = max(peak, *(float(np.abs(v).max()) for v in behind))
+            return max(sizes) > 500 * read or peak > 65504  # the largest number of half precision
+        return min(sizes) < max(read / 500, 1e-4)
     if finding.kind == "idle-block":
         return _idle(net, x, finding.layer)
     if finding.kind == "saturated":
@@ -164,6 +164,25 @@ def outputs_without(net: Net, x: Array, hook: Any) -> torch.Tensor:
 
 def _layers(net: Net) -> list[str]:
     return [n for n, m in net.named_modules() if getattr(m, "weight", None) is not None and m.weight.ndim > 1]
+
+
+def _sizes(net: Net, x: Array, layer: str) -> tuple[float, float, float]:
+    """Root mean square of what a layer reads and of what it gives, and the largest size of that, over all uses."""
+    read: list[torch.Tensor] = []
+    given: list[torch.Tensor] = []
+
+    def look(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        del module
+        read.append(inputs[0].flatten())
+        given.append(output.flatten())
+
+    hook = dict(net.named_modules())[layer].register_forward_hook(look)
+    try:
+        outputs(net, x)
+    finally:
+        hook.remove()
+    before, after = torch.cat(read), torch.cat(given)
+    return float(before.pow(2).mean().sqrt()), float(after.pow(2).mean().sqrt()), float(after.abs().max())
 
 
 def _at_ends(seen: Array) -> float:

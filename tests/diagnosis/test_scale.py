@@ -26,12 +26,16 @@ def test_scales_equal_numpy_on_every_structure(name: str) -> None:
     graph = weighted(STRUCTURES[name]())
     x = {k: v.astype(np.float32) for k, v in feed(graph, 70).items()}  # more than one batch
     rows = seen(graph, x)
-    values = run_reference(graph, x, np.float64, tuple({row.value for row in rows})).taps
+    taps = {v for row in rows for v in (row.value, row.layer, graph[row.layer].inputs[0])} - set(x)
+    values = run_reference(graph, x, np.float64, tuple(taps)).taps
     for row in rows:
         y = values[row.value]
         assert row.samples == 70
         assert row.rms == pytest.approx(np.sqrt((y**2).mean()), rel=1e-4)
         assert (row.least, row.most) == pytest.approx((y.min(), y.max()), rel=1e-3, abs=1e-4)
+        own, read = values[row.layer], values.get(graph[row.layer].inputs[0], x.get(graph[row.layer].inputs[0]))
+        assert (row.own_rms, row.own_size) == pytest.approx((np.sqrt((own**2).mean()), np.abs(own).max()), rel=1e-3)
+        assert row.input_rms == pytest.approx(np.sqrt((np.asarray(read, float) ** 2).mean()), rel=1e-3)
         if row.activation == "relu":
             assert row.zeros == pytest.approx((y <= 0).mean(), abs=1e-3)
 

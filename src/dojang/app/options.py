@@ -124,8 +124,8 @@ TRAINING_DATA = (
     ),
     Option(
         "values",
-        "what values of arrays are: as they stand, divided by 255 or by 65535, or normalised already (pictures in files "
-        "are divided by their value of white, whatever is said here)",
+        "what values of arrays are: as they stand, divided by 255 or by 65535, or normalised already (pictures in "
+        "files are divided by their value of white, whatever is said here)",
         choices=("as-is", "0-255", "0-65535", "normalised"),
     ),
     Option(

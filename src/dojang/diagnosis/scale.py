@@ -15,7 +15,8 @@ from dojang.evidence.finding import Finding
 Array = np.ndarray
 
 APART = 1000.0
-"""A layer whose activations are so many times larger or smaller than those of the middle layer explodes or vanishes."""
+"""A layer that gives so many times more, or less, than it reads explodes or vanishes. What it reads is the measure, and
+not the other layers: behind one that explodes they may all be large."""
 
 LARGEST_FLOAT16, LEAST_FLOAT16 = 65504.0, 2.0**-14
 """The largest number of half precision, and the least one that has all its digits."""
@@ -34,6 +35,8 @@ class Scale:
 
     `rms`: root of the mean square; `least`, `most`: extremes; `zeros`: the part that is exactly 0. `saturated`: the
     part at an end of the range of its activation, None where that has no ends (`activation` names it, "" for none).
+    `own_rms`, `own_size`: root mean square and largest size of what the layer itself gives, before a norm that would
+    hide it; `input_rms` is that of what it reads.
     """
 
     layer: str
@@ -45,6 +48,9 @@ class Scale:
     zeros: float
     saturated: float | None
     samples: int
+    own_rms: float
+    own_size: float
+    input_rms: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -79,7 +85,8 @@ class Scales:
         """Nothing was seen yet."""
         self.graph = graph
         self.layers = {node.name: activated(graph, node.name) for node in layers(graph)}
-        self.values: Sequence[str] = tuple(dict.fromkeys(self.layers.values()))
+        around = [v for layer in self.layers for v in (graph[layer].inputs[0], layer)]
+        self.values: Sequence[str] = tuple(dict.fromkeys((*self.layers.values(), *around)))
         self._ends = {value: _ends(graph[value]) for value in self.values}
         self._sums = {value: np.zeros(5) for value in self.values}  # samples, numbers, squares, zeros, saturated
         self._extremes = {value: np.array([np.inf, np.inf]) for value in self.values}  # least, minus most
@@ -97,36 +104,47 @@ class Scales:
     def joined(self, reduced: Reduced) -> tuple[Scale, ...]:
         """The scale of every layer over the samples of all processes."""
         rows: list[Scale] = []
+        sums = {value: reduced("sum", self._sums[value]).tolist() for value in self.values}
+        extremes = {value: reduced("min", self._extremes[value]).tolist() for value in self.values}
+        sizes = {
+            value: float(np.sqrt(squares / max(1.0, numbers))) for value, (_, numbers, squares, *_) in sums.items()
+        }
         for layer, value in self.layers.items():
-            samples, numbers, squares, zeros, stuck = reduced("sum", self._sums[value]).tolist()
-            least, most = reduced("min", self._extremes[value]).tolist()
+            samples, numbers, _, zeros, stuck = sums[value]
+            least, most = extremes[value]
             node, whole = self.graph[value], max(1.0, numbers)
             saturated = None if self._ends[value] is None else stuck / whole
             activation = "" if value == layer or node.op == "batchnorm" else node.op
-            rms = float(np.sqrt(squares / whole))
-            rows.append(Scale(layer, value, activation, rms, least, -most, zeros / whole, saturated, int(samples)))
+            own = max(-extremes[layer][0], -extremes[layer][1])
+            rows.append(
+                Scale(
+                    layer, value, activation, sizes[value], least, -most, zeros / whole, saturated, int(samples),
+                    sizes[layer], own, sizes[self.graph[layer].inputs[0]],
+                )
+            )  # fmt: skip
         return tuple(rows)
 
 
 def findings(scales: Sequence[Scale]) -> list[Finding]:
     """Layers that explode, vanish or are saturated."""
     found: list[Finding] = []
-    middle = float(np.median([s.rms for s in scales])) if scales else 0.0
     for s in scales:
-        size, largest = f"its activations have a root mean square of {s.rms:.3g}", max(abs(s.least), abs(s.most))
-        seen = f" ({s.samples} samples)"
+        largest, seen = max(abs(s.least), abs(s.most), s.own_size), f" ({s.samples} samples)"
+        most, least = max(s.own_rms, s.rms), min(s.own_rms, s.rms)
+        beside = f"that of what it reads, {s.input_rms:.3g}"
         if largest > LARGEST_FLOAT16:
-            text = f"{size} and reach {largest:.3g}, more than half precision can hold ({LARGEST_FLOAT16:g}){seen}"
+            text = f"what it gives reaches {largest:.3g}, more than half precision can hold ({LARGEST_FLOAT16:g}){seen}"
             found.append(Finding(s.layer, "exploding", (), largest, LARGEST_FLOAT16, text, "warning"))
-        elif middle and s.rms > APART * middle:
-            text = f"{size}, {s.rms / middle:.3g} times that of the middle layer, {middle:.3g}{seen}"
-            found.append(Finding(s.layer, "exploding", (), s.rms, APART * middle, text, "warning"))
-        elif s.rms < max(LEAST_FLOAT16, middle / APART):
+        elif s.input_rms and most > APART * s.input_rms:
+            text = f"what it gives has a root mean square of {most:.3g}, {most / s.input_rms:.3g} times {beside}{seen}"
+            found.append(Finding(s.layer, "exploding", (), most, APART * s.input_rms, text, "warning"))
+        elif least < max(LEAST_FLOAT16, s.input_rms / APART):
             less = f"less than half precision holds with all its digits ({LEAST_FLOAT16:.2g})"
-            if s.rms >= LEAST_FLOAT16:
-                less = f"1/{middle / s.rms:.3g} of that of the middle layer, {middle:.3g}"
-            limit = max(LEAST_FLOAT16, middle / APART)
-            found.append(Finding(s.layer, "vanishing", (), s.rms, limit, f"{size}, {less}{seen}", "warning"))
+            if least >= LEAST_FLOAT16:
+                less = f"1/{s.input_rms / least:.3g} of {beside}"
+            limit = max(LEAST_FLOAT16, s.input_rms / APART)
+            text = f"what it gives has a root mean square of {least:.3g}, {less}{seen}"
+            found.append(Finding(s.layer, "vanishing", (), least, limit, text, "warning"))
         if s.saturated is not None and s.saturated > STUCK:
             text = (
                 f"{s.saturated:.0%} of the outputs of its {s.activation} are at an end of the range, where its "

@@ -14,8 +14,8 @@ SEVERITY: Mapping[str, tuple[str, str]] = {
     "repeated": ("warning", "a layer or branch computes what another does"),
     "unread": ("warning", "nothing reads a channel, an input or a layer"),
     "class-missed": ("warning", "no sample of a class, of at least 5, is answered right"),
-    "exploding": ("warning", "activations exceed 65,504, or 1,000 times those of the middle layer"),
-    "vanishing": ("warning", "activations are below 1/1,000 of those of the middle layer, or below 6.1e-5"),
+    "exploding": ("warning", "a layer gives more than 65,504, or 1,000 times what it reads"),
+    "vanishing": ("warning", "a layer gives less than 1/1,000 of what it reads, or than 6.1e-5"),
     "saturated": ("warning", "more than half of a layer's activations are at an end of their range"),
     "sensitive": ("warning or info", "rounding a layer's weights changes over 1 % of the answers: to 16 bits a "
                   "warning, to 8 bits info"),
