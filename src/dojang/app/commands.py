@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dojang.arith.memory import MemoryUse
     from dojang.base.result import Result
 
-SHOWN = ("json", "csv", "html", "force", "output", "command")
+SHOWN = ("json", "csv", "html", "columns", "force", "output", "command")
 """Arguments that say how to show, not what to do."""
 
 CORRELATION = "the kernel is pressed on the picture as it stands (correlation), not flipped"
@@ -42,10 +42,14 @@ class Answer:
 def count(args: argparse.Namespace) -> Answer:
     """`dojang count`."""
     from dojang.app import verbs
-    from dojang.report.text import count_csv
+    from dojang.report.csv_count import count_csv
+    from dojang.report.text_count import count_text
 
     if args.json and args.csv:
         raise UsageError("--json and --csv are two shapes of one result; choose one")
+    columns = _columns(args.columns)
+    if columns and (args.json or args.csv):
+        raise UsageError("--columns chooses columns of the printed table; --json and --csv have all of them")
     if args.explain:
         return Answer(_said(args, verbs.explain(**_keywords(args, "explain")), EXPLAINED))
     if args.html:
@@ -57,7 +61,7 @@ def count(args: argparse.Namespace) -> Answer:
     if args.json:
         text = _json(args, result, more=held.to_dict() if held else {})
     else:
-        text = count_csv(result) if args.csv else _said(args, result)
+        text = count_csv(result) if args.csv else count_text(result, width(), style(), columns)
         text += f"\n\n{_said(args, held)}" if held else ""
     if args.html:
         from dojang.arith.symbol import symbolic
@@ -68,6 +72,22 @@ def count(args: argparse.Namespace) -> Answer:
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over, data=args.csv)
+
+
+def _columns(given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The columns that a person names; raises `UsageError` for one that there is not."""
+    from dojang.base.wording import did_you_mean
+    from dojang.report.count_rows import NAMED
+
+    if given is None:
+        return ()
+    if given == ("all",):
+        return tuple(NAMED)
+    strange = next((name for name in given if name not in NAMED), None)
+    if strange is not None or not given:
+        hint = did_you_mean(strange or "", NAMED, f"columns are {', '.join(NAMED)}")
+        raise UsageError(f"--columns: there is no column {strange or ''!r}; {hint}")
+    return given
 
 
 def _memory(args: argparse.Namespace) -> MemoryUse | None:

@@ -42,6 +42,7 @@ def count(
     bias: bool = True,
     exact_padding: bool = False,
     unit: Unit = "mac",
+    depth: int | None = None,
 ) -> Count:
     """What every layer of a network costs, without running it: parameters, multiply-accumulates (MACs), bytes of its
     output, receptive field; and the totals, with the most bytes of activations that are alive at once.
@@ -51,6 +52,9 @@ def count(
     the parameters. `exact_padding=True` does not count multiplications with padding zeros. Not counted as MACs: adding
     biases, activations, pooling, normalisation, element-wise sums. An operator that is not known makes the totals a
     lower bound (`status`).
+
+    The printed table is folded by modules to `depth` (without it as deep as one screen holds); the result always has every
+    layer (`layers`), and every module with its subtotals (`tree`).
 
     Sizes and the batch may be names ("H"): then figures are formulas. Where values decide which path a network takes
     (an `if` on a tensor in a PyTorch forward, an If in an ONNX file), every path is counted: the result is the one with
@@ -62,9 +66,14 @@ def count(
     724406816
     >>> str(count("lenet5", input_size=(1, "H", "W")).macs) != ""
     True
+    >>> [(m.name, m.cost.params) for m in count("resnet50").tree.modules() if m.level == 1]
+    [('layer1', 215808), ('layer2', 1219584), ('layer3', 7098368), ('layer4', 14964736)]
     """
     graphs = _all_paths(net, input_size, num_classes)
-    return of_paths([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
+    if depth is not None and depth < 1:
+        raise UsageError(f"depth {depth}: the modules of the network itself are at depth 1")
+    counts = [count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs]
+    return replace(of_paths(counts), depth=depth)
 
 
 def _all_paths(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:

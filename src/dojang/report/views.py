@@ -15,7 +15,7 @@ VIEWS: Mapping[str, str] = {
     "Bench": "text:bench_text",
     "Check": "text_arith:check_text",
     "Comparison": "text_arith:compare_text",
-    "Count": "text:count_text",
+    "Count": "text_count:count_text",
     "Diagnosis": "text_slim:diagnosis_text",
     "Environment": "text:env_text",
     "Explanation": "text_arith:explain_text",
