@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import dojang  # noqa: E402
@@ -29,7 +29,7 @@ class Block(nn.Module):
         self.down = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU())
         self.conv1.weight.requires_grad_(draw.random() < 0.5)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn1(self.conv1(x)) + self.down(x))
 
 
@@ -46,7 +46,7 @@ class Drawn(nn.Module):
             self.stages.append(nn.Sequential(*(Block(4, random.Random(same)) for _ in range(times))))
         self.head = nn.Linear(4, 5)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
@@ -94,7 +94,7 @@ def test_equal_blocks_fold_and_others_do_not() -> None:
         )
 
     net = nn.Sequential(stage(3, 3, 3), stage(3, 1, 3), stage(3, 3))
-    net[2][0][0].weight.requires_grad_(False)  # a frozen layer makes a block another one
+    net.get_parameter("2.0.0.weight").requires_grad_(False)  # a frozen layer makes a block another one
     rows = dojang.count(net, input_size=(4, 8, 8)).tree.rows(2)
     assert [(row.label, row.times) for row in rows if row.module and not row.open] == [
         ("0-2", 3), ("0", 1), ("1", 1), ("2", 1), ("0", 1), ("1", 1),

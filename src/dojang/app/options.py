@@ -197,8 +197,8 @@ _COUNT = Command(
         Option("exact_padding", "do not count taps that fall on padding", False),
         Option("depth", "fold modules at this depth: 1 shows the outermost (default: as deep as one screen holds)",
                type=positive, metavar="N"),
-        Option("columns", "columns of the table, with commas: layer, op, kernel, input, output, weights, dtype, params, "
-               "params-share, trained, macs, macs-share, memory, field; or all (default: what fits)", type=words,
+        Option("columns", "columns of the table, with commas: layer, op, kernel, input, output, weights, dtype, "
+               "params, params-share, trained, macs, macs-share, memory, field; or all (default: what fits)", type=words,
                metavar="NAMES", verbs=()),
         Option("csv", "print one line per layer (with --depth per module), comma-separated", False, verbs=()),
         Option("explain", "show how every figure of one layer is computed", keyword="layer",

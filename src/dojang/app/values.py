@@ -36,7 +36,7 @@ def _numbers(part: str) -> tuple[int, ...]:
 
 
 def _inputs(text: str, size: Callable[[str], tuple[Any, ...]]) -> Any:
-    """One size, one per input in order, or one per input by name; an input's name may hold any character but = and ;."""
+    """One size, one per input in order, or one per input by name; a name may hold any character but ";"."""
     parts = text.split(";")
     pairs = [part.rpartition("=") for part in parts]
     named = [bool(sign) for _, sign, _ in pairs]

@@ -53,8 +53,8 @@ def count(
     biases, activations, pooling, normalisation, element-wise sums. An operator that is not known makes the totals a
     lower bound (`status`).
 
-    The printed table is folded by modules to `depth` (without it as deep as one screen holds); the result always has every
-    layer (`layers`), and every module with its subtotals (`tree`).
+    The printed table is folded by modules to `depth` (without it as deep as one screen holds); the result always has
+    every layer (`layers`), and every module with its subtotals (`tree`).
 
     Sizes and the batch may be names ("H"): then figures are formulas. Where values decide which path a network takes
     (an `if` on a tensor in a PyTorch forward, an If in an ONNX file), every path is counted: the result is the one with

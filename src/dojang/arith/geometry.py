@@ -30,8 +30,8 @@ class Geometry:
     output_padding: Sizes = ()
 
     def __str__(self) -> str:
-        """Short, as the text notation begins: kernel/stride, p padding, d dilation, g groups; what is usual is left out.
-        Padding that differs at both sides is p before:after, output padding of a transposed layer is o.
+        """Short: kernel/stride, p padding, d dilation, g groups, o output padding; what is usual is left out. Padding
+        that differs at both sides is p before:after.
         """
         parts = [by(self.kernel) + (f"/{_each(self.stride)}" if any(s != 1 for s in self.stride) else "")]
         if self.padding is None:
