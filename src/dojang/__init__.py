@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dojang.app.verbs import count as count
     from dojang.app.verbs import explain as explain
     from dojang.app.verbs import memory as memory
+    from dojang.app.verbs import over_devices as over_devices
     from dojang.arith.check import Cell as Cell
     from dojang.arith.check import Check as Check
     from dojang.arith.compare import Comparison as Comparison
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from dojang.arith.conv import Conv as Conv
     from dojang.arith.cost import Convention as Convention
     from dojang.arith.cost import Count as Count
+    from dojang.arith.devices import PlacedLayer as PlacedLayer
+    from dojang.arith.devices import Placement as Placement
     from dojang.arith.explain import Explanation as Explanation
     from dojang.arith.explain import Figure as Figure
     from dojang.arith.geometry import Geometry as Geometry
@@ -115,11 +118,12 @@ _NAMES = {
     "app.running": "Runnable compile run",
     "app.slimming": "slim",
     "app.training": "train",
-    "app.verbs": "available check compare count explain memory",
+    "app.verbs": "available check compare count explain memory over_devices",
     "arith.check": "Cell Check",
     "arith.compare": "Comparison Pair",
     "arith.conv": "Conv",
     "arith.cost": "Convention Count",
+    "arith.devices": "PlacedLayer Placement",
     "arith.explain": "Explanation Figure",
     "arith.graph": "Graph Node",
     "arith.layer": "Cost Layer Uncounted",

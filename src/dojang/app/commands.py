@@ -15,6 +15,7 @@ from dojang.base.wording import counted
 from dojang.report.table import Style
 
 if TYPE_CHECKING:
+    from dojang.arith.devices import Placement
     from dojang.arith.memory import MemoryUse
     from dojang.base.result import Result
 
@@ -58,8 +59,12 @@ def count(args: argparse.Namespace) -> Answer:
         verbs.load(args.net, weights=args.weights, input_size=args.input_size, num_classes=args.num_classes)
     result = verbs.count(**_keywords(args))
     held = _memory(args)
+    placed = _devices(args)
+    more = (held.to_dict() if held else {}) | ({"devices": placed.to_dict()} if placed else {})
     if args.json:
-        text = _json(args, result, more=held.to_dict() if held else {})
+        text = _json(args, result, more=more)
+    elif placed:
+        text = _said(args, placed)
     else:
         text = count_csv(result) if args.csv else count_text(result, width(), style(), columns)
         text += f"\n\n{_said(args, held)}" if held else ""
@@ -72,6 +77,19 @@ def count(args: argparse.Namespace) -> Answer:
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over, data=args.csv)
+
+
+def _devices(args: argparse.Namespace) -> Placement | None:
+    """The network over devices, where that is asked for; its text takes the place of the cost table."""
+    from dojang.app import verbs
+
+    if args.devices is None:
+        return None
+    if args.csv or args.columns or args.memory or args.machine is not None or args.html:
+        raise UsageError("--devices has a table of its own and --json; leave out --csv, --columns, --memory, --html")
+    if args.no_bias or args.unit != "mac" or args.exact_padding:
+        raise UsageError("--devices counts MACs and all parameters; leave out --unit, --no-bias, --exact-padding")
+    return verbs.over_devices(**_keywords(args, "over_devices"))
 
 
 def _columns(given: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -283,6 +283,11 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     Views (`VIEWS`) share their input's memory; no other operator works in place; network outputs live to the end. Not
     counted: weights, constants and the scratch memory of algorithms.
     """
+    return liveness(graph, {node.name: _output_bytes(node, shapes[node.name]) for node in graph.nodes})
+
+
+def liveness(graph: Graph, sizes: Mapping[str, int]) -> int:
+    """The most bytes alive at once, as in `peak_bytes`, for outputs of these sizes."""
     root: dict[str, str] = {}
     for node in graph.nodes:
         root[node.name] = root[node.inputs[0]] if node.op in VIEWS else node.name
@@ -295,7 +300,6 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     ends: dict[int, list[str]] = {}
     for name, index in last.items():
         ends.setdefault(index, []).append(name)
-    sizes = {name: _output_bytes(graph.by_name[name], shapes[name]) for name in last}
     live: int = 0
     moments: list[int] = [0]
     for index, node in enumerate(graph.nodes):

@@ -180,6 +180,43 @@ class Roofline(TypedDict):
     most_ms: float
 
 
+class DeviceTotals(TypedDict):
+    """Totals of a network over devices: lists have one figure per device."""
+
+    params: list[int]
+    macs: list[int]
+    activation_bytes: Annotated[list[int], "bytes of all outputs that a device computes"]
+    peak_bytes: Annotated[list[int], "most bytes alive at once, with what was received"]
+    received_bytes: Annotated[list[int], "activations that other devices computed"]
+    exchanged_bytes: Annotated[int, "received by all devices together"]
+    repeated_params: Annotated[int, "held by several devices, beyond the whole network"]
+    repeated_macs: Annotated[int, "computed by several devices, beyond the whole network"]
+    status: Status
+
+
+class DeviceLayerRow(TypedDict):
+    """One layer over devices: lists have one entry per device."""
+
+    name: str
+    op: str
+    out_shapes: Annotated[list[list[int] | None], "the part that each device computes, without the batch"]
+    repeated: Annotated[bool, "every device computes the whole output"]
+    params: list[int]
+    macs: list[int]
+    out_bytes: list[int]
+    received_bytes: Annotated[list[int], "received before the layer is computed"]
+    sources: Annotated[list[str], "layers whose outputs are exchanged"]
+
+
+class DevicesRow(TypedDict):
+    """A network cut over devices by the filters of its layers."""
+
+    devices: int
+    convention: Said
+    totals: DeviceTotals
+    layers: list[DeviceLayerRow]
+
+
 class CountDocument(TypedDict):
     """`dojang count`."""
 
@@ -190,6 +227,7 @@ class CountDocument(TypedDict):
     memory: NotRequired[Annotated[MemoryTotals, "with --memory or --machine"]]
     traffic: NotRequired[Annotated[list[Traffic], "with --memory or --machine"]]
     roofline: NotRequired[Annotated[Roofline, "with --machine"]]
+    devices: NotRequired[Annotated[DevicesRow, "with --devices"]]
 
 
 class ExplainDocument(TypedDict):

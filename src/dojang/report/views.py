@@ -24,6 +24,7 @@ VIEWS: Mapping[str, str] = {
     "FilterReport": "text_filter:filter_text",
     "Listing": "text_arith:listing_text",
     "MemoryUse": "text_memory:memory_text",
+    "Placement": "text_devices:devices_text",
     "Plan": "text:plan_text",
     "Run": "text:run_text",
     "Slimming": "text_slim:slim_text",
