@@ -115,6 +115,7 @@ def run_in_turns(graph: Graph, count: int, picture: Array) -> tuple[Placement, l
     for node, row in zip(graph.nodes, plan.layers, strict=True):
         for source, sender, receiver, places in transfers(plan, row):
             part = devices[sender].part(source, places)
+            assert np.isnan(devices[receiver].part(source, places)).all(), "it has these already"
             devices[receiver].put(source, places, part)
             got[receiver] += 4 * part.size
         for device in devices:

@@ -77,7 +77,7 @@ def drawn(seed: int) -> Graph:
     for place_ in range(draw.randint(2, 5)):
         name = f"b{place_}"
         groups = draw.choice([g for g in (1, 2, 3, width) if width % g == 0])
-        kind = draw.choice(["residual", "gate", "join", "norm", "plain", "up"])
+        kind = draw.choice(["residual", "gate", "join", "norm", "plain", "up", "map", "twice"])
         lines.append(f"{name}.a: conv {width} 3x3 pad=1 groups={groups}")
         if kind == "residual":
             lines += [f"{name}.bn: batchnorm", f"{name}.s: add <- {name}.bn, {previous(lines, name)}"]
@@ -90,6 +90,11 @@ def drawn(seed: int) -> Graph:
         elif kind == "norm":
             lines += [f"{name}.n: {draw.choice([f'groupnorm {2 if width % 2 == 0 else 1}', 'lrn 3', 'instancenorm'])}",
                       f"{name}.x: softmax"]  # fmt: skip
+        elif kind == "map":
+            lines += [f"{name}.f: conv 1 1x1", f"{name}.m: mul <- {name}.a, {name}.f"]
+        elif kind == "twice":
+            lines += [f"{name}.l: conv {width} 1x1 <- {name}.a", f"{name}.r: conv {width} 3x3 pad=1 <- {name}.a",
+                      f"{name}.s: add <- {name}.l, {name}.r"]  # fmt: skip
         elif kind == "up":
             lines += [f"{name}.u: conv_transpose {width} 2x2/2 groups={groups}", f"{name}.d: maxpool 2x2"]
     lines += ["flatten", "mid: dense 9", "relu", "head: dense 7"]
@@ -112,6 +117,21 @@ def test_parts_of_drawn_networks_are_enough_and_are_counted(seed: int) -> None:
     whole = count(graph, 2)
     assert sum(plan.macs) == whole.macs
     assert max(plan.peak_bytes) <= whole.peak_bytes
+
+
+def test_joins_of_values_whose_channels_lie_on_different_axes() -> None:
+    nodes = (
+        Node.of("x", "input", shape=(6, 8)),
+        Node.of("a", "dense", "x", out=8),
+        Node.of("b", "conv", "x", out=6, kernel=(1,)),
+        Node.of("c", "concat", "a", "b", axis=1),
+        Node.of("y", "conv", "c", out=5, kernel=(3,)),
+    )
+    graph = with_random_weights(Graph(nodes, ("y",)), 3)
+    picture = np.random.default_rng(3).standard_normal((1, 6, 8))
+    plan, devices, got = run_in_turns(graph, 2, picture)
+    np.testing.assert_allclose(answered(devices, "y"), expected(graph, picture), rtol=1e-9)
+    assert tuple(got) == plan.received_bytes
 
 
 def test_attention_is_repeated_and_said() -> None:
