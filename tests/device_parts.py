@@ -1,4 +1,4 @@
-"""Runs the parts of a network that `dojang.over_devices` gives to each device, with nothing but what each one has.
+"""Runs the parts of a network that `dojang.over_devices` gives to each device, with nothing but what each has.
 
 What a device does not have (weights of other filters, channels that it neither computed nor received) is NaN, so that an
 answer without NaN proves that the parts are enough. As a program it is one of several processes, connected by gloo:

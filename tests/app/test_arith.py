@@ -18,6 +18,25 @@ def test_solve(dojang: Command) -> None:
     assert data["schema"] == "dojang.solve/1"
 
 
+def test_solve_takes_both_orders_of_sizes(dojang: Command) -> None:
+    last = dojang("solve", "--in", "224x200x3", "--out", "14x25x8").out
+    assert dojang("solve", "--in", "3,224,200", "--out", "8,14,25").out == last
+    said = json.loads(dojang("solve", "--in", "3,9,9", "--kernel", "2", "--padding", "0:1", "--json").out)
+    assert said["solutions"][0]["padding"] == [[0, 1], [0, 1]]
+    assert said["solutions"][0]["out_shape"] == [3, 9, 9]
+    assert (said["searched"], said["found"]) == (None, 1)
+
+
+def test_solve_says_what_it_searched(dojang: Command) -> None:
+    ran = dojang("solve", "--in", "224x224x3", "--out", "14x14x768")
+    assert ran.out.splitlines()[1].split()[1:4] == ["16x16", "16x16", "0x0"]  # as a vision transformer cuts patches
+    assert "the simplest 50 of" in ran.out
+    assert "Searched: kernels of 1 to 11, of the stride" in ran.out
+    none = dojang("solve", "--in", "32x32x3", "--out", "31x64x8", "--stride", "3")
+    assert none.code == 1
+    assert "Searched: kernels" in none.out
+
+
 def test_solve_of_one_shape(dojang: Command) -> None:
     flags = ("--kernel", "3", "--padding", "1", "--filters", "64", "--no-bias")
     data = json.loads(dojang("solve", "--in", "40x50x128", *flags, "--json").out)
@@ -76,8 +95,8 @@ def test_tables_are_listed(dojang: Command) -> None:
         (("solve",), 2, "give an input shape"),
         (("solve", "--in", "32x32"), 2, "kernel"),
         (("solve", "--in", "abc", "--out", "1"), 2, "'abc' is no shape; write HxWxC such as 224x224x3"),
-        (("solve", "--in", "3,224,224", "--kernel", "3"), 2, "write HxWxC, with channels last, such as 224x224x3"),
-        (("solve", "--in", "9x9x1", "--out", "7,7,1"), 2, "argument --out: '7,7,1' has commas"),
+        (("solve", "--in", "3,224x224", "--kernel", "3"), 2, "or C,H,W such as 3,224,224"),
+        (("solve", "--in", "9x9x1", "--out", "7x7x1", "--padding", "1:2:3"), 2, "before:after"),
         (("solve", "--in", "9x9x1", "--kernel", "x"), 2, "one for each axis with commas between them"),
         (("check", "alexnet-lectur"), 2, "did you mean alexnet-lecture"),
         (("check", "no.csv"), 4, "no.csv"),

@@ -85,8 +85,8 @@ def drawn(seed: int) -> Graph:
             lines += [f"{name}.p: global_avgpool", f"{name}.q: conv {width} 1x1", f"{name}.g: sigmoid",
                       f"{name}.m: mul <- {name}.a, {name}.g"]  # fmt: skip
         elif kind == "join":
-            lines += [f"{name}.r: conv {draw.choice([2, 4])} 1x1 <- {name}.a", f"{name}.c: concat <- {name}.r, {name}.a",
-                      f"{name}.t: conv {width} 1x1"]  # fmt: skip
+            lines += [f"{name}.r: conv {draw.choice([2, 4])} 1x1 <- {name}.a",
+                      f"{name}.c: concat <- {name}.r, {name}.a", f"{name}.t: conv {width} 1x1"]  # fmt: skip
         elif kind == "norm":
             lines += [f"{name}.n: {draw.choice([f'groupnorm {2 if width % 2 == 0 else 1}', 'lrn 3', 'instancenorm'])}",
                       f"{name}.x: softmax"]  # fmt: skip

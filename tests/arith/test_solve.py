@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,47 @@ def test_whatever_is_returned_fits(ih, iw, oh, ow, transposed):
 def test_padding_that_keeps_the_size(kernel, pad, dilation):
     best = solve((3, 32, 32), (8, 32, 32), kernel=kernel, stride=1, dilation=dilation).solutions[0].conv
     assert best.padding == ((pad * dilation, pad * dilation),) * 2
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_said_to_be_searched_is_found(seed: int) -> None:
+    """Brute force with PyTorch's own sizes: every kernel, stride and padding in the searched range that fits."""
+    torch = pytest.importorskip("torch")
+    draw = random.Random(seed)
+    transposed = draw.random() < 0.4
+    small, ratio = draw.randint(2, 9), draw.choice([1, 2, 3, 4, 7, 16])
+    i, o = (small, small * ratio) if transposed else (small * ratio, small)
+    function = torch.nn.functional.conv_transpose1d if transposed else torch.nn.functional.conv1d
+    kernels = {*range(1, 12), ratio, 2 * ratio - 1, 2 * ratio}
+    fits: set[tuple[int, int]] = set()
+    for k in sorted(k for k in kernels if k <= max(i, o)):
+        for s in range(1, 2 * ratio + 2):
+            for p in range(k):
+                x = torch.empty(1, 1, i, device="meta")
+                try:
+                    out = function(x, torch.empty(1, 1, k, device="meta"), stride=s, padding=p)
+                except RuntimeError:
+                    continue
+                if out.shape[2] == o:
+                    fits.add((k, s))
+    found = solve((1, i), (1, o), transposed=transposed)
+    here = {(s.conv.kernel[0], s.conv.stride[0]) for s in found.solutions}
+    assert fits <= here or found.found > len(found.solutions)
+    assert (ratio, ratio) in here
+
+
+def test_patches_and_uneven_paddings() -> None:
+    first = solve((3, 224, 224), (768, 14, 14)).solutions[0].conv
+    assert (first.kernel, first.stride, first.padding) == ((16, 16), (16, 16), ((0, 0), (0, 0)))
+    up = [s.conv for s in solve((64, 16), (32, 32), 3, 2, transposed=True).solutions]
+    assert [(c.padding, c.output_padding) for c in up] == [
+        (((1, 1),), (1,)), (((0, 1),), (0,)), (((1, 0),), (0,)),
+    ]  # fmt: skip
+    same = {s.conv.padding for s in solve((3, 224), (64, 112), 3, 2).solutions}
+    assert same == {((1, 1),), ((0, 1),), ((1, 0),)}
+    assert solve((3, 9), (3, 9), 2, padding=[(0, 1)]).solutions[0].conv.padding == ((0, 1),)
+    with pytest.raises(ShapeError, match="padding has 3 values"):
+        solve((3, 9), (3, 9), 2, padding=[1, 1, 1])
 
 
 def test_the_simplest_comes_first():

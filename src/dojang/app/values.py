@@ -97,22 +97,42 @@ def whole(text: str) -> int:
     return exact
 
 
-def channels_last(text: str) -> tuple[int, ...]:
-    """HxWxC as (c, h, w). Commas are refused, because sizes with commas are channels first everywhere else.
+def either_order(text: str) -> tuple[int, ...]:
+    """A shape as (c, h, w), from HxWxC (channels last, as papers write it) or C,H,W (channels first, as code has it).
 
-    >>> channels_last("224x112x3")
-    (3, 224, 112)
+    >>> either_order("224x112x3"), either_order("3,224,112")
+    ((3, 224, 112), (3, 224, 112))
     """
-    if "," in text:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has commas, which stand between sizes with channels first; "
-            "write HxWxC, with channels last, such as 224x224x3"
-        )
     try:
+        if "," in text:
+            if "x" in text.lower():
+                raise ValueError
+            return tuple(int(n) for n in text.split(","))
         *spatial, channels = (int(n) for n in text.lower().split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write HxWxC such as 224x224x3") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no shape; write HxWxC such as 224x224x3, or C,H,W such as 3,224,224"
+        ) from None
     return (channels, *spatial)
+
+
+def pads_or_each(text: str) -> int | tuple[Any, ...]:
+    """Padding: one number for all axes or one for each; each may be before:after.
+
+    >>> pads_or_each("1"), pads_or_each("0:1"), pads_or_each("1,0:1")
+    (1, ((0, 1),), (1, (0, 1)))
+    """
+    try:
+        every = [tuple(int(n) for n in part.split(":")) for part in text.split(",")]
+        if any(len(pair) > 2 for pair in every):
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give one whole number, or one for each axis with commas between them; before:after where the "
+            "two sides differ, such as 0:1"
+        ) from None
+    each = tuple(pair if len(pair) == 2 else pair[0] for pair in every)
+    return each[0] if len(each) == 1 and isinstance(each[0], int) else each
 
 
 def one_or_each(text: str) -> int | tuple[int, ...]:

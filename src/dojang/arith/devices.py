@@ -156,8 +156,8 @@ def place(graph: Graph, devices: int, batch: int = 1) -> Placement:
     """A network cut over devices: equal runs of the filters of each layer go to the devices in order.
 
     Channels that must lie together (both sides of a sum, a depthwise layer and its input) go to the device that
-    computes them first. An array that several layers share is counted on each device by its first reader. Raises `UsageError`
-    for a number of devices below 1, and for sizes that are names.
+    computes them first. An array that several layers share is counted on each device by its first reader. Raises
+    `UsageError` for a number of devices below 1, and for sizes that are names.
 
     >>> from dojang.formats.zoo import load
     >>> found = place(load("alexnet"), 2)
@@ -263,7 +263,7 @@ class _Placing:
                 return axis == 1 and all(shape == (len(track.classes),) for shape in shapes)
 
     def _missing(self, node: Node, number: int, source: str, mine: list[int] | None, device: int) -> list[int]:
-        """The channels of an input that a device reads and neither computes nor has received; they count as received."""
+        """The channels of an input that a device reads and does not have yet; from now on it has them."""
         track = self.tracks[source]
         if track is None or self.graph.by_name[source].op in ("input", "constant", UNKNOWN):
             return []  # every device has the whole of it

@@ -13,7 +13,10 @@ from dojang.base.errors import ShapeError, UsageError
 from dojang.base.result import Result
 
 KERNELS = (1, 3, 5, 7, 2, 4, 9, 11, 6, 8, 10)
-"""Kernel sizes that are tried if none is given, in addition to one that spans the whole input."""
+"""Kernel sizes that are tried if none is given, in addition to those that fit a stride (`_kernels`)."""
+
+SEARCHED = "kernels of 1 to 11, of the stride, of twice the stride and one less, and of the whole input (or output)"
+"""The kernels that are tried, in words."""
 
 MOST = 50
 """The most solutions that are kept, the simplest first."""
@@ -29,15 +32,18 @@ class Solution:
     def departures(self) -> tuple[Any, ...]:
         """What makes the layer less simple, the most important first; solutions are sorted by it.
 
-        Uneven padding, different values per axis, output padding, dilation, padding that is neither 0 nor keeps the
-        size at stride 1, even kernels at stride 1, then stride, kernel, padding. Transposed layers enlarge by their
-        stride: for them, padding is usual if it is 0 or makes the factor exact, and the kernel comes before the stride.
+        Uneven padding, different values per axis, output padding, dilation, a stride that is not the ratio of the
+        sizes, windows that leave pixels out, padding that is neither 0 nor keeps the size at stride 1, even kernels at
+        stride 1, then stride, kernel, padding. Transposed layers enlarge by their stride: for them, padding is usual if
+        it is 0 or makes the factor exact, and the kernel comes before the stride.
         """
         c = self.conv
         uneven = any(a != b for a, b in c.padding)
         axes = len(set(c.kernel)) + len(set(c.stride)) + len(set(c.padding)) + len(set(c.dilation))
         reach = [extent(k, d) // 2 for k, d in zip(c.kernel, c.dilation, strict=True)]
-        usual = all(p in (0, r) for (p, _), r in zip(c.padding, reach, strict=True))
+        usual = all(p != q or p in (0, r) for (p, q), r in zip(c.padding, reach, strict=True))
+        axes_sizes = zip(c.size, c.out_size, c.stride, strict=True)
+        off = any(o > 1 and i % o == 0 and s != i // o for i, o, s in axes_sizes)
         even = any(k % 2 == 0 and k != s for k, s in zip(c.kernel, c.stride, strict=True))
         skips = any(k < s for k, s in zip(c.kernel, c.stride, strict=True))
         if c.transposed:
@@ -45,11 +51,11 @@ class Solution:
             usual = all(p == 0 or 2 * p == extent(k, d) - s for (p, _), k, s, d in exact)
             return (
                 uneven, axes, sum(c.output_padding), max(c.dilation), not usual, skips,
-                max(c.kernel), max(c.stride), sum(map(sum, c.padding)),
+                max(c.kernel), max(c.stride), sum(map(sum, c.padding)), c.padding,
             )  # fmt: skip
         return (
-            uneven, axes, sum(c.output_padding), max(c.dilation), not usual, even, skips,
-            max(c.stride), max(c.kernel), sum(map(sum, c.padding)),
+            uneven, axes, sum(c.output_padding), max(c.dilation), off, skips, not usual, even,
+            max(c.stride), max(c.kernel), sum(map(sum, c.padding)), c.padding,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,14 +83,24 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Solutions(Result):
-    """All layers that fit, the simplest first (at most `MOST`), or the reason why none does."""
+    """The layers that fit among those that were tried, the simplest first (at most `MOST`), or why none does.
+
+    `searched` says what was tried, "" if nothing was free; `found` is how many fit, of which `solutions` are the first.
+    """
 
     solutions: tuple[Solution, ...]
     reason: str = ""
+    searched: str = ""
+    found: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """`solutions` and, when empty, `reason`."""
-        return {"solutions": [s.to_dict() for s in self.solutions], "reason": self.reason or None}
+        """`solutions`, what was searched, and the `reason` if there is no solution."""
+        return {
+            "solutions": [s.to_dict() for s in self.solutions],
+            "reason": self.reason or None,
+            "searched": self.searched or None,
+            "found": max(self.found, len(self.solutions)),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +128,27 @@ def solve(
     out_shape: Sequence[int] | None = None,
     kernel: int | Sequence[int] | None = None,
     stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] | None = None,
+    padding: int | Sequence[int | tuple[int, int]] | None = None,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     filters: int | None = None,
     bias: bool = True,
     transposed: bool = False,
 ) -> Solutions:
-    """Every layer that leads from `in_shape` to `out_shape` (channels first: (c, *spatial)), simplest first.
+    """The layers that lead from `in_shape` to `out_shape` (channels first: (c, *spatial)), simplest first.
 
-    Two of input shape, output shape and layer (kernel, stride, padding) are enough; the others are
-    found: without `out_shape` the layer is applied to the input (with `filters` filters), without
-    `in_shape` all inputs that give the output are found (with `filters` as input channels). Raises `UsageError` if
-    too little is given, and `ShapeError` for impossible values.
+    Two of input shape, output shape and layer (kernel, stride, padding) are enough; the others are found: without
+    `out_shape` the layer is applied to the input (with `filters` filters), without `in_shape` all inputs that give the
+    output are found (with `filters` as input channels). `padding` is the same on both sides of an axis, or a pair
+    (before, after). What is not given is tried: `Solutions.searched` says which kernels, strides and paddings. Raises
+    `UsageError` if too little is given, and `ShapeError` for impossible values.
 
     >>> best = solve((3, 32, 32), (8, 32, 32), kernel=5).solutions[0].conv
     >>> best.padding, best.params
     (((2, 2), (2, 2)), 608)
+    >>> patches = solve((3, 224, 224), (768, 14, 14)).solutions[0].conv
+    >>> patches.kernel, patches.stride
+    ((16, 16), (16, 16))
     """
     known = in_shape if in_shape is not None else out_shape
     if known is None:
@@ -141,7 +161,7 @@ def solve(
         )
     if any(s < 1 for s in (*(in_shape or ()), *(out_shape or ()))):
         raise ShapeError("every size and channel count must be at least 1")
-    pads = None if padding is None else tuple((p, p) for p in per_axis(padding, rank, "padding"))
+    pads = None if padding is None else _pads(padding, rank)
     wanted = _Wanted(
         None if kernel is None else per_axis(kernel, rank, "kernel"),
         None if stride is None else per_axis(stride, rank, "stride"),
@@ -161,6 +181,16 @@ def solve(
     if in_shape is not None:
         return _forward(tuple(in_shape), layer, filters or in_shape[0], groups, bias)
     return _backward(tuple(out_shape or ()), layer, filters or known[0], groups, bias)
+
+
+def _pads(padding: int | Sequence[int | tuple[int, int]], rank: int) -> Pads:
+    """Padding before and after for each axis; one value stands for all axes."""
+    each = [padding] if isinstance(padding, int) else [*padding]
+    if len(each) == 1:
+        each *= rank
+    if len(each) != rank:
+        raise ShapeError(f"padding has {len(each)} values, the shapes have {rank} axes; give one, or one for each axis")
+    return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in each)
 
 
 def _forward(shape: Sizes, layer: _Given, filters: int, groups: int, bias: bool) -> Solutions:
@@ -216,7 +246,19 @@ def _between(source: Sizes, target: Sizes, wanted: _Wanted, groups: int, bias: b
         )  # fmt: skip
         found.append(Solution(conv))
     found.sort(key=lambda s: s.departures)
-    return Solutions(tuple(found[:MOST]), "" if found else _reason(source[1:], target[1:], wanted))
+    reason = "" if found else _reason(source[1:], target[1:], wanted)
+    return Solutions(tuple(found[:MOST]), reason, _searched(wanted), len(found))
+
+
+def _searched(wanted: _Wanted) -> str:
+    """What was tried for each value that was not given."""
+    parts = [SEARCHED] if wanted.kernel is None else []
+    parts += [f"all strides that fit (at most {MOST} a kernel)"] if wanted.stride is None else []
+    if wanted.padding is None:
+        parts.append("the padding that keeps the size at stride 1, else the least even one, and the least uneven ones")
+    if parts and len(wanted.dilation) > 1:
+        parts.append("different values per axis only where equal ones give nothing")
+    return "; ".join(parts)
 
 
 _Axis = tuple[int, int, int, tuple[int, int], int]
@@ -224,17 +266,36 @@ _Axis = tuple[int, int, int, tuple[int, int], int]
 
 
 def _axis(i: int, o: int, wanted: _Wanted, axis: int) -> Iterator[_Axis]:
-    """All layers from size i to size o on one axis, with one padding per kernel, stride and output padding."""
+    """The layers from size i to size o on one axis, for each kernel and stride with the paddings of `_paddings`."""
     d = wanted.dilation[axis]
-    kernels = (wanted.kernel[axis],) if wanted.kernel else tuple(dict.fromkeys((*KERNELS, i)))
+    for k, s in _windows(i, o, wanted, axis):
+        for extra in range(max(s, d)) if wanted.transposed else (0,):
+            least, most = _padding_range(i, o, k, s, d, extra, wanted.transposed)
+            pads = _paddings(least, most, extent(k, d), wanted.padding[axis] if wanted.padding else None)
+            yield from ((k, s, d, pad, extra) for pad in pads)
+            if any(a == b for a, b in pads):
+                break
+
+
+def _windows(i: int, o: int, wanted: _Wanted, axis: int) -> Iterator[tuple[int, int]]:
+    """Kernel and stride on one axis: as given, else what is tried."""
+    d = wanted.dilation[axis]
+    kernels = (wanted.kernel[axis],) if wanted.kernel else _kernels(i, o, wanted)
     for k in kernels:
-        for s in (wanted.stride[axis],) if wanted.stride else _strides(i, o, extent(k, d), d - 1, wanted.transposed):
-            for extra in range(max(s, d)) if wanted.transposed else (0,):
-                least, most = _padding_range(i, o, k, s, d, extra, wanted.transposed)
-                pad = _choose(least, most, extent(k, d), wanted.padding[axis] if wanted.padding else None)
-                if pad is not None:
-                    yield k, s, d, pad, extra
-                    break
+        strides = (wanted.stride[axis],) if wanted.stride else _strides(i, o, extent(k, d), d - 1, wanted.transposed)
+        for s in strides:
+            yield k, s
+
+
+def _kernels(i: int, o: int, wanted: _Wanted) -> tuple[int, ...]:
+    """Kernels that are tried: `KERNELS`; those as wide as a stride between the two sizes, twice as wide, or one less
+    than that (odd, and they overlap); the whole of one side if the other is a single place.
+    """
+    small, large = (i, o) if wanted.transposed else (o, i)
+    if small == 1:
+        return tuple(dict.fromkeys((*KERNELS, large)))
+    strides = dict.fromkeys(s for s in (large // small, -(-large // small), (large - 1) // (small - 1)) if s > 1)
+    return tuple(dict.fromkeys((*KERNELS, *(k for s in strides for k in (s, 2 * s - 1, 2 * s) if k <= large))))
 
 
 def _strides(i: int, o: int, reach: int, slack: int, transposed: bool) -> range:
@@ -262,16 +323,23 @@ def _padding_range(i: int, o: int, k: int, s: int, d: int, extra: int, transpose
     return least, least + s - 1
 
 
-def _choose(least: int, most: int, reach: int, given: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The padding in the range: as given; else that which keeps the size at stride 1; else the least even one."""
+def _paddings(least: int, most: int, reach: int, given: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """The paddings in the range: as given; else the one that keeps the size at stride 1, or the least even one; and the
+    least one if it is odd, with the larger side after (as "same" padding has it) and before.
+    """
     if given is not None:
-        return given if least <= sum(given) <= most else None
+        return [given] if least <= sum(given) <= most else []
     low = max(least, 0)
     if low > most or low > 2 * (reach - 1):
-        return None
+        return []
     usual = 2 * (reach // 2) if reach % 2 else low
-    total = usual if low <= usual <= most else low + low % 2 if low + low % 2 <= most else low
-    return total // 2, total - total // 2
+    found: list[tuple[int, int]] = []
+    even = usual if low <= usual <= most else low + low % 2
+    if even % 2 == 0 and even <= most and even <= 2 * (reach - 1):
+        found.append((even // 2, even // 2))
+    if low % 2:
+        found += [(low // 2, low - low // 2), (low - low // 2, low // 2)]
+    return found
 
 
 def _uniform(source: Sizes, target: Sizes, wanted: _Wanted) -> Iterator[tuple[Any, ...]]:
@@ -280,15 +348,17 @@ def _uniform(source: Sizes, target: Sizes, wanted: _Wanted) -> Iterator[tuple[An
     given = (wanted.kernel, wanted.stride, wanted.padding, wanted.dilation)
     if any(v is not None and len(set(v)) > 1 for v in given):
         return
-    for k, s, d, _, _ in _axis(source[0], target[0], wanted, 0):
+    d = wanted.dilation[0]
+    for k, s in _windows(source[0], target[0], wanted, 0):
         for extra in range(max(s, d)) if wanted.transposed else (0,):
             ranges = [
                 _padding_range(i, o, k, s, d, extra, wanted.transposed) for i, o in zip(source, target, strict=True)
             ]
             least, most = max(r[0] for r in ranges), min(r[1] for r in ranges)
-            pad = _choose(least, most, extent(k, d), wanted.padding[0] if wanted.padding else None)
-            if pad is not None:
+            pads = _paddings(least, most, extent(k, d), wanted.padding[0] if wanted.padding else None)
+            for pad in pads:
                 yield (k,) * rank, (s,) * rank, (d,) * rank, (pad,) * rank, (extra,) * rank
+            if any(a == b for a, b in pads):
                 break
 
 

@@ -263,6 +263,8 @@ class SolveDocument(TypedDict):
     convention: Said
     solutions: Annotated[list[SolutionRow], "simplest first"]
     reason: Annotated[str | None, "why there is none"]
+    searched: Annotated[str | None, "what was tried for the values that were not given; null if all were"]
+    found: Annotated[int, "how many layers fit; `solutions` has the first 50"]
 
 
 class CheckTotals(TypedDict):

@@ -21,7 +21,8 @@ MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed"
 def solve_text(found: Solutions, width: int = WIDTH, style: Style = PLAIN) -> str:
     """One row per layer that fits, the simplest first, or the reason why none does."""
     if not found.solutions:
-        return paragraph(f"no layer fits: {found.reason}", width)
+        tried = f"\n\n{style.dim(paragraph(f'Searched: {found.searched}.', width))}" if found.searched else ""
+        return paragraph(f"no layer fits: {found.reason}", width) + tried
     first = found.solutions[0].conv
     kind = "transposed, " if first.transposed else ""
     columns = [Column("input", right=False), Column("kernel"), Column("stride"), Column("padding"), Column("dilation")]
@@ -29,18 +30,21 @@ def solve_text(found: Solutions, width: int = WIDTH, style: Style = PLAIN) -> st
     rows = [_solution(s) for s in found.solutions]
     keep = [i for i, c in enumerate(columns) if c.title not in ("dilation", "groups") or len({r[i] for r in rows}) > 1
             or rows[0][i] != "1"]  # fmt: skip
-    count = "1 layer fits" if len(rows) == 1 else f"{len(rows)} layers fit, simplest first"
+    some = " of those searched" if found.searched else ""
+    count = f"1 layer{some} fits" if len(rows) == 1 else f"{len(rows)} layers{some} fit, simplest first"
+    count = f"the simplest {len(rows)} of {found.found} layers that fit" if found.found > len(rows) else count
     note = f"{count}; {kind}shapes are height x width x channels, params {'with' if first.bias else 'without'} biases"
     if not first.transposed and any(o > i for i, o in zip(first.in_shape[2:], first.out_shape[2:], strict=True)):
         note += "; the output is larger only because of padding; --transposed lists layers that enlarge by their stride"
     shown = table([columns[i] for i in keep], [[r[i] for i in keep] for r in rows], width=width, style=style)
+    note += f". Searched: {found.searched}" if found.searched else ""
     return f"{shown}\n\n{style.dim(paragraph(note, width))}"
 
 
 def _solution(solution: Solution) -> list[str]:
     c = solution.conv
     pads = "x".join(str(a) if a == b else f"{a}:{b}" for a, b in c.padding)
-    extra = f"+{sizes(c.output_padding)}" if any(c.output_padding) else ""
+    extra = f" out {sizes(c.output_padding)}" if any(c.output_padding) else ""
     return [
         sizes((*c.size, c.ic)),
         sizes(c.kernel),

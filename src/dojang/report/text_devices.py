@@ -90,8 +90,8 @@ def notes(found: Placement) -> list[str]:
     borders = [layer.name for layer in found.exchanges if layer.op == "lrn"]
     if borders:
         said.append(
-            f"{names(borders)} read{'s' * (len(borders) == 1)} channels across the border between devices. Krizhevsky et "
-            "al. normalised within each device, which exchanges nothing there and is another function."
+            f"{names(borders)} read{'s' * (len(borders) == 1)} channels across the border between devices. Krizhevsky "
+            "et al. normalised within each device, which exchanges nothing there and is another function."
         )
     macs, params = sum(found.macs) - found.whole.macs, sum(found.params) - found.whole.params
     if macs or params:
