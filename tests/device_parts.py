@@ -1,7 +1,7 @@
 """Runs the parts of a network that `dojang.over_devices` gives to each device, with nothing but what each has.
 
-What a device does not have (weights of other filters, channels that it neither computed nor received) is NaN, so that an
-answer without NaN proves that the parts are enough. As a program it is one of several processes, connected by gloo:
+What a device does not have (weights of other filters, channels that it neither computed nor received) is NaN, so that
+an answer without NaN proves that the parts are enough. As a program it is one of several processes, connected by gloo:
 `python device_parts.py RANK WORLD FILE OUT`.
 """
 
@@ -80,7 +80,8 @@ class Device:
 
     @staticmethod
     def _width(row: PlacedLayer) -> int:
-        assert row.shape is not None and row.axis is not None
+        assert row.shape is not None
+        assert row.axis is not None
         return row.shape[row.axis]
 
     def part(self, name: str, places: Sequence[int]) -> Array:

@@ -55,3 +55,52 @@ def test_filter_groups_change_two_layers_only():
     a, b = (count(zoo.load(name, weights=False)) for name in ("nin-cifar10", "nin-cifar10-root4"))
     changed = [p.a.name for p in compare(a, b).pairs if p.a and p.change != "same"]
     assert changed == ["2a.conv", "3a.conv"]
+
+
+def renumbered(text: str, first: int) -> str:
+    """The same network as an exporter names it: the operator and a number that counts from elsewhere."""
+    lines, names = [], {}
+    for place, line in enumerate(text.splitlines()):
+        name, colon, rest = line.partition(":")
+        if colon:
+            body, arrow, sources = rest.partition("<-")
+            names[name] = f"{body.split()[0]}_{first + place}"
+            read = ", ".join(names.get(part.strip(), part.strip()) for part in sources.split(","))
+            line = f"{names[name]}:{body}{arrow} {read}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def test_equal_layers_of_differently_named_networks_are_aligned():
+    """Exported files number their layers; an inserted layer moves all numbers, so that equal names mislead."""
+    lines = ["input 8x16x16"]
+    for place in range(12):
+        lines += [f"c{place}: conv 8 {1 + 2 * (place % 3)}x{1 + 2 * (place % 3)} pad=same", f"r{place}: relu"]
+    a = "\n".join(lines)
+    b = "\n".join([*lines[:7], "extra: conv 8 7x7 pad=same", "more: relu", *lines[7:]])
+    result = compare(count(parse(renumbered(a, 0))), count(parse(renumbered(b, 0))))
+    tally = [pair.change for pair in result.pairs]
+    assert tally.count("inserted") == 2
+    assert tally.count("same") + tally.count("renamed") == len(result.a.layers)
+    odd = next(pair for pair in result.pairs if pair.change == "inserted" and pair.b.op == "conv")
+    assert odd.b.cost.weights == 8 * 8 * 49
+
+
+def test_no_other_alignment_of_small_networks_is_better():
+    """All alignments of two short networks, by brute force: none pairs more layers of equal shape and cost."""
+    from itertools import combinations
+    from random import Random
+
+    for seed in range(12):
+        draw = Random(seed)
+        layers = [[f"conv 4 {draw.choice([1, 3, 5])}x1 pad=same" for _ in range(draw.randint(3, 6))] for _ in "ab"]
+        a, b = (count(parse("\n".join(["input 4x8x8", *side]))) for side in layers)
+        most = 0
+        for size in range(1, min(len(layers[0]), len(layers[1])) + 1):
+            for left in combinations(range(len(layers[0])), size):
+                for right in combinations(range(len(layers[1])), size):
+                    pairs = zip(left, right, strict=True)
+                    if all(layers[0][i] == layers[1][j] for i, j in pairs):
+                        most = max(most, size)
+        found = sum(p.change in ("same", "renamed") for p in compare(a, b).pairs) - 1
+        assert found == most

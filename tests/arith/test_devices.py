@@ -65,7 +65,8 @@ def test_two_processes_answer_as_the_whole(tmp_path: Path) -> None:
         assert half["got"] == plan.received_bytes[rank]
         assert half["held"] == plan.params[rank]
     first, second = (half["answer"] for half in said)
-    assert np.isnan(first[:, 5:]).all() and np.isnan(second[:, :5]).all()
+    assert np.isnan(first[:, 5:]).all()
+    assert np.isnan(second[:, :5]).all()
     np.testing.assert_allclose(np.concatenate([first[:, :5], second[:, 5:]], 1), whole, rtol=1e-12)
 
 

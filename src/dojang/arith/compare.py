@@ -56,44 +56,119 @@ class Comparison(Result):
 
 
 def compare(a: Count, b: Count) -> Comparison:
-    """Align two cost tables: first layers with the same name and operator, in order; between those, layers with the
-    same shape and cost (renamed); then layers with the same operator (narrowed, widened, changed). The others were
-    removed or inserted.
+    """Align two cost tables, each in its order, so that the pairs are alike as far as possible together.
+
+    Only layers with the same operator become a pair. Layers of the same shape and cost are preferred, whatever they are
+    called; then the same shape; then the same name. Layers with parameters or MACs count more than others. What has no
+    partner was removed or inserted. (Needleman, Wunsch 1970: the best of all alignments, in time |a|·|b|; networks of
+    more than `MOST_CELLS` pairs are first split at layers that are the same in both.)
     """
-    rows: list[Pair] = []
-    named = SequenceMatcher(
-        None, [(x.name, x.op) for x in a.layers], [(x.name, x.op) for x in b.layers], autojunk=False
-    )
-    for tag, a0, a1, b0, b1 in named.get_opcodes():
-        if tag == "equal":
-            rows += [_pair(x, y) for x, y in zip(a.layers[a0:a1], b.layers[b0:b1], strict=True)]
-        else:
-            rows += _renamed(a.layers[a0:a1], b.layers[b0:b1])
-    return Comparison(a, b, tuple(rows))
+    return Comparison(a, b, tuple(_aligned(a.layers, b.layers)))
 
 
-def _renamed(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
-    """The second step, between layers with the same name: align layers with the same shape and cost."""
+MOST_CELLS = 4_000_000
+"""The most pairs of layers that are weighed against each other: 2,000 layers on each side, a few seconds."""
+
+
+def _aligned(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
+    """The rows of the best alignment; equal ends are taken off first."""
+    start = 0
+    while start < min(len(left), len(right)) and _known(left[start]) == _known(right[start]):
+        start += 1
+    end = 0
+    while end < min(len(left), len(right)) - start and _known(left[-1 - end]) == _known(right[-1 - end]):
+        end += 1
+    inner_left, inner_right = left[start : len(left) - end], right[start : len(right) - end]
+    rows = [_pair(x, y) for x, y in zip(left[:start], right[:start], strict=True)]
+    if len(inner_left) * len(inner_right) <= MOST_CELLS:
+        rows += _best(inner_left, inner_right)
+    else:
+        rows += _split(inner_left, inner_right)
+    if end:
+        rows += [_pair(x, y) for x, y in zip(left[-end:], right[-end:], strict=True)]
+    return rows
+
+
+def _split(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
+    """Large networks: runs of layers with the same shape and cost are kept together, what is between is aligned."""
     rows: list[Pair] = []
     same = SequenceMatcher(None, [_work(x) for x in left], [_work(x) for x in right], autojunk=False)
     for tag, a0, a1, b0, b1 in same.get_opcodes():
         if tag == "equal":
             rows += [_pair(x, y) for x, y in zip(left[a0:a1], right[b0:b1], strict=True)]
-        else:
-            rows += _changed(left[a0:a1], right[b0:b1])
-    return rows
-
-
-def _changed(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
-    """The third step: align layers with the same operator, in order; the others were removed or inserted."""
-    rows: list[Pair] = []
-    alike = SequenceMatcher(None, [x.op for x in left], [x.op for x in right], autojunk=False)
-    for tag, a0, a1, b0, b1 in alike.get_opcodes():
-        if tag == "equal":
-            rows += [_pair(x, y) for x, y in zip(left[a0:a1], right[b0:b1], strict=True)]
+        elif (a1 - a0) * (b1 - b0) <= MOST_CELLS:
+            rows += _best(left[a0:a1], right[b0:b1])
         else:
             rows += [Pair(x, None, "removed") for x in left[a0:a1]] + [Pair(None, y, "inserted") for y in right[b0:b1]]
     return rows
+
+
+def _best(left: Sequence[Layer], right: Sequence[Layer]) -> list[Pair]:
+    """The alignment whose pairs have the highest sum of `_alike`, by dynamic programming from the end."""
+    ours, theirs = [_Sides.of(x) for x in left], [_Sides.of(y) for y in right]
+    wide = len(right) + 1
+    below = [0] * wide
+    steps = [bytearray(wide) for _ in left]
+    for i in range(len(left) - 1, -1, -1):
+        row, step, own = [0] * wide, steps[i], ours[i]
+        for j in range(len(right) - 1, -1, -1):
+            best, move = below[j], 1  # the layer of a is removed
+            if row[j + 1] > best:
+                best, move = row[j + 1], 2  # the layer of b is inserted
+            other = theirs[j]
+            if own.op == other.op:
+                together = below[j + 1] + _alike(own, other)
+                if together >= best:
+                    best, move = together, 3
+            row[j], step[j] = best, move
+        below = row
+    rows: list[Pair] = []
+    i = j = 0
+    while i < len(left) or j < len(right):
+        move = 1 if j == len(right) else 2 if i == len(left) else steps[i][j]
+        if move == 3:
+            rows.append(_pair(left[i], right[j]))
+        else:
+            rows.append(Pair(left[i], None, "removed") if move == 1 else Pair(None, right[j], "inserted"))
+        i, j = i + (move != 2), j + (move != 1)
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What of a layer is compared."""
+
+    op: str
+    name: str
+    shape: Any
+    macs: Any
+    work: tuple[Any, ...]
+    heavy: bool
+
+    @classmethod
+    def of(cls, layer: Layer) -> _Sides:
+        """From a layer."""
+        cost = layer.cost
+        return cls(layer.op, layer.name, layer.shape, cost.macs, _work(layer), bool(cost.macs or cost.params))
+
+
+def _alike(a: _Sides, b: _Sides) -> int:
+    """How much two layers of the same operator speak for being the same: shape and cost 8 (100 with parameters or MACs,
+    so that no other pairs outweigh it); shape and MACs 6; shape 4; neither 1. The same name adds 2, or 4 where shapes
+    differ; all three times for layers with parameters or MACs.
+    """
+    same, heavy = a.name == b.name, a.heavy or b.heavy
+    if a.work == b.work:
+        points = (100 if heavy else 8) + 2 * same
+    elif a.shape == b.shape:
+        points = (6 if a.macs == b.macs else 4) + 2 * same
+    else:
+        points = 1 + 4 * same
+    return 3 * points if heavy else points
+
+
+def _known(layer: Layer) -> tuple[Any, ...]:
+    return layer.name, *_work(layer)
 
 
 def _work(layer: Layer) -> tuple[Any, ...]:

@@ -116,11 +116,17 @@ def compare_text(found: Comparison, width: int = WIDTH, style: Style = PLAIN) ->
     ratios = found.to_dict()["ratio"]
     said = ", ".join(f"{ratios[k]:.3f} x the {w}" for k, w in (("params", "parameters"), ("macs", "MACs")) if ratios[k])
     legend = ", ".join(f"{mark} {change}" for change, mark in MARKS.items() if mark != " ")
+    tally = {change: sum(pair.change == change for pair in found.pairs) for change in MARKS}
+    counted = ", ".join(
+        f"{times} {'equal' if change == 'same' else change}" for change, times in tally.items() if times
+    )
     return "\n".join(
         [
             style.bold(f"{b.network} against {a.network}: {said or 'nothing to compare'}"),
             "",
             table(columns, rows, [foot], width, style),
+            "",
+            paragraph(f"Layers: {counted}.", width),
             "",
             *(
                 paragraph(f"{paths_text(side)} The path with the most MACs is compared.", width)
