@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dojang.arith.compare import compare
+from itertools import combinations
+from random import Random
+
+from dojang.arith.compare import _alike, _Sides, compare
 from dojang.arith.cost import count
 from dojang.formats import zoo
 from dojang.formats.text import parse
@@ -87,20 +90,25 @@ def test_equal_layers_of_differently_named_networks_are_aligned():
 
 
 def test_no_other_alignment_of_small_networks_is_better():
-    """All alignments of two short networks, by brute force: none pairs more layers of equal shape and cost."""
-    from itertools import combinations
-    from random import Random
-
+    """All alignments of two short networks, by brute force: none has a higher sum of what speaks for its pairs."""
     for seed in range(12):
         draw = Random(seed)
-        layers = [[f"conv 4 {draw.choice([1, 3, 5])}x1 pad=same" for _ in range(draw.randint(3, 6))] for _ in "ab"]
+        layers = [[f"conv {draw.choice([4, 8])} {draw.choice([1, 3])}x1 pad=same" for _ in range(draw.randint(2, 5))]
+                  for _ in "ab"]  # fmt: skip
         a, b = (count(parse("\n".join(["input 4x8x8", *side]))) for side in layers)
-        most = 0
-        for size in range(1, min(len(layers[0]), len(layers[1])) + 1):
-            for left in combinations(range(len(layers[0])), size):
-                for right in combinations(range(len(layers[1])), size):
-                    pairs = zip(left, right, strict=True)
-                    if all(layers[0][i] == layers[1][j] for i, j in pairs):
-                        most = max(most, size)
-        found = sum(p.change in ("same", "renamed") for p in compare(a, b).pairs) - 1
-        assert found == most
+        ours, theirs = [_Sides.of(x) for x in a.layers], [_Sides.of(x) for x in b.layers]
+        most = max(
+            sum(_alike(ours[i], theirs[j]) for i, j in zip(left, right, strict=True))
+            for size in range(1, min(len(ours), len(theirs)) + 1)
+            for left in combinations(range(len(ours)), size)
+            for right in combinations(range(len(theirs)), size)
+            if all(ours[i].op == theirs[j].op for i, j in zip(left, right, strict=True))
+        )
+        pairs = [(p.a, p.b) for p in compare(a, b).pairs if p.a and p.b]
+        assert sum(_alike(_Sides.of(x), _Sides.of(y)) for x, y in pairs) == most
+
+
+def test_blocks_of_other_widths_stay_beside_each_other():
+    result = compare(*(count(zoo.load(name, weights=False)) for name in ("resnet50", "resnext50-32x4d")))
+    assert {pair.change for pair in result.pairs} <= {"same", "widened", "changed"}
+    assert all(pair.a.name == pair.b.name for pair in result.pairs)

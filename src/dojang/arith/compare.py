@@ -153,18 +153,18 @@ class _Sides:
 
 
 def _alike(a: _Sides, b: _Sides) -> int:
-    """How much two layers of the same operator speak for being the same: shape and cost 8 (100 with parameters or MACs,
-    so that no other pairs outweigh it); shape and MACs 6; shape 4; neither 1. The same name adds 2, or 4 where shapes
-    differ; all three times for layers with parameters or MACs.
+    """How much two layers of the same operator speak for being the same: shape and cost 8; shape and MACs 6; shape 4;
+    neither 1. The same name within a module adds 2, or 4 where shapes differ; names such as `conv1` or `Conv_12` add
+    nothing, because they count layers. All three times for layers with parameters or MACs.
     """
-    same, heavy = a.name == b.name, a.heavy or b.heavy
+    same = a.name == b.name and ("." in a.name or "/" in a.name.strip("/"))
     if a.work == b.work:
-        points = (100 if heavy else 8) + 2 * same
+        points = 8 + 2 * same
     elif a.shape == b.shape:
         points = (6 if a.macs == b.macs else 4) + 2 * same
     else:
         points = 1 + 4 * same
-    return 3 * points if heavy else points
+    return 3 * points if a.heavy or b.heavy else points
 
 
 def _known(layer: Layer) -> tuple[Any, ...]:
