@@ -13,7 +13,15 @@ from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
-from dojang.base.errors import DojangError, FileError, GraphError, MissingPart, UsageError
+from dojang.base.errors import (
+    DojangError,
+    FileError,
+    GraphError,
+    MissingPart,
+    ShapeError,
+    UnsupportedError,
+    UsageError,
+)
 from dojang.base.reading import opened, read_text
 from dojang.base.wording import did_you_mean
 
@@ -21,6 +29,11 @@ KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as packa
 READERS = {".safetensors": "checkpoint"}
 """The modules of `formats` whose `load(path, weights=)` reads files of these suffixes whole, beside ONNX."""
 STATE = (".pt", ".pth", ".bin")
+TORCHVISION = tuple(
+    "resnet resnext vgg densenet mobilenet_v mnasnet efficientnet convnext swin_ vit_ regnet_ shufflenet squeezenet "
+    "inception_v wide_resnet maxvit".split()
+)
+"""How names of torchvision's networks begin."""
 TORCH_INSTALL = "pip install 'dojang[torch]'"
 
 
@@ -55,14 +68,10 @@ def load(
     size = checked_size(input_size)
     if arrays and _symbolic(size):
         raise UsageError(f"input size {_said(size)}: only counting works with symbols; give numbers")
-    if isinstance(net, Graph):
-        graph = _resized(net, size)
-    elif is_module(net):
-        graph = _from_module(net, size, arrays)
-    elif isinstance(net, (str, Path)):
-        graph = _from_name(str(net), size, num_classes, arrays)
-    else:
-        raise UsageError(f"a network is {KINDS}; got {type(net).__name__}")
+    try:
+        graph = _sized(net, size, num_classes, arrays)
+    except (ShapeError, GraphError, UnsupportedError) as error:
+        raise _with_hint(error, size) from error.__cause__
     if num_classes is not None and not isinstance(net, (str, Path)):
         raise UsageError("num_classes applies to zoo names and .net texts; change the module itself")
     if weights is not None and arrays:
@@ -72,6 +81,41 @@ def load(
 
         check_finite(graph)
     return graph
+
+
+def _sized(net: Any, size: Sizes | None, num_classes: int | None, arrays: bool) -> Graph:
+    """The network at a size that was checked."""
+    if isinstance(net, Graph):
+        return _resized(net, size)
+    if is_module(net):
+        return _from_module(net, size, arrays)
+    if isinstance(net, (str, Path)):
+        return _from_name(str(net), size, num_classes, arrays)
+    raise UsageError(f"a network is {KINDS}; got {type(net).__name__}")
+
+
+def _with_hint(error: DojangError, size: Sizes | None) -> DojangError:
+    """The error, with what an input size is where the one that was given is no picture's, or has its channels last.
+
+    >>> str(_with_hint(ShapeError("conv1: needs 2 sizes"), (224,)))
+    'conv1: needs 2 sizes; the input size was 224: a picture has three numbers, C,H,W, such as 3,224,224'
+    """
+    if isinstance(size, tuple) and len(size) in (1, 2):
+        channels = size[0] if len(size) == 2 and size[0] in (1, 3, 4) else 3
+        example = by((channels, size[0] if channels == 3 and len(size) == 2 and size[0] != 3 else size[-1], size[-1]))
+        example = example.replace("x", ",")
+        hint = f"a picture has three numbers, C,H,W, such as {example}"
+    elif isinstance(size, tuple) and len(size) == 3 and _channels_last(size):
+        hint = f"channels come first, C,H,W, as in {size[2]},{size[0]},{size[1]}"
+    else:
+        return error
+    error.args = (f"{error}; the input size was {_said(size)}: {hint}", *error.args[1:])
+    return error
+
+
+def _channels_last(size: Size) -> bool:
+    """Whether three sizes look like height, width, channels."""
+    return all(isinstance(s, int) for s in size) and size[2] in (1, 3, 4) and min(size[:2]) > 4
 
 
 InputSize = Sequence[int | str] | Sequence[Sequence[int | str]] | Mapping[str, Sequence[int | str]]
@@ -222,6 +266,11 @@ def _from_zoo(name: str, size: Sizes | None, classes: int | None, arrays: bool) 
             raise UsageError(f"{name}: not a network dojang reads; give {KINDS}")
         if (path.suffix and not path.suffix[1:].isdigit()) or path.parent != Path("."):
             raise FileError(f"{name}: no such file; a network is {KINDS}")
+        if name.startswith(TORCHVISION) and name.isidentifier():
+            raise UsageError(
+                f"{name!r} is not a network of the zoo (`dojang list networks`); if it is one of torchvision, write "
+                f"torchvision.models:{name} and its size, as --input-size 3,224,224"
+            )
     return _resized(zoo.load(name, num_classes=classes, weights=arrays), size)
 
 
@@ -244,7 +293,13 @@ def _resized(graph: Graph, size: Sizes | None) -> Graph:
     changed: dict[str, Node] = {}
     for node in graph.inputs:
         one: Size = wanted.get(node.name) or tuple(node.attrs["shape"])
-        if tuple(node.attrs["shape"]) != one:
+        own = tuple(node.attrs["shape"])
+        if len(one) == len(own) == 3 and _channels_last(one) and one[2] == own[0] != one[0]:
+            raise UsageError(
+                f"{graph.name}: takes {own[0]} channels, and channels come first in an input size; {by(one)} is "
+                f"height, width, channels: give {one[2]},{one[0]},{one[1]}"
+            )
+        if own != one:
             keeps = len(node.attrs["mean"] or ()) in (0, one[0])
             changed[node.name] = (
                 node.with_attrs(shape=one) if keeps else node.with_attrs(shape=one, mean=None, std=None)

@@ -183,8 +183,10 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
         entering = tuple([_alone(graph.by_name[i], shapes[i]) for i in node.inputs])
         layers.append(
             Layer(
-                node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers, entering,
+                node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers,
+                _alone(node, shapes[node.name]), entering,
                 geometry_of(node.attrs, sources), own.arrays, own.dtypes, own.trainable, scopes[node.name],
+                str(node.attrs.get("kind", "")),
             )
         )  # fmt: skip
     convention = Convention(unit, batch, bias, exact_padding)
@@ -220,8 +222,11 @@ def _cost(
 
 
 def _alone(node: Node, shape: Shape | None) -> Shape | None:
-    """The shape of what a node gives for one sample; a constant has no batch."""
-    return shape if shape is None or node.op == "constant" else shape[1:]
+    """The shape of what a node gives for one sample: without the batch, which constants do not have, and which a node
+    that says so has on another axis, or not at all (-1).
+    """
+    axis = -1 if node.op == "constant" else node.attrs.get("batch_axis", 0)
+    return shape if shape is None or axis < 0 else (*shape[:axis], *shape[axis + 1 :])
 
 
 class _Own(NamedTuple):

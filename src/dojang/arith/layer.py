@@ -58,7 +58,8 @@ class Layer:
     the stored arrays that an earlier row has counted; `buffers` is how many numbers the layer stores that are not
     parameters. `geometry` is its window, None without one. `arrays` are the shapes of the arrays that it reads, by
     role, and `dtypes` the types in which the source stores them (none if it does not say). `trainable` is how many of
-    the parameters counted here are not frozen; None if the source does not say. `scope` is the path of its module.
+    the parameters counted here are not frozen; None if the source does not say. `scope` is the path of its module,
+    `kind` what its source calls the operator, where `op` does not name it.
 
     Receptive fields are computed when they are first read; equal rows have equal ones.
     """
@@ -71,17 +72,14 @@ class Layer:
     sight: Sight = dataclasses.field(repr=False, compare=False)
     shared: tuple[str, ...] = ()
     buffers: int = 0
+    out_shape: Shape | None = None
     in_shapes: tuple[Shape | None, ...] = ()
     geometry: Geometry | None = None
     arrays: Mapping[str, Shape] = dataclasses.field(default_factory=dict[str, Shape], hash=False)
     dtypes: tuple[str, ...] = ()
     trainable: int | None = 0
     scope: tuple[str, ...] = ()
-
-    @property
-    def out_shape(self) -> Shape | None:
-        """The output without the batch, which constants do not have."""
-        return self.shape if self.shape is None or self.op == "constant" else self.shape[1:]
+    kind: str = ""
 
     @property
     def frozen(self) -> bool | None:
@@ -119,6 +117,7 @@ class Layer:
         row = {
             "name": self.name,
             "op": self.op,
+            **({"kind": self.kind} if self.kind else {}),
             "module": ".".join(self.scope),
             "inputs": list(self.inputs),
             "in_shapes": [None if s is None else list(s) for s in self.in_shapes],
@@ -210,8 +209,8 @@ def uncounted_of(layers: Sequence[Layer]) -> Uncounted:
     missing = {layer.name for layer in layers if layer.cost.unknown}
     readers: dict[str, set[str]] = {}
     for layer in layers:
-        if layer.op == UNKNOWN:
-            kind = layer.cost.unknown[0].removeprefix(f"{layer.name} (").removesuffix(")").partition(" (")[0]
+        if layer.op == UNKNOWN and layer.cost.unknown:
+            kind = layer.kind.partition(" (")[0]
             operators[kind] = operators.get(kind, 0) + 1
         for source in layer.inputs:
             readers.setdefault(source, set()).add(layer.name)

@@ -10,6 +10,7 @@ from dojang.arith.cost import Count
 from dojang.arith.field import Field
 from dojang.arith.layer import Cost, Layer
 from dojang.arith.modules import FoldedRow
+from dojang.arith.ops import UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.report.table import number, size, sizes
 
@@ -64,7 +65,8 @@ def shape_said(shape: Shape | None) -> str:
 def op_said(row: FoldedRow) -> str:
     """The operator; of a module its class, or the number of its layers if the source does not say the class."""
     if row.module is None:
-        return row.layers[0].op
+        layer = row.layers[0]
+        return layer.kind if layer.kind and layer.op != UNKNOWN else layer.op
     kind = row.module.kind or f"{len(row.module.layers)} layers"
     return f"{row.times} x {kind}" if row.times > 1 else kind
 

@@ -77,6 +77,7 @@ class LayerRow(TypedDict):
 
     name: str
     op: str
+    kind: NotRequired[Annotated[str, "what the source calls an operator that `op` does not name"]]
     module: Annotated[str, "the path of the module that holds it; empty for a layer of the network itself"]
     inputs: list[str]
     in_shapes: Annotated[list[list[Size] | None], "of each input, without the batch; null if it is not known"]
