@@ -54,9 +54,9 @@ def whole_factors(matrix: Taps) -> tuple[Taps, Taps] | None:
 def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, Taps]] | None:
     """Columns and rows whose outer products sum to the matrix; None if more than `most` are needed.
 
-    `allowed`: the most error of all taps together, or of each. As few as possible: a matrix whose rows are multiples
-    of one row is factored by that row, so that its zeros and equal taps stay; one that differs from such a matrix in its
-    largest tap only (as a sharpening by a blur does) by that row and this tap; any other by singular values.
+    `allowed`: the most error of all taps together, or of each. As few as possible: a matrix whose rows are multiples of
+    one row is factored by that row, so that its zeros and equal taps stay; one that differs from such a matrix only in
+    its largest tap (as a sharpening by a blur does) by that row and this tap; any other by singular values.
     """
 
     def close(found: list[tuple[Taps, Taps]]) -> bool:

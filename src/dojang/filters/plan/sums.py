@@ -91,9 +91,9 @@ def said(sums: Sums) -> str:
 
 
 def tolerance(job: Job, sums: Sums, matrix: Taps) -> float | Taps:
-    """The largest error of a factored matrix: of all taps together far below a tie for integers; for floats of each tap,
-    so that a large pixel at a small tap gives what that tap allows. That is the rounding of one float32, or of a sum of
-    so many float64.
+    """The largest error of a factored matrix: of all taps together far below a tie for integers; for floats of each
+    tap, so that a large pixel at a small tap gives what that tap allows. That is the rounding of one float32, or of a
+    sum of so many float64.
     """
     if job.out_dtype.kind == "u":
         return TIE / 4 / source_top(job)
