@@ -180,7 +180,8 @@ def test_a_change_of_one_kind_in_several_rows_is_explained() -> None:
         ("15.3 billion", 15.3e9, 15.3e9),
         ("3.8 x 10^9", 3.8e9, 3.8e9), ("3.8·10⁹", 3.8e9, 3.8e9), ("60 million", 6e7, 6e7), ("2.7K", 2700, 2.7 * 1024),
         ("≈ 35k", 35_000, 35 * 1024), ("60,965,224", 60_965_224, 60_965_224), ("4.1 GMACs", 4.1e9, 4.1 * 1024**3),
-        ("300M mult-adds", 3e8, 300 * 1024**2), ("0.27 M params", 270_000, 0.27 * 1024**2), ("5 MACs", 5, 5),
+        ("300M mult-adds", 3e8, 300 * 1024**2),
+        ("300M multiply-adds", 3e8, 300 * 1024**2), ("0.27 M params", 270_000, 0.27 * 1024**2), ("5 MACs", 5, 5),
     ],
 )  # fmt: skip
 def test_numbers_as_they_are_printed(text: str, value: float, thousand: float) -> None:
@@ -189,7 +190,8 @@ def test_numbers_as_they_are_printed(text: str, value: float, thousand: float) -
         assert printed.value / printed.scaled(1, k) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("text", ["", "K", "1.2.3", "3.8×9^10", "1e", "3,8 G G", "-5", "9" * 40, "1e31", "12 zillion"])
+@pytest.mark.parametrize("text", ["", "K", "1.2.3", "3.8×9^10", "1e", "3,8 G G", "-5", "9" * 40, "1e31", "12 zillion",
+                                  "1,5M", "15,3 billion", "1,0000", "1234,567"])  # fmt: skip
 def test_what_is_no_number_is_said(text: str) -> None:
     with pytest.raises(DataError):
         Printed.read(text)
