@@ -206,3 +206,26 @@ def test_rows_of_one_label_are_judged_apart() -> None:
     assert [cell.verdict for cell in result.cells] == ["exact", "exact", "mismatch"]
     assert [cell.computed for cell in result.cells] == [144, 32, 32]
     assert sum(line.startswith("conv ") for line in check_text(result).splitlines()) == 3
+
+
+def test_a_small_table_takes_little_work() -> None:
+    """1,000 wrong rows of a whole network: their variants are tried for the first ones only, which is said."""
+    from time import process_time
+
+    graph, start = zoo.load("vgg16", weights=False), process_time()
+    table = tables.parse("row,layers,params,macs\n" + "".join(f"{i},*,{i + 1}M,{i + 1}00M\n" for i in range(1000)))
+    cells = check(table, graph).cells
+    assert process_time() - start < 10
+    assert not cells[0].explanation.endswith("variants of its layers)")
+    assert cells[-1].explanation.endswith("not explained (too many rows are wrong to try variants of its layers)")
+
+
+@pytest.mark.parametrize("rows", ["a,*,1\n" * 2001, "a," + "* " * 20_001 + ",1\n"])
+def test_a_table_of_too_many_rows_or_names_is_refused(rows: str) -> None:
+    with pytest.raises(DataError, match="in parts"):
+        tables.parse("row,layers,macs\n" + rows)
+
+
+def test_a_shape_of_raised_digits_is_refused() -> None:
+    with pytest.raises(DataError, match="not a shape"):
+        check(tables.parse("row,layers,out_shape\na,*,2²x3"), zoo.load("lenet5", weights=False))

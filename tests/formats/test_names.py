@@ -124,8 +124,6 @@ def test_rows_of_tables(name: str) -> None:
     writer.writerows([["row", "layers", "macs"], [name, "c", "1K"]])
     held.write("\n# comment\n")
     writer.writerow(["x", "c", "2K"])
-    if "\x00" in name:  # csv ends there
-        return
     table = tables.parse(held.getvalue())
     assert (table.title, table.source) == ("a\u2028b", "a\x85b")
     assert [row.label for row in table.rows] == [kept, "x"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dojang.base.errors import DataError
 
@@ -41,6 +42,7 @@ class Printed:
     unit: str = ""
 
     @classmethod
+    @lru_cache(maxsize=4096)  # a check reads the same cells thousands of times
     def read(cls, text: str) -> Printed:
         """Reads a number from text; raises `DataError`.
 

@@ -30,6 +30,8 @@ FILES = (".net", ".onnx", ".safetensors")
 """Suffixes of network files that a table may name."""
 MOST_LETTERS = 60
 """The most letters of one printed figure or shape."""
+MOST_ROWS, MOST_NAMES = 2_000, 20_000
+"""The most rows of a table, and names of layers in all of them."""
 
 
 def names() -> tuple[str, ...]:
@@ -106,6 +108,8 @@ def parse(text: str, name: str = "table", file: str = "<text>") -> PublishedTabl
     if unknown:
         raise DataError(f"{file}:{first}: column {unknown[0]!r} is not known; use {', '.join(COLUMNS)}")
     found = [_row(f"{file}:{number}", header, cells) for number, cells in rows[1:]]
+    if len(found) > MOST_ROWS or sum(len(row.layers) for row in found) > MOST_NAMES:
+        raise DataError(f"{file}: more than {MOST_ROWS:,} rows, or {MOST_NAMES:,} names of layers; check it in parts")
     title, source = facts.get("title", name), facts.get("source", "")
     return PublishedTable(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
 
