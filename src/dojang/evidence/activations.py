@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +30,8 @@ Reduced = Callable[[str, Array], Array]
 Pair = tuple[str, str]
 """Two values whose channels are held against each other."""
 
-BATCH = 64
-"""Samples run at once."""
+BATCH, BATCH_BYTES = 64, 1 << 29
+"""So many samples are run at once, or as many of them as have activations of so many bytes together."""
 
 COMPILED = 2e9
 """From so many multiplications on, compiling the network (about a second) pays."""
@@ -108,13 +109,17 @@ def first(samples: Samples, most: int) -> Samples:
     return {k: v[:most] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
 
 
-def batches(samples: Samples) -> Iterator[tuple[Any, int]]:
-    """Samples in batches, with the number in each."""
-    total = number_of(samples)
-    for start in range(0, total, BATCH):
-        part = slice(start, start + BATCH)
-        x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
-        yield x, min(BATCH, total - start)
+def at_once(graph: Graph) -> int:
+    """How many samples are run at once, by the bytes of all activations of one sample in float32."""
+    numbers = sum(prod(shape) for shape in graph.unit_shapes.values() if shape is not None)
+    return max(1, min(BATCH, BATCH_BYTES // max(1, 4 * numbers)))
+
+
+def batches(samples: Samples, most: int) -> Iterator[Any]:
+    """Samples in batches of at most so many."""
+    for start in range(0, number_of(samples), most):
+        part = slice(start, start + most)
+        yield {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
 
 
 def session_run(graph: Graph, samples: Samples) -> Run:
@@ -134,6 +139,7 @@ def observe(
     reduced: Reduced | None = None,
     finite: Sequence[str] = (),
     extremes: Container[str] = (),
+    most: int = BATCH,
 ) -> tuple[dict[str, Statistics], dict[Pair, JointMoments]]:
     """One pass over the samples: statistics of the values in `axes`, by name, and the joint figures of each pair.
 
@@ -141,7 +147,7 @@ def observe(
     is upsampled to the larger. With `reduced` each process gives its share of the samples, and gets the figures of
     all of them. Raises `NotFiniteError`, in every process, where an activation of these values or of those in `finite`
     is NaN or infinite; it names the first of them in this order: `finite`, then the others. Of values in `extremes` no
-    means and covariances are taken.
+    means and covariances are taken. `most`: samples run at once.
     """
     reduced = reduced or _alone
     total = int(reduced("sum", np.array(number_of(samples))))
@@ -149,7 +155,7 @@ def observe(
     sums: dict[str, _Sums] = {}
     products: dict[Pair, Products] = {}
     broken: NotFiniteError | None = None
-    for x, _ in batches(samples):
+    for x in batches(samples, most):
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is said below
             found = run(x, taps)
         try:
