@@ -72,6 +72,27 @@ def test_bounded():
     assert jit.clear_cache() == 2
 
 
+def test_entries_of_this_process_and_others_stay_below_the_limit_without_a_look_at_each(monkeypatch):
+    """Every entry has 1,060 bytes; another process has left ten, the oldest of all."""
+    monkeypatch.setattr(cache, "LIMIT", 100_000)
+    monkeypatch.setattr(cache, "_written", 0)
+    looks, sizes = list[float](), list[int]()
+    trim = cache.trim
+    monkeypatch.setattr(cache, "trim", lambda *limit: looks.append(0) or trim(*limit or (100_000,)))
+    others = [cache.cache_dir() / "objects" / f"{n:02x}" / f"{n:064x}.o" for n in range(10)]
+    for number, path in enumerate(others):
+        assert cache.keep(f"objects/{number:02x}", path.name, bytes(1060))
+        os.utime(path, (number, number))
+    for number in range(400):
+        cache.keep_object(f"{number % 200:02x}{number:062x}", bytes(1000))
+        sizes.append(cache.cache_bytes())
+    assert max(sizes) <= 100_000 + 2 * 1060
+    assert min(sizes[100:]) > 80_000
+    assert not any(path.exists() for path in others)
+    assert cache.read_object(f"{399 % 200:02x}{399:062x}") == bytes(1000)
+    assert len(looks) < 80
+
+
 def test_unwritable_folder_only_costs_time(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path / "file"))

@@ -30,7 +30,8 @@ _MAGIC = b"dojang-object-2\n"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UNIX = os.name == "posix" and os.open in os.supports_dir_fd
 _log = logging.getLogger("dojang")
-_stores = 0
+_written = 0
+"""Bytes that are on disk at least, so far as this process knows: those of its last look, and what it wrote since."""
 
 
 def cache_dir() -> Path:
@@ -115,12 +116,18 @@ def read_object(key: str) -> bytes | None:
 
 
 def keep_object(key: str, data: bytes) -> None:
-    """Writes object code; from time to time also removes the entries not used for the longest time."""
-    global _stores
-    if keep(f"objects/{key[:2]}", f"{key}.o", _MAGIC + _digest(key, data) + data):
-        _stores += 1
-        if _stores % 64 == 1:
-            trim()
+    """Writes object code; where that may pass the limit, removes the entries not used for the longest time.
+
+    What other processes write is met at the first entry of each process, and once more for each tenth of the limit.
+    """
+    global _written
+    if not keep(f"objects/{key[:2]}", f"{key}.o", _MAGIC + _digest(key, data) + data):
+        return
+    before, _written = _written, _written + len(data)
+    if before and _written > LIMIT:
+        _written = trim(LIMIT - LIMIT // 10)  # so that the next entries need no look at all of them
+    elif not before or before // (LIMIT / 10) != _written // (LIMIT / 10):
+        _written = max(1, trim())
 
 
 def object_path(key: str) -> Path:
@@ -138,20 +145,21 @@ def clear_cache() -> int:
     entries = _entries()
     for _, _, path in entries:
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)
     return len(entries)
 
 
-def trim(limit: int = LIMIT) -> None:
-    """Removes the entries not used for the longest time until the cache is below the limit."""
-    entries = sorted(_entries())
+def trim(limit: int = LIMIT) -> int:
+    """Removes the entries not used for the longest time until the cache is below the limit; returns its bytes then."""
+    entries = _entries()
     total = sum(size for _, size, _ in entries)
-    for _, size, path in entries:
+    for _, size, path in sorted(entries) if total > limit else ():
         if total <= limit:
             break
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)
         total -= size
+    return total
 
 
 def _digest(key: str, data: bytes) -> bytes:
@@ -159,15 +167,22 @@ def _digest(key: str, data: bytes) -> bytes:
     return hashlib.sha256(key.encode() + b"\0" + data).digest()
 
 
-def _entries() -> list[tuple[float, int, Path]]:
+def _entries() -> list[tuple[float, int, str]]:
     """(last use, bytes, path) of every file in the cache."""
-    found = []
-    with contextlib.suppress(OSError):
-        for path in (cache_dir() / "objects").glob("*/*"):
+    found: list[tuple[float, int, str]] = []
+    for folder in _listed(cache_dir() / "objects"):
+        for file in _listed(folder.path):
             with contextlib.suppress(OSError):
-                here = path.lstat()
-                found.append((here.st_mtime, here.st_size, path))
+                here = file.stat(follow_symlinks=False)
+                found.append((here.st_mtime, here.st_size, file.path))
     return found
+
+
+def _listed(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing where it is none, or cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return list(entries)
+    return []
 
 
 def _user() -> int:
