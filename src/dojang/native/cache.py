@@ -6,7 +6,7 @@ for its name, and no link is followed. A folder that only root may write, as in 
 If the folder is not trusted or cannot be written, kernels are compiled again at the next start.
 
 Entries are written whole or not at all, carry a hash of their name and content, and are rebuilt when damaged. The
-folder is kept below `LIMIT` bytes by removing the entries that were not used for the longest time.
+folder is kept below `LIMIT` bytes and `MOST` entries by removing those that were not used for the longest time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ from pathlib import Path
 from dojang.base.errors import DojangError
 from dojang.base.writing import replace_bytes
 
-LIMIT = 512 << 20  # bytes of object code on disk; a network of 50 layers takes about 1 MB
+LIMIT = 512 << 20
+"""Bytes of object code on disk; a network of 50 layers takes about 1 MB."""
+
+MOST = 1 << 16
+"""Entries of object code on disk."""
+
+FOLDERS = 256
+"""Folders that entries are in, by the first two digits of their keys, which are evenly spread. Each is kept below its
+share of both limits, so that a new entry needs a look at those beside it only."""
+
 ENVIRONMENT = "DOJANG_CACHE_DIR"
 _MAGIC = b"dojang-object-2\n"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UNIX = os.name == "posix" and os.open in os.supports_dir_fd
 _log = logging.getLogger("dojang")
-_written = 0
-"""Bytes that are on disk at least, so far as this process knows: those of its last look, and what it wrote since."""
 
 
 def cache_dir() -> Path:
@@ -116,18 +123,10 @@ def read_object(key: str) -> bytes | None:
 
 
 def keep_object(key: str, data: bytes) -> None:
-    """Writes object code; where that may pass the limit, removes the entries not used for the longest time.
-
-    What other processes write is met at the first entry of each process, and once more for each tenth of the limit.
-    """
-    global _written
-    if not keep(f"objects/{key[:2]}", f"{key}.o", _MAGIC + _digest(key, data) + data):
-        return
-    before, _written = _written, _written + len(data)
-    if before and _written > LIMIT:
-        _written = trim(LIMIT - LIMIT // 10)  # so that the next entries need no look at all of them
-    elif not before or before // (LIMIT / 10) != _written // (LIMIT / 10):
-        _written = max(1, trim())
+    """Writes object code; of the entries beside it those not used for the longest time go, where they are too many."""
+    whole = _MAGIC + _digest(key, data) + data
+    if keep(f"objects/{key[:2]}", f"{key}.o", whole):
+        trim(max(LIMIT // FOLDERS, len(whole)), MOST // FOLDERS, key[:2])
 
 
 def object_path(key: str) -> Path:
@@ -149,17 +148,20 @@ def clear_cache() -> int:
     return len(entries)
 
 
-def trim(limit: int = LIMIT) -> int:
-    """Removes the entries not used for the longest time until the cache is below the limit; returns its bytes then."""
-    entries = _entries()
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in sorted(entries) if total > limit else ():
-        if total <= limit:
+def trim(limit: int = LIMIT, most: int = MOST, folder: str | None = None) -> None:
+    """Removes the entries not used for the longest time until there are at most `limit` bytes and `most` entries, in
+    one folder or in the whole cache.
+    """
+    entries = _entries(folder)
+    total, count = sum(size for _, size, _ in entries), len(entries)
+    if total <= limit and count <= most:
+        return
+    for _, size, path in sorted(entries):
+        if total <= limit and count <= most:
             break
         with contextlib.suppress(OSError):
             os.unlink(path)
-        total -= size
-    return total
+        total, count = total - size, count - 1
 
 
 def _digest(key: str, data: bytes) -> bytes:
@@ -167,11 +169,12 @@ def _digest(key: str, data: bytes) -> bytes:
     return hashlib.sha256(key.encode() + b"\0" + data).digest()
 
 
-def _entries() -> list[tuple[float, int, str]]:
-    """(last use, bytes, path) of every file in the cache."""
+def _entries(folder: str | None = None) -> list[tuple[float, int, str]]:
+    """(last use, bytes, path) of every file of object code, or of those in one folder."""
     found: list[tuple[float, int, str]] = []
-    for folder in _listed(cache_dir() / "objects"):
-        for file in _listed(folder.path):
+    objects = cache_dir() / "objects"
+    for place in [one.path for one in _listed(objects)] if folder is None else [objects / folder]:
+        for file in _listed(place):
             with contextlib.suppress(OSError):
                 here = file.stat(follow_symlinks=False)
                 found.append((here.st_mtime, here.st_size, file.path))
