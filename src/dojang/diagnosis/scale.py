@@ -71,6 +71,10 @@ class Scale:
         return asdict(self)
 
 
+BLOCK = 1 << 20
+"""Numbers that are squared at once, in float64."""
+
+
 def _ends(node: Node) -> Callable[[Array], Array] | None:
     """Which values of an activation are at an end of its range where its slope is 0 or nearly so."""
     match node.op:
@@ -121,9 +125,11 @@ class Scales:
         """One batch; squares are summed in float64."""
         for value in self.values:
             y = found[value]
-            ends, flat = self._ends[value], y.reshape(-1).astype(np.float64)
+            ends, flat = self._ends[value], y.reshape(-1)
             stuck = np.count_nonzero(ends(y)) if ends is not None else 0
-            self._sums[value] += [len(y), y.size, flat @ flat, y.size - np.count_nonzero(y), stuck]
+            parts = (flat[i : i + BLOCK].astype(np.float64) for i in range(0, flat.size, BLOCK))
+            squares = sum(float(part @ part) for part in parts)
+            self._sums[value] += [len(y), y.size, squares, y.size - np.count_nonzero(y), stuck]
             if y.size:
                 self._extremes[value] = np.minimum(self._extremes[value], [y.min(), -y.max()])
 

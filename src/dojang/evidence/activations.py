@@ -30,8 +30,11 @@ Reduced = Callable[[str, Array], Array]
 Pair = tuple[str, str]
 """Two values whose channels are held against each other."""
 
-BATCH, BATCH_BYTES = 64, 1 << 29
+BATCH, BATCH_BYTES = 64, 1 << 28
 """So many samples are run at once, or as many of them as have activations of so many bytes together."""
+
+JOINT_BYTES = 1 << 25
+"""Bytes of a map, in float64, up to which samples are taken together where two maps are held against each other."""
 
 COMPILED = 2e9
 """From so many multiplications on, compiling the network (about a second) pays."""
@@ -123,10 +126,10 @@ def batches(samples: Samples, most: int) -> Iterator[Any]:
 
 
 def session_run(graph: Graph, samples: Samples) -> Run:
-    """A `Run` by dojang's own engine, compiled where so many samples pay for it."""
+    """A `Run` by dojang's own engine, compiled where work on several samples pays for it."""
     total = number_of(samples)
-    work = count(graph).total.macs * total
-    session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
+    pays = total > 1 and count(graph).total.macs * total > COMPILED
+    session = Compiled(graph, precision="strict", batch_size=min(total, at_once(graph))) if pays else Session(graph)
     return lambda x, taps: session.run(x, taps).taps
 
 
@@ -170,10 +173,10 @@ def observe(
                 sums[name] = _Sums(value.shape[1], value.shape[2], total, threshold, name not in extremes)
             sums[name].add(value)
         for before, after in pairs:
-            a, b = aligned(found[before], found[after])
             if (before, after) not in products:
-                products[before, after] = Products(len(a), len(b))
-            products[before, after].add(a.T, b.T)
+                products[before, after] = Products(found[before].shape[1], found[after].shape[1])
+            for a, b in aligned(found[before], found[after]):
+                products[before, after].add(a.T, b.T)
     _all_finite(broken, taps, reduced)
     statistics = {name: own.joined(name, reduced) for name, own in sums.items()}
     return statistics, {pair: own.joined(reduced) for pair, own in products.items()}
@@ -222,10 +225,14 @@ def _alone(how: str, array: Array) -> Array:
     return array
 
 
-def aligned(a: Array, b: Array) -> tuple[Array, Array]:
-    """Two maps (n, c, *size) as (c, pixels) in float64, the smaller upsampled by nearest to the larger."""
+def aligned(a: Array, b: Array) -> Iterator[tuple[Array, Array]]:
+    """Two maps (n, c, *size) as (c, pixels) in float64, the smaller upsampled by nearest to the larger, in parts of a
+    few samples.
+    """
     size = tuple(max(p, q) for p, q in zip(a.shape[2:], b.shape[2:], strict=True))
-    return tuple(_upsampled(v, size) for v in (a, b))  # pyright: ignore[reportReturnType]
+    some = max(1, JOINT_BYTES // max(1, 8 * max(a.shape[1], b.shape[1]) * prod(size)))
+    for start in range(0, len(a), some):
+        yield _upsampled(a[start : start + some], size), _upsampled(b[start : start + some], size)
 
 
 def _upsampled(value: Array, size: tuple[int, ...]) -> Array:

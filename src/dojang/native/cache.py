@@ -34,6 +34,9 @@ FOLDERS = 256
 """Folders that entries are in, by the first two digits of their keys, which are evenly spread. Each is kept below its
 share of both limits, so that a new entry needs a look at those beside it only."""
 
+AT_ONCE = 16
+"""Entries that go for a new one at most: where there are far too many, no single process waits for all of them."""
+
 ENVIRONMENT = "DOJANG_CACHE_DIR"
 _MAGIC = b"dojang-object-2\n"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -126,7 +129,7 @@ def keep_object(key: str, data: bytes) -> None:
     """Writes object code; of the entries beside it those not used for the longest time go, where they are too many."""
     whole = _MAGIC + _digest(key, data) + data
     if keep(f"objects/{key[:2]}", f"{key}.o", whole):
-        trim(max(LIMIT // FOLDERS, len(whole)), MOST // FOLDERS, key[:2])
+        trim(max(LIMIT // FOLDERS, len(whole)), MOST // FOLDERS, key[:2], AT_ONCE)
 
 
 def object_path(key: str) -> Path:
@@ -148,15 +151,15 @@ def clear_cache() -> int:
     return len(entries)
 
 
-def trim(limit: int = LIMIT, most: int = MOST, folder: str | None = None) -> None:
+def trim(limit: int = LIMIT, most: int = MOST, folder: str | None = None, at_once: int | None = None) -> None:
     """Removes the entries not used for the longest time until there are at most `limit` bytes and `most` entries, in
-    one folder or in the whole cache.
+    one folder or in the whole cache; no more than `at_once` of them.
     """
     entries = _entries(folder)
     total, count = sum(size for _, size, _ in entries), len(entries)
     if total <= limit and count <= most:
         return
-    for _, size, path in sorted(entries):
+    for _, size, path in sorted(entries)[:at_once]:
         if total <= limit and count <= most:
             break
         with contextlib.suppress(OSError):
