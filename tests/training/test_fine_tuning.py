@@ -19,6 +19,7 @@ from dojang.base.errors import CheckFailed, UsageError
 from dojang.formats import checkpoint
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data, from_arrays
+from dojang.training.heads import with_new_head
 from dojang.training.loop import fit
 from dojang.training.probe import is_trained
 from dojang.training.recipe import recipe_of
@@ -202,6 +203,26 @@ def test_data_of_other_classes_get_a_new_last_layer(trained: Path, tmp_path: Pat
     done = dojang.train(str(trained), other, epochs=1, output=tmp_path / "names")
     assert done.history["start"]["anew"]
     assert "animal 3" in done.graph.meta["classes"]
+
+
+@pytest.mark.parametrize("outputs", [3, 40])
+def test_a_new_last_layer_begins_by_guessing_and_passes_slopes_on(outputs: int) -> None:
+    """Its first answers lose about what guessing loses, ln(classes), whatever size the old weights had, and yet say
+    something of the input: slopes reach the layers before it. PyTorch computes both.
+    """
+    rng = np.random.default_rng(2)
+    graph = dojang.load("digits-cnn")
+    new, names = with_new_head(graph, outputs, 0)
+    weights = {name: torch.from_numpy(np.array(new.weights[name])) for name in sorted(names)}
+    weight = next(w for w in weights.values() if w.ndim == 2)
+    assert weight.shape[0] == outputs
+    features = torch.from_numpy(np.abs(rng.normal(size=(200, weight.shape[1]))).astype(np.float32)).requires_grad_()
+    loss = F.cross_entropy(features @ weight.T, torch.arange(200) % outputs)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(np.log(outputs), rel=0.02)
+    assert features.grad is not None
+    assert 200 * float(features.grad.norm(dim=1).mean()) > 0.02
+    assert all(not w.any() for w in weights.values() if w.ndim == 1)
 
 
 def test_a_fine_tuning_writes_the_best_and_the_last(trained: Path, tmp_path: Path) -> None:
