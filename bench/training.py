@@ -4,9 +4,9 @@
 
 It needs the CIFAR-10 pictures as JPEG, one folder per class, and the weights of ResNet-20, in `../shared/data`. Trained
 on the first 200 pictures of each class (transfer: 500 of three classes), tested on every fifth picture of the test
-part, 2,000 in all (transfer: every third of its classes, 1,000; fine-tuning: all 10,000). The plain loop is PyTorch's AdamW (rate 0.003, decay
-0.01) under OneCycleLR in batches of 64, without augmentation (with it, it has 42.6 % in place of 48.8 %). All other
-settings are the defaults.
+part, 2,000 in all (transfer: every third of its classes, 1,000; fine-tuning: all 10,000). The plain loop is PyTorch's
+AdamW (rate 0.003, decay 0.01) under OneCycleLR in batches of 64, without augmentation (with it, it has 42.6 % in place
+of 48.8 %). All other settings are the defaults.
 """
 
 from __future__ import annotations
