@@ -122,6 +122,21 @@ def test_the_best_epoch_by_the_selection_part_is_kept_beside_the_last() -> None:
     assert start.keys() == kept.keys()
 
 
+@pytest.mark.parametrize(
+    ("count", "patience", "aside"), [(60, None, 0), (150, None, 0), (300, None, 30), (900, None, 51), (900, 1, 90)]
+)
+def test_few_samples_are_set_aside_to_choose_by(count: int, patience: int | None, aside: int) -> None:
+    """A tenth of few samples, 50 of more (17 of each of three classes); a tenth where they end the run."""
+    data = rows(2 * count)
+    assert len(data.train) == count
+    config = TrainConfig(epochs=1, batch_size=count, lr=1e-3, mode="fine-tune", patience=patience)
+    record = fit(linear(), data, config)
+    assert record.start.selection_samples == (record.best.samples if record.best else 0) == aside
+    assert record.start.batch == count - aside  # the others are all trained on
+    own = fit(linear(), replace(data, val=data.train.take(slice(0, 30))), config)
+    assert (own.start.selection_samples, own.start.batch) == (30, count)
+
+
 def test_patience_ends_the_run_and_resuming_goes_on_with_it(tmp_path: Path) -> None:
     data = rows(400)
     config = TrainConfig(epochs=40, batch_size=30, patience=3, lr=0.05)
