@@ -41,22 +41,30 @@ if TYPE_CHECKING:
     from dojang.app.verbs import count as count
     from dojang.app.verbs import explain as explain
     from dojang.app.verbs import memory as memory
+    from dojang.app.verbs import over_devices as over_devices
     from dojang.arith.check import Cell as Cell
     from dojang.arith.check import Check as Check
     from dojang.arith.compare import Comparison as Comparison
     from dojang.arith.compare import Pair as Pair
     from dojang.arith.conv import Conv as Conv
     from dojang.arith.cost import Convention as Convention
-    from dojang.arith.cost import Cost as Cost
     from dojang.arith.cost import Count as Count
-    from dojang.arith.cost import Layer as Layer
+    from dojang.arith.devices import PlacedLayer as PlacedLayer
+    from dojang.arith.devices import Placement as Placement
     from dojang.arith.explain import Explanation as Explanation
     from dojang.arith.explain import Figure as Figure
+    from dojang.arith.geometry import Geometry as Geometry
     from dojang.arith.graph import Graph as Graph
     from dojang.arith.graph import Node as Node
+    from dojang.arith.layer import Cost as Cost
+    from dojang.arith.layer import Layer as Layer
+    from dojang.arith.layer import Uncounted as Uncounted
     from dojang.arith.memory import Memory as Memory
     from dojang.arith.memory import MemoryUse as MemoryUse
     from dojang.arith.memory import Traffic as Traffic
+    from dojang.arith.modules import FoldedRow as FoldedRow
+    from dojang.arith.modules import ModuleCost as ModuleCost
+    from dojang.arith.modules import ModuleTree as ModuleTree
     from dojang.arith.parameters import Parameters as Parameters
     from dojang.arith.solve import Solution as Solution
     from dojang.arith.solve import Solutions as Solutions
@@ -110,13 +118,17 @@ _NAMES = {
     "app.running": "Runnable compile run",
     "app.slimming": "slim",
     "app.training": "train",
-    "app.verbs": "available check compare count explain memory",
+    "app.verbs": "available check compare count explain memory over_devices",
     "arith.check": "Cell Check",
     "arith.compare": "Comparison Pair",
     "arith.conv": "Conv",
-    "arith.cost": "Convention Cost Count Layer",
+    "arith.cost": "Convention Count",
+    "arith.devices": "PlacedLayer Placement",
     "arith.explain": "Explanation Figure",
     "arith.graph": "Graph Node",
+    "arith.layer": "Cost Layer Uncounted",
+    "arith.geometry": "Geometry",
+    "arith.modules": "FoldedRow ModuleCost ModuleTree",
     "arith.memory": "Memory MemoryUse Traffic",
     "arith.solve": "Solution Solutions solve",
     "arith.parameters": "Parameters",

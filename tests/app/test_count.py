@@ -46,6 +46,7 @@ def test_json(dojang: Command) -> None:
     fc6 = next(layer for layer in data["layers"] if layer["name"] == "fc6")
     assert (fc6["params"], fc6["macs"], fc6["out_shape"]) == (37_752_832, 37_748_736, [4096])
     wanted = {"name", "op", "inputs", "out_shape", "params", "weights", "biases", "macs", "out_bytes"}
+    wanted |= {"module", "in_shapes", "arrays", "dtypes", "trainable"}
     assert wanted | {"receptive_field", "status"} == set(fc6)
 
 

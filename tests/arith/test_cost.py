@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojang.arith import sight
-from dojang.arith.cost import VIEWS, Layer, count, peak_bytes
+from dojang.arith.cost import VIEWS, count, peak_bytes
 from dojang.arith.graph import Graph, Node
+from dojang.arith.layer import Layer
 
 
 @st.composite
@@ -163,8 +164,10 @@ PHASES = {"period": 2, "advance": 1, "ends": False, "seen": [[-1, 1], [-1, 1]]}
 def test_rows_as_scripts_read_them() -> None:
     (row,) = [layer for layer in count(small(), batch=2).to_dict()["layers"] if layer["name"] == "up"]
     assert row == {
-        "name": "up", "op": "conv_transpose", "inputs": ["b"], "out_shape": [2, 16, 16], "params": 34, "weights": 32,
-        "biases": 2, "macs": 4096, "out_bytes": 2 * 4 * 2 * 256,
+        "name": "up", "op": "conv_transpose", "module": "", "inputs": ["b"], "in_shapes": [[4, 8, 8]],
+        "out_shape": [2, 16, 16], "kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1],
+        "groups": 1, "output_padding": None, "arrays": {"weight": [4, 2, 2, 2], "bias": [2]}, "dtypes": [],
+        "params": 34, "weights": 32, "biases": 2, "trainable": 34, "macs": 4096, "out_bytes": 2 * 4 * 2 * 256,
         "receptive_field": {"size": [3, 3], "jump": [0.5, 0.5], "start": [None, None], "last": [None, None],
                             "bounds": [[-1.5, 1], [-1.5, 1]], "phases": [PHASES, PHASES],
                             "clipped": [[1, 1], [1, 1]], "unclipped_places": [12, 12]}, "status": "exact",

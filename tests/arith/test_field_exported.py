@@ -18,8 +18,9 @@ from torch.nn import functional as F  # noqa: E402
 
 from dojang.arith.cost import count  # noqa: E402
 from dojang.formats.torch import from_module  # noqa: E402
+from dojang.report.csv_count import count_csv  # noqa: E402
 from dojang.report.html import count_html  # noqa: E402
-from dojang.report.text import count_csv, count_text  # noqa: E402
+from dojang.report.text_count import count_text  # noqa: E402
 
 
 class Step(nn.Module):

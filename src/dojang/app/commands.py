@@ -15,10 +15,11 @@ from dojang.base.wording import counted
 from dojang.report.table import Style
 
 if TYPE_CHECKING:
+    from dojang.arith.devices import Placement
     from dojang.arith.memory import MemoryUse
     from dojang.base.result import Result
 
-SHOWN = ("json", "csv", "html", "force", "output", "command")
+SHOWN = ("json", "csv", "html", "columns", "force", "output", "command")
 """Arguments that say how to show, not what to do."""
 
 CORRELATION = "the kernel is pressed on the picture as it stands (correlation), not flipped"
@@ -42,10 +43,14 @@ class Answer:
 def count(args: argparse.Namespace) -> Answer:
     """`dojang count`."""
     from dojang.app import verbs
-    from dojang.report.text import count_csv
+    from dojang.report.csv_count import count_csv
+    from dojang.report.text_count import count_text
 
     if args.json and args.csv:
         raise UsageError("--json and --csv are two shapes of one result; choose one")
+    columns = _columns(args.columns)
+    if columns and (args.json or args.csv):
+        raise UsageError("--columns chooses columns of the printed table; --json and --csv have all of them")
     if args.explain:
         return Answer(_said(args, verbs.explain(**_keywords(args, "explain")), EXPLAINED))
     if args.html:
@@ -54,10 +59,14 @@ def count(args: argparse.Namespace) -> Answer:
         verbs.load(args.net, weights=args.weights, input_size=args.input_size, num_classes=args.num_classes)
     result = verbs.count(**_keywords(args))
     held = _memory(args)
+    placed = _devices(args)
+    more = (held.to_dict() if held else {}) | ({"devices": placed.to_dict()} if placed else {})
     if args.json:
-        text = _json(args, result, more=held.to_dict() if held else {})
+        text = _json(args, result, more=more)
+    elif placed:
+        text = _said(args, placed)
     else:
-        text = count_csv(result) if args.csv else _said(args, result)
+        text = count_csv(result) if args.csv else count_text(result, width(), style(), columns)
         text += f"\n\n{_said(args, held)}" if held else ""
     if args.html:
         from dojang.arith.symbol import symbolic
@@ -68,6 +77,35 @@ def count(args: argparse.Namespace) -> Answer:
         _write_page(args.html, count_html(result), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over, data=args.csv)
+
+
+def _devices(args: argparse.Namespace) -> Placement | None:
+    """The network over devices, where that is asked for; its text takes the place of the cost table."""
+    from dojang.app import verbs
+
+    if args.devices is None:
+        return None
+    if args.csv or args.columns or args.memory or args.machine is not None or args.html:
+        raise UsageError("--devices has a table of its own and --json; leave out --csv, --columns, --memory, --html")
+    if args.no_bias or args.unit != "mac" or args.exact_padding:
+        raise UsageError("--devices counts MACs and all parameters; leave out --unit, --no-bias, --exact-padding")
+    return verbs.over_devices(**_keywords(args, "over_devices"))
+
+
+def _columns(given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The columns that a person names; raises `UsageError` for one that there is not."""
+    from dojang.base.wording import did_you_mean
+    from dojang.report.count_rows import NAMED
+
+    if given is None:
+        return ()
+    if given == ("all",):
+        return tuple(NAMED)
+    strange = next((name for name in given if name not in NAMED), None)
+    if strange is not None or not given:
+        hint = did_you_mean(strange or "", NAMED, f"columns are {', '.join(NAMED)}")
+        raise UsageError(f"--columns: there is no column {strange or ''!r}; {hint}")
+    return given
 
 
 def _memory(args: argparse.Namespace) -> MemoryUse | None:

@@ -22,6 +22,7 @@ from dojang.app.values import (
     sizes,
     sizes_or_names,
     whole,
+    words,
 )
 
 OWN = "the command's own verb"
@@ -93,7 +94,7 @@ class Command:
 
 
 NETWORK = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
-SIZE = "size of one input, channels first; sizes of several inputs are separated by ;"
+SIZE = "size of one input, channels first; sizes of several inputs are separated by ; (or by name: x=3,48,48;y=10)"
 DATA = "digits, a folder or .zip of class folders, .npz or .zarr with x and y, IDX files, CIFAR files"
 NO_LABELS = f"{DATA}; or samples without labels: .npy, .npz with x"
 
@@ -175,7 +176,7 @@ def _output(metavar: str, does: str) -> tuple[Option, Option]:
     return Option("output", does, flag="-o", metavar=metavar), FORCE
 
 
-_COUNTED = (OWN, "memory", "explain")
+_COUNTED = (OWN, "memory", "over_devices", "explain")
 
 _COUNT = Command(
     "count",
@@ -184,19 +185,27 @@ _COUNT = Command(
     (
         JSON,
         replace(NET, verbs=_COUNTED),
-        Option("input_size", "size of one input, channels first; 3,H,W gives formulas", type=sizes_or_names,
+        Option("input_size", "size of one input, channels first; 3,H,W gives formulas; several inputs in order as "
+               "'3,48,48;10', or by name as 'image=3,48,48;tokens=10'", type=sizes_or_names,
                metavar="C,H,W", verbs=_COUNTED),
         replace(NUM_CLASSES, verbs=_COUNTED),
         replace(WEIGHTS, help="also check that these weights fit: .safetensors, .pt or .pth", verbs=()),
         Option("batch_size", "inputs per batch (default 1); a name gives formulas", 1, batch_or_name, "N",
-               verbs=(OWN, "memory")),
+               verbs=(OWN, "memory", "over_devices")),
         Option("bias", "leave biases out of the parameters", True),
         Option("unit", "1 MAC = 2 FLOPs", "mac", choices=("mac", "flop")),
         Option("exact_padding", "do not count taps that fall on padding", False),
-        Option("csv", "print one line per layer, comma-separated", False, verbs=()),
+        Option("depth", "fold modules at this depth: 1 shows the outermost (default: as deep as one screen holds)",
+               type=positive, metavar="N"),
+        Option("columns", "columns of the table, with commas: layer, op, kernel, input, output, weights, dtype, "
+               "params, params-share, trained, macs, macs-share, memory, field; or all (default: what fits)",
+               type=words, metavar="NAMES", verbs=()),
+        Option("csv", "print one line per layer (with --depth per module), comma-separated", False, verbs=()),
         Option("explain", "show how every figure of one layer is computed", keyword="layer",
                metavar="LAYER", verbs=("explain",)),
         Option("memory", "also the memory of inference and training, and the bytes moved", False, verbs=()),
+        Option("devices", "cut over N devices by filters: what each holds and computes, and what they exchange",
+               type=positive, metavar="N", verbs=("over_devices",)),
         Option("optimiser", "the optimiser for --memory (default momentum)",
                choices=("none", "sgd", "momentum", "rmsprop", "adam"), verbs=("memory",)),
         Option("machine", "also the least and the most time on a machine: here, a100, h200, raspberry-pi-5, or "

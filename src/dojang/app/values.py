@@ -4,32 +4,58 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any
 
 
 def sizes(text: str) -> Any:
-    """C,H,W as numbers; x may stand for the comma. Several inputs are separated by semicolons.
+    """C,H,W as numbers; x may stand for the comma. Several inputs are separated by semicolons, in order or by name.
 
-    >>> sizes("3,224,224"), sizes("3x48x48;10")
-    ((3, 224, 224), ((3, 48, 48), (10,)))
+    >>> sizes("3,224,224"), sizes("3x48x48;10"), sizes("image=3,48,48;tokens=10")
+    ((3, 224, 224), ((3, 48, 48), (10,)), {'image': (3, 48, 48), 'tokens': (10,)})
     """
-    try:
-        every = tuple(tuple(int(n) for n in part.lower().replace("x", ",").split(",")) for part in text.split(";"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; write C,H,W such as 3,224,224, for several inputs '3,48,48;10'"
-        ) from None
-    return every if len(every) > 1 else next(iter(every))
+    return _inputs(text, _numbers)
 
 
 def sizes_or_names(text: str) -> Any:
-    """C,H,W as numbers, or names for sizes that stay symbols. Several inputs are separated by semicolons.
+    """C,H,W as numbers, or names for sizes that stay symbols. Several inputs as in `sizes`.
 
     >>> sizes_or_names("3,H,W"), sizes_or_names("3x224x224;10")
     ((3, 'H', 'W'), ((3, 224, 224), (10,)))
     """
-    every = tuple(tuple(number_or_name(n) for n in re.split("[,xX]", part)) for part in text.split(";"))
-    return every if len(every) > 1 else next(iter(every))
+    return _inputs(text, lambda part: tuple(number_or_name(n) for n in re.split("[,xX]", part)))
+
+
+def _numbers(part: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in part.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{part!r} is no size; write C,H,W such as 3,224,224, for several inputs '3,48,48;10'"
+        ) from None
+
+
+def _inputs(text: str, size: Callable[[str], tuple[Any, ...]]) -> Any:
+    """One size, one per input in order, or one per input by name; a name may hold any character but ";"."""
+    parts = text.split(";")
+    pairs = [part.rpartition("=") for part in parts]
+    named = [bool(sign) for _, sign, _ in pairs]
+    if not any(named):
+        every = tuple(size(part) for part in parts)
+        return every if len(every) > 1 else next(iter(every))
+    names = [name.strip() for name, _, _ in pairs]
+    if not all(named) or not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: give every input once, by name, as in 'image=3,48,48;tokens=10'")
+    return {name: size(part) for name, (_, _, part) in zip(names, pairs, strict=True)}
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words with commas between them.
+
+    >>> words("layer, macs")
+    ('layer', 'macs')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def number_or_name(text: str) -> int | str:

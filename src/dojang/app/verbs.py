@@ -22,6 +22,7 @@ from dojang.report.table import number
 if TYPE_CHECKING:
     from dojang.arith.check import Check
     from dojang.arith.compare import Comparison
+    from dojang.arith.devices import Placement
     from dojang.arith.explain import Explanation
     from dojang.arith.graph import Graph
     from dojang.arith.memory import MachinePeaks, MemoryUse
@@ -42,6 +43,7 @@ def count(
     bias: bool = True,
     exact_padding: bool = False,
     unit: Unit = "mac",
+    depth: int | None = None,
 ) -> Count:
     """What every layer of a network costs, without running it: parameters, multiply-accumulates (MACs), bytes of its
     output, receptive field; and the totals, with the most bytes of activations that are alive at once.
@@ -51,6 +53,9 @@ def count(
     the parameters. `exact_padding=True` does not count multiplications with padding zeros. Not counted as MACs: adding
     biases, activations, pooling, normalisation, element-wise sums. An operator that is not known makes the totals a
     lower bound (`status`).
+
+    The printed table is folded by modules to `depth` (without it as deep as one screen holds); the result always has
+    every layer (`layers`), and every module with its subtotals (`tree`).
 
     Sizes and the batch may be names ("H"): then figures are formulas. Where values decide which path a network takes
     (an `if` on a tensor in a PyTorch forward, an If in an ONNX file), every path is counted: the result is the one with
@@ -62,9 +67,14 @@ def count(
     724406816
     >>> str(count("lenet5", input_size=(1, "H", "W")).macs) != ""
     True
+    >>> [(m.name, m.cost.params) for m in count("resnet50").tree.modules() if m.level == 1]
+    [('layer1', 215808), ('layer2', 1219584), ('layer3', 7098368), ('layer4', 14964736)]
     """
     graphs = _all_paths(net, input_size, num_classes)
-    return of_paths([count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs])
+    if depth is not None and depth < 1:
+        raise UsageError(f"depth {depth}: the modules of the network itself are at depth 1")
+    counts = [count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs]
+    return replace(of_paths(counts), depth=depth)
 
 
 def _all_paths(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:
@@ -116,6 +126,37 @@ def memory(
     where = machine_of(machine) if machine is not None else None
     every = tuple(memory_use(graph, where, _batch(batch_size), optimiser) for graph in graphs)
     return every[0] if len(every) == 1 else replace(every[-1], ways=every)
+
+
+def over_devices(
+    net: Any,
+    devices: int,
+    *,
+    input_size: InputSize | None = None,
+    num_classes: int | None = None,
+    batch_size: int | str = 1,
+) -> Placement:
+    """A network cut over several devices by the filters of its layers: the parameters, MACs and bytes of activations of
+    each device, and the bytes that they exchange, layer by layer.
+
+    Each device computes an equal part of the filters of every layer. A layer with filter groups reads only channels of
+    its own groups; if these are on the device, nothing is exchanged. Layers that read all channels receive what other
+    devices computed. Products of activations (attention) are computed by every device. Where values decide which path a
+    network takes, this is the path with the most MACs.
+
+    Raises what `load` raises, and `UsageError` for symbolic sizes.
+
+    AlexNet was published over two devices like this (Krizhevsky, Sutskever, Hinton 2012, figure 2):
+
+    >>> halves = over_devices("alexnet", 2)
+    >>> halves.params, [layer.name for layer in halves.exchanges if layer.op != "lrn"]
+    ((30482612, 30482612), ['conv3', 'fc6', 'fc7', 'fc8'])
+    """
+    from dojang.arith.devices import place
+
+    if isinstance(batch_size, str):
+        raise UsageError("over devices the batch must be a number; formulas are for one device")
+    return place(_all_paths(net, input_size, num_classes)[-1], devices, batch_size)
 
 
 def _batch(size: int | str) -> Any:

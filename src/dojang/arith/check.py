@@ -10,10 +10,11 @@ from math import inf
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.arith.cost import Count, Layer, count
+from dojang.arith.cost import Count, count
 from dojang.arith.counting import FIRM, CostParts, Counting, figures_of, fit, found_convention, habits, plain_counting
 from dojang.arith.counting import error as relative_error
 from dojang.arith.graph import Graph
+from dojang.arith.layer import Layer
 from dojang.arith.printed import Printed
 from dojang.arith.stories import SEVERAL, Judged, stories
 from dojang.base.errors import DataError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from dojang.arith.cost import Count, Layer
+from dojang.arith.cost import Count
+from dojang.arith.layer import Layer
 from dojang.base.result import Result
 
 

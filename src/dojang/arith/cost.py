@@ -9,15 +9,17 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, cast
 
-from dojang.arith.border import Border
-from dojang.arith.field import Field
+from dojang.arith.geometry import geometry_of
 from dojang.arith.graph import Graph, Node
+from dojang.arith.layer import Cost, Layer, Uncounted, plain, total_of, uncounted_of
+from dojang.arith.modules import ModuleTree
 from dojang.arith.ops import BYTES, OPS, UNKNOWN
 from dojang.arith.parameters import NOTHING, Parameters, Read, parameters_of, reads_of
+from dojang.arith.scopes import scopes_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
 from dojang.arith.stored import Stored
-from dojang.arith.symbol import Expr, largest
+from dojang.arith.symbol import largest
 from dojang.base.result import Result
 
 VIEWS = frozenset(op for op, rule in OPS.items() if rule.held.view in ("at inference", "always"))
@@ -48,136 +50,14 @@ class Convention:
         return {**own, "text": str(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a node or a whole network costs; costs can be added. `unknown` names operators that could not be counted."""
-
-    weights: int = 0
-    biases: int = 0
-    macs: int = 0
-    in_bytes: int = 0
-    weight_bytes: int = 0
-    out_bytes: int = 0
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def params(self) -> int:
-        """weights + biases."""
-        return self.weights + self.biases
-
-    @property
-    def status(self) -> str:
-        """ "exact", or "lower-bound" when something could not be counted."""
-        return "lower-bound" if self.unknown else "exact"
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.weights + other.weights,
-            self.biases + other.biases,
-            self.macs + other.macs,
-            self.in_bytes + other.in_bytes,
-            self.weight_bytes + other.weight_bytes,
-            self.out_bytes + other.out_bytes,
-            self.unknown + other.unknown,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One row of the cost table. `shape` includes the batch, and is None if unknown. `shared` names the stored arrays
-    that an earlier row has counted; `buffers` is how many numbers the layer stores that are not parameters.
-
-    Receptive fields are computed when they are first read; equal rows have equal ones.
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    shape: Shape | None
-    cost: Cost
-    sight: Sight = dataclasses.field(repr=False, compare=False)
-    shared: tuple[str, ...] = ()
-    buffers: int = 0
-
-    @property
-    def field(self) -> Field | None:
-        """The receptive field, one span per axis of the input; None where it is not known."""
-        return self.sight[self.name][0]
-
-    @property
-    def border(self) -> tuple[Border, ...] | None:
-        """Per axis, how much of the field padding clips; None where that is not known."""
-        return self.sight[self.name][1]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Layer):
-            return NotImplemented
-        same = (self.name, self.op, self.inputs, self.shape, self.cost, self.shared, self.buffers) == (
-            other.name, other.op, other.inputs, other.shape, other.cost, other.shared, other.buffers
-        )  # fmt: skip
-        return same and self.sight[self.name] == other.sight[other.name]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row for JSON; what could not be counted is None, never 0.
-
-        Of the receptive field, `size` is the largest over all positions and `jump` the mean step. Position o sees
-        pixels o·jump + `start` to o·jump + `last`; both are None if no such formula holds for all positions. `phases`
-        holds for every position (`Span.to_dict`). No position sees beyond o·jump + `bounds`.
-        """
-        known = not self.cost.unknown
-        counted = known or bool(self.cost.params)  # the parameters that a file stores are known even if shapes are not
-        spans = self.field or ()
-        row = {
-            "name": self.name,
-            "op": self.op,
-            "inputs": list(self.inputs),
-            "out_shape": list(self.shape[1:]) if self.shape is not None else None,
-            "params": self.cost.params if counted else None,
-            "weights": self.cost.weights if counted else None,
-            "biases": self.cost.biases if counted else None,
-            **({"shared": list(self.shared)} if self.shared else {}),
-            **({"buffers": self.buffers} if self.buffers else {}),
-            "macs": self.cost.macs if known else None,
-            "out_bytes": self.cost.out_bytes if self.shape is not None else None,
-            "receptive_field": {
-                "size": [s.size for s in spans],
-                "jump": [_number(s.jump) for s in spans],
-                "start": [_number(s.first) if s.line else None for s in spans],
-                "last": [_number(s.last) if s.line else None for s in spans],
-                "bounds": [[_number(s.first), _number(s.last)] for s in spans],
-                "phases": [s.to_dict() for s in spans],
-                "clipped": [[b.before, b.after] for b in self.border] if self.border is not None else None,
-                "unclipped_places": [b.whole for b in self.border] if self.border is not None else None,
-            }
-            if self.field is not None
-            else None,
-            "status": self.cost.status,
-        }
-        return plain(row)
-
-
-def plain(value: Any) -> Any:
-    """The same dicts and lists, with formulas as text, because JSON has no symbols."""
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in cast(dict[str, Any], value).items()}
-    if isinstance(value, list):
-        return [plain(v) for v in cast(list[Any], value)]
-    if isinstance(value, Expr):
-        return int(value.constant) if value.constant is not None else str(value)
-    return value
-
-
-def _number(value: Any) -> int | float:
-    return int(value) if value == int(value) else float(value)
-
-
 @dataclass(frozen=True)
 class Count(Result):
     """The cost table of a network. An array that several nodes share is counted with the first node that reads it; the
     sum over the layers is `parameters.used` (`stored.Parameters` also has what is stored, trainable and unused).
 
     If the values of a tensor decide which path the network takes, this is the path with the most MACs, and `ways` has
-    all paths, the cheapest first.
+    all paths, the cheapest first. `classes` are the classes of modules by path, where the source says them. `depth` is
+    how deep modules are shown when the table is printed; None: as deep as one screen holds.
     """
 
     network: str
@@ -186,6 +66,8 @@ class Count(Result):
     convention: Convention
     ways: tuple[Count, ...] = ()
     parameters: Parameters = NOTHING
+    classes: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str], repr=False, compare=False)
+    depth: int | None = dataclasses.field(default=None, compare=False)
 
     @property
     def status(self) -> str:
@@ -197,16 +79,17 @@ class Count(Result):
     @cached_property
     def total(self) -> Cost:
         """The sum over layers; each operator that could not be counted is named once."""
-        costs = [layer.cost for layer in self.layers]
-        return Cost(
-            sum(c.weights for c in costs),
-            sum(c.biases for c in costs),
-            sum(c.macs for c in costs),
-            sum(c.in_bytes for c in costs),
-            sum(c.weight_bytes for c in costs),
-            sum(c.out_bytes for c in costs),
-            tuple(dict.fromkeys(name for c in costs for name in c.unknown)),
-        )
+        return total_of(self.layers)
+
+    @cached_property
+    def tree(self) -> ModuleTree:
+        """The modules that hold the layers, with subtotals; `tree.rows(depth)` is the table folded to a depth."""
+        return ModuleTree(self.layers, self.classes)
+
+    @cached_property
+    def uncounted(self) -> Uncounted | None:
+        """How much a lower bound leaves out; None if everything was counted."""
+        return uncounted_of(self.layers) if self.total.unknown else None
 
     @property
     def params(self) -> int:
@@ -250,8 +133,10 @@ class Count(Result):
                 "peak_bytes": self.peak_bytes,
                 "status": self.status,
                 "unknown": list(dict.fromkeys(u for path in (self, *self.ways) for u in path.total.unknown)),
+                **({} if self.uncounted is None else {"uncounted": self.uncounted.to_dict()}),
                 **self._range(),
             },
+            "modules": [module.to_dict() for module in self.tree.modules()],
             "layers": [layer.to_dict() for layer in self.layers],
         }
         return plain(table)
@@ -283,6 +168,7 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     sums. An unknown operator makes the totals a lower bound.
     """
     shapes = graph.unit_shapes if batch == 1 else graph.shapes(batch)
+    scopes = scopes_of(graph)
     sight = Sight(graph)
     reads = reads_of(graph)
     counted: set[str] = set()
@@ -293,10 +179,18 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
         if node.name in reads.by_node:
             own = _own_params(node, reads.by_node[node.name], reads.stored, counted, moved)
         cost = _cost(graph, node, shapes, own, bias, exact_padding)
-        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers))
+        sources = [shapes[i] for i in node.inputs]
+        entering = tuple([_alone(graph.by_name[i], shapes[i]) for i in node.inputs])
+        layers.append(
+            Layer(
+                node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers, entering,
+                geometry_of(node.attrs, sources), own.arrays, own.dtypes, own.trainable, scopes[node.name],
+            )
+        )  # fmt: skip
     convention = Convention(unit, batch, bias, exact_padding)
     parameters = parameters_of(graph, reads)
-    return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), convention, parameters=parameters)
+    peak = peak_bytes(graph, shapes)
+    return Count(graph.name, tuple(layers), peak, convention, parameters=parameters, classes=graph.modules)
 
 
 def _cost(
@@ -325,6 +219,11 @@ def _cost(
     )
 
 
+def _alone(node: Node, shape: Shape | None) -> Shape | None:
+    """The shape of what a node gives for one sample; a constant has no batch."""
+    return shape if shape is None or node.op == "constant" else shape[1:]
+
+
 class _Own(NamedTuple):
     """What a node adds to the arrays of earlier nodes, and the names of the arrays that it shares."""
 
@@ -333,26 +232,36 @@ class _Own(NamedTuple):
     bytes: int
     shared: tuple[str, ...]
     buffers: int
+    trainable: int | None
+    arrays: Mapping[str, Shape]
+    dtypes: tuple[str, ...]
 
 
-NO_ARRAYS = _Own(0, 0, 0, (), 0)
+NO_ARRAYS = _Own(0, 0, 0, (), 0, 0, {}, ())
 
 
 def _own_params(
     node: Node, reads: Sequence[Read], stored: Mapping[str, Stored], counted: set[str], moved: set[str]
 ) -> _Own:
     """Parameters among the stored arrays that no earlier node has counted."""
-    weights = biases = array_bytes = buffers = 0
+    weights = biases = array_bytes = buffers = trainable = 0
+    known = True
     shared: list[str] = []
+    dtypes: dict[str, None] = {}
     running = node.rule.buffers
     moves = node.op != "constant" or node.attrs["trained"]
     for role, array, shape, names in reads:
         for name in names:
-            size, kind, _ = stored[name]
+            size, kind, trains, dtype = stored[name]
+            if dtype:
+                dtypes[dtype] = None
             if name in counted:
                 shared += [name] if kind == "parameter" else []
                 continue
             counted.add(name)
+            if kind == "parameter":
+                known = known and trains is not None
+                trainable += size if trains else 0
             if kind == "buffer":
                 buffers += size
             elif role == "bias":
@@ -362,7 +271,10 @@ def _own_params(
         if moves and array not in moved and role not in running:
             moved.add(array)
             array_bytes += BYTES * prod(shape)
-    return _Own(weights, biases, array_bytes, tuple(shared), buffers)
+    arrays = {role: shape for role, _, shape, _ in reads}
+    return _Own(
+        weights, biases, array_bytes, tuple(shared), buffers, trainable if known else None, arrays, tuple(dtypes)
+    )
 
 
 def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
@@ -371,6 +283,11 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     Views (`VIEWS`) share their input's memory; no other operator works in place; network outputs live to the end. Not
     counted: weights, constants and the scratch memory of algorithms.
     """
+    return liveness(graph, {node.name: _output_bytes(node, shapes[node.name]) for node in graph.nodes})
+
+
+def liveness(graph: Graph, sizes: Mapping[str, int]) -> int:
+    """The most bytes alive at once, as in `peak_bytes`, for outputs of these sizes."""
     root: dict[str, str] = {}
     for node in graph.nodes:
         root[node.name] = root[node.inputs[0]] if node.op in VIEWS else node.name
@@ -383,7 +300,6 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape | None]) -> int:
     ends: dict[int, list[str]] = {}
     for name, index in last.items():
         ends.setdefault(index, []).append(name)
-    sizes = {name: _output_bytes(graph.by_name[name], shapes[name]) for name in last}
     live: int = 0
     moments: list[int] = [0]
     for index, node in enumerate(graph.nodes):

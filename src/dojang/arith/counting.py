@@ -9,7 +9,8 @@ from math import inf
 from statistics import median
 from typing import Literal
 
-from dojang.arith.cost import Count, Layer
+from dojang.arith.cost import Count
+from dojang.arith.layer import Layer
 from dojang.arith.ops import OPS
 from dojang.arith.printed import Printed
 

@@ -11,9 +11,10 @@ from fractions import Fraction
 from typing import Any
 
 from dojang.arith.conv import Conv, by, resolve_padding
-from dojang.arith.cost import BYTES, count, plain
+from dojang.arith.cost import BYTES, count
 from dojang.arith.equation import Named, Product, Quotient, Scaled, Size, Sum, Term, times, written
 from dojang.arith.graph import Graph, Node
+from dojang.arith.layer import plain
 from dojang.arith.parameters import reads_of
 from dojang.arith.shapes import Shape, axis_of, conv_problem, dynamic_problem, einsum_sizes
 from dojang.arith.span import Span

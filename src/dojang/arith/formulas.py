@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from dojang.arith.cost import Count, Layer
+from dojang.arith.cost import Count
+from dojang.arith.layer import Layer
 from dojang.arith.symbol import Expr
 
 _PROBES = (8191, 12289, 40961, 65537, 786433)

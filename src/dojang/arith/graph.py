@@ -81,7 +81,9 @@ class Graph:
     `weights` holds the arrays by name and may be empty (then it can be counted, not run). `meta` are facts about the
     network that do not change what it computes: `source`, `classes` (comma-separated), how it was trained. `stored` are
     the arrays of the module or file that the network was read from, `origins` says for each array of the network which
-    of these it is made of (`stored.py`); both are empty if there is no such source, and after an edit.
+    of these it is made of (`stored.py`); both are empty if there is no such source, and after an edit. `modules` names
+    the class of each module that holds layers, by its path (`layer1.0`), where the source says so; `scopes` gives the
+    path of the module that a node belongs to, where the node's name does not begin with it (`scopes.py`).
     Raises `GraphError` if names repeat, inputs are missing or in the wrong order, or there is no output.
     """
 
@@ -92,6 +94,8 @@ class Graph:
     meta: Mapping[str, str] = field(default_factory=dict[str, str])
     stored: Mapping[str, Stored] = field(default_factory=dict[str, Stored], repr=False, compare=False)
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin], repr=False, compare=False)
+    modules: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
+    scopes: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -262,7 +266,7 @@ class Graph:
         return graph.with_weights(graph.weights) if graph.weights else graph
 
 
-BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins"})
+BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins", "modules", "scopes"})
 """Fields of a Graph that neither its shapes nor the order of its nodes depend on."""
 
 MOST_AXES, MOST_VALUES = 64, 10**200

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from dojang.arith.cost import BYTES, VIEWS, Layer, count
+from dojang.arith.cost import BYTES, VIEWS, count
 from dojang.arith.graph import Graph, Node
+from dojang.arith.layer import Layer
 from dojang.arith.symbol import Expr, symbolic
 from dojang.base.errors import UsageError
 from dojang.base.result import Result

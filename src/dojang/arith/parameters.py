@@ -124,7 +124,7 @@ def parameters_of(graph: Graph, reads: ArrayReads) -> Parameters:
     """The figures of a whole network, from what its nodes read (`reads_of`)."""
     stored = used = trainable = buffers = running = 0
     known, unused = True, list[str]()
-    for name, (size, kind, trains) in {**graph.stored, **reads.stored}.items():
+    for name, (size, kind, trains, _) in {**graph.stored, **reads.stored}.items():
         read = name in reads.stored
         if kind == "parameter":
             stored += size

@@ -22,6 +22,7 @@ class Stored(NamedTuple):
     size: int
     kind: Kind = "parameter"
     trainable: bool | None = None
+    dtype: str = ""
 
 
 class Origin(NamedTuple):

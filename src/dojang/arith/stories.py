@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb, log, prod
 
-from dojang.arith.cost import Layer
 from dojang.arith.counting import FIRM, CostParts, Counting, fit, habits, plain_counting
 from dojang.arith.counting import error as relative_error
 from dojang.arith.graph import Graph, Node
+from dojang.arith.layer import Layer
 from dojang.arith.printed import Printed
 from dojang.arith.shapes import conv_problem
 from dojang.arith.variants import PASSING, POOL_LEFT_OUT, Variant, variants

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from dojang.arith.check import Cell
 from dojang.arith.explain import Figure
+from dojang.arith.layer import Uncounted
 from dojang.arith.memory import MachinePeaks, Traffic
 from dojang.diagnosis.answers import Wrong
 from dojang.diagnosis.bypass import Bypass
@@ -76,16 +77,50 @@ class LayerRow(TypedDict):
 
     name: str
     op: str
+    module: Annotated[str, "the path of the module that holds it; empty for a layer of the network itself"]
     inputs: list[str]
+    in_shapes: Annotated[list[list[Size] | None], "of each input, without the batch; null if it is not known"]
     out_shape: Annotated[list[Size] | None, "without the batch"]
+    kernel: NotRequired[Annotated[list[int], "of convolutions and poolings, per spatial axis, as the four below"]]
+    stride: NotRequired[list[int]]
+    padding: NotRequired[
+        Annotated[
+            list[Size | list[Size]] | None,
+            "per axis one number, or two where the sides differ; null where it depends on a size that is not known",
+        ]
+    ]
+    dilation: NotRequired[list[int]]
+    groups: NotRequired[Size]
+    output_padding: NotRequired[Annotated[list[int] | None, "of transposed layers that have any"]]
+    arrays: Annotated[dict[str, list[Size]], "the shape of each array that it reads, by role"]
+    dtypes: Annotated[list[str], "types in which the source stores them; empty if it does not say"]
     params: Annotated[Size | None, "weights and biases"]
     weights: Size | None
     biases: Size | None
+    trainable: Annotated[Size | None, "of `params` those that are not frozen; null if the source does not say"]
     shared: NotRequired[Annotated[list[str], "arrays that it reads and an earlier layer has counted"]]
     buffers: NotRequired[Annotated[Size, "numbers that it stores beside its parameters"]]
     macs: Size | None
     out_bytes: Size | None
     receptive_field: ReceptiveField | None
+    status: Literal["exact", "lower-bound"]
+
+
+class ModuleRow(TypedDict):
+    """A module with two layers or more: each figure is the sum over its layers."""
+
+    name: Annotated[str, "its path, such as layer1.0"]
+    kind: Annotated[str | None, "its class; null if the source does not say it"]
+    level: Annotated[int, "1 for a module of the network itself"]
+    layers: Annotated[int, "how many layers it holds"]
+    in_shape: Annotated[list[Size] | None, "what enters first, without the batch"]
+    out_shape: Annotated[list[Size] | None, "what leaves last"]
+    params: Size
+    weights: Size
+    biases: Size
+    trainable: Size | None
+    macs: Size
+    out_bytes: Annotated[Size, "bytes of all outputs of its layers together"]
     status: Literal["exact", "lower-bound"]
 
 
@@ -108,6 +143,7 @@ class Totals(TypedDict):
     peak_bytes: Annotated[Size, "most bytes of activations alive at once"]
     status: Status
     unknown: Annotated[list[str], "operators that could not be counted"]
+    uncounted: NotRequired[Annotated[Uncounted, "how much a lower bound leaves out"]]
     ways: NotRequired[Annotated[int, "paths that values decide between; the keys below are over all of them"]]
     macs_min: NotRequired[int]
     macs_max: NotRequired[int]
@@ -144,15 +180,54 @@ class Roofline(TypedDict):
     most_ms: float
 
 
+class DeviceTotals(TypedDict):
+    """Totals of a network over devices: lists have one figure per device."""
+
+    params: list[int]
+    macs: list[int]
+    activation_bytes: Annotated[list[int], "bytes of all outputs that a device computes"]
+    peak_bytes: Annotated[list[int], "most bytes alive at once, with what was received"]
+    received_bytes: Annotated[list[int], "activations that other devices computed"]
+    exchanged_bytes: Annotated[int, "received by all devices together"]
+    repeated_params: Annotated[int, "held by several devices, beyond the whole network"]
+    repeated_macs: Annotated[int, "computed by several devices, beyond the whole network"]
+    status: Status
+
+
+class DeviceLayerRow(TypedDict):
+    """One layer over devices: lists have one entry per device."""
+
+    name: str
+    op: str
+    out_shapes: Annotated[list[list[int] | None], "the part that each device computes, without the batch"]
+    repeated: Annotated[bool, "every device computes the whole output"]
+    params: list[int]
+    macs: list[int]
+    out_bytes: list[int]
+    received_bytes: Annotated[list[int], "received before the layer is computed"]
+    sources: Annotated[list[str], "layers whose outputs are exchanged"]
+
+
+class DevicesRow(TypedDict):
+    """A network cut over devices by the filters of its layers."""
+
+    devices: int
+    convention: Said
+    totals: DeviceTotals
+    layers: list[DeviceLayerRow]
+
+
 class CountDocument(TypedDict):
     """`dojang count`."""
 
     convention: ConventionDocument
     totals: Totals
+    modules: Annotated[list[ModuleRow], "the hierarchy, what contains first; empty if there is none"]
     layers: list[LayerRow]
     memory: NotRequired[Annotated[MemoryTotals, "with --memory or --machine"]]
     traffic: NotRequired[Annotated[list[Traffic], "with --memory or --machine"]]
     roofline: NotRequired[Annotated[Roofline, "with --machine"]]
+    devices: NotRequired[Annotated[DevicesRow, "with --devices"]]
 
 
 class ExplainDocument(TypedDict):

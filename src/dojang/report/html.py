@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from dojang.arith.cost import Count
 from dojang.arith.formulas import symbols_of
+from dojang.arith.modules import ONE_SCREEN, FoldedRow
 from dojang.report.confusion import confusion_html
+from dojang.report.count_rows import COLUMNS, VARIES, CountColumn, flat, footer, titled, work_of
 from dojang.report.markup import escape
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
 from dojang.report.svg import ChartBar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import share_chart
-from dojang.report.table import number, percent, short, size, sizes
-from dojang.report.text import VARIES, field_said, formulas_text, own_params, parameters_said, paths_text
+from dojang.report.table import number, percent, short, size
+from dojang.report.text_count import folded_said, formulas_text, parameters_said, paths_text, uncounted_said
 
 
 def count_html(count: Count) -> str:
@@ -27,8 +29,8 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
         return [("Formulas", f'<div class="scroll"><pre>{escape(formulas_text(count, 110))}</pre></div>')]
     total = count.total
     bound = total.status == "lower-bound"
-    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    unknown = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}." if bound else ""
+    work, per_mac = work_of(count)
+    unknown = uncounted_said(count) if bound else ""
     summary = cards(
         [
             (short(total.params, bound), "parameters"),
@@ -40,30 +42,52 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
     unknown_said = (paragraph(unknown, "bad") if unknown else "") + (paragraph(several) if count.ways else "")
     differ = parameters_said(count)
     unknown_said += paragraph(differ) if differ else ""
+    folded = count.tree.rows(count.depth)
+    modules = [row for row in folded if row.module is not None]
+    table = _count_table(count)
+    if len(count.layers) > ONE_SCREEN:
+        table = f"<details><summary>All {len(count.layers)} layers</summary>{table}</details>"
     return [
         ("In total", summary + unknown_said),
         ("By type of layer", figure(share_chart(count))),
+        ("By module", _module_table(count, folded) if modules else ""),
         ("By layer", figure(layer_chart(count), "Each column of bars has its own scale.")),
         ("What one output sees", figure(fields_drawn(count), "Receptive field of the middle output, over the input.")),
-        ("Layer by layer", _count_table(count, work, per_mac, bound)),
+        ("Layer by layer", table),
     ]
+
+
+def _module_table(count: Count, rows: Sequence[FoldedRow]) -> str:
+    """The table as the terminal has it: folded by modules, with subtotals."""
+    columns = [column for column in COLUMNS if column.name != "memory"]
+    cells = [[column.cell(count, row, number) for column in columns] for row in rows]
+    for row, line in zip(rows, cells, strict=True):
+        line[0] = "\u2003" * row.level + line[0]
+    numeric = [place for place, column in enumerate(columns) if column.right]
+    heads = [titled(count, column) for column in columns]
+    strong = [place for place, row in enumerate(rows) if row.module is not None]
+    said = paragraph(folded_said(count, rows), "muted")
+    return said + html_table(heads, cells, numeric, footer(count, columns, number), strong=strong)
 
 
 def layer_chart(count: Count) -> str:
-    """Parameters and MACs of the layers that have any, in order."""
-    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    layers = [layer for layer in count.layers if layer.cost.macs or (layer.cost.params and layer.op != "batchnorm")]
-    rows = [
-        (
-            layer.name,
-            [
-                ChartBar(layer.cost.params, short(layer.cost.params), "a"),
-                ChartBar(per_mac * layer.cost.macs, short(per_mac * layer.cost.macs), "b"),
-            ],
-        )
-        for layer in layers
-    ]
-    return bar_chart(f"Parameters and {work} of {count.network} by layer", ["parameters", work], rows) if rows else ""
+    """Parameters and MACs of the layers that have any, in order; of a large network, of its modules as folded."""
+    work, per_mac = work_of(count)
+    rows = count.tree.rows(count.depth) if len(count.layers) > ONE_SCREEN else flat(count)
+    prefix: dict[int, str] = {}
+    bars: list[tuple[str, list[ChartBar]]] = []
+    for row in rows:
+        outer = prefix.get(row.level - 1, "")
+        name = f"{outer}.{row.label}" if outer and row.level else row.label
+        if row.open:
+            prefix[row.level] = name
+            continue
+        cost = row.cost
+        norm = row.layer is not None and row.layer.op == "batchnorm"
+        if cost.macs or (cost.params and not norm):
+            params = ChartBar(cost.params, short(cost.params), "a")
+            bars.append((name, [params, ChartBar(per_mac * cost.macs, short(per_mac * cost.macs), "b")]))
+    return bar_chart(f"Parameters and {work} of {count.network} by layer", ["parameters", work], bars) if bars else ""
 
 
 MOST_FIELDS = 14
@@ -91,26 +115,18 @@ def fields_drawn(count: Count) -> str:
     return field_chart(title, (first.shape[2], first.shape[3]), chosen) if chosen else ""
 
 
-def _count_table(count: Count, work: str, per_mac: int, bound: bool) -> str:
-    rows = []
-    for layer in count.layers:
-        strange = bool(layer.cost.unknown)
-        span = layer.field or ()
-        rows.append(
-            [
-                layer.name,
-                layer.op,
-                sizes(layer.shape[1:]) if layer.shape else "?",
-                (own_params(layer), layer.cost.params if layer.cost.params or not strange else None),
-                ("?", None) if strange else (number(per_mac * layer.cost.macs), layer.cost.macs),
-                (size(layer.cost.out_bytes), layer.cost.out_bytes) if layer.shape else ("?", None),
-                (field_said(span), span[0].size) if span else ("", None),
-            ]
-        )
-    total = count.total
-    foot = ["total", "", "", number(total.params, bound), number(per_mac * total.macs, bound), "", ""]
-    heads = ["layer", "op", "output", "parameters", work, "memory", "field"]
-    return html_table(heads, rows, numeric=(3, 4, 5, 6), footer=foot, sortable=True) + _varying(count)
+def _count_table(count: Count) -> str:
+    """Every layer with every column, which can be sorted."""
+    cells = [[_sortable(count, row, column) for column in COLUMNS] for row in flat(count)]
+    numeric = [place for place, column in enumerate(COLUMNS) if column.right]
+    heads = [titled(count, column) for column in COLUMNS]
+    return html_table(heads, cells, numeric, footer(count, COLUMNS, number), sortable=True) + _varying(count)
+
+
+def _sortable(count: Count, row: FoldedRow, column: CountColumn) -> str | tuple[str, float | int | None]:
+    """A cell, and the number that it is sorted by if it has one."""
+    text = column.cell(count, row, number)
+    return text if column.value is None else (text, column.value(count, row))
 
 
 def _varying(count: Count) -> str:

@@ -26,6 +26,8 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92re
 th,td{padding:.3rem .7rem;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
 th{font-weight:600;border-bottom:2px solid var(--rule);white-space:nowrap}
 .num{text-align:right;white-space:nowrap}
+tr.strong td:first-child{font-weight:600}
+summary{cursor:pointer}
 tfoot td{font-weight:600;border-top:2px solid var(--rule);border-bottom:0}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11.5rem,1fr));gap:.7rem;margin:1rem 0}
@@ -111,8 +113,11 @@ def html_table(
     numeric: Sequence[int] = (),
     footer: Sequence[str] = (),
     sortable: bool = False,
+    strong: Sequence[int] = (),
 ) -> str:
-    """A table of text. `numeric` columns are right-aligned; a cell (text, value) sorts by its value."""
+    """A table of text. `numeric` columns are right-aligned; a cell (text, value) sorts by its value. `strong` are the
+    places of rows that stand out.
+    """
 
     def cell(tag: str, place: int, content: str | tuple[str, float | int | None]) -> str:
         kind = ' class="num"' if place in numeric else ""
@@ -122,11 +127,15 @@ def html_table(
             return f'<{tag}{kind}{scope} data-value="{-1 if value is None else value}">{escape(text)}</{tag}>'
         return f"<{tag}{kind}{scope}>{escape(content)}</{tag}>"
 
-    def line(tag: str, cells: Sequence[str | tuple[str, float | int | None]]) -> str:
-        return f"<tr>{''.join(cell(tag, i, c) for i, c in enumerate(cells))}</tr>"
+    marked = frozenset(strong)
+
+    def line(tag: str, cells: Sequence[str | tuple[str, float | int | None]], stands_out: bool = False) -> str:
+        kind = ' class="strong"' if stands_out else ""
+        return f"<tr{kind}>{''.join(cell(tag, i, c) for i, c in enumerate(cells))}</tr>"
 
     foot = f"<tfoot>{line('td', footer)}</tfoot>" if footer else ""
+    body = "".join(line("td", row, place in marked) for place, row in enumerate(rows))
     return (
         f'<div class="scroll"><table{" class=sortable" if sortable else ""}><thead>{line("th", heads)}</thead>'
-        f"<tbody>{''.join(line('td', row) for row in rows)}</tbody>{foot}</table></div>"
+        f"<tbody>{body}</tbody>{foot}</table></div>"
     )

@@ -234,8 +234,11 @@ def table(
     footer: Sequence[Sequence[str]] = (),
     width: int = WIDTH,
     style: Style = PLAIN,
+    bold: Sequence[int] = (),
 ) -> str:
-    """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`."""
+    """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`.
+    `bold` are the places of rows that stand out.
+    """
     rows, footer = ([[shown(cell) for cell in row] for row in part] for part in (rows, footer))
     everything = [*rows, *footer]
     wide = [max([len(c.title), *(len(row[i]) for row in everything)]) for i, c in enumerate(columns)]
@@ -253,7 +256,9 @@ def table(
         ]
         return "  ".join(parts).rstrip()
 
-    lines = [style.bold(line([c.title for c in columns])), *map(line, rows)]
+    marked = frozenset(bold)
+    lines = [style.bold(line([c.title for c in columns]))]
+    lines += [style.bold(line(row)) if place in marked else line(row) for place, row in enumerate(rows)]
     if footer:
         lines += ["-" * len(max(lines, key=len) if not style.color else line([c.title for c in columns]))]
         lines += [style.bold(line(row)) for row in footer]

@@ -2,281 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dojang.arith.cost import Count, Layer
-from dojang.arith.field import Field
-from dojang.arith.formulas import Names, layer_product, symbols_of, written
-from dojang.arith.formulas import total as total_formula
-from dojang.arith.symbol import Expr
-from dojang.base.showing import encodable, shown
+from dojang.base.showing import shown
 from dojang.report.confusion import confusion_text
 from dojang.report.table import (
     PLAIN,
     WIDTH,
     Column,
     Style,
-    fits,
     milliseconds,
     names,
-    number,
     paragraph,
     percent,
     short,
     size,
     sizes,
-    span,
     table,
 )
 
 if TYPE_CHECKING:
     from dojang.engine.plan.choose import Plan
     from dojang.report.results import Bench, Environment, Exported, Listing, Run, Trained
-
-
-VARIES = "*"
-"""Marks a receptive field whose size depends on the position."""
-
-
-def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """The cost table: a headline, one row per layer, totals, the convention."""
-    if symbols_of(count):
-        return formulas_text(count, width, style)
-    total = count.total
-    bound = total.status == "lower-bound"
-    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    columns = [
-        Column("layer", right=False, shrink=True),
-        Column("op", right=False, shrink=True),
-        Column("output", right=False),
-        Column("params"),
-        Column(work),
-        Column("memory"),
-        Column("field"),
-    ]
-
-    def row(layer: Layer, figure: object) -> list[str]:
-        unknown = bool(layer.cost.unknown)
-        show = short if figure is short else number
-        params = own_params(layer, show)
-        macs = "?" if unknown else show(per_mac * layer.cost.macs) if layer.cost.macs else "-"
-        shape = layer.shape
-        memory = "?" if shape is None else size(layer.cost.out_bytes)
-        field = field_said(layer.field)
-        return [
-            layer.name,
-            layer.op,
-            "?" if shape is None else sizes(shape[1:]) if shape else "scalar",
-            params,
-            macs,
-            memory,
-            field,
-        ]
-
-    def foot(figure: object) -> list[str]:
-        show = short if figure is short else number
-        figures = show(total.params, bound), show(per_mac * total.macs, bound), size(total.out_bytes, bound)
-        return ["total", "", "", *figures, ""]
-
-    figure: object = number
-    if not fits(columns, [*(row(layer, figure) for layer in count.layers), foot(figure)], width):
-        figure = short
-    lines = [
-        style.bold(headline(count)),
-        "",
-        table(columns, [row(layer, figure) for layer in count.layers], [foot(figure)], width, style),
-        "",
-    ]
-    if bound:
-        text = f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}."
-        lines += [style.bad(paragraph(text, width)), ""]
-    if said := parameters_said(count):
-        lines += [paragraph(said, width), ""]
-    if count.ways:
-        lines += [paragraph(f"{paths_text(count)} The table shows the path with the most MACs.", width), ""]
-    if varying_said(count):
-        lines.append(style.dim(paragraph(varying_said(count), width)))
-    lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
-    return "\n".join(lines)
-
-
-def own_params(layer: Layer, show: Callable[[Any], str] = number) -> str:
-    """A row's parameters; "shared" if an earlier row has counted them, "buffer" if its numbers are not trained, "?" if
-    they are not known.
-    """
-    if layer.cost.params:
-        return show(layer.cost.params)
-    if layer.shared:
-        return "shared"
-    return "?" if layer.cost.unknown else "buffer" if layer.buffers else "-"
-
-
-MOST_UNUSED = 4
-"""The most names of unused parameters that are printed; --json has all."""
-
-
-def parameters_said(count: Count) -> str:
-    """How many parameters are stored, used, trainable and left after folding; "" if these numbers are equal."""
-    p = count.parameters
-    fixed = p.buffers - p.running
-    if (p.stored, p.folded) == (p.used, p.used) and p.trainable in (None, p.stored) and not fixed:
-        return ""
-    parts = [f"{number(p.stored)} stored", f"{number(p.used)} used"]
-    parts += [f"{number(p.trainable)} trainable"] if p.trainable is not None else []
-    parts += [f"{number(p.folded)} once computed weights are folded"] if p.folded != p.used else []
-    text = f"Parameters: {', '.join(parts)}."
-    if p.unused:
-        rest = f" and {len(p.unused) - MOST_UNUSED} more arrays" if len(p.unused) > MOST_UNUSED else ""
-        text += f" No path uses {', '.join(p.unused[:MOST_UNUSED])}{rest}."
-    if fixed:
-        text += f" Not parameters: {number(fixed)} numbers in buffers that layers read"
-        text += f", and {number(p.running)} in running statistics." if p.running else "."
-    return text
-
-
-def headline(count: Count) -> str:
-    """The totals in one line."""
-    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    paths = [(path, bool(path.total.unknown)) for path in count.ways or (count,)]
-    params = span([(path.total.params, bound) for path, bound in paths])
-    macs = span([(per_mac * path.total.macs, bound) for path, bound in paths])
-    peak = span([(path.peak_bytes, bound) for path, bound in paths], size)
-    return f"{count.network}: {params} parameters, {macs} {work}, {peak} peak activations"
-
-
-def paths_text(count: Count) -> str:
-    """How many paths through the network there are, and the range of their MACs; "" if there is one path."""
-    if not count.ways:
-        return ""
-    work, per_mac = ("FLOPs", 2) if count.convention.unit == "flop" else ("MACs", 1)
-    reach = span([(per_mac * path.total.macs, bool(path.total.unknown)) for path in count.ways])
-    followed = " were followed" if count.status == "lower-bound" else ""
-    paths = f"{len(count.ways)} paths{followed}"
-    return f"Values decide which path {count.network} takes: {paths}, {reach} {work}."
-
-
-def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """A count with symbols. Sizes that occur again have names, explained below; the total MACs are a formula."""
-    total, names = count.total, Names(symbols_of(count))
-    per_mac, work = (2, "FLOPs") if count.convention.unit == "flop" else (1, "MACs")
-    layers = {layer.name: layer for layer in count.layers}
-    columns = [Column("layer", right=False, shrink=True), Column("op", right=False, shrink=True)]
-    columns += [Column("output", right=False), Column("params"), Column(work), Column("field")]
-    rows: list[list[str]] = []
-    for layer in count.layers:
-        strange = bool(layer.cost.unknown)
-        params = own_params(layer)
-        macs = layer.cost.macs * per_mac
-        parts = layer_product(layer, macs, layers)
-        work_text = "?" if strange else "-" if macs == 0 else written(*parts, names) if parts else str(macs)
-        shape = "?" if layer.shape is None else names.shape(layer.shape[1:]) if layer.shape else "scalar"
-        field = field_said(layer.field)
-        rows.append([layer.name, layer.op, shape, params, work_text, field])
-    everything = total_formula(count, names, per_mac)
-    params = f"{total.params:,}" if isinstance(total.params, int) else str(total.params)
-    lines = [style.bold(f"{count.network}: {'≥ ' if total.unknown else ''}{params} parameters"), ""]
-    lines += [table(columns, rows, width=width, style=style), ""]
-    lines += [paragraph(f"{work} in total = {'at least ' if total.unknown else ''}{everything}", width, "    "), ""]
-    peak = count.peak_bytes
-    if isinstance(peak, Expr):
-        largest = peak.largest_option
-        note = "" if largest is peak else " for large sizes; the exact maximum is in --json"
-        lines += [paragraph(f"Peak activations in bytes = {largest}{note}", width, "    "), ""]
-    if total.unknown:
-        lines += [paragraph(f"Not counted, so the totals are lower bounds: {', '.join(total.unknown)}.", width), ""]
-    if differ := parameters_said(count):
-        lines += [paragraph(differ, width), ""]
-    if names.named:
-        said = ", ".join(f"{name} = {formula}" for name, formula in names.named.items())
-        lines += [paragraph(f"Where {said}.", width, "    "), ""]
-    if varying_said(count):
-        lines.append(style.dim(paragraph(varying_said(count), width)))
-    lines.append(style.dim(paragraph(f"Convention: {count.convention}. Formulas hold for sizes that are large enough "
-                                     "for every layer.", width)))  # fmt: skip
-    return "\n".join(lines)
-
-
-def guarded(cell: str) -> str:
-    """A cell of CSV that no spreadsheet takes for a formula: text that begins like a formula gets a leading apostrophe.
-
-    So does text that begins with an apostrophe, so that removing one apostrophe restores the text. Unpaired surrogates
-    become escapes.
-
-    >>> guarded("conv1"), guarded("=cmd|x"), guarded("'a")
-    ('conv1', "'=cmd|x", "''a")
-    """
-    return f"'{encodable(cell)}" if cell[:1] in tuple("=+-@\t\r'") else encodable(cell)
-
-
-def count_csv(count: Count) -> str:
-    """One line per layer with the keys of the JSON; no line of totals, so that columns can be summed.
-
-    Names are `guarded`. If the field of a layer depends on the position, start and last are "varies", and
-    `field_phases` has the field of each position, as in the JSON. `shared` names arrays that an earlier line has
-    counted; `buffers` is how many numbers are stored that are not parameters.
-    """
-    figures = ("params", "weights", "biases", "macs")
-    fields = ("size", "jump", "start")
-    heads = (
-        *figures,
-        "out_bytes",
-        *(f"field_{k}" for k in fields),
-        "status",
-        "field_last",
-        "field_phases",
-        "shared",
-        "buffers",
-    )
-    lines = [_csv_line(["name", "op", "inputs", "out_shape", *heads])]
-    for layer in count.layers:
-        row = layer.to_dict()
-        field = row["receptive_field"] or dict.fromkeys((*fields, "last", "phases"), ())
-        varies = any(not span.line for span in layer.field or ())
-        cells = [
-            *map(guarded, (row["name"], row["op"], " ".join(row["inputs"]), _join(row["out_shape"]))),
-            *("" if row[k] is None else row[k] for k in (*figures, "out_bytes")),
-            *(_join(field[k]) for k in fields),
-            row["status"],
-            _join(field["last"]),
-            json.dumps(field["phases"], separators=(",", ":")) if varies else "",
-            guarded(" ".join(layer.shared)),
-            layer.buffers,
-        ]
-        lines.append(_csv_line(cells))
-    return "".join(lines)
-
-
-def _csv_line(cells: Sequence[object]) -> str:
-    """One line of CSV; a cell that holds "\\r" is quoted too, as the writer does for the characters of its line end."""
-    out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\r\n").writerow(cells)
-    return out.getvalue().removesuffix("\r\n") + "\n"
-
-
-def _join(values: Sequence[float | None] | None) -> str:
-    return "" if values is None else "x".join(_cell(v) for v in values)
-
-
-def _cell(value: float | None) -> str:
-    return "varies" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def field_said(field: Field | None) -> str:
-    """The sizes of a receptive field, with `VARIES` where its positions do not all see the same."""
-    if field is None:
-        return "-"
-    return sizes([span.size for span in field]) + ("" if all(span.line for span in field) else VARIES)
-
-
-def varying_said(count: Count) -> str:
-    """The note that explains `VARIES`; "" where no layer has it."""
-    some = any(not span.line for layer in count.layers for span in layer.field or ())
-    note = f"{VARIES} Depends on the position; this is the largest. --json and --explain list each position's field."
-    return note if some else ""
 
 
 def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> str:

@@ -6,12 +6,13 @@ from itertools import groupby
 
 from dojang.arith.check import Check
 from dojang.arith.compare import Comparison, Pair
-from dojang.arith.cost import Layer
 from dojang.arith.explain import Explanation
+from dojang.arith.layer import Layer
 from dojang.arith.solve import Solution, Solutions
 from dojang.report.results import Listing
 from dojang.report.table import PLAIN, WIDTH, Column, Style, number, paragraph, short, sizes, table
-from dojang.report.text import list_text, paths_text
+from dojang.report.text import list_text
+from dojang.report.text_count import paths_text
 
 MARKS = {"same": " ", "renamed": "~", "narrowed": "<", "widened": ">", "changed": "!", "removed": "-", "inserted": "+"}
 """How `compare` marks a row."""

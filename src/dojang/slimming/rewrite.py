@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dojang.arith.cost import Cost, count
+from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.layer import Cost
 from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DojangError
 from dojang.engine.reference.operators import run_reference

@@ -66,13 +66,14 @@ FLOAT_TYPES = frozenset(code for code, t in TYPES.items() if t.sort == "f")
 @dataclass(frozen=True, eq=False, slots=True)
 class Piece:
     """An array that the file stores, as an initialiser or in a Constant node. `named`: its author chose its name, not
-    an exporter.
+    an exporter. `dtype`: the type of its numbers.
     """
 
     name: str
     size: int
     sort: Sort
     named: bool = True
+    dtype: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +279,7 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
         name,
         trained and kind.sort == "f",
         source=object(),
-        pieces=(Piece(name, prod(shape), kind.sort),),
+        pieces=(Piece(name, prod(shape), kind.sort, dtype=kind.name),),
     )
 
 
@@ -311,7 +312,7 @@ def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, tra
 
         return _numpy(data, code, shape) if wide else np.array(numbers(), np.float32).reshape(shape)
 
-    pieces = (Piece(name, prod(shape), kind.sort),)
+    pieces = (Piece(name, prod(shape), kind.sort, dtype=kind.name),)
     return Const(shape, kind.sort, numbers, load, name, trained and kind.sort == "f", source=object(), pieces=pieces)
 
 

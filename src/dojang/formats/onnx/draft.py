@@ -347,7 +347,7 @@ class Reader:
             return None
         name = call.outputs[0] if call.outputs else ""
         named = bool(name) and not self.own and not NUMBERED.fullmatch(name)
-        piece = Piece(name, const.size, const.sort, named)
+        piece = Piece(name, const.size, const.sort, named, const.pieces[0].dtype if const.pieces else "")
         self.pieces.append(piece)
         trained = named and const.sort == "f" and const.size > 1
         return replace(const, pieces=(piece,), trained=trained, name=name if trained else const.name)

@@ -29,6 +29,7 @@ from dojang.formats.onnx.batch import BATCH
 from dojang.formats.onnx.constants import MOST_AXES, TYPES, Const, Sort
 from dojang.formats.onnx.draft import Call, Draft, Reader
 from dojang.formats.onnx.protobuf import Message
+from dojang.formats.onnx.scopes import with_modules
 
 OPSETS = range(7, 29)
 """The supported versions of the operator set; 28 came with onnx 1.23."""
@@ -71,6 +72,10 @@ def read_paths(
     return tuple(graphs)
 
 
+UNSAID = frozenset({"", "main_graph", "torch_jit", "torch-jit-export", "graph", "main"})
+"""Names that exporters give every graph; the name of the file says more."""
+
+
 def _read(
     model: Message,
     folder: Path | None,
@@ -106,8 +111,9 @@ def _read(
         outputs.append(reader.output(reader.values[made]))
     props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
     drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
-    result, arrays = finish(drafts, outputs, graph.get("name") or name, props)
-    result = onnx_stored.with_stored(result, arrays, reader)
+    title = graph.get("name", "")
+    result, arrays = finish(drafts, outputs, name if title in UNSAID else title, props)
+    result = with_modules(onnx_stored.with_stored(result, arrays, reader), graph)
     if weights:
         result = result.replace(weights=_load(arrays, stored + _outside(graph, folder)))
     return result, list(reader.taken.values())

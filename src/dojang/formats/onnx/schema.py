@@ -52,6 +52,7 @@ NODE: Schema = {
     4: Field("op_type", "text"),
     5: _many("attribute", ATTRIBUTE),
     7: Field("domain", "text"),
+    9: Field("metadata_props", "bytes", repeated=True),
 }
 DIM: Schema = {1: Field("dim_value", "int"), 2: Field("dim_param", "text")}
 SHAPE: Schema = {1: _many("dim", DIM)}

@@ -39,7 +39,7 @@ def with_stored(graph: Graph, arrays: Mapping[str, Const], reader: Reader) -> Gr
         while name in stored:
             name += "'"  # bodies of an If may use the names of outer arrays
         names[key] = name
-        stored[name] = Stored(piece.size, kinds[key])
+        stored[name] = Stored(piece.size, kinds[key], dtype=piece.dtype)
     origins = {
         name: Origin(const.shape, tuple(names[id(p)] for p in made[name] if id(p) in names))
         for name, const in arrays.items()

@@ -248,7 +248,9 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
         name: Origin(shape, store.sources(t.values.get(name, t.tensors[name]), t.derived))
         for name, shape in graph.param_shapes.items()
     }
-    return graph.replace(stored=store.stored, origins=origins, weights=_weights(graph, t) if weights else {})
+    classes = {t.paths[id(m)]: type(m).__name__ for m in t.modules if t.paths[id(m)]}
+    arrays = _weights(graph, t) if weights else {}
+    return graph.replace(stored=store.stored, origins=origins, weights=arrays, modules=classes)
 
 
 FREE = frozenset(

@@ -55,9 +55,8 @@ class Store:
         for inside in memories.values():
             if len(inside) == 1:  # as almost every array
                 name, value, extent, learned = inside[0]
-                self.stored[name] = Stored(
-                    value.numel(), "parameter" if learned else "buffer", learned and value.requires_grad
-                )
+                kind = "parameter" if learned else "buffer"
+                self.stored[name] = Stored(value.numel(), kind, learned and value.requires_grad, _dtype(value))
                 self.own[id(value)] = name
                 self.extents[name] = extent
                 continue
@@ -131,5 +130,10 @@ def _together(members: Sequence[Named], extent: Extent) -> tuple[str, Stored]:
     # of parts that overlap as many numbers as the memory has between them
     size = max(sizes.values()) if len(sizes) == 1 else min(extent.stop - extent.start, sum(sizes.values()))
     if not learned:
-        return members[0][0], Stored(size, "buffer", False)
-    return learned[0][0], Stored(size, "parameter", any(value.requires_grad for _, value in learned))
+        return members[0][0], Stored(size, "buffer", False, _dtype(members[0][1]))
+    trained = any(value.requires_grad for _, value in learned)
+    return learned[0][0], Stored(size, "parameter", trained, _dtype(learned[0][1]))
+
+
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
