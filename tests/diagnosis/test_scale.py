@@ -89,6 +89,25 @@ def test_scales_behind_a_norm_are_seen_on_either_side_of_the_activation(order: s
             assert not {layer for layer, _ in kinds(edited)} & {"c0", "c3"}
 
 
+@pytest.mark.parametrize(
+    ("read", "given", "normed", "told"),
+    [
+        (5e3, 5e3, 1.0, None),  # a norm that does its work behind large values
+        (2e-4, 2e-4, 1.0, None),  # and behind small ones
+        (1.0, 1.0, 5e3, "exploding"),
+        (1.0, 1.0, 5e-4, "vanishing"),
+        (5e3, 5e3, 5e-4, "vanishing"),
+        (1e-3, 2.0, 1.0, "exploding"),  # by what the layer itself gives
+    ],
+)
+def test_behind_a_norm_a_size_counts_where_it_is_far_from_1_as_well(
+    read: float, given: float, normed: float, told: str | None
+) -> None:
+    stages = (scale.Stage("c", given, 3 * given, False), scale.Stage("n", normed, 3 * normed, True))
+    row = scale.Scale("c", "n", "", normed, 0.0, 3 * normed, 0.0, None, 10, read, stages)
+    assert [f.kind for f in scale.findings([row])] == ([told] if told else [])
+
+
 @pytest.mark.parametrize("op", ["sigmoid", "tanh", "softsign", "hard_sigmoid"])
 def test_saturation_is_told_by_the_slope(op: str) -> None:
     """The slope is measured by differences: it is small on exactly the outputs that are called saturated."""
