@@ -79,6 +79,9 @@ def test_scales_behind_a_norm_are_seen_on_either_side_of_the_activation(order: s
             nodes.append(N(node.name, node.op, nodes[-1].name, **node.attrs))
         last = nodes[-1].name
     graph = weighted(net(*nodes))
+    first = seen(graph, feed(graph, 4)["x"].astype(np.float32))[0]
+    assert [s.value for s in first.stages] == ["c0", *(["n0", "a0"] if order == "norm first" else ["a0", "n0"])]
+    assert [s.normed for s in first.stages] == [False, order == "norm first", True]
     plain = {f"n{i}.weight": np.ones(6, np.float32) for i in range(4)}
     for factor, told in ((1.0, set[tuple[str, str]]()), (1e4, {("c1", "exploding")}), (1e-5, {("c1", "vanishing")})):
         scaled = {k: np.full(6, factor, np.float32) for k in ("n1.weight",)}
