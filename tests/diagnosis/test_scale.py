@@ -79,6 +79,9 @@ def test_scales_behind_a_norm_are_seen_on_either_side_of_the_activation(order: s
             nodes.append(N(node.name, node.op, nodes[-1].name, **node.attrs))
         last = nodes[-1].name
     graph = weighted(net(*nodes))
+    first = seen(graph, feed(graph, 4)["x"].astype(np.float32))[0]
+    assert [s.value for s in first.stages] == ["c0", *(["n0", "a0"] if order == "norm first" else ["a0", "n0"])]
+    assert [s.normed for s in first.stages] == [False, order == "norm first", True]
     plain = {f"n{i}.weight": np.ones(6, np.float32) for i in range(4)}
     for factor, told in ((1.0, set[tuple[str, str]]()), (1e4, {("c1", "exploding")}), (1e-5, {("c1", "vanishing")})):
         scaled = {k: np.full(6, factor, np.float32) for k in ("n1.weight",)}
@@ -87,6 +90,25 @@ def test_scales_behind_a_norm_are_seen_on_either_side_of_the_activation(order: s
         assert {(layer, kind) for layer, kind in kinds(edited) if layer == "c1"} == told
         if norm != "batchnorm":  # their own statistics bring what follows back to size 1
             assert not {layer for layer, _ in kinds(edited)} & {"c0", "c3"}
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "normed", "told"),
+    [
+        (5e3, 5e3, 1.0, None),  # a norm that does its work behind large values
+        (2e-4, 2e-4, 1.0, None),  # and behind small ones
+        (1.0, 1.0, 5e3, "exploding"),
+        (1.0, 1.0, 5e-4, "vanishing"),
+        (5e3, 5e3, 5e-4, "vanishing"),
+        (1e-3, 2.0, 1.0, "exploding"),  # by what the layer itself gives
+    ],
+)
+def test_behind_a_norm_a_size_counts_where_it_is_far_from_1_as_well(
+    read: float, given: float, normed: float, told: str | None
+) -> None:
+    stages = (scale.Stage("c", given, 3 * given, False), scale.Stage("n", normed, 3 * normed, True))
+    row = scale.Scale("c", "n", "", normed, 0.0, 3 * normed, 0.0, None, 10, read, stages)
+    assert [f.kind for f in scale.findings([row])] == ([told] if told else [])
 
 
 @pytest.mark.parametrize("op", ["sigmoid", "tanh", "softsign", "hard_sigmoid"])

@@ -179,14 +179,15 @@ def _exploding(s: Scale) -> Finding | None:
     largest = max(s.stages, key=lambda stage: stage.size)
     if largest.size > LARGEST_FLOAT16:
         text = f"reaches {largest.size:.3g}, more than half precision can hold ({LARGEST_FLOAT16:g})"
-        return _finding(s, "exploding", largest, largest.size, LARGEST_FLOAT16, text)
+        said = _said(s, largest, text)
+        return Finding(s.layer, "exploding", (), largest.size, LARGEST_FLOAT16, said, "warning")
     limits = {stage: APART * (max(1.0, s.input_rms) if stage.normed else s.input_rms) for stage in s.stages}
     over = [stage for stage, limit in limits.items() if limit and stage.rms > limit]
     if not over:
         return None
     most = max(over, key=lambda stage: stage.rms)
     text = f"has a root mean square of {most.rms:.3g}, {most.rms / s.input_rms:.3g} times {_read(s)}"
-    return _finding(s, "exploding", most, most.rms, limits[most], text)
+    return Finding(s.layer, "exploding", (), most.rms, limits[most], _said(s, most, text), "warning")
 
 
 def _vanishing(s: Scale) -> Finding | None:
@@ -202,13 +203,13 @@ def _vanishing(s: Scale) -> Finding | None:
     if least.rms >= LEAST_FLOAT16:
         less = f"1/{s.input_rms / least.rms:.3g} of {_read(s)}"
     text = f"has a root mean square of {least.rms:.3g}, {less}"
-    return _finding(s, "vanishing", least, least.rms, limits[least], text)
+    return Finding(s.layer, "vanishing", (), least.rms, limits[least], _said(s, least, text), "warning")
 
 
 def _read(s: Scale) -> str:
     return f"that of what it reads, {s.input_rms:.3g}"
 
 
-def _finding(s: Scale, kind: str, at: Stage, value: float, limit: float, text: str) -> Finding:
+def _said(s: Scale, at: Stage, text: str) -> str:
     what = "what it gives" if at.value == s.layer else f"what {at.value} makes of what it gives"
-    return Finding(s.layer, kind, (), value, limit, f"{what} {text} ({s.samples} samples)", "warning")
+    return f"{what} {text} ({s.samples} samples)"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.showing import shown
+from dojang.base.wording import counted
 from dojang.report.confusion import confusion_text
 from dojang.report.table import (
     PLAIN,
@@ -186,7 +187,8 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
     lines = [
         style.bold(f"{trained.network}: test {name} {show(record['test_accuracy'])}"),
         f"train {name} {show(record['train_accuracy'])}, gap {show(record['gap'])}",
-        f"{record['epochs']} epochs, {record['steps']:,} steps, {record['seconds']:.1f} s on {record['device']}, "
+        f"{counted(record['epochs'], 'epoch')}, {counted(record['steps'], 'step')}, {record['seconds']:.1f} s on "
+        f"{record['device']}, "
         f"peak learning rate {record['lr']:g}, seed {record['config']['seed']}",
         *_fine_tuned(record, name, show),
     ]
