@@ -124,13 +124,7 @@ def true(net: Net, x: Array, fresh: Array, finding: Any, plants: list[Plant]) ->
         return moved(net, fresh, tap, tuple(channels), lambda v: v.std() * torch.randn(
             v[..., channels].shape, generator=noise, dtype=v.dtype)) < 1e-6  # fmt: skip
     if finding.kind in ("exploding", "vanishing"):
-        read, given, peak = _sizes(net, x, layer)
-        behind = list(_taps(net, x, layer).values())
-        sizes = [given, *(float(np.sqrt(np.square(v).mean())) for v in behind)]
-        if finding.kind == "exploding":
-            peak = max(peak, *(float(np.abs(v).max()) for v in behind))
-            return max(sizes) > 500 * read or peak > 65504  # the largest number of half precision
-        return min(sizes) < max(read / 500, 1e-4)
+        return _far(net, x, layer, finding.kind == "exploding")
     if finding.kind == "idle-block":
         return _idle(net, x, finding.layer)
     if finding.kind == "saturated":
@@ -183,6 +177,22 @@ def _sizes(net: Net, x: Array, layer: str) -> tuple[float, float, float]:
         hook.remove()
     before, after = torch.cat(read), torch.cat(given)
     return float(before.pow(2).mean().sqrt()), float(after.pow(2).mean().sqrt()), float(after.abs().max())
+
+
+def _far(net: Net, x: Array, layer: str, explodes: bool) -> bool:
+    """What a layer gives, or its norm or activation make of it, is far from what it reads; behind a norm from 1 too."""
+    read, given, peak = _sizes(net, x, layer)
+    step, _, _ = layer.rpartition(".")
+    own = {t: v for t, v in _taps(net, x, layer).items() if t.startswith(f"{step}.")}
+    sizes, peaks, normed = [(given, False)], [peak], False
+    for name, seen in own.items():
+        normed = normed or name.endswith(".norm")
+        sizes.append((float(np.sqrt(np.square(seen).mean())), normed))
+        peaks.append(float(np.abs(seen).max()))
+    if explodes:
+        apart = any(size > 500 * (max(read, 1.0) if normed else read) for size, normed in sizes)
+        return apart or max(peaks) > 65504  # the largest number of half precision
+    return any(size < max((min(read, 1.0) if normed else read) / 500, 1e-4) for size, normed in sizes)
 
 
 def _at_ends(seen: Array) -> float:

@@ -208,11 +208,11 @@ def negative_multiple(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | 
 
 
 def linear_combination(net: Net, x: Array, rng: Rng, taken: set[str]) -> Plant | None:
-    """One channel is a weighted sum of two others, without an activation behind."""
+    """One channel is a weighted sum of two others, without an activation behind, where all could be independent."""
     chosen = pick(
         net, rng, taken,
         lambda n, u: u.act is None and u.pool is None and not isinstance(u.norm, nn.GroupNorm)
-        and getattr(u.layer, "groups", 1) == 1,
+        and getattr(u.layer, "groups", 1) == 1 and width(u) <= u.layer.weight[0].numel(),
     )  # fmt: skip
     if chosen is None:
         return None

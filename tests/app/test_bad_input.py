@@ -25,7 +25,6 @@ from safetensors.numpy import save_file
 
 from dojang.formats import checkpoint
 from dojang.formats.zoo import load as zoo
-from waiting import until
 
 from .conftest import Command, Ran
 
@@ -334,22 +333,37 @@ def test_closed_pipe() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_training(tmp_path: Path, number: int) -> None:
-    """A real Ctrl-C, SIGTERM or SIGHUP: exit 130, one line, a state that --resume takes up, no half-written result."""
-    train = ["-m", "dojang", "train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", "run"]
-    running = subprocess.Popen(
-        [sys.executable, *train], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    state = tmp_path / "run" / "training.safetensors"
-    until(lambda: state.exists() or running.poll() is not None, "the first state of the training")
-    running.send_signal(number)
-    out, err = running.communicate(timeout=120)
-    assert running.returncode == 130, err
-    assert out == ""
-    assert err.splitlines()[-1] == "dojang: interrupted"
-    assert "Traceback" not in err
-    assert {p.name for p in (tmp_path / "run").iterdir()} - {"log.csv", "tensorboard"} == {"training.safetensors"}
+def test_interrupted_training(tmp_path: Path) -> None:
+    """A real Ctrl-C, SIGTERM or SIGHUP: exit 130, one line, a state that --resume takes up, no half-written result.
+
+    One process trains three times, for most of a start are its imports; another thread sends it the signals.
+    """
+    code = f"""if True:
+        import os, sys, threading
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from waiting import until
+        from dojang.app.cli import main
+        def send(number):
+            until(lambda: os.path.exists(f"run{{number}}/training.safetensors"), "the first state of the training")
+            os.kill(os.getpid(), number)
+        for number in map(int, sys.argv[1:]):
+            threading.Thread(target=send, args=[number]).start()
+            train = ["train", "digits-cnn", "--data", "digits", "--epochs", "200", "-o", f"run{{number}}"]
+            code = main(train)
+            print(f"exit {{code}}", file=sys.stderr, flush=True)
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    command = [sys.executable, "-c", code, *(str(int(number)) for number in numbers)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    said = [line.rpartition("\r")[2] for line in done.stderr.splitlines()]
+    ends = [i for i, line in enumerate(said) if line.startswith("exit ")]
+    assert [said[i] for i in ends] == ["exit 130"] * 3
+    assert [said[i - 1] for i in ends] == ["dojang: interrupted"] * 3
+    for number in numbers:
+        run = tmp_path / f"run{int(number)}"
+        assert {p.name for p in run.iterdir()} - {"log.csv", "tensorboard"} == {"training.safetensors"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -374,11 +388,11 @@ def test_interrupts_that_come_out_as_another_error(tmp_path: Path, number: int) 
 
 
 @pytest.mark.slow
-def test_interrupted_slimming(tmp_path: Path) -> None:
+def test_interrupted_slimming(dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM within a slimming; what lies there then, half-moved results included, is taken up by --resume alone."""
-    slim = ["-m", "dojang", "slim", "digits-cnn", "--data", "digits", "-o", "out"]
+    slim = ["slim", "digits-cnn", "--data", "digits", "-o", "out"]
     running = subprocess.Popen(
-        [sys.executable, *slim], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "dojang", *slim], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert running.stderr is not None
     seen = ""
@@ -394,13 +408,11 @@ def test_interrupted_slimming(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     # What a kill leaves while the results move into place: some are there, and the journal still is.
     (tmp_path / "out" / "model.onnx").write_bytes(b"moved before the kill")
-    again = subprocess.run([sys.executable, *slim], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout) == (2, "")
-    assert "--resume" in again.stderr.splitlines()[-1]
-    other = [sys.executable, *slim, "--resume", "--epochs", "3"]
-    again = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
-    assert "has epochs 10, this one 3" in again.stderr.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    one_line(dojang(*slim), 2, "--resume")
+    again = dojang(*slim, "--resume", "--epochs", "3")
+    assert again.code == 2
+    assert "has epochs 10, this one 3" in again.err.splitlines()[-1]
     assert (tmp_path / "out" / "model.onnx").read_bytes() == b"moved before the kill"
 
 

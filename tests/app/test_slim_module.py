@@ -11,6 +11,10 @@ import torch
 from torch import nn
 
 import dojang as package
+from dojang.app.tuning import Owned, TuningOptions, tuner
+from dojang.arith.channels import channels
+from dojang.arith.cut import cut
+from dojang.training.data import from_arrays
 
 from .conftest import Command
 
@@ -58,3 +62,81 @@ def test_a_device_that_is_not_there_is_said_before_the_work(device: str, dojang:
     assert device.partition(":")[0] in ran.err
     assert len(ran.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+TRAINED: list[int] = []
+"""Batches that a `Kept` has seen in training mode."""
+
+
+class Kept(nn.Module):
+    """A frozen first layer, batch norm of momentum 0, a path that is taken in training only, 24 channels for 3 rows."""
+
+    def __init__(self, auxiliary: bool = False) -> None:
+        super().__init__()
+        self.auxiliary = auxiliary
+        self.a, self.norm, self.b = (
+            nn.Conv2d(1, 24, 3, padding=1),
+            nn.BatchNorm2d(24, momentum=0.0),
+            nn.Conv2d(24, 8, 3),
+        )
+        self.head = nn.Linear(8, 3)
+        self.a.weight.requires_grad_(False)
+        self.a.bias.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = torch.relu(self.b(torch.relu(self.norm(self.a(x))))).mean((2, 3))
+        if self.training:
+            TRAINED.append(len(x))
+            if self.auxiliary:
+                return self.head(x), x
+        return self.head(x)
+
+
+@pytest.fixture(scope="module")
+def bright() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures whose class is the row that is bright."""
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 3
+    x = rng.normal(0, 0.3, (240, 1, 12, 12)).astype(np.float32)
+    x[np.arange(240), 0, 4 * y] += 2
+    return x, y
+
+
+def test_a_cut_network_is_tuned_as_the_module_that_it_comes_from(bright: tuple[np.ndarray, np.ndarray]) -> None:
+    TRAINED.clear()
+    torch.manual_seed(0)
+    module = Kept().eval()
+    first, mean = module.a.weight.detach().clone(), module.norm.running_mean.clone()
+    graph = package.load(module, input_size=(1, 12, 12)).alone()
+    tied = channels(graph)
+    less = cut(graph, tied.fit(tied.removable[::2]), tied)
+    own = Owned(module, graph)
+    data = from_arrays(*bright)
+    tuned = tuner(data, 1, TuningOptions(owned=own))(less, graph)
+    assert TRAINED
+    assert not own.notes
+    assert tuned.weights["a.weight"].shape == less.weights["a.weight"].shape != tuple(first.shape)
+    for still in ("a.weight", "a.bias", "norm.running_mean"):  # frozen, and a momentum of 0
+        assert np.array_equal(tuned.weights[still], less.weights[still]), still
+    for moved in ("b.weight", "head.weight"):
+        assert not np.array_equal(tuned.weights[moved], less.weights[moved]), moved
+    assert torch.equal(module.a.weight, first)  # the module itself is as it was
+    assert torch.equal(module.norm.running_mean, mean)
+
+
+@pytest.mark.parametrize("why", ["frozen", "Kept: in training mode its forward gives a tuple"])
+def test_a_module_that_cannot_be_trained_is_tuned_as_a_plain_one_and_said(
+    why: str, bright: tuple[np.ndarray, np.ndarray]
+) -> None:
+    torch.manual_seed(0)
+    module = Kept(why != "frozen").eval()
+    if why == "frozen":
+        module.requires_grad_(False)
+    done: Any = package.slim(  # type: ignore[operator]
+        module, bright, max_drop=100, target_macs=0.6, epochs=1, input_size=(1, 12, 12)
+    )
+    assert done.result.tunings
+    assert (
+        sum("plain module made from its layers, not as a Kept" in note and why in note for note in done.result.notes)
+        == 1
+    )

@@ -63,8 +63,8 @@ def test_samples_of_any_rank_are_learnt(tmp_path: Path, way: str) -> None:
     assert done.accuracy > 0.8
     assert len(told) == 1
     assert done.understood == told[0]
-    for part in ("samples to train on", "20 % of each class", "3 classes", "a 26", "b 26", "those of the train part",
-                 "divided by the deviation", "not varied", "peak learning rate of 0.1 (as given)"):  # fmt: skip
+    for part in ("samples to train on", "20 % of each class", "3 classes", "a: 26", "b: 26", "those of the train part",
+                 "by the standard deviation", "not varied", "peak learning rate of 0.1 (as given)"):  # fmt: skip
         assert part in told[0]
     assert "understood" in done.to_dict()
 

@@ -183,19 +183,14 @@ def test_channels_are_ranked_as_asked(kind: str, dojang: Command, tmp_path: Path
     assert facts["configuration"]["importance"] == kind
 
 
-def started(out: Path, *more: str) -> subprocess.Popen[str]:
-    flags = ["--data", "digits", "--epochs", "1", "--final-epochs", "2", "--max-drop", "8", "--target-macs", "0.6"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "dojang", "slim", "digits-cnn", *flags, "-o", str(out), *more],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+SLIM = ("slim", "digits-cnn", "--data", "digits", "--epochs", "1", "--final-epochs", "2", "--max-drop", "8",
+        "--target-macs", "0.6")  # fmt: skip
 
 
-def test_killed_while_the_control_learns_it_ends_the_same_wherever_it_goes_on(tmp_path: Path) -> None:
+def test_killed_while_the_control_learns_it_ends_the_same_wherever_it_goes_on(dojang: Command, tmp_path: Path) -> None:
     """All choices are made by then; two copies of what was left, each gone on with, end in the same weights."""
-    run = started(tmp_path / "a")
+    command = [sys.executable, "-m", "dojang", *SLIM, "-o", str(tmp_path / "a")]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
     for line in run.stderr:
         if "control: the original fine-tuned" in line:
@@ -207,9 +202,8 @@ def test_killed_while_the_control_learns_it_ends_the_same_wherever_it_goes_on(tm
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     ends = []
     for name in ("a", "b"):
-        run = started(tmp_path / name, "--resume")
-        _, err = run.communicate(timeout=300)
-        assert run.returncode == 0, err
+        ran = dojang(*SLIM, "-o", tmp_path / name, "--resume")
+        assert ran.code == 0, ran.err
         assert not (tmp_path / name / "unfinished").exists()
         facts = json.loads((tmp_path / name / "run.json").read_text())["results"]
         ends.append((checkpoint.load(tmp_path / name / "model.safetensors"), facts["control"], facts["finish"]))

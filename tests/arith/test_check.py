@@ -180,7 +180,8 @@ def test_a_change_of_one_kind_in_several_rows_is_explained() -> None:
         ("15.3 billion", 15.3e9, 15.3e9),
         ("3.8 x 10^9", 3.8e9, 3.8e9), ("3.8·10⁹", 3.8e9, 3.8e9), ("60 million", 6e7, 6e7), ("2.7K", 2700, 2.7 * 1024),
         ("≈ 35k", 35_000, 35 * 1024), ("60,965,224", 60_965_224, 60_965_224), ("4.1 GMACs", 4.1e9, 4.1 * 1024**3),
-        ("300M mult-adds", 3e8, 300 * 1024**2), ("0.27 M params", 270_000, 0.27 * 1024**2), ("5 MACs", 5, 5),
+        ("300M mult-adds", 3e8, 300 * 1024**2),
+        ("300M multiply-adds", 3e8, 300 * 1024**2), ("0.27 M params", 270_000, 0.27 * 1024**2), ("5 MACs", 5, 5),
     ],
 )  # fmt: skip
 def test_numbers_as_they_are_printed(text: str, value: float, thousand: float) -> None:
@@ -189,7 +190,8 @@ def test_numbers_as_they_are_printed(text: str, value: float, thousand: float) -
         assert printed.value / printed.scaled(1, k) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("text", ["", "K", "1.2.3", "3.8×9^10", "1e", "3,8 G G", "-5", "9" * 40, "1e31", "12 zillion"])
+@pytest.mark.parametrize("text", ["", "K", "1.2.3", "3.8×9^10", "1e", "3,8 G G", "-5", "9" * 40, "1e31", "12 zillion",
+                                  "1,5M", "15,3 billion", "1,0000", "1234,567"])  # fmt: skip
 def test_what_is_no_number_is_said(text: str) -> None:
     with pytest.raises(DataError):
         Printed.read(text)
@@ -204,3 +206,26 @@ def test_rows_of_one_label_are_judged_apart() -> None:
     assert [cell.verdict for cell in result.cells] == ["exact", "exact", "mismatch"]
     assert [cell.computed for cell in result.cells] == [144, 32, 32]
     assert sum(line.startswith("conv ") for line in check_text(result).splitlines()) == 3
+
+
+def test_a_small_table_takes_little_work() -> None:
+    """1,000 wrong rows of a whole network: their variants are tried for the first ones only, which is said."""
+    from time import process_time
+
+    graph, start = zoo.load("vgg16", weights=False), process_time()
+    table = tables.parse("row,layers,params,macs\n" + "".join(f"{i},*,{i + 1}M,{i + 1}00M\n" for i in range(1000)))
+    cells = check(table, graph).cells
+    assert process_time() - start < 10
+    assert not cells[0].explanation.endswith("variants of its layers)")
+    assert cells[-1].explanation.endswith("not explained (too many rows are wrong to try variants of its layers)")
+
+
+@pytest.mark.parametrize("rows", ["a,*,1\n" * 2001, "a," + "* " * 20_001 + ",1\n"])
+def test_a_table_of_too_many_rows_or_names_is_refused(rows: str) -> None:
+    with pytest.raises(DataError, match="in parts"):
+        tables.parse("row,layers,macs\n" + rows)
+
+
+def test_a_shape_of_raised_digits_is_refused() -> None:
+    with pytest.raises(DataError, match="not a shape"):
+        check(tables.parse("row,layers,out_shape\na,*,2²x3"), zoo.load("lenet5", weights=False))

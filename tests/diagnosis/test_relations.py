@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import dojang
 from digits import digits, random_features
 from dojang.diagnosis import correlations, equivariance, spectra
 from dojang.diagnosis.correlation import adjacent, seriate
+from dojang.diagnosis.findings import judge
 from dojang.engine.reference.operators import run_reference
+from dojang.evidence import activations
 from dojang.evidence.blocks import balanced, co_cluster
 from dojang.evidence.evidence import Evidence
 from nets import N, conv, feed, net, weighted
@@ -113,3 +118,54 @@ def test_an_odd_shift_cannot_move_a_pooled_map():
     assert two["b"].moved < 1e-5
     assert one["b"].moved is None
     assert one["a"].moved is not None
+
+
+def test_a_pixel_shuffle_ends_what_is_followed_and_that_is_said() -> None:
+    """In front of it a dead channel is found; behind it the channels are others, and that is listed."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.PixelShuffle(2), nn.ReLU(), nn.Flatten(),
+              nn.Linear(4 * 64, 3)]  # fmt: skip
+    net = nn.Sequential(*layers).eval()
+    with torch.no_grad():
+        net[0].weight[5], net[0].bias[5] = 0, -1
+        net[2].weight[7], net[2].bias[7] = 0, 0
+    graph = dojang.load(net, input_size=(3, 8, 8))
+    done = judge(Evidence(graph, np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype(np.float32)))
+    dead = {(f.layer, f.channels) for f in done.findings if f.kind == "dead-proven"}
+    assert {("0", (5,)), ("2", (7,))} <= dead
+    said = [n.reason for n in done.unjudged if "followed up to" in n.reason]
+    assert said == ["channels are followed up to 3.split, and not behind: their places change there"]
+    plain = dojang.load(nn.Sequential(*layers[:3], *layers[4:6], nn.Linear(256, 3)).eval(), input_size=(3, 8, 8))
+    assert not [n for n in judge(Evidence(plain)).unjudged if "followed up to" in n.reason]
+
+
+@pytest.mark.parametrize("some", [1, 3, 64])
+def test_few_samples_at_once_give_the_same_figures(some: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large samples are looked at a few at a time, which must change nothing."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU()).eval()
+    graph = dojang.load(net, input_size=(3, 12, 12))
+    x = np.random.default_rng(1).normal(size=(9, 3, 12, 12)).astype(np.float32)
+    each = 4 * sum(int(np.prod(shape)) for shape in graph.unit_shapes.values() if shape is not None)
+    monkeypatch.setattr(activations, "BATCH_BYTES", each * some)
+    monkeypatch.setattr(activations, "JOINT_BYTES", 1)
+    assert activations.at_once(graph) == some
+    with torch.no_grad():
+        a, b = net[:2](torch.from_numpy(x)).double().numpy(), net(torch.from_numpy(x)).double().numpy()
+    known = Evidence(graph, x)
+    (pair,) = known.products([("1", "3")]).values()
+    rows = a.transpose(0, 2, 3, 1).reshape(-1, 8)
+    assert pair.rows == len(rows)
+    np.testing.assert_allclose(pair.mean, rows.mean(0), rtol=1e-5)
+    at = np.arange(a.shape[2]) * b.shape[2] // a.shape[2]
+    other = b[:, :, at][..., at].transpose(0, 2, 3, 1).reshape(-1, 6)
+    np.testing.assert_allclose(
+        pair.covariance, (rows - rows.mean(0)).T @ (other - other.mean(0)) / len(rows), rtol=1e-3, atol=1e-5
+    )
+    moved = x[..., np.clip(np.arange(12) - 2, 0, None)]
+    with torch.no_grad():
+        c = net[:1](torch.from_numpy(moved)).double().numpy()
+        old = net[:1](torch.from_numpy(x)).double().numpy()
+    (first, _) = equivariance(graph, x, shift=2)
+    assert first.still == pytest.approx(np.sqrt(((c - old) ** 2).mean() / (old**2).mean()), rel=1e-4)
+    along = np.sqrt(((c[..., 1:] - old[..., :-1]) ** 2).sum() / (old[..., :-1] ** 2).sum())
+    assert first.along == pytest.approx(along, rel=1e-4)

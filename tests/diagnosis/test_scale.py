@@ -26,16 +26,20 @@ def test_scales_equal_numpy_on_every_structure(name: str) -> None:
     graph = weighted(STRUCTURES[name]())
     x = {k: v.astype(np.float32) for k, v in feed(graph, 70).items()}  # more than one batch
     rows = seen(graph, x)
-    taps = {v for row in rows for v in (row.value, row.layer, graph[row.layer].inputs[0])} - set(x)
+    read = {row.layer: graph[row.layer].inputs[0] for row in rows}
+    taps = {v for row in rows for v in (row.value, read[row.layer], *(s.value for s in row.stages))} - set(x)
     values = run_reference(graph, x, np.float64, tuple(taps)).taps
     for row in rows:
         y = values[row.value]
         assert row.samples == 70
         assert row.rms == pytest.approx(np.sqrt((y**2).mean()), rel=1e-4)
         assert (row.least, row.most) == pytest.approx((y.min(), y.max()), rel=1e-3, abs=1e-4)
-        own, read = values[row.layer], values.get(graph[row.layer].inputs[0], x.get(graph[row.layer].inputs[0]))
-        assert (row.own_rms, row.own_size) == pytest.approx((np.sqrt((own**2).mean()), np.abs(own).max()), rel=1e-3)
-        assert row.input_rms == pytest.approx(np.sqrt((np.asarray(read, float) ** 2).mean()), rel=1e-3)
+        assert row.stages[0].value == row.layer
+        for s in row.stages:
+            own = values[s.value]
+            assert (s.rms, s.size) == pytest.approx((np.sqrt((own**2).mean()), np.abs(own).max()), rel=1e-3)
+        before = values.get(read[row.layer], x.get(read[row.layer]))
+        assert row.input_rms == pytest.approx(np.sqrt((np.asarray(before, float) ** 2).mean()), rel=1e-3)
         if row.activation == "relu":
             assert row.zeros == pytest.approx((y <= 0).mean(), abs=1e-3)
 
@@ -60,6 +64,51 @@ def test_planted_scales_are_found_and_ordinary_ones_are_not() -> None:
     assert ("c1", "exploding") in kinds(planted("relu", 1e6))
     assert ("c1", "vanishing") in kinds(planted("relu", 1e-6))
     assert {("c1", "vanishing"), ("c3", "vanishing")} <= kinds(planted("relu", 0.0))
+
+
+@pytest.mark.parametrize(("order", "norm"), [(order, norm) for order in ("norm first", "activation first")
+                                             for norm in ("batchnorm", "groupnorm", "instancenorm")])  # fmt: skip
+def test_scales_behind_a_norm_are_seen_on_either_side_of_the_activation(order: str, norm: str) -> None:
+    """The norm of the second layer multiplies by a factor; the norms behind hide what comes of it."""
+    attrs = {"groups": 2} if norm == "groupnorm" else {}
+    nodes, last = [], "x"
+    for i in range(4):
+        nodes.append(conv(f"c{i}", last, 6))
+        ops = [N(f"n{i}", norm, "", **attrs), N(f"a{i}", "relu", "")]
+        for node in ops if order == "norm first" else reversed(ops):
+            nodes.append(N(node.name, node.op, nodes[-1].name, **node.attrs))
+        last = nodes[-1].name
+    graph = weighted(net(*nodes))
+    first = seen(graph, feed(graph, 4)["x"].astype(np.float32))[0]
+    assert [s.value for s in first.stages] == ["c0", *(["n0", "a0"] if order == "norm first" else ["a0", "n0"])]
+    assert [s.normed for s in first.stages] == [False, order == "norm first", True]
+    plain = {f"n{i}.weight": np.ones(6, np.float32) for i in range(4)}
+    for factor, told in ((1.0, set[tuple[str, str]]()), (1e4, {("c1", "exploding")}), (1e-5, {("c1", "vanishing")})):
+        scaled = {k: np.full(6, factor, np.float32) for k in ("n1.weight",)}
+        shifts = {f"n{i}.bias": np.full(6, 0.1 if i != 1 else 0.1 * factor, np.float32) for i in range(4)}
+        edited = graph.replace(weights={**graph.weights, **plain, **scaled, **shifts})
+        assert {(layer, kind) for layer, kind in kinds(edited) if layer == "c1"} == told
+        if norm != "batchnorm":  # their own statistics bring what follows back to size 1
+            assert not {layer for layer, _ in kinds(edited)} & {"c0", "c3"}
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "normed", "told"),
+    [
+        (5e3, 5e3, 1.0, None),  # a norm that does its work behind large values
+        (2e-4, 2e-4, 1.0, None),  # and behind small ones
+        (1.0, 1.0, 5e3, "exploding"),
+        (1.0, 1.0, 5e-4, "vanishing"),
+        (5e3, 5e3, 5e-4, "vanishing"),
+        (1e-3, 2.0, 1.0, "exploding"),  # by what the layer itself gives
+    ],
+)
+def test_behind_a_norm_a_size_counts_where_it_is_far_from_1_as_well(
+    read: float, given: float, normed: float, told: str | None
+) -> None:
+    stages = (scale.Stage("c", given, 3 * given, False), scale.Stage("n", normed, 3 * normed, True))
+    row = scale.Scale("c", "n", "", normed, 0.0, 3 * normed, 0.0, None, 10, read, stages)
+    assert [f.kind for f in scale.findings([row])] == ([told] if told else [])
 
 
 @pytest.mark.parametrize("op", ["sigmoid", "tanh", "softsign", "hard_sigmoid"])

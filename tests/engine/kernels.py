@@ -85,13 +85,22 @@ def gaps(x, ld, fill):
     return out
 
 
-def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a: a, fill=7.0):
+def compiled(algorithm, task, machine):
+    """The code of one algorithm and its kernels, for calls of `run` that differ in their numbers only."""
+    code = algorithm.emit(task, machine)
+    return code, [
+        jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3) for step in code.steps
+    ]
+
+
+def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a: a, fill=7.0, code=None):
     """The output (n, *out_size, y_ld) of one algorithm; what a kernel does not write keeps `fill`.
 
-    `x` is (n, ic, *size) and the residual (n, oc, *out_size). `place` puts arrays into memory.
+    `x` is (n, ic, *size) and the residual (n, oc, *out_size). `place` puts arrays into memory. `code` is what
+    `compiled` made of the same algorithm, task and machine; it is made here where it is not given.
     """
     conv = task.conv
-    code = algorithm.emit(task, machine)
+    code, kernels = code or compiled(algorithm, task, machine)
     dtype = task.element.dtype
     w, b = (place(a) for a in algorithm.pack(task, machine, weight, bias))
     rows = gaps(last(x.astype(dtype)), task.x_ld, np.nan)
@@ -113,8 +122,7 @@ def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a
     args[t.N] = n
     for word, array in arrays.items():
         args[word] = array.ctypes.data
-    for step in code.steps:
-        kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
+    for step, kernel in zip(code.steps, kernels, strict=True):
         for unit in range(step.units(n)):
             kernel(args.ctypes.data, unit, scratch.ctypes.data)
     out = np.full(whole, fill, dtype)

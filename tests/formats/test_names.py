@@ -18,8 +18,9 @@ from safetensors.numpy import load_file
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
+from dojang.base.errors import DataError
 from dojang.base.showing import shown
-from dojang.formats import checkpoint
+from dojang.formats import checkpoint, tables
 from dojang.formats import onnx as onnx_format
 from dojang.formats.text import parse, to_text
 from dojang.report.csv_count import count_csv
@@ -111,6 +112,26 @@ def test_onnx(name: str) -> None:
     same(again, graph)
     for key, array in graph.weights.items():
         assert np.array_equal(again.weights[key], array)
+
+
+@few
+@given(names)
+@example("a\n# network: b\n\nc")
+def test_rows_of_tables(name: str) -> None:
+    """The names of rows, title and source; a figure that is none is refused with its place."""
+    kept, held = name.strip(), io.StringIO(newline="")
+    held.write("".join(f"# {key}: a{mark}b\n" for key, mark in (("title", "\u2028"), ("source", "\x85"))))
+    writer = csv.writer(held, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerows([["row", "layers", "macs"], [name, "c", "1K"]])
+    held.write("\n# comment\n")
+    writer.writerow(["x", "c", "2K"])
+    table = tables.parse(held.getvalue())
+    assert (table.title, table.source) == ("a\u2028b", "a\x85b")
+    assert [row.label for row in table.rows] == [kept, "x"]
+    writer.writerow(["y", "c", "2z"])
+    line = len(list(io.StringIO(held.getvalue(), newline="")))
+    with pytest.raises(DataError, match=rf"^t\.csv:{line}: macs: '2z'"):
+        tables.parse(held.getvalue(), file="t.csv")
 
 
 @given(names)

@@ -72,6 +72,32 @@ def test_bounded():
     assert jit.clear_cache() == 2
 
 
+def test_entries_of_all_processes_stay_below_the_limit_and_those_beside_a_new_one_are_looked_at(monkeypatch):
+    """Every entry has 1,060 bytes, four fit into a folder; another process has left three, the oldest of all."""
+    monkeypatch.setattr(cache, "LIMIT", cache.FOLDERS * 4500)
+    others = [cache.cache_dir() / "objects" / "07" / f"07{n:062x}.o" for n in range(3)]
+    elsewhere = cache.cache_dir() / "objects" / "09" / f"09{0:062x}.o"
+    for number, path in enumerate([*others, elsewhere]):
+        assert cache.keep(f"objects/{path.parent.name}", path.name, bytes(9000 if path is elsewhere else 1060))
+        os.utime(path, (number, number))
+    keys = [f"07{n:062x}" for n in range(100, 110)]
+    for number, key in enumerate(keys):
+        cache.keep_object(key, bytes(1000))
+        os.utime(cache.object_path(key), (100 + number, 100 + number))
+        there = [path.stem for path in (cache.cache_dir() / "objects" / "07").iterdir()]
+        assert len(there) == 4
+        assert cache.read_object(key) == bytes(1000)
+        os.utime(cache.object_path(key), (100 + number, 100 + number))
+    assert sorted(there) == keys[-4:]
+    assert elsewhere.exists()
+    cache.keep_object(keys[0], bytes(9000))  # more than the folder's share: it alone stays
+    assert [path.stem for path in (cache.cache_dir() / "objects" / "07").iterdir()] == [keys[0]]
+    monkeypatch.setattr(cache, "MOST", 2 * cache.FOLDERS)
+    for key in keys[1:5]:
+        cache.keep_object(key, b"")
+    assert len(list((cache.cache_dir() / "objects" / "07").iterdir())) == 2
+
+
 def test_unwritable_folder_only_costs_time(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path / "file"))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,19 @@ def test_slim_text(done: Slimming) -> None:
     text = slim_text(done)
     golden("slim.txt", text)
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_a_cut_costs_is_no_negative_saving(done: Slimming) -> None:
+    """A layer in two smaller ones has more parameters and may take longer; both are said as what they are."""
+    edit = replace(done.result.edits[1], params_saved=-1280, macs_saved=4864, ms_saved=-0.0042)
+    worse = replace(done, result=replace(done.result, edits=(done.result.edits[0], edit)))
+    text = " ".join(slim_text(worse).split())
+    assert "lossy, saves 4,864 MACs; costs 1,280 parameters, 4.20 µs more" in text
+    assert not re.search(r"[-−]\d", text[text.index("What else was cut") : text.index("Before and after")])
+    page = slim_html(worse)
+    assert "<td" in page
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index("remove-channels") :])
+    assert {"+1,280", "−4,864", "+4.20 µs"} <= set(cells)
 
 
 def test_diagnosis_text(done: Slimming) -> None:

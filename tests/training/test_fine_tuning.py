@@ -19,6 +19,7 @@ from dojang.base.errors import CheckFailed, UsageError
 from dojang.formats import checkpoint
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data, from_arrays
+from dojang.training.heads import with_new_head
 from dojang.training.loop import fit
 from dojang.training.probe import is_trained
 from dojang.training.recipe import recipe_of
@@ -121,6 +122,21 @@ def test_the_best_epoch_by_the_selection_part_is_kept_beside_the_last() -> None:
     assert start.keys() == kept.keys()
 
 
+@pytest.mark.parametrize(
+    ("count", "patience", "aside"), [(60, None, 0), (150, None, 0), (300, None, 30), (900, None, 51), (900, 1, 90)]
+)
+def test_few_samples_are_set_aside_to_choose_by(count: int, patience: int | None, aside: int) -> None:
+    """A tenth of few samples, 50 of more (17 of each of three classes); a tenth where they end the run."""
+    data = rows(2 * count)
+    assert len(data.train) == count
+    config = TrainConfig(epochs=1, batch_size=count, lr=1e-3, mode="fine-tune", patience=patience)
+    record = fit(linear(), data, config)
+    assert record.start.selection_samples == (record.best.samples if record.best else 0) == aside
+    assert record.start.batch == count - aside  # the others are all trained on
+    own = fit(linear(), replace(data, val=data.train.take(slice(0, 30))), config)
+    assert (own.start.selection_samples, own.start.batch) == (30, count)
+
+
 def test_patience_ends_the_run_and_resuming_goes_on_with_it(tmp_path: Path) -> None:
     data = rows(400)
     config = TrainConfig(epochs=40, batch_size=30, patience=3, lr=0.05)
@@ -202,6 +218,26 @@ def test_data_of_other_classes_get_a_new_last_layer(trained: Path, tmp_path: Pat
     done = dojang.train(str(trained), other, epochs=1, output=tmp_path / "names")
     assert done.history["start"]["anew"]
     assert "animal 3" in done.graph.meta["classes"]
+
+
+@pytest.mark.parametrize("outputs", [3, 40])
+def test_a_new_last_layer_begins_by_guessing_and_passes_slopes_on(outputs: int) -> None:
+    """Its first answers lose about what guessing loses, ln(classes), whatever size the old weights had, and yet say
+    something of the input: slopes reach the layers before it. PyTorch computes both.
+    """
+    rng = np.random.default_rng(2)
+    graph = dojang.load("digits-cnn")
+    new, names = with_new_head(graph, outputs, 0)
+    weights = {name: torch.from_numpy(np.array(new.weights[name])) for name in sorted(names)}
+    weight = next(w for w in weights.values() if w.ndim == 2)
+    assert weight.shape[0] == outputs
+    features = torch.from_numpy(np.abs(rng.normal(size=(200, weight.shape[1]))).astype(np.float32)).requires_grad_()
+    loss = F.cross_entropy(features @ weight.T, torch.arange(200) % outputs)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(np.log(outputs), rel=0.02)
+    assert features.grad is not None
+    assert 200 * float(features.grad.norm(dim=1).mean()) > 0.02
+    assert all(not w.any() for w in weights.values() if w.ndim == 1)
 
 
 def test_a_fine_tuning_writes_the_best_and_the_last(trained: Path, tmp_path: Path) -> None:

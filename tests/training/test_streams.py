@@ -15,6 +15,7 @@ from PIL import Image
 
 from dojang.base.errors import DataError
 from dojang.training import streams
+from dojang.training.asked import Asked
 from dojang.training.batches import Batcher
 from dojang.training.data import Augment, Data
 from dojang.training.load import load
@@ -93,6 +94,28 @@ def test_a_changed_picture_changes_the_hash_and_a_size_is_needed(
     assert load(source, size=(3, 6, 5)).hash != before
     with pytest.raises(DataError, match=r"do not fit into memory; give one size \(--input-size"):
         load(source)
+
+
+@pytest.mark.parametrize(("kind", "size"), [(np.uint8, (3, 9, 7)), (np.float32, (1, 4, 4)), (np.uint8, (1, 6, 5))])
+def test_streamed_samples_are_resized_when_they_are_read(
+    tmp_path: Path, kind: type, size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = group(tmp_path / "a.zarr", kind)
+    asked = Asked(values="as-is") if kind is np.float32 else Asked()
+    with pytest.warns(UserWarning, match="were made"):
+        resident = load(source, size=size, asked=asked)
+    monkeypatch.setattr(streams, "RESIDENT", 0.0)
+    with pytest.warns(UserWarning, match="were made"):
+        data = load(source, size=size, asked=asked)
+    assert isinstance(data.train.x, StreamedSamples)
+    assert data.sample_shape == size
+    for one, other in ((data.train, resident.train), (data.test, resident.test)):
+        at = RNG.permutation(len(one))
+        scale = np.abs(other.x).max()
+        assert np.abs(one.x[at].astype(np.float64) - other.x[at]).max() <= (1e-6 * scale if kind is np.float32 else 0)
+    assert len({data.hash, load(source, asked=asked).hash}) == 2
+    with pytest.raises(DataError, match="3 channels cannot become 2"):
+        load(source, size=(2, 6, 5), asked=asked)
 
 
 PROGRAM = """

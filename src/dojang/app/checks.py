@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from dojang.app.together import Together, by_main_process
 from dojang.arith.graph import Graph
+from dojang.arith.outputs import PROBABILITY, output_numbers
 from dojang.diagnosis import answers, bypass, scale, sensitivity
 from dojang.diagnosis.trials import MOST_SAMPLES, Trials, samples_within
 from dojang.evidence.finding import Finding
@@ -23,13 +25,16 @@ FEW = 5
 
 @dataclass(frozen=True)
 class LookedAt:
-    """The samples that are looked at: `x`, their labels (None: no classes), their places in the `part` of the data."""
+    """The samples that are looked at: `x`, their labels (None: no classes), their places in the `part` of the data, and
+    the files that they come from (None: they are no files of their own).
+    """
 
     x: Array
     labels: Array | None
     indices: Array
     part: str
     classes: tuple[str, ...]
+    files: Sequence[str] | None = None
 
 
 class Watching:
@@ -57,8 +62,9 @@ class Watching:
         if scores is None or asked.labels is None:
             return None, []
         matrix = confusion(scores.argmax(axis=1), asked.labels, asked.classes)
-        wrong = answers.wrong(self.graph, scores, asked.labels, asked.indices, asked.classes)
-        return Answers(asked.part, matrix, wrong), class_findings(self.graph.outputs[0], matrix)
+        wrong = answers.wrong(self.graph, scores, asked.labels, asked.indices, asked.classes, asked.files)
+        meaning = PROBABILITY[output_numbers(self.graph)]
+        return Answers(asked.part, matrix, wrong, meaning), class_findings(self.graph.outputs[0], matrix)
 
 
 def class_findings(layer: str, matrix: Any) -> list[Finding]:

@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> Answer:
     from dojang.app import running
 
     result = running.run(**_keywords(args))
-    return Answer(_said(args, result, "probability is the softmax of the scores; float32"))
+    return Answer(_said(args, result, result.convention))
 
 
 def train(args: argparse.Namespace) -> Answer:

@@ -33,7 +33,7 @@ from dojang.training.data import Data
 SHIFTED = 16
 """Samples that are shifted to see how responses move; each gives one number for every place and channel."""
 
-PARTS = ("train", "test")
+DATA_PARTS = ("train", "test")
 """Parts of the data that can be looked at."""
 
 SAMPLES = 512
@@ -80,8 +80,8 @@ def diagnose(
         raise UsageError(f"threshold {threshold} is not a number of 0 or more")
     if not 0 <= seed < 1 << 63:
         raise UsageError(f"seed {seed} is no whole number from 0 to below 2^63")
-    if part not in PARTS:
-        raise UsageError(f"part {part!r} is not known; use one of {', '.join(PARTS)}")
+    if part not in DATA_PARTS:
+        raise UsageError(f"part {part!r} is not known; use one of {', '.join(DATA_PARTS)}")
     if trial_macs < 0:
         raise UsageError(f"trial_macs {trial_macs} must be at least 0")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
@@ -217,4 +217,5 @@ def looked_at(data: Data, x: Any, samples: int, seed: int, part: str) -> LookedA
     """The samples `x` that `some_inputs` drew, with their labels where they are classes, and their places."""
     places = chosen(data, samples, seed)
     labels = data.train.y[places] if data.task == "classification" else None
-    return LookedAt(x, labels, places, part, data.classes)
+    files = None if data.train.files is None else data.train.files[places].tolist()
+    return LookedAt(x, labels, places, part, data.classes, files)

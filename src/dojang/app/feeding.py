@@ -10,8 +10,9 @@ import numpy as np
 from dojang.app.samples import match_classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.outputs import output_numbers
 from dojang.base.errors import UsageError
-from dojang.evidence.activations import session_run
+from dojang.evidence.activations import at_once, batches, session_run
 from dojang.training.asked import Asked, PerChannel
 from dojang.training.data import Data, Normalisation, Split
 from dojang.training.guessing import TRAINED, guessing_loss, loss_of
@@ -80,13 +81,14 @@ def _losses(graph: Graph, data: Data) -> list[tuple[float, str, Normalisation]]:
             ways["with mean and standard deviation of ImageNet"] = IMAGENET
     part = _some(data.train, int(BUDGET / max(1, count(graph).total.macs) / len(ways)))
     output = graph.outputs[0]
-    shares = graph[output].op == "softmax"
+    numbers = output_numbers(graph)
     run = session_run(graph, part.inputs())
     found: list[tuple[float, str, Normalisation]] = []
     for said, how in ways.items():
         with np.errstate(over="ignore", invalid="ignore"):
-            outputs = run(how.apply(part.x), (output,))[output]
-        found.append((loss_of(outputs, part, shares), said, how))
+            some = batches(part.x, at_once(graph))
+            outputs = np.concatenate([run(how.apply(x), (output,))[output] for x in some])
+        found.append((loss_of(outputs, part, numbers), said, how))
     return found
 
 

@@ -344,8 +344,8 @@ _TRAIN = Command(
         ),
         Option(
             "select",
-            "fraction of the train part set aside to choose the best epoch by (default: 0.1 in "
-            "fine-tuning and with --patience)",
+            "fraction of the train part set aside to choose the best epoch by (default: in fine-tuning 0.1 of at most "
+            "500 samples, 0.025 of at least 2000, 50 samples between; with --patience 0.1)",
             type=float,
             metavar="X",
         ),

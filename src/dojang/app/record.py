@@ -15,7 +15,7 @@ from typing import Any
 from dojang.base.version import __version__
 from dojang.report.results import Environment
 
-PARTS: Mapping[str, str] = {
+PACKAGES: Mapping[str, str] = {
     "numpy": "required",
     "llvmlite": "required",
     "pillow": "required",
@@ -31,11 +31,11 @@ PARTS: Mapping[str, str] = {
 def versions() -> dict[str, str | None]:
     """Installed versions without importing anything; None for what is not installed."""
     found: dict[str, str | None] = {"dojang": __version__, "python": platform.python_version()}
-    for part in PARTS:
+    for package in PACKAGES:
         try:
-            found[part] = metadata.version(part)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[part] = None
+            found[package] = None
     return found
 
 

@@ -12,12 +12,13 @@ from dojang.app.networks import InputSize, load, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.arith.outputs import output_keys
+from dojang.arith.outputs import PROBABILITY, output_keys, output_numbers
 from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
 from dojang.engine.compiled import Compiled
+from dojang.evidence.probabilities import probabilities
 from dojang.formats.arrays import read_npy
 from dojang.report.results import Guess, Run
 
@@ -165,8 +166,9 @@ def run(
     result = engine.run(x)
     arrays = dict(zip(output_keys(graph), result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
-    return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files,
-               engine.measured(len(x)) if plan else None)  # fmt: skip
+    best = answers(graph, result.outputs[0], top)
+    meaning = PROBABILITY[output_numbers(graph)] if best else ""
+    return Run(graph.name, said, prepared, arrays, best, files, engine.measured(len(x)) if plan else None, meaning)
 
 
 def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, str]:
@@ -241,8 +243,7 @@ def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], .
     """The `top` best classes of each row of an output (n, classes), best first; empty for outputs of other shapes, and
     for networks that were trained to give amounts.
 
-    Probabilities are the softmax of the scores, or what the network gives where it ends in softmax or sigmoid; with
-    several classes to a sample, the logistic function of each score.
+    Their probabilities are those of `evidence.probabilities`.
     """
     if graph.meta.get("task") == "regression":
         return ()
@@ -251,14 +252,7 @@ def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], .
         return ()
     names = class_names(graph, rows.shape[1])
     wide = rows.astype(np.float64)
-    last = graph[graph.outputs[0]].op
-    if last in ("softmax", "sigmoid", "log_softmax"):
-        chances = np.exp(wide) if last == "log_softmax" else wide
-    elif graph.meta.get("task") == "multilabel":
-        chances = 1 / (1 + np.exp(-wide))
-    else:
-        powers = np.exp(wide - wide.max(axis=1, keepdims=True))
-        chances = powers / powers.sum(axis=1, keepdims=True)
+    chances = probabilities(graph, wide)
     order = np.argsort(-wide, axis=1, kind="stable")[:, :top]
     return tuple(
         tuple(Guess(int(i), names[i], float(row[i]), float(chance[i])) for i in best)

@@ -16,14 +16,14 @@ import numpy as np
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.feeding import fed
-from dojang.app.networks import InputSize, is_module, load, require_weights, torch_format
+from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import asked_of, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
-from dojang.app.tuning import Control, TuningOptions, slopes, training, tuner
+from dojang.app.tuning import Control, Owned, TuningOptions, slopes, training, tuner
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -164,7 +164,8 @@ def slim(
     With `output`, a folder, writes `FILES` there. Until it is done, the folder `UNFINISHED` in it keeps every
     measurement and tuning; `resume` goes on from there, and ends as if nothing had interrupted it.
 
-    For a PyTorch module the result has a `module`, of the same class where every edit allows it.
+    A PyTorch module is fine-tuned in narrower copies of itself, with what it does in training mode, and the result has
+    a `module` of the same class, where every edit allows it; a note says where a plain one was trained.
 
     Raises what `load`, `load_samples` and `slimming.search.slim` raise; `MissingPart` where PyTorch or the runtime is
     not installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
@@ -200,7 +201,7 @@ def slim(
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
     with together(device) as processes:
         lead = Lead(processes)
-        options = TuningOptions(seed, device, precision, told, None, lead)
+        options = TuningOptions(seed, device, precision, told, None, lead, None if lossless else owned(net, graph))
 
         def led() -> Slimming:
             if output is None:
@@ -229,6 +230,13 @@ def slim(
         found_out(graph, choice, asked, processes)
         done = take_part(processes, training(choice, replace(options, lead=None)))
     return in_torch(done, net, graph)
+
+
+def owned(net: Any, graph: Graph) -> Owned | None:
+    """The module that a network was read from, where it is somebody's own."""
+    if is_module(net):
+        return Owned(net, graph)
+    return Owned(torch_format().load_callable(net), graph) if names_code(net) else None
 
 
 def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
@@ -312,7 +320,8 @@ def _work(
     test = data.test if data.task != "unlabelled" else None
     result = final_figures(graph, result, test, measurer(runtime, x, FINAL_ROUNDS))
     notes = () if lossless else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
-    result = replace(result, notes=(*data.notes, *notes, *result.notes))
+    as_plain = () if options.owned is None else options.owned.notes
+    result = replace(result, notes=(*data.notes, *notes, *as_plain, *result.notes))
     return Slimming(
         graph.name,
         result,

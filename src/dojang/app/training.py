@@ -94,10 +94,11 @@ def train(
     training mode, its frozen parameters and its hooks, and is left trained in evaluation mode.
 
     In a fine-tuning the learning rate is a small share of the one from scratch, the accuracy before the first step is
-    in the record, and a share of the train part (`select`, by default 0.1) is set aside to choose the best epoch by,
-    which is written to best.safetensors beside the last one; `patience` ends the run after so many epochs without a
-    better one. Data of other classes than the network's get a new last layer. `mode` says whether it is a fine-tuning
-    ("auto": with trained weights), `freeze` names layers that stay as they are, by patterns such as "conv*".
+    in the record, and a share of the train part (`select`, by default a tenth of at most 500 samples, a fortieth of at
+    least 2,000) is set aside to choose the best epoch by, which is written to best.safetensors beside the last one;
+    `patience` ends the run after so many epochs without a better one. Data of other classes than the network's get a
+    new last layer. `mode` says whether it is a fine-tuning ("auto": with trained weights), `freeze` names layers that
+    stay as they are, by patterns such as "conv*".
 
     Raises what `load` raises, `DataError` for data that cannot be used, `UsageError` for numbers that make no sense
     and files that exist, `CheckFailed` when the loss is no longer finite, `MissingPart` without PyTorch.

@@ -14,7 +14,7 @@ from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.base.errors import CheckFailed, DataError
+from dojang.base.errors import CheckFailed, DataError, ShapeError, UnsupportedError
 from dojang.slimming.journal import Journal
 from dojang.slimming.ledger import Evaluate, Finish, Gradients, Tune
 from dojang.training.data import Data
@@ -24,8 +24,40 @@ TUNE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
+class Owned:
+    """Somebody's module and the network that was read from it. Cut networks are fine-tuned as narrower copies of it.
+
+    So what it does in training mode stays: dropout, frozen parameters, the momentum of batch norms, hooks. `notes` says
+    where this could not be, and why.
+    """
+
+    module: Any
+    graph: Graph
+    notes: list[str] = field(default_factory=list[str])
+
+    def narrowed(self, graph: Graph) -> Any:
+        """A copy of the module that computes an edited network; None where there is none that can be trained."""
+        from dojang.formats.torch.write.narrow import narrowed
+
+        if not any(p.requires_grad for p in self.module.parameters()):
+            self.refuse("all its parameters are frozen")
+            return None
+        module = narrowed(self.module, self.graph, graph)
+        if module is None:
+            self.refuse("its code fixes sizes that have changed, or an edit put other layers in place of one")
+        return module
+
+    def refuse(self, why: str) -> None:
+        """Keep for the notes that a network was fine-tuned as a plain module, and why."""
+        name = type(self.module).__name__
+        note = f"a cut network was fine-tuned as a plain module made from its layers, not as a {name}: {why}"
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+@dataclass(frozen=True)
 class TuningOptions:
-    """What all trainings of one slimming have in common."""
+    """What all trainings of one slimming have in common. `owned`: the module that the network was read from, if any."""
 
     seed: int = 0
     device: str = "auto"
@@ -33,6 +65,7 @@ class TuningOptions:
     progress: ProgressDisplay = field(default_factory=Silent)
     journal: Journal | None = None
     lead: Lead | None = None
+    owned: Owned | None = None
 
 
 def tuner(data: Data, epochs: int, options: TuningOptions) -> Tune:
@@ -58,30 +91,38 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int,
         from dojang.training.record import Progress
         from dojang.training.start import fitting_threads, module_of
 
-        module = module_of(graph, options.seed)
-        config = TrainConfig(
-            epochs=epochs,
-            batch_size=min(64, len(data.train)),
-            seed=options.seed,
-            precision=options.precision,
-            train_scored=1,
-            test_every=epochs,
-            device=options.device,
-            mode="scratch",
-            optimiser="sgd",
-            augment=data.augment,
-        )
-        config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
-
         def tell(now: Progress) -> None:
             options.progress.step(
                 (now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}"
             )
 
-        taught = module_of(teacher, options.seed)
-        with fitting_threads(count(teacher).total.macs * config.batch_size):
-            fit(module, data, config, teacher=taught, directory=folder, resume=True, progress=tell)
-        return torch_format().weights_of(module, graph)
+        def trained(module: Any) -> Graph:
+            config = TrainConfig(
+                epochs=epochs,
+                batch_size=min(64, len(data.train)),
+                seed=options.seed,
+                precision=options.precision,
+                train_scored=1,
+                test_every=epochs,
+                device=options.device,
+                mode="scratch",
+                optimiser="sgd",
+                augment=data.augment,
+            )
+            config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
+            taught = module_of(teacher, options.seed)
+            with fitting_threads(count(teacher).total.macs * config.batch_size):
+                fit(module, data, config, teacher=taught, directory=folder, resume=True, progress=tell)
+            return torch_format().weights_of(module, graph)
+
+        owned = options.owned
+        own = None if owned is None else owned.narrowed(graph)
+        if owned is not None and own is not None:
+            try:
+                return trained(own)
+            except (UnsupportedError, ShapeError) as error:  # both are raised before the first step
+                owned.refuse(str(error))
+        return trained(module_of(graph, options.seed))
 
     return work
 

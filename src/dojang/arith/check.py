@@ -119,8 +119,9 @@ def check(table: PublishedTable, graph: Graph) -> Check:
     explained. Raises `DataError` for rows that name no layer and cells that are not numbers.
     """
     counted, inside = count(graph), count(graph, exact_padding=True)
-    matched = [_match(row, counted) for row in table.rows]
-    figures = [figures_of(layers, inside) for layers in matched]
+    named = {row.layers: _match(row, counted) for row in table.rows}
+    summed = {names: figures_of(layers, inside) for names, layers in named.items()}
+    matched, figures = [named[row.layers] for row in table.rows], [summed[row.layers] for row in table.rows]
     found: dict[str, Counting] = {}
     for column in table.columns:
         if column != "out_shape":
@@ -130,18 +131,21 @@ def check(table: PublishedTable, graph: Graph) -> Check:
             found[column] = found_convention(column, printed, TOLERANCE)
     judged = [_judged(row, matched[at], figures[at], found) for at, row in enumerate(table.rows)]
     rows = [_row(row, matched[at], figures[at], judged[at]) for at, row in enumerate(table.rows)]
-    why = stories(rows, found, graph, TOLERANCE)
+    why, untried = stories(rows, found, graph, TOLERANCE)
     cells: list[Cell] = []
     for at, row in enumerate(judged):
         for column, cell in row.items():
             if cell.verdict == "mismatch" and column != "out_shape":
-                reason = why.get((at, column)) or _slip(cell.printed, cell.computed)
+                reason = why.get((at, column)) or _slip(cell.printed, cell.computed) + UNTRIED * (at in untried)
                 cell = replace(cell, explanation=f"{cell.explanation}; {reason}")
             cells.append(cell)
     total = counted.total
     whole = {"params": total.params, "weights": total.weights, "biases": total.biases, "macs": total.macs}
     says = {column: how.says(column, plain_counting(column)) or "as named" for column, how in found.items()}
     return Check(table, tuple(cells), says, whole)
+
+
+UNTRIED = " (too many rows are wrong to try variants of its layers)"
 
 
 def _judged(row: Row, layers: tuple[Layer, ...], figures: CostParts, found: Mapping[str, Counting]) -> dict[str, Cell]:
@@ -246,7 +250,7 @@ def _off(off_by: float, value: int, text: str, how: Counting) -> str:
 def _judge_shape(row: Row, text: str, layers: Sequence[Layer]) -> Cell:
     shape = layers[-1].shape
     parts = re.split(r"\s*[x×]\s*", text.strip())
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise DataError(f"row {row.label!r}: {text!r} is not a shape such as 112x112x64")
     printed = tuple(int(part) for part in parts)
     if shape is None:

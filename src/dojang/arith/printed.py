@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dojang.base.errors import DataError
 
 _WORDS = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "b": 3, "t": 4}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
-_THINGS = r"(?:mult-?adds?|madds?|macs?|flops?|ops|operations|params?|parameters|weights)"
+_THINGS = r"(?:mult(?:iply)?-?adds?|madds?|macs?|flops?|ops|operations|params?|parameters|weights)"
 _NUMBER = re.compile(
-    rf"""^[~≈]?\s*(?P<digits>\d[\d,_]*)(?:\.(?P<decimals>\d+))?\s*
+    rf"""^[~≈]?\s*(?P<digits>\d{{1,3}}(?:[,_]\d\d\d)+|\d+)(?:\.(?P<decimals>\d+))?\s*
     (?: e\+?(?P<e>\d+)
       | [×x*·]\s*10\s*(?:\^|\*\*)?\s*\{{?(?P<ten>\d+|[⁰¹²³⁴⁵⁶⁷⁸⁹]+)\}}?
       | (?P<word>{"|".join(_WORDS)})
@@ -41,6 +42,7 @@ class Printed:
     unit: str = ""
 
     @classmethod
+    @lru_cache(maxsize=4096)  # a check reads the same cells thousands of times
     def read(cls, text: str) -> Printed:
         """Reads a number from text; raises `DataError`.
 

@@ -34,6 +34,9 @@ NEAR = 0.05
 SEVERAL = 1.5
 """A pool that was left out may explain a single cell if it is off by at least this factor."""
 
+MOST_TRIED = 60_000
+"""The most configurations of all rows of a table: rows that are wrong, times 15 for each of their layers."""
+
 PARAMETERS = ("weights", "params")
 
 
@@ -63,8 +66,10 @@ class Found:
 
 def stories(
     rows: Sequence[Judged], found: Mapping[str, Counting], graph: Graph, right: float
-) -> dict[tuple[int, str], str]:
-    """The explanation of each wrong cell (row, column) that has one. `right`: the error that still counts as right."""
+) -> tuple[dict[tuple[int, str], str], frozenset[int]]:
+    """The explanation of each wrong cell (row, column) that has one, and the wrong rows of which no configurations were
+    tried because earlier ones took `MOST_TRIED`. `right`: the error that still counts as right.
+    """
     reasons: dict[tuple[int, str], str] = {}
     moved = _moved_strides(graph)
     for at, row in enumerate(rows):
@@ -72,11 +77,18 @@ def stories(
             why = _stride(row, column, moved, found[column])
             if why:
                 reasons[at, column] = why
-    offered = [offer for at, row in enumerate(rows) for offer in _fitting(at, row, found, graph, right)]
+    offered, untried, left = list[Found](), set[int](), MOST_TRIED
+    for at, row in enumerate(rows):
+        if row.wrong:
+            left -= _number_tried(row)
+            if left < 0:
+                untried.add(at)
+            else:
+                offered += _fitting(at, row, found, graph, right)
     for offer in (*_by_row(rows, offered), *_by_kind(rows, offered), *_left_out(rows, offered)):
         for column in offer.given:
             reasons.setdefault((offer.row, column), offer.said(column))
-    return reasons
+    return reasons, frozenset(untried)
 
 
 def _stride(row: Judged, column: str, moved: Mapping[str, tuple[int, str]], found: Counting) -> str:
@@ -135,10 +147,7 @@ def _fitting(at: int, row: Judged, found: Mapping[str, Counting], graph: Graph, 
     The probability that a cell fits by chance is one unit of its last digit, divided by the range around the true value
     in which such numbers lie.
     """
-    if not row.wrong:
-        return
-    tried = list(_nearby(row, graph))
-    for variant, figures in tried:
+    for variant, figures in _nearby(row, graph):
         given: dict[str, tuple[Counting, float]] = {}
         for column, text in row.cells.items():
             how = _counted(figures, column, text, found[column])

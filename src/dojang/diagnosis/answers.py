@@ -10,6 +10,7 @@ import numpy as np
 from dojang.arith.graph import Graph
 from dojang.evidence.activations import Reduced
 from dojang.evidence.finding import Finding
+from dojang.evidence.probabilities import probabilities
 
 Array = np.ndarray
 
@@ -22,14 +23,15 @@ UNCHANGED = 1e-6
 
 @dataclass(frozen=True)
 class Wrong:
-    """A sample that is answered wrong: its `index` in its part of the data, label and answer by name, and
-    `probability`, the softmax of the scores at the answer.
+    """A sample that is answered wrong: its `index` in its part of the data, label and answer by name, the
+    `probability` of the answer, and the `file` that the sample comes from, None where it is no file of its own.
     """
 
     index: int
     label: str
     answer: str
     probability: float
+    file: str | None = None
 
 
 class ScoresSeen:
@@ -56,23 +58,25 @@ class ScoresSeen:
         return reduced("sum", self._scores) if self.kept else None
 
 
-def probabilities(graph: Graph, scores: Array) -> Array:
-    """The softmax of scores (n, classes), or the scores where the network ends in softmax."""
-    if graph[graph.outputs[0]].op == "softmax":
-        return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def wrong(graph: Graph, scores: Array, labels: Array, indices: Array, classes: Sequence[str]) -> tuple[Wrong, ...]:
-    """The samples that are answered wrong, the most confident wrong answer first."""
+def wrong(
+    graph: Graph,
+    scores: Array,
+    labels: Array,
+    indices: Array,
+    classes: Sequence[str],
+    files: Sequence[str] | None = None,
+) -> tuple[Wrong, ...]:
+    """The samples that are answered wrong, the most confident wrong answer first. `files`: where they come from."""
     chances = probabilities(graph, scores)
     answers = scores.argmax(axis=1)
     sure = chances[np.arange(len(answers)), answers]
     places = np.flatnonzero(answers != labels)
     places = places[np.argsort(-sure[places], kind="stable")]
-    rows = ((int(indices[i]), int(labels[i]), int(answers[i]), float(sure[i])) for i in map(int, places))
-    return tuple(Wrong(index, classes[label], classes[answer], chance) for index, label, answer, chance in rows)
+    rows = ((i, int(indices[i]), int(labels[i]), int(answers[i]), float(sure[i])) for i in map(int, places))
+    return tuple(
+        Wrong(index, classes[label], classes[answer], chance, None if files is None else files[i])
+        for i, index, label, answer, chance in rows
+    )
 
 
 def constant_answers(graph: Graph, scores: Array | None) -> list[Finding]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import prod
+from itertools import product
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from dojang.arith.cost import count
 from dojang.arith.field import fields
 from dojang.arith.graph import Graph
-from dojang.evidence.activations import Run, layers, session_run
+from dojang.evidence.activations import Run, at_once, batches, layers, session_run
 
 Array = np.ndarray
 
@@ -52,46 +53,72 @@ def equivariance(graph: Graph, x: Array, shift: int | None = None, run: Run | No
     if shift is None:
         shift = int(max([1, *(j for j in jumps.values() if j)]))
     places = np.clip(np.arange(x.shape[-1]) - shift, 0, None)
-    old, new = run(x, names), run(x[..., places], names)
+    sums = {name: _Sums() for name in names}
+    for some in batches(x, max(1, at_once(graph) // 2)):
+        old, new = run(some, names), run(some[..., places], names)
+        for name, i in product(names, range(len(some))):
+            a, b = (y[name][i : i + 1].astype(np.float64) for y in (old, new))
+            own = sums[name]
+            own.shape = a.shape
+            own.still.add(b, a)
+            if a.ndim == x.ndim and name in jumps and jumps[name]:
+                step = shift / jumps[name]
+                _add_moved(own.moved, a, b, step, spans[name], x.shape[-1], shift)
+                _add_along(own.along, a, b, step)
+        del old, new
     out: list[Equivariance] = []
     for name in names:
-        a, b = old[name].astype(np.float64), new[name].astype(np.float64)
-        scale = float(np.sqrt((a**2).mean())) or 1.0
-        still = float(np.sqrt(((a - b) ** 2).mean())) / scale
-        spatial = a.ndim == x.ndim and name in jumps and jumps[name]
-        step = shift / jumps[name] if spatial else None
-        moved = _moved(a, b, step, spans[name], x.shape[-1], shift) if step else None
-        along = _along(a, b, step) if step else None
-        space = (
-            a.shape[1:-1] if graph[name].op == "dense" else a.shape[2:]
-        )  # dense layers have channels on the last axis
-        out.append(Equivariance(name, shift, moved, along, still, table[name], prod(space)))
+        own = sums[name]
+        # dense layers have channels on the last axis
+        space = own.shape[1:-1] if graph[name].op == "dense" else own.shape[2:]
+        still = own.still.relative or 0.0
+        out.append(Equivariance(name, shift, own.moved.relative, own.along.relative, still, table[name], prod(space)))
     return tuple(out)
 
 
-def _along(a: Array, b: Array, step: Any) -> float | None:
-    """Relative difference between b and a moved by `step` places, over all places that both have."""
+class _Difference:
+    """The running difference of two responses, relative to the second."""
+
+    def __init__(self) -> None:
+        self.squares, self.size, self.count = 0.0, 0.0, 0
+
+    def add(self, mine: Array, other: Array) -> None:
+        """Adds some samples."""
+        self.squares += float(np.square(mine - other).sum())
+        self.size += float(np.square(other).sum())
+        self.count += other.size
+
+    @property
+    def relative(self) -> float | None:
+        """√(Σ difference² / Σ other²), where the other is 0 the difference itself; None where nothing was added."""
+        return None if not self.count else sqrt(self.squares / (self.size or self.count))
+
+
+class _Sums:
+    """The differences of one layer's responses, and their shape."""
+
+    def __init__(self) -> None:
+        self.still, self.moved, self.along = _Difference(), _Difference(), _Difference()
+        self.shape: tuple[int, ...] = ()
+
+
+def _add_along(sums: _Difference, a: Array, b: Array, step: Any) -> None:
+    """Adds b against a moved by `step` places, over all places that both have."""
     if step != int(step) or abs(step) >= a.shape[-1]:
-        return None
+        return
     if step < 0:  # behind a flip it moves the other way
-        return _along(a[..., ::-1], b[..., ::-1], -step)
-    return _difference(b[..., int(step) :], a[..., : a.shape[-1] - int(step)])
+        a, b, step = a[..., ::-1], b[..., ::-1], -step
+    sums.add(b[..., int(step) :], a[..., : a.shape[-1] - int(step)])
 
 
-def _difference(mine: Array, other: Array) -> float:
-    scale = float(np.sqrt((other**2).mean())) or 1.0
-    return float(np.sqrt(((mine - other) ** 2).mean())) / scale
-
-
-def _moved(a: Array, b: Array, step: Any, field: Any, width: int, shift: int) -> float | None:
-    """Relative difference between b and a moved by `step` places, over places that see neither border nor fill."""
+def _add_moved(sums: _Difference, a: Array, b: Array, step: Any, field: Any, width: int, shift: int) -> None:
+    """Adds b against a moved by `step` places, over places that see neither border nor fill."""
     if step != int(step):
-        return None
+        return
     step, span = int(step), field[-1]
     seen = [span.at(o) for o in range(a.shape[-1])]
     inside = [o for o in range(max(step, 0), len(seen) + min(step, 0))
               if (new := seen[o]) is not None and (old := seen[o - step]) is not None
               and new[0] >= shift and new[1] < width and old[0] >= 0]  # fmt: skip
-    if not inside:
-        return None
-    return _difference(b[..., inside], a[..., [o - step for o in inside]])
+    if inside:
+        sums.add(b[..., inside], a[..., [o - step for o in inside]])

@@ -18,7 +18,7 @@ from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import CONFIDENCE, Finding, NotJudged
 from dojang.evidence.patches import WIDEST, Patches, width
 from dojang.evidence.splits import (
-    PARTS,
+    GROUP_COUNTS,
     ChannelSplit,
     best_split,
     channel_variances,
@@ -101,7 +101,7 @@ def groupings(known: Evidence) -> LayerGroupings:
     short = {name: patches for name, patches in found.items() if patches.judge.samples < 1}
     left_out |= dict.fromkeys(short, "one sample cannot both fit and judge a split")
     judged = [node for node in nodes if node.name not in short]
-    level = (1 - CONFIDENCE) / max(1, len(judged) * len(PARTS))
+    level = (1 - CONFIDENCE) / max(1, len(judged) * len(GROUP_COUNTS))
     return LayerGroupings(tuple(_judged(known, node, found[node.name], level) for node in judged), left_out)
 
 
@@ -114,8 +114,10 @@ def why_not_judged(graph: Graph, node: Node) -> str | None:
     shape = graph.unit_shapes[node.inputs[0]]
     if shape is None or len(shape) != 2 + len(node.attrs["kernel"]):
         return "its input has no known shape"
-    if shape[1] % PARTS[0] or node.attrs["out"] % PARTS[0]:
-        return f"{shape[1]} input and {node.attrs['out']} output channels do not split into {PARTS[0]} equal groups"
+    if shape[1] % GROUP_COUNTS[0] or node.attrs["out"] % GROUP_COUNTS[0]:
+        return (
+            f"{shape[1]} input and {node.attrs['out']} output channels do not split into {GROUP_COUNTS[0]} equal groups"
+        )
     if width(graph, node) > WIDEST:
         return f"{width(graph, node)} numbers in each patch are more than the {WIDEST} that are fitted"
     return None
@@ -127,7 +129,7 @@ def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Laye
     oc, ic = kernel.shape[:2]
     live = min(np.count_nonzero(variance), np.count_nonzero(np.abs(kernel).reshape(oc, -1).max(axis=1)))
     splits, before = list[GroupSplit](), ChannelSplit(1, np.zeros(ic, int), np.zeros(oc, int), 1.0)
-    for groups in PARTS:
+    for groups in GROUP_COUNTS:
         if ic % groups or oc % groups or live < 2 * before.groups:
             break
         found = judge(kernel, variance, before, groups, patches, level, known.seed)

@@ -31,6 +31,11 @@ def proofs(known: Evidence, judging: Judging) -> list[NotJudged]:
         elif node.op in ("matmul", "einsum", "dynamic_conv", "deform_conv", "unknown"):
             reason = f"{node.op} mixes channels in a way that is not followed"
             found.append(NotJudged(node.name, CHANNELS, reason))
+    ends = _ends_of_following(known)
+    if ends:
+        more = f" and {len(ends) - 5} others" if len(ends) > 5 else ""
+        reason = f"channels are followed up to {', '.join(ends[:5])}{more}, and not behind: their places change there"
+        found.append(NotJudged("", CHANNELS, reason))
     open_ = [n.name for n in graph.inputs if not _bounded(known, n.name)]
     if open_:
         reason = f"the range of {', '.join(open_)} is not known, so only what holds for any input is proved"
@@ -45,6 +50,22 @@ def proofs(known: Evidence, judging: Judging) -> list[NotJudged]:
 def _read(known: Evidence, value: str, layer: str) -> bool:
     track, shape = known.channels.tracks[value], known.graph.unit_shapes[value]
     return track is not None and shape is not None and track.axis == len(shape) - 1
+
+
+def _ends_of_following(known: Evidence) -> list[str]:
+    """Where channels of a layer are put elsewhere (as by a pixel shuffle) and are followed no further."""
+    graph, following = known.graph, known.following
+    ends = dict[str, None]()
+    reached = {node.name for node in layers(graph)}
+    for node in graph.nodes:
+        for value in node.inputs:
+            if node.rule.channels in ("conv", "dense") or value not in reached or (following.size(value) or 0) < 2:
+                continue
+            if following.carried(value, node) is not None:
+                reached.add(node.name)
+            elif node.rule.channels in ("reshape", "transpose"):
+                ends[node.name] = None
+    return list(ends)
 
 
 def _bounded(known: Evidence, name: str) -> bool:

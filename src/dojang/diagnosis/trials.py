@@ -8,7 +8,7 @@ import numpy as np
 
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
-from dojang.evidence.activations import batches, number_of, session_run
+from dojang.evidence.activations import at_once, batches, number_of, session_run
 
 Array = np.ndarray
 
@@ -75,7 +75,7 @@ class Trials:
         """The first output, (samples, numbers) in float64."""
         run, name = session_run(graph, self.x[:1]), graph.outputs[0]
         with np.errstate(over="ignore", invalid="ignore"):
-            parts = [run(x, (name,))[name] for x, _ in batches(self.x)]
+            parts = [run(x, (name,))[name] for x in batches(self.x, at_once(graph))]
         return np.concatenate(parts).reshape(len(self.x), -1).astype(np.float64)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +30,11 @@ Reduced = Callable[[str, Array], Array]
 Pair = tuple[str, str]
 """Two values whose channels are held against each other."""
 
-BATCH = 64
-"""Samples run at once."""
+BATCH, BATCH_BYTES = 64, 1 << 28
+"""So many samples are run at once, or as many of them as have activations of so many bytes together."""
+
+JOINT_BYTES = 1 << 25
+"""Bytes of a map, in float64, up to which samples are taken together where two maps are held against each other."""
 
 COMPILED = 2e9
 """From so many multiplications on, compiling the network (about a second) pays."""
@@ -108,20 +112,24 @@ def first(samples: Samples, most: int) -> Samples:
     return {k: v[:most] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
 
 
-def batches(samples: Samples) -> Iterator[tuple[Any, int]]:
-    """Samples in batches, with the number in each."""
-    total = number_of(samples)
-    for start in range(0, total, BATCH):
-        part = slice(start, start + BATCH)
-        x = {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
-        yield x, min(BATCH, total - start)
+def at_once(graph: Graph) -> int:
+    """How many samples are run at once, by the bytes of all activations of one sample in float32."""
+    numbers = sum(prod(shape) for shape in graph.unit_shapes.values() if shape is not None)
+    return max(1, min(BATCH, BATCH_BYTES // max(1, 4 * numbers)))
+
+
+def batches(samples: Samples, most: int) -> Iterator[Any]:
+    """Samples in batches of at most so many."""
+    for start in range(0, number_of(samples), most):
+        part = slice(start, start + most)
+        yield {k: v[part] for k, v in samples.items()} if isinstance(samples, Mapping) else samples[part]
 
 
 def session_run(graph: Graph, samples: Samples) -> Run:
-    """A `Run` by dojang's own engine, compiled where so many samples pay for it."""
+    """A `Run` by dojang's own engine, compiled where work on several samples pays for it."""
     total = number_of(samples)
-    work = count(graph).total.macs * total
-    session = Compiled(graph, precision="strict") if work > COMPILED and total >= BATCH else Session(graph)
+    pays = total > 1 and count(graph).total.macs * total > COMPILED
+    session = Compiled(graph, precision="strict", batch_size=min(total, at_once(graph))) if pays else Session(graph)
     return lambda x, taps: session.run(x, taps).taps
 
 
@@ -134,6 +142,7 @@ def observe(
     reduced: Reduced | None = None,
     finite: Sequence[str] = (),
     extremes: Container[str] = (),
+    most: int = BATCH,
 ) -> tuple[dict[str, Statistics], dict[Pair, JointMoments]]:
     """One pass over the samples: statistics of the values in `axes`, by name, and the joint figures of each pair.
 
@@ -141,7 +150,7 @@ def observe(
     is upsampled to the larger. With `reduced` each process gives its share of the samples, and gets the figures of
     all of them. Raises `NotFiniteError`, in every process, where an activation of these values or of those in `finite`
     is NaN or infinite; it names the first of them in this order: `finite`, then the others. Of values in `extremes` no
-    means and covariances are taken.
+    means and covariances are taken. `most`: samples run at once.
     """
     reduced = reduced or _alone
     total = int(reduced("sum", np.array(number_of(samples))))
@@ -149,7 +158,7 @@ def observe(
     sums: dict[str, _Sums] = {}
     products: dict[Pair, Products] = {}
     broken: NotFiniteError | None = None
-    for x, _ in batches(samples):
+    for x in batches(samples, most):
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is said below
             found = run(x, taps)
         try:
@@ -164,10 +173,10 @@ def observe(
                 sums[name] = _Sums(value.shape[1], value.shape[2], total, threshold, name not in extremes)
             sums[name].add(value)
         for before, after in pairs:
-            a, b = aligned(found[before], found[after])
             if (before, after) not in products:
-                products[before, after] = Products(len(a), len(b))
-            products[before, after].add(a.T, b.T)
+                products[before, after] = Products(found[before].shape[1], found[after].shape[1])
+            for a, b in aligned(found[before], found[after]):
+                products[before, after].add(a.T, b.T)
     _all_finite(broken, taps, reduced)
     statistics = {name: own.joined(name, reduced) for name, own in sums.items()}
     return statistics, {pair: own.joined(reduced) for pair, own in products.items()}
@@ -216,10 +225,14 @@ def _alone(how: str, array: Array) -> Array:
     return array
 
 
-def aligned(a: Array, b: Array) -> tuple[Array, Array]:
-    """Two maps (n, c, *size) as (c, pixels) in float64, the smaller upsampled by nearest to the larger."""
+def aligned(a: Array, b: Array) -> Iterator[tuple[Array, Array]]:
+    """Two maps (n, c, *size) as (c, pixels) in float64, the smaller upsampled by nearest to the larger, in parts of a
+    few samples.
+    """
     size = tuple(max(p, q) for p, q in zip(a.shape[2:], b.shape[2:], strict=True))
-    return tuple(_upsampled(v, size) for v in (a, b))  # pyright: ignore[reportReturnType]
+    some = max(1, JOINT_BYTES // max(1, 8 * max(a.shape[1], b.shape[1]) * prod(size)))
+    for start in range(0, len(a), some):
+        yield _upsampled(a[start : start + some], size), _upsampled(b[start : start + some], size)
 
 
 def _upsampled(value: Array, size: tuple[int, ...]) -> Array:

@@ -18,6 +18,7 @@ from dojang.evidence.activations import (
     Run,
     Samples,
     Statistics,
+    at_once,
     batches,
     first,
     number_of,
@@ -159,7 +160,15 @@ class Evidence:
         samples = self.finite_samples if share is None else share
         looked = list(finite)
         statistics, products = observe(
-            self.run, samples, axes | ends, missing, self.threshold, reduced, looked, frozenset(ends)
+            self.run,
+            samples,
+            axes | ends,
+            missing,
+            self.threshold,
+            reduced,
+            looked,
+            frozenset(ends),
+            at_once(self.graph),
         )
         self._extremes |= {name: statistics.pop(name) for name in ends}
         self._statistics |= statistics
@@ -190,7 +199,7 @@ class Evidence:
         Raises `DataError` where one is not finite: no fit could be made of it.
         """
         names, samples = list(values), self.finite_samples
-        for x, _ in batches(samples if most is None else first(samples, most)):
+        for x in batches(samples if most is None else first(samples, most), at_once(self.graph)):
             taps = self.run(x, names)
             require_finite(taps, names)
             yield taps

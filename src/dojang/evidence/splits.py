@@ -17,7 +17,7 @@ from dojang.evidence.patches import Half, Patches
 
 Array = np.ndarray
 
-PARTS = (2, 4, 8, 16)
+GROUP_COUNTS = (2, 4, 8, 16)
 """Numbers of groups that are tried, each a multiple of the one before."""
 
 
@@ -89,7 +89,8 @@ def relative_change(kernel: Array, split: ChannelSplit, patches: Patches) -> flo
     judges: Σ (y − ŷ)² / Σ (y − mean y)² over all output channels, before the activation.
     """
     flat = kernel.reshape(len(kernel), -1)
-    change = _change(flat, split, patches.fit.covariance, _taps(kernel))
+    places = np.repeat(split.rows, int(np.prod(kernel.shape[2:])))
+    change = split_change(flat, places, split.columns, split.groups, patches.fit.covariance)
     judge = patches.judge
     moved = np.einsum("ij,ij->", change @ judge.covariance, change)
     moved += np.square(change @ (judge.mean - patches.fit.mean)).sum()
@@ -97,17 +98,16 @@ def relative_change(kernel: Array, split: ChannelSplit, patches: Patches) -> flo
     return float(moved / whole) if whole > 0 else 0.0
 
 
-def _taps(kernel: Array) -> int:
-    return int(np.prod(kernel.shape[2:]))
+def split_change(flat: Array, places: Array, rows: Array, groups: int, covariance: Array) -> Array:
+    """Weights minus fitted ones, as `flat` (m, k): times what is read, how far the outputs move.
 
-
-def _change(flat: Array, split: ChannelSplit, covariance: Array, taps: int) -> Array:
-    """Old weights minus fitted ones, (oc, ic · taps); times the patch, that is how far the outputs move."""
+    `places` (k,) and `rows` (m,) are the groups of what is read and of the outputs; `covariance` (k, k) is that of what
+    is read. What a group no longer reads is predicted by least squares from what it does.
+    """
     change = np.zeros(flat.shape)
-    places = np.repeat(split.rows, taps)
-    for group in range(split.groups):
+    for group in range(groups):
         kept, lost = np.flatnonzero(places == group), np.flatnonzero(places != group)
-        own = np.flatnonzero(split.columns == group)
+        own = np.flatnonzero(rows == group)
         moved = flat[np.ix_(own, lost)]
         predicted = ridge_fit(covariance[np.ix_(kept, kept)], covariance[np.ix_(kept, lost)] @ moved.T)
         change[np.ix_(own, lost)] = moved

@@ -13,7 +13,9 @@ of `arith.check.COLUMNS`. Empty cells are not judged.
 from __future__ import annotations
 
 import csv
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from dojang.arith.check import COLUMNS, PublishedTable, Row
@@ -28,6 +30,8 @@ FILES = (".net", ".onnx", ".safetensors")
 """Suffixes of network files that a table may name."""
 MOST_LETTERS = 60
 """The most letters of one printed figure or shape."""
+MOST_ROWS, MOST_NAMES = 2_000, 20_000
+"""The most rows of a table, and names of layers in all of them."""
 
 
 def names() -> tuple[str, ...]:
@@ -72,30 +76,40 @@ def network_of(table: PublishedTable, name: str | Path) -> str | Path:
 def parse(text: str, name: str = "table", file: str = "<text>") -> PublishedTable:
     """The table in a CSV text; errors name file and line."""
     facts: dict[str, str] = {}
-    lines: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("#"):
-            key, _, value = line[1:].partition(":")
-            facts[key.strip()] = value.strip()
-        elif line.strip():
-            lines.append((number, line))
-    if not lines:
+    rows: list[tuple[int, list[str]]] = []
+    number, between = 0, True
+
+    def lines() -> Iterator[str]:
+        """Lines of rows: comments and empty lines between them are taken out. Cells in quotes may have line ends."""
+        nonlocal number, between
+        for count, line in enumerate(io.StringIO(text, newline=""), 1):
+            if between and line.startswith("#"):
+                key, _, value = line[1:].partition(":")
+                facts[key.strip()] = value.strip()
+            elif not between or line.strip():
+                number = count if between else number
+                between = False
+                yield line
+
+    try:
+        for cells in csv.reader(lines()):
+            rows.append((number, cells))
+            between = True
+    except csv.Error as error:  # a cell of more than 131,072 letters, a NUL
+        raise DataError(f"{file}: is not a table of comma-separated cells ({error})") from None
+    if not rows:
         raise DataError(
             f"{file}: no table in it; its first line must be `row,layers,` and columns of {', '.join(COLUMNS)}"
         )
-    try:
-        rows = list(csv.reader(line for _, line in lines))
-    except csv.Error as error:  # a cell of more than 131,072 letters, a NUL
-        raise DataError(f"{file}: is not a table of comma-separated cells ({error})") from None
-    header = [h.strip() for h in rows[0]]
+    first, header = rows[0][0], [h.strip() for h in rows[0][1]]
     if header[:2] != ["row", "layers"] or len(header) < 3 or len(set(header)) < len(header):
-        raise DataError(f"{file}:{lines[0][0]}: the header must be `row,layers,` and other columns, each once")
+        raise DataError(f"{file}:{first}: the header must be `row,layers,` and other columns, each once")
     unknown = [c for c in header[2:] if c not in COLUMNS]
     if unknown:
-        raise DataError(f"{file}:{lines[0][0]}: column {unknown[0]!r} is not known; use {', '.join(COLUMNS)}")
-    found: list[Row] = []
-    for (number, _), cells in zip(lines[1:], rows[1:], strict=False):
-        found.append(_row(f"{file}:{number}", header, cells))
+        raise DataError(f"{file}:{first}: column {unknown[0]!r} is not known; use {', '.join(COLUMNS)}")
+    found = [_row(f"{file}:{number}", header, cells) for number, cells in rows[1:]]
+    if len(found) > MOST_ROWS or sum(len(row.layers) for row in found) > MOST_NAMES:
+        raise DataError(f"{file}: more than {MOST_ROWS:,} rows, or {MOST_NAMES:,} names of layers; check it in parts")
     title, source = facts.get("title", name), facts.get("source", "")
     return PublishedTable(name, title, source, facts.get("network", ""), tuple(header[2:]), tuple(found))
 

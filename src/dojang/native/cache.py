@@ -6,7 +6,7 @@ for its name, and no link is followed. A folder that only root may write, as in 
 If the folder is not trusted or cannot be written, kernels are compiled again at the next start.
 
 Entries are written whole or not at all, carry a hash of their name and content, and are rebuilt when damaged. The
-folder is kept below `LIMIT` bytes by removing the entries that were not used for the longest time.
+folder is kept below `LIMIT` bytes and `MOST` entries by removing those that were not used for the longest time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,24 @@ from pathlib import Path
 from dojang.base.errors import DojangError
 from dojang.base.writing import replace_bytes
 
-LIMIT = 512 << 20  # bytes of object code on disk; a network of 50 layers takes about 1 MB
+LIMIT = 512 << 20
+"""Bytes of object code on disk; a network of 50 layers takes about 1 MB."""
+
+MOST = 1 << 16
+"""Entries of object code on disk."""
+
+FOLDERS = 256
+"""Folders that entries are in, by the first two digits of their keys, which are evenly spread. Each is kept below its
+share of both limits, so that a new entry needs a look at those beside it only."""
+
+AT_ONCE = 16
+"""Entries that go for a new one at most: where there are far too many, no single process waits for all of them."""
+
 ENVIRONMENT = "DOJANG_CACHE_DIR"
 _MAGIC = b"dojang-object-2\n"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UNIX = os.name == "posix" and os.open in os.supports_dir_fd
 _log = logging.getLogger("dojang")
-_stores = 0
 
 
 def cache_dir() -> Path:
@@ -115,12 +126,10 @@ def read_object(key: str) -> bytes | None:
 
 
 def keep_object(key: str, data: bytes) -> None:
-    """Writes object code; from time to time also removes the entries not used for the longest time."""
-    global _stores
-    if keep(f"objects/{key[:2]}", f"{key}.o", _MAGIC + _digest(key, data) + data):
-        _stores += 1
-        if _stores % 64 == 1:
-            trim()
+    """Writes object code; of the entries beside it those not used for the longest time go, where they are too many."""
+    whole = _MAGIC + _digest(key, data) + data
+    if keep(f"objects/{key[:2]}", f"{key}.o", whole):
+        trim(max(LIMIT // FOLDERS, len(whole)), MOST // FOLDERS, key[:2], AT_ONCE)
 
 
 def object_path(key: str) -> Path:
@@ -138,20 +147,24 @@ def clear_cache() -> int:
     entries = _entries()
     for _, _, path in entries:
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)
     return len(entries)
 
 
-def trim(limit: int = LIMIT) -> None:
-    """Removes the entries not used for the longest time until the cache is below the limit."""
-    entries = sorted(_entries())
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in entries:
-        if total <= limit:
+def trim(limit: int = LIMIT, most: int = MOST, folder: str | None = None, at_once: int | None = None) -> None:
+    """Removes the entries not used for the longest time until there are at most `limit` bytes and `most` entries, in
+    one folder or in the whole cache; no more than `at_once` of them.
+    """
+    entries = _entries(folder)
+    total, count = sum(size for _, size, _ in entries), len(entries)
+    if total <= limit and count <= most:
+        return
+    for _, size, path in sorted(entries)[:at_once]:
+        if total <= limit and count <= most:
             break
         with contextlib.suppress(OSError):
-            path.unlink()
-        total -= size
+            os.unlink(path)
+        total, count = total - size, count - 1
 
 
 def _digest(key: str, data: bytes) -> bytes:
@@ -159,15 +172,23 @@ def _digest(key: str, data: bytes) -> bytes:
     return hashlib.sha256(key.encode() + b"\0" + data).digest()
 
 
-def _entries() -> list[tuple[float, int, Path]]:
-    """(last use, bytes, path) of every file in the cache."""
-    found = []
-    with contextlib.suppress(OSError):
-        for path in (cache_dir() / "objects").glob("*/*"):
+def _entries(folder: str | None = None) -> list[tuple[float, int, str]]:
+    """(last use, bytes, path) of every file of object code, or of those in one folder."""
+    found: list[tuple[float, int, str]] = []
+    objects = cache_dir() / "objects"
+    for place in [one.path for one in _listed(objects)] if folder is None else [objects / folder]:
+        for file in _listed(place):
             with contextlib.suppress(OSError):
-                here = path.lstat()
-                found.append((here.st_mtime, here.st_size, path))
+                here = file.stat(follow_symlinks=False)
+                found.append((here.st_mtime, here.st_size, file.path))
     return found
+
+
+def _listed(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing where it is none, or cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return list(entries)
+    return []
 
 
 def _user() -> int:

@@ -18,11 +18,14 @@ MOST_WRONG = 200
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to samples of the `part` ("train" or "test") of the data, and those that are wrong."""
+    """The answers to samples of the `part` ("train" or "test") of the data, and those that are wrong. `probability`:
+    how the probability of an answer is computed.
+    """
 
     part: str
     confusion: Confusion
     wrong: tuple[Wrong, ...]
+    probability: str
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -30,6 +33,7 @@ class Answers:
             "part": self.part,
             "accuracy": self.confusion.accuracy,
             "confusion": self.confusion.to_dict(),
+            "probability": self.probability,
             "wrong_samples": len(self.wrong),
             "wrong": [vars(one) for one in self.wrong[:MOST_WRONG]],
         }

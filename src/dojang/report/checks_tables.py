@@ -75,12 +75,17 @@ def mistakes(answers: Answers) -> CheckTable:
 
 def wrong(answers: Answers) -> CheckTable:
     """The samples that are answered wrong, the most confident first."""
-    rows = tuple((str(w.index), w.label, w.answer, percent(w.probability)) for w in answers.wrong)
+    named = any(w.file is not None for w in answers.wrong)
+    rows = tuple(
+        (str(w.index), w.label, w.answer, percent(w.probability), *((w.file or "-",) if named else ()))
+        for w in answers.wrong
+    )
     said = (
         f"The most confident wrong answer first, of {len(answers.wrong):,}. The number counts within the "
-        f"{answers.part} part, from 0; the probability is the softmax of the scores."
+        f"{answers.part} part, from 0; the probability of the answer is {answers.probability}."
     )
-    return CheckTable("Samples that are answered wrong", ("sample", "label", "answer", "probability"), rows, said, 3)
+    heads = ("sample", "label", "answer", "probability", *(("file",) if named else ()))
+    return CheckTable("Samples that are answered wrong", heads, rows, said, 3)
 
 
 def scales(diagnosis: Diagnosis) -> CheckTable:

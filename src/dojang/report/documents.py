@@ -491,6 +491,7 @@ class AnswersRow(TypedDict):
     part: Literal["train", "test"]
     accuracy: float | None
     confusion: ConfusionRow
+    probability: Annotated[str, "what the probability of an answer is"]
     wrong_samples: Annotated[int, "how many are answered wrong"]
     wrong: Annotated[list[Wrong], "the first 200 of them, the most confident first; index counts within the part"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dojang.arith.cost import Count
@@ -252,15 +252,23 @@ def _edits(edits: Sequence[Edit]) -> str:
             edit.rewrite,
             edit.claim,
             edit.found or names(edit.layers, 12),
-            number(edit.params_saved),
-            number(edit.macs_saved),
-            milliseconds(edit.ms_saved),
+            _less(edit.params_saved, number),
+            _less(edit.macs_saved, number),
+            _less(edit.ms_saved, milliseconds),
             check_said(edit),
         ]
         for edit in edits
     ]
-    heads = ["cut", "claim", "where", "parameters saved", "MACs saved", "time saved", "check"]
-    return html_table(heads, rows, numeric=(3, 4, 5))
+    heads = ["cut", "claim", "where", "parameters", "MACs", "time", "check"]
+    said = "Parameters, MACs and time: how the cut changes them, each time against the network before that cut."
+    return paragraph(said) + html_table(heads, rows, numeric=(3, 4, 5))
+
+
+def _less(saved: float | None, shown: Callable[[Any], str]) -> str:
+    """A saving as the change that it is: with a minus sign, or a plus where it is none."""
+    if saved is None:
+        return "-"
+    return f"{'−' if saved > 0 else '+' if saved < 0 else ''}{shown(abs(saved))}"
 
 
 def _refused(refused: Sequence[Refused]) -> str:

@@ -6,18 +6,18 @@ from dojang.report.results import Diagnosis
 from dojang.report.table import number
 
 HEADS = (
-    *("layer", "channels", "90 %", "99 %", "99.9 %", "half loses"),
-    *("sees", "allowed", "moved", "still", "params", "× positions"),
+    *("layer", "channels", "90 % in", "99 % in", "99.9 % in", "half loses"),
+    *("region", "of", "shift error", "effect", "params", "uses"),
 )
 """Headings of `layer_rows`; all but the first are numbers."""
 
 LEGEND = (
-    "{parts}: number of directions with this part of the output's variance, which a 1×1 bottleneck of as many channels "
-    "keeps; half loses: the variance lost with half the channels. Sees: size of the input region with most of the "
-    "influence on the layer's middle position, measured (allowed: its receptive field). When the input shifts by "
-    "{shift} pixels, moved: how far the response differs from a shifted one, borders included; still: how far it "
-    "differs from an unchanged one (0: the layer ignores the shift). × positions: how often each parameter is used; a "
-    "dense layer has one for each position."
+    "{parts} in: so many directions (principal components) hold this part of the output's variance; a 1×1 bottleneck "
+    "of as many channels keeps it. Half loses: the part of the variance lost with half as many channels. Region: size "
+    "of the input region with most of the influence on the layer's middle position, measured (of: its whole receptive "
+    "field). The input is shifted by {shift} pixels. Shift error: how far the response is from the old one shifted as "
+    "well, borders included (0 %: it moves with the input). Effect: how far it is from the old response (0 %: the "
+    "layer ignores the shift). Uses: at how many positions a parameter is used, 1 in a dense layer on vectors."
 )
 
 

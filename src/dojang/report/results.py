@@ -43,7 +43,7 @@ class Run(Result):
     sample.
 
     `outputs` are the arrays, by the keys of the network's outputs (else the names of the nodes that make them);
-    `prepared` says how the input was made.
+    `prepared` says how the input was made, `probability` what the probability of a class is ("" without classes).
     """
 
     network: str
@@ -53,6 +53,12 @@ class Run(Result):
     top: tuple[tuple[Guess, ...], ...] = ()
     files: tuple[str, ...] = ()
     plan: Plan | None = None
+    probability: str = ""
+
+    @property
+    def convention(self) -> str:
+        """How its numbers are to be read."""
+        return f"probability is {self.probability}; float32" if self.probability else "float32"
 
     def to_dict(self) -> dict[str, Any]:
         """Shapes and extremes of the outputs; their values where they are few."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.showing import shown
+from dojang.base.wording import counted
 from dojang.report.confusion import confusion_text
 from dojang.report.table import (
     PLAIN,
@@ -39,7 +40,7 @@ def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> st
         f"{'processor':<14} {shown(machine['processor'])}",
         f"{'planned for':<14} {shown(machine['name'])}, family {machine['family']}"
         + ("" if machine["runs_here"] else "; code for it cannot run on this machine"),
-        f"{'':<14} {isa}, {_counted(machine['cores'], 'core')}, {caches}",
+        f"{'':<14} {isa}, {counted(machine['cores'], 'core')}, {caches}",
         f"{'peaks, 1 core':<14} {_peaks(machine['peaks'])}",
         f"{'':<14} {shown(machine['peaks_from'])}",
     ]
@@ -56,10 +57,6 @@ def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> st
     if facts.measured is not None:
         lines += ["", *_measured_text(facts.measured)]
     return "\n".join(lines)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _measured_text(done: Mapping[str, Any]) -> list[str]:
@@ -95,7 +92,7 @@ def plan_text(plan: Plan, width: int = WIDTH, style: Style = PLAIN) -> str:
         rate = f"{choice.macs / choice.measured_s / 1e9:.1f}" if choice.macs and choice.measured_s else "-"
         steps = [choice.value, choice.op, choice.algorithm, ms(choice.predicted_s), ms(choice.measured_s), rate]
         rows.append(steps)
-    threads = _counted(plan.threads, "thread")
+    threads = counted(plan.threads, "thread")
     if plan.run_threads < plan.threads:
         threads = f"kernels for {threads}, run by {plan.run_threads}"
     head = f"Plan: {threads}, {plan.isa}, precision {plan.precision}, batch {plan.batch}"
@@ -135,7 +132,7 @@ def bench_text(bench: Bench, width: int = WIDTH, style: Style = PLAIN) -> str:
         lines.append(style.good(said) if bench.ratio < 1 else style.bad(said))
     lines += [paragraph(f"Not timed: {name}: {why}.", width) for name, why in bench.missing.items()]
     machine = bench.machine
-    where = f"{machine['processor']}, {machine['isa']}, {_counted(machine['cores'], 'core')}"
+    where = f"{machine['processor']}, {machine['isa']}, {counted(machine['cores'], 'core')}"
     lines.append(style.dim(paragraph(f"Convention: {bench.convention}. Machine: {where}.", width)))
     return "\n".join(lines)
 
@@ -186,7 +183,8 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
     lines = [
         style.bold(f"{trained.network}: test {name} {show(record['test_accuracy'])}"),
         f"train {name} {show(record['train_accuracy'])}, gap {show(record['gap'])}",
-        f"{record['epochs']} epochs, {record['steps']:,} steps, {record['seconds']:.1f} s on {record['device']}, "
+        f"{counted(record['epochs'], 'epoch')}, {counted(record['steps'], 'step')}, {record['seconds']:.1f} s on "
+        f"{record['device']}, "
         f"peak learning rate {record['lr']:g}, seed {record['config']['seed']}",
         *_fine_tuned(record, name, show),
     ]

@@ -32,7 +32,7 @@ MOST = 12
 
 NO_REWRITE = "no rewrite is made for this kind of finding; it says where the cost is"
 
-LEFT_OUT = ("90 %", "99.9 %", "allowed", "params")
+LEFT_OUT = ("90 % in", "99.9 % in", "of", "params")
 """Columns about layers that only the page has, for want of room."""
 
 
@@ -140,14 +140,24 @@ def channels_said(one: Edit | Refused, finding: Finding) -> str:
 
 
 def _edit_lines(edit: Edit, head: str, width: int, indent: str) -> list[str]:
-    saved = [f"{number(edit.params_saved)} parameters", f"{number(edit.macs_saved)} MACs"]
-    if edit.ms_saved is not None:
-        saved.append(milliseconds(edit.ms_saved))
     return [
-        paragraph(f"{head}: {edit.claim}, saves {', '.join(saved)}", width, indent),
+        paragraph(f"{head}: {edit.claim}, {_saved_said(edit)}", width, indent),
         paragraph(f"{indent}{edit.found or names(edit.layers)}", width, f"{indent}  "),
         paragraph(f"{indent}check: {check_said(edit)}", width, f"{indent}  "),
     ]
+
+
+def _saved_said(edit: Edit) -> str:
+    """What an edit saves, and what it costs: that is a negative saving."""
+    amounts: list[tuple[float, str]] = [
+        (edit.params_saved, f"{number(abs(edit.params_saved))} parameters"),
+        (edit.macs_saved, f"{number(abs(edit.macs_saved))} MACs"),
+    ]
+    if edit.ms_saved is not None:
+        amounts.append((edit.ms_saved, milliseconds(abs(edit.ms_saved))))
+    saves, costs = [said for amount, said in amounts if amount >= 0], [said for amount, said in amounts if amount < 0]
+    parts = [f"saves {', '.join(saves)}"] if saves else []
+    return "; ".join([*parts, f"costs {', '.join(costs)} more"] if costs else parts)
 
 
 def _other_cuts(result: SlimResult, width: int, style: Style) -> list[str]:

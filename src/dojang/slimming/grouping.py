@@ -18,8 +18,8 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.graph import Graph, Node
 from dojang.engine.session import Session
 from dojang.evidence.activations import Statistics
-from dojang.evidence.moments import affine_fit, ridge_fit, singular
-from dojang.evidence.splits import PARTS, best_split
+from dojang.evidence.moments import affine_fit, singular
+from dojang.evidence.splits import GROUP_COUNTS, ChannelSplit, best_split, split_change
 from dojang.slimming.permute import permuted, reordered_layers
 
 Array = np.ndarray
@@ -68,7 +68,7 @@ def grouped(
         orders.append(reordered_layers(tied, node.name, outputs.tolist()))
         if ordered is None:
             return None
-    weight, bias = _blocks(kernel, node, graph, source, inputs, outputs, groups)
+    weight, bias = _blocks(kernel, node, graph, source, split)
     kind = np.asarray(graph.weights[node.array("weight")]).dtype
     said = (
         f"{node.name} in {groups} groups, inside which {split.kept:.0%} of its energy stays (an arbitrary split keeps "
@@ -95,27 +95,26 @@ def grouped(
     return Form(new, f"{said}, then a 1x1 layer that mixes the groups", tuple(orders))
 
 
-def _blocks(
-    kernel: Array, node: Node, graph: Graph, source: Statistics, inputs: Array, outputs: Array, groups: int
-) -> tuple[Array, Array]:
+def _blocks(kernel: Array, node: Node, graph: Graph, source: Statistics, split: ChannelSplit) -> tuple[Array, Array]:
     """Weights of the grouped layer in the new order, (oc, ic/g, *k), and its bias in that order.
 
-    What a group no longer reads is predicted from what it does, channel by channel, as in `narrow`.
+    What a group no longer reads is predicted from what it does, channel by channel: with the same factors at each tap.
     """
     oc, ic = kernel.shape[:2]
+    inputs, outputs = split.channels()
+    flat = np.moveaxis(kernel.reshape(oc, ic, -1), 1, 2).reshape(-1, ic)
+    change = split_change(
+        flat, split.rows, np.repeat(split.columns, flat.shape[0] // oc), split.groups, source.covariance
+    )
+    fitted = np.moveaxis((flat - change).reshape(oc, -1, ic), 1, 2).reshape(kernel.shape)
+    size, rows = ic // split.groups, oc // split.groups
+    weight = [
+        fitted[np.ix_(outputs[j * rows : (j + 1) * rows], inputs[j * size : (j + 1) * size])]
+        for j in range(split.groups)
+    ]
     bias = np.asarray(graph.weights[node.array("bias")], np.float64) if node.attrs["bias"] else np.zeros(oc)
-    size, rows = ic // groups, oc // groups
-    weight, shift = [], []
-    for j in range(groups):
-        kept, own = inputs[j * size : (j + 1) * size], outputs[j * rows : (j + 1) * rows]
-        lost = np.setdiff1d(np.arange(ic), kept)
-        inner = source.covariance[np.ix_(kept, kept)]
-        predict = ridge_fit(inner, source.covariance[np.ix_(kept, lost)])
-        moved = kernel[own][:, lost]
-        weight.append(kernel[own][:, kept] + np.moveaxis(np.tensordot(predict, moved, (1, 1)), 0, 1))
-        rest = source.mean[lost] - source.mean[kept] @ predict
-        shift.append(bias[own] + moved.reshape(rows, len(lost), -1).sum(axis=2) @ rest)
-    return np.concatenate(weight), np.concatenate(shift)
+    bias = bias + (change @ source.mean).reshape(oc, -1).sum(axis=1)
+    return np.concatenate(weight), bias[outputs]
 
 
 def _mixer(first: Node, weight: Array, x: Array, y: Array) -> tuple[Array, Array]:
@@ -179,5 +178,5 @@ def options(
 ) -> list[Form]:
     """The layer in each number of groups that divides its channels; see `grouped`."""
     mixer = wants_mixer(graph, node)
-    made = (grouped(graph, tied, node, parts, stats, seen, mixer) for parts in PARTS)
+    made = (grouped(graph, tied, node, parts, stats, seen, mixer) for parts in GROUP_COUNTS)
     return [m for m in made if m is not None]

@@ -345,7 +345,10 @@ class Lossy:
             if not self.touched.isdisjoint(c.layers):
                 continue
             if saves < STRUCTURE_SAVES * whole:
-                share = f"the plan predicts a saving of {saves / whole:.1%}, and {STRUCTURE_SAVES:.0%} are asked"
+                predicted = (
+                    f"a saving of {saves / whole:.1%}" if saves >= 0 else f"a run time {-saves / whole:.1%} longer"
+                )
+                share = f"the plan predicts {predicted}, and a saving of {STRUCTURE_SAVES:.0%} is asked for"
                 said = f"no time saved that is worth a tuning: {share} ({c.found})"
                 self.ledger.refuse(c.rewrite, c.layers, said, c.answers)
             else:

@@ -18,7 +18,7 @@ from dojang.base.errors import DataError, UsageError
 from dojang.training.asked import NOTHING, Asked, Task
 from dojang.training.labels import Labels, labels_of
 from dojang.training.meaning import samples_of, sizes
-from dojang.training.parts import PARTS
+from dojang.training.parts import PART_NAMES
 from dojang.training.streams import StreamedSamples, blocks_of, some_of
 
 Array = Any
@@ -123,12 +123,13 @@ class Split:
     """One part of a data set.
 
     `x` (n, c, …) is uint8 or float32; `y` is int64 (n,) for classes, bool (n, k) for several classes to a sample,
-    float32 (n, k) for regression.
+    float32 (n, k) for regression. `files` (n,) are the places of the samples where each is a file, else None.
     """
 
     x: Array
     y: Array
     normalisation: Normalisation
+    files: Array | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -146,7 +147,8 @@ class Split:
 
     def take(self, indices: Array | slice | Sequence[int]) -> Split:
         """The samples at `indices`, in that order."""
-        return replace(self, x=some_of(self.x, indices), y=self.y[indices])
+        files = None if self.files is None else self.files[indices]
+        return replace(self, x=some_of(self.x, indices), y=self.y[indices], files=files)
 
     def inputs(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Samples `start` to `stop` as the network sees them: normalised float32 (n, c, h, w)."""
@@ -322,11 +324,14 @@ def assembled(
     asked: Asked = NOTHING,
     notes: tuple[str, ...] = (),
     split: str = "",
+    files: Mapping[str, Array] | None = None,
 ) -> Data:
     """Samples in the final form and raw labels by part ("train", "test", "val"), checked against each other.
 
-    Without "test" a test part is split off. `notes` and `split` say what is known already.
+    Without "test" a test part is split off. `notes` and `split` say what is known already. `files`: the places of the
+    samples by part, where each is a file.
     """
+    places = dict(files or {})
     x, y_raw = raw["train"]
     labels = labels_of(y_raw, classes, asked, name)
     y = labels.encoded(y_raw, len(x), name)
@@ -337,14 +342,16 @@ def assembled(
     parts: dict[str, tuple[Array, Array]] = {"train": (x, y)}
     for part in ("test", "val"):
         if part in raw:
-            parts[part] = _beside(raw[part], parts["train"], labels, f"{name}, {PARTS[part]}")
+            parts[part] = _beside(raw[part], parts["train"], labels, f"{name}, {PART_NAMES[part]}")
     if "test" not in parts:
         rest, chosen = split_indices(y, labels.task, TEST_FRACTION, seed, name)
         parts["test"], parts["train"] = (some_of(x, chosen), y[chosen]), (some_of(x, rest), y[rest])
+        if "train" in places:
+            places["test"], places["train"] = places["train"][chosen], places["train"][rest]
         whose = "of each class" if labels.task == "classification" else "of the samples"
         split = f"{100 * TEST_FRACTION:.0f} % {whose} were drawn as the test part with seed {seed}"
     normalisation = Normalisation.of(parts["train"][0])
-    done = {part: Split(*pair, normalisation) for part, pair in parts.items()}
+    done = {part: Split(*pair, normalisation, places.get(part)) for part, pair in parts.items()}
     return Data(
         name,
         done["train"],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.arith.outputs import Numbers
 from dojang.training.data import Split
 
 TRAINED = 0.5
@@ -27,21 +28,23 @@ def guessing_loss(part: Split) -> float:
     return float(np.where(variance > 0, variance, 1.0).mean())
 
 
-def loss_of(outputs: NDArray[Any], part: Split, shares: bool = False) -> float:
-    """The mean loss of outputs (n, …): cross-entropy, binary cross-entropy with several classes to a sample, or squared
-    error. `shares`: the outputs are probabilities already. Infinite where an output is not finite.
+def loss_of(outputs: NDArray[Any], part: Split, numbers: Numbers = "scores") -> float:
+    """The mean loss of outputs (n, …), which are `numbers`: cross-entropy, binary cross-entropy with several classes to
+    a sample, or squared error. Infinite where an output is not finite.
     """
     out = np.asarray(outputs, np.float64).reshape(len(part), -1)
     if not np.isfinite(out).all():
         return float("inf")
+    rows = np.arange(len(part))
     if part.task == "classification":
-        if shares:
-            logs = np.log(np.maximum(out, 1e-30))
-        else:
-            logs = out - out.max(axis=1, keepdims=True)
-            logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
-        return float(-logs[np.arange(len(part)), part.y].mean())
+        if numbers in ("softmax", "sigmoid"):
+            return float(-np.log(np.maximum(out[rows, part.y], 1e-30)).mean())
+        logs = out - out.max(axis=1, keepdims=True)
+        logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+        return float(-logs[rows, part.y].mean())
     if part.task == "multilabel":
+        if numbers == "sigmoid":
+            return float(-np.log(np.maximum(np.where(part.y, out, 1 - out), 1e-30)).mean())
         return float((np.logaddexp(0, out) - out * part.y).mean())
     return float(np.square(out - part.y).mean())
 

@@ -31,14 +31,16 @@ def load(
     Raises FileError for what cannot be read, DataError for content that cannot be used, UsageError for `size`.
     """
     source = read(spec, size, asked)
-    parts, split = dict(source.parts), source.split
+    parts, files, split = dict(source.parts), dict(source.files), source.split
     if val is not None:
         other = read(val, size, asked, least=1)
         name = "test" if "test" in other.parts else "train"
         own = " (its own test part is not used)" if "test" in parts else ""
         parts["test"] = _numbered_as(source, other, name, asked, str(val))
+        files = {part: places for part, places in files.items() if part != "test"}
+        files |= {"test": other.files[name]} if name in other.files else {}
         split = f"the test part is {'the test part of ' * (name == 'test')}{val}{own}"
-    return assembled(source.name, parts, source.classes, source.augment, seed, asked, source.notes, split)
+    return assembled(source.name, parts, source.classes, source.augment, seed, asked, source.notes, split, files)
 
 
 def _numbered_as(source: Source, other: Source, part: str, asked: Asked, where: str) -> tuple[Array, Array]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.training import state as disk
 from dojang.training.batches import Batcher, epoch_batches, steps_per_epoch, torch_seed
-from dojang.training.config import TrainConfig, learning_rate
+from dojang.training.config import SET_ASIDE_LEAST, TrainConfig, learning_rate, share_set_aside
 from dojang.training.data import SELECTION_FRACTION, Augment, Data, Split
 from dojang.training.freezing import frozen, training_mode
 from dojang.training.identity import differing, settings_of, text_of
@@ -39,10 +39,6 @@ from dojang.training.world import World, joined, shared
 
 # A loss on the GPU is looked at only every so many steps, since each look waits for the GPU to finish.
 _LOOK_EVERY_CUDA = 20
-
-SELECT_LEAST = 20
-"""The least number of samples to choose the best epoch by, unless a part was asked for: fewer cannot tell two epochs
-apart."""
 
 
 def fit(
@@ -167,8 +163,12 @@ class _Run:
         """The samples that are trained on, and those that the best epoch is chosen by."""
         share, whole = self.config.select, self.data.train
         if share is None:
-            wanted = fine_tuning or self.config.patience is not None
-            share = SELECTION_FRACTION if wanted and SELECTION_FRACTION * len(whole) >= SELECT_LEAST else 0.0
+            share = 0.0
+            if self.config.patience is not None:  # which ends the run by it: a matter of more samples
+                share = SELECTION_FRACTION if SELECTION_FRACTION * len(whole) >= SET_ASIDE_LEAST else 0.0
+            elif fine_tuning:
+                # a validation part of the data's own costs no train samples
+                share = share_set_aside(len(whole)) if self.data.val is None else SELECTION_FRACTION
             if self.config.patience is not None and not share:
                 raise DataError(
                     f"{self.data.name}: {len(whole)} train samples are too few for patience to judge by; "

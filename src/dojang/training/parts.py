@@ -67,7 +67,7 @@ def said(found: dict[str, str]) -> str:
     return f"the parts are {', '.join(f'{name} (to {DOES[part]})' for part, name in found.items())}"
 
 
-PARTS = {"test": "test part", "val": "validation part"}
+PART_NAMES = {"test": "test part", "val": "validation part"}
 """What parts beside the train part are called in messages."""
 
 DOES = {"train": "train on", "test": "test on", "val": "choose by"}

@@ -25,7 +25,7 @@ from dojang.base.pictures import FORMATS
 from dojang.base.reading import damaged_as, read_bytes, unpacked, zipped
 from dojang.training.asked import WHITE
 from dojang.training.meaning import sizes
-from dojang.training.parts import PARTS, as_two, part_of, parts_of, said
+from dojang.training.parts import PART_NAMES, as_two, part_of, parts_of, said
 from dojang.training.streams import StreamedSamples, fits, some_of
 
 Array = NDArray[Any]
@@ -75,11 +75,13 @@ class SampleSize:
 class Tree:
     """Pictures by part and class: (x, y) of "train", and of "test" and "val" where there are such folders.
 
-    `classes` are in sorted order of their names; `split` says which folders the parts are.
+    `classes` are in sorted order of their names; `split` says which folders the parts are. `files` are the places of
+    the pictures, by part.
     """
 
     parts: dict[str, tuple[Any, Array]]
     classes: tuple[str, ...]
+    files: dict[str, Array]
     split: str = ""
     notes: tuple[str, ...] = ()
 
@@ -157,7 +159,7 @@ def _tree(
     for part, group in groups.items():
         extra = next((name for name in group if name not in classes), None)
         if extra is not None:
-            raise DataError(f"{path}: class {extra!r} of the {PARTS[part]} is not in the train part")
+            raise DataError(f"{path}: class {extra!r} of the {PART_NAMES[part]} is not in the train part")
     listed = {
         part: [(file, classes.index(name)) for name in sorted(group) for file in group[name]]
         for part, group in groups.items()
@@ -165,13 +167,14 @@ def _tree(
     flat = [item for part in listed.values() for item in part]
     x = _decoded(path, [file for file, _ in flat], read, target)
     y = np.asarray([label for _, label in flat], np.int64)
-    parts, start = {}, 0
+    places = np.asarray([f"{path}/{'/'.join(file)}" for file, _ in flat], object)
+    parts, named, start = {}, {}, 0
     for part, items in listed.items():
         at = slice(start, start + len(items))
-        parts[part] = (some_of(x, at), y[at])
+        parts[part], named[part] = (some_of(x, at), y[at]), places[at]
         start += len(items)
     notes = ("the samples are larger than memory allows: they are decoded when they are needed",)
-    return Tree(parts, classes, said(found) if found else "", notes if isinstance(x, StreamedSamples) else ())
+    return Tree(parts, classes, named, said(found) if found else "", notes if isinstance(x, StreamedSamples) else ())
 
 
 def _parts(path: Path, tops: list[str], every: set[tuple[str, ...]], prefix: tuple[str, ...]) -> dict[str, str]:
@@ -380,9 +383,7 @@ def resized(x: Any, target: SampleSize, where: str) -> Any:
     if target.size is None or (x.shape[2:] == target.size and target.channels in (None, x.shape[1])):
         return x
     if isinstance(x, StreamedSamples):
-        raise DataError(
-            f"{where}: samples of {x.shape[1:]} stay where they are stored, and cannot be resized; store them so"
-        )
+        return _resized_when_read(x, target, where)
     if x.ndim != 4:
         raise DataError(f"{where}: samples of shape {x.shape[1:]} cannot be resized to {target.size}")
     channels = target.channels or x.shape[1]
@@ -401,3 +402,13 @@ def resized(x: Any, target: SampleSize, where: str) -> Any:
     for sample, place in zip(x.reshape(-1, *x.shape[2:]), out.reshape(-1, *target.size), strict=True):
         place[:] = np.asarray(ImageOps.fit(Image.fromarray(sample), size, Image.Resampling.BILINEAR))
     return out
+
+
+def _resized_when_read(x: StreamedSamples, target: SampleSize, where: str) -> StreamedSamples:
+    """Samples that stay where they are stored; each is resized when it is asked for."""
+    one = resized(np.zeros((1, *x.shape[1:]), x.dtype), target, where)
+
+    def digest(rows: Array) -> bytes:
+        return sha256(repr(target).encode() + x.view(rows).digest()).digest()
+
+    return StreamedSamples(lambda rows: resized(x[rows], target, where), (len(x), *one.shape[1:]), one.dtype, digest)

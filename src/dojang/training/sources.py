@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from dojang.training.asked import NOTHING, Asked
 from dojang.training.data import Augment, Size
 from dojang.training.meaning import samples_of, sizes
 from dojang.training.named_arrays import array_names, class_names, pairs_of
-from dojang.training.parts import PARTS, said
+from dojang.training.parts import PART_NAMES, said
 from dojang.training.pictures import SampleSize, Tree, read_folder, read_zip, resized
 from dojang.training.zarrs import read_zarr
 
@@ -37,7 +37,8 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 class Source:
     """What a reader found: (x, y) by part ("train", "test", "val"), the names of the classes where the source has them.
 
-    `split` says where the parts come from, `notes` what else was understood, in sentences.
+    `split` says where the parts come from, `notes` what else was understood, in sentences. `files`: the places of the
+    samples by part, where each is a file.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     augment: Augment
     split: str = ""
     notes: tuple[str, ...] = ()
+    files: Mapping[str, Array] = field(default_factory=dict[str, Array])
 
 
 def read(spec: str | Path, size: Size | None = None, asked: Asked = NOTHING, least: int = 2) -> Source:
@@ -162,7 +164,7 @@ def _pictures(path: Path, reader: Callable[[Path, SampleSize, int], Tree], targe
     mirrored = set(tree.classes) == set(cifar.NAMES_10) and x.shape[1] > 1
     augment = replace(Augment(crop=min(x.shape[2:]) // 8), mirror=mirrored)
     notes = (MIRROR_RULE,) if mirrored else ()
-    return Source(path.name, tree.parts, tree.classes, augment, tree.split, (*tree.notes, *notes))
+    return Source(path.name, tree.parts, tree.classes, augment, tree.split, (*tree.notes, *notes), tree.files)
 
 
 def npz_samples(path: Path) -> Array | None:
@@ -190,7 +192,7 @@ def _npz(path: Path, target: SampleSize, asked: Asked) -> Source:
     """Arrays `x` and `y` (or `x_train` and `y_train`), optionally those of other parts, and names in `classes`."""
     arrays = _arrays(path)
     found = pairs_of(arrays, str(path))
-    where = {part: str(path) if part == "train" else f"{path}, {PARTS[part]}" for part in found}
+    where = {part: str(path) if part == "train" else f"{path}, {PART_NAMES[part]}" for part in found}
     xs, notes = samples_of([(pair[0], where[part]) for part, pair in found.items()], asked)
     parts = {part: (x, pair[1]) for x, (part, pair) in zip(xs, found.items(), strict=True)}
     names = None

@@ -114,12 +114,12 @@ def _labels(data: Data) -> str:
         y = data.train.y
         return f"labels are amounts, {y.shape[1]} for each sample, from {y.min():g} to {y.max():g} (a regression)"
     counts = counts_of(data.train, data.outputs)
-    each = [f"{name} {int(n):,}" for name, n in zip(data.classes, counts, strict=True)]
+    each = [f"{name}: {int(n):,}" for name, n in zip(data.classes, counts, strict=True)]
     if len(each) > MOST_CLASSES:
         low, high = int(counts.argmin()), int(counts.argmax())
-        listed = f"from {each[low]} to {each[high]} samples to train on"
+        listed = f"samples to train on from {each[low]} to {each[high]}"
     else:
-        listed = f"samples to train on: {', '.join(each)}"
+        listed = f"samples to train on of each: {', '.join(each)}"
     several = ", several to a sample" if data.task == "multilabel" else ""
     return f"{data.outputs} classes{several} ({listed})"
 
@@ -128,15 +128,19 @@ def _samples(graph: Graph, data: Data) -> str:
     x, how = data.train.x, data.normalisation
     seen = x[:_LOOKED_AT] if isinstance(x, StreamedSamples) else x
     of = f" of the first {len(seen):,}" if isinstance(x, StreamedSamples) and len(seen) < len(x) else ""
-    unit = ", divided by 255" if x.dtype == np.uint8 else ""
-    values = f"values{of} from {float(seen.min()):g} to {float(seen.max()):g}{unit}"
+    values = f"its values{of} are from {float(seen.min()):g} to {float(seen.max()):g}"
+    unit = "divided by 255, " if x.dtype == np.uint8 else ""
     stated = bool(graph.inputs[0].attrs["mean"])
     if how == Normalisation.none(len(how.mean)):
-        normalised = "not normalised further"
+        normalised = "and are divided by 255, and not normalised further" if unit else "and are not normalised"
     else:
         whose = f"those that {graph.name} states" if stated else "those of the train part"
-        normalised = f"minus the mean {_few(how.mean)}, divided by the deviation {_few(how.std)} ({whose})"
-    return f"a sample is {by(data.sample_shape)}, the input size of {graph.name}; {values}, {normalised}"
+        then = "then " if unit else ""
+        normalised = (
+            f"and are normalised: {unit}{then}the mean {_few(how.mean)} is subtracted, and the result is divided by "
+            f"the standard deviation {_few(how.std)} ({whose})"
+        )
+    return f"a sample is {by(data.sample_shape)}, the input size of {graph.name}; {values} {normalised}"
 
 
 def _few(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from dojang.base.errors import FileError, MissingPart
 from dojang.training.asked import WHITE, Asked
 from dojang.training.meaning import SAID, check_samples, laid_out, layout_of, samples_of
 from dojang.training.named_arrays import array_names, class_names, pairs_of
-from dojang.training.parts import PARTS
+from dojang.training.parts import PART_NAMES
 from dojang.training.streams import StreamedSamples, fits
 
 
@@ -41,7 +41,7 @@ def read_zarr(path: Path, asked: Asked) -> tuple[dict[str, tuple[Any, Any]], tup
     pairs = pairs_of(stored, str(path))
     classes = class_names(sound(lambda: stored["classes"][:])) if "classes" in stored else None
     labels = {part: np.asarray(sound(lambda y=y: y[:])) for part, (_, y) in pairs.items()}
-    wheres = {part: str(path) if part == "train" else f"{path}, {PARTS[part]}" for part in pairs}
+    wheres = {part: str(path) if part == "train" else f"{path}, {PART_NAMES[part]}" for part in pairs}
     every = [x for x, _ in pairs.values()]
     if fits(4 * prod(every[0].shape[1:]), sum(x.shape[0] for x in every)):
         raw = [(np.asarray(sound(lambda x=x: x[:])), wheres[part]) for part, (x, _) in pairs.items()]

@@ -193,6 +193,7 @@ def test_places_do_not_survive_a_stride_and_that_is_said(tmp_path):
         (samples(5), {"photometric": "rgb", "extrasamples": ["unspecified", "assocalpha"]}, "associated"),
         (1j * samples(dtype="f4"), {}, "complex"),
         (samples(), {"photometric": 4}, "mask"),
+        (np.moveaxis(samples(3), -1, 0), {"photometric": "ycbcr", "planarconfig": "separate"}, "YCbCr in separate"),
     ],
 )
 def test_other_samples_are_refused_by_name(tmp_path, array, how, says):

@@ -51,25 +51,38 @@ def whole_factors(matrix: Taps) -> tuple[Taps, Taps] | None:
     return column, row
 
 
-def factors(matrix: Taps, tolerance: float, most: int) -> list[tuple[Taps, Taps]] | None:
-    """Columns and rows whose outer products sum to the matrix, with a total error of at most `tolerance`.
+def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, Taps]] | None:
+    """Columns and rows whose outer products sum to the matrix; None if more than `most` are needed.
 
-    As few as possible, by singular values; None if more than `most` are needed. A matrix whose rows are multiples of
-    one row is factored by that row, so that its zeros and equal taps stay.
+    `allowed`: the most error of all taps together, or of each. As few as possible: a matrix whose rows are multiples of
+    one row is factored by that row, so that its zeros and equal taps stay; one that differs from such a matrix only in
+    its largest tap (as a sharpening by a blur does) by that row and this tap; any other by singular values.
     """
+
+    def close(found: list[tuple[Taps, Taps]]) -> bool:
+        left = np.abs(sum((np.outer(column, row) for column, row in found), -matrix))
+        return bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed)
+
     i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
-    if matrix[i, j] != 0:
-        row, column = matrix[i], matrix[:, j] / matrix[i, j]
-        if np.abs(np.outer(column, row) - matrix).sum() <= tolerance:
-            return [(column, row)]
+    if matrix[i, j] != 0 and most:
+        pair = matrix[:, j] / matrix[i, j], matrix[i]
+        if close([pair]):
+            return [pair]
+        others = np.abs(matrix)
+        others[i], others[:, j] = 0, 0
+        y, x = np.unravel_index(others.argmax(), matrix.shape)
+        if most > 1 and others[y, x] != 0:
+            with np.errstate(over="ignore", invalid="ignore"):  # by a very small tap; then the factors are not close
+                column, row = matrix[:, x] / matrix[y, x], matrix[y]
+                spot, line = np.zeros(len(column)), np.zeros(len(row))
+                spot[i], line[j] = 1, matrix[i, j] - column[i] * row[j]
+                if close([(column, row), (spot, line)]):
+                    return [(column, row), (spot, line)]
     u, s, vt = np.linalg.svd(matrix)
-    left = matrix.copy()
     found = []
     for r in range(min(most, len(s))):
-        column, row = u[:, r] * np.sqrt(s[r]), vt[r] * np.sqrt(s[r])
-        found.append((column, row))
-        left -= np.outer(column, row)
-        if np.abs(left).sum() <= tolerance:
+        found.append((u[:, r] * np.sqrt(s[r]), vt[r] * np.sqrt(s[r])))
+        if close(found):
             return found
     return None
 

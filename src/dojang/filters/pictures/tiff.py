@@ -150,6 +150,8 @@ class Layout:
             raise UnsupportedError("a palette with extra samples or of more than 8 bits; convert it to RGB")
         if self.photometric == 6 and (self.bits != 8 or self.samples != 3):
             raise UnsupportedError(f"YCbCr of {self.samples} samples of {self.bits} bits; convert it to RGB")
+        if self.photometric == 6 and self.planar == 2:
+            raise UnsupportedError("YCbCr in separate planes; convert it to RGB")
         if self.photometric == 0 and self.kind == "f":
             raise UnsupportedError("floating-point samples with white at zero; convert it so that black is zero")
         alphas = [e for e in self.extras if e in (1, 2)]

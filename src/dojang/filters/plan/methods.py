@@ -23,7 +23,7 @@ from dojang.filters.kernels.fixed import TOP, fixed, fixed_passes
 from dojang.filters.kernels.fixed import fixed_columns as fixed_columns_of
 from dojang.filters.kernels.named import Taps
 from dojang.filters.plan.costs import costs_of
-from dojang.filters.plan.sums import TIE, UNROLLED, Sums, lanes_of, said, source_top, sums_of, tolerance
+from dojang.filters.plan.sums import TIE, UNROLLED, Sums, cancels, lanes_of, said, source_top, sums_of, tolerance
 from dojang.native.machine import Machine
 
 HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
@@ -146,8 +146,8 @@ def separable(job: Job, machine: Machine) -> Method | str:
             pairs = [one] if one else factors(matrix, tolerance(job, sums, matrix), most)
         if pairs is None:
             return f"its rows are not multiples of one{'' if sums.work == 'i16' else f', nor sums of {most} such'}"
-        if sums.work == "f32" and sum(np.abs(c).sum() * np.abs(r).sum() for c, r in pairs) > 8 * np.abs(matrix).sum():
-            return "its factors cancel each other: float32 would lose digits"
+        if cancels(job, sums, matrix, pairs):
+            return "its factors cancel each other and would lose digits"
         found.append(pairs)
     (dy, dx), c = job.options.dilation, job.channels
     segments, parts = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -89,8 +90,19 @@ def said(sums: Sums) -> str:
     return {"f32": "float32", "f64": "float64"}[sums.work] + (" on whole numbers (exact)" if sums.whole else "")
 
 
-def tolerance(job: Job, sums: Sums, matrix: Taps) -> float:
-    """The largest error of a factored matrix: far below a tie for integers, below the rounding of floats."""
+def tolerance(job: Job, sums: Sums, matrix: Taps) -> float | Taps:
+    """The largest error of a factored matrix: of all taps together far below a tie for integers; for floats of each
+    tap, so that a large pixel at a small tap gives what that tap allows. That is the rounding of one float32, or of a
+    sum of so many float64.
+    """
     if job.out_dtype.kind == "u":
         return TIE / 4 / source_top(job)
-    return float(np.abs(matrix).sum()) * (2.0**-24 if sums.work == "f32" else 2.0**-51)
+    return np.abs(matrix) * (2.0**-24 if sums.work == "f32" else max(8, matrix.size) * 2.0**-53)
+
+
+def cancels(job: Job, sums: Sums, matrix: Taps, pairs: Sequence[tuple[Taps, Taps]]) -> bool:
+    """Whether sums by these factors lose digits: products of theirs are larger than the taps that they add up to."""
+    sizes = sum((np.outer(np.abs(column), np.abs(row)) for column, row in pairs), np.zeros_like(matrix))
+    if job.out_dtype.kind == "f":
+        return bool((sizes > 8 * np.abs(matrix)).any())
+    return sums.work == "f32" and float(sizes.sum()) > 8 * float(np.abs(matrix).sum())
