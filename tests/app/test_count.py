@@ -113,7 +113,7 @@ def test_whole(text: str, value: int) -> None:
         (("count", "resnet18", "--input-size", "224x200x3"), 2, "height, width, channels: give 3,224,200"),
         (("count", "alexnet", "--columns", "dtpe"), 2, "did you mean dtype"),
         (("count", "alexnet", "--columns", "op", "--json"), 2, "--columns chooses columns of the printed table"),
-        (("count", "alexnet", "--devices", "2", "--csv"), 2, "--devices has a table of its own"),
+        (("count", "alexnet", "--devices", "2", "--memory"), 2, "--devices has a table of its own"),
         (("count", "alexnet", "--devices", "2", "--unit", "flop"), 2, "--devices counts MACs"),
         (("count", "alexnet", "--depth", "0"), 2, "at least 1"),
         (("count", "alexnet", "--input-size", "x=3,227,227;3"), 2, "give every input once, by name"),

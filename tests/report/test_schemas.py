@@ -30,6 +30,7 @@ COUNTS = [
     ["resnet18", "--unit", "flop", "--exact-padding", "--no-bias"],
     ["lenet5", "--input-size", "1,H,W"],
     ["resnet18", "--batch-size", "N"],
+    ["alexnet", "--devices", "2"],
     ["alexnet", "--explain", "conv2"],
     ["resnet18", "--input-size", "3,H,W", "--explain", "conv1"],
 ]

@@ -43,7 +43,7 @@ class Answer:
 def count(args: argparse.Namespace) -> Answer:
     """`dojang count`."""
     from dojang.app import verbs
-    from dojang.report.csv_count import count_csv
+    from dojang.report.csv_count import count_csv, devices_csv
     from dojang.report.text_count import count_text
 
     if args.json and args.csv:
@@ -64,7 +64,7 @@ def count(args: argparse.Namespace) -> Answer:
     if args.json:
         text = _json(args, result, more=more)
     elif placed:
-        text = _said(args, placed)
+        text = devices_csv(placed) if args.csv else _said(args, placed)
     else:
         text = count_csv(result) if args.csv else count_text(result, width(), style(), columns)
         text += f"\n\n{_said(args, held)}" if held else ""
@@ -74,7 +74,7 @@ def count(args: argparse.Namespace) -> Answer:
 
         if symbolic(result.peak_bytes) or symbolic(result.macs):
             raise UsageError("--html draws numbers; give sizes as numbers, or leave out --html to see formulas")
-        _write_page(args.html, count_html(result), args.force)
+        _write_page(args.html, count_html(result, placed), args.force)
     over = verbs.over_budget(result, args.max_macs, args.max_params)
     return Answer(text, 1 if over else 0, over, data=args.csv)
 
@@ -85,8 +85,8 @@ def _devices(args: argparse.Namespace) -> Placement | None:
 
     if args.devices is None:
         return None
-    if args.csv or args.columns or args.memory or args.machine is not None or args.html:
-        raise UsageError("--devices has a table of its own and --json; leave out --csv, --columns, --memory, --html")
+    if args.columns or args.memory or args.machine is not None or args.depth is not None:
+        raise UsageError("--devices has a table of its own; leave out --columns, --depth, --memory and --machine")
     if args.no_bias or args.unit != "mac" or args.exact_padding:
         raise UsageError("--devices counts MACs and all parameters; leave out --unit, --no-bias, --exact-padding")
     return verbs.over_devices(**_keywords(args, "over_devices"))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 
 from dojang.arith.cost import Count
+from dojang.arith.devices import Placement
 from dojang.arith.layer import Layer
 from dojang.arith.modules import ModuleCost
 from dojang.arith.symbol import symbolic
@@ -53,6 +54,21 @@ def count_csv(count: Count) -> str:
         cost = row.cost
         cells["params_share"], cells["macs_share"] = _part(cost.params, total.params), _part(cost.macs, total.macs)
         lines.append(_csv_line(["" if cells.get(key) is None else cells[key] for key in HEADS]))
+    return "".join(lines)
+
+
+def devices_csv(placed: Placement) -> str:
+    """One line per layer and device, with the keys of the JSON."""
+    lines = [
+        _csv_line(("name", "op", "device", "out_shape", "params", "macs", "out_bytes", "received_bytes", "sources"))
+    ]
+    for row in placed.layers:
+        for device in range(placed.devices):
+            shape = row.out_shape(device)
+            figures = [each[device] for each in (row.params, row.macs, row.out_bytes, row.received_bytes)]
+            sources = [name for name, parts in row.received.items() if parts[device]]
+            head = [guarded(row.name), guarded(row.op), device, "" if shape is None else _join(shape)]
+            lines.append(_csv_line([*head, *figures, guarded(" ".join(sources))]))
     return "".join(lines)
 
 

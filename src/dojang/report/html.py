@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dojang.arith.cost import Count
+from dojang.arith.devices import Placement
 from dojang.arith.formulas import symbols_of
 from dojang.arith.modules import ONE_SCREEN, FoldedRow
 from dojang.report.confusion import confusion_html
@@ -16,11 +17,25 @@ from dojang.report.svg import ChartBar, Series, bar_chart, field_chart, line_cha
 from dojang.report.svg_cost import share_chart
 from dojang.report.table import number, percent, short, size
 from dojang.report.text_count import folded_said, formulas_text, parameters_said, paths_text, uncounted_said
+from dojang.report.text_devices import DEVICE_HEADS, LAYER_HEADS, device_rows, layer_rows
+from dojang.report.text_devices import headline as placement_headline
+from dojang.report.text_devices import notes as placement_notes
 
 
-def count_html(count: Count) -> str:
-    """The cost table, which can be sorted, and charts of parameters and MACs."""
-    return page(f"{count.network}: what it costs", f"Convention: {count.convention}.", count_sections(count), True)
+def count_html(count: Count, placed: Placement | None = None) -> str:
+    """The cost table, which can be sorted, and charts of parameters and MACs; before them the network over devices."""
+    sections = count_sections(count)
+    if placed is not None:
+        sections.insert(1, (f"Over {placed.devices} devices", devices_section(placed)))
+    return page(f"{count.network}: what it costs", f"Convention: {count.convention}.", sections, True)
+
+
+def devices_section(placed: Placement) -> str:
+    """What each device holds and computes, and what is exchanged."""
+    said = "".join(paragraph(text) for text in (f"{placement_headline(placed)}.", *placement_notes(placed)))
+    each = html_table(DEVICE_HEADS, device_rows(placed), numeric=range(1, len(DEVICE_HEADS)))
+    layers = html_table(LAYER_HEADS, layer_rows(placed), numeric=(3, 4, 5))
+    return said + each + layers + paragraph(f"Convention: {placed.convention}.", "muted")
 
 
 def count_sections(count: Count) -> list[tuple[str, str]]:
