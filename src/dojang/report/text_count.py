@@ -67,7 +67,7 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN, columns: 
         lines += [paragraph(f"{paths_text(count)} The table shows the path with the most MACs.", width), ""]
     if varying_said(count):
         lines.append(style.dim(paragraph(varying_said(count), width)))
-    if missing := _left_out(count, wanted) if not columns else "":
+    if missing := _left_out(count, rows, wanted) if not columns else "":
         lines.append(style.dim(paragraph(missing, width)))
     lines.append(style.dim(paragraph(f"Convention: {count.convention}.", width)))
     return "\n".join(lines)
@@ -101,11 +101,10 @@ def _fitting(count: Count, rows: Sequence[FoldedRow], width: int) -> list[CountC
     return [column for column in COLUMNS if column in chosen]
 
 
-def _left_out(count: Count, wanted: Sequence[CountColumn]) -> str:
-    """Which columns did not fit."""
-    said = [c.name for c in COLUMNS if c not in wanted and (c.name != "trained" or some_frozen(count))]
-    if count.parameters.stored and not any(layer.dtypes for layer in count.layers):
-        said = [name for name in said if name != "dtype"]
+def _left_out(count: Count, rows: Sequence[FoldedRow], wanted: Sequence[CountColumn]) -> str:
+    """Which columns that hold anything did not fit."""
+    others = [c for c in COLUMNS if c not in wanted and (c.name != "trained" or some_frozen(count))]
+    said = [c.name for c in others if any(c.cell(count, row, short).strip("-?") for row in rows)]
     return f"More columns: {', '.join(said)} (a wider terminal, --columns, --html)." if said else ""
 
 
