@@ -61,6 +61,11 @@ class Copy:
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
+    def dojang(self, *commands: str, before: str = "") -> str:
+        """What commands print that must succeed, run in one process behind lines of Python."""
+        lines = f"from dojang.app.cli import main\nfor command in {commands!r}:\n    assert main(command.split()) == 0"
+        return self.done("-c", f"{before}\n{lines}")
+
     def pytest(self, *args: str) -> str:
         """Tests that must pass, and be there."""
         out = self.done("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-x", *args)
@@ -187,15 +192,14 @@ def test_an_operator(copy: Copy) -> None:
     follow_operator(copy)
     copy.done("scripts/docs.py")
     assert copy.touched <= named("An operator") | {"tests/engine/test_reference.py"}
-    copy.pytest(
-        "tests/test_operators.py", "-k", "softshrink or a_reason_is or is_named or has_a_network or documentation"
-    )
-    copy.pytest("tests/engine/test_reference.py", "tests/formats/onnx/test_write.py", "-k", "softshrink")
-    copy.pytest("tests/formats/torch/write/test_module.py", "-k", "softshrink")
-    copy.done("-c", USED)
-    assert "softshrink" in copy.done("-m", "dojang", "count", "soft.onnx", "--memory")
-    copy.done("-m", "dojang", "slim", "soft.onnx", "--lossless", "-o", "slimmed")
-    assert "fold-batchnorm" in copy.done("-m", "dojang", "slim", "soft.onnx", "--lossless", "-o", "again", "--json")
+    tables = "test_operators and (a_reason_is or is_named or has_a_network or documentation)"
+    ran = copy.pytest("tests/test_operators.py", "tests/engine/test_reference.py", "tests/formats/onnx/test_write.py",
+                      "tests/formats/torch/write/test_module.py", "-k", f"softshrink or {tables}", "-vvv")  # fmt: skip
+    for file in ("test_operators", "test_reference", "test_write", "test_module"):
+        assert re.search(rf"{file}\.py::[^\n]*softshrink[^\n]* PASSED", ran), file
+    said = copy.dojang("count soft.onnx --memory", "slim soft.onnx --lossless -o slimmed --json", before=USED)
+    assert "softshrink" in said.partition("{")[0]
+    assert "fold-batchnorm" in said.partition("{")[2]
     assert "| `softshrink` | 1 | lambd (0.5) |" in (copy.folder / "docs" / "notation.md").read_text(encoding="utf-8")
 
 
@@ -312,9 +316,9 @@ def test_a_format(copy: Copy) -> None:
     exporting.write_text(old.replace(line, f'{line}, "jsonnet": ".jsonnet"'), encoding="utf-8")
     assert {"src/dojang/app/networks.py", "src/dojang/app/exporting.py"} <= named("A format")
     copy.pytest("tests/formats/test_jsonnet.py")
-    copy.done("-m", "dojang", "export", "digits-cnn", "-o", "digits.jsonnet")
-    assert "53,002 parameters" in copy.done("-m", "dojang", "count", "digits.jsonnet")
     written = "import dojang, numpy as np; x = np.ones((1, 1, 8, 8), 'f4'); a, b = (dojang.compile(dojang.load(n))(x) for n in ('digits-cnn', 'digits.jsonnet')); assert np.array_equal(a, b)"  # noqa: E501
+    said = copy.dojang("export digits-cnn -o digits.jsonnet", "count digits.jsonnet")
+    assert "53,002 parameters" in said
     copy.done("-c", written)
 
 
@@ -360,8 +364,7 @@ def test_an_algorithm(copy: Copy) -> None:
     copy.after(file, "    grouped,\n    pointwise,\n    winograd,", "    single_tap,")
     assert file in named("An algorithm")
     copy.pytest("tests/engine/test_recipes.py", "tests/engine/test_forced.py", "-k", "single-tap or draw_holds")
-    copy.done("-c", PLANNED)
-    assert "single-tap" in copy.done("-m", "dojang", "list", "algorithms")
+    assert "single-tap" in copy.dojang("list algorithms", before=PLANNED)
 
 
 # ------------------------------------------------------------------------------------------------ a rewrite
@@ -426,6 +429,5 @@ def test_a_rewrite(copy: Copy) -> None:
     assert file in named("A rewrite")
     copy.pytest("tests/slimming/test_exact.py", "-k", "remove-double-negations")
     copy.add("negated.net", NEGATED)
-    copy.done("-c", SLIMMED)
-    said = copy.done("-m", "dojang", "slim", "negated.safetensors", "--lossless", "-o", "slimmed", "--json")
+    said = copy.dojang("slim negated.safetensors --lossless -o slimmed --json", before=SLIMMED)
     assert "remove-double-negations" in said

@@ -56,7 +56,7 @@ def test_bands_are_the_whole(tmp_path, suffix, kernel, dtype, border):
         as_kernel(kernel),
         options,
         progress=lambda *a: seen.append(a),
-        band_bytes=1000,
+        band_bytes=1000 if suffix == ".npy" else 20_000,  # a row, or some: each is one more call of a peer's writer
     )
     assert len(seen) >= 2
     assert seen[-1] == (700, 700)

@@ -35,11 +35,14 @@ def child(env=None, user=None, before=()):
             pytest.skip("only root can be another user, by setpriv")
         prefix += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     settings = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), **(env or {})}
-    # The interpreter's own packages must be readable by the other user; where they are not, nothing can be tried.
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", WORK], env=settings, capture_output=True, text=True, check=False
-    )
-    if done.returncode and ("Permission denied" in done.stderr or "No module named" in done.stderr):
+    # The interpreter's own packages must be readable by the other user. Where they are not, it may read anything (but
+    # owns and writes no more than before); where that cannot be given, nothing can be tried.
+    for reading in ([], [f"--{which}-caps=+dac_read_search" for which in ("inh", "ambient")] if prefix else []):
+        command = [*prefix, *(reading if user is not None else []), sys.executable, "-c", WORK]
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+        if not done.returncode or ("Permission denied" not in done.stderr and "No module named" not in done.stderr):
+            break
+    else:
         pytest.skip("another user cannot read this Python")
     assert done.returncode == 0, done.stderr
     disk, made, folder, why = done.stdout.strip().split(" ", 3)

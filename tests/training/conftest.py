@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,26 +37,27 @@ def small() -> Callable[..., nn.Module]:
     return small_net
 
 
+def begin(folder: Path, program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Starts a program, written into the folder, that has `small_net` and the public names of the room at hand."""
+    head = (
+        "import runpy, sys\n"
+        f"small_net = runpy.run_path({str(Path(__file__))!r})['small_net']\n"
+        "import numpy as np\n"
+        "import torch\n"
+        "torch.set_num_threads(1)\n"
+        "from dojang import training as train\n"
+    )
+    path = folder / f"program{len(list(folder.glob('program*.py')))}.py"
+    path.write_text(head + program)
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(path), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a program that has `small_net` and the public names of the room at hand."""
-
-    def begin(program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        head = (
-            "import runpy, sys\n"
-            f"small_net = runpy.run_path({str(Path(__file__))!r})['small_net']\n"
-            "import numpy as np\n"
-            "import torch\n"
-            "torch.set_num_threads(1)\n"
-            "from dojang import training as train\n"
-        )
-        path = tmp_path / f"program{len(list(tmp_path.glob('program*.py')))}.py"
-        path.write_text(head + program)
-        return subprocess.Popen(
-            [sys.executable, *launcher, str(path), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return begin
+    """Starts a program in the test's folder."""
+    return functools.partial(begin, tmp_path)

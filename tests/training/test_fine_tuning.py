@@ -135,6 +135,9 @@ def test_few_samples_are_set_aside_to_choose_by(count: int, patience: int | None
     assert record.start.batch == count - aside  # the others are all trained on
     own = fit(linear(), replace(data, val=data.train.take(slice(0, 30))), config)
     assert (own.start.selection_samples, own.start.batch) == (30, count)
+    assert "chosen by 30 samples of the validation part" in " ".join(own.start.sentences("accuracy"))
+    if aside:
+        assert f"chosen by {aside} train samples set aside" in " ".join(record.start.sentences("accuracy"))
 
 
 def test_patience_ends_the_run_and_resuming_goes_on_with_it(tmp_path: Path) -> None:

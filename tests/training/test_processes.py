@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ import torch
 from safetensors.numpy import load_file
 
 from dojang.training.state import STATE_FILE, read
+
+from .conftest import begin
 
 pytestmark = pytest.mark.slow
 
@@ -112,42 +116,63 @@ from dojang import training as train
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
     data = train.from_arrays(rng.normal(size=(1500, 1, 8, 8)), np.arange(1500) % 10)
-    config = train.TrainConfig(epochs=2, augment=train.Augment(1, False), precision=sys.argv[2], optimiser="sgd")
     rank = int(os.environ.get("RANK", 0))
-    module = small_net(seed=0)
-    module[1].num_batches_tracked = None  # one batch norm counts its batches, the other does not
-    teacher = small_net(seed=3)
-    history = train.fit(module, data, config, teacher=teacher, directory=sys.argv[1])
+    told = {}
+    for precision in sys.argv[2:]:
+        config = train.TrainConfig(epochs=2, augment=train.Augment(1, False), precision=precision, optimiser="sgd")
+        module = small_net(seed=0)
+        module[1].num_batches_tracked = None  # one batch norm counts its batches, the other does not
+        teacher = small_net(seed=3)
+        history = train.fit(module, data, config, teacher=teacher, directory=f"{sys.argv[1]}-{precision}")
+        told[precision] = [[p.train_loss, p.test_loss] for p in history.curve] + [history.processes]
     if rank == 0:
-        print(json.dumps([[p.train_loss, p.test_loss] for p in history.curve] + [history.processes]))
+        print(json.dumps(told))
 """
 
+BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
-def test_two_processes_give_what_one_gives_within_rounding(tmp_path: Path, start: Start) -> None:
+
+@dataclass(frozen=True)
+class Divided:
+    """What a run printed, and the folder before the precision in its name."""
+
+    told: dict[str, Any]
+    folder: Path
+
+    def tensors(self, precision: str) -> dict[str, np.ndarray]:
+        return tensors(self.folder.parent / f"{self.folder.name}-{precision}")
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Divided, Divided]:
+    """The same trainings by one process and by two, in every precision that this processor has."""
+    folder = tmp_path_factory.mktemp("divided")
+    precisions = ["float32", *(["bf16"] if BF16 else [])]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    single = start(DIVIDED, str(tmp_path / "one"), "float32")
-    pair = start(DIVIDED, str(tmp_path / "two"), "float32", launcher=launcher)
-    alone, both = json.loads(finish(single)), json.loads(finish(pair))
+    single, pair = folder / "one", folder / "two"
+    running = [(single, begin(folder, DIVIDED, str(single), *precisions)),
+               (pair, begin(folder, DIVIDED, str(pair), *precisions, launcher=launcher))]  # fmt: skip
+    one, two = (Divided(json.loads(finish(process)), at) for at, process in running)
+    return one, two
+
+
+def test_two_processes_give_what_one_gives_within_rounding(divided: tuple[Divided, Divided]) -> None:
+    alone, both = (run.told["float32"] for run in divided)
     assert (alone[-1], both[-1]) == (1, 2)
     # Sums are taken in another order; over 46 steps that grows to some 1e-4 of a weight.
     np.testing.assert_allclose(both[:-1], alone[:-1], rtol=1e-3)
-    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    one, two = (run.tensors("float32") for run in divided)
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=1e-3, err_msg=name)
 
 
-@pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="PyTorch has no bfloat16 convolutions on this processor"
-)
-def test_in_bf16_two_processes_learn_as_one_does(tmp_path: Path, start: Start) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    single = start(DIVIDED, str(tmp_path / "one"), "bf16")
-    pair = start(DIVIDED, str(tmp_path / "two"), "bf16", launcher=launcher)
-    alone, both = json.loads(finish(single)), json.loads(finish(pair))
+@pytest.mark.skipif(not BF16, reason="PyTorch has no bfloat16 convolutions on this processor")
+def test_in_bf16_two_processes_learn_as_one_does(divided: tuple[Divided, Divided]) -> None:
+    alone, both = (run.told["bf16"] for run in divided)
     # One rounding to bfloat16 is 2^-9; batch norms over both halves, summed in bfloat16, would be off by far more.
     np.testing.assert_allclose(both[:-1], alone[:-1], rtol=0.02)
-    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    one, two = (run.tensors("bf16") for run in divided)
     for name in one:
         if "running" in name:
             far = np.abs(two[name] - one[name]).max() / np.abs(one[name]).max()

@@ -200,6 +200,7 @@ class _Run:
             frozen=tuple(self.known["frozen"]),
             anew=tuple(self.known["anew"]),
             selection_samples=0 if self.selection is None else len(self.selection),
+            selection_given=self.data.val is not None,
             before=None if before is None else Scores(**before),
         )
 
@@ -463,6 +464,7 @@ class _Run:
                     "optimiser": self.recipe.optimiser,
                     "weight_decay": self.recipe.weight_decay,
                     "fine_tuning": self.fine_tuning,
+                    "set_aside": len(self.data.train) - len(self.train),
                     **self.known,
                     "normalisation": self.data.normalisation.to_dict(),
                     "teacher": self.teacher is not None,

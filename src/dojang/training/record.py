@@ -84,7 +84,7 @@ class Start:
     `lr` is the peak rate, `batch` the samples of a step. `before` has the figures of the test part before the first
     step, None where the weights are fresh. `anew` names the parameters that start anew in a fine-tuning, which learn
     `config.HEAD_SCALE` times faster. `augment`: how pictures are varied; `unvaried`: they would be, were the training
-    not so short.
+    not so short. `selection_given`: the samples to choose by are a validation part that the data have.
     """
 
     fine_tuning: bool
@@ -99,6 +99,7 @@ class Start:
     frozen: tuple[str, ...]
     anew: tuple[str, ...]
     selection_samples: int
+    selection_given: bool
     before: Scores | None
 
     def sentences(self, metric: str) -> tuple[str, ...]:
@@ -124,7 +125,8 @@ class Start:
             names = ", ".join(self.frozen[:4]) + (f" and {len(self.frozen) - 4} more" if len(self.frozen) > 4 else "")
             said.append(f"Frozen: {names}.")
         if self.selection_samples:
-            said.append(f"{self.selection_samples} train samples are set aside to choose the best epoch by.")
+            whose = "samples of the validation part" if self.selection_given else "train samples set aside"
+            said.append(f"The best epoch is chosen by {self.selection_samples} {whose}.")
         return tuple(said)
 
 
