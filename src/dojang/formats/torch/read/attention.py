@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dojang.arith.graph import Node
 from dojang.formats.torch.read.ops import lowers
 from dojang.formats.torch.read.trace import MODULES, Traced, Tracer
 
@@ -129,11 +128,8 @@ def _heads(t: Tracer, x: Traced, heads: int, part: str) -> Traced:
 def _opaque_multihead(t: Tracer, m: nn.MultiheadAttention, query: Traced, key: Any, value: Any) -> Any:
     """Forms that are not decomposed: unknown, with their parameters counted."""
     given = [v for v in (query, key, value) if isinstance(v, Traced)]
-    inputs = dict.fromkeys(t.read(v) for v in [*given, *(t.value(p) for p in m.parameters())])
-    name = t.fresh()
-    shape = (*query.sizes[:-1], m.embed_dim)
-    t.nodes.append(Node.of(name, "unknown", *inputs, kind="MultiheadAttention", shape=t.told(shape)))
-    return t.made(name, shape), None
+    sources = {v.node: v for v in [*given, *(t.value(p) for p in m.parameters())]}
+    return t.opaque("MultiheadAttention", tuple(sources.values()), (*query.sizes[:-1], m.embed_dim)), None
 
 
 MODULES[nn.MultiheadAttention] = multihead

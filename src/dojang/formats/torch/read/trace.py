@@ -8,6 +8,7 @@ a prime number that divides no size of the network, and so is recognised whereve
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,8 @@ from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
+from dojang.formats.torch.read.free import FREE
+from dojang.formats.torch.read.memory import SCATTERS, Memory, Step, certain, shows_memory
 from dojang.formats.torch.read.values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
@@ -58,19 +61,23 @@ class DataDependent(UnsupportedError):
 
 
 class Traced(torch.Tensor):
-    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory."""
+    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` says which it shows,
+    `steps` by which views, and `version` how often that had been written when `node` was what it shows.
+    """
 
-    __slots__ = ("memory", "node", "sizes", "version")
+    __slots__ = ("memory", "node", "sizes", "steps", "version")
     node: str
     sizes: tuple[int, ...]
-    memory: list[int]
+    memory: Memory
+    steps: tuple[Step, ...]
     version: int
 
     @staticmethod
     def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
         """A wrapper without storage."""
         self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
-        self.node, self.sizes, self.memory, self.version = node, tuple(sizes), [0], 0
+        self.node, self.sizes, self.steps, self.version = node, tuple(sizes), (), 0
+        self.memory = Memory(node, self.sizes, dtype, device)
         return self
 
     @property
@@ -146,7 +153,7 @@ def plain(name: str) -> tuple[str, bool]:
     if name.startswith("__") and name.endswith("__"):
         base = name[2:-2]
         place = base in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "ifloordiv", "imatmul")
-        return (base[1:] if place else base), place
+        return (base[1:] if place else base), place or base == "setitem"
     place = name.endswith("_")
     base = name.rstrip("_")
     return (base.lstrip("_") if base.lstrip("_") in HANDLERS else base), place
@@ -227,6 +234,7 @@ class Tracer:
         self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
         self.before_write: Callable[[torch.Tensor], None] | None = None
+        self.overlaid: dict[int, tuple[torch.Tensor, Traced]] = {}
         self.decisions: list[bool] = []
         self.decided: list[str] = []
         self.ahead: list[bool] = []
@@ -277,7 +285,17 @@ class Tracer:
         node = Node.of(title, op, *[self.read(i) for i in inputs], arrays=arrays, **attrs)
         shape = node.infer([i.sizes for i in inputs])
         self.nodes.append(node)
-        return self.made(title, shape)
+        return self.made(title, shape, self.dtype_of(op, inputs) if inputs else None)
+
+    def dtype_of(self, op: str, inputs: Sequence[Traced]) -> torch.dtype | None:
+        """Whole numbers and truth values stay what they are where an operator keeps them; None: real numbers."""
+        if op not in KEEPS_WHOLE:
+            return None
+        with torch._C.DisableTorchFunctionSubclass():
+            types = [i.dtype for i in inputs]
+        if any(d.is_floating_point or d.is_complex for d in types):
+            return None
+        return functools.reduce(torch.promote_types, types)
 
     def made(self, name: str, sizes: Sequence[int], dtype: torch.dtype | None = None) -> Traced:
         """The stand-in for a node's output."""
@@ -286,9 +304,42 @@ class Tracer:
 
     def read(self, value: Traced) -> str:
         """The node that makes a value, now."""
-        if value.version != value.memory[0]:
-            raise Stale(f"{self.place}: reads a view whose memory was changed in place through another view")
+        if value.version != value.memory.version:
+            self.renew(value)
         return value.node
+
+    def renew(self, value: Traced) -> None:
+        """What a value shows now, after its memory was written through another view."""
+        memory = value.memory
+        if not all(certain(steps) for steps in (value.steps, *(steps for steps, _, _ in memory.written))):
+            raise Stale(f"{self.place}: reads a view whose memory was changed in place through another view")
+        for steps, node, sizes in memory.written:
+            whole = Traced(memory.node, memory.sizes, memory.dtype, memory.device)
+            shown = self.views(whole, steps)
+            part = Traced(node, sizes, memory.dtype, memory.device)
+            for outer, step in zip(reversed(shown[:-1]), reversed(steps), strict=True):
+                part = self.within("setitem", SCATTERS[step.name], outer, part, step)
+            memory.node = self.read(part)
+        memory.written.clear()
+        whole = Traced(memory.node, memory.sizes, memory.dtype, memory.device)
+        value.node = self.views(whole, value.steps)[-1].node
+        value.version = memory.version
+
+    def views(self, whole: Traced, steps: Sequence[Step]) -> list[Traced]:
+        """The whole, and what each view in turn shows of it."""
+        found = [whole]
+        for step in steps:
+            result = self.within(step.name, HANDLERS[step.name], found[-1], *step.args, **step.kwargs)
+            found.append(result if step.index is None else result[step.index])
+        return found
+
+    def within(self, name: str, function: Handler, *args: Any, **kwargs: Any) -> Any:
+        """A handler, as if the forward had called the function of this name."""
+        outer, self.func = self.func, name
+        try:
+            return function(self, *args, **kwargs)
+        finally:
+            self.func = outer
 
     def input(self, name: str, shape: Sequence[int]) -> Traced:
         """An input node."""
@@ -304,14 +355,18 @@ class Tracer:
             return value
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
-        return self.number(float(value))
+        return self.number(value)
 
     def number(self, value: float, *beside: Any) -> Traced:
         """A number as a constant with one axis; with none where a value that it stands beside has none, so that the
         result has none either, as in PyTorch.
         """
         bare = any(isinstance(v, Traced) and not v.sizes for v in beside)
-        return self.fill(value, () if bare else (1,))
+        made = self.fill(float(value), () if bare else (1,))
+        whole = isinstance(value, int)
+        return (
+            self.made(made.node, made.sizes, torch.bool if isinstance(value, bool) else torch.int64) if whole else made
+        )
 
     def fill(self, value: float, shape: Sequence[int]) -> Traced:
         """A constant of one value. A batch axis is made by broadcasting."""
@@ -410,11 +465,26 @@ class Tracer:
         if trained:
             self.trained.add(array)
 
-    def told(self, shape: Sequence[int]) -> tuple[int, ...] | None:
-        """A shape without the batch; None unless the batch is its first axis and in no other."""
-        if self.batch == 1 or len(shape) < 2 or shape[0] != self.batch or any(s % self.batch == 0 for s in shape[1:]):
-            return None
-        return tuple(shape[1:])
+    def opaque(
+        self, kind: str, sources: Sequence[Traced], shape: Sequence[int], dtype: torch.dtype | None = None,
+        free: bool = False, name: str | None = None,
+    ) -> Traced:  # fmt: skip
+        """An `unknown` node of a shape that is known, also where the batch is part of an axis or of none."""
+        sizes, inputs = tuple(shape), [self.read(s) for s in sources]
+        axes = [a for a, s in enumerate(sizes) if self.batch > 1 and s and s % self.batch == 0]
+        title, attrs = name or self.fresh(), {"kind": kind, "free": free}
+        if len(axes) > 1 or self.batch == 1:
+            self.nodes.append(Node.of(title, UNKNOWN, *inputs, **attrs))
+            return self.made(title, sizes, dtype)
+        axis = axes[0] if axes else -1
+        parts = sizes[axis] // self.batch if axes else 1
+        own = sizes if not axes else (*sizes[:axis], *((parts,) if parts > 1 else ()), *sizes[axis + 1 :])
+        self.nodes.append(Node.of(title, UNKNOWN, *inputs, shape=own, batch_axis=axis, **attrs))
+        made = self.made(title, (*own[:axis], self.batch, *own[axis:]) if axes else own, dtype)
+        if parts > 1:
+            wanted = tuple(-1 if a == axis else s for a, s in enumerate(sizes))
+            return self.made(self.emit("reshape", made, part="shape", shape=wanted).node, sizes, dtype)
+        return made
 
     def roles(self, node: str, **values: torch.Tensor | None) -> dict[str, str]:
         """Array names by role for a layer's real tensors; what is not registered is registered under the node."""
@@ -455,7 +525,7 @@ class Tracer:
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnsupportedError(f"{self.place}: {name} cannot be followed ({reason})") from error
-        count = 0
+        count, free = 0, kind is None and name in FREE
 
         def place(value: Any) -> Any:
             nonlocal count
@@ -464,9 +534,7 @@ class Tracer:
             count += 1
             title = self.fresh(None if count == 1 else f"output{count}")
             label = (kind or name) if count == 1 else f"{kind or name}, output {count}"
-            told = self.told(value.shape)
-            self.nodes.append(Node.of(title, UNKNOWN, *[self.read(s) for s in sources], kind=label, shape=told))
-            return self.made(title, tuple(value.shape), value.dtype)
+            return self.opaque(label, sources, tuple(value.shape), value.dtype, free, title)
 
         return tree_map(place, result)
 
@@ -479,6 +547,11 @@ class Tracer:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         base, in_place = plain(called)
+        if self.overlaid:
+            args, kwargs = tree_map(self.over, (args, kwargs))
+            types = [*types, *(Traced for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced))]
+        if in_place and Traced in types and args and not isinstance(args[0], Traced):
+            args = (self.overlay(args[0]), *args[1:])
         if Traced not in types and not self.wants(base, args, kwargs):
             return self.real(func, base, args, kwargs)
         if called == "item" or called in DECISIONS or UnknownNumber in types:
@@ -490,6 +563,26 @@ class Tracer:
         if called in DECISIONS or UnknownNumber in types:
             return self.decide(called if called in DECISIONS else "item")
         return self.apply(func, base, in_place, args, dict(kwargs))
+
+    def overlay(self, value: torch.Tensor) -> Traced:
+        """A real tensor into which a traced value is written: from now on a stand-in takes its place."""
+        if not isinstance(value, torch.Tensor) or id(value) in self.arrays:
+            raise Stale(f"{self.place}: a traced value is written into a parameter or buffer")
+        made = self.within("clone", HANDLERS["clone"], self.loose(value.clone()))
+        self.overlaid[value.untyped_storage()._cdata] = value, made
+        return made
+
+    def over(self, value: Any) -> Any:
+        """The stand-in for a real tensor that has one."""
+        if not isinstance(value, torch.Tensor) or isinstance(value, Traced) or value.device.type == "meta":
+            return value
+        with torch._C.DisableTorchFunction():
+            found = self.overlaid.get(value.untyped_storage()._cdata)
+        if found is None:
+            return value
+        if found[0] is not value:
+            raise Stale(f"{self.place}: a traced value was written into another view of this tensor")
+        return found[1]
 
     def apply(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One function by its handler's name, which is then the name of where the forward is."""
@@ -569,25 +662,33 @@ class Tracer:
                     raise
                 result = NotImplemented
         if result is NotImplemented:
-            if in_place or base == "setitem":
+            if in_place:
                 raise Stale(f"{self.place}: {base} works in place")
             return self.unknown(func, base, args, kwargs)
         if in_place:
             return self.replace(args[0], result)
-        if base in VIEWS and isinstance(args[0], Traced):
-            for part in result if isinstance(result, self.tuples) else (result,):
-                if isinstance(part, Traced) and part is not args[0]:
-                    part.memory, part.version = args[0].memory, args[0].memory[0]
+        if base in VIEWS and isinstance(args[0], Traced) and shows_memory(base, args):
+            source, several = args[0], isinstance(result, self.tuples)
+            for index, part in enumerate(result if several else (result,)):
+                if isinstance(part, Traced) and part is not source:
+                    step = Step(base, args[1:], kwargs, index if several else None)
+                    part.memory, part.version = source.memory, source.memory.version
+                    part.steps = (*source.steps, step)
         return result
 
     def replace(self, old: Traced, new: Traced) -> Traced:
-        """`old` now stands for `new`; other views of its memory are stale."""
+        """`old` now stands for `new`; other views of its memory show it when they are read."""
         if not isinstance(old, Traced) or old.sizes != new.sizes:
             raise Stale(f"{self.place}: {self.func} changes a tensor in place")
-        self.read(new)
-        old.node = new.node
-        old.memory[0] += 1
-        old.version = old.memory[0]
+        old.node = self.read(new)
+        memory = old.memory
+        if old.steps:
+            memory.written.append((old.steps, old.node, old.sizes))
+        else:
+            memory.node = old.node
+            memory.written.clear()
+        memory.version += 1
+        old.version = memory.version
         return old
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -652,6 +753,12 @@ def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
         return False
     return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
+
+KEEPS_WHOLE = frozenset(
+    "reshape flatten squeeze unsqueeze transpose slice gather concat pad add sub mul maximum minimum neg abs sign clip "
+    "reduce_max reduce_min floor ceil round".split()
+)
+"""Operators whose result has whole numbers where all their inputs have."""
 
 FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())
 """Functions that may be called with a batch size and no traced value."""

@@ -147,9 +147,8 @@ def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, p
     return t.emit("slice", x, part=part, axis=axis, **attrs)
 
 
-@lowers("getitem")
 def getitem(t: Tracer, x: Any, index: Any) -> Any:
-    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices."""
+    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices; others are in `places.py`."""
     x = t.value(x)
     items = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(i, bool | Traced) for i in items):
@@ -205,7 +204,7 @@ def getitem(t: Tracer, x: Any, index: Any) -> Any:
 def index_select(t: Tracer, x: Any, dim: Any, index: Any = None) -> Any:
     """Picks along one axis; ATen's form is a list with one tensor per axis."""
     if isinstance(dim, list | tuple):
-        return getitem(t, x, tuple(slice(None) if i is None else i for i in dim))
+        return HANDLERS["getitem"](t, x, tuple(slice(None) if i is None else i for i in dim))
     return getitem(t, x, (slice(None),) * axis_of(dim, t.value(x).dim()) + (index,))
 
 
@@ -430,9 +429,12 @@ def type_name(t: Tracer, path: str) -> str:
 
 @lowers("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 def filled(t: Tracer, *args: Any, **kwargs: Any) -> Any:
-    """A constant of the batch's size."""
+    """A constant of the batch's size; without the batch a real tensor, in the precision of the one that asks for it."""
     sizes, kind = list(args), t.func.removeprefix("new_")
     if t.func.startswith("new_"):
+        if not t.wants(kind, args[1:], kwargs):
+            like = {"dtype": args[0].dtype, "device": args[0].device}
+            return t.real(getattr(torch, kind), kind, args[1:], {**like, **kwargs})
         sizes = sizes[1:]
     size = kwargs.get("size")
     if kind == "full":
@@ -448,6 +450,14 @@ def filled(t: Tracer, *args: Any, **kwargs: Any) -> Any:
 def filled_like(t: Tracer, x: Any, fill_value: Any = None, **kwargs: Any) -> Any:
     """A constant of another's shape."""
     return t.fill(float(fill_value if fill_value is not None else t.func == "ones_like"), tuple(x.shape))
+
+
+@lowers("zero", "fill")
+def refilled(t: Tracer, x: Traced, value: Any = 0.0) -> Any:
+    """One number everywhere."""
+    if isinstance(value, torch.Tensor):
+        return expand(t, value, *x.sizes)
+    return t.fill(float(value), x.sizes)
 
 
 LARGE = torch.finfo(torch.float32).max
