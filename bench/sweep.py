@@ -13,7 +13,8 @@ module must be as it was; seconds against torchinfo's), `run` (answers against f
 (milliseconds against ONNX Runtime and PyTorch; needs a quiet machine).
 
 An answer is right if its largest error, over the largest value, is at most 1e-4, or eight times what PyTorch's own
-float32 has. What FlopCounterMode does not count is added by rule, and named (`RULES`).
+float32 has. Three rules lead from FlopCounterMode to dojang's count (`sweep_flops.py`): products that it leaves out are
+added; what depends on parameters only, and what no output needs, is left out.
 """
 
 from __future__ import annotations
@@ -105,37 +106,24 @@ def _count(found: dict[str, Any], graph: Any) -> None:
     found["unknown_nodes"] = sum(n.op == "unknown" for n in graph.nodes)
 
 
-RULES = {
-    "mv": "a matrix by a vector",
-    "addmv": "a matrix by a vector",
-    "dot": "two vectors",
-    "deform_conv2d": "deformable convolution",
-    "lstm": "LSTM",
-    "gru": "GRU",
-    "einsum": "a sum of products that PyTorch makes element by element",
-}
-"""What FlopCounterMode does not count and dojang does; each is added by its formula."""
-
-
 def _witnesses(found: dict[str, Any], module: Any, sizes: Any, fast: bool) -> None:
     import copy
 
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     from sweep_build import quiet
+    from sweep_flops import Products
 
     inputs = [torch.zeros(1, *s) for s in sizes]
     for device in ("meta", "cpu") if fast else ("cpu",):
-        counter, added = FlopCounterMode(display=False), _added()
         try:
-            with torch.no_grad(), quiet(), sdpa_kernel(SDPBackend.MATH), counter, added:
-                here = module if device == "cpu" else copy.deepcopy(module).to("meta")
-                here.requires_grad_(False)
-                here(*[x.to(device) for x in inputs])
-            found["flopcounter"] = counter.get_total_flops() // 2
-            found["added"] = dict(added.macs)
+            here = module if device == "cpu" else copy.deepcopy(module).to("meta")
+            here.requires_grad_(False)
+            given = [x.to(device) for x in inputs]
+            with torch.no_grad(), quiet(), sdpa_kernel(SDPBackend.MATH), Products(given) as products:
+                products.end(here(*given))
+            found |= products.counted()
             break
         except Exception as error:
             found["flopcounter_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
@@ -164,36 +152,6 @@ def _witnesses(found: dict[str, Any], module: Any, sizes: Any, fast: bool) -> No
         found["fvcore_skips"] = dict(analysis.unsupported_ops())
     except Exception as error:
         found["fvcore_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-def _added() -> Any:
-    """Counts the products that FlopCounterMode leaves out."""
-    from math import prod
-
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Added(TorchDispatchMode):
-        def __init__(self) -> None:
-            super().__init__()
-            self.macs: collections.Counter[str] = collections.Counter()
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            name = func._schema.name.split("::")[1]
-            if name in ("mv", "addmv"):
-                self.macs[name] += args[-2 if name == "mv" else 1].numel()
-            elif name in ("dot", "vdot"):
-                self.macs["dot"] += args[0].numel()
-            elif name == "deform_conv2d":
-                weight = args[1]
-                out = func(*args, **(kwargs or {}))
-                self.macs[name] += out.numel() * prod(weight.shape[1:])
-                return out
-            elif name == "mkldnn_rnn_layer":
-                x, w1, w2 = args[:3]
-                self.macs["lstm"] += x.shape[0] * x.shape[1] * (w1.numel() + w2.numel())
-            return func(*args, **(kwargs or {}))
-
-    return Added()
 
 
 def _run(found: dict[str, Any], graph: Any, module: Any, sizes: Any, timed: bool) -> None:
@@ -362,9 +320,10 @@ def counted_exactly(row: dict[str, Any]) -> bool:
 
 
 def _truths(row: dict[str, Any]) -> tuple[int, ...]:
-    """What FlopCounterMode says, with what is added by rule; fvcore where it is the only one."""
+    """What FlopCounterMode says, after the rules; fvcore where it is the only one."""
     if "flopcounter" in row:
-        return (row["flopcounter"] + sum(row["added"].values()),)
+        most = row["flopcounter"] + sum(row["added"].values()) - row["unneeded"]
+        return most, most - row["constant"]
     return (row["fvcore"],) if "fvcore" in row else ()
 
 
@@ -378,7 +337,8 @@ def verdict(row: dict[str, Any]) -> str:
         kinds = collections.Counter(u.rpartition("(")[2].rstrip(")") for u in row["unknown"])
         return f"lower bound: {', '.join(f'{k} {n}' for k, n in kinds.most_common(6))}"
     if row["macs"] not in _truths(row):
-        return f"MACs {row['macs']:,}, FlopCounterMode {row.get('flopcounter', -1):,} + {row.get('added')}, fvcore {row.get('fvcore')}"
+        more = f"{row.get('added')} − {row.get('constant')} − {row.get('unneeded')}, fvcore {row.get('fvcore')}"
+        return f"MACs {row['macs']:,}, FlopCounterMode {row.get('flopcounter', -1):,} + {more}"
     if row.get("stored") != row.get("parameters"):
         return f"parameters {row['stored']:,}, not {row['parameters']:,}"
     if row.get("changed"):

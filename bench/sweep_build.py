@@ -152,7 +152,7 @@ def _build_torchvision(name: str) -> tuple[nn.Module, Sizes]:
     if "optical_flow" in where:
         return module, ((3, SIDE, SIDE), (3, SIDE, SIDE))
     if "video" in where:
-        return module, ((3, 16, 224, 224) if "mvit" in name or "swin" in name else (3, 8, 112, 112),)
+        return module, ((3, 16, 224, 224) if name.startswith(("mvit", "swin", "s3d")) else (3, 8, 112, 112),)
     large = name.startswith(("vit", "alexnet", "inception", "swin", "maxvit", "vgg"))
     return module, ((3, 224, 224) if large else (3, SIDE, SIDE),)
 

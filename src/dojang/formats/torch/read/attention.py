@@ -17,6 +17,7 @@ FAR = -1e30
 
 def _mask(t: Tracer, mask: Any) -> Any:
     """A real mask as numbers to add; True means 'may look' as in scaled_dot_product_attention."""
+    mask = t.mask(mask)
     if isinstance(mask, Traced):
         return mask if mask.dtype.is_floating_point else None
     if mask.dtype == torch.bool:

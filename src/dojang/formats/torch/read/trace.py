@@ -9,6 +9,7 @@ a prime number that divides no size of the network, and so is recognised whereve
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -62,21 +63,23 @@ class DataDependent(UnsupportedError):
 
 class Traced(torch.Tensor):
     """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` says which it shows,
-    `steps` by which views, and `version` how often that had been written when `node` was what it shows.
+    `steps` by which views, and `version` how often that had been written when `node` was what it shows. `alike`: its
+    numbers, where they are known and the same for every image of the batch; the batch is then left out of each axis.
     """
 
-    __slots__ = ("memory", "node", "sizes", "steps", "version")
+    __slots__ = ("alike", "memory", "node", "sizes", "steps", "version")
     node: str
     sizes: tuple[int, ...]
     memory: Memory
     steps: tuple[Step, ...]
     version: int
+    alike: torch.Tensor | None
 
     @staticmethod
     def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
         """A wrapper without storage."""
         self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
-        self.node, self.sizes, self.steps, self.version = node, tuple(sizes), (), 0
+        self.node, self.sizes, self.steps, self.version, self.alike = node, tuple(sizes), (), 0, None
         self.memory = Memory(node, self.sizes, dtype, device)
         return self
 
@@ -323,7 +326,7 @@ class Tracer:
         memory.written.clear()
         whole = Traced(memory.node, memory.sizes, memory.dtype, memory.device)
         value.node = self.views(whole, value.steps)[-1].node
-        value.version = memory.version
+        value.version, value.alike = memory.version, None
 
     def views(self, whole: Traced, steps: Sequence[Step]) -> list[Traced]:
         """The whole, and what each view in turn shows of it."""
@@ -372,8 +375,13 @@ class Tracer:
         """A constant of one value. A batch axis is made by broadcasting."""
         sizes = tuple(shape)
         plain_sizes = tuple(1 if s % self.batch == 0 and self.batch > 1 else s for s in sizes)
-        constant = self.emit("constant", part="value", shape=plain_sizes, fill=value)
-        return constant if plain_sizes == sizes else HANDLERS["expand"](self, constant, *sizes)
+        if plain_sizes == sizes:
+            return self.emit("constant", part="value", shape=sizes, fill=value)
+        alike = torch.full(tuple(s // self.batch if s % self.batch == 0 else s for s in sizes), float(value))
+        made = self.spread(sizes, alike)
+        if made is None:
+            raise UnsupportedError(f"{self.place}: {by(sizes)} has the batch in several axes")
+        return made
 
     def tensor(self, value: torch.Tensor) -> Traced:
         """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
@@ -558,6 +566,10 @@ class Tracer:
             self.decided += [v.node for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced)]
         if getattr(func, "__name__", "") == "__set__" and not (args and isinstance(args[0], Traced)):
             raise Stale(f"{self.place}: a parameter or buffer is made to stand for a computed tensor")
+        if called in ("item", *DECISIONS) and args and isinstance(args[0], Traced):
+            numbers = self.alike(args[0])
+            if numbers is not None and numbers.numel() == 1 and math.prod(args[0].sizes) == 1:
+                return func(numbers, *args[1:], **kwargs)
         if called == "item":
             return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
         if called in DECISIONS or UnknownNumber in types:
@@ -651,7 +663,10 @@ class Tracer:
         for other, word in (("axis", "dim"), ("keepdims", "keepdim")):
             if other in kwargs:
                 kwargs[word] = kwargs.pop(other)
-        if handler is None:
+        result = self.evaluate(func, base, in_place, args, kwargs)
+        if result is not None:
+            handler = None
+        elif handler is None:
             result = NotImplemented
         else:
             try:
@@ -676,6 +691,78 @@ class Tracer:
                     part.steps = (*source.steps, step)
         return result
 
+    def alike(self, value: Traced) -> torch.Tensor | None:
+        """The numbers of a value that is known and the same for every image; None for others."""
+        return value.alike if value.version == value.memory.version else None
+
+    def mask(self, value: Any) -> Any:
+        """A known value that is the same for every image as a real tensor that spreads over the batch; others as is."""
+        numbers = self.alike(value) if isinstance(value, Traced) else None
+        if numbers is None:
+            return value
+        fits = all(a in (b, 1) for a, b in zip(numbers.shape, value.sizes, strict=True))
+        return numbers if fits else value
+
+    def evaluate(
+        self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The result of a function of values that are known and the same for every image; None where there are others.
+
+        It is computed for real, without the batch: sizes that the batch is part of are taken without it.
+        """
+        flat, _ = tree_flatten((args, kwargs))
+        traced = [v for v in flat if isinstance(v, Traced)]
+        if not traced or base in RANDOM or any(v.alike is None for v in traced):
+            return None
+        if any(self.alike(v) is None for v in traced) or any(self.known(v) for v in flat if not isinstance(v, Traced)):
+            return None
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Traced):
+                return self.alike(value)
+            sized = type(value) is int and value and value % self.batch == 0
+            return value // self.batch if sized else value
+
+        try:
+            with torch._C.DisableTorchFunction():
+                full = func(*tree_map(_to_meta, args), **tree_map(_to_meta, kwargs))
+                real_args, real_kwargs = tree_map(plain, (args, kwargs))
+                if in_place:
+                    real_args = (real_args[0].clone(), *real_args[1:])
+                real = func(*real_args, **real_kwargs)
+                full, real = (args[0], real_args[0]) if in_place else (full, real)
+        except Exception:
+            return None
+        several = isinstance(real, self.tuples)
+        pairs = list(zip(full, real, strict=True)) if several else [(full, real)]
+        made = [self.spread(a.sizes if isinstance(a, Traced) else tuple(a.shape), b)
+                if isinstance(a, torch.Tensor) else None for a, b in pairs]  # fmt: skip
+        if not made or any(m is None for m in made):
+            return None
+        return tuple(made) if several else made[0]
+
+    def spread(self, sizes: Sequence[int], real: Any) -> Traced | None:
+        """A known value, the same for every image, as large as `sizes`; None where it is not so."""
+        if not isinstance(real, torch.Tensor) or len(sizes) != real.dim() or real.is_complex():
+            return None
+        grown = [a for a, (b, s) in enumerate(zip(real.shape, sizes, strict=True)) if b != s]
+        if len(grown) > 1 or any(real.shape[a] * self.batch != sizes[a] for a in grown):
+            return None
+        value = self.loose(real)
+        if grown and real.shape[grown[0]] > 1:  # the batch in front of what it is part of
+            axis = grown[0]
+            apart = (*real.shape[:axis], 1, *real.shape[axis:])
+            wide = HANDLERS["reshape"](self, value, *apart)
+            wide = HANDLERS["expand"](self, wide, *(self.batch if a == axis else s for a, s in enumerate(apart)))
+            value = HANDLERS["reshape"](self, wide, *sizes) if isinstance(wide, Traced) else None
+        elif grown:
+            value = HANDLERS["expand"](self, value, *sizes)
+        if not isinstance(value, Traced):
+            return None
+        made = self.made(value.node, sizes, real.dtype)
+        made.alike = real
+        return made
+
     def replace(self, old: Traced, new: Traced) -> Traced:
         """`old` now stands for `new`; other views of its memory show it when they are read."""
         if not isinstance(old, Traced) or old.sizes != new.sizes:
@@ -688,7 +775,7 @@ class Tracer:
             memory.node = old.node
             memory.written.clear()
         memory.version += 1
-        old.version = memory.version
+        old.version, old.alike = memory.version, new.alike
         return old
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -754,6 +841,11 @@ def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
     return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
 
+RANDOM = frozenset(
+    "bernoulli normal uniform exponential multinomial rand_like randn_like randint_like dropout alpha_dropout".split()
+)
+"""Functions that give other numbers each time."""
+
 KEEPS_WHOLE = frozenset(
     "reshape flatten squeeze unsqueeze transpose slice gather concat pad add sub mul maximum minimum neg abs sign clip "
     "reduce_max reduce_min floor ceil round".split()
@@ -780,6 +872,8 @@ def is_leaf(module: nn.Module) -> bool:
 def _to_meta(value: Any) -> Any:
     if isinstance(value, Traced):
         return torch.empty(value.sizes, dtype=value.dtype, device="meta")
+    if isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda")):
+        return torch.device("meta")
     return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 

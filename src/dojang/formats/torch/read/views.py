@@ -143,6 +143,12 @@ def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, p
     begin, end, _ = slice(start, stop, step).indices(size)
     if step == 1 and begin == 0 and end >= size:
         return x
+    if t.batch > 1 and size % t.batch == 0 and size > t.batch and step == 1 and begin % t.batch == end % t.batch == 0:
+        # several batches behind each other, as joined along axis 0: whole ones of them
+        lead, rest = x.sizes[:axis], x.sizes[axis + 1 :]
+        apart = t.emit("reshape", x, part="batches", shape=(*lead, size // t.batch, -1, *rest))
+        some = t.emit("slice", apart, part=part, axis=axis, start=begin // t.batch or None, stop=end // t.batch, step=1)
+        return t.emit("reshape", some, part="together", shape=(*lead, -1, *rest))
     attrs = {"start": begin or None, "stop": None if end >= size else end, "step": step}
     return t.emit("slice", x, part=part, axis=axis, **attrs)
 
@@ -325,22 +331,22 @@ def expand(t: Tracer, x: Any, *sizes: Any, implicit: bool = False, size: Any = N
         return same(t, x)
     batched = [i for i, s in enumerate(full) if s % t.batch == 0 and t.batch > 1 and
                not (i >= new and x.sizes[i - new] == s)]  # fmt: skip
-    if batched and batched != [0]:
+    if len(batched) > 1 or any(full[i] != t.batch for i in batched):
         return NotImplemented
     grown = (1,) * new + x.sizes
     rest = tuple(1 if i in batched or a == s else s for i, (a, s) in enumerate(zip(grown, full, strict=True)))
     if any(s != 1 for s in rest) or new:
         x = t.emit("mul", x, t.emit("constant", part="ones", shape=rest, fill=1.0), part="widen")
-    return t.emit("mul", x, batch_ones(t, len(full)), part="batch") if batched else x
+    return t.emit("mul", x, batch_ones(t, len(full), batched[0]), part="batch") if batched else x
 
 
-def batch_ones(t: Tracer, rank: int) -> Traced:
-    """Ones of shape (batch, 1, ..., 1), exactly, whatever the input holds: x⁰ = 1."""
+def batch_ones(t: Tracer, rank: int, axis: int = 0) -> Traced:
+    """Ones of shape (1, ..., batch, ..., 1), exactly, whatever the input holds: x⁰ = 1."""
     value = t.images[0]
-    for axis in range(1, value.dim()):
-        value = cut(t, value, axis, 0, 1, part="one")
-    if value.dim() != rank:
-        value = t.emit("reshape", value, part="ones", shape=(-1, *(1,) * (rank - 1)))
+    for other in range(1, value.dim()):
+        value = cut(t, value, other, 0, 1, part="one")
+    if value.dim() != rank or axis:
+        value = t.emit("reshape", value, part="ones", shape=tuple(-1 if a == axis else 1 for a in range(rank)))
     return t.emit("pow", value, t.emit("constant", part="zero", shape=(1,), fill=0.0), part="ones")
 
 
@@ -467,6 +473,7 @@ LARGE = torch.finfo(torch.float32).max
 @lowers("masked_fill")
 def masked_fill(t: Tracer, x: Any, mask: Any, value: Any) -> Any:
     """One number where a real mask is true: the values held between limits that there are both that number."""
+    mask = t.mask(mask)
     if isinstance(mask, Traced) or mask.dtype != torch.bool or mask.device.type == "meta":
         return NotImplemented
     if isinstance(value, torch.Tensor):
@@ -485,6 +492,7 @@ def masked_fill(t: Tracer, x: Any, mask: Any, value: Any) -> Any:
 @lowers("where")
 def where(t: Tracer, condition: Any, x: Any = None, other: Any = None) -> Any:
     """A choice by a real mask between a value and a number."""
+    condition = t.mask(condition)
     if isinstance(condition, Traced) or x is None or other is None:
         return NotImplemented
     if isinstance(x, Traced) and not isinstance(other, Traced):
