@@ -703,9 +703,7 @@ class Tracer:
         fits = all(a in (b, 1) for a, b in zip(numbers.shape, value.sizes, strict=True))
         return numbers if fits else value
 
-    def evaluate(
-        self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def evaluate(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of a function of values that are known and the same for every image; None where there are others.
 
         It is computed for real, without the batch: sizes that the batch is part of are taken without it.
