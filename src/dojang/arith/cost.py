@@ -203,7 +203,7 @@ def _cost(
     known = [s for s in sources if s is not None]
     if node.op == UNKNOWN:
         moved = BYTES * sum(map(prod, known)), 0, BYTES * prod(out) if out is not None else 0
-        return Cost(0, 0, 0, *moved, unknown=(f"{node.name} ({node.attrs['kind']})",))
+        return Cost(0, 0, 0, *moved, unknown=() if node.attrs["free"] else (f"{node.name} ({node.attrs['kind']})",))
     if out is None or len(known) < len(sources):
         strange = node.rule.macs or (node.rule.params and not graph.origins)
         return Cost(own.weights, own.biases if bias else 0, unknown=(node.name,) if strange else ())

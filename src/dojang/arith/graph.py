@@ -152,8 +152,7 @@ class Graph:
                     raise GraphError(f"{node.name}: input size {by(node.attrs['shape'])} must be at least 1 everywhere")
                 known[node.name] = (batch, *node.attrs["shape"])
             elif node.op == UNKNOWN:
-                given = node.attrs["shape"]
-                known[node.name] = (batch, *given) if given is not None else None
+                known[node.name] = with_batch(node.attrs, batch)
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
             _check_size(node, known[node.name], batch)
@@ -264,6 +263,20 @@ class Graph:
         weights = {**self.weights, **(weights or {})}
         graph = replace(self, nodes=kept, outputs=outputs, weights=weights, stored={}, origins={})
         return graph.with_weights(graph.weights) if graph.weights else graph
+
+
+def with_batch(attrs: Attrs, batch: int) -> Shape | None:
+    """The shape of a node that states it, with its batch; None where values decide it.
+
+    >>> with_batch({"shape": (3, 8, 8), "batch_axis": 0}, 2), with_batch({"shape": (2, 64), "batch_axis": 1}, 5)
+    ((2, 3, 8, 8), (2, 5, 64))
+    >>> with_batch({"shape": (2, 64), "batch_axis": -1}, 5)
+    (2, 64)
+    """
+    shape, axis = attrs["shape"], attrs["batch_axis"]
+    if shape is None or axis < 0:
+        return shape
+    return (*shape[:axis], batch, *shape[axis:])
 
 
 BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins", "modules", "scopes"})

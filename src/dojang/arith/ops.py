@@ -21,8 +21,10 @@ ParamRule = Callable[[Attrs, Shapes], dict[str, Shape]]
 MacRule = Callable[[Attrs, Shapes], int]
 
 UNKNOWN = "unknown"
-"""The operator of a node that a format could not name: its cost is not known, so totals become bounds. `shape`, without
-the batch, where the source tells it; else what follows is not known either."""
+"""The operator of a node that a format could not name: its cost is not known, so totals become bounds; unless it is
+`free`: known to have no multiply-accumulates, by the convention that counts none for activations, sorting and look-ups.
+`shape`, without the batch, where the source tells it; else what follows is not known either. The batch is the axis
+`batch_axis` beside those of `shape`; -1: there is none, `shape` is all of it."""
 
 
 BYTES = 4
@@ -379,8 +381,11 @@ def _ends() -> list[Op]:
             NO_MEMORY, inputs=(0, 0),
         ),
         _plain(
-            UNKNOWN, {"kind": _required(Kind.TEXT), "shape": Attr(Kind.SIZE)}, NO_MEMORY, "opaque", "opaque",
-            inputs=(0, MANY),
+            UNKNOWN, {
+                "kind": _required(Kind.TEXT), "shape": Attr(Kind.SIZE), "batch_axis": Attr(Kind.INT, 0),
+                "free": Attr(Kind.BOOL, False),
+            },
+            NO_MEMORY, "opaque", "opaque", inputs=(0, MANY),
         ),
     ]  # fmt: skip
 

@@ -1,6 +1,8 @@
-"""What can be settled before a network runs: weights computed from its own arrays, strided slices in one."""
+"""What can be settled before a network runs: all that is computed from its own arrays, strided slices in one, powers."""
 
 from __future__ import annotations
+
+from math import prod
 
 import numpy as np
 
@@ -11,8 +13,71 @@ from dojang.engine.reference.operators import apply
 
 
 def settled(graph: Graph) -> Graph:
-    """The network with `constant_kernels` and `strided_once`; one that has nothing of the kind as it is."""
-    return strided_once(constant_kernels(graph))
+    """The network with `constant_kernels`, `constants_once`, `products` and `strided_once`; one that has nothing of the
+    kind as it is.
+    """
+    return strided_once(products(constants_once(constant_kernels(graph))))
+
+
+MOST_FOLDED = 1 << 24
+"""Numbers that one constant may have after folding: 64 MiB."""
+
+
+def constants_once(graph: Graph) -> Graph:
+    """The network with what depends on no input computed once, in float64: reshaped tables, embeddings, masks.
+
+    A value that is larger than `MOST_FOLDED` is left as it is, and so is an output of the network.
+    """
+    fixed = constants(graph)
+    inner = {n.name for n in graph.nodes if n.name in fixed and n.op != "constant"}
+    if not inner:
+        return graph
+    ends = {n.name for n in graph.nodes if n.name in inner and n.name not in graph.outputs
+            and any(c.name not in fixed for c in graph.consumers[n.name])
+            and prod(graph.unit_shapes[n.name] or ()) <= MOST_FOLDED}  # fmt: skip
+    values = computed(graph, ends)
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    weights: dict[str, np.ndarray] = {}
+    for name in ends:
+        array = f"{name}.value"
+        while array in graph.weights:
+            array += "_"
+        value = values[name].astype("f4")
+        moved[name] = Node.of(name, "constant", arrays={"value": array}, shape=value.shape)
+        weights[array] = value
+    return graph.edited(moved, weights=weights) if moved else graph
+
+
+def computed(graph: Graph, wanted: set[str]) -> dict[str, np.ndarray]:
+    """Values that depend on no input, in float64."""
+    values: dict[str, np.ndarray] = {}
+    needed = reachable(graph.nodes, list(wanted))
+    for node in graph.nodes:
+        if node.name in needed:
+            arrays = {role: np.asarray(graph.weights[node.array(role)], "f8") for role in graph.node_params(node)}
+            values[node.name] = np.asarray(apply(node, [values[i] for i in node.inputs], arrays), "f8")
+    return values
+
+
+def products(graph: Graph) -> Graph:
+    """The network with x³, x⁴ and x⁻¹ as products and a quotient."""
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        power = graph[node.inputs[1]] if node.op == "pow" else None
+        if power is None or power.op != "constant" or prod(graph.unit_shapes[power.name] or ()) != 1:
+            continue
+        if graph.unit_shapes[node.name] != graph.unit_shapes[node.inputs[0]]:
+            continue
+        value = computed(graph, {power.name})[power.name].item()
+        x = node.inputs[0]
+        if value in (3.0, 4.0):
+            square = f"{node.name}.square"
+            if square not in graph.by_name:
+                rest = x if value == 3 else square
+                moved[node.name] = (Node.of(square, "mul", x, x), Node.of(node.name, "mul", square, rest))
+        elif value == -1.0:
+            moved[node.name] = Node.of(node.name, "reciprocal", x)
+    return graph.edited(moved) if moved else graph
 
 
 def strided_once(graph: Graph) -> Graph:
@@ -54,12 +119,7 @@ def constant_kernels(graph: Graph) -> Graph:
     found = [n for n in graph.nodes if n.op == "dynamic_conv" and n.inputs[1] in fixed and n.name not in fixed]
     if not found:
         return graph
-    values: dict[str, np.ndarray] = {}
-    needed = reachable(graph.nodes, [node.inputs[1] for node in found])
-    for node in graph.nodes:
-        if node.name in needed:
-            arrays = {role: np.asarray(graph.weights[node.array(role)], "f8") for role in graph.node_params(node)}
-            values[node.name] = np.asarray(apply(node, [values[i] for i in node.inputs], arrays), "f8")
+    values = computed(graph, {node.inputs[1] for node in found})
     nodes = {node.name: _plain(graph, node, values[node.inputs[1]].shape) for node in found}
     weights = {nodes[n.name].array("weight"): values[n.inputs[1]].astype("f4") for n in found}
     return graph.edited(nodes, weights=weights)

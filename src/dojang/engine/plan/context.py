@@ -49,11 +49,12 @@ class Request:
 @dataclass(frozen=True)
 class Rules:
     """By operator, the rule that adds a group's steps and says whether it did: `of_values` where all inputs are values
-    with a place, `of_constants` where that fails.
+    with a place, `of_constants` where that fails. `placed` gives a constant a place, and says whether it could.
     """
 
     of_values: Mapping[str, Rule]
     of_constants: Mapping[str, Rule]
+    placed: Callable[[PlanContext, str], bool]
 
 
 class PlanContext:
@@ -158,8 +159,29 @@ class PlanContext:
                 return
         self.groups(shortcut.groups if shortcut else ())
         rule = self.rules.of_constants.get(node.op)
-        if rule is None or not rule(self, group):
+        if rule is not None and rule(self, group):
+            return
+        if not self.with_placed(group):
             self.on_host(group)
+
+    def with_placed(self, group: Group) -> bool:
+        """Adds the steps of a group whose constants are brought to places first; whether that was possible."""
+        rule, read = (
+            self.rules.of_values.get(group.node.op),
+            [i for i in (*group.inputs, group.residual) if i is not None],
+        )
+        missing = [i for i in dict.fromkeys(read) if i not in self.places]
+        if rule is None or not missing or len(self.shape(group.value)) < 2:
+            return False
+        if any(i not in self.constants for i in missing):
+            return False
+        before = len(self.steps)
+        done = all(self.rules.placed(self, i) for i in missing) and rule(self, group)
+        for name in missing:
+            self.places.pop(name, None)  # others may read it as a constant
+        if not done:
+            del self.steps[before:]
+        return done
 
     def groups(self, groups: Sequence[Group]) -> None:
         """Adds the steps of some groups in order."""

@@ -17,6 +17,7 @@ from torch import nn  # noqa: E402
 
 from dojang.arith.cost import count  # noqa: E402
 from dojang.base.errors import FileError, ShapeError, UnsupportedError, UsageError  # noqa: E402
+from dojang.engine.reference.operators import run_reference  # noqa: E402
 from dojang.formats.torch import from_module, load_callable, load_state, paths_of, to_module  # noqa: E402
 from dojang.formats.torch.read.layers import full_equation  # noqa: E402
 
@@ -106,17 +107,47 @@ def test_expressions_compute_the_same(name):
 
 
 def test_unknown_functions_are_named_and_make_a_lower_bound():
-    module = Forward(lambda m, x: m.c(torch.cumsum(m.b(x), 1)), b=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
+    module = Forward(lambda m, x: m.c(torch.matrix_exp(m.b(x))), b=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
     graph = from_module(module, (3, 4, 4))
-    assert [(n.name, n.attrs["kind"]) for n in graph.nodes if n.op == "unknown"] == [("cumsum", "cumsum")]
+    assert [(n.name, n.attrs["kind"]) for n in graph.nodes if n.op == "unknown"] == [("matrix_exp", "matrix_exp")]
     total = count(graph).total
     assert total.status == "lower-bound"
-    assert total.unknown == ("cumsum (cumsum)",)
+    assert total.unknown == ("matrix_exp (matrix_exp)",)
     assert total.macs == 16 * 12 + 16 * 8
     assert total.params == sum(p.numel() for p in module.parameters())
     for batch in (1, 2):  # what follows is counted: PyTorch tells the shape
         shapes = graph.shapes(batch)
         assert shapes[graph.outputs[0]] == tuple(module(torch.zeros(batch, 3, 4, 4)).shape)
+
+
+FREE = {
+    "softshrink": F.softshrink,
+    "threshold": lambda x: F.threshold(x, 0.1, 0.0),
+    "sort": lambda x: x.sort(dim=1).values,
+    "topk": lambda x: x.topk(4, dim=1).values,
+    "where": lambda x: torch.where(x > 0, x, x * 2),
+    "cumsum": lambda x: x.cumsum(1),
+    "addcmul": lambda x: torch.addcmul(x, x, x),
+    "long": lambda x: x.long().float(),
+    "batch norm by its own statistics": lambda x: F.batch_norm(x, None, None, training=True),
+    "windows": lambda x: x.view(-1, 4, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(-1, 4, 2, 2).cumsum(0)
+    .view(-1, 2, 2, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 4, 4, 4),
+    "without the batch": lambda x: x + x.mean(0).cumsum(0),
+    "the batch behind": lambda x: x.permute(1, 0, 2, 3).cumsum(0).permute(1, 0, 2, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_has_no_products_leaves_the_count_exact(name):
+    module = Forward(lambda m, x: m.c(FREE[name](m.b(x))), b=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
+    graph = from_module(module, (3, 4, 4))
+    total = count(graph).total
+    assert (total.status, total.macs) == ("exact", 16 * 12 + 16 * 8)
+    for batch in (1, 2):
+        assert graph.shapes(batch)[graph.outputs[0]] == (batch, 2, 4, 4)
+    if any(n.op == "unknown" for n in graph.nodes):
+        with pytest.raises(UnsupportedError, match="cannot be run"):
+            run_reference(graph, np.zeros((1, 3, 4, 4), "f4"))
 
 
 class Choosing(nn.Module):
@@ -199,7 +230,7 @@ def test_patches(what):
 
 def test_patches_that_are_not_known_are_named():
     module = Forward(lambda m, x: F.fold(F.unfold(x, 3, stride=2), (9, 9), 3, stride=2))
-    assert count(from_module(module, (2, 9, 9))).total.unknown == ("fold (fold)",)
+    assert [n.attrs["kind"] for n in from_module(module, (2, 9, 9)).nodes if n.op == "unknown"] == ["fold"]
 
 
 def test_branches_on_values_name_the_place_and_can_be_tried_both_ways():

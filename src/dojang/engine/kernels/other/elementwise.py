@@ -13,7 +13,7 @@ from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "elementwise"
-ALONE = ("copy", "fill", "frame", "affine", "lrn")
+ALONE = ("copy", "fill", "frame", "affine", "prelu", "lrn")
 """Operators without a second operand."""
 
 
@@ -22,7 +22,7 @@ class MapTask:
     """y = activation(x ∘ r) on `pixels` pixels per image.
 
     `op` "copy" has no second operand; "fill" is the value `k` everywhere; "frame" is a copy with `before` channels of
-    `k` in front of each pixel's and `after` behind them, all of them in y; "affine" is x·w + bias per channel; "lrn"
+    `k` in front of each pixel's and `after` behind them, all of them in y; "affine" is x·w + bias per channel; "prelu" x·w where x < 0; "lrn"
     divides by the norm over `size` channels. `r_ld` is 0 where the second operand has one pixel per image.
     """
 
@@ -82,6 +82,9 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
         if task.op == "affine":
             w, shift = (b.vload(b.at(t.word(b, s), b.mul(o, 4)), F32, mask=mask) for s in (t.W, t.B))
             v = b.fma(v, w, shift)
+        elif task.op == "prelu":
+            slope = b.vload(b.at(t.word(b, t.W), b.mul(o, 4)), F32, mask=mask)
+            v = b.select(b.fcmp_ordered("<", v, b.const(F32, 0.0)), b.fmul(v, slope), v)
         elif task.op == "lrn":
             v = lrn(b, task, px, o, v)
         elif pr is not None:
@@ -126,7 +129,7 @@ def write(symbol: str, task: MapTask, machine: Machine) -> str:
 
 def second_flat(task: MapTask) -> bool:
     """Whether nothing depends on the channel, so that pixels can be run over without end."""
-    if task.op in ("affine", "lrn", "frame"):
+    if task.op in ("affine", "prelu", "lrn", "frame"):
         return False
     return task.op in ALONE or task.r_ld == task.channels
 

@@ -11,9 +11,10 @@ from dojang.engine.kernels.other import elementwise, layout
 from dojang.engine.kernels.other.elementwise import MapTask
 from dojang.engine.kernels.other.layout import LayoutTask
 from dojang.engine.plan.context import PlanContext
-from dojang.engine.plan.rules import images, strided, tokens
+from dojang.engine.plan.rules import axes, images, strided, tokens
 from dojang.engine.plan.rules.elements import pairs
-from dojang.engine.plan.rules.pools import pooling, windows
+from dojang.engine.plan.rules.pools import pooling
+from dojang.engine.plan.rules.windows import windows
 from dojang.engine.plan.steps import Place
 
 PAIRS = ("add", "sub", "mul", "div", "maximum", "minimum")
@@ -56,7 +57,7 @@ def writes_anywhere(context: PlanContext, group: Group) -> bool:
 def concat(context: PlanContext, group: Group) -> bool:
     """Channels side by side; parts that were not written in place are copied."""
     if not joins(context, group):
-        return False
+        return axes.concat(context, group)
     whole = context.target(group.value)
     offset = whole.offset
     for name in group.inputs:

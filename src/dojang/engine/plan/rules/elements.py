@@ -28,6 +28,18 @@ def batchnorm(context: PlanContext, group: Group) -> bool:
     return context.simple(group, elementwise, task, y.images, slots, Packing(keys, make))
 
 
+def prelu(context: PlanContext, group: Group) -> bool:
+    """A slope below 0 for each channel."""
+    x, y, node = context.places[group.inputs[0]], context.target(group.value), group.node
+    key = f"{node.name} w"
+
+    def make(weights: Weights) -> Sequence[np.ndarray]:
+        return [t.on_line(np.broadcast_to(weights.array(node, "weight"), (y.channels,)).astype("f4"))]
+
+    task = MapTask("prelu", y.channels, y.pixels, x.ld, y.ld, activation=group.activation)
+    return context.simple(group, elementwise, task, y.images, {t.X: x, t.Y: y, t.W: key}, Packing((key,), make))
+
+
 def unary(context: PlanContext, group: Group) -> bool:
     """An activation on its own."""
     x, y = context.places[group.inputs[0]], context.target(group.value)

@@ -16,7 +16,8 @@ from dojang.engine.kernels.other.elementwise import MapTask
 from dojang.engine.kernels.other.resample import Axis
 from dojang.engine.kernels.other.softmax import SoftmaxTask
 from dojang.engine.plan.context import PlanContext
-from dojang.engine.plan.rules.pools import windows
+from dojang.engine.plan.rules.axes import reduction
+from dojang.engine.plan.rules.windows import windows
 from dojang.engine.plan.steps import Packing, Place
 from dojang.engine.reference.layout import evened
 
@@ -37,13 +38,25 @@ def samples(context: PlanContext, group: Group, x: Place, y: Place, axes: list[A
 
 
 def resize(context: PlanContext, group: Group) -> bool:
-    """One or two axes in any mode, from the tables of the definition."""
+    """One to three axes in any mode, from the tables of the definition."""
     x, a = context.places[group.inputs[0]], group.node.attrs
     size, out = x.shape[2:], context.shape(group.value)[2:]
-    if not 1 <= len(size) <= 2:
+    if not 1 <= len(size) <= 3:
         return False
     axes: list[Axis] = [tuple(enumerate(evened(mixes_))) for mixes_ in mixes(a, size, out)]
-    samples(context, group, x, context.target(group.value), axes)
+    if len(size) < 3:
+        samples(context, group, x, context.target(group.value), axes)
+        return True
+    if x.ld != x.channels:
+        return False
+    # slices as images of their own; then from slice to slice, a whole slice as one pixel
+    flat = replace(x, shape=(x.images * size[0], x.channels, *size[1:]))
+    wide = context.fresh((x.images * size[0], x.channels, *out[1:]))
+    samples(context, group, flat, wide, axes[1:])
+    y, row = context.fresh(context.shape(group.value)), x.channels * prod(out[1:])
+    context.places[group.value] = y
+    one, other = (replace(p, shape=(x.images, row, n), ld=row) for p, n in ((wide, size[0]), (y, out[0])))
+    samples(context, group, one, other, axes[:1])
     return True
 
 
@@ -81,14 +94,14 @@ def largest(context: PlanContext, group: Group) -> bool:
     rank = len(x.shape)
     axes = sorted(a % rank for a in group.node.attrs["axes"])
     if rank < 3 or axes not in (list(range(1, rank)), list(range(2, rank))) or len(shape) < 2:
-        return False
+        return reduction(context, group)
     out = (x.images, x.channels, *(1,) * (rank - 2))
     none = ((0, 0),) * (rank - 2)
     first = windows(context, "max", x.shape, x.ld, out, x.shape[2:], x.shape[2:], none)
     across = (x.channels,)
     second = windows(context, "max", (x.images, 1, *across), 1, (x.images, 1, 1), across, across, ((0, 0),))
     if first is None or second is None:
-        return False
+        return reduction(context, group)
     y = context.fresh(out)
     context.simple(group, pool, first, x.images, {t.X: x, t.Y: y})
     if axes[0] == 1:

@@ -10,7 +10,8 @@ import numpy as np
 from dojang.arith.shapes import Shape
 from dojang.engine.fuse import Group
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.other import elementwise, strided
+from dojang.engine.kernels.other import elementwise
+from dojang.engine.kernels.other import strided as kernel
 from dojang.engine.kernels.other.elementwise import MapTask
 from dojang.engine.plan.context import PlanContext
 from dojang.engine.plan.steps import Packing, Place
@@ -30,10 +31,10 @@ def rows(shape: Sequence[int]) -> tuple[int, ...]:
 def copy(context: PlanContext, group: Group | str, x: Place, steps: Sequence[int], y: Place, offset: int = 0,
          onto: Sequence[int] | None = None, shape: Sequence[int] | None = None) -> bool:  # fmt: skip
     """y ← x, read `steps` apart along the axes of `shape` (y's), written `onto` apart (as y lies)."""
-    task = strided.of_axes("copy", shape or y.shape, steps, onto or strides(y), x_offset=offset)
+    task = kernel.of_axes("copy", shape or y.shape, steps, onto or strides(y), x_offset=offset)
     if task is None:
         return False
-    return context.simple(group, strided, task, 1, {t.X: x, t.Y: y})
+    return context.simple(group, kernel, task, 1, {t.X: x, t.Y: y})
 
 
 def transpose(context: PlanContext, group: Group) -> bool:
@@ -139,12 +140,12 @@ def broadcast(context: PlanContext, group: Group) -> bool:
         operands.append((what, [0 if size == 1 else step for size, step, _ in fit]))
     (x, x_steps), (r, r_steps) = operands
     place = context.reserved.get(group.value) or context.fresh(shape)
-    task = strided.of_axes(group.node.op, shape, x_steps, strides(place), r_steps, activation=group.activation)
+    task = kernel.of_axes(group.node.op, shape, x_steps, strides(place), r_steps, activation=group.activation)
     if task is None:
         return False
     context.places[group.value] = place
     packing = Packing(tuple(k for p in made for k in p.keys), lambda w: [a for p in made for a in p.make(w)])
-    return context.simple(group, strided, task, 1, {t.X: x, t.R: r, t.Y: place}, packing if made else None)
+    return context.simple(group, kernel, task, 1, {t.X: x, t.R: r, t.Y: place}, packing if made else None)
 
 
 def constant(context: PlanContext, name: str) -> Packing:

@@ -11,7 +11,7 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.table import Table, because
 from dojang.engine.fuse import ACTIVATIONS
 from dojang.engine.plan.context import Rule, Rules
-from dojang.engine.plan.rules import channels, convs, elements, images, pools, strided, tokens
+from dojang.engine.plan.rules import axes, channels, convs, elements, images, pools, strided, tokens
 
 RULES: Table[Rule] = Table(
     "kernels",
@@ -33,6 +33,10 @@ RULES: Table[Rule] = Table(
         "global_avgpool": pools.mean_to_size,
         "reduce_mean": pools.mean,
         "reduce_max": images.largest,
+        "reduce_sum": axes.reduction,
+        "reduce_min": axes.reduction,
+        "gather": axes.gather,
+        "prelu": elements.prelu,
         "concat": channels.concat,
         "slice": channels.some,
         "pad": channels.pad,
@@ -47,8 +51,8 @@ RULES: Table[Rule] = Table(
         "matmul": tokens.product,
     },
     because("nothing is computed", "input constant identity dropout")
-    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum gather prelu")
-    | because("there is no kernel; the reference computes it", "log sin cos not reduce_sum reduce_min")
+    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum")
+    | because("there is no kernel; the reference computes it", "log sin cos not")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},
 )
@@ -57,4 +61,4 @@ RULES: Table[Rule] = Table(
 WITH_CONSTANTS = MappingProxyType({**dict.fromkeys(channels.PAIRS, strided.broadcast), "pow": strided.power})
 """Where an input is a constant, or the rule above declined."""
 
-ALL = Rules(RULES, WITH_CONSTANTS)
+ALL = Rules(RULES, WITH_CONSTANTS, axes.placed)

@@ -82,16 +82,22 @@ def product(context: PlanContext, group: Group) -> bool:
 
 
 def _products(context: PlanContext, group: Group, a: Place, b: Place) -> bool:
-    """Products of more axes: both factors copied to rows, the result back to where its second axis is fastest."""
+    """Products of any axes: both factors copied to rows, what is the same for several of them as often as it is used;
+    the result back to where its second axis is fastest.
+    """
     shape = context.shape(group.value)
-    (*lead, height, depth), width = a.shape, b.shape[-1]
-    if len(lead) < 2 or b.shape[:-2] != tuple(lead) or not prod(shape) or not depth:
+    *lead, height, width = shape
+    depth = a.shape[-1]
+    if not prod(shape) or not depth:
         return False
     flat = []
     for x in (a, b):
-        y = context.fresh((1, prod(x.shape)))
-        if not copy(context, f"{group.value} factor", x, strides(x), y, 0,
-                                  rows(x.shape), x.shape):  # fmt: skip
+        whole = (*lead, *x.shape[-2:])
+        missing = len(whole) - len(x.shape)
+        fit = zip((1,) * missing + tuple(x.shape), (0,) * missing + strides(x), whole, strict=True)
+        steps = [0 if size == 1 and wide > 1 else step for size, step, wide in fit]
+        y = context.fresh((1, prod(whole)))
+        if not copy(context, f"{group.value} factor", x, steps, y, 0, rows(whole), whole):
             return False
         flat.append(y)
     found, y = context.fresh((1, prod(shape))), context.target(group.value)

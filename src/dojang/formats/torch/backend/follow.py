@@ -242,7 +242,7 @@ class Follow:
         t.stack[:] = [("", False)]
         t.func = "output"
         for traced in self.inputs:
-            if traced.memory[0]:
+            if traced.memory.version:
                 raise Leave(f"{traced.node}: an input is changed in place")
         if any(o is None or not isinstance(o, torch.Tensor) for o in outputs) or not outputs:
             raise Leave("an output is no tensor")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dojang.arith.graph import Node
 from dojang.formats.torch.read.ops import lowers
 from dojang.formats.torch.read.trace import MODULES, Traced, Tracer
 
@@ -18,6 +17,7 @@ FAR = -1e30
 
 def _mask(t: Tracer, mask: Any) -> Any:
     """A real mask as numbers to add; True means 'may look' as in scaled_dot_product_attention."""
+    mask = t.mask(mask)
     if isinstance(mask, Traced):
         return mask if mask.dtype.is_floating_point else None
     if mask.dtype == torch.bool:
@@ -129,11 +129,8 @@ def _heads(t: Tracer, x: Traced, heads: int, part: str) -> Traced:
 def _opaque_multihead(t: Tracer, m: nn.MultiheadAttention, query: Traced, key: Any, value: Any) -> Any:
     """Forms that are not decomposed: unknown, with their parameters counted."""
     given = [v for v in (query, key, value) if isinstance(v, Traced)]
-    inputs = dict.fromkeys(t.read(v) for v in [*given, *(t.value(p) for p in m.parameters())])
-    name = t.fresh()
-    shape = (*query.sizes[:-1], m.embed_dim)
-    t.nodes.append(Node.of(name, "unknown", *inputs, kind="MultiheadAttention", shape=t.told(shape)))
-    return t.made(name, shape), None
+    sources = {v.node: v for v in [*given, *(t.value(p) for p in m.parameters())]}
+    return t.opaque("MultiheadAttention", tuple(sources.values()), (*query.sizes[:-1], m.embed_dim)), None
 
 
 MODULES[nn.MultiheadAttention] = multihead

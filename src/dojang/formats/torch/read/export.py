@@ -6,9 +6,11 @@ lowered by the same handlers.
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ def exported(module: nn.Module, sizes: Sequence[Sequence[int]], device: torch.de
     for m in flags:
         m.__dict__["training"] = False
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent():
             warnings.simplefilter("ignore")
             for free in (True, False):
                 args = tuple(torch.zeros((2 if free else 1, *s), dtype=dtype, device=device) for s in sizes)
@@ -45,6 +47,17 @@ def exported(module: nn.Module, sizes: Sequence[Sequence[int]], device: torch.de
         for m in flags:
             m.__dict__["training"] = True
     raise AssertionError("one of the two attempts returns or raises")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what `torch.export` logs of a forward that it cannot follow; the error says it."""
+    kept = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(kept)
 
 
 def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:

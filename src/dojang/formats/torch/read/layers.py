@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dojang.arith.graph import Node
 from dojang.arith.shapes import axis_of
 from dojang.base.errors import ShapeError
 from dojang.formats.torch.read.ops import Size, lowers, per_axis
@@ -398,10 +397,7 @@ def norm(
 def embedding(t: Tracer, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Any:
     """A look-up by computed indices has no operator; its parameters are counted."""
     x, weight = t.value(x), t.value(weight)
-    name = t.fresh()
-    shape = (*x.sizes, weight.sizes[-1])
-    t.nodes.append(Node.of(name, "unknown", t.read(x), t.read(weight), kind="embedding", shape=t.told(shape)))
-    return t.made(name, shape)
+    return t.opaque("embedding", (x, weight), (*x.sizes, weight.sizes[-1]), free=True)
 
 
 # -- the most frequent modules as a whole: the way through PyTorch's own forward takes a sixth of a trace ------------

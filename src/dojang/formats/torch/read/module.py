@@ -26,6 +26,7 @@ from dojang.formats.torch.read import attention as torch_attention
 from dojang.formats.torch.read import layers as torch_layers
 from dojang.formats.torch.read import ops as torch_ops
 from dojang.formats.torch.read import patches as torch_patches
+from dojang.formats.torch.read import places as torch_places
 from dojang.formats.torch.read import views as torch_views
 from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
@@ -34,7 +35,7 @@ from dojang.formats.torch.read.trace import DataDependent, Traced, Tracer
 from dojang.formats.torch.tensors import keys_in, tensors_in
 from dojang.formats.torch.write.module import Network
 
-_HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_patches)
+_HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_places, torch_patches)
 """Imported for the handlers that they register."""
 
 Sizes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
@@ -163,7 +164,11 @@ def _followed(module: nn.Module, t: Tracer, inputs: Sequence[Traced]) -> Any:
     """What the forward gives for stand-ins."""
     try:
         with t.active():
-            return module(*inputs)
+            result = module(*inputs)
+            for value in tensors_in(result):
+                if isinstance(value, Traced):
+                    t.read(value)  # with what was written in it, while functions are followed
+            return result
     except DojangError as error:
         error.args = (re.sub(rf"(?<!\d){t.batch}(?!\d)", "n", str(error)),)  # the batch of the trace is nobody's number
         if isinstance(error, DataDependent):
@@ -253,16 +258,9 @@ def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     return graph.replace(stored=store.stored, origins=origins, weights=arrays, modules=classes)
 
 
-FREE = frozenset(
-    "gt greater ge greater_equal lt less le less_equal eq ne not_equal logical_not logical_and logical_or logical_xor "
-    "bitwise_not bitwise_and bitwise_or any all isnan isinf isfinite isclose".split()
-)
-"""Functions without a node of their own that multiply nothing: a decision by values ends in them."""
-
-
 def _costs(node: Node) -> bool:
     """Whether a node has parameters or MACs, or may have."""
-    return bool(node.rule.params or node.rule.macs) or (node.op == UNKNOWN and node.attrs["kind"] not in FREE)
+    return bool(node.rule.params or node.rule.macs) or (node.op == UNKNOWN and not node.attrs["free"])
 
 
 def _check_batch(graph: Graph, t: Tracer) -> None:

@@ -328,9 +328,8 @@ def extreme(t: Tracer, x: Traced, dim: Any = None, keepdim: bool = False, *, oth
     if dim is None:
         return HANDLERS[f"a{kind}"](t, x)
     values = HANDLERS[f"a{kind}"](t, x, dim, keepdim)
-    indices = t.emit("unknown", x, part="indices", kind=f"arg{kind}", shape=t.told(values.sizes))
-    made = t.made(indices.node, values.sizes, torch.int64)
-    return getattr(torch.return_types, kind)((values, made))
+    indices = t.opaque(f"arg{kind}", (x,), values.sizes, torch.int64, True, t.fresh("indices"))
+    return getattr(torch.return_types, kind)((values, indices))
 
 
 @lowers("var", "std")

@@ -8,6 +8,8 @@ a prime number that divides no size of the network, and so is recognised whereve
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +26,8 @@ from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
+from dojang.formats.torch.read.free import FREE
+from dojang.formats.torch.read.memory import SCATTERS, Memory, Step, certain, shows_memory
 from dojang.formats.torch.read.values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
@@ -58,19 +62,25 @@ class DataDependent(UnsupportedError):
 
 
 class Traced(torch.Tensor):
-    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory."""
+    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` says which it shows,
+    `steps` by which views, and `version` how often that had been written when `node` was what it shows. `alike`: its
+    numbers, where they are known and the same for every image of the batch; the batch is then left out of each axis.
+    """
 
-    __slots__ = ("memory", "node", "sizes", "version")
+    __slots__ = ("alike", "memory", "node", "sizes", "steps", "version")
     node: str
     sizes: tuple[int, ...]
-    memory: list[int]
+    memory: Memory
+    steps: tuple[Step, ...]
     version: int
+    alike: torch.Tensor | None
 
     @staticmethod
     def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
         """A wrapper without storage."""
         self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
-        self.node, self.sizes, self.memory, self.version = node, tuple(sizes), [0], 0
+        self.node, self.sizes, self.steps, self.version, self.alike = node, tuple(sizes), (), 0, None
+        self.memory = Memory(node, self.sizes, dtype, device)
         return self
 
     @property
@@ -146,7 +156,7 @@ def plain(name: str) -> tuple[str, bool]:
     if name.startswith("__") and name.endswith("__"):
         base = name[2:-2]
         place = base in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "ifloordiv", "imatmul")
-        return (base[1:] if place else base), place
+        return (base[1:] if place else base), place or base == "setitem"
     place = name.endswith("_")
     base = name.rstrip("_")
     return (base.lstrip("_") if base.lstrip("_") in HANDLERS else base), place
@@ -227,6 +237,7 @@ class Tracer:
         self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
         self.before_write: Callable[[torch.Tensor], None] | None = None
+        self.overlaid: dict[int, tuple[torch.Tensor, Traced]] = {}
         self.decisions: list[bool] = []
         self.decided: list[str] = []
         self.ahead: list[bool] = []
@@ -277,7 +288,17 @@ class Tracer:
         node = Node.of(title, op, *[self.read(i) for i in inputs], arrays=arrays, **attrs)
         shape = node.infer([i.sizes for i in inputs])
         self.nodes.append(node)
-        return self.made(title, shape)
+        return self.made(title, shape, self.dtype_of(op, inputs) if inputs else None)
+
+    def dtype_of(self, op: str, inputs: Sequence[Traced]) -> torch.dtype | None:
+        """Whole numbers and truth values stay what they are where an operator keeps them; None: real numbers."""
+        if op not in KEEPS_WHOLE:
+            return None
+        with torch._C.DisableTorchFunctionSubclass():
+            types = [i.dtype for i in inputs]
+        if any(d.is_floating_point or d.is_complex for d in types):
+            return None
+        return functools.reduce(torch.promote_types, types)
 
     def made(self, name: str, sizes: Sequence[int], dtype: torch.dtype | None = None) -> Traced:
         """The stand-in for a node's output."""
@@ -286,9 +307,42 @@ class Tracer:
 
     def read(self, value: Traced) -> str:
         """The node that makes a value, now."""
-        if value.version != value.memory[0]:
-            raise Stale(f"{self.place}: reads a view whose memory was changed in place through another view")
+        if value.version != value.memory.version:
+            self.renew(value)
         return value.node
+
+    def renew(self, value: Traced) -> None:
+        """What a value shows now, after its memory was written through another view."""
+        memory = value.memory
+        if not all(certain(steps) for steps in (value.steps, *(steps for steps, _, _ in memory.written))):
+            raise Stale(f"{self.place}: reads a view whose memory was changed in place through another view")
+        for steps, node, sizes in memory.written:
+            whole = Traced(memory.node, memory.sizes, memory.dtype, memory.device)
+            shown = self.views(whole, steps)
+            part = Traced(node, sizes, memory.dtype, memory.device)
+            for outer, step in zip(reversed(shown[:-1]), reversed(steps), strict=True):
+                part = self.within("setitem", SCATTERS[step.name], outer, part, step)
+            memory.node = self.read(part)
+        memory.written.clear()
+        whole = Traced(memory.node, memory.sizes, memory.dtype, memory.device)
+        value.node = self.views(whole, value.steps)[-1].node
+        value.version, value.alike = memory.version, None
+
+    def views(self, whole: Traced, steps: Sequence[Step]) -> list[Traced]:
+        """The whole, and what each view in turn shows of it."""
+        found = [whole]
+        for step in steps:
+            result = self.within(step.name, HANDLERS[step.name], found[-1], *step.args, **step.kwargs)
+            found.append(result if step.index is None else result[step.index])
+        return found
+
+    def within(self, name: str, function: Handler, *args: Any, **kwargs: Any) -> Any:
+        """A handler, as if the forward had called the function of this name."""
+        outer, self.func = self.func, name
+        try:
+            return function(self, *args, **kwargs)
+        finally:
+            self.func = outer
 
     def input(self, name: str, shape: Sequence[int]) -> Traced:
         """An input node."""
@@ -304,21 +358,30 @@ class Tracer:
             return value
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
-        return self.number(float(value))
+        return self.number(value)
 
     def number(self, value: float, *beside: Any) -> Traced:
         """A number as a constant with one axis; with none where a value that it stands beside has none, so that the
         result has none either, as in PyTorch.
         """
         bare = any(isinstance(v, Traced) and not v.sizes for v in beside)
-        return self.fill(value, () if bare else (1,))
+        made = self.fill(float(value), () if bare else (1,))
+        whole = isinstance(value, int)
+        return (
+            self.made(made.node, made.sizes, torch.bool if isinstance(value, bool) else torch.int64) if whole else made
+        )
 
     def fill(self, value: float, shape: Sequence[int]) -> Traced:
         """A constant of one value. A batch axis is made by broadcasting."""
         sizes = tuple(shape)
         plain_sizes = tuple(1 if s % self.batch == 0 and self.batch > 1 else s for s in sizes)
-        constant = self.emit("constant", part="value", shape=plain_sizes, fill=value)
-        return constant if plain_sizes == sizes else HANDLERS["expand"](self, constant, *sizes)
+        if plain_sizes == sizes:
+            return self.emit("constant", part="value", shape=sizes, fill=value)
+        alike = torch.full(tuple(s // self.batch if s % self.batch == 0 else s for s in sizes), float(value))
+        made = self.spread(sizes, alike)
+        if made is None:
+            raise UnsupportedError(f"{self.place}: {by(sizes)} has the batch in several axes")
+        return made
 
     def tensor(self, value: torch.Tensor) -> Traced:
         """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
@@ -410,11 +473,26 @@ class Tracer:
         if trained:
             self.trained.add(array)
 
-    def told(self, shape: Sequence[int]) -> tuple[int, ...] | None:
-        """A shape without the batch; None unless the batch is its first axis and in no other."""
-        if self.batch == 1 or len(shape) < 2 or shape[0] != self.batch or any(s % self.batch == 0 for s in shape[1:]):
-            return None
-        return tuple(shape[1:])
+    def opaque(
+        self, kind: str, sources: Sequence[Traced], shape: Sequence[int], dtype: torch.dtype | None = None,
+        free: bool = False, name: str | None = None,
+    ) -> Traced:  # fmt: skip
+        """An `unknown` node of a shape that is known, also where the batch is part of an axis or of none."""
+        sizes, inputs = tuple(shape), [self.read(s) for s in sources]
+        axes = [a for a, s in enumerate(sizes) if self.batch > 1 and s and s % self.batch == 0]
+        title, attrs = name or self.fresh(), {"kind": kind, "free": free}
+        if len(axes) > 1 or self.batch == 1:
+            self.nodes.append(Node.of(title, UNKNOWN, *inputs, **attrs))
+            return self.made(title, sizes, dtype)
+        axis = axes[0] if axes else -1
+        parts = sizes[axis] // self.batch if axes else 1
+        own = sizes if not axes else (*sizes[:axis], *((parts,) if parts > 1 else ()), *sizes[axis + 1 :])
+        self.nodes.append(Node.of(title, UNKNOWN, *inputs, shape=own, batch_axis=axis, **attrs))
+        made = self.made(title, (*own[:axis], self.batch, *own[axis:]) if axes else own, dtype)
+        if parts > 1:
+            wanted = tuple(-1 if a == axis else s for a, s in enumerate(sizes))
+            return self.made(self.emit("reshape", made, part="shape", shape=wanted).node, sizes, dtype)
+        return made
 
     def roles(self, node: str, **values: torch.Tensor | None) -> dict[str, str]:
         """Array names by role for a layer's real tensors; what is not registered is registered under the node."""
@@ -455,7 +533,7 @@ class Tracer:
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnsupportedError(f"{self.place}: {name} cannot be followed ({reason})") from error
-        count = 0
+        count, free = 0, kind is None and name in FREE
 
         def place(value: Any) -> Any:
             nonlocal count
@@ -464,9 +542,7 @@ class Tracer:
             count += 1
             title = self.fresh(None if count == 1 else f"output{count}")
             label = (kind or name) if count == 1 else f"{kind or name}, output {count}"
-            told = self.told(value.shape)
-            self.nodes.append(Node.of(title, UNKNOWN, *[self.read(s) for s in sources], kind=label, shape=told))
-            return self.made(title, tuple(value.shape), value.dtype)
+            return self.opaque(label, sources, tuple(value.shape), value.dtype, free, title)
 
         return tree_map(place, result)
 
@@ -479,17 +555,46 @@ class Tracer:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         base, in_place = plain(called)
+        if self.overlaid:
+            args, kwargs = tree_map(self.over, (args, kwargs))
+            types = [*types, *(Traced for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced))]
+        if in_place and Traced in types and args and not isinstance(args[0], Traced):
+            args = (self.overlay(args[0]), *args[1:])
         if Traced not in types and not self.wants(base, args, kwargs):
             return self.real(func, base, args, kwargs)
         if called == "item" or called in DECISIONS or UnknownNumber in types:
             self.decided += [v.node for v in tree_flatten((args, kwargs))[0] if isinstance(v, Traced)]
         if getattr(func, "__name__", "") == "__set__" and not (args and isinstance(args[0], Traced)):
             raise Stale(f"{self.place}: a parameter or buffer is made to stand for a computed tensor")
+        if called in ("item", *DECISIONS) and args and isinstance(args[0], Traced):
+            numbers = self.alike(args[0])
+            if numbers is not None and numbers.numel() == 1 and math.prod(args[0].sizes) == 1:
+                return func(numbers, *args[1:], **kwargs)
         if called == "item":
             return UnknownNumber(lambda: self.decide("__bool__"), lambda: self.decide("item"))
         if called in DECISIONS or UnknownNumber in types:
             return self.decide(called if called in DECISIONS else "item")
         return self.apply(func, base, in_place, args, dict(kwargs))
+
+    def overlay(self, value: torch.Tensor) -> Traced:
+        """A real tensor into which a traced value is written: from now on a stand-in takes its place."""
+        if not isinstance(value, torch.Tensor) or id(value) in self.arrays:
+            raise Stale(f"{self.place}: a traced value is written into a parameter or buffer")
+        made = self.within("clone", HANDLERS["clone"], self.loose(value.clone()))
+        self.overlaid[value.untyped_storage()._cdata] = value, made
+        return made
+
+    def over(self, value: Any) -> Any:
+        """The stand-in for a real tensor that has one."""
+        if not isinstance(value, torch.Tensor) or isinstance(value, Traced) or value.device.type == "meta":
+            return value
+        with torch._C.DisableTorchFunction():
+            found = self.overlaid.get(value.untyped_storage()._cdata)
+        if found is None:
+            return value
+        if found[0] is not value:
+            raise Stale(f"{self.place}: a traced value was written into another view of this tensor")
+        return found[1]
 
     def apply(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One function by its handler's name, which is then the name of where the forward is."""
@@ -558,7 +663,10 @@ class Tracer:
         for other, word in (("axis", "dim"), ("keepdims", "keepdim")):
             if other in kwargs:
                 kwargs[word] = kwargs.pop(other)
-        if handler is None:
+        result = self.evaluate(func, base, in_place, args, kwargs)
+        if result is not None:
+            handler = None
+        elif handler is None:
             result = NotImplemented
         else:
             try:
@@ -569,25 +677,103 @@ class Tracer:
                     raise
                 result = NotImplemented
         if result is NotImplemented:
-            if in_place or base == "setitem":
+            if in_place:
                 raise Stale(f"{self.place}: {base} works in place")
             return self.unknown(func, base, args, kwargs)
         if in_place:
             return self.replace(args[0], result)
-        if base in VIEWS and isinstance(args[0], Traced):
-            for part in result if isinstance(result, self.tuples) else (result,):
-                if isinstance(part, Traced) and part is not args[0]:
-                    part.memory, part.version = args[0].memory, args[0].memory[0]
+        if base in VIEWS and isinstance(args[0], Traced) and shows_memory(base, args):
+            source, several = args[0], isinstance(result, self.tuples)
+            for index, part in enumerate(result if several else (result,)):
+                if isinstance(part, Traced) and part is not source:
+                    step = Step(base, args[1:], kwargs, index if several else None)
+                    part.memory, part.version = source.memory, source.memory.version
+                    part.steps = (*source.steps, step)
         return result
 
+    def alike(self, value: Traced) -> torch.Tensor | None:
+        """The numbers of a value that is known and the same for every image; None for others."""
+        return value.alike if value.version == value.memory.version else None
+
+    def mask(self, value: Any) -> Any:
+        """A known value that is the same for every image as a real tensor that spreads over the batch; others as is."""
+        numbers = self.alike(value) if isinstance(value, Traced) else None
+        if numbers is None:
+            return value
+        fits = all(a in (b, 1) for a, b in zip(numbers.shape, value.sizes, strict=True))
+        return numbers if fits else value
+
+    def evaluate(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a function of values that are known and the same for every image; None where there are others.
+
+        It is computed for real, without the batch: sizes that the batch is part of are taken without it.
+        """
+        flat, _ = tree_flatten((args, kwargs))
+        traced = [v for v in flat if isinstance(v, Traced)]
+        if not traced or base in RANDOM or any(v.alike is None for v in traced):
+            return None
+        if any(self.alike(v) is None for v in traced) or any(self.known(v) for v in flat if not isinstance(v, Traced)):
+            return None
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Traced):
+                return self.alike(value)
+            sized = type(value) is int and value and value % self.batch == 0
+            return value // self.batch if sized else value
+
+        try:
+            with torch._C.DisableTorchFunction():
+                full = func(*tree_map(_to_meta, args), **tree_map(_to_meta, kwargs))
+                real_args, real_kwargs = tree_map(plain, (args, kwargs))
+                if in_place:
+                    real_args = (real_args[0].clone(), *real_args[1:])
+                real = func(*real_args, **real_kwargs)
+                full, real = (args[0], real_args[0]) if in_place else (full, real)
+        except Exception:
+            return None
+        several = isinstance(real, self.tuples)
+        pairs = list(zip(full, real, strict=True)) if several else [(full, real)]
+        made = [self.spread(a.sizes if isinstance(a, Traced) else tuple(a.shape), b)
+                if isinstance(a, torch.Tensor) else None for a, b in pairs]  # fmt: skip
+        if not made or any(m is None for m in made):
+            return None
+        return tuple(made) if several else made[0]
+
+    def spread(self, sizes: Sequence[int], real: Any) -> Traced | None:
+        """A known value, the same for every image, as large as `sizes`; None where it is not so."""
+        if not isinstance(real, torch.Tensor) or len(sizes) != real.dim() or real.is_complex():
+            return None
+        grown = [a for a, (b, s) in enumerate(zip(real.shape, sizes, strict=True)) if b != s]
+        if len(grown) > 1 or any(real.shape[a] * self.batch != sizes[a] for a in grown):
+            return None
+        value = self.loose(real)
+        if grown and real.shape[grown[0]] > 1:  # the batch in front of what it is part of
+            axis = grown[0]
+            apart = (*real.shape[:axis], 1, *real.shape[axis:])
+            wide = HANDLERS["reshape"](self, value, *apart)
+            wide = HANDLERS["expand"](self, wide, *(self.batch if a == axis else s for a, s in enumerate(apart)))
+            value = HANDLERS["reshape"](self, wide, *sizes) if isinstance(wide, Traced) else None
+        elif grown:
+            value = HANDLERS["expand"](self, value, *sizes)
+        if not isinstance(value, Traced):
+            return None
+        made = self.made(value.node, sizes, real.dtype)
+        made.alike = real
+        return made
+
     def replace(self, old: Traced, new: Traced) -> Traced:
-        """`old` now stands for `new`; other views of its memory are stale."""
+        """`old` now stands for `new`; other views of its memory show it when they are read."""
         if not isinstance(old, Traced) or old.sizes != new.sizes:
             raise Stale(f"{self.place}: {self.func} changes a tensor in place")
-        self.read(new)
-        old.node = new.node
-        old.memory[0] += 1
-        old.version = old.memory[0]
+        old.node = self.read(new)
+        memory = old.memory
+        if old.steps:
+            memory.written.append((old.steps, old.node, old.sizes))
+        else:
+            memory.node = old.node
+            memory.written.clear()
+        memory.version += 1
+        old.version, old.alike = memory.version, new.alike
         return old
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -653,6 +839,17 @@ def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
     return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
 
+RANDOM = frozenset(
+    "bernoulli normal uniform exponential multinomial rand_like randn_like randint_like dropout alpha_dropout".split()
+)
+"""Functions that give other numbers each time."""
+
+KEEPS_WHOLE = frozenset(
+    "reshape flatten squeeze unsqueeze transpose slice gather concat pad add sub mul maximum minimum neg abs sign clip "
+    "reduce_max reduce_min floor ceil round".split()
+)
+"""Operators whose result has whole numbers where all their inputs have."""
+
 FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())
 """Functions that may be called with a batch size and no traced value."""
 
@@ -673,6 +870,8 @@ def is_leaf(module: nn.Module) -> bool:
 def _to_meta(value: Any) -> Any:
     if isinstance(value, Traced):
         return torch.empty(value.sizes, dtype=value.dtype, device="meta")
+    if isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda")):
+        return torch.device("meta")
     return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 

@@ -143,13 +143,18 @@ def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, p
     begin, end, _ = slice(start, stop, step).indices(size)
     if step == 1 and begin == 0 and end >= size:
         return x
+    if t.batch > 1 and size % t.batch == 0 and size > t.batch and step == 1 and begin % t.batch == end % t.batch == 0:
+        # several batches behind each other, as joined along axis 0: whole ones of them
+        lead, rest = x.sizes[:axis], x.sizes[axis + 1 :]
+        apart = t.emit("reshape", x, part="batches", shape=(*lead, size // t.batch, -1, *rest))
+        some = t.emit("slice", apart, part=part, axis=axis, start=begin // t.batch or None, stop=end // t.batch, step=1)
+        return t.emit("reshape", some, part="together", shape=(*lead, -1, *rest))
     attrs = {"start": begin or None, "stop": None if end >= size else end, "step": step}
     return t.emit("slice", x, part=part, axis=axis, **attrs)
 
 
-@lowers("getitem")
 def getitem(t: Tracer, x: Any, index: Any) -> Any:
-    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices."""
+    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices; others are in `places.py`."""
     x = t.value(x)
     items = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(i, bool | Traced) for i in items):
@@ -205,7 +210,7 @@ def getitem(t: Tracer, x: Any, index: Any) -> Any:
 def index_select(t: Tracer, x: Any, dim: Any, index: Any = None) -> Any:
     """Picks along one axis; ATen's form is a list with one tensor per axis."""
     if isinstance(dim, list | tuple):
-        return getitem(t, x, tuple(slice(None) if i is None else i for i in dim))
+        return HANDLERS["getitem"](t, x, tuple(slice(None) if i is None else i for i in dim))
     return getitem(t, x, (slice(None),) * axis_of(dim, t.value(x).dim()) + (index,))
 
 
@@ -326,22 +331,22 @@ def expand(t: Tracer, x: Any, *sizes: Any, implicit: bool = False, size: Any = N
         return same(t, x)
     batched = [i for i, s in enumerate(full) if s % t.batch == 0 and t.batch > 1 and
                not (i >= new and x.sizes[i - new] == s)]  # fmt: skip
-    if batched and batched != [0]:
+    if len(batched) > 1 or any(full[i] != t.batch for i in batched):
         return NotImplemented
     grown = (1,) * new + x.sizes
     rest = tuple(1 if i in batched or a == s else s for i, (a, s) in enumerate(zip(grown, full, strict=True)))
     if any(s != 1 for s in rest) or new:
         x = t.emit("mul", x, t.emit("constant", part="ones", shape=rest, fill=1.0), part="widen")
-    return t.emit("mul", x, batch_ones(t, len(full)), part="batch") if batched else x
+    return t.emit("mul", x, batch_ones(t, len(full), batched[0]), part="batch") if batched else x
 
 
-def batch_ones(t: Tracer, rank: int) -> Traced:
-    """Ones of shape (batch, 1, ..., 1), exactly, whatever the input holds: x⁰ = 1."""
+def batch_ones(t: Tracer, rank: int, axis: int = 0) -> Traced:
+    """Ones of shape (1, ..., batch, ..., 1), exactly, whatever the input holds: x⁰ = 1."""
     value = t.images[0]
-    for axis in range(1, value.dim()):
-        value = cut(t, value, axis, 0, 1, part="one")
-    if value.dim() != rank:
-        value = t.emit("reshape", value, part="ones", shape=(-1, *(1,) * (rank - 1)))
+    for other in range(1, value.dim()):
+        value = cut(t, value, other, 0, 1, part="one")
+    if value.dim() != rank or axis:
+        value = t.emit("reshape", value, part="ones", shape=tuple(-1 if a == axis else 1 for a in range(rank)))
     return t.emit("pow", value, t.emit("constant", part="zero", shape=(1,), fill=0.0), part="ones")
 
 
@@ -430,9 +435,12 @@ def type_name(t: Tracer, path: str) -> str:
 
 @lowers("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 def filled(t: Tracer, *args: Any, **kwargs: Any) -> Any:
-    """A constant of the batch's size."""
+    """A constant of the batch's size; without the batch a real tensor, in the precision of the one that asks for it."""
     sizes, kind = list(args), t.func.removeprefix("new_")
     if t.func.startswith("new_"):
+        if not t.wants(kind, args[1:], kwargs):
+            like = {"dtype": args[0].dtype, "device": args[0].device}
+            return t.real(getattr(torch, kind), kind, args[1:], {**like, **kwargs})
         sizes = sizes[1:]
     size = kwargs.get("size")
     if kind == "full":
@@ -450,6 +458,14 @@ def filled_like(t: Tracer, x: Any, fill_value: Any = None, **kwargs: Any) -> Any
     return t.fill(float(fill_value if fill_value is not None else t.func == "ones_like"), tuple(x.shape))
 
 
+@lowers("zero", "fill")
+def refilled(t: Tracer, x: Traced, value: Any = 0.0) -> Any:
+    """One number everywhere."""
+    if isinstance(value, torch.Tensor):
+        return expand(t, value, *x.sizes)
+    return t.fill(float(value), x.sizes)
+
+
 LARGE = torch.finfo(torch.float32).max
 """Stands for infinity, which weights may not hold."""
 
@@ -457,6 +473,7 @@ LARGE = torch.finfo(torch.float32).max
 @lowers("masked_fill")
 def masked_fill(t: Tracer, x: Any, mask: Any, value: Any) -> Any:
     """One number where a real mask is true: the values held between limits that there are both that number."""
+    mask = t.mask(mask)
     if isinstance(mask, Traced) or mask.dtype != torch.bool or mask.device.type == "meta":
         return NotImplemented
     if isinstance(value, torch.Tensor):
@@ -475,6 +492,7 @@ def masked_fill(t: Tracer, x: Any, mask: Any, value: Any) -> Any:
 @lowers("where")
 def where(t: Tracer, condition: Any, x: Any = None, other: Any = None) -> Any:
     """A choice by a real mask between a value and a number."""
+    condition = t.mask(condition)
     if isinstance(condition, Traced) or x is None or other is None:
         return NotImplemented
     if isinstance(x, Traced) and not isinstance(other, Traced):
