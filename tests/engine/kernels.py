@@ -114,6 +114,7 @@ def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a
     for word, array in arrays.items():
         args[word] = array.ctypes.data
     for step in code.steps:
+        args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
         kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
         for unit in range(step.units(n)):
             kernel(args.ctypes.data, unit, scratch.ctypes.data)
