@@ -84,5 +84,22 @@ def reference_values(graph: Graph, goal: int) -> dict[str, int]:
     return found
 
 
+def nearest(wanted: Sequence[Any], given: Sequence[int]) -> tuple[int, ...]:
+    """The size nearest to a given one that fits one with symbols, axis by axis.
+
+    >>> from dojang.arith.symbol import symbol
+    >>> nearest((3, 32 * symbol("H"), symbol("W")), (3, 250, 333))
+    (3, 256, 333)
+    """
+    found: list[int] = []
+    for size, number in zip(wanted, given, strict=True):
+        if isinstance(size, Expr):
+            (name,) = size.symbols
+            zero = int(size.at({name: 0}))
+            number = zero + _step(size, name) * max(1, round((number - zero) / _step(size, name)))
+        found.append(number)
+    return tuple(found)
+
+
 def _step(size: Expr, name: str) -> int:
     return max(1, int(size.at({name: 1})) - int(size.at({name: 0})))

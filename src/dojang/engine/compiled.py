@@ -8,8 +8,9 @@ import itertools
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from dojang.arith.symbol import Expr
 from dojang.base.errors import UsageError
 from dojang.engine import timeline, verify
 from dojang.engine.build import Build, build, held_bytes
+from dojang.engine.kernels.task import on_line
 from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import AnySize, Chosen, Request
@@ -152,12 +154,35 @@ class Compiled:
         self._slice_images = slice_images(self._sizes.like if self._sizes else self._settled)
         self._chosen: Chosen = {}
         self._packed: dict[str, Array] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Without builds and memory for runs."""
         self._builds: dict[Wanted, Build] = {}
         self._seen: dict[tuple[int, ...], Build] = {}  # by the shape of the one input
         self._lanes = Lanes(self.machine.cores)
         self._count = itertools.count(1).__next__
         self.after_fork()
         forks.renew(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the network, the weights as they are packed, what was chosen; no machine code."""
+        with self._lock:
+            state = {k: v for k, v in self.__dict__.items() if k not in OF_A_PROCESS}
+            whole = self.graph is self._settled
+            state["graph"], state["_settled"] = _kept(self.graph), None if whole else _kept(self._settled)
+            state["_packed"] = dict(self._packed)
+            state["_chosen"] = {k: (a.__name__, *rest) for k, (a, *rest) in self._chosen.items()}
+            return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Ready to build; arrays begin on cache lines again."""
+        self.__dict__.update(state)
+        if self._settled is None:
+            self._settled = self.graph
+        self._packed = {k: on_line(a) for k, a in self._packed.items()}
+        self._chosen = {k: (import_module(name), *rest) for k, (name, *rest) in state["_chosen"].items()}
+        self._begin()
 
     def after_fork(self) -> None:
         """In a child process: what another thread was building is built again."""
@@ -330,6 +355,15 @@ class Compiled:
         self._seen = {s: b for s, b in tuple(self._seen.items()) if b not in gone}
         self._lanes.keep(set(self._builds.values()))
         return True
+
+
+OF_A_PROCESS = ("_builds", "_seen", "_lanes", "_count", "_lock")
+"""What stays when a network is pickled or copied: code, memory of runs, locks."""
+
+
+def _kept(graph: Graph) -> Graph:
+    """A graph that can be pickled: without its source, its arrays read."""
+    return graph.alone().replace(weights={name: np.asarray(array) for name, array in graph.weights.items()})
 
 
 def give_back() -> None:

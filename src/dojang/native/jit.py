@@ -40,8 +40,8 @@ _ready = False
 # of llvmlite that acquire and release its lock must not leave it locked.
 _foreign: Any = getattr(getattr(getattr(llvm.ffi, "lib", None), "_lock", None), "_lock", None)
 COMPILERS = 4
-"""Most threads that compile at a time. They write IR in turns, a third of their work, and are in LLVM at once, each with
-a context of its own, which LLVM allows and llvmlite's lock does not."""
+"""Most threads that compile at a time. They write IR in turns, a third of their work, and are in LLVM at once, each
+with a context of its own, which LLVM allows and llvmlite's lock does not."""
 _seats = tuple(threading.Lock() for _ in range(COMPILERS))  # held by a thread that is in LLVM without llvmlite's lock
 forks.whole(*(lock for lock in (*_seats, _lock, _foreign) if lock is not None))
 

@@ -25,7 +25,8 @@ from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
 Chosen = dict[tuple[Task, bool], tuple[ModuleType, float, tuple[tuple[str, str], ...]]]
-"""What `choose` said of each task (and whether its code shall serve images of any size), so that it says it again whatever was measured meanwhile."""
+"""What `choose` said of each task (and whether its code shall serve images of any size), so that it says it again
+whatever was measured meanwhile."""
 
 
 @dataclass(frozen=True)
