@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
@@ -29,13 +29,13 @@ def _numbers(node: Node, values: Mapping[str, int]) -> dict[str, Any]:
 
 def _has_symbol(value: Any) -> bool:
     if isinstance(value, tuple):
-        return any(map(_has_symbol, value))
+        return any(map(_has_symbol, cast(tuple[Any, ...], value)))
     return isinstance(value, Expr)
 
 
 def _at(value: Any, values: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
-        return tuple(_at(v, values) for v in value)
+        return tuple(_at(v, values) for v in cast(tuple[Any, ...], value))
     return int(value.at(values)) if isinstance(value, Expr) else value
 
 

@@ -8,6 +8,7 @@ written for the tiles at the border. Weights are packed [group][oc block][kd][kh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import gcd, prod
@@ -36,7 +37,7 @@ class Tile:
 
     pixels: int
     vectors: int
-    rows_per_unit: int
+    rows_per_unit: Any  # a whole number, or a size that is known at run time
     groups_per_unit: int = 1
 
 
@@ -327,7 +328,7 @@ class Direct:
         self.vectors = -(-self.ocg // self.lanes)
         self.taps = prod(self.c.kernel)
         oh, ow = nest.out_size[1:]
-        self.pixels = prod(nest.out_size)  # of one image of the output
+        self.pixels: Any = prod(nest.out_size)  # of one image of the output
         self.steps: tuple[Any, Any, Any] = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
         self.origin: Any = 0  # pixel of the first output
         self.cut_open: OpenRow | None = None  # how rows of any length are cut

@@ -144,7 +144,7 @@ class Winograd:
         b = self.b
         return b.mul(b.udiv(b.add(self.total, self.s.pixels - 1), self.s.pixels), self.s.pixels)
 
-    def forward(self, symbol: str, some: int | None = None) -> str:
+    def forward(self, symbol: str, some: Any = None) -> str:
         """The input transform of some tiles into the first shared area."""
         b = self.start(symbol)
         if self.any_size:
@@ -156,7 +156,7 @@ class Winograd:
         b.loop(first, last, 1, lambda i, _: self.transform(i, b.at(v, b.mul(i, wide)), plane))
         return b.finish()
 
-    def product(self, symbol: str, some: int = 1) -> str:
+    def product(self, symbol: str, some: Any = 1) -> str:
         """The product of one position and `some` blocks of output channels over all tiles."""
         b = self.start(symbol)
         if self.any_size:

@@ -129,7 +129,8 @@ def numbers(b: Emit, form: Form) -> tuple[StridedTask, Any, Any]:
     """The task with sizes that are known at run time, rows of the inner loops, rows of a unit."""
     task = form.task
     if not form.open:
-        return task, *t.sizes(b, 2)
+        total, some = t.sizes(b, 2)
+        return task, total, some
     rank = len(task.shape)
     total, some, offset, *rest = t.sizes(b, 3 + rank * (4 if task.r else 3))
     shape, *steps = (rest[k * rank : (k + 1) * rank] for k in range(4 if task.r else 3))
