@@ -49,20 +49,20 @@ class Open:
 
 
 LAYERS = {
-    "3x3": (direct, dict(ic=5, oc=21, kernel=3, padding=1)),
-    "stem": (direct, dict(ic=3, oc=32, kernel=3, stride=2, padding=1)),
-    "even padding": (direct, dict(ic=4, oc=9, kernel=4, stride=2, padding=((1, 2), (2, 1)))),
-    "dilated": (direct, dict(ic=6, oc=40, kernel=3, dilation=2, padding=2)),
-    "7x1": (direct, dict(ic=4, oc=16, kernel=(7, 1), padding=((3, 3), (0, 0)))),
-    "two groups": (direct, dict(ic=8, oc=48, kernel=3, groups=2, padding=1)),
-    "1x1": (pointwise, dict(ic=12, oc=70, kernel=1)),
-    "depthwise": (depthwise, dict(ic=19, oc=19, kernel=3, groups=19, padding=1)),
-    "depthwise, stride 2": (depthwise, dict(ic=32, oc=32, kernel=5, groups=32, stride=2, padding=2)),
-    "grouped": (grouped, dict(ic=32, oc=32, kernel=3, groups=8, padding=1)),
-    "winograd": (winograd, dict(ic=16, oc=24, kernel=3, padding=1)),
-    "winograd, many channels": (winograd, dict(ic=256, oc=256, kernel=3, padding=1)),
-    "enlarging": (transposed, dict(ic=10, oc=18, kernel=2, stride=2, transposed=True)),
-    "enlarging, 4x4": (transposed, dict(ic=8, oc=16, kernel=4, stride=2, padding=1, transposed=True)),
+    "3x3": (direct, {"ic": 5, "oc": 21, "kernel": 3, "padding": 1}),
+    "stem": (direct, {"ic": 3, "oc": 32, "kernel": 3, "stride": 2, "padding": 1}),
+    "even padding": (direct, {"ic": 4, "oc": 9, "kernel": 4, "stride": 2, "padding": ((1, 2), (2, 1))}),
+    "dilated": (direct, {"ic": 6, "oc": 40, "kernel": 3, "dilation": 2, "padding": 2}),
+    "7x1": (direct, {"ic": 4, "oc": 16, "kernel": (7, 1), "padding": ((3, 3), (0, 0))}),
+    "two groups": (direct, {"ic": 8, "oc": 48, "kernel": 3, "groups": 2, "padding": 1}),
+    "1x1": (pointwise, {"ic": 12, "oc": 70, "kernel": 1}),
+    "depthwise": (depthwise, {"ic": 19, "oc": 19, "kernel": 3, "groups": 19, "padding": 1}),
+    "depthwise, stride 2": (depthwise, {"ic": 32, "oc": 32, "kernel": 5, "groups": 32, "stride": 2, "padding": 2}),
+    "grouped": (grouped, {"ic": 32, "oc": 32, "kernel": 3, "groups": 8, "padding": 1}),
+    "winograd": (winograd, {"ic": 16, "oc": 24, "kernel": 3, "padding": 1}),
+    "winograd, many channels": (winograd, {"ic": 256, "oc": 256, "kernel": 3, "padding": 1}),
+    "enlarging": (transposed, {"ic": 10, "oc": 18, "kernel": 2, "stride": 2, "transposed": True}),
+    "enlarging, 4x4": (transposed, {"ic": 8, "oc": 16, "kernel": 4, "stride": 2, "padding": 1, "transposed": True}),
 }
 SIZES = [(40, 56), (64, 64), (9, 70), (33, 31), (7, 7), (5, 12), (3, 3), (100, 17), (8, 130)]
 

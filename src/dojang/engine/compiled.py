@@ -37,8 +37,8 @@ Array = np.ndarray
 _FLOAT, _BYTE, _address = np.dtype(np.float32), ctypes.c_char, ctypes.addressof
 PRECISIONS = ("fast", "strict")
 REFERENCE_SIZE = 448
-"""Height and width of the images that kernels are chosen for where a network takes any. One size for all, so that weights
-are packed once, and an answer depends on nothing that was run before."""
+"""Height and width of the images that kernels are chosen for where a network takes any. One size for all, so that
+weights are packed once, and an answer depends on nothing that was run before."""
 KEPT_BYTES = 32 << 20
 """Tables and code of the batch sizes that are kept, beside the memory of runs and the weights. Of more, those that were
 not used for longest are built anew when they come again."""
@@ -277,8 +277,8 @@ class Compiled:
     ) -> Plan:
         """The plan with the time of each step within one call, and of the call, on random input for so many seconds.
 
-        `cpu`: on one thread, the processor time that the steps took; it stands still while other work runs. `size` is as
-        in `plan`.
+        `cpu`: on one thread, the processor time that the steps took; it stands still while other work runs. `size` is
+        as in `plan`.
         """
         at = self._size(size)
         build = self._build(Wanted(at, batch, frozenset()))

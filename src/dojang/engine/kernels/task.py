@@ -226,6 +226,17 @@ def balanced(total: int, most: int) -> list[tuple[int, int]]:
     return out
 
 
+def balanced_sizes(total: int, most: int) -> list[tuple[int, int]]:
+    """The sizes of the pieces of `balanced`, and how many there are of each.
+
+    >>> balanced_sizes(27, 14), balanced_sizes(28, 14)
+    ([(14, 1), (13, 1)], [(14, 2)])
+    """
+    pieces = -(-total // most)
+    small, larger = divmod(total, pieces)
+    return [(n, many) for n, many in ((small + 1, larger), (small, pieces - larger)) if many]
+
+
 def runs(items: Sequence[Any]) -> list[tuple[int, int]]:
     """Equal neighbours as (first index, how many).
 

@@ -11,6 +11,7 @@ Weights are packed as `direct` packs them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -114,6 +115,12 @@ def alike(c: Nest) -> Iterator[tuple[int, list[tuple[Tap, int]]]]:
         yield down, [(line[start], across) for start, across in t.runs([(o.column, o.columns) for o in line])]
 
 
+@cache
+def seen(c: Nest) -> dict[int, int]:
+    """Numbers of outputs for which a tap falls on the image, and how many taps have that number."""
+    return dict(Counter(tap.rows * tap.columns for tap in taps_of(c)))
+
+
 def cut_of(task: Task, machine: Machine) -> StreamedBlocking:
     """The cut with the least estimated time for one image."""
     return _cut(nest_of(task), task.element.bytes, machine)
@@ -138,8 +145,9 @@ def work(c: Nest, cut: StreamedBlocking, lanes: int, cores: int) -> float:
     cost = 0.0
     for v, count in ((cut.vectors, total // cut.vectors), (total % cut.vectors, 1)):
         if v and count:
-            tiles = [n for tap in taps_of(c) for _, n in t.balanced(tap.rows * tap.columns, cut.pixels)]
-            cost += count * sum(cycles(n, v) * c.ic + panels * (1.5 * n * v + 12) for n in tiles)
+            for pixels, taps in seen(c).items():
+                for n, tiles in t.balanced_sizes(pixels, cut.pixels):
+                    cost += count * taps * tiles * (cycles(n, v) * c.ic + panels * (1.5 * n * v + 12))
             cost += count * prod(c.out_size) * 4 * v
     blocks = t.ceil_div(total, cut.vectors)
     return cost * t.ceil_div(blocks, cores) * cores / blocks

@@ -385,7 +385,7 @@ class CapturedPart:
         ), batches[0]
 
     def _key(self, sizes: tuple[Any, Any]) -> Any:
-        """The sizes, without the batch where there is a form that does for any, without all where one does for those."""
+        """The sizes, without the batch where a form does for any, without those of the image likewise."""
         if self._times is not None and (form := self._form(sizes)) is not None:
             return form
         return sizes[0] if sizes[0] in self._open and isinstance(sizes[1], int) else sizes
