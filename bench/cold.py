@@ -49,7 +49,8 @@ def programs(algorithm: ModuleType, task: Task, machine: Machine, threads: int) 
         for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, some, bias, y, y, *shared), strict=True):
             words[slot] = array.ctypes.data
         calls = [
-            NativeCall(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)
+            NativeCall(k.address("kernel"), t.table(words, s), s.units(conv.n))
+            for k, s in zip(natives, code.steps, strict=True)
         ]
         found.append(Program(calls, t.WORDS, code.scratch, threads))
     return found, [x, y, bias, copies, shared, natives]

@@ -56,7 +56,10 @@ def ours(conv: Conv, x: np.ndarray, w: np.ndarray, b: np.ndarray, threads: int):
     )
     words[t.S0], words[t.S1] = (s.ctypes.data for s in shared)
     natives = jit.load_recipes([s.kernel for s in code.steps], machine)
-    calls = [NativeCall(k.address("kernel"), words, s.units(conv.n)) for k, s in zip(natives, code.steps, strict=True)]
+    calls = [
+        NativeCall(k.address("kernel"), t.table(words, s), s.units(conv.n))
+        for k, s in zip(natives, code.steps, strict=True)
+    ]
     program = Program(calls, t.WORDS, code.scratch, threads)
     keep = (last, packed, shared, natives)
     return algorithm.NAME, lambda keep=keep: program.run(), y

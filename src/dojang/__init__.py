@@ -23,12 +23,12 @@ from dojang.base import moved, result
 from dojang.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from dojang.app.any_size import load as load
     from dojang.app.benching import bench as bench
     from dojang.app.diagnosing import diagnose as diagnose
     from dojang.app.exporting import export as export
     from dojang.app.filtering import filter_files as filter_files
     from dojang.app.filtering import filter_plans as filter_plans
-    from dojang.app.networks import load as load
     from dojang.app.record import environment as environment
     from dojang.app.running import Runnable as Runnable
     from dojang.app.running import compile as compile
@@ -113,7 +113,7 @@ _NAMES = {
     "app.diagnosing": "diagnose",
     "app.exporting": "export",
     "app.filtering": "filter_files filter_plans",
-    "app.networks": "load",
+    "app.any_size": "load",
     "app.record": "environment",
     "app.running": "Runnable compile run",
     "app.slimming": "slim",

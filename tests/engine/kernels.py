@@ -123,6 +123,7 @@ def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a
     for word, array in arrays.items():
         args[word] = array.ctypes.data
     for step, kernel in zip(code.steps, kernels, strict=True):
+        args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
         for unit in range(step.units(n)):
             kernel(args.ctypes.data, unit, scratch.ctypes.data)
     out = np.full(whole, fill, dtype)

@@ -85,6 +85,7 @@ def run(task, machine, place=lambda a: a, n=2, x_gap=3, y_gap=2, bad=None):
     for word, array in words.items():
         args[word] = array.ctypes.data
     (step,) = code.steps
+    args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
     kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
     for unit in range(step.units(n)):
         kernel(args.ctypes.data, unit, scratch.ctypes.data)

@@ -58,7 +58,7 @@ def test_sizes_that_were_not_used_for_longest_are_forgotten_and_come_back(monkey
     for n in range(2, 12):
         net(picture(n))
         assert (net(picture(1)) == right).all()  # the one that is used again and again stays
-    kept = {batch for batch, _ in net._builds}
+    kept = {wanted.batch for wanted in net._builds}
     assert 1 in kept
     assert 11 in kept
     assert 2 not in kept

@@ -52,6 +52,7 @@ def run(module, task, machine, at_end, arrays, out):
         args[word] = array.ctypes.data
     scratch = guarded(np.zeros(code.scratch // 4, "f4"), at_end)
     for step in code.steps:
+        args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
         kernel = jit.load_recipe(step.kernel, machine).function("kernel", 3)
         for unit in range(step.units(N)):
             kernel(args.ctypes.data, unit, scratch.ctypes.data)

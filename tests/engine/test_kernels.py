@@ -299,4 +299,4 @@ def test_all_kernels_compile_for_other_processors(isa):
 
 def test_words_are_distinct():
     words = (t.X, t.W, t.B, t.Y, t.R, t.N, t.S0, t.S1, t.AHEAD, t.BEHIND, t.LINES)
-    assert sorted(words) == list(range(t.WORDS))
+    assert sorted(words) == list(range(t.SIZES))

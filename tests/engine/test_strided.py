@@ -236,6 +236,7 @@ def test_nothing_outside_the_arrays_is_touched(name, machine, at_end):
     for word, array in arrays.items():
         args[word] = array.ctypes.data
     (step,) = strided.emit(task, machine).steps
+    args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
     kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
     for unit in range(step.units(1)):
         kernel(args.ctypes.data, unit, 0)
@@ -258,6 +259,7 @@ def test_softmax_along_pixels_touches_nothing_else(machine, at_end):
         args = np.zeros(t.WORDS, np.int64)
         args[t.N], args[t.X], args[t.Y] = 3, flat.ctypes.data, out.ctypes.data
         (step,) = softmax.emit(task, machine).steps
+        args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
         kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
         for unit in range(step.units(3)):
             kernel(args.ctypes.data, unit, 0)

@@ -65,6 +65,7 @@ def test_every_order(machine, size, oc, monkeypatch):
         for word, array in arrays.items():
             args[word] = array.ctypes.data
         for step in code.steps:
+            args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
             kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
             for unit in range(step.units(2)):
                 kernel(args.ctypes.data, unit, scratch.ctypes.data)

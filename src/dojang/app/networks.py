@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Any
 from dojang.app.symbolic import symbolised
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
+from dojang.arith.open_sizes import is_open
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import (
@@ -47,23 +49,7 @@ def load(
 ) -> Graph:
     """The network that `net` names, as a `Graph`: its layers with their attributes, and its weights by name.
 
-    `net` is a name of the zoo (`available("networks")`), a .net, .onnx or .safetensors file, Python code as
-    "package.module:callable" or "file.py:callable" (which is run), a `torch.nn.Module`, or a Graph.
-
-    `weights` is a .safetensors or .pt/.pth file whose arrays are taken by name. `input_size` (channels first, without
-    batch) is needed for PyTorch modules, and replaces the size that a text or zoo network states; for several inputs
-    it is a sequence of sizes in order, or a dictionary of sizes by name. A module is left as it is, and its numbers are
-    copied: what is trained afterwards does not change the Graph. `num_classes`
-    replaces the number of classes of texts that leave it open. With `arrays=False` weights are not read, which is
-    enough to count; then a size may be a name instead of a number ("H"), and stays a symbol.
-
-    Raises `UsageError` for a name that means nothing, `FileError` for a file that cannot be read, `ParseError` for a
-    text that does not follow the notation, `GraphError` where layers or weights do not fit together, `DataError` for
-    weights that are not finite, `MissingPart` where PyTorch is needed and not installed.
-
-    >>> net = load("lenet5")
-    >>> net.inputs[0].attrs["shape"], len(net.nodes)
-    ((1, 32, 32), 13)
+    As `any_size.load`, which users have; but sizes are numbers where arrays are read: only counting takes symbols.
     """
     size = checked_size(input_size)
     if arrays and _symbolic(size):
@@ -74,9 +60,17 @@ def load(
         raise _with_hint(error, size) from error.__cause__
     if num_classes is not None and not isinstance(net, (str, Path)):
         raise UsageError("num_classes applies to zoo names and .net texts; change the module itself")
-    if weights is not None and arrays:
+    if arrays and is_open(graph):
+        shape = graph.inputs[0].attrs["shape"]
+        raise UsageError(f"{graph.name}: its input size {by(shape)} is open; give it in numbers, as in 3,224,224")
+    return finished(graph, weights) if arrays else graph
+
+
+def finished(graph: Graph, weights: str | Path | None) -> Graph:
+    """The graph with the arrays of a file, if any; raises for weights that are not finite."""
+    if weights is not None:
         graph = with_file_weights(graph, Path(weights))
-    if graph.weights and arrays:
+    if graph.weights:
         from dojang.formats.checkpoint import check_finite
 
         check_finite(graph)
@@ -86,7 +80,9 @@ def load(
 def _sized(net: Any, size: Sizes | None, num_classes: int | None, arrays: bool) -> Graph:
     """The network at a size that was checked."""
     if isinstance(net, Graph):
-        return _resized(net, size)
+        return with_size(net, size)
+    if is_onnx_data(net):
+        return _from_data(net, size, arrays)
     if is_module(net):
         return _from_module(net, size, arrays)
     if isinstance(net, (str, Path)):
@@ -219,6 +215,41 @@ def names_code(name: Any) -> bool:
     return isinstance(name, str) and ":" in name and Path(name).suffix.lower() not in known
 
 
+def is_onnx_data(net: object) -> bool:
+    """Whether it is the content of an ONNX file, or an `onnx.ModelProto`."""
+    return isinstance(net, bytes | bytearray | memoryview) or type(net).__name__ == "ModelProto"
+
+
+def onnx_bytes(net: Any) -> Any:
+    """The content of an ONNX file, of its path or of what `is_onnx_data`; None for anything else."""
+    if is_onnx_data(net):
+        return net.SerializeToString() if hasattr(net, "SerializeToString") else bytes(net)
+    if isinstance(net, str | Path) and Path(net).suffix.lower() == ".onnx" and Path(net).is_file():
+        import mmap
+
+        with open(net, "rb") as file, contextlib.suppress(OSError, ValueError):  # empty
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return None
+
+
+def name_of(net: Any) -> str:
+    """What a network is called in messages."""
+    return str(net) if isinstance(net, str | Path) else "the ONNX model" if is_onnx_data(net) else type(net).__name__
+
+
+def _from_data(net: Any, size: Sizes | None, arrays: bool) -> Graph:
+    from dojang.formats import onnx
+
+    data = onnx_bytes(net)
+
+    def read(sized: Size | dict[str, Size] | None) -> Graph:
+        return onnx.from_bytes(data, weights=arrays, input_size=sized)
+
+    if isinstance(size, list):
+        size = _by_name(onnx.from_bytes(data, weights=False), size)
+    return symbolised(read, _single(size, name_of(net)), name_of(net)) if _symbolic(size) else read(size)
+
+
 def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:
     path = Path(name)
     suffix = path.suffix.lower()
@@ -227,7 +258,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
 
         content = read_text(path, wanted="a .net file, which is plain text")
         graph = text.parse(content, name=path.stem, file=name, params=_classes(classes))
-        return _resized(graph, size)
+        return with_size(graph, size)
     if suffix in (".onnx", *READERS):
         with opened(path, f"{'an' if suffix == '.onnx' else 'a'} {suffix} file"):
             pass
@@ -242,7 +273,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
             if isinstance(size, list):
                 size = _by_name(onnx.load(path, weights=False), size)
             return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
-        return _resized(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
+        return with_size(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
     if suffix in STATE:
         raise UsageError(
             f"{name}: a {suffix} file is read for its weights alone; name the network (NET) and give these with "
@@ -271,7 +302,7 @@ def _from_zoo(name: str, size: Sizes | None, classes: int | None, arrays: bool) 
                 f"{name!r} is not a network of the zoo (`dojang list networks`); if it is one of torchvision, write "
                 f"torchvision.models:{name} and its size, as --input-size 3,224,224"
             )
-    return _resized(zoo.load(name, num_classes=classes, weights=arrays), size)
+    return with_size(zoo.load(name, num_classes=classes, weights=arrays), size)
 
 
 def _classes(classes: int | None) -> Mapping[str, int]:
@@ -280,7 +311,7 @@ def _classes(classes: int | None) -> Mapping[str, int]:
     return {} if classes is None else {"classes": classes}
 
 
-def _resized(graph: Graph, size: Sizes | None) -> Graph:
+def with_size(graph: Graph, size: Sizes | None) -> Graph:
     """The graph with other input sizes, one per input or by name. Weights that no longer fit are an error."""
     if size is None:
         return graph

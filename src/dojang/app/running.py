@@ -8,12 +8,15 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from dojang.app.networks import InputSize, load, require_weights
+from dojang.app.any_size import load
+from dojang.app.networks import InputSize, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
+from dojang.arith.open_sizes import is_open, nearest, values_for
 from dojang.arith.outputs import PROBABILITY, output_keys, output_numbers
 from dojang.arith.preparation import takes_floats
+from dojang.arith.symbol import Expr
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
@@ -155,20 +158,41 @@ def run(
         if Path(output).suffix != ".npy":
             raise UsageError(f"{output}: outputs are written as .npy")
         check_target(output, force)
-    x, prepared = prepare(input, graph.inputs[0], takes_floats(graph))
+    x, prepared = prepare(input, size_of(graph, input), takes_floats(graph))
     engine = Compiled(graph, release=True, batch_size=len(x))
     said = "array" if isinstance(input, Array) else str(input)
     if plan and not engine.machine.runs_here:
         if output is not None:
             engine.machine.require_here()
-        return Run(graph.name, said, prepared, {}, plan=engine.plan(len(x)))
+        return Run(graph.name, said, prepared, {}, plan=engine.plan(len(x), size=x.shape[1:]))
     graph = graph.replace(weights={})  # so that the engine can let them go
     result = engine.run(x)
     arrays = dict(zip(output_keys(graph), result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     best = answers(graph, result.outputs[0], top)
     meaning = PROBABILITY[output_numbers(graph)] if best else ""
-    return Run(graph.name, said, prepared, arrays, best, files, engine.measured(len(x)) if plan else None, meaning)
+    timed = engine.measured(len(x), size=x.shape[1:]) if plan else None
+    return Run(graph.name, said, prepared, arrays, best, files, timed, meaning)
+
+
+def size_of(graph: Graph, source: str | Path | Array) -> Node:
+    """The input node; where it takes images of any size, with that of the array, or the nearest to the picture's."""
+    node = graph.inputs[0]
+    if not is_open(graph):
+        return node
+    wanted = node.attrs["shape"]
+    if isinstance(source, Array) or Path(source).suffix == ".npy":
+        shape = source.shape if isinstance(source, Array) else read_npy(Path(source)).shape
+        given: tuple[int, ...] = shape[-len(wanted) :]
+    else:
+        from dojang.training.pictures import size_of_picture
+
+        given = (wanted[0], *size_of_picture(Path(source)))
+        if len(given) != len(wanted):
+            raise ShapeError(f"{source}: a picture does not fit an input of {by(wanted)}; give an .npy array")
+        given = nearest(wanted, given)
+    values = values_for(graph, {node.name: given})
+    return node.with_attrs(shape=tuple(int(s.at(values)) if isinstance(s, Expr) else s for s in wanted))
 
 
 def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, str]:

@@ -7,15 +7,19 @@ float32, on the CPU; what cannot be taken runs as PyTorch runs it, with one warn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from itertools import count
 from typing import Any
 
 import numpy as np
 
+from dojang.app.any_size import MULTIPLES, with_symbols
 from dojang.app.networks import torch_format
 from dojang.arith.graph import Graph
-from dojang.base.errors import UsageError
+from dojang.arith.symbol import symbol
+from dojang.base.errors import DojangError, UsageError
 from dojang.engine.compiled import Compiled
 from dojang.native.digest import Digest
 
@@ -54,7 +58,19 @@ def backend(module: Any, example_inputs: Sequence[Any], *, options: Mapping[str,
     def watch(ranges: Sequence[tuple[int, int]]) -> Digest:
         return Digest(ranges, threads)
 
-    return dynamo.SplitGraph(module, compile, watch, f"graph {next(_numbers)}", frozen)
+    return dynamo.SplitGraph(module, compile, watch, f"graph {next(_numbers)}", frozen, any_size)
+
+
+def any_size(make: Callable[[tuple[int, ...]], Graph], size: Sequence[int | str]) -> tuple[Graph, int] | None:
+    """The captured graph for any sizes in place of the names in `size`, and what they must be multiples of; None where
+    its numbers depend on them.
+    """
+    made = cache(make)
+    for times in MULTIPLES:
+        symbols = tuple(times * symbol(s) if isinstance(s, str) else s for s in size)
+        with suppress(DojangError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+            return with_symbols(lambda sized, _: made(sized), symbols, "the captured graph"), times
+    return None
 
 
 def reports(clear: bool = False) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -32,7 +33,7 @@ class Build:
     """A network ready for one batch size and one set of taps. Holds no memory for runs."""
 
     def __init__(
-        self, lowered: Lowered, natives: Sequence[Sequence[Native]], packed: Packed, host: Packed,
+        self, lowered: Lowered, natives: Sequence[Sequence[Native]], packed: Mapping[str, np.ndarray], host: Packed,
         taps: AbstractSet[str],
     ) -> None:  # fmt: skip
         """The results of the passes. `host` are the values of constants."""
@@ -58,11 +59,12 @@ def build(graph: Graph, request: Request, chosen: Chosen, packed: Packed, releas
     fused = show("fuse", verify.fused(fuse(graph, graph.shapes(request.batch), request.keep)))
     planned = show("plan", verify.planned(plan(fused, request, chosen)))
     lowered = show("lower", verify.lowered(lower(planned)))
-    constants = pack(planned, packed, release)
-    show("pack", verify.packed(packed, planned))
+    own, constants = pack(planned, packed, release)
+    arrays = ChainMap(own, packed)
+    show("pack", verify.packed(arrays, planned))
     recipes = show("emit", verify.emitted(emit(lowered), lowered))
     natives = show("native", native(recipes, request.machine))
-    return Build(lowered, natives, packed, constants, request.keep)
+    return Build(lowered, natives, arrays, constants, request.keep)
 
 
 def emit(lowered: Lowered) -> list[list[Recipe]]:

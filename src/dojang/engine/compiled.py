@@ -8,20 +8,26 @@ import itertools
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dojang.arith.graph import Graph
+from dojang.arith.open_sizes import at_size, is_open, reference_values, values_for
+from dojang.arith.symbol import Expr
 from dojang.base.errors import UsageError
 from dojang.engine import timeline, verify
 from dojang.engine.build import Build, build, held_bytes
+from dojang.engine.kernels.task import on_line
 from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
-from dojang.engine.plan.context import Chosen, Request
+from dojang.engine.plan.context import AnySize, Chosen, Request
 from dojang.engine.plan.network import plan_of
 from dojang.engine.reference.operators import RunResult, check_arrays, check_batch, check_inputs, refuse_unknown
 from dojang.engine.settle import settled
-from dojang.engine.slices import slice_images, slices
+from dojang.engine.slices import LEAST_IMAGES, slice_images, slices
 from dojang.engine.verbose import show
 from dojang.native import forks
 from dojang.native.machine import Machine
@@ -30,6 +36,9 @@ from dojang.native.threads import asked_threads, default_threads
 Array = np.ndarray
 _FLOAT, _BYTE, _address = np.dtype(np.float32), ctypes.c_char, ctypes.addressof
 PRECISIONS = ("fast", "strict")
+REFERENCE_SIZE = 448
+"""Height and width of the images that kernels are chosen for where a network takes any. One size for all, so that
+weights are packed once, and an answer depends on nothing that was run before."""
 KEPT_BYTES = 32 << 20
 """Tables and code of the batch sizes that are kept, beside the memory of runs and the weights. Of more, those that were
 not used for longest are built anew when they come again."""
@@ -57,6 +66,58 @@ def compile(
     return Compiled(graph, threads, precision, machine, tune, release, batch_size)
 
 
+Size = tuple[tuple[str, int], ...]
+"""The values of the symbols in an input size, by their names; empty for a network that takes one size."""
+
+
+class Wanted(NamedTuple):
+    """What a build is made for."""
+
+    size: Size
+    batch: int
+    taps: frozenset[str]
+
+
+class Sizes:
+    """A network that takes images of any size: the same at each size, and the size that kernels are chosen for."""
+
+    def __init__(self, graph: Graph, batch_size: int) -> None:
+        """Infers the shapes at one size, which all sizes share their choices with."""
+        self.graph = graph
+        self.reference: Size = tuple(sorted(reference_values(graph, REFERENCE_SIZE).items()))
+        self.like = at_size(graph, dict(self.reference))
+        open_ = frozenset(
+            name for name, shape in graph.unit_shapes.items() if any(isinstance(s, Expr) for s in shape or ())
+        )
+        self.chosen_for = AnySize(self.like.shapes(batch_size), open_)
+        self.last: tuple[Size, Graph] = (self.reference, self.like)
+
+    def of(self, x: Array | Mapping[str, Array]) -> Size:
+        """The values of the symbols for some inputs, which may not be fit otherwise."""
+        nodes = self.graph.inputs
+        if isinstance(x, Mapping):
+            return self.fitting([np.shape(x[node.name])[1:] if node.name in x else () for node in nodes])
+        return self.fitting([np.shape(x)[1:]] * len(nodes))
+
+    def fitting(self, shapes: Sequence[Sequence[int]]) -> Size:
+        """The values of the symbols for inputs of these shapes. Raises `ShapeError` where there are none."""
+        names = [node.name for node in self.graph.inputs]
+        return tuple(sorted(values_for(self.graph, dict(zip(names, shapes, strict=True))).items()))
+
+    def graph_at(self, size: Size) -> Graph:
+        """The network at a size; the last one is kept."""
+        at, graph = self.last
+        if at != size:
+            graph = at_size(self.graph, dict(size))
+            self.last = size, graph
+        return graph
+
+    def slice_images(self, images: int, graph: Graph) -> int:
+        """Images of a slice at a size, of so many at the size that kernels are chosen for."""
+        pixels = [sum(prod(n.attrs["shape"]) for n in g.inputs) for g in (self.like, graph)]
+        return max(LEAST_IMAGES, images * pixels[0] // max(1, pixels[1]) // 4 * 4)
+
+
 class Compiled:
     """A network that runs natively. Thread-safe; kernels and memory are made when a batch size is first seen."""
 
@@ -72,6 +133,7 @@ class Compiled:
     ) -> None:
         """Checks the network; see `compile`."""
         refuse_unknown(graph)
+        self._sizes = Sizes(graph, batch_size) if is_open(graph) else None
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:
@@ -80,7 +142,7 @@ class Compiled:
             raise UsageError(f"batch size must be at least 1, got {batch_size}")
         check_arrays(graph)
         # A mapping of its own, so that weights can be let go one by one.
-        self._settled = settled(graph)
+        self._settled = graph if self._sizes else settled(graph)
         if release:
             self._settled = self._settled.replace(weights=dict(self._settled.weights))
         self.graph = self._settled if release else graph
@@ -89,15 +151,38 @@ class Compiled:
         # A described machine may have more cores than there are: planned for all, run on those, with the same bits.
         self.workers = threads or default_threads(self.machine.cores)
         self.precision, self.tune, self.release, self.batch_size = precision, tune, release, batch_size
-        self._slice_images = slice_images(self._settled)
+        self._slice_images = slice_images(self._sizes.like if self._sizes else self._settled)
         self._chosen: Chosen = {}
         self._packed: dict[str, Array] = {}
-        self._builds: dict[tuple[int, frozenset[str]], Build] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Without builds and memory for runs."""
+        self._builds: dict[Wanted, Build] = {}
         self._seen: dict[tuple[int, ...], Build] = {}  # by the shape of the one input
         self._lanes = Lanes(self.machine.cores)
         self._count = itertools.count(1).__next__
         self.after_fork()
         forks.renew(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the network, the weights as they are packed, what was chosen; no machine code."""
+        with self._lock:
+            state = {k: v for k, v in self.__dict__.items() if k not in OF_A_PROCESS}
+            whole = self.graph is self._settled
+            state["graph"], state["_settled"] = _kept(self.graph), None if whole else _kept(self._settled)
+            state["_packed"] = dict(self._packed)
+            state["_chosen"] = {k: (a.__name__, *rest) for k, (a, *rest) in self._chosen.items()}
+            return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Ready to build; arrays begin on cache lines again."""
+        self.__dict__.update(state)
+        if self._settled is None:
+            self._settled = self.graph
+        self._packed = {k: on_line(a) for k, a in self._packed.items()}
+        self._chosen = {k: (import_module(name), *rest) for k, (name, *rest) in state["_chosen"].items()}
+        self._begin()
 
     def after_fork(self) -> None:
         """In a child process: what another thread was building is built again."""
@@ -135,21 +220,27 @@ class Compiled:
         `x` is one array (n, *shape) of floating point, n from 0 up, or one per input by name. Raises `UsageError` and
         `ShapeError` for inputs that do not fit, `GraphError` for a tap that is not there.
         """
-        fed = check_inputs(self.graph, x)
+        size = self._sizes.of(x) if self._sizes else ()
+        graph = self._graph_of(size)
+        fed = check_inputs(graph, x)
         batch = next((len(array) for array in fed.values()), 1)
         arrays = [np.ascontiguousarray(a, np.float32) for a in fed.values()]
-        pieces = [(0, batch)] if taps else slices(batch, self._slice_images)
+        images = self._slice_images
+        if self._sizes and images and batch > 2 * LEAST_IMAGES:
+            images = self._sizes.slice_images(images, graph)
+        pieces = [(0, batch)] if taps else slices(batch, images)
         if len(pieces) > 1:
-            return RunResult(self._in_slices(arrays, pieces), {})
-        values, build = self._one(arrays, batch, frozenset(taps))
-        if not taps and len(fed) == 1 and build.short and self._builds.get((batch, frozenset())) is build:
+            return RunResult(self._in_slices(arrays, size, pieces), {})
+        wanted = Wanted(size, batch, frozenset(taps))
+        values, build = self._one(arrays, wanted)
+        if not taps and len(fed) == 1 and build.short and self._builds.get(wanted) is build:
             self._seen[next(iter(fed.values())).shape] = build
         return RunResult(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
 
     def _one(
-        self, arrays: Sequence[Array], batch: int, taps: frozenset[str], into: Mapping[str, Array] | None = None
+        self, arrays: Sequence[Array], wanted: Wanted, into: Mapping[str, Array] | None = None
     ) -> tuple[dict[str, Array], Build]:
-        build = self._build(batch, taps)
+        build = self._build(wanted)
         lane = self._lanes.take()
         build.used = self._count()
         try:
@@ -158,33 +249,41 @@ class Compiled:
         finally:
             self._lanes.give(lane, build)
 
-    def _in_slices(self, arrays: Sequence[Array], pieces: Sequence[tuple[int, int]]) -> tuple[Array, ...]:
+    def _in_slices(self, arrays: Sequence[Array], size: Size, pieces: Sequence[tuple[int, int]]) -> tuple[Array, ...]:
         """All outputs of a batch whose slices are run one after the other."""
-        shapes = self.graph.shapes(pieces[-1][1])
+        shapes = self._graph_of(size).shapes(pieces[-1][1])
         whole = {o: np.empty(shapes[o] or (), np.float32) for o in self.graph.outputs}
         for first, end in pieces:
             part = {name: array[first:end] for name, array in whole.items()}
-            self._one([a[first:end] for a in arrays], end - first, frozenset(), part)
+            self._one([a[first:end] for a in arrays], Wanted(size, end - first, frozenset()), part)
         return tuple(whole[o] for o in self.graph.outputs)
 
-    def plan(self, batch: int = 1, taps: Sequence[str] = ()) -> Plan:
-        """How a batch of this size is run; for a machine that is not here, how it would be. Needs no weights."""
-        wanted = frozenset(taps)
-        found = self._builds.get((batch, wanted))
+    def plan(self, batch: int = 1, taps: Sequence[str] = (), size: Sequence[int] | None = None) -> Plan:
+        """How a batch of this size is run; for a machine that is not here, how it would be. Needs no weights.
+
+        `size` is that of the input without the batch, for networks that take any; else that which their kernels are
+        chosen for.
+        """
+        wanted = Wanted(self._size(size), batch, frozenset(taps))
+        found = self._builds.get(wanted)
         if found is not None:
             return found.plan
-        graph = self._graph_for(batch, wanted)
+        graph = self._graph_for(wanted)
         with self._lock:
-            return show("plan", verify.planned(plan_of(graph, self._request(batch, wanted), self._chosen))).public
+            return show("plan", verify.planned(plan_of(graph, self._request(wanted), self._chosen))).public
 
-    def measured(self, batch: int = 1, seconds: float = 0.3, cpu: bool = False) -> Plan:
+    def measured(
+        self, batch: int = 1, seconds: float = 0.3, cpu: bool = False, size: Sequence[int] | None = None
+    ) -> Plan:
         """The plan with the time of each step within one call, and of the call, on random input for so many seconds.
 
-        `cpu`: on one thread, the processor time that the steps took; it stands still while other work runs.
+        `cpu`: on one thread, the processor time that the steps took; it stands still while other work runs. `size` is
+        as in `plan`.
         """
-        build = self._build(batch, frozenset())
+        at = self._size(size)
+        build = self._build(Wanted(at, batch, frozenset()))
         rng = np.random.default_rng(0)
-        inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
+        inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self._graph_of(at).inputs]
         lane = self._lanes.take()
         try:
             return timeline.measure(lane.contexts.get(build) or lane.bind(build), inputs, seconds, cpu)
@@ -197,32 +296,50 @@ class Compiled:
         with self._lock:
             return held_bytes(tuple(self._builds.values())) + self._lanes.nbytes
 
-    def _build(self, batch: int, taps: frozenset[str]) -> Build:
-        found = self._builds.get((batch, taps))
+    def _size(self, size: Sequence[int] | None) -> Size:
+        """The values of the symbols for an input of a size."""
+        if self._sizes is None:
+            return ()
+        return self._sizes.reference if size is None else self._sizes.fitting([size])
+
+    def _graph_of(self, size: Size) -> Graph:
+        """The network at a size, as it was given."""
+        return self._sizes.graph_at(size) if self._sizes else self.graph
+
+    def _build(self, wanted: Wanted) -> Build:
+        found = self._builds.get(wanted)
         if found is not None:
             return found
-        graph = self._graph_for(batch, taps)
+        graph = self._graph_for(wanted)
         with self._lock:
-            found = self._builds.get((batch, taps))
+            found = self._builds.get(wanted)
             if found is None:
-                found = build(graph, self._request(batch, taps), self._chosen, self._packed, self.release)
+                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release)
                 found.used = self._count()
-                self._builds[batch, taps] = found
-                if self._drop_old(found) or self.release:
+                self._builds[wanted] = found
+                if self._drop_old(found) or (self.release and len(self._builds) == 1):
                     give_back()
         return found
 
-    def _graph_for(self, batch: int, taps: frozenset[str]) -> Graph:
+    def _graph_for(self, wanted: Wanted) -> Graph:
         """The network that has the taps, settled where that has them. Raises for names and batches that do not fit."""
-        for name in taps:
+        for name in wanted.taps:
             self.graph[name]  # raises for a name that is not there
-        check_batch(self.graph, batch)
-        return self._settled if all(name in self._settled.by_name for name in taps) else self.graph
+        if self._sizes is not None:
+            graph = self._sizes.graph_at(wanted.size)
+            if wanted.batch != self.batch_size:
+                check_batch(graph, wanted.batch)
+            done = settled(graph).replace(weights=self._settled.weights)
+            return done if all(name in done.by_name for name in wanted.taps) else graph
+        check_batch(self.graph, wanted.batch)
+        return self._settled if all(name in self._settled.by_name for name in wanted.taps) else self.graph
 
-    def _request(self, batch: int, taps: frozenset[str]) -> Request:
+    def _request(self, wanted: Wanted) -> Request:
         strict = self.precision == "strict"
+        sizes = self._sizes.chosen_for if self._sizes else None
         return Request(
-            batch, self.machine, self.threads, self.workers, strict, taps, self.batch_size, self.tune
+            wanted.batch, self.machine, self.threads, self.workers, strict, wanted.taps, self.batch_size, self.tune,
+            sizes,
         )  # fmt: skip
 
     def _drop_old(self, newest: Build) -> bool:
@@ -238,6 +355,15 @@ class Compiled:
         self._seen = {s: b for s, b in tuple(self._seen.items()) if b not in gone}
         self._lanes.keep(set(self._builds.values()))
         return True
+
+
+OF_A_PROCESS = ("_builds", "_seen", "_lanes", "_count", "_lock")
+"""What stays when a network is pickled or copied: code, memory of runs, locks."""
+
+
+def _kept(graph: Graph) -> Graph:
+    """A graph that can be pickled: without its source, its arrays read."""
+    return graph.alone().replace(weights={name: np.asarray(array) for name, array in graph.weights.items()})
 
 
 def give_back() -> None:

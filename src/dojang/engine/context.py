@@ -42,7 +42,9 @@ class Context:
             args = self.table(step, shared)
             scratch = max(scratch, code.scratch)
             for part, native in zip(code.steps, natives, strict=True):
-                pending.append((NativeCall(native.address("kernel"), args, part.units(step.images)), step))
+                pending.append(
+                    (NativeCall(native.address("kernel"), t.table(args, part), part.units(step.images)), step)
+                )
         self.close(pending, scratch)
         self.look_ahead()
         self.views = {name: self.view(place) for name, place in planned.places.items() if place.buffer >= 0}

@@ -245,7 +245,10 @@ class _Runner:
         self.natives = jit.load_recipes([s.kernel for s, _ in everything], self.machine)
         words = [0] * t.WORDS
         words[t.N] = n
-        calls = [NativeCall(k.address("kernel"), words, u) for k, (_, u) in zip(self.natives, everything, strict=True)]
+        calls = [
+            NativeCall(k.address("kernel"), t.table(words, s), u)
+            for k, (s, u) in zip(self.natives, everything, strict=True)
+        ]
         threads = default_threads(self.machine.cores) if problem.macs * size > 4 * SMALL_MACS else 1
         self.program = Program(calls, t.WORDS, code.scratch, threads)
 

@@ -14,26 +14,30 @@ import numpy as np
 from dojang.engine.plan.steps import KernelStep, Planned
 from dojang.engine.weights import Weights
 
+Arrays = dict[str, np.ndarray]
 
-def pack(planned: Planned, packed: dict[str, np.ndarray], release: bool) -> dict[str, np.ndarray]:
-    """Adds the arrays that are not in `packed` yet, and gives the values of the constants by name.
+
+def pack(planned: Planned, packed: Arrays, release: bool) -> tuple[Arrays, Arrays]:
+    """Adds the arrays that are not in `packed` yet; gives those that hold for this size of the image alone, and the
+    values of the constants by name.
 
     With `release` weights are removed from the graph's mapping when the last convolution that reads them has been
     packed. An interrupt leaves each array either there or packed, so that the next call goes on from it.
     """
     graph = planned.fused.graph
     weights = Weights(graph)
+    own: Arrays = {}
     readers = Counter(n.array(r) for n in planned.fused.nodes for r in graph.node_params(n))
     for step in planned.steps:
         packing = step.packing if isinstance(step, KernelStep) else None
         if packing is None:
             continue
-        if packing.keys[0] not in packed:
-            made = packing.make(weights)
-            packed |= dict(zip(packing.keys, made, strict=True))
+        at = own if packing.of_size else packed
+        if packing.keys[0] not in at:
+            at |= dict(zip(packing.keys, packing.make(weights), strict=True))
         for group in packing.groups if release else ():
             let_go(graph.weights, group.node.array("weight"), readers)
-    return {name: weights.constant(graph[name]) for name in planned.constants}
+    return own, {name: weights.constant(graph[name]) for name in planned.constants}
 
 
 def let_go(weights: object, array: str, readers: Counter[str]) -> None:

@@ -85,6 +85,59 @@ _BYTE, _LONG, _INT, _BIT = ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.Int
 _VOID = ir.VoidType()
 
 
+class Run:
+    """A size that a kernel learns when it runs: a whole number of at least 0 that +, −, · and // work on as on an int.
+
+    What is computed from such sizes alone is computed once, where the function begins. Comparing two raises
+    `TypeError`, because the code must not depend on them; `==` is only true of the same object.
+    """
+
+    __slots__ = ("b", "value")
+
+    def __init__(self, b: Emit, value: ir.Value) -> None:
+        """`value` is computed in the first block of the function."""
+        self.b, self.value = b, value
+
+    def _with(self, op: str, left: Any, right: Any) -> Any:
+        b = self.b
+        key = (op, *(id(v.value) if isinstance(v, Run) else v for v in (left, right)))
+        found = b.of_sizes.get(key)
+        if found is None:
+            with b.goto_entry_block():
+                made = getattr(b, op)(*(v.value if isinstance(v, Run) else v for v in (left, right)))
+            found = b.of_sizes[key] = made if isinstance(made, int) else Run(b, made)
+        return found
+
+    def __add__(self, other: Any) -> Any:
+        return self._with("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self._with("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._with("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._with("sub", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._with("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._with("mul", other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self._with("udiv", self, other)
+
+    def __mod__(self, other: Any) -> Any:
+        return self._with("urem", self, other)
+
+
+def plain(v: Any) -> Any:
+    """An IR value or an int; sizes that are known at run time as their values."""
+    return v.value if isinstance(v, Run) else v
+
+
 def scalar_of(v: Value) -> ir.Type:
     """The element type of a vector value, the type itself of a scalar value."""
     return v.type.element if isinstance(v.type, ir.VectorType) else v.type
@@ -100,6 +153,7 @@ class Emit(ir.IRBuilder):
 
     machine: Machine
     arg: SimpleNamespace
+    of_sizes: dict[Any, Any]  # what was computed of sizes that are known at run time (`Run`)
 
     @classmethod
     def begin(
@@ -129,7 +183,7 @@ class Emit(ir.IRBuilder):
             if param in noalias:
                 value.add_attribute("noalias")
         b = cls(fn.append_basic_block("entry"))
-        b.machine = machine
+        b.machine, b.of_sizes = machine, {}
         b.arg = SimpleNamespace(**dict(zip(params, fn.args, strict=True)))
         return b
 
@@ -145,7 +199,7 @@ class Emit(ir.IRBuilder):
 
     def index(self, v: Value | int) -> Value:
         """An i64 value of an int; other values are returned as they are."""
-        return _constant(_LONG, v) if isinstance(v, int) else v
+        return _constant(_LONG, v) if isinstance(v, int) else plain(v)
 
     def _fold(self, op: str, a: Value | int, b: Value | int, flags: Sequence[str] = ()) -> Any:
         a_, b_ = self._pair(a, b)
@@ -153,6 +207,7 @@ class Emit(ir.IRBuilder):
 
     def _pair(self, a: Value, b: Value) -> tuple[Value, Value]:
         """Both as values; an int takes the type of the other."""
+        a, b = plain(a), plain(b)
         if isinstance(a, int):
             a = _constant(b.type, a) if not isinstance(b, int) else self.index(a)
         if isinstance(b, int):
@@ -161,6 +216,7 @@ class Emit(ir.IRBuilder):
 
     def add(self, lhs, rhs, name="", flags=()):  # type: ignore[override]
         """lhs + rhs for integers; ints fold."""
+        lhs, rhs = plain(lhs), plain(rhs)
         if isinstance(lhs, int) and isinstance(rhs, int):
             return lhs + rhs
         if isinstance(rhs, int) and rhs == 0:
@@ -171,6 +227,7 @@ class Emit(ir.IRBuilder):
 
     def sub(self, lhs, rhs, name="", flags=()):  # type: ignore[override]
         """lhs − rhs for integers; ints fold."""
+        lhs, rhs = plain(lhs), plain(rhs)
         if isinstance(lhs, int) and isinstance(rhs, int):
             return lhs - rhs
         if isinstance(rhs, int) and rhs == 0:
@@ -179,6 +236,7 @@ class Emit(ir.IRBuilder):
 
     def mul(self, lhs, rhs, name="", flags=()):  # type: ignore[override]
         """lhs · rhs for integers; ints fold."""
+        lhs, rhs = plain(lhs), plain(rhs)
         if isinstance(lhs, int) and isinstance(rhs, int):
             return lhs * rhs
         for one, other in ((lhs, rhs), (rhs, lhs)):
@@ -188,6 +246,7 @@ class Emit(ir.IRBuilder):
 
     def udiv(self, lhs, rhs, name="", flags=()):  # type: ignore[override]
         """⌊lhs / rhs⌋ for integers not below 0; ints fold."""
+        lhs, rhs = plain(lhs), plain(rhs)
         if isinstance(lhs, int) and isinstance(rhs, int):
             return lhs // rhs
         if isinstance(rhs, int) and rhs == 1:
@@ -196,6 +255,7 @@ class Emit(ir.IRBuilder):
 
     def urem(self, lhs, rhs, name="", flags=()):  # type: ignore[override]
         """lhs mod rhs for integers not below 0; ints fold."""
+        lhs, rhs = plain(lhs), plain(rhs)
         if isinstance(lhs, int) and isinstance(rhs, int):
             return lhs % rhs
         if isinstance(rhs, int) and rhs == 1:
@@ -224,7 +284,7 @@ class Emit(ir.IRBuilder):
             if isinstance(o, int):
                 fixed += o
             else:
-                base = self.gep(base, [o], source_etype=_BYTE)
+                base = self.gep(base, [plain(o)], source_etype=_BYTE)
         return self.gep(base, [self.index(fixed)], source_etype=_BYTE) if fixed else base
 
     def local(self, type_: ir.Type, count: int) -> Value:
@@ -359,6 +419,7 @@ class Emit(ir.IRBuilder):
 
     def mask(self, count: Value | int, lanes: int) -> Value:
         """A mask whose first `count` lanes are on; counts below 0 mean 0. None if a constant turns all on."""
+        count = plain(count)
         if isinstance(count, int):
             if count >= lanes:
                 return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import os
 import re
 import threading
 import weakref
@@ -38,7 +39,11 @@ _ready = False
 # llvmlite lets one thread at a time into LLVM. A fork waits until no thread is in LLVM. An interrupt between the lines
 # of llvmlite that acquire and release its lock must not leave it locked.
 _foreign: Any = getattr(getattr(getattr(llvm.ffi, "lib", None), "_lock", None), "_lock", None)
-forks.whole(*(lock for lock in (_lock, _foreign) if lock is not None))
+COMPILERS = 4
+"""Most threads that compile at a time. They write IR in turns, a third of their work, and are in LLVM at once, each
+with a context of its own, which LLVM allows and llvmlite's lock does not."""
+_seats = tuple(threading.Lock() for _ in range(COMPILERS))  # held by a thread that is in LLVM without llvmlite's lock
+forks.whole(*(lock for lock in (*_seats, _lock, _foreign) if lock is not None))
 
 
 class _Healed:
@@ -123,25 +128,78 @@ def load_recipe(recipe: Recipe, machine: Machine) -> Native:
 
 
 def load_recipes(recipes: Sequence[Recipe], machine: Machine) -> list[Native]:
-    """`load_recipe` of each; while one is compiled, another thread builds the IR of the following ones."""
+    """`load_recipe` of each; what is missing is compiled by as many threads as there are processors."""
     keys = [r.key(machine) for r in recipes]
     missing = {
         k: r for k, r in zip(keys, recipes, strict=True) if k not in _loaded and not cache.object_path(k).exists()
     }
     if len(missing) < 2:
         return [load_recipe(r, machine) for r in recipes]
-    with ThreadPoolExecutor(1, "dojang-write") as writer:
-        texts: dict[str, Future[str]] = {}
-        with contextlib.suppress(RuntimeError):  # the system refuses a thread: this thread builds all of them
+    machine.require_here()
+    with ThreadPoolExecutor(min(len(missing), COMPILERS, processors()), "dojang-compile") as compilers:
+        made: dict[str, Future[bytes]] = {}
+        with contextlib.suppress(RuntimeError):  # the system refuses a thread: this thread compiles all of them
             for k, r in missing.items():
-                texts[k] = writer.submit(r.build)
+                made[k] = compilers.submit(_compile_at_once, r, machine)
         try:
             return [
-                _load(k, texts[k].result if k in texts else r.build, machine, True, r.thorough)
+                _load(k, r.build, machine, True, r.thorough, made[k].result if k in made else None)
                 for k, r in zip(keys, recipes, strict=True)
             ]
         finally:
-            writer.shutdown(cancel_futures=True)
+            compilers.shutdown(cancel_futures=True)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _compile_at_once(recipe: Recipe, machine: Machine) -> bytes:
+    """Object code of a recipe, made while other threads are in LLVM."""
+    text = recipe.build()
+    with _lock, _healed:
+        target = _target(machine)
+        passes, builder = _passes(target, recipe.thorough)
+        context = llvm.create_context()
+    seat = next((s for s in _seats if s.acquire(blocking=False)), None)
+    if seat is None:
+        seat = _seats[0]
+        seat.acquire()
+    try:
+        return _Unlocked(target, context).compile(text, passes, builder)
+    finally:
+        seat.release()
+
+
+class _Unlocked:
+    """The three steps of compiling that take long, without llvmlite's lock: of a context and a target of one thread."""
+
+    def __init__(self, target: llvm.TargetMachine, context: Any) -> None:
+        """Where llvmlite has other names for them, `AttributeError`."""
+        self.target, self.context = target, context
+        names = ("ParseAssembly", "VerifyModule", "RunNewModulePassManager", "TargetMachineEmitToMemory")
+        self.parse, self.verify, self.run, self.emit = (getattr(llvm.ffi.lib, f"LLVMPY_{n}")._cfn for n in names)
+
+    def compile(self, text: str, passes: Any, builder: Any) -> bytes:
+        """Optimised object code of a module of IR text."""
+        ffi = llvm.ffi
+        with ffi.OutputString() as said:
+            module = llvm.ModuleRef(self.parse(self.context, text.encode(), said), self.context)
+            try:
+                if said or self.verify(module, said):
+                    raise RuntimeError(str(said))
+                self.run(passes, module, builder)
+                memory = self.emit(self.target, module, 1, said)
+                if not memory:
+                    raise RuntimeError(str(said))
+            finally:
+                module.close()
+        try:
+            start, size = ffi.lib.LLVMPY_GetBufferStart(memory), ffi.lib.LLVMPY_GetBufferSize(memory)
+            return ctypes.string_at(start, size)
+        finally:
+            ffi.lib.LLVMPY_DisposeMemoryBuffer(memory)
 
 
 _IMPORT = re.compile(r"^\s*(?:from\s+(dojang[\w.]*)\s+import\s+(\([^)]*\)|.*)|import\s+(dojang[\w.]*))", re.MULTILINE)
@@ -175,8 +233,17 @@ def _source(module: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _load(key: str, build: Callable[[], str], machine: Machine, keep: bool, thorough: bool) -> Native:
+def _load(
+    key: str,
+    build: Callable[[], str],
+    machine: Machine,
+    keep: bool,
+    thorough: bool,
+    made: Callable[[], bytes] | None = None,
+) -> Native:
+    """`made` waits for object code that another thread compiles; in its place `build` gives the IR."""
     machine.require_here()
+    waited = made() if made is not None else None  # before the lock, which others need meanwhile
     with _lock, _healed:
         found = _loaded.get(key)
         if found is not None:
@@ -184,7 +251,7 @@ def _load(key: str, build: Callable[[], str], machine: Machine, keep: bool, thor
         data = cache.read_object(key) if keep else None
         native = _link(data, key, True) if data is not None else None
         if native is None:
-            data = compile_object(build(), machine, thorough)
+            data = waited if waited is not None else compile_object(build(), machine, thorough)
             if keep:
                 cache.keep_object(key, data)
             native = _link(data, key, False)
@@ -235,6 +302,12 @@ def _target(machine: Machine) -> llvm.TargetMachine:
 
 
 def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool) -> None:
+    passes, builder = _passes(target, thorough)
+    passes.run(module, builder)
+
+
+def _passes(target: llvm.TargetMachine, thorough: bool) -> tuple[Any, Any]:
+    """What optimises a module, and what this works with."""
     # Kernels unroll and vectorise by themselves; the compiler would unroll again, and spill registers.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
@@ -245,7 +318,7 @@ def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool
         passes = llvm.create_new_module_pass_manager()
         for name in _KERNEL_PASSES:
             getattr(passes, f"add_{name}_pass")()
-    passes.run(module, builder)
+    return passes, builder
 
 
 class _Linker:

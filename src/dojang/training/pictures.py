@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dojang.base.budget import ENVIRONMENT, Budget, unpacked_limit
 from dojang.base.errors import DataError, FileError, UsageError
@@ -308,6 +308,20 @@ def _decode_all(
                 size += len(block[-1][1])
                 start += 1
             yield from pool.map(decode, block)
+
+
+def size_of_picture(path: Path) -> tuple[int, int]:
+    """Height and width of a picture when it is upright, without decoding it."""
+    raw = read_bytes(path, MAX_FILE_BYTES, "a picture")
+    with damaged_as(str(path), "no picture that can be read"):
+        try:
+            image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        except UnidentifiedImageError:  # its message would name a Python object
+            raise FileError(f"{path}: no picture that can be read; remove or replace it") from None
+        with image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if turned else (height, width)
 
 
 def decoded(raw: bytes, where: str, target: SampleSize) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels.activations import Activation
-from dojang.native.emit import I64, KINDS, PTR, ElementType, Emit, Value
+from dojang.native.emit import I64, KINDS, PTR, ElementType, Emit, Run, Value
 from dojang.native.families import Peaks
 from dojang.native.jit import Recipe
 from dojang.native.machine import Machine
@@ -27,7 +27,9 @@ X, W, B, Y, R, N, S0, S1, AHEAD, BEHIND, LINES = range(11)
 """Words of the argument table: input, weights, bias, output, residual, number of images, two shared scratch areas; the
 weights that will be needed next (for units of the first half, and of the second), and how many lines of them to fetch.
 """
-WORDS = 11
+SIZES = 11
+"""From here on, sizes that the code does not depend on (`Step.sizes`)."""
+WORDS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Step:
-    """One native function, called `units(n)` times for n images. `recipe` names it in the cache of object code."""
+    """One native function, called `units(n)` times for n images. `recipe` names it in the cache of object code.
+
+    `sizes` are numbers that the code reads from its argument table, so that steps that differ in them share it.
+    """
 
     recipe: str
     build: Callable[[str], str]
     units: Callable[[int], int]
+    sizes: tuple[int, ...] = ()
 
     @property
     def kernel(self) -> Recipe:
@@ -148,6 +154,24 @@ def word(b: Emit, slot: int, pointer: bool = True) -> Value:
     """A word of the argument table."""
     p = b.at(b.arg.args, 8 * slot)
     return b.pload(p) if pointer else b.sload(p, I64)
+
+
+def form(task: Task) -> str:
+    """All of a task that its code depends on, the size of its images aside."""
+    c = task.conv
+    layer = (c.ic, c.oc, c.kernel, c.stride, c.padding, c.dilation, c.groups, c.transposed)
+    return f"{layer} {task.x_ld} {task.y_ld} {task.activation} {task.residual_ld} {task.kind} {task.sparse}"
+
+
+def sizes(b: Emit, count: int) -> list[Run]:
+    """The first `count` sizes of a step, known at run time; to be read where the function begins."""
+    assert SIZES + count <= WORDS
+    return [Run(b, word(b, SIZES + i, pointer=False)) for i in range(count)]
+
+
+def table(words: Sequence[int], step: Step) -> list[int]:
+    """The argument table of a step: `words` with the step's own sizes."""
+    return [*words[:SIZES], *step.sizes, *[0] * (WORDS - SIZES - len(step.sizes))]
 
 
 @dataclass(frozen=True)
@@ -181,9 +205,9 @@ class Ahead:
         b.prefetch(b.at(self.base, b.mul(b.imax(b.imin(k, b.sub(self.each, 1)), 0), 64)), locality=2)
 
 
-def ceil_div(a: int, b: int) -> int:
+def ceil_div(a: Any, b: Any) -> Any:
     """⌈a / b⌉."""
-    return -(-a // b)
+    return (a + (b - 1)) // b
 
 
 def balanced(total: int, most: int) -> list[tuple[int, int]]:
@@ -200,6 +224,17 @@ def balanced(total: int, most: int) -> list[tuple[int, int]]:
         out.append((start, count))
         start += count
     return out
+
+
+def balanced_sizes(total: int, most: int) -> list[tuple[int, int]]:
+    """The sizes of the pieces of `balanced`, and how many there are of each.
+
+    >>> balanced_sizes(27, 14), balanced_sizes(28, 14)
+    ([(14, 1), (13, 1)], [(14, 2)])
+    """
+    pieces = -(-total // most)
+    small, larger = divmod(total, pieces)
+    return [(n, many) for n, many in ((small + 1, larger), (small, pieces - larger)) if many]
 
 
 def runs(items: Sequence[Any]) -> list[tuple[int, int]]:

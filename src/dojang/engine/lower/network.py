@@ -27,7 +27,7 @@ class Lowered:
 
 def lower(planned: Planned) -> Lowered:
     """The steps' code, and places for all buffers: those that live at different times share memory."""
-    codes = tuple(s.kernel.emit(s.task, planned.machine) if isinstance(s, KernelStep) else None for s in planned.steps)
+    codes = tuple(s.code(planned.machine) if isinstance(s, KernelStep) else None for s in planned.steps)
     areas = arrange(planned, codes)
     scratch = max((code.scratch for code in codes if code is not None), default=0)
     scratch_at = -(-areas.bytes // 64) * 64

@@ -144,12 +144,14 @@ class Plan(Result):
         return replace(self, choices=tuple(timed), call=call)
 
 
-def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
+def choose(
+    task: Task, machine: Machine, tune: bool = False, any_size: bool = False
+) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
     """(algorithm, predicted seconds per image on one core, refusals) for a convolution.
 
     Without `tune` a function of its arguments: nothing is measured and no clock is read. With `tune`, algorithms
     predicted within `NEAR` of the best are timed on this machine (once: times are kept beside the object code), and the
-    fastest is taken.
+    fastest is taken. `any_size`: only of those whose code serves images of any size.
 
     >>> from dojang.arith.conv import Conv
     >>> task = Task.of(Conv.of(32, 32, (56, 56), 3, padding=1, groups=32))
@@ -159,6 +161,9 @@ def choose(task: Task, machine: Machine, tune: bool = False) -> tuple[ModuleType
     refused: list[tuple[str, str]] = []
     able: list[tuple[float, ModuleType]] = []
     for algorithm in ALGORITHMS:
+        if any_size and not hasattr(algorithm, "emit_open") and algorithm is not fallback:
+            refused.append((algorithm.NAME, "its code is made for one size of the image"))
+            continue
         match algorithm.offer(task, machine):
             case Offer(seconds):
                 able.append((seconds, algorithm))
@@ -205,7 +210,10 @@ def _time(algorithm: ModuleType, code: Code, task: Task, machine: Machine) -> fl
     for slot, array in zip((t.X, t.W, t.B, t.Y, t.R, t.S0, t.S1), (x, *packed, y, res, *shared), strict=True):
         words[slot] = array.ctypes.data
     natives = jit.load_recipes([s.kernel for s in code.steps], machine)
-    calls = [NativeCall(k.address("kernel"), words, s.units(images)) for k, s in zip(natives, code.steps, strict=True)]
+    calls = [
+        NativeCall(k.address("kernel"), t.table(words, s), s.units(images))
+        for k, s in zip(natives, code.steps, strict=True)
+    ]
     program = Program(calls, t.WORDS, code.scratch, 1)
     times: list[float] = []
     while len(times) < 5 or (sum(times) < 5e-3 and len(times) < 200):

@@ -24,15 +24,27 @@ from dojang.engine.weights import Weights
 from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
-Chosen = dict[Task, tuple[ModuleType, float, tuple[tuple[str, str], ...]]]
-"""What `choose` said of each task, so that it says it again whatever was measured meanwhile."""
+Chosen = dict[tuple[Task, bool], tuple[ModuleType, float, tuple[tuple[str, str], ...]]]
+"""What `choose` said of each task (and whether its code shall serve images of any size), so that it says it again
+whatever was measured meanwhile."""
+
+
+@dataclass(frozen=True)
+class AnySize:
+    """For a network that takes images of any size: the shapes that algorithms are chosen for, and the values whose
+    shapes depend on the size.
+    """
+
+    shapes: Mapping[str, Shape | None]
+    open: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Request:
     """What a plan is made for: a batch on so many threads of a machine, run by `workers` (None: as many).
 
-    `like` is the batch size that algorithms are chosen for, if not this one. `keep` are values that stay visible beside
+    `like` is the batch size that algorithms are chosen for, if not this one. `sizes`: the network takes images of any
+    size. `keep` are values that stay visible beside
     the outputs. `tune` chooses by measuring.
     """
 
@@ -44,6 +56,7 @@ class Request:
     keep: frozenset[str] = frozenset()
     like: int | None = None
     tune: bool = False
+    sizes: AnySize | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +82,13 @@ class PlanContext:
         self.machine = replace(request.machine, cores=min(request.machine.cores, request.threads))
         like = request.like
         self.chosen, self.chosen_shapes = chosen, self.shapes
-        if like is not None and like != request.batch:
+        self.sizes = request.sizes
+        if request.sizes is not None:
+            self.chosen_shapes = request.sizes.shapes
+        elif like is not None and like != request.batch:
             self.chosen_shapes = self.graph.shapes(like)
         self.resident_ratio = resident_ratio(self.graph.param_shapes, self.machine)
-        self.shortcuts: Mapping[str, Shortcut] = shortcuts(fused)
+        self.shortcuts: Mapping[str, Shortcut] = {} if request.sizes else shortcuts(fused)
         self.steps: list[KernelStep | HostStep] = []
         self.buffers: list[int] = []
         self.places: dict[str, Place] = {}
@@ -112,15 +128,21 @@ class PlanContext:
 
     def chosen_for(self, group: Group, problem: Conv) -> Conv:
         """The problem with as many images as it has in the batch that algorithms are chosen for."""
-        shape = self.chosen_shapes[group.inputs[0]]
+        shape = self.chosen_shapes.get(group.inputs[0], self.shapes[group.inputs[0]])
         assert shape is not None
         return replace(problem, n=shape[0])
 
-    def choose(self, task: Task) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
+    def any_size(self, group: Group) -> Shape | None:
+        """The shape of a group's input that its algorithm is chosen for, where that depends on the image's size."""
+        name = group.inputs[0]
+        return self.sizes.shapes.get(name) if self.sizes is not None and name in self.sizes.open else None
+
+    def choose(self, task: Task, any_size: bool = False) -> tuple[ModuleType, float, tuple[tuple[str, str], ...]]:
         """As `plan.choose`; the same for the same task as long as the network is compiled."""
-        found = self.chosen.get(task)
+        key = (task, any_size)
+        found = self.chosen.get(key)
         if found is None:
-            found = self.chosen[task] = choose(task, self.machine, self.tune)
+            found = self.chosen[key] = choose(task, self.machine, self.tune, any_size)
         return found
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -142,7 +164,8 @@ class PlanContext:
         value, op, members = (group, "layout", ()) if isinstance(group, str) else (
             group.value, group.node.op, group.members)  # fmt: skip
         choice = Choice(value, op, kernel.NAME, members, (), offer.seconds * images / self.threads)
-        self.add(KernelStep(choice, kernel, task, images, slots, packing, export))
+        like = task if self.sizes is not None and hasattr(kernel, "emit_open") else None
+        self.add(KernelStep(choice, kernel, task, images, slots, packing, export, like))
         return True
 
     def group(self, group: Group) -> None:

@@ -67,10 +67,10 @@ def enter(context: PlanContext) -> None:
 
 def choose_kernels(context: PlanContext) -> None:
     """The steps of all groups: with those after them, as part of the convolution that reads them, or by their rule."""
-    joiner = Joiner(context)
+    joiner = Joiner(context) if context.sizes is None else None  # code of layers in a row is made for one size
     later = {g.value for s in context.shortcuts.values() for g in s.groups}
     for group in context.fused.groups:
-        if group.value not in later and not joiner.takes(group):
+        if group.value not in later and not (joiner and joiner.takes(group)):
             context.group(group)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dojang.arith.shapes import Shape
 from dojang.engine.fuse import Fused, Group
+from dojang.engine.kernels.task import Code
 from dojang.engine.plan.choose import Choice, Plan
 from dojang.engine.weights import Weights
 from dojang.native.machine import Machine
@@ -54,17 +55,21 @@ class Place:
 @dataclass(frozen=True)
 class Packing:
     """Arrays that a step reads beside values, by key. `make` gives them, in the order of `keys`, when weights are
-    packed; the weights of `groups` are then not needed any more.
+    packed; the weights of `groups` are then not needed any more. `of_size`: they hold for one size of the image.
     """
 
     keys: tuple[str, ...]
     make: Callable[[Weights], Sequence[np.ndarray]]
     groups: tuple[Group, ...] = ()
+    of_size: bool = False
 
 
 @dataclass(frozen=True)
 class KernelStep:
-    """A task for a kernel. `slots` maps words of the argument table to places, keys of packed arrays, or nothing."""
+    """A task for a kernel. `slots` maps words of the argument table to places, keys of packed arrays, or nothing.
+
+    `like` is there where the code shall serve images of any size: the task that its weights are packed for.
+    """
 
     choice: Choice
     kernel: ModuleType
@@ -73,6 +78,13 @@ class KernelStep:
     slots: Mapping[int, Place | str]
     packing: Packing | None = None
     export: str | None = None  # the value is written to memory of the caller
+    like: Any = None
+
+    def code(self, machine: Machine) -> Code:
+        """What the kernel emits."""
+        if self.like is None:
+            return self.kernel.emit(self.task, machine)
+        return self.kernel.emit_open(self.task, self.like, machine)
 
 
 @dataclass(frozen=True)

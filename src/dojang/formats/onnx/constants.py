@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -124,7 +125,8 @@ class Const:
         """The float32 array; raises `FileError` if the data is missing."""
         import numpy as np
 
-        return np.ascontiguousarray(self.load(), dtype=np.float32).reshape(self.shape)
+        found = np.ascontiguousarray(self.load(), dtype=np.float32)
+        return found if found.shape == self.shape else found.reshape(self.shape)  # not a view of it
 
     def fresh(self, name: str) -> Const:
         """A copy that counts as another array."""
@@ -194,6 +196,10 @@ class Const:
         return replace(
             self, shape=shape, load=load, read=lambda: load().ravel().tolist(), source=source, base=None, fill=None
         )
+
+
+LARGE = 1 << 21
+"""Elements of a tensor that are read from a file at a time, and bytes from which its pages are worth giving back."""
 
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -327,7 +333,23 @@ def _numpy(data: Buffer, code: int, shape: tuple[int, ...]) -> Any:
     if code == 16:
         wide = np.frombuffer(data, "<u2").astype("<u4") << 16
         return wide.view("<f4").reshape(shape)
-    return np.frombuffer(data, np.dtype(TYPES[code].name).newbyteorder("<")).astype(np.float32).reshape(shape)
+    source = np.frombuffer(data, np.dtype(TYPES[code].name).newbyteorder("<"))
+    array = np.empty(shape, np.float32)
+    flat = array.reshape(-1)
+    for at in range(0, flat.size, LARGE):  # memory holds few pages of the file beside the array
+        flat[at : at + LARGE] = source[at : at + LARGE]
+        _let_go(data)
+    return array
+
+
+def _let_go(data: Buffer) -> None:
+    """Gives the pages of a mapped file that were read back, so that memory holds the weights once; they can be read
+    again.
+    """
+    source = data.obj if isinstance(data, memoryview) else None
+    if isinstance(source, mmap.mmap) and len(data) >= LARGE and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError, ValueError):
+            source.madvise(mmap.MADV_DONTNEED)
 
 
 def _digits(text: str) -> int:

@@ -7,7 +7,7 @@ from dojang.engine.kernels.task import Offer, Refusal, Task
 from dojang.native.machine import Machine
 
 NAME = "depthwise"
-emit, pack = grouped.emit, grouped.pack
+emit, emit_open, pack = grouped.emit, grouped.emit_open, grouped.pack
 
 
 def offer(task: Task, machine: Machine) -> Offer | Refusal:

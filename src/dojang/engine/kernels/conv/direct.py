@@ -8,6 +8,7 @@ written for the tiles at the border. Weights are packed [group][oc block][kd][kh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import gcd, prod
@@ -18,6 +19,7 @@ import numpy as np
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
+from dojang.engine.kernels.rows import OpenRow, Piece, exact, open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
@@ -35,7 +37,7 @@ class Tile:
 
     pixels: int
     vectors: int
-    rows_per_unit: int
+    rows_per_unit: Any  # a whole number, or a size that is known at run time
     groups_per_unit: int = 1
 
 
@@ -93,13 +95,13 @@ def tile_of(task: Task, machine: Machine) -> Tile:
 
 
 @cache
-def tile_for(c: Nest, element_bytes: int, machine: Machine) -> Tile:
-    """Like `tile_of`, of a nest."""
+def tile_for(c: Nest, element_bytes: int, machine: Machine, only: int | None = None) -> Tile:
+    """Like `tile_of`, of a nest; `only`: with so many vectors."""
     ow, lanes = c.out_size[2], machine.lanes(element_bytes)
     vectors = -(-(c.oc // c.groups) // lanes)
     best: tuple[float, Tile] | None = None
     row = c.stride[2] * (c.ic // c.groups if gathers(c, element_bytes, machine) else c.ic) * element_bytes
-    for v in range(1, min(4, vectors) + 1):
+    for v in range(1, min(4, vectors) + 1) if only is None else (only,):
         for p in range(1, min((machine.registers - 1 - v) // v, 28, ow) + 1):
             cost = 0.0
             for count, size in ((vectors // v, v), (1, vectors % v)):
@@ -220,15 +222,19 @@ def pack_weights(weight: np.ndarray, bias: np.ndarray | None, c: Nest, lanes: in
 
 def emit(task: Task, machine: Machine) -> Code:
     """One step; a unit is some rows of one image for one block of output channels."""
+    return fixed_steps(NAME, task, three(task.conv), tile_of(task, machine), machine)
+
+
+def fixed_steps(name: str, task: Task, c: Nest, tile: Tile, machine: Machine) -> Code:
+    """One step for images of one size."""
     task = replace(task, conv=replace(task.conv, n=1))  # the code does not depend on the batch
-    tile, c = tile_of(task, machine), three(task.conv)
     rows = c.out_size[0] * c.out_size[1]
     chunks = -(-rows // tile.rows_per_unit)
     lanes = machine.lanes(task.element.bytes)
     blocks = c.groups // tile.groups_per_unit * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), tile.vectors)
     image = prod(c.size) * c.ic // c.groups * task.element.bytes
     scratch = image * tile.groups_per_unit if gathers(c, task.element.bytes, machine) else 0
-    recipe = f"{NAME} {task} {tile}{' gathered' if scratch else ''}"  # the second cache decides this, not the task
+    recipe = f"{name} {task} {tile}{' gathered' if scratch else ''}"  # the second cache decides this, not the task
 
     def build(name: str) -> str:
         kernel = Direct(name, task, c, tile, machine)
@@ -236,6 +242,73 @@ def emit(task: Task, machine: Machine) -> Code:
         return kernel.text()
 
     return Code((Step(recipe, build, lambda n: n * blocks * chunks),), scratch)
+
+
+def emit_open(task: Task, like: Task, machine: Machine) -> Code:
+    """Like `emit`, with code for images of any size where they are not too small, and the weights packed for `like`."""
+    return open_steps(NAME, task, three(task.conv), tile_of(like, machine).vectors, machine)
+
+
+def open_steps(name: str, task: Task, c: Nest, vectors: int, machine: Machine) -> Code:
+    """One step for images of any size, which is given at run time."""
+    size = task.element.bytes
+    most = min((machine.registers - 1 - vectors) // vectors, 28)
+    row = open_row(c.out_size[2], most, lambda start, count: columns(c, start, count))
+    if row is None or c.size[0] > 1 or c.out_size[0] > 1 or c.kernel[2] > LARGE_KERNEL:
+        return fixed_steps(name, task, c, tile_for(c, size, machine, vectors), machine)
+    rows, blocks, tile = c.out_size[1], blocks_of(c, vectors, size, machine), Tile(row.pixels, vectors, 0)
+    per_row = 2 * max(1, prod(c.kernel)) * (c.ic // c.groups) * c.out_size[2] * vectors * machine.lanes(size)
+    some = shared_out(rows, blocks, per_row, machine)
+    form = replace(c, size=(1, 0, 0), out_size=(1, 0, 0))
+
+    def build(symbol: str) -> str:
+        b = t.begin(symbol, machine)
+        ih, iw, oh, ow, rows_per_unit = t.sizes(b, 5)
+        nest = replace(form, size=(1, ih, iw), out_size=(1, oh, ow))
+        kernel = Direct(b, task, nest, replace(tile, rows_per_unit=rows_per_unit), machine)
+        kernel.cut_open = row
+        return kernel.text()
+
+    recipe = f"{name} open {t.form(task)} {form} {row} {vectors}"
+    sizes = (*c.size[1:], *c.out_size[1:], some)
+    return Code((Step(recipe, build, lambda n: n * blocks * t.ceil_div(rows, some), sizes),))
+
+
+def open_places(name: str, task: Task, places: int, vectors: int, machine: Machine) -> Code | None:
+    """One step of a kernel of one tap for any number of pixels in a row; None where they are fewer than a tile."""
+    c, size = three(task.conv), task.element.bytes
+    pixels = min((machine.registers - 1 - vectors) // vectors, 28)
+    if places < pixels:
+        return None
+    rows, blocks = t.ceil_div(places, pixels), blocks_of(c, vectors, size, machine)
+    some = shared_out(rows, blocks, 2 * (c.ic // c.groups) * pixels * vectors * machine.lanes(size), machine)
+    form = replace(c, size=(1, 0, 0), out_size=(1, 0, 0))
+
+    def build(symbol: str) -> str:
+        b = t.begin(symbol, machine)
+        count, rows_per_unit = t.sizes(b, 2)
+        nest = replace(form, size=(1, 1, count), out_size=(1, t.ceil_div(count, pixels), 1))
+        kernel = Direct(b, task, nest, Tile(pixels, vectors, rows_per_unit), machine)
+        kernel.places = kernel.pixels = count
+        return kernel.text()
+
+    recipe = f"{name} open {t.form(task)} {form} {pixels} {vectors}"
+    return Code((Step(recipe, build, lambda n: n * blocks * t.ceil_div(rows, some), (places, some)),))
+
+
+def blocks_of(c: Nest, vectors: int, size: int, machine: Machine) -> int:
+    """Blocks of output channels of all groups."""
+    return c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, machine.lanes(size)), vectors)
+
+
+def columns(c: Nest, start: int, count: int) -> tuple[tuple[int, int], ...]:
+    """For each tap of a row the pixels lo..hi, of `count` from `start` on, whose input column lies inside."""
+    s, d, pad, iw = c.stride[2], c.dilation[2], c.padding[2], c.size[2]
+    spans = []
+    for k in range(c.kernel[2]):
+        ok = [p for p in range(count) if 0 <= (start + p) * s - pad + k * d < iw]
+        spans.append((ok[0], ok[-1] + 1) if ok else (0, 0))
+    return tuple(spans)
 
 
 class Direct:
@@ -255,9 +328,11 @@ class Direct:
         self.vectors = -(-self.ocg // self.lanes)
         self.taps = prod(self.c.kernel)
         oh, ow = nest.out_size[1:]
-        self.pixels = prod(nest.out_size)  # of one image of the output
-        self.steps: tuple[int, int, int] = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
-        self.origin = 0  # pixel of the first output
+        self.pixels: Any = prod(nest.out_size)  # of one image of the output
+        self.steps: tuple[Any, Any, Any] = (oh * ow, ow, 1)  # pixels from one output to the next along each axis
+        self.origin: Any = 0  # pixel of the first output
+        self.cut_open: OpenRow | None = None  # how rows of any length are cut
+        self.places: Any = None  # pixels of an image, where a row is one tile of them
         self.weights_at = self.bias_at = 0  # bytes
         self.gathered = False  # the unit copies its groups' inputs first
         self.x: Any = None  # the input of the group
@@ -280,7 +355,7 @@ class Direct:
         full, rest = divmod(self.vectors, v)
         per_group = full + (rest > 0)
         rows = c.out_size[0] * c.out_size[1]
-        chunks = -(-rows // self.tile.rows_per_unit)
+        chunks = t.ceil_div(rows, self.tile.rows_per_unit)
         # Blocks of weights are the slow index: a thread keeps one in its cache over images and rows.
         images = t.word(b, t.N, pointer=False)
         chunk = b.urem(b.arg.unit, chunks)
@@ -298,7 +373,7 @@ class Direct:
         x, plane = b.at(x, b.mul(group, self.icg * self.size)), self.icg * self.size
         if self.taps == c.groups == 1 and self.steps[2] == 1:
             units = t.ceil_div(self.vectors, v) * chunks
-            self.ahead = t.Ahead.of(b, b.arg.unit, units, self.tile.rows_per_unit * len(self.cut()))
+            self.ahead = t.Ahead.of(b, b.arg.unit, units, self.tile.rows_per_unit * self.row_tiles)
         if self.gathered:
             if some == per_group == chunks == 1:
                 # Threads take units from both ends, so this one's next unit is probably the one farther in.
@@ -378,6 +453,9 @@ class Direct:
     def row(self, r: Value | int, vectors: int, channels: int) -> None:
         """One output row: its tiles, neighbours with the same border in a loop."""
         b, c = self.b, self.c
+        if self.places is not None:
+            self.tile_of_places(r, vectors, channels)
+            return
         od: Any
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
         self.at_row = oh
@@ -386,17 +464,27 @@ class Direct:
         place = b.add(b.mul(od, self.steps[0]), b.mul(oh, self.steps[1]))
         y = b.at(self.y, b.mul(place, self.task.y_ld * self.size))
         res = b.at(self.r, b.mul(place, self.task.residual_ld * self.size)) if self.r is not None else None
-        tiles, ahead = self.cut(), self.ahead
-        for first, many in t.runs([(count, spans) for _, count, spans in tiles]):
-            start, count, spans = tiles[first]
+        ahead, before = self.ahead, 0
+        for piece in self.pieces():
 
-            def body(i, _, count=count, spans=spans, start=start, first=first):
+            def body(i, piece=piece, before=before):
                 if ahead is not None:
-                    self.ahead = ahead.tile(b, b.add(b.udiv(b.sub(i, start), count), first))
-                self.one(i, count, spans, depth, height, y, res, vectors, channels)
+                    self.ahead = ahead.tile(b, b.add(b.udiv(b.sub(i, piece.start), piece.count), before))
+                self.one(i, piece.count, piece.border, depth, height, y, res, vectors, channels)
 
-            b.loop(start, start + many * count, count, body)
+            piece.loop(b, body)
+            before += 1 if self.cut_open else (piece.end - piece.start) // piece.count
         self.ahead = ahead
+
+    def tile_of_places(self, r: Any, vectors: int, channels: int) -> None:
+        """A tile of pixels in a row, where the kernel has one tap; the last one begins early enough to be whole."""
+        b, pixels, x = self.b, self.tile.pixels, self.x
+        place = b.imin(b.mul(r, pixels), self.places - pixels)
+        self.at_row, self.x = 0, b.at(x, b.mul(place, self.x_ld * self.size))
+        y = b.at(self.y, b.mul(place, self.task.y_ld * self.size))
+        res = b.at(self.r, b.mul(place, self.task.residual_ld * self.size)) if self.r is not None else None
+        self.one(0, pixels, ((0, pixels),), (0, 0, 1), (0, 0, 1), y, res, vectors, channels)
+        self.x = x
 
     def rows(self, first: Any, last: Any, vectors: int, channels: int) -> None:
         """Output rows first..last."""
@@ -404,26 +492,35 @@ class Direct:
 
         def one(r: Any, _: Any) -> None:
             if ahead is not None:
-                self.ahead = ahead.tile(b, b.mul(b.sub(r, first), len(self.cut())))
+                self.ahead = ahead.tile(b, b.mul(b.sub(r, first), self.row_tiles))
             self.row(r, vectors, channels)
 
         b.loop(first, last, 1, one)
         self.ahead = ahead
 
+    def pieces(self) -> Sequence[Piece]:
+        """Tiles of a row; a border says per tap the pixels lo..hi whose input column lies inside (None: unsaid)."""
+        if self.cut_open is not None:
+            return self.cut_open.pieces(self.c.out_size[2])
+        tiles = self.cut()
+        borders = {start: spans for start, _, spans in tiles}
+        return exact([(start, count) for start, count, _ in tiles], lambda start, _: borders[start])
+
+    @property
+    def row_tiles(self) -> Any:
+        """Tiles of a row."""
+        if self.places is not None:
+            return 1
+        if self.cut_open is not None:  # an upper bound
+            return t.ceil_div(self.c.out_size[2], self.tile.pixels) + 1
+        return len(self.cut())
+
     def cut(self) -> list[tuple[int, int, tuple[tuple[int, int], ...] | None]]:
-        """Tiles of a row: (start, pixels, per tap the pixels lo..hi whose input column lies inside; None: unsaid)."""
+        """Tiles of a row: (start, pixels, border)."""
         c = self.c
         ow, kw, s, d, pad, iw = c.out_size[2], c.kernel[2], c.stride[2], c.dilation[2], c.padding[2], c.size[2]
-
-        def inside(start: int, count: int) -> tuple[tuple[int, int], ...]:
-            spans = []
-            for k in range(kw):
-                ok = [p for p in range(count) if 0 <= (start + p) * s - pad + k * d < iw]
-                spans.append((ok[0], ok[-1] + 1) if ok else (0, 0))
-            return tuple(spans)
-
         if kw <= LARGE_KERNEL:
-            return [(start, n, inside(start, n)) for start, n in t.balanced(ow, self.tile.pixels)]
+            return [(start, n, columns(c, start, n)) for start, n in t.balanced(ow, self.tile.pixels)]
         whole = lambda o: o * s - pad >= 0 and o * s - pad + (kw - 1) * d < iw  # noqa: E731
         middle = [o for o in range(ow) if whole(o)]
         lo, hi = (middle[0], middle[-1] + 1) if middle else (ow, ow)
@@ -445,8 +542,8 @@ class Direct:
         full = spans is not None and all(span == (0, count) for span in spans)
 
         # Lines of the next group's weights that each tile fetches, at an even rate; none where they are few.
-        tiles = self.pixels // c.out_size[2] * len(self.cut())
-        lines = t.ceil_div(self.group_bytes, LINE * tiles) if self.coming is not None else 0
+        tiles = self.pixels // c.out_size[2] * len(self.cut()) if self.coming is not None else 0
+        lines = t.ceil_div(self.group_bytes, LINE * tiles) if tiles else 0
         every = max(1, self.taps * self.icg // lines) if lines else 0
         if lines:
             line = b.add(b.mul(self.at_row, len(self.cut())), b.udiv(start, self.tile.pixels))

@@ -16,6 +16,7 @@ import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import Nest, store, three
+from dojang.engine.kernels.rows import OpenRow, exact, open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
@@ -51,13 +52,18 @@ def pixels_of(task: Task, machine: Machine) -> int:
     The inputs of a row are used once per channel of a group. Where there are many registers they stay in them: 256
     channels in 32 groups, stride 2, took 1.17 times as long with 14 outputs as with 7 (Granite Rapids, 2026).
     """
+    return max(1, min(task.conv.out_size[-1], most_pixels(task, machine)))
+
+
+def most_pixels(task: Task, machine: Machine) -> int:
+    """The same in rows that are long enough."""
     c = task.conv
     weights = c.kernel[-1] * (c.ic // c.groups)
     room = machine.registers - 3 - (weights if weights <= machine.registers // 2 else 0)
     if machine.registers >= 32 and c.ic > c.groups:
         reach = (c.kernel[-1] - 1) * c.dilation[-1] + 1 - c.stride[-1]  # columns besides `stride` for each output
         room = (machine.registers - 3 - c.kernel[-1] - max(0, reach)) // (1 + c.stride[-1])
-    return max(1, min(c.out_size[-1], room, 14))
+    return max(1, min(room, 14))
 
 
 def seconds(task: Task, machine: Machine) -> float:
@@ -102,23 +108,57 @@ def emit(task: Task, machine: Machine) -> Code:
     return Code((Step(recipe, lambda name: Grouped(name, task, machine).text(), lambda n: n * parts),))
 
 
+def emit_open(task: Task, like: Task, machine: Machine) -> Code:
+    """Like `emit`, with code for images of any size where they are not too small, and the weights packed for `like`."""
+    c, lanes = three(task.conv), machine.lanes(task.element.bytes)
+    row = open_row(c.out_size[2], most_pixels(task, machine), lambda start, count: columns(c, start, count))
+    if row is None or c.size[0] > 1 or c.out_size[0] > 1:
+        return emit(task, machine)
+    rows, vectors = cut(c, lanes)
+    row_parts, vector_parts = t.ceil_div(c.out_size[1], rows), t.ceil_div(t.ceil_div(c.oc, lanes), vectors)
+    form = replace(c, size=(1, 0, 0), out_size=(1, 0, 0))
+
+    def build(name: str) -> str:
+        b = t.begin(name, machine)
+        ih, iw, oh, ow, rows_per_unit, vectors_per_unit = t.sizes(b, 6)
+        kernel = Grouped(b, task, machine, replace(form, size=(1, ih, iw), out_size=(1, oh, ow)))
+        kernel.cut_open, kernel.unit = row, (rows_per_unit, vectors_per_unit)
+        return kernel.text()
+
+    recipe = f"{NAME} open {t.form(task)} {row}"
+    sizes = (*c.size[1:], *c.out_size[1:], rows, vectors)
+    return Code((Step(recipe, build, lambda n: n * row_parts * vector_parts, sizes),))
+
+
+def columns(c: Nest, start: int, count: int) -> tuple[int, int]:
+    """The input columns of a tile, from its first, that are not padding."""
+    span = (count - 1) * c.stride[2] + (c.kernel[2] - 1) * c.dilation[2] + 1
+    left = start * c.stride[2] - c.padding[2]
+    return max(0, -left), min(span, c.size[2] - left)
+
+
 class Grouped:
     """The loop nest of one grouped kernel while it is written."""
 
-    def __init__(self, b: Emit | str, task: Task, machine: Machine) -> None:
-        """Sizes in elements, as Python ints. `b`: the name of a new function, or the builder of one that does more."""
-        self.task, self.c = task, three(task.conv)
+    def __init__(self, b: Emit | str, task: Task, machine: Machine, nest: Nest | None = None) -> None:
+        """Sizes in elements, as Python ints, or in `nest` as they are known at run time.
+
+        `b`: the name of a new function, or the builder of one that does more.
+        """
+        self.task, self.c = task, nest or three(task.conv)
         self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
         self.kind, self.size = task.element, task.element.bytes
         self.lanes = machine.lanes(self.size)
         self.icg, self.ocg = self.c.ic // self.c.groups, self.c.oc // self.c.groups
         self.window = self.lanes // self.ocg * self.icg  # input channels under one vector of outputs
         self.pixels = pixels_of(task, machine)
+        self.cut_open: OpenRow | None = None  # how rows of any length are cut
+        self.unit: tuple[Any, Any] | None = None  # rows and vectors of a unit, where sizes are known at run time
 
     def text(self) -> str:
         """Decodes the unit; loops over vectors, rows and tiles."""
         b, c, task = self.b, self.c, self.task
-        rows_per, vectors_per = cut(c, self.lanes)
+        rows_per, vectors_per = self.unit or cut(c, self.lanes)
         rows, vectors = c.out_size[0] * c.out_size[1], t.ceil_div(c.oc, self.lanes)
         row_parts, vector_parts = t.ceil_div(rows, rows_per), t.ceil_div(vectors, vectors_per)
         part = b.urem(b.arg.unit, vector_parts)
@@ -148,7 +188,7 @@ class Grouped:
             b.loop(low, high, 1, lambda v, _: vector(v, self.lanes))
             if c.oc % self.lanes:
                 rest = lambda: vector(whole, c.oc % self.lanes)  # noqa: E731
-                if vector_parts > 1:
+                if not isinstance(vector_parts, int) or vector_parts > 1:
                     b.choose(b.less(whole, b.add(low, vectors_per)), rest)
                 else:
                     rest()
@@ -163,24 +203,15 @@ class Grouped:
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
         depth = t.tap_range(b, od, c.stride[0], c.padding[0], c.dilation[0], c.kernel[0], c.size[0])
         height = t.tap_range(b, oh, c.stride[1], c.padding[1], c.dilation[1], c.kernel[1], c.size[1])
-        ow, s, pad, iw = c.out_size[2], c.stride[2], c.padding[2], c.size[2]
+        ow = c.out_size[2]
         y = b.at(y, b.mul(r, ow * task.y_ld * self.size))
         res = b.at(res, b.mul(r, ow * task.residual_ld * self.size)) if res is not None else None
-        tiles = t.balanced(ow, self.pixels)
-
-        def columns(start, count):
-            span = (count - 1) * s + (c.kernel[2] - 1) * c.dilation[2] + 1
-            left = start * s - pad
-            return max(0, -left), min(span, iw - left)
-
-        for first, many in t.runs([(n, columns(start, n)) for start, n in tiles]):
-            start, count = tiles[first]
-            inside = columns(start, count)
-
-            def body(i, _, count=count, inside=inside):
-                tile(i, count, inside, depth, height, y, res)
-
-            b.loop(start, start + many * count, count, body)
+        if self.cut_open is not None:
+            pieces = self.cut_open.pieces(ow)
+        else:
+            pieces = exact(t.balanced(ow, self.pixels), lambda start, count: columns(c, start, count))
+        for piece in pieces:
+            piece.loop(b, lambda i, p=piece: tile(i, p.count, p.border, depth, height, y, res))
 
     def one(self, start, count, inside, channels, x, w, bias, y, res, depth, height) -> None:
         """One tile; `inside` are the input columns, from its first, that are not padding."""

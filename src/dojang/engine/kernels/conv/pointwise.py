@@ -50,6 +50,18 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
     return direct.pack(flattened(task), machine, weight, bias)
 
 
+def emit_open(task: Task, like: Task, machine: Machine) -> Code:
+    """The direct kernel on tiles of pixels, however many there are."""
+    vectors = direct.tile_of(flattened(like), machine).vectors
+    found = direct.open_places(NAME, task, prod(task.conv.size), vectors, machine)
+    if found is not None:
+        return found
+    flat = flattened(task)
+    nest = direct.three(flat.conv)
+    tile = direct.tile_for(nest, task.element.bytes, machine, vectors)
+    return direct.fixed_steps(direct.NAME, flat, nest, tile, machine)
+
+
 def emit(task: Task, machine: Machine) -> Code:
     """The direct kernel on the new rows."""
     return direct.emit(flattened(task), machine)

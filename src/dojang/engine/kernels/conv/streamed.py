@@ -11,7 +11,8 @@ Weights are packed as `direct` packs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -97,6 +98,29 @@ def taps_of(c: Nest) -> list[Tap]:
     return found
 
 
+def alike(c: Nest) -> Iterator[tuple[int, list[tuple[Tap, int]]]]:
+    """Rows of taps that fall on the image for the same outputs: how many, and of the first one the taps that do: the
+    first, how many.
+
+    >>> c = Nest(16, 16, 1, (1, 14, 14), (1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1), (1, 7, 7))
+    >>> [(down, [(tap.number, across) for tap, across in groups]) for down, groups in alike(c)]
+    [(1, [(0, 1), (1, 2)]), (2, [(3, 1), (4, 2)])]
+    """
+    by_row: dict[int, list[Tap]] = {}
+    for tap in taps_of(c):
+        by_row.setdefault(tap.number // c.kernel[2], []).append(tap)
+    lines = list(by_row.values())
+    for first, down in t.runs([[(o.row, o.rows, o.column, o.columns) for o in line] for line in lines]):
+        line = lines[first]
+        yield down, [(line[start], across) for start, across in t.runs([(o.column, o.columns) for o in line])]
+
+
+@cache
+def seen(c: Nest) -> dict[int, int]:
+    """Numbers of outputs for which a tap falls on the image, and how many taps have that number."""
+    return dict(Counter(tap.rows * tap.columns for tap in taps_of(c)))
+
+
 def cut_of(task: Task, machine: Machine) -> StreamedBlocking:
     """The cut with the least estimated time for one image."""
     return _cut(nest_of(task), task.element.bytes, machine)
@@ -121,8 +145,9 @@ def work(c: Nest, cut: StreamedBlocking, lanes: int, cores: int) -> float:
     cost = 0.0
     for v, count in ((cut.vectors, total // cut.vectors), (total % cut.vectors, 1)):
         if v and count:
-            tiles = [n for tap in taps_of(c) for _, n in t.balanced(tap.rows * tap.columns, cut.pixels)]
-            cost += count * sum(cycles(n, v) * c.ic + panels * (1.5 * n * v + 12) for n in tiles)
+            for pixels, taps in seen(c).items():
+                for n, tiles in t.balanced_sizes(pixels, cut.pixels):
+                    cost += count * taps * tiles * (cycles(n, v) * c.ic + panels * (1.5 * n * v + 12))
             cost += count * prod(c.out_size) * 4 * v
     blocks = t.ceil_div(total, cut.vectors)
     return cost * t.ceil_div(blocks, cores) * cores / blocks
@@ -214,11 +239,14 @@ class Streamed:
                 b.vstore(biases[v], b.at(b.arg.scratch, b.mul(q, self.pitch), v * self.vector), self.kind)
 
         b.loop(0, count, 1, begin)
-        for tap in taps_of(self.c):
-            w = b.at(self.w, tap.number * self.c.ic * self.pitch)
-            for first, depth, many in self.panels():
-                b.loop(first, first + many * depth, depth,
-                       lambda k, _, tap=tap, w=w, depth=depth: self.panel(tap, w, k, depth, vectors))  # fmt: skip
+
+        # Taps that fall on the image for the same outputs are one loop: of nine taps at stride 2 four are written.
+        def line(down: Any, groups: Sequence[tuple[Tap, int]]) -> None:
+            for tap, across in groups:
+                b.loop(0, across, 1, lambda j, _, tap=tap: self.tap(tap, down, j, vectors))
+
+        for down, groups in alike(self.c):
+            b.loop(0, down, 1, lambda i, _, groups=groups: line(i, groups))
 
         def end(q: Value, _: Any) -> None:
             sums = [
@@ -230,26 +258,38 @@ class Streamed:
 
         b.loop(0, count, 1, end)
 
+    def tap(self, tap: Tap, down: Any, across: Any, vectors: int) -> None:
+        """All panels of the tap that is so many rows and columns behind another one."""
+        b, c = self.b, self.c
+        w = b.at(self.w, b.mul(b.add(b.mul(down, c.kernel[2]), b.add(tap.number, across)), c.ic * self.pitch))
+        for first, depth, many in self.panels():
+            b.loop(first, first + many * depth, depth,
+                   lambda k, _, depth=depth: self.panel(tap, down, across, w, k, depth, vectors))  # fmt: skip
+
     def panels(self) -> Iterator[tuple[int, int, int]]:
         """(first input channel, channels of a panel, how many such panels)."""
         cuts = t.balanced(self.c.ic, self.cut.depth)
         for first, many in t.runs([n for _, n in cuts]):
             yield *cuts[first], many
 
-    def panel(self, tap: Tap, w: Value, k: Any, depth: int, vectors: int) -> None:
+    def panel(self, tap: Tap, down: Any, across: Any, w: Value, k: Any, depth: int, vectors: int) -> None:
         """One panel of weights, from input channel `k` of a tap on, with all pixels that the tap sees."""
         b, c = self.b, self.c
         w = b.at(w, b.mul(k, self.pitch))
         kh, kw = divmod(tap.number, c.kernel[2])
-        top = tap.row * c.stride[1] - c.padding[1] + kh * c.dilation[1]
-        left = tap.column * c.stride[2] - c.padding[2] + kw * c.dilation[2]
-        x = b.at(self.x, (top * c.size[2] + left) * self.task.x_ld * self.size, b.mul(k, self.size))
+        top = b.add(tap.row * c.stride[1] - c.padding[1] + kh * c.dilation[1], b.mul(down, c.dilation[1]))
+        left = b.add(tap.column * c.stride[2] - c.padding[2] + kw * c.dilation[2], b.mul(across, c.dilation[2]))
+        pixel = b.mul(b.add(b.mul(top, c.size[2]), left), self.task.x_ld * self.size)
+        x = b.at(self.x, pixel, b.mul(k, self.size))
         sums = b.at(b.arg.scratch, (tap.row * c.out_size[2] + tap.column) * self.pitch)
         tiles = t.balanced(tap.rows * tap.columns, self.cut.pixels)
         each = t.ceil_div(depth * self.pitch, LINE * len(tiles))  # lines of the next panel that one tile fetches
         ahead = b.at(w, depth * self.pitch)
-        if tap == taps_of(c)[-1]:  # after the last panel, the first one of the next unit
-            more = b.less(b.index(b.add(k, depth)), c.ic)
+        last = taps_of(c)[-1]
+        if (tap.row, tap.rows, tap.column, tap.columns) == (last.row, last.rows, last.column, last.columns):
+            # After the last panel, the first one of the next unit.
+            number = b.add(b.mul(down, c.kernel[2]), b.add(tap.number, across))
+            more = b.or_(b.less(b.index(b.add(k, depth)), c.ic), b.less(b.index(number), last.number))
             ahead = b.select(more, ahead, self.coming)
 
         def image(i: Any, _: Any) -> None:

@@ -7,15 +7,18 @@ taps, and their sums are an ordinary convolution of stride 1 with that part of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
+from typing import Any
 
 import numpy as np
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import direct
-from dojang.engine.kernels.conv.direct import Direct, Nest
+from dojang.engine.kernels.conv.direct import Direct, Nest, Tile
+from dojang.engine.kernels.rows import open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
@@ -83,28 +86,89 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
 
 def emit(task: Task, machine: Machine) -> Code:
     """One step per part."""
+    return steps_of(task, task, machine, False)
+
+
+def emit_open(task: Task, like: Task, machine: Machine) -> Code:
+    """Like `emit`, with code for images of any size where they are not too small, and the weights packed for `like`."""
+    return steps_of(task, like, machine, True)
+
+
+def steps_of(task: Task, like: Task, machine: Machine, any_size: bool) -> Code:
+    """The steps of the parts that have outputs; weights lie as they are packed for `like`."""
     task = replace(task, conv=replace(task.conv, n=1))  # the code does not depend on the batch
-    c, size = task.conv, task.element.bytes
-    lanes = machine.lanes(size)
-    whole = t.ceil_div(c.oc // c.groups, lanes) * lanes
-    stride = (1,) * (3 - c.rank) + c.stride
-    out = (1,) * (3 - c.rank) + c.out_size
+    found = {part.first: part for part in parts(task)}
+    size, lanes = task.element.bytes, machine.lanes(task.element.bytes)
     steps, at = [], 0
-    for part in parts(task):
-        nest = part.nest
+    for packed in parts(like):
+        part, nest = found.get(packed.first), packed.nest
         tile = direct.tile_for(nest, size, machine)
-        rows = nest.out_size[0] * nest.out_size[1]
-        blocks = c.groups // tile.groups_per_unit * t.ceil_div(whole // lanes, tile.vectors)
-        count = t.ceil_div(rows, tile.rows_per_unit) * blocks
-
-        def build(name: str, part=part, tile=tile, at=at) -> str:
-            kernel = Direct(name, task, part.nest, tile, machine)
-            kernel.pixels = prod(out)
-            kernel.steps = (stride[0] * out[1] * out[2], stride[1] * out[2], stride[2])
-            kernel.origin = (part.first[0] * out[1] + part.first[1]) * out[2] + part.first[2]
-            kernel.weights_at = at
-            return kernel.text()
-
-        steps.append(Step(f"{NAME} {task} {part.first} {tile}", build, lambda n, count=count: n * count))
-        at += size * c.groups * whole * (c.ic // c.groups) * prod(nest.kernel)
+        if part is not None:
+            step = open_step(task, part, tile.vectors, at, machine) if any_size else None
+            if step is None:
+                only = tile.vectors if any_size else None
+                step = fixed_step(task, part, direct.tile_for(part.nest, size, machine, only), at, machine)
+            steps.append(step)
+        whole = t.ceil_div(nest.oc // nest.groups, lanes) * lanes
+        at += size * nest.groups * whole * (nest.ic // nest.groups) * prod(nest.kernel)
     return Code(tuple(steps))
+
+
+def strides(task: Task) -> tuple[int, ...]:
+    """The stride in three dimensions."""
+    return (1,) * (3 - task.conv.rank) + task.conv.stride
+
+
+def fixed_step(task: Task, part: Part, tile: Tile, at: int, machine: Machine) -> Step:
+    """A part for images of one size, whose weights begin at byte `at`."""
+    nest, stride, out = part.nest, strides(task), (1,) * (3 - task.conv.rank) + task.conv.out_size
+    blocks = (
+        nest.groups
+        // tile.groups_per_unit
+        * t.ceil_div(t.ceil_div(nest.oc // nest.groups, machine.lanes(task.element.bytes)), tile.vectors)
+    )
+    count = t.ceil_div(nest.out_size[0] * nest.out_size[1], tile.rows_per_unit) * blocks
+
+    def build(name: str) -> str:
+        kernel = Direct(name, task, nest, tile, machine)
+        spread(kernel, part.first, stride, out, at)
+        return kernel.text()
+
+    return Step(f"{NAME} {task} {part.first} {tile} {at}", build, lambda n: n * count)
+
+
+def open_step(task: Task, part: Part, vectors: int, at: int, machine: Machine) -> Step | None:
+    """A part for images of any size; None where they are too small for that, or have three dimensions."""
+    c, nest, size, stride = task.conv, part.nest, task.element.bytes, strides(task)
+    if c.rank > 2 or nest.kernel[2] > direct.LARGE_KERNEL:
+        return None
+    most = min((machine.registers - 1 - vectors) // vectors, 28)
+    row = open_row(nest.out_size[2], most, lambda start, count: direct.columns(nest, start, count))
+    if row is None:
+        return None
+    rows, blocks = nest.out_size[1], direct.blocks_of(nest, vectors, size, machine)
+    per_row = 2 * max(1, prod(nest.kernel)) * (c.ic // c.groups) * nest.out_size[2] * vectors * machine.lanes(size)
+    some = direct.shared_out(rows, blocks, per_row, machine)
+    form = replace(nest, size=(1, 0, 0), out_size=(1, 0, 0))
+
+    def build(name: str) -> str:
+        b = t.begin(name, machine)
+        ih, iw, oh, ow, down, across, rows_per_unit = t.sizes(b, 7)
+        here = replace(form, size=(1, ih, iw), out_size=(1, down, across))
+        kernel = Direct(b, task, here, Tile(row.pixels, vectors, rows_per_unit), machine)
+        kernel.cut_open = row
+        spread(kernel, part.first, stride, (1, oh, ow), at)
+        return kernel.text()
+
+    out = ((1,) * (3 - c.rank) + c.out_size)[1:]
+    recipe = f"{NAME} open {t.form(task)} {form} {part.first} {row} {vectors} {at}"
+    sizes = (*nest.size[1:], *out, *nest.out_size[1:], some)
+    return Step(recipe, build, lambda n: n * blocks * t.ceil_div(rows, some), sizes)
+
+
+def spread(kernel: Direct, first: Sequence[int], stride: Sequence[int], out: Sequence[Any], at: int) -> None:
+    """Lets a kernel write every so many pixels of outputs of the size `out`."""
+    kernel.pixels = prod(out)
+    kernel.steps = (stride[0] * out[1] * out[2], stride[1] * out[2], stride[2])
+    kernel.origin = (first[0] * out[1] + first[1]) * out[2] + first[2]
+    kernel.weights_at = at

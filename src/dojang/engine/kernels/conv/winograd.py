@@ -113,19 +113,24 @@ def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
     for v in (1, 2, 3, 4) if machine.registers >= 32 else (1, 2, 3):
         if c.oc // lanes % v:
             continue
-        fit = int(0.6 * machine.l2) // (4 * (m + 2) ** 2 * v * lanes) - chunk
         for p in range(1, min((machine.registers - 1 - v) // v, total) + 1):
-            parts = t.ceil_div(total, max(p, fit))
-            tiles = p * t.ceil_div(t.ceil_div(total, parts), p)
-            shape = Shape(m, p, v, tiles, True, chunk)
+            shape = Shape(m, p, v, 0, True, chunk)
+            shape = replace(shape, tiles=_fresh_tiles(machine, shape, total))
             cost = seconds(task, machine, shape)
             if best is None or cost < best[0]:
                 best = (cost, shape)
     return best[1] if best else None
 
 
+def _fresh_tiles(machine: Machine, s: Shape, total: int) -> int:
+    """Tiles of a unit, of so many: as many as fit into the second cache beside their weights."""
+    fit = int(0.6 * machine.l2) // (4 * (s.m + 2) ** 2 * s.vectors * machine.lanes(4)) - s.chunk
+    parts = t.ceil_div(total, max(s.pixels, fit))
+    return s.pixels * t.ceil_div(t.ceil_div(total, parts), s.pixels)
+
+
 def _cut(task: Task, machine: Machine, m: int) -> Shape:
-    c, a2 = task.conv, positions(task, m)
+    c = task.conv
     lanes = machine.lanes(4)
     th, tw = tiles_of(task, m)
     total = max(1, c.n) * th * tw
@@ -137,7 +142,14 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
             cost *= crowding(p, 4 * c.ic, machine)
             if best is None or cost < best[0]:
                 best = (cost, p, v)
-    _, p, v = best
+    return _ordered(task, machine, m, *best[1:])
+
+
+def _ordered(task: Task, machine: Machine, m: int, p: int, v: int) -> Shape:
+    """The better of the two orders for register tiles of p tiles and v vectors."""
+    c, a2 = task.conv, positions(task, m)
+    th, tw = tiles_of(task, m)
+    total = max(1, c.n) * th * tw
     per_tile = 4 * a2 * (c.ic + c.oc)
     u = 4 * a2 * c.ic // c.groups * c.oc
     fit = max(1, int(0.7 * machine.l2) // (per_tile * p))
@@ -256,30 +268,50 @@ def pack(task: Task, machine: Machine, weight: np.ndarray, bias: np.ndarray | No
 
 def emit(task: Task, machine: Machine) -> Code:
     """One step (blocked) or three (phased)."""
-    s, task = shape_of(task, machine), two(task)
+    return steps_of(two(task), shape_of(task, machine), machine, False)
+
+
+def emit_open(task: Task, like: Task, machine: Machine) -> Code:
+    """Like `emit`, with code for images of any size, and the weights packed for `like`."""
+    s, task = shape_of(like, machine), two(task)
+    return steps_of(task, fitted(task, machine, s), machine, True)
+
+
+def fitted(task: Task, machine: Machine, s: Shape) -> Shape:
+    """A cut for images of another size, with the same tiles and the same order of weights."""
+    th, tw = tiles_of(task, s.m)
+    if s.chunk:
+        return replace(s, tiles=_fresh_tiles(machine, s, max(1, task.conv.n) * th * tw))
+    return _ordered(task, machine, s.m, s.pixels, s.vectors)
+
+
+def steps_of(task: Task, s: Shape, machine: Machine, any_size: bool) -> Code:
+    """The steps of a layer that is cut so."""
     c = task.conv
     th, tw = tiles_of(task, s.m)
     a2 = positions(task, s.m)
     task = replace(task, conv=replace(c, n=1))
+    sizes = lambda some: (*c.size, *c.out_size, s.tiles, some) if any_size else ()  # noqa: E731
     lanes = machine.lanes(4)
     wide = c.groups * t.ceil_div(c.oc // c.groups, lanes) * lanes
-    recipe = f"{NAME} {task} {s}"
-    kernel = lambda: Winograd(task, s, machine)  # noqa: E731
+    recipe = f"{NAME} open {t.form(task)} {replace(s, tiles=0)}" if any_size else f"{NAME} {task} {s}"
+    kernel = lambda: Winograd(task, s, machine, any_size)  # noqa: E731
     if not s.phased:
         units = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
         scratch = a2 * sum(kernel().blocked_planes())
-        return Code((Step(recipe, lambda name: kernel().blocked(name), units),), scratch)
+        return Code((Step(recipe, lambda name: kernel().blocked(name), units, sizes(0)),), scratch)
     blocks = c.groups * t.ceil_div(t.ceil_div(c.oc // c.groups, lanes), s.vectors)
     chunks = lambda n: t.ceil_div(n * th * tw, s.tiles)  # noqa: E731
     padded = lambda n: t.ceil_div(n * th * tw, s.pixels) * s.pixels  # noqa: E731
     if s.chunk:
         some = some_of(th * tw, t.ceil_div(24, s.pixels), machine)  # tiles of a unit of the first step
         forward = Step(
-            f"{recipe} forward {some}",
+            f"{recipe} forward {0 if any_size else some}",
             lambda name: kernel().forward(name, some),
             lambda n: t.ceil_div(n * th * tw, some),
+            sizes(some),
         )
-        rest = Step(f"{recipe} fresh", lambda name: kernel().fresh(name), lambda n: blocks * chunks(n))
+        rest = Step(f"{recipe} fresh", lambda name: kernel().fresh(name), lambda n: blocks * chunks(n), sizes(0))
         u, m = kernel().planes()
         return Code((forward, rest), a2 * (u + m), lambda n: (4 * a2 * padded(n) * c.ic, 0))
     # Blocks of a unit: a fifth of a millisecond shared out by a counter in parts of 0.2 µs ran on one core's speed.
@@ -288,8 +320,13 @@ def emit(task: Task, machine: Machine) -> Code:
         k for k in range(1, blocks + 1) if blocks % k == 0 and (k == blocks or k * macs >= COSTS.unit_winograd_macs)
     )
     steps = (
-        Step(recipe + " forward", lambda name: kernel().forward(name), chunks),
-        Step(recipe + " product", lambda name: kernel().product(name, block), lambda n: a2 * blocks // block),
-        Step(recipe + " back", lambda name: kernel().back(name), chunks),
+        Step(recipe + " forward", lambda name: kernel().forward(name), chunks, sizes(s.tiles)),
+        Step(
+            recipe + " product",
+            lambda name: kernel().product(name, block),
+            lambda n: a2 * blocks // block,
+            sizes(block),
+        ),
+        Step(recipe + " back", lambda name: kernel().back(name), chunks, sizes(0)),
     )
     return Code(steps, 0, lambda n: (4 * a2 * padded(n) * c.ic, 4 * a2 * padded(n) * wide))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dojang.engine.kernels import task as t
@@ -11,12 +11,25 @@ from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv.direct import LINE
 from dojang.engine.kernels.conv.interpolate import Matrix, apply, matrices
 from dojang.engine.kernels.task import Task
-from dojang.native.emit import F32, Emit, Value
+from dojang.native.emit import F32, Emit, Run, Value
 from dojang.native.machine import Machine
 
 APART = 192
 """Bytes after the numbers of a position, so that those of all positions do not fall into one set of the first cache."""
 LARGE_TILE = 36  # numbers of a transformed tile that are transformed without a loop
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What the stages use of a convolution whose sizes are known at run time."""
+
+    ic: int
+    oc: int
+    groups: int
+    size: tuple[Run, Run]
+    kernel: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    out_size: tuple[Run, Run]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +70,11 @@ def positions(task: Task, m: int) -> int:
 class Winograd:
     """The stages of one layer while they are written. Offsets in bytes unless said otherwise."""
 
-    def __init__(self, task: Task, shape: Shape, machine: Machine) -> None:
-        """Sizes as Python ints."""
-        self.task, self.s, self.machine = task, shape, machine
-        c = self.c = task.conv
+    def __init__(self, task: Task, shape: Shape, machine: Machine, any_size: bool = False) -> None:
+        """Sizes as Python ints; for images of any size they are known at run time, `tiles` of a unit as well."""
+        self.task, self.s, self.machine, self.any_size = task, shape, machine, any_size
+        self.c: Any = task.conv
+        c = task.conv
         (self.mh, self.ah), (self.mw, self.aw) = sides(task, shape.m)
         self.a2 = self.ah * self.aw
         self.down, self.across = (matrices(m, r) for m, r in zip((self.mh, self.mw), c.kernel, strict=True))
@@ -73,6 +87,12 @@ class Winograd:
     def start(self, symbol: str) -> Emit:
         """A builder with the arguments all stages use."""
         b = self.b = t.begin(symbol, self.machine)
+        if self.any_size:
+            ih, iw, oh, ow, tiles, self.some = t.sizes(b, 6)
+            c = self.task.conv
+            self.c = Layer(c.ic, c.oc, c.groups, (ih, iw), c.kernel, c.padding, (oh, ow))
+            self.th, self.tw = t.ceil_div(oh, self.mh), t.ceil_div(ow, self.mw)
+            self.s = replace(self.s, tiles=tiles)
         if self.a2 > LARGE_TILE:  # a tile transformed down its columns
             self.half = b.local(F32.vector(self.lanes), self.a2)
         self.total = b.mul(t.word(b, t.N, pointer=False), self.th * self.tw)
@@ -93,7 +113,7 @@ class Winograd:
         groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
         plane = 4 * self.wide * self.icg
         # Where few tiles meet a weight, those of the next position are fetched meanwhile.
-        ahead = plane if s.tiles <= 2 * s.pixels else 0
+        ahead = plane if not self.any_size and s.tiles <= 2 * s.pixels else 0
 
         def position(k, _):
             u = b.at(t.word(b, t.W), b.mul(k, plane))
@@ -124,9 +144,11 @@ class Winograd:
         b = self.b
         return b.mul(b.udiv(b.add(self.total, self.s.pixels - 1), self.s.pixels), self.s.pixels)
 
-    def forward(self, symbol: str, some: int | None = None) -> str:
+    def forward(self, symbol: str, some: Any = None) -> str:
         """The input transform of some tiles into the first shared area."""
         b = self.start(symbol)
+        if self.any_size:
+            some = self.some
         first = b.mul(b.arg.unit, some or self.s.tiles)
         last = b.imin(b.add(first, some or self.s.tiles), self.total)
         wide = 4 * (self.s.chunk or self.c.ic)
@@ -134,13 +156,15 @@ class Winograd:
         b.loop(first, last, 1, lambda i, _: self.transform(i, b.at(v, b.mul(i, wide)), plane))
         return b.finish()
 
-    def product(self, symbol: str, some: int = 1) -> str:
+    def product(self, symbol: str, some: Any = 1) -> str:
         """The product of one position and `some` blocks of output channels over all tiles."""
         b = self.start(symbol)
+        if self.any_size:
+            some = self.some
         s, c = self.s, self.c
         full, rest = divmod(self.vectors, s.vectors)
         per_group = full + (rest > 0)
-        parts = per_group * c.groups // some
+        parts = b.udiv(per_group * c.groups, some)
         k, first = b.udiv(b.arg.unit, parts), b.mul(b.urem(b.arg.unit, parts), some)
         block = s.vectors * self.lanes
         padded = self.padded()
@@ -270,7 +294,9 @@ class Winograd:
             if c.ic > whole:
                 lanes(whole, border, b.mask(c.ic - whole, self.lanes))
 
-        def inside(start: Value, size: int, a: int) -> Value:
+        def inside(start: Value, size: Any, a: int) -> Value:
+            if isinstance(size, Run):
+                return b.and_(b.less(-1, start), b.less(start, size - (a - 1)))
             return b.icmp_unsigned("<=", start, b.index(max(0, size - a))) if size >= a else b.less(0, b.index(0))
 
         fits = b.and_(inside(b.index(ih), height, ah), inside(b.index(iw), width, aw))
@@ -423,7 +449,7 @@ class Winograd:
             if channels > whole:
                 lanes(whole, edge, b.mask(channels - whole, self.lanes))
 
-        if c.out_size[0] % self.mh == 0 and c.out_size[1] % self.mw == 0:
+        if not self.any_size and c.out_size[0] % self.mh == 0 and c.out_size[1] % self.mw == 0:
             every(False)
             return
         fits = b.and_(b.less(b.add(oh, mh - 1), height), b.less(b.add(ow, mw - 1), width))

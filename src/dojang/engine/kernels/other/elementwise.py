@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dojang.engine.kernels import task as t
@@ -49,7 +49,9 @@ def emit(task: MapTask, machine: Machine) -> Code:
     """One step; a unit is some pixels of one image."""
     per = chunk(task)
     parts = t.ceil_div(task.pixels, per)
-    return Code((Step(f"{NAME} {task}", lambda name: write(name, task, machine), lambda n: n * parts),))
+    any_size = replace(task, pixels=0)
+    build = lambda name: write(name, any_size, machine)  # noqa: E731
+    return Code((Step(f"{NAME} {any_size}", build, lambda n: n * parts, (task.pixels, per, parts)),))
 
 
 def chunk(task: MapTask) -> int:
@@ -60,18 +62,17 @@ def chunk(task: MapTask) -> int:
 
 
 def write(symbol: str, task: MapTask, machine: Machine) -> str:
-    """The kernel as IR text."""
+    """The kernel as IR text, for any number of pixels."""
     b = t.begin(symbol, machine)
     lanes, c = machine.lanes(4), task.channels
-    per = chunk(task)
-    parts = t.ceil_div(task.pixels, per)
+    count, per, parts = t.sizes(b, 3)
     image, part = b.udiv(b.arg.unit, parts), b.urem(b.arg.unit, parts)
     first = b.mul(part, per)
-    last = b.imin(b.add(first, per), task.pixels)
-    x = b.at(t.word(b, t.X), b.mul(image, 4 * task.pixels * task.x_ld))
-    y = b.at(t.word(b, t.Y), b.mul(image, 4 * task.pixels * task.y_ld))
+    last = b.imin(b.add(first, per), count)
+    x = b.at(t.word(b, t.X), b.mul(image, count * (4 * task.x_ld)))
+    y = b.at(t.word(b, t.Y), b.mul(image, count * (4 * task.y_ld)))
     second = task.op not in ALONE
-    r = b.at(t.word(b, t.R), b.mul(image, 4 * (task.pixels * task.r_ld or c))) if second else None
+    r = b.at(t.word(b, t.R), b.mul(image, count * (4 * task.r_ld) if task.r_ld else 4 * c)) if second else None
     flat = second_flat(task) and task.x_ld == c and task.y_ld == c
 
     def vector(px: Value, py: Value, pr: Any, o: Any, mask: Any) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, F64
+from dojang.native.emit import F32, F64, Run
 from dojang.native.machine import Machine
 
 NAME = "layout"
@@ -39,48 +39,53 @@ def chunk(task: LayoutTask, lanes: int) -> int:
 
 def emit(task: LayoutTask, machine: Machine) -> Code:
     """One step; a unit is some pixels of one image."""
-    parts = t.ceil_div(task.pixels, chunk(task, machine.lanes(8 if task.kind == "f64" else 4)))
-    return Code((Step(f"{NAME} {task}", lambda name: write(name, task, machine), lambda n: n * parts),))
+    per = chunk(task, machine.lanes(8 if task.kind == "f64" else 4))
+    parts, any_size = t.ceil_div(task.pixels, per), replace(task, pixels=0)
+    build = lambda name: write(name, any_size, machine)  # noqa: E731
+    return Code((Step(f"{NAME} {any_size}", build, lambda n: n * parts, (task.pixels, per, parts)),))
 
 
 def write(symbol: str, task: LayoutTask, machine: Machine) -> str:
-    """The kernel as IR text."""
+    """The kernel as IR text, for any number of pixels."""
     b = t.begin(symbol, machine)
     kind = F64 if task.kind == "f64" else F32
     size, lanes = kind.bytes, machine.lanes(kind.bytes)
-    per = chunk(task, lanes)
-    parts = t.ceil_div(task.pixels, per)
+    count, per, parts = t.sizes(b, 3)
     image, part = b.udiv(b.arg.unit, parts), b.urem(b.arg.unit, parts)
     first = b.mul(part, per)
-    last = b.imin(b.add(first, per), task.pixels)
+    last = b.imin(b.add(first, per), count)
     x, y = t.word(b, t.X), t.word(b, t.Y)
     planes, rows = (x, y) if task.last else (y, x)  # channels first, channels last
-    planes = b.at(planes, b.mul(image, size * task.channels * task.pixels))
-    rows = b.at(rows, b.mul(image, size * task.pixels * task.ld))
+    planes = b.at(planes, b.mul(image, count * (size * task.channels)))
+    rows = b.at(rows, b.mul(image, count * (size * task.ld)))
 
-    def block(p: Any, c: Any, pixels: int, channels: int) -> None:
+    def block(p: Any, c: Any, pixels: Any, channels: int) -> None:
         """`pixels` × `channels`, each at most a vector."""
+        some = isinstance(pixels, Run)  # the last ones
         pm, cm = b.mask(pixels, lanes), b.mask(channels, lanes)
-        plane = lambda k: b.at(planes, b.mul(b.add(b.mul(b.add(c, k), task.pixels), p), size))  # noqa: E731
+        plane = lambda k: b.at(planes, b.mul(b.add(b.mul(b.add(c, k), count), p), size))  # noqa: E731
         row = lambda k: b.at(rows, b.mul(b.add(b.mul(b.add(p, k), task.ld), c), size))  # noqa: E731
         nothing = b.const(kind, 0.0)
         if task.last:
             vs = [b.vload(plane(k), kind, mask=pm) if k < channels else nothing for k in range(lanes)]
-            for k, v in enumerate(b.transpose(vs)[:pixels]):
-                b.vstore(v, row(k), kind, mask=cm)
+            for k, v in enumerate(b.transpose(vs)):
+                if some:
+                    b.choose(b.less(k, pixels), lambda v=v, k=k: b.vstore(v, row(k), kind, mask=cm))
+                else:
+                    b.vstore(v, row(k), kind, mask=cm)
         else:
-            vs = [b.vload(row(k), kind, mask=cm) if k < pixels else nothing for k in range(lanes)]
+            within = lambda k: b.mask(b.imin(b.imax(b.mul(b.sub(pixels, k), lanes), 0), channels), lanes)  # noqa: E731
+            vs = [b.vload(row(k), kind, mask=within(k) if some else cm) for k in range(lanes)]
             for k, v in enumerate(b.transpose(vs)[:channels]):
                 b.vstore(v, plane(k), kind, mask=pm)
 
-    def pixels(p: Any, count: int) -> None:
+    def pixels(p: Any, some: Any) -> None:
         whole = task.channels // lanes * lanes
-        b.loop(0, whole, lanes, lambda c, _: block(p, c, count, lanes))
+        b.loop(0, whole, lanes, lambda c, _: block(p, c, some, lanes))
         if task.channels > whole:
-            block(p, whole, count, task.channels - whole)
+            block(p, whole, some, task.channels - whole)
 
-    whole = task.pixels // lanes * lanes
+    whole = count // lanes * lanes
     b.loop(first, b.imin(last, whole), lanes, lambda p, _: pixels(p, lanes))
-    if task.pixels > whole:
-        b.choose(b.less(whole, last), lambda: pixels(whole, task.pixels - whole))
+    b.choose(b.less(whole, last), lambda: pixels(whole, count - whole))
     return b.finish()

@@ -5,15 +5,16 @@ Average: the sum is divided by the count of places, as the reference does, not m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import Any
 
 from dojang.arith.conv import Conv, Pads, Sizes
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.rows import OpenRow, exact, open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Value
+from dojang.native.emit import F32, Emit, Run, Value
 from dojang.native.machine import Machine
 
 NAME = "pool"
@@ -89,20 +90,66 @@ def emit(task: PoolTask, machine: Machine) -> Code:
     return Code((Step(recipe, lambda name: Pool(name, three, machine).text(), lambda n: n * parts),))
 
 
+def emit_open(task: PoolTask, like: PoolTask, machine: Machine) -> Code:
+    """Like `emit`, with code for images of any size where they are not too small."""
+    three, lanes = task.three(), machine.lanes(4)
+    whole = three.kernel == three.size and prod(three.out_size) == 1 and not any(map(any, three.padding))
+    row = open_row(three.out_size[2], PIXELS, lambda start, count: border(three, start, count))
+    if not whole and (row is None or three.size[0] > 1 or three.out_size[0] > 1):
+        return emit(task, machine)
+    rows, vectors = cut(three, lanes)
+    row_parts = t.ceil_div(three.out_size[0] * three.out_size[1], rows)
+    vector_parts = t.ceil_div(t.ceil_div(task.channels, lanes), vectors)
+    none = (0, 0, 0)
+    form = replace(three, size=none, out_size=none, **({"kernel": none, "stride": none} if whole else {}))
+
+    def build(name: str) -> str:
+        b = t.begin(name, machine)
+        *size, oh, ow, rows_per_unit, vectors_per_unit = t.sizes(b, 7)
+        given = replace(form, size=tuple(size), out_size=(1, 1, 1), kernel=tuple(size)) if whole else replace(
+            form, size=(1, *size[1:]), out_size=(1, oh, ow))  # fmt: skip
+        kernel = Pool(b, given, machine, whole)
+        kernel.cut_open, kernel.unit = row, (rows_per_unit, vectors_per_unit)
+        return kernel.text()
+
+    sizes = (*three.size, *three.out_size[1:], rows, vectors)
+    recipe = f"{NAME} open {form} {None if whole else row}"
+    return Code((Step(recipe, build, lambda n: n * row_parts * vector_parts, sizes),))
+
+
+def border(c: PoolTask, start: int, count: int) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Of `count` outputs of a row: the places that each one's average divides by, and the columns that are read."""
+
+    def places(ow: int) -> int:
+        left = ow * c.stride[2] - c.padding[2][0]
+        if c.count_padding:
+            return min(c.kernel[2], c.size[2] + c.padding[2][1] - left)
+        return sum(0 <= left + k * c.dilation[2] < c.size[2] for k in range(c.kernel[2]))
+
+    left = start * c.stride[2] - c.padding[2][0]
+    span = (count - 1) * c.stride[2] + (c.kernel[2] - 1) * c.dilation[2] + 1
+    return tuple(places(start + p) for p in range(count)), (max(0, -left), min(span, c.size[2] - left))
+
+
 class Pool:
     """The loop nest of one pooling layer while it is written."""
 
-    def __init__(self, b: Emit | str, task: PoolTask, machine: Machine) -> None:
-        """`task` in three dimensions. `b` is the name of a new function, or the builder of one that does more."""
+    def __init__(self, b: Emit | str, task: PoolTask, machine: Machine, single: bool | None = None) -> None:
+        """`task` in three dimensions. `b` is the name of a new function, or the builder of one that does more.
+
+        `single`: whether there is one window, where sizes are known at run time.
+        """
         self.c = task
         self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
         self.lanes = machine.lanes(4)
-        self.single = prod(task.out_size) == 1
+        self.single = prod(task.out_size) == 1 if single is None else single
+        self.cut_open: OpenRow | None = None  # how rows of any length are cut
+        self.unit: tuple[Any, Any] | None = None  # rows and vectors of a unit, where sizes are known at run time
 
     def text(self) -> str:
         """Decodes the unit; loops over vectors, rows and tiles."""
         b, c = self.b, self.c
-        rows_per, vectors_per = cut(c, self.lanes)
+        rows_per, vectors_per = self.unit or cut(c, self.lanes)
         rows, vectors = c.out_size[0] * c.out_size[1], t.ceil_div(c.channels, self.lanes)
         row_parts, vector_parts = t.ceil_div(rows, rows_per), t.ceil_div(vectors, vectors_per)
         part, place = b.urem(b.arg.unit, vector_parts), b.udiv(b.arg.unit, vector_parts)
@@ -141,6 +188,9 @@ class Pool:
         b, c = self.b, self.c
         edges = []
         for i, k, p, d in zip(c.size, c.kernel, c.padding, c.dilation, strict=True):
+            if isinstance(k, Run):  # the window is the image
+                edges.append((0, k, 1, k))
+                continue
             taps = [j for j in range(k) if 0 <= j * d - p[0] < i]
             counted = sum(j * d < i + sum(p) for j in range(k)) if c.count_padding else len(taps)
             edges.append((taps[0] * d - p[0] if taps else 0, len(taps), d, counted))
@@ -156,15 +206,24 @@ class Pool:
             def some(k, acc):
                 return [self.join(a, b.vload(place(i, j, b.add(k, q)), F32, mask=mask)) for q, a in enumerate(acc)]
 
-            acc = b.loop(0, wn // chains * chains, chains, some, acc)
-            for q, k in enumerate(range(wn // chains * chains, wn)):
-                acc[q] = self.join(acc[q], b.vload(place(i, j, k), F32, mask=mask))
+            end = wn // chains * chains
+            acc = b.loop(0, end, chains, some, acc)
+            for q in range(chains - 1):
+                one = lambda q=q: [self.join(acc[q], b.vload(place(i, j, b.add(end, q)), F32, mask=mask))]  # noqa: E731
+                if isinstance(wn, Run):
+                    (acc[q],) = b.choose(b.less(end + q, wn), one, lambda q=q: [acc[q]])
+                elif end + q < wn:
+                    (acc[q],) = one()
             return acc
 
         acc = b.loop(0, dn, 1, lambda i, a: b.loop(0, hn, 1, lambda j, e: line(i, j, e), a), [self.begin()] * 4)
         while len(acc) > 1:
             acc = [self.join(acc[q], acc[q + 1]) for q in range(0, len(acc), 2)]
-        value = acc[0] if c.what == "max" else b.fdiv(acc[0], b.const(F32, float(max(1, dc * hc * wc))))
+        value, count = acc[0], dc * hc * wc
+        if c.what == "avg":
+            known = isinstance(count, int)
+            number = b.const(F32, float(max(1, count))) if known else b.splat(b.sitofp(count.value, F32.ir), self.lanes)
+            value = b.fdiv(value, number)
         b.vstore(value, y, F32, mask=mask)
 
     def row(self, r: Any, x: Value, y: Value, mask: Any) -> None:
@@ -183,30 +242,15 @@ class Pool:
             outer = b.mul(outer, places)
         ow = c.out_size[2]
         y = b.at(y, b.mul(r, 4 * ow * c.y_ld))
-        tiles = t.balanced(ow, PIXELS)
-        kinds = [(n, tuple(self.taps(start + p) for p in range(n)), self.columns(start, n)) for start, n in tiles]
-        for first, many in t.runs(kinds):
-            (start, count), (_, taps, inside) = tiles[first], kinds[first]
-
-            def body(i, _, count=count, taps=taps, inside=inside):
-                self.one(i, count, taps, inside, outer, x, y, mask, depth, height)
-
-            b.loop(start, start + many * count, count, body)
-
-    def taps(self, ow: int) -> int:
-        """Places of a window along the row that an average divides by."""
-        c = self.c
-        start = ow * c.stride[2] - c.padding[2][0]
-        if c.count_padding:
-            return min(c.kernel[2], c.size[2] + c.padding[2][1] - start)
-        return sum(0 <= start + k * c.dilation[2] < c.size[2] for k in range(c.kernel[2]))
-
-    def columns(self, start: int, count: int) -> tuple[int, int]:
-        """Input columns of a tile, from its first, that are not padding."""
-        c = self.c
-        left = start * c.stride[2] - c.padding[2][0]
-        span = (count - 1) * c.stride[2] + (c.kernel[2] - 1) * c.dilation[2] + 1
-        return max(0, -left), min(span, c.size[2] - left)
+        if self.cut_open is not None:
+            pieces = self.cut_open.pieces(ow)
+        else:
+            pieces = exact(t.balanced(ow, PIXELS), lambda start, count: border(c, start, count))
+        for piece in pieces:
+            taps, inside = piece.border
+            piece.loop(b, lambda i, n=piece.count, taps=taps, inside=inside: self.one(
+                i, n, taps, inside, outer, x, y, mask, depth, height
+            ))  # fmt: skip
 
     def one(self, start, count, taps, inside, outer, x, y, mask, depth, height) -> None:
         """One tile."""

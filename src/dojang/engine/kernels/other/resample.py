@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -63,16 +63,20 @@ def offer(task: SampleTask, machine: Machine) -> Offer:
 
 def emit(task: SampleTask, machine: Machine) -> Code:
     """One step; a unit is a row of an image."""
-    return Code((Step(f"{NAME} {task}", lambda name: write(name, task, machine), lambda n: n * task.rows),))
+    any_size = replace(task, size=(0, 0), out_size=(0, 0), rows=0, columns=0)
+    sizes = (prod(task.size), prod(task.out_size), task.rows, task.columns)
+    build = lambda name: write(name, any_size, machine)  # noqa: E731
+    return Code((Step(f"{NAME} {any_size}", build, lambda n: n * task.rows, sizes),))
 
 
 def write(symbol: str, task: SampleTask, machine: Machine) -> str:
-    """The kernel as IR text."""
+    """The kernel as IR text, for images of any size."""
     b = t.begin(symbol, machine)
     lanes, (high, wide) = machine.lanes(4), task.taps
-    image, row = b.udiv(b.arg.unit, task.rows), b.urem(b.arg.unit, task.rows)
-    x = b.at(t.word(b, t.X), b.mul(image, 4 * prod(task.size) * task.x_ld))
-    y = b.at(t.word(b, t.Y), b.mul(image, 4 * prod(task.out_size) * task.y_ld))
+    size, out_size, rows, columns = t.sizes(b, 4)
+    image, row = b.udiv(b.arg.unit, rows), b.urem(b.arg.unit, rows)
+    x = b.at(t.word(b, t.X), b.mul(image, size * (4 * task.x_ld)))
+    y = b.at(t.word(b, t.Y), b.mul(image, out_size * (4 * task.y_ld)))
     shares, table = t.word(b, t.W), t.word(b, t.B)
     mixed = high > 1 or wide > 1
 
@@ -93,19 +97,19 @@ def write(symbol: str, task: SampleTask, machine: Machine) -> str:
     sources = [b.at(x, offset) for offset in x_rows]
 
     def pixel(column: Any, _: Any) -> None:
-        y_place, x_places = entry(task.rows * (1 + high), column, wide)
-        by_column = parts(task.rows * high, column, wide) if mixed else []
+        y_place, x_places = entry(rows * (1 + high), column, wide)
+        by_column = parts(rows * high, column, wide) if mixed else []
         out = b.at(y, y_place)
         pixels = [[b.at(source, place) for place in x_places] for source in sources]
 
         def vector(o: Any, mask: Any) -> None:
             at = b.mul(o, 4)
-            rows = [[b.vload(b.at(p, at), F32, lanes, mask=mask) for p in line] for line in pixels]
+            values = [[b.vload(b.at(p, at), F32, lanes, mask=mask) for p in line] for line in pixels]
             if not mixed:
-                b.vstore(rows[0][0], b.at(out, at), F32, mask=mask)
+                b.vstore(values[0][0], b.at(out, at), F32, mask=mask)
                 return
             total = None
-            for line, share in zip(rows, by_row, strict=True):
+            for line, share in zip(values, by_row, strict=True):
                 inner = b.fmul(line[0], by_column[0])
                 for v, w in zip(line[1:], by_column[1:], strict=True):
                     inner = b.fma(v, w, inner)
@@ -117,5 +121,5 @@ def write(symbol: str, task: SampleTask, machine: Machine) -> str:
         if task.channels > whole:
             vector(whole, b.mask(task.channels - whole, lanes))
 
-    b.loop(0, task.columns, 1, pixel)
+    b.loop(0, columns, 1, pixel)
     return b.finish()

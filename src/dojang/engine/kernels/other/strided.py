@@ -6,8 +6,8 @@ source runs along another axis than the result, squares of lanes × lanes are tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,7 +16,7 @@ from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Value
+from dojang.native.emit import F32, Emit, Run, Value
 from dojang.native.machine import Machine
 
 NAME = "strided"
@@ -97,19 +97,65 @@ def rows_of(task: StridedTask, machine: Machine) -> tuple[int, int]:
 def emit(task: StridedTask, machine: Machine) -> Code:
     """One step; a unit is some rows along the last axis."""
     total, some = rows_of(task, machine)
-    recipe = f"{NAME} {task} {some}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+    form = form_of(task, machine)
+    sizes = (total, some, task.x_offset, *task.shape, *task.x, *task.y, *task.r)
+    if t.SIZES + len(sizes) > t.WORDS:  # more axes than the argument table has words for: numbers in the code
+        form, sizes = replace(form, task=task, open=False), (total, some)
+    build = lambda name: write(name, form, machine)  # noqa: E731
+    return Code((Step(f"{NAME} {form}", build, lambda n: n * t.ceil_div(total, some), sizes),))
 
 
-def write(symbol: str, task: StridedTask, machine: Machine) -> str:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the code of a task depends on: `task` has the numbers 0, 1 and 2 (any other) where it does not matter.
+
+    `turned`: the axis along which squares are transposed.
+    """
+
+    task: StridedTask
+    turned: int | None
+    open: bool = True
+
+
+def form_of(task: StridedTask, machine: Machine) -> Form:
+    """The form that a task shares with those of other sizes."""
+    few = lambda steps: tuple(min(s, 2) for s in steps)  # noqa: E731
+    sizes = (2,) * len(task.shape)
+    return Form(StridedTask(task.op, sizes, few(task.x), few(task.y), few(task.r), 0, task.activation),
+                turned(task, machine))  # fmt: skip
+
+
+def numbers(b: Emit, form: Form) -> tuple[StridedTask, Any, Any]:
+    """The task with sizes that are known at run time, rows of the inner loops, rows of a unit."""
+    task = form.task
+    if not form.open:
+        total, some = t.sizes(b, 2)
+        return task, total, some
+    rank = len(task.shape)
+    total, some, offset, *rest = t.sizes(b, 3 + rank * (4 if task.r else 3))
+    shape, *steps = (rest[k * rank : (k + 1) * rank] for k in range(4 if task.r else 3))
+    # Distances of 0 and 1 are in the code, as they decide how it reads.
+    known = [tuple(s if s < 2 else run for s, run in zip(fixed, runs, strict=True))
+             for fixed, runs in zip((task.x, task.y, task.r), (*steps, ()), strict=False)]  # fmt: skip
+    return replace(task, shape=tuple(shape), x=known[0], y=known[1], r=known[2], x_offset=offset), total, some
+
+
+def write(symbol: str, form: Form, machine: Machine) -> str:
     """The kernel as IR text."""
     b = t.begin(symbol, machine)
-    lanes, inner, axis = machine.lanes(4), task.shape[-1], turned(task, machine)
-    total, some = rows_of(task, machine)
+    task, total, some = numbers(b, form)
+    lanes, inner, axis = machine.lanes(4), task.shape[-1], form.turned
     first = b.mul(b.arg.unit, some)
-    x, y = b.at(t.word(b, t.X), 4 * task.x_offset), t.word(b, t.Y)
+    x, y = b.at(t.word(b, t.X), task.x_offset * 4), t.word(b, t.Y)
     r = t.word(b, t.R) if task.r else None
     whole = inner // lanes * lanes
+
+    def last(body: Callable[[Any, Any], None]) -> None:
+        """What is left of a row."""
+        if isinstance(inner, Run):
+            b.choose(b.less(whole, inner), lambda: body(whole, inner - whole))
+        elif inner > whole:
+            body(whole, inner - whole)
 
     def row(k: Any, _: Any) -> None:
         places = spot(b, k, task.shape[:-1])
@@ -117,7 +163,7 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
         xr, yr = start(x, task.x), start(y, task.y)
         rr = start(r, task.r) if r is not None else None
 
-        def some_of(j: Any, count: int) -> None:
+        def some_of(j: Any, count: Any) -> None:
             mask = b.mask(count, lanes)
             v = read(b, xr, task.x[-1], j, count)
             if rr is not None:
@@ -125,8 +171,7 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
             b.vstore(activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
 
         b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
-        if inner > whole:
-            some_of(whole, inner - whole)
+        last(some_of)
 
     def square(axis: int, k: Any) -> None:
         blocks = t.ceil_div(task.shape[axis], lanes)
@@ -135,23 +180,26 @@ def write(symbol: str, task: StridedTask, machine: Machine) -> str:
         places[axis] = b.mul(places[axis], lanes)
         xr, yr = b.at(x, b.mul(dot(b, places, task.x), 4)), b.at(y, b.mul(dot(b, places, task.y), 4))
         left = b.sub(task.shape[axis], places[axis])
-        along = b.mask(left, lanes) if task.shape[axis] % lanes else None
+        along = b.mask(left, lanes)
 
-        def block(j: Any, count: int) -> None:
-            rows = [b.vload(b.at(xr, b.mul(b.add(j, i), 4 * task.x[-1])), F32, mask=along) if i < count
-                    else b.const(F32, 0) for i in range(lanes)]  # fmt: skip
+        def block(j: Any, count: Any) -> None:
+            def line(i: int) -> Value:
+                if not isinstance(count, int):
+                    here = b.mask(b.mul(b.imax(b.sub(count, i), 0), lanes), lanes)
+                    return b.vload(b.at(xr, b.mul(b.add(j, i), task.x[-1] * 4)), F32, mask=b.and_(along, here))
+                if i >= count:
+                    return b.const(F32, 0)
+                return b.vload(b.at(xr, b.mul(b.add(j, i), task.x[-1] * 4)), F32, mask=along)
+
+            rows = [line(i) for i in range(lanes)]
             mask = b.mask(count, lanes)
             for i, v in enumerate(b.transpose(rows)):
-                at = b.at(yr, 4 * i * task.y[axis], b.mul(j, 4))
+                at = b.at(yr, task.y[axis] * (4 * i), b.mul(j, 4))
                 value = activate(b, v, task.activation, F32)
-                if along is None:
-                    b.vstore(value, at, F32, mask=mask)
-                elif i < task.shape[axis]:
-                    b.choose(b.less(i, left), lambda v=value, p=at: b.vstore(v, p, F32, mask=mask))
+                b.choose(b.less(i, left), lambda v=value, p=at: b.vstore(v, p, F32, mask=mask))
 
         b.loop(0, whole, lanes, lambda j, _: block(j, lanes))
-        if inner > whole:
-            block(whole, inner - whole)
+        last(block)
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row if axis is None else lambda k, _: square(axis, k))
     return b.finish()
@@ -174,7 +222,7 @@ def dot(b: Emit, places: Sequence[Any], steps: Sequence[int]) -> Any:
     return total
 
 
-def read(b: Emit, base: Value, step: int, j: Any, count: int) -> Value:
+def read(b: Emit, base: Value, step: Any, j: Any, count: Any) -> Value:
     """`count` elements from number j on, `step` apart; what is beyond them is 0 or anything."""
     lanes = b.lanes(F32)
     if step == 0:
@@ -182,6 +230,9 @@ def read(b: Emit, base: Value, step: int, j: Any, count: int) -> Value:
     if step == 1:
         return b.vload(b.at(base, b.mul(j, 4)), F32, mask=b.mask(count, lanes))
     v = b.const(F32, 0)
-    for i in range(count):
-        v = b.insert(v, b.sload(b.at(base, b.mul(b.add(j, i), 4 * step)), F32), i)
+    for i in range(lanes):  # of the last elements, those beyond them are the last one again
+        if isinstance(count, int) and i >= count:
+            break
+        k = i if isinstance(count, int) else b.imin(i, b.sub(count, 1))
+        v = b.insert(v, b.sload(b.at(base, b.mul(b.add(j, k), step * 4)), F32), i)
     return v

@@ -25,8 +25,9 @@ from dojang.engine.weights import Weights
 
 def convolution(context: PlanContext, group: Group) -> bool:
     """A convolution, transposed or not."""
-    node, x = group.node, context.places[group.inputs[0]]
-    return chosen(context, group, conv_problem(node.attrs, [x.shape], node.op == "conv_transpose"))
+    node, x, like = group.node, context.places[group.inputs[0]], context.any_size(group)
+    problem_of = lambda shape: conv_problem(node.attrs, [shape], node.op == "conv_transpose")  # noqa: E731
+    return chosen(context, group, problem_of(x.shape), problem_of(like) if like else None)
 
 
 def dense_layer(context: PlanContext, group: Group) -> bool:
@@ -47,14 +48,20 @@ def task_of(context: PlanContext, group: Group, problem: Conv, x_ld: int, residu
     )
 
 
-def chosen(context: PlanContext, group: Group, problem: Conv) -> bool:
-    """Chooses an algorithm and adds its step; False where only the reference is left."""
+def chosen(context: PlanContext, group: Group, problem: Conv, like_problem: Conv | None = None) -> bool:
+    """Chooses an algorithm and adds its step; False where only the reference is left.
+
+    `like_problem`: what it is chosen for, where the size of the image is open.
+    """
     x = context.places[group.inputs[0]]
     shortcut = context.shortcuts.get(group.value)
     added = shortcut.source if shortcut else group.residual
     res = context.places[added] if added else None
     task = task_of(context, group, problem, x.ld, res.ld if res else 0)
-    algorithm, seconds, refused = context.choose(task)
+    like = None if like_problem is None else replace(task, conv=replace(like_problem, n=task.conv.n))
+    algorithm, seconds, refused = context.choose(like or task, like is not None)
+    if like_problem is not None:
+        seconds *= problem.macs * like_problem.n / max(1, like_problem.macs * problem.n)
     if algorithm is fallback:
         return False
     if shortcut and algorithm in READERS:
@@ -65,11 +72,11 @@ def chosen(context: PlanContext, group: Group, problem: Conv) -> bool:
         res = context.places[group.residual or ""]
         task = replace(task, residual_ld=res.ld)
     norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
-    key = f"{group.node.name} {norm} {algorithm.NAME} {task}"
-    machine = context.machine
+    packed_for, machine = like or task, context.machine
+    key = f"{group.node.name} {norm} {algorithm.NAME} {packed_for}"
 
     def make(weights: Weights) -> Sequence[np.ndarray]:
-        w, b = algorithm.pack(task, machine, *weights.folded(group))
+        w, b = algorithm.pack(packed_for, machine, *weights.folded(group))
         return (w if algorithm is dense else t.on_line(w)), t.on_line(b)  # dense: as they lie, never twice
 
     packing = Packing((f"{key} w", f"{key} b"), make, (group,))
@@ -78,7 +85,7 @@ def chosen(context: PlanContext, group: Group, problem: Conv) -> bool:
         slots[t.R] = res
     predicted = seconds * x.images / context.threads
     choice = Choice(group.value, group.node.op, algorithm.NAME, group.members, refused, predicted, None, problem.macs)
-    context.add(KernelStep(choice, algorithm, task, x.images, slots, packing))
+    context.add(KernelStep(choice, algorithm, task, x.images, slots, packing, like=like))
     return True
 
 

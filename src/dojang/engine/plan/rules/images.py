@@ -33,7 +33,7 @@ def samples(context: PlanContext, group: Group, x: Place, y: Place, axes: list[A
     down, across = axes
     task = resample.of_axes(x.channels, size, out, down, across, x.ld, y.ld)
     key = f"{group.node.name} {task}"
-    packing = Packing((f"{key} w", f"{key} b"), lambda weights: resample.pack(task, down, across))
+    packing = Packing((f"{key} w", f"{key} b"), lambda weights: resample.pack(task, down, across), of_size=True)
     context.simple(group, resample, task, y.images, {t.X: x, t.Y: y, t.W: f"{key} w", t.B: f"{key} b"}, packing)
 
 

@@ -23,6 +23,25 @@ class Captured:
     static: tuple[bool, ...]
     letters: frozenset[int]
 
+    @property
+    def numbers(self) -> dict[int, str]:
+        """The places of arguments that are a size as a plain number, and its symbol; the batch aside."""
+        letters = _batch_letters(self.holders, self.static)
+        said = {k: n.meta.get("example_value") for k, n in enumerate(self.holders)}
+        return {k: str(v) for k, v in said.items() if isinstance(v, torch.SymInt) and str(v) not in letters}
+
+    @property
+    def open_input(self) -> tuple[int, tuple[int | str, ...]] | None:
+        """The place of the only data, and its sizes without the batch, symbols as names; None where it has none."""
+        data = [(k, _captured_shape(n)) for k, (n, held) in enumerate(zip(self.holders, self.static, strict=True))
+                if not held and len(_captured_shape(n)) > 1]  # fmt: skip
+        if len(data) != 1:
+            return None
+        place, shape = data[0]
+        sizes = tuple(str(s) if isinstance(s, torch.SymInt) else int(s) for s in shape[1:])
+        plain = all(isinstance(s, int) or s.isidentifier() for s in sizes) and str(shape[0]) not in sizes
+        return (place, sizes) if plain and any(isinstance(s, str) for s in sizes) else None
+
     @classmethod
     def of(cls, module: fx.GraphModule) -> Captured:
         """The record of a captured graph, or of a part that was cut out of one."""

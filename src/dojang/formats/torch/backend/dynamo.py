@@ -42,6 +42,8 @@ log = logging.getLogger("dojang")
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 Compile = Callable[[Graph], Run]
+AnySize = Callable[[Callable[[tuple[int, ...]], Graph], Sequence[int | str]], tuple[Graph, int] | None]
+"""Gives a graph for any sizes in place of names, and what they must be multiples of, from one that takes numbers."""
 
 HEAVY = frozenset(
     "conv conv_transpose dense matmul maxpool avgpool adaptive_avgpool global_avgpool deform_conv dynamic_conv".split()
@@ -100,13 +102,15 @@ class SplitGraph:
     """A captured graph, run by parts. Thread-safe; what a call needs is made when its sizes are first seen."""
 
     def __init__(
-        self, module: fx.GraphModule, compile: Compile, watch: Watch, name: str = "graph", frozen: bool = False
-    ) -> None:
+        self, module: fx.GraphModule, compile: Compile, watch: Watch, name: str = "graph", frozen: bool = False,
+        any_size: AnySize | None = None,
+    ) -> None:  # fmt: skip
         """`compile` makes a function from arrays by input name to output arrays out of a Graph with weights; `watch`
-        tells whether memory has changed, which with `frozen` the caller promises for weights.
+        tells whether memory has changed, which with `frozen` the caller promises for weights. `any_size` reads a graph
+        with symbols for the sizes of its image.
         """
         self.module, self.name = module, name
-        self.make = partial(CapturedPart, compile=compile, watch=watch, frozen=frozen)
+        self.make = partial(CapturedPart, compile=compile, watch=watch, frozen=frozen, any_size=any_size)
         self._run: Callable[..., Any] | None = None
         self._lock = threading.Lock()
 
@@ -229,8 +233,12 @@ class CapturedPart:
         watch: Watch,
         frozen: bool = False,
         left: dict[str, str] | None = None,
+        any_size: AnySize | None = None,
     ) -> None:
-        """`left` collects why this part stays with PyTorch after all; without it that is raised."""
+        """`left` collects why this part stays with PyTorch after all; without it that is raised.
+
+        `any_size`: tried where PyTorch captured sizes as symbols, and a second size is seen.
+        """
         self.module, self.compile, self.left = module, compile, left
         self.captured = Captured.of(module)
         self.weights = CapturedWeights(module, self.captured.static, watch, frozen)
@@ -243,6 +251,9 @@ class CapturedPart:
         self._states = 0
         self._waiting: Any = None
         self._lock = threading.Lock()
+        self._any_size = any_size
+        self._input = self.captured.open_input if any_size else None
+        self._times: int | None = None  # what sizes must be multiples of, for the form that does for any
 
     def examine(self, args: Sequence[Any]) -> dict[fx.Node, str | None]:
         """The calls that cannot be read, with the reason (None: plain numbers, that are left in Python)."""
@@ -374,8 +385,46 @@ class CapturedPart:
         ), batches[0]
 
     def _key(self, sizes: tuple[Any, Any]) -> Any:
-        """The sizes, without the batch where there is a form that does for any."""
+        """The sizes, without the batch where a form does for any, without those of the image likewise."""
+        if self._times is not None and (form := self._form(sizes)) is not None:
+            return form
         return sizes[0] if sizes[0] in self._open and isinstance(sizes[1], int) else sizes
+
+    def _form(self, sizes: tuple[Any, Any]) -> Any:
+        """The sizes without those of the image; None where these do not divide."""
+        assert self._input is not None
+        place, names = self._input
+        rest = list(sizes[0])
+        shape = rest[place + 1][0]
+        if any(isinstance(n, str) and s % (self._times or 1) for n, s in zip(names, shape, strict=True)):
+            return None
+        rest[place + 1] = ("any size", len(names))
+        for k in self.captured.numbers:
+            rest[k + 1] = "size"
+        return tuple(rest)
+
+    def _for_any_size(self, args: Sequence[Any]) -> tuple[Graph, list[tuple[str, int]]] | None:
+        """The part for images of any size, where it can be read for several."""
+        assert self._input is not None
+        assert self._any_size is not None
+        place, names = self._input
+        found: list[list[tuple[str, int]]] = []
+
+        def make(size: tuple[int, ...]) -> Graph:
+            given = list(args)
+            given[place] = torch.empty((args[place].shape[0], *size))
+            values = {n: s for n, s in zip(names, size, strict=True) if isinstance(n, str)}
+            for k, name in self.captured.numbers.items():
+                given[k] = values.get(name, given[k])
+            graph, fed = Follow(self.captured, given, free=True).graph()
+            found.append(fed)
+            return graph
+
+        made = self._any_size(make, names)
+        if made is None:
+            return None
+        self._times = made[1]
+        return made[0], found[0]
 
     def _make(self, args: Sequence[Any], sizes: tuple[Any, Any]) -> Any:
         """Follows the graph for any batch, else for this one."""
@@ -383,6 +432,12 @@ class CapturedPart:
             if torch.is_autocast_enabled("cpu"):
                 raise Leave("autocast is on, only float32 is run")
             graph, names, free = self.read(args)
+            if free and self._input is not None and self._sizes:  # not the first size
+                opened = self._for_any_size(args)
+                if opened is None:
+                    self._input = self._times = None
+                elif self._form(sizes) is not None:
+                    graph, names = opened
             if self.left is not None and not any(n.op in HEAVY for n in graph.nodes):
                 raise Leave("too little to be worth it")
             run = self.compile(graph)

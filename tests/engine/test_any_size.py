@@ -1,0 +1,247 @@
+"""Networks whose image size is open: right at every size, with code that is compiled once."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dojang.arith.conv import Conv
+from dojang.arith.graph import Graph, Node
+from dojang.arith.open_sizes import is_open
+from dojang.arith.symbol import symbol
+from dojang.base.errors import ShapeError
+from dojang.engine import compiled
+from dojang.engine.compiled import compile
+from dojang.engine.kernels.activations import Activation
+from dojang.engine.kernels.conv import depthwise, direct, grouped, pointwise, transposed, winograd
+from dojang.engine.kernels.other import pool
+from dojang.engine.kernels.other.pool import PoolTask
+from dojang.engine.kernels.task import Offer, Task
+from dojang.engine.reference.operators import run_reference
+from dojang.native import jit
+from dojang.native.machine import Machine
+
+sys.path.insert(0, str(Path(__file__).parent))
+from kernels import guarded, oracle
+from kernels import run as run_kernel
+
+rng = np.random.default_rng(7)
+HERE = Machine.host()
+
+
+class Open:
+    """An algorithm's code for any size, with weights packed for images of another size."""
+
+    def __init__(self, algorithm, like):
+        self.algorithm, self.like = algorithm, like
+
+    def pack(self, task, machine, weight, bias):
+        return self.algorithm.pack(self.like, machine, weight, bias)
+
+    def emit(self, task, machine):
+        return self.algorithm.emit_open(task, self.like, machine)
+
+
+LAYERS = {
+    "3x3": (direct, {"ic": 5, "oc": 21, "kernel": 3, "padding": 1}),
+    "stem": (direct, {"ic": 3, "oc": 32, "kernel": 3, "stride": 2, "padding": 1}),
+    "even padding": (direct, {"ic": 4, "oc": 9, "kernel": 4, "stride": 2, "padding": ((1, 2), (2, 1))}),
+    "dilated": (direct, {"ic": 6, "oc": 40, "kernel": 3, "dilation": 2, "padding": 2}),
+    "7x1": (direct, {"ic": 4, "oc": 16, "kernel": (7, 1), "padding": ((3, 3), (0, 0))}),
+    "two groups": (direct, {"ic": 8, "oc": 48, "kernel": 3, "groups": 2, "padding": 1}),
+    "1x1": (pointwise, {"ic": 12, "oc": 70, "kernel": 1}),
+    "depthwise": (depthwise, {"ic": 19, "oc": 19, "kernel": 3, "groups": 19, "padding": 1}),
+    "depthwise, stride 2": (depthwise, {"ic": 32, "oc": 32, "kernel": 5, "groups": 32, "stride": 2, "padding": 2}),
+    "grouped": (grouped, {"ic": 32, "oc": 32, "kernel": 3, "groups": 8, "padding": 1}),
+    "winograd": (winograd, {"ic": 16, "oc": 24, "kernel": 3, "padding": 1}),
+    "winograd, many channels": (winograd, {"ic": 256, "oc": 256, "kernel": 3, "padding": 1}),
+    "enlarging": (transposed, {"ic": 10, "oc": 18, "kernel": 2, "stride": 2, "transposed": True}),
+    "enlarging, 4x4": (transposed, {"ic": 8, "oc": 16, "kernel": 4, "stride": 2, "padding": 1, "transposed": True}),
+}
+SIZES = [(40, 56), (64, 64), (9, 70), (33, 31), (7, 7), (5, 12), (3, 3), (100, 17), (8, 130)]
+
+
+def made(size, ic, oc, kernel, **rest):
+    return Conv.of(ic, oc, size, kernel, **rest)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_code_for_one_size_is_right_at_others(name):
+    algorithm, layer = LAYERS[name]
+    act = Activation("relu")
+    like = Task.of(made((56, 56), **layer), activation=act)
+    assert isinstance(algorithm.offer(like, HERE), Offer)
+    weight = rng.standard_normal(like.conv.weight_shape).astype("f4")
+    bias = rng.standard_normal(like.conv.oc).astype("f4")
+    recipes = {}
+    sizes = [s for s in SIZES if s[0] > 2 and (prod(s) < 5000 or layer["ic"] < 64)]
+    for at_end, size in enumerate(sizes):
+        conv = made(size, **layer)
+        task = Task.of(conv, activation=act, residual_ld=conv.oc, y_ld=conv.oc + 3, x_ld=conv.ic + 2)
+        wide = Task.of(like.conv, activation=act, residual_ld=conv.oc, y_ld=conv.oc + 3, x_ld=conv.ic + 2)
+        x = rng.standard_normal((2, conv.ic, *size)).astype("f4")
+        res = rng.standard_normal((2, conv.oc, *conv.out_size)).astype("f4")
+        y = run_kernel(Open(algorithm, wide), task, HERE, x, weight, bias, res, lambda a, e=at_end: guarded(a, e % 2))
+        right = np.maximum(oracle(conv, x, weight, bias) + res, 0)
+        found = np.moveaxis(y[..., : conv.oc], -1, 1)
+        bound = 3e-6 * prod(conv.kernel) * conv.ic / conv.groups * (40 if algorithm is winograd else 1)
+        assert np.abs(found - right).max() <= max(bound, 1e-5) * 4, size
+        assert (y[..., conv.oc :] == 7).all(), size
+        code = algorithm.emit_open(task, wide, HERE)
+        recipes[size] = tuple(s.recipe for s in code.steps)
+    large = [recipes[s] for s in sizes if min(s[1], made(s, **layer).out_size[1]) >= 32]
+    assert len(large) >= 2
+    assert len(set(large)) == 1
+    texts = {}
+    for conv in (made((40, 56), **layer), made((64, 64), **layer)):
+        for step in algorithm.emit_open(Task.of(conv), Task.of(like.conv), HERE).steps:
+            text = step.build("kernel")
+            assert texts.setdefault(step.recipe, text) == text  # a recipe says all that the code depends on
+
+
+@pytest.mark.parametrize("what", ["max", "avg", "avg, no padding", "global"])
+def test_poolings_of_any_size(what):
+    import torch
+
+    recipes = set()
+    for size in [(40, 56), (64, 70), (6, 9), (33, 33)]:
+        x = rng.standard_normal((2, 21, *size)).astype("f4")
+        tx = torch.from_numpy(x)
+        if what == "global":
+            window, stride, pads = size, size, ((0, 0), (0, 0))
+            right = tx.mean((2, 3), keepdim=True)
+        else:
+            window, stride, pads = (3, 3), (2, 2), ((1, 1), (1, 1))
+            count = what != "avg, no padding"
+            right = torch.max_pool2d(tx, 3, 2, 1) if what == "max" else torch.nn.functional.avg_pool2d(
+                tx, 3, 2, 1, count_include_pad=count)  # fmt: skip
+        count = what != "avg, no padding"
+        kind = "max" if what == "max" else "avg"
+        task = PoolTask(kind, 21, size, window, stride, pads, (1, 1), tuple(right.shape[2:]), 21, 23, count)
+        (step,) = pool.emit_open(task, task, HERE).steps
+        recipes |= {step.recipe} if min(size) > 10 else set()
+        y = _pooled(step, x, task)
+        assert np.allclose(np.moveaxis(y[..., :21], -1, 1), right.numpy(), atol=1e-5)
+        assert (y[..., 21:] == 7).all()
+    assert len(recipes) <= (1 if what == "global" else 2)  # odd rows end in another border
+
+
+def _pooled(step, x, task):
+    from dojang.engine.kernels import task as t
+
+    flat = guarded(np.ascontiguousarray(np.moveaxis(x, 1, -1)))
+    y = guarded(np.full(len(x) * prod(task.out_size) * task.y_ld - 2, 7, "f4"))
+    args = np.zeros(t.WORDS, np.int64)
+    args[t.N], args[t.X], args[t.Y] = len(x), flat.ctypes.data, y.ctypes.data
+    args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
+    kernel = jit.load(step.build("kernel"), HERE, keep=False, thorough=False).function("kernel", 3)
+    for unit in range(step.units(len(x))):
+        kernel(args.ctypes.data, unit, 0)
+    return np.append(y, [7, 7]).reshape(len(x), *task.out_size, task.y_ld)
+
+
+def detector():
+    """A small network with what detectors have: strides, depthwise layers, gates, images enlarged and added."""
+    h, w = 4 * symbol("H"), 4 * symbol("W")
+    nodes = [
+        Node.of("x", "input", shape=(3, h, w)),
+        Node.of("c1", "conv", "x", out=16, kernel=(3, 3), stride=(2, 2), padding=1),
+        Node.of("b1", "batchnorm", "c1"),
+        Node.of("r1", "hard_swish", "b1"),
+        Node.of("d1", "conv", "r1", out=16, kernel=(3, 3), padding=1, groups=16),
+        Node.of("p1", "conv", "d1", out=24, kernel=(1, 1)),
+        Node.of("g1", "global_avgpool", "p1"),
+        Node.of("s1", "conv", "g1", out=24, kernel=(1, 1)),
+        Node.of("q1", "sigmoid", "s1"),
+        Node.of("m1", "mul", "p1", "q1"),
+        Node.of("c2", "conv", "m1", out=24, kernel=(3, 3), stride=(2, 2), padding=1),
+        Node.of("c3", "conv", "c2", out=24, kernel=(3, 3), padding=1),
+        Node.of("up", "resize", "c3", scale=(2.0, 2.0), mode="nearest"),
+        Node.of("a1", "add", "m1", "up"),
+        Node.of("mp", "maxpool", "a1", kernel=(3, 3), stride=(1, 1), padding=1),
+        Node.of("cat", "concat", "a1", "mp", axis=1),
+        Node.of("t1", "conv_transpose", "cat", out=8, kernel=(2, 2), stride=(2, 2)),
+        Node.of("r2", "relu", "t1"),
+        Node.of("out", "conv", "r2", out=1, kernel=(1, 1)),
+        Node.of("prob", "sigmoid", "out"),
+    ]
+    graph = Graph(tuple(nodes), ("prob",), "detector")
+    weights = {}
+    for name, shape in graph.param_shapes.items():
+        weights[name] = rng.uniform(0.5, 1.5, shape) if name.endswith("var") else 0.3 * rng.standard_normal(shape)
+    return graph.replace(weights={k: v.astype("f4") for k, v in weights.items()})
+
+
+@pytest.fixture(scope="module")
+def network():
+    return detector()
+
+
+def right_at(graph, x):
+    from dojang.arith.open_sizes import at_size, values_for
+
+    fixed = at_size(graph, values_for(graph, {"x": x.shape[1:]}))
+    return run_reference(fixed, {"x": x}, np.float64).outputs[0]
+
+
+def test_a_network_answers_at_any_size_and_compiles_no_more(network, monkeypatch):
+    assert is_open(network)
+    run = compile(network, threads=2)
+    made = []
+    monkeypatch.setattr(jit, "compile_object", lambda *a, kept=jit.compile_object, **k: made.append(1) or kept(*a, **k))
+    at_once = jit._compile_at_once
+    monkeypatch.setattr(jit, "_compile_at_once", lambda *a: made.append(1) or at_once(*a))
+    counts = []
+    for n, h, w in [(1, 96, 160), (1, 256, 192), (2, 128, 224), (1, 192, 132), (1, 4, 4), (3, 20, 8), (1, 96, 160)]:
+        before = len(made)
+        x = rng.standard_normal((n, 3, h, w)).astype("f4")
+        assert np.abs(run(x) - right_at(network, x)).max() < 1e-4
+        counts.append(len(made) - before)
+    assert sum(counts[1:4]) <= 4  # rows of other lengths may take tiles of another width
+    assert counts[-1] == 0
+    with pytest.raises(ShapeError, match="axis 2 is 98, which is no multiple of 4"):
+        run(np.zeros((1, 3, 98, 96), "f4"))
+    with pytest.raises(ShapeError, match=r"takes \(batch\)x3x4·Hx4·W"):
+        run(np.zeros((1, 3, 98), "f4"))
+
+
+def test_an_answer_does_not_depend_on_the_sizes_before(network):
+    x, other = (rng.standard_normal((1, 3, h, w)).astype("f4") for h, w in ((64, 96), (160, 132)))
+    first, second = compile(network, threads=1), compile(network, threads=1, release=True)
+    second(other)
+    assert np.array_equal(first(x), second(x))
+
+
+def test_memory_stays_bounded_over_sizes(network, monkeypatch):
+    run = compile(network, threads=1)
+    run(np.zeros((1, 3, 100, 64), "f4"))
+    monkeypatch.setattr(compiled, "KEPT_BYTES", run.held_bytes + (1 << 20))
+    packed = len(run._packed)
+    for h in range(64, 140, 4):
+        run(np.zeros((1, 3, h, 64), "f4"))
+    assert len(run._packed) == packed
+    assert len(run._builds) < 10
+
+
+def test_compiled_networks_are_pickled_and_copied(network, tmp_path):
+    x = rng.standard_normal((1, 3, 48, 64)).astype("f4")
+    run = compile(network.replace(weights=dict(network.weights)), threads=1, release=True)
+    y = run(x)  # its weights are let go: the copies have them as they are packed
+    assert not any(k.endswith("c1.weight") for k in run.graph.weights)
+    for other in (pickle.loads(pickle.dumps(run)), copy.copy(run), copy.deepcopy(run)):
+        assert np.array_equal(other(x), y)
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps(run))
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import pickle, sys, numpy as np; run = pickle.load(open(sys.argv[1] + '/run.pickle', 'rb'));"
+        "np.save(sys.argv[1] + '/y.npy', run(np.load(sys.argv[1] + '/x.npy')))"
+    )
+    paths = os.pathsep.join(p for p in sys.path if p)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env={**os.environ, "PYTHONPATH": paths})
+    assert np.array_equal(np.load(tmp_path / "y.npy"), y)
