@@ -180,7 +180,7 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     {op: "it has no attributes" for op, rule in OPS.items() if not rule.attrs}
     | because(
         "its channels are never removed",
-        "input unknown deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax",
+        "input unknown standard deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax",
     )
     | because(
         "none of its attributes counts channels",

@@ -10,8 +10,9 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
-from dojang.arith.ops import OPS, UNKNOWN, Op
+from dojang.arith.ops import OPS, STANDARD, UNKNOWN, Op
 from dojang.arith.shapes import Shape
+from dojang.arith.standard import REAL
 from dojang.arith.stored import Origin, Stored
 from dojang.base.errors import DojangError, GraphError
 from dojang.base.wording import did_you_mean
@@ -141,15 +142,16 @@ class Graph:
 
     def shapes(self, batch: int = 1) -> dict[str, Shape | None]:
         """Output shape of every node, batch first; None where an unknown operator hides it."""
+        if batch.__class__ is int and batch != 1 and self.inputs and not self.has_batch:
+            raise GraphError(f"{self.name}: its sizes are fixed, and none is a batch; use a batch of 1, not of {batch}")
         known: dict[str, Shape | None] = {}
         for node in self.nodes:
             if node.op == "input":
-                if any(s < 1 for s in node.attrs["shape"]):
+                if any(s < 1 for s in node.attrs["shape"]) and node.attrs["batch_axis"] >= 0:
                     raise GraphError(f"{node.name}: input size {by(node.attrs['shape'])} must be at least 1 everywhere")
-                known[node.name] = (batch, *node.attrs["shape"])
-            elif node.op == UNKNOWN:
-                given = node.attrs["shape"]
-                known[node.name] = (batch, *given) if given is not None else None
+                known[node.name] = with_batch(node.attrs, batch)
+            elif node.op in (STANDARD, UNKNOWN):
+                known[node.name] = with_batch(node.attrs, batch)
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
             _check_size(node, known[node.name], batch)
@@ -159,6 +161,27 @@ class Graph:
     def _infer(node: Node, shapes: list[Shape | None]) -> Shape | None:
         sizes = [s for s in shapes if s is not None]
         return node.infer(sizes) if len(sizes) == len(shapes) else None
+
+    @cached_property
+    def has_batch(self) -> bool:
+        """Whether one of the inputs has an axis for the images of a batch."""
+        return any(node.attrs["batch_axis"] >= 0 for node in self.inputs)
+
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """The type of every value: "float32" unless an input, a constant or a `standard` node says otherwise.
+
+        Operators keep the type of their first input. Real numbers of every type are computed in float32.
+        """
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            own = node.attrs.get("dtype")
+            found[node.name] = own or (found[node.inputs[0]] if node.inputs else "float32")
+        return found
+
+    def is_real(self, name: str) -> bool:
+        """Whether a value has real numbers, which kernels compute with; else it has whole numbers or truth values."""
+        return self.types[name] in REAL
 
     @cached_property
     def unit_shapes(self) -> Mapping[str, Shape | None]:
@@ -260,6 +283,20 @@ class Graph:
         weights = {**self.weights, **(weights or {})}
         graph = replace(self, nodes=kept, outputs=outputs, weights=weights, stored={}, origins={})
         return graph.with_weights(graph.weights) if graph.weights else graph
+
+
+def with_batch(attrs: Attrs, batch: int) -> Shape | None:
+    """The shape of an input or of a `standard` node with its batch; None where values decide it.
+
+    >>> with_batch({"shape": (3, 8, 8), "batch_axis": 0}, 2), with_batch({"shape": (2, 64), "batch_axis": 1}, 5)
+    ((2, 3, 8, 8), (2, 5, 64))
+    >>> with_batch({"shape": (2, 64), "batch_axis": -1}, 5)
+    (2, 64)
+    """
+    shape, axis = attrs["shape"], attrs["batch_axis"]
+    if shape is None or axis < 0:
+        return shape
+    return (*shape[:axis], batch, *shape[axis:])
 
 
 BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins"})

@@ -19,7 +19,17 @@ from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, Request
 from dojang.engine.plan.network import plan_of
-from dojang.engine.reference.operators import RunResult, check_arrays, check_batch, check_inputs, refuse_unknown
+from dojang.engine.reference.operators import (
+    RunResult,
+    answer,
+    batch_of,
+    check_arrays,
+    check_batch,
+    check_inputs,
+    random_input,
+    refuse_unknown,
+    typed,
+)
 from dojang.engine.settle import settled
 from dojang.engine.slices import slice_images, slices
 from dojang.engine.verbose import show
@@ -136,15 +146,16 @@ class Compiled:
         `ShapeError` for inputs that do not fit, `GraphError` for a tap that is not there.
         """
         fed = check_inputs(self.graph, x)
-        batch = next((len(array) for array in fed.values()), 1)
-        arrays = [np.ascontiguousarray(a, np.float32) for a in fed.values()]
+        batch = batch_of(self.graph, fed)
+        arrays = [np.asarray(typed(self.graph, name, a), order="C") for name, a in fed.items()]
         pieces = [(0, batch)] if taps else slices(batch, self._slice_images)
         if len(pieces) > 1:
             return RunResult(self._in_slices(arrays, pieces), {})
         values, build = self._one(arrays, batch, frozenset(taps))
         if not taps and len(fed) == 1 and build.short and self._builds.get((batch, frozenset())) is build:
             self._seen[next(iter(fed.values())).shape] = build
-        return RunResult(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
+        answers = tuple(answer(self.graph, o, values[o]) for o in self.graph.outputs)
+        return RunResult(answers, {name: values[name] for name in taps})
 
     def _one(
         self, arrays: Sequence[Array], batch: int, taps: frozenset[str], into: Mapping[str, Array] | None = None
@@ -184,7 +195,7 @@ class Compiled:
         """
         build = self._build(batch, frozenset())
         rng = np.random.default_rng(0)
-        inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self.graph.inputs]
+        inputs = [random_input(n, batch, rng) for n in self.graph.inputs]
         lane = self._lanes.take()
         try:
             return timeline.measure(lane.contexts.get(build) or lane.bind(build), inputs, seconds, cpu)

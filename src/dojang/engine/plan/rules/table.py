@@ -47,7 +47,7 @@ RULES: Table[Rule] = Table(
         "matmul": tokens.product,
     },
     because("nothing is computed", "input constant identity dropout")
-    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum gather prelu")
+    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum gather prelu standard")
     | because("there is no kernel; the reference computes it", "log sin cos not reduce_sum reduce_min")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},

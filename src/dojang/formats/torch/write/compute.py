@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.resizing import Mix, factors, mixes, same_pixels, single
 from dojang.arith.shapes import axis_of
 from dojang.arith.table import Table
@@ -414,6 +414,7 @@ COMPUTE: Table[Function] = Table(
     _COMPUTE,
     {
         "input": "it is given to the module",
+        STANDARD: "it is an operator of ONNX; cut the network before it, or run it with dojang",
         UNKNOWN: "replace it by known operators or cut the network before it",
     },
 )
