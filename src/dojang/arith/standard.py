@@ -74,8 +74,8 @@ def _convolution(attrs: Attrs, shapes: Given, weight: int) -> Any:
     out = attrs["shape"]
     if out is None:
         return 0
-    batch = shapes[0][attrs["batch_axis"]] if attrs["batch_axis"] >= 0 else 1
-    return batch * prod(out) * prod(shapes[weight][1:])
+    batch = shapes[0][0] if attrs["batch_axis"] >= 0 else 1
+    return batch * prod(tuple(out)) * prod(shapes[weight][1:])
 
 
 def attrs_of(attrs: Attrs) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from dojang.engine.build import Build
 from dojang.engine.kernels import task as t
 from dojang.engine.plan.steps import HostStep, KernelStep, Place
-from dojang.engine.reference.operators import Several, apply, typed
+from dojang.engine.reference.operators import Several, apply, arrays_of, typed
 from dojang.native.runtime import NativeCall, Program
 
 Array = np.ndarray
@@ -159,7 +159,7 @@ class Context:
         made: dict[str, Array] = {}
         source = self.build.planned.fused.source
         for node in members:
-            arrays = {r: typed(graph, node.name, graph.weights[node.array(r)]) for r in graph.node_params(node)}
+            arrays = arrays_of(graph, node)
             names = [source(i) for i in node.inputs]
             values = [made[n] if n in made else self.logical(n, inputs, host) for n in names]
             made[node.name] = typed(graph, node.name, apply(node, values, arrays, several))

@@ -22,6 +22,7 @@ from dojang.engine.reference.operators import (
     Several,
     answer,
     apply,
+    arrays_of,
     batch_of,
     check_arrays,
     check_batch,
@@ -106,7 +107,7 @@ def owned(array: Array) -> Array:
 
 def prepared(graph: Graph, node: Node) -> Step:
     """How a node is run: its fast way with the weights laid out for it, or its reference function."""
-    arrays = {role: typed(graph, node.name, graph.weights[node.array(role)]) for role in graph.node_params(node)}
+    arrays = arrays_of(graph, node)
     shapes = [s for s in (graph.unit_shapes[i] for i in node.inputs) if s is not None]
     known = len(shapes) == len(node.inputs) and all(map(graph.is_real, (node.name, *node.inputs)))
     step = FAST[node.op](node, shapes, arrays) if node.op in FAST and known else None

@@ -167,7 +167,9 @@ class PlanContext:
     def kernels_can(self, group: Group) -> bool:
         """Whether all values of a group are real numbers of known shapes, which are not empty."""
         read = (*group.inputs, *([group.residual] if group.residual else ()), group.value)
-        return all((shape := self.shapes[name]) is not None and prod(shape) and self.graph.is_real(name) for name in read)
+        return all(
+            (shape := self.shapes[name]) is not None and prod(shape) and self.graph.is_real(name) for name in read
+        )
 
     def groups(self, groups: Sequence[Group]) -> None:
         """Adds the steps of some groups in order."""

@@ -99,7 +99,7 @@ def run_reference(
     several: Several = {}
     for place, node in enumerate(graph.nodes):
         sources = [fed_arrays[node.name]] if node.op == "input" else [values[i] for i in node.inputs]
-        arrays = {r: typed(graph, node.name, graph.weights[node.array(r)], kind) for r in graph.node_params(node)}
+        arrays = arrays_of(graph, node, kind)
         values[node.name] = typed(graph, node.name, apply(node, sources, arrays, several), kind)
         for name in last.get(place, ()):
             del values[name]
@@ -124,6 +124,15 @@ def typed(graph: Graph, name: str, array: Array, kind: Any = np.float32) -> Arra
     return np.asarray(array, kind if own in REAL else HELD.get(own, own))
 
 
+def arrays_of(graph: Graph, node: Node, kind: Any = np.float32) -> dict[str, Array]:
+    """The arrays of a node by role; where its input has no known shape, those that there are."""
+    roles = graph.node_params(node) or (
+        node.rule.roles if any(graph.unit_shapes[i] is None for i in node.inputs) else ()
+    )
+    there = [role for role in roles if node.array(role) in graph.weights]
+    return {role: typed(graph, node.name, graph.weights[node.array(role)], kind) for role in there}
+
+
 def answer(graph: Graph, name: str, array: Array) -> Array:
     """An output in the type that the network gives it; NumPy has no bfloat16, whose numbers stay as they are."""
     own = graph.types[name]
@@ -139,9 +148,7 @@ Several = dict[tuple[Any, ...], tuple[Array, ...]]
 """The outputs of operators that have several, by what determines them, so that each is computed once in a run."""
 
 
-def apply(
-    node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array], several: Several | None = None
-) -> Array:
+def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array], several: Several | None = None) -> Array:
     """One node by its reference function; errors name the node. `several` is what this run computed before."""
     function = REFERENCE.of(node)
     if node.rule.macs and node.op != STANDARD and any(x.dtype.kind in "iu" for x in inputs):
@@ -243,9 +250,7 @@ def _of_type(node: Node, x: Array) -> Array:
 
 def batch_of(graph: Graph, fed: Mapping[str, Array]) -> int:
     """The batch size of checked inputs; 1 for a network without a batch."""
-    return next(
-        (fed[n.name].shape[n.attrs["batch_axis"]] for n in graph.inputs if n.attrs["batch_axis"] >= 0), 1
-    )
+    return next((fed[n.name].shape[n.attrs["batch_axis"]] for n in graph.inputs if n.attrs["batch_axis"] >= 0), 1)
 
 
 def check_batch(graph: Graph, n: int) -> None:

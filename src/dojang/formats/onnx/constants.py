@@ -246,9 +246,7 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(out)
 
 
-def of_values(
-    values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: bool = False, dtype: str = ""
-) -> Const:
+def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: bool = False, dtype: str = "") -> Const:
     """A constant from its numbers."""
     values, shape = list(values), tuple(shape)
 

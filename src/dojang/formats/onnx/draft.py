@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ class Reader:
 
     `pieces` are the arrays that the file stores. `own`: dojang wrote the file, so its Constant nodes are not
     parameters. `said` are the shapes of values that the file gives. `batch` is the size that the file fixes for axis 0,
-    or N; `whole`: axis 0 is no batch, all sizes are as the file fixes them. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
+    or N; `newer` brings operators of old versions
+    to a newer form. `whole`: axis 0 is no batch, all sizes are as the file fixes them. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
     """
 
     opset: int
@@ -188,6 +190,7 @@ class Reader:
     depth: int = 0
     pieces: list[Piece] = field(default_factory=list[Piece])
     own: bool = False
+    newer: Callable[[Reader, Call], Call] | None = None
     whole: bool = False
     said: dict[str, Shape] = field(default_factory=dict[str, Shape])
 
@@ -244,7 +247,7 @@ class Reader:
         if known is None:
             labels = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
             if value.batched:
-                raise NotDone("computes with the size of the batch")
+                return self.sizes(value)
             if any_depends(value.shape):
                 return self.per_picture(value)
             attrs: dict[str, Any] = {"shape": value.shape, "dtype": value.kind}
@@ -271,6 +274,31 @@ class Reader:
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             return self.emit(UNKNOWN, kind=f"constant ({reason})", shape=None)
 
+    def sizes(self, const: Const) -> Draft:
+        """Numbers that depend on the size of the batch, as a node that computes them when the network runs."""
+        numbers: list[list[list[Any]]] = []
+        for value in const.values():
+            terms = value.terms if depends(value) else {(): Fraction(value)}
+            if any(set(letters) - {"N"} for letters in terms):
+                raise NotDone("computes with the size of the batch")
+            numbers.append([[len(letters), f.numerator, f.denominator] for letters, f in terms.items()])
+        entry = next(d for d in self.drafts if d.op == "input" and d.node.attrs["batch_axis"] >= 0)
+        made = self.standard(
+            SIZES, entry, dtype=const.kind, tag="sizes", shape=const.shape, axis=entry.node.attrs["batch_axis"],
+            numbers=numbers, sizes=list(const.shape),
+        )  # fmt: skip
+        self.constants[const.key] = made
+        self.drafted.append(const)
+        return made
+
+    def spread(self, value: Value, shape: Shape) -> Draft:
+        """One number at all places of a shape that has the batch."""
+        if not isinstance(value, Const) or value.fill is None:
+            raise NotDone("a constant that has the size of the batch")
+        one = of_fill(value.fill, (), value.sort, dtype=value.kind)
+        to = of_values(shape, (len(shape),), "i", dtype="int64")
+        return self.standard("Expand", one, to, dtype=value.kind, tag="spread", shape=shape)
+
     def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
         """A value (1, ...) as (N, ...): multiplied by a column of ones, one per image of the first input.
 
@@ -278,10 +306,12 @@ class Reader:
         constant of one number may already have N as its first size.
         """
         shape = self.shape(value)
+        if isinstance(value, Const) and value.sort != "f":
+            return self.spread(value, shape)
         if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_depends(shape[1:]):
             value = of_fill(value.fill, (1, *shape[1:]), value.sort)
         elif any_depends(shape):
-            raise NotDone("a constant that has the size of the batch")
+            return self.spread(value, shape)
         entry = next(d for d in self.drafts if d.op == "input")
         column: Draft = entry
         for axis in range(1, len(entry.node.attrs["shape"]) + 1):
@@ -325,6 +355,8 @@ class Reader:
         known = domain in ("", "ai.onnx")
         self.call = call = Call(op, name, tuple(values), attributes(message, name), outputs, sources, domain)
         try:
+            if self.newer is not None and known:
+                self.call = call = self.newer(self, call)
             const = self.constant(call) if known else None
             if const is not None:
                 results: Sequence[Value] = [replace(const, name=const.name or (outputs[0] if outputs else ""))]
@@ -440,9 +472,17 @@ class Reader:
                 shape = shape if shape is not None else self.said.get(output)
                 made.append(
                     self.emit(
-                        STANDARD, *sources, tag="" if output == wanted[0] else str(place), kind=call.kind, dtype=kind,
-                        settings=settings, places=() if places == tuple(range(len(sources))) else places, output=place,
-                        first=output == wanted[0], opset=self.opset, **self.placed(shape),
+                        STANDARD,
+                        *sources,
+                        tag="" if output == wanted[0] else str(place),
+                        kind=call.kind,
+                        dtype=kind,
+                        settings=settings,
+                        places=() if places == tuple(range(len(sources))) else places,
+                        output=place,
+                        first=output == wanted[0],
+                        opset=self.opset,
+                        **self.placed(shape),
                     )  # fmt: skip
                 )
             return made
@@ -532,6 +572,9 @@ def mixes(draft: Draft) -> bool:
         return axis == len(shape) - 1
     return axis > 0 and ("kernel" in attrs or draft.op in ("resize", "lrn", *PER_PICTURE))
 
+
+SIZES = "dojang.Sizes"
+"""Numbers computed from the size of the batch: polynomials in it."""
 
 ANY_TYPE = frozenset(
     "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Concat Gather Identity Cast If Loop Scan Constant "

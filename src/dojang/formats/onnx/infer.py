@@ -93,7 +93,9 @@ def _axis(s: Seen, shape: Shape, default: int) -> int:
 def _cast(s: Seen) -> Made:
     code = s.attrs.get("to")
     if isinstance(code, str):  # before version 6
-        code = {"FLOAT": 1, "DOUBLE": 11, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "UINT8": 2, "INT8": 3}.get(code)
+        code = {"FLOAT": 1, "DOUBLE": 11, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "UINT8": 2, "INT8": 3}.get(
+            code
+        )
     return [(s.shape(0), TYPES[code].name if code in TYPES else "float32")]
 
 
@@ -364,7 +366,7 @@ def _resized(s: Seen) -> Made:
     for place, axis in enumerate(axes):
         if sizes:
             out[axis] = sizes[place]
-        elif scales[place] != 1:
+        elif scales and scales[place] != 1:
             if depends(shape[axis]):
                 return [(None, s.type(0))]
             out[axis] = floor(shape[axis] * scales[place])
@@ -623,7 +625,9 @@ SAME = (
 
 OUTPUTS: Mapping[str, Rule] = {
     **dict.fromkeys(SAME, same),
-    **dict.fromkeys("Add Sub Mul Div Mod Pow Max Min Sum Mean BitShift BitwiseAnd BitwiseOr BitwiseXor".split(), aligned()),
+    **dict.fromkeys(
+        "Add Sub Mul Div Mod Pow Max Min Sum Mean BitShift BitwiseAnd BitwiseOr BitwiseXor".split(), aligned()
+    ),
     **dict.fromkeys("Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor".split(), aligned("bool")),
     **dict.fromkeys(("Not", "IsNaN", "IsInf"), of_type("bool")),
     "Where": aligned("", 1),
@@ -704,9 +708,12 @@ OUTPUTS: Mapping[str, Rule] = {
     "STFT": _stft,
     **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), _window),
     "MelWeightMatrix": _mel,
+    "dojang.Sizes": lambda s: [(tuple(s.attrs["sizes"]), "int64")],
     "com.microsoft.QuantizeLinear": _quantized,
     "com.microsoft.DequantizeLinear": lambda s: [(s.shape(0), s.type(1))],
-    **dict.fromkeys(("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul"), lambda s: [(common(s, (0, 3)), s.type(0))]),
+    **dict.fromkeys(
+        ("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul"), lambda s: [(common(s, (0, 3)), s.type(0))]
+    ),
     "com.microsoft.QLinearAveragePool": _qlinear_pooled,
     "com.microsoft.QLinearGlobalAveragePool": _qlinear_pixels,
     "com.microsoft.QLinearConcat": _qlinear_concat,
@@ -746,7 +753,9 @@ BY_ELEMENT = frozenset(
 
 def apart(s: Seen) -> bool:
     """Whether an operator computes each image of a batch from that image alone, wherever the batch lies."""
-    where = {p: [i for i, size in enumerate(shape) if depends(size)] for p in range(len(s.inputs)) if (shape := s.shape(p))}
+    where = {
+        p: [i for i, size in enumerate(shape) if depends(size)] for p in range(len(s.inputs)) if (shape := s.shape(p))
+    }
     if any(len(axes) > 1 for axes in where.values()):
         return False
     at = {p: axes[0] for p, axes in where.items() if axes}

@@ -22,8 +22,8 @@ Rule = Callable[[Reader, Call], Any]
 MOST_COPIES = 1024
 """The most outputs of a Split, and copies of a Tile."""
 
-END = (1 << 31) - 1
-"""Exporters write this number or a larger one for "to the end"."""
+END = 10**9
+"""Exporters write this number (tf2onnx) or a larger one for "to the end"; no axis is as long."""
 
 
 def _axes(call: Call, place: int = 1) -> list[int] | None:

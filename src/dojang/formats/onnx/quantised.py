@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from dojang.formats.onnx.constants import Const, of_values
@@ -18,13 +19,16 @@ from dojang.formats.onnx.layers import conv
 Rule = Callable[[Reader, Call], Any]
 
 
-def centred(reader: Reader, value: Value, zero: Const | None, tag: str) -> Draft:
-    """A quantised value as int32, without its zero point."""
+def centred(reader: Reader, value: Value, zero: Value | None, tag: str) -> Draft:
+    """A quantised value as int32, without its zero point, which may be computed."""
     if not isinstance(value, Draft):
         raise NotDone("of a constant")
-    if zero is not None and zero.size != 1:
+    if zero is not None and (zero.shape is None or prod(zero.shape) != 1):
         raise NotDone("a zero point for each row")
     wide = reader.standard("Cast", value, dtype="int32", tag=f"{tag}.wide", to=6)
+    if isinstance(zero, Draft):
+        point = reader.standard("Cast", zero, dtype="int32", tag=f"{tag}.zero", to=6)
+        return reader.standard("Sub", wide, point, dtype="int32", tag=f"{tag}.centred")
     if zero is None or zero.values()[0] == 0:
         return wide
     shift = of_values(zero.values(), (), "i", dtype="int32")
@@ -76,7 +80,7 @@ def scale_of(reader: Reader, real: Draft, factors: tuple[Const, ...], over: Cons
 def convolved(reader: Reader, call: Call, x: int, w: int, zeros: tuple[int, int], bias: Const | None) -> Draft:
     """The convolution of whole numbers, in int32."""
     weight = without_zero(call.needed(w), call.const(zeros[1]), 0)
-    source = centred(reader, call.value(x), call.const(zeros[0]), "x")
+    source = centred(reader, call.value(x), _given(call, zeros[0]), "x")
     inner = replace(call, op="Conv", inputs=(source, weight, bias), sources=("", "", ""))
     return conv(reader, inner)
 
@@ -97,7 +101,11 @@ def qlinear_conv(reader: Reader, call: Call) -> Draft:
     return result
 
 
-def multiplied(reader: Reader, call: Call, a: Value, b: Const, zeros: tuple[Const | None, Const | None],
+def _given(call: Call, place: int) -> Value | None:
+    return call.inputs[place] if place < len(call.inputs) else None
+
+
+def multiplied(reader: Reader, call: Call, a: Value, b: Const, zeros: tuple[Value | None, Const | None],
                turned: bool = False, bias: Const | None = None) -> Draft:  # fmt: skip
     """The dense layer of whole numbers, in int32."""
     if len(b.shape) != 2:
@@ -111,7 +119,7 @@ def multiplied(reader: Reader, call: Call, a: Value, b: Const, zeros: tuple[Cons
 
 def matmul_integer(reader: Reader, call: Call) -> Draft:
     """MatMulInteger with constant weights."""
-    return multiplied(reader, call, call.value(0), call.needed(1), (call.const(2), call.const(3)))
+    return multiplied(reader, call, call.value(0), call.needed(1), (_given(call, 2), call.const(3)))
 
 
 def qlinear_matmul(reader: Reader, call: Call) -> Draft:
@@ -120,7 +128,7 @@ def qlinear_matmul(reader: Reader, call: Call) -> Draft:
     if scales[0].size != 1:
         raise NotDone("a scale for each row")
     label, over, zero = reader.label, call.needed(6), call.needed(7)
-    total = multiplied(reader, call, call.value(0), call.needed(3), (call.const(2), call.const(5)))
+    total = multiplied(reader, call, call.value(0), call.needed(3), (_given(call, 2), call.const(5)))
     reader.label = tuple(f"{name}.quantised" for name in label)
     result = quantised_again(reader, total, scales, over, zero, -1)
     reader.label = label
@@ -135,7 +143,7 @@ def qgemm(reader: Reader, call: Call) -> Draft:
     label, over, zero = reader.label, call.const(7), call.const(8)
     turned, bias = bool(call.attrs.get("transB")), call.const(6)
     bias = bias.reshaped((bias.size,)) if bias is not None else None
-    zeros = call.const(2), call.const(5)
+    zeros = _given(call, 2), call.const(5)
     total = multiplied(reader, call, call.value(0), call.needed(3), zeros, turned, bias)
     reader.label = tuple(f"{name}.quantised" for name in label)
     if over is None or zero is None:
@@ -165,14 +173,7 @@ def dynamic_matmul(reader: Reader, call: Call) -> Draft:
 def _real(reader: Reader, call: Call, a: Value, a_scale: Value, a_zero: Value | None, b: Const, b_scale: Const,
           zero: int, bias: int) -> Draft:  # fmt: skip
     label = reader.label
-    wide = reader.standard("Cast", a, dtype="int32", tag="a.wide", to=6)
-    if a_zero is not None:
-        shift = a_zero
-        if isinstance(a_zero, Draft):
-            shift = reader.standard("Cast", a_zero, dtype="int32", tag="zero.wide", to=6)
-        else:
-            shift = of_values(a_zero.values(), a_zero.shape, "i", dtype="int32")
-        wide = reader.standard("Sub", wide, shift, dtype="int32", tag="a.centred")
+    wide = centred(reader, a, a_zero, "a")
     weight = without_zero(b, call.const(zero), 1).transposed((1, 0))
     total = reader.emit("dense", wide, roles={"weight": weight}, out=weight.shape[0], bias=False)
     reader.label = tuple(f"{name}.real" for name in label)

@@ -27,6 +27,7 @@ from dojang.formats.onnx import control as onnx_control
 from dojang.formats.onnx import layers as onnx_layers
 from dojang.formats.onnx import layout as onnx_layout
 from dojang.formats.onnx import notes as onnx_notes
+from dojang.formats.onnx import older as onnx_older
 from dojang.formats.onnx import quantised as onnx_quantised
 from dojang.formats.onnx import stored as onnx_stored
 from dojang.formats.onnx.batch import BATCH, depends
@@ -47,6 +48,7 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
     **onnx_control.RULES,
     **onnx_quantised.RULES,
     **onnx_contrib.RULES,
+    **onnx_older.RULES,
 }
 """One rule per operator of ONNX."""
 
@@ -101,6 +103,7 @@ def _read(
     fixed, first, error = _fixed(graph), None, None
     for whole in (False, True) if fixed and not own else (False,):
         reader = Reader(opset, BATCH, used, folder=folder, ahead=ahead, own=own, whole=whole)
+        reader.newer = onnx_older.newer if opset < 9 else None
         try:
             outputs = _nodes(reader, graph, input_size)
         except (UnsupportedError, GraphError, ShapeError, UsageError) as reason:
@@ -198,16 +201,14 @@ def _opset(model: Message, graph: Message) -> int:
 
 
 def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None) -> None:
-    """Adds the input nodes. Axis 0 is the batch where all inputs have the same there; among inputs whose axis 0 is open,
-    one that fixes it has none, or the batch in another axis of the same symbol, as states of recurrent networks do.
+    """Adds the input nodes. Axis 0 is the batch where all inputs have the same there; among inputs whose axis 0 is
+    open, one that fixes it has none, or the batch in another axis of the same symbol, as states of recurrent networks.
     """
     sizes = [_dims(value) for value in inputs]
     fixed = {dims[0] for dims in sizes if dims and dims[0] is not None}
     closed = [dims is not None and None not in dims for dims in sizes]
     if len(fixed) > 1 and all(closed) and not reader.whole:
-        raise NoBatch(
-            f"inputs {', '.join(repr(v.get('name', '')) for v in inputs)} differ in axis 0 ({sorted(fixed)})"
-        )
+        raise NoBatch(f"inputs {', '.join(repr(v.get('name', '')) for v in inputs)} differ in axis 0 ({sorted(fixed)})")
     if any(dims is not None and len(dims) < 2 for dims in sizes) and all(closed) and not reader.whole:
         raise NoBatch("an input has no axis beside the batch")
     if fixed and all(dims and dims[0] is not None for dims in sizes):

@@ -45,9 +45,10 @@ NO_BYTES = frozenset(code for code, kind in TYPES.items() if not kind.letter)
 """Types whose arrays are not written."""
 
 CHANGED: Mapping[str, int] = {
-    "Squeeze": 13, "Unsqueeze": 13, "ReduceSum": 13, "Split": 18, "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Pad": 11,
-    "Clip": 11, "TopK": 11, "Slice": 10, "Dropout": 12, "Resize": 11, "Upsample": 99, "Scatter": 99, "GroupNormalization": 21,
-    "BatchNormalization": 15, "DFT": 20, "RoiAlign": 16, "Tile": 6, "Cast": 6, "Reshape": 5, "GridSample": 20,
+    "Squeeze": 13, "Unsqueeze": 13, "ReduceSum": 13, "Split": 18, "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13,
+    "Pad": 11, "Clip": 11, "TopK": 11, "Slice": 10, "Dropout": 12, "Resize": 11, "Upsample": 99, "Scatter": 99,
+    "GroupNormalization": 21, "BatchNormalization": 15, "DFT": 20, "RoiAlign": 16, "Tile": 6, "Cast": 6, "Reshape": 5,
+    "GridSample": 20,
     **dict.fromkeys("Add Sub Mul Div Pow Equal Less Greater And Or Xor PRelu".split(), 7),
     **dict.fromkeys("ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare".split(), 18),
     **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp"), 18),
@@ -314,10 +315,12 @@ def _standard(w: Writer, node: Node) -> None:
     """An operator as the file had it; of several outputs the first node that stands for one writes all."""
     a = node.attrs
     domain, _, op = a["kind"].rpartition(".")
+    if domain == "dojang":
+        raise UnsupportedError(f"{node.name}: numbers that depend on the size of the batch are not written")
     if a["opset"] < CHANGED.get(op, 0):
         raise UnsupportedError(
-            f"{node.name}: {op} has the form of operator set {a['opset']}, which newer files do not have; convert the file "
-            "with onnx.version_converter first"
+            f"{node.name}: {op} has the form of operator set {a['opset']}, which newer files do not have; convert the "
+            "file with onnx.version_converter first"
         )
     key = (a["kind"], a["settings"], a["places"], node.inputs)
     known = w.several.get(key)
@@ -335,7 +338,9 @@ def _standard(w: Writer, node: Node) -> None:
     count = settings.pop("outputs", None)
     if op == "Split" and len(inputs) < 2 and count:
         settings["num_outputs"] = count
-    attrs = {k: tensor_of(v["values"], v["shape"], v["dtype"]) if isinstance(v, dict) else v for k, v in settings.items()}
+    attrs = {
+        k: tensor_of(v["values"], v["shape"], v["dtype"]) if isinstance(v, dict) else v for k, v in settings.items()
+    }
     w.op(op, inputs, node.name, **attrs)
     message = w.nodes[-1]
     message["output"] = [""] * a["output"] + [node.name]
@@ -577,8 +582,7 @@ def message(graph: Graph) -> Message:
     values = _outputs_by_key(w, aliases)
     types = [CODES[graph.types[name]] for name in graph.outputs]
     outputs = [
-        _value(value, w.shapes[name], kind)
-        for value, name, kind in zip(values, graph.outputs, types, strict=True)
+        _value(value, w.shapes[name], kind) for value, name, kind in zip(values, graph.outputs, types, strict=True)
     ]
     return {
         "ir_version": IR_VERSIONS[opset],

@@ -14,7 +14,7 @@ from dojang.engine.reference.standard.call import Array, Call, Function
 def non_max_suppression(call: Call) -> tuple[Array, ...]:
     """(image, class, box) of the boxes that are kept: by falling score, without those that overlap a kept one."""
     boxes, scores = call[0], call[1]
-    most = _number(call, 2, 0)
+    most = _number(call, 2, 0) or 0
     overlap, least = _number(call, 3, 0.0), _number(call, 4, None)
     kept: list[tuple[int, int, int]] = []
     for image in range(boxes.shape[0]):
@@ -55,7 +55,11 @@ def roi_align(call: Call) -> tuple[Array, ...]:
     x, regions, pictures = call[0], call[1], call[2].astype(int)
     height, width = call.attr("output_height", 1), call.attr("output_width", 1)
     scale, ratio = call.attr("spatial_scale", 1.0), call.attr("sampling_ratio", 0)
-    half = 0.5 if call.attr("coordinate_transformation_mode", "half_pixel" if call.opset >= 16 else "") == "half_pixel" else 0
+    half = (
+        0.5
+        if call.attr("coordinate_transformation_mode", "half_pixel" if call.opset >= 16 else "") == "half_pixel"
+        else 0
+    )
     y = np.zeros((len(regions), x.shape[1], height, width), x.dtype)
     for k, (region, picture) in enumerate(zip(regions, pictures, strict=True)):
         x1, y1, x2, y2 = (float(v) * scale - half for v in region)
@@ -87,7 +91,12 @@ def _between(picture: Array, at: float, to: float, largest: bool) -> Array:
     below, right = min(top + 1, height - 1), min(left + 1, width - 1)
     at, to = (top if top == height - 1 else at), (left if left == width - 1 else to)
     a, b = at - top, to - left
-    spots = ((top, left, (1 - a) * (1 - b)), (top, right, (1 - a) * b), (below, left, a * (1 - b)), (below, right, a * b))
+    spots = (
+        (top, left, (1 - a) * (1 - b)),
+        (top, right, (1 - a) * b),
+        (below, left, a * (1 - b)),
+        (below, right, a * b),
+    )
     return np.stack([picture[:, r, c] * part for r, c, part in spots])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +97,7 @@ def gather_elements(call: Call) -> tuple[Array, ...]:
     x, indices = call[0], call[1].astype(np.int64)
     axis = axis_in(call.attr("axis", 0), x.ndim)
     _within(indices, x.shape[axis], call.kind)
-    places = list(np.indices(indices.shape, sparse=True))
+    places: list[Array] = list(np.indices(indices.shape, sparse=True))
     places[axis] = indices
     return (x[tuple(places)],)
 
@@ -105,7 +107,9 @@ def gather_nd(call: Call) -> tuple[Array, ...]:
     x, indices, lead = call[0], call[1].astype(np.int64), call.attr("batch_dims", 0)
     depth = indices.shape[-1]
     if not lead:
-        return (x[tuple(np.moveaxis(indices, -1, 0))] if depth else np.broadcast_to(x, (*indices.shape[:-1], *x.shape)),)
+        return (
+            x[tuple(np.moveaxis(indices, -1, 0))] if depth else np.broadcast_to(x, (*indices.shape[:-1], *x.shape)),
+        )
     batch = x.shape[:lead]
     flat, rows = x.reshape(-1, *x.shape[lead:]), indices.reshape(prod(batch), *indices.shape[lead:])
     parts = [one[tuple(np.moveaxis(row, -1, 0))] for one, row in zip(flat, rows, strict=True)]
@@ -122,7 +126,7 @@ def scatter_elements(call: Call) -> tuple[Array, ...]:
     x, indices, updates = call[0].copy(), call[1].astype(np.int64), call[2]
     axis = axis_in(call.attr("axis", 0), x.ndim)
     _within(indices, x.shape[axis], call.kind)
-    places = list(np.indices(indices.shape))
+    places: list[Any] = list(np.indices(indices.shape))
     places[axis] = np.where(indices < 0, indices + x.shape[axis], indices)
     _put(x, tuple(places), updates, call.attr("reduction", "none"))
     return (x,)
@@ -183,7 +187,7 @@ def pad(call: Call) -> tuple[Array, ...]:
         pairs[axis] = (given[place], given[place + len(axes)])
     cut = tuple(slice(max(0, -a), s - max(0, -b)) for (a, b), s in zip(pairs, x.shape, strict=True))
     grow = [(max(a, 0), max(b, 0)) for a, b in pairs]
-    mode = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}.get(call.attr("mode", "constant"), "constant")
+    mode: Any = call.attr("mode", "constant")
     if mode != "constant":
         return (np.pad(x[cut], grow, mode=mode),)
     value = call.get(2)
@@ -295,6 +299,15 @@ def shape(call: Call) -> tuple[Array, ...]:
     """The sizes of the axes."""
     sizes = call[0].shape
     return (np.array(sizes[call.attr("start", 0) : call.attr("end", len(sizes))], np.int64),)
+
+
+def sizes(call: Call) -> tuple[Array, ...]:
+    """Polynomials in the size of an axis, which is the batch."""
+    n = call[0].shape[call.attrs["axis"]]
+    values = [sum(Fraction(a, b) * n**power for power, a, b in terms) for terms in call.attrs["numbers"]]
+    whole = call.dtype.startswith(("int", "uint"))
+    kind = "float32" if call.dtype in ("bfloat16", "float16") else call.dtype
+    return (np.array([int(v) if whole else float(v) for v in values], kind).reshape(call.attrs["sizes"]),)
 
 
 def constant_of_shape(call: Call) -> tuple[Array, ...]:
@@ -418,6 +431,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "Shape": shape,
     "Size": lambda call: (np.array(call[0].size, np.int64),),
     "ConstantOfShape": constant_of_shape,
+    "dojang.Sizes": sizes,
     "Range": range_,
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
@@ -434,4 +448,3 @@ FUNCTIONS: Mapping[str, Function] = {
     "ReduceLogSumExp": reduced(_log_sum_exp),
 }
 """One function per operator."""
-

@@ -32,7 +32,7 @@ def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> 
     return values.reshape(wide) if values.ndim == 1 else values
 
 
-def quantise(x: Array, scale: Array, zero: Array | int, wanted: str) -> Array:
+def quantise(x: Array, scale: Any, zero: Array | int, wanted: str) -> Array:
     """round(x / scale) + zero, to the even neighbour, held within the type."""
     if wanted not in RANGES:
         raise UnsupportedError(f"numbers of type {wanted} are not computed with")

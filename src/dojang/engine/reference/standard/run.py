@@ -59,7 +59,7 @@ def outputs(attrs: Attrs, inputs: Sequence[Array]) -> tuple[Array, ...]:
             return tuple(function(call))
     except DojangError:
         raise
-    except (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError, OverflowError) as error:
+    except (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError, OverflowError, MemoryError) as error:
         raise DataError(f"{attrs['kind']} cannot be computed of these values ({error})") from error
 
 

@@ -99,7 +99,9 @@ def conv_transpose(call: Call) -> tuple[Array, ...]:
     for tap in product(*map(range, kernel)):
         weights = rows[(..., *tap)]  # (groups, inputs, outputs)
         made = np.matmul(weights.transpose(0, 2, 1), parts).reshape(n, outs, *size)
-        cut = [slice(t * d, t * d + s * (i - 1) + 1, s) for t, d, s, i in zip(tap, dilations, strides, size, strict=True)]
+        cut = [
+            slice(t * d, t * d + s * (i - 1) + 1, s) for t, d, s, i in zip(tap, dilations, strides, size, strict=True)
+        ]
         y[(slice(None), slice(None), *cut)] += made
     y = y[(slice(None), slice(None), *(slice(b, b + o) for b, o in zip(begin, out, strict=True)))]
     return (y + bias.reshape(-1, *(1,) * rank) if bias is not None else y,)
