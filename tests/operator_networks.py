@@ -24,9 +24,6 @@ def one(op: str, size: tuple[int, ...] = X, /, inputs: int = 1, **attrs) -> Grap
 
 
 CASES = [
-    one("standard", kind="Celu", settings='{"alpha": 0.7}', shape=X),
-    one("standard", FLAT, kind="Trilu", shape=FLAT),
-    one("standard", inputs=2, kind="Less", dtype="bool", shape=X),
     one("conv", out=6, kernel=(3, 3), padding=((1, 0), (2, 1)), stride=(2, 1), dilation=(1, 2)),
     one("conv", out=8, kernel=(3, 1), groups=4, bias=False),
     one("conv", out=4, kernel=(3, 4), padding="same", stride=2),
@@ -111,6 +108,9 @@ CASES = [
     ),
     Graph((IN("x", "input", shape=SEQ), IN("y", "einsum", "x", "x", equation="bij,bkj->bik")), ("y",)),
     Graph((IN("x", "input", shape=SEQ), IN("a", "abs", "x"), IN("y", "pow", "a", "x")), ("y",)),
+    one("standard", kind="Celu", settings='{"alpha": 0.7}', shape=X),
+    one("standard", FLAT, kind="Trilu", shape=FLAT),
+    one("standard", inputs=2, kind="Less", dtype="bool", shape=X),
 ]
 CASES += [
     Graph(

@@ -127,6 +127,8 @@ def made_by_hand(graph: Graph) -> str | None:
     padding = node.attrs.get("padding", ())
     if node.op in ("conv", "maxpool") and (isinstance(padding, str) or any(a != b for a, b in padding)):
         return "pads one side more than the other"
+    if node.op == "standard":
+        return "is an operator of ONNX"
     if node.op in ("instancenorm", "deform_conv"):
         return "is made of several functions; instance norm has a test of its own"
     if node.op == "resize" and _torch_mode(node, graph) is None:
@@ -244,7 +246,7 @@ def test_pytorch_is_read_by_the_functions_that_are_listed(op: str) -> None:
     sources = operators.load("torch in")
     assert sources is not None
     assert set(sources.get(op, ())) <= {*HANDLERS, "an argument of forward", "a parameter, a buffer or a number"}
-    if op == "deform_conv":  # a function of torchvision, which `tests/formats/torch/test_torch.py` has
+    if op in ("deform_conv", "standard"):  # the first is torchvision's, in `tests/formats/torch/test_torch.py`
         return
     graphs = [weighted(graph) for graph in about(op)]
     modules = [(ByHand(op), X)] if op in BY_HAND else [(Functions(g), g.inputs[0].attrs["shape"]) for g in graphs]

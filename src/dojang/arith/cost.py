@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, cast
 from dojang.arith.border import Border
 from dojang.arith.field import Field
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import BYTES, OPS, UNKNOWN
+from dojang.arith.ops import BYTES, OPS, STANDARD, UNKNOWN
 from dojang.arith.parameters import NOTHING, Parameters, Read, parameters_of, reads_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
+from dojang.arith.standard import MACS
 from dojang.arith.stored import Stored
 from dojang.arith.symbol import Expr, largest
 from dojang.base.result import Result
@@ -309,7 +310,8 @@ def _cost(
         moved = BYTES * sum(map(prod, known)), 0, BYTES * prod(out) if out is not None else 0
         return Cost(0, 0, 0, *moved, unknown=(f"{node.name} ({node.attrs['kind']})",))
     if out is None or len(known) < len(sources):
-        strange = node.rule.macs or (node.rule.params and not graph.origins)
+        costs = node.op != STANDARD or node.attrs["kind"].rpartition(".")[2] in MACS
+        strange = (node.rule.macs and costs) or (node.rule.params and not graph.origins)
         return Cost(own.weights, own.biases if bias else 0, unknown=(node.name,) if strange else ())
     rule = node.rule
     macs = 0

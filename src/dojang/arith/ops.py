@@ -391,8 +391,8 @@ def _ends() -> list[Op]:
             NO_MEMORY, inputs=(0, 0),
         ),
         _plain(
-            UNKNOWN, {"kind": _required(Kind.TEXT), "shape": Attr(Kind.SIZE), "batch_axis": Attr(Kind.INT, 0)}, NO_MEMORY, "opaque", "opaque",
-            inputs=(0, MANY),
+            UNKNOWN, {"kind": _required(Kind.TEXT), "shape": Attr(Kind.SIZE), "batch_axis": Attr(Kind.INT, 0)},
+            NO_MEMORY, "opaque", "opaque", inputs=(0, MANY),
         ),
         # One output of an operator of ONNX (`standard.py`). `settings` are its attributes, as JSON; `places` say which
         # of its inputs are given; `output` is which of its outputs this is, `first` whether it carries the cost.

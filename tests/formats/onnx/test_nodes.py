@@ -1,8 +1,8 @@
 """The node tests of the ONNX standard (onnx.backend.test) as they are: weights that are inputs stay inputs, types stay.
 
 Each case goes through `onnx.from_bytes`, the NumPy reference, and the compiled engine, and must give the standard's
-numbers, shapes and types (of ONNX Runtime for `BY_RUNTIME`), unless `EXCLUDED` says why not; then it must say so itself:
-an unknown operator, or an error of dojang's. So no case may give wrong numbers or fail in another way.
+numbers, shapes and types (of ONNX Runtime for `BY_RUNTIME`), unless `EXCLUDED` says why not; then it must say so
+itself: an unknown operator, or an error of dojang's. So no case may give wrong numbers or fail in another way.
 """
 
 from __future__ import annotations

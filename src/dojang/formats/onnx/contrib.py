@@ -26,7 +26,7 @@ def activated(reader: Reader, value: Value, name: str, params: Sequence[float]) 
         case "LeakyRelu":
             return reader.emit("leaky_relu", value, slope=p[0] if p else 0.01)
         case "Clip":
-            low, high = (p + [None, None])[:2]
+            low, high = [*p, None, None][:2]
             return reader.emit("clip", value, min=low, max=high)
         case "HardSigmoid":
             alpha, beta = p if len(p) == 2 else (0.2, 0.5)

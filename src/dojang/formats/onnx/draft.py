@@ -36,7 +36,7 @@ from dojang.formats.onnx.constants import (
     of_values,
 )
 from dojang.formats.onnx.fold import fold, shape_values
-from dojang.formats.onnx.infer import OUTPUTS, Seen, apart
+from dojang.formats.onnx.infer import DATA, OUTPUTS, Seen, apart
 from dojang.formats.onnx.protobuf import Message
 
 FOLD_BUDGET = 1_000_000
@@ -167,8 +167,8 @@ class Reader:
 
     `pieces` are the arrays that the file stores. `own`: dojang wrote the file, so its Constant nodes are not
     parameters. `said` are the shapes of values that the file gives. `batch` is the size that the file fixes for axis 0,
-    or N; `newer` brings operators of old versions
-    to a newer form. `whole`: axis 0 is no batch, all sizes are as the file fixes them. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
+    or N. `newer` brings operators of old versions to a newer form. `whole`: axis 0 is no batch, all sizes are as the
+    file fixes them. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
     """
 
     opset: int
@@ -459,7 +459,7 @@ class Reader:
             found = rule(seen)
             if not depends(self.batch) and not self.whole and not apart(seen):
                 return None
-            sources = [self.draft(v) for v in call.inputs if v is not None]
+            sources = [self.draft(v) for v in map(self.as_data, range(len(call.inputs))) if v is not None]
             places = tuple(i for i, v in enumerate(call.inputs) if v is not None)
             settings = as_json(call)
             made: list[Value] = []
@@ -483,12 +483,18 @@ class Reader:
                         first=output == wanted[0],
                         opset=self.opset,
                         **self.placed(shape),
-                    )  # fmt: skip
+                    )
                 )
             return made
         except (NotDone, DojangError, ArithmeticError, ValueError, TypeError):
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             return None
+
+    def as_data(self, place: int) -> Value | None:
+        """An input of the call; a constant that only says how something is done is no parameter."""
+        value = self.call.inputs[place]
+        how = isinstance(value, Const) and value.trained and place > 0 and self.call.op in DATA
+        return replace(value, trained=False) if how and isinstance(value, Const) else value
 
     def standard(
         self, kind: str, *values: Value, dtype: str, tag: str = "", shape: Shape | None = None, output: int = 0,

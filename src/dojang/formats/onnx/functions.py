@@ -64,7 +64,7 @@ def _body(node: Message, function: Message, number: int) -> list[Message]:
 
 def _renamed(node: Message, names: dict[str, str], place: str, refs: Mapping[str, Message]) -> Message:
     def of(name: str) -> str:
-        return names[name] if name in names else f"{place}/{name}"
+        return names.get(name, f"{place}/{name}")
 
     attributes: list[Message] = []
     for attr in node.get("attribute", ()):

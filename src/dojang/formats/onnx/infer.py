@@ -1,7 +1,7 @@
 """Shapes and types of the outputs of operators that become `standard` nodes, and whether they keep images apart.
 
-`OUTPUTS` has one rule per operator: `rule(seen) -> [(shape, type), ...]`, where `seen` gives shapes, types and constants
-of the inputs. A shape is None where values decide it, or where an input has none.
+`OUTPUTS` has one rule per operator: `rule(seen) -> [(shape, type), ...]`, where `seen` gives shapes, types and
+constants of the inputs. A shape is None where values decide it, or where an input has none.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def _reduced(s: Seen) -> Made:
         return [(None, s.type(0))]
     axes = s.ints(1, "axes")
     if axes is None and s.has(1):
-        keep = s.attrs.get("keepdims", 1)
-        return [(None if not keep or s.attrs.get("noop_with_empty_axes") else None, s.type(0))]
+        return [(None, s.type(0))]
     if not axes and s.attrs.get("noop_with_empty_axes"):
         return [(shape, s.type(0))]
     gone = {axis_of(int(a), len(shape)) for a in axes} if axes else set(range(len(shape)))
@@ -732,15 +731,21 @@ ALONG: Mapping[str, int] = {
 
 BY_IMAGE = frozenset(
     "Conv ConvTranspose DeformConv MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool Resize "
-    "Upsample GridSample DepthToSpace SpaceToDepth InstanceNormalization GroupNormalization LRN ConvInteger QLinearConv "
-    "Attention com.microsoft.QLinearAveragePool com.microsoft.QLinearGlobalAveragePool".split()
+    "Upsample GridSample DepthToSpace SpaceToDepth InstanceNormalization GroupNormalization LRN ConvInteger "
+    "QLinearConv Attention com.microsoft.QLinearAveragePool com.microsoft.QLinearGlobalAveragePool".split()
 )
 """Operators that take each image by itself if the batch is the first axis of what they read."""
 
+DATA = frozenset(
+    "Resize Upsample QuantizeLinear DequantizeLinear OneHot Pad Clip NonMaxSuppression GridSample ScatterElements "
+    "ScatterND".split()
+)
+"""Operators of which only the first input may be a parameter; the others say how, as scales and bounds do."""
+
 BY_ELEMENT = frozenset(
     [name for name, rule in OUTPUTS.items() if rule is same and name not in (
-        "CumSum CumProd Trilu Scatter ScatterElements ScatterND TensorScatter ReverseSequence RotaryEmbedding LRN Softmax "
-        "LogSoftmax Hardmax LpNormalization MeanVarianceNormalization RMSNormalization InstanceNormalization "
+        "CumSum CumProd Trilu Scatter ScatterElements ScatterND TensorScatter ReverseSequence RotaryEmbedding LRN "
+        "Softmax LogSoftmax Hardmax LpNormalization MeanVarianceNormalization RMSNormalization InstanceNormalization "
         "GroupNormalization com.microsoft.QLinearSoftmax").split()]
 ) | frozenset(
     "Add Sub Mul Div Mod Pow Max Min Sum Mean BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Less LessOrEqual Greater "
@@ -778,6 +783,8 @@ def apart(s: Seen) -> bool:
         return bool(axes) and axis_of(int((axes or [0])[0]), len(first)) != at[0]
     if s.kind in ("RNN", "GRU", "LSTM"):
         return at[0] == (0 if s.attrs.get("layout") else 1)
+    if s.kind == "MeanVarianceNormalization":
+        return at[0] not in {axis_of(int(a), len(first)) for a in s.attrs.get("axes", (0, 2, 3))}
     if s.kind in ("LayerNormalization", "RMSNormalization"):
         return _axis(s, first, -1) > at[0]
     if s.kind in ("MatMulInteger", "MatMul", "QLinearMatMul"):

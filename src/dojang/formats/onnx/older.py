@@ -1,4 +1,4 @@
-"""Operators in the form of operator sets 1 to 8, brought to the form that the rules know; and operators that ended there.
+"""Operators in the form of operator sets 1 to 8, brought to the form that the rules know; and those that ended there.
 
 Source: docs/Changelog.md of the ONNX standard.
 """

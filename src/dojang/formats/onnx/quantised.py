@@ -1,8 +1,8 @@
 """Quantised layers of ONNX and ONNX Runtime, as the convolutions and dense layers that they are, in whole numbers.
 
-x and w without their zero points go into a layer whose values are int32; its sums are exact. What is quantised again is
-multiplied by a scale as real numbers, rounded and held within its type. Layers whose weights or zero points are computed
-stay `standard` nodes.
+x and w without their zero points go into a layer whose values are int32; its sums are exact. What is quantised again
+is multiplied by a scale as real numbers, rounded and held within its type. Layers whose weights are computed stay
+`standard` nodes.
 """
 
 from __future__ import annotations

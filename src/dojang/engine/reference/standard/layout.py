@@ -215,10 +215,8 @@ def argument(best: Callable[..., Array]) -> Function:
     def run(call: Call) -> tuple[Array, ...]:
         x = call[0]
         axis = axis_in(call.attr("axis", 0), x.ndim)
-        if call.attr("select_last_index"):
-            found = x.shape[axis] - 1 - best(np.flip(x, axis), axis)
-        else:
-            found = best(x, axis)
+        last = bool(call.attr("select_last_index"))
+        found = x.shape[axis] - 1 - best(np.flip(x, axis), axis) if last else best(x, axis)
         found = np.asarray(found, np.int64)
         return (np.expand_dims(found, axis) if call.attr("keepdims", 1) else found,)
 
