@@ -185,6 +185,7 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     | because(
         "none of its attributes counts channels",
         "maxpool avgpool adaptive_maxpool adaptive_avgpool resize batchnorm instancenorm gelu leaky_relu elu "
+        "fake_quantize "
         "hard_sigmoid clip dropout concat flatten transpose squeeze unsqueeze reduce_mean reduce_sum reduce_max "
         "reduce_min",
     ),

@@ -304,6 +304,12 @@ def _elements() -> list[Op]:
         *(_plain(name, NO_ATTRS, held) for name, held in _UNARY.items()),
         _plain("gelu", {"approximate": Attr(Kind.TEXT, "none", words=("none", "tanh"))}, KEEPS_INPUT),
         _plain("leaky_relu", {"slope": Attr(Kind.FLOAT, 0.01)}, KEEPS_INPUT),
+        # Quantised and made real again: scale · round(x / scale), the whole number held within low and high.
+        _plain(
+            "fake_quantize",
+            {"scale": _required(Kind.FLOAT), "low": _required(Kind.INT), "high": _required(Kind.INT)},
+            Held("none", more=lambda a, s: prod(s)),  # a mask of one byte each
+        ),
         _plain("elu", {"alpha": Attr(Kind.FLOAT, 1.0)}, KEEPS_INPUT),
         _plain("hard_sigmoid", {"alpha": Attr(Kind.FLOAT, 1 / 6), "beta": Attr(Kind.FLOAT, 0.5)}, KEEPS_INPUT),
         _plain("clip", {"min": Attr(Kind.FLOAT), "max": Attr(Kind.FLOAT)}, KEEPS_INPUT),

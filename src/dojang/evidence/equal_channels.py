@@ -46,7 +46,9 @@ HOW: Table[How] = Table(
         **dict.fromkeys("relu leaky_relu abs prelu maxpool adaptive_maxpool".split(), "scaled"),
         **dict.fromkeys("global_maxpool reduce_max reduce_min".split(), "scaled"),
         **dict.fromkeys("sigmoid tanh softplus softsign silu hard_swish mish selu elu gelu clip".split(), "each"),
-        **dict.fromkeys("hard_sigmoid exp log sqrt erf reciprocal sin cos floor ceil round sign not".split(), "each"),
+        **dict.fromkeys(
+            "hard_sigmoid exp log sqrt erf reciprocal sin cos floor ceil round sign not fake_quantize".split(), "each"
+        ),
     },
     because("its channels are what comes from outside", "input constant")
     | because("its channels are held for different", "instancenorm groupnorm layernorm lrn softmax log_softmax")

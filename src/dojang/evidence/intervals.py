@@ -546,7 +546,7 @@ RULES: Table[Rule] = Table(
     because(
         "its bounds are not derived: any value is possible", "layernorm deform_conv dynamic_conv matmul einsum standard"
     )
-    | because("its bounds are not derived: any value is possible", "reciprocal div pow not")
+    | because("its bounds are not derived: any value is possible", "reciprocal div pow not fake_quantize")
     | {UNKNOWN: "what it computes is not known: any value is possible"},
 )
 """The bounds of each operator's output. Where there is no rule, nothing is claimed."""

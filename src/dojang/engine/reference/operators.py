@@ -152,15 +152,30 @@ def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array], seve
     """One node by its reference function; errors name the node. `several` is what this run computed before."""
     function = REFERENCE.of(node)
     if node.rule.macs and node.op != STANDARD and any(x.dtype.kind in "iu" for x in inputs):
-        # Sums of products of whole numbers, exact in float64 below 2⁵³.
-        inputs = [x.astype(np.float64) for x in inputs]
-        arrays = {role: array.astype(np.float64) for role, array in arrays.items()}
+        wide = exact_type(inputs, arrays)
+        inputs = [x.astype(wide) for x in inputs]
+        arrays = {role: array.astype(wide) for role, array in arrays.items()}
     try:
         if node.op == STANDARD and several is not None:
             return reference_standard.shared(node, inputs, several)
         return function(node.attrs, inputs, arrays)
     except DojangError as error:
         raise error.within(node.name) from None
+
+
+def exact_type(inputs: Sequence[Array], arrays: Mapping[str, Array]) -> type[np.floating[Any]]:
+    """The shortest real numbers in which sums of products of these whole numbers are exact: float32 below 2²⁴, float64.
+
+    No sum is larger than the largest input times the sizes of the weights of one output, plus a bias.
+    """
+    weight = arrays.get("weight")
+    if weight is None or not weight.size or not inputs[0].size:
+        return np.float64
+    largest = max(abs(int(inputs[0].max())), abs(int(inputs[0].min())))
+    rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(1).max()
+    bias = arrays.get("bias")
+    most = largest * rows + (float(np.abs(bias.astype(np.float64)).max()) if bias is not None and bias.size else 0)
+    return np.float32 if most < 1 << 24 else np.float64
 
 
 def last_readers(graph: Graph, keep: Sequence[str] = ()) -> dict[int, list[str]]:

@@ -584,7 +584,7 @@ SIZES = "dojang.Sizes"
 
 ANY_TYPE = frozenset(
     "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Concat Gather Identity Cast If Loop Scan Constant "
-    "ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat DynamicQuantizeMatMul".split()
+    "DequantizeLinear ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat DynamicQuantizeMatMul".split()
 )
 """Operators whose rules hold for values of any type: they move elements, or make them real first."""
 

@@ -190,7 +190,47 @@ def _real(reader: Reader, call: Call, a: Value, a_scale: Value, a_zero: Value | 
     return result
 
 
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535), "int4": (-8, 7), "uint4": (0, 15),
+}  # fmt: skip
+"""The least and largest number of the types that values are quantised to."""
+
+
+def dequantize(reader: Reader, call: Call) -> Draft:
+    """DequantizeLinear right behind a QuantizeLinear with the same scale and zero point: `fake_quantize`, in real numbers."""
+    source = call.value(0)
+    if (
+        not isinstance(source, Draft)
+        or source.op != "standard"
+        or source.node.attrs["kind"] != call.kind.replace("Deq", "Q")
+    ):
+        raise NotDone("of whole numbers")
+    scale, zero = call.needed(1), call.const(2)
+    if scale.size != 1 or (zero is not None and zero.size != 1) or scale.sort != "f" or source.dtype not in LIMITS:
+        raise NotDone("a scale for each channel")
+    x, *given = source.inputs
+    same = len(given) == (1 if zero is None else 2) and x.sort == "f" and x.dtype == "float32"
+    for value, const in zip(given, (scale, zero), strict=False):
+        known = reader.constants.get(const.key) if const is not None else None
+        same &= value is known or (const is not None and value.node.attrs.get("fill") == const.values()[0])
+    if not same:
+        raise NotDone("another scale")
+    shift = int(zero.values()[0]) if zero is not None else 0
+    low, high = LIMITS[source.dtype]
+    name = call.sources[0]
+    reader.used[name] -= 1
+    if not reader.used[name]:  # nobody else reads the whole numbers
+        reader.drafts.remove(source)
+        for value in given:
+            if not any(value in d.inputs for d in reader.drafts):
+                reader.drafts.remove(value)
+                reader.constants = {key: d for key, d in reader.constants.items() if d is not value}
+    return reader.emit("fake_quantize", x, scale=float(scale.values()[0]), low=low - shift, high=high - shift)
+
+
 RULES: Mapping[str, Rule] = {
+    "DequantizeLinear": dequantize,
+    "com.microsoft.DequantizeLinear": dequantize,
     "ConvInteger": conv_integer,
     "QLinearConv": qlinear_conv,
     "MatMulInteger": matmul_integer,

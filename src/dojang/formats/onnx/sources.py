@@ -38,6 +38,7 @@ SOURCES: Table[tuple[str, ...]] = Table(
         "layernorm": ("LayerNormalization",),
         "lrn": ("LRN",),
         "prelu": ("PRelu",),
+        "fake_quantize": ("DequantizeLinear",),
         "leaky_relu": ("LeakyRelu",),
         "hard_sigmoid": ("HardSigmoid",),
         "hard_swish": ("HardSwish",),

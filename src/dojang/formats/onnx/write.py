@@ -311,6 +311,17 @@ def _constant(w: Writer, node: Node) -> None:
     # Otherwise the node is its initialiser, which its readers name (`message`).
 
 
+def _fake_quantize(w: Writer, node: Node) -> None:
+    """QuantizeLinear and DequantizeLinear, unsigned, whose zero point is that of the least number."""
+    low, high, scale = node.attrs["low"], node.attrs["high"], node.attrs["scale"]
+    kind = {255: "uint8", 65535: "uint16"}.get(high - low)
+    if kind is None or not 0 <= -low <= high - low:
+        raise UnsupportedError(f"{node.name}: ONNX has no type of the whole numbers {low} to {high}")
+    by = (w.number(node, "scale", scale), w.constant(node, "zero", tensor_of([-low], (), kind)))
+    whole = w.op("QuantizeLinear", (node.inputs[0], *by), w.name(f"{node.name}.quantised"))
+    w.op("DequantizeLinear", (whole, *by), node.name)
+
+
 def _standard(w: Writer, node: Node) -> None:
     """An operator as the file had it; of several outputs the first node that stands for one writes all."""
     a = node.attrs
@@ -488,6 +499,7 @@ UNARY += ["sqrt", "erf", "reciprocal", "sin", "cos", "floor", "ceil", "round", "
 _RULES: Mapping[str, Rule] = {
     "input": lambda w, node: None,
     STANDARD: _standard,
+    "fake_quantize": _fake_quantize,
     "constant": _constant,
     "conv": _conv("Conv"),
     "conv_transpose": _conv("ConvTranspose"),
@@ -643,6 +655,8 @@ def _needs(node: Node) -> int:
         return 19
     if node.op == STANDARD and "." not in node.attrs["kind"]:
         return node.attrs["opset"]
+    if node.op == "fake_quantize" and node.attrs["high"] - node.attrs["low"] > 255:
+        return 21
     return NEWER.get(node.op, OPSET)
 
 

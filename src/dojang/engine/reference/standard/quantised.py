@@ -37,10 +37,11 @@ def quantise(x: Array, scale: Any, zero: Array | int, wanted: str) -> Array:
     if wanted not in RANGES:
         raise UnsupportedError(f"numbers of type {wanted} are not computed with")
     low, high = RANGES[wanted]
+    real = np.float64 if wanted == "int32" else x.dtype if x.dtype.kind == "f" else np.float32
     with np.errstate(all="ignore"):
-        whole = np.rint(x / scale) + zero
+        whole = np.rint(x / scale) + np.asarray(zero, real)
     kind = np.int8 if wanted in ("int4", "int2") else np.uint8 if wanted in ("uint4", "uint2") else np.dtype(wanted)
-    return np.clip(np.nan_to_num(whole, nan=0.0), low, high).astype(kind)
+    return np.fmin(np.fmax(whole, low), high).astype(kind)
 
 
 def quantize_linear(call: Call) -> tuple[Array, ...]:
@@ -57,7 +58,10 @@ def dequantize_linear(call: Call) -> tuple[Array, ...]:
     """Real numbers from whole ones."""
     x, axis, block = call[0], call.attr("axis", 1), call.attr("block_size", 0)
     scale, zero = spread(call[1], x.shape, axis, block), call.get(2)
-    centred = x.astype(np.int64) - spread(zero, x.shape, axis, block).astype(np.int64) if zero is not None else x
+    real = np.float64 if x.dtype.itemsize > 2 else np.float32
+    centred = x.astype(real)
+    if zero is not None:
+        centred = centred - spread(zero, x.shape, axis, block).astype(real)
     return (centred.astype(np.float32) * scale,)
 
 

@@ -371,6 +371,9 @@ _COMPUTE: Mapping[str, Function] = {
         inputs[0], attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"]
     ),
     "gelu": lambda layer, attrs, inputs, arrays: F.gelu(inputs[0], approximate=attrs["approximate"]),
+    "fake_quantize": lambda layer, attrs, inputs, arrays: torch.fake_quantize_per_tensor_affine(
+        inputs[0], attrs["scale"], 0, attrs["low"], attrs["high"]
+    ),
     "leaky_relu": lambda layer, attrs, inputs, arrays: F.leaky_relu(inputs[0], attrs["slope"]),
     "elu": lambda layer, attrs, inputs, arrays: F.elu(inputs[0], attrs["alpha"]),
     "hard_sigmoid": lambda layer, attrs, inputs, arrays: (inputs[0] * attrs["alpha"] + attrs["beta"]).clamp(0, 1),
