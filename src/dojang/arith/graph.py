@@ -12,7 +12,7 @@ from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
 from dojang.arith.ops import OPS, STANDARD, UNKNOWN, Op
 from dojang.arith.shapes import Shape
-from dojang.arith.standard import REAL
+from dojang.arith.standard import SINGLE
 from dojang.arith.stored import Origin, Stored
 from dojang.base.errors import DojangError, GraphError
 from dojang.base.wording import did_you_mean
@@ -171,7 +171,7 @@ class Graph:
     def types(self) -> Mapping[str, str]:
         """The type of every value: "float32" unless an input, a constant or a `standard` node says otherwise.
 
-        Operators keep the type of their first input. Real numbers of every type are computed in float32.
+        Operators keep the type of their first input. Shorter real numbers are computed in float32.
         """
         found: dict[str, str] = {}
         for node in self.nodes:
@@ -179,9 +179,11 @@ class Graph:
             found[node.name] = own or (found[node.inputs[0]] if node.inputs else "float32")
         return found
 
-    def is_real(self, name: str) -> bool:
-        """Whether a value has real numbers, which kernels compute with; else it has whole numbers or truth values."""
-        return self.types[name] in REAL
+    def is_single(self, name: str) -> bool:
+        """Whether a value has real numbers of at most 32 bits, which kernels compute with; else it has float64, whole
+        numbers or truth values.
+        """
+        return self.types[name] in SINGLE
 
     @cached_property
     def unit_shapes(self) -> Mapping[str, Shape | None]:

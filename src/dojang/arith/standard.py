@@ -21,10 +21,13 @@ TYPES = (
     "bool int2 uint2 int4 uint4 int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 bfloat16 float32 float64 "
     "float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn complex64 complex128 string"
 ).split()
-"""Types of values. All of REAL are computed in float32."""
+"""Types of values."""
 
 REAL = frozenset(("float16", "bfloat16", "float32", "float64"))
-"""Types of real numbers: between layers they are float32, whatever a file stores; outputs have the type of the file."""
+"""Types of real numbers."""
+
+SINGLE = REAL - {"float64"}
+"""Types that kernels compute, in float32, whatever a file stores; outputs have the type of the file."""
 
 
 def given(attrs: Attrs, shapes: Sequence[Shape]) -> Given:

@@ -109,7 +109,7 @@ def prepared(graph: Graph, node: Node) -> Step:
     """How a node is run: its fast way with the weights laid out for it, or its reference function."""
     arrays = arrays_of(graph, node)
     shapes = [s for s in (graph.unit_shapes[i] for i in node.inputs) if s is not None]
-    known = len(shapes) == len(node.inputs) and all(map(graph.is_real, (node.name, *node.inputs)))
+    known = len(shapes) == len(node.inputs) and all(map(graph.is_single, (node.name, *node.inputs)))
     step = FAST[node.op](node, shapes, arrays) if node.op in FAST and known else None
     if step is not None:
         return step

@@ -165,10 +165,10 @@ class PlanContext:
             self.on_host(group)
 
     def kernels_can(self, group: Group) -> bool:
-        """Whether all values of a group are real numbers of known shapes, which are not empty."""
+        """Whether all values of a group are real numbers of at most 32 bits, of known shapes, empty in the batch only."""
         read = (*group.inputs, *([group.residual] if group.residual else ()), group.value)
         return all(
-            (shape := self.shapes[name]) is not None and prod(shape) and self.graph.is_real(name) for name in read
+            (shape := self.shapes[name]) is not None and prod(shape[1:]) and self.graph.is_single(name) for name in read
         )
 
     def groups(self, groups: Sequence[Group]) -> None:
@@ -179,7 +179,7 @@ class PlanContext:
     def on_host(self, group: Group) -> None:
         """Adds a step by the reference function (and those of the fused nodes)."""
         shape = self.shapes[group.value]
-        held = shape is None or len(shape) < 2 or not prod(shape) or not self.graph.is_real(group.value)
+        held = shape is None or len(shape) < 2 or not prod(shape[1:]) or not self.graph.is_single(group.value)
         place = None if held else self.target(group.value)
         choice = Choice(group.value, group.node.op, fallback.NAME, group.members, (("native", "no kernel"),))
         self.add(HostStep(choice, group, group.inputs, place))

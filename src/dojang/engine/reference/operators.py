@@ -109,7 +109,7 @@ def run_reference(
 
 def precision_of(graph: Graph, fed: Mapping[str, Array]) -> np.dtype:
     """The precision of the real numbers of a run: that of its inputs; at least float32 if the network says a type."""
-    real = [x for name, x in fed.items() if graph.is_real(name)]
+    real = [x for name, x in fed.items() if graph.is_single(name)]
     least = np.float16 if all(kind == "float32" for kind in graph.types.values() if kind in REAL) else np.float32
     return np.result_type(*real, least) if real else np.dtype(np.float32)
 
@@ -121,6 +121,8 @@ HELD: Mapping[str, str] = {"int4": "int8", "uint4": "uint8", "int2": "int8", "ui
 def typed(graph: Graph, name: str, array: Array, kind: Any = np.float32) -> Array:
     """An array in the type of a value: real numbers in the precision `kind`, whatever their type in the network."""
     own = graph.types[name]
+    if own == "float64":
+        kind = np.promote_types(kind, np.float64)
     return np.asarray(array, kind if own in REAL else HELD.get(own, own))
 
 
@@ -152,7 +154,7 @@ def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array], seve
     """One node by its reference function; errors name the node. `several` is what this run computed before."""
     function = REFERENCE.of(node)
     if node.rule.macs and node.op != STANDARD and any(x.dtype.kind in "iu" for x in inputs):
-        wide = exact_type(inputs, arrays)
+        wide = exact_type(inputs, arrays) if node.op in ("conv", "dense") else np.float64
         inputs = [x.astype(wide) for x in inputs]
         arrays = {role: array.astype(wide) for role, array in arrays.items()}
     try:

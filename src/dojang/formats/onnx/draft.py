@@ -36,7 +36,7 @@ from dojang.formats.onnx.constants import (
     of_values,
 )
 from dojang.formats.onnx.fold import fold, shape_values
-from dojang.formats.onnx.infer import DATA, OUTPUTS, Seen, apart
+from dojang.formats.onnx.infer import DATA, OUTPUTS, Operands, apart
 from dojang.formats.onnx.protobuf import Message
 
 FOLD_BUDGET = 1_000_000
@@ -453,7 +453,7 @@ class Reader:
         rule = OUTPUTS.get(call.kind)
         if rule is None or any(o and self.used[o] for o in call.outputs[MOST_OUTPUTS.get(call.kind, 64) :]):
             return None
-        seen = Seen(call.kind, call.inputs, call.attrs, self.opset, len(call.outputs))
+        seen = Operands(call.kind, call.inputs, call.attrs, self.opset, len(call.outputs))
         start = len(self.drafts)
         try:
             found = rule(seen)
@@ -531,7 +531,7 @@ class Reader:
         rule = OUTPUTS.get(call.kind)
         if shape is None and rule is not None:
             with suppress(DojangError, ArithmeticError, ValueError, TypeError, KeyError, IndexError):
-                found = rule(Seen(call.kind, call.inputs, call.attrs, self.opset, len(call.outputs)))
+                found = rule(Operands(call.kind, call.inputs, call.attrs, self.opset, len(call.outputs)))
                 shape = found[place][0] if place < len(found) else None
         return shape if shape is not None else self.said.get(call.outputs[place])
 
@@ -584,7 +584,8 @@ SIZES = "dojang.Sizes"
 
 ANY_TYPE = frozenset(
     "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Concat Gather Identity Cast If Loop Scan Constant "
-    "DequantizeLinear ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat DynamicQuantizeMatMul".split()
+    "DequantizeLinear ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat "
+    "DynamicQuantizeMatMul".split()
 )
 """Operators whose rules hold for values of any type: they move elements, or make them real first."""
 

@@ -21,7 +21,7 @@ Made = list[tuple[Shape | None, str]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Operands:
     """What is known of one use of an operator; `shapes` and `types` by place, None for inputs that are left out."""
 
     kind: str
@@ -53,10 +53,10 @@ class Seen:
         return list(given.values()) if isinstance(given, Const) and given.small else None
 
 
-Rule = Callable[[Seen], Made]
+Rule = Callable[[Operands], Made]
 
 
-def same(s: Seen) -> Made:
+def same(s: Operands) -> Made:
     """The shape and type of the first input."""
     return [(s.shape(0), s.type(0))]
 
@@ -69,13 +69,13 @@ def of_type(kind: str) -> Rule:
 def aligned(kind: str = "", first: int = 0) -> Rule:
     """The shape that the inputs broadcast to."""
 
-    def rule(s: Seen) -> Made:
+    def rule(s: Operands) -> Made:
         return [(common(s, range(len(s.inputs))), kind or s.type(first))]
 
     return rule
 
 
-def common(s: Seen, places: Sequence[int]) -> Shape | None:
+def common(s: Operands, places: Sequence[int]) -> Shape | None:
     """The shape that some inputs broadcast to; None if one of them has none."""
     shapes = [s.shape(p) for p in places if s.has(p)]
     if None in shapes:
@@ -86,11 +86,11 @@ def common(s: Seen, places: Sequence[int]) -> Shape | None:
         return None
 
 
-def _axis(s: Seen, shape: Shape, default: int) -> int:
+def _axis(s: Operands, shape: Shape, default: int) -> int:
     return axis_of(int(s.attrs.get("axis", default)), len(shape))
 
 
-def _cast(s: Seen) -> Made:
+def _cast(s: Operands) -> Made:
     code = s.attrs.get("to")
     if isinstance(code, str):  # before version 6
         code = {"FLOAT": 1, "DOUBLE": 11, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "UINT8": 2, "INT8": 3}.get(
@@ -99,7 +99,7 @@ def _cast(s: Seen) -> Made:
     return [(s.shape(0), TYPES[code].name if code in TYPES else "float32")]
 
 
-def _reduced(s: Seen) -> Made:
+def _reduced(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None:
         return [(None, s.type(0))]
@@ -118,12 +118,12 @@ def _without(shape: Shape, gone: set[int], keep: object) -> Shape:
     return tuple(size for i, size in enumerate(shape) if i not in gone)
 
 
-def _argument(s: Seen) -> Made:
+def _argument(s: Operands) -> Made:
     shape = s.shape(0)
     return [(_without(shape, {_axis(s, shape, 0)}, s.attrs.get("keepdims", 1)) if shape else None, "int64")]
 
 
-def _top_k(s: Seen) -> Made:
+def _top_k(s: Operands) -> Made:
     shape, k = s.shape(0), s.ints(1, "k")
     if shape is None or k is None:
         return [(None, s.type(0)), (None, "int64")]
@@ -132,7 +132,7 @@ def _top_k(s: Seen) -> Made:
     return [(out, s.type(0)), (out, "int64")]
 
 
-def _gather(s: Seen) -> Made:
+def _gather(s: Operands) -> Made:
     shape, where = s.shape(0), s.shape(1)
     if shape is None or where is None:
         return [(None, s.type(0))]
@@ -140,7 +140,7 @@ def _gather(s: Seen) -> Made:
     return [((*shape[:axis], *where, *shape[axis + 1 :]), s.type(0))]
 
 
-def _gather_nd(s: Seen) -> Made:
+def _gather_nd(s: Operands) -> Made:
     shape, where = s.shape(0), s.shape(1)
     if shape is None or not where or depends(where[-1]):
         return [(None, s.type(0))]
@@ -148,7 +148,7 @@ def _gather_nd(s: Seen) -> Made:
     return [((*where[:-1], *shape[lead + where[-1] :]), s.type(0))]
 
 
-def _one_hot(s: Seen) -> Made:
+def _one_hot(s: Operands) -> Made:
     shape, depth = s.shape(0), s.ints(1)
     if shape is None or depth is None:
         return [(None, s.type(2))]
@@ -156,7 +156,7 @@ def _one_hot(s: Seen) -> Made:
     return [((*shape[:axis], int(depth[0]), *shape[axis:]), s.type(2))]
 
 
-def _expand(s: Seen) -> Made:
+def _expand(s: Operands) -> Made:
     shape, target = s.shape(0), s.ints(1)
     if shape is None or target is None:
         return [(None, s.type(0))]
@@ -166,14 +166,14 @@ def _expand(s: Seen) -> Made:
         return [(None, s.type(0))]
 
 
-def _tile(s: Seen) -> Made:
+def _tile(s: Operands) -> Made:
     shape, times = s.shape(0), s.ints(1)
     if shape is None or times is None or len(times) != len(shape):
         return [(None, s.type(0))]
     return [(tuple(a * t for a, t in zip(shape, times, strict=True)), s.type(0))]
 
 
-def _reshape(s: Seen) -> Made:
+def _reshape(s: Operands) -> Made:
     shape, target = s.shape(0), s.ints(1, "shape")
     if shape is None or target is None:
         return [(None, s.type(0))]
@@ -191,7 +191,7 @@ def _reshape(s: Seen) -> Made:
     return [(tuple(target), s.type(0))]
 
 
-def _flatten(s: Seen) -> Made:
+def _flatten(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None:
         return [(None, s.type(0))]
@@ -200,7 +200,7 @@ def _flatten(s: Seen) -> Made:
     return [((prod(shape[:axis]), prod(shape[axis:])), s.type(0))]
 
 
-def _squeeze(s: Seen) -> Made:
+def _squeeze(s: Operands) -> Made:
     shape, axes = s.shape(0), s.ints(1, "axes")
     if shape is None or (axes is None and s.has(1)):
         return [(None, s.type(0))]
@@ -210,7 +210,7 @@ def _squeeze(s: Seen) -> Made:
     return [(_without(shape, gone, False), s.type(0))]
 
 
-def _unsqueeze(s: Seen) -> Made:
+def _unsqueeze(s: Operands) -> Made:
     shape, axes = s.shape(0), s.ints(1, "axes")
     if shape is None or axes is None:
         return [(None, s.type(0))]
@@ -219,13 +219,13 @@ def _unsqueeze(s: Seen) -> Made:
     return [(tuple(1 if i in new else next(rest) for i in range(len(shape) + len(axes))), s.type(0))]
 
 
-def _transpose(s: Seen) -> Made:
+def _transpose(s: Operands) -> Made:
     shape = s.shape(0)
     perm = s.attrs.get("perm") or tuple(reversed(range(len(shape or ()))))
     return [(tuple(shape[p] for p in perm) if shape is not None else None, s.type(0))]
 
 
-def _concat(s: Seen) -> Made:
+def _concat(s: Operands) -> Made:
     shapes = [s.shape(p) for p in range(len(s.inputs))]
     if None in shapes or not shapes or not shapes[0]:
         return [(None, s.type(0))]
@@ -233,7 +233,7 @@ def _concat(s: Seen) -> Made:
     return [((*shapes[0][:axis], sum(x[axis] for x in shapes if x), *shapes[0][axis + 1 :]), s.type(0))]
 
 
-def _split(s: Seen) -> Made:
+def _split(s: Operands) -> Made:
     shape, sizes = s.shape(0), s.ints(1, "split")
     if shape is None or (sizes is None and s.has(1)):
         return [(None, s.type(0))] * s.count
@@ -246,7 +246,7 @@ def _split(s: Seen) -> Made:
     return [((*shape[:axis], int(size), *shape[axis + 1 :]), s.type(0)) for size in sizes]
 
 
-def _slice(s: Seen) -> Made:
+def _slice(s: Operands) -> Made:
     shape = s.shape(0)
     starts, ends = s.ints(1, "starts"), s.ints(2, "ends")
     axes, steps = s.ints(3, "axes"), s.ints(4)
@@ -263,7 +263,7 @@ def _slice(s: Seen) -> Made:
     return [(tuple(out), s.type(0))]
 
 
-def _pad(s: Seen) -> Made:
+def _pad(s: Operands) -> Made:
     shape, pads, axes = s.shape(0), s.ints(1, "pads" if "pads" in s.attrs else "paddings"), s.ints(3)
     if shape is None or pads is None or (s.has(3) and axes is None):
         return [(None, s.type(0))]
@@ -274,7 +274,7 @@ def _pad(s: Seen) -> Made:
     return [(tuple(out), s.type(0))]
 
 
-def _windowed(s: Seen, kernel: Sequence[int], shape: Shape, channels: Any) -> Shape | None:
+def _windowed(s: Operands, kernel: Sequence[int], shape: Shape, channels: Any) -> Shape | None:
     rank = len(kernel)
     strides, dilations = s.attrs.get("strides") or [1] * rank, s.attrs.get("dilations") or [1] * rank
     pads, auto = s.attrs.get("pads") or [0] * (2 * rank), s.attrs.get("auto_pad", "NOTSET")
@@ -294,14 +294,14 @@ def _windowed(s: Seen, kernel: Sequence[int], shape: Shape, channels: Any) -> Sh
     return (shape[0], channels, *out)
 
 
-def _pooled(s: Seen) -> Made:
+def _pooled(s: Operands) -> Made:
     shape = s.shape(0)
     made = _windowed(s, s.attrs["kernel_shape"], shape, shape[1]) if shape else None
     return [(made, s.type(0)), (made, "int64")]
 
 
 def _convolved(data: int, weight: int, kind: str = "") -> Rule:
-    def rule(s: Seen) -> Made:
+    def rule(s: Operands) -> Made:
         shape, w = s.shape(data), s.shape(weight)
         made = _windowed(s, w[2:], shape, w[0]) if shape and w else None
         return [(made, kind or s.type(7 if s.kind == "QLinearConv" else data))]
@@ -309,7 +309,7 @@ def _convolved(data: int, weight: int, kind: str = "") -> Rule:
     return rule
 
 
-def _transposed(s: Seen) -> Made:
+def _transposed(s: Operands) -> Made:
     shape, w = s.shape(0), s.shape(1)
     if shape is None or w is None:
         return [(None, s.type(0))]
@@ -329,7 +329,7 @@ def _transposed(s: Seen) -> Made:
     return [((shape[0], w[1] * s.attrs.get("group", 1), *out), s.type(0))]
 
 
-def _unpooled(s: Seen) -> Made:
+def _unpooled(s: Operands) -> Made:
     shape, target = s.shape(0), s.ints(2)
     if s.has(2):
         return [(tuple(int(t) for t in target) if target is not None else None, s.type(0))]
@@ -341,12 +341,12 @@ def _unpooled(s: Seen) -> Made:
     return [((*shape[:2], *out), s.type(0))]
 
 
-def _pixels_gone(s: Seen) -> Made:
+def _pixels_gone(s: Operands) -> Made:
     shape = s.shape(0)
     return [((*shape[:2], *(1 for _ in shape[2:])) if shape else None, s.type(0))]
 
 
-def _resized(s: Seen) -> Made:
+def _resized(s: Operands) -> Made:
     shape = s.shape(0)
     old = s.opset < 11 or s.kind == "Upsample"
     scales = s.attrs.get("scales") or s.ints(1 if old else 2)
@@ -372,17 +372,17 @@ def _resized(s: Seen) -> Made:
     return [(tuple(out), s.type(0))]
 
 
-def _grid_sampled(s: Seen) -> Made:
+def _grid_sampled(s: Operands) -> Made:
     shape, grid = s.shape(0), s.shape(1)
     return [((*shape[:2], *grid[1:-1]) if shape and grid else None, s.type(0))]
 
 
-def _affine_grid(s: Seen) -> Made:
+def _affine_grid(s: Operands) -> Made:
     size = s.ints(1)
     return [((size[0], *(int(v) for v in size[2:]), len(size) - 2) if size else None, s.type(0))]
 
 
-def _recurrent(s: Seen) -> Made:
+def _recurrent(s: Operands) -> Made:
     x, r, kind = s.shape(0), s.shape(2), s.type(0)
     if x is None or r is None:
         return [(None, kind)] * 3
@@ -395,7 +395,7 @@ def _recurrent(s: Seen) -> Made:
 
 
 def _product(a: int, b: int, kind: str = "", like: int = 0) -> Rule:
-    def rule(s: Seen) -> Made:
+    def rule(s: Operands) -> Made:
         left, right = s.shape(a), s.shape(b)
         made = kind or s.type(like)
         if not left or not right:
@@ -411,7 +411,7 @@ def _product(a: int, b: int, kind: str = "", like: int = 0) -> Rule:
 
 
 def _gemm(b: int, like: int = 0) -> Rule:
-    def rule(s: Seen) -> Made:
+    def rule(s: Operands) -> Made:
         left, right = s.shape(0), s.shape(b)
         if left is None or right is None:
             return [(None, s.type(like))]
@@ -421,7 +421,7 @@ def _gemm(b: int, like: int = 0) -> Rule:
     return rule
 
 
-def _attention(s: Seen) -> Made:
+def _attention(s: Operands) -> Made:
     q, k, v, past = s.shape(0), s.shape(1), s.shape(2), s.shape(4)
     kinds = [s.type(0), s.type(1), s.type(2), s.type(0)]
     if q is None or k is None or v is None or (s.has(4) and past is None):
@@ -437,17 +437,17 @@ def _attention(s: Seen) -> Made:
     return list(zip([out, keys, values, (q[0], heads, rows, keys[2])], kinds, strict=True))
 
 
-def _quantized(s: Seen) -> Made:
+def _quantized(s: Operands) -> Made:
     code = s.attrs.get("output_dtype", 0)
     kind = s.type(2) if s.has(2) else TYPES[code].name if code in TYPES else "uint8"
     return [(s.shape(0), kind)]
 
 
-def _lp_like(s: Seen) -> Made:
+def _lp_like(s: Operands) -> Made:
     return [(s.shape(0), s.type(0))]
 
 
-def _layer_norm(s: Seen) -> Made:
+def _layer_norm(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None:
         return [(None, s.type(0)), (None, "float32"), (None, "float32")]
@@ -456,19 +456,19 @@ def _layer_norm(s: Seen) -> Made:
     return [(shape, s.type(0)), (less, "float32"), (less, "float32")]
 
 
-def _batch_norm(s: Seen) -> Made:
+def _batch_norm(s: Operands) -> Made:
     return [(s.shape(0), s.type(0)), (s.shape(3), s.type(3)), (s.shape(4), s.type(4))]
 
 
-def _dropout(s: Seen) -> Made:
+def _dropout(s: Operands) -> Made:
     return [(s.shape(0), s.type(0)), (s.shape(0), "bool")]
 
 
-def _dynamic_quantized(s: Seen) -> Made:
+def _dynamic_quantized(s: Operands) -> Made:
     return [(s.shape(0), "uint8"), ((), "float32"), ((), "uint8")]
 
 
-def _depth(s: Seen) -> Made:
+def _depth(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None or len(shape) != 4:
         return [(None, s.type(0))]
@@ -479,7 +479,7 @@ def _depth(s: Seen) -> Made:
     return [((n, c * b * b, h // b, w // b), s.type(0))]
 
 
-def _centre(s: Seen) -> Made:
+def _centre(s: Operands) -> Made:
     shape, sizes = s.shape(0), s.ints(1)
     if shape is None or sizes is None:
         return [(None, s.type(0))]
@@ -489,14 +489,14 @@ def _centre(s: Seen) -> Made:
     return [(tuple(out), s.type(0))]
 
 
-def _col2im(s: Seen) -> Made:
+def _col2im(s: Operands) -> Made:
     shape, size, block = s.shape(0), s.ints(1), s.ints(2)
     if shape is None or size is None or block is None:
         return [(None, s.type(0))]
     return [((shape[0], shape[1] // prod(block), *(int(v) for v in size)), s.type(0))]
 
 
-def _roi_align(s: Seen) -> Made:
+def _roi_align(s: Operands) -> Made:
     x, regions = s.shape(0), s.shape(1)
     size = s.attrs.get("pooled_shape") or (s.attrs.get("output_height", 1), s.attrs.get("output_width", 1))
     return [((regions[0], x[1], *size) if x and regions else None, s.type(0))]
@@ -507,33 +507,33 @@ def _unknown(kind: str = "", outputs: int = 1) -> Rule:
     return lambda s: [(None, kind or s.type(0))] * outputs
 
 
-def _non_zero(s: Seen) -> Made:
+def _non_zero(s: Operands) -> Made:
     return [(None, "int64")]
 
 
-def _eye(s: Seen) -> Made:
+def _eye(s: Operands) -> Made:
     code = s.attrs.get("dtype")
     return [(s.shape(0), TYPES[code].name if code in TYPES else s.type(0))]
 
 
-def _shape(s: Seen) -> Made:
+def _shape(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None:
         return [(None, "int64")]
     return [((len(shape[s.attrs.get("start", 0) : s.attrs.get("end", len(shape))]),), "int64")]
 
 
-def _filled(s: Seen) -> Made:
+def _filled(s: Operands) -> Made:
     shape, value = s.ints(0), s.attrs.get("value")
     kind = value.kind if value is not None else "float32"
     return [(tuple(shape) if shape is not None else None, kind)]
 
 
-def _einsum(s: Seen) -> Made:
+def _einsum(s: Operands) -> Made:
     return [(None, s.type(0))]
 
 
-def _dft(s: Seen) -> Made:
+def _dft(s: Operands) -> Made:
     shape, length, axis = s.shape(0), s.ints(1), s.ints(2)
     if shape is None or (s.has(1) and length is None) or (s.has(2) and axis is None):
         return [(None, s.type(0))]
@@ -549,7 +549,7 @@ def _dft(s: Seen) -> Made:
     return [(tuple(out), s.type(0))]
 
 
-def _stft(s: Seen) -> Made:
+def _stft(s: Operands) -> Made:
     shape, step, length = s.shape(0), s.ints(1), s.ints(3)
     window = s.shape(2)
     size = int(length[0]) if length else window[0] if window else None
@@ -559,32 +559,32 @@ def _stft(s: Seen) -> Made:
     return [((shape[0], (shape[1] - size) // int(step[0]) + 1, bins, 2), s.type(0))]
 
 
-def _window(s: Seen) -> Made:
+def _window(s: Operands) -> Made:
     size, code = s.ints(0), s.attrs.get("output_datatype", 1)
     return [((int(size[0]),) if size else None, TYPES[code].name if code in TYPES else "float32")]
 
 
-def _mel(s: Seen) -> Made:
+def _mel(s: Operands) -> Made:
     bins, length, code = s.ints(0), s.ints(1), s.attrs.get("output_datatype", 1)
     made = (int(length[0]) // 2 + 1, int(bins[0])) if bins and length else None
     return [(made, TYPES[code].name if code in TYPES else "float32")]
 
 
-def _range(s: Seen) -> Made:
+def _range(s: Operands) -> Made:
     return [(None, s.type(0))]
 
 
-def _causal_conv(s: Seen) -> Made:
+def _causal_conv(s: Operands) -> Made:
     x, w = s.shape(0), s.shape(1)
     return [(x, s.type(0)), ((*x[:2], w[-1] - 1) if x and w else None, s.type(0))]
 
 
-def _loss(s: Seen) -> Made:
+def _loss(s: Operands) -> Made:
     each = s.attrs.get("reduction", "mean") == "none"
     return [(s.shape(1) if each else (), s.type(0)), (s.shape(0), s.type(0))]
 
 
-def _qlinear_concat(s: Seen) -> Made:
+def _qlinear_concat(s: Operands) -> Made:
     shapes = [s.shape(p) for p in range(2, len(s.inputs), 3)]
     if None in shapes or not shapes or not shapes[0]:
         return [(None, s.type(1))]
@@ -592,7 +592,7 @@ def _qlinear_concat(s: Seen) -> Made:
     return [((*shapes[0][:axis], sum(x[axis] for x in shapes if x), *shapes[0][axis + 1 :]), s.type(1))]
 
 
-def _qlinear_pixels(s: Seen) -> Made:
+def _qlinear_pixels(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None:
         return [(None, s.type(0))]
@@ -600,7 +600,7 @@ def _qlinear_pixels(s: Seen) -> Made:
     return [(tuple(size if i in (0, len(shape) - 1 if last else 1) else 1 for i, size in enumerate(shape)), s.type(0))]
 
 
-def _qlinear_pooled(s: Seen) -> Made:
+def _qlinear_pooled(s: Operands) -> Made:
     shape = s.shape(0)
     if shape is None:
         return [(None, s.type(0))]
@@ -756,7 +756,7 @@ BY_ELEMENT = frozenset(
 """Operators that work element by element."""
 
 
-def apart(s: Seen) -> bool:
+def apart(s: Operands) -> bool:
     """Whether an operator computes each image of a batch from that image alone, wherever the batch lies."""
     where = {
         p: [i for i, size in enumerate(shape) if depends(size)] for p in range(len(s.inputs)) if (shape := s.shape(p))

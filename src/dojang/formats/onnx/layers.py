@@ -441,11 +441,17 @@ def swish(reader: Reader, call: Call) -> Value:
     return reader.emit("silu", call.value(0))
 
 
+DOUBLE = 11
+
+
 def cast(reader: Reader, call: Call) -> Value:
-    """Cast between real numbers changes nothing, because all are float32; a comparison with 0 becomes `not`."""
+    """Cast between real numbers of up to 32 bits changes nothing, as all are float32; Equal to 0 becomes `not`."""
     source, to = call.value(0), call.attrs.get("to", 1)
     sort = TYPES[to].sort if to in TYPES else None
     if sort == "f" and source.sort == "f":
+        was = source.kind if isinstance(source, Const) else source.dtype
+        if (was == "float64") != (to == DOUBLE):
+            raise NotDone("another precision")
         return source
     if sort == "f" and isinstance(source, Draft) and reader.used[call.sources[0]] == 1 and _is_zero(source):
         zero = source.inputs[1]

@@ -191,13 +191,14 @@ def _real(reader: Reader, call: Call, a: Value, a_scale: Value, a_zero: Value | 
 
 
 LIMITS: Mapping[str, tuple[int, int]] = {
-    "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535), "int4": (-8, 7), "uint4": (0, 15),
+    "int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767),
+    "uint16": (0, 65535),
 }  # fmt: skip
 """The least and largest number of the types that values are quantised to."""
 
 
 def dequantize(reader: Reader, call: Call) -> Draft:
-    """DequantizeLinear right behind a QuantizeLinear with the same scale and zero point: `fake_quantize`, in real numbers."""
+    """DequantizeLinear behind a QuantizeLinear with the same scale and zero point: `fake_quantize`, in real numbers."""
     source = call.value(0)
     if (
         not isinstance(source, Draft)

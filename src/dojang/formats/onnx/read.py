@@ -375,7 +375,7 @@ def _load(graph: Graph, consts: Mapping[str, Const], stored: int) -> dict[str, A
     budget = Budget("the weights", file_bytes=stored)
     held = [n for n in graph.nodes if n.op == "constant" and n.attrs["fill"] is None]
     typed = {n.array("value") for n in held if n.attrs["dtype"] not in ("float32", "float16", "bfloat16")}
-    typed |= {n.array(role) for n in graph.nodes if not graph.is_real(n.name) for role in graph.node_params(n)}
+    typed |= {n.array(role) for n in graph.nodes if not graph.is_single(n.name) for role in graph.node_params(n)}
     free = {n.array("value") for n in held if not n.attrs["trained"]}
     for name, const in consts.items():
         budget.unpack(4 * const.size)

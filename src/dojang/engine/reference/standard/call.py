@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OperatorCall:
     """One use of an operator. `inputs` are arrays by place, None where one is left out; `dtype` is the type of the
     output that is asked for.
     """
@@ -53,7 +53,7 @@ class Call:
         return [x for x in self.inputs if x is not None]
 
 
-Function = Callable[[Call], Sequence[Array]]
+Function = Callable[[OperatorCall], Sequence[Array]]
 
 
 def axis_in(axis: int, rank: int) -> int:

@@ -8,10 +8,10 @@ from math import ceil
 
 import numpy as np
 
-from dojang.engine.reference.standard.call import Array, Call, Function
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall
 
 
-def non_max_suppression(call: Call) -> tuple[Array, ...]:
+def non_max_suppression(call: OperatorCall) -> tuple[Array, ...]:
     """(image, class, box) of the boxes that are kept: by falling score, without those that overlap a kept one."""
     boxes, scores = call[0], call[1]
     most = _number(call, 2, 0) or 0
@@ -38,7 +38,7 @@ def non_max_suppression(call: Call) -> tuple[Array, ...]:
     return (np.array(kept, np.int64).reshape(-1, 3),)
 
 
-def _number(call: Call, place: int, default: float | None) -> float | None:
+def _number(call: OperatorCall, place: int, default: float | None) -> float | None:
     given = call.get(place)
     return default if given is None else given.ravel()[0].item()
 
@@ -50,7 +50,7 @@ def _corners(boxes: Array, centre: int) -> tuple[Array, Array, Array, Array]:
     return np.minimum(a, c), np.minimum(b, d), np.maximum(a, c), np.maximum(b, d)
 
 
-def roi_align(call: Call) -> tuple[Array, ...]:
+def roi_align(call: OperatorCall) -> tuple[Array, ...]:
     """Regions of a picture brought to one size: the mean, or the largest, of values at a grid of places."""
     x, regions, pictures = call[0], call[1], call[2].astype(int)
     height, width = call.attr("output_height", 1), call.attr("output_width", 1)
@@ -100,7 +100,7 @@ def _between(picture: Array, at: float, to: float, largest: bool) -> Array:
     return np.stack([picture[:, r, c] * part for r, c, part in spots])
 
 
-def max_roi_pool(call: Call) -> tuple[Array, ...]:
+def max_roi_pool(call: OperatorCall) -> tuple[Array, ...]:
     """The largest value in each part of each region."""
     x, regions = call[0], call[1]
     height, width = call.attrs["pooled_shape"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from dojang.base.errors import UnsupportedError
 from dojang.engine.reference.elements import erf, sigmoid, softplus
-from dojang.engine.reference.standard.call import Array, Call, Function, axis_in
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall, axis_in
 from dojang.engine.reference.standard.types import type_of
 
 
@@ -22,7 +22,7 @@ def unary(function: Callable[[Array], Array]) -> Function:
 def pair(function: Callable[[Array, Array], Array]) -> Function:
     """A function of two arrays that broadcast; before version 7 the second has its place given by `axis`."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         a, b = call[0], call[1]
         if call.opset < 7 and "axis" in call.attrs and b.ndim < a.ndim:
             axis = axis_in(call.attrs["axis"], a.ndim)
@@ -46,12 +46,12 @@ def divide(a: Array, b: Array) -> Array:
     return (quotient + ((a % safe != 0) & ((a < 0) != (safe < 0)))).astype(a.dtype)
 
 
-def mod(call: Call) -> tuple[Array, ...]:
+def mod(call: OperatorCall) -> tuple[Array, ...]:
     """The rest: with the sign of the divisor, or with `fmod` that of the dividend."""
     return ((np.fmod if call.attr("fmod") else np.mod)(call[0], call[1]),)
 
 
-def power(call: Call) -> tuple[Array, ...]:
+def power(call: OperatorCall) -> tuple[Array, ...]:
     """a to the power b, in the type of a."""
     a, b = call[0], call[1]
     if a.dtype.kind in "iu" and b.dtype.kind in "iu":
@@ -59,12 +59,12 @@ def power(call: Call) -> tuple[Array, ...]:
     return (np.power(a.astype("f8") if a.dtype.kind in "iu" else a, b).astype(a.dtype),)
 
 
-def shift(call: Call) -> tuple[Array, ...]:
+def shift(call: OperatorCall) -> tuple[Array, ...]:
     """Bits moved to the left or right."""
     return ((np.left_shift if call.attr("direction") == "LEFT" else np.right_shift)(call[0], call[1]),)
 
 
-def clip(call: Call) -> tuple[Array, ...]:
+def clip(call: OperatorCall) -> tuple[Array, ...]:
     """Values held within two bounds, either of which may be left out."""
     x = call[0]
     for place, name, hold in ((1, "min", np.maximum), (2, "max", np.minimum)):
@@ -73,19 +73,19 @@ def clip(call: Call) -> tuple[Array, ...]:
     return (x,)
 
 
-def celu(call: Call) -> tuple[Array, ...]:
+def celu(call: OperatorCall) -> tuple[Array, ...]:
     """max(0, x) + min(0, α·(e^(x/α) − 1))."""
     x, alpha = call[0], call.attr("alpha", 1.0)
     return (np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha)),)
 
 
-def shrink(call: Call) -> tuple[Array, ...]:
+def shrink(call: OperatorCall) -> tuple[Array, ...]:
     """x moved towards 0 by `bias`, 0 within `lambd`."""
     x, near, bias = call[0], call.attr("lambd", 0.5), call.attr("bias", 0.0)
     return (np.where(x < -near, x + bias, np.where(x > near, x - bias, 0)).astype(x.dtype),)
 
 
-def prelu(call: Call) -> tuple[Array, ...]:
+def prelu(call: OperatorCall) -> tuple[Array, ...]:
     """x where positive, else slope·x; before version 7 a slope per channel."""
     x, slope = call[0], call[1]
     if call.opset < 7 and slope.ndim == 1 and x.ndim > 2:
@@ -93,19 +93,19 @@ def prelu(call: Call) -> tuple[Array, ...]:
     return (np.where(x > 0, x, x * slope).astype(x.dtype),)
 
 
-def elu(call: Call) -> tuple[Array, ...]:
+def elu(call: OperatorCall) -> tuple[Array, ...]:
     """x where positive, else α·(e^x − 1)."""
     x = call[0]
     return (np.where(x > 0, x, call.attr("alpha", 1.0) * np.expm1(x)),)
 
 
-def selu(call: Call) -> tuple[Array, ...]:
+def selu(call: OperatorCall) -> tuple[Array, ...]:
     """γ·elu(x, α)."""
     x, alpha, gamma = call[0], call.attr("alpha", 1.67326319217681884765625), call.attr("gamma", 1.05070102214813232)
     return (np.where(x > 0, gamma * x, gamma * alpha * np.expm1(x)),)
 
 
-def gelu(call: Call) -> tuple[Array, ...]:
+def gelu(call: OperatorCall) -> tuple[Array, ...]:
     """x·Φ(x), exactly or by tanh."""
     x = call[0]
     if call.attr("approximate", "none") == "tanh":
@@ -113,7 +113,7 @@ def gelu(call: Call) -> tuple[Array, ...]:
     return (0.5 * x * (1 + erf(x * math.sqrt(0.5))),)
 
 
-def isinf(call: Call) -> tuple[Array, ...]:
+def isinf(call: OperatorCall) -> tuple[Array, ...]:
     """Infinities of the asked signs."""
     x = call[0]
     found = np.zeros(x.shape, bool)
@@ -124,12 +124,12 @@ def isinf(call: Call) -> tuple[Array, ...]:
     return (found,)
 
 
-def cast(call: Call) -> tuple[Array, ...]:
+def cast(call: OperatorCall) -> tuple[Array, ...]:
     """Another type. Real numbers are cut towards zero; what does not fit wraps around."""
     return (as_type(call[0], type_of(call.attrs["to"])),)
 
 
-def cast_like(call: Call) -> tuple[Array, ...]:
+def cast_like(call: OperatorCall) -> tuple[Array, ...]:
     """The type of the second input."""
     return (as_type(call[0], call.dtype),)
 
@@ -168,7 +168,7 @@ def rounded(x: Array, wanted: str) -> Array:
     return np.where(np.isnan(x), x, even.astype(np.uint32).view(np.float32))
 
 
-def hardmax(call: Call) -> tuple[Array, ...]:
+def hardmax(call: OperatorCall) -> tuple[Array, ...]:
     """1 at the first of the largest values along an axis, else 0; before version 13 over all axes from it on."""
     x, shape = call[0], call[0].shape
     axis = call.attr("axis", -1 if call.opset >= 13 else 1)
@@ -183,7 +183,7 @@ def hardmax(call: Call) -> tuple[Array, ...]:
 def softmax(log: bool) -> Function:
     """Probabilities along an axis, or their logarithms; before version 13 over all axes from it on."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         x, shape = call[0], call[0].shape
         axis = call.attr("axis", -1 if call.opset >= 13 else 1)
         if call.opset < 13:
@@ -196,7 +196,7 @@ def softmax(log: bool) -> Function:
     return run
 
 
-def layer_norm(call: Call) -> tuple[Array, ...]:
+def layer_norm(call: OperatorCall) -> tuple[Array, ...]:
     """Values of the axes from `axis` on, brought to mean 0 and variance 1; then the mean and 1/deviation themselves."""
     x = call[0].astype(np.float32) if call[0].dtype.itemsize < 4 else call[0]
     axes = tuple(range(axis_in(call.attr("axis", -1), x.ndim), x.ndim))
@@ -208,7 +208,7 @@ def layer_norm(call: Call) -> tuple[Array, ...]:
     return y, mean, inverse
 
 
-def rms_norm(call: Call) -> tuple[Array, ...]:
+def rms_norm(call: OperatorCall) -> tuple[Array, ...]:
     """x / √(mean of squares over the axes from `axis` on), times a scale."""
     x = call[0]
     axes = tuple(range(axis_in(call.attr("axis", -1), x.ndim), x.ndim))
@@ -217,20 +217,20 @@ def rms_norm(call: Call) -> tuple[Array, ...]:
     return (y * scale if scale is not None else y,)
 
 
-def mean_variance(call: Call) -> tuple[Array, ...]:
+def mean_variance(call: OperatorCall) -> tuple[Array, ...]:
     """x brought to mean 0 and variance 1 over axes."""
     x, axes = call[0], tuple(call.attr("axes", [0, 2, 3]))
     return ((x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + 1e-9),)
 
 
-def lp_normalisation(call: Call) -> tuple[Array, ...]:
+def lp_normalisation(call: OperatorCall) -> tuple[Array, ...]:
     """x / its norm along an axis; 0 where that is 0."""
     x, axis = call[0], call.attr("axis", -1)
     norm = np.abs(x).sum(axis, keepdims=True) if call.attr("p", 2) == 1 else np.sqrt((x * x).sum(axis, keepdims=True))
     return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
 
 
-def batch_norm(call: Call) -> tuple[Array, ...]:
+def batch_norm(call: OperatorCall) -> tuple[Array, ...]:
     """Scale and shift by recorded statistics, or in training mode by those of this batch, which then come out too."""
     x, scale, bias, mean, var = (call[i] for i in range(5))
     ones = (-1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,)
@@ -245,7 +245,7 @@ def batch_norm(call: Call) -> tuple[Array, ...]:
     return (y * scale.reshape(ones) + bias.reshape(ones), *outputs)
 
 
-def instance_norm(call: Call) -> tuple[Array, ...]:
+def instance_norm(call: OperatorCall) -> tuple[Array, ...]:
     """Each channel of each image brought to mean 0 and variance 1, then scaled and shifted."""
     x, ones = call[0], (-1, *(1,) * (call[0].ndim - 2))
     axes = tuple(range(2, x.ndim))
@@ -253,7 +253,7 @@ def instance_norm(call: Call) -> tuple[Array, ...]:
     return (y * call[1].reshape(ones) + call[2].reshape(ones),)
 
 
-def group_norm(call: Call) -> tuple[Array, ...]:
+def group_norm(call: OperatorCall) -> tuple[Array, ...]:
     """Groups of channels brought to mean 0 and variance 1; before version 21 with a scale per group."""
     x, groups = call[0], call.attrs["num_groups"]
     parts = x.reshape(x.shape[0], groups, -1)
@@ -265,7 +265,7 @@ def group_norm(call: Call) -> tuple[Array, ...]:
     return (parts.reshape(x.shape) * scale.reshape(ones) + bias.reshape(ones),)
 
 
-def lrn(call: Call) -> tuple[Array, ...]:
+def lrn(call: OperatorCall) -> tuple[Array, ...]:
     """x / (bias + α/size · sum of squares over `size` channels)^β; of an even size one channel more comes after."""
     x, size = call[0], call.attrs["size"]
     squares, before = x * x, (size - 1) // 2
@@ -274,7 +274,7 @@ def lrn(call: Call) -> tuple[Array, ...]:
     return (x / (call.attr("bias", 1.0) + call.attr("alpha", 1e-4) / size * total) ** call.attr("beta", 0.75),)
 
 
-def dropout(call: Call) -> tuple[Array, ...]:
+def dropout(call: OperatorCall) -> tuple[Array, ...]:
     """The input, and a mask that lets everything through."""
     ratio, train = call.get(1), call.get(2)
     if train is not None and bool(train) and (ratio is None or float(ratio) != 0):
@@ -282,27 +282,27 @@ def dropout(call: Call) -> tuple[Array, ...]:
     return call[0], np.ones(call[0].shape, bool)
 
 
-def mean(call: Call) -> tuple[Array, ...]:
+def mean(call: OperatorCall) -> tuple[Array, ...]:
     """The mean of all inputs."""
     return (reduce(np.add, call.present()) / len(call.present()),)
 
 
-def quick_gelu(call: Call) -> tuple[Array, ...]:
+def quick_gelu(call: OperatorCall) -> tuple[Array, ...]:
     """x·σ(α·x)."""
     return (call[0] * sigmoid(call.attr("alpha", 1.702) * call[0]),)
 
 
-def swish(call: Call) -> tuple[Array, ...]:
+def swish(call: OperatorCall) -> tuple[Array, ...]:
     """x·σ(α·x)."""
     return (call[0] * sigmoid(call.attr("alpha", 1.0) * call[0]),)
 
 
-def swiglu(call: Call) -> tuple[Array, ...]:
+def swiglu(call: OperatorCall) -> tuple[Array, ...]:
     """a·σ(α·a)·b (Shazeer 2020)."""
     return (call[0] * sigmoid(call.attr("alpha", 1.0) * call[0]) * call[1],)
 
 
-def bit_cast(call: Call) -> tuple[Array, ...]:
+def bit_cast(call: OperatorCall) -> tuple[Array, ...]:
     """The same bits as another type of the same size; shorter real numbers are held as float32 and have others."""
     wanted = type_of(call.attrs["to"])
     if "float16" in wanted or "int2" in wanted or "int4" in wanted:
@@ -310,12 +310,12 @@ def bit_cast(call: Call) -> tuple[Array, ...]:
     return (call[0].reshape(-1).view(wanted).reshape(call[0].shape),)
 
 
-def nll_loss(call: Call) -> tuple[Array, ...]:
+def nll_loss(call: OperatorCall) -> tuple[Array, ...]:
     """−log p of the right class, with a weight per class; the mean over all places, their sum, or each of them."""
     return (_loss(call, call[0], call[1], call.get(2)),)
 
 
-def cross_entropy(call: Call) -> tuple[Array, ...]:
+def cross_entropy(call: OperatorCall) -> tuple[Array, ...]:
     """The same of the softmax along axis 1; and its logarithm."""
     x = call[0]
     less = x - x.max(1, keepdims=True)
@@ -323,7 +323,7 @@ def cross_entropy(call: Call) -> tuple[Array, ...]:
     return _loss(call, logs, call[1], call.get(2)), logs
 
 
-def _loss(call: Call, logs: Array, target: Array, weight: Array | None) -> Array:
+def _loss(call: OperatorCall, logs: Array, target: Array, weight: Array | None) -> Array:
     ignored, label = call.attr("ignore_index"), target.astype(np.int64)
     kept = label != ignored if ignored is not None else np.ones(label.shape, bool)
     label = np.where(kept, label, 0)
@@ -336,22 +336,22 @@ def _loss(call: Call, logs: Array, target: Array, weight: Array | None) -> Array
     return np.asarray(total / part.sum() if how == "mean" else total, logs.dtype)
 
 
-def thresholded(call: Call) -> tuple[Array, ...]:
+def thresholded(call: OperatorCall) -> tuple[Array, ...]:
     """x where it is above α, else 0."""
     return (np.where(call[0] > call.attr("alpha", 1.0), call[0], 0).astype(call[0].dtype),)
 
 
-def where(call: Call) -> tuple[Array, ...]:
+def where(call: OperatorCall) -> tuple[Array, ...]:
     """The second input where the first is true, else the third."""
     return (np.where(call[0], call[1], call[2]),)
 
 
-def leaky(call: Call) -> tuple[Array, ...]:
+def leaky(call: OperatorCall) -> tuple[Array, ...]:
     """x where positive, else α·x."""
     return (np.where(call[0] > 0, call[0], call.attr("alpha", 0.01) * call[0]),)
 
 
-def hard_sigmoid(call: Call) -> tuple[Array, ...]:
+def hard_sigmoid(call: OperatorCall) -> tuple[Array, ...]:
     """α·x + β, held within 0 and 1."""
     return (np.clip(call.attr("alpha", 0.2) * call[0] + call.attr("beta", 0.5), 0, 1),)
 

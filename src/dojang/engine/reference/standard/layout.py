@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from dojang.base.errors import DataError
-from dojang.engine.reference.standard.call import Array, Call, Function, axis_in
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall, axis_in
 from dojang.engine.reference.standard.types import type_of
 
 
-def reshape(call: Call) -> tuple[Array, ...]:
+def reshape(call: OperatorCall) -> tuple[Array, ...]:
     """The same elements in another shape; 0 copies a size, −1 is what is left."""
     x, shape = call[0], call.ints(1, "shape") or []
     if not call.attr("allowzero"):
@@ -22,35 +22,35 @@ def reshape(call: Call) -> tuple[Array, ...]:
     return (x.reshape(shape),)
 
 
-def flatten(call: Call) -> tuple[Array, ...]:
+def flatten(call: OperatorCall) -> tuple[Array, ...]:
     """A matrix of the axes before `axis`, and of those from it on."""
     x, axis = call[0], call.attr("axis", 1)
     axis += x.ndim if axis < 0 else 0
     return (x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:])),)
 
 
-def squeeze(call: Call) -> tuple[Array, ...]:
+def squeeze(call: OperatorCall) -> tuple[Array, ...]:
     """Without axes of size 1."""
     axes = call.ints(1, "axes")
     return (np.squeeze(call[0], tuple(axes) if axes is not None else None),)
 
 
-def unsqueeze(call: Call) -> tuple[Array, ...]:
+def unsqueeze(call: OperatorCall) -> tuple[Array, ...]:
     """With new axes of size 1."""
     return (np.expand_dims(call[0], tuple(call.ints(1, "axes") or ())),)
 
 
-def transpose(call: Call) -> tuple[Array, ...]:
+def transpose(call: OperatorCall) -> tuple[Array, ...]:
     """Axes in another order."""
     return (call[0].transpose(call.attr("perm")),)
 
 
-def concat(call: Call) -> tuple[Array, ...]:
+def concat(call: OperatorCall) -> tuple[Array, ...]:
     """The inputs one after the other."""
     return (np.concatenate(call.present(), call.attr("axis", 1)),)
 
 
-def split(call: Call) -> tuple[Array, ...]:
+def split(call: OperatorCall) -> tuple[Array, ...]:
     """Parts of an axis."""
     x = call[0]
     axis = axis_in(call.attr("axis", 0), x.ndim)
@@ -62,7 +62,7 @@ def split(call: Call) -> tuple[Array, ...]:
     return tuple(np.split(x, np.cumsum(sizes)[:-1], axis))
 
 
-def slice_(call: Call) -> tuple[Array, ...]:
+def slice_(call: OperatorCall) -> tuple[Array, ...]:
     """Parts of axes, by start, end and step."""
     x = call[0]
     starts, ends = call.ints(1, "starts") or [], call.ints(2, "ends") or []
@@ -79,7 +79,7 @@ def slice_(call: Call) -> tuple[Array, ...]:
     return (x[tuple(cuts)],)
 
 
-def gather(call: Call) -> tuple[Array, ...]:
+def gather(call: OperatorCall) -> tuple[Array, ...]:
     """Entries of an axis by their numbers."""
     x, indices = call[0], call[1].astype(np.int64)
     axis = axis_in(call.attr("axis", 0), x.ndim)
@@ -92,7 +92,7 @@ def _within(indices: Array, size: int, kind: str) -> None:
         raise DataError(f"{kind}: an index is {indices.min()} or {indices.max()}, the axis has {size} places")
 
 
-def gather_elements(call: Call) -> tuple[Array, ...]:
+def gather_elements(call: OperatorCall) -> tuple[Array, ...]:
     """Of each line along an axis the elements with these numbers."""
     x, indices = call[0], call[1].astype(np.int64)
     axis = axis_in(call.attr("axis", 0), x.ndim)
@@ -102,7 +102,7 @@ def gather_elements(call: Call) -> tuple[Array, ...]:
     return (x[tuple(places)],)
 
 
-def gather_nd(call: Call) -> tuple[Array, ...]:
+def gather_nd(call: OperatorCall) -> tuple[Array, ...]:
     """Slices by rows of indices; the first `batch_dims` axes of both run together."""
     x, indices, lead = call[0], call[1].astype(np.int64), call.attr("batch_dims", 0)
     depth = indices.shape[-1]
@@ -121,7 +121,7 @@ REDUCTIONS: Mapping[str, np.ufunc] = {
 }  # fmt: skip
 
 
-def scatter_elements(call: Call) -> tuple[Array, ...]:
+def scatter_elements(call: OperatorCall) -> tuple[Array, ...]:
     """Elements of lines along an axis replaced, or combined with what is there."""
     x, indices, updates = call[0].copy(), call[1].astype(np.int64), call[2]
     axis = axis_in(call.attr("axis", 0), x.ndim)
@@ -139,14 +139,14 @@ def _put(x: Array, places: tuple[Array, ...], updates: Array, how: str) -> None:
         REDUCTIONS[how].at(x, places, updates)
 
 
-def scatter_nd(call: Call) -> tuple[Array, ...]:
+def scatter_nd(call: OperatorCall) -> tuple[Array, ...]:
     """Slices at rows of indices replaced, or combined with what is there."""
     x, indices, updates = call[0].copy(), call[1].astype(np.int64), call[2]
     _put(x, tuple(np.moveaxis(indices, -1, 0)), updates, call.attr("reduction", "none"))
     return (x,)
 
 
-def tensor_scatter(call: Call) -> tuple[Array, ...]:
+def tensor_scatter(call: OperatorCall) -> tuple[Array, ...]:
     """Places of an axis overwritten from a position of each row on, as a cache of keys and values is."""
     past, update, start = call[0].copy(), call[1], call.get(2)
     axis = axis_in(call.attr("axis", -2), past.ndim)
@@ -161,13 +161,13 @@ def tensor_scatter(call: Call) -> tuple[Array, ...]:
     return (past,)
 
 
-def expand(call: Call) -> tuple[Array, ...]:
+def expand(call: OperatorCall) -> tuple[Array, ...]:
     """Repeated along axes of size 1, to a shape that both broadcast to."""
     x, shape = call[0], call.ints(1) or []
     return (np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))),)
 
 
-def tile(call: Call) -> tuple[Array, ...]:
+def tile(call: OperatorCall) -> tuple[Array, ...]:
     """Repeated along axes; in version 1 along one axis."""
     if call.opset < 6:
         x = call[0]
@@ -177,7 +177,7 @@ def tile(call: Call) -> tuple[Array, ...]:
     return (np.tile(call[0], call.ints(1) or [1]),)
 
 
-def pad(call: Call) -> tuple[Array, ...]:
+def pad(call: OperatorCall) -> tuple[Array, ...]:
     """Elements added around axes, or cut off where a number is below 0."""
     x = call[0]
     given = call.ints(1, "pads" if "pads" in call.attrs else "paddings") or []
@@ -195,7 +195,7 @@ def pad(call: Call) -> tuple[Array, ...]:
     return (np.pad(x[cut], grow, constant_values=fill),)
 
 
-def top_k(call: Call) -> tuple[Array, ...]:
+def top_k(call: OperatorCall) -> tuple[Array, ...]:
     """The k largest or smallest of each line, and where they are; equal ones in the order of their places."""
     x, k = call[0], (call.ints(1, "k") or [1])[0]
     axis = axis_in(call.attr("axis", -1), x.ndim)
@@ -212,7 +212,7 @@ def top_k(call: Call) -> tuple[Array, ...]:
 def argument(best: Callable[..., Array]) -> Function:
     """Where the largest or smallest of each line is; the first of equal ones, or the last."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         x = call[0]
         axis = axis_in(call.attr("axis", 0), x.ndim)
         last = bool(call.attr("select_last_index"))
@@ -223,7 +223,7 @@ def argument(best: Callable[..., Array]) -> Function:
     return run
 
 
-def cum_sum(call: Call) -> tuple[Array, ...]:
+def cum_sum(call: OperatorCall) -> tuple[Array, ...]:
     """Sums of all elements so far; from the other end, without the own one."""
     x, axis = call[0], axis_in(int(call[1].ravel()[0]), call[0].ndim)
     x = np.flip(x, axis) if call.attr("reverse") else x
@@ -234,18 +234,18 @@ def cum_sum(call: Call) -> tuple[Array, ...]:
     return (np.flip(y, axis) if call.attr("reverse") else y,)
 
 
-def non_zero(call: Call) -> tuple[Array, ...]:
+def non_zero(call: OperatorCall) -> tuple[Array, ...]:
     """The places of all elements that are not 0, a row per axis."""
     return (np.array(np.nonzero(np.atleast_1d(call[0])), np.int64).reshape(max(call[0].ndim, 0), -1),)
 
 
-def compress(call: Call) -> tuple[Array, ...]:
+def compress(call: OperatorCall) -> tuple[Array, ...]:
     """The entries for which the second input is true."""
     axis = call.attr("axis")
     return (np.compress(call[1], call[0] if axis is not None else call[0].ravel(), axis or 0),)
 
 
-def unique(call: Call) -> tuple[Array, ...]:
+def unique(call: OperatorCall) -> tuple[Array, ...]:
     """Different values, where each is first, which one each element is, and how often."""
     axis = call.attr("axis")
     x = call[0] if axis is not None else call[0].ravel()
@@ -260,7 +260,7 @@ def unique(call: Call) -> tuple[Array, ...]:
     return y, first.astype(np.int64), back.astype(np.int64), count.astype(np.int64)
 
 
-def reverse_sequence(call: Call) -> tuple[Array, ...]:
+def reverse_sequence(call: OperatorCall) -> tuple[Array, ...]:
     """The first so many places of each line turned round."""
     x, lengths = call[0], call[1]
     time, batch = call.attr("time_axis", 0), call.attr("batch_axis", 1)
@@ -270,7 +270,7 @@ def reverse_sequence(call: Call) -> tuple[Array, ...]:
     return (np.moveaxis(moved, (0, 1), (batch, time)),)
 
 
-def one_hot(call: Call) -> tuple[Array, ...]:
+def one_hot(call: OperatorCall) -> tuple[Array, ...]:
     """A new axis that is "on" at the place with each number, else "off"."""
     indices, depth, values = call[0].astype(np.int64), int(call[1].ravel()[0]), call[2]
     axis = axis_in(call.attr("axis", -1), indices.ndim + 1)
@@ -280,26 +280,26 @@ def one_hot(call: Call) -> tuple[Array, ...]:
     return (np.where(hit, values[1], values[0]).astype(values.dtype),)
 
 
-def eye_like(call: Call) -> tuple[Array, ...]:
+def eye_like(call: OperatorCall) -> tuple[Array, ...]:
     """Ones on a diagonal."""
     x, code = call[0], call.attr("dtype")
     kind = x.dtype if code is None else type_of(code)
     return (np.eye(*x.shape, k=call.attr("k", 0), dtype=np.float32 if kind == "bfloat16" else kind),)
 
 
-def trilu(call: Call) -> tuple[Array, ...]:
+def trilu(call: OperatorCall) -> tuple[Array, ...]:
     """The upper or lower triangle; 0 elsewhere."""
     k = call.get(1)
     return ((np.triu if call.attr("upper", 1) else np.tril)(call[0], int(k.ravel()[0]) if k is not None else 0),)
 
 
-def shape(call: Call) -> tuple[Array, ...]:
+def shape(call: OperatorCall) -> tuple[Array, ...]:
     """The sizes of the axes."""
     sizes = call[0].shape
     return (np.array(sizes[call.attr("start", 0) : call.attr("end", len(sizes))], np.int64),)
 
 
-def sizes(call: Call) -> tuple[Array, ...]:
+def sizes(call: OperatorCall) -> tuple[Array, ...]:
     """Polynomials in the size of an axis, which is the batch."""
     n = call[0].shape[call.attrs["axis"]]
     values = [sum(Fraction(a, b) * n**power for power, a, b in terms) for terms in call.attrs["numbers"]]
@@ -308,21 +308,21 @@ def sizes(call: Call) -> tuple[Array, ...]:
     return (np.array([int(v) if whole else float(v) for v in values], kind).reshape(call.attrs["sizes"]),)
 
 
-def constant_of_shape(call: Call) -> tuple[Array, ...]:
+def constant_of_shape(call: OperatorCall) -> tuple[Array, ...]:
     """One value everywhere."""
     value = call.attr("value", {"values": [0.0], "dtype": "float32"})
     kind = "float32" if value["dtype"] == "bfloat16" else value["dtype"]
     return (np.full([int(v) for v in call[0]], value["values"][0], kind),)
 
 
-def range_(call: Call) -> tuple[Array, ...]:
+def range_(call: OperatorCall) -> tuple[Array, ...]:
     """Numbers from one to another in steps."""
     start, stop, step = (x.ravel()[0] for x in (call[0], call[1], call[2]))
     count = max(0, int(np.ceil((stop - start) / step)))
     return ((start + np.arange(count) * step).astype(call[0].dtype),)
 
 
-def depth_to_space(call: Call) -> tuple[Array, ...]:
+def depth_to_space(call: OperatorCall) -> tuple[Array, ...]:
     """Blocks of channels laid out as blocks of pixels."""
     x, b = call[0], call.attrs["blocksize"]
     n, c, h, w = x.shape
@@ -333,7 +333,7 @@ def depth_to_space(call: Call) -> tuple[Array, ...]:
     return (y.reshape(n, c // (b * b), h * b, w * b),)
 
 
-def space_to_depth(call: Call) -> tuple[Array, ...]:
+def space_to_depth(call: OperatorCall) -> tuple[Array, ...]:
     """Blocks of pixels laid out as channels."""
     x, b = call[0], call.attrs["blocksize"]
     n, c, h, w = x.shape
@@ -341,7 +341,7 @@ def space_to_depth(call: Call) -> tuple[Array, ...]:
     return (x.reshape(n, c, h // b, b, w // b, b).transpose(perm).reshape(n, c * b * b, h // b, w // b),)
 
 
-def centre_crop_pad(call: Call) -> tuple[Array, ...]:
+def centre_crop_pad(call: OperatorCall) -> tuple[Array, ...]:
     """Cut or padded around the centre to given sizes."""
     x, sizes = call[0], call.ints(1) or []
     axes = call.attr("axes") or list(range(x.ndim))
@@ -360,7 +360,7 @@ def centre_crop_pad(call: Call) -> tuple[Array, ...]:
 def reduced(function: Callable[..., Array]) -> Function:
     """A reduction over axes, over all if none are given."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         x, axes = call[0], call.ints(1, "axes")
         if not axes and call.attr("noop_with_empty_axes"):
             return (np.asarray(function(np.expand_dims(x, 0), (0,), False)),) if call.kind in _CHANGES else (x,)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dojang.engine.reference.standard.call import Array, Call, Function
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall
 
 
-def gemm(call: Call) -> tuple[Array, ...]:
+def gemm(call: OperatorCall) -> tuple[Array, ...]:
     """α·a·b + β·c."""
     a, b, c = call[0], call[1], call.get(2)
     a, b = (a.T if call.attr("transA") else a), (b.T if call.attr("transB") else b)
@@ -19,17 +19,17 @@ def gemm(call: Call) -> tuple[Array, ...]:
     return ((y + call.attr("beta", 1.0) * c).astype(y.dtype) if c is not None else y,)
 
 
-def einsum(call: Call) -> tuple[Array, ...]:
+def einsum(call: OperatorCall) -> tuple[Array, ...]:
     """A sum of products by an equation."""
     return (np.einsum(call.attrs["equation"], *call.present()),)
 
 
-def det(call: Call) -> tuple[Array, ...]:
+def det(call: OperatorCall) -> tuple[Array, ...]:
     """The determinant of each matrix."""
     return (np.asarray(np.linalg.det(call[0])),)
 
 
-def attention(call: Call) -> tuple[Array, ...]:
+def attention(call: OperatorCall) -> tuple[Array, ...]:
     """softmax(scale·Q·Kᵀ + mask)·V for each head; the keys and values so far; and the products at a chosen stage."""
     q, k, v = call[0], call[1], call[2]
     mask, past_k, past_v, lengths = call.get(3), call.get(4), call.get(5), call.get(6)
@@ -88,7 +88,7 @@ def _as_bias(mask: Array, columns: int, kind: np.dtype) -> Array:
     return bias
 
 
-def rotary(call: Call) -> tuple[Array, ...]:
+def rotary(call: OperatorCall) -> tuple[Array, ...]:
     """Pairs of numbers turned by angles that grow with the position (Su et al. 2021)."""
     x, cos, sin, places = call[0], call[1], call[2], call.get(3)
     flat = x.ndim == 3
@@ -108,7 +108,7 @@ def rotary(call: Call) -> tuple[Array, ...]:
     return (out.swapaxes(1, 2).reshape(x.shape) if flat else out,)
 
 
-def causal_conv(call: Call) -> tuple[Array, ...]:
+def causal_conv(call: OperatorCall) -> tuple[Array, ...]:
     """A depthwise convolution over what came before; then the last inputs, for the next piece."""
     x, w, bias, past = call[0], call[1], call.get(2), call.get(3)
     reach = w.shape[-1] - 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from dojang.base.errors import UnsupportedError
 from dojang.engine.reference.elements import sigmoid
-from dojang.engine.reference.standard.call import Array, Call, Function, axis_in
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall, axis_in
 from dojang.engine.reference.standard.types import BY_CODE
 from dojang.engine.reference.standard.windows import convolve
 
@@ -44,7 +44,7 @@ def quantise(x: Array, scale: Any, zero: Array | int, wanted: str) -> Array:
     return np.fmin(np.fmax(whole, low), high).astype(kind)
 
 
-def quantize_linear(call: Call) -> tuple[Array, ...]:
+def quantize_linear(call: OperatorCall) -> tuple[Array, ...]:
     """Whole numbers from real ones."""
     x, axis, block = call[0], call.attr("axis", 1), call.attr("block_size", 0)
     scale, zero = spread(call[1], x.shape, axis, block), call.get(2)
@@ -54,7 +54,7 @@ def quantize_linear(call: Call) -> tuple[Array, ...]:
     return (quantise(x, scale, shift, wanted),)
 
 
-def dequantize_linear(call: Call) -> tuple[Array, ...]:
+def dequantize_linear(call: OperatorCall) -> tuple[Array, ...]:
     """Real numbers from whole ones."""
     x, axis, block = call[0], call.attr("axis", 1), call.attr("block_size", 0)
     scale, zero = spread(call[1], x.shape, axis, block), call.get(2)
@@ -65,7 +65,7 @@ def dequantize_linear(call: Call) -> tuple[Array, ...]:
     return (centred.astype(np.float32) * scale,)
 
 
-def dynamic_quantize(call: Call) -> tuple[Array, ...]:
+def dynamic_quantize(call: OperatorCall) -> tuple[Array, ...]:
     """uint8 over the range of this tensor, which includes 0; its scale and its zero point."""
     x = call[0]
     low, high = min(0.0, float(x.min(initial=0))), max(0.0, float(x.max(initial=0)))
@@ -85,13 +85,13 @@ def _centred(x: Array, zero: Array | None, axis: int = 0) -> Array:
     return wide - zero.astype(np.float64).reshape(shape)
 
 
-def conv_integer(call: Call) -> tuple[Array, ...]:
+def conv_integer(call: OperatorCall) -> tuple[Array, ...]:
     """Convolution of whole numbers."""
     x, w = _centred(call[0], call.get(2)), _centred(call[1], call.get(3))
     return (convolve(call, x, w, np.float64).astype(np.int32),)
 
 
-def matmul_integer(call: Call) -> tuple[Array, ...]:
+def matmul_integer(call: OperatorCall) -> tuple[Array, ...]:
     """Matrix product of whole numbers."""
     return (np.matmul(_rows(call[0], call.get(2)), _columns(call[1], call.get(3))).astype(np.int32),)
 
@@ -116,7 +116,7 @@ def requantise(total: Array, scale: Any, zero: Array | None, kind: str) -> Array
     return np.clip(y + (zero.astype(np.int64) if zero is not None else 0), low, high).astype(kind)
 
 
-def qlinear_conv(call: Call) -> tuple[Array, ...]:
+def qlinear_conv(call: OperatorCall) -> tuple[Array, ...]:
     """Convolution of quantised values, quantised again."""
     x, w = _centred(call[0], call.get(2)), _centred(call[3], call.get(5))
     total = convolve(call, x, w, np.float64)
@@ -129,7 +129,7 @@ def qlinear_conv(call: Call) -> tuple[Array, ...]:
     return (requantise(total, scale, call[7].reshape(()), call[7].dtype.name),)
 
 
-def qlinear_matmul(call: Call) -> tuple[Array, ...]:
+def qlinear_matmul(call: OperatorCall) -> tuple[Array, ...]:
     """Matrix product of quantised values, quantised again."""
     total = np.matmul(_rows(call[0], call.get(2)), _columns(call[3], call.get(5)))
     left = call[1][..., None] if call[1].ndim == 1 and call[1].size > 1 else call[1]
@@ -144,7 +144,7 @@ def real(x: Array, scale: Array, zero: Array | None) -> Array:
 def qlinear_pair(function: Callable[[Array, Array], Array]) -> Function:
     """A function of two quantised tensors, quantised again."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         y = function(real(call[0], call[1], call.get(2)), real(call[3], call[4], call.get(5)))
         zero = call.get(7)
         return (quantise(y, call[6], zero.astype(np.int64) if zero is not None else 0, call[0].dtype.name),)
@@ -152,10 +152,10 @@ def qlinear_pair(function: Callable[[Array, Array], Array]) -> Function:
     return run
 
 
-def qlinear_one(function: Callable[[Array, Call], Array]) -> Function:
+def qlinear_one(function: Callable[[Array, OperatorCall], Array]) -> Function:
     """A function of one quantised tensor, quantised again."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         y = function(real(call[0], call[1], call.get(2)), call)
         zero = call.get(4)
         return (quantise(y, call[3], zero.astype(np.int64) if zero is not None else 0, call[0].dtype.name),)
@@ -163,44 +163,44 @@ def qlinear_one(function: Callable[[Array, Call], Array]) -> Function:
     return run
 
 
-def _mean_pixels(x: Array, call: Call) -> Array:
+def _mean_pixels(x: Array, call: OperatorCall) -> Array:
     axes = (1, 2) if call.attr("channels_last") else tuple(range(2, x.ndim))
     return x.mean(axes, keepdims=True)
 
 
-def _average(x: Array, call: Call) -> Array:
+def _average(x: Array, call: OperatorCall) -> Array:
     from dojang.engine.reference.standard.windows import average_pool
 
     turn = bool(call.attr("channels_last"))
     moved = np.moveaxis(x, -1, 1) if turn else x
-    y = average_pool(Call(call.kind, [moved], call.attrs, call.opset))[0]
+    y = average_pool(OperatorCall(call.kind, [moved], call.attrs, call.opset))[0]
     return np.moveaxis(y, 1, -1) if turn else y
 
 
-def _leaky(x: Array, call: Call) -> Array:
+def _leaky(x: Array, call: OperatorCall) -> Array:
     return np.where(x >= 0, x, call.attr("alpha", 0.01) * x)
 
 
-def _softmax(x: Array, call: Call) -> Array:
+def _softmax(x: Array, call: OperatorCall) -> Array:
     axis = call.attr("axis", -1)
     y = np.exp(x - x.max(axis, keepdims=True))
     return y / y.sum(axis, keepdims=True)
 
 
-def qlinear_concat(call: Call) -> tuple[Array, ...]:
+def qlinear_concat(call: OperatorCall) -> tuple[Array, ...]:
     """Quantised tensors one after the other, each with its own scale."""
     scale, zero = call[0], call[1]
     parts = [real(call[k], call[k + 1], call[k + 2]) for k in range(2, len(call.inputs), 3)]
     return (quantise(np.concatenate(parts, call.attrs["axis"]), scale, zero.astype(np.int64), zero.dtype.name),)
 
 
-def qlinear_where(call: Call) -> tuple[Array, ...]:
+def qlinear_where(call: OperatorCall) -> tuple[Array, ...]:
     """Quantised values chosen by truth values."""
     y = np.where(call[0], real(call[1], call[2], call[3]), real(call[4], call[5], call[6]))
     return (quantise(y, call[7], call[8].astype(np.int64), call[8].dtype.name),)
 
 
-def qgemm(call: Call) -> tuple[Array, ...]:
+def qgemm(call: OperatorCall) -> tuple[Array, ...]:
     """A dense layer of quantised values; real numbers come out if no scale of the output is given."""
     a, b = _centred(call[0], call.get(2)), _columns(call[3], call.get(5))
     if call.get(5) is not None and call[5].size > 1 and call.attr("transB"):
@@ -215,7 +215,7 @@ def qgemm(call: Call) -> tuple[Array, ...]:
     return (requantise(total, scale / call[7], call[8], call[8].dtype.name),)
 
 
-def matmul_integer_to_float(call: Call) -> tuple[Array, ...]:
+def matmul_integer_to_float(call: OperatorCall) -> tuple[Array, ...]:
     """Matrix product of whole numbers, as real numbers."""
     total = np.matmul(_rows(call[0], call.get(4)), _columns(call[1], call.get(5)))
     y = total.astype(np.float32) * (call[2] * call[3])
@@ -223,11 +223,11 @@ def matmul_integer_to_float(call: Call) -> tuple[Array, ...]:
     return (y + bias if bias is not None else y,)
 
 
-def dynamic_quantize_matmul(call: Call) -> tuple[Array, ...]:
+def dynamic_quantize_matmul(call: OperatorCall) -> tuple[Array, ...]:
     """Real numbers, quantised by their own range, times quantised weights."""
-    x, scale, zero = dynamic_quantize(Call("", [call[0]], {}, 13))
+    x, scale, zero = dynamic_quantize(OperatorCall("", [call[0]], {}, 13))
     inputs = [x, call[1], scale, call[2], zero, call.get(3), call.get(4)]
-    return matmul_integer_to_float(Call(call.kind, inputs, {}, 13))
+    return matmul_integer_to_float(OperatorCall(call.kind, inputs, {}, 13))
 
 
 FUNCTIONS: Mapping[str, Function] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from dojang.base.errors import UnsupportedError
 from dojang.engine.reference.elements import sigmoid, softplus
-from dojang.engine.reference.standard.call import Array, Call, Function
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall
 
 Act = Callable[[Array], Array]
 State = tuple[Array, ...]
@@ -30,7 +30,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array, float | None, float | None], Array]] 
 """By name in small letters, of a value and the two parameters."""
 
 
-def activations(call: Call, default: Sequence[str], directions: int) -> list[list[Act]]:
+def activations(call: OperatorCall, default: Sequence[str], directions: int) -> list[list[Act]]:
     """The functions of each direction."""
     names = call.attr("activations") or list(default) * directions
     alphas, betas = list(call.attr("activation_alpha") or []), list(call.attr("activation_beta") or [])
@@ -55,12 +55,16 @@ def _bounded(rule: Any, a: float | None, b: float | None, clip: float | None) ->
     return lambda x: rule(x, a, b)
 
 
-def rnn_step(call: Call, acts: Sequence[Act], r: Array, rb: Array, p: Array | None) -> Callable[[Array, State], State]:
+def rnn_step(
+    call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None
+) -> Callable[[Array, State], State]:
     """h ← f(x·Wᵀ + h·Rᵀ + b)."""
     return lambda gates, state: (acts[0](gates + state[0] @ r.T + rb),)
 
 
-def gru_step(call: Call, acts: Sequence[Act], r: Array, rb: Array, p: Array | None) -> Callable[[Array, State], State]:
+def gru_step(
+    call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None
+) -> Callable[[Array, State], State]:
     """Gates z and r, then the new value h̃ (Cho et al. 2014); `linear_before_reset` as in cuDNN and PyTorch."""
     size = r.shape[1]
     late = bool(call.attr("linear_before_reset"))
@@ -76,7 +80,9 @@ def gru_step(call: Call, acts: Sequence[Act], r: Array, rb: Array, p: Array | No
     return step
 
 
-def lstm_step(call: Call, acts: Sequence[Act], r: Array, rb: Array, p: Array | None) -> Callable[[Array, State], State]:
+def lstm_step(
+    call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None
+) -> Callable[[Array, State], State]:
     """Gates i, o, f and the new value c̃, in this order; peepholes p of i, o and f (Gers and Schmidhuber 2000)."""
     size = r.shape[1]
     coupled = bool(call.attr("input_forget"))
@@ -96,7 +102,7 @@ def lstm_step(call: Call, acts: Sequence[Act], r: Array, rb: Array, p: Array | N
 def recurrent(make: Callable[..., Any], gates: int, default: Sequence[str], states: int) -> Function:
     """All steps of all directions: outputs Y (steps, directions, n, hidden), Y_h, and Y_c of an LSTM."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         x, w, r = call[0], call[1], call[2]
         late = bool(call.attr("layout", 0))
         x = x.swapaxes(0, 1) if late else x
@@ -132,7 +138,7 @@ def recurrent(make: Callable[..., Any], gates: int, default: Sequence[str], stat
     return run
 
 
-def _start(call: Call, place: int, direction: int, n: int, hidden: int, kind: Any, late: bool) -> Array:
+def _start(call: OperatorCall, place: int, direction: int, n: int, hidden: int, kind: Any, late: bool) -> Array:
     given = call.get(place)
     if given is None:
         return np.zeros((n, hidden), kind)

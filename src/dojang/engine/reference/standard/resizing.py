@@ -9,10 +9,10 @@ from math import ceil, floor
 import numpy as np
 
 from dojang.base.errors import UnsupportedError
-from dojang.engine.reference.standard.call import Array, Call, Function, axis_in
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall, axis_in
 
 
-def resize(call: Call) -> tuple[Array, ...]:
+def resize(call: OperatorCall) -> tuple[Array, ...]:
     """Other sizes along axes, one axis after the other."""
     x = call[0]
     old = call.opset < 11 or call.kind == "Upsample"
@@ -50,7 +50,7 @@ def resize(call: Call) -> tuple[Array, ...]:
 
 
 def _mixing(
-    call: Call, size: int, out: int, scale: float, roi: tuple[float, float] | None, old: bool
+    call: OperatorCall, size: int, out: int, scale: float, roi: tuple[float, float] | None, old: bool
 ) -> tuple[Array, Array]:
     """(out, size): the part of each pixel in each new one; and which new ones lie outside of the picture."""
     mode = str(call.attr("mode", "nearest")).replace("bilinear", "linear").replace("bicubic", "cubic")
@@ -126,7 +126,7 @@ def _cubic(d: Array, a: float) -> Array:
     return np.where(d <= 1, near, np.where(d < 2, far, 0))
 
 
-def grid_sample(call: Call) -> tuple[Array, ...]:
+def grid_sample(call: OperatorCall) -> tuple[Array, ...]:
     """Values of a picture at places between −1 and 1."""
     x, grid = call[0], call[1]
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(call.attr("mode", "linear"), call.attr("mode", "linear"))
@@ -177,7 +177,7 @@ def _reflected(place: Array, size: int, corners: bool) -> Array:
     return np.where(turns % 2 == 0, rest + low, span - rest + low).round().astype(int)
 
 
-def affine_grid(call: Call) -> tuple[Array, ...]:
+def affine_grid(call: OperatorCall) -> tuple[Array, ...]:
     """Places between −1 and 1 of every pixel, moved by a matrix."""
     theta, size = call[0], [int(v) for v in call[1]]
     axes: list[Array] = []

@@ -23,7 +23,7 @@ from dojang.engine.reference.standard import (
     signals,
     windows,
 )
-from dojang.engine.reference.standard.call import Array, Call, Function
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall
 
 FUNCTIONS: Mapping[str, Function] = {
     **elements.FUNCTIONS,
@@ -53,7 +53,7 @@ def outputs(attrs: Attrs, inputs: Sequence[Array]) -> tuple[Array, ...]:
     given: list[Array | None] = [None] * (max(places, default=-1) + 1)
     for place, array in zip(places, inputs, strict=True):
         given[place] = array
-    call = Call(attrs["kind"], given, _settings(attrs["settings"]), attrs["opset"], attrs["dtype"])
+    call = OperatorCall(attrs["kind"], given, _settings(attrs["settings"]), attrs["opset"], attrs["dtype"])
     try:
         with np.errstate(all="ignore"):
             return tuple(function(call))

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dojang.engine.reference.standard.call import Array, Call, Function, axis_in
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall, axis_in
 from dojang.engine.reference.standard.types import type_of
 
 
-def dft(call: Call) -> tuple[Array, ...]:
+def dft(call: OperatorCall) -> tuple[Array, ...]:
     """The discrete Fourier transform along an axis; real and imaginary parts are the last axis."""
     x, length = call[0], call.get(1)
     given = call.get(2)
@@ -28,7 +28,7 @@ def dft(call: Call) -> tuple[Array, ...]:
     return (np.stack([y.real, y.imag], -1).astype(x.dtype),)
 
 
-def stft(call: Call) -> tuple[Array, ...]:
+def stft(call: OperatorCall) -> tuple[Array, ...]:
     """The Fourier transform of each piece of a signal, times a window."""
     x, step = call[0], int(call[1].ravel()[0])
     window, length = call.get(2), call.get(3)
@@ -46,7 +46,7 @@ def stft(call: Call) -> tuple[Array, ...]:
 def window(parts: tuple[float, ...]) -> Function:
     """A sum of cosines over `size` places."""
 
-    def run(call: Call) -> tuple[Array, ...]:
+    def run(call: OperatorCall) -> tuple[Array, ...]:
         size = int(call[0].ravel()[0])
         over = size if call.attr("periodic", 1) else size - 1
         angle = 2 * np.pi * np.arange(size) / over
@@ -56,7 +56,7 @@ def window(parts: tuple[float, ...]) -> Function:
     return run
 
 
-def mel(call: Call) -> tuple[Array, ...]:
+def mel(call: OperatorCall) -> tuple[Array, ...]:
     """Triangles over the frequencies of a transform, evenly spaced on the mel scale."""
     bins, length, rate = int(call[0].ravel()[0]), int(call[1].ravel()[0]), int(call[2].ravel()[0])
     low, high = float(call[3].ravel()[0]), float(call[4].ravel()[0])

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dojang.engine.reference.standard.call import Array, Call, Function
+from dojang.engine.reference.standard.call import Array, Function, OperatorCall
 
 
-def geometry(call: Call, size: Sequence[int], kernel: Sequence[int], ceil: bool = False) -> tuple[Any, ...]:
+def geometry(call: OperatorCall, size: Sequence[int], kernel: Sequence[int], ceil: bool = False) -> tuple[Any, ...]:
     """(strides, dilations, pads before, pads after, sizes of the output)."""
     rank = len(kernel)
     strides = call.attr("strides") or [1] * rank
@@ -53,7 +53,7 @@ def taps(x: Array, kernel: Sequence[int], shape: tuple[Any, ...], fill: Any) -> 
     return np.stack(parts, 2)
 
 
-def convolve(call: Call, x: Array, weight: Array, kind: Any = None) -> Array:
+def convolve(call: OperatorCall, x: Array, weight: Array, kind: Any = None) -> Array:
     """The convolution of x with weights, in the type `kind`: float64 is exact for whole numbers below 2⁵³."""
     groups = call.attr("group", 1)
     kernel = weight.shape[2:]
@@ -66,14 +66,14 @@ def convolve(call: Call, x: Array, weight: Array, kind: Any = None) -> Array:
     return np.matmul(rows, columns).reshape(n, weight.shape[0], *out)
 
 
-def conv(call: Call) -> tuple[Array, ...]:
+def conv(call: OperatorCall) -> tuple[Array, ...]:
     """Convolution."""
     y = convolve(call, call[0], call[1])
     bias = call.get(2)
     return (y + bias.reshape(-1, *(1,) * (y.ndim - 2)) if bias is not None else y,)
 
 
-def conv_transpose(call: Call) -> tuple[Array, ...]:
+def conv_transpose(call: OperatorCall) -> tuple[Array, ...]:
     """Transposed convolution: each pixel adds its weights to the output."""
     x, w, bias = call[0], call[1], call.get(2)
     rank, groups = x.ndim - 2, call.attr("group", 1)
@@ -112,7 +112,7 @@ def lowest(x: Array) -> Any:
     return -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
 
 
-def max_pool(call: Call) -> tuple[Array, ...]:
+def max_pool(call: OperatorCall) -> tuple[Array, ...]:
     """The largest of each window, and its place in the flat tensor (in column-major order with `storage_order` 1)."""
     x, kernel = call[0], call.attrs["kernel_shape"]
     shape = geometry(call, x.shape[2:], kernel, bool(call.attr("ceil_mode")))
@@ -129,7 +129,7 @@ def max_pool(call: Call) -> tuple[Array, ...]:
     return np.take_along_axis(values, best[:, :, None], 2)[:, :, 0], spots + planes
 
 
-def average_pool(call: Call) -> tuple[Array, ...]:
+def average_pool(call: OperatorCall) -> tuple[Array, ...]:
     """The mean of each window; padding counts with `count_include_pad`, what lies behind it never does."""
     x, kernel = call[0], call.attrs["kernel_shape"]
     shape = geometry(call, x.shape[2:], kernel, bool(call.attr("ceil_mode")))
@@ -143,14 +143,14 @@ def average_pool(call: Call) -> tuple[Array, ...]:
     return (taps(x, kernel, shape, 0).sum(2) / counted.sum(2),)
 
 
-def lp_pool(call: Call) -> tuple[Array, ...]:
+def lp_pool(call: OperatorCall) -> tuple[Array, ...]:
     """The p-norm of each window."""
     x, kernel, p = call[0], call.attrs["kernel_shape"], call.attr("p", 2)
     shape = geometry(call, x.shape[2:], kernel, bool(call.attr("ceil_mode")))
     return ((np.abs(taps(x, kernel, shape, 0)) ** p).sum(2) ** (1 / p),)
 
 
-def max_unpool(call: Call) -> tuple[Array, ...]:
+def max_unpool(call: OperatorCall) -> tuple[Array, ...]:
     """Each value back at the place that it was the largest of; 0 elsewhere."""
     x, places = call[0], call[1].astype(np.int64)
     kernel, rank = call.attrs["kernel_shape"], x.ndim - 2
@@ -172,13 +172,13 @@ def over_all(function: Callable[[Array, tuple[int, ...]], Array]) -> Function:
     return lambda call: (function(call[0], tuple(range(2, call[0].ndim))),)
 
 
-def global_lp(call: Call) -> tuple[Array, ...]:
+def global_lp(call: OperatorCall) -> tuple[Array, ...]:
     """The p-norm of each channel."""
     p, axes = call.attr("p", 2), tuple(range(2, call[0].ndim))
     return ((np.abs(call[0]) ** p).sum(axes, keepdims=True) ** (1 / p),)
 
 
-def col2im(call: Call) -> tuple[Array, ...]:
+def col2im(call: OperatorCall) -> tuple[Array, ...]:
     """Columns added back to the picture that they were cut from."""
     x, size, block = call[0], call.ints(1) or [], call.ints(2) or []
     rank = len(block)
@@ -196,7 +196,7 @@ def col2im(call: Call) -> tuple[Array, ...]:
     return (y[(slice(None), slice(None), *(slice(pads[a], pads[a] + s) for a, s in enumerate(size)))],)
 
 
-def deform_conv(call: Call) -> tuple[Array, ...]:
+def deform_conv(call: OperatorCall) -> tuple[Array, ...]:
     """Convolution at places moved by offsets, between pixels by bilinear interpolation, 0 outside; 2-d."""
     x, w, offset, bias, mask = call[0], call[1], call[2], call.get(3), call.get(4)
     groups, parts = call.attr("group", 1), call.attr("offset_group", 1)
