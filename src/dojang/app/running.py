@@ -14,6 +14,7 @@ from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.outputs import output_keys
 from dojang.arith.preparation import takes_floats
+from dojang.arith.standard import SINGLE
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
@@ -166,7 +167,7 @@ def run(
     arrays = dict(zip(output_keys(graph), result.outputs, strict=True))
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     return Run(graph.name, said, prepared, arrays, answers(graph, result.outputs[0], top), files,
-               engine.measured(len(x)) if plan else None)  # fmt: skip
+               engine.measured(len(x) if graph.has_batch else 1) if plan else None)  # fmt: skip
 
 
 def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, str]:
@@ -198,6 +199,8 @@ FAR = 8.0
 
 def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, str]:
     wanted = tuple(node.attrs["shape"])
+    if node.attrs["batch_axis"] != 0 or node.attrs["dtype"] not in SINGLE:
+        return array, "values as they stand"  # an input without a batch, or of whole numbers: the run says what fits
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: values of type {array.dtype} are no input; use uint8 or floats")
     batch = array[None] if array.shape == wanted else array

@@ -165,7 +165,7 @@ class PlanContext:
             self.on_host(group)
 
     def kernels_can(self, group: Group) -> bool:
-        """Whether all values of a group are real numbers of at most 32 bits, of known shapes, empty in the batch only."""
+        """Whether all values of a group are real numbers of up to 32 bits and have shapes, empty in the batch only."""
         read = (*group.inputs, *([group.residual] if group.residual else ()), group.value)
         return all(
             (shape := self.shapes[name]) is not None and prod(shape[1:]) and self.graph.is_single(name) for name in read

@@ -55,16 +55,16 @@ def _bounded(rule: Any, a: float | None, b: float | None, clip: float | None) ->
     return lambda x: rule(x, a, b)
 
 
-def rnn_step(
-    call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None
-) -> Callable[[Array, State], State]:
+Step = Callable[[Array, State], State]
+"""The next state from the products with the input and the state."""
+
+
+def rnn_step(call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None) -> Step:
     """h ← f(x·Wᵀ + h·Rᵀ + b)."""
     return lambda gates, state: (acts[0](gates + state[0] @ r.T + rb),)
 
 
-def gru_step(
-    call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None
-) -> Callable[[Array, State], State]:
+def gru_step(call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None) -> Step:
     """Gates z and r, then the new value h̃ (Cho et al. 2014); `linear_before_reset` as in cuDNN and PyTorch."""
     size = r.shape[1]
     late = bool(call.attr("linear_before_reset"))
@@ -80,9 +80,7 @@ def gru_step(
     return step
 
 
-def lstm_step(
-    call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None
-) -> Callable[[Array, State], State]:
+def lstm_step(call: OperatorCall, acts: Sequence[Act], r: Array, rb: Array, p: Array | None) -> Step:
     """Gates i, o, f and the new value c̃, in this order; peepholes p of i, o and f (Gers and Schmidhuber 2000)."""
     size = r.shape[1]
     coupled = bool(call.attr("input_forget"))
