@@ -294,7 +294,8 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
         if node.name in reads.by_node:
             own = _own_params(node, reads.by_node[node.name], reads.stored, counted, moved)
         cost = _cost(graph, node, shapes, own, bias, exact_padding)
-        layers.append(Layer(node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers))
+        kind = node.attrs["kind"] if node.op == STANDARD else node.op
+        layers.append(Layer(node.name, kind, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers))
     convention = Convention(unit, batch, bias, exact_padding)
     parameters = parameters_of(graph, reads)
     return Count(graph.name, tuple(layers), peak_bytes(graph, shapes), convention, parameters=parameters)
