@@ -16,11 +16,13 @@ from dojang.arith import field, ops
 from dojang.arith.graph import Graph, Node
 from dojang.arith.memory import saved_bytes
 from dojang.arith.ops import OPS, UNKNOWN
+from dojang.arith.standard import MACS
 from dojang.base.errors import UnsupportedError
 from dojang.engine.kernels.conv import fallback
 from dojang.engine.plan.context import Request
 from dojang.engine.plan.network import plan_of
 from dojang.engine.reference.operators import run_reference
+from dojang.engine.reference.standard.run import FUNCTIONS
 from dojang.evidence.intervals import ranges
 from dojang.formats import onnx as onnx_format
 from dojang.formats.onnx.infer import OUTPUTS
@@ -196,6 +198,11 @@ def test_onnx_is_read_by_the_operators_that_are_listed(op: str) -> None:
         written = {node["op_type"] for node in model["graph"]["node"]} | {"an input of the graph", "an initialiser"}
         came_back |= op in {node.op for node in back.nodes} and not written.isdisjoint(sources.get(op, ()))
     assert came_back == (op in sources)
+
+
+def test_operators_of_the_standard_have_a_shape_and_a_function() -> None:
+    assert set(OUTPUTS) == set(FUNCTIONS)
+    assert {kind.rpartition(".")[2] for kind in MACS} <= {kind.rpartition(".")[2] for kind in OUTPUTS}
 
 
 class Functions(nn.Module):
