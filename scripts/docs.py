@@ -19,6 +19,8 @@ from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
 from dojang.evidence.severity import SEVERITY
+from dojang.formats.onnx.infer import OUTPUTS as ONNX_OUTPUTS
+from dojang.formats.onnx.read import RULES as ONNX_RULES
 from record import RESULTS, Record, records
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +41,20 @@ def operators() -> str:
         ]
         rows.append(f"| `{op.name}` | {takes} | {', '.join(attrs) or '-'} |")
     return "\n".join(rows)
+
+
+def onnx_operators() -> str:
+    """Every operator of ONNX that is read: as dojang's own layers and operators, or as the standard defines it."""
+    own = sorted(set(ONNX_RULES) - {"If", "Loop", "Scan"})
+    rows = [
+        ("as dojang's own operators", [name for name in own if "." not in name]),
+        ("as the standard defines them, where the form is another one or the operator has no row", sorted(
+            name for name in ONNX_OUTPUTS if "." not in name)),
+        ("of ONNX Runtime (`com.microsoft`)", sorted(
+            name.rpartition(".")[2] for name in {*ONNX_RULES, *ONNX_OUTPUTS} if name.startswith("com.microsoft."))),
+    ]  # fmt: skip
+    lines = ["| read | operators |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {how} | {', '.join(f'`{name}`' for name in names)} |" for how, names in rows)])
 
 
 def show(value: object) -> str:
@@ -145,6 +161,7 @@ def transcript() -> str:
 
 
 MAKERS: dict[str, Callable[[], str]] = {
+    "onnx_operators": onnx_operators,
     **reference.MAKERS,
     "operators": operators,
     "kinds": kind_table,

@@ -108,6 +108,10 @@ CASES = [
     ),
     Graph((IN("x", "input", shape=SEQ), IN("y", "einsum", "x", "x", equation="bij,bkj->bik")), ("y",)),
     Graph((IN("x", "input", shape=SEQ), IN("a", "abs", "x"), IN("y", "pow", "a", "x")), ("y",)),
+    one("fake_quantize", scale=0.05, low=-120, high=135),
+    one("standard", kind="Celu", settings='{"alpha": 0.7}', shape=X),
+    one("standard", FLAT, kind="Trilu", shape=FLAT),
+    one("standard", inputs=2, kind="Less", dtype="bool", shape=X),
 ]
 CASES += [
     Graph(

@@ -16,13 +16,16 @@ from dojang.arith import field, ops
 from dojang.arith.graph import Graph, Node
 from dojang.arith.memory import saved_bytes
 from dojang.arith.ops import OPS, UNKNOWN
+from dojang.arith.standard import MACS
 from dojang.base.errors import UnsupportedError
 from dojang.engine.kernels.conv import fallback
 from dojang.engine.plan.context import Request
 from dojang.engine.plan.network import plan_of
 from dojang.engine.reference.operators import run_reference
+from dojang.engine.reference.standard.run import FUNCTIONS
 from dojang.evidence.intervals import ranges
 from dojang.formats import onnx as onnx_format
+from dojang.formats.onnx.infer import OUTPUTS
 from dojang.formats.onnx.read import RULES as ONNX_READERS
 from dojang.formats.onnx.read import read_model
 from dojang.formats.onnx.write import message
@@ -126,6 +129,8 @@ def made_by_hand(graph: Graph) -> str | None:
     padding = node.attrs.get("padding", ())
     if node.op in ("conv", "maxpool") and (isinstance(padding, str) or any(a != b for a, b in padding)):
         return "pads one side more than the other"
+    if node.op == "standard":
+        return "is an operator of ONNX"
     if node.op in ("instancenorm", "deform_conv"):
         return "is made of several functions; instance norm has a test of its own"
     if node.op == "resize" and _torch_mode(node, graph) is None:
@@ -153,7 +158,7 @@ def test_training_keeps_what_autograd_keeps(op: str) -> None:
         x = torch.rand(3, *graph.inputs[0].attrs["shape"])
         assert saved_bytes(graph, 3) == kept_by_torch(module, x), graph.nodes[-1]
         held += 1
-    assert held or op in ("instancenorm", "deform_conv")
+    assert held or op in ("instancenorm", "deform_conv", "standard")
 
 
 def test_instance_norm_keeps_statistics_of_each_image() -> None:
@@ -184,7 +189,7 @@ def test_values_lie_within_their_bounds(op: str) -> None:
 def test_onnx_is_read_by_the_operators_that_are_listed(op: str) -> None:
     sources = operators.load("ONNX in")
     assert sources is not None
-    known = {*ONNX_READERS, "Constant", "ConstantOfShape", "an input of the graph", "an initialiser"}
+    known = {*ONNX_READERS, *OUTPUTS, "Equal", "Constant", "ConstantOfShape", "an input of the graph", "an initialiser"}
     assert set(sources.get(op, ())) <= known
     came_back = False
     for graph in about(op):
@@ -193,6 +198,11 @@ def test_onnx_is_read_by_the_operators_that_are_listed(op: str) -> None:
         written = {node["op_type"] for node in model["graph"]["node"]} | {"an input of the graph", "an initialiser"}
         came_back |= op in {node.op for node in back.nodes} and not written.isdisjoint(sources.get(op, ()))
     assert came_back == (op in sources)
+
+
+def test_operators_of_the_standard_have_a_shape_and_a_function() -> None:
+    assert set(OUTPUTS) == set(FUNCTIONS)
+    assert {kind.rpartition(".")[2] for kind in MACS} <= {kind.rpartition(".")[2] for kind in OUTPUTS}
 
 
 class Functions(nn.Module):
@@ -243,7 +253,7 @@ def test_pytorch_is_read_by_the_functions_that_are_listed(op: str) -> None:
     sources = operators.load("torch in")
     assert sources is not None
     assert set(sources.get(op, ())) <= {*HANDLERS, "an argument of forward", "a parameter, a buffer or a number"}
-    if op == "deform_conv":  # a function of torchvision, which `tests/formats/torch/test_torch.py` has
+    if op in ("deform_conv", "standard"):  # the first is torchvision's, in `tests/formats/torch/test_torch.py`
         return
     graphs = [weighted(graph) for graph in about(op)]
     modules = [(ByHand(op), X)] if op in BY_HAND else [(Functions(g), g.inputs[0].attrs["shape"]) for g in graphs]

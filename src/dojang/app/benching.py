@@ -16,6 +16,7 @@ from dojang.app.runtimes import Run, runner, version_of
 from dojang.app.samples import one_input
 from dojang.arith.graph import Graph
 from dojang.base.errors import MissingPart, UsageError
+from dojang.engine.reference.operators import random_input
 from dojang.report.results import Bench, Timing
 from dojang.slimming.timing import interleave
 
@@ -48,8 +49,7 @@ def bench(
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     said = "weights as given" if graph.weights else f"random weights, seed {seed}"
     graph = require_weights(graph if graph.weights else with_random_weights(graph, seed), graph.name)
-    shape = (batch_size, *one_input(graph).attrs["shape"])
-    x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    x = random_input(one_input(graph), batch_size, np.random.default_rng(seed))
     runs: dict[str, Run] = {"dojang": runner(graph, "dojang", batch_size)}
     missing: dict[str, str] = {}
     for peer in PEERS if peers else ():

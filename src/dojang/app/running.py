@@ -16,6 +16,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.open_sizes import is_open, nearest, values_for
 from dojang.arith.outputs import PROBABILITY, output_keys, output_numbers
 from dojang.arith.preparation import takes_floats
+from dojang.arith.standard import SINGLE
 from dojang.arith.symbol import Expr
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
@@ -171,7 +172,7 @@ def run(
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     best = answers(graph, result.outputs[0], top)
     meaning = PROBABILITY[output_numbers(graph)] if best else ""
-    timed = engine.measured(len(x), size=x.shape[1:]) if plan else None
+    timed = engine.measured(len(x) if graph.has_batch else 1, size=x.shape[1:] if graph.has_batch else None) if plan else None
     return Run(graph.name, said, prepared, arrays, best, files, timed, meaning)
 
 
@@ -224,6 +225,8 @@ FAR = 8.0
 
 def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, str]:
     wanted = tuple(node.attrs["shape"])
+    if node.attrs["batch_axis"] != 0 or node.attrs["dtype"] not in SINGLE:
+        return array, "values as they stand"  # an input without a batch, or of whole numbers: the run says what fits
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: values of type {array.dtype} are no input; use uint8 or floats")
     batch = array[None] if array.shape == wanted else array

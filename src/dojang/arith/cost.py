@@ -13,11 +13,12 @@ from dojang.arith.geometry import geometry_of
 from dojang.arith.graph import Graph, Node
 from dojang.arith.layer import Cost, Layer, Uncounted, plain, total_of, uncounted_of
 from dojang.arith.modules import ModuleTree
-from dojang.arith.ops import BYTES, OPS, UNKNOWN
+from dojang.arith.ops import BYTES, OPS, STANDARD, UNKNOWN
 from dojang.arith.parameters import NOTHING, Parameters, Read, parameters_of, reads_of
 from dojang.arith.scopes import scopes_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
+from dojang.arith.standard import MACS
 from dojang.arith.stored import Stored
 from dojang.arith.symbol import largest
 from dojang.base.result import Result
@@ -179,11 +180,12 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
         if node.name in reads.by_node:
             own = _own_params(node, reads.by_node[node.name], reads.stored, counted, moved)
         cost = _cost(graph, node, shapes, own, bias, exact_padding)
+        kind = node.attrs["kind"] if node.op == STANDARD else node.op
         sources = [shapes[i] for i in node.inputs]
         entering = tuple([_alone(graph.by_name[i], shapes[i]) for i in node.inputs])
         layers.append(
             Layer(
-                node.name, node.op, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers,
+                node.name, kind, node.inputs, shapes[node.name], cost, sight, own.shared, own.buffers,
                 _alone(node, shapes[node.name]), entering,
                 geometry_of(node.attrs, sources), own.arrays, own.dtypes, own.trainable, scopes[node.name],
                 str(node.attrs.get("kind", "")),
@@ -205,7 +207,8 @@ def _cost(
         moved = BYTES * sum(map(prod, known)), 0, BYTES * prod(out) if out is not None else 0
         return Cost(0, 0, 0, *moved, unknown=() if node.attrs["free"] else (f"{node.name} ({node.attrs['kind']})",))
     if out is None or len(known) < len(sources):
-        strange = node.rule.macs or (node.rule.params and not graph.origins)
+        costs = node.op != STANDARD or node.attrs["kind"].rpartition(".")[2] in MACS
+        strange = (node.rule.macs and costs) or (node.rule.params and not graph.origins)
         return Cost(own.weights, own.biases if bias else 0, unknown=(node.name,) if strange else ())
     rule = node.rule
     macs = 0

@@ -180,11 +180,12 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     {op: "it has no attributes" for op, rule in OPS.items() if not rule.attrs}
     | because(
         "its channels are never removed",
-        "input unknown deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax",
+        "input unknown standard deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax",
     )
     | because(
         "none of its attributes counts channels",
         "maxpool avgpool adaptive_maxpool adaptive_avgpool resize batchnorm instancenorm gelu leaky_relu elu "
+        "fake_quantize "
         "hard_sigmoid clip dropout concat flatten transpose squeeze unsqueeze reduce_mean reduce_sum reduce_max "
         "reduce_min",
     ),

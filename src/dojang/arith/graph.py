@@ -10,8 +10,9 @@ from typing import Any
 
 from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
-from dojang.arith.ops import OPS, UNKNOWN, Op
+from dojang.arith.ops import OPS, STANDARD, UNKNOWN, Op
 from dojang.arith.shapes import Shape
+from dojang.arith.standard import SINGLE
 from dojang.arith.stored import Origin, Stored
 from dojang.base.errors import DojangError, GraphError
 from dojang.base.wording import did_you_mean
@@ -145,13 +146,15 @@ class Graph:
 
     def shapes(self, batch: int = 1) -> dict[str, Shape | None]:
         """Output shape of every node, batch first; None where an unknown operator hides it."""
+        if batch.__class__ is int and batch != 1 and self.inputs and not self.has_batch:
+            raise GraphError(f"{self.name}: its sizes are fixed, and none is a batch; use a batch of 1, not of {batch}")
         known: dict[str, Shape | None] = {}
         for node in self.nodes:
             if node.op == "input":
-                if any(s < 1 for s in node.attrs["shape"]):
+                if any(s < 1 for s in node.attrs["shape"]) and node.attrs["batch_axis"] >= 0:
                     raise GraphError(f"{node.name}: input size {by(node.attrs['shape'])} must be at least 1 everywhere")
-                known[node.name] = (batch, *node.attrs["shape"])
-            elif node.op == UNKNOWN:
+                known[node.name] = with_batch(node.attrs, batch)
+            elif node.op in (STANDARD, UNKNOWN):
                 known[node.name] = with_batch(node.attrs, batch)
             else:
                 known[node.name] = self._infer(node, [known[i] for i in node.inputs])
@@ -162,6 +165,29 @@ class Graph:
     def _infer(node: Node, shapes: list[Shape | None]) -> Shape | None:
         sizes = [s for s in shapes if s is not None]
         return node.infer(sizes) if len(sizes) == len(shapes) else None
+
+    @cached_property
+    def has_batch(self) -> bool:
+        """Whether one of the inputs has an axis for the images of a batch."""
+        return any(node.attrs["batch_axis"] >= 0 for node in self.inputs)
+
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """The type of every value: "float32" unless an input, a constant or a `standard` node says otherwise.
+
+        Operators keep the type of their first input. Shorter real numbers are computed in float32.
+        """
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            own = node.attrs.get("dtype")
+            found[node.name] = own or (found[node.inputs[0]] if node.inputs else "float32")
+        return found
+
+    def is_single(self, name: str) -> bool:
+        """Whether a value has real numbers of at most 32 bits, which kernels compute with; else it has float64, whole
+        numbers or truth values.
+        """
+        return self.types[name] in SINGLE
 
     @cached_property
     def unit_shapes(self) -> Mapping[str, Shape | None]:
@@ -266,7 +292,7 @@ class Graph:
 
 
 def with_batch(attrs: Attrs, batch: int) -> Shape | None:
-    """The shape of a node that states it, with its batch; None where values decide it.
+    """The shape of an input or of a `standard` node with its batch; None where values decide it.
 
     >>> with_batch({"shape": (3, 8, 8), "batch_axis": 0}, 2), with_batch({"shape": (2, 64), "batch_axis": 1}, 5)
     ((2, 3, 8, 8), (2, 5, 64))

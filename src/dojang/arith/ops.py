@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from dojang.arith import shapes as shape_rules
+from dojang.arith import standard
 from dojang.arith.attrs import Attr, Attrs, Kind
 from dojang.arith.resizing import ARITHMETICS, COORDS
 from dojang.arith.shapes import Rule, Shape, Shapes, conv_problem, dynamic_problem, einsum_sizes
@@ -25,6 +26,9 @@ UNKNOWN = "unknown"
 `free`: known to have no multiply-accumulates, by the convention that counts none for activations, sorting and look-ups.
 `shape`, without the batch, where the source tells it; else what follows is not known either. The batch is the axis
 `batch_axis` beside those of `shape`; -1: there is none, `shape` is all of it."""
+
+STANDARD = "standard"
+"""The operator of a node that is one output of an operator of ONNX, run as the standard defines it (`standard.py`)."""
 
 
 BYTES = 4
@@ -302,6 +306,12 @@ def _elements() -> list[Op]:
         *(_plain(name, NO_ATTRS, held) for name, held in _UNARY.items()),
         _plain("gelu", {"approximate": Attr(Kind.TEXT, "none", words=("none", "tanh"))}, KEEPS_INPUT),
         _plain("leaky_relu", {"slope": Attr(Kind.FLOAT, 0.01)}, KEEPS_INPUT),
+        # Quantised and made real again: scale · round(x / scale), the whole number held within low and high.
+        _plain(
+            "fake_quantize",
+            {"scale": _required(Kind.FLOAT), "low": _required(Kind.INT), "high": _required(Kind.INT)},
+            Held("none", more=lambda a, s: prod(s)),  # a mask of one byte each
+        ),
         _plain("elu", {"alpha": Attr(Kind.FLOAT, 1.0)}, KEEPS_INPUT),
         _plain("hard_sigmoid", {"alpha": Attr(Kind.FLOAT, 1 / 6), "beta": Attr(Kind.FLOAT, 0.5)}, KEEPS_INPUT),
         _plain("clip", {"min": Attr(Kind.FLOAT), "max": Attr(Kind.FLOAT)}, KEEPS_INPUT),
@@ -366,17 +376,25 @@ def _layout() -> list[Op]:
 
 
 def _ends() -> list[Op]:
-    """Where values begin, and what a format could not name."""
+    """Where values begin, and what has no row of its own."""
+    dtype = Attr(Kind.TEXT, "float32", words=tuple(standard.TYPES))
     return [
         # mean and std say how pictures scaled to 0..1 are normalised before they enter; they cost nothing.
+        # The batch is the axis `batch_axis` beside those of `shape`; -1: there is none, `shape` is all of it.
         _plain(
-            "input", {"shape": _required(Kind.SIZE), "mean": Attr(Kind.FLOATS), "std": Attr(Kind.FLOATS)},
+            "input", {
+                "shape": _required(Kind.SIZE), "mean": Attr(Kind.FLOATS), "std": Attr(Kind.FLOATS),
+                "batch_axis": Attr(Kind.INT, 0), "dtype": dtype,
+            },
             NO_MEMORY, "input", "fresh", _input_shape, (0, 0), ("shape",),
         ),
         # Without `fill` its content is the array of role "value"; a buffer unless it is trained.
         Op(
             "constant", _constant_shape,
-            {"shape": _required(Kind.INTS), "fill": Attr(Kind.FLOAT), "trained": Attr(Kind.BOOL, False)},
+            {
+                "shape": _required(Kind.INTS), "fill": Attr(Kind.FLOAT), "trained": Attr(Kind.BOOL, False),
+                "dtype": dtype,
+            },
             lambda a, s: {} if a["fill"] is not None else {"value": a["shape"]}, ("value",), None, "constant", "opaque",
             NO_MEMORY, inputs=(0, 0),
         ),
@@ -386,6 +404,17 @@ def _ends() -> list[Op]:
                 "free": Attr(Kind.BOOL, False),
             },
             NO_MEMORY, "opaque", "opaque", inputs=(0, MANY),
+        ),
+        # One output of an operator of ONNX (`standard.py`). `settings` are its attributes, as JSON; `places` say which
+        # of its inputs are given; `output` is which of its outputs this is, `first` whether it carries the cost.
+        # `shape` without the batch, which is the axis `batch_axis` (-1: none); left out if values decide it.
+        Op(
+            STANDARD, shape_rules.same, {
+                "kind": _required(Kind.TEXT), "settings": Attr(Kind.TEXT, "{}"), "places": Attr(Kind.INTS, ()),
+                "output": Attr(Kind.INT, 0), "first": Attr(Kind.BOOL, True), "opset": Attr(Kind.INT, 21),
+                "shape": Attr(Kind.SIZE), "batch_axis": Attr(Kind.INT, 0), "dtype": dtype,
+            },
+            None, (), standard.macs, "opaque", "opaque", NO_MEMORY, inputs=(0, MANY), main=("kind",),
         ),
     ]  # fmt: skip
 

@@ -25,7 +25,17 @@ from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import AnySize, Chosen, Request
 from dojang.engine.plan.network import plan_of
-from dojang.engine.reference.operators import RunResult, check_arrays, check_batch, check_inputs, refuse_unknown
+from dojang.engine.reference.operators import (
+    RunResult,
+    answer,
+    batch_of,
+    check_arrays,
+    check_batch,
+    check_inputs,
+    random_input,
+    refuse_unknown,
+    typed,
+)
 from dojang.engine.settle import settled
 from dojang.engine.slices import LEAST_IMAGES, slice_images, slices
 from dojang.engine.verbose import show
@@ -223,8 +233,8 @@ class Compiled:
         size = self._sizes.of(x) if self._sizes else ()
         graph = self._graph_of(size)
         fed = check_inputs(graph, x)
-        batch = next((len(array) for array in fed.values()), 1)
-        arrays = [np.ascontiguousarray(a, np.float32) for a in fed.values()]
+        batch = batch_of(graph, fed)
+        arrays = [np.asarray(typed(graph, name, a), order="C") for name, a in fed.items()]
         images = self._slice_images
         if self._sizes and images and batch > 2 * LEAST_IMAGES:
             images = self._sizes.slice_images(images, graph)
@@ -235,7 +245,8 @@ class Compiled:
         values, build = self._one(arrays, wanted)
         if not taps and len(fed) == 1 and build.short and self._builds.get(wanted) is build:
             self._seen[next(iter(fed.values())).shape] = build
-        return RunResult(tuple(values[o] for o in self.graph.outputs), {name: values[name] for name in taps})
+        answers = tuple(answer(self.graph, o, values[o]) for o in self.graph.outputs)
+        return RunResult(answers, {name: values[name] for name in taps})
 
     def _one(
         self, arrays: Sequence[Array], wanted: Wanted, into: Mapping[str, Array] | None = None
@@ -283,7 +294,7 @@ class Compiled:
         at = self._size(size)
         build = self._build(Wanted(at, batch, frozenset()))
         rng = np.random.default_rng(0)
-        inputs = [rng.standard_normal((batch, *n.attrs["shape"]), np.float32) for n in self._graph_of(at).inputs]
+        inputs = [random_input(n, batch, rng) for n in self._graph_of(at).inputs]
         lane = self._lanes.take()
         try:
             return timeline.measure(lane.contexts.get(build) or lane.bind(build), inputs, seconds, cpu)

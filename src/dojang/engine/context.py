@@ -10,7 +10,7 @@ import numpy as np
 from dojang.engine.build import Build
 from dojang.engine.kernels import task as t
 from dojang.engine.plan.steps import HostStep, KernelStep, Place
-from dojang.engine.reference.operators import apply
+from dojang.engine.reference.operators import Several, apply, arrays_of, typed
 from dojang.native.runtime import NativeCall, Program
 
 Array = np.ndarray
@@ -51,7 +51,8 @@ class Context:
         name = build.graph.outputs[0]
         self.short: tuple[Program, Array] | None = None  # all of the work, and where the first output then lies
         answer, work = self.views.get(planned.fused.source(name)), self.segments[0] if len(self.segments) == 1 else None
-        if isinstance(work, Program) and answer is not None and not self.exports and not build.host:
+        real = all(build.graph.types[n] == "float32" for n in (name, *(i.name for i in build.graph.inputs)))
+        if real and isinstance(work, Program) and answer is not None and not self.exports and not build.host:
             self.short = work, answer
         build.short = self.short is not None
 
@@ -136,9 +137,13 @@ class Context:
             out[name] = given[name] if name in given else np.empty(planned.places[name].shape, np.float32)
             program.args[row, t.Y] = out[name].ctypes.data
         host = dict(self.build.host)
+        for k, node in enumerate(self.build.graph.inputs):
+            if node.name not in planned.places:
+                host[node.name] = inputs[k]
+        several: Several = {}
         for segment in self.segments if segments is None else segments:
             if isinstance(segment, HostStep):
-                self.host_call(segment, inputs, host)
+                self.host_call(segment, inputs, host, several)
             else:
                 segment.run()
         values = {name: self.value(source(name), inputs, host, out) for name in self.build.wanted}
@@ -147,17 +152,19 @@ class Context:
                 array[...] = values[name]
         return values
 
-    def host_call(self, call: HostStep, inputs: Sequence[Array], host: dict[str, Array]) -> None:
-        """A node (and what was fused to it) by reference functions."""
+    def host_call(
+        self, call: HostStep, inputs: Sequence[Array], host: dict[str, Array], several: Several | None = None
+    ) -> None:
+        """A node (and what was fused to it) by reference functions; `several` is what this run computed before."""
         graph = self.build.graph
         members = [graph[m] for m in call.group.members]
         made: dict[str, Array] = {}
         source = self.build.planned.fused.source
         for node in members:
-            arrays = {r: np.asarray(graph.weights[node.array(r)], np.float32) for r in graph.node_params(node)}
+            arrays = arrays_of(graph, node)
             names = [source(i) for i in node.inputs]
             values = [made[n] if n in made else self.logical(n, inputs, host) for n in names]
-            made[node.name] = np.asarray(apply(node, values, arrays), np.float32)
+            made[node.name] = typed(graph, node.name, apply(node, values, arrays, several))
         result = made[call.group.value]
         if call.place is None:
             host[call.group.value] = result
@@ -177,4 +184,6 @@ class Context:
 
     def value(self, name: str, inputs: Sequence[Array], host: dict[str, Array], out: dict[str, Array]) -> Array:
         """A value that the caller may keep."""
-        return out[name] if name in out else np.array(self.logical(name, inputs, host), np.float32, order="C")
+        if name in out:
+            return out[name]
+        return np.array(typed(self.build.graph, name, self.logical(name, inputs, host)), order="C")

@@ -87,6 +87,7 @@ ACTIVATIONS: Table[Callable[[Attrs], Activation]] = Table(
         "hard_swish": lambda a: Activation("hard_swish", 1 / 6, 0.5),
         "hard_sigmoid": lambda a: Activation("hard_sigmoid", a["alpha"], a["beta"]),
         "clip": _clip,
+        "fake_quantize": lambda a: Activation("fake_quantize", a["scale"], a["low"], a["high"]),
     },
     {op: "it is more than a function of one number" for op, rule in OPS.items() if rule.channels != "keep"}
     | because("it changes nothing: what reads it reads what it reads", "identity dropout")

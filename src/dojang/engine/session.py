@@ -15,15 +15,21 @@ import numpy as np
 
 from dojang.arith.conv import Conv, Sizes
 from dojang.arith.graph import Graph, Node, reachable
+from dojang.arith.ops import STANDARD
 from dojang.arith.shapes import Shape, conv_problem
 from dojang.engine.reference.operators import (
     RunResult,
+    Several,
+    answer,
     apply,
+    arrays_of,
+    batch_of,
     check_arrays,
     check_batch,
     check_inputs,
     last_readers,
     refuse_unknown,
+    typed,
 )
 
 Array = np.ndarray
@@ -64,21 +70,26 @@ class Session:
         for name in taps:
             graph[name]  # raises for a name that is not there
         fed = check_inputs(graph, x)
-        batch = next((len(array) for array in fed.values()), 1)
+        batch = batch_of(graph, fed)
         if batch not in self._batches:
             check_batch(graph, batch)
             self._batches.add(batch)
         last = last_readers(graph, taps)
         wanted = reachable(graph.nodes, (*graph.outputs, *taps))
         values: dict[str, Array] = {}
+        several: Several = {}
         for place, node in enumerate(graph.nodes):
             if node.op == "input":
-                values[node.name] = locked(np.asarray(fed.pop(node.name), np.float32))
+                values[node.name] = locked(typed(graph, node.name, fed.pop(node.name)))
+            elif node.name in wanted and node.op == STANDARD:
+                made = apply(node, [values[i] for i in node.inputs], {}, several)
+                values[node.name] = typed(graph, node.name, made)
             elif node.name in wanted:
                 values[node.name] = self._steps[node.name]([values[i] for i in node.inputs])
             for name in last.get(place, ()):
                 values.pop(name, None)
-        return RunResult(tuple(owned(values[o]) for o in graph.outputs), {t: owned(values[t]) for t in taps})
+        answers = tuple(owned(answer(graph, o, values[o])) for o in graph.outputs)
+        return RunResult(answers, {t: owned(values[t]) for t in taps})
 
 
 def locked(array: Array) -> Array:
@@ -96,15 +107,16 @@ def owned(array: Array) -> Array:
 
 def prepared(graph: Graph, node: Node) -> Step:
     """How a node is run: its fast way with the weights laid out for it, or its reference function."""
-    arrays = {role: np.asarray(graph.weights[node.array(role)], np.float32) for role in graph.node_params(node)}
+    arrays = arrays_of(graph, node)
     shapes = [s for s in (graph.unit_shapes[i] for i in node.inputs) if s is not None]
-    step = FAST[node.op](node, shapes, arrays) if node.op in FAST else None
+    known = len(shapes) == len(node.inputs) and all(map(graph.is_single, (node.name, *node.inputs)))
+    step = FAST[node.op](node, shapes, arrays) if node.op in FAST and known else None
     if step is not None:
         return step
     if node.op == "constant":
-        value = locked(np.asarray(apply(node, (), arrays), np.float32))
+        value = locked(typed(graph, node.name, apply(node, (), arrays)))
         return lambda inputs: value
-    return lambda inputs: np.asarray(apply(node, inputs, arrays), np.float32)
+    return lambda inputs: typed(graph, node.name, apply(node, inputs, arrays))
 
 
 def conv_step(node: Node, shapes: Sequence[Shape], arrays: Arrays) -> Step:

@@ -22,7 +22,7 @@ SLICED: Table[Literal["alone", "together", "by axis"]] = Table(
         **dict.fromkeys("maxpool avgpool adaptive_maxpool adaptive_avgpool".split(), "alone"),
         **dict.fromkeys("global_maxpool global_avgpool flatten identity dropout".split(), "alone"),
         **dict.fromkeys(
-            "relu sigmoid tanh silu gelu elu selu clip leaky_relu hard_sigmoid hard_swish".split(), "alone"
+            "relu sigmoid tanh silu gelu elu selu clip leaky_relu hard_sigmoid fake_quantize".split(), "alone"
         ),
         **dict.fromkeys("softplus softsign mish prelu abs neg exp log sqrt erf reciprocal".split(), "alone"),
         **dict.fromkeys("hard_swish sin cos floor ceil round sign not".split(), "alone"),
@@ -32,7 +32,7 @@ SLICED: Table[Literal["alone", "together", "by axis"]] = Table(
     because(
         "it may mix the images of a batch",
         "constant deform_conv dynamic_conv layernorm reshape transpose squeeze unsqueeze pad slice gather reduce_mean "
-        "reduce_sum reduce_max reduce_min matmul einsum unknown",
+        "reduce_sum reduce_max reduce_min matmul einsum unknown standard",
     ),
 )
 """Whether an operator computes each image of a batch from that image alone: "alone" whatever its attributes,

@@ -9,7 +9,7 @@ import numpy as np
 from dojang.arith.graph import Graph, Node
 from dojang.base.errors import UsageError
 from dojang.engine.fuse import Group
-from dojang.engine.reference.operators import apply
+from dojang.engine.reference.operators import apply, typed
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Weights:
 
     def constant(self, node: Node) -> np.ndarray:
         """The value of a constant."""
-        arrays = {r: np.asarray(self.array(node, r), "f4") for r in self.graph.node_params(node)}
-        return np.asarray(apply(node, (), arrays), np.float32)
+        arrays = {r: typed(self.graph, node.name, self.array(node, r)) for r in self.graph.node_params(node)}
+        return typed(self.graph, node.name, apply(node, (), arrays))
 
     def affine(self, norm: Node) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift of a batch norm, in float64."""

@@ -54,7 +54,7 @@ BEHIND: Table[Literal["passes on", "activation"]] = Table(
     {op: "it does more than change each number" for op, rule in OPS.items() if rule.channels != "keep"}
     | because(
         "it is no usual activation: the layer is looked at before it",
-        "abs neg exp log sqrt erf reciprocal sin cos floor ceil round sign not",
+        "abs neg exp log sqrt erf reciprocal sin cos floor ceil round sign not fake_quantize",
     ),
 )
 """What an operator behind a layer is: its activation, or something that may stand between the two."""

@@ -46,11 +46,13 @@ HOW: Table[How] = Table(
         **dict.fromkeys("relu leaky_relu abs prelu maxpool adaptive_maxpool".split(), "scaled"),
         **dict.fromkeys("global_maxpool reduce_max reduce_min".split(), "scaled"),
         **dict.fromkeys("sigmoid tanh softplus softsign silu hard_swish mish selu elu gelu clip".split(), "each"),
-        **dict.fromkeys("hard_sigmoid exp log sqrt erf reciprocal sin cos floor ceil round sign not".split(), "each"),
+        **dict.fromkeys(
+            "hard_sigmoid exp log sqrt erf reciprocal sin cos floor ceil round sign not fake_quantize".split(), "each"
+        ),
     },
     because("its channels are what comes from outside", "input constant")
     | because("its channels are held for different", "instancenorm groupnorm layernorm lrn softmax log_softmax")
-    | because("its channels are held for different", "deform_conv dynamic_conv matmul einsum unknown"),
+    | because("its channels are held for different", "deform_conv dynamic_conv matmul einsum unknown standard"),
 )
 """How equality passes through an operator, channel by channel. "linear": f(s·x) = s·f(x). "scaled": the same for s > 0
 only. "each": one function of each channel, the same for all of them."""

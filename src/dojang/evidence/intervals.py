@@ -543,8 +543,10 @@ RULES: Table[Rule] = Table(
             lambda s: _reduced(s.node, s.sources[0], _channel_axis(s), s.before),
         ),
     },
-    because("its bounds are not derived: any value is possible", "layernorm deform_conv dynamic_conv matmul einsum")
-    | because("its bounds are not derived: any value is possible", "reciprocal div pow not")
+    because(
+        "its bounds are not derived: any value is possible", "layernorm deform_conv dynamic_conv matmul einsum standard"
+    )
+    | because("its bounds are not derived: any value is possible", "reciprocal div pow not fake_quantize")
     | {UNKNOWN: "what it computes is not known: any value is possible"},
 )
 """The bounds of each operator's output. Where there is no rule, nothing is claimed."""

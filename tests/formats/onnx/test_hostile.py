@@ -137,10 +137,10 @@ BAD = {
     "absurd sizes": (model([], tensors=[floats("w", [2**40, 2**40])]), FileError, "the file has 0|needs"),
     "negative sizes": (model([], tensors=[floats("w", [-1, 4])]), FileError, "sizes below 0"),
     "short data": (model([], tensors=[floats("w", [2], b"1234567")]), FileError, "takes 8 bytes, the file has 7"),
-    "a string tensor": (
-        model([], tensors=[TensorProto(name="w", dims=[1], data_type=8, string_data=[b"a"])]),
-        UnsupportedError,
-        "element type 8",
+    "a string tensor that is short": (
+        model([], tensors=[TensorProto(name="w", dims=[2], data_type=8, string_data=[b"a"])]),
+        FileError,
+        "2 of text needs 2 pieces, the file has 1",
     ),
     "a cycle": (
         model([helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]),
@@ -149,14 +149,12 @@ BAD = {
     ),
     "no such output": (model([]), GraphError, "the output 'y' is made by no node"),
     "made twice": (model([helper.make_node("Relu", ["x"], ["x"])]), GraphError, "'x' is made twice"),
-    "an old operator set": (model([helper.make_node("Relu", ["x"], ["y"])], opset=6), UnsupportedError, "only 7 to 28"),
     "a later operator set": (model([], opset=99), UnsupportedError, "operator set 99 is not read"),
     "a missing attribute": (
         model([helper.make_node("MaxPool", ["x"], ["y"])]),
         GraphError,
         "MaxPool lacks its attribute 'kernel_shape'",
     ),
-    "no operator set": (onnx.ModelProto(graph=onnx.GraphProto()), FileError, "names no operator set"),
     "too many axes": (model([helper.make_node("Relu", ["x"], ["y"])], shape=[1] * 99), GraphError, "99 axes"),
 }
 
@@ -208,7 +206,6 @@ def test_external_data_beside_the_file_is_read(tmp_path) -> None:
         ("", "not a plain path"),
         ("link.bin", "leads outside"),
         ("inner/secret.bin", "leads outside"),
-        ("missing.bin", "not in the model's folder"),
         ("short.bin", "needs 32 bytes at 0"),
         ("pipe", "not in the model's folder"),
     ],

@@ -22,11 +22,12 @@ ERF = [2 / math.sqrt(math.pi) * (-1) ** k / math.factorial(k) / (2 * k + 1) for 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A function applied where results are stored. `a` and `b` are its parameters (bounds, slope)."""
+    """A function applied where results are stored. `a`, `b` and `c` are its parameters (bounds, slope, scale)."""
 
     name: str
     a: float = 0.0
     b: float = 0.0
+    c: float = 0.0
 
 
 def activate(b: Emit, v: Value, act: Activation | None, kind: ElementType) -> Value:
@@ -187,6 +188,14 @@ def log(b: Emit, v: Value) -> Value:
     return b.select(b.fcmp_unordered("uno", v, v), v, out)
 
 
+def fake_quantize(b: Emit, v: Value, act: Activation) -> Value:
+    """a · round(v / a), where the whole number is held within b and c; NaN becomes the least."""
+    whole = b.round(b.fdiv(v, con(b, act.a, v)))
+    whole = b.select(b.fcmp_ordered(">", whole, con(b, act.b, v)), whole, con(b, act.b, v))
+    whole = b.select(b.fcmp_ordered("<", whole, con(b, act.c, v)), whole, con(b, act.c, v))
+    return b.fmul(whole, con(b, act.a, v))
+
+
 FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
@@ -205,8 +214,9 @@ FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
     "ceil": ceil,
     "round": lambda b, v, act: b.round(v),
     "sign": sign,
+    "fake_quantize": fake_quantize,
 }
 """By the name of the activation."""
 
-NAMES = frozenset(FUNCTIONS) - {"gelu", "gelu_tanh", "elu"}
+NAMES = frozenset(FUNCTIONS) - {"gelu", "gelu_tanh", "elu", "fake_quantize"}
 """Those that are an operator without attributes."""

@@ -174,6 +174,9 @@ class PlanContext:
         if node.op == "constant":
             self.constants.append(node.name)
             return
+        if not self.kernels_can(group):
+            self.on_host(group)
+            return
         shortcut = self.shortcuts.get(group.value)
         read = (*group.inputs, shortcut.source if shortcut else group.residual)
         if len(self.shape(group.value)) >= 2:
@@ -206,6 +209,13 @@ class PlanContext:
             del self.steps[before:]
         return done
 
+    def kernels_can(self, group: Group) -> bool:
+        """Whether all values of a group are real numbers of up to 32 bits and have shapes, empty in the batch only."""
+        read = (*group.inputs, *([group.residual] if group.residual else ()), group.value)
+        return all(
+            (shape := self.shapes[name]) is not None and prod(shape[1:]) and self.graph.is_single(name) for name in read
+        )
+
     def groups(self, groups: Sequence[Group]) -> None:
         """Adds the steps of some groups in order."""
         for group in groups:
@@ -213,7 +223,9 @@ class PlanContext:
 
     def on_host(self, group: Group) -> None:
         """Adds a step by the reference function (and those of the fused nodes)."""
-        place = self.target(group.value) if len(self.shape(group.value)) >= 2 else None
+        shape = self.shapes[group.value]
+        held = shape is None or len(shape) < 2 or not prod(shape[1:]) or not self.graph.is_single(group.value)
+        place = None if held else self.target(group.value)
         choice = Choice(group.value, group.node.op, fallback.NAME, group.members, (("native", "no kernel"),))
         self.add(HostStep(choice, group, group.inputs, place))
 

@@ -53,6 +53,8 @@ def enter(context: PlanContext) -> None:
         if node.name not in read:
             continue
         shape = context.shape(node.name)
+        if not shape or not context.graph.is_single(node.name):
+            continue  # stays a NumPy array, as values of steps in Python do
         if len(shape) < 2:
             context.places[node.name] = Place(-1 - k, 0, 1, (*shape, 1)[:2])
             continue
@@ -70,7 +72,8 @@ def choose_kernels(context: PlanContext) -> None:
     joiner = Joiner(context) if context.sizes is None else None  # code of layers in a row is made for one size
     later = {g.value for s in context.shortcuts.values() for g in s.groups}
     for group in context.fused.groups:
-        if group.value not in later and not (joiner and joiner.takes(group)):
+        joined = joiner and context.kernels_can(group) and group.value not in later and joiner.takes(group)
+        if group.value not in later and not joined:
             context.group(group)
 
 

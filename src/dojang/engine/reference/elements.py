@@ -116,6 +116,15 @@ def clip(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     return np.minimum(x, attrs["max"]) if attrs["max"] is not None else x
 
 
+def fake_quantize(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
+    """scale · round(x / scale), to the even neighbour, where the whole number is held within low and high.
+
+    With a zero point z a quantised value lies within low + z and high + z (Jacob et al. 2018, equation 1).
+    """
+    scale = inputs[0].dtype.type(attrs["scale"])
+    return np.fmin(np.fmax(np.rint(inputs[0] / scale), attrs["low"]), attrs["high"]) * scale
+
+
 def prelu(attrs: Attrs, inputs: Inputs, arrays: Arrays) -> Array:
     """x where positive, else slope·x with one learned slope, or one per channel."""
     x, slope = inputs[0], arrays["weight"]
@@ -195,6 +204,7 @@ FUNCTIONS: Mapping[str, Function] = {
     **{name: unary(function) for name, function in UNARY.items()},
     "gelu": gelu,
     "leaky_relu": leaky_relu,
+    "fake_quantize": fake_quantize,
     "elu": lambda attrs, inputs, arrays: elu(inputs[0], attrs["alpha"]),
     "hard_sigmoid": hard_sigmoid,
     "clip": clip,

@@ -31,7 +31,8 @@ FILL_LIMIT = 1 << 28
 MOST_AXES = 64
 """The most axes of a tensor; NumPy has the same limit."""
 
-Sort = Literal["f", "i", "b"]
+Sort = Literal["f", "i", "b", "s"]
+"""Real numbers, whole numbers, truth values; text and numbers that nothing here computes with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Type:
     letter: str
     field: str
     sort: Sort
+    bits: int = 0
+
+    def bytes_of(self, count: int) -> int:
+        """The bytes of so many elements; several may share one."""
+        return -(-count * self.bits // 8) if self.bits else count * self.size
 
 
 # float16 and bfloat16 are bit patterns in int32_data.
@@ -60,8 +66,25 @@ TYPES = {
     12: Type("uint32", 4, "I", "uint64_data", "i"),
     13: Type("uint64", 8, "Q", "uint64_data", "i"),
     16: Type("bfloat16", 2, "H", "int32_data", "f"),
+    8: Type("string", 0, "", "string_data", "s"),
+    14: Type("complex64", 8, "", "float_data", "s"),
+    15: Type("complex128", 16, "", "double_data", "s"),
+    17: Type("float8_e4m3fn", 1, "", "int32_data", "s"),
+    18: Type("float8_e4m3fnuz", 1, "", "int32_data", "s"),
+    19: Type("float8_e5m2", 1, "", "int32_data", "s"),
+    20: Type("float8_e5m2fnuz", 1, "", "int32_data", "s"),
+    21: Type("uint4", 1, "", "int32_data", "i", 4),
+    22: Type("int4", 1, "", "int32_data", "i", 4),
+    23: Type("float4_e2m1fn", 1, "", "int32_data", "s", 4),
+    24: Type("float8_e8m0fnu", 1, "", "int32_data", "s"),
+    25: Type("uint2", 1, "", "int32_data", "i", 2),
+    26: Type("int2", 1, "", "int32_data", "i", 2),
 }
 FLOAT_TYPES = frozenset(code for code, t in TYPES.items() if t.sort == "f")
+USUAL: dict[Sort, str] = {"f": "float32", "i": "int64", "b": "bool", "s": "string"}
+"""The type of a constant that the reader makes itself."""
+HELD = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8", "bfloat16": "float32"}
+"""Types that NumPy does not have, and those whose arrays hold their values."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,6 +122,13 @@ class Const:
     turn: tuple[str, tuple[int, ...]] = field(default=("", ()))
     batched: bool = False
     pieces: tuple[Piece, ...] = ()
+    dtype: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of its type; that of a cast constant is the usual one of its sort."""
+        fits = self.dtype and next((t.sort for t in TYPES.values() if t.name == self.dtype), None) == self.sort
+        return self.dtype if fits else USUAL[self.sort]
 
     @property
     def size(self) -> int:
@@ -127,6 +157,19 @@ class Const:
 
         found = np.ascontiguousarray(self.load(), dtype=np.float32)
         return found if found.shape == self.shape else found.reshape(self.shape)  # not a view of it
+
+    def typed(self) -> np.ndarray:
+        """The array in its own type; float32 for all real numbers of fewer bits."""
+        import numpy as np
+
+        kind = {"float16": "float32", "string": "object"}.get(self.kind, HELD.get(self.kind, self.kind))
+        return np.array(self.load(), dtype=kind).reshape(self.shape)
+
+    def loaded(self) -> np.ndarray:
+        """The array as it is stored."""
+        import numpy as np
+
+        return np.asarray(self.load()).reshape(self.shape)
 
     def fresh(self, name: str) -> Const:
         """A copy that counts as another array."""
@@ -163,7 +206,7 @@ class Const:
             self,
             shape=shape,
             read=read,
-            load=lambda: self.array().transpose(perm),
+            load=lambda: self.loaded().transpose(perm),
             source=(self.key, "perm", perm),
             base=self,
             turn=("perm", perm),
@@ -182,7 +225,7 @@ class Const:
         return replace(
             self,
             shape=shape,
-            load=lambda: self.array().reshape(shape),
+            load=lambda: self.loaded().reshape(shape),
             source=(first.key, "shape", shape),
             base=first,
             turn=("shape", ()),
@@ -210,21 +253,21 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(out)
 
 
-def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: bool = False) -> Const:
+def of_values(values: Sequence[Any], shape: Sequence[int], sort: Sort, trained: bool = False, dtype: str = "") -> Const:
     """A constant from its numbers."""
     values, shape = list(values), tuple(shape)
 
     def load() -> Any:
         import numpy as np
 
-        return np.array(values, np.float32).reshape(shape)
+        return np.array(values, np.float32 if sort == "f" else None).reshape(shape)
 
     batched = any_depends(values)
     fill = values[0] if len(values) == 1 and not batched else None
-    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched)
+    return Const(shape, sort, lambda: values, load, trained=trained, fill=fill, batched=batched, dtype=dtype)
 
 
-def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Const:
+def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "", dtype: str = "") -> Const:
     """A constant that has one value everywhere; it takes no memory until its array is read. Sizes may be formulas."""
     shape = tuple(shape)
     if len(shape) > MOST_AXES or any(s < 0 for s in shape):
@@ -237,9 +280,10 @@ def of_fill(value: Any, shape: Sequence[int], sort: Sort, name: str = "") -> Con
             raise FileError(
                 f"constant {name!r} of {by(shape)} would take {4 * prod(shape)} bytes; the limit is {FILL_LIMIT}"
             )
-        return np.full(shape, value, np.float32)
+        return np.full(shape, value, np.float32 if sort == "f" else None)
 
-    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=depends(value))
+    batched = depends(value)
+    return Const(shape, sort, lambda: [value] * prod(shape), load, name, fill=value, batched=batched, dtype=dtype)
 
 
 def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Const:
@@ -258,15 +302,15 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
     data: Buffer | None = None
     if tensor.get("data_location", 0) == 1:
         entries = {e.get("key", ""): e.get("value", "") for e in tensor.get("external_data", [])}
-        place = _External.of(name, entries, folder, prod(shape) * kind.size)
+        place = _External.of(name, entries, folder, kind.bytes_of(prod(shape)))
     else:
         place = None
         data = tensor.get("raw_data")
         if data is None or (not len(data) and prod(shape)):
             return _of_field(tensor, name, shape, code, trained)
-        if len(data) != prod(shape) * kind.size:
+        if len(data) != kind.bytes_of(prod(shape)):
             raise FileError(
-                f"tensor {name!r}: {by(shape)} of {kind.name} takes {prod(shape) * kind.size} bytes, the file has "
+                f"tensor {name!r}: {by(shape)} of {kind.name} takes {kind.bytes_of(prod(shape))} bytes, the file has "
                 f"{len(data)}"
             )
 
@@ -274,6 +318,8 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
         return place.view() if place is not None else data if data is not None else b""
 
     def read() -> list[Any]:
+        if not kind.letter:
+            return _numpy(raw(), code, shape).ravel().tolist()
         values = struct.unpack(f"<{prod(shape)}{kind.letter}", raw())
         return [widen(v) for v in values] if code == 16 else list(values)
 
@@ -286,16 +332,21 @@ def of_tensor(tensor: Message, folder: Path | None, trained: bool = False) -> Co
         trained and kind.sort == "f",
         source=object(),
         pieces=(Piece(name, prod(shape), kind.sort, dtype=kind.name),),
+        dtype=kind.name,
     )
 
 
 def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, trained: bool) -> Const:
     """A tensor whose numbers are in the field of its type."""
     kind = TYPES[code]
+    if kind.sort == "s" or (not kind.letter and not kind.bits):
+        return _not_numbers(tensor, name, shape, code)
     data: Buffer = tensor.get(kind.field, b"")
     wide = {"float_data": 4, "double_data": 8}.get(kind.field)
     # A varint takes 1 to 10 bytes, so impossible sizes are found without reading the numbers.
-    fits = len(data) == wide * prod(shape) if wide else prod(shape) <= len(data) <= 10 * prod(shape)
+    # Of types below a byte several numbers share one.
+    count = kind.bytes_of(prod(shape)) if kind.bits else prod(shape)
+    fits = len(data) == wide * prod(shape) if wide else count <= len(data) <= 10 * count
     if not fits:
         raise FileError(f"tensor {name!r}: {by(shape)} of {kind.name} needs {prod(shape)} numbers, the file has others")
 
@@ -303,6 +354,8 @@ def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, tra
         if wide:
             return list(struct.unpack(f"<{prod(shape)}{kind.letter}", data))
         values = varints(data)
+        if kind.bits and len(values) == count:
+            return _numpy(bytes(v & 0xFF for v in values), code, shape).ravel().tolist()
         if len(values) != prod(shape):
             raise FileError(f"tensor {name!r} needs {prod(shape)} numbers for {by(shape)}, the file has {len(values)}")
         if code == 16:
@@ -316,10 +369,35 @@ def _of_field(tensor: Message, name: str, shape: tuple[int, ...], code: int, tra
     def load() -> Any:
         import numpy as np
 
-        return _numpy(data, code, shape) if wide else np.array(numbers(), np.float32).reshape(shape)
+        if wide:
+            return _numpy(data, code, shape)
+        return np.array(numbers(), np.float32 if kind.sort == "f" else HELD.get(kind.name, kind.name)).reshape(shape)
 
     pieces = (Piece(name, prod(shape), kind.sort, dtype=kind.name),)
-    return Const(shape, kind.sort, numbers, load, name, trained and kind.sort == "f", source=object(), pieces=pieces)
+    learned = trained and kind.sort == "f"
+    return Const(
+        shape, kind.sort, numbers, load, name, learned, source=object(), pieces=pieces, dtype=kind.name
+    )  # fmt: skip
+
+
+def _not_numbers(tensor: Message, name: str, shape: tuple[int, ...], code: int) -> Const:
+    """A tensor of text, or of numbers that nothing here computes with: its size is known."""
+    kind = TYPES[code]
+    texts = tensor.get("string_data", ())
+    if kind.name == "string" and len(texts) != prod(shape):
+        raise FileError(f"tensor {name!r}: {by(shape)} of text needs {prod(shape)} pieces, the file has {len(texts)}")
+
+    def load() -> Any:
+        import numpy as np
+
+        if kind.name != "string":
+            raise UnsupportedError(f"tensor {name!r} has type {kind.name}, which is not computed with")
+        return np.array([str(t, "utf-8", "replace") for t in texts], object).reshape(shape)
+
+    pieces = (Piece(name, prod(shape), kind.sort, dtype=kind.name),)
+    return Const(
+        shape, kind.sort, lambda: load().ravel().tolist(), load, name, source=object(), pieces=pieces, dtype=kind.name
+    )  # fmt: skip
 
 
 def widen(bits: int) -> float:
@@ -330,10 +408,22 @@ def widen(bits: int) -> float:
 def _numpy(data: Buffer, code: int, shape: tuple[int, ...]) -> Any:
     import numpy as np
 
+    kind = TYPES[code]
     if code == 16:
         wide = np.frombuffer(data, "<u2").astype("<u4") << 16
         return wide.view("<f4").reshape(shape)
-    source = np.frombuffer(data, np.dtype(TYPES[code].name).newbyteorder("<"))
+    if kind.bits:
+        parts = np.frombuffer(data, "u1")[:, None] >> np.arange(0, 8, kind.bits, dtype="u1") & (1 << kind.bits) - 1
+        whole = parts.ravel()[: prod(shape)].astype("i1")
+        if kind.name.startswith("int"):
+            whole = np.where(whole >= 1 << (kind.bits - 1), whole - (1 << kind.bits), whole)
+        if kind.sort == "i":
+            return whole.astype(HELD[kind.name]).reshape(shape)
+    if not kind.letter:
+        raise UnsupportedError(f"weights of type {kind.name} are not computed with; convert them to float32")
+    source = np.frombuffer(data, np.dtype(kind.name).newbyteorder("<"))
+    if code not in (1, 10):
+        return source.reshape(shape)
     array = np.empty(shape, np.float32)
     flat = array.reshape(-1)
     for at in range(0, flat.size, LARGE):  # memory holds few pages of the file beside the array
@@ -365,6 +455,9 @@ class _External:
     path: Path
     offset: int
     length: int
+    name: str
+    location: str
+    said: int
 
     @classmethod
     def of(cls, name: str, entries: dict[str, str], folder: Path | None, length: int) -> _External:
@@ -380,22 +473,33 @@ class _External:
         path = Path(os.path.realpath(root / location))
         if not path.is_relative_to(root):
             raise FileError(f"tensor {name!r}: external data {location!r} leads outside the model's folder; refused")
-        if not path.is_file():
-            raise FileError(f"tensor {name!r}: its data file {location!r} is not in the model's folder; copy it there")
         try:
             offset, said = _digits(entries.get("offset") or "0"), _digits(entries.get("length") or str(length))
         except ValueError:
             raise FileError(
                 f"tensor {name!r}: offset and length of its external data are not numbers; export the model again"
             ) from None
-        if said != length or offset < 0 or offset + length > path.stat().st_size:
+        place = cls(path, offset, length, name, location, said)
+        if path.exists():
+            place.check()
+        return place
+
+    def check(self) -> None:
+        """Raises `FileError` unless the file is there and has these bytes; counting needs no file."""
+        if not self.path.is_file():
             raise FileError(
-                f"tensor {name!r}: needs {length} bytes at {offset} of {location!r}, the file has "
-                f"{path.stat().st_size} and the model says {said}"
+                f"tensor {self.name!r}: its data file {self.location!r} is not in the model's folder; copy it there"
             )
-        return cls(path, offset, length)
+        size = self.path.stat().st_size
+        if self.said != self.length or self.offset < 0 or self.offset + self.length > size:
+            raise FileError(
+                f"tensor {self.name!r}: needs {self.length} bytes at {self.offset} of {self.location!r}, the file has "
+                f"{size} and the model says {self.said}"
+            )
 
     def view(self) -> Buffer:
+        """The bytes."""
+        self.check()
         if not self.length:
             return b""
         with opened(self.path) as file, damaged_as(str(self.path), "cannot be mapped"):

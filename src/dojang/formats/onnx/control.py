@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from dojang.arith.graph import reachable
+from dojang.arith.ops import STANDARD
 from dojang.arith.shapes import axis_of
-from dojang.base.errors import GraphError, ShapeError
+from dojang.arith.standard import MACS
+from dojang.base.errors import DojangError, GraphError, ShapeError
 from dojang.formats.onnx.batch import depends
 from dojang.formats.onnx.constants import Const, of_tensor, of_values
 from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
@@ -48,9 +50,18 @@ def hold(reader: Reader, graph: Message) -> None:
         if MADE.fullmatch(const.name):
             const = replace(const, pieces=tuple(replace(piece, named=False) for piece in const.pieces))
         reader.pieces += const.pieces
-        if const.size == 1 and const.sort == "f":
+        if const.size == 1 and const.sort == "f" and _is_there(const):
             const = replace(const, fill=shortest(const.values()[0]), trained=not MADE.fullmatch(const.name))
         reader.values[const.name] = const
+
+
+def _is_there(const: Const) -> bool:
+    """Whether the number of a constant can be read; external data may be missing, which counting allows."""
+    try:
+        const.values()
+    except DojangError:
+        return False
+    return True
 
 
 def uses(graph: Message, depth: int = 0) -> Counter[str]:
@@ -244,7 +255,7 @@ def without_decisions(reader: Reader, outputs: list[Draft]) -> list[Draft]:
         for d in reader.drafts
         if nodes[d] in weighed and d.op != "constant"
         if d.node.rule.params
-        or d.node.rule.macs
+        or (d.node.rule.macs and (d.op != STANDARD or d.node.attrs["kind"] in MACS))
         or (d.op == "unknown" and str(d.node.attrs["kind"]).split(" ")[0] not in FREE)
     ]
     live = reachable(linked, [nodes[d] for d in outputs] + costly)

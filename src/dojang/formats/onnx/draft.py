@@ -7,23 +7,36 @@ size works for any.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.arith.graph import Node
-from dojang.arith.ops import OPS, UNKNOWN
+from dojang.arith.graph import Node, with_batch
+from dojang.arith.ops import OPS, STANDARD, UNKNOWN
 from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import DojangError, FileError, GraphError
 from dojang.formats.onnx.batch import BATCH, any_depends, at, depends, several, simplified, whole
-from dojang.formats.onnx.constants import FOLD_LIMIT, MOST_AXES, Const, Piece, Sort, of_fill, of_tensor, of_values
+from dojang.formats.onnx.constants import (
+    FOLD_LIMIT,
+    MOST_AXES,
+    TYPES,
+    Const,
+    Piece,
+    Sort,
+    of_fill,
+    of_tensor,
+    of_values,
+)
 from dojang.formats.onnx.fold import fold, shape_values
+from dojang.formats.onnx.infer import DATA, OUTPUTS, Operands, apart
 from dojang.formats.onnx.protobuf import Message
 
 FOLD_BUDGET = 1_000_000
@@ -52,6 +65,9 @@ QUANTISED: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Which inputs of quantised operators are weights; the others are scales and zero points."""
 
+SORTS: Mapping[str, Sort] = {t.name: t.sort for t in TYPES.values()}
+"""The sort of each type."""
+
 LAYERS = frozenset(op for op, rule in OPS.items() if rule.params and rule.field != "constant")
 """Operators with arrays, whose names determine the name of the layer."""
 
@@ -72,8 +88,13 @@ class Draft:
     roles: dict[str, Const]
     shape: Shape | None
     labels: tuple[str, ...]
-    sort: Sort = "f"
+    dtype: str = "float32"
     outer: int | None = 1
+
+    @property
+    def sort(self) -> Sort:
+        """Whether its values are real numbers, whole numbers, truth values or text."""
+        return SORTS.get(self.dtype, "i")
 
     @property
     def before(self) -> int | None:
@@ -100,6 +121,12 @@ class Call:
     attrs: Mapping[str, Any]
     outputs: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    domain: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of the operator, with its domain if that is not the standard's own."""
+        return self.op if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.op}"
 
     def value(self, place: int) -> Value:
         """The input at a position; it must exist."""
@@ -140,7 +167,8 @@ class Reader:
 
     `pieces` are the arrays that the file stores. `own`: dojang wrote the file, so its Constant nodes are not
     parameters. `said` are the shapes of values that the file gives. `batch` is the size that the file fixes for axis 0,
-    or N. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
+    or N. `newer` brings operators of old versions to a newer form. `whole`: axis 0 is no batch, all sizes are as the
+    file fixes them. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
     """
 
     opset: int
@@ -149,6 +177,7 @@ class Reader:
     values: MutableMapping[str, Value] = field(default_factory=dict[str, Value])
     drafts: list[Draft] = field(default_factory=list[Draft])
     constants: dict[Hashable, Draft] = field(default_factory=dict[Hashable, Draft])
+    drafted: list[Const] = field(default_factory=list[Const])
     call: Call = Call("", "", (), {}, ())
     label: tuple[str, ...] = ()
     folded: int = 0
@@ -161,6 +190,8 @@ class Reader:
     depth: int = 0
     pieces: list[Piece] = field(default_factory=list[Piece])
     own: bool = False
+    newer: Callable[[Reader, Call], Call] | None = None
+    whole: bool = False
     said: dict[str, Shape] = field(default_factory=dict[str, Shape])
 
     def emit(
@@ -177,7 +208,8 @@ class Reader:
         if any_depends(attrs.values()):
             raise NotDone("a size or number that depends on the batch")
         node = Node.of(labels[-1], op, *("" for _ in sources), **attrs)
-        draft = Draft(node, sources, own, self.infer(node, sources, own), labels, _sort(sources))
+        dtype = node.attrs.get("dtype") or _dtype(sources)
+        draft = Draft(node, sources, own, self.infer(node, sources, own), labels, dtype)
         draft.outer = _outer(draft)
         if self.batch == 1 and mixes(draft):
             raise NotDone("a file for a single image, in which this would mix images")
@@ -187,9 +219,8 @@ class Reader:
     def infer(self, node: Node, sources: Sequence[Draft], roles: Mapping[str, Const]) -> Shape | None:
         """The shape of a node; checks its arrays against what the layer needs."""
         shapes = [s.shape for s in sources if s.shape is not None]
-        if node.op == UNKNOWN:
-            given = node.attrs["shape"]
-            return (BATCH, *given) if given is not None else None
+        if node.op == UNKNOWN or node.op == STANDARD:
+            return with_batch(node.attrs, BATCH)
         if len(shapes) < len(sources):
             return None
         try:
@@ -216,19 +247,22 @@ class Reader:
         if known is None:
             labels = (value.name.removesuffix(".value"),) if value.name else tuple(f"{w}.constant" for w in self.label)
             if value.batched:
-                raise NotDone("computes with the size of the batch")
+                return self.sizes(value)
             if any_depends(value.shape):
                 return self.per_picture(value)
-            attrs: dict[str, Any] = {"shape": value.shape}
+            attrs: dict[str, Any] = {"shape": value.shape, "dtype": value.kind}
             roles: dict[str, Const] = {}
-            if value.fill is not None and not (value.trained and (value.shape or value.name.endswith(".value"))):
+            exact = value.sort == "f" or (value.sort != "s" and abs(value.fill or 0) <= 1 << 53)
+            kept = value.trained and (value.shape or value.name.endswith(".value"))
+            if value.fill is not None and exact and not kept:
                 attrs["fill"] = float(value.fill)
             else:
                 attrs["trained"] = value.trained
                 roles["value"] = value
-            known = Draft(Node.of(labels[-1], "constant", **attrs), (), roles, value.shape, labels, value.sort)
+            known = Draft(Node.of(labels[-1], "constant", **attrs), (), roles, value.shape, labels, value.kind)
             self.drafts.append(known)
             self.constants[value.key] = known
+            self.drafted.append(value)  # a key may be the id of the constant, which must not become another's
         return known
 
     def output(self, value: Value) -> Draft:
@@ -240,6 +274,31 @@ class Reader:
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             return self.emit(UNKNOWN, kind=f"constant ({reason})", shape=None)
 
+    def sizes(self, const: Const) -> Draft:
+        """Numbers that depend on the size of the batch, as a node that computes them when the network runs."""
+        numbers: list[list[list[Any]]] = []
+        for value in const.values():
+            terms = value.terms if depends(value) else {(): Fraction(value)}
+            if any(set(letters) - {"N"} for letters in terms):
+                raise NotDone("computes with the size of the batch")
+            numbers.append([[len(letters), f.numerator, f.denominator] for letters, f in terms.items()])
+        entry = next(d for d in self.drafts if d.op == "input" and d.node.attrs["batch_axis"] >= 0)
+        made = self.standard(
+            SIZES, entry, dtype=const.kind, tag="sizes", shape=const.shape, axis=entry.node.attrs["batch_axis"],
+            numbers=numbers, sizes=list(const.shape),
+        )  # fmt: skip
+        self.constants[const.key] = made
+        self.drafted.append(const)
+        return made
+
+    def spread(self, value: Value, shape: Shape) -> Draft:
+        """One number at all places of a shape that has the batch."""
+        if not isinstance(value, Const) or value.fill is None:
+            raise NotDone("a constant that has the size of the batch")
+        one = of_fill(value.fill, (), value.sort, dtype=value.kind)
+        to = of_values(shape, (len(shape),), "i", dtype="int64")
+        return self.standard("Expand", one, to, dtype=value.kind, tag="spread", shape=shape)
+
     def per_picture(self, value: Value, tag: str = "pictures") -> Draft:
         """A value (1, ...) as (N, ...): multiplied by a column of ones, one per image of the first input.
 
@@ -247,10 +306,12 @@ class Reader:
         constant of one number may already have N as its first size.
         """
         shape = self.shape(value)
+        if isinstance(value, Const) and value.sort != "f":
+            return self.spread(value, shape)
         if shape[0] == BATCH and isinstance(value, Const) and value.fill is not None and not any_depends(shape[1:]):
             value = of_fill(value.fill, (1, *shape[1:]), value.sort)
         elif any_depends(shape):
-            raise NotDone("a constant that has the size of the batch")
+            return self.spread(value, shape)
         entry = next(d for d in self.drafts if d.op == "input")
         column: Draft = entry
         for axis in range(1, len(entry.node.attrs["shape"]) + 1):
@@ -292,14 +353,15 @@ class Reader:
             values.append(self.values[source] if source else None)
         domain = message.get("domain", "")
         known = domain in ("", "ai.onnx")
-        attrs = attributes(message, name) if known else {}
-        self.call = call = Call(op, name, tuple(values), attrs, outputs, sources)
+        self.call = call = Call(op, name, tuple(values), attributes(message, name), outputs, sources, domain)
         try:
+            if self.newer is not None and known:
+                self.call = call = self.newer(self, call)
             const = self.constant(call) if known else None
             if const is not None:
                 results: Sequence[Value] = [replace(const, name=const.name or (outputs[0] if outputs else ""))]
             else:
-                results = self.translate(call, node_of(op) if known else None, op if known else f"{domain}.{op}")
+                results = self.translate(call, node_of(call.kind), call.kind)
         except KeyError as error:
             raise GraphError(f"{name}: {op} lacks its attribute {error}") from error
         except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
@@ -355,8 +417,9 @@ class Reader:
     def translate(self, call: Call, rule: Callable[[Reader, Call], Any] | None, kind: str) -> Sequence[Value]:
         """The output values of a node, whose nodes are added; `unknown` nodes if the operator is not known."""
         start = len(self.drafts)
+        typed = call.op not in ANY_TYPE and any(isinstance(v, Draft) and v.sort != "f" for v in call.inputs)
         try:
-            if rule is not None:
+            if rule is not None and not typed:
                 result = rule(self, call)
                 return result if isinstance(result, list) else [result]
         except (TypeError, ArithmeticError):
@@ -368,6 +431,9 @@ class Reader:
             # A constant drafted meanwhile may be in `constants`, so it stays; everything else is undone.
             self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
             kind = f"{kind} ({reason})"
+        standard = self.as_standard(call)
+        if standard is not None:
+            return standard
         # Parameters count, even if unknown operators read them.
         inputs = [v for v in map(self.learned, range(len(call.inputs))) if v is not None]
         wanted = [o for o in call.outputs if o and self.used[o]]
@@ -377,12 +443,83 @@ class Reader:
                 made.append(self.fill(0.0))  # an output that the file leaves out, so no node reads it
                 continue
             tag = "" if output == call.outputs[0] or len(wanted) == 1 else str(place)
-            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, shape=self.unknown_shape(place)))
+            made.append(self.emit(UNKNOWN, *inputs, kind=kind, tag=tag, **self.placed(self.unknown_shape(place))))
         return made
 
+    def as_standard(self, call: Call) -> Sequence[Value] | None:
+        """The outputs of an operator that is run as the standard defines it; None if it is not known, or if it would
+        mix images that the file does not have.
+        """
+        rule = OUTPUTS.get(call.kind)
+        if rule is None or any(o and self.used[o] for o in call.outputs[MOST_OUTPUTS.get(call.kind, 64) :]):
+            return None
+        seen = Operands(call.kind, call.inputs, call.attrs, self.opset, len(call.outputs))
+        start = len(self.drafts)
+        try:
+            found = rule(seen)
+            if not depends(self.batch) and not self.whole and not apart(seen):
+                return None
+            sources = [self.draft(v) for v in map(self.as_data, range(len(call.inputs))) if v is not None]
+            places = tuple(i for i, v in enumerate(call.inputs) if v is not None)
+            settings = as_json(call)
+            made: list[Value] = []
+            wanted = [o for o in call.outputs if o and self.used[o]]
+            for place, output in enumerate(call.outputs):
+                if not output or not self.used[output]:
+                    made.append(self.fill(0.0))  # no node reads it
+                    continue
+                shape, kind = found[place] if place < len(found) else (None, "float32")
+                shape = shape if shape is not None else self.said.get(output)
+                made.append(
+                    self.emit(
+                        STANDARD,
+                        *sources,
+                        tag="" if output == wanted[0] else str(place),
+                        kind=call.kind,
+                        dtype=kind,
+                        settings=settings,
+                        places=() if places == tuple(range(len(sources))) else places,
+                        output=place,
+                        first=output == wanted[0],
+                        opset=self.opset,
+                        **self.placed(shape),
+                    )
+                )
+            return made
+        except (NotDone, DojangError, ArithmeticError, ValueError, TypeError):
+            self.drafts[start:] = [d for d in self.drafts[start:] if d.op == "constant"]
+            return None
+
+    def as_data(self, place: int) -> Value | None:
+        """An input of the call; a constant that only says how something is done is no parameter."""
+        value = self.call.inputs[place]
+        how = isinstance(value, Const) and value.trained and place > 0 and self.call.op in DATA
+        return replace(value, trained=False) if how and isinstance(value, Const) else value
+
+    def standard(
+        self, kind: str, *values: Value, dtype: str, tag: str = "", shape: Shape | None = None, output: int = 0,
+        first: bool = True, **settings: Any,
+    ) -> Draft:  # fmt: skip
+        """Adds a node that is run as the standard defines it; without `shape` that of the first value."""
+        shape = shape if shape is not None else values[0].shape
+        text = json.dumps(settings, separators=(", ", ": "))
+        return self.emit(
+            STANDARD, *values, tag=tag, kind=kind, dtype=dtype, settings=text, output=output, first=first,
+            opset=max(self.opset, 13), **self.placed(shape),
+        )  # fmt: skip
+
+    def placed(self, shape: Shape | None) -> dict[str, Any]:
+        """A shape as attributes: without the batch, and where that is. No shape if it has the batch in a formula."""
+        axes = [i for i, size in enumerate(shape or ()) if depends(size)]
+        if shape is None or len(axes) > 1 or any(shape[i] != BATCH for i in axes):
+            return {"shape": None}
+        if not axes:
+            return {"shape": shape, "batch_axis": -1}
+        return {"shape": (*shape[: axes[0]], *shape[axes[0] + 1 :]), "batch_axis": axes[0]}
+
     def unknown_shape(self, place: int) -> Shape | None:
-        """The shape, without the batch, of an output of an unknown operator: by a rule for the operator, or as the file
-        gives it; None if there is neither, or if axis 0 is not the batch.
+        """The shape of an output of an unknown operator: by a rule for the operator, or as the file gives it; None if
+        there is neither.
         """
         call, shape = self.call, None
         sizes = [v.shape for v in call.inputs if v is not None]
@@ -391,8 +528,12 @@ class Reader:
         elif call.op in ALIGNED and None not in sizes:
             with suppress(DojangError):
                 shape = broadcast({}, [s for s in sizes if s is not None])
-        shape = shape if shape is not None else self.said.get(call.outputs[place])
-        return shape[1:] if shape and shape[0] == BATCH and not any_depends(shape[1:]) else None
+        rule = OUTPUTS.get(call.kind)
+        if shape is None and rule is not None:
+            with suppress(DojangError, ArithmeticError, ValueError, TypeError, KeyError, IndexError):
+                found = rule(Operands(call.kind, call.inputs, call.attrs, self.opset, len(call.outputs)))
+                shape = found[place][0] if place < len(found) else None
+        return shape if shape is not None else self.said.get(call.outputs[place])
 
 
 def _learned(const: Const) -> bool:
@@ -438,11 +579,38 @@ def mixes(draft: Draft) -> bool:
     return axis > 0 and ("kernel" in attrs or draft.op in ("resize", "lrn", *PER_PICTURE))
 
 
+SIZES = "dojang.Sizes"
+"""Numbers computed from the size of the batch: polynomials in it."""
+
+ANY_TYPE = frozenset(
+    "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Concat Gather Identity Cast If Loop Scan Constant "
+    "DequantizeLinear ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat "
+    "DynamicQuantizeMatMul".split()
+)
+"""Operators whose rules hold for values of any type: they move elements, or make them real first."""
+
+MOST_OUTPUTS: Mapping[str, int] = {"LayerNormalization": 3, "BatchNormalization": 3}
+"""The most outputs that are computed of operators that had more in older versions."""
+
 PER_PICTURE = frozenset(op for op, rule in OPS.items() if rule.field in ("global", "adaptive"))
 
 
-def _sort(sources: Sequence[Draft]) -> Sort:
-    return "i" if sources and all(s.sort == "i" for s in sources) else "f"
+def _dtype(sources: Sequence[Draft]) -> str:
+    """The type of what is computed from these: that of the first, as `Graph.types` has it."""
+    return sources[0].dtype if sources else "float32"
+
+
+def as_json(call: Call) -> str:
+    """The attributes of an operator as JSON; a tensor with its numbers, shape and type."""
+    settings: dict[str, Any] = {}
+    for name, value in call.attrs.items():
+        if isinstance(value, Const):
+            settings[name] = {"values": value.values(), "shape": list(value.shape), "dtype": value.kind}
+        elif not isinstance(value, bytes | memoryview | bytearray):
+            settings[name] = value
+    if call.op == "Split":
+        settings["outputs"] = len(call.outputs)
+    return json.dumps(settings, separators=(", ", ": "))
 
 
 def layer_names(roles: Mapping[str, Const]) -> list[str]:
@@ -477,6 +645,8 @@ def attributes(message: Message, name: str) -> dict[str, Any]:
             out[key] = [shortest(f) for f in floats] if len(floats) <= FOLD_LIMIT else list(floats)
         elif code == 7 or (code == 0 and "ints" in attr):
             out[key] = list(attr.get("ints", ()))
+        elif code == 8 or (code == 0 and "strings" in attr):
+            out[key] = [str(text, "utf-8", "replace") for text in attr.get("strings", ())]
     return out
 
 

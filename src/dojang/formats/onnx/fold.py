@@ -68,7 +68,8 @@ def _traced(op: str, result: Const, inputs: Inputs) -> Const:
     pieces = tuple({id(piece): piece for c in consts for piece in c.pieces}.values())
     learned = any(c.trained for c in consts) or op == "DequantizeLinear"
     trained = result.sort == "f" and learned and any(piece.size > 1 and piece.named for piece in pieces)
-    return replace(result, pieces=pieces, trained=trained)
+    like = inputs[1] if op == "Where" and len(inputs) > 1 else inputs[0] if inputs and op not in SIZES else None
+    return replace(result, pieces=pieces, trained=trained, dtype=result.dtype or (like.dtype if like else ""))
 
 
 def axes_of(inputs: Inputs, attrs: Attributes, place: int = 1) -> list[int] | None:
@@ -142,13 +143,16 @@ def _cast(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
     if const is None or attrs.get("to") not in TYPES:
         return None
     sort = TYPES[attrs["to"]].sort
+    name = TYPES[attrs["to"]].name
+    if sort == "s" or const.sort == "s":
+        return None
     if sort == "f" and const.sort == "f":
-        return const
+        return replace(const, dtype=name)
     if not const.small:
         return None
     if const.fill is not None:
-        return of_fill(_as(sort, const.fill), const.shape, sort)
-    return of_values([_as(sort, v) for v in const.values()], const.shape, sort)
+        return of_fill(_as(sort, const.fill), const.shape, sort, dtype=name)
+    return of_values([_as(sort, v) for v in const.values()], const.shape, sort, dtype=name)
 
 
 def _as(sort: Sort, value: Any) -> Any:
@@ -322,7 +326,8 @@ def _constant_of_shape(inputs: Inputs, attrs: Attributes, opset: int) -> Const |
         return None
     value = attrs.get("value")
     fill, sort = (value.values()[0], value.sort) if value is not None else (0.0, "f")
-    return of_fill(fill, [whole(v) for v in inputs[0].values()], sort)
+    kind = value.kind if value is not None else ""
+    return of_fill(fill, [whole(v) for v in inputs[0].values()], sort, dtype=kind)
 
 
 def _expand(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:

@@ -17,7 +17,7 @@ from dojang.arith.ops import OPS
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
 from dojang.formats.onnx.batch import any_depends
-from dojang.formats.onnx.constants import Const
+from dojang.formats.onnx.constants import TYPES, Const
 from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, single
 
 Rule = Callable[[Reader, Call], Any]
@@ -441,26 +441,35 @@ def swish(reader: Reader, call: Call) -> Value:
     return reader.emit("silu", call.value(0))
 
 
-def equal(reader: Reader, call: Call) -> Value:
-    """Equal to zero: dojang's `not`."""
-    for a, b in ((0, 1), (1, 0)):
-        other = call.value(b)
-        if isinstance(other, Const) and other.fill == 0.0:
-            return reader.emit("not", call.value(a))
-    raise NotDone("a comparison")
+DOUBLE = 11
 
 
 def cast(reader: Reader, call: Call) -> Value:
-    """Cast to a float type changes nothing, because everything is float32. Casts that drop digits are not supported."""
-    from dojang.formats.onnx.constants import TYPES
-
+    """Cast between real numbers of up to 32 bits changes nothing, as all are float32; Equal to 0 becomes `not`."""
     source, to = call.value(0), call.attrs.get("to", 1)
     sort = TYPES[to].sort if to in TYPES else None
-    if sort == "f" or sort == source.sort:
-        if isinstance(source, Draft) and source.op == "not" and reader.used[call.sources[0]] == 1:
-            source.labels = reader.label
+    if sort == "f" and source.sort == "f":
+        was = source.kind if isinstance(source, Const) else source.dtype
+        if (was == "float64") != (to == DOUBLE):
+            raise NotDone("another precision")
+        return source
+    if sort == "f" and isinstance(source, Draft) and reader.used[call.sources[0]] == 1 and _is_zero(source):
+        zero = source.inputs[1]
+        if not any(zero in d.inputs for d in reader.drafts if d is not source):
+            reader.drafts.remove(zero)
+            reader.constants = {key: d for key, d in reader.constants.items() if d is not zero}
+        source.node = type(source.node).of(call.name, "not", "")
+        source.inputs, source.dtype, source.labels = source.inputs[:1], "float32", reader.label
         return source
     raise NotDone("to whole numbers")
+
+
+def _is_zero(draft: Draft) -> bool:
+    """Whether a draft compares real numbers with 0."""
+    if draft.op != "standard" or draft.node.attrs["kind"] != "Equal" or draft.inputs[0].sort != "f":
+        return False
+    other = draft.inputs[1].node
+    return other.op == "constant" and other.attrs["fill"] == 0.0 and draft.shape == draft.inputs[0].shape
 
 
 def einsum(reader: Reader, call: Call) -> Value:
@@ -502,7 +511,7 @@ def plain(op: str, **renamed: tuple[str, float]) -> Rule:
 
 
 UNARY = ["Identity", "Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "Abs", "Neg", "Exp", "Log", "Sqrt"]
-UNARY += ["Erf", "Reciprocal", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "Not"]
+UNARY += ["Erf", "Reciprocal", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign"]
 """Operators of one input without attributes, with dojang's names in capitals."""
 
 RULES: Mapping[str, Rule] = {
@@ -537,7 +546,6 @@ RULES: Mapping[str, Rule] = {
     "Selu": selu,
     "Gelu": gelu,
     "Swish": swish,
-    "Equal": equal,
     "Cast": cast,
     "Einsum": einsum,
     "LeakyRelu": plain("leaky_relu", slope=("alpha", 0.01)),

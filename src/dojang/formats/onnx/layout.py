@@ -22,8 +22,8 @@ Rule = Callable[[Reader, Call], Any]
 MOST_COPIES = 1024
 """The most outputs of a Split, and copies of a Tile."""
 
-END = (1 << 31) - 1
-"""Exporters write this number or a larger one for "to the end"."""
+END = 10**9
+"""Exporters write this number (tf2onnx) or a larger one for "to the end"; no axis is as long."""
 
 
 def _axes(call: Call, place: int = 1) -> list[int] | None:
@@ -168,6 +168,8 @@ def slice_(reader: Reader, call: Call) -> Value:
         last = None if (stop >= END and step > 0) or (step < 0 and stop <= -END) else stop
         if step == 1 and first is None and (last is None or last >= size):
             continue
+        if not range(size)[first:last:step]:
+            raise NotDone("an empty part")
         real.append({"axis": axis, "start": first, "stop": last, "step": step})
     if not real:
         return reader.emit("identity", source)
@@ -194,6 +196,8 @@ def split(reader: Reader, call: Call) -> list[Value]:
         sizes = [each] * (count - 1) + [shape[axis] - each * (count - 1)]
     if sum(sizes) != shape[axis] or len(sizes) != count or min(sizes) < 0:
         raise GraphError(f"{call.name}: parts {sizes} do not make up the {shape[axis]} of axis {axis}")
+    if min(sizes) == 0:
+        raise NotDone("an empty part")
     out: list[Value] = []
     at = 0
     for place, size in enumerate(sizes):

@@ -15,23 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from dojang.arith.conv import by
-from dojang.arith.graph import Graph, Node
+from dojang.arith.graph import Graph, Node, with_batch
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.shapes import Shape
+from dojang.arith.standard import REAL
 from dojang.base.budget import Budget
-from dojang.base.errors import DataError, FileError, GraphError, UnsupportedError, UsageError
+from dojang.base.errors import DataError, FileError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.base.reading import damaged_as
+from dojang.formats.onnx import contrib as onnx_contrib
 from dojang.formats.onnx import control as onnx_control
 from dojang.formats.onnx import layers as onnx_layers
 from dojang.formats.onnx import layout as onnx_layout
 from dojang.formats.onnx import notes as onnx_notes
+from dojang.formats.onnx import older as onnx_older
+from dojang.formats.onnx import quantised as onnx_quantised
 from dojang.formats.onnx import stored as onnx_stored
-from dojang.formats.onnx.batch import BATCH
-from dojang.formats.onnx.constants import MOST_AXES, TYPES, Const, Sort
+from dojang.formats.onnx.batch import BATCH, depends
+from dojang.formats.onnx.constants import MOST_AXES, TYPES, Const
 from dojang.formats.onnx.draft import Call, Draft, Reader
+from dojang.formats.onnx.functions import inlined
 from dojang.formats.onnx.protobuf import Message
 from dojang.formats.onnx.scopes import with_modules
 
-OPSETS = range(7, 29)
+OPSETS = range(1, 29)
 """The supported versions of the operator set; 28 came with onnx 1.23."""
 
 InputSize = Sequence[int] | Mapping[str, Sequence[int]]
@@ -41,6 +47,9 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
     **onnx_layers.RULES,
     **onnx_layout.RULES,
     **onnx_control.RULES,
+    **onnx_quantised.RULES,
+    **onnx_contrib.RULES,
+    **onnx_older.RULES,
 }
 """One rule per operator of ONNX."""
 
@@ -85,13 +94,53 @@ def _read(
     ahead: Sequence[bool] | None,
     stored: int = 0,
 ) -> tuple[Graph, list[bool]]:
-    """The network, and the branches that were taken."""
-    opset = _opset(model)
+    """The network, and the branches that were taken.
+
+    Axis 0 of the inputs is taken as the batch. If the file fixes all sizes and something does not fit that, its sizes
+    stay as they are, without a batch.
+    """
     graph = model.get("graph")
     if graph is None:
         raise FileError("not an ONNX model: it holds no graph")
+    model, graph = inlined(model, graph)
     own = model.get("producer_name") == "dojang"
-    reader = Reader(opset, BATCH, onnx_control.uses(graph), folder=folder, ahead=ahead, own=own)
+    opset, used = _opset(model, graph), onnx_control.uses(graph)
+    fixed, first, error = _fixed(graph), None, None
+    for whole in (False, True) if fixed and not own else (False,):
+        reader = Reader(opset, BATCH, used, folder=folder, ahead=ahead, own=own, whole=whole)
+        reader.newer = onnx_older.newer if opset < 9 else None
+        try:
+            outputs = _nodes(reader, graph, input_size)
+        except (UnsupportedError, GraphError, ShapeError, UsageError) as reason:
+            if first is not None:
+                continue
+            if not (fixed and not own) or (whole and first is None):
+                raise (reason if error is None or isinstance(error, NoBatch) else error) from None
+            error = reason
+            continue
+        strange = sum(d.op == UNKNOWN for d in reader.drafts)
+        if first is None or strange < first[2]:
+            first = reader, outputs, strange
+        if not strange:
+            break
+    assert first is not None
+    reader, outputs, _ = first
+    props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
+    drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
+    title = graph.get("name", "")
+    result, arrays = finish(drafts, outputs, name if title in UNSAID else title, props)
+    result = with_modules(onnx_stored.with_stored(result, arrays, reader), graph)
+    if weights:
+        result = result.replace(weights=_load(result, arrays, stored + _outside(graph, folder)))
+    return result, list(reader.taken.values())
+
+
+class NoBatch(UnsupportedError):
+    """Axis 0 of the inputs cannot be the batch of all of them."""
+
+
+def _nodes(reader: Reader, graph: Message, input_size: InputSize | None) -> list[Draft]:
+    """Reads all nodes, and gives the outputs."""
     onnx_control.hold(reader, graph)
     sparse = {s.get("values", {}).get("name", "") for s in graph.get("sparse_initializer", ())}
     if sparse:
@@ -108,21 +157,47 @@ def _read(
         if made not in reader.values:
             raise GraphError(f"the output {made!r} is made by no node")
         reader.label = (made,)
-        outputs.append(reader.output(reader.values[made]))
-    props = {e.get("key", ""): e.get("value", "") for e in model.get("metadata_props", ())}
-    drafts = onnx_control.without_decisions(reader, outputs) if reader.taken else reader.drafts
-    title = graph.get("name", "")
-    result, arrays = finish(drafts, outputs, name if title in UNSAID else title, props)
-    result = with_modules(onnx_stored.with_stored(result, arrays, reader), graph)
-    if weights:
-        result = result.replace(weights=_load(arrays, stored + _outside(graph, folder)))
-    return result, list(reader.taken.values())
+        outputs.append(_as_said(reader, reader.output(reader.values[made]), value))
+    return outputs
 
 
-def _opset(model: Message) -> int:
+def _as_said(reader: Reader, draft: Draft, value: Message) -> Draft:
+    """An output in the type that the file says; real numbers of every type are computed in float32."""
+    said = TYPES.get(value.get("type", {}).get("tensor_type", {}).get("elem_type", 0))
+    if said is None or said.name == draft.dtype or said.name not in REAL or draft.dtype not in REAL:
+        return draft
+    code = next(code for code, kind in TYPES.items() if kind is said)
+    return reader.emit(
+        STANDARD, draft, tag="typed", kind="Cast", settings=f'{{"to": {code}}}', dtype=said.name, opset=reader.opset,
+        **reader.placed(draft.shape),
+    )  # fmt: skip
+
+
+def _fixed(graph: Message) -> bool:
+    """Whether the file gives all sizes of all inputs."""
+    held = {t.get("name", "") for t in graph.get("initializer", ())}
+    sizes = [_dims(v) for v in graph.get("input", ()) if v.get("name", "") not in held]
+    return all(dims is not None and None not in dims for dims in sizes)
+
+
+OLD_FORMS: Mapping[str, tuple[str, int]] = {
+    "Squeeze": ("axes", 11), "Unsqueeze": ("axes", 11), "Split": ("split", 11), "Dropout": ("ratio", 11),
+    "Clip": ("min", 10), "Pad": ("pads", 10), "Slice": ("starts", 9), "BatchNormalization": ("spatial", 8),
+    "Reshape": ("shape", 4),
+}  # fmt: skip
+"""Attributes that newer versions of an operator have as inputs or not at all, and the last operator set with them."""
+
+
+def _opset(model: Message, graph: Message) -> int:
+    """The version of the operator set. Where the file names none, the newest that its nodes fit."""
     versions = [o.get("version", 0) for o in model.get("opset_import", ()) if o.get("domain", "") in ("", "ai.onnx")]
     if not versions:
-        raise FileError("not an ONNX model: it names no operator set")
+        found = OPSETS[-1] if model.get("ir_version", 3) >= 3 else 1
+        for node in graph.get("node", ()):
+            name, last = OLD_FORMS.get(node.get("op_type", ""), ("", 0))
+            if any(a.get("name") == name for a in node.get("attribute", ())):
+                found = min(found, last)
+        return found
     if versions[0] not in OPSETS:
         raise UnsupportedError(
             f"operator set {versions[0]} is not read, only {OPSETS[0]} to {OPSETS[-1]}; convert the file with "
@@ -132,29 +207,48 @@ def _opset(model: Message) -> int:
 
 
 def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None) -> None:
-    """Adds the input nodes; axis 0 is the batch."""
+    """Adds the input nodes. Axis 0 is the batch where all inputs have the same there; among inputs whose axis 0 is
+    open, one that fixes it has none, or the batch in another axis of the same symbol, as states of recurrent networks.
+    """
     sizes = [_dims(value) for value in inputs]
     fixed = {dims[0] for dims in sizes if dims and dims[0] is not None}
-    if len(fixed) > 1:
-        raise UnsupportedError(
-            f"inputs {', '.join(repr(v.get('name', '')) for v in inputs)} differ in axis 0 ({sorted(fixed)}); dojang "
-            "takes axis 0 of every input as the batch"
-        )
+    closed = [dims is not None and None not in dims for dims in sizes]
+    if len(fixed) > 1 and all(closed) and not reader.whole:
+        raise NoBatch(f"inputs {', '.join(repr(v.get('name', '')) for v in inputs)} differ in axis 0 ({sorted(fixed)})")
+    if any(dims is not None and len(dims) < 2 for dims in sizes) and all(closed) and not reader.whole:
+        raise NoBatch("an input has no axis beside the batch")
     if fixed and all(dims and dims[0] is not None for dims in sizes):
-        reader.batch = fixed.pop()
+        reader.batch = min(fixed)
+    if reader.whole:
+        reader.batch = 1
+    free = [_symbol(v, 0) for v, dims in zip(inputs, sizes, strict=True) if not dims or dims[0] is None]
     for value, dims in zip(inputs, sizes, strict=True):
         name = value.get("name", "")
         if name in reader.values:
             raise GraphError(f"two inputs are named {name!r}")
-        shape = _sized(name, dims, wanted, len(inputs))
+        if value.get("type", {}) and "tensor_type" not in value["type"]:
+            raise UnsupportedError(f"input {name!r} is a sequence, a map or optional, which is not read")
+        axis = -1 if reader.whole else _batch_of(value, dims, free)
+        shape = _sized(name, dims, wanted, len(inputs), axis)
         code = value.get("type", {}).get("tensor_type", {}).get("elem_type", 1)
-        sort: Sort = TYPES[code].sort if code in TYPES else "f"
-        node = Node.of(name, "input", shape=shape)
-        if any(s < 1 for s in shape):
+        dtype = TYPES[code].name if code in TYPES else "float32"
+        node = Node.of(name, "input", shape=shape, batch_axis=axis, dtype=dtype)
+        if any(s < 1 for s in shape) and axis >= 0:
             raise GraphError(f"input {name!r} has size {by(shape)}; every size is at least 1")
-        draft = Draft(node, (), {}, (BATCH, *shape), (name,), sort)
+        draft = Draft(node, (), {}, with_batch(node.attrs, BATCH), (name,), dtype)
         reader.drafts.append(draft)
         reader.values[name] = draft
+
+
+def _batch_of(value: Message, dims: list[int | None] | None, free: Sequence[str]) -> int:
+    """The axis of an input that is the batch; -1 if it has none."""
+    if dims is None or (dims and dims[0] is None) or not free:
+        return 0 if dims is None or dims else -1
+    if dims and dims[0] is not None:
+        named = [axis for axis in range(1, len(dims)) if _symbol(value, axis) and _symbol(value, axis) in free]
+        open_ = [axis for axis in range(1, len(dims)) if dims[axis] is None]
+        return named[0] if named else open_[0] if len(open_) == 1 else -1
+    return -1
 
 
 def _said(reader: Reader, graph: Message) -> dict[str, Shape]:
@@ -165,14 +259,26 @@ def _said(reader: Reader, graph: Message) -> dict[str, Shape]:
     symbols: set[str] = set()
     for value in entries:
         dims, draft = _dims(value), reader.values[value.get("name", "")]
-        if dims is None or draft.shape is None or tuple(dims[1:]) != draft.shape[1:]:
+        assert isinstance(draft, Draft)
+        axis = draft.node.attrs["batch_axis"]
+        seen = [d if i != axis else None for i, d in enumerate(dims or ())]
+        if dims is None or draft.shape is None or any(a != b for a, b in zip(seen, draft.shape, strict=False) if a):
             return {}
-        symbols |= {_symbol(value, 0)} - {""}
+        if None in [d for i, d in enumerate(dims) if i != axis]:
+            return {}
+        symbols |= {_symbol(value, axis)} - {""} if axis >= 0 else set()
     found: dict[str, Shape] = {}
     for value in (*graph.get("value_info", ()), *graph.get("output", ())):
         dims = _dims(value)
-        if dims and None not in dims[1:] and (_symbol(value, 0) in symbols or dims[0] == reader.batch):
+        if dims is None:
+            continue
+        first = _symbol(value, 0) in symbols or (dims and dims[0] == reader.batch and not reader.whole)
+        if first and None not in dims[1:]:
             found[value.get("name", "")] = (BATCH, *(d for d in dims[1:] if d is not None))
+        elif None not in dims and (reader.whole or depends(reader.batch)):
+            found[value.get("name", "")] = tuple(d for d in dims if d is not None)
+        elif symbols and all(d is not None or _symbol(value, i) in symbols for i, d in enumerate(dims)):
+            found[value.get("name", "")] = tuple(BATCH if d is None else d for d in dims)
     return found
 
 
@@ -191,17 +297,19 @@ def _dims(value: Message) -> list[int | None] | None:
     return [d["dim_value"] if d.get("dim_value", 0) > 0 else None for d in shape.get("dim", ())]
 
 
-def _sized(name: str, dims: list[int | None] | None, wanted: InputSize | None, count: int) -> tuple[int, ...]:
+def _sized(
+    name: str, dims: list[int | None] | None, wanted: InputSize | None, count: int, axis: int = 0
+) -> tuple[int, ...]:
     """The shape of one input without its batch, where the given size replaces what the file leaves open."""
-    if dims is not None and not dims:
-        raise UnsupportedError(f"input {name!r} is a single number; dojang takes axis 0 of every input as the batch")
     if dims is not None and len(dims) > MOST_AXES:
         raise GraphError(f"input {name!r} has {len(dims)} axes; a tensor has at most {MOST_AXES}")
-    rest = dims[1:] if dims is not None else None
+    rest = [d for i, d in enumerate(dims) if i != axis] if dims is not None else None
     given = wanted.get(name) if isinstance(wanted, Mapping) else wanted
     if given is not None and count > 1 and not isinstance(wanted, Mapping) and (rest is not None and None not in rest):
         given = None
     if given is not None:
+        if axis < 0 and rest and len(given) == len(rest) - 1:
+            given = (rest[0] or 1, *given)  # without the first axis, as everywhere else
         if rest is not None and len(given) != len(rest):
             raise UsageError(
                 f"input {name!r} has {len(rest)} axes after the batch, the input size {by(given)} does not"
@@ -261,20 +369,26 @@ def _outside(graph: Message, folder: Path | None) -> int:
     external = [t.get("external_data", ()) for t in graph.get("initializer", ()) if t.get("data_location", 0) == 1]
     names = {e.get("value", "") for entries in external for e in entries if e.get("key", "") == "location"}
     # `of_tensor` refuses everything but files in the model's folder
-    return sum(os.path.getsize(folder / name) for name in names) if folder is not None else 0
+    there = [folder / name for name in names] if folder is not None else []
+    return sum(os.path.getsize(path) for path in there if path.is_file())
 
 
-def _load(consts: Mapping[str, Const], stored: int) -> dict[str, Any]:
+def _load(graph: Graph, consts: Mapping[str, Const], stored: int) -> dict[str, Any]:
     """The arrays; `stored` is the number of bytes of the files, which limits copies of one tensor."""
     import numpy as np
 
     arrays: dict[str, Any] = {}
     budget = Budget("the weights", file_bytes=stored)
+    held = [n for n in graph.nodes if n.op == "constant" and n.attrs["fill"] is None]
+    typed = {n.array("value") for n in held if n.attrs["dtype"] not in ("float32", "float16", "bfloat16")}
+    typed |= {n.array(role) for n in graph.nodes if not graph.is_single(n.name) for role in graph.node_params(n)}
+    free = {n.array("value") for n in held if not n.attrs["trained"]}
     for name, const in consts.items():
         budget.unpack(4 * const.size)
         with damaged_as(name, "its array cannot be made"):
-            array = const.array()
-        if array.size and np.isnan(array.min()):  # the least is NaN where any is, and takes no memory
+            array = const.typed() if name in typed else const.array()
+        # the least is NaN where any is, and takes no memory
+        if array.dtype.kind == "f" and name not in free and array.size and np.isnan(array.min()):
             bad = int(np.isnan(array).sum())
             raise DataError(f"{name}: {bad} of {array.size} weights are NaN; the file comes from a failed training run")
         if not array.flags.owndata or not array.flags.writeable:

@@ -23,6 +23,7 @@ TENSOR: Schema = {
     2: Field("data_type", "int"),
     4: Field("float_data", "fixed32"),
     5: Field("int32_data", "varints"),
+    6: Field("string_data", "bytes", repeated=True),
     7: Field("int64_data", "varints"),
     8: Field("name", "text"),
     9: Field("raw_data", "bytes"),
@@ -70,6 +71,17 @@ GRAPH: Schema = {
     15: _many("sparse_initializer", SPARSE),
 }
 OPSET: Schema = {1: Field("domain", "text"), 2: Field("version", "int")}
+FUNCTION: Schema = {
+    1: Field("name", "text"),
+    4: _texts("input"),
+    5: _texts("output"),
+    6: _texts("attribute"),
+    7: _many("node", NODE),
+    9: _many("opset_import", OPSET),
+    10: Field("domain", "text"),
+    11: _many("attribute_proto", ATTRIBUTE),
+    13: Field("overload", "text"),
+}
 MODEL: Schema = {
     1: Field("ir_version", "int"),
     2: Field("producer_name", "text"),
@@ -78,7 +90,8 @@ MODEL: Schema = {
     7: _one("graph", GRAPH),
     8: _many("opset_import", OPSET),
     14: _many("metadata_props", ENTRY),
+    25: _many("functions", FUNCTION),
 }
 
-ATTRIBUTE_TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "floats": 6, "ints": 7}
+ATTRIBUTE_TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "floats": 6, "ints": 7, "strings": 8}
 """AttributeProto.type, by the field of the value."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.table import Table, because
+from dojang.formats.onnx.infer import OUTPUTS
 
 SAME_NAME = (
     "identity relu sigmoid tanh softplus softsign mish selu abs neg exp log sqrt erf reciprocal sin cos floor ceil "
@@ -17,6 +18,7 @@ SOURCES: Table[tuple[str, ...]] = Table(
     "read from ONNX",
     __name__,
     {
+        STANDARD: tuple(sorted(OUTPUTS)),
         "input": ("an input of the graph",),
         "constant": ("an initialiser", "Constant", "ConstantOfShape"),
         **{op: (op.capitalize(),) for op in SAME_NAME},
@@ -36,11 +38,12 @@ SOURCES: Table[tuple[str, ...]] = Table(
         "layernorm": ("LayerNormalization",),
         "lrn": ("LRN",),
         "prelu": ("PRelu",),
+        "fake_quantize": ("DequantizeLinear",),
         "leaky_relu": ("LeakyRelu",),
         "hard_sigmoid": ("HardSigmoid",),
         "hard_swish": ("HardSwish",),
         "silu": ("Mul", "Swish"),
-        "not": ("Not", "Equal"),
+        "not": ("Equal",),
         "log_softmax": ("LogSoftmax",),
         "maximum": ("Max",),
         "minimum": ("Min",),

@@ -5,6 +5,7 @@ Values are named as the nodes that make them, arrays as in the Graph; inner node
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -12,8 +13,8 @@ from typing import Any
 
 from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
-from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.graph import Graph, Node, with_batch
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.outputs import output_keys
 from dojang.arith.preparation import preparations
 from dojang.arith.resizing import factors, mixes, same_pixels
@@ -23,6 +24,7 @@ from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats.onnx import notes as onnx_notes
 from dojang.formats.onnx.batch import BATCH, any_depends, depends
+from dojang.formats.onnx.constants import TYPES
 from dojang.formats.onnx.draft import single
 from dojang.formats.onnx.names import holdable
 from dojang.formats.onnx.protobuf import Buffer, Message, pieces
@@ -33,11 +35,25 @@ OPSET = 18
 """The operator set of written files, unless an operator needs a later one; onnxruntime reads it since 1.14."""
 
 NEWER = {"deform_conv": 19, "gelu": 20, "groupnorm": 21}
-IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
+IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13, 27: 13, 28: 13}
 MOST_BYTES = (1 << 31) - 1
 """A Protocol Buffers message cannot be larger."""
 
-FLOAT, INT64, BOOL = 1, 7, 9
+FLOAT, INT64, BOOL, BFLOAT16 = 1, 7, 9, 16
+CODES = {kind.name: code for code, kind in TYPES.items()}
+NO_BYTES = frozenset(code for code, kind in TYPES.items() if not kind.letter)
+"""Types whose arrays are not written."""
+
+CHANGED: Mapping[str, int] = {
+    "Squeeze": 13, "Unsqueeze": 13, "ReduceSum": 13, "Split": 18, "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13,
+    "Pad": 11, "Clip": 11, "TopK": 11, "Slice": 10, "Dropout": 12, "Resize": 11, "Upsample": 99, "Scatter": 99,
+    "GroupNormalization": 21, "BatchNormalization": 15, "DFT": 20, "RoiAlign": 16, "Tile": 6, "Cast": 6, "Reshape": 5,
+    "GridSample": 20,
+    **dict.fromkeys("Add Sub Mul Div Pow Equal Less Greater And Or Xor PRelu".split(), 7),
+    **dict.fromkeys("ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare".split(), 18),
+    **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp"), 18),
+}  # fmt: skip
+"""Operators whose form changed, and the first operator set with the form that is written."""
 FAR = (1 << 63) - 1
 """"To the end" in Slice."""
 
@@ -51,6 +67,7 @@ class Writer:
         self.nodes: list[Message] = []
         self.tensors: dict[str, Message] = {}
         self.names = {node.name for node in graph.nodes}
+        self.several: dict[Any, Message] = {}  # operators with several outputs, by what they compute
 
     def name(self, stem: str) -> str:
         """A value name that is not used yet."""
@@ -96,13 +113,17 @@ class Writer:
 
         name = node.array(role)
         if name not in self.tensors:
-            array = np.asarray(
-                self.graph.weights[name], dtype="<f4", order="C"
-            )  # keeps the shape (), unlike ascontiguousarray
+            code = CODES[self.graph.types[node.name]] if node.op == "constant" else FLOAT
+            if code in NO_BYTES:
+                raise UnsupportedError(f"{node.name}: constants of type {self.graph.types[node.name]} are not written")
+            kind = np.dtype("float32" if code == BFLOAT16 else TYPES[code].name).newbyteorder("<")
+            array = np.asarray(self.graph.weights[name], kind, order="C")  # keeps the shape ()
+            if code == BFLOAT16:
+                array = (array.view("<u4") >> 16).astype("<u2")
             there = encodable(name) or "array"
             value = there if there == name and name not in self.graph.by_name else self.name(f"{there}.array")
             raw = array.reshape(-1).data.cast("B") if array.size else b""
-            self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": FLOAT, "raw_data": raw}
+            self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": code, "raw_data": raw}
         return self.tensors[name]["name"]
 
     def shape(self, name: str) -> Shape:
@@ -111,6 +132,16 @@ class Writer:
         if shape is None:
             raise UnsupportedError(f"{name}: its size is not known, because an operator before it is not")
         return shape
+
+
+def tensor_of(values: Sequence[Any], shape: Sequence[int], kind: str) -> Message:
+    """A TensorProto of one of the types that `struct` knows."""
+    code = CODES[kind]
+    own, letter = TYPES[code], TYPES[code].letter
+    if not letter or code == BFLOAT16:
+        raise UnsupportedError(f"constants of type {kind} are not written")
+    numbers = [v if own.sort == "f" else bool(v) if own.sort == "b" else int(v) for v in values]
+    return {"dims": list(shape), "data_type": code, "raw_data": struct.pack(f"<{len(values)}{letter}", *numbers)}
 
 
 def float_tensor(values: Sequence[float], shape: Sequence[int]) -> Message:
@@ -127,6 +158,8 @@ def _attribute(name: str, value: Any) -> Message:
         key, value = "f", single(value)
     elif isinstance(value, int):
         key, value = "i", int(value)
+    elif value and isinstance(value[0], str):
+        key, value = "strings", [v.encode() for v in value]
     elif value and isinstance(value[0], float):
         key, value = "floats", [single(v) for v in value]
     else:
@@ -266,16 +299,65 @@ def _constant(w: Writer, node: Node) -> None:
     shape, fill = node.attrs["shape"], node.attrs["fill"]
     if fill is not None:
         if prod(shape) == 1:
-            w.op("Constant", (), node.name, value=float_tensor([fill], shape))
+            w.op("Constant", (), node.name, value=tensor_of([fill], shape, node.attrs["dtype"]))
         else:
             sizes = w.ints(node, "shape", shape)
-            w.op("ConstantOfShape", (sizes,), node.name, value=float_tensor([fill], (1,)))
+            w.op("ConstantOfShape", (sizes,), node.name, value=tensor_of([fill], (1,), node.attrs["dtype"]))
         return
     w.array(node, "value")
     if not node.attrs["trained"] and prod(shape) > 1 and not node.arrays:
         tensor = w.tensors.pop(node.array("value"))
         w.op("Constant", (), node.name, value={k: v for k, v in tensor.items() if k != "name"})
     # Otherwise the node is its initialiser, which its readers name (`message`).
+
+
+def _fake_quantize(w: Writer, node: Node) -> None:
+    """QuantizeLinear and DequantizeLinear, unsigned, whose zero point is that of the least number."""
+    low, high, scale = node.attrs["low"], node.attrs["high"], node.attrs["scale"]
+    kind = {255: "uint8", 65535: "uint16"}.get(high - low)
+    if kind is None or not 0 <= -low <= high - low:
+        raise UnsupportedError(f"{node.name}: ONNX has no type of the whole numbers {low} to {high}")
+    by = (w.number(node, "scale", scale), w.constant(node, "zero", tensor_of([-low], (), kind)))
+    whole = w.op("QuantizeLinear", (node.inputs[0], *by), w.name(f"{node.name}.quantised"))
+    w.op("DequantizeLinear", (whole, *by), node.name)
+
+
+def _standard(w: Writer, node: Node) -> None:
+    """An operator as the file had it; of several outputs the first node that stands for one writes all."""
+    a = node.attrs
+    domain, _, op = a["kind"].rpartition(".")
+    if domain == "dojang":
+        raise UnsupportedError(f"{node.name}: numbers that depend on the size of the batch are not written")
+    if a["opset"] < CHANGED.get(op, 0):
+        raise UnsupportedError(
+            f"{node.name}: {op} has the form of operator set {a['opset']}, which newer files do not have; convert the "
+            "file with onnx.version_converter first"
+        )
+    key = (a["kind"], a["settings"], a["places"], node.inputs)
+    known = w.several.get(key)
+    if known is not None:
+        outputs: list[str] = known["output"]
+        outputs += [""] * (a["output"] + 1 - len(outputs))
+        if not outputs[a["output"]]:
+            outputs[a["output"]] = node.name
+            return
+    places = a["places"] or tuple(range(len(node.inputs)))
+    inputs = [""] * (max(places, default=-1) + 1)
+    for place, name in zip(places, node.inputs, strict=True):
+        inputs[place] = name
+    settings = json.loads(a["settings"])
+    count = settings.pop("outputs", None)
+    if op == "Split" and len(inputs) < 2 and count:
+        settings["num_outputs"] = count
+    attrs = {
+        k: tensor_of(v["values"], v["shape"], v["dtype"]) if isinstance(v, dict) else v for k, v in settings.items()
+    }
+    w.op(op, inputs, node.name, **attrs)
+    message = w.nodes[-1]
+    message["output"] = [""] * a["output"] + [node.name]
+    if domain:
+        message["domain"] = domain
+    w.several[key] = message
 
 
 def _clip(w: Writer, node: Node) -> None:
@@ -416,6 +498,8 @@ UNARY += ["sqrt", "erf", "reciprocal", "sin", "cos", "floor", "ceil", "round", "
 
 _RULES: Mapping[str, Rule] = {
     "input": lambda w, node: None,
+    STANDARD: _standard,
+    "fake_quantize": _fake_quantize,
     "constant": _constant,
     "conv": _conv("Conv"),
     "conv_transpose": _conv("ConvTranspose"),
@@ -503,22 +587,26 @@ def message(graph: Graph) -> Message:
     for node in graph.nodes:
         RULES.of(node)(w, node)
     opset = max([OPSET, *(_needs(node) for node in graph.nodes)])
+    domains = sorted({item["domain"] for item in w.nodes if item.get("domain")})
     aliases = {node.name: w.tensors[node.array("value")]["name"] for node in graph.nodes if _is_initialiser(w, node)}
     for item in w.nodes:
         item["input"] = [aliases.get(i, i) for i in item["input"]]
     values = _outputs_by_key(w, aliases)
-    outputs = [_value(value, w.shape(name)) for value, name in zip(values, graph.outputs, strict=True)]
+    types = [CODES[graph.types[name]] for name in graph.outputs]
+    outputs = [
+        _value(value, w.shapes[name], kind) for value, name, kind in zip(values, graph.outputs, types, strict=True)
+    ]
     return {
         "ir_version": IR_VERSIONS[opset],
         "producer_name": "dojang",
-        "opset_import": [{"domain": "", "version": opset}],
+        "opset_import": [{"domain": "", "version": opset}, *({"domain": d, "version": 1} for d in domains)],
         **_spoken(onnx_notes.in_words(graph)),
         "graph": {
             "name": encodable(graph.name) or "network",
             "node": w.nodes,
             "initializer": list(w.tensors.values()),
             "input": [
-                _value(node.name, (BATCH, *node.attrs["shape"])) | _spoken(how.stated)
+                _value(node.name, with_batch(node.attrs, BATCH), CODES[node.attrs["dtype"]]) | _spoken(how.stated)
                 for node, how in zip(graph.inputs, preparations(graph), strict=True)
             ],
             "output": outputs,
@@ -542,7 +630,7 @@ def _outputs_by_key(w: Writer, aliases: Mapping[str, str]) -> list[str]:
     The node that makes it keeps its own name. Another node's value of that name is renamed; where an input or an
     initialiser has it, the output is called by its node.
     """
-    made = {item["output"][0] for item in w.nodes}
+    made = {name for item in w.nodes for name in item["output"]}
     pairs = [(aliases.get(n, n), encodable(k)) for n, k in zip(w.graph.outputs, output_keys(w.graph), strict=True)]
     blocked = {"", *(node.name for node in w.graph.inputs), *(tensor["name"] for tensor in w.tensors.values())}
     called: dict[str, str] = {}
@@ -575,10 +663,16 @@ def _is_initialiser(w: Writer, node: Node) -> bool:
 def _needs(node: Node) -> int:
     if node.op == "pad" and node.attrs["mode"] == "circular":
         return 19
+    if node.op == STANDARD and "." not in node.attrs["kind"]:
+        return node.attrs["opset"]
+    if node.op == "fake_quantize" and node.attrs["high"] - node.attrs["low"] > 255:
+        return 21
     return NEWER.get(node.op, OPSET)
 
 
-def _value(name: str, shape: Sequence[int]) -> Message:
-    """A float32 ValueInfo; the batch is the symbol N; its multiples have no size."""
+def _value(name: str, shape: Sequence[int] | None, kind: int = FLOAT) -> Message:
+    """A ValueInfo; the batch is the symbol N; its multiples have no size, and a shape that is not known is left out."""
+    if shape is None:
+        return {"name": name, "type": {"tensor_type": {"elem_type": kind}}}
     dims = [{"dim_param": str(s).replace("·", "*")} if depends(s) else {"dim_value": int(s)} for s in shape]
-    return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": {"dim": dims}}}}
+    return {"name": name, "type": {"tensor_type": {"elem_type": kind, "shape": {"dim": dims}}}}

@@ -158,7 +158,7 @@ CASES: dict[str, list[Graph]] = {
 }  # fmt: skip
 
 
-CASES |= {op: [with_random(g) for g in about(op)] for op in OPS if op not in (*CASES, "input", UNKNOWN)}
+CASES |= {op: [with_random(g) for g in about(op)] for op in OPS if op not in (*CASES, "input", "standard", UNKNOWN)}
 
 
 @pytest.mark.parametrize("op", CASES)

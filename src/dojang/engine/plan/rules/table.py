@@ -51,7 +51,7 @@ RULES: Table[Rule] = Table(
         "matmul": tokens.product,
     },
     because("nothing is computed", "input constant identity dropout")
-    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum")
+    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum standard")
     | because("there is no kernel; the reference computes it", "log sin cos not")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},

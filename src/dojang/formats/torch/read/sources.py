@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.table import Table
 
 SAME_NAME = (
@@ -54,6 +54,8 @@ SOURCES: Table[tuple[str, ...]] = Table(
     },
     {
         "identity": "copies and nn.Identity compute nothing and are left out of the network",
+        "fake_quantize": "it is read from ONNX files only, where quantised values are made real again",
+        STANDARD: "it is read from ONNX files only",
         UNKNOWN: "it stands for every function of PyTorch that has no rule",
     },
 )

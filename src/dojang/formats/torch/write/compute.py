@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.resizing import Mix, factors, mixes, same_pixels, single
 from dojang.arith.shapes import axis_of
 from dojang.arith.table import Table
@@ -371,6 +371,9 @@ _COMPUTE: Mapping[str, Function] = {
         inputs[0], attrs["size"], attrs["alpha"], attrs["beta"], attrs["k"]
     ),
     "gelu": lambda layer, attrs, inputs, arrays: F.gelu(inputs[0], approximate=attrs["approximate"]),
+    "fake_quantize": lambda layer, attrs, inputs, arrays: torch.fake_quantize_per_tensor_affine(
+        inputs[0], attrs["scale"], 0, attrs["low"], attrs["high"]
+    ),
     "leaky_relu": lambda layer, attrs, inputs, arrays: F.leaky_relu(inputs[0], attrs["slope"]),
     "elu": lambda layer, attrs, inputs, arrays: F.elu(inputs[0], attrs["alpha"]),
     "hard_sigmoid": lambda layer, attrs, inputs, arrays: (inputs[0] * attrs["alpha"] + attrs["beta"]).clamp(0, 1),
@@ -414,6 +417,7 @@ COMPUTE: Table[Function] = Table(
     _COMPUTE,
     {
         "input": "it is given to the module",
+        STANDARD: "it is an operator of ONNX; cut the network before it, or run it with dojang",
         UNKNOWN: "replace it by known operators or cut the network before it",
     },
 )
