@@ -172,7 +172,11 @@ def run(
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     best = answers(graph, result.outputs[0], top)
     meaning = PROBABILITY[output_numbers(graph)] if best else ""
-    timed = engine.measured(len(x) if graph.has_batch else 1, size=x.shape[1:] if graph.has_batch else None) if plan else None
+    timed = (
+        engine.measured(len(x) if graph.has_batch else 1, size=x.shape[1:] if graph.has_batch else None)
+        if plan
+        else None
+    )
     return Run(graph.name, said, prepared, arrays, best, files, timed, meaning)
 
 
