@@ -182,6 +182,10 @@ def numbers_only(names: tuple[str, ...], data: Data) -> bool:
     )
 
 
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+
+
 def _by_name(data: Data, names: tuple[str, ...], network: str) -> Data:
     """The data with their labels numbered as `names`."""
     if not data.named and len(data.classes) <= len(names) and not set(data.classes) <= set(names):
@@ -196,8 +200,8 @@ def _by_name(data: Data, names: tuple[str, ...], network: str) -> Data:
     missing = [name for name in data.classes if name not in names]
     if missing and len(missing) == len(data.classes):
         raise DataError(
-            f"{data.name}: its classes are {', '.join(data.classes[:4])} …, the network was trained on "
-            f"{', '.join(names[:4])} …; use data of the same classes"
+            f"{data.name}: its classes are {_some(data.classes)}, the network was trained on {_some(names)}; "
+            "use data of the same classes"
         )
     whose = f"the classes that {network} was trained on"
     changed = data.each(lambda p: replace(p, y=renumbered(p.y, data.classes, names, data.name, whose)))
