@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import dojang
+from dojang.app.beginning import Wanted, beginning
 from dojang.app.samples import asked_of, load_samples, match_classes
 from dojang.arith import classes
 from dojang.base.errors import DataError
 from dojang.engine.session import Session
+from dojang.formats import checkpoint
 from dojang.training.data import from_arrays
 from dojang.training.load import load
 
@@ -90,3 +92,36 @@ def test_floats_in_another_unit_than_the_networks_are_asked_for(named: dojang.Gr
     data = load_samples((before, digits.train.y), named, asked=asked_of(named, values="normalised"))
     assert np.array_equal(np.sort(data.train.inputs(), None), np.sort(data.train.x, None))
     assert replace(data, name="").train.x.dtype == np.float32
+
+
+def wanted(net: object, data: object, weights: Path | None = None) -> Wanted:
+    return Wanted(net, data, None, weights, None, None, None, None, None, None, None, 0)
+
+
+def test_a_file_of_weights_says_classes_and_normalisation(named: dojang.Graph, tmp_path: Path) -> None:
+    """Weights that are put into a network by name were trained with the file's order of classes, and its mean."""
+    node = named.inputs[0].with_attrs(mean=(0.25,), std=(0.5,))
+    trained = named.replace(
+        nodes=tuple(node if n is named.inputs[0] else n for n in named.nodes),
+        meta={**named.meta, "values": "float"},
+    )
+    file = checkpoint.save(trained, tmp_path / "w.safetensors")
+    x = np.zeros((20, 1, 8, 8), np.float32)
+    some = from_arrays(x, np.asarray(WORDS)[np.arange(20) % 10], x, np.asarray(WORDS)[np.arange(20) % 10])
+    for net in (dojang.load("digits-cnn", weights=file), beginning(wanted("digits-cnn", some, file)).graph):
+        assert classes.from_text(net.meta["classes"]) == WORDS
+        assert (net.inputs[0].attrs["mean"], net.inputs[0].attrs["std"]) == ((0.25,), (0.5,))
+        assert net.meta["values"] == "float"
+
+
+def test_a_network_that_knows_numbers_takes_names_in_their_order(named: dojang.Graph, tmp_path: Path) -> None:
+    numbered = named.replace(meta={**named.meta, "classes": ", ".join(map(str, range(1, 11)))})
+    digits = load("digits")
+    some = from_arrays(digits.train.x, digits.train.y, digits.test.x, digits.test.y, classes=WORDS)
+    data = match_classes(numbered, load_samples(some, numbered))
+    assert data.classes == WORDS
+    assert (data.train.y == digits.train.y).all()
+    assert any("by number, in order: 1 is 'zero', 2 is 'one', 3 is 'two' and so on" in note for note in data.notes)
+    begun = beginning(wanted(numbered, some))
+    assert begun.anew == ()
+    assert any("by number" in note for note in begun.samples.notes)

@@ -79,11 +79,24 @@ def test_several_classes_to_a_sample_are_learnt(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.history["metric"] == "label accuracy"
     assert done.accuracy > 0.85
+    assert done.warning == ""
     module = done.graph
     run = dojang.compile(module)
     mean, std = module.inputs[0].attrs["mean"][0], module.inputs[0].attrs["std"][0]
     given = np.asarray(run(((x - mean) / std).astype(np.float32)))
     assert float(((given > 0) == y).mean()) > 0.85
+
+
+def test_several_classes_of_which_nothing_is_learnt_are_warned_of(tmp_path: Path) -> None:
+    x = RNG.normal(0, 1, (N, 1, 24)).astype(np.float32)
+    y = RNG.random((N, 3)) < (0.1, 0.9, 0.2)
+    np.savez(tmp_path / "d.npz", x=x, y=y.astype(int), x_test=x, y_test=y.astype(int))
+    done = dojang.train(
+        Net.of(1, 1), tmp_path / "d.npz", input_size=(1, 24), epochs=1, lr=1e-9, output=tmp_path / "out",
+    )  # fmt: skip
+    yes = y.mean(axis=0)
+    assert done.accuracy <= np.maximum(yes, 1 - yes).mean()
+    assert f"gives {100 * np.maximum(yes, 1 - yes).mean():.2f} %" in done.warning
 
 
 def test_amounts_are_not_given_as_shares_of_classes(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dojang
 from dojang.base.errors import DataError
+from dojang.training.config import TrainConfig
 from dojang.training.data import Augment
 from dojang.training.load import load
+from dojang.training.understood import paragraph
 
 RNG = np.random.default_rng(4)
 
@@ -117,6 +120,13 @@ def test_the_rule_by_which_pictures_are_mirrored_is_said(tmp_path: Path) -> None
     data = load(tree(tmp_path, NAMES_10, 2))
     assert data.augment.mirror
     assert any("mirrored at random, because" in note for note in data.notes)
+    net = dojang.load("digits-cnn")
+    said = paragraph(net, data, TrainConfig())
+    assert said.startswith(f"{data.name}: 10 samples to train on")  # as it is written: it names a file
+    assert "mirrored at random" in said
+    unvaried = paragraph(net, data, TrainConfig(augment=Augment()))  # as a short training from scratch decides
+    assert "not varied" in unvaried
+    assert "mirrored" not in unvaried
 
 
 KEYS = [("x", "y"), ("X", "Y"), ("x_train", "y_train"), ("train_images", "train_labels"), ("X_TRAIN", "Y_Train"),

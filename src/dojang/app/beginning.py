@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from dojang.app.feeding import fed
-from dojang.app.networks import InputSize, is_module, load, names_code, read_arrays, torch_format
-from dojang.app.samples import asked_of, load_samples, outputs_of
+from dojang.app.networks import InputSize, as_trained, is_module, load, names_code, read_arrays, torch_format
+from dojang.app.samples import asked_of, load_samples, numbers_only, outputs_of
 from dojang.arith import classes
 from dojang.arith.graph import Graph
 from dojang.base.errors import GraphError, UsageError
@@ -116,7 +116,7 @@ def beginning(wanted: Wanted) -> Beginning:
         old, count = head_of(graph), outputs_of(graph)
         graph, anew = with_new_head(graph, samples.outputs, wanted.seed)
         why = (
-            f"the network gives {count} outputs, the data have {samples.outputs}" if count != samples.outputs
+            f"the network gives {count} outputs, and the data ask for {samples.outputs}" if count != samples.outputs
             else "the data have other classes than the network was trained on"
         )  # fmt: skip
         remarks = (f"The last layer {old.name} is replaced by one with {samples.outputs} outputs, because {why}.",)
@@ -149,8 +149,8 @@ def _needs_head(graph: Graph, samples: Data, num_classes: int | None) -> bool:
     if count != samples.outputs:
         return num_classes in (None, samples.outputs)  # another number is for match_classes to refuse
     known = classes.from_text(graph.meta.get("classes", ""))
-    numbered = tuple(map(str, range(len(samples.classes))))
-    if samples.task != "classification" or len(known) != count or tuple(samples.classes) == numbered:
+    plain = not samples.named or tuple(samples.classes) == tuple(map(str, range(len(samples.classes))))
+    if samples.task != "classification" or len(known) != count or plain or numbers_only(known, samples):
         return False
     return set(known) != set(samples.classes)
 
@@ -174,7 +174,7 @@ def _with_weights(net: Any, weights: str | Path | None, input_size: InputSize | 
     if near is not None and near.shape[0] != shape[0] and tuple(near.shape[1:]) == tuple(shape[1:]):
         graph = resized(graph, int(near.shape[0]))
     try:
-        return checkpoint.apply_state(graph, arrays)
+        return as_trained(checkpoint.apply_state(graph, arrays), Path(weights))
     except GraphError as error:
         raise error.within(str(weights)) from None
 
@@ -194,6 +194,8 @@ def _owned(wanted: Wanted) -> Beginning:
         if anew:
             remarks = (f"{', '.join(anew)} start anew, because the weights have them in other sizes.",)
     graph = load(module, input_size=input_size)
+    if weights is not None and not anew:
+        graph = as_trained(graph, Path(weights))
     if isinstance(net, str):
         graph = graph.replace(name=net.rpartition(":")[2])
     samples = fed(graph, wanted.samples(graph), wanted.asked(graph))

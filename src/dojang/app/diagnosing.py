@@ -29,6 +29,7 @@ from dojang.evidence.times import CallTimes, call_times
 from dojang.report.results import Diagnosis
 from dojang.training.asked import Layout, PerChannel, TaskFlag, Values
 from dojang.training.data import Data
+from dojang.training.sources import MIRROR_RULE
 
 SHIFTED = 16
 """Samples that are shifted to see how responses move; each gives one number for every place and channel."""
@@ -95,7 +96,10 @@ def diagnose(
         known = evidence_of(graph, found, samples, threshold, seed)
         asked = None if found is None or known.samples is None else looked_at(found, known.samples, samples, seed, part)
         done = diagnosis_of(known, found, processes, asked=asked, trial_macs=trial_macs)
-    return done if found is None else replace(done, notes=(*found.notes, *done.notes))
+    if found is None:
+        return done
+    said = (note for note in found.notes if note != MIRROR_RULE)  # nothing is mirrored here
+    return replace(done, notes=(*said, *done.notes))
 
 
 def evidence_of(graph: Graph, data: Data | None, samples: int, threshold: float, seed: int) -> Evidence:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dojang.app.symbolic import symbolised
+from dojang.arith import preparation
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.open_sizes import is_open
@@ -191,9 +192,34 @@ def with_file_weights(graph: Graph, path: Path) -> Graph:
     from dojang.formats import checkpoint
 
     try:
-        return checkpoint.apply_state(graph, read_arrays(path))
+        return as_trained(checkpoint.apply_state(graph, read_arrays(path)), path)
     except GraphError as error:
         raise error.within(str(path)) from None
+
+
+def as_trained(graph: Graph, path: Path) -> Graph:
+    """The graph with what a file of weights says of them: the names of the classes, the normalisation of the inputs.
+
+    Files that dojang wrote say both, because weights are right only with the classes and the normalisation that they
+    were trained with; what the graph says itself is then of no account. Inputs correspond to each other by their order.
+    """
+    from dojang.formats import checkpoint
+
+    if path.suffix != ".safetensors" or checkpoint.KEY not in checkpoint.read_header(path).metadata:
+        return graph
+    said = checkpoint.load(path, weights=False)
+    changed: dict[str, Node] = {}
+    for ours, theirs in zip(graph.inputs, said.inputs, strict=False):
+        mean, std = theirs.attrs["mean"], theirs.attrs["std"]
+        if mean and len(mean) in (1, ours.attrs["shape"][0]):
+            changed[ours.name] = ours.with_attrs(mean=mean, std=std)
+    meta = dict(graph.meta)
+    if changed:
+        meta.pop(preparation.KEY, None)
+        meta |= preparation.values_of(said)
+    if "classes" in said.meta:
+        meta["classes"] = said.meta["classes"]
+    return graph.replace(nodes=tuple(changed.get(node.name, node) for node in graph.nodes), meta=meta)
 
 
 def read_arrays(path: Path) -> Mapping[str, Any]:

@@ -173,6 +173,19 @@ def match_classes(graph: Graph, data: Data) -> Data:
     return data
 
 
+def numbers_only(names: tuple[str, ...], data: Data) -> bool:
+    """Whether a network has numbers for its classes, as many as the data have classes, of which none is called so."""
+    return (
+        all(name.isdecimal() for name in names)
+        and len(names) == len(data.classes)
+        and not set(data.classes) & set(names)
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+
+
 def _by_name(data: Data, names: tuple[str, ...], network: str) -> Data:
     """The data with their labels numbered as `names`."""
     if not data.named and len(data.classes) <= len(names) and not set(data.classes) <= set(names):
@@ -180,11 +193,15 @@ def _by_name(data: Data, names: tuple[str, ...], network: str) -> Data:
         if data.task == "multilabel" and len(data.classes) != len(names):
             return data
         return replace(data, classes=names, named=True, notes=(*data.notes, note))
+    if numbers_only(names, data):
+        pairs = ", ".join(f"{a} is {b!r}" for a, b in zip(names[:3], data.classes, strict=False))
+        more = " and so on" if len(names) > 3 else ""
+        return replace(data, notes=(*data.notes, f"{network} knows its classes by number, in order: {pairs}{more}"))
     missing = [name for name in data.classes if name not in names]
     if missing and len(missing) == len(data.classes):
         raise DataError(
-            f"{data.name}: its classes are {', '.join(data.classes[:4])} …, the network was trained on "
-            f"{', '.join(names[:4])} …; use data of the same classes"
+            f"{data.name}: its classes are {_some(data.classes)}, the network was trained on {_some(names)}; "
+            "use data of the same classes"
         )
     whose = f"the classes that {network} was trained on"
     changed = data.each(lambda p: replace(p, y=renumbered(p.y, data.classes, names, data.name, whose)))

@@ -17,12 +17,14 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
     >>> counted(1, "layer"), counted(53002, "parameter"), counted(2, "pass"), counted(3, "pair of passes", "pairs")
     ('1 layer', '53,002 parameters', '2 passes', '3 pairs')
+    >>> counted(2, "batch"), counted(2, "epoch")
+    ('2 batches', '2 epochs')
     """
     return f"{count:,} {noun if count == 1 else plural or _plural(noun)}"
 
 
 def _plural(noun: str) -> str:
-    if noun.endswith(("s", "x", "ch", "sh")):
+    if noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch"):  # whose ch is spoken k
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"

@@ -85,6 +85,8 @@ class Run(Result):
 class Trained(Result):
     """A finished training: the trained network (`graph`), the record of the run (`history`: what JSON has) and the
     files that were written. `fresh`: it began with new weights. `understood`: the paragraph told before the first step.
+    `constant_accuracy`, with several classes to a sample: the test accuracy of giving all samples the same answer, that
+    of the most samples for each class.
     """
 
     network: str
@@ -93,6 +95,7 @@ class Trained(Result):
     fresh: bool
     graph: Graph = field(repr=False, compare=False)
     understood: str = ""
+    constant_accuracy: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -106,7 +109,15 @@ class Trained(Result):
 
     @property
     def warning(self) -> str:
-        """A sentence where a regression has learnt less than the mean of the targets; "" else."""
+        """A sentence where an answer that is the same for all samples is as good; "" else. `Confusion` has that for
+        one class to a sample.
+        """
+        constant = self.constant_accuracy
+        if constant is not None and self.accuracy <= constant:
+            return (
+                f"a label accuracy of {100 * self.accuracy:.2f} % shows no learning: the same answer for all samples, "
+                f"for each class that of most of them, gives {100 * constant:.2f} %."
+            )
         if self.history["metric"] != "r2" or self.accuracy >= 0:
             return ""
         return (

@@ -236,7 +236,8 @@ def table(
     style: Style = PLAIN,
     bold: Sequence[int] = (),
 ) -> str:
-    """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`.
+    """Rows under their headings, a rule before `footer`. Columns marked `shrink` are clipped to keep within `width`,
+    names only as far as they stay different: a line too long is less harm than rows that cannot be told apart.
     `bold` are the places of rows that stand out.
     """
     rows, footer = ([[shown(cell) for cell in row] for row in part] for part in (rows, footer))
@@ -245,7 +246,9 @@ def table(
     over = sum(wide) + 2 * (len(columns) - 1) - width
     for i in sorted((i for i, c in enumerate(columns) if c.shrink), key=lambda i: -wide[i]):
         if over > 0:
-            less = min(over, max(0, wide[i] - 8))
+            wanted = max(8, wide[i] - over)
+            kept = wanted if columns[i].prose else _telling([row[i] for row in everything], wanted, wide[i])
+            less = min(over, max(0, wide[i] - kept))
             wide[i] -= less
             over -= less
 
@@ -263,6 +266,12 @@ def table(
         lines += ["-" * len(max(lines, key=len) if not style.color else line([c.title for c in columns]))]
         lines += [style.bold(line(row)) for row in footer]
     return "\n".join(lines)
+
+
+def _telling(cells: Sequence[str], least: int, most: int) -> int:
+    """The smallest width from `least` on at which names that differ still differ when clipped; `most` if none is."""
+    names = set(cells)
+    return next((w for w in range(least, most) if len({clip(name, w) for name in names}) == len(names)), most)
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> bool:

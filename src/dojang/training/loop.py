@@ -497,7 +497,7 @@ class _Run:
             if key == "network":
                 what = f"is of another network: {differing(theirs[key], own[key])}"
             elif key == "data":
-                what = f"has other data: {key} {theirs[key]}, this one {own.get(key)}"
+                what = "has other data: samples, labels, classes or normalisation are not those of this one"
             else:
                 what = f"has {key.replace('_', ' ')} {theirs[key]}, this one {own.get(key)}"
             raise UsageError(

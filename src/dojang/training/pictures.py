@@ -185,7 +185,10 @@ def _parts(path: Path, tops: list[str], every: set[tuple[str, ...]], prefix: tup
     if not known or (not nested and not {"train"} < named):
         return {}
     if "train" not in named:
-        raise DataError(f"{path}: {' and '.join(known)} name parts of data, and there is none to train on; add train/")
+        raise DataError(
+            f"{path}: {' and '.join(known)} {'names a part' if len(known) == 1 else 'name parts'} of data, and there is none to train on; "
+            "add train/"
+        )
     return as_two(parts_of(tops, str(path)))
 
 

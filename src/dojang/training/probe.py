@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dojang.base.errors import ShapeError, UnsupportedError, UsageError
+from dojang.base.wording import counted
 from dojang.training.batches import steps_per_epoch
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data
@@ -76,7 +77,7 @@ def look(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -
             raise UnsupportedError(f"{data.name}: the forward of {who} fails: {_line(error, True)}") from error
         output = _one_tensor(given, f"{data.name}: {who}")
         if output.ndim < 1 or output.shape[0] != 1 or output.numel() != data.outputs:
-            what = f"{data.outputs} classes" if data.task == "classification" else f"{data.outputs} targets"
+            what = f"{data.outputs} classes" if data.task == "classification" else counted(data.outputs, "target")
             raise ShapeError(
                 f"{data.name}: {who} gives {tuple(output.shape)} for one sample, the data have {what}; "
                 f"use a network with {data.outputs} outputs (zoo names and .net texts take --num-classes)"

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dojang.base.wording import counted
 from dojang.training.batches import steps_per_epoch
 from dojang.training.config import HEAD_SCALE, TrainConfig
 from dojang.training.data import Task
@@ -67,7 +68,7 @@ def recipe_of(config: TrainConfig, module: nn.Module, samples: int, fine_tuning:
         rate = _LR_ADAMW * (batch / _ADAMW_BATCH) ** 0.5
         why = f"{_LR_ADAMW:g} · √({batch:g} samples a step / {_ADAMW_BATCH})"
         if config.optimiser == "auto":
-            why += f", and AdamW because {steps} steps are fewer than {SHORT}"
+            why += f", and AdamW because {counted(steps, 'step')} {'is' if steps == 1 else 'are'} fewer than {SHORT:,}"
     else:
         norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
         base = _LR_WITH_NORM if norm else _LR_PLAIN

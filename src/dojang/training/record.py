@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dojang.base.wording import counted
 from dojang.training.config import HEAD_SCALE, TrainConfig
 from dojang.training.confusion import Confusion
 from dojang.training.data import Augment
@@ -110,7 +111,7 @@ class Start:
         ]
         if self.steps < FEW_STEPS:
             said.append(
-                f"There are only {self.steps} steps: a smaller --batch-size, or more --epochs, makes more of them."
+                f"The whole training is {counted(self.steps, 'step')}: a smaller --batch-size, or more --epochs, makes more of them."
             )
         if self.unvaried:
             said.append("So short a training from scratch does not vary pictures; --augment asks for it.")

@@ -95,13 +95,20 @@ def counts_of(part: Split, classes: int) -> Any:
 def paragraph(graph: Graph, data: Data, config: TrainConfig, training: str = "") -> str:
     """How the data were understood: parts, classes, samples, values, variation; then `training`, the rest."""
     how = config.augment if config.augment is not None else data.augment
-    sentences = [_parts(data), _labels(data), _samples(graph, data), _variation(data, how), *data.notes]
+    notes = [note for note in data.notes if note != MIRROR_RULE or how.mirror]
+    sentences = [_labels(data), _samples(graph, data), _variation(data, how), *notes]
     if config.class_weights is not None:
         weights = ", ".join(f"{w:.3g}" for w in config.class_weights[:MOST_CLASSES])
         more = " …" if len(config.class_weights) > MOST_CLASSES else ""
         sentences.append(f"classes weigh {weights}{more} in the loss")
-    text = " ".join(f"{s[0].upper()}{s[1:].rstrip('.')}." for s in sentences if s)
+    text = " ".join(_sentence(said, (data.name, graph.name)) for said in (_parts(data), *sentences) if said)
     return f"{text} {training}".rstrip()
+
+
+def _sentence(said: str, names: Sequence[str]) -> str:
+    """With a capital letter and a full stop. A name at the beginning stays as it is written, because it may be a file's."""
+    named = any(said.startswith((f"{name} ", f"{name}:")) for name in names)
+    return f"{said if named else said[0].upper() + said[1:]}".rstrip(".") + "."
 
 
 def _parts(data: Data) -> str:
