@@ -125,6 +125,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "Count": lambda: dojang.count("lenet5"),
     "MemoryUse": lambda: dojang.memory("lenet5", machine="150,12"),
     "Explanation": lambda: dojang.explain("lenet5", "c1"),
+    "Placement": lambda: dojang.over_devices("alexnet", 2),
     "Solutions": lambda: dojang.solve((3, 32, 32), (8, 32, 32)),
     "Check": lambda: dojang.check("alexnet-lecture"),
     "Comparison": lambda: dojang.compare("resnet18", "resnet50"),
