@@ -1,4 +1,4 @@
-"""Constants that exporters write out as nodes, put where kernels apply them: x·s + b as a norm, x·clip(x + 3)/6 whole."""
+"""Constants that exporters write out as nodes, put where kernels apply them: x·s + b as a norm, hard swishes whole."""
 
 from __future__ import annotations
 
