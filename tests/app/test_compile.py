@@ -90,3 +90,36 @@ def test_several_inputs_come_in_their_order_or_by_name():
         run(x, y, y)
     with pytest.raises(ShapeError, match="x: the input is 2x1x4x4"):
         run(y, x)
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+def test_an_onnx_file_with_open_sizes_is_compiled_for_any(tmp_path):
+    """As a path, as bytes, and as a ModelProto; what its layers need is told."""
+    import onnx
+    from torch import nn
+
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.Conv2d(3, 8, 3, 2, 1)
+            self.up = nn.ConvTranspose2d(8, 3, 2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.up(torch.relu(self.down(x)))
+
+    module, path = Halved().eval(), tmp_path / "halved.onnx"
+    axes = {"x": {0: "n", 2: "h", 3: "w"}}
+    torch.onnx.export(module, (torch.zeros(1, 3, 8, 8),), path, input_names=["x"], dynamic_axes=axes, dynamo=False)
+    networks = [path, path.read_bytes(), onnx.load(path)]
+    assert str(dojang.load(path).inputs[0].attrs["shape"]) == "(3, 2·H, 2·W)"
+    runs = [dojang.compile(net) for net in networks]
+    named = dojang.compile(module, input_size=(3, "2H", "2W"))
+    for h, w in ((16, 24), (64, 40)):
+        x = torch.randn(2, 3, h, w)
+        with torch.inference_mode():
+            right = module(x).numpy()
+        for run in (*runs, named):
+            assert np.allclose(run(x.numpy()), right, atol=1e-5)
+    with pytest.raises(ShapeError, match="which is no multiple of 2"):
+        runs[0](np.zeros((1, 3, 11, 16), "f4"))

@@ -17,7 +17,7 @@ from dojang.base.errors import DojangError, UsageError
 
 AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 """Names of the axes behind the channels."""
-MULTIPLES = (1, 8, 16, 32, 64)
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """What the sizes of a network may have to be multiples of, as it halves its images and adds them to larger ones."""
 
 

@@ -36,6 +36,7 @@ from dojang.engine.reference.operators import (
     refuse_unknown,
     typed,
 )
+from dojang.engine.scalars import scalars_joined
 from dojang.engine.settle import settled
 from dojang.engine.slices import LEAST_IMAGES, slice_images, slices
 from dojang.engine.verbose import show
@@ -143,7 +144,6 @@ class Compiled:
     ) -> None:
         """Checks the network; see `compile`."""
         refuse_unknown(graph)
-        self._sizes = Sizes(graph, batch_size) if is_open(graph) else None
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:
@@ -152,10 +152,17 @@ class Compiled:
             raise UsageError(f"batch size must be at least 1, got {batch_size}")
         check_arrays(graph)
         # A mapping of its own, so that weights can be let go one by one.
-        self._settled = graph if self._sizes else settled(graph)
+        joined = scalars_joined(graph)
+        self._sizes = Sizes(joined, batch_size) if is_open(graph) else None
+        self._settled = joined if self._sizes else settled(joined)
         if release:
-            self._settled = self._settled.replace(weights=dict(self._settled.weights))
+            few = {
+                k: a for k, a in graph.weights.items() if joined is not graph and np.asarray(a).nbytes <= SMALL_BYTES
+            }
+            self._settled = self._settled.replace(weights={**few, **self._settled.weights})
         self.graph = self._settled if release else graph
+        if release and joined is not graph:  # as it was given, for taps; with the arrays that there are
+            self.graph = graph.replace(weights=self._settled.weights)
         self.machine = machine or Machine.host()
         self.threads = threads or asked_threads() or self.machine.cores
         # A described machine may have more cores than there are: planned for all, run on those, with the same bits.
@@ -179,7 +186,7 @@ class Compiled:
         """What another process needs: the network, the weights as they are packed, what was chosen; no machine code."""
         with self._lock:
             state = {k: v for k, v in self.__dict__.items() if k not in OF_A_PROCESS}
-            whole = self.graph is self._settled
+            whole = self.graph is self._settled  # else the arrays that both have are pickled once
             state["graph"], state["_settled"] = _kept(self.graph), None if whole else _kept(self._settled)
             state["_packed"] = dict(self._packed)
             state["_chosen"] = {k: (a.__name__, *rest) for k, (a, *rest) in self._chosen.items()}
@@ -341,7 +348,8 @@ class Compiled:
             if wanted.batch != self.batch_size:
                 check_batch(graph, wanted.batch)
             done = settled(graph).replace(weights=self._settled.weights)
-            return done if all(name in done.by_name for name in wanted.taps) else graph
+            there = all(name in done.by_name for name in wanted.taps)
+            return done if there else at_size(self.graph, dict(wanted.size))
         check_batch(self.graph, wanted.batch)
         return self._settled if all(name in self._settled.by_name for name in wanted.taps) else self.graph
 
@@ -368,6 +376,8 @@ class Compiled:
         return True
 
 
+SMALL_BYTES = 64 << 10
+"""Constants that were joined with layers are kept for taps up to this size."""
 OF_A_PROCESS = ("_builds", "_seen", "_lanes", "_count", "_lock")
 """What stays when a network is pickled or copied: code, memory of runs, locks."""
 
