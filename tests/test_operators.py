@@ -253,8 +253,8 @@ def test_pytorch_is_read_by_the_functions_that_are_listed(op: str) -> None:
     sources = operators.load("torch in")
     assert sources is not None
     assert set(sources.get(op, ())) <= {*HANDLERS, "an argument of forward", "a parameter, a buffer or a number"}
-    if op in ("deform_conv", "standard"):  # the first is torchvision's, in `tests/formats/torch/test_torch.py`
-        return
+    if op in ("deform_conv", "standard", "fake_quantize"):
+        return  # the first is torchvision's, in `tests/formats/torch/test_torch.py`; the others are ONNX's
     graphs = [weighted(graph) for graph in about(op)]
     modules = [(ByHand(op), X)] if op in BY_HAND else [(Functions(g), g.inputs[0].attrs["shape"]) for g in graphs]
     read = [from_module(module.eval(), size) for module, size in modules]
