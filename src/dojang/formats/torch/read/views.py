@@ -386,6 +386,10 @@ def repeat_interleave(t: Tracer, x: Traced, repeats: Any, dim: Any = None, *, ou
     if not isinstance(repeats, int) or dim is None:
         return NotImplemented
     axis = axis_of(dim, x.dim())
+    if t.batch > 1 and x.sizes[axis] % t.batch == 0:  # the batch has no number: an axis of copies behind it
+        lead, rest = x.sizes[: axis + 1], x.sizes[axis + 1 :]
+        wide = expand(t, t.emit("unsqueeze", x, part="copies", axes=(axis + 1,)), *lead, repeats, *rest)
+        return reshape(t, wide, *lead[:-1], lead[-1] * repeats, *rest)
     return t.emit("gather", x, axis=axis, indices=tuple(i // repeats for i in range(x.sizes[axis] * repeats)))
 
 
