@@ -10,8 +10,8 @@ fvcore, torchinfo, facenet-pytorch; make an environment of its own and start thi
 
 With --quick modules have no numbers and FlopCounterMode is the only witness, on the meta device: two seconds a network.
 
-Levels, each with those before: `count` (MACs and parameters against FlopCounterMode, fvcore and `parameters()`; the
-module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python), `time`
+Levels, each with those before: `count` (MACs and parameters against FlopCounterMode, fvcore and `parameters()`;
+the module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python), `time`
 (milliseconds against ONNX Runtime and PyTorch; needs a quiet machine).
 
 An answer is right if its largest error, over the largest value, is at most 1e-4, or eight times what PyTorch's own

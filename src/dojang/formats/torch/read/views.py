@@ -154,7 +154,7 @@ def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, p
 
 
 def getitem(t: Tracer, x: Any, index: Any) -> Any:
-    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices; others are in `places.py`."""
+    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices; `places.py` has others."""
     x = t.value(x)
     items = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(i, bool | Traced) for i in items):
