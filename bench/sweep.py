@@ -8,8 +8,10 @@
 It needs packages that the project does not install: torchvision, timm, segmentation-models-pytorch, ultralytics,
 fvcore, torchinfo, facenet-pytorch; make an environment of its own and start this file with its Python.
 
-Levels, each with those before: `count` (MACs and parameters against FlopCounterMode, fvcore and `parameters()`; the
-module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python), `time`
+With --quick modules have no numbers and FlopCounterMode is the only witness, on the meta device: two seconds a network.
+
+Levels, each with those before: `count` (MACs and parameters against FlopCounterMode, fvcore and `parameters()`;
+the module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python), `time`
 (milliseconds against ONNX Runtime and PyTorch; needs a quiet machine).
 
 An answer is right if its largest error, over the largest value, is at most 1e-4, or eight times what PyTorch's own
@@ -322,8 +324,8 @@ def counted_exactly(row: dict[str, Any]) -> bool:
 def _truths(row: dict[str, Any]) -> tuple[int, ...]:
     """What FlopCounterMode says, after the rules; fvcore where it is the only one."""
     if "flopcounter" in row:
-        most = row["flopcounter"] + sum(row["added"].values()) - row["unneeded"]
-        return most, most - row["constant"]
+        most = row["flopcounter"] + sum(row["added"].values()) - row.get("unneeded", 0)
+        return most, most - row.get("constant", 0)
     return (row["fvcore"],) if "fvcore" in row else ()
 
 
@@ -362,15 +364,16 @@ def report(args: argparse.Namespace) -> None:
     ran = [r for r in found if r["level"] != "count" and "right" in r]
     read = [r for r in found if r.get("macs") is not None]
     exact = [r for r in found if counted_exactly(r)]
-    print(f"{len(found):4} networks")
+    listed = len(NETWORKS.read_text(encoding="utf-8").split())
+    print(f"{len(found):4} networks of the {listed} listed")
     print(f"{len(read):4} read")
     print(f"{len(exact):4} counted exactly ({len(exact) / max(1, len(found)):.1%})")
     print(f"{sum(bool(r.get('changed')) for r in read):4} modules changed by reading")
     both = [r for r in read if "torchinfo_s" in r and "load_s" in r]
     slow = [r for r in both if r["load_s"] > r["torchinfo_s"]]
-    print(f"{len(slow):4} of {len(both)} take longer to read than torchinfo takes")
+    print(f"{len(slow):4} of the {len(both)} timed take longer to read than torchinfo takes")
     agree = sum(r.get("fvcore") == r["macs"] for r in exact)
-    print(f"{agree:4} of these fvcore counts the same")
+    print(f"{agree:4} of the {sum('fvcore' in r for r in exact)} that fvcore counted too, it counts the same")
     print(f"{len(ran):4} run")
     print(f"{sum(r['right'] for r in ran):4} right")
     native = [r for r in ran if not r["python"]]

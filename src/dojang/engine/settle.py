@@ -1,4 +1,4 @@
-"""What can be settled before a network runs: all that is computed from its own arrays, strided slices in one, powers."""
+"""What is settled before a network runs: all that is computed from its own arrays, strided slices in one, powers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What works along any axis, wherever values lie: reductions, look-ups, concatenations; constants brought to a place."""
+"""What works along any axis, wherever values lie: reductions, look-ups, joins; constants brought to a place."""
 
 from __future__ import annotations
 

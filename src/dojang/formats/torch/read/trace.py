@@ -62,7 +62,7 @@ class DataDependent(UnsupportedError):
 
 
 class Traced(torch.Tensor):
-    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` says which it shows,
+    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` is what it shows,
     `steps` by which views, and `version` how often that had been written when `node` was what it shows. `alike`: its
     numbers, where they are known and the same for every image of the batch; the batch is then left out of each axis.
     """

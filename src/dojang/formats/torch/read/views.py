@@ -154,7 +154,7 @@ def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, p
 
 
 def getitem(t: Tracer, x: Any, index: Any) -> Any:
-    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices; others are in `places.py`."""
+    """Indexing by numbers, slices, None, Ellipsis, and one list or tensor of real indices; `places.py` has others."""
     x = t.value(x)
     items = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(i, bool | Traced) for i in items):
@@ -386,6 +386,10 @@ def repeat_interleave(t: Tracer, x: Traced, repeats: Any, dim: Any = None, *, ou
     if not isinstance(repeats, int) or dim is None:
         return NotImplemented
     axis = axis_of(dim, x.dim())
+    if t.batch > 1 and x.sizes[axis] % t.batch == 0:  # the batch has no number: an axis of copies behind it
+        lead, rest = x.sizes[: axis + 1], x.sizes[axis + 1 :]
+        wide = expand(t, t.emit("unsqueeze", x, part="copies", axes=(axis + 1,)), *lead, repeats, *rest)
+        return reshape(t, wide, *lead[:-1], lead[-1] * repeats, *rest)
     return t.emit("gather", x, axis=axis, indices=tuple(i // repeats for i in range(x.sizes[axis] * repeats)))
 
 
