@@ -343,9 +343,10 @@ def test_idx_files_of_what_no_data_are(tmp_path, images, labels, says):
     for name, (magic, shape, data) in (("images-idx3", images), ("labels-idx1", labels)):
         head = struct.pack(f">{1 + len(shape)}I", magic, *shape)
         (tmp_path / f"train-{name}-ubyte").write_bytes(head + data)
-    with warnings.catch_warnings(), pytest.raises(DojangError, match=says):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(tmp_path)
+        with pytest.raises(DojangError, match=says):
+            load(tmp_path)
 
 
 def test_a_zero_byte_in_a_member_s_name(tmp_path):
