@@ -9,10 +9,12 @@ import io
 import json
 import lzma
 import os
+import re
 import resource
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -269,6 +271,10 @@ def told(descr: object = "<f4", shape: object = (2,), fortran: object = False) -
         (npy(told(fortran=3)), "wrong type"),
         (npy("{1: 2}"), "does not name"),
         (npy("7"), "no dict"),
+        (npy("-" * 50_000), "nested too deeply"),
+        (npy("1" + "+1j" * 20_000), "nested too deeply"),
+        (npy("{'descr': open('x')}"), "no dict of plain values"),
+        (npy("{'a"), "no dict of plain values"),
         (npy("{'descr': " + "9" * 5000 + "}"), "header of its array is damaged"),
         (npy(told(), b"\0" * 7), "truncated"),
     ],
@@ -276,8 +282,9 @@ def told(descr: object = "<f4", shape: object = (2,), fortran: object = False) -
 def test_arrays_whose_header_lies(tmp_path, content, says):
     path = tmp_path / "x.npy"
     path.write_bytes(content)
-    with pytest.raises(FileError, match=says):
+    with pytest.raises(FileError, match=says) as raised:
         arrays.read_npy(path)
+    assert not re.search("0x[0-9a-f]|memory|<unknown>", str(raised.value))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", content)
     with pytest.raises(FileError, match=says):
@@ -319,6 +326,37 @@ def test_a_gz_of_three_megabytes_that_unpacks_to_three_gigabytes(tmp_path):
         images.write_bytes(head + block * 3000)
         assert images.stat().st_size < 4_000_000
         assert says in bounded("load(sys.argv[1])", images)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        ((0x803, (6, 0, 0), b""), (0x801, (6,), bytes(6)), "every size at least 1"),
+        ((0x803, (0, 8, 8), b""), (0x801, (0,), b""), "every size at least 1"),
+        ((0x803, (6, 2, 2), bytes(24)), (0xD01, (6,), struct.pack(">6f", 0, 1, 0, 1, 0, 0.5)), "no whole numbers"),
+        ((0x803, (6, 2, 2), bytes(24)), (0xD01, (6,), struct.pack(">6f", 0, 1, 0, 1, 0, np.nan)), "no whole numbers"),
+        ((0xE03, (6, 1, 1), struct.pack(">6d", *[1e300] * 6)), (0x801, (6,), bytes(6)), "float32"),
+    ],
+    ids=["no pixels", "no images", "half a label", "no label", "too large"],
+)
+def test_idx_files_of_what_no_data_are(tmp_path, images, labels, says):
+    for name, (magic, shape, data) in (("images-idx3", images), ("labels-idx1", labels)):
+        head = struct.pack(f">{1 + len(shape)}I", magic, *shape)
+        (tmp_path / f"train-{name}-ubyte").write_bytes(head + data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DojangError, match=says):
+            load(tmp_path)
+
+
+def test_a_zero_byte_in_a_member_s_name(tmp_path):
+    """zipfile ends the name there: a picture would become its folder, and be left out without a word."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/0.png", b"x")
+    raw = (tmp_path / "a.zip").read_bytes().replace(b"a/0.png", b"a/\0.png")
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(FileError, match="a zero byte in it"):
+        load(tmp_path / "a.zip")
 
 
 def zip_of(path: Path, name: str, raw: bytes, size: int) -> Path:

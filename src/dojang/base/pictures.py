@@ -33,7 +33,7 @@ _SIGNATURES = (
     (b"8BPS", "PSD"),
     (b"DDS ", "DDS"),
     (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x02\x00", "CUR"),
+    (b"\x00\x00\x02\x00", "CUR or TGA"),
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"icns", "ICNS"),

@@ -243,13 +243,27 @@ def npy_header(stream: BinaryIO | Any, place: str) -> NpyHeader:
             raise ValueError("truncated")
         said = text.decode("utf-8" if magic[6] == 3 else "latin-1")
         # Python 2 wrote (3L, 4L)
-        found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", said.strip()))
+        found = _literal(re.sub(r"(\d)L\b", r"\1", said.strip()))
         if not isinstance(found, dict):
             raise ValueError("it is no dict")
         fields = cast(dict[Any, Any], found)
         if fields.keys() != {"descr", "fortran_order", "shape"}:
             raise ValueError("it does not name descr, fortran_order and shape")
         return _npy_checked(fields["descr"], fields["fortran_order"], fields["shape"], place, 8 + len(raw) + length)
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal. Raises `ValueError` for all else, in words that say nothing of Python's parser.
+
+    The parser's own stack is bounded: for signs or brackets within each other it raises `MemoryError`, whatever memory
+    there is.
+    """
+    try:
+        return ast.literal_eval(text)
+    except (MemoryError, RecursionError):
+        raise ValueError("it is nested too deeply") from None
+    except Exception:  # of many classes, with the parser's places and addresses as their message
+        raise ValueError("it is no dict of plain values") from None
 
 
 def _npy_checked(dtype: Any, fortran: Any, shape: Any, place: str, start: int) -> NpyHeader:
@@ -325,8 +339,8 @@ def zipped(path: Name, wanted: str = "a .zip file") -> Generator[zipfile.ZipFile
     with opened(path, wanted) as raw:
         with damaged_as(place, "truncated or damaged, or no .zip"):
             archive = zipfile.ZipFile(cast(Any, raw))
-        if any(not info.filename for info in archive.infolist()):
-            raise FileError(f"{place}: a member of it has no name; write it again")
+        if any(not info.filename or "\0" in info.orig_filename for info in archive.infolist()):
+            raise FileError(f"{place}: a member of it has no name, or a zero byte in it; write it again")
         if len(archive.infolist()) > MEMBERS:
             raise FileError(f"{place}: holds more than {MEMBERS:,} members, the limit for one .zip; split it")
         yield archive

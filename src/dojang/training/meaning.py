@@ -54,7 +54,7 @@ def check_samples(x: Array, where: str) -> None:
     if x.dtype.kind not in "buif":
         raise DataError(f"{where}: samples are of type {x.dtype}; use uint8 or floats")
     if x.ndim < 2 or prod(x.shape) == 0:
-        raise DataError(f"{where}: samples have shape {x.shape}; use (n, c, h, w) with n of at least 1")
+        raise DataError(f"{where}: samples have shape {x.shape}; use (n, c, h, w) with every size at least 1")
 
 
 def layout_of(shape: Sequence[int], pictures: bool, asked: Asked, where: str) -> str:

@@ -20,7 +20,8 @@ from dojang.formats.arrays import is_npy, npz_names, read_npy, read_npz
 from dojang.training import cifar
 from dojang.training.asked import NOTHING, Asked
 from dojang.training.data import Augment, Size
-from dojang.training.meaning import samples_of, sizes
+from dojang.training.labels import narrowed
+from dojang.training.meaning import check_samples, samples_of, sizes
 from dojang.training.named_arrays import array_names, class_names, pairs_of
 from dojang.training.parts import PART_NAMES, said
 from dojang.training.pictures import SampleSize, Tree, read_folder, read_zip, resized
@@ -240,9 +241,11 @@ def _idx_pair(images: Path) -> Part:
         raise DataError(f"{found[0]}: labels have {y.ndim} axes; a label file has 1")
     if x.ndim not in (3, 4):
         raise DataError(f"{images}: images have {x.ndim} axes; an image file has 3")
-    return (x if x.ndim == 4 else x[:, None]).astype(np.uint8 if x.dtype == np.uint8 else np.float32), y.astype(
-        np.int64
-    )
+    check_samples(x, str(images))
+    if not np.array_equal(y, np.floor(y)) or not np.isfinite(y).all():
+        raise DataError(f"{found[0]}: its labels are no whole numbers; use the numbers of the classes from 0")
+    x = x if x.ndim == 4 else x[:, None]
+    return (x if x.dtype == np.uint8 else narrowed(x, str(images))), y.astype(np.int64)
 
 
 def _idx_array(path: Path) -> Array:

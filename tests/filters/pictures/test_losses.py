@@ -124,6 +124,39 @@ def test_a_pil_image_is_filtered_as_it_is_shown(orientation, form, stride):
     assert np.array_equal(np.asarray(ImageOps.exif_transpose(result)), expected)
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 5, 8])
+@pytest.mark.parametrize("target", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("source", ["jpg", "png", "webp"])
+def test_exif_and_what_is_shown_survive_another_format(tmp_path, source, target, orientation):
+    """Grey levels by place, so that a turned picture differs by far more than an encoder does."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "a camera"
+    exif.get_ifd(0x8769)[0x829A] = 0.125
+    exif.get_ifd(0x8825)[1] = "N"
+    places = (np.arange(20)[:, None] * 8 + np.arange(30)[None, :] * 2).astype("u1")
+    lossless = {"lossless": True} if source == "webp" else {"quality": 95} if source == "jpg" else {}
+    Image.fromarray(np.repeat(places[..., None], 3, 2)).save(tmp_path / f"a.{source}", exif=exif, **lossless)
+    filter_files([tmp_path / f"a.{source}"], "identity", tmp_path / f"b.{target}")
+    with Image.open(io.BytesIO((tmp_path / f"b.{target}").read_bytes())) as after:
+        found = after.getexif()
+        assert (found.get(0x0112, 1), found[0x010F]) == (orientation, "a camera")
+        assert (found.get_ifd(0x8769)[0x829A], found.get_ifd(0x8825)[1]) == (0.125, "N")
+        shown = np.asarray(ImageOps.exif_transpose(after).convert("L"))
+    flips = {1: places, 2: places[:, ::-1], 5: places.T, 8: places.T[::-1]}  # EXIF 2.32, tag 0x0112
+    assert np.abs(shown.astype(int) - flips[orientation]).max() < 8
+
+
+def test_exif_that_a_format_cannot_hold_costs_no_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "x" * 70_000
+    places = (np.arange(20)[:, None] * 8 + np.arange(30)[None, :] * 2).astype("u1")
+    Image.fromarray(places).save(tmp_path / "a.png", exif=exif)
+    with pytest.warns(NotKept, match=r"EXIF \(70,\d\d\d bytes"):
+        filter_files([tmp_path / "a.png"], "identity", tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as after:
+        assert np.abs(np.asarray(after).astype(int) - places[::-1].T).max() < 8
+
+
 @pytest.mark.parametrize("mode", ["LAB", "HSV", "I", "RGBX", "RGBa", "La"])
 def test_other_modes_of_pillow_are_refused_by_name(mode):
     with pytest.raises(UnsupportedError, match=f'"{mode}"'):

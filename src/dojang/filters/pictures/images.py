@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, TiffTags
 
 from dojang.base.budget import Budget
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
@@ -44,6 +44,12 @@ from dojang.filters.pictures.tiff import (
     write_rows,
 )
 
+EXIF_HEAD = b"Exif\0\0"
+MOST_EXIF = 65_533
+"""The most bytes of EXIF in a JPEG."""
+OF_PIXELS = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296, 317, *range(320, 326), 330, 338, 339,
+             347, 513, 514, *range(529, 533), XMP, 34377, 34675}  # fmt: skip
+"""Tags of a TIFF that say how its own pixels are stored, or that the picture has in another field."""
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FORMATS = {
     ".jpg": "JPEG",
@@ -362,6 +368,8 @@ def _read(image: Image.Image, name: str) -> Picture:
     orientation = orientation_of(image)
     info = image.info
     raw = info.get("exif") or None
+    if raw and not raw.startswith(EXIF_HEAD):  # WebP stores it without, and JPEG needs it
+        raw = EXIF_HEAD + raw
     if raw is None and form != "PPM":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -492,7 +500,7 @@ def write_picture(picture: Picture, path: str | PathLike[str], force: bool = Fal
         with writing(name, force) as temporary, encoding(name):
             _write_tiff(picture, temporary)
         return tuple(lost)
-    if picture.orientation != 1 and not picture.exif:
+    if picture.orientation != 1 and not _keeps_exif(picture, form):
         picture = picture.upright()
     options = _options(picture, form, lost)
     with writing(name, force) as temporary, encoding(name):
@@ -524,6 +532,15 @@ def _pillow_writes(picture: Picture) -> bool:
     return picture.pixels.dtype == np.uint8 or (picture.pixels.ndim == 2 and picture.pixels.dtype != np.float64)
 
 
+def _keeps_exif(picture: Picture, form: str) -> bool:
+    """Whether the picture has EXIF, with its orientation, that the format can hold."""
+    if not picture.exif:
+        return False
+    if form == "TIFF":
+        return _parsed(picture.exif) is not None
+    return form != "JPEG" or len(picture.exif) <= MOST_EXIF
+
+
 def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
     """The arguments of Pillow's encoder; parts that it cannot store are added to `lost`."""
     same = form == picture.format
@@ -533,14 +550,12 @@ def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
     if picture.icc:
         options["icc_profile"] = picture.icc
     exif = picture.exif
-    if exif and form == "TIFF" and _parsed(exif) is None:
-        lost.append("EXIF (damaged)")
-    elif exif and form == "JPEG" and len(exif) > 65_533:
-        lost.append(f"EXIF ({len(exif):,} bytes, JPEG holds 65,533)")
-    elif exif:
+    if exif and not _keeps_exif(picture, form):
+        lost.append("EXIF (damaged)" if form == "TIFF" else f"EXIF ({len(exif):,} bytes, JPEG holds {MOST_EXIF:,})")
+    elif exif and form != "TIFF":
         options["exif"] = exif
     if form == "TIFF":
-        _tiff_options(picture, options, lost)
+        _tiff_options(picture, options)
     elif picture.tags:
         apart = (X_RESOLUTION, Y_RESOLUTION, UNIT, XMP)
         lost += names_of(tuple(t for t in picture.tags if t.code not in apart))
@@ -570,7 +585,7 @@ def _xmp_text(xmp: bytes) -> Any:
     return info
 
 
-def _tiff_options(picture: Picture, options: dict[str, Any], lost: list[str]) -> None:
+def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     for tag in picture.tags:
         value: Any = tag.value
@@ -590,10 +605,13 @@ def _tiff_options(picture: Picture, options: dict[str, Any], lost: list[str]) ->
     if picture.xmp and XMP not in tags:
         tags.tagtype[XMP] = 1
         tags[XMP] = picture.xmp
+    exif = _parsed(picture.exif) if picture.exif else None
+    for code, value in exif.items() if exif else ():
+        if code not in tags and code not in OF_PIXELS:
+            tags[code] = exif.get_ifd(code) if code in TiffTags.TAGS_V2_GROUPS else value
     if X_RESOLUTION in tags:
         options.pop("dpi", None)
     options["tiffinfo"] = tags
-    del lost
 
 
 def _check_fits(picture: Picture, form: str, name: str) -> None:
@@ -638,7 +656,7 @@ def _write_deep_png(picture: Picture, temporary: str, options: dict[str, Any]) -
         dots = [round(float(d) / 0.0254) for d in options["dpi"]]
         chunks.append(Chunk(b"pHYs", struct.pack(">IIB", *dots, 1)))
     if picture.exif:
-        chunks.append(Chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0")))
+        chunks.append(Chunk(b"eXIf", picture.exif.removeprefix(EXIF_HEAD)))
     if picture.format == "PNG":
         chunks += picture.chunks
     elif picture.xmp:

@@ -22,6 +22,7 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.stored import ROLES, Origin
 from dojang.base.errors import DojangError, ShapeError, UnsupportedError, UsageError
 from dojang.base.showing import first_line
+from dojang.base.wording import counted
 from dojang.formats.torch.read import attention as torch_attention
 from dojang.formats.torch.read import layers as torch_layers
 from dojang.formats.torch.read import ops as torch_ops
@@ -143,8 +144,8 @@ def _input_names(module: nn.Module, count: int) -> list[str]:
     if len(needed) > count or (len(named) < count and not more):
         words = ", ".join(needed) or "nothing"
         raise UsageError(
-            f"{type(module).__name__}.forward takes {words}, but {count} input size{'s' * (count != 1)} "
-            "was given; give one per argument: --input-size '3,32,32;10', in Python input_size=((3, 32, 32), (10,))"
+            f"{type(module).__name__}.forward takes {words}, but {counted(count, 'input size')} "
+            f"{'was' if count == 1 else 'were'} given; give one per argument: --input-size '3,32,32;10', in Python input_size=((3, 32, 32), (10,))"
         )
     names = [p.name for p in named[:count]]
     return names + [f"input{i}" for i in range(len(names), count)]
