@@ -11,8 +11,8 @@ fvcore, torchinfo, facenet-pytorch; make an environment of its own and start thi
 With --quick modules have no numbers and FlopCounterMode is the only witness, on the meta device: two seconds a network.
 
 Levels, each with those before: `count` (MACs and parameters against FlopCounterMode, fvcore and `parameters()`;
-the module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python), `time`
-(milliseconds against ONNX Runtime and PyTorch; needs a quiet machine).
+the module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python),
+`time` (milliseconds against ONNX Runtime and PyTorch; needs a quiet machine).
 
 An answer is right if its largest error, over the largest value, is at most 1e-4, or eight times what PyTorch's own
 float32 has. Three rules lead from FlopCounterMode to dojang's count (`sweep_flops.py`): products that it leaves out are
@@ -396,8 +396,8 @@ def report(args: argparse.Namespace) -> None:
         from math import exp, log
 
         ratios = [r["ms"]["ort"] / r["ms"]["dojang"] for r in timed]
-        print(f"\n{len(timed)} timed; ONNX Runtime / dojang: geometric mean "
-              f"{exp(sum(map(log, ratios)) / len(ratios)):.2f}, {sum(x >= 1 for x in ratios)} at or above 1")  # fmt: skip
+        mean, ahead = exp(sum(map(log, ratios)) / len(ratios)), sum(x >= 1 for x in ratios)
+        print(f"\n{len(timed)} timed; ONNX Runtime / dojang: geometric mean {mean:.2f}, {ahead} at or above 1")
 
 
 def main() -> None:

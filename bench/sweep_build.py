@@ -167,8 +167,8 @@ def _build_smp(name: str) -> tuple[nn.Module, Sizes]:
 def _build_ultralytics(name: str) -> tuple[nn.Module, Sizes]:
     from ultralytics.nn import tasks
 
-    kinds = {"rtdetr": "RTDETRDetection", "yoloe": "YOLOE", "world": "World", "-cls": "Classification", "-seg": "Segmentation",
-             "-pose": "Pose", "-obb": "OBB", "-depth": "Depth", "-sem": "Semantic"}  # fmt: skip
+    kinds = {"rtdetr": "RTDETRDetection", "yoloe": "YOLOE", "world": "World", "-cls": "Classification",
+             "-seg": "Segmentation", "-pose": "Pose", "-obb": "OBB", "-depth": "Depth", "-sem": "Semantic"}  # fmt: skip
     kind = next((k for part, k in kinds.items() if part in name), "Detection")
     kind = "YOLOESeg" if kind == "YOLOE" and "-seg" in name else kind
     kind = next(c for c in vars(tasks) if c.lower().startswith(kind.lower()) and c.endswith("Model"))

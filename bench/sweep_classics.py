@@ -498,8 +498,9 @@ class DETR(nn.Module):
     def forward(self, x):
         h = self.body(x)
         height, width = h.shape[-2:]
-        place = torch.cat([self.column[:width].unsqueeze(0).repeat(height, 1, 1),
-                           self.row[:height].unsqueeze(1).repeat(1, width, 1)], -1).flatten(0, 1).unsqueeze(1)  # fmt: skip
+        columns = self.column[:width].unsqueeze(0).repeat(height, 1, 1)
+        rows = self.row[:height].unsqueeze(1).repeat(1, width, 1)
+        place = torch.cat([columns, rows], -1).flatten(0, 1).unsqueeze(1)
         h = self.transformer(place + 0.1 * h.flatten(2).permute(2, 0, 1),
                              self.queries.unsqueeze(1).repeat(1, x.shape[0], 1)).transpose(0, 1)  # fmt: skip
         return {"logits": self.classes(h), "boxes": self.boxes(h).sigmoid()}

@@ -35,8 +35,11 @@ class Products(TorchDispatchMode):
         read = [v for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)]
         made = [v for v in tree_leaves(result) if isinstance(v, torch.Tensor)]
         schema = func._schema
-        changed = [a for a, said in zip(args, schema.arguments, strict=False)
-                   if said.alias_info is not None and said.alias_info.is_write and isinstance(a, torch.Tensor)]  # fmt: skip
+        changed = [
+            a
+            for a, said in zip(args, schema.arguments, strict=False)
+            if said.alias_info is not None and said.alias_info.is_write and isinstance(a, torch.Tensor)
+        ]
         packet, name = func._overloadpacket, schema.name.split("::")[1]
         macs, kind = 0, ""
         if packet in flop_registry:

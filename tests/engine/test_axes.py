@@ -107,7 +107,7 @@ def test_products_that_broadcast(data, machine):
     assert np.allclose(found, wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("size, out", [((7, 9), (3, 4)), ((5,), (3,)), ((4, 6), (7, 6)), ((13, 8), (2, 5))])
+@pytest.mark.parametrize(("size", "out"), [((7, 9), (3, 4)), ((5,), (3,)), ((4, 6), (7, 6)), ((13, 8), (2, 5))])
 def test_adaptive_means_of_sizes_that_do_not_divide(size, out):
     x = random(2, 5, *size)
     found = computed([N("y", "adaptive_avgpool", "x", out=out)], x)
@@ -124,7 +124,7 @@ def test_prelu(num, shape):
     assert np.array_equal(found, F.prelu(torch.from_numpy(x), torch.from_numpy(slope)).numpy(), equal_nan=True)
 
 
-@pytest.mark.parametrize("mode, align", [("nearest", None), ("trilinear", False), ("trilinear", True)])
+@pytest.mark.parametrize(("mode", "align"), [("nearest", None), ("trilinear", False), ("trilinear", True)])
 def test_resizing_of_volumes(mode, align):
     x = random(2, 3, 2, 5, 7)
     coords = {None: "asymmetric", False: "half_pixel", True: "align_corners"}[align]
@@ -138,8 +138,9 @@ def test_constants_are_computed_once():
     """A table, reshaped and turned; a mean of it; a sum of an image and a constant in a convolution."""
     table, weight = random(6, 35), random(5, 3, 3)
     nodes = [
-        N("k", "constant", shape=(6, 35)), N("r", "reshape", "k", shape=(6, 5, 7)), N("t", "transpose", "r", perm=(1, 2, 0)),
-        N("m", "reduce_mean", "t", axes=(2,), keepdims=False), N("c", "conv", "x", out=5, kernel=(3,), padding=((1, 1),)),
+        N("k", "constant", shape=(6, 35)), N("r", "reshape", "k", shape=(6, 5, 7)),
+        N("t", "transpose", "r", perm=(1, 2, 0)), N("m", "reduce_mean", "t", axes=(2,), keepdims=False),
+        N("c", "conv", "x", out=5, kernel=(3,), padding=((1, 1),)),
         N("y", "add", "c", "m"),
     ]  # fmt: skip
     x = random(2, 3, 7)

@@ -186,8 +186,8 @@ def _parts(path: Path, tops: list[str], every: set[tuple[str, ...]], prefix: tup
         return {}
     if "train" not in named:
         raise DataError(
-            f"{path}: {' and '.join(known)} {'names a part' if len(known) == 1 else 'name parts'} of data, and there is none to train on; "
-            "add train/"
+            f"{path}: {' and '.join(known)} {'names a part' if len(known) == 1 else 'name parts'} of data, and there "
+            "is none to train on; add train/"
         )
     return as_two(parts_of(tops, str(path)))
 

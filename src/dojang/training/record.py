@@ -111,7 +111,8 @@ class Start:
         ]
         if self.steps < FEW_STEPS:
             said.append(
-                f"The whole training is {counted(self.steps, 'step')}: a smaller --batch-size, or more --epochs, makes more of them."
+                f"The whole training is {counted(self.steps, 'step')}: a smaller --batch-size, or more --epochs, makes "
+                "more of them."
             )
         if self.unvaried:
             said.append("So short a training from scratch does not vary pictures; --augment asks for it.")

@@ -106,7 +106,7 @@ def paragraph(graph: Graph, data: Data, config: TrainConfig, training: str = "")
 
 
 def _sentence(said: str, names: Sequence[str]) -> str:
-    """With a capital letter and a full stop. A name at the beginning stays as it is written, because it may be a file's."""
+    """With a capital letter and a full stop. A name at the beginning stays as it is written: it may be a file's."""
     named = any(said.startswith((f"{name} ", f"{name}:")) for name in names)
     return f"{said if named else said[0].upper() + said[1:]}".rstrip(".") + "."
 

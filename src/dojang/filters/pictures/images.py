@@ -47,8 +47,8 @@ from dojang.filters.pictures.tiff import (
 EXIF_HEAD = b"Exif\0\0"
 MOST_EXIF = 65_533
 """The most bytes of EXIF in a JPEG."""
-OF_PIXELS = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296, 317, *range(320, 326), 330, 338, 339,
-             347, 513, 514, *range(529, 533), XMP, 34377, 34675}  # fmt: skip
+OF_PIXELS = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296, 317, *range(320, 326), 330, 338,
+             339, 347, 513, 514, *range(529, 533), XMP, 34377, 34675}  # fmt: skip
 """Tags of a TIFF that say how its own pixels are stored, or that the picture has in another field."""
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FORMATS = {
@@ -606,9 +606,10 @@ def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
         tags.tagtype[XMP] = 1
         tags[XMP] = picture.xmp
     exif = _parsed(picture.exif) if picture.exif else None
-    for code, value in exif.items() if exif else ():
-        if code not in tags and code not in OF_PIXELS:
-            tags[code] = exif.get_ifd(code) if code in TiffTags.TAGS_V2_GROUPS else value
+    if exif is not None:
+        for code, value in exif.items():
+            if code not in tags and code not in OF_PIXELS:
+                tags[code] = exif.get_ifd(code) if code in TiffTags.TAGS_V2_GROUPS else value
     if X_RESOLUTION in tags:
         options.pop("dpi", None)
     options["tiffinfo"] = tags

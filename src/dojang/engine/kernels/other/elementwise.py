@@ -22,8 +22,9 @@ class MapTask:
     """y = activation(x ∘ r) on `pixels` pixels per image.
 
     `op` "copy" has no second operand; "fill" is the value `k` everywhere; "frame" is a copy with `before` channels of
-    `k` in front of each pixel's and `after` behind them, all of them in y; "affine" is x·w + bias per channel; "prelu" is x·w
-    where x < 0; "lrn" divides by the norm over `size` channels. `r_ld` is 0 where the second operand has one pixel per image.
+    `k` in front of each pixel's and `after` behind them, all of them in y; "affine" is x·w + bias per channel; "prelu"
+    is x·w where x < 0; "lrn" divides by the norm over `size` channels. `r_ld` is 0 where the second operand has one
+    pixel per image.
     """
 
     op: str

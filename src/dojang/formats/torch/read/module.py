@@ -145,7 +145,8 @@ def _input_names(module: nn.Module, count: int) -> list[str]:
         words = ", ".join(needed) or "nothing"
         raise UsageError(
             f"{type(module).__name__}.forward takes {words}, but {counted(count, 'input size')} "
-            f"{'was' if count == 1 else 'were'} given; give one per argument: --input-size '3,32,32;10', in Python input_size=((3, 32, 32), (10,))"
+            f"{'was' if count == 1 else 'were'} given; give one per argument: --input-size '3,32,32;10', in Python "
+            "input_size=((3, 32, 32), (10,))"
         )
     names = [p.name for p in named[:count]]
     return names + [f"input{i}" for i in range(len(names), count)]

@@ -158,6 +158,7 @@ def _permuted(t: Tracer, whole: Traced, part: Traced, step: Step) -> Traced:
         turned = getattr(torch.Tensor, step.name)
         turned = turned.__get__(plain) if isinstance(turned, property) or not callable(turned) else turned(
             plain, *step.args, **step.kwargs)  # fmt: skip
+        assert isinstance(turned, torch.Tensor)
         order = [plain.stride().index(s) for s in turned.stride()]
     return HANDLERS["permute"](t, part, *(order.index(a) for a in range(whole.dim())))
 
