@@ -53,7 +53,7 @@ def equivariance(graph: Graph, x: Array, shift: int | None = None, run: Run | No
     if shift is None:
         shift = int(max([1, *(j for j in jumps.values() if j)]))
     places = np.clip(np.arange(x.shape[-1]) - shift, 0, None)
-    sums = {name: _Sums() for name in names}
+    sums = {name: _ShiftSums() for name in names}
     for some in batches(x, max(1, at_once(graph) // 2)):
         old, new = run(some, names), run(some[..., places], names)
         for name, i in product(names, range(len(some))):
@@ -94,7 +94,7 @@ class _Difference:
         return None if not self.count else sqrt(self.squares / (self.size or self.count))
 
 
-class _Sums:
+class _ShiftSums:
     """The differences of one layer's responses, and their shape."""
 
     def __init__(self) -> None:

@@ -81,7 +81,7 @@ Size = tuple[tuple[str, int], ...]
 """The values of the symbols in an input size, by their names; empty for a network that takes one size."""
 
 
-class Wanted(NamedTuple):
+class BuildKey(NamedTuple):
     """What a build is made for."""
 
     size: Size
@@ -175,7 +175,7 @@ class Compiled:
 
     def _begin(self) -> None:
         """Without builds and memory for runs."""
-        self._builds: dict[Wanted, Build] = {}
+        self._builds: dict[BuildKey, Build] = {}
         self._seen: dict[tuple[int, ...], Build] = {}  # by the shape of the one input
         self._lanes = Lanes(self.machine.cores)
         self._count = itertools.count(1).__next__
@@ -248,7 +248,7 @@ class Compiled:
         pieces = [(0, batch)] if taps else slices(batch, images)
         if len(pieces) > 1:
             return RunResult(self._in_slices(arrays, size, pieces), {})
-        wanted = Wanted(size, batch, frozenset(taps))
+        wanted = BuildKey(size, batch, frozenset(taps))
         values, build = self._one(arrays, wanted)
         if not taps and len(fed) == 1 and build.short and self._builds.get(wanted) is build:
             self._seen[next(iter(fed.values())).shape] = build
@@ -256,7 +256,7 @@ class Compiled:
         return RunResult(answers, {name: values[name] for name in taps})
 
     def _one(
-        self, arrays: Sequence[Array], wanted: Wanted, into: Mapping[str, Array] | None = None
+        self, arrays: Sequence[Array], wanted: BuildKey, into: Mapping[str, Array] | None = None
     ) -> tuple[dict[str, Array], Build]:
         build = self._build(wanted)
         lane = self._lanes.take()
@@ -273,7 +273,7 @@ class Compiled:
         whole = {o: np.empty(shapes[o] or (), np.float32) for o in self.graph.outputs}
         for first, end in pieces:
             part = {name: array[first:end] for name, array in whole.items()}
-            self._one([a[first:end] for a in arrays], Wanted(size, end - first, frozenset()), part)
+            self._one([a[first:end] for a in arrays], BuildKey(size, end - first, frozenset()), part)
         return tuple(whole[o] for o in self.graph.outputs)
 
     def plan(self, batch: int = 1, taps: Sequence[str] = (), size: Sequence[int] | None = None) -> Plan:
@@ -282,7 +282,7 @@ class Compiled:
         `size` is that of the input without the batch, for networks that take any; else that which their kernels are
         chosen for.
         """
-        wanted = Wanted(self._size(size), batch, frozenset(taps))
+        wanted = BuildKey(self._size(size), batch, frozenset(taps))
         found = self._builds.get(wanted)
         if found is not None:
             return found.plan
@@ -299,7 +299,7 @@ class Compiled:
         as in `plan`.
         """
         at = self._size(size)
-        build = self._build(Wanted(at, batch, frozenset()))
+        build = self._build(BuildKey(at, batch, frozenset()))
         rng = np.random.default_rng(0)
         inputs = [random_input(n, batch, rng) for n in self._graph_of(at).inputs]
         lane = self._lanes.take()
@@ -324,7 +324,7 @@ class Compiled:
         """The network at a size, as it was given."""
         return self._sizes.graph_at(size) if self._sizes else self.graph
 
-    def _build(self, wanted: Wanted) -> Build:
+    def _build(self, wanted: BuildKey) -> Build:
         found = self._builds.get(wanted)
         if found is not None:
             return found
@@ -339,7 +339,7 @@ class Compiled:
                     give_back()
         return found
 
-    def _graph_for(self, wanted: Wanted) -> Graph:
+    def _graph_for(self, wanted: BuildKey) -> Graph:
         """The network that has the taps, settled where that has them. Raises for names and batches that do not fit."""
         for name in wanted.taps:
             self.graph[name]  # raises for a name that is not there
@@ -353,7 +353,7 @@ class Compiled:
         check_batch(self.graph, wanted.batch)
         return self._settled if all(name in self._settled.by_name for name in wanted.taps) else self.graph
 
-    def _request(self, wanted: Wanted) -> Request:
+    def _request(self, wanted: BuildKey) -> Request:
         strict = self.precision == "strict"
         sizes = self._sizes.chosen_for if self._sizes else None
         return Request(

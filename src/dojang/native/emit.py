@@ -85,7 +85,7 @@ _BYTE, _LONG, _INT, _BIT = ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.Int
 _VOID = ir.VoidType()
 
 
-class Run:
+class SizeValue:
     """A size that a kernel learns when it runs: a whole number of at least 0 that +, −, · and // work on as on an int.
 
     What is computed from such sizes alone is computed once, where the function begins. Comparing two raises
@@ -100,12 +100,12 @@ class Run:
 
     def _with(self, op: str, left: Any, right: Any) -> Any:
         b = self.b
-        key = (op, *(id(v.value) if isinstance(v, Run) else v for v in (left, right)))
+        key = (op, *(id(v.value) if isinstance(v, SizeValue) else v for v in (left, right)))
         found = b.of_sizes.get(key)
         if found is None:
             with b.goto_entry_block():
-                made = getattr(b, op)(*(v.value if isinstance(v, Run) else v for v in (left, right)))
-            found = b.of_sizes[key] = made if isinstance(made, int) else Run(b, made)
+                made = getattr(b, op)(*(v.value if isinstance(v, SizeValue) else v for v in (left, right)))
+            found = b.of_sizes[key] = made if isinstance(made, int) else SizeValue(b, made)
         return found
 
     def __add__(self, other: Any) -> Any:
@@ -135,7 +135,7 @@ class Run:
 
 def plain(v: Any) -> Any:
     """An IR value or an int; sizes that are known at run time as their values."""
-    return v.value if isinstance(v, Run) else v
+    return v.value if isinstance(v, SizeValue) else v
 
 
 def scalar_of(v: Value) -> ir.Type:
@@ -153,7 +153,7 @@ class Emit(ir.IRBuilder):
 
     machine: Machine
     arg: SimpleNamespace
-    of_sizes: dict[Any, Any]  # what was computed of sizes that are known at run time (`Run`)
+    of_sizes: dict[Any, Any]  # what was computed of sizes that are known at run time (`SizeValue`)
 
     @classmethod
     def begin(

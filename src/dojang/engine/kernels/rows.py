@@ -15,7 +15,7 @@ wastes little, and a layer has code for three tiles at most."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowPiece:
     """Neighbouring tiles of `count` pixels with the same `border`, from pixel `start` on to `end`.
 
     Those that would begin behind `last` begin there, and compute some pixels again.
@@ -36,13 +36,13 @@ Border = Callable[[int, int], Any]
 """What differs between tiles of as many pixels, of (first pixel, pixels)."""
 
 
-def exact(tiles: Sequence[tuple[int, int]], border: Border) -> list[Piece]:
+def exact(tiles: Sequence[tuple[int, int]], border: Border) -> list[RowPiece]:
     """Tiles (first pixel, pixels) as they are; neighbours that are alike are one piece."""
     kinds = [(n, border(start, n)) for start, n in tiles]
     found = []
     for first, many in t.runs(kinds):
         (count, which), start = kinds[first], tiles[first][0]
-        found.append(Piece(count, which, start, start + many * count))
+        found.append(RowPiece(count, which, start, start + many * count))
     return found
 
 
@@ -60,15 +60,15 @@ class OpenRow:
     before: int
     after: int
 
-    def pieces(self, length: Any) -> list[Piece]:
+    def pieces(self, length: Any) -> list[RowPiece]:
         """The tiles of a row of a length that is known at run time."""
         p, found = self.pixels, []
         if self.before:
-            found.append(Piece(p, self.left, 0, p))
+            found.append(RowPiece(p, self.left, 0, p))
         end = length - p if self.after else length
-        found.append(Piece(p, self.inside, p if self.before else 0, end, length - (self.after + p)))
+        found.append(RowPiece(p, self.inside, p if self.before else 0, end, length - (self.after + p)))
         if self.after:
-            found.append(Piece(p, self.right, length - p, length - p + 1))
+            found.append(RowPiece(p, self.right, length - p, length - p + 1))
         return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dojang.arith.conv import Conv
 from dojang.engine.kernels.activations import Activation
-from dojang.native.emit import I64, KINDS, PTR, ElementType, Emit, Run, Value
+from dojang.native.emit import I64, KINDS, PTR, ElementType, Emit, SizeValue, Value
 from dojang.native.families import Peaks
 from dojang.native.jit import Recipe
 from dojang.native.machine import Machine
@@ -163,10 +163,10 @@ def form(task: Task) -> str:
     return f"{layer} {task.x_ld} {task.y_ld} {task.activation} {task.residual_ld} {task.kind} {task.sparse}"
 
 
-def sizes(b: Emit, count: int) -> list[Run]:
+def sizes(b: Emit, count: int) -> list[SizeValue]:
     """The first `count` sizes of a step, known at run time; to be read where the function begins."""
     assert SIZES + count <= WORDS
-    return [Run(b, word(b, SIZES + i, pointer=False)) for i in range(count)]
+    return [SizeValue(b, word(b, SIZES + i, pointer=False)) for i in range(count)]
 
 
 def table(words: Sequence[int], step: Step) -> list[int]:

@@ -1,6 +1,6 @@
 """Operators of ONNX Runtime's own domain, which its optimiser writes, in dojang's operators.
 
-Source: docs/ContribOperators.md of ONNX Runtime.
+Source: the page "ContribOperators" of ONNX Runtime.
 """
 
 from __future__ import annotations

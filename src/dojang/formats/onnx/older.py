@@ -1,6 +1,6 @@
 """Operators in the form of operator sets 1 to 8, brought to the form that the rules know; and those that ended there.
 
-Source: docs/Changelog.md of the ONNX standard.
+Source: the page "Changelog" of the ONNX standard.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import numpy as np
 from dojang.arith.conv import Conv
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
-from dojang.engine.kernels.rows import OpenRow, Piece, exact, open_row
+from dojang.engine.kernels.rows import OpenRow, RowPiece, exact, open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.costs import COSTS
 from dojang.native.emit import Emit, Value
@@ -498,7 +498,7 @@ class Direct:
         b.loop(first, last, 1, one)
         self.ahead = ahead
 
-    def pieces(self) -> Sequence[Piece]:
+    def pieces(self) -> Sequence[RowPiece]:
         """Tiles of a row; a border says per tap the pixels lo..hi whose input column lies inside (None: unsaid)."""
         if self.cut_open is not None:
             return self.cut_open.pieces(self.c.out_size[2])

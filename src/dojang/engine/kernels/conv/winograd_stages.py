@@ -11,7 +11,7 @@ from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv.direct import LINE
 from dojang.engine.kernels.conv.interpolate import Matrix, apply, matrices
 from dojang.engine.kernels.task import Task
-from dojang.native.emit import F32, Emit, Run, Value
+from dojang.native.emit import F32, Emit, SizeValue, Value
 from dojang.native.machine import Machine
 
 APART = 192
@@ -20,16 +20,16 @@ LARGE_TILE = 36  # numbers of a transformed tile that are transformed without a 
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class StageLayer:
     """What the stages use of a convolution whose sizes are known at run time."""
 
     ic: int
     oc: int
     groups: int
-    size: tuple[Run, Run]
+    size: tuple[SizeValue, SizeValue]
     kernel: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
-    out_size: tuple[Run, Run]
+    out_size: tuple[SizeValue, SizeValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Winograd:
         if self.any_size:
             ih, iw, oh, ow, tiles, self.some = t.sizes(b, 6)
             c = self.task.conv
-            self.c = Layer(c.ic, c.oc, c.groups, (ih, iw), c.kernel, c.padding, (oh, ow))
+            self.c = StageLayer(c.ic, c.oc, c.groups, (ih, iw), c.kernel, c.padding, (oh, ow))
             self.th, self.tw = t.ceil_div(oh, self.mh), t.ceil_div(ow, self.mw)
             self.s = replace(self.s, tiles=tiles)
         if self.a2 > LARGE_TILE:  # a tile transformed down its columns
@@ -295,7 +295,7 @@ class Winograd:
                 lanes(whole, border, b.mask(c.ic - whole, self.lanes))
 
         def inside(start: Value, size: Any, a: int) -> Value:
-            if isinstance(size, Run):
+            if isinstance(size, SizeValue):
                 return b.and_(b.less(-1, start), b.less(start, size - (a - 1)))
             return b.icmp_unsigned("<=", start, b.index(max(0, size - a))) if size >= a else b.less(0, b.index(0))
 

@@ -8,7 +8,7 @@ from typing import Any
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, F64, Run
+from dojang.native.emit import F32, F64, SizeValue
 from dojang.native.machine import Machine
 
 NAME = "layout"
@@ -61,7 +61,7 @@ def write(symbol: str, task: LayoutTask, machine: Machine) -> str:
 
     def block(p: Any, c: Any, pixels: Any, channels: int) -> None:
         """`pixels` × `channels`, each at most a vector."""
-        some = isinstance(pixels, Run)  # the last ones
+        some = isinstance(pixels, SizeValue)  # the last ones
         pm, cm = b.mask(pixels, lanes), b.mask(channels, lanes)
         plane = lambda k: b.at(planes, b.mul(b.add(b.mul(b.add(c, k), count), p), size))  # noqa: E731
         row = lambda k: b.at(rows, b.mul(b.add(b.mul(b.add(p, k), task.ld), c), size))  # noqa: E731

@@ -14,7 +14,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.rows import OpenRow, exact, open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Run, Value
+from dojang.native.emit import F32, Emit, SizeValue, Value
 from dojang.native.machine import Machine
 
 NAME = "pool"
@@ -188,7 +188,7 @@ class Pool:
         b, c = self.b, self.c
         edges = []
         for i, k, p, d in zip(c.size, c.kernel, c.padding, c.dilation, strict=True):
-            if isinstance(k, Run):  # the window is the image
+            if isinstance(k, SizeValue):  # the window is the image
                 edges.append((0, k, 1, k))
                 continue
             taps = [j for j in range(k) if 0 <= j * d - p[0] < i]
@@ -210,7 +210,7 @@ class Pool:
             acc = b.loop(0, end, chains, some, acc)
             for q in range(chains - 1):
                 one = lambda q=q: [self.join(acc[q], b.vload(place(i, j, b.add(end, q)), F32, mask=mask))]  # noqa: E731
-                if isinstance(wn, Run):
+                if isinstance(wn, SizeValue):
                     (acc[q],) = b.choose(b.less(end + q, wn), one, lambda q=q: [acc[q]])
                 elif end + q < wn:
                     (acc[q],) = one()

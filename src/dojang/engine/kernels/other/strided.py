@@ -16,7 +16,7 @@ from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Run, Value
+from dojang.native.emit import F32, Emit, SizeValue, Value
 from dojang.native.machine import Machine
 
 NAME = "strided"
@@ -106,7 +106,7 @@ def emit(task: StridedTask, machine: Machine) -> Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class StridedForm:
     """What the code of a task depends on: `task` has the numbers 0, 1 and 2 (any other) where it does not matter.
 
     `turned`: the axis along which squares are transposed.
@@ -117,15 +117,15 @@ class Form:
     open: bool = True
 
 
-def form_of(task: StridedTask, machine: Machine) -> Form:
+def form_of(task: StridedTask, machine: Machine) -> StridedForm:
     """The form that a task shares with those of other sizes."""
     few = lambda steps: tuple(min(s, 2) for s in steps)  # noqa: E731
     sizes = (2,) * len(task.shape)
-    return Form(StridedTask(task.op, sizes, few(task.x), few(task.y), few(task.r), 0, task.activation),
+    return StridedForm(StridedTask(task.op, sizes, few(task.x), few(task.y), few(task.r), 0, task.activation),
                 turned(task, machine))  # fmt: skip
 
 
-def numbers(b: Emit, form: Form) -> tuple[StridedTask, Any, Any]:
+def numbers(b: Emit, form: StridedForm) -> tuple[StridedTask, Any, Any]:
     """The task with sizes that are known at run time, rows of the inner loops, rows of a unit."""
     task = form.task
     if not form.open:
@@ -140,7 +140,7 @@ def numbers(b: Emit, form: Form) -> tuple[StridedTask, Any, Any]:
     return replace(task, shape=tuple(shape), x=known[0], y=known[1], r=known[2], x_offset=offset), total, some
 
 
-def write(symbol: str, form: Form, machine: Machine) -> str:
+def write(symbol: str, form: StridedForm, machine: Machine) -> str:
     """The kernel as IR text."""
     b = t.begin(symbol, machine)
     task, total, some = numbers(b, form)
@@ -152,7 +152,7 @@ def write(symbol: str, form: Form, machine: Machine) -> str:
 
     def last(body: Callable[[Any, Any], None]) -> None:
         """What is left of a row."""
-        if isinstance(inner, Run):
+        if isinstance(inner, SizeValue):
             b.choose(b.less(whole, inner), lambda: body(whole, inner - whole))
         elif inner > whole:
             body(whole, inner - whole)

@@ -1,8 +1,8 @@
 """Memory that several stand-ins show: views of one value, and what is written through them.
 
 PyTorch changes tensors in place; a Graph does not. So each value knows the memory that it shows and the views that
-lead from the whole of it to the part (`Step`). A write through a part is noted. Who reads another part afterwards has
-the write put into the whole first (`scatter`), and takes its part of the new whole: as a functional program would.
+lead from the whole of it to the part (`ViewStep`). A write through a part is noted. Who reads another part afterwards
+has the write put into the whole first (`scatter`), and takes its part of the new whole: as a functional program would.
 
 Some functions give a view or a copy, as the strides decide (`reshape`, `contiguous`, `to`). Strides are not followed;
 so what was written through such a part, or is read through one after a write, is not known (`MAY_COPY`).
@@ -21,7 +21,7 @@ MAY_COPY = frozenset("reshape reshape_as flatten contiguous to float double half
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ViewStep:
     """One view: the function by its handler's name, its arguments after the tensor, and which of several results."""
 
     name: str
@@ -31,7 +31,7 @@ class Step:
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
+class SharedMemory:
     """What stand-ins that share memory have in common.
 
     `node`: the node that makes the whole of it, before the writes in `written`, each of which is (the steps to the part
@@ -43,16 +43,16 @@ class Memory:
     dtype: torch.dtype
     device: torch.device
     version: int = 0
-    written: list[tuple[tuple[Step, ...], str, tuple[int, ...]]] = field(default_factory=list)
+    written: list[tuple[tuple[ViewStep, ...], str, tuple[int, ...]]] = field(default_factory=list)
 
 
-Scatter = Callable[[Any, Any, Any, Step], Any]
+Scatter = Callable[[Any, Any, Any, ViewStep], Any]
 
 SCATTERS: dict[str, Scatter] = {}
 """How a part is put back: `f(tracer, whole, part, step)` gives the new whole. Filled by `places.py`."""
 
 
-def certain(steps: tuple[Step, ...]) -> bool:
+def certain(steps: tuple[ViewStep, ...]) -> bool:
     """Whether a part shows memory for certain, and can be put back."""
     return all(step.name not in MAY_COPY and step.name in SCATTERS for step in steps)
 

@@ -15,7 +15,7 @@ import torch
 
 from dojang.arith.shapes import axis_of
 from dojang.formats.torch.read import views
-from dojang.formats.torch.read.memory import SCATTERS, Step, is_box
+from dojang.formats.torch.read.memory import SCATTERS, ViewStep, is_box
 from dojang.formats.torch.read.ops import lowers
 from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
 from dojang.formats.torch.read.views import cut, expand, reshape
@@ -143,15 +143,15 @@ def _put(t: Tracer, x: Traced, part: Traced, ranges: Sequence[range], axis: int)
 # -- parts put back into the whole that they are a view of ----------------------------------------------------------
 
 
-def _reshaped(t: Tracer, whole: Traced, part: Traced, step: Step) -> Traced:
+def _reshaped(t: Tracer, whole: Traced, part: Traced, step: ViewStep) -> Traced:
     return reshape(t, part, *whole.sizes)
 
 
-def _same(t: Tracer, whole: Traced, part: Traced, step: Step) -> Traced:
+def _same(t: Tracer, whole: Traced, part: Traced, step: ViewStep) -> Traced:
     return part
 
 
-def _permuted(t: Tracer, whole: Traced, part: Traced, step: Step) -> Traced:
+def _permuted(t: Tracer, whole: Traced, part: Traced, step: ViewStep) -> Traced:
     """The axes back in their order, which a tensor without numbers tells by its strides."""
     with torch._C.DisableTorchFunction():
         plain = torch.empty((2,) * whole.dim(), device="meta")
@@ -163,11 +163,11 @@ def _permuted(t: Tracer, whole: Traced, part: Traced, step: Step) -> Traced:
     return HANDLERS["permute"](t, part, *(order.index(a) for a in range(whole.dim())))
 
 
-def _cut_out(t: Tracer, whole: Traced, part: Traced, step: Step) -> Traced:
+def _cut_out(t: Tracer, whole: Traced, part: Traced, step: ViewStep) -> Traced:
     return put(t, whole, box_of(whole, step), part)
 
 
-def box_of(whole: Traced, step: Step) -> list[Any]:
+def box_of(whole: Traced, step: ViewStep) -> list[Any]:
     """The index of what a view cuts out."""
     words = ("index",) if step.name == "getitem" else ("dim", "index") if step.name == "select" else (
         ("dim", "start", "length") if step.name == "narrow" else ("dim", "start", "end", "step"))  # fmt: skip

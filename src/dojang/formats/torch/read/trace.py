@@ -27,7 +27,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.formats.torch.read.free import FREE
-from dojang.formats.torch.read.memory import SCATTERS, Memory, Step, certain, shows_memory
+from dojang.formats.torch.read.memory import SCATTERS, SharedMemory, ViewStep, certain, shows_memory
 from dojang.formats.torch.read.values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
@@ -70,8 +70,8 @@ class Traced(torch.Tensor):
     __slots__ = ("alike", "memory", "node", "sizes", "steps", "version")
     node: str
     sizes: tuple[int, ...]
-    memory: Memory
-    steps: tuple[Step, ...]
+    memory: SharedMemory
+    steps: tuple[ViewStep, ...]
     version: int
     alike: torch.Tensor | None
 
@@ -80,7 +80,7 @@ class Traced(torch.Tensor):
         """A wrapper without storage."""
         self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
         self.node, self.sizes, self.steps, self.version, self.alike = node, tuple(sizes), (), 0, None
-        self.memory = Memory(node, self.sizes, dtype, device)
+        self.memory = SharedMemory(node, self.sizes, dtype, device)
         return self
 
     @property
@@ -328,7 +328,7 @@ class Tracer:
         value.node = self.views(whole, value.steps)[-1].node
         value.version, value.alike = memory.version, None
 
-    def views(self, whole: Traced, steps: Sequence[Step]) -> list[Traced]:
+    def views(self, whole: Traced, steps: Sequence[ViewStep]) -> list[Traced]:
         """The whole, and what each view in turn shows of it."""
         found = [whole]
         for step in steps:
@@ -686,7 +686,7 @@ class Tracer:
             source, several = args[0], isinstance(result, self.tuples)
             for index, part in enumerate(result if several else (result,)):
                 if isinstance(part, Traced) and part is not source:
-                    step = Step(base, args[1:], kwargs, index if several else None)
+                    step = ViewStep(base, args[1:], kwargs, index if several else None)
                     part.memory, part.version = source.memory, source.memory.version
                     part.steps = (*source.steps, step)
         return result
