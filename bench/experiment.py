@@ -56,7 +56,7 @@ def begin(args: argparse.Namespace, graph: Graph) -> Data:
     parts = {"train": args.train_samples, "test": args.test_samples}
     less = {part: fewer(getattr(data, part), most, args.seed) for part, most in parts.items() if most is not None}
     data = replace(data, **less)
-    return replace(data, hash=content_hash(data.train, data.test, data.classes)) if less else data
+    return replace(data, hash=content_hash((data.train, data.test), data.classes)) if less else data
 
 
 def trained(name: str, graph: Graph, data: Data, args: argparse.Namespace, **more: Any) -> tuple[Graph, dict[str, Any]]:
@@ -82,6 +82,7 @@ def trained(name: str, graph: Graph, data: Data, args: argparse.Namespace, **mor
     config = replace(config, **more)
     place = args.out / name
     about = {"network": graph.name, "config": config.to_dict(), "data": data.hash, "taught": teacher is not None}
+    about = json.loads(json.dumps(about))  # as it is read back
     done = place / "run.json"
     if done.exists():
         found = json.loads(done.read_text(encoding="utf-8"))
