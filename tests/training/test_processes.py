@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from dojang.training import world
 from dojang.training.state import STATE_FILE, read
 
 from .conftest import begin
@@ -181,3 +182,24 @@ def test_in_bf16_two_processes_learn_as_one_does(divided: tuple[Divided, Divided
         if "running" in name:
             far = np.abs(two[name] - one[name]).max() / np.abs(one[name]).max()
             assert far < 0.1, (name, far)
+
+
+def test_each_group_has_keys_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store outlives the groups that are opened with it: the next one must not find the addresses of the one before."""
+    left: list[bool] = []
+    shared = torch.distributed.HashStore()
+
+    def meets(url: str, **more: object) -> Iterator[tuple[torch.distributed.Store, int, int]]:
+        del url, more
+        yield shared, 0, 1
+
+    def opened(backend: str, store: torch.distributed.Store, **more: object) -> None:
+        del backend, more
+        left.append(store.check(["address"]))
+        store.set("address", "here")
+
+    monkeypatch.setattr(world, "rendezvous", meets)
+    monkeypatch.setattr(world.dist, "init_process_group", opened)
+    world._open_group("gloo")
+    world._open_group("gloo")
+    assert left == [False, False]

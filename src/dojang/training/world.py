@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from dojang.base.errors import CheckFailed, UsageError
 
 _PATIENCE = timedelta(days=30)
+_opened = count()
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,24 @@ def joined(device: str) -> Iterator[World]:
         yield World(where, dist.get_rank(), dist.get_world_size())
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # However long process 0 is busy alone, the others wait for it; a process that has ended is noticed at once.
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
+        _open_group("nccl" if where.type == "cuda" else "gloo")
         try:
             yield World(where, dist.get_rank(), dist.get_world_size())
         finally:
             dist.destroy_process_group()
     else:
         yield World(where)
+
+
+def _open_group(backend: str) -> None:
+    """Opens the group of all processes, under keys of its own.
+
+    The store of `torchrun` outlives a group: one that is opened later in the same processes, as by the next training of
+    a search, would read the addresses of the one before, and now and then wait for ever.
+    """
+    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    own = dist.PrefixStore(f"dojang {next(_opened)}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=_PATIENCE)
 
 
 class _Sum(torch.autograd.Function):
