@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dojang.arith.graph import Graph, Node
-from dojang.engine.compiled import compile
+from dojang.engine.compiled import BuildKey, compile
 from dojang.engine.kernels.task import WORDS
 from dojang.engine.plan.choose import CallTime
 from dojang.engine.timeline import Stamping, Timeline
@@ -81,7 +81,7 @@ def test_a_call_that_is_timed_does_the_steps_of_any_other(name: str, threads: in
     run = compile(NETS[name](), threads=threads)
     plan = run.measured(1, 0.001)
     assert all(choice.measured_s is not None and choice.measured_s > 0 for choice in plan.choices)
-    context = run._lanes.take().contexts[run._build(1, frozenset())]
+    context = run._lanes.take().contexts[run._build(BuildKey((), 1, frozenset()))]
     timeline = Timeline(context, WALL)
     clock = timeline.stamps.call(0, WORDS).function
     programs = [s for s in context.segments if isinstance(s, Program)]

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.rendezvous import rendezvous
 
 from dojang.base.errors import CheckFailed, UsageError
@@ -116,7 +117,7 @@ def _open_group(backend: str) -> None:
     a search, would read the addresses of the one before, and now and then wait for ever.
     """
     store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
-    own = dist.PrefixStore(f"dojang {next(_opened)}", store)
+    own = PrefixStore(f"dojang {next(_opened)}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=_PATIENCE)
 
 

@@ -619,9 +619,9 @@ def _between(w: Writer, outputs: Sequence[str]) -> list[Message]:
     """The shapes of the values between inputs and outputs, for programs that show or check a file. Values that a rule
     writes in several steps are described where they are the output of a node of the network.
     """
-    known = {node.name: w.shape(node.name) for node in w.graph.nodes if node.op != "input"}
+    known = {node.name: w.shapes[node.name] for node in w.graph.nodes if node.op != "input"}
     made = [name for item in w.nodes for name in item["output"] if name in known and name not in outputs]
-    return [_value(name, known[name]) for name in made]
+    return [_value(name, known[name], CODES[w.graph.types[name]]) for name in made]
 
 
 def _outputs_by_key(w: Writer, aliases: Mapping[str, str]) -> list[str]:
