@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics
 
 from dojang.base.errors import DataError, ShapeError
 from dojang.training.confusion import MATRIX_CLASSES, Confusion, confusion
+from dojang.training.data import Normalisation, Split
+from dojang.training.score import by_label_on
+from dojang.training.world import World
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -87,3 +91,20 @@ def test_sizes_that_do_not_agree_are_refused() -> None:
         confusion([0, 1, 0], [0, 1], "ab")
     with pytest.raises(ShapeError, match="2 rows and 2 columns"):
         Confusion(("a", "b"), ((1, 0),))
+
+
+def test_recall_by_label_equals_scikit_learns() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((70, 6)).astype("f4"), rng.random((70, 4)) < [0.5, 0.2, 0.8, 0.0]
+    split = Split(x, y, Normalisation((0.0,) * 6, (1.0,) * 6))
+    module = torch.nn.Linear(6, 4)
+    seen = by_label_on(module, split, World(torch.device("cpu")), ("a", "b", "c", "d"), batch_size=32)
+    assert seen is not None
+    told = (module(torch.from_numpy(x)) > 0).numpy()
+    nothing: Any = np.nan
+    precision, recall, _, support = metrics.precision_recall_fscore_support(y, told, zero_division=nothing)
+    row = seen.to_dict()
+    np.testing.assert_allclose(np.array(row["recall"], float), recall)
+    np.testing.assert_allclose(np.array(row["precision"], float), precision)
+    assert row["support"] == np.asarray(support).tolist()
+    assert row["recall"][3] is None  # no sample has it

@@ -53,6 +53,31 @@ def confusion_text(seen: Confusion, width: int = WIDTH, style: Style = PLAIN) ->
     return "\n".join([*parts, wrapped(said, width), table(columns, rows, (), width, style), *_mistakes(seen, width)])
 
 
+def by_label_text(seen: Mapping[str, Any], width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Recall and precision of each class where a sample has any number of them; of many classes the least recalled."""
+    order = list(range(len(seen["classes"])))
+    which = ""
+    if len(order) > MOST_LINES:
+        known = [i for i in order if seen["recall"][i] is not None]
+        order = sorted(known, key=lambda i: seen["recall"][i])[:MOST_LINES]
+        which = f" The {len(order)} of {len(seen['classes'])} classes with the lowest recall."
+    columns = [Column("class", right=False, shrink=True), Column("samples"), Column("recall"), Column("precision")]
+    said = f"Test part by class; a sample may have several.{which}"
+    return f"{wrapped(said, width)}\n{table(columns, [_row(seen, i) for i in order], (), width, style)}"
+
+
+def by_label_html(seen: Mapping[str, Any]) -> str:
+    """The same for a page, every class."""
+    columns = ("classes", "support", "recall", "precision")
+    rows = [
+        [name, (f"{support:,}", support), (percent(recall, 1), recall), (percent(precision, 1), precision)]
+        for name, support, recall, precision in zip(*(seen[key] for key in columns), strict=True)
+    ]
+    heads = ["class", "samples", "recall", "precision"]
+    said = paragraph(f"{RECALL_AND_PRECISION} A sample may have several classes.")
+    return said + html_table(heads, rows, numeric=(1, 2, 3), sortable=True)
+
+
 def _row(seen: Confusion, i: int) -> list[str]:
     return [
         seen["classes"][i],

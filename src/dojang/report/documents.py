@@ -437,6 +437,17 @@ class ConfusionRow(TypedDict):
     mistakes: Annotated[list[Mistake], "the most frequent pairs of a label and a wrong answer"]
 
 
+class ByLabelRow(TypedDict):
+    """How each class is answered where a sample has any number of them."""
+
+    samples: int
+    classes: list[str]
+    support: Annotated[list[int], "samples that have the class"]
+    answered: Annotated[list[int], "samples that were answered to have it"]
+    recall: Annotated[list[float | None], "of the samples that have the class the share that is answered so"]
+    precision: Annotated[list[float | None], "of the answers naming the class the share that is right"]
+
+
 class TrainResult(TypedDict):
     """The record of a training."""
 
@@ -462,7 +473,8 @@ class TrainResult(TypedDict):
     curve: list[Epoch]
     config: TrainConfig
     data: DataRow
-    confusion: Annotated[ConfusionRow | None, "null for a regression, and for more than 2,000 classes"]
+    confusion: Annotated[ConfusionRow | None, "null for other tasks than classes, and for more than 2,000 of them"]
+    by_label: Annotated[ByLabelRow | None, "where a sample has any number of classes; else null"]
     started: Literal["fresh", "from weights"]
     understood: Annotated[str, "how data and settings were understood, as told before the first step"]
     files: list[str]

@@ -8,7 +8,7 @@ from dojang.arith.cost import Count
 from dojang.arith.devices import Placement
 from dojang.arith.formulas import symbols_of
 from dojang.arith.modules import ONE_SCREEN, FoldedRow
-from dojang.report.confusion import confusion_html
+from dojang.report.confusion import by_label_html, confusion_html
 from dojang.report.count_rows import COLUMNS, VARIES, CountColumn, flat, footer, titled, work_of
 from dojang.report.markup import escape
 from dojang.report.page import cards, figure, html_table, page, paragraph
@@ -176,6 +176,8 @@ def trained_html(trained: Trained) -> str:
         sections.append(("How data and settings were understood", paragraph(trained.understood)))
     if record.get("confusion"):
         sections.append(("By class", confusion_html(record["confusion"])))
+    if record.get("by_label"):
+        sections.append(("By class", by_label_html(record["by_label"])))
     return page(f"{trained.network}: training", lead, sections, sortable=True, pictures=True)
 
 

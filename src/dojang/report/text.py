@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dojang.base.showing import shown
 from dojang.base.wording import counted
-from dojang.report.confusion import confusion_text
+from dojang.report.confusion import by_label_text, confusion_text
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -192,6 +192,8 @@ def trained_text(trained: Trained, width: int = WIDTH, style: Style = PLAIN) -> 
         lines.append(style.bad(paragraph(f"Warning: {trained.warning}", width)))
     if record.get("confusion"):
         lines += ["", confusion_text(record["confusion"], width, style), ""]
+    if record.get("by_label"):
+        lines += ["", by_label_text(record["by_label"], width, style), ""]
     # names of files are not shortened
     return "\n".join([*lines, *(f"wrote {file}" for file in trained.files)])
 

@@ -138,6 +138,30 @@ class Confusion:
         }
 
 
+@dataclass(frozen=True)
+class ByLabel:
+    """Where a sample has any number of classes: of each class the samples that have it (`support`), those that were
+    answered to have it (`answered`), and those of which both is true (`right`), over `samples` samples.
+    """
+
+    classes: tuple[str, ...]
+    samples: int
+    support: tuple[int, ...]
+    answered: tuple[int, ...]
+    right: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with recall (right / support) and precision (right / answered), None where that is 0 / 0."""
+        return {
+            "samples": self.samples,
+            "classes": list(self.classes),
+            "support": list(self.support),
+            "answered": list(self.answered),
+            "recall": [_share(a, b) for a, b in zip(self.right, self.support, strict=True)],
+            "precision": [_share(a, b) for a, b in zip(self.right, self.answered, strict=True)],
+        }
+
+
 def confusion(answers: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Confusion:
     """The confusion matrix of `answers` to samples with `labels`: both are class numbers (n,), 0 … classes − 1.
 

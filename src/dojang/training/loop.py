@@ -33,7 +33,16 @@ from dojang.training.numerics import computing_in, freed_memory_kept, repeatable
 from dojang.training.probe import check, is_trained, look, look_in_training
 from dojang.training.recipe import VARIED_FROM, Teacher, TrainingLoss, optimizer_of, recipe_of, scales_of, shrink
 from dojang.training.record import METRICS, Best, Epoch, History, Progress, Scores, Start
-from dojang.training.score import confusion_on, laid_out, normalised, right_count, rows, scores, variance_of
+from dojang.training.score import (
+    by_label_on,
+    confusion_on,
+    laid_out,
+    normalised,
+    right_count,
+    rows,
+    scores,
+    variance_of,
+)
 from dojang.training.state import Position, State, capture, restore
 from dojang.training.world import World, joined, shared
 
@@ -296,6 +305,7 @@ class _Run:
             config=self.config,
             data=self.data.to_dict(),
             confusion=confusion_on(self.module, self.data.test, self.world, self.data.classes),
+            by_label=by_label_on(self.module, self.data.test, self.world, self.data.classes),
             start=self.start(),
             best=self._best(test),
             stopped_early=self.position.stopped,

@@ -8,7 +8,7 @@ from typing import Any
 
 from dojang.base.wording import counted
 from dojang.training.config import HEAD_SCALE, TrainConfig
-from dojang.training.confusion import Confusion
+from dojang.training.confusion import ByLabel, Confusion
 from dojang.training.data import Augment
 
 METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "label accuracy", "unlabelled": "none"}
@@ -139,7 +139,8 @@ class History:
     `metric` says what "accuracy" means: "accuracy" for classes, "r2" for regression, "label accuracy" for several
     classes to a sample (the share of right answers about each class). Final train figures are measured on the train
     part as it stands, without variation, as the test figures are. `confusion` is that of the test part; None for other
-    tasks than classes and for more classes than `score.MOST_CLASSES`.
+    tasks than classes and for more classes than `score.MOST_CLASSES`. `by_label` is in its place where
+    a sample has any number of classes.
     """
 
     metric: str
@@ -155,6 +156,7 @@ class History:
     data: dict[str, Any]
     start: Start
     confusion: Confusion | None = None
+    by_label: ByLabel | None = None
     best: Best | None = None
     stopped_early: bool = False
     best_weights: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -186,4 +188,5 @@ class History:
             "config": self.config.to_dict(),
             "data": self.data,
             "confusion": self.confusion.to_dict() if self.confusion is not None else None,
+            "by_label": self.by_label.to_dict() if self.by_label is not None else None,
         }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dojang.training.confusion import Confusion, of_counts
+from dojang.training.confusion import ByLabel, Confusion, of_counts
 from dojang.training.data import Split, Task
 from dojang.training.recipe import TrainingLoss
 from dojang.training.record import Scores
@@ -132,6 +132,30 @@ def confusion_on(
         cells += torch.bincount(y * len(classes) + answers, minlength=len(cells))
     module.train(was)
     return of_counts(world.total(cells).reshape(len(classes), len(classes)).cpu().numpy(), classes)
+
+
+@torch.no_grad()
+def by_label_on(
+    module: nn.Module, split: Split, world: World, classes: Sequence[str], batch_size: int = 256
+) -> ByLabel | None:
+    """How often each class of `split` is told right where a sample has any number of them; None for other tasks.
+
+    A class is answered where its output is above 0, as `scores` judges it.
+    """
+    if split.task != "multilabel":
+        return None
+    was = module.training
+    module.eval()
+    sums = torch.zeros(3, len(classes), dtype=torch.int64, device=world.device)
+    mine = world.share(np.arange(len(split)))
+    for start in range(0, len(mine), batch_size):
+        at = slice(int(mine[start]), int(mine[min(start + batch_size, len(mine)) - 1]) + 1)
+        y = torch.from_numpy(split.y[at]).to(world.device) > 0
+        said = rows(module(normalised(split.x[at], split, world.device))) > 0
+        sums += torch.stack([y.sum(0), said.sum(0), (y & said).sum(0)])
+    module.train(was)
+    support, answered, right = (tuple(counts) for counts in world.total(sums).tolist())
+    return ByLabel(tuple(classes), len(split), support, answered, right)
 
 
 def slopes_of(module: nn.Module, split: Split, batch_size: int = 256) -> None:
