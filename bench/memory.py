@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dojang.engine.compiled import Wanted, compile
+from dojang.engine.compiled import BuildKey, compile
 from dojang.formats import checkpoint, zoo
 from dojang.native.machine import Machine
 from networks import NETWORKS, filled
@@ -71,7 +71,7 @@ def one(name: str, threads: int) -> str:
     tracemalloc.reset_peak()
     run(x)
     peak = tracemalloc.get_traced_memory()[1]
-    live = run._build(Wanted((), 1, frozenset())).lowered.scratch_at
+    live = run._build(BuildKey((), 1, frozenset())).lowered.scratch_at
     return (
         f"{name:18s} {wall:6.2f} {cpu:6.2f} {weights / 1e6:9.1f} {live / 1e6:9.1f} {peak / 1e6:9.1f}"
         f" {(peak - live) / weights:6.2f} {(peak_of_command(name) - peak_of_command(TINY) - live) / weights:7.2f}"

@@ -18,7 +18,7 @@ from dojang.base.errors import UsageError
 from dojang.engine import build as passes
 from dojang.engine import verify
 from dojang.engine.build import emit
-from dojang.engine.compiled import Compiled, Wanted
+from dojang.engine.compiled import BuildKey, Compiled
 from dojang.engine.fuse import fuse
 from dojang.engine.kernels.conv import ALGORITHMS, fallback
 from dojang.engine.kernels.task import Offer, Refusal, Task
@@ -102,7 +102,7 @@ def test_the_plan_is_what_is_built():
     planned = run.plan(3)  # before anything is built
     assert not run._builds
     run(np.zeros((3, 8, 9, 10), "f4"))
-    assert run._builds[Wanted((), 3, frozenset())].plan == planned == run.plan(3)
+    assert run._builds[BuildKey((), 3, frozenset())].plan == planned == run.plan(3)
     assert planned.in_python == ("q",)
 
 
