@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from dojang.arith.window import extent, out_size, same_padding, taps_inside
 from dojang.base.errors import ShapeError
+from dojang.base.record import plain_repr
 
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Conv:
     """A convolution of `n` inputs of `ic` channels and spatial size `size` by `oc` filters, in 1, 2, 3 … dimensions.

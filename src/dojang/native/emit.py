@@ -30,12 +30,14 @@ from typing import Any
 
 import llvmlite.ir as ir
 
+from dojang.base.record import plain_repr
 from dojang.native.machine import Machine
 
 Value = Any  # an llvmlite IR value; Python ints stand for i64 constants where an index or an offset is meant
 Carry = Sequence[Value]
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class ElementType:
     """An element type. LLVM integers have no sign, so this type has it."""

@@ -32,7 +32,7 @@ __all__ = ["CACHE_LIMIT", "cache_bytes", "cache_dir", "clear_cache"]
 _KERNEL_PASSES = ("simplify_cfg", "new_gvn", "instruction_combine", "aggressive_dce", "simplify_cfg")
 """For kernels, which already unroll, hoist and share by themselves: their code is as fast as after all passes of level
 2 (0.998 times the run time over 46 layers), and compiles in a tenth of the time (Zen 3, 2026)."""
-_PIPELINE = f"speed 2, no unrolling, no vectorizers; kernels {_KERNEL_PASSES}"  # part of the cache key
+_PIPELINE = f"names; speed 2, no unrolling, no vectorizers; kernels {_KERNEL_PASSES}"  # part of the cache key
 _lock = threading.RLock()
 _loaded: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
 _ready = False
@@ -47,47 +47,56 @@ forks.whole(*(lock for lock in (*_seats, _lock, _foreign) if lock is not None))
 
 
 class _Healed:
-    """Releases llvmlite's lock if an interrupt left it with this thread; the caller has `_lock`."""
+    """Leaves llvmlite's lock as it was; the caller has `_lock`.
+
+    An interrupt between the lines of llvmlite that acquire and release its lock leaves it with this thread. In a
+    destructor of llvmlite Python even drops the exception, so this looks however the block ends. A thread that has the
+    lock before the block is in LLVM, in a signal's handler that interrupted it, and returns to it.
+    """
 
     def __enter__(self) -> None:
-        """Nothing."""
+        """Notes whether this thread is in LLVM."""
+        self._inside = _owned()
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Only after an exception: a signal handler may have interrupted LLVM, and return to it."""
-        if kind is not None and _foreign is not None:
-            with contextlib.suppress(AttributeError, RuntimeError):
-                while _foreign._is_owned():
-                    _foreign.release()
+    def __exit__(self, *raised: object) -> None:
+        """Releases what an interrupt left."""
+        while not self._inside and _owned():
+            _foreign.release()
 
 
-_healed = _Healed()
+def _owned() -> bool:
+    """Whether this thread has llvmlite's lock; False where that cannot be told."""
+    try:
+        return _foreign._is_owned()
+    except AttributeError:
+        return False
+
+
+_linked: dict[weakref.ref[Any], Any] = {}  # the library of each `Native`
+_unused: list[weakref.ref[Any]] = []
+
+
+def _unload() -> None:
+    """Unloads the code that nothing uses any more; the caller has `_lock`.
+
+    The code is not left to the destructors of llvmlite, which could be interrupted anywhere (`_Healed`).
+    """
+    while _unused:
+        _linked.pop(_unused.pop()).close()
 
 
 class Native:
     """Machine code in memory, alive as long as this object or any function taken from it."""
 
-    def __init__(self, jit: llvm.LLJIT, library: str, held: object, key: str, from_disk: bool, size: int) -> None:
-        """Owns a linked library; `size` is that of the object, in bytes."""
-        self._jit, self._library, self._held = jit, library, [held]
-        self._addresses: dict[str, int] = {}
+    def __init__(self, library: Any, key: str, from_disk: bool, size: int) -> None:
+        """Of a linked library, which knows its functions; `size` is that of the object, in bytes."""
+        self._library = library
+        _linked[weakref.ref(self, _unused.append)] = library
         self.key, self.from_disk, self.size = key, from_disk, size
 
     def address(self, name: str) -> int:
         """The address of a function, as an integer. Raises `KeyError`."""
-        found = self._addresses.get(name)
-        if found is None:
-            with _lock, _healed:
-                try:
-                    symbol = self._jit.lookup(self._library, name)
-                except RuntimeError as error:
-                    if "not found" in str(error):
-                        raise KeyError(name) from None
-                    raise MemoryError(
-                        f"the system refuses memory for machine code ({error}); free some memory or raise its limit"
-                    ) from None
-            self._held.append(symbol)  # the code is unloaded when one of these is deleted
-            found = self._addresses[name] = symbol[name]
-        return found
+        return self._library[name]
 
     def function(self, name: str, args: int | Sequence[type], result: type | None = None) -> Callable:
         """A callable; the interpreter's lock is released while it runs.
@@ -156,9 +165,9 @@ def processors() -> int:
 
 
 def _compile_at_once(recipe: Recipe, machine: Machine) -> bytes:
-    """Object code of a recipe, made while other threads are in LLVM."""
+    """The entry of a recipe, made while other threads are in LLVM."""
     text = recipe.build()
-    with _lock, _healed:
+    with _lock, _Healed():
         target = _target(machine)
         passes, builder = _passes(target, recipe.thorough)
         context = llvm.create_context()
@@ -167,7 +176,7 @@ def _compile_at_once(recipe: Recipe, machine: Machine) -> bytes:
         seat = _seats[0]
         seat.acquire()
     try:
-        return _Unlocked(target, context).compile(text, passes, builder)
+        return _entry(text, _Unlocked(target, context).compile(text, passes, builder))
     finally:
         seat.release()
 
@@ -241,17 +250,21 @@ def _load(
     thorough: bool,
     made: Callable[[], bytes] | None = None,
 ) -> Native:
-    """`made` waits for object code that another thread compiles; in its place `build` gives the IR."""
+    """`made` waits for an entry that another thread compiles; in its place `build` gives the IR."""
     machine.require_here()
     waited = made() if made is not None else None  # before the lock, which others need meanwhile
-    with _lock, _healed:
+    with _lock, _Healed():
+        _unload()
         found = _loaded.get(key)
         if found is not None:
             return found
         data = cache.read_object(key) if keep else None
         native = _link(data, key, True) if data is not None else None
         if native is None:
-            data = waited if waited is not None else compile_object(build(), machine, thorough)
+            data = waited
+            if data is None:
+                text = build()
+                data = _entry(text, compile_object(text, machine, thorough))
             if keep:
                 cache.keep_object(key, data)
             native = _link(data, key, False)
@@ -269,21 +282,23 @@ def key_of(text: str, machine: Machine) -> str:
 
 def compile_object(text: str, machine: Machine, thorough: bool = True) -> bytes:
     """Optimised object code of a module of IR text, for any machine that this LLVM knows."""
-    with _lock, _healed:
-        target = _target(machine)
-        module = llvm.parse_assembly(text)
-        module.verify()
-        _optimise(module, target, thorough)
-        return target.emit_object(module)
+    with _lock, _Healed():
+        return _compiled(text, machine, thorough)
 
 
 def assembly(text: str, machine: Machine, thorough: bool = False) -> str:
     """Like `compile_object`, as assembly to read."""
-    with _lock, _healed:
-        target = _target(machine)
-        module = llvm.parse_assembly(text)
-        _optimise(module, target, thorough)
-        return target.emit_assembly(module)
+    with _lock, _Healed():
+        return _compiled(text, machine, thorough, as_text=True)
+
+
+def _compiled(text: str, machine: Machine, thorough: bool, as_text: bool = False) -> Any:
+    """What LLVM works with ends with this function, while its caller still has `_lock`."""
+    target = _target(machine)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    _optimise(module, target, thorough)
+    return target.emit_assembly(module) if as_text else target.emit_object(module)
 
 
 def _initialize() -> None:
@@ -338,24 +353,48 @@ class _Linker:
         self.jit = llvm.create_lljit_compiler(target, use_jit_link=True)
         self.count = 0
 
-    def link(self, data: bytes) -> tuple[str, object]:
-        """The name of a library with an object's code, and what keeps it in memory. Raises `RuntimeError`."""
+    def link(self, names: Sequence[str], data: bytes) -> Any:
+        """A library with an object's code, which knows the addresses of these functions. Raises `RuntimeError`.
+
+        The addresses come with the library: each of those that LLJIT looks up afterwards is an object that unloads the
+        code when it is deleted, as it would be by an interrupt before anything holds it.
+        """
         self.count += 1
-        name = f"object-{self.count}"
         library = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
-        return name, library.link(self.jit, name)
+        for name in names:
+            library.export_symbol(name)
+        return library.link(self.jit, f"object-{self.count}")
 
 
 _linker: _Linker | None = None
 
 
-def _link(data: bytes, key: str, from_disk: bool) -> Native | None:
+def _link(entry: bytes, key: str, from_disk: bool) -> Native | None:
+    """The functions of an entry in memory; None where it holds no object code. Raises `MemoryError`."""
     global _linker
     linker = _linker
     if linker is None or linker.count >= _Linker.MOST:
-        linker = _linker = _Linker()
+        full, linker = linker, _Linker()
+        _linker = linker
+        if full is not None:
+            full.jit.close()  # LLVM keeps it until the last of its libraries is unloaded
+    names, _, data = entry.partition(b"\n")
     try:
-        name, held = linker.link(data)
-    except RuntimeError:
-        return None
-    return Native(linker.jit, name, held, key, from_disk, len(data))
+        library = linker.link(names.decode("ascii", "replace").split(), data)
+    except RuntimeError as error:
+        try:
+            llvm.ObjectFileRef.from_data(data)
+        except (RuntimeError, ValueError):
+            return None
+        raise MemoryError(
+            f"the system refuses memory for machine code ({error}); free some memory or raise its limit"
+        ) from None
+    return Native(library, key, from_disk, len(data))
+
+
+_FUNCTION = re.compile(r'^define (?!internal |private )[^@\n]*@"?(\w+)"?\(', re.MULTILINE)
+
+
+def _entry(text: str, data: bytes) -> bytes:
+    """What is kept of a module of IR text: the names of its functions on a line of their own, and its object code."""
+    return " ".join(_FUNCTION.findall(text)).encode() + b"\n" + data

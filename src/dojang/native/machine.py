@@ -16,6 +16,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
+from dojang.base.record import plain_repr
 from dojang.base.showing import one_line
 from dojang.base.writing import replace_bytes
 from dojang.native import descriptions
@@ -31,6 +32,7 @@ _PLAIN_PEAKS = FAMILIES["x86-64-v2"].peaks("generic")
 _AMX = "+amx-tile,+amx-bf16"
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What plans and kernels need to know about a processor. Sizes in bytes; `cores` are those that this process may

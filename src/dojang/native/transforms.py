@@ -14,11 +14,13 @@ from math import cos, pi, sin
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.native.emit import ElementType, Emit, Value
 
 Complex = tuple[Value, Value]
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Line:
     """Complex vectors in memory: position k is at `base` + k · `stride`, its imaginary part `imag` bytes further."""
@@ -167,6 +169,7 @@ def cycles(length: int, registers: int) -> float:
     return total
 
 
+@plain_repr
 @dataclass(frozen=True)
 class Transform:
     """The passes of transforms of one length. `table` is the address of its factors, `factors` their bytes per pass."""

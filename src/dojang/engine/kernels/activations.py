@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dojang.base.record import plain_repr
 from dojang.native.emit import F32, I32, ElementType, Emit, Value
 
 ERFC = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -20,6 +21,7 @@ ERF = [2 / math.sqrt(math.pi) * (-1) ** k / math.factorial(k) / (2 * k + 1) for 
 """Of the series of erf, from v up to v¹⁵."""
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Activation:
     """A function applied where results are stored. `a`, `b` and `c` are its parameters (bounds, slope, scale)."""

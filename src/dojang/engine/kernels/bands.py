@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import direct, grouped
 from dojang.engine.kernels.conv.direct import Direct, Tile, cycles, pack_weights, three
@@ -33,6 +34,7 @@ from dojang.native.machine import Machine
 NAME = "bands"
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class BandTask:
     """Layers in a row; sizes and channels of neighbours agree. `x_ld` counts of the first, `y_ld` of the last."""
@@ -47,6 +49,7 @@ class BandTask:
         return tuple(s for s in (self.front, self.middle, self.back) if s is not None)
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Window:
     """The middle along rows (h) and columns (w)."""
@@ -68,6 +71,7 @@ class Window:
         return max(1, min(self.h, (out - 1) * self.sh + (self.kh - 1) * self.dh + 1))
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class BandBlocking:
     """Rows of the middle's output per unit, vectors of channels per block, blocks per unit."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.native.emit import Emit
 
@@ -14,6 +15,7 @@ MOST_PIXELS = ((16, 7), (32, 14))
 wastes little, and a layer has code for three tiles at most."""
 
 
+@plain_repr
 @dataclass(frozen=True)
 class RowPiece:
     """Neighbouring tiles of `count` pixels with the same `border`, from pixel `start` on to `end`.
@@ -46,6 +48,7 @@ def exact(tiles: Sequence[tuple[int, int]], border: Border) -> list[RowPiece]:
     return found
 
 
+@plain_repr
 @dataclass(frozen=True)
 class OpenRow:
     """A row of any length in tiles of `pixels`: one at its beginning if that is a border, one at its end likewise.

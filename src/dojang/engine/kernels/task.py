@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
+from dojang.base.record import plain_repr
 from dojang.engine.kernels.activations import Activation
 from dojang.native.emit import I64, KINDS, PTR, ElementType, Emit, SizeValue, Value
 from dojang.native.families import Peaks
@@ -32,6 +33,7 @@ SIZES = 11
 WORDS = 32
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Sparse:
     """A residual that is not there for every channel, nor of the outputs' size: output pixel (i, j) adds pixel
@@ -55,6 +57,7 @@ class Sparse:
         return b.and_(after, b.not_(before))
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Task:
     """One convolution with what surrounds it: y = activation(conv(x) + bias + residual).
@@ -101,6 +104,7 @@ class Task:
         return KINDS[self.kind]
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What an algorithm would take for a task: predicted seconds for one image on one core."""
@@ -108,6 +112,7 @@ class Offer:
     seconds: float
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why an algorithm does not take a task, as a part of a sentence: "grouped", "more than 2 dimensions"."""
@@ -115,6 +120,7 @@ class Refusal:
     reason: str
 
 
+@plain_repr
 @dataclass(frozen=True)
 class Step:
     """One native function, called `units(n)` times for n images. `recipe` names it in the cache of object code.
@@ -133,6 +139,7 @@ class Step:
         return Recipe(self.recipe, lambda: self.build("kernel"), self.build.__module__)
 
 
+@plain_repr
 @dataclass(frozen=True)
 class Code:
     """What an algorithm emits: steps that run one after the other, and the memory they need.
@@ -174,6 +181,7 @@ def table(words: Sequence[int], step: Step) -> list[int]:
     return [*words[:SIZES], *step.sizes, *[0] * (WORDS - SIZES - len(step.sizes))]
 
 
+@plain_repr
 @dataclass(frozen=True)
 class Ahead:
     """Fetches of what the next step will read, one line with every turn of an inner loop.

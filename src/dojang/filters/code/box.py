@@ -14,11 +14,13 @@ from math import gcd
 
 import llvmlite.ir as ir
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.rows import LINE, begin, round_to, row_address
 from dojang.native.emit import F32, F64, I32, I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Box:
     """Σ over kh × kw pixels · scale + offset."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.program import ByRows, Finish, OfSums
 from dojang.filters.code.rows import _Press, across, begin, on_picture, over_tiles, row_address
 from dojang.native.emit import I64, U8, Value
@@ -23,6 +24,7 @@ from dojang.native.machine import Machine
 PassTap = tuple[int, int, float]  # (offset, second offset with the same tap or -1, tap); offsets in rows or elements
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Columns(ByRows, OfSums):
     """Σ along · (Σ down · pixel), finished; both lists are sums over rows, and over elements to the right.

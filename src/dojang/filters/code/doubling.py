@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.program import ByRows, Finish, OfSums
 from dojang.filters.code.rows import _Press, across, begin, on_picture, row_index
 from dojang.native.emit import ElementType, Value
@@ -22,6 +23,7 @@ from dojang.native.machine import Machine
 VECTORS = 2
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Doubling(ByRows, OfSums):
     """Σ over kh × kw pixels, `step` elements and `row_step` rows apart, then `finish`."""

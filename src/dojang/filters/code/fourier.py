@@ -22,6 +22,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.program import Finish, OfKinds
 from dojang.filters.code.rows import _Press, begin, row_index
 from dojang.native.emit import KINDS, ElementType, Value
@@ -30,6 +31,7 @@ from dojang.native.machine import Machine
 VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, enough to hide the latency of a multiply-add
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Fourier(OfKinds):
     """A correlation with `extent` × kw taps by transforms of `length` rows; two blocks of `half` elements a tile."""

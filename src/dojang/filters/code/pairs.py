@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.program import ByRows
 from dojang.filters.code.rows import begin, on_picture, over_tiles, row_address
 from dojang.native.emit import I32, I64, U8, Emit, Value
@@ -24,6 +25,7 @@ FUSED = 12
 FixedTap = tuple[int, int, int]  # (rows down, elements to the right, 16-bit tap)
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Pairs(ByRows):
     """(Σ tap · pixel + add) >> shift, saturated to uint8.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dojang.base.record import plain_repr
 from dojang.native.emit import F32, F64, I16, KINDS, U16, ElementType
 from dojang.native.machine import Machine
 
@@ -11,6 +12,7 @@ RowTap = tuple[int, float]  # (elements to the right, tap)
 Tap = tuple[int, int, int, float]  # (rows down, segment, elements to the right, tap)
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Finish:
     """How an accumulated sum becomes a pixel: sum · scale + offset, rounded and saturated for integers.
@@ -74,6 +76,7 @@ class OfSums(OfKinds):
         return {"i16": U16 if self.unsigned else I16, "f32": F32, "f64": F64}[self.work]
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class RowProgram(ByRows, OfSums):
     """Passes over rows held in a tile that stays in cache.

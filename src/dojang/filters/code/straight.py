@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.columns import _Columns
 from dojang.filters.code.program import ByRows, Finish
 from dojang.filters.code.rows import LINE, across, on_picture, spare_like
@@ -20,6 +21,7 @@ from dojang.native.machine import Machine
 StraightTap = tuple[int, int, float]  # (rows down, elements to the right, tap)
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Straight(ByRows):
     """Σ tap · pixel, finished."""

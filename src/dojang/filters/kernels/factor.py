@@ -7,9 +7,11 @@ from math import gcd
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.filters.kernels.named import Taps
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Whole:
     """Matrices of whole numbers that give the kernel's parts when multiplied by `unit`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.filters.kernels.named import Taps
 
 MIDDLE = 127.5
@@ -17,6 +18,7 @@ TOP = 32767  # of a 16-bit number
 _SUM = 2.0**31 - 2**24  # of a 32-bit sum, with space for the constants
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """(Σ taps · pixel + add) / 2^shift, the result at most `error` off. Taps are whole, of any size."""
@@ -27,6 +29,7 @@ class Fixed:
     error: float
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class FixedPasses:
     """((Σ column · pixel + first) >> middle) in 16 bits, then (Σ row · that + add) / 2^shift, at most `error` off."""
@@ -94,6 +97,7 @@ def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPa
     return None
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class FixedColumns:
     """Two passes of products that keep the upper 16 of 32 bits: (Σ along(Σ down) + add) >> 8, at most `error` off.

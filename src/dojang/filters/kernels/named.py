@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import UsageError
+from dojang.base.record import plain_repr
 
 Taps = NDArray[np.float64]
 Combine = Literal["linear", "magnitude"]
@@ -191,6 +192,7 @@ def _gabor(
     return taps / np.abs(taps).sum()
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class NamedKernel:
     """A row of `NAMED`: what the kernel does, its source, and how its taps are computed."""

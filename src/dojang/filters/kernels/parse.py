@@ -18,11 +18,13 @@ import numpy as np
 
 from dojang.arith.conv import by
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
+from dojang.base.record import plain_repr
 from dojang.base.wording import did_you_mean
 from dojang.filters.kernels.named import ALIASES, MOST_TAPS, NAMED, Combine, Taps
 from dojang.filters.npy import mapped
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
     """One or two matrices of taps, (kh, kw) float64, and how their responses become one picture.

@@ -8,6 +8,7 @@ from math import sqrt
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
 from dojang.filters.kernels.factor import rounded_division, whole_form
@@ -18,6 +19,7 @@ TIE = 1 / 64  # only results this close to a half may be rounded differently
 UNROLLED = 144  # kernels with more taps are loops over taps in memory, since compile time grows with unrolled taps
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Sums:
     """How taps are summed: element type, the matrices in it, and what is done to a sum."""

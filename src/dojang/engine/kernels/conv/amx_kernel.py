@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv import amx_tiles as tiles
@@ -20,6 +21,7 @@ CHUNK = 24  # steps of 32 products whose weights a unit splits at a time: 72 KB 
 ROWS = tiles.DEPTH // 2  # pairs of k in a tile of right factors
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class AmxBlocking:
     """How a layer is cut: `rows` pixels of a tile, `pixels` × `vectors` tiles at a time, `lines` output rows of a unit,
@@ -36,6 +38,7 @@ class AmxBlocking:
     inner: bool = False  # channels are the inner loop: the pixels' parts stay in the first cache
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One axis of the split input: its places are input places `first`, `first` + `step`, ...; an output uses every
@@ -64,6 +67,7 @@ def axes_of(c: Nest) -> tuple[Axis, Axis]:
     return axis(1), axis(2)
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Depth:
     """The order of K: `runs` of `length` products, each padded to `steps` steps of 32; `pitch` numbers per pixel."""
@@ -98,6 +102,7 @@ def tall(s: AmxBlocking, wide: int, per_line: int) -> int:
     return s.pixels if wide == s.vectors else max(1, min(tiles.MOST_SUMS // wide, s.lines * per_line))
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Region:
     """Split inputs in memory: [part][line][place][number]; bytes of each."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.rows import OpenRow, RowPiece, exact, open_row
@@ -31,6 +32,7 @@ LINE = 64
 LARGE_KERNEL = 12  # taps per row above which border columns are done pixel by pixel, to bound the code size
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Pixels and vectors of a tile; rows of the output and groups that one unit computes."""
@@ -41,6 +43,7 @@ class Tile:
     groups_per_unit: int = 1
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Nest:
     """The loop nest of a convolution in three dimensions: y[o] = Σ x[o·stride − padding + k·dilation] w[k].

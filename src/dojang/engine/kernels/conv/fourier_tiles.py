@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels.task import Task
 from dojang.native.emit import Value
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class FourierAxis:
     """One axis of a layer without the taps that never meet the input: `extent` places from the first tap to the last,
@@ -45,6 +47,7 @@ def axes_of(task: Task) -> tuple[FourierAxis, FourierAxis]:
     return down, across
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class FourierBlocking:
     """How a layer is cut: lengths of the transforms (height 1: rows by themselves), outputs of a tile down and across.
@@ -62,6 +65,7 @@ class FourierBlocking:
     vectors: int = 0
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class TilePlace:
     """Where a tile lies: bytes of its first input and output, rows and columns that are in the image, outputs left."""

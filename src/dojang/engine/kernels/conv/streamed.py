@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import LINE, Nest, cycles, pack_weights, store, three
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
@@ -33,6 +34,7 @@ MOST_TAPS = 25  # each is written apart
 SUMS = 96 << 10  # bytes of sums of a unit, where more than one image shares its weights
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class StreamedBlocking:
     """Pixels × vectors of a register tile, input channels of a panel, images of a unit."""
@@ -43,6 +45,7 @@ class StreamedBlocking:
     images: int
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Tap:
     """A tap that falls on the image for the outputs `row`.. and `column`.., `rows` × `columns` of them."""

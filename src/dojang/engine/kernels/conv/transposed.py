@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import direct
 from dojang.engine.kernels.conv.direct import Direct, Nest, Tile
@@ -26,6 +27,7 @@ from dojang.native.machine import Machine
 NAME = "transposed"
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Part:
     """The outputs of one residue: the nest, the first output per axis, the taps of the kernel per axis."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import activate
 from dojang.engine.kernels.conv.direct import LINE
@@ -19,6 +20,7 @@ APART = 192
 LARGE_TILE = 36  # numbers of a transformed tile that are transformed without a loop
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class StageLayer:
     """What the stages use of a convolution whose sizes are known at run time."""
@@ -32,6 +34,7 @@ class StageLayer:
     out_size: tuple[SizeValue, SizeValue]
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How a layer is cut: m outputs per tile side (1 where the kernel has one tap), register tile, tiles per unit (of

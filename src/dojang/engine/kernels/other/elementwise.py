@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.task import Code, Offer, Step
@@ -17,6 +18,7 @@ ALONE = ("copy", "fill", "frame", "affine", "prelu", "lrn")
 """Operators without a second operand."""
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class MapTask:
     """y = activation(x ∘ r) on `pixels` pixels per image.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other.strided import dot, read, spot
 from dojang.engine.kernels.task import Code, Offer, Step
@@ -18,6 +19,7 @@ NAME = "gather"
 UNIT = 4096  # elements: some 2 µs
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class GatherTask:
     """A copy over a box of `shape`, its last axis contiguous in y. Along `axis` the element of x is read from the

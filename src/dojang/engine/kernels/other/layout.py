@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
@@ -14,6 +15,7 @@ from dojang.native.machine import Machine
 NAME = "layout"
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class LayoutTask:
     """(n, channels, pixels) to (n, pixels, ld) when `last`, else back; `ld` is that of the channels-last side."""

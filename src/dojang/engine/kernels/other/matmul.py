@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.conv.direct import cycles
@@ -22,6 +23,7 @@ NAME = "matmul"
 UNIT_FLOPS = COSTS.unit_matmul_flops
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class MatTask:
     """`batch` products per image: `rows` × `depth` by `depth` × `columns`.

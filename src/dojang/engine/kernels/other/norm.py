@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.task import Code, Offer, Step
@@ -24,6 +25,7 @@ NAME = "norm"
 VECTORS = 4  # of channels in a unit of *lanes*, with four sums each in registers
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class NormTask:
     """(x − mean) / sqrt(variance + eps), times weight plus bias. An image is `rows` rows of `pixels` pixels.

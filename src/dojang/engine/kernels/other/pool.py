@@ -10,6 +10,7 @@ from math import inf, prod
 from typing import Any
 
 from dojang.arith.conv import Conv, Pads, Sizes
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.rows import OpenRow, exact, open_row
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step
@@ -21,6 +22,7 @@ NAME = "pool"
 PIXELS = 8  # outputs of a row computed together
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class PoolTask:
     """Pooling of `channels`; `what` is "max" or "avg". `out_size` is given, since ceil mode decides it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import inf, prod
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other.elementwise import combine
 from dojang.engine.kernels.other.strided import dot, read, spot
@@ -26,6 +27,7 @@ COMBINES = {"sum": "add", "mean": "add", "max": "maximum", "min": "minimum"}
 STARTS = {"sum": 0.0, "mean": 0.0, "max": -inf, "min": inf}
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class ReduceTask:
     """y over a box of `shape`, its last axis contiguous; each place from a box `over` of x. `x`, `y` and `inner` are

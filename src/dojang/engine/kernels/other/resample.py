@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
@@ -21,6 +22,7 @@ Axis = tuple[tuple[int, Mix], ...]
 """For each place that is written along an axis: where it goes, and the (pixel, share) pairs that it is the sum of."""
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class SampleTask:
     """y[row, column] = Σ share · x over the pairs of the row times those of the column.

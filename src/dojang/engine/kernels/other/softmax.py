@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import exp, log
 from dojang.engine.kernels.task import Code, Offer, Step
@@ -15,6 +16,7 @@ from dojang.native.machine import Machine
 NAME = "softmax"
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class SoftmaxTask:
     """e^x over its sum along `channels`, for each of `pixels` pixels per image; with `log` the logarithm of that.

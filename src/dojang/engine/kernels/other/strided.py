@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.other.elementwise import combine
@@ -23,6 +24,7 @@ NAME = "strided"
 UNIT = 4096  # elements: some 2 µs
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class StridedTask:
     """y = activation(x ∘ r) over a box of `shape`, the last axis contiguous in y; `op` "copy" has no r.
@@ -105,6 +107,7 @@ def emit(task: StridedTask, machine: Machine) -> Code:
     return Code((Step(f"{NAME} {form}", build, lambda n: n * t.ceil_div(total, some), sizes),))
 
 
+@plain_repr
 @dataclass(frozen=True, slots=True)
 class StridedForm:
     """What the code of a task depends on: `task` has the numbers 0, 1 and 2 (any other) where it does not matter.
