@@ -57,7 +57,7 @@ NETS = {
 }
 
 
-TRIES = 12
+TRIES = 40
 """Measurements of which one has to agree: what disturbs them falls into either side, not into all."""
 
 

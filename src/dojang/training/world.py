@@ -28,6 +28,10 @@ from dojang.base.errors import CheckFailed, UsageError
 
 _PATIENCE = timedelta(days=30)
 _opened = count()
+_closed: list[Any] = []
+"""The group that was closed last. What a training leaves (gradients' buckets, tensors under way) may hold a group and go
+after it; were that the last to hold it, PyTorch would wait for the group's threads with the interpreter's lock taken,
+which these need to give up their tensors. Python's own reference gives the lock away first."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def joined(device: str) -> Iterator[World]:
         try:
             yield World(where, dist.get_rank(), dist.get_world_size())
         finally:
+            _closed[:] = [dist.group.WORLD]
             dist.destroy_process_group()
     else:
         yield World(where)
