@@ -29,9 +29,9 @@ from dojang.base.errors import CheckFailed, UsageError
 _PATIENCE = timedelta(days=30)
 _opened = count()
 _closed: list[Any] = []
-"""The group that was closed last. What a training leaves (gradients' buckets, tensors under way) may hold a group and go
-after it; were that the last to hold it, PyTorch would wait for the group's threads with the interpreter's lock taken,
-which these need to give up their tensors. Python's own reference gives the lock away first."""
+"""The group that was closed last. What a training leaves (gradients' buckets, tensors under way) may hold a group and
+go after it; were that the last to hold it, PyTorch would wait for the group's threads with the interpreter's lock
+taken, which these need to give up their tensors. Python's own reference gives the lock away first."""
 
 
 @dataclass(frozen=True)
