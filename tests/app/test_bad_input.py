@@ -416,6 +416,14 @@ def test_interrupted_slimming(dojang: Command, tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "out" / "model.onnx").read_bytes() == b"moved before the kill"
 
 
+def test_a_slimming_that_has_ended_says_so_when_it_is_resumed(dojang: Command, tmp_path: Path) -> None:
+    """As after a kill between the last file and the end of the process."""
+    for name in ("report.html", "model.onnx", "model.safetensors", "run.json"):
+        (tmp_path / name).write_text("")
+    one_line(dojang("slim", "digits-cnn", "--data", "digits", "-o", str(tmp_path), "--resume"), 2, "has ended")
+    assert all(path.stat().st_size == 0 for path in tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_interrupted_within_an_exec(tmp_path: Path) -> None:
     """Imports run `exec` on strings; CPython then ends `python -m` by SIGINT, although the interrupt was caught."""

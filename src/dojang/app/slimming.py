@@ -210,6 +210,10 @@ def slim(
             # The journal is there until every file has its place: what an interruption left half moved is replaced.
             # Without `resume` the journal says how to go on.
             unfinished = (kept / FILE).is_file()
+            if resume and not unfinished and not force and all((Path(output) / name).is_file() for name in FILES):
+                raise UsageError(
+                    f"{output}: this slimming has ended, and all its files are in place; give --force to do it again"
+                )
             with writing_folder(output, FILES, force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
