@@ -29,9 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "engine"))
-from kernels import run
-
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from dojang.app.samples import load_samples
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
@@ -41,6 +39,7 @@ from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
 from dojang.native.machine import Machine
+from kernels import run
 from record import head
 
 HOST = Machine.host()

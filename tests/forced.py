@@ -36,9 +36,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).parent / "engine"))
-from kernels import gaps, guarded, last
-
 from dojang.arith.conv import Conv
 from dojang.arith.window import out_size
 from dojang.base.errors import ShapeError
@@ -54,6 +51,7 @@ from dojang.native import jit
 from dojang.native import peaks as peaks_module
 from dojang.native.machine import Machine
 from dojang.native.peaks import Peaks
+from kernels import gaps, guarded, last
 
 MOST_MACS = 6_000_000  # of a case, with all its images
 SILENT_S = 180  # a case takes a second at most; a longer silence is a kernel that does not end

@@ -182,7 +182,7 @@ def follow_operator(copy: Copy, without: tuple[str, ...] = ()) -> None:
             copy.after(file, line, text)
     copy.after("src/dojang/formats/onnx/layers.py", '    raise NotDone("to whole numbers")', ONNX_RULE)
     for file, text in (("src/dojang/formats/torch/read/ops.py", TORCH_RULE),
-                       ("tests/engine/test_reference.py", REFERENCE_TEST)):  # fmt: skip
+                       ("tests/engine/reference/test_reference.py", REFERENCE_TEST)):  # fmt: skip
         path = copy.folder / file
         path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
         copy.touched.add(file)
@@ -191,10 +191,11 @@ def follow_operator(copy: Copy, without: tuple[str, ...] = ()) -> None:
 def test_an_operator(copy: Copy) -> None:
     follow_operator(copy)
     copy.done("scripts/docs.py")
-    assert copy.touched <= named("An operator") | {"tests/engine/test_reference.py"}
+    assert copy.touched <= named("An operator") | {"tests/engine/reference/test_reference.py"}
     tables = "test_operators and (a_reason_is or is_named or has_a_network or documentation)"
-    ran = copy.pytest("tests/test_operators.py", "tests/engine/test_reference.py", "tests/formats/onnx/test_write.py",
-                      "tests/formats/torch/write/test_module.py", "-k", f"softshrink or {tables}", "-vvv")  # fmt: skip
+    ran = copy.pytest("tests/test_operators.py", "tests/engine/reference/test_reference.py",
+                      "tests/formats/onnx/test_write.py", "tests/formats/torch/write/test_module.py",
+                      "-k", f"softshrink or {tables}", "-vvv")  # fmt: skip
     for file in ("test_operators", "test_reference", "test_write", "test_module"):
         assert re.search(rf"{file}\.py::[^\n]*softshrink[^\n]* PASSED", ran), file
     said = copy.dojang("count soft.onnx --memory", "slim soft.onnx --lossless -o slimmed --json", before=USED)
@@ -363,7 +364,9 @@ def test_an_algorithm(copy: Copy) -> None:
     copy.after(file, "    pointwise,\n    streamed,", "    single_tap,")
     copy.after(file, "    grouped,\n    pointwise,\n    winograd,", "    single_tap,")
     assert file in named("An algorithm")
-    copy.pytest("tests/engine/test_recipes.py", "tests/engine/test_forced.py", "-k", "single-tap or draw_holds")
+    copy.pytest(
+        "tests/engine/kernels/conv/test_recipes.py", "tests/engine/test_forced.py", "-k", "single-tap or draw_holds"
+    )
     assert "single-tap" in copy.dojang("list algorithms", before=PLANNED)
 
 

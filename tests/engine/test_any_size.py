@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +25,6 @@ from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.native import jit
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle
 from kernels import run as run_kernel
 

@@ -1,8 +1,6 @@
 """dojang.conv, conv_transpose, convolve against the definition, SciPy and NumPy."""
 
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ from scipy import signal
 from dojang.arith.conv import Conv
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.functional import conv, conv_transpose, convolve
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import oracle
 
 rng = np.random.default_rng(0)

@@ -1,8 +1,8 @@
 """Activations: functions of one number that kernels apply where they store results. NaN stays NaN.
 
 Errors on float32 vectors against float64 are below 4e-7 times max(1, |result|); where a function is 0 at 0, its errors
-there are small beside the result, however small that is, and −0 stays −0 (`pytest tests/engine/test_functions.py` holds
-both). The piecewise linear ones, `sigmoid` and `silu` take float64 vectors too.
+there are small beside the result, however small that is, and −0 stays −0 (`pytest
+tests/engine/kernels/test_functions.py` holds both). The piecewise linear ones, `sigmoid` and `silu` take float64 vectors too.
 """
 
 from __future__ import annotations

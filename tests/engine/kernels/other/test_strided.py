@@ -1,9 +1,7 @@
 """Any order of axes, repetition, attention: against NumPy, PyTorch and ONNX Runtime; nothing left to Python."""
 
 import io
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from dojang.engine.kernels.other import softmax, strided
 from dojang.engine.plan.rules.strided import common
 from dojang.native import jit
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded
 
 N = Node.of

@@ -1,8 +1,6 @@
 """Convolution by Fourier transforms: as exact as a direct sum, for every kind of layer, machine and cut."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +17,8 @@ from dojang.native import jit
 from dojang.native import transforms as fourier_passes
 from dojang.native.emit import F64
 from dojang.native.machine import Machine
-from machines import EVERY, name_of
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
+from machines import EVERY, name_of
 
 HOST = Machine.host()
 NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]

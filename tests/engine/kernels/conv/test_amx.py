@@ -1,9 +1,7 @@
 """Matrix tiles: the exact split, equality on integers for every cut, errors below a direct sum's, infinity and NaN."""
 
-import sys
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from dojang.engine.kernels.conv import amx, amx_tiles, direct
 from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()

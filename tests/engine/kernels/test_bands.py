@@ -1,8 +1,6 @@
 """Layers in a row in one kernel: equal to the definition of each on small integers, and inside networks."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +18,8 @@ from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.native import jit
 from dojang.native.machine import Machine
-from machines import RUNNABLE, name_of
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import gaps, guarded, last, oracle
+from machines import RUNNABLE, name_of
 
 HOST = Machine.host()
 NARROW = [HOST.restrict(isa) for isa in HOST.narrower()]

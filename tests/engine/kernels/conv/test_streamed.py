@@ -1,9 +1,7 @@
 """Streamed weights: equal to the definition for every way of cutting, nothing outside touched, NaN and infinity."""
 
-import sys
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ from dojang.engine.kernels.conv import streamed
 from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from dojang.engine import compiled as engine
 from dojang.engine.kernels.conv import ALGORITHMS, fallback, fourier, winograd
 from dojang.engine.kernels.task import Offer, Task
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import compiled, oracle, run
 
 HOST = Machine.host()

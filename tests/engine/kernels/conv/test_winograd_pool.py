@@ -1,8 +1,6 @@
 """Maximum pooling behind Winograd's output stage: the full map is never written. Against PyTorch."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +16,8 @@ from dojang.engine.kernels.conv import winograd
 from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
-from machines import RUNNABLE, name_of
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, last
+from machines import RUNNABLE, name_of
 
 N = Node.of
 HOST = Machine.host()

@@ -1,8 +1,6 @@
 """Winograd along one axis: the error rule against float64, every size, memory against unmapped pages."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from dojang.engine.kernels.conv import direct, winograd
 from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.plan.choose import choose
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()

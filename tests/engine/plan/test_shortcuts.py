@@ -1,8 +1,6 @@
 """Shortcuts of residual blocks without weights: every s-th pixel, zeros for new channels, read where they are added."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,8 @@ from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv import amx, winograd
 from dojang.engine.kernels.task import Refusal, Sparse, Task
 from dojang.native.machine import Machine
-from machines import RUNNABLE, name_of
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, run
+from machines import RUNNABLE, name_of
 
 N = Node.of
 HOST = Machine.host()

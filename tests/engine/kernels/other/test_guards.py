@@ -1,8 +1,6 @@
 """Pooling, element-wise work and changes of layout with all arrays against unmapped pages, values checked too."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +17,6 @@ from dojang.engine.kernels.other.softmax import SoftmaxTask
 from dojang.engine.kernels.task import Offer
 from dojang.native import jit
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded
 
 HOST = Machine.host()

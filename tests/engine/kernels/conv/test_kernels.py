@@ -1,8 +1,6 @@
 """Every algorithm against the definition: equal on small integers, Winograd of bounded error, nothing else touched."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,8 +26,6 @@ from dojang.engine.kernels.conv.interpolate import matrices
 from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kernels import guarded, oracle, run
 
 HOST = Machine.host()
