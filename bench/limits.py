@@ -3,11 +3,12 @@
     python bench/limits.py [--threads 2] [--batch 1] [NAME ...]
 
 Only convolutions and dense layers count; all else is taken as fused into them, for nothing. *Multiplying*: the
-multiplications of the best known reduction, at the measured peak of all threads. For kernels of 3×3 and 5×5 with stride 1
-whose groups have at least 16 channels on both sides that is a Winograd tile F(m×m, r×r), the best m from 2 to the largest
-allowed, with whole tiles; its transforms count nothing. Elsewhere it is the definition, without products with padding.
-*Fetching*: weights, as stored in float32, from memory where all of the network's weights do not fit into the shared
-cache, and from that cache where they do; inputs and outputs from the shared cache. Peaks are measured on all threads at once.
+multiplications of the best known reduction, at the measured peak of all threads. For kernels of 3×3 and 5×5 with stride
+1 whose groups have at least 16 channels on both sides that is a Winograd tile F(m×m, r×r), the best m from 2 to the
+largest allowed, with whole tiles; its transforms count nothing. Elsewhere it is the definition, without products with
+padding. *Fetching*: weights, as stored in float32, from memory where all of the network's weights do not fit into the
+shared cache, and from that cache where they do; inputs and outputs from the shared cache. Peaks are measured on all
+threads at once.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def layers(graph: Graph, batch: int, peaks: Peaks, l3: int, largest: int) -> lis
         if node.op == "conv":
             one = conv_problem(node.attrs, arrives)
         elif node.op == "dense":
-            one = Conv.of(arrives[0][-1], node.attrs["out"], arrives[0][1:-1] + (1,), (1,) * len(arrives[0][1:]))
+            one = Conv.of(arrives[0][-1], node.attrs["out"], (*arrives[0][1:-1], 1), (1,) * len(arrives[0][1:]))
         else:
             continue
         conv = replace(one, n=batch * one.n)
@@ -99,9 +100,7 @@ def main() -> None:
     args = p.parse_args()
     machine = Machine.host()
     peaks = measure(machine, args.threads)
-    print(
-        f"# {args.threads} threads together: {peaks.rounded()}; milliseconds: multiplying by tiles to 4x4, 6x6; fetching"
-    )
+    print(f"# {args.threads} threads together: {peaks.rounded()}; ms: multiplying by tiles to 4x4, 6x6; fetching")
     for name in args.names:
         graph = zoo.load(name)
         small, large = (layers(graph, args.batch, peaks, machine.l3, m) for m in LARGEST)

@@ -3,10 +3,11 @@
     pip install --target /tmp/peers --no-deps -c constraints.txt ncnn pnnx MNN openvino openvino-telemetry onnxruntime
     python bench/networks.py --peers /tmp/peers --threads 2 --seconds 20 --out bench/results/networks.txt [NAME ...]
 
-Peers: PyTorch eagerly in both layouts, as a frozen graph (batch norms folded, oneDNN's own layouts) and by inductor with
-frozen weights (where there is a C++ compiler), ONNX Runtime, OpenVINO (float32), ncnn (Winograd and packed layouts on,
-half precision off; pnnx converts) and MNN (precision "high"). All run the same file, which dojang exports with random
-weights, on the same random input, and their answers are compared with dojang's; a batch goes through ncnn image by image.
+Peers: PyTorch eagerly in both layouts, as a frozen graph (batch norms folded, oneDNN's own layouts) and by inductor
+with frozen weights (where there is a C++ compiler), ONNX Runtime, OpenVINO (float32), ncnn (Winograd and packed layouts
+on, half precision off; pnnx converts) and MNN (precision "high"). All run the same file, which dojang exports with
+random weights, on the same random input, and answers are compared with dojang's; a batch goes through ncnn image by
+image.
 
 A process takes turns: it is continued, makes calls for 5 ms and at least two that wake its threads and caches and count
 nothing, then calls for 20 ms and at least two that count, and is stopped. So no thread of another runtime spins
