@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -100,3 +102,60 @@ def openvino_runner(model: bytes, feeds: dict[str, np.ndarray], threads: int) ->
     for k, x in enumerate(feeds.values()):
         request.set_input_tensor(k, ov.Tensor(x, shared_memory=True))
     return request.infer
+
+
+def ncnn_runner(model: Path, x: np.ndarray, threads: int) -> Runner:
+    """ncnn in float32, with Winograd and packed layouts; the file converted by pnnx. One image after another."""
+    import ncnn
+    import pnnx
+
+    made = model.with_name("ncnn.ncnn.param")
+    if not made.exists():
+        mine = model.with_name("ncnn.onnx")
+        mine.write_bytes(model.read_bytes())
+        sizes = ",".join(map(str, (1, *x.shape[1:])))
+        command = [pnnx.EXEC_PATH, mine.name, "fp16=0", f"inputshape=[{sizes}]"]
+        subprocess.run(command, cwd=model.parent, check=True, capture_output=True)
+    net = ncnn.Net()
+    for name in dir(net.opt):
+        if name.startswith(("use_fp16", "use_bf16")):
+            setattr(net.opt, name, False)
+    net.opt.num_threads = threads
+    if net.load_param(str(made)) or net.load_model(str(made.with_suffix(".bin"))):
+        raise ValueError("ncnn cannot load what pnnx wrote")
+    images = [ncnn.Mat(image) for image in x]
+    source, target = net.input_names()[0], net.output_names()[0]
+
+    def run() -> np.ndarray:
+        rows = []
+        for image in images:
+            extractor = net.create_extractor()
+            extractor.input(source, image)
+            failed, out = extractor.extract(target)
+            if failed:
+                raise ValueError(f"ncnn ends with {failed}")
+            rows.append(np.array(out))
+        return np.stack(rows)
+
+    return run
+
+
+def mnn_runner(model: Path, x: np.ndarray, threads: int) -> Runner:
+    """MNN in float32. Its command `mnnconvert` installs packages without asking; the function behind it does not."""
+    import _tools
+    import MNN.expr as expr
+    import MNN.nn as nn
+
+    made = model.with_name("mnn.mnn")
+    if not made.exists():
+        names = ("mnnconvert", "-f", "ONNX", "--modelFile", str(model), "--MNNModel", str(made), "--bizCode", "bench")
+        _tools.mnnconvert(list(names))
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model)
+    ends = [[v.name for v in values] for values in (session.get_inputs(), session.get_outputs())]
+    del session
+    manager = nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": threads},))
+    net = nn.load_module_from_file(str(made), *ends, runtime_manager=manager, shape_mutable=False)
+    given = expr.const(x, list(x.shape), expr.NCHW)
+    return lambda: net.onForward([given])[0].read()

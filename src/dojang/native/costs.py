@@ -50,6 +50,9 @@ class Costs:
     # Waiting for memory and the shared cache that does not overlap with arithmetic (Granite Rapids, 2026).
     exposed: float = _cost(0.75, "part of the time of bytes, register tiles and Winograd")
     exposed_tiles: float = _cost(0.6, "part of the time of bytes, matrix tiles")
+    exposed_tiles_in_turn: float = _cost(
+        0.3, "part of the time of tiles that Winograd reads for every block of channels"
+    )
     exposed_streamed: float = _cost(0.1, "part of the time of weights that are fetched a panel ahead")
     from_second_cache: float = _cost(0.3 / 64, "cycles, a byte of weights from the second cache")
     # Fractions of a core's L2 cache: for packed weights that stay there between runs; for values between layers.

@@ -7,6 +7,9 @@ that `dojang env --measure` wrote (`descriptions.py`), and never measure during 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 
@@ -18,9 +21,9 @@ from dojang.native.machine import Machine
 BURSTS, PAUSE_S = 8, 0.02  # on a busy machine, other work takes the core for some milliseconds at a time
 
 
-def measure(machine: Machine) -> Peaks:
-    """The peaks of one core, measured now (about half a second): the best of short bursts with pauses, so that
-    other work disturbs little. Raises `UnsupportedError` for a machine other than this one.
+def measure(machine: Machine, threads: int = 1) -> Peaks:
+    """The peaks of one core, or of so many together, measured now (about half a second): the best of short bursts with
+    pauses, so that other work disturbs little. Raises `UnsupportedError` for a machine other than this one.
     """
     lanes, chains = machine.lanes(4), 12
     b = Emit.begin("fma", {"n": I64, "x": PTR}, machine)
@@ -31,7 +34,6 @@ def measure(machine: Machine) -> Peaks:
         total = b.fadd(total, s)
     b.vstore(total, b.arg.x, F32)
     fma = jit.load(b.finish(), machine).function("fma", 2)
-    x = np.zeros(64, "f")
     turns = 100_000
 
     b = Emit.begin("read", {"x": PTR, "bytes": I64, "out": PTR}, machine)
@@ -47,22 +49,30 @@ def measure(machine: Machine) -> Peaks:
     for k, s in enumerate(sums):
         b.vstore(s, b.at(b.arg.out, k * machine.vector_bytes), F32)
     read = jit.load(b.finish(), machine).function("read", 3)
-    out = np.zeros(step // 4, "f")
 
-    large, small = (np.ones(s // 4, "f") for s in (2 * machine.l3 + (64 << 20), min(4 * machine.l2, machine.l3 // 2)))
-    runs = (
-        (6, lambda: fma(turns, x.ctypes.data)),
-        (2, lambda: read(large.ctypes.data, large.nbytes, out.ctypes.data)),
-        (8, lambda: read(small.ctypes.data, small.nbytes, out.ctypes.data)),
+    sizes = 2 * machine.l3 // threads + (64 << 20), min(4 * machine.l2, machine.l3 // 2 // threads)
+    memory = [[np.ones(size // 4, "f") for size in sizes] for _ in range(threads)]
+    outs = [np.zeros((2, 16 * step), "f") for _ in range(threads)]  # a thread's lines are far from those of others
+    runs: tuple[tuple[int, Callable[[int], object]], ...] = (
+        (6, lambda k: fma(turns, outs[k].ctypes.data)),
+        (2, lambda k: read(memory[k][0].ctypes.data, memory[k][0].nbytes, outs[k].ctypes.data)),
+        (8, lambda k: read(memory[k][1].ctypes.data, memory[k][1].nbytes, outs[k].ctypes.data)),
     )
     least = [float("inf")] * 3
-    for burst in range(BURSTS):
-        time.sleep(PAUSE_S if burst else 0)
-        for i, (repeats, call) in enumerate(runs):
-            for _ in range(repeats):
-                start = time.perf_counter()
-                call()
-                least[i] = min(least[i], time.perf_counter() - start)
-    return Peaks(
-        2 * chains * lanes * turns / least[0] / 1e9, large.nbytes / least[1] / 1e9, small.nbytes / least[2] / 1e9
-    )
+    barrier = Barrier(threads)
+
+    def timed(call: Callable[[int], object], k: int) -> tuple[float, float]:
+        barrier.wait()
+        start = time.perf_counter()
+        call(k)
+        return start, time.perf_counter()
+
+    with ThreadPoolExecutor(threads) as pool:
+        for burst in range(BURSTS):
+            time.sleep(PAUSE_S if burst else 0)
+            for i, (repeats, call) in enumerate(runs):
+                for _ in range(repeats):
+                    spans = list(pool.map(timed, [call] * threads, range(threads)))
+                    least[i] = min(least[i], max(end for _, end in spans) - min(start for start, _ in spans))
+    work = (2 * chains * lanes * turns, *(array.nbytes for array in memory[0]))
+    return Peaks(*(threads * amount / seconds / 1e9 for amount, seconds in zip(work, least, strict=True)))

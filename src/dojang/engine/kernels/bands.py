@@ -429,7 +429,7 @@ class Bands:
 
                 def one(u: Any, mask: Any) -> None:
                     xu, yu = (f.at(p, f.mul(u, self.lanes * 4)) for p in (f.arg.x, f.arg.y))
-                    f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, xu, yu, mask))
+                    f.loop(f.arg.lo, f.arg.hi, 1, lambda r, _: kernel.row(r, lambda body: body(xu, yu, mask)))
 
                 f.loop(0, whole, 1, lambda u, _: one(u, None))
                 if whole < count:

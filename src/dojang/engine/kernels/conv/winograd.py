@@ -35,6 +35,9 @@ MOST_TRANSFORMED = 3 << 19
 that of its weights: ResNet-18 ran as fast with 54 MB packed as with 97 (5.6 ms on two threads; Zen 5, 2026), and as
 fast with 49 as with 55; with this bound in place of 2.5 MB ResNet-50 took 4% less time, GoogLeNet 2% more (least times
 on two threads; Granite Rapids, 2026)."""
+MANY_TILES, MOST_FOR_MANY = 128, 10 << 20
+"""An image of so many tiles is worth keeping so many bytes: 256 to 256 channels on 56×56 took 9.1 ms, not 11.8, in
+blocks of tiles with weights transformed beforehand (one thread, Zen 4, 2026). Such layers have few of the weights."""
 
 
 MONOTONE = (None, Activation("relu"))
@@ -87,7 +90,7 @@ def shape_of(task: Task, machine: Machine) -> Shape:
     most = max(task.conv.kernel)
     choices = (4, 2) if most == 3 or prod(task.conv.out_size) >= 100 else (2,)
     cuts = [_cut(task, machine, m) for m in choices]
-    if any(weights_of(task, s.m) > MOST_TRANSFORMED for s in cuts):
+    if any(weights_of(task, s.m) > most_transformed(task, s.m) for s in cuts):
         cuts = [s for m in choices if (s := _fresh(task, machine, m)) is not None] or cuts
     else:
         cuts += [s for m in choices for s in _few(task, machine, m)] if task.resident_ratio else []
@@ -98,6 +101,11 @@ def weights_of(task: Task, m: int) -> int:
     """Bytes of the transformed weights."""
     c = task.conv
     return 4 * positions(task, m) * (c.ic // c.groups) * c.oc
+
+
+def most_transformed(task: Task, m: int) -> int:
+    """Bytes of transformed weights above which a layer does not keep them."""
+    return MOST_FOR_MANY if prod(tiles_of(task, m)) >= MANY_TILES else MOST_TRANSFORMED
 
 
 def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
@@ -113,7 +121,8 @@ def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
     for v in (1, 2, 3, 4) if machine.registers >= 32 else (1, 2, 3):
         if c.oc // lanes % v:
             continue
-        for p in range(1, min((machine.registers - 1 - v) // v, total) + 1):
+        # With fewer registers to spare, 14 × 2 sums that are added to products were spilled.
+        for p in range(1, min((machine.registers - 3 - v) // v, total) + 1):
             shape = Shape(m, p, v, 0, True, chunk)
             shape = replace(shape, tiles=_fresh_tiles(machine, shape, total))
             cost = seconds(task, machine, shape)
@@ -159,7 +168,9 @@ def _ordered(task: Task, machine: Machine, m: int, p: int, v: int) -> Shape:
     # Bytes through the shared cache: weights once per block of tiles, against twice all transformed tiles.
     blocked_bytes = u * t.ceil_div(total, block) if u > machine.l2 // 2 else 0
     phased_bytes = u + 2 * total * per_tile
-    phased = phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    # Of many tiles, what one step writes and the next one reads is in no near cache, and is waited for.
+    waited = 3 if th * tw >= MANY_TILES else 1
+    phased = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
     return Shape(m, p, v, some_of(total, 8, machine) if phased else block, phased)
 
 
@@ -212,14 +223,14 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         parts = t.ceil_div(n * th * tw, s.tiles)
         rows = t.ceil_div(t.ceil_div(n * th * tw, parts), s.pixels) * parts
         per_k = cycles(s.pixels, s.vectors)
-        # Per chunk, sums are loaded and stored; per input channel, weights are transformed: about 1.3 cycles a number.
+        # Per chunk, sums are loaded and stored; per input channel, weights are transformed: about 2 cycles a number.
         product = a2 * vectors / s.vectors * c.ic * rows * (per_k + (1.2 * s.pixels * s.vectors + 8) / s.chunk)
-        product += 1.3 * a2 * vectors * c.ic * parts
+        product += 2 * a2 * vectors * c.ic * parts
         memory = task.fetched(4 * 9 * c.ic * c.oc, p)
         # Every block of output channels reads all transformed tiles.
         cache = 4 * a2 * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
         work = product / rate
-        return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
+        return (work + COSTS.exposed * memory + COSTS.exposed_tiles_in_turn * cache + moves / rate) / n
     u = 4 * a2 * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
     # In a network the weights come from memory; the rest of the traffic stays in the shared cache.

@@ -5,7 +5,9 @@ Average: the sum is divided by the count of places, as the reference does, not m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import inf, prod
 from typing import Any
 
@@ -143,13 +145,13 @@ class Pool:
         """
         self.c = task
         self.b: Emit = t.begin(b, machine) if isinstance(b, str) else b
-        self.lanes = machine.lanes(4)
+        self.lanes, self.registers = machine.lanes(4), machine.registers
         self.single = prod(task.out_size) == 1 if single is None else single
         self.cut_open: OpenRow | None = None  # how rows of any length are cut
         self.unit: tuple[Any, Any] | None = None  # rows and vectors of a unit, where sizes are known at run time
 
     def text(self) -> str:
-        """Decodes the unit; loops over vectors, rows and tiles."""
+        """Decodes the unit; loops over rows, tiles and vectors."""
         b, c = self.b, self.c
         rows_per, vectors_per = self.unit or cut(c, self.lanes)
         rows, vectors = c.out_size[0] * c.out_size[1], t.ceil_div(c.channels, self.lanes)
@@ -163,18 +165,21 @@ class Pool:
         low = b.mul(part, vectors_per)
         whole = c.channels // self.lanes
 
-        def vector(v: Any, mask: Any) -> None:
-            o = b.mul(v, 4 * self.lanes)
-            xv, yv = b.at(x, o), b.at(y, o)
-            if self.single:
-                self.everything(xv, yv, mask)
-            else:
-                b.loop(first, last, 1, lambda r, _: self.row(r, xv, yv, mask))
+        def across(body: Callable[[Value, Value, Any], Any]) -> None:
+            """The unit's vectors of channels one after the other."""
 
-        b.loop(low, b.imin(b.add(low, vectors_per), whole), 1, lambda v, _: vector(v, None))
-        if c.channels % self.lanes:
-            mask = b.mask(c.channels % self.lanes, self.lanes)
-            b.choose(b.less(whole, b.index(b.add(low, vectors_per))), lambda: vector(whole, mask))
+            def vector(v: Any, mask: Any) -> None:
+                body(b.at(x, b.mul(v, 4 * self.lanes)), b.at(y, b.mul(v, 4 * self.lanes)), mask)
+
+            b.loop(low, b.imin(b.add(low, vectors_per), whole), 1, lambda v, _: vector(v, None))
+            if c.channels % self.lanes:
+                mask = b.mask(c.channels % self.lanes, self.lanes)
+                b.choose(b.less(whole, b.index(b.add(low, vectors_per))), lambda: vector(whole, mask))
+
+        if self.single:
+            across(self.everything)
+        else:
+            b.loop(first, last, 1, lambda r, _: self.row(r, across))
         return b.finish()
 
     def join(self, acc: Value, v: Value) -> Value:
@@ -228,8 +233,11 @@ class Pool:
             value = b.fdiv(value, number)
         b.vstore(value, y, F32, mask=mask)
 
-    def row(self, r: Any, x: Value, y: Value, mask: Any) -> None:
-        """One output row."""
+    def row(self, r: Any, across: Callable[[Callable[[Value, Value, Any], Any]], Any]) -> None:
+        """One output row, tile by tile; `across` calls what it is given with the input, the output and a mask.
+
+        All channels of a tile follow each other, as they lie in memory.
+        """
         b, c = self.b, self.c
         od: Any
         od, oh = (0, r) if c.out_size[0] == 1 else (b.udiv(r, c.out_size[1]), b.urem(r, c.out_size[1]))
@@ -243,16 +251,21 @@ class Pool:
                 places = b.imin(room, c.kernel[axis])  # dilation is 1 for averages
             outer = b.mul(outer, places)
         ow = c.out_size[2]
-        y = b.at(y, b.mul(r, 4 * ow * c.y_ld))
+        before = b.mul(r, 4 * ow * c.y_ld)
         if self.cut_open is not None:
             pieces = self.cut_open.pieces(ow)
         else:
             pieces = exact(t.balanced(ow, PIXELS), lambda start, count: border(c, start, count))
         for piece in pieces:
             taps, inside = piece.border
-            piece.loop(b, lambda i, n=piece.count, taps=taps, inside=inside: self.one(
-                i, n, taps, inside, outer, x, y, mask, depth, height
-            ))  # fmt: skip
+            piece.loop(b, lambda i, n=piece.count, taps=taps, inside=inside: across(lambda x, y, mask: self.one(
+                i, n, taps, inside, outer, x, b.at(y, before), mask, depth, height
+            )))  # fmt: skip
+
+    def columns(self, p: int) -> range:
+        """The columns of the window of a tile's output `p`, the first one's being 0."""
+        left, apart = p * self.c.stride[2], self.c.dilation[2]
+        return range(left, left + self.c.kernel[2] * apart, apart)
 
     def one(self, start, count, taps, inside, outer, x, y, mask, depth, height) -> None:
         """One tile."""
@@ -260,26 +273,30 @@ class Pool:
         pixel = 4 * c.x_ld
         xw = b.at(x, b.mul(b.sub(b.mul(start, c.stride[2]), c.padding[2][0]), pixel))
 
+        # Windows that overlap share columns: the largest of each column first, where all columns fit into registers.
+        columns = range(*inside)
+        by_column = c.what == "max" and len(columns) <= self.registers - 6
+
         def window_row(kd, kh, acc):
             acc = list(acc)
             ih = b.add(height[0], b.mul(kh, c.dilation[1]))
             i_d = b.add(depth[0], b.mul(kd, c.dilation[0]))
             xr = b.at(xw, b.mul(b.add(b.mul(i_d, c.size[1]), ih), c.size[2] * pixel))
-            for column in range(*inside):
-                uses = []
-                for k in range(c.kernel[2]):
-                    p, off = divmod(column - k * c.dilation[2], c.stride[2])
-                    if not off and 0 <= p < count:
-                        uses.append(p)
+            for i, column in enumerate(columns):
+                uses = [p for p in range(count) if column in self.columns(p)]
                 if uses:
                     v = b.vload(b.at(xr, column * pixel), F32, mask=mask)
-                    for p in uses:
+                    for p in [i] if by_column else uses:
                         acc[p] = self.join(acc[p], v)
             return acc
 
         acc = b.loop(depth[1], depth[2], 1, lambda kd, a: b.loop(
             height[1], height[2], 1, lambda kh, a: window_row(kd, kh, a), a
-        ), [self.begin()] * count)  # fmt: skip
+        ), [self.begin()] * (len(columns) if by_column else count))  # fmt: skip
+        if by_column:
+            largest = dict(zip(columns, acc, strict=True))
+            mine = [[largest[column] for column in self.columns(p) if column in largest] for p in range(count)]
+            acc = [reduce(self.join, values) if values else self.begin() for values in mine]
         for p, value in enumerate(acc):
             if c.what == "avg":
                 places = b.imax(b.mul(outer, max(1, taps[p])), 1)
