@@ -9,6 +9,7 @@ import numpy as np
 
 from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNARY
+from dojang.arith.recurrent import ROLES
 from dojang.arith.resizing import COORDS
 
 X, FLAT, SEQ, LINE = (4, 6, 8), (12,), (5, 6), (4, 9)
@@ -22,6 +23,34 @@ def one(op: str, size: tuple[int, ...] = X, /, inputs: int = 1, **attrs) -> Grap
     nodes.append(Node.of("y", op, *(["x"] + [f"other{i}" for i in range(1, inputs)]), **attrs))
     return Graph(tuple(nodes), ("y",), name=f"one-{op}")
 
+
+def recurrent(cell: str, outputs: tuple[str, ...] = ("sequence",), states: int = 0, **attrs) -> Graph:
+    """A recurrent layer over the rows of x, with states that x begins; one node for each of its outputs."""
+    many = 2 if attrs.get("direction") == "both" else 1
+    nodes = [IN("x", "input", shape=SEQ), IN("steps", "transpose", "x", perm=(1, 0, 2))]
+    for k in range(states):
+        part = [IN(f"part{k}", "slice", "steps", axis=0, start=k, stop=k + many)]
+        nodes += [*part, IN(f"state{k}", "slice", f"part{k}", axis=2, start=0, stop=5)]
+    given = ["steps", *(f"state{k}" for k in range(states))]
+    names = [f"y{k}" if k else "y" for k in range(len(outputs))]
+    ends, bias = ("", "_reverse")[:many], attrs.get("bias", True)
+    roles = [role for role in ROLES if role.endswith(ends if many == 2 else "h") and (bias or "bias" not in role)]
+    shared = {role: f"y.{role}" for role in roles}
+    for k, (name, output) in enumerate(zip(names, outputs, strict=True)):
+        own = {"cell": cell, "hidden": 5, "output": output, "first": not k, **attrs}
+        nodes.append(IN(name, "recurrent", *given, arrays=shared if k else None, **own))
+    return Graph(tuple(nodes), tuple(names), name=f"one-{cell}")
+
+
+RECURRENT = [
+    ("lstm", ("sequence",), {}),
+    ("lstm", ("sequence", "hidden", "cell"), {"direction": "both", "states": 2}),
+    ("lstm", ("hidden", "cell"), {"direction": "reverse", "bias": False}),
+    ("gru", ("sequence", "hidden"), {"direction": "both", "states": 1}),
+    ("gru", ("sequence",), {"direction": "reverse", "reset_after": False}),
+    ("rnn_tanh", ("hidden",), {"states": 1}),
+    ("rnn_relu", ("sequence",), {"direction": "both", "bias": False}),
+]
 
 CASES = [
     one("conv", out=6, kernel=(3, 3), padding=((1, 0), (2, 1)), stride=(2, 1), dilation=(1, 2)),
@@ -108,6 +137,7 @@ CASES = [
     ),
     Graph((IN("x", "input", shape=SEQ), IN("y", "einsum", "x", "x", equation="bij,bkj->bik")), ("y",)),
     Graph((IN("x", "input", shape=SEQ), IN("a", "abs", "x"), IN("y", "pow", "a", "x")), ("y",)),
+    *(recurrent(cell, outputs=outputs, **attrs) for cell, outputs, attrs in RECURRENT),
     one("fake_quantize", scale=0.05, low=-120, high=135),
     one("standard", kind="Celu", settings='{"alpha": 0.7}', shape=X),
     one("standard", FLAT, kind="Trilu", shape=FLAT),

@@ -180,7 +180,8 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     {op: "it has no attributes" for op, rule in OPS.items() if not rule.attrs}
     | because(
         "its channels are never removed",
-        "input unknown standard deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax",
+        "input unknown standard deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax "
+        "recurrent",
     )
     | because(
         "none of its attributes counts channels",

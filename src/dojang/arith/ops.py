@@ -12,8 +12,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from dojang.arith import recurrent, standard
 from dojang.arith import shapes as shape_rules
-from dojang.arith import standard
 from dojang.arith.attrs import Attr, Attrs, Kind
 from dojang.arith.resizing import ARITHMETICS, COORDS
 from dojang.arith.shapes import Rule, Shape, Shapes, conv_problem, dynamic_problem, einsum_sizes
@@ -244,6 +244,19 @@ def _layers() -> list[Op]:
         Op(
             "einsum", shape_rules.einsum, {"equation": _required(Kind.TEXT)}, None, (), _einsum_macs, "einsum",
             "opaque", KEEPS_FACTORS, inputs=(1, MANY),
+        ),
+        # Inputs x and the initial states, 0 where they are left out (`recurrent.py`). Memory: gates and states.
+        Op(
+            "recurrent", recurrent.shape, {
+                "cell": Attr(Kind.TEXT, required=True, words=tuple(recurrent.GATES)), "hidden": _required(Kind.INT),
+                "direction": Attr(Kind.TEXT, "forward", words=("forward", "reverse", "both")),
+                "bias": Attr(Kind.BOOL, True), "reset_after": Attr(Kind.BOOL, True),
+                "output": Attr(Kind.TEXT, "sequence", words=("sequence", "hidden", "cell")),
+                "first": Attr(Kind.BOOL, True),
+            },
+            recurrent.params, recurrent.ROLES, recurrent.macs, "opaque", "opaque",
+            Held("all", True, lambda a, s: BYTES * prod(s) * recurrent.GATES[a["cell"]]), inputs=(1, 3),
+            main=("cell", "hidden"),
         ),
     ]  # fmt: skip
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from dojang.arith import recurrent
+
 Shape = tuple[int, ...]
 Kind = Literal["parameter", "buffer"]
 
-ROLES = ("weight", "bias", "running_mean", "running_var", "value")
+ROLES = ("weight", "bias", "running_mean", "running_var", "value", *recurrent.ROLES)
 """Every role that an array has for a node."""
 
 

@@ -356,7 +356,10 @@ ARRAYS: Table[Callable[[Node, Track | None, Track | None], Axes]] = Table(
         "constant": _value_axes,
     },
     {op: "it has no arrays" for op, rule in OPS.items() if not rule.params}
-    | because("the channels that it reads and makes are never removed", "deform_conv dynamic_conv groupnorm layernorm"),
+    | because(
+        "the channels that it reads and makes are never removed",
+        "deform_conv dynamic_conv groupnorm layernorm recurrent",
+    ),
 )
 """Which channels the elements of a layer's arrays belong to."""
 

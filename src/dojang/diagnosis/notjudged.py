@@ -28,7 +28,7 @@ def proofs(known: Evidence, judging: Judging) -> list[NotJudged]:
             elif node.rule.channels == "dense" and not _read(known, node.inputs[0], node.name):
                 reason = f"it reads {node.inputs[0]} along an axis whose elements are not followed as channels"
                 found.append(NotJudged(node.name, "duplicate (proved)", reason))
-        elif node.op in ("matmul", "einsum", "dynamic_conv", "deform_conv", "unknown"):
+        elif node.op in ("matmul", "einsum", "dynamic_conv", "deform_conv", "recurrent", "unknown"):
             reason = f"{node.op} mixes channels in a way that is not followed"
             found.append(NotJudged(node.name, CHANNELS, reason))
     ends = _ends_of_following(known)

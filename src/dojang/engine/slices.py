@@ -32,7 +32,7 @@ SLICED: Table[Literal["alone", "together", "by axis"]] = Table(
     because(
         "it may mix the images of a batch",
         "constant deform_conv dynamic_conv layernorm reshape transpose squeeze unsqueeze pad slice gather reduce_mean "
-        "reduce_sum reduce_max reduce_min matmul einsum unknown standard",
+        "reduce_sum reduce_max reduce_min matmul einsum recurrent unknown standard",
     ),
 )
 """Whether an operator computes each image of a batch from that image alone: "alone" whatever its attributes,

@@ -52,7 +52,9 @@ HOW: Table[How] = Table(
     },
     because("its channels are what comes from outside", "input constant")
     | because("its channels are held for different", "instancenorm groupnorm layernorm lrn softmax log_softmax")
-    | because("its channels are held for different", "deform_conv dynamic_conv matmul einsum unknown standard"),
+    | because(
+        "its channels are held for different", "deform_conv dynamic_conv matmul einsum recurrent unknown standard"
+    ),
 )
 """How equality passes through an operator, channel by channel. "linear": f(s·x) = s·f(x). "scaled": the same for s > 0
 only. "each": one function of each channel, the same for all of them."""

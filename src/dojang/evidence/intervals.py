@@ -544,7 +544,8 @@ RULES: Table[Rule] = Table(
         ),
     },
     because(
-        "its bounds are not derived: any value is possible", "layernorm deform_conv dynamic_conv matmul einsum standard"
+        "its bounds are not derived: any value is possible",
+        "layernorm deform_conv dynamic_conv matmul einsum standard recurrent",
     )
     | because("its bounds are not derived: any value is possible", "reciprocal div pow not fake_quantize")
     | {UNKNOWN: "what it computes is not known: any value is possible"},

@@ -12,6 +12,7 @@ KINDS = (
     ("convolutions", ("conv", "conv_transpose", "deform_conv", "dynamic_conv"), "b"),
     ("dense layers", ("dense",), "a"),
     ("matrix products", ("matmul", "einsum"), "good"),
+    ("recurrent layers", ("recurrent",), "bad"),
 )
 """Types of layers with their own colour; all others together are grey."""
 

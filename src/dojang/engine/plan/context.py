@@ -95,6 +95,7 @@ class PlanContext:
         self.reserved: dict[str, Place] = {}  # slices of concatenations
         self.constants: list[str] = []
         self.copied: list[str] = []
+        self.made: dict[Any, Any] = {}  # what operators with several outputs computed, by what determines it
 
     # -- values -----------------------------------------------------------------------------------------------------
 

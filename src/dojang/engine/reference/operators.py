@@ -23,6 +23,7 @@ from dojang.arith.table import Table
 from dojang.base.errors import DataError, DojangError, ShapeError, UnsupportedError, UsageError
 from dojang.engine.reference import elements as reference_elements
 from dojang.engine.reference import layout as reference_layout
+from dojang.engine.reference import recurrent as reference_recurrent
 from dojang.engine.reference import windows as reference_windows
 from dojang.engine.reference.standard import run as reference_standard
 
@@ -65,6 +66,7 @@ REFERENCE: Table[Function] = Table(
             **reference_windows.FUNCTIONS,
             **reference_elements.FUNCTIONS,
             **reference_layout.FUNCTIONS,
+            **reference_recurrent.FUNCTIONS,
             STANDARD: reference_standard.one_output,
         }.items()
     },

@@ -576,6 +576,8 @@ def mixes(draft: Draft) -> bool:
         return axis in {axis_of(a, len(shape)) for a in attrs["axes"]}
     if draft.op == "matmul":
         return axis == len(shape) - 1
+    if draft.op == "recurrent":
+        return axis != 1
     return axis > 0 and ("kernel" in attrs or draft.op in ("resize", "lrn", *PER_PICTURE))
 
 

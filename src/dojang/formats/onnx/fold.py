@@ -285,7 +285,7 @@ def slices(inputs: Inputs, attrs: Attributes, rank: int) -> list[tuple[int, int,
 
 def _slice(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
     const = inputs[0]
-    if const is None or not const.small:
+    if const is None or not (const.small or const.sort == "f"):
         return None
     cuts = slices(inputs, attrs, len(const.shape))
     if cuts is None:
@@ -295,21 +295,39 @@ def _slice(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         ranges[axis] = range(const.shape[axis])[start:stop:step]
         if step < 0 and stop < -const.shape[axis]:
             ranges[axis] = range(const.shape[axis])[start::step]
+    if not const.small:
+        places = tuple((r.start, r.stop if r.stop >= 0 else None, r.step) for r in ranges)
+        cut = tuple(slice(*place) for place in places)
+        return const.mapped(("slice", places), [len(r) for r in ranges], lambda array: array[cut])
     return _pick(const, ranges, [len(r) for r in ranges])
 
 
 def _concat(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
     consts = [c for c in inputs if c is not None]
-    if len(consts) != len(inputs) or not _small(consts):
+    if len(consts) != len(inputs):
         return None
     axis = axis_of(attrs["axis"], len(consts[0].shape))
     shape = list(consts[0].shape)
     shape[axis] = sum(c.shape[axis] for c in consts)
     if prod(shape) > FOLD_LIMIT:
-        return None
+        return _joined(consts, axis, shape) if all(c.sort == "f" and not c.batched for c in consts) else None
     runs = [(iter(c.values()), prod(c.shape[axis:])) for c in consts]
     values = [next(it) for _ in range(prod(shape[:axis])) for it, length in runs for _ in range(length)]
     return of_values(values, shape, consts[0].sort, any(c.trained for c in consts))
+
+
+def _joined(consts: Sequence[Const], axis: int, shape: Sequence[int]) -> Const | None:
+    """Large constants along an axis, joined when they are read."""
+    rest = {(*c.shape[:axis], *c.shape[axis + 1 :]) for c in consts}
+    if len(rest) > 1:
+        return None
+
+    def change(first: Any) -> Any:
+        import numpy as np
+
+        return np.concatenate([first, *(c.array() for c in consts[1:])], axis)
+
+    return consts[0].mapped(("concat", axis, *(c.key for c in consts[1:])), shape, change)
 
 
 def _range(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:

@@ -29,6 +29,7 @@ from dojang.formats.onnx import layout as onnx_layout
 from dojang.formats.onnx import notes as onnx_notes
 from dojang.formats.onnx import older as onnx_older
 from dojang.formats.onnx import quantised as onnx_quantised
+from dojang.formats.onnx import recurrent as onnx_recurrent
 from dojang.formats.onnx import stored as onnx_stored
 from dojang.formats.onnx.batch import BATCH, depends
 from dojang.formats.onnx.constants import MOST_AXES, TYPES, Const
@@ -50,6 +51,7 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
     **onnx_quantised.RULES,
     **onnx_contrib.RULES,
     **onnx_older.RULES,
+    **onnx_recurrent.RULES,
 }
 """One rule per operator of ONNX."""
 
@@ -222,6 +224,10 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
     if reader.whole:
         reader.batch = 1
     free = [_symbol(v, 0) for v, dims in zip(inputs, sizes, strict=True) if not dims or dims[0] is None]
+    free = free or sorted({
+        _symbol(v, axis) for v, dims in zip(inputs, sizes, strict=True) for axis in range(1, len(dims or ()))
+        if _symbol(v, axis).lower() in BATCHES
+    })  # fmt: skip
     for value, dims in zip(inputs, sizes, strict=True):
         name = value.get("name", "")
         if name in reader.values:
@@ -238,6 +244,10 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
         draft = Draft(node, (), {}, with_batch(node.attrs, BATCH), (name,), dtype)
         reader.drafts.append(draft)
         reader.values[name] = draft
+
+
+BATCHES = frozenset(("n", "b", "batch", "batch_size", "batchsize", "bs"))
+"""Names of a size that say that it is the batch, in small letters, where no input has its first axis open."""
 
 
 def _batch_of(value: Message, dims: list[int | None] | None, free: Sequence[str]) -> int:

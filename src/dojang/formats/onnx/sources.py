@@ -45,6 +45,7 @@ SOURCES: Table[tuple[str, ...]] = Table(
         "silu": ("Mul", "Swish"),
         "not": ("Equal",),
         "log_softmax": ("LogSoftmax",),
+        "recurrent": ("LSTM", "GRU", "RNN"),
         "maximum": ("Max",),
         "minimum": ("Min",),
         "reduce_mean": ("ReduceMean",),

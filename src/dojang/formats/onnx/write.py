@@ -23,6 +23,7 @@ from dojang.arith.table import Table
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats.onnx import notes as onnx_notes
+from dojang.formats.onnx import recurrent as onnx_recurrent
 from dojang.formats.onnx.batch import BATCH, any_depends, depends
 from dojang.formats.onnx.constants import TYPES
 from dojang.formats.onnx.draft import single
@@ -125,6 +126,11 @@ class Writer:
             raw = array.reshape(-1).data.cast("B") if array.size else b""
             self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": code, "raw_data": raw}
         return self.tensors[name]["name"]
+
+    def initialiser(self, key: str, name: str, array: Any) -> None:
+        """Adds an initialiser of float32 numbers."""
+        raw = array.reshape(-1).data.cast("B")
+        self.tensors[key] = {"name": name, "dims": list(array.shape), "data_type": FLOAT, "raw_data": raw}
 
     def shape(self, name: str) -> Shape:
         """The output shape of a node, `BATCH` for the batch."""
@@ -551,6 +557,7 @@ _RULES: Mapping[str, Rule] = {
     "reduce_max": _with_axes("ReduceMax"),
     "reduce_min": _with_axes("ReduceMin"),
     "matmul": _plain("MatMul"),
+    "recurrent": onnx_recurrent.write,
     "einsum": _plain("Einsum", equation="equation"),
     **{name: _plain(name.capitalize()) for name in UNARY},
 }

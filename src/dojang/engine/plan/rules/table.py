@@ -11,7 +11,7 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.table import Table, because
 from dojang.engine.fuse import ACTIVATIONS
 from dojang.engine.plan.context import Rule, Rules
-from dojang.engine.plan.rules import axes, channels, convs, elements, images, pools, strided, tokens
+from dojang.engine.plan.rules import axes, channels, convs, elements, images, pools, recurrent, strided, tokens
 
 RULES: Table[Rule] = Table(
     "kernels",
@@ -49,6 +49,7 @@ RULES: Table[Rule] = Table(
         "groupnorm": tokens.groupnorm,
         "layernorm": tokens.layernorm,
         "matmul": tokens.product,
+        "recurrent": recurrent.layer,
     },
     because("nothing is computed", "input constant identity dropout")
     | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum standard")

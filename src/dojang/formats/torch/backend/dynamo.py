@@ -46,7 +46,8 @@ AnySize = Callable[[Callable[[tuple[int, ...]], Graph], Sequence[int | str]], tu
 """Gives a graph for any sizes in place of names, and what they must be multiples of, from one that takes numbers."""
 
 HEAVY = frozenset(
-    "conv conv_transpose dense matmul maxpool avgpool adaptive_avgpool global_avgpool deform_conv dynamic_conv".split()
+    "conv conv_transpose dense matmul maxpool avgpool adaptive_avgpool global_avgpool deform_conv dynamic_conv "
+    "recurrent".split()
 )
 """A part without any of these is not worth leaving PyTorch for."""
 

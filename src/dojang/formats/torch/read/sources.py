@@ -38,6 +38,7 @@ SOURCES: Table[tuple[str, ...]] = Table(
         "groupnorm": ("group_norm",),
         "layernorm": ("layer_norm",),
         "lrn": ("local_response_norm",),
+        "recurrent": ("lstm", "gru", "rnn_tanh", "rnn_relu"),
         "hard_swish": ("hardswish",),
         "hard_sigmoid": ("hardsigmoid",),
         "clip": ("clamp", "clip", "hardtanh", "relu6"),

@@ -20,6 +20,7 @@ from dojang.arith import shapes as shape_rules
 from dojang.arith.attrs import Attrs
 from dojang.arith.conv import resolve_padding
 from dojang.arith.ops import STANDARD, UNKNOWN
+from dojang.arith.recurrent import ROLES
 from dojang.arith.resizing import Mix, factors, mixes, same_pixels, single
 from dojang.arith.shapes import axis_of
 from dojang.arith.table import Table
@@ -100,6 +101,41 @@ def conv_transpose(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arr
     least = [min(pair) for pair in pads]
     out = run(inputs[0], arrays["weight"], arrays.get("bias"), attrs["stride"], least, extra, *rest)
     return F.pad(out, torch_pads([(m - a, m - b) for m, (a, b) in zip(least, pads, strict=True)]))
+
+
+def recurrent(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Arrays) -> Tensor:
+    """One level of PyTorch's LSTM, GRU or RNN; a reset before the product step by step."""
+    x, cell, both = inputs[0], attrs["cell"], attrs["direction"] == "both"
+    back = attrs["direction"] == "reverse"
+    ends = (2 if both else 1, x.shape[1], attrs["hidden"])
+    states = [*inputs[1:], *(x.new_zeros(ends) for _ in range(2 if cell == "lstm" else 1))][
+        : 2 if cell == "lstm" else 1
+    ]
+    if cell == "gru" and not attrs["reset_after"]:
+        parts = [_early_gru(x, states[0][k], arrays, "_reverse" if k else "", back or k == 1) for k in range(ends[0])]
+        y, last = torch.stack([p[0] for p in parts], 1), torch.stack([p[1] for p in parts])
+        return y if attrs["output"] == "sequence" else last
+    flat = [arrays[role] for role in ROLES if role in arrays]
+    run = {"lstm": torch.lstm, "gru": torch.gru, "rnn_tanh": torch.rnn_tanh, "rnn_relu": torch.rnn_relu}[cell]
+    given: Any = states if cell == "lstm" else states[0]
+    y, *last = run(x.flip(0) if back else x, given, flat, attrs["bias"], 1, 0.0, False, both, False)
+    if attrs["output"] != "sequence":
+        return last[attrs["output"] == "cell"]
+    y = y.unflatten(2, (ends[0], ends[2])).transpose(1, 2)
+    return y.flip(0) if back else y
+
+
+def _early_gru(x: Tensor, h: Tensor, arrays: Arrays, end: str, back: bool) -> tuple[Tensor, Tensor]:
+    """A GRU that resets the state before the product with it (Cho et al. 2014): all states, and the last one."""
+    w, r = arrays[f"weight_ih{end}"], arrays[f"weight_hh{end}"]
+    bias = arrays[f"bias_ih{end}"] + arrays[f"bias_hh{end}"] if f"bias_ih{end}" in arrays else None
+    size, made = h.shape[1], {}
+    for step in range(len(x) - 1, -1, -1) if back else range(len(x)):
+        gates = F.linear(x[step], w, bias)
+        reset, update = torch.sigmoid(gates[:, : 2 * size] + F.linear(h, r[: 2 * size])).chunk(2, 1)
+        new = torch.tanh(gates[:, 2 * size :] + F.linear(reset * h, r[2 * size :]))
+        h = made[step] = (1 - update) * new + update * h
+    return torch.stack([made[step] for step in range(len(x))]), h
 
 
 def _pads(attrs: Attrs, x: Tensor) -> tuple[tuple[int, int], ...]:
@@ -408,6 +444,7 @@ _COMPUTE: Mapping[str, Function] = {
     "reduce_min": reduction(torch.amin),
     "matmul": lambda layer, attrs, inputs, arrays: torch.matmul(inputs[0], inputs[1]),
     "einsum": lambda layer, attrs, inputs, arrays: torch.einsum(attrs["equation"], *inputs),
+    "recurrent": recurrent,
 }
 
 COMPUTE: Table[Function] = Table(

@@ -219,6 +219,7 @@ INITIAL: Table[Callable[[Node, str, tuple[int, ...]], Tensor]] = Table(
     {
         **dict.fromkeys(("conv", "conv_transpose", "deform_conv", "dense"), _uniform),
         "dynamic_conv": _neutral,
+        "recurrent": lambda node, role, shape: torch.empty(shape).uniform_(-1, 1).div_(sqrt(node.attrs["hidden"])),
         **dict.fromkeys(("batchnorm", "instancenorm", "groupnorm", "layernorm"), _neutral),
         "prelu": lambda node, role, shape: torch.full(shape, 0.25),
         "constant": lambda node, role, shape: torch.empty(shape).normal_(0, 0.02),
