@@ -233,6 +233,7 @@ class Tracer:
         self.stack: list[tuple[str, bool]] = [("", False)]
         self.func = ""
         self.constants: dict[str, Traced] = {}
+        self.replayed: dict[int, Traced] = {}
         self.derived: dict[int, Derived] = {}
         self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
@@ -387,18 +388,9 @@ class Tracer:
         """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
         found = self.arrays.get(id(value))
         if found is None and id(value) in self.derived and value.is_floating_point():
-            made = self.derived[id(value)]
-            if made.name in HANDLERS:
-                kept, keep_func = len(self.nodes), self.func
-                try:
-                    lifted = tree_map(self.lift, (made.args, made.kwargs))
-                    result = HANDLERS[made.name](self, *lifted[0], **lifted[1])
-                    if isinstance(result, Traced) and result.sizes == tuple(value.shape):
-                        return result
-                except (DojangError, AttributeError):  # a form that the handler does not know
-                    pass
-                del self.nodes[kept:]
-                self.func = keep_func
+            computed = self.again(value)
+            if computed is not None:
+                return computed
         if found is None:
             return self.loose(value, self.learned(value))
         self.noted(found, value)
@@ -409,6 +401,32 @@ class Tracer:
             self.nodes.append(Node.of(name, "constant", arrays=arrays, shape=shape, trained=found in self.trained))
             self.constants[found] = self.made(name, shape, value.dtype)
         return self.constants[found]
+
+    def again(self, value: torch.Tensor) -> Traced | None:
+        """A tensor that was computed from parameters, computed from them in the Graph, once; None where the Graph has
+        no operator for it.
+        """
+        made = self.derived[id(value)]
+        if made.name not in HANDLERS:
+            return None
+        known = self.replayed.get(id(value))
+        if known is not None:
+            return known
+        kept = len(self.nodes)
+        try:
+            args, kwargs = tree_map(self.lift, usual_form(made.args, made.kwargs))
+            result = self.within(made.name, HANDLERS[made.name], *args, **kwargs)
+        except (DojangError, AttributeError, TypeError):  # a form that the handler does not know
+            result = None
+        if isinstance(result, Traced) and result.sizes == tuple(value.shape):
+            self.replayed[id(value)] = result
+            return result
+        gone = {node.name for node in self.nodes[kept:]}
+        del self.nodes[kept:]
+        for held in (self.replayed, self.constants):
+            for key in [k for k, v in held.items() if v.node in gone]:
+                del held[key]
+        return None
 
     def lift(self, value: Any) -> Any:
         """Parameters, buffers and what was computed from them as nodes; indices stay real."""
@@ -426,11 +444,12 @@ class Tracer:
         """
         self.unplaced.append((array, value))
 
-    def write(self, value: torch.Tensor) -> None:
+    def write(self, value: torch.Tensor) -> torch.Tensor | None:
         """A real tensor is about to change in place.
 
         What was read of its memory keeps the numbers that it had; what is read later is an array of its own. Nothing
-        is computed again in the Graph from what no longer is what it was.
+        is computed again in the Graph from what no longer is what it was. A tensor that the forward itself computed
+        from parameters is copied before, so that what it was can still be computed again: the copy is given back.
         """
         if self.before_write is not None:
             self.before_write(value)
@@ -443,9 +462,35 @@ class Tracer:
             if self.arrays.get(id(read)) == array:
                 del self.arrays[id(read)]
                 self.derived[id(read)] = Derived("", (), {}, read, array in self.trained)
+        memory = value.untyped_storage()._cdata
+        alone = id(value) in self.derived and self.derived[id(value)].name and not any(
+            held.untyped_storage()._cdata == memory for held in self.tensors.values()
+        )
+        before = value.detach().clone() if alone else None
+        if before is not None:
+            self.derived[id(before)] = replace(self.derived[id(value)], result=before)
+        for key in [k for k in self.replayed if self.shows(self.derived[k].result, memory)]:
+            now = self.replayed.pop(key)
+            if before is not None and key == id(value):
+                self.replayed[id(before)] = now
         for key, made in list(self.derived.items()):
-            if made.name:
+            if not made.name or key == id(before):
+                continue
+            read = [v for v in tree_flatten((made.args, made.kwargs))[0] if self.shows(v, memory)]
+            if before is None or self.shows(made.result, memory) or any(v is not value for v in read):
                 self.derived[key] = replace(made, name="", args=(), kwargs={})
+            elif read:
+                swap = lambda v: before if v is value else v  # noqa: E731
+                args, kwargs = tree_map(swap, (made.args, made.kwargs))
+                self.derived[key] = replace(made, args=args, kwargs=kwargs)
+        return before
+
+    @staticmethod
+    def shows(value: Any, memory: int) -> bool:
+        """Whether a value is a real tensor that shows this memory."""
+        if not isinstance(value, torch.Tensor) or isinstance(value, Traced):
+            return False
+        return value.untyped_storage()._cdata == memory
 
     def known(self, value: Any) -> bool:
         """Whether a tensor is a parameter or buffer, or was computed from one."""
@@ -614,9 +659,10 @@ class Tracer:
     def real(self, func: Any, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function of real tensors only: computed, and remembered where a parameter or buffer goes in."""
         changed = written(func, args, kwargs)
-        for value in changed:
-            self.write(value)
+        before = [self.write(value) for value in changed]
         result = func(*args, **kwargs)
+        if len(changed) == 1 and before[0] is not None and args and args[0] is changed[0] and base in HANDLERS:
+            self.in_place(base, args, kwargs, before[0])
         several = isinstance(result, self.tuples)
         made = [v for v in (result if several else (result,)) if isinstance(v, torch.Tensor)]
         if not made:
@@ -633,6 +679,18 @@ class Tracer:
                     name, args if name else (), kwargs if name else {}, value, trained, tuple(sources)
                 )
         return result
+
+    def in_place(self, base: str, args: tuple[Any, ...], kwargs: dict[str, Any], before: torch.Tensor) -> None:
+        """A real tensor has become what a function makes of what it was."""
+        value, was = args[0], self.derived[id(before)]
+        given = tree_flatten((args[1:], kwargs))[0]
+        more = [v for v in given if self.known(v)]
+        if base == "setitem" or any(self.shows(v, value.untyped_storage()._cdata) for v in given):
+            return
+        kept = {k: v for k, v in kwargs.items() if k != "inplace"}
+        sources = (*was.sources, *more)
+        trained = was.trained or any(map(self.learned, more))
+        self.derived[id(value)] = Derived(base, (before, *args[1:]), kept, value, trained, sources)
 
     def decide(self, called: str) -> Any:
         """A decision by value: those that are yes or no can be tried both ways, when the caller asked for it."""
@@ -655,14 +713,7 @@ class Tracer:
         if kwargs.get("out") is not None:
             raise Stale(f"{self.place}: writes into out=")
         kwargs.pop("out", None)
-        if not args:
-            for word in ("input", "self", "tensors", "query"):
-                if word in kwargs:
-                    args = (kwargs.pop(word),)
-                    break
-        for other, word in (("axis", "dim"), ("keepdims", "keepdim")):
-            if other in kwargs:
-                kwargs[word] = kwargs.pop(other)
+        args, kwargs = usual_form(args, kwargs)
         result = self.evaluate(func, base, in_place, args, kwargs)
         if result is not None:
             handler = None
@@ -817,6 +868,15 @@ class Tracer:
                 m.__dict__["training"] = flag
             ACTIVE.tracer = None
             _unpatch()
+
+
+def usual_form(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments as handlers take them: the first one by its place, PyTorch's other names for `dim` and `keepdim` by
+    these, and nothing about working in place.
+    """
+    kwargs = {{"axis": "dim", "keepdims": "keepdim"}.get(k, k): v for k, v in kwargs.items() if k not in ("inplace",)}
+    word = next((w for w in ("input", "self", "tensors", "query") if w in kwargs), None) if not args else None
+    return (args, kwargs) if word is None else ((kwargs.pop(word),), kwargs)
 
 
 def written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
