@@ -229,11 +229,11 @@ def _time(found: dict[str, Any], graph: Any, module: Any, compiled: Any, arrays:
             return module(*given)
 
     runners["torch"] = eager
-    if len(one) == 1:
-        try:
-            runners["ort"] = onnx_runner(onnx_format.to_bytes(graph), one[0], 1)
-        except Exception as error:
-            found["ort_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    try:
+        fed = dict(zip([n.name for n in graph.inputs], one, strict=True))
+        runners["ort"] = onnx_runner(onnx_format.to_bytes(graph), fed, 1)
+    except Exception as error:
+        found["ort_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     for run in runners.values():
         run()
     times = in_bursts(runners, 2.0)

@@ -9,6 +9,7 @@ a prime number that divides no size of the network, and so is recognised whereve
 from __future__ import annotations
 
 import functools
+import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.formats.torch.read.free import FREE
 from dojang.formats.torch.read.memory import SCATTERS, SharedMemory, ViewStep, certain, shows_memory
@@ -234,6 +235,7 @@ class Tracer:
         self.func = ""
         self.constants: dict[str, Traced] = {}
         self.replayed: dict[int, Traced] = {}
+        self.whole: set[str] = set()
         self.derived: dict[int, Derived] = {}
         self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
@@ -286,7 +288,14 @@ class Tracer:
     ) -> Traced:
         """A new node over traced values; raises where shapes do not fit."""
         title = self.fresh(part, name)
-        node = Node.of(title, op, *[self.read(i) for i in inputs], arrays=arrays, **attrs)
+        read = [self.read(i) for i in inputs]
+        whole = [r in self.whole for r in read] if self.whole else ()
+        if any(whole) and not (all(whole) and op in KEEPS_WHOLE):  # as PyTorch promotes them
+            inputs = tuple(self.cast(i, torch.float32) if w else i for i, w in zip(inputs, whole, strict=True))
+            read = [self.read(i) for i in inputs]
+        elif whole and any(whole):
+            self.whole.add(title)
+        node = Node.of(title, op, *read, arrays=arrays, **attrs)
         shape = node.infer([i.sizes for i in inputs])
         self.nodes.append(node)
         return self.made(title, shape, self.dtype_of(op, inputs) if inputs else None)
@@ -463,8 +472,10 @@ class Tracer:
                 del self.arrays[id(read)]
                 self.derived[id(read)] = Derived("", (), {}, read, array in self.trained)
         memory = value.untyped_storage()._cdata
-        alone = id(value) in self.derived and self.derived[id(value)].name and not any(
-            held.untyped_storage()._cdata == memory for held in self.tensors.values()
+        alone = (
+            id(value) in self.derived
+            and self.derived[id(value)].name
+            and not any(held.untyped_storage()._cdata == memory for held in self.tensors.values())
         )
         before = value.detach().clone() if alone else None
         if before is not None:
@@ -523,16 +534,42 @@ class Tracer:
         free: bool = False, name: str | None = None,
     ) -> Traced:  # fmt: skip
         """An `unknown` node of a shape that is known, also where the batch is part of an axis or of none."""
+        return self.placed(UNKNOWN, sources, shape, dtype, name, {"kind": kind, "free": free})
+
+    def standard(
+        self, kind: str, sources: Sequence[Traced | None], shape: Sequence[int], dtype: torch.dtype | None = None,
+        output: int = 0, part: str | None = None, **settings: Any,
+    ) -> Traced:  # fmt: skip
+        """One output of an operator of ONNX, which is run as the standard defines it; None for an input left out."""
+        places = tuple(place for place, source in enumerate(sources) if source is not None)
+        given = [source for source in sources if source is not None]
+        text = json.dumps(settings, separators=(", ", ": "))
+        title = self.fresh(part)
+        attrs = {"kind": kind, "settings": text, "places": places, "output": output, "first": output == 0,
+                 "dtype": str(dtype or torch.float32).removeprefix("torch.")}  # fmt: skip
+        if dtype is not None and not dtype.is_floating_point:
+            self.whole.add(title)
+        return self.placed(STANDARD, given, shape, dtype, title, attrs)
+
+    def cast(self, value: Traced, dtype: torch.dtype) -> Traced:
+        """The numbers of a value as another type, by a node."""
+        return self.standard("Cast", (value,), value.sizes, dtype, part="cast", to=ONNX_TYPES[dtype])
+
+    def placed(
+        self, op: str, sources: Sequence[Traced], shape: Sequence[int], dtype: torch.dtype | None, name: str | None,
+        attrs: Mapping[str, Any],
+    ) -> Traced:  # fmt: skip
+        """A node whose shape is said, not inferred: without the batch, and where that is."""
         sizes, inputs = tuple(shape), [self.read(s) for s in sources]
         axes = [a for a, s in enumerate(sizes) if self.batch > 1 and s and s % self.batch == 0]
-        title, attrs = name or self.fresh(), {"kind": kind, "free": free}
+        title = name or self.fresh()
         if len(axes) > 1 or self.batch == 1:
-            self.nodes.append(Node.of(title, UNKNOWN, *inputs, **attrs))
+            self.nodes.append(Node.of(title, op, *inputs, **attrs))
             return self.made(title, sizes, dtype)
         axis = axes[0] if axes else -1
         parts = sizes[axis] // self.batch if axes else 1
         own = sizes if not axes else (*sizes[:axis], *((parts,) if parts > 1 else ()), *sizes[axis + 1 :])
-        self.nodes.append(Node.of(title, UNKNOWN, *inputs, shape=own, batch_axis=axis, **attrs))
+        self.nodes.append(Node.of(title, op, *inputs, shape=own, batch_axis=axis, **attrs))
         made = self.made(title, (*own[:axis], self.batch, *own[axis:]) if axes else own, dtype)
         if parts > 1:
             wanted = tuple(-1 if a == axis else s for a, s in enumerate(sizes))
@@ -898,6 +935,9 @@ def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
         return False
     return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
+
+ONNX_TYPES = {torch.float32: 1, torch.int32: 6, torch.int64: 7, torch.bool: 9}
+"""The numbers that ONNX has for types that nodes are cast to."""
 
 RANDOM = frozenset(
     "bernoulli normal uniform exponential multinomial rand_like randn_like randint_like dropout alpha_dropout".split()
