@@ -8,7 +8,8 @@
 It needs packages that the project does not install: torchvision, timm, segmentation-models-pytorch, ultralytics,
 fvcore, torchinfo, facenet-pytorch; make an environment of its own and start this file with its Python.
 
-With --quick modules have no numbers and FlopCounterMode is the only witness, on the meta device: two seconds a network.
+With --quick FlopCounterMode is the only witness of counts, on the meta device, and at level `count` modules have no
+numbers: two seconds a network. With --shuffle the order is random, one network of each family before a second of any.
 
 Levels, each with those before: `count` (MACs and parameters against FlopCounterMode, fvcore and `parameters()`;
 the module must be as it was; seconds against torchinfo's), `run` (answers against float64, batch 2; steps in Python),
@@ -25,6 +26,8 @@ import argparse
 import collections
 import json
 import os
+import random
+import re
 import resource
 import select
 import signal
@@ -50,7 +53,7 @@ def measure(name: str, level: str, quick: bool = False) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)
     found: dict[str, Any] = {"name": name, "level": level, "stage": "build"}
-    module, sizes = build(name, numbers=not quick)
+    module, sizes = build(name, numbers=not quick or level != "count")
     if level != "count":
         randomise(module, sizes)
     size: Any = sizes[0] if len(sizes) == 1 else sizes
@@ -226,11 +229,11 @@ def _time(found: dict[str, Any], graph: Any, module: Any, compiled: Any, arrays:
             return module(*given)
 
     runners["torch"] = eager
-    if len(one) == 1:
-        try:
-            runners["ort"] = onnx_runner(onnx_format.to_bytes(graph), one[0], 1)
-        except Exception as error:
-            found["ort_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    try:
+        fed = dict(zip([n.name for n in graph.inputs], one, strict=True))
+        runners["ort"] = onnx_runner(onnx_format.to_bytes(graph), fed, 1)
+    except Exception as error:
+        found["ort_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     for run in runners.values():
         run()
     times = in_bursts(runners, 2.0)
@@ -298,6 +301,21 @@ def sweep(names: list[str], args: argparse.Namespace) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
         print(f"{i}/{len(todo)} {name}: {verdict(found)}  {found['wall_s']:.1f} s", file=sys.stderr, flush=True)
+
+
+def by_family(names: list[str], seed: int) -> list[str]:
+    """One network of each family (the letters that a name begins with) in random order, then a second of each …"""
+    families: dict[str, list[str]] = collections.defaultdict(list)
+    for name in names:
+        package, _, rest = name.partition("/")
+        families[package + re.sub(r"[^A-Za-z].*", "", rest)].append(name)
+    draw = random.Random(seed)
+    order: list[str] = []
+    for i in range(max(map(len, families.values()), default=0)):
+        turn = [family[i] for family in families.values() if i < len(family)]
+        draw.shuffle(turn)
+        order += turn
+    return order
 
 
 def rows(paths: list[Path]) -> list[dict[str, Any]]:
@@ -410,6 +428,7 @@ def main() -> None:
     p.add_argument("--lines", type=Path, nargs="+", help="where results are kept; the first is added to")
     p.add_argument("--report", action="store_true")
     p.add_argument("--every", type=int, default=1, help="only every n-th network of the list")
+    p.add_argument("--shuffle", type=int, help="a random order from this seed, families in turn")
     p.add_argument("--part", default="0/1", help="i/n: the i-th of n processes that share the list")
     p.add_argument("--quick", action="store_true", help="FlopCounterMode alone, on the meta device: for looking")
     p.add_argument("--seconds", type=float, default=300, help="limit for one network")
@@ -432,6 +451,8 @@ def main() -> None:
         for n in NETWORKS.read_text(encoding="utf-8").split()
         if not args.names or any(part in n for part in args.names)
     ]
+    if args.shuffle is not None:
+        names = by_family(names, args.shuffle)
     first, parts = (int(v) for v in args.part.split("/"))
     sweep(names[:: args.every][first::parts], args)
 

@@ -172,8 +172,8 @@ def test_what_a_decision_costs_is_counted(form):
     assert [(c.macs, c.params, c.unknown) for c in counts] == [(20 + 8, 25 + 10, ()), (20 + 80, 25 + 100, ())]
 
 
-def test_recurrent_layers_are_unknown_and_their_parameters_counted():
-    module = Forward(lambda m, x: m.lstm(x)[0], lstm=nn.LSTM(6, 5, batch_first=True))
+def test_recurrent_layers_with_projections_are_unknown_and_their_parameters_counted():
+    module = Forward(lambda m, x: m.lstm(x)[0], lstm=nn.LSTM(6, 5, batch_first=True, proj_size=3))
     graph = from_module(module, (7, 6))
     assert graph[graph.outputs[0]].attrs["kind"] == "lstm"
     total = count(graph).total

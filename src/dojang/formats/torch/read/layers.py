@@ -393,13 +393,6 @@ def norm(
     return _norm2(t, x, per_axis(dim, 1), keepdim)
 
 
-@lowers("embedding")
-def embedding(t: Tracer, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Any:
-    """A look-up by computed indices has no operator; its parameters are counted."""
-    x, weight = t.value(x), t.value(weight)
-    return t.opaque("embedding", (x, weight), (*x.sizes, weight.sizes[-1]), free=True)
-
-
 # -- the most frequent modules as a whole: the way through PyTorch's own forward takes a sixth of a trace ------------
 
 

@@ -29,6 +29,7 @@ from dojang.formats.torch.read import ops as torch_ops
 from dojang.formats.torch.read import patches as torch_patches
 from dojang.formats.torch.read import places as torch_places
 from dojang.formats.torch.read import recurrent as torch_recurrent
+from dojang.formats.torch.read import sampling as torch_sampling
 from dojang.formats.torch.read import views as torch_views
 from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
@@ -37,7 +38,9 @@ from dojang.formats.torch.read.trace import DataDependent, Traced, Tracer
 from dojang.formats.torch.tensors import keys_in, tensors_in
 from dojang.formats.torch.write.module import Network
 
-_HANDLERS = (torch_ops, torch_layers, torch_attention, torch_views, torch_places, torch_patches, torch_recurrent)
+_HANDLERS = (
+    torch_ops, torch_layers, torch_attention, torch_views, torch_places, torch_patches, torch_recurrent, torch_sampling,
+)  # fmt: skip
 """Imported for the handlers that they register."""
 
 Sizes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]

@@ -15,7 +15,7 @@ import torch
 
 from dojang.arith.ops import UNARY
 from dojang.arith.shapes import axis_of
-from dojang.formats.torch.read.trace import HANDLERS, Handler, Traced, Tracer
+from dojang.formats.torch.read.trace import HANDLERS, ONNX_TYPES, Handler, Traced, Tracer
 
 Size = int | Sequence[int]
 
@@ -42,7 +42,7 @@ def per_axis(value: Size, rank: int) -> tuple[int, ...]:
 # -- element by element --------------------------------------------------------------------------------------------
 
 SAME = {
-    "identity": "alias clone contiguous detach to float double half bfloat16 type type_as cpu cuda data lift "
+    "identity": "alias clone contiguous detach to float double half bfloat16 long int bool type type_as cpu cuda data lift "
     "lift_fresh lift_fresh_copy requires_grad to_copy positive pos real conj resolve_conj resolve_neg",
     "neg": "neg negative",
     "hard_swish": "hardswish",
@@ -93,8 +93,12 @@ def same(t: Tracer, x: Traced, *args: Any, **kwargs: Any) -> Any:
     if t.func == "type" and not args and not kwargs:
         return f"torch.{TYPES[x.dtype]}Tensor" if x.dtype in TYPES and x.device.type == "cpu" else NotImplemented
     wanted = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
-    if any(not d.is_floating_point for d in wanted):
-        return NotImplemented
+    named = {"long": torch.int64, "int": torch.int32, "bool": torch.bool}.get(t.func)
+    target = named or (wanted[0] if wanted else None)
+    if target is not None and not target.is_floating_point:
+        return t.cast(x, target) if target in ONNX_TYPES and x.dtype != target else NotImplemented
+    if t.read(x) in t.whole and (target is not None or t.func in ("float", "double", "half", "bfloat16")):
+        x = t.cast(x, torch.float32)
     copy = Traced(x.node, x.sizes, wanted[0] if wanted else x.dtype, x.device)
     t.read(x)
     return copy

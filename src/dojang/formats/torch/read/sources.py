@@ -52,11 +52,22 @@ SOURCES: Table[tuple[str, ...]] = Table(
         "reduce_sum": ("sum",),
         "reduce_max": ("amax",),
         "reduce_min": ("amin",),
+        STANDARD: (
+            "lstm",
+            "gru",
+            "rnn_tanh",
+            "rnn_relu",
+            "embedding",
+            "affine_grid",
+            "grid_sample",
+            "long",
+            "int",
+            "bool",
+        ),
     },
     {
         "identity": "copies and nn.Identity compute nothing and are left out of the network",
         "fake_quantize": "it is read from ONNX files only, where quantised values are made real again",
-        STANDARD: "it is read from ONNX files only",
         UNKNOWN: "it stands for every function of PyTorch that has no rule",
     },
 )

@@ -9,6 +9,7 @@ a prime number that divides no size of the network, and so is recognised whereve
 from __future__ import annotations
 
 import functools
+import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.formats.torch.read.free import FREE
 from dojang.formats.torch.read.memory import SCATTERS, SharedMemory, ViewStep, certain, shows_memory
@@ -233,6 +234,8 @@ class Tracer:
         self.stack: list[tuple[str, bool]] = [("", False)]
         self.func = ""
         self.constants: dict[str, Traced] = {}
+        self.replayed: dict[int, Traced] = {}
+        self.whole: set[str] = set()
         self.derived: dict[int, Derived] = {}
         self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
@@ -285,7 +288,14 @@ class Tracer:
     ) -> Traced:
         """A new node over traced values; raises where shapes do not fit."""
         title = self.fresh(part, name)
-        node = Node.of(title, op, *[self.read(i) for i in inputs], arrays=arrays, **attrs)
+        read = [self.read(i) for i in inputs]
+        whole = [r in self.whole for r in read] if self.whole else ()
+        if any(whole) and not (all(whole) and op in KEEPS_WHOLE):  # as PyTorch promotes them
+            inputs = tuple(self.cast(i, torch.float32) if w else i for i, w in zip(inputs, whole, strict=True))
+            read = [self.read(i) for i in inputs]
+        elif whole and any(whole):
+            self.whole.add(title)
+        node = Node.of(title, op, *read, arrays=arrays, **attrs)
         shape = node.infer([i.sizes for i in inputs])
         self.nodes.append(node)
         return self.made(title, shape, self.dtype_of(op, inputs) if inputs else None)
@@ -387,18 +397,9 @@ class Tracer:
         """A real tensor as a constant; one that was computed from parameters is computed from them in the Graph too."""
         found = self.arrays.get(id(value))
         if found is None and id(value) in self.derived and value.is_floating_point():
-            made = self.derived[id(value)]
-            if made.name in HANDLERS:
-                kept, keep_func = len(self.nodes), self.func
-                try:
-                    lifted = tree_map(self.lift, (made.args, made.kwargs))
-                    result = HANDLERS[made.name](self, *lifted[0], **lifted[1])
-                    if isinstance(result, Traced) and result.sizes == tuple(value.shape):
-                        return result
-                except (DojangError, AttributeError):  # a form that the handler does not know
-                    pass
-                del self.nodes[kept:]
-                self.func = keep_func
+            computed = self.again(value)
+            if computed is not None:
+                return computed
         if found is None:
             return self.loose(value, self.learned(value))
         self.noted(found, value)
@@ -409,6 +410,32 @@ class Tracer:
             self.nodes.append(Node.of(name, "constant", arrays=arrays, shape=shape, trained=found in self.trained))
             self.constants[found] = self.made(name, shape, value.dtype)
         return self.constants[found]
+
+    def again(self, value: torch.Tensor) -> Traced | None:
+        """A tensor that was computed from parameters, computed from them in the Graph, once; None where the Graph has
+        no operator for it.
+        """
+        made = self.derived[id(value)]
+        if made.name not in HANDLERS:
+            return None
+        known = self.replayed.get(id(value))
+        if known is not None:
+            return known
+        kept = len(self.nodes)
+        try:
+            args, kwargs = tree_map(self.lift, usual_form(made.args, made.kwargs))
+            result = self.within(made.name, HANDLERS[made.name], *args, **kwargs)
+        except (DojangError, AttributeError, TypeError):  # a form that the handler does not know
+            result = None
+        if isinstance(result, Traced) and result.sizes == tuple(value.shape):
+            self.replayed[id(value)] = result
+            return result
+        gone = {node.name for node in self.nodes[kept:]}
+        del self.nodes[kept:]
+        for held in (self.replayed, self.constants):
+            for key in [k for k, v in held.items() if v.node in gone]:
+                del held[key]
+        return None
 
     def lift(self, value: Any) -> Any:
         """Parameters, buffers and what was computed from them as nodes; indices stay real."""
@@ -426,11 +453,12 @@ class Tracer:
         """
         self.unplaced.append((array, value))
 
-    def write(self, value: torch.Tensor) -> None:
+    def write(self, value: torch.Tensor) -> torch.Tensor | None:
         """A real tensor is about to change in place.
 
         What was read of its memory keeps the numbers that it had; what is read later is an array of its own. Nothing
-        is computed again in the Graph from what no longer is what it was.
+        is computed again in the Graph from what no longer is what it was. A tensor that the forward itself computed
+        from parameters is copied before, so that what it was can still be computed again: the copy is given back.
         """
         if self.before_write is not None:
             self.before_write(value)
@@ -443,9 +471,37 @@ class Tracer:
             if self.arrays.get(id(read)) == array:
                 del self.arrays[id(read)]
                 self.derived[id(read)] = Derived("", (), {}, read, array in self.trained)
+        memory = value.untyped_storage()._cdata
+        alone = (
+            id(value) in self.derived
+            and self.derived[id(value)].name
+            and not any(held.untyped_storage()._cdata == memory for held in self.tensors.values())
+        )
+        before = value.detach().clone() if alone else None
+        if before is not None:
+            self.derived[id(before)] = replace(self.derived[id(value)], result=before)
+        for key in [k for k in self.replayed if self.shows(self.derived[k].result, memory)]:
+            now = self.replayed.pop(key)
+            if before is not None and key == id(value):
+                self.replayed[id(before)] = now
         for key, made in list(self.derived.items()):
-            if made.name:
+            if not made.name or key == id(before):
+                continue
+            read = [v for v in tree_flatten((made.args, made.kwargs))[0] if self.shows(v, memory)]
+            if before is None or self.shows(made.result, memory) or any(v is not value for v in read):
                 self.derived[key] = replace(made, name="", args=(), kwargs={})
+            elif read:
+                swap = lambda v: before if v is value else v  # noqa: E731
+                args, kwargs = tree_map(swap, (made.args, made.kwargs))
+                self.derived[key] = replace(made, args=args, kwargs=kwargs)
+        return before
+
+    @staticmethod
+    def shows(value: Any, memory: int) -> bool:
+        """Whether a value is a real tensor that shows this memory."""
+        if not isinstance(value, torch.Tensor) or isinstance(value, Traced):
+            return False
+        return value.untyped_storage()._cdata == memory
 
     def known(self, value: Any) -> bool:
         """Whether a tensor is a parameter or buffer, or was computed from one."""
@@ -478,16 +534,42 @@ class Tracer:
         free: bool = False, name: str | None = None,
     ) -> Traced:  # fmt: skip
         """An `unknown` node of a shape that is known, also where the batch is part of an axis or of none."""
+        return self.placed(UNKNOWN, sources, shape, dtype, name, {"kind": kind, "free": free})
+
+    def standard(
+        self, kind: str, sources: Sequence[Traced | None], shape: Sequence[int], dtype: torch.dtype | None = None,
+        output: int = 0, part: str | None = None, **settings: Any,
+    ) -> Traced:  # fmt: skip
+        """One output of an operator of ONNX, which is run as the standard defines it; None for an input left out."""
+        places = tuple(place for place, source in enumerate(sources) if source is not None)
+        given = [source for source in sources if source is not None]
+        text = json.dumps(settings, separators=(", ", ": "))
+        title = self.fresh(part)
+        attrs = {"kind": kind, "settings": text, "places": places, "output": output, "first": output == 0,
+                 "dtype": str(dtype or torch.float32).removeprefix("torch.")}  # fmt: skip
+        if dtype is not None and not dtype.is_floating_point:
+            self.whole.add(title)
+        return self.placed(STANDARD, given, shape, dtype, title, attrs)
+
+    def cast(self, value: Traced, dtype: torch.dtype) -> Traced:
+        """The numbers of a value as another type, by a node."""
+        return self.standard("Cast", (value,), value.sizes, dtype, part="cast", to=ONNX_TYPES[dtype])
+
+    def placed(
+        self, op: str, sources: Sequence[Traced], shape: Sequence[int], dtype: torch.dtype | None, name: str | None,
+        attrs: Mapping[str, Any],
+    ) -> Traced:  # fmt: skip
+        """A node whose shape is said, not inferred: without the batch, and where that is."""
         sizes, inputs = tuple(shape), [self.read(s) for s in sources]
         axes = [a for a, s in enumerate(sizes) if self.batch > 1 and s and s % self.batch == 0]
-        title, attrs = name or self.fresh(), {"kind": kind, "free": free}
+        title = name or self.fresh()
         if len(axes) > 1 or self.batch == 1:
-            self.nodes.append(Node.of(title, UNKNOWN, *inputs, **attrs))
+            self.nodes.append(Node.of(title, op, *inputs, **attrs))
             return self.made(title, sizes, dtype)
         axis = axes[0] if axes else -1
         parts = sizes[axis] // self.batch if axes else 1
         own = sizes if not axes else (*sizes[:axis], *((parts,) if parts > 1 else ()), *sizes[axis + 1 :])
-        self.nodes.append(Node.of(title, UNKNOWN, *inputs, shape=own, batch_axis=axis, **attrs))
+        self.nodes.append(Node.of(title, op, *inputs, shape=own, batch_axis=axis, **attrs))
         made = self.made(title, (*own[:axis], self.batch, *own[axis:]) if axes else own, dtype)
         if parts > 1:
             wanted = tuple(-1 if a == axis else s for a, s in enumerate(sizes))
@@ -614,9 +696,10 @@ class Tracer:
     def real(self, func: Any, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function of real tensors only: computed, and remembered where a parameter or buffer goes in."""
         changed = written(func, args, kwargs)
-        for value in changed:
-            self.write(value)
+        before = [self.write(value) for value in changed]
         result = func(*args, **kwargs)
+        if len(changed) == 1 and before[0] is not None and args and args[0] is changed[0] and base in HANDLERS:
+            self.in_place(base, args, kwargs, before[0])
         several = isinstance(result, self.tuples)
         made = [v for v in (result if several else (result,)) if isinstance(v, torch.Tensor)]
         if not made:
@@ -633,6 +716,18 @@ class Tracer:
                     name, args if name else (), kwargs if name else {}, value, trained, tuple(sources)
                 )
         return result
+
+    def in_place(self, base: str, args: tuple[Any, ...], kwargs: dict[str, Any], before: torch.Tensor) -> None:
+        """A real tensor has become what a function makes of what it was."""
+        value, was = args[0], self.derived[id(before)]
+        given = tree_flatten((args[1:], kwargs))[0]
+        more = [v for v in given if self.known(v)]
+        if base == "setitem" or any(self.shows(v, value.untyped_storage()._cdata) for v in given):
+            return
+        kept = {k: v for k, v in kwargs.items() if k != "inplace"}
+        sources = (*was.sources, *more)
+        trained = was.trained or any(map(self.learned, more))
+        self.derived[id(value)] = Derived(base, (before, *args[1:]), kept, value, trained, sources)
 
     def decide(self, called: str) -> Any:
         """A decision by value: those that are yes or no can be tried both ways, when the caller asked for it."""
@@ -655,14 +750,7 @@ class Tracer:
         if kwargs.get("out") is not None:
             raise Stale(f"{self.place}: writes into out=")
         kwargs.pop("out", None)
-        if not args:
-            for word in ("input", "self", "tensors", "query"):
-                if word in kwargs:
-                    args = (kwargs.pop(word),)
-                    break
-        for other, word in (("axis", "dim"), ("keepdims", "keepdim")):
-            if other in kwargs:
-                kwargs[word] = kwargs.pop(other)
+        args, kwargs = usual_form(args, kwargs)
         result = self.evaluate(func, base, in_place, args, kwargs)
         if result is not None:
             handler = None
@@ -819,6 +907,15 @@ class Tracer:
             _unpatch()
 
 
+def usual_form(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments as handlers take them: the first one by its place, PyTorch's other names for `dim` and `keepdim` by
+    these, and nothing about working in place.
+    """
+    kwargs = {{"axis": "dim", "keepdims": "keepdim"}.get(k, k): v for k, v in kwargs.items() if k not in ("inplace",)}
+    word = next((w for w in ("input", "self", "tensors", "query") if w in kwargs), None) if not args else None
+    return (args, kwargs) if word is None else ((kwargs.pop(word),), kwargs)
+
+
 def written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The real tensors that a function changes."""
     own, called = getattr(func, "__name__", ""), name_of(func)
@@ -838,6 +935,9 @@ def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
         return False
     return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
+
+ONNX_TYPES = {torch.float32: 1, torch.int32: 6, torch.int64: 7, torch.bool: 9}
+"""The numbers that ONNX has for types that nodes are cast to."""
 
 RANDOM = frozenset(
     "bernoulli normal uniform exponential multinomial rand_like randn_like randint_like dropout alpha_dropout".split()

@@ -137,7 +137,7 @@ def unsqueeze(t: Tracer, x: Any, dim: int) -> Any:
 # -- cutting -------------------------------------------------------------------------------------------------------
 
 
-def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, part: str | None = None) -> Traced:
+def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, part: str | None = None) -> Any:
     """A slice along one axis; the whole axis is no slice. Ends at or past the end are left open."""
     size = x.sizes[axis]
     begin, end, _ = slice(start, stop, step).indices(size)
@@ -149,6 +149,8 @@ def cut(t: Tracer, x: Traced, axis: int, start: Any, stop: Any, step: int = 1, p
         apart = t.emit("reshape", x, part="batches", shape=(*lead, size // t.batch, -1, *rest))
         some = t.emit("slice", apart, part=part, axis=axis, start=begin // t.batch or None, stop=end // t.batch, step=1)
         return t.emit("reshape", some, part="together", shape=(*lead, -1, *rest))
+    if not range(begin, end, step):  # no node says nothing: a tensor without numbers, which joins leave out
+        return torch.zeros(tuple(0 if a == axis else s for a, s in enumerate(x.sizes)), dtype=x.dtype, device=t.device)
     attrs = {"start": begin or None, "stop": None if end >= size else end, "step": step}
     return t.emit("slice", x, part=part, axis=axis, **attrs)
 
@@ -306,8 +308,12 @@ def iterate(t: Tracer, x: Traced) -> Any:
 
 @lowers("cat", "concat", "concatenate")
 def cat(t: Tracer, tensors: Any, dim: int = 0) -> Any:
-    """Joined along an axis."""
-    values = [t.value(v) for v in tensors]
+    """Joined along an axis; tensors without numbers are left out."""
+    values = [t.value(v) for v in tensors if isinstance(v, Traced) or v.numel()]
+    if not values:
+        return NotImplemented
+    if len(values) == 1:
+        return values[0] if isinstance(values[0], Traced) else NotImplemented
     return t.emit("concat", *values, axis=axis_of(dim, values[0].dim()))
 
 
