@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dojang.app.running import Runnable as Runnable
     from dojang.app.running import compile as compile
     from dojang.app.running import run as run
+    from dojang.app.slimming import load_slim as load_slim
     from dojang.app.slimming import slim as slim
     from dojang.app.training import train as train
     from dojang.app.verbs import available as available
@@ -116,7 +117,7 @@ _NAMES = {
     "app.any_size": "load",
     "app.record": "environment",
     "app.running": "Runnable compile run",
-    "app.slimming": "slim",
+    "app.slimming": "load_slim slim",
     "app.training": "train",
     "app.verbs": "available check compare count explain memory over_devices",
     "arith.check": "Cell Check",

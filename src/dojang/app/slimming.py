@@ -17,6 +17,10 @@ from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
+from dojang.app.own import OwnRequest
+from dojang.app.own_files import NormaliseBy, Where, labelled, normalised_by, own_way
+from dojang.app.own_files import is_feed as _is_feed
+from dojang.app.own_files import load_slim as load_slim
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
@@ -112,7 +116,7 @@ def slim(
     data: Any = None,
     *,
     lossless: bool = False,
-    max_drop: float = 1.0,
+    max_drop: float | None = None,
     target_macs: float | None = None,
     target_time: float | None = None,
     target_ms: float | None = None,
@@ -138,6 +142,11 @@ def slim(
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
     progress: ProgressDisplay | None = None,
+    tune: Callable[..., Any] | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    keep: Sequence[str] = (),
+    normalise: NormaliseBy | None = None,
+    select: str | Path | None = None,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
 
@@ -167,6 +176,19 @@ def slim(
     A PyTorch module is fine-tuned in narrower copies of itself, with what it does in training mode, and the result has
     a `module` of the same class, where every edit allows it; a note says where a plain one was trained.
 
+    **Somebody's own loop.** `tune(module)` or `tune(module, teacher)` trains a module in place, or returns it;
+    `evaluate(module)` says how good it is on held-out data: a number (higher is better), (number, standard error), or
+    one number per sample. With either of them `data` are samples as the module takes them (arrays, tensors, a tuple of
+    them, a mapping, a data set, a DataLoader, any iterable of batches); labels in them are not looked at. Channels are
+    cut by what moves the outputs least. What a cut loses is the difference to the control, the original tuned as often.
+    Without both, and with samples that have no labels, the network is cut once to the target, repaired by least
+    squares, and its batch norms are measured anew. `keep`: layers left alone, as patterns ("detect.*"). A target alone
+    sets no limit to the loss; with `max_drop` the search keeps within it.
+
+    `normalise`: how pictures are normalised for PyTorch code, which does not say it: "none" (0 … 1), "imagenet", "half"
+    ((x − 0.5) / 0.5), "data" (mean and deviation of the train part); or `mean` and `std`. `select`: data that choices
+    are made on, in place of a part of the train part, which the network may have been trained on.
+
     Raises what `load`, `load_samples` and `slimming.search.slim` raise; `MissingPart` where PyTorch or the runtime is
     not installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
 
@@ -176,6 +198,21 @@ def slim(
     """
     started = time.monotonic()
     told = progress or Silent()
+    mean, std = normalised_by(normalise, mean, std)
+    target = not (target_macs is None and target_time is None and target_ms is None)
+    if not lossless and (tune is not None or evaluate is not None or _is_feed(net, data, target)):
+        request = OwnRequest(max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed)
+        check_request(1.0 if max_drop is None else max_drop, target_macs, target_time, target_ms)
+        given = None if tune or evaluate else labelled(net, data, max(SELECTION * 50, SELECTION))
+        if given is None:
+            where = Where(weights, input_size, num_classes, val_data)
+            means = (task, values, layout, mean, std)
+            return own_way(net, data, request, tune, evaluate, where, means, output, force, resume, told)
+        data, values = given, "as-is"
+        mean, std = (0.0, 1.0) if mean is None and std is None else (mean, std)
+    if keep:
+        raise UsageError("keep works with tune, evaluate or samples without labels; here every layer may be cut")
+    max_drop = 1.0 if max_drop is None else max_drop
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
     if final_epochs < 0:

@@ -143,8 +143,11 @@ def _unequal(grouping: Grouping, gone: set[int], rank: Mapping[int, int]) -> set
     return back
 
 
-def channels(graph: Graph) -> ChannelMap:
+def channels(graph: Graph, *, even: bool = False) -> ChannelMap:
     """The channel map of a network; needs no weights.
+
+    `even`: the parts of a value that slices divide evenly (`chunk(2)`) lose the same places, so that code which halves
+    it again finds the same halves.
 
     >>> from dojang.arith.graph import Graph, Node
     >>> nodes = (Node.of("x", "input", shape=(3, 8, 8)), Node.of("a", "conv", "x", out=4, kernel=(3, 3), padding=1),
@@ -154,7 +157,7 @@ def channels(graph: Graph) -> ChannelMap:
     >>> m.members[m.tracks["a"].classes[0]]
     (('a', 0), ('b', 0))
     """
-    tracks, size, frozen = ChannelTracer(graph).result()
+    tracks, size, frozen = ChannelTracer(graph, even).result()
     groupings = tuple(_grouping(node, tracks) for node in graph.nodes
                       if node.rule.channels == "conv" and node.attrs["groups"] > 1 and tracks[node.name])  # fmt: skip
     return ChannelMap(graph, tracks, size, frozen, groupings)

@@ -28,9 +28,9 @@ class Track:
 class ChannelTracer:
     """Walks the graph once, with a union-find over labels."""
 
-    def __init__(self, graph: Graph) -> None:
-        """Nothing is tied yet; `result` does the walk."""
-        self.graph = graph
+    def __init__(self, graph: Graph, even: bool = False) -> None:
+        """Nothing is tied yet; `result` does the walk. `even`: see `tie_chunks`."""
+        self.graph, self.even = graph, even
         self.shapes = graph.unit_shapes
         self.parent: list[int] = []
         self.reason: dict[int, str] = {}
@@ -43,6 +43,8 @@ class ChannelTracer:
         for out in self.graph.outputs:
             self.freeze(self.tracks[out], f"{out}: is an output of the network")
         self.tie_shared()
+        if self.even:
+            self.tie_chunks()
         number: dict[int, int] = {}
 
         def final(labels: Iterable[int]) -> Labels:
@@ -271,6 +273,31 @@ class ChannelTracer:
                 self.freeze(track, f"{node.name}: {node.op} runs over channels")
             return None
         return track if node.attrs["keepdims"] else Track(track.axis - sum(a < track.axis for a in axes), track.classes)
+
+    # code that halves a value again
+
+    def tie_chunks(self) -> None:
+        """Ties the i-th elements of all parts of a value that slices divide into equal parts along its channels."""
+        for node in self.graph.nodes:
+            track, shape = self.tracks[node.name], self.shapes[node.name]
+            if track is None or shape is None:
+                continue
+            size = len(track.classes)
+            runs: set[tuple[int, int]] = set()
+            for reader in self.graph.consumers[node.name]:
+                if reader.op != "slice" or axis_of(reader.attrs["axis"], len(shape)) != track.axis:
+                    continue
+                places = selected(reader, size)
+                if places and places == list(range(places[0], places[-1] + 1)):
+                    runs.add((places[0], len(places)))
+            if len(runs) < 2 or len({length for _, length in runs}) > 1:
+                continue
+            (length,) = {length for _, length in runs}
+            if sorted(start for start, _ in runs) != list(range(0, size, length)):
+                continue
+            for start in range(length, size, length):
+                for i in range(length):
+                    self.tie(track.classes[i], track.classes[start + i])
 
     # layers that share arrays
 

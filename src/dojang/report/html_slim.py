@@ -15,14 +15,17 @@ from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Diagnosis, Slimming
 from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
-from dojang.report.table import milliseconds, names, number, percent, ranges, short, size
+from dojang.report.table import milliseconds, names, number, ranges, short, size
 from dojang.report.text_slim import (
+    CANDIDATE_HEADS,
     NO_REWRITE,
+    candidate_rows,
     channels_said,
     check_said,
     control_said,
     finish_said,
     outcome_rows,
+    shown_as,
 )
 from dojang.slimming.result import Edit, NetworkFigures, Outcome, Refused, SlimResult
 
@@ -187,9 +190,27 @@ def slim_html(done: Slimming) -> str:
         ("What was found, and what became of it", answers_table(result)),
         ("What was cut", _edits(result.edits)),
         ("What was refused", _refused(result.refused)),
+        *_candidates(result),
         ("Where it went", figure(layers_chart(*done.counts), "Upper bar before, lower bar after.")),
     ]
     return page(f"{done.network}, slimmed", lead, sections)
+
+
+def _candidates(result: SlimResult) -> list[tuple[str, str]]:
+    """Every network that was tried, as a table, and what was measured of them against their multiplications."""
+    rows = candidate_rows(result)
+    if not rows:
+        return []
+    measured = [one for one in result.candidates if one["measure"] is not None]
+    chart = ""
+    if len(measured) > 1:
+        points = sorted((one["macs"] / max(1, result.before.macs), one["measure"]) for one in measured)
+        series = [Series("candidates", tuple(points))]
+        chart = figure(
+            line_chart("evaluate against the part of the MACs that is left", "MACs left", "evaluate", series),
+            "Every candidate that was measured; further left is cheaper, higher is better.",
+        )
+    return [("Every network that was tried", chart + html_table(list(CANDIDATE_HEADS), rows, numeric=(1, 2, 3, 4)))]
 
 
 def _headline(before: NetworkFigures, after: NetworkFigures, metric: str) -> str:
@@ -200,8 +221,7 @@ def _headline(before: NetworkFigures, after: NetworkFigures, metric: str) -> str
     if before.median_ms is not None and after.median_ms is not None:
         items.append((f"{milliseconds(before.median_ms)} → {milliseconds(after.median_ms)}", "median time"))
     if before.accuracy is not None and after.accuracy is not None:
-        show = percent if metric != "r2" else lambda v: f"{v:.4f}"
-        name = "test R²" if metric == "r2" else f"test {metric}"
+        name, show = shown_as(metric)
         items.append((f"{show(before.accuracy)} → {show(after.accuracy)}", name))
     return cards(items)
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dojang.base.errors import UsageError
 from dojang.base.result import Result
 from dojang.report.checks import Checks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
     from dojang.arith.preparation import Preparation
@@ -218,7 +221,7 @@ class Slimming(Result):
 
     `metric` says what accuracy means ("none": there were no labels). `counts` are the cost tables before and after.
     `same_answers` says how the written ONNX file was checked. `module`: the result in PyTorch where a module was
-    given, else None: of the same class where every edit allows it.
+    given, else None: of the same class where every edit allows it. `about`: what a file of the module says beside it.
     """
 
     network: str
@@ -235,6 +238,19 @@ class Slimming(Result):
     same_answers: str = ""
     files: tuple[str, ...] = ()
     module: Any = None
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the module as a state dict, which `dojang.load_slim(path, module)` puts into a fresh module of the
+        same class. Raises `UsageError` where there is no module.
+        """
+        if self.module is None:
+            raise UsageError(
+                "save writes a PyTorch module, and none was given to slim; write .graph with dojang.export"
+            )
+        from dojang.formats.torch.write.saved import save_slim
+
+        save_slim(self.module, path, self.about)
 
     @property
     def graph(self) -> Graph:
@@ -280,6 +296,8 @@ class Slimming(Result):
             "label accuracy": "the fraction of right answers about each class of each test sample",
         }
         scored = f"accuracy is {kinds[self.metric]}, on data used for no choice; " if self.metric in kinds else ""
+        if self.metric == "evaluate":
+            scored = "evaluate is what the function that was given to slim says of a module, higher is better; "
         return (
             f"{scored}time is the median of {self.rounds} interleaved rounds "
             f"of a batch of {self.batch} on {self.runtime}; size is that of the ONNX file; 1 MAC = 1 multiply + 1 add"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dojang.arith.cost import Count
@@ -79,6 +79,7 @@ def slim_text(done: Slimming, width: int = WIDTH, style: Style = PLAIN) -> str:
             *_answers(done, width, style),
             *_other_cuts(done.result, width, style),
             *_other_refusals(done.result, width, style),
+            *_tried(done.result, width, style),
             *_outcome(done, width, style),
         ]
     )
@@ -204,6 +205,36 @@ def _other_refusals(result: SlimResult, width: int, style: Style) -> list[str]:
     return [*lines, *_more(refused), ""]
 
 
+def candidate_rows(result: SlimResult) -> list[list[str]]:
+    """Every network that was tried: how it was ranked, its multiplications, how far outputs moved, what it lost."""
+    return [
+        [
+            str(one["ranking"]),
+            f"{one['macs'] / max(1, result.before.macs):.0%}",
+            f"{one['outputs_moved']:.2%}",
+            "-" if one["measure"] is None else f"{one['measure']:.4f}",
+            "-" if one["lost"] is None else _with_error(one["lost"], one["standard_error"]),
+            "taken" if one["taken"] else "",
+        ]
+        for one in result.candidates
+    ]
+
+
+CANDIDATE_HEADS = ("ranked by", "MACs left", "outputs moved", "evaluate", "lost to the control", "")
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:+.4f}" if error is None else f"{value:+.4f} ± {error:.2g}"
+
+
+def _tried(result: SlimResult, width: int, style: Style) -> list[str]:
+    rows = candidate_rows(result)
+    if not rows:
+        return []
+    columns = [Column(head, right=place > 0) for place, head in enumerate(CANDIDATE_HEADS)]
+    return [style.bold("Every network that was tried"), table(columns, rows, (), width, style), ""]
+
+
 def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
     before, after = done.result.before, done.result.after
     columns = [Column("", right=False), Column("before"), Column("after"), Column("change")]
@@ -229,6 +260,10 @@ def _outcome(done: Slimming, width: int, style: Style) -> list[str]:
 
 def control_said(control: Mapping[str, Any]) -> str:
     """What the control is, and what became of it."""
+    if control["epochs"] is None:
+        tuned = f"tuned {_plural(control['tunings'], 'time')} as the result was" if control["tunings"] else "as it came"
+        error = f" ± {control['standard_error']:.2g} (standard error)" if control["standard_error"] is not None else ""
+        return f"Control: the original {tuned}; the result loses {control['lost']:.4g}{error} to it"
     said = (
         f"Control: the original fine-tuned as the result was, {_plural(control['tunings'], 'time')}, "
         f"{_plural(control['epochs'], 'epoch')} in all, figures after the last epoch"
@@ -246,22 +281,34 @@ def finish_said(finish: Mapping[str, Any]) -> str:
     )
 
 
+PLAIN_METRICS = ("r2", "evaluate")
+"""Measures that are shown as they are, not in percent."""
+
+
+def shown_as(metric: str) -> tuple[str, Callable[[float], str]]:
+    """What a measure is called, and how its values are shown."""
+    if metric == "evaluate":
+        return "evaluate", lambda v: f"{v:.4f}"
+    return ("test R²", lambda v: f"{v:.4f}") if metric == "r2" else (f"test {metric}", percent)
+
+
 def outcome_rows(
     before: NetworkFigures, after: NetworkFigures, metric: str, control: Mapping[str, Any] | None = None
 ) -> list[tuple[str, str, str, str]]:
     """Name, before, after, change of every figure; for the control its own accuracy, and the result's beyond it."""
-    name, show = ("test R²", lambda v: f"{v:.4f}") if metric == "r2" else (f"test {metric}", percent)
+    name, show = shown_as(metric)
+    plain = metric in PLAIN_METRICS
     rows = [
         ("parameters", number(before.params), number(after.params), _times(before.params, after.params)),
         ("MACs", number(before.macs), number(after.macs), _times(before.macs, after.macs)),
     ]
     if before.accuracy is not None and after.accuracy is not None:
         change = after.accuracy - before.accuracy
-        points = f"{100 * change:+.2f} points" if metric != "r2" else f"{change:+.4f}"
+        points = f"{change:+.4f}" if plain else f"{100 * change:+.2f} points"
         rows.append((name, show(before.accuracy), show(after.accuracy), points))
         if control is not None and control["accuracy"] is not None:
             change = after.accuracy - control["accuracy"]
-            points = f"{100 * change:+.2f} points" if metric != "r2" else f"{change:+.4f}"
+            points = f"{change:+.4f}" if plain else f"{100 * change:+.2f} points"
             rows.append(("  against the control", show(control["accuracy"]), show(after.accuracy), points))
     if before.median_ms is not None and after.median_ms is not None:
         change = _times(before.median_ms, after.median_ms)

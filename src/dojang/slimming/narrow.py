@@ -15,6 +15,7 @@ from dojang.arith.cut import cut
 from dojang.arith.graph import Graph, Node
 from dojang.evidence.activations import Statistics
 from dojang.evidence.moments import ridge_fit
+from dojang.evidence.reading import Moments
 from dojang.slimming.absorb import bias_rows, group_of, owns_arrays, shared_arrays
 from dojang.slimming.importance import readers
 
@@ -77,7 +78,7 @@ def muted(graph: Graph, tied: ChannelMap, gone: Sequence[int], stats: Mapping[st
     return given.replace(weights={**given.weights, **arrays})
 
 
-def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapping[str, Statistics]) -> Graph:
+def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapping[str, Moments]) -> Graph:
     """The readers' weights changed so that they lose least when `gone` is cut; arrays used twice are left alone."""
     shared = shared_arrays(graph)
     nodes: dict[str, Node] = {}
@@ -102,13 +103,26 @@ def compensate(graph: Graph, tied: ChannelMap, gone: frozenset[int], stats: Mapp
                 _give(node, weight, bias, lost, kept, found)
         kind = np.asarray(graph.weights[node.array("weight")]).dtype
         arrays[node.array("weight")] = weight.astype(kind)
+        norm = None if node.attrs["bias"] else _norm_behind(graph, node, shared)
+        if norm is not None:  # a layer without a bias stays one: x + b − m = x − (m − b)
+            mean = norm.array("running_mean")
+            arrays[mean] = (np.asarray(graph.weights[mean], np.float64) - bias).astype(kind)
+            continue
         arrays[node.array("bias")] = bias.astype(kind)
         nodes[node.name] = node.with_attrs(bias=True)
     replaced = tuple(nodes.get(node.name, node) for node in graph.nodes)
     return graph.replace(nodes=replaced, weights={**graph.weights, **arrays})
 
 
-def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Statistics) -> None:
+def _norm_behind(graph: Graph, node: Node, shared: frozenset[str]) -> Node | None:
+    """The batch norm that alone reads a layer, and whose arrays are its own."""
+    if node.name in graph.outputs or len(graph.consumers[node.name]) != 1:
+        return None
+    norm = graph.consumers[node.name][0]
+    return norm if norm.op == "batchnorm" and owns_arrays(graph, norm, shared) else None
+
+
+def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Moments) -> None:
     inner = found.covariance[np.ix_(kept, kept)]
     predict = ridge_fit(inner, found.covariance[np.ix_(kept, lost)])  # (kept, lost)
     rest = found.mean[lost] - found.mean[kept] @ predict

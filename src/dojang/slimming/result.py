@@ -120,7 +120,8 @@ class SlimResult:
     `control`: the original fine-tuned as often and as long as the result was ({accuracy, tunings, epochs}), None where
     nothing was tuned: what tuning alone would have given. `finish`: the last tuning of the result ({accuracy_before,
     accuracy_after} on the selection split, kept), None without one. `findings`: those that the search was given;
-    `answers`: what became of each.
+    `answers`: what became of each. `candidates`: every network that was tried, where the search keeps a list of them
+    ({ranking, macs, outputs_moved, measure, lost, standard_error, tuned, taken}).
     """
 
     graph: Graph
@@ -135,6 +136,7 @@ class SlimResult:
     finish: Mapping[str, Any] | None = None
     findings: tuple[Finding, ...] = ()
     answers: tuple[Outcome, ...] = ()
+    candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def tunings(self) -> int:
@@ -160,5 +162,6 @@ class SlimResult:
             "certificate": dict(self.certificate),
             "control": dict(self.control) if self.control is not None else None,
             "finish": dict(self.finish) if self.finish is not None else None,
+            "candidates": [dict(one) for one in self.candidates],
             "seed": self.seed,
         }

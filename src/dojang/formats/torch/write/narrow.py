@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,12 +13,19 @@ from torch import Tensor, nn
 from dojang.arith.graph import Graph
 from dojang.formats.torch.tensors import tensors_in
 from dojang.formats.torch.write.module import to_module
+from dojang.formats.torch.write.parametrised import parametrised, set_parametrised, unwrapped, wrapped_like
 
 Batchnorm = nn.modules.batchnorm._BatchNorm
 Conv = nn.modules.conv._ConvNd
 
 TOLERANCE = 1e-9
 """Largest difference over largest output, in float64, between the narrower module and the edited network."""
+
+SINGLE = 1e-3
+"""The same where the module's code runs in float32 only."""
+
+COMPUTED = 1e-5
+"""The same where weights are computed from others (weight norm), which are kept in float32."""
 
 
 def narrowed(module: nn.Module, before: Graph, after: Graph) -> nn.Module | None:
@@ -29,10 +36,68 @@ def narrowed(module: nn.Module, before: Graph, after: Graph) -> nn.Module | None
     the old sizes (`x.view(-1, 400)`): the copy is run on random inputs in float64 and has to agree with `after`. The
     copy is on the device, in the mode and of the types of `module`.
     """
-    new = copy.deepcopy(module)
-    if not _set_arrays(new, before, after):
+    new = with_arrays(module, before, after)
+    if new is None:
         return None
     return new if _agrees(new, after) else None
+
+
+def with_arrays(module: nn.Module, before: Graph, after: Graph) -> nn.Module | None:
+    """A copy of `module` with the arrays of `after` in its layers, not run; None where an array has no place.
+
+    Weight and spectral norms are kept: what they are computed from is set so that the weight is that of `after`.
+    Compiled and data-parallel modules are copied within, and wrapped again as they were.
+    """
+    new = copy.deepcopy(unwrapped(module))
+    return wrapped_like(module, new) if _set_arrays(new, before, after) else None
+
+
+def same_answers(new: nn.Module, reference: nn.Module, args: Sequence[Any], named: Mapping[str, Any]) -> str | None:
+    """Why a module does not compute what another one does for one batch, or None where it does.
+
+    In `eval` mode they have to agree, in float64 where their code runs in it, else in float32. In `train` mode the new
+    one has to run where the other does.
+    """
+    first = unwrapped(new)
+    for kind, tolerance in ((torch.float64, _tolerance(first)), (torch.float32, SINGLE)):
+        found, wanted = (_answer(m, kind, args, named) for m in (first, unwrapped(reference)))
+        if isinstance(wanted, Exception):
+            continue
+        if isinstance(found, Exception):
+            return f"its code fails with the new sizes ({_line(found)})"
+        if not _alike(found, wanted, tolerance):
+            return "its code computes something else with the new sizes"
+        break
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(_answer(unwrapped(reference), torch.float32, args, named, training=True), Exception):
+            return None
+        failed = _answer(first, torch.float32, args, named, training=True)
+    return f"its code fails in training mode ({_line(failed)})" if isinstance(failed, Exception) else None
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]:.120}" if lines else type(error).__name__
+
+
+@torch.no_grad()
+def _answer(
+    module: nn.Module, kind: torch.dtype, args: Sequence[Any], named: Mapping[str, Any], training: bool = False
+) -> list[Tensor] | Exception:
+    """All outputs, or what was raised: it is code of the user, which may raise anything."""
+
+    def cast_to(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.cpu().to(kind) if value.is_floating_point() else value.cpu()
+        if isinstance(value, Mapping):
+            return {k: cast_to(v) for k, v in value.items()}
+        return type(value)(cast_to(v) for v in value) if type(value) in (list, tuple) else value
+
+    try:
+        own = copy.deepcopy(module).to("cpu", kind).train(training)
+        return tensors_in(own(*(cast_to(a) for a in args), **{k: cast_to(v) for k, v in named.items()}))
+    except Exception as error:
+        return error
 
 
 def _set_arrays(new: nn.Module, before: Graph, after: Graph) -> bool:
@@ -41,6 +106,13 @@ def _set_arrays(new: nn.Module, before: Graph, after: Graph) -> bool:
     twins = _twins(new)
     made: dict[int, nn.Parameter] = {}
     for path, layer in list(new.named_modules(remove_duplicate=False)):
+        for role in parametrised(layer):
+            name = f"{path}.{role}" if path else role
+            if name in before.weights and name not in after.weights:
+                return False
+            if name in after.weights:
+                set_parametrised(layer, role, np.asarray(after.weights[name]))
+                placed.add(name)
         names = {role: _known(f"{path}.{role}" if path else role, twins, before) for role in _arrays(layer)}
         gone = [role for role, name in names.items() if name in before.weights and name not in after.weights]
         if gone:
@@ -58,7 +130,8 @@ def _set_arrays(new: nn.Module, before: Graph, after: Graph) -> bool:
             value = torch.as_tensor(np.array(after.weights[bias]), dtype=like.dtype, device=like.device)
             layer.bias = nn.Parameter(value)
             placed.add(bias)
-        _resize(layer, path, after)
+        groups = after[path].attrs.get("groups") if path in after.by_name else None
+        resize(layer, groups)
     return placed == set(after.weights)
 
 
@@ -94,11 +167,10 @@ def _put(layer: nn.Module, role: str, value: np.ndarray, made: dict[int, nn.Para
         setattr(layer, role, tensor)
 
 
-def _resize(layer: Any, path: str, after: Graph) -> None:
-    """What a layer says of its sizes, by its arrays."""
+def resize(layer: Any, groups: int | None = None) -> None:
+    """What a layer says of its sizes, by its arrays, and its number of groups where it is given."""
     if isinstance(layer, Conv):
-        if path in after.by_name and "groups" in after[path].attrs:
-            layer.groups = after[path].attrs["groups"]
+        layer.groups = groups or layer.groups
         many, few = layer.weight.shape[:2]
         swapped = layer.transposed
         layer.in_channels, layer.out_channels = (many, few * layer.groups) if swapped else (few * layer.groups, many)
@@ -112,19 +184,28 @@ def _resize(layer: Any, path: str, after: Graph) -> None:
 
 @torch.no_grad()
 def _agrees(new: nn.Module, after: Graph) -> bool:
-    """Whether the module computes the network, on random inputs in float64."""
-    doubled = copy.deepcopy(new).to("cpu", torch.float64).eval()
+    """Whether the module computes the network, on random inputs in float64, and runs in training mode."""
     rng = np.random.default_rng(0)
     x = [torch.from_numpy(rng.standard_normal((2, *node.attrs["shape"]))) for node in after.inputs]
     wanted = to_module(after).to(torch.float64).eval()(*x)
-    try:
-        found = doubled(*x)
-    except Exception:  # code of the user: whatever it raises on the new sizes, it does not compute the network
-        return False
-    ours, theirs = tensors_in(found), tensors_in(wanted)
+    found = _answer(unwrapped(new), torch.float64, x, {})
+    if isinstance(found, Exception):
+        return False  # whatever code of the user raises on the new sizes, it does not compute the network
+    return _alike(found, tensors_in(wanted), _tolerance(new))
+
+
+def _tolerance(module: nn.Module) -> float:
+    return COMPUTED if any(parametrised(layer) for layer in module.modules()) else TOLERANCE
+
+
+def _alike(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> bool:
     if len(ours) != len(theirs):
         return False
     for a, b in zip(ours, theirs, strict=True):
-        if a.shape != b.shape or float((a - b).abs().max()) > TOLERANCE * max(float(b.abs().max()), 1e-30):
+        if a.shape != b.shape:
+            return False
+        if not a.is_floating_point():
+            continue  # places of extremes and the like: what they are made from is compared
+        if a.numel() and float((a - b).abs().max()) > tolerance * max(float(b.abs().max()), 1e-30):
             return False
     return True

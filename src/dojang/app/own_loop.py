@@ -1,0 +1,281 @@
+"""The owner's own loop and measure: called with care, kept on disk, and held against the original tuned as long."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dojang.app.progress import ProgressDisplay, Silent
+from dojang.app.shortening import arrays_of
+from dojang.base.errors import DataError, UsageError
+from dojang.base.reading import json_value, read_text
+from dojang.base.writing import replace_text
+
+UNSTEADY = 1e-4
+"""Two answers of one measure about one module that differ by more than this part of it are told to be random."""
+
+TOO_RANDOM = 0.02
+"""A measure whose two answers differ by more than this part of it cannot tell cuts apart."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a measure said of a module: `value`, higher is better. `error`: its standard error, where it is known.
+
+    `each`: the answer to every sample, where the measure gave them.
+    """
+
+    value: float
+    error: float | None = None
+    each: np.ndarray | None = None
+
+
+def score_of(answer: Any) -> Score:
+    """A measure's answer: a number, (number, standard error), or one number for each sample.
+
+    Raises `UsageError` for anything else, and `DataError` for NaN.
+    """
+    kind = type(answer).__name__
+    if hasattr(answer, "detach"):
+        answer = answer.detach().cpu().numpy()
+    try:
+        numbers = np.asarray(answer, np.float64)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"evaluate returned {kind}; it has to return a number (higher is better), (number, standard error) or one "
+            "number for each sample"
+        ) from None
+    if not numbers.size or not np.isfinite(numbers).all():
+        raise DataError(f"evaluate returned {answer!r:.60}; a measure has to be a finite number")
+    if numbers.size == 1:
+        return Score(float(numbers.reshape(())))
+    if isinstance(answer, tuple) and len(answer) == 2:
+        return Score(float(numbers[0]), abs(float(numbers[1])))
+    each = numbers.reshape(-1)
+    return Score(float(each.mean()), float(each.std() / sqrt(len(each))), each)
+
+
+def loss(control: Score, cut: Score, noise: float = 0.0) -> tuple[float, float | None]:
+    """By how much a cut network is worse than the control, and the standard error of that where it is known.
+
+    Of measures that answer sample by sample it is that of the paired differences. `noise`: what two answers about one
+    module differed by.
+    """
+    lost = control.value - cut.value
+    if control.each is not None and cut.each is not None and len(control.each) == len(cut.each):
+        error = float((control.each - cut.each).std() / sqrt(len(cut.each)))
+    elif control.error is not None and cut.error is not None:
+        error = sqrt(control.error**2 + cut.error**2)
+    else:
+        return lost, noise or None
+    return lost, sqrt(error**2 + noise**2)
+
+
+class Store:
+    """What tuning and measuring gave, in a folder, so that nothing is lost and a second run need not repeat it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes up what is there."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._scores = folder / "scores.json"
+        self.scores: dict[str, Any] = {}
+        if self._scores.is_file():
+            what = "no record of a slimming, or a damaged one; remove it"
+            self.scores = dict(json_value(read_text(self._scores, most=1 << 26), str(self._scores), what))
+
+    @property
+    def best(self) -> Path:
+        """The best network so far."""
+        return self.folder / "best.pt"
+
+    def tuned(self, key: str, module: Any, work: Callable[[], Any]) -> Any:
+        """The module after `work`, or as `work` left it an earlier time."""
+        from dojang.formats.torch.write.saved import read_state, write_state
+
+        path = self.folder / f"tuned-{key[:24]}.pt"
+        if path.is_file():
+            module.load_state_dict(read_state(path))
+            return module
+        found = work()
+        write_state(found, path)
+        return found
+
+    def scored(self, key: str, work: Callable[[], Score]) -> Score:
+        """What the measure says, or said an earlier time."""
+        if key not in self.scores:
+            found = work()
+            each = None if found.each is None else found.each.tolist()
+            self.scores[key] = {"value": found.value, "error": found.error, "each": each}
+            replace_text(self._scores, json.dumps(self.scores))
+        kept = self.scores[key]
+        return Score(kept["value"], kept["error"], None if kept["each"] is None else np.asarray(kept["each"]))
+
+
+def key_of(kind: str, module: Any) -> str:
+    """What was asked about which arrays."""
+    told = hashlib.sha256(kind.encode())
+    for name, array in sorted(arrays_of(module).items()):
+        told.update(f"{name} {array.shape} {array.dtype}".encode())
+        told.update(np.ascontiguousarray(array).data)
+    return told.hexdigest()
+
+
+@dataclass
+class OwnLoop:
+    """`tune` and `evaluate` of somebody, each of which may be missing. `original`: the module that was given to `slim`.
+
+    `noise`: by how much two answers of `evaluate` about the original differed; 0 where they were the same.
+    """
+
+    original: Any
+    tune: Callable[..., Any] | None
+    evaluate: Callable[[Any], Any] | None
+    store: Store
+    progress: ProgressDisplay = field(default_factory=Silent)
+    noise: float = 0.0
+    notes: list[str] = field(default_factory=list[str])
+    _controls: list[Any] = field(default_factory=list[Any])
+
+    def begin(self) -> Score | None:
+        """What the measure says of the original, asked twice. Raises `UsageError` where the answers differ too much."""
+        self._controls = [deepcopy(self.original).eval()]
+        if self.evaluate is None:
+            return None
+        self.progress.stage("evaluate: the original")
+        one, two = (self.store.scored(f"{key_of('evaluate', self.original)}{n}", lambda: self._asked(self._controls[0]))
+                    for n in ("", " again"))  # fmt: skip
+        apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value))
+        if apart > TOO_RANDOM * size:
+            raise UsageError(
+                f"evaluate is random: of the original as it is it says {one.value:.6g}, then {two.value:.6g}; fix its "
+                "seed, its order and its augmentation, or give it more samples"
+            )
+        if apart > UNSTEADY * size:
+            self.noise = apart
+            self.notes.append(
+                f"evaluate is random: of the original it said {one.value:.6g}, then {two.value:.6g}; differences of "
+                f"less than {apart:.2g} mean nothing"
+            )
+        self.progress.stage(f"evaluate: the original as it came: {one.value:.6g}")
+        return one
+
+    def score(self, module: Any) -> Score | None:
+        """What the measure says of a module in `eval` mode; None without one."""
+        if self.evaluate is None:
+            return None
+        module.eval()
+        return self.store.scored(key_of("evaluate", module), lambda: self._asked(module))
+
+    def control(self, tunings: int) -> Any:
+        """The original tuned so many times, each time as a cut network is."""
+        while len(self._controls) <= tunings:
+            self.progress.stage(f"control: the original tuned, time {len(self._controls)}")
+            self._controls.append(self.tuned(self._controls[-1], self.original))
+        return self._controls[tunings]
+
+    def tuned(self, module: Any, teacher: Any) -> Any:
+        """A tuned copy of a module, in `eval` mode; the module as it is without a `tune`.
+
+        Raises `DataError` where `tune` raises, or leaves NaN; `UsageError` where it returns something else than a
+        module of the same arrays, or changes the module that was given to `slim` in place of its argument.
+        """
+        if self.tune is None:
+            return module
+        work = deepcopy(module)
+        return self.store.tuned(key_of("tune", module), work, lambda: self._tuned(work, teacher)).eval()
+
+    def _tuned(self, work: Any, teacher: Any) -> Any:
+        assert self.tune is not None
+        shapes = _shapes(work)
+        before, original = key_of("", work), key_of("", self.original)
+        kept = deepcopy(self.original.state_dict())
+        mode = self.original.training
+        work.train()
+        try:
+            answer = self.tune(work, teacher) if takes_teacher(self.tune) else self.tune(work)
+        except Exception as error:
+            raise DataError(f"tune raised {_line(error)}{self.saved_said()}") from error
+        finally:
+            self.original.train(mode)
+        if key_of("", self.original) != original:
+            self.original.load_state_dict(kept)
+            raise UsageError(
+                "tune changed the module that was given to slim, not the one that it is called with (it was put back); "
+                f"train the argument: tune=lambda module: ...{self.saved_said()}"
+            )
+        found = work if answer is None else answer
+        if not hasattr(found, "state_dict"):
+            raise UsageError(
+                f"tune returned {type(found).__name__}; it has to return nothing, or the tuned module"
+                f"{self.saved_said()}"
+            )
+        if _shapes(found) != shapes:
+            raise UsageError(
+                f"tune returned a module of other arrays than the one that it was called with{self.saved_said()}"
+            )
+        broken = next(
+            (n for n, a in arrays_of(found).items() if a.dtype.kind == "f" and not np.isfinite(a).all()), None
+        )
+        if broken is not None:
+            raise DataError(
+                f"after tune {broken} holds NaN or infinity; lower the learning rate or clip gradients"
+                f"{self.saved_said()}"
+            )
+        if key_of("", found) == before:
+            self.note("tune left every array as it was: the figures are those of networks that were not tuned")
+        return found
+
+    def _asked(self, module: Any) -> Score:
+        assert self.evaluate is not None
+        module.eval()
+        before = key_of("", module)
+        try:
+            answer = self.evaluate(module)
+        except Exception as error:
+            raise DataError(f"evaluate raised {_line(error)}{self.saved_said()}") from error
+        if key_of("", module) != before:
+            self.note(
+                "evaluate changed the module: its batch norms ran in training mode; call module.eval() within it, and "
+                "do not train there"
+            )
+        module.eval()
+        return score_of(answer)
+
+    def note(self, said: str) -> None:
+        """One more note, once."""
+        if said not in self.notes:
+            self.notes.append(said)
+
+    def saved_said(self) -> str:
+        """Where the best network so far is."""
+        return f"; the best network so far is in {self.store.best}" if self.store.best.is_file() else ""
+
+
+def takes_teacher(tune: Callable[..., Any]) -> bool:
+    """Whether a function asks for a second argument by position."""
+    try:
+        found = list(inspect.signature(tune).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in places if p.default is p.empty]
+    return len(needed) >= 2 or (len(places) >= 2 and places[1].name == "teacher")
+
+
+def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def _line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__

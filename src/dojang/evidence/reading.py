@@ -1,0 +1,45 @@
+"""What a layer reads: how its input channels move, move together, and move the outputs of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Moments(Protocol):
+    """Whatever knows the mean (c,) and the covariance (c, c) of some channels."""
+
+    @property
+    def mean(self) -> Array:
+        """Of each channel."""
+        ...
+
+    @property
+    def covariance(self) -> Array:
+        """Of each two."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Figures about the input channels (c,) of one layer over `rows` places of the samples.
+
+    `mean` (c,), `covariance` (c, c). `felt` (c,): by how much the outputs of the network move, as a part of their
+    spread, where the layer reads the mean of a channel in place of the channel. To first order: the mean over samples
+    of (Σ over places of ∂y/∂x · (x − mean))², y a random projection of the outputs over their spread (Molchanov et al.,
+    "Importance Estimation for Neural Network Pruning", CVPR 2019, with outputs in place of the loss).
+    """
+
+    rows: int
+    mean: Array
+    covariance: Array
+    felt: Array
+
+    @property
+    def variance(self) -> Array:
+        """Of each channel, (c,)."""
+        return np.diag(self.covariance)

@@ -1,0 +1,340 @@
+"""One cut straight to a target: the channels that move the outputs least, what they carried given to those that stay.
+
+Nothing is tuned. What a channel costs is what its readers feel of it (`evidence.reading.Reading.felt`), less the part
+that the channels that stay can replace. For channels L that go and K that stay, with covariance C, least squares
+leaves of channel i the variance ((C⁻¹)_LL)⁻¹_ii: the Schur complement of C_KK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from dojang.arith.channels import ChannelMap
+from dojang.arith.cost import count
+from dojang.arith.cut import cut
+from dojang.arith.graph import Graph, Node
+from dojang.evidence.moments import RIDGE
+from dojang.evidence.readers import columns, reads_channels
+from dojang.evidence.reading import Reading
+from dojang.slimming.absorb import column
+from dojang.slimming.narrow import compensate, least_useful
+
+Array = np.ndarray
+Ranking = Literal["outputs", "layers", "weights"]
+
+RANKINGS: Mapping[Ranking, str] = {
+    "outputs": "what moves the outputs least, all layers compared with each other",
+    "layers": "what moves the outputs least within each layer, all layers cut by the same share",
+    "weights": "the energy that readers lose, as a part of what they read",
+}
+"""How channels of different layers are compared."""
+
+LEVELS = 12
+"""Widths that are looked at for each set of tied channels."""
+
+LEAST_LEFT = 1 / 8
+"""Part of the channels that stays of every set, at least: below that, first-order costs say nothing."""
+
+FLOOR = 1e-7
+"""Costs are not told apart below this part of the outputs' spread."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One set of tied channels in the order in which they go: after step n, `gone[n]`, at a total cost of `cost[n]`."""
+
+    layers: tuple[str, ...]
+    gone: tuple[tuple[int, ...], ...]
+    cost: tuple[float, ...]
+
+
+def readers(graph: Graph, tied: ChannelMap) -> list[Node]:
+    """The layers that mix the channels that they read; depthwise ones, which pass each on by itself, are not among
+    them.
+    """
+    return [
+        node for node in graph.nodes if reads_channels(graph, tied, node) and not _passes_on(graph, node)
+    ]  # fmt: skip
+
+
+def _passes_on(graph: Graph, node: Node) -> bool:
+    shape = graph.unit_shapes[node.inputs[0]]
+    return shape is not None and node.op != "dense" and 1 < node.attrs["groups"] == shape[1]
+
+
+def ladders(
+    graph: Graph, tied: ChannelMap, readings: Mapping[str, Reading], ranking: Ranking, unit: int
+) -> list[Ladder]:
+    """For each set of channels that can go together the order in which they do, the least costly first.
+
+    `readings`: by the name of the layer that reads. `unit`: widths are multiples of it where the set is large enough.
+    """
+    reads: dict[int, list[tuple[str, int]]] = {}
+    for node in readers(graph, tied):
+        track = tied.tracks[node.inputs[0]]
+        if track is not None and node.name in readings:
+            for place, label in enumerate(track.classes):
+                reads.setdefault(label, []).append((node.name, place))
+    energy = {node.name: np.square(np.asarray(columns(graph, node), np.float64)).sum(axis=1)
+              for node in readers(graph, tied) if node.name in readings}  # fmt: skip
+    inverses: dict[str, Array] = {}
+    found: list[Ladder] = []
+    for bundle in tied.bundles:
+        if len(bundle) < 2:
+            continue
+        weigh = _Weights(readings, energy, ranking)
+        made = _ladder(tied, bundle, reads, readings, weigh, inverses, unit)
+        if made is not None:
+            found.append(made)
+    return found
+
+
+class _Weights:
+    """What losing the whole of a channel costs at one reader, in the unit of a ranking."""
+
+    def __init__(self, readings: Mapping[str, Reading], energy: Mapping[str, Array], ranking: Ranking) -> None:
+        self.readings, self.energy, self.ranking = readings, energy, ranking
+        self._known: dict[str, Array] = {}
+
+    def of(self, name: str) -> Array:
+        """(c,), divided by the variance of each channel."""
+        if name not in self._known:
+            reading = self.readings[name]
+            variance = np.maximum(reading.variance, 1e-30)
+            if self.ranking == "weights":
+                lost = self.energy[name] * reading.variance
+                lost = lost / max(float(lost.sum()), 1e-30)
+            else:
+                lost = reading.felt
+            self._known[name] = np.where(reading.variance > 0, lost / variance, 0.0)
+        return self._known[name]
+
+
+def _ladder(
+    tied: ChannelMap,
+    bundle: Sequence[int],
+    reads: Mapping[int, Sequence[tuple[str, int]]],
+    readings: Mapping[str, Reading],
+    weigh: _Weights,
+    inverses: dict[str, Array],
+    unit: int,
+) -> Ladder | None:
+    """The greedy order of one set; None where none of it can go."""
+    size = len(bundle)
+    where: dict[str, dict[int, list[int]]] = {}
+    for label in bundle:
+        for name, place in reads.get(label, ()):
+            where.setdefault(name, {}).setdefault(label, []).append(place)
+    for name in where:
+        if name not in inverses:
+            inverses[name] = _precision(readings[name].covariance)
+    step = min(unit, max(1, size // 8))
+    step = max(step, -(-size // LEVELS) // step * step)
+    alive, gone = list(bundle), list[int]()
+    now = {name: (np.arange(len(inverses[name])), inverses[name]) for name in where}
+    steps, costs = list[tuple[int, ...]](), list[float]()
+    first = size % step or step
+    while len(alive) - (number := first if not gone else step) >= max(1, round(size * LEAST_LEFT)):
+        price = dict.fromkeys(alive, 0.0)
+        for name, own in where.items():
+            kept, precision = now[name]
+            at = {place: i for i, place in enumerate(kept.tolist())}
+            left = 1 / np.diag(precision)
+            cost = weigh.of(name)
+            for label, places in own.items():
+                if label in price:
+                    price[label] += sum(float(cost[p] * left[at[p]]) for p in places)
+        chosen = set(least_useful(tied, alive, _scores(tied, price), number))
+        if not chosen:
+            break
+        gone += [c for c in alive if c in chosen]
+        fitting = tied.fit(gone)
+        if len(fitting) < len(gone):
+            break
+        alive = [c for c in alive if c not in chosen]
+        total = 0.0
+        for name, own in where.items():
+            lost = [p for c in gone for p in own.get(c, ())]
+            if lost:
+                block = inverses[name][np.ix_(lost, lost)]
+                total += float((weigh.of(name)[lost] * np.diag(np.linalg.inv(block))).sum())
+            kept, precision = now[name]
+            fresh = np.isin(kept, [p for c in chosen for p in own.get(c, ())])
+            if fresh.any():
+                stay = ~fresh
+                across = precision[np.ix_(stay, fresh)]
+                rest = precision[np.ix_(stay, stay)]
+                rest = rest - across @ np.linalg.solve(precision[np.ix_(fresh, fresh)], across.T)
+                now[name] = kept[stay], rest
+        steps.append(fitting)
+        costs.append(max(total, costs[-1] if costs else 0.0))
+    return Ladder(tied.layers(bundle), tuple(steps), tuple(costs)) if steps else None
+
+
+def _scores(tied: ChannelMap, price: Mapping[int, float]) -> Array:
+    score = np.full(tied.size, np.inf)
+    for label, cost in price.items():
+        score[label] = cost
+    return score
+
+
+def _precision(covariance: Array) -> Array:
+    """(C + ridge)⁻¹: what channels explain of each other. Large ones in float32, which the ridge allows."""
+    level = float(np.trace(covariance)) / max(1, len(covariance)) or 1.0
+    kind = np.float32 if len(covariance) > 1024 else np.float64
+    scaled = ((covariance + covariance.T) / (2 * level)).astype(kind)
+    scaled[np.diag_indices_from(scaled)] += kind(RIDGE)
+    return np.linalg.inv(scaled).astype(np.float64 if kind is np.float64 else np.float32) / kind(level)
+
+
+class Widths:
+    """Multiplications of a network while channels go, without making it: each layer's by the part of its inputs and
+    outputs that is left.
+    """
+
+    def __init__(self, graph: Graph, tied: ChannelMap) -> None:
+        """Nothing is gone."""
+        self.gone: set[int] = set()
+        self.parts: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
+        self.by_class: dict[int, list[int]] = {}
+        costs = {layer.name: layer.cost.macs for layer in count(graph).layers}
+        for node in graph.nodes:
+            macs, track = costs.get(node.name, 0), tied.tracks[node.name]
+            if not macs or track is None:
+                continue
+            mixes = reads_channels(graph, tied, node) and not _passes_on(graph, node)
+            source = tied.tracks[node.inputs[0]] if mixes else None
+            self.parts.append((macs, track.classes, source.classes if source is not None else ()))
+            for label in {*track.classes, *(source.classes if source is not None else ())}:
+                self.by_class.setdefault(label, []).append(len(self.parts) - 1)
+        self.now = [float(macs) for macs, *_ in self.parts]
+        self.fixed = count(graph).total.macs - sum(macs for macs, *_ in self.parts)
+
+    @property
+    def macs(self) -> float:
+        """Of the whole network."""
+        return sum(self.now) + self.fixed
+
+    def without(self, more: Sequence[int]) -> dict[int, float]:
+        """The multiplications of each part that changes where these classes go as well."""
+        gone = self.gone.union(more)
+        touched = {part for label in more for part in self.by_class.get(label, ())}
+        return {part: self._left(part, gone) for part in touched}
+
+    def remove(self, more: Sequence[int]) -> None:
+        """These classes go."""
+        changed = self.without(more)
+        self.gone.update(more)
+        for part, left in changed.items():
+            self.now[part] = left
+
+    def _left(self, part: int, gone: set[int]) -> float:
+        macs, outs, ins = self.parts[part]
+        left = sum(c not in gone for c in outs) / len(outs)
+        return macs * left * (sum(c not in gone for c in ins) / len(ins) if ins else 1.0)
+
+
+def along(
+    graph: Graph, tied: ChannelMap, offered: Sequence[Ladder], ranking: Ranking
+) -> Iterator[tuple[float, list[int]]]:
+    """(multiplications left, classes gone), each saving more than the last: what saves most for its cost goes first."""
+    widths, level = Widths(graph, tied), [0] * len(offered)
+
+    def gain(b: int) -> tuple[float, int]:
+        own, at = offered[b], level[b]
+        best = (0.0, 0)
+        before, cost = own.gone[at - 1] if at else (), own.cost[at - 1] if at else 0.0
+        for n in range(at, min(at + 3, len(own.gone))):
+            more = [c for c in own.gone[n] if c not in set(before)]
+            saved = sum(widths.now[p] - left for p, left in widths.without(more).items())
+            price = (n + 1) / len(own.gone) if ranking == "layers" else max(own.cost[n] - cost, 0.0) + FLOOR
+            rank = 1 / price if ranking == "layers" and saved > 0 else saved / price
+            best = max(best, (rank, n + 1))
+        return best
+
+    gains = [gain(b) for b in range(len(offered))]
+    touching = [{p for c in own.gone[-1] for p in widths.by_class.get(c, ())} for own in offered]
+    while offered:
+        rank, b = max((g[0], -i) for i, g in enumerate(gains))
+        if rank <= 0:
+            return
+        b = -b
+        before = set(offered[b].gone[level[b] - 1]) if level[b] else set[int]()
+        level[b] = gains[b][1]
+        widths.remove([c for c in offered[b].gone[level[b] - 1] if c not in before])
+        for other in range(len(offered)):
+            if not touching[b].isdisjoint(touching[other]):
+                gains[other] = gain(other) if level[other] < len(offered[other].gone) else (0.0, 0)
+        yield widths.macs, [c for own, at in zip(offered, level, strict=True) if at for c in own.gone[at - 1]]
+
+
+def to_macs(
+    graph: Graph, tied: ChannelMap, offered: Sequence[Ladder], ranking: Ranking, macs: float
+) -> tuple[int, ...]:
+    """The classes that go so that at most `macs` multiplications are left, or as few as can be."""
+    gone: list[int] = []
+    if count(graph).total.macs <= macs:
+        return ()
+    bare = graph.replace(weights={})
+    for left, classes in along(graph, tied, offered, ranking):
+        gone = classes
+        if left <= macs * 1.02 and count(cut(bare, tied.fit(gone), tied)).total.macs <= macs:
+            break
+    return tied.fit(gone)
+
+
+def repaired(graph: Graph, tied: ChannelMap, gone: Sequence[int], readings: Mapping[str, Reading]) -> Graph:
+    """The network in its old shapes whose readers get from what stays what `gone` carried, by least squares."""
+    stats: dict[str, Reading] = {}
+    for node in readers(graph, tied):
+        if node.name in readings:
+            stats.setdefault(node.inputs[0], readings[node.name])
+    return compensate(graph, tied, frozenset(gone), stats)
+
+
+def shorter(graph: Graph, tied: ChannelMap, gone: Sequence[int], readings: Mapping[str, Reading]) -> Graph:
+    """The network without these classes, repaired."""
+    return cut(repaired(graph, tied, gone, readings), gone, tied) if gone else graph
+
+
+def silenced(graph: Graph, tied: ChannelMap, gone: Sequence[int], readings: Mapping[str, Reading]) -> Graph:
+    """What `shorter` computes, in the old shapes: repaired, and no layer reads what is gone."""
+    new, lost = repaired(graph, tied, gone, readings), frozenset(gone)
+    arrays = dict(new.weights)
+    for node in readers(graph, tied):
+        track = tied.tracks[node.inputs[0]]
+        if track is None or lost.isdisjoint(track.classes):
+            continue
+        weight = np.array(arrays[node.array("weight")])
+        for place, label in enumerate(track.classes):
+            if label in lost:
+                column(weight, node, place)[...] = 0
+        arrays[node.array("weight")] = weight
+    return new.replace(weights=arrays)
+
+
+def left_alone(graph: Graph, tied: ChannelMap, seen: Mapping[str, Reading], keep: Mapping[str, str]) -> ChannelMap:
+    """The map with more classes frozen: those of the layers in `keep` (name: reason), those that a layer reads which
+    was not seen at work, and those that are added up over channels.
+    """
+    frozen = dict(tied.frozen)
+
+    def freeze(name: str, why: str) -> None:
+        track = tied.tracks.get(name)
+        for label in track.classes if track is not None else ():
+            frozen.setdefault(label, why)
+
+    for node in graph.nodes:
+        if node.name in keep:
+            for name in (node.name, *node.inputs[:1]):
+                freeze(name, keep[node.name])
+        if node.op == "reduce_sum":
+            freeze(node.inputs[0], f"{node.name}: adds up over channels")
+    for node in readers(graph, tied):
+        if node.name not in seen:
+            freeze(node.inputs[0], f"{node.name}: reads it, and could not be watched at work")
+    return replace(tied, frozen=dict(sorted(frozen.items())))
