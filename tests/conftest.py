@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -34,6 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=tuple(HealthCheck),
     )
     settings.load_profile("dojang")
+
+
+END_SECONDS = 120.0
+"""How long a process may take from its last test to its end: threads are joined, folders removed."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """An end that never comes (a thread that waits is joined) becomes the stacks of all threads, and exit code 1."""
+    if not config.option.help and sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(END_SECONDS, exit=True, file=sys.__stderr__.fileno())
 
 
 @pytest.hookimpl(wrapper=True)

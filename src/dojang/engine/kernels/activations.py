@@ -2,7 +2,8 @@
 
 Errors on float32 vectors against float64 are below 4e-7 times max(1, |result|); where a function is 0 at 0, its errors
 there are small beside the result, however small that is, and −0 stays −0 (`pytest
-tests/engine/kernels/test_functions.py` holds both). The piecewise linear ones, `sigmoid` and `silu` take float64 vectors too.
+tests/engine/kernels/test_functions.py` holds both). The piecewise linear ones, `sigmoid` and `silu` take float64
+vectors too.
 """
 
 from __future__ import annotations
