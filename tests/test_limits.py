@@ -29,19 +29,20 @@ def ran(pytester: pytest.Pytester, test: str, **limits: float) -> pytest.RunResu
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=100)
 
 
-def test_a_lock_a_pipe_and_native_code(pytester: pytest.Pytester) -> None:
+def test_a_child_a_lock_and_native_code(pytester: pytest.Pytester) -> None:
     """The first two fail and the run goes on; nothing in the process can break off the third, so the process ends."""
     test = """
-import collections, itertools, subprocess, sys, threading
+import collections, itertools, pathlib, subprocess, sys, threading
+import psutil
+
+def test_child():
+    subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE).wait()
 
 def test_lock():
+    pathlib.Path("left").write_text(" ".join(c.status() for c in psutil.Process().children()))
     lock = threading.Lock()
     lock.acquire()
-    lock.acquire()  # here
-
-def test_pipe():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        child.wait()
+    lock.acquire()
 
 def test_native():
     collections.deque(itertools.repeat(0), maxlen=0)  # takes no signal
@@ -49,6 +50,7 @@ def test_native():
     result = ran(pytester, test, timeout=1, faulthandler_timeout=4)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*test_stuck.py F*F*"])
+    assert set((pytester.path / "left").read_text().split()) <= {psutil.STATUS_ZOMBIE}  # dead, if not waited for
     result.stderr.fnmatch_lines(["*Timeout*", "*test_stuck.py*in test_native*"])
 
 

@@ -36,8 +36,18 @@ def shapes(task, machine):
             yield replace(fresh, tiles=2 * fresh.pixels)
 
 
-@pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
-@pytest.mark.parametrize(("size", "oc"), [((12, 16), 32), ((9, 15), 64), ((2, 3), 20), ((7, 2), 48)])
+SIZES = [((12, 16), 32), ((9, 15), 64), ((2, 3), 20), ((7, 2), 48)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("machine", "size", "oc"),
+    [
+        *((HOST, *one) for one in SIZES),
+        *((m, *one) for i, m in enumerate(NARROW) for one in SIZES[i % 2 :: 2]),
+    ],
+    ids=lambda v: getattr(v, "isa", None),
+)
 def test_every_order(machine, size, oc, monkeypatch):
     """Even and odd sizes, tails of channels; all arrays against unmapped pages."""
     c = Conv.of(32, oc, size, 3, padding=1, n=2)
