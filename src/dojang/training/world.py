@@ -184,12 +184,19 @@ def shared(module: nn.Module, world: World) -> Iterator[nn.Module]:
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         object.__setattr__(norm, "forward", partial(_batch_norm_over_all, norm))
+    trained = None
     try:
         ids = [world.device.index] if world.device.type == "cuda" else None
         with warnings.catch_warnings():
             # Said once of channels-last kernels with one input channel, whose strides have two equal meanings.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            yield nn.parallel.DistributedDataParallel(module, device_ids=ids)
+            trained = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+            yield trained
     finally:
+        if trained is not None:
+            # Both hold the group in C++. Were one of them the last to do so, the end of the group would join its threads
+            # with the interpreter's lock held, while one of those waits for this lock: the process would never end.
+            for holder in ("logger", "reducer"):
+                trained.__dict__.pop(holder, None)
         for norm in norms:
             object.__delattr__(norm, "forward")
