@@ -197,6 +197,6 @@ def shared(module: nn.Module, world: World) -> Iterator[nn.Module]:
             # Both hold the group in C++. Were one of them the last to do so, the end of the group would join its threads
             # with the interpreter's lock held, while one of those waits for this lock: the process would never end.
             for holder in ("logger", "reducer"):
-                trained.__dict__.pop(holder, None)
+                delattr(trained, holder)
         for norm in norms:
             object.__delattr__(norm, "forward")
