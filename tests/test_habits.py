@@ -32,6 +32,11 @@ def test_nothing_sleeps_but_the_helper_that_waits_for_a_condition() -> None:
     assert lines(r"\bsleep\(") != []
 
 
+def test_no_process_is_waited_for_without_a_limit() -> None:
+    """Its own, so that it is ended too; what `subprocess.run` has begun ends with a test that is broken off."""
+    assert lines(r"\.communicate\(\)|(process|run|child|running|half)\.wait\(\)", "children.py") == []
+
+
 def test_a_failed_test_prints_the_line_that_repeats_it(pytester: pytest.Pytester) -> None:
     pytester.makeconftest((TESTS / "conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(

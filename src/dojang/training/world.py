@@ -194,8 +194,8 @@ def shared(module: nn.Module, world: World) -> Iterator[nn.Module]:
             yield trained
     finally:
         if trained is not None:
-            # Both hold the group in C++. Were one of them the last to do so, the end of the group would join its threads
-            # with the interpreter's lock held, while one of those waits for this lock: the process would never end.
+            # Both hold the group in C++. Were one of them the last to do so, the end of the group would join its
+            # threads with the interpreter's lock held, while one of those waits for it: the process would never end.
             for holder in ("logger", "reducer"):
                 delattr(trained, holder)
         for norm in norms:
