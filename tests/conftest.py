@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Generator
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -36,13 +40,31 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("dojang")
 
 
+END_SECONDS = 120.0
+"""How long a process may take from its last test to its end: threads are joined, folders removed."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """An end that never comes (a thread that waits is joined) becomes the stacks of all threads, and exit code 1.
+
+    Workers of pytest-xdist rightly wait here for the last test of the others, and are ended by the process that began
+    them.
+    """
+    if not hasattr(session.config, "workerinput") and sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(END_SECONDS, exit=True, file=sys.__stderr__.fileno())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds the command that runs a failed test again, as it was run."""
-    del call
+    """Adds the command that runs a failed test again, as it was run. A test that was broken off leaves no process."""
     report = yield
+    if report.failed and call.excinfo is not None and "pytest-timeout" in str(call.excinfo.value):
+        for left in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
     if report.failed:
         set_here = [f"{name}={shlex.quote(os.environ[name])}" for name in SHOWN if name in os.environ]
         seed = item.config.getoption("--hypothesis-seed", None)

@@ -85,12 +85,25 @@ def gaps(x, ld, fill):
     return out
 
 
+_kernels = {}
+
+
+def kernel(step, machine):
+    """The function of a step. What is asked for again in this process is not compiled again.
+
+    Steps are told apart as the engine does it, by their recipes: `test_recipes.py` holds that equal recipes are equal
+    code.
+    """
+    key = step.kernel.key(machine)
+    if key not in _kernels:
+        _kernels[key] = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
+    return _kernels[key]
+
+
 def compiled(algorithm, task, machine):
     """The code of one algorithm and its kernels, for calls of `run` that differ in their numbers only."""
     code = algorithm.emit(task, machine)
-    return code, [
-        jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3) for step in code.steps
-    ]
+    return code, [kernel(step, machine) for step in code.steps]
 
 
 def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a: a, fill=7.0, code=None):
@@ -122,10 +135,10 @@ def run(algorithm, task, machine, x, weight, bias, residual=None, place=lambda a
     args[t.N] = n
     for word, array in arrays.items():
         args[word] = array.ctypes.data
-    for step, kernel in zip(code.steps, kernels, strict=True):
+    for step, function in zip(code.steps, kernels, strict=True):
         args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
         for unit in range(step.units(n)):
-            kernel(args.ctypes.data, unit, scratch.ctypes.data)
+            function(args.ctypes.data, unit, scratch.ctypes.data)
     out = np.full(whole, fill, dtype)
     out[: y.size] = y
     return out.reshape(n, *conv.out_size, task.y_ld)

@@ -32,6 +32,11 @@ def test_nothing_sleeps_but_the_helper_that_waits_for_a_condition() -> None:
     assert lines(r"\bsleep\(") != []
 
 
+def test_no_process_is_waited_for_without_a_limit() -> None:
+    """Its own, so that it is ended too; what `subprocess.run` has begun ends with a test that is broken off."""
+    assert lines(r"\.communicate\(\)|(process|run|child|running|half)\.wait\(\)", "children.py") == []
+
+
 def test_a_failed_test_prints_the_line_that_repeats_it(pytester: pytest.Pytester) -> None:
     pytester.makeconftest((TESTS / "conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(
@@ -54,6 +59,7 @@ def test_the_fast_check_looks_at_every_room() -> None:
     done = subprocess.run(["bash", "-c", read], cwd=TESTS.parent, capture_output=True, text=True, check=True)
     named = done.stdout.split()
     assert [path for path in named if not (TESTS.parent / path).exists()] == []
-    rooms = {path.name for path in (TESTS.parent / "src" / "dojang").iterdir() if (TESTS / path.name).is_dir()}
+    packages = [path.parent.name for path in (TESTS.parent / "src" / "dojang").glob("*/__init__.py")]
+    rooms = {name for name in packages if (TESTS / name).is_dir()}
     assert len(rooms) > 10
     assert rooms == {path.split("/")[1] for path in named if not path.endswith(".py") or path.count("/") > 1}

@@ -26,7 +26,8 @@ class Copy:
     """A copy of the tree, with the files that a recipe has touched."""
 
     def __init__(self, folder: Path) -> None:
-        skip = shutil.ignore_patterns("__pycache__", "*.pyc", ".pytest_cache", "corpus", "golden", "fuzz_corpus")
+        # Compiled files go along: what a recipe changes has another time, and is compiled again.
+        skip = shutil.ignore_patterns(".pytest_cache", "corpus", "golden", "fuzz_corpus")
         for part in ("src", "tests", "scripts", "docs", "bench"):
             shutil.copytree(ROOT / part, folder / part, ignore=skip)
         shutil.copy(ROOT / "pyproject.toml", folder)
@@ -50,7 +51,7 @@ class Copy:
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in the copy, by this Python."""
         path = os.pathsep.join([str(self.folder / "src"), str(self.folder / "tests")])
-        env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(
             [sys.executable, *command], cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import save_file
 
+from children import finished
 from dojang.formats import checkpoint
 from dojang.formats.zoo import load as zoo
 
@@ -401,7 +402,7 @@ def test_interrupted_slimming(dojang: Command, tmp_path: Path, monkeypatch: pyte
         assert line, seen
         seen += line
     running.send_signal(signal.SIGTERM)
-    out, err = running.communicate(timeout=120)
+    out, err = finished(running)
     assert (running.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "dojang: interrupted"
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["unfinished"]

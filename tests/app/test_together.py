@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from children import STACKS, finished
 from dojang.diagnosis import correlations, spectra
 from dojang.evidence.activations import activated, layers
 from dojang.evidence.evidence import Evidence
@@ -38,12 +38,13 @@ COMMANDS = {
 
 
 def started(*arguments: str, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=300, cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
+        env={**STACKS, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done
+    out, err = finished(process)
+    assert process.returncode == code, err
+    return subprocess.CompletedProcess(process.args, code, out, err)
 
 
 PROGRAM = """

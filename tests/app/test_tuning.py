@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import dojang as package
+from children import finished
 from dojang.app.slimming import selection_share
 from dojang.app.tuning import Control, TuningOptions, slopes, tuner
 from dojang.arith.graph import Graph
@@ -196,7 +197,7 @@ def test_killed_while_the_control_learns_it_ends_the_same_wherever_it_goes_on(do
         if "control: the original fine-tuned" in line:
             break
     run.send_signal(signal.SIGKILL)
-    run.communicate(timeout=60)
+    finished(run)
     assert run.returncode == -signal.SIGKILL
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["unfinished"]
     shutil.copytree(tmp_path / "a", tmp_path / "b")

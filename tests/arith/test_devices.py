@@ -12,6 +12,7 @@ import pytest
 
 import device_parts
 import dojang
+from children import STACKS, finished
 from device_parts import answered, expected, run_in_turns, towers, with_random_weights
 from dojang.arith.cost import count
 from dojang.arith.devices import place
@@ -54,8 +55,9 @@ def test_two_processes_answer_as_the_whole(tmp_path: Path) -> None:
         [sys.executable, device_parts.__file__, str(rank), "2", str(tmp_path / "meet"), str(tmp_path / f"{rank}.npz")]
         for rank in range(2)
     ]
-    halves = [subprocess.Popen(command) for command in commands]
-    assert [half.wait(timeout=240) for half in halves] == [0, 0]
+    halves = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=STACKS) for command in commands]
+    said = [finished(half)[1] for half in halves]
+    assert [half.returncode for half in halves] == [0, 0], said
     said = [np.load(tmp_path / f"{rank}.npz") for rank in range(2)]
     graph = with_random_weights(towers(), 7)
     picture = np.random.default_rng(8).standard_normal((1, 3, 67, 67))

@@ -25,7 +25,7 @@ from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.reference.operators import run_reference
 from dojang.native import jit
 from dojang.native.machine import Machine
-from kernels import guarded, oracle
+from kernels import guarded, kernel, oracle
 from kernels import run as run_kernel
 
 rng = np.random.default_rng(7)
@@ -137,9 +137,9 @@ def _pooled(step, x, task):
     args = np.zeros(t.WORDS, np.int64)
     args[t.N], args[t.X], args[t.Y] = len(x), flat.ctypes.data, y.ctypes.data
     args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
-    kernel = jit.load(step.build("kernel"), HERE, keep=False, thorough=False).function("kernel", 3)
+    function = kernel(step, HERE)
     for unit in range(step.units(len(x))):
-        kernel(args.ctypes.data, unit, 0)
+        function(args.ctypes.data, unit, 0)
     return np.append(y, [7, 7]).reshape(len(x), *task.out_size, task.y_ld)
 
 

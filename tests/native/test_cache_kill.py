@@ -46,7 +46,7 @@ def test_killed_while_compiling(own_cache: Path) -> None:
         process = start()
         until(lambda most=before + more: len(list(own_cache.glob("objects/*/*.o"))) >= most, f"{more} more kernels")
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(60)
         assert process.returncode == -signal.SIGKILL
         process.stdout.close()
     entries = [p.stem for p in own_cache.glob("objects/*/[!.]*.o")]  # a name with a dot was being written

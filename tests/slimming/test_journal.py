@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from children import STACKS, finished
 from digits import digits, fitted, random_features, slimmed
 from dojang.base.errors import CheckFailed, FileError, UsageError
 from dojang.engine.session import Session
@@ -27,7 +28,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**STACKS, "PYTHONPATH": paths},
     )
 
 
@@ -42,7 +43,7 @@ def test_killed_and_taken_up_it_ends_the_same(tmp_path: Path) -> None:
     whole.mkdir()
     parts.mkdir()
     run = start(whole)
-    _, err = run.communicate(timeout=120)
+    _, err = finished(run)
     assert run.returncode == 0, err
     for tunings in (1, 2):  # dies in the first tuning; taken up, in the one after
         run = start(parts)
@@ -50,12 +51,12 @@ def test_killed_and_taken_up_it_ends_the_same(tmp_path: Path) -> None:
         for _ in range(tunings):
             assert run.stdout.readline() == "tuning\n"
         run.send_signal(signal.SIGKILL)
-        run.communicate(timeout=60)
+        finished(run)
         assert run.returncode == -signal.SIGKILL
         assert (parts / "journal" / FILE).exists()
         assert not (parts / "result.npz").exists()
     run = start(parts)
-    _, err = run.communicate(timeout=120)
+    _, err = finished(run)
     assert run.returncode == 0, err
     a, b = arrays(whole), arrays(parts)
     assert a.keys() == b.keys()

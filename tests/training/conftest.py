@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,7 @@ def begin(folder: Path, program: str, *arguments: str, launcher: tuple[str, ...]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # for `children.finished`
     )
 
 

@@ -16,12 +16,13 @@ import torch
 from safetensors.numpy import load_file
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
+from children import finished
 from dojang.training import world
 from dojang.training.state import STATE_FILE, read
 
 from .conftest import begin
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each starts several processes, one after the other
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -44,11 +45,7 @@ print(json.dumps([curve, history.train.accuracy, history.test.accuracy]))
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    try:
-        out, err = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise AssertionError(process.communicate()) from None
+    out, err = finished(process)
     assert process.returncode == 0, err
     assert "Warning" not in err
     return out.splitlines()[-1]
@@ -73,15 +70,15 @@ def test_killed_and_interrupted_it_ends_the_same_to_the_bit(tmp_path: Path, star
         for text in process.stdout:
             if text.strip() == line:
                 return process
-        raise AssertionError(process.communicate())
+        raise AssertionError(finished(process))
 
     process = until("2 5")
     process.kill()  # SIGKILL, most likely in the middle of a step or of a write: the program goes on
-    process.communicate()
+    finished(process)
     (parts / ".training-x1.safetensors").write_bytes(b"torn")  # what a kill in the middle of a write leaves
     process = until("4 1", "again")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = finished(process)
     assert process.returncode == 130, err
     kept = read(parts)
     assert kept is not None

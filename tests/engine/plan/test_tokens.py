@@ -14,7 +14,7 @@ from dojang.native.machine import Machine
 
 N = Node.of
 rng = np.random.default_rng(0)
-few = settings(max_examples=25)
+few = settings(max_examples=15)
 
 
 def check(nodes, shape, n=2, x=None, tol=4e-6, machine=None):

@@ -30,11 +30,19 @@ def running(image, kernel, options, threads=1):
     return out[0], respond(job, image, 0, job.out_size[0])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("size", [(3, 3), (1, 6), (15, 2), (40, 33)])
-@pytest.mark.parametrize("border", ["reflect", "constant", "circular", "replicate", "valid"])
-def test_running_sums_are_the_definition(dtype, channels, size, border):
+DTYPES = ["uint8", "uint16", "float32", "float64"]
+CHANNELS = [1, 2, 3, 4, 7]
+SIZES = [(3, 3), (1, 6), (15, 2), (40, 33)]
+BORDERS = ["reflect", "constant", "circular", "replicate", "valid"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("turn", [0, 2])
+def test_running_sums_are_the_definition(dtype, channels, size, turn):
+    """Two of the five borders for each, so that each border meets each of the others."""
+    border = BORDERS[(DTYPES.index(dtype) + CHANNELS.index(channels) + SIZES.index(size) + turn) % len(BORDERS)]
     if dtype.startswith("uint") and channels > Machine.host().lanes(4):
         pytest.skip("a pixel does not fit a register here, and the planner says so")
     image = picture((41, 37, channels), dtype, channels)

@@ -107,9 +107,10 @@ def straight(job: Job, machine: Machine) -> Method | str:
     if job.options.stride != (1, 1):
         return "it takes no stride"
     sums = sums_of(job)
+    count = int(np.count_nonzero(sums.parts[0]))
+    if not 0 < count <= UNROLLED:
+        return f"{count} taps: from 1 to {UNROLLED} can be unrolled"
     taps = tuple((row, shift, tap) for row, _, shift, tap in tap_list(job, sums.parts[0]))
-    if not 0 < len(taps) <= UNROLLED:
-        return f"{len(taps)} taps: from 1 to {UNROLLED} can be unrolled"
     if job.extent[0] > MOST_ROWS:
         return f"{job.extent[0]} rows are more than the {MOST_ROWS} that it reads in parallel"
     reach = (job.extent[1] - 1) * job.channels

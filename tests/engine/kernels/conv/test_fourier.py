@@ -59,14 +59,15 @@ def computed(conv, machine, kind, rest, place=lambda a: a):
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
 def test_definition(name, machine):
-    """Both precisions, with and without residual and activation, all arrays against unmapped pages."""
-    for kind, bound in (("f32", 1e-6), ("f64", 2e-15)):
-        for rest in (False, True):
-            error, scale = computed(LAYERS[name], machine, kind, rest, lambda a, rest=rest: guarded(a, rest))
+    """Both precisions, one of them with residual and activation, all arrays against unmapped pages."""
+    odd = (list(LAYERS).index(name) + machine.vector_bytes.bit_length()) % 2 == 0
+    for kind, bound, rest in (("f32", 1e-6, odd), ("f64", 2e-15, not odd)):
+        for at_end in (False, True):
+            error, scale = computed(LAYERS[name], machine, kind, rest, lambda a, e=at_end: guarded(a, e))
             assert error <= bound * scale
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_size(data):
     rank, groups = data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from([1, 1, 3, 16]))

@@ -37,19 +37,25 @@ def whole(*shape):
     return rng.integers(-4, 5, shape).astype("f4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", SMALL, ids=lambda m: m.isa)
 @pytest.mark.parametrize("name", LAYERS)
 def test_equal_on_integers(name, machine):
+    """Also against unmapped pages: a stray load or store would end the process. One of the two types has gaps."""
     c = LAYERS[name]
     x, w, b, res = whole(*c.in_shape), whole(*c.weight_shape), whole(c.oc), whole(*c.out_shape)
     expected = np.maximum(oracle(c, x, w, b) + res, 0)
-    for kind in ("f32", "f64"):
-        task = Task.of(c, x_ld=c.ic + 3, y_ld=c.oc + 2, residual_ld=c.oc + 1, kind=kind, activation=Activation("relu"))
+    for kind, wide in zip(
+        ("f32", "f64"), (True, False) if list(LAYERS).index(name) % 2 else (False, True), strict=True
+    ):
+        gaps = {"x_ld": c.ic + 3, "y_ld": c.oc + 2, "residual_ld": c.oc + 1} if wide else {"residual_ld": c.oc}
+        task = Task.of(c, kind=kind, activation=Activation("relu"), **gaps)
         assert isinstance(streamed.offer(task, machine), Offer)
         assert streamed.cut_of(task, machine).depth < c.ic
-        y = run(streamed, task, machine, x, w, b, res)
-        assert (np.moveaxis(y[..., : c.oc], -1, 1) == expected).all()
-        assert (y[..., c.oc :] == 7).all()
+        for at_end in (True, False):
+            y = run(streamed, task, machine, x, w, b, res, lambda a, at_end=at_end: guarded(a, at_end))
+            assert (np.moveaxis(y[..., : c.oc], -1, 1) == expected).all()
+            assert (y[..., c.oc :] == 7).all()
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -67,15 +73,6 @@ def test_images_share_weights(most, monkeypatch):
         assert run(streamed, task, HOST, x[:0], w, b).shape == (0, 4, 5, 40)
     finally:
         streamed._cut.cache_clear()
-
-
-@pytest.mark.parametrize("at_end", [True, False])
-@pytest.mark.parametrize("machine", SMALL, ids=lambda m: m.isa)
-def test_nothing_outside_the_arrays_is_touched(machine, at_end):
-    for c in LAYERS.values():
-        x, w, b = whole(*c.in_shape), whole(*c.weight_shape), whole(c.oc)
-        y = run(streamed, Task.of(c), machine, x, w, b, place=lambda a: guarded(a, at_end))
-        assert (np.moveaxis(y, -1, 1) == oracle(c, x, w, b)).all()
 
 
 def test_infinity_stays_in_its_window():

@@ -16,7 +16,7 @@ from dojang.engine.kernels.conv import winograd
 from dojang.engine.kernels.task import Offer, Task
 from dojang.native import jit
 from dojang.native.machine import Machine
-from kernels import guarded, last
+from kernels import guarded, kernel, last
 from machines import RUNNABLE, name_of
 
 N = Node.of
@@ -36,8 +36,18 @@ def shapes(task, machine):
             yield replace(fresh, tiles=2 * fresh.pixels)
 
 
-@pytest.mark.parametrize("machine", [HOST, *NARROW], ids=lambda m: m.isa)
-@pytest.mark.parametrize(("size", "oc"), [((12, 16), 32), ((9, 15), 64), ((2, 3), 20), ((7, 2), 48)])
+SIZES = [((12, 16), 32), ((9, 15), 64), ((2, 3), 20), ((7, 2), 48)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("machine", "size", "oc"),
+    [
+        *((HOST, *one) for one in SIZES),
+        *((m, *one) for i, m in enumerate(NARROW) for one in SIZES[i % 2 :: 2]),
+    ],
+    ids=lambda v: getattr(v, "isa", None),
+)
 def test_every_order(machine, size, oc, monkeypatch):
     """Even and odd sizes, tails of channels; all arrays against unmapped pages."""
     c = Conv.of(32, oc, size, 3, padding=1, n=2)
@@ -62,9 +72,9 @@ def test_every_order(machine, size, oc, monkeypatch):
             args[word] = array.ctypes.data
         for step in code.steps:
             args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
-            kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
+            function = kernel(step, machine)
             for unit in range(step.units(2)):
-                kernel(args.ctypes.data, unit, scratch.ctypes.data)
+                function(args.ctypes.data, unit, scratch.ctypes.data)
         found = np.append(arrays[t.Y], np.float32(7)).reshape(2, *out, oc + 1)
         assert np.abs(found[..., :oc] - right).max() <= 3e-5 * (32 * 9) ** 0.5
         assert (found[..., oc:] == 7).all()

@@ -15,7 +15,7 @@ from dojang.engine.kernels.other import softmax, strided
 from dojang.engine.plan.rules.strided import common
 from dojang.native import jit
 from dojang.native.machine import Machine
-from kernels import guarded
+from kernels import guarded, kernel
 
 N = Node.of
 rng = np.random.default_rng(0)
@@ -233,9 +233,9 @@ def test_nothing_outside_the_arrays_is_touched(name, machine, at_end):
         args[word] = array.ctypes.data
     (step,) = strided.emit(task, machine).steps
     args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
-    kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
+    function = kernel(step, machine)
     for unit in range(step.units(1)):
-        kernel(args.ctypes.data, unit, 0)
+        function(args.ctypes.data, unit, 0)
     as_box = lambda a, steps: np.lib.stride_tricks.as_strided(a, task.shape, [4 * s for s in steps])  # noqa: E731
     right = as_box(x[task.x_offset :], task.x)
     right = right + as_box(r, task.r) if task.r else right
@@ -256,9 +256,9 @@ def test_softmax_along_pixels_touches_nothing_else(machine, at_end):
         args[t.N], args[t.X], args[t.Y] = 3, flat.ctypes.data, out.ctypes.data
         (step,) = softmax.emit(task, machine).steps
         args[t.SIZES : t.SIZES + len(step.sizes)] = step.sizes
-        kernel = jit.load(step.build("kernel"), machine, keep=False, thorough=False).function("kernel", 3)
+        function = kernel(step, machine)
         for unit in range(step.units(3)):
-            kernel(args.ctypes.data, unit, 0)
+            function(args.ctypes.data, unit, 0)
         powers = np.exp(x.astype("f8"))
         found = np.append(out, [7] * gap).reshape(wide.shape)
         assert np.allclose(found[..., :channels], powers / powers.sum(1, keepdims=True), rtol=1e-6)
