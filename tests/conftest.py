@@ -40,6 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("dojang")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules all of whose tests take long go first, so that at the end no worker is alone with one of them."""
+
+    def rank(item: pytest.Item) -> bool:
+        module = item.getparent(pytest.Module)
+        return module is None or not any(module.iter_markers("slow"))
+
+    items.sort(key=rank)
+
+
 END_SECONDS = 120.0
 """How long a process may take from its last test to its end: threads are joined, folders removed."""
 

@@ -22,6 +22,7 @@ from dojang.training.load import load
 
 from .conftest import Command
 
+pytestmark = pytest.mark.slow
 PAIR = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 CLOCK = ("measured time", "peak")
 """Words of findings that the clock gives; they differ from run to run."""
