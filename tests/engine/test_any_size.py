@@ -61,6 +61,7 @@ LAYERS = {
     "grouped": (grouped, {"ic": 32, "oc": 32, "kernel": 3, "groups": 8, "padding": 1}),
     "winograd": (winograd, {"ic": 16, "oc": 24, "kernel": 3, "padding": 1}),
     "winograd, many channels": (winograd, {"ic": 256, "oc": 256, "kernel": 3, "padding": 1}),
+    "winograd, weights as they are": (winograd, {"ic": 512, "oc": 160, "kernel": 3, "padding": 1}),
     "enlarging": (transposed, {"ic": 10, "oc": 18, "kernel": 2, "stride": 2, "transposed": True}),
     "enlarging, 4x4": (transposed, {"ic": 8, "oc": 16, "kernel": 4, "stride": 2, "padding": 1, "transposed": True}),
 }

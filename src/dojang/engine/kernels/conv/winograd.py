@@ -154,8 +154,8 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
     return _ordered(task, machine, m, *best[1:])
 
 
-def _ordered(task: Task, machine: Machine, m: int, p: int, v: int) -> Shape:
-    """The better of the two orders for register tiles of p tiles and v vectors."""
+def _ordered(task: Task, machine: Machine, m: int, p: int, v: int, phased: bool | None = None) -> Shape:
+    """The better of the two orders for register tiles of p tiles and v vectors, or the one that is said."""
     c, a2 = task.conv, positions(task, m)
     th, tw = tiles_of(task, m)
     total = max(1, c.n) * th * tw
@@ -170,7 +170,8 @@ def _ordered(task: Task, machine: Machine, m: int, p: int, v: int) -> Shape:
     phased_bytes = u + 2 * total * per_tile
     # Of many tiles, what one step writes and the next one reads is in no near cache, and is waited for.
     waited = 3 if th * tw >= MANY_TILES else 1
-    phased = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    if phased is None:
+        phased = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
     return Shape(m, p, v, some_of(total, 8, machine) if phased else block, phased)
 
 
@@ -289,11 +290,11 @@ def emit_open(task: Task, like: Task, machine: Machine) -> Code:
 
 
 def fitted(task: Task, machine: Machine, s: Shape) -> Shape:
-    """A cut for images of another size, with the same tiles and the same order of weights."""
+    """A cut for images of another size, with the same code: the same tiles, the same order of work and of weights."""
     th, tw = tiles_of(task, s.m)
     if s.chunk:
         return replace(s, tiles=_fresh_tiles(machine, s, max(1, task.conv.n) * th * tw))
-    return _ordered(task, machine, s.m, s.pixels, s.vectors)
+    return _ordered(task, machine, s.m, s.pixels, s.vectors, s.phased)
 
 
 def steps_of(task: Task, s: Shape, machine: Machine, any_size: bool) -> Code:
