@@ -170,9 +170,9 @@ def _ordered(task: Task, machine: Machine, m: int, p: int, v: int, phased: bool 
     phased_bytes = u + 2 * total * per_tile
     # Of many tiles, what one step writes and the next one reads is in no near cache, and is waited for.
     waited = 3 if th * tw >= MANY_TILES else 1
-    if phased is None:
-        phased = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
-    return Shape(m, p, v, some_of(total, 8, machine) if phased else block, phased)
+    better = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    handed_on = better if phased is None else phased
+    return Shape(m, p, v, some_of(total, 8, machine) if handed_on else block, handed_on)
 
 
 def _few(task: Task, machine: Machine, m: int) -> list[Shape]:
