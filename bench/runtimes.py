@@ -30,7 +30,7 @@ def dojang_runner(model: Path, x: np.ndarray, threads: int) -> Runner:
     from dojang.engine.compiled import compile
     from dojang.formats import onnx as onnx_format
 
-    run = compile(onnx_format.load(model), threads=threads, release=True)
+    run = compile(onnx_format.load(model), threads=threads, release=True, batch_size=len(x))
     return lambda: run(x)
 
 
