@@ -17,7 +17,8 @@ SLICE_BYTES = 48 << 20
 LEAST_IMAGES = 16
 NEAR_WEIGHTS, NEAR_BYTES, LEAST_NEAR = 16 << 20, 24 << 20, 4
 """Weights of so many bytes stay in a shared cache, so that reading them again for a small slice costs little and
-activations stay there too: MobileNetV2 took 6.6 ms an image in slices of 4, 7.4 in one of 8 (one thread, Zen 4, 2026)."""
+activations stay there too: MobileNetV2 took 6.6 ms an image in slices of 4, 7.4 in one of 8 (one thread of Zen 4).
+"""
 SLICED: Table[Literal["alone", "together", "by axis"]] = Table(
     "batches in slices",
     "run in slices of a batch",
