@@ -137,7 +137,7 @@ def test_slices_give_the_answer_of_the_whole(monkeypatch, tail):
 
 
 def test_slices_are_small_where_weights_stay_in_the_cache() -> None:
-    """14 MB of MobileNetV2's do; 47 MB of ResNet-18's do not, and a slice has the images that make reading them worth it."""
+    """14 MB of MobileNetV2's do; 47 MB of ResNet-18's do not, and are worth reading for 16 images and more."""
     assert slices.slice_images(zoo.load("mobilenet-v2")) == 4
     assert slices.slice_images(zoo.load("resnet18")) >= 16
 
