@@ -171,8 +171,16 @@ def _ordered(task: Task, machine: Machine, m: int, p: int, v: int, phased: bool 
     # Of many tiles, what one step writes and the next one reads is in no near cache, and is waited for.
     waited = 3 if th * tw >= MANY_TILES else 1
     better = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    if th * tw >= MANY_TILES:  # of some sizes, the one whose last round leaves the fewest cores idle
+        some = range(p * t.ceil_div(12, p), block + 1, p)
+        block = min(some, key=lambda size: (_idle(t.ceil_div(total, size), machine.cores), -size), default=block)
     handed_on = better if phased is None else phased
     return Shape(m, p, v, some_of(total, 8, machine) if handed_on else block, handed_on)
+
+
+def _idle(units: int, cores: int) -> float:
+    """How much longer all cores take than if so many equal units were shared out evenly."""
+    return t.ceil_div(units, cores) * cores / units
 
 
 def _few(task: Task, machine: Machine, m: int) -> list[Shape]:
@@ -243,7 +251,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         # Weights go from the second cache to the first once for every block of tiles, and into that of every core.
         moves += blocks * u * COSTS.from_second_cache
         memory *= min(machine.cores, blocks)
-        even = t.ceil_div(blocks, machine.cores) * machine.cores / blocks  # the last round is not full
+        even = _idle(blocks, machine.cores)  # the last round is not full
         product, moves = product * even, moves * even
     work = product / rate
     return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
