@@ -11,10 +11,11 @@ image.
 
 A process takes turns: it is continued, makes calls for 5 ms and at least two that wake its threads and caches and count
 nothing, then calls for 20 ms and at least two that count, and is stopped. So no thread of another runtime spins
-meanwhile. Times in milliseconds, least / median; ratio: best peer / dojang. *limit*: what the measured peaks of all
-threads together leave at least, layer by layer, with Winograd tiles to 4x4 and to 6x6 (`bench/limits.py`), and dojang's
-part of it by its least time. *ready*: seconds from the file to dojang's first answer, kernels compiled where they were
-not. Where networks are named, the lines of others stay in the file of --out, so that each may wait for a quiet minute.
+meanwhile. Times in milliseconds (on one thread of the processor, which other work does not add to), least / median;
+ratio: best peer / dojang. *limit*: what the measured peaks of all threads together leave at least, layer by layer, with
+Winograd tiles to 4x4 and to 6x6 (`bench/limits.py`), and dojang's part of it by its least time. *ready*: seconds from
+the file to dojang's first answer, kernels compiled where they were not. Where networks are named, the lines of others
+stay in the file of --out, so that each may wait for a quiet minute.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Runtime:
         )
         said = self._answer()
         self.ready, self.error = said.get("ready", 0.0), said.get("error")
-        self.process.send_signal(signal.SIGSTOP)
+        self._stop()
 
     def _answer(self) -> dict:
         assert self.process.stdout
@@ -103,7 +104,12 @@ class Runtime:
         self.process.send_signal(signal.SIGCONT)
         print("turn", file=self.process.stdin, flush=True)
         self.times += self._answer()["times"]
+        self._stop()
+
+    def _stop(self) -> None:
+        """Stops all of its threads; returns when they stand still, or when it has ended."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def __enter__(self) -> Runtime:
         return self
@@ -112,7 +118,7 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
         self.noise.close()
 
 
@@ -246,6 +252,7 @@ def main() -> None:
     names = args.runtimes
     conditions = f"# {args.threads} threads, batch {args.batch}; milliseconds, least/median; ratio best peer / dojang"
     conditions += "; limit in milliseconds, % of it by least times"
+    conditions += "; times of the processor" if args.threads == 1 else ""
     rows, known = earlier(args.out, conditions, names)
     peaks = measure(Machine.host(), args.threads).rounded()
     if known:

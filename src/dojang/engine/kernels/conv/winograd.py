@@ -154,8 +154,8 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
     return _ordered(task, machine, m, *best[1:])
 
 
-def _ordered(task: Task, machine: Machine, m: int, p: int, v: int) -> Shape:
-    """The better of the two orders for register tiles of p tiles and v vectors."""
+def _ordered(task: Task, machine: Machine, m: int, p: int, v: int, phased: bool | None = None) -> Shape:
+    """The better of the two orders for register tiles of p tiles and v vectors, or the one that is said."""
     c, a2 = task.conv, positions(task, m)
     th, tw = tiles_of(task, m)
     total = max(1, c.n) * th * tw
@@ -170,8 +170,17 @@ def _ordered(task: Task, machine: Machine, m: int, p: int, v: int) -> Shape:
     phased_bytes = u + 2 * total * per_tile
     # Of many tiles, what one step writes and the next one reads is in no near cache, and is waited for.
     waited = 3 if th * tw >= MANY_TILES else 1
-    phased = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
-    return Shape(m, p, v, some_of(total, 8, machine) if phased else block, phased)
+    better = waited * phased_bytes < blocked_bytes and total * per_tile < machine.l3
+    if th * tw >= MANY_TILES:  # of some sizes, the one whose last round leaves the fewest cores idle
+        some = range(p * t.ceil_div(12, p), block + 1, p)
+        block = min(some, key=lambda size: (_idle(t.ceil_div(total, size), machine.cores), -size), default=block)
+    handed_on = better if phased is None else phased
+    return Shape(m, p, v, some_of(total, 8, machine) if handed_on else block, handed_on)
+
+
+def _idle(units: int, cores: int) -> float:
+    """How much longer all cores take than if so many equal units were shared out evenly."""
+    return t.ceil_div(units, cores) * cores / units
 
 
 def _few(task: Task, machine: Machine, m: int) -> list[Shape]:
@@ -242,7 +251,7 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         # Weights go from the second cache to the first once for every block of tiles, and into that of every core.
         moves += blocks * u * COSTS.from_second_cache
         memory *= min(machine.cores, blocks)
-        even = t.ceil_div(blocks, machine.cores) * machine.cores / blocks  # the last round is not full
+        even = _idle(blocks, machine.cores)  # the last round is not full
         product, moves = product * even, moves * even
     work = product / rate
     return (work + COSTS.exposed * (memory + cache) + moves / rate) / n
@@ -289,11 +298,11 @@ def emit_open(task: Task, like: Task, machine: Machine) -> Code:
 
 
 def fitted(task: Task, machine: Machine, s: Shape) -> Shape:
-    """A cut for images of another size, with the same tiles and the same order of weights."""
+    """A cut for images of another size, with the same code: the same tiles, the same order of work and of weights."""
     th, tw = tiles_of(task, s.m)
     if s.chunk:
         return replace(s, tiles=_fresh_tiles(machine, s, max(1, task.conv.n) * th * tw))
-    return _ordered(task, machine, s.m, s.pixels, s.vectors)
+    return _ordered(task, machine, s.m, s.pixels, s.vectors, s.phased)
 
 
 def steps_of(task: Task, s: Shape, machine: Machine, any_size: bool) -> Code:
