@@ -111,6 +111,7 @@ def _read(
     for whole in (False, True) if fixed and not own else (False,):
         reader = Reader(opset, BATCH, used, folder=folder, ahead=ahead, own=own, whole=whole)
         reader.newer = onnx_older.newer if opset < 9 else None
+        reader.runs = weights and ahead is None
         try:
             outputs = _nodes(reader, graph, input_size)
         except (UnsupportedError, GraphError, ShapeError, UsageError) as reason:
