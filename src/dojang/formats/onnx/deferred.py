@@ -53,15 +53,15 @@ class Body:
 
 
 def body(
-    r: Reader, graph: Message, held: Mapping[str, Value], reads: Sequence[str], entries: Mapping[str, tuple[Shape, str]],
-    inputs: Inputs,
+    r: Reader, graph: Message, held: Mapping[str, Value], reads: Sequence[str],
+    entries: Mapping[str, tuple[Shape, str]], inputs: Inputs,
 ) -> Body:  # fmt: skip
     """Reads a body as a network. `reads` are the names that it may take from around it, `entries` shape and type of its
     own inputs. Raises `NotDone` for what cannot be run.
     """
     inner = Reader(
-        r.opset, r.batch, r.used, folder=r.folder, own=r.own, whole=r.whole, newer=r.newer, runs=True, depth=r.depth + 1,
-        turns=r.turns, pieces=r.pieces, call=r.call,
+        r.opset, r.batch, r.used, folder=r.folder, own=r.own, whole=r.whole, newer=r.newer, runs=True,
+        depth=r.depth + 1, turns=r.turns, pieces=r.pieces, call=r.call,
     )  # fmt: skip
     own: dict[str, int | str] = {}  # of each input of the body: which input of the node it is, or its name
     for name, (shape, kind) in entries.items():
