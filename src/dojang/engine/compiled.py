@@ -41,6 +41,7 @@ from dojang.engine.scalars import scalars_joined
 from dojang.engine.settle import settled
 from dojang.engine.slices import LEAST_IMAGES, slice_images, slices
 from dojang.engine.verbose import show
+from dojang.engine.whole import whole_numbers
 from dojang.native import forks
 from dojang.native.machine import Machine
 from dojang.native.threads import asked_threads, default_threads
@@ -155,7 +156,7 @@ class Compiled:
         # A mapping of its own, so that weights can be let go one by one.
         joined = scalars_joined(graph)
         self._sizes = Sizes(joined, batch_size) if is_open(graph) else None
-        self._settled = joined if self._sizes else settled(joined)
+        self._settled = joined if self._sizes else settled(whole_numbers(joined))
         if release:
             few = {
                 k: a for k, a in graph.weights.items() if joined is not graph and np.asarray(a).nbytes <= SMALL_BYTES
@@ -255,7 +256,7 @@ class Compiled:
         if not taps and len(fed) == 1 and build.short and self._builds.get(wanted) is build:
             self._seen[next(iter(fed.values())).shape] = build
         answers = tuple(answer(self.graph, o, values[o]) for o in self.graph.outputs)
-        return RunResult(answers, {name: values[name] for name in taps})
+        return RunResult(answers, {name: typed(self.graph, name, values[name]) for name in taps})
 
     def _one(
         self, arrays: Sequence[Array], wanted: BuildKey, into: Mapping[str, Array] | None = None

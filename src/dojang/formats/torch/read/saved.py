@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dojang.arith.conv import by
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
 from dojang.base.reading import cause, opened, zipped
@@ -131,7 +130,8 @@ def _sizes(name: str, names: Sequence[str], shapes: Sequence[Sequence[Any]], giv
         if len(size) != len(fixed) or any(a is not None and a != b for a, b in zip(fixed, size, strict=True)):
             said = "x".join("?" if s is None else str(s) for s in fixed)
             raise UsageError(
-                f"{name}: input {title!r} is {said} in the file, which was exported for that; it is not {by(size)}"
+                f"{name}: input {title!r} is {said} in the file, which was exported for that; it is not "
+                + "x".join(map(str, size))
             )
         found.append(tuple(s for s in size if s is not None))
     return found
