@@ -149,7 +149,7 @@ CASES = [
                 IN("y", "standard", "x", "part", kind="GridSample", shape=(4, 4, 6), opset=20, settings=settings),
             ),
             ("y",),
-        )  # fmt: skip
+        )
         for settings in ('{"mode": "linear"}', '{"mode": "nearest", "padding_mode": "border"}')
     ),
     one("standard", inputs=2, kind="Less", dtype="bool", shape=X),

@@ -33,8 +33,9 @@ def grid_sample(context: PlanContext, group: Group) -> bool:
     y = context.target(group.value)
     steps = strides(places)
     task = GridTask(
-        x.channels, (x.shape[2], x.shape[3]), (shape[2], shape[3]), x.ld, y.ld, (steps[0], steps[1], steps[2], steps[3]),
-        mode == "nearest", border == "zeros", bool(said.get("align_corners")),
+        x.channels, (x.shape[2], x.shape[3]), (shape[2], shape[3]), x.ld, y.ld,
+        (steps[0], steps[1], steps[2], steps[3]), mode == "nearest", border == "zeros",
+        bool(said.get("align_corners")),
     )  # fmt: skip
     return context.simple(group, grid, task, x.images, {t.X: x, t.R: places, t.Y: y})
 
