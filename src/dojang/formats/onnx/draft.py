@@ -589,7 +589,7 @@ SIZES = "dojang.Sizes"
 ANY_TYPE = frozenset(
     "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Concat Gather Identity Cast If Loop Scan Constant "
     "DequantizeLinear ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat "
-    "DynamicQuantizeMatMul".split()
+    "DynamicQuantizeMatMul DynamicQuantizeLSTM".split()
 )
 """Operators whose rules hold for values of any type: they move elements, or make them real first."""
 
