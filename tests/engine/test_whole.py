@@ -103,3 +103,49 @@ def test_taps_have_the_types_of_the_network() -> None:
     for name in names:
         assert found[name].dtype == right[name].dtype
         np.testing.assert_array_equal(found[name], right[name])
+
+
+def dynamic(seed: int) -> tuple[bytes, tuple[int, ...]]:
+    """Convolutions and a product whose inputs are quantised by their own range, with biases in whole numbers."""
+    rng = np.random.default_rng(seed)
+    held, nodes, value, channels = [], [], "x", 3
+    for k in range(2):
+        out = int(rng.integers(2, 9))
+        held += [
+            tensor(f"w{k}", rng.integers(-127, 128, (out, channels, 3, 3)).astype(np.int8)),
+            tensor(f"s{k}", np.array(0.01 * rng.uniform(0.5, 2), np.float32)),
+            tensor(f"b{k}", rng.uniform(-1, 1, out).astype(np.float32)), tensor(f"wz{k}", np.array(0, np.int8)),
+        ]  # fmt: skip
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", [value], [f"q{k}", f"qs{k}", f"qz{k}"]),
+            helper.make_node("ConvInteger", [f"q{k}", f"w{k}", f"qz{k}", f"wz{k}"], [f"c{k}"], pads=[1] * 4),
+            helper.make_node("Mul", [f"qs{k}", f"s{k}"], [f"m{k}"]),
+            helper.make_node("Div", [f"b{k}", f"m{k}"], [f"d{k}"]), helper.make_node("Floor", [f"d{k}"], [f"f{k}"]),
+            helper.make_node("Cast", [f"f{k}"], [f"i{k}"], to=6),
+            helper.make_node("Reshape", [f"i{k}", "column"], [f"r{k}"]),
+            helper.make_node("Add", [f"c{k}", f"r{k}"], [f"a{k}"]),
+            helper.make_node("Cast", [f"a{k}"], [f"t{k}"], to=1),
+            helper.make_node("Mul", [f"t{k}", f"m{k}"], [f"p{k}"]), helper.make_node("Relu", [f"p{k}"], [f"x{k}"]),
+        ]  # fmt: skip
+        value, channels = f"x{k}", out
+    held.append(tensor("column", np.array([1, -1, 1, 1])))
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, ["N", 3, 7, 6])],
+        [helper.make_tensor_value_info(value, 1, None)], held,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    return model.SerializeToString(), (3, 7, 6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ranges_of_their_own_are_found_and_used_to_the_bit(seed: int) -> None:
+    data, size = dynamic(seed)
+    graph = onnx_format.from_bytes(data)
+    x = np.random.default_rng(seed).standard_normal((2, *size)).astype(np.float32) * 3 + (seed - 2)
+    compiled = compile(graph, threads=1)
+    for fed in (x, np.zeros_like(x), np.abs(x), -np.abs(x)):
+        found, right = compiled.run(fed).outputs[0], run_reference(graph, fed).outputs[0]
+        np.testing.assert_array_equal(found, right)
+        peer = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": fed})[0]
+        np.testing.assert_allclose(found, peer, rtol=1e-5, atol=0.03 * max(1.0, float(np.abs(peer).max())))
+    assert len(exact(compiled._settled)) == 2

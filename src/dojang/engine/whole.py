@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class Conversion:
         self.nodes: list[Node] = []
         self.weights = dict(graph.weights)
         self.real: dict[str, Bounds] = {}
+        self.axes: dict[str, int] = {}
+        self.alias: dict[str, str] = {}  # values that are not what the network calls so in every bit
+        self.wide: dict[str, str] = {}  # one number for a whole tensor: the same with as many axes as that has
+        self.dynamic: dict[str, tuple[str, str, str]] = {}  # x: whole numbers, scale, zero point (the last two wide)
         self.before_zero: dict[str, tuple[str, float]] = {}  # value + zero point: the value, the zero point
         self.names = set(graph.by_name)
         self.exact: set[str] = set()
@@ -83,6 +88,20 @@ class Conversion:
             name += "'"
         self.names.add(name)
         return name
+
+    def rounds(self, name: str) -> bool:
+        """Whether a value of real numbers is made by rounding, or moved after that."""
+        node = self.graph[name]
+        while node.op in ("reshape", "unsqueeze", "squeeze", "transpose", "identity"):
+            node = self.graph[node.inputs[0]]
+        return node.op in ("floor", "ceil", "round")
+
+    def moves_to_add(self, node: Node) -> bool:
+        """Whether a node hands numbers on to sums alone."""
+        if node.op == STANDARD:
+            return node.attrs["kind"] == "Add"
+        moved = node.op in ("reshape", "unsqueeze", "squeeze", "transpose", "identity")
+        return moved and all(self.moves_to_add(r) for r in self.graph.consumers[node.name])
 
     def number(self, name: str) -> np.ndarray | None:
         """The numbers of a constant; None for other values."""
@@ -111,7 +130,7 @@ class Conversion:
     def as_real(self, name: str) -> tuple[str, Bounds] | None:
         """A whole value as real numbers, and its bounds; None where it cannot be one."""
         if name in self.real:
-            return name, self.real[name]
+            return self.alias.get(name, name), self.real[name]
         kind = self.types[name]
         if kind not in RANGES or kind == "int32" or self.number(name) is not None:
             return None
@@ -155,6 +174,8 @@ class Conversion:
         if node.op == STANDARD:
             rule = RULES.get(node.attrs["kind"])
             return rule(self, node) if rule is not None else None
+        if node.op in ("mul", "add", "sub", "div") and any(name in self.wide for name in node.inputs):
+            return self.with_wide(node)
         if kind not in WHOLE or not whole or node.op in ("input", "constant"):
             return None
         if node.op in ("conv", "dense", "conv_transpose"):
@@ -167,6 +188,23 @@ class Conversion:
             self.real[node.name] = min(0, *(b[0] for b in bounds)), max(0, *(b[1] for b in bounds))
             return [Node.of(node.name, node.op, *sources, arrays=node.arrays, **node.attrs)]
         return None
+
+    def with_wide(self, node: Node) -> Made:
+        """A product or a sum with one number for a whole tensor, which is read with all its axes."""
+        if len(node.inputs) != 2 or kinds_differ(self.types, node):
+            return None
+        ranks = [len(self.shapes[0][name] or ()) for name in node.inputs]
+        inputs = tuple(self.wide.get(name, name) for name in node.inputs)
+        if max(ranks) > 0:
+            fits = all(len(self.wide_shape(n)) == max(ranks) for n in node.inputs if n in self.wide)
+            return [Node.of(node.name, node.op, *inputs)] if fits else None
+        made = Node.of(self.fresh(f"{node.name} wide"), node.op, *inputs)
+        self.wide[node.name], self.axes[node.name] = made.name, max(self.axes.get(n, 0) for n in node.inputs)
+        return [made, Node.of(node.name, "reshape", made.name, shape=())]
+
+    def wide_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a wide number."""
+        return (1,) * self.axes[name]
 
     def layer(self, node: Node) -> Made:
         """A convolution or a dense layer whose sums are exact."""
@@ -246,9 +284,75 @@ class Conversion:
         return dict(zip(node.attrs["places"] or range(len(node.inputs)), node.inputs, strict=True))
 
 
+def kinds_differ(types: Mapping[str, str], node: Node) -> bool:
+    """Whether a node reads something else than float32."""
+    return any(types[name] != "float32" for name in node.inputs)
+
+
+LARGE = (-(1 << 40), 1 << 40)
+"""Bounds of sums that are rounded as a cast to float32 rounds them, so that only such a cast may read them."""
+
+
+def _dynamic(c: Conversion, node: Node) -> Made:
+    """uint8 over the range of the whole tensor, which includes 0."""
+    x, place = node.inputs[0], node.attrs["output"]
+    shape = c.shapes[0][x]
+    if c.types[x] != "float32" or shape is None or len(shape) < 2 or not prod(shape) or node.name in c.graph.outputs:
+        return None
+    nodes: list[Node] = []
+
+    def add(what: str, op: str, *inputs: str, **attrs: Any) -> str:
+        nodes.append(Node.of(c.fresh(f"{x} {what}"), op, *inputs, **attrs))
+        return nodes[-1].name
+
+    if x not in c.dynamic:
+        zero, axes = c.constant(f"{x} nothing", 0.0), tuple(range(len(shape)))
+        high = add("high", "maximum", add("most", "reduce_max", x, axes=axes, keepdims=True), zero)
+        low = add("low", "minimum", add("least", "reduce_min", x, axes=axes, keepdims=True), zero)
+        share = add("step", "div", add("span", "sub", high, low), c.constant(f"{x} 255", 255.0))
+        # 1 where all is 0: the share and 1 less its sign
+        none = add("none", "sub", c.constant(f"{x} one", 1.0), add("some", "sign", share))
+        scale = add("scale", "add", share, none)
+        point = add(
+            "point", "fake_quantize", add("start", "div", add("below", "neg", low), scale), scale=1.0, low=0, high=255
+        )
+        rounded = add("rounded", "round", add("parts", "div", x, scale))
+        c.dynamic[x] = add("whole", "clip", add("moved", "add", rounded, point), min=0.0, max=255.0), scale, point
+    value, scale, point = c.dynamic[x]
+    if place:
+        c.wide[node.name], c.axes[node.name] = (scale, point)[place - 1], len(shape)
+    if place != 1:
+        c.real[node.name] = (0, 255)
+    return [*nodes, Node.of(node.name, "reshape", c.wide[node.name], shape=()) if place else
+            Node.of(node.name, "identity", value)]  # fmt: skip
+
+
+def _add(c: Conversion, node: Node) -> Made:
+    """A sum of whole numbers that only casts to float32 read: it is rounded once, as they round."""
+    readers = c.graph.consumers[node.name]
+    cast = all(r.op == STANDARD and r.attrs["kind"] == "Cast" and c.types[r.name] == "float32" for r in readers)
+    found = [c.as_real(name) for name in node.inputs]
+    if not cast or not readers or any(f is None or (f[1][1] >= MOST and f[1] != WRITTEN) for f in found):
+        return None
+    c.real[node.name], c.alias[node.name] = LARGE, c.fresh(f"{node.name} rounded")
+    return [Node.of(c.alias[node.name], "add", *(f[0] for f in found if f))]
+
+
+WRITTEN = (-(1 << 41), 1 << 41)
+"""Bounds of whole numbers of any size that float32 numbers are."""
+
+
 def _cast(c: Conversion, node: Node) -> Made:
     source = node.inputs[0]
     kind = c.types[node.name]
+    if c.types[source] == "float32" and kind == "int32" and c.rounds(source):
+        readers = c.graph.consumers[node.name]
+        if not all(c.moves_to_add(r) for r in readers):
+            return None
+        c.real[node.name] = WRITTEN
+        return [Node.of(node.name, "identity", source)]
+    if source in c.wide:
+        c.wide[node.name], c.axes[node.name] = c.wide[source], c.axes[source]
     if c.types[source] not in WHOLE or (kind not in WHOLE and kind != "float32"):
         return None
     found = c.as_real(source)
@@ -265,6 +369,13 @@ def _cast(c: Conversion, node: Node) -> Made:
 
 
 def _sub(c: Conversion, node: Node) -> Made:
+    if node.inputs[1] in c.wide and c.types[node.name] in WHOLE:
+        found, point = c.as_real(node.inputs[0]), c.wide[node.inputs[1]]
+        shape = c.shapes[0][node.inputs[0]]
+        if found is None or shape is None or len(shape) != c.axes[node.inputs[1]]:
+            return None
+        c.real[node.name] = found[1][0] - 255, found[1][1]
+        return [Node.of(node.name, "sub", found[0], point)]
     zero = c.single(node.inputs[1]) if c.types[node.name] in WHOLE else None
     found = c.centred(node.inputs[0], zero) if zero is not None else None
     if found is None or abs(found[2][0]) >= MOST or abs(found[2][1]) >= MOST:
@@ -337,6 +448,8 @@ def _max_pool(c: Conversion, node: Node) -> Made:
 RULES: Mapping[str, Callable[[Conversion, Node], Made]] = {
     "Cast": _cast,
     "Sub": _sub,
+    "Add": _add,
+    "DynamicQuantizeLinear": _dynamic,
     "MaxPool": _max_pool,
     "QuantizeLinear": _quantize,
     "com.microsoft.QuantizeLinear": _quantize,
