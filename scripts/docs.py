@@ -18,6 +18,8 @@ import reference
 from dojang.app.parser import build_parser
 from dojang.arith.kinds import field_trade, kinds
 from dojang.arith.ops import OPS
+from dojang.arith.standard import CONTROL
+from dojang.engine.plan.rules.standard import KINDS as STANDARD_KERNELS
 from dojang.evidence.severity import SEVERITY
 from dojang.formats.onnx.infer import OUTPUTS as ONNX_OUTPUTS
 from dojang.formats.onnx.read import RULES as ONNX_RULES
@@ -48,8 +50,10 @@ def onnx_operators() -> str:
     own = sorted(set(ONNX_RULES) - {"If", "Loop", "Scan"})
     rows = [
         ("as dojang's own operators", [name for name in own if "." not in name]),
-        ("as the standard defines them, where the form is another one or the operator has no row", sorted(
-            name for name in ONNX_OUTPUTS if "." not in name)),
+        ("as the standard defines them, by a kernel where their form allows", sorted(STANDARD_KERNELS)),
+        ("as the standard defines them, in NumPy, where the form is another one or the operator has no row", sorted(
+            name for name in ONNX_OUTPUTS if "." not in name and name not in STANDARD_KERNELS)),
+        ("as networks of their own where values decide", sorted(CONTROL)),
         ("of ONNX Runtime (`com.microsoft`)", sorted(
             name.rpartition(".")[2] for name in {*ONNX_RULES, *ONNX_OUTPUTS} if name.startswith("com.microsoft."))),
     ]  # fmt: skip

@@ -141,6 +141,17 @@ CASES = [
     one("fake_quantize", scale=0.05, low=-120, high=135),
     one("standard", kind="Celu", settings='{"alpha": 0.7}', shape=X),
     one("standard", FLAT, kind="Trilu", shape=FLAT),
+    *(
+        Graph(
+            (
+                IN("x", "input", shape=X),
+                IN("part", "slice", "x", axis=3, start=1, stop=3),
+                IN("y", "standard", "x", "part", kind="GridSample", shape=(4, 4, 6), opset=20, settings=settings),
+            ),
+            ("y",),
+        )
+        for settings in ('{"mode": "linear"}', '{"mode": "nearest", "padding_mode": "border"}')
+    ),
     one("standard", inputs=2, kind="Less", dtype="bool", shape=X),
 ]
 CASES += [

@@ -28,10 +28,15 @@ from dojang.base.errors import (
 from dojang.base.reading import opened, read_text
 from dojang.base.wording import did_you_mean
 
-KINDS = "a zoo name, a .net, .onnx or .safetensors file, or Python code as package.module:callable or file.py:callable"
+KINDS = (
+    "a zoo name, a .net, .onnx, .safetensors or .pt2 file, or Python code as package.module:callable or "
+    "file.py:callable"
+)
 READERS = {".safetensors": "checkpoint"}
 """The modules of `formats` whose `load(path, weights=)` reads files of these suffixes whole, beside ONNX."""
 STATE = (".pt", ".pth", ".bin")
+PROGRAMS = (".pt2", ".ts", ".torchscript")
+"""Files of whole networks that PyTorch saved, which it takes PyTorch to read; so are .pt files of `torch.jit.save`."""
 TORCHVISION = tuple(
     "resnet resnext vgg densenet mobilenet_v mnasnet efficientnet convnext swin_ vit_ regnet_ shufflenet squeezenet "
     "inception_v wide_resnet maxvit".split()
@@ -237,7 +242,7 @@ def read_arrays(path: Path) -> Mapping[str, Any]:
 
 def names_code(name: Any) -> bool:
     """Whether a name is Python code that gives a network, such as "package.module:callable", and not a file to read."""
-    known = (".net", ".onnx", *READERS, *STATE)
+    known = (".net", ".onnx", *READERS, *STATE, *PROGRAMS)
     return isinstance(name, str) and ":" in name and Path(name).suffix.lower() not in known
 
 
@@ -300,6 +305,8 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
                 size = _by_name(onnx.load(path, weights=False), size)
             return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
         return with_size(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
+    if suffix in PROGRAMS or (suffix in STATE and _is_script(path)):
+        return _from_program(path, size, classes, arrays)
     if suffix in STATE:
         raise UsageError(
             f"{name}: a {suffix} file is read for its weights alone; name the network (NET) and give these with "
@@ -312,6 +319,35 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
     if suffix == ".py":
         raise UsageError(f"{name}: say which callable returns the network, as {name}:callable")
     return _from_zoo(name, size, classes, arrays)
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a file is a TorchScript archive: a .zip with code beside its data."""
+    import zipfile
+
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
+
+
+def _from_program(path: Path, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:
+    """An exported program or a TorchScript file."""
+    with opened(path, "a file of torch.export.save or torch.jit.save"):
+        pass
+    if classes is not None:
+        raise UsageError(f"{path}: --num-classes applies to zoo names and .net texts; this file says its classes")
+    try:
+        read = torch_format().load_saved
+    except MissingPart:
+        raise MissingPart(f"{path}: PyTorch reads this file and is not installed; {TORCH_INSTALL}") from None
+    if _symbolic(size):
+        one = _single(size, str(path))
+        return symbolised(lambda sized: read(path, sized, arrays), one, str(path))
+    return read(path, size, arrays)
 
 
 def _from_zoo(name: str, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:

@@ -18,7 +18,7 @@ from dojang.arith.parameters import NOTHING, Parameters, Read, parameters_of, re
 from dojang.arith.scopes import scopes_of
 from dojang.arith.shapes import Shape
 from dojang.arith.sight import Sight
-from dojang.arith.standard import MACS
+from dojang.arith.standard import CONTROL, MACS
 from dojang.arith.stored import Stored
 from dojang.arith.symbol import largest
 from dojang.base.result import Result
@@ -206,6 +206,10 @@ def _cost(
     if node.op == UNKNOWN:
         moved = BYTES * sum(map(prod, known)), 0, BYTES * prod(out) if out is not None else 0
         return Cost(0, 0, 0, *moved, unknown=() if node.attrs["free"] else (f"{node.name} ({node.attrs['kind']})",))
+    if node.op == STANDARD and node.attrs["kind"] in CONTROL:
+        decide = {"If": "which branch", "Loop": "how often"}[node.attrs["kind"]]
+        said = f"{node.name} ({node.attrs['kind']} (values decide {decide}))"
+        return Cost(0, 0, 0, BYTES * sum(map(prod, known)), 0, BYTES * prod(out or ()), unknown=(said,))
     if out is None or len(known) < len(sources):
         costs = node.op != STANDARD or node.attrs["kind"].rpartition(".")[2] in MACS
         strange = (node.rule.macs and costs) or (node.rule.params and not graph.origins)

@@ -88,6 +88,10 @@ def attrs_of(attrs: Attrs) -> dict[str, Any]:
     return json.loads(attrs["settings"])
 
 
+CONTROL = frozenset(("If", "Loop"))
+"""Operators with networks in their settings, between which values decide: what they cost is not known beforehand."""
+
+
 MACS: Mapping[str, Callable[[Attrs, Given], Any]] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,

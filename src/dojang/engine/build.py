@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class Build:
         self.wanted = tuple(dict.fromkeys((*self.graph.outputs, *sorted(taps))))
         self.own_bytes = CALL_BYTES * (len(self.planned.steps) + sum(len(row) for row in natives))
         self.short = False  # whether a context found that all is one program and its output lies in the arena
+        self.run_body: Any = None  # runs the networks of branches and loops; the owner's
         self.used = 0  # when, by the owner's count of runs
 
     @property

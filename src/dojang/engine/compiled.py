@@ -34,12 +34,14 @@ from dojang.engine.reference.operators import (
     check_inputs,
     random_input,
     refuse_unknown,
+    run_reference,
     typed,
 )
 from dojang.engine.scalars import scalars_joined
 from dojang.engine.settle import settled
 from dojang.engine.slices import LEAST_IMAGES, slice_images, slices
 from dojang.engine.verbose import show
+from dojang.engine.whole import whole_numbers
 from dojang.native import forks
 from dojang.native.machine import Machine
 from dojang.native.threads import asked_threads, default_threads
@@ -154,7 +156,7 @@ class Compiled:
         # A mapping of its own, so that weights can be let go one by one.
         joined = scalars_joined(graph)
         self._sizes = Sizes(joined, batch_size) if is_open(graph) else None
-        self._settled = joined if self._sizes else settled(joined)
+        self._settled = joined if self._sizes else settled(whole_numbers(joined))
         if release:
             few = {
                 k: a for k, a in graph.weights.items() if joined is not graph and np.asarray(a).nbytes <= SMALL_BYTES
@@ -176,6 +178,7 @@ class Compiled:
     def _begin(self) -> None:
         """Without builds and memory for runs."""
         self._builds: dict[BuildKey, Build] = {}
+        self._bodies: dict[Any, Any] = {}  # the networks of branches and loops, by what they are and their arrays
         self._seen: dict[tuple[int, ...], Build] = {}  # by the shape of the one input
         self._lanes = Lanes(self.machine.cores)
         self._count = itertools.count(1).__next__
@@ -253,7 +256,7 @@ class Compiled:
         if not taps and len(fed) == 1 and build.short and self._builds.get(wanted) is build:
             self._seen[next(iter(fed.values())).shape] = build
         answers = tuple(answer(self.graph, o, values[o]) for o in self.graph.outputs)
-        return RunResult(answers, {name: values[name] for name in taps})
+        return RunResult(answers, {name: typed(self.graph, name, values[name]) for name in taps})
 
     def _one(
         self, arrays: Sequence[Array], wanted: BuildKey, into: Mapping[str, Array] | None = None
@@ -333,11 +336,24 @@ class Compiled:
             found = self._builds.get(wanted)
             if found is None:
                 found = build(graph, self._request(wanted), self._chosen, self._packed, self.release)
-                found.used = self._count()
+                found.used, found.run_body = self._count(), self._run_body
                 self._builds[wanted] = found
                 if self._drop_old(found) or (self.release and len(self._builds) == 1):
                     give_back()
         return found
+
+    def _run_body(self, graph: Graph, fed: Mapping[str, Array]) -> Sequence[Array]:
+        """Outputs of the network of a branch or a loop, compiled when it is first taken."""
+        if not graph.inputs:
+            return run_reference(graph, {}).outputs
+        key = (id(graph.nodes), *map(id, graph.weights.values()))  # whose owners `_bodies` keeps
+        found, _ = self._bodies.get(key, (None, None))
+        if found is None:
+            if len(self._bodies) >= MOST_BODIES:
+                self._bodies.clear()
+            found = Compiled(graph, self.threads, self.precision, self.machine, batch_size=self.batch_size)
+            self._bodies[key] = found, (graph, tuple(graph.weights.values()))
+        return found.run(fed).outputs
 
     def _graph_for(self, wanted: BuildKey) -> Graph:
         """The network that has the taps, settled where that has them. Raises for names and batches that do not fit."""
@@ -376,9 +392,11 @@ class Compiled:
         return True
 
 
+MOST_BODIES = 64
+"""Networks of branches and loops that are kept compiled."""
 SMALL_BYTES = 64 << 10
 """Constants that were joined with layers are kept for taps up to this size."""
-OF_A_PROCESS = ("_builds", "_seen", "_lanes", "_count", "_lock")
+OF_A_PROCESS = ("_builds", "_bodies", "_seen", "_lanes", "_count", "_lock")
 """What stays when a network is pickled or copied: code, memory of runs, locks."""
 
 

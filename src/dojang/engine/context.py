@@ -10,7 +10,7 @@ import numpy as np
 from dojang.engine.build import Build
 from dojang.engine.kernels import task as t
 from dojang.engine.plan.steps import HostStep, KernelStep, Place
-from dojang.engine.reference.operators import Several, apply, arrays_of, typed
+from dojang.engine.reference.operators import BODIES, Several, apply, arrays_of, typed
 from dojang.native.runtime import NativeCall, Program
 
 Array = np.ndarray
@@ -140,7 +140,7 @@ class Context:
         for k, node in enumerate(self.build.graph.inputs):
             if node.name not in planned.places:
                 host[node.name] = inputs[k]
-        several: Several = {}
+        several: Several = {BODIES: self.build.run_body}
         for segment in self.segments if segments is None else segments:
             if isinstance(segment, HostStep):
                 self.host_call(segment, inputs, host, several)

@@ -12,6 +12,7 @@ from dojang.arith.shapes import Shape
 from dojang.arith.table import Table, because
 from dojang.engine.kernels.activations import NAMES, Activation
 from dojang.engine.reference.elements import SELU_ALPHA, SELU_SCALE
+from dojang.engine.whole import exact
 
 CONVS = ("conv", "conv_transpose", "dense")
 ALIASES = ("identity", "dropout")
@@ -92,7 +93,7 @@ ACTIVATIONS: Table[Callable[[Attrs], Activation]] = Table(
     {op: "it is more than a function of one number" for op, rule in OPS.items() if rule.channels != "keep"}
     | because("it changes nothing: what reads it reads what it reads", "identity dropout")
     | because("it has values for each channel; a batch norm goes into the weights before it", "batchnorm prelu")
-    | because("no kernel computes it; the reference does", "log sin cos not"),
+    | because("no kernel computes it; the reference does", "sin cos not"),
 )
 """The activations that kernels apply where they store results, from the attributes of the operator."""
 
@@ -123,6 +124,7 @@ class Fusion:
                     self.readers.setdefault(name, []).append(node)
         self.shown = {self.source(name) for name in self.wanted}
         self.taken: set[str] = set()
+        self.exact = exact(graph)
 
     def source(self, name: str) -> str:
         """The value that a name stands for, through nodes that change nothing."""
@@ -156,7 +158,7 @@ class Fusion:
         """A convolution with what can be fused behind it."""
         group = Group(node, node.name, tuple(self.source(i) for i in node.inputs), members=(node.name,))
         nxt = self.only_reader(group.value)
-        if nxt is not None and nxt.op == "batchnorm" and node.op != "dense":
+        if nxt is not None and nxt.op == "batchnorm" and node.op != "dense" and node.name not in self.exact:
             group = replace(group, norm=nxt, value=nxt.name, members=(*group.members, nxt.name))
             nxt = self.only_reader(group.value)
         if nxt is not None and nxt.op == "add" and node.op != "dense" and len(nxt.inputs) == 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dojang.app import verbs
 from dojang.arith.cost import count
 from dojang.base.errors import GraphError, ShapeError
+from dojang.engine.compiled import compile
 from dojang.engine.session import Session
 from dojang.formats.onnx import load, paths
 from dojang.report.text_arith import compare_text
@@ -113,7 +116,7 @@ def test_values_give_a_range_with_the_cost_of_the_decision(tmp_path):
     assert [way.total.params for way in counted.ways] == [10 + 4, 10 + 36]
     totals = counted.to_dict()["totals"]
     assert (totals["macs_min"], totals["macs_max"], totals["unknown"]) == (gate + cheap, gate + dear, [])
-    [strange] = [n for n in load(path).nodes if n.attrs.get("kind", "").startswith("If")]
+    [strange] = [n for n in load(path, weights=False).nodes if n.attrs.get("kind", "").startswith("If")]
     assert strange.attrs["kind"] == "If (values decide which branch)"
 
 
@@ -316,3 +319,93 @@ def test_memory_explanations_and_comparisons_speak_of_the_ways(tmp_path):
     assert "could not be counted" not in said
     lost = " ".join(compare_text(verbs.compare(path, gated(tmp_path / "m.onnx", 8))).split())
     assert "y6 (If (values decide which branch, after 6 other decisions))" in lost
+
+
+# ----------------------------------------------------------------------------------------- decided when it runs
+
+
+def ran(path, feeds):
+    """The outputs of the compiled network, of the session in NumPy, and of ONNX Runtime are the same for each input."""
+    graph = load(path)
+    oracle = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    compiled, session = compile(graph, threads=1), Session(graph)
+    for feed in feeds:
+        right = oracle.run(None, feed)
+        for run in (compiled, session):
+            for got, wanted in zip(run.run(feed).outputs, right, strict=True):
+                assert got.dtype == wanted.dtype
+                np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6 * max(1, np.abs(wanted).max()))
+    return graph
+
+
+def image(seed, sign=1):
+    return {"x": sign * np.abs(np.random.default_rng(seed).standard_normal((2, 2, 6, 6))).astype(np.float32)}
+
+
+def test_the_branch_that_values_decide_for_is_run(tmp_path):
+    path = gated(tmp_path / "n.onnx", 3)
+    graph = ran(path, [image(seed, sign) for seed in range(3) for sign in (1, -1)])
+    assert [n.attrs["kind"] for n in graph.nodes if n.op == "standard"].count("If") == 3
+    total = count(graph).total
+    assert (total.params, total.status) == (10 + 36 + 4, "lower-bound")  # every branch has its weights
+    again = pickle.loads(pickle.dumps(compile(graph, threads=1)))
+    x = image(1)["x"]
+    np.testing.assert_array_equal(again(x), compile(graph, threads=1)(x))
+
+
+def test_a_branch_in_a_branch_reads_what_is_around_both(tmp_path):
+    inner = helper.make_node(
+        "If", ["c2"], ["k"],
+        then_branch=body("t", [helper.make_node("Add", ["g", "x"], ["p"])], [value("p")]),
+        else_branch=body("e", [helper.make_node("Sub", ["g", "x"], ["q"])], [value("q")]),
+    )  # fmt: skip
+    nodes = [
+        conv("x", "w1", "g"), helper.make_node("ReduceMax", ["g"], ["most"], keepdims=0),
+        helper.make_node("ReduceMin", ["g"], ["least"], keepdims=0),
+        helper.make_node("Greater", ["most", "two"], ["c1"]), helper.make_node("Less", ["least", "two"], ["c2"]),
+        helper.make_node("If", ["c1"], ["y"], then_branch=body("t1", [inner], [value("k")]),
+                         else_branch=body("e1", [conv("x", "w3", "r")], [value("r")])),
+    ]  # fmt: skip
+    path = write(
+        tmp_path / "n.onnx", nodes, [array("w1", 2, 2, 1, 1), array("w3", 2, 2, 3, 3), whole("two", 2, np.float32)]
+    )
+    ran(path, [{"x": image(seed)["x"] * scale} for seed in range(2) for scale in (-5, 0.01, 5)])
+
+
+def test_branches_of_different_shapes_have_none(tmp_path):
+    flat = helper.make_node("Flatten", ["x"], ["f"])
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Greater", ["s", "zero"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=body("t", [flat], [value("f")]),
+                         else_branch=body("e", [helper.make_node("Neg", ["x"], ["m"])], [value("m")])),
+    ]  # fmt: skip
+    path = write(tmp_path / "n.onnx", nodes, [whole("zero", 0, np.float32)], shape=())
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    ran(path, [image(0), image(0, -1)])
+
+
+def test_a_loop_runs_as_often_as_values_say(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMax", ["h"], ["m"], keepdims=0), helper.make_node("Greater", ["m", "one"], ["still"]),
+        helper.make_node("Mul", ["h", "half"], ["k"]),
+    ]  # fmt: skip
+    path = write(tmp_path / "n.onnx", [turning("trips", nodes, "still")],
+                 [whole("trips", 9), whole("one", 1, np.float32), whole("half", 0.5, np.float32)])  # fmt: skip
+    graph = ran(path, [{"x": image(0)["x"] * scale} for scale in (0.1, 3, 40, 1e6)])
+    assert [n.attrs["kind"] for n in graph.nodes if n.op == "standard"][-1] == "Loop"
+
+
+def test_a_branch_for_another_size_is_an_error_when_it_is_taken(tmp_path):
+    large = helper.make_node("MaxPool", ["x"], ["v"], kernel_shape=[9, 9])
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Greater", ["s", "zero"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=body("t", [large], [value("v")]),
+                         else_branch=body("e", [helper.make_node("Neg", ["x"], ["m"])], [value("m")])),
+    ]  # fmt: skip
+    path = write(tmp_path / "n.onnx", nodes, [whole("zero", 0, np.float32)])
+    network = compile(load(path), threads=1)
+    np.testing.assert_array_equal(network(image(0, -1)["x"]), -image(0, -1)["x"])
+    with pytest.raises(ShapeError, match="y: the branch that values decide for does not take inputs of this size"):
+        network(image(0)["x"])

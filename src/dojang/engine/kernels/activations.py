@@ -191,6 +191,16 @@ def log(b: Emit, v: Value) -> Value:
     return b.select(b.fcmp_unordered("uno", v, v), v, out)
 
 
+def logarithm(b: Emit, v: Value, act: Activation) -> Value:
+    """The natural logarithm of any number: −∞ at 0, NaN below, and what is too small for `log` made larger by 2²⁵."""
+    small = b.fcmp_ordered("<", v, con(b, 1.1754943508222875e-38, v))
+    out = log(b, b.select(small, b.fmul(v, con(b, 2.0**25, v)), v))
+    out = b.select(small, b.fsub(out, con(b, 25 * math.log(2), v)), out)
+    out = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), con(b, -math.inf, v), out)
+    out = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), con(b, math.nan, v), out)
+    return b.select(b.fcmp_ordered("==", v, con(b, math.inf, v)), v, out)
+
+
 def fake_quantize(b: Emit, v: Value, act: Activation) -> Value:
     """a · round(v / a), where the whole number is held within b and c; NaN becomes the least."""
     whole = b.round(b.fdiv(v, con(b, act.a, v)))
@@ -209,6 +219,7 @@ FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
     "mish": mish,
     "softsign": softsign,
     "exp": lambda b, v, act: exp(b, v),
+    "log": logarithm,
     "abs": lambda b, v, act: b.abs(v),
     "neg": lambda b, v, act: b.fneg(v),
     "sqrt": lambda b, v, act: b.sqrt(v),

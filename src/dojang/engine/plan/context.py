@@ -21,6 +21,7 @@ from dojang.engine.plan.choose import Choice, choose
 from dojang.engine.plan.shortcuts import Shortcut, shortcuts
 from dojang.engine.plan.steps import HostStep, KernelStep, Packing, Place
 from dojang.engine.weights import Weights
+from dojang.engine.whole import exact
 from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
 
@@ -88,6 +89,7 @@ class PlanContext:
         elif like is not None and like != request.batch:
             self.chosen_shapes = self.graph.shapes(like)
         self.resident_ratio = resident_ratio(self.graph.param_shapes, self.machine)
+        self.exact = exact(self.graph)
         self.shortcuts: Mapping[str, Shortcut] = {} if request.sizes else shortcuts(fused)
         self.steps: list[KernelStep | HostStep] = []
         self.buffers: list[int] = []

@@ -18,9 +18,10 @@ from dojang.arith.attrs import Attrs
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, with_batch
 from dojang.arith.ops import STANDARD, UNKNOWN
-from dojang.arith.standard import REAL
+from dojang.arith.standard import CONTROL, REAL
 from dojang.arith.table import Table
 from dojang.base.errors import DataError, DojangError, ShapeError, UnsupportedError, UsageError
+from dojang.engine.reference import control as reference_control
 from dojang.engine.reference import elements as reference_elements
 from dojang.engine.reference import layout as reference_layout
 from dojang.engine.reference import recurrent as reference_recurrent
@@ -148,8 +149,12 @@ PLAIN = frozenset(("float32", "bool", "int8", "int16", "int32", "int64", "uint8"
 """Types that say nothing about the precision of real numbers, beside the usual one."""
 
 
-Several = dict[tuple[Any, ...], tuple[Array, ...]]
-"""The outputs of operators that have several, by what determines them, so that each is computed once in a run."""
+Several = dict[tuple[Any, ...], Any]
+"""The outputs of operators that have several, by what determines them, so that each is computed once in a run. `BODIES`
+names the function that runs the networks of branches and loops.
+"""
+
+BODIES = ("bodies",)
 
 
 def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array], several: Several | None = None) -> Array:
@@ -160,11 +165,23 @@ def apply(node: Node, inputs: Sequence[Array], arrays: Mapping[str, Array], seve
         inputs = [x.astype(wide) for x in inputs]
         arrays = {role: array.astype(wide) for role, array in arrays.items()}
     try:
+        if node.op == STANDARD and node.attrs["kind"] in CONTROL:
+            return _controlled(node, inputs, {} if several is None else several)
         if node.op == STANDARD and several is not None:
             return reference_standard.shared(node, inputs, several)
         return function(node.attrs, inputs, arrays)
     except DojangError as error:
         raise error.within(node.name) from None
+
+
+def _controlled(node: Node, inputs: Sequence[Array], several: Several) -> Array:
+    """An output of a branch or a loop; those of the same one are computed together."""
+    key = (node.attrs["settings"], node.inputs)
+    found = several.get(key)
+    if found is None:
+        run_body = several.get(BODIES) or (lambda graph, fed: run_reference(graph, fed).outputs)
+        found = several[key] = reference_control.run(node, inputs, run_body)
+    return found[node.attrs["output"]]
 
 
 def exact_type(inputs: Sequence[Array], arrays: Mapping[str, Array]) -> type[np.floating[Any]]:

@@ -1,8 +1,9 @@
 """If, Loop and Scan of ONNX: their bodies are inserted if constants say which branch runs and how often.
 
-If the values of a tensor decide which branch of an If runs, it becomes an `unknown` node, unless `Reader.ahead` says
-which branches to follow (`onnx.paths`), so that every path can be counted. A Loop whose number of iterations is not
-constant stays `unknown`, and so does a Scan along the batch.
+If the values of a tensor decide which branch of an If runs, or how often a Loop repeats, a network that is read to be
+run takes its bodies as networks of their own (`deferred.py`). One that is read to be counted has an `unknown` node
+there, unless `Reader.ahead` says which branches to follow (`onnx.paths`), so that every path can be counted. A Scan
+along the batch stays `unknown`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from dojang.arith.ops import STANDARD
 from dojang.arith.shapes import axis_of
 from dojang.arith.standard import MACS
 from dojang.base.errors import DojangError, GraphError, ShapeError
+from dojang.formats.onnx import deferred
 from dojang.formats.onnx.batch import depends
 from dojang.formats.onnx.constants import Const, of_tensor, of_values
-from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, shortest
+from dojang.formats.onnx.draft import MADE, Call, Draft, NotDone, Reader, Value, batch_axis, shortest
 from dojang.formats.onnx.fold import fold
 from dojang.formats.onnx.protobuf import Message, decode
 from dojang.formats.onnx.schema import GRAPH
@@ -129,6 +131,8 @@ def branch(r: Reader, call: Call) -> list[Value]:
     """If: the branch that a constant selects, or that is to be followed."""
     value = call.value(0)
     if isinstance(value, Draft):
+        if r.ahead is None and r.runs:
+            return _deferred_branch(r, call, value)
         if r.ahead is None:
             raise NotDone("values decide which branch")
         if value not in r.taken:
@@ -138,11 +142,97 @@ def branch(r: Reader, call: Call) -> list[Value]:
         chosen = r.taken[value]
     else:
         chosen = _truth(value)
-    return _read(r, _body(r, call, "then_branch" if chosen else "else_branch"), {})
+    inside = _body(r, call, "then_branch" if chosen else "else_branch")
+    if not isinstance(value, Draft):
+        return _read(r, inside, {})
+    try:
+        return _read(r, inside, {})
+    except ShapeError as error:
+        raise NotDone(f"the branch does not take inputs of this size: {error}") from None
+
+
+def _deferred_branch(r: Reader, call: Call, condition: Draft) -> list[Value]:
+    """If by a value: both bodies as networks, of which a run takes one."""
+    if batch_axis(condition.shape) is not None and not depends(r.batch):
+        raise NotDone("values of each image decide which branch")
+    inputs = deferred.Inputs()
+    inputs.place(condition)
+    read: dict[str, deferred.Body] = {}
+    unfit: dict[str, ShapeError] = {}
+    for name in BODIES["If"]:
+        start, label, outer = len(r.drafts), r.label, r.call
+        try:
+            read[name] = _as_network(r, call, name, {}, inputs)
+        except ShapeError as error:  # the branch is for inputs of another size
+            del r.drafts[start:]
+            r.label, r.call = label, outer
+            unfit[name] = error
+    if not read:
+        raise next(iter(unfit.values()))
+    for name, error in unfit.items():
+        read[name] = replace(next(iter(read.values())), said={"error": str(error)})
+    one, other = (read[name] for name in BODIES["If"])
+    if len(one.shapes) != len(other.shapes) or len(one.shapes) < len(call.outputs):
+        raise GraphError(f"{call.name}: its branches give {len(one.shapes)} and {len(other.shapes)} outputs")
+    if list(one.types) != list(other.types):
+        raise NotDone("values decide which branch, and so the type of its result")
+    shapes = [a if a == b else None for a, b in zip(one.shapes, other.shapes, strict=True)]
+    return deferred.emitted(r, call, "If", {k: b.said for k, b in read.items()}, inputs, shapes, one.types)
+
+
+def _as_network(
+    r: Reader, call: Call, name: str, entries: Mapping[str, tuple[Any, str]], inputs: deferred.Inputs
+) -> deferred.Body:
+    """A body as a network of its own."""
+    graph, held = _body(r, call, name)
+    r.turns += len(graph.get("node", ())) + len(entries) + 1
+    if r.turns > BODY_BUDGET:
+        raise NotDone("too many nodes in bodies")
+    if r.depth >= MOST_DEPTH:
+        raise NotDone("bodies nested too deep")
+    return deferred.body(r, graph, held, list(uses(graph)), entries, inputs)
 
 
 def loop(r: Reader, call: Call) -> list[Value]:
-    """Loop with a constant number of iterations: its body, repeated."""
+    """Loop: its body, repeated, where constants say how often; else a network that a run repeats."""
+    start, turns, bodies = len(r.drafts), r.turns, dict(r.bodies)
+    try:
+        return _unrolled(r, call)
+    except NotDone as reason:
+        if not r.runs:
+            raise
+        r.drafts[start:] = [d for d in r.drafts[start:] if d.op == "constant"]
+        r.turns, r.bodies = turns, bodies
+        try:
+            return _deferred_loop(r, call)
+        except NotDone:
+            raise reason from None
+
+
+def _deferred_loop(r: Reader, call: Call) -> list[Value]:
+    """Loop by values: its body as a network; what it carries keeps its shape."""
+    graph, _ = _body(r, call, "body")
+    names = [value.get("name", "") for value in graph.get("input", ())]
+    carried = [call.value(i) for i in range(2, len(call.inputs))]
+    if len(names) != len(carried) + 2:
+        raise GraphError(f"{call.name}: its body takes {len(names)} inputs, the Loop gives {len(carried) + 2}")
+    inputs, given = deferred.Inputs(), [v if v is not None else None for v in call.inputs[:2]]
+    places = [inputs.place(v) if v is not None else None for v in given]
+    kinds = [v.dtype if isinstance(v, Draft) else v.kind for v in carried]
+    shapes = [r.shape(v) for v in carried]
+    entries: dict[str, tuple[Any, str]] = {names[0]: ((), "int64"), names[1]: ((), "bool")}
+    entries |= dict(zip(names[2:], zip(shapes, kinds, strict=True), strict=True))
+    read = _as_network(r, call, "body", entries, inputs)
+    ends = read.shapes[1 : len(carried) + 1]
+    if list(ends) != shapes or list(read.types[1 : len(carried) + 1]) != kinds:
+        raise NotDone("what it carries changes its shape")
+    settings = {"body": read.said, "names": names, "given": places, "carried": [inputs.place(v) for v in carried]}
+    collected = [None] * (len(read.shapes) - 1 - len(carried))
+    return deferred.emitted(r, call, "Loop", settings, inputs, [*ends, *collected], read.types[1:])
+
+
+def _unrolled(r: Reader, call: Call) -> list[Value]:
+    """Loop with a constant number of iterations."""
     try:
         trips, going = call.const(0), call.const(1)
     except NotDone:

@@ -169,6 +169,7 @@ class Reader:
     parameters. `said` are the shapes of values that the file gives. `batch` is the size that the file fixes for axis 0,
     or N. `newer` brings operators of old versions to a newer form. `whole`: axis 0 is no batch, all sizes are as the
     file fixes them. `ahead` says which branch of each If to follow if values decide, `taken` which were (`control.py`).
+    `runs`: the network is read to be run, with the branches between which values decide as networks (`deferred.py`).
     """
 
     opset: int
@@ -193,6 +194,7 @@ class Reader:
     newer: Callable[[Reader, Call], Call] | None = None
     whole: bool = False
     said: dict[str, Shape] = field(default_factory=dict[str, Shape])
+    runs: bool = False
 
     def emit(
         self, op: str, *inputs: Value, tag: str = "", roles: Mapping[str, Const | None] | None = None, **attrs: Any
@@ -587,7 +589,7 @@ SIZES = "dojang.Sizes"
 ANY_TYPE = frozenset(
     "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Concat Gather Identity Cast If Loop Scan Constant "
     "DequantizeLinear ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm MatMulIntegerToFloat "
-    "DynamicQuantizeMatMul".split()
+    "DynamicQuantizeMatMul DynamicQuantizeLSTM".split()
 )
 """Operators whose rules hold for values of any type: they move elements, or make them real first."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from dojang.formats.onnx.constants import Const, of_values
 from dojang.formats.onnx.draft import Call, Draft, NotDone, Reader, Value
 from dojang.formats.onnx.layers import conv
+from dojang.formats.onnx.recurrent import layer
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -229,6 +230,25 @@ def dequantize(reader: Reader, call: Call) -> Draft:
     return reader.emit("fake_quantize", x, scale=float(scale.values()[0]), low=low - shift, high=high - shift)
 
 
+def dynamic_lstm(reader: Reader, call: Call) -> list[Value]:
+    """DynamicQuantizeLSTM of ONNX Runtime: its weights made real, on real inputs, which it would round to 8 bits."""
+    weights = [_real_rows(call.needed(k), call.needed(k + 7 + (k == 2)), call.const(k + 8 + (k == 2))) for k in (1, 2)]
+    inputs = (call.value(0), *weights, *call.inputs[3:8])
+    return layer(reader, replace(call, op="LSTM", inputs=inputs, sources=("",) * len(inputs)))
+
+
+def _real_rows(weight: Const, scale: Const, zero: Const | None) -> Const:
+    """(directions, inputs, rows) less the zero point, times a scale for each direction or row, as (…, rows, inputs)."""
+    count, inputs, rows = weight.shape
+
+    def change(w: Any) -> Any:
+        found = w - zero.array().reshape(count, 1, -1) if zero is not None else w
+        return (found * scale.array().reshape(count, 1, -1)).transpose(0, 2, 1)
+
+    what = ("real", scale.key, zero.key if zero is not None else None)
+    return replace(weight.mapped(what, (count, rows, inputs), change), sort="f", dtype="")
+
+
 RULES: Mapping[str, Rule] = {
     "DequantizeLinear": dequantize,
     "com.microsoft.DequantizeLinear": dequantize,
@@ -239,5 +259,6 @@ RULES: Mapping[str, Rule] = {
     "com.microsoft.QGemm": qgemm,
     "com.microsoft.MatMulIntegerToFloat": matmul_to_float,
     "com.microsoft.DynamicQuantizeMatMul": dynamic_matmul,
+    "com.microsoft.DynamicQuantizeLSTM": dynamic_lstm,
 }
 """One rule per operator."""

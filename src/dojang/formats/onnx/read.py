@@ -107,10 +107,11 @@ def _read(
     model, graph = inlined(model, graph)
     own = model.get("producer_name") == "dojang"
     opset, used = _opset(model, graph), onnx_control.uses(graph)
-    fixed, first, error = _fixed(graph), None, None
+    fixed, first, error = _fixed(graph, input_size is not None), None, None
     for whole in (False, True) if fixed and not own else (False,):
         reader = Reader(opset, BATCH, used, folder=folder, ahead=ahead, own=own, whole=whole)
         reader.newer = onnx_older.newer if opset < 9 else None
+        reader.runs = weights and ahead is None
         try:
             outputs = _nodes(reader, graph, input_size)
         except (UnsupportedError, GraphError, ShapeError, UsageError) as reason:
@@ -175,11 +176,11 @@ def _as_said(reader: Reader, draft: Draft, value: Message) -> Draft:
     )  # fmt: skip
 
 
-def _fixed(graph: Message) -> bool:
-    """Whether the file gives all sizes of all inputs."""
+def _fixed(graph: Message, given: bool = False) -> bool:
+    """Whether the file gives all sizes of all inputs; beside the first one, which a size that is `given` is without."""
     held = {t.get("name", "") for t in graph.get("initializer", ())}
     sizes = [_dims(v) for v in graph.get("input", ()) if v.get("name", "") not in held]
-    return all(dims is not None and None not in dims for dims in sizes)
+    return all(dims is not None and None not in (dims[:1] if given else dims) for dims in sizes)
 
 
 OLD_FORMS: Mapping[str, tuple[str, int]] = {

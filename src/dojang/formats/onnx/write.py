@@ -19,6 +19,7 @@ from dojang.arith.outputs import output_keys
 from dojang.arith.preparation import preparations
 from dojang.arith.resizing import factors, mixes, same_pixels
 from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.standard import CONTROL
 from dojang.arith.table import Table
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
@@ -332,6 +333,8 @@ def _standard(w: Writer, node: Node) -> None:
     """An operator as the file had it; of several outputs the first node that stands for one writes all."""
     a = node.attrs
     domain, _, op = a["kind"].rpartition(".")
+    if op in CONTROL:
+        raise UnsupportedError(f"{node.name}: {op} by values is not written; keep the file that it was read from")
     if domain == "dojang":
         raise UnsupportedError(f"{node.name}: numbers that depend on the size of the batch are not written")
     if a["opset"] < CHANGED.get(op, 0):

@@ -44,8 +44,9 @@ def task_of(context: PlanContext, group: Group, problem: Conv, x_ld: int, residu
     y_ld = reserved.ld if reserved else context.shape(group.value)[1]
     conv = context.chosen_for(group, problem)
     return Task(
-        conv, x_ld, y_ld, group.activation, residual_ld, "f32", context.strict, resident_ratio=context.resident_ratio
-    )
+        conv, x_ld, y_ld, group.activation, residual_ld, "f32", context.strict or group.node.name in context.exact,
+        resident_ratio=context.resident_ratio,
+    )  # fmt: skip
 
 
 def chosen(context: PlanContext, group: Group, problem: Conv, like_problem: Conv | None = None) -> bool:

@@ -11,7 +11,18 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.table import Table, because
 from dojang.engine.fuse import ACTIVATIONS
 from dojang.engine.plan.context import Rule, Rules
-from dojang.engine.plan.rules import axes, channels, convs, elements, images, pools, recurrent, strided, tokens
+from dojang.engine.plan.rules import (
+    axes,
+    channels,
+    convs,
+    elements,
+    images,
+    pools,
+    recurrent,
+    standard,
+    strided,
+    tokens,
+)
 
 RULES: Table[Rule] = Table(
     "kernels",
@@ -50,10 +61,11 @@ RULES: Table[Rule] = Table(
         "layernorm": tokens.layernorm,
         "matmul": tokens.product,
         "recurrent": recurrent.layer,
+        "standard": standard.operator,
     },
     because("nothing is computed", "input constant identity dropout")
-    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum standard")
-    | because("there is no kernel; the reference computes it", "log sin cos not")
+    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum")
+    | because("there is no kernel; the reference computes it", "sin cos not")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},
 )

@@ -83,7 +83,7 @@ def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:
         elif node.op == "call_function":
             _enter(t, node, modules)
             args, kwargs = (map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
-            values[node] = _call(t, node.target, args, kwargs)
+            values[node] = call(t, node.target, args, kwargs)
         elif node.op == "output":
             every = list(map_arg(node.args[0], values.__getitem__))
             user = torch.export.graph_signature.OutputKind.USER_OUTPUT  # others are new values of buffers
@@ -101,7 +101,7 @@ def _enter(t: Tracer, node: fx.Node, modules: dict[str, nn.Module]) -> None:
     t.stack[:] = [("", False), (path, module is not None and is_leaf(module))]
 
 
-def _call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
+def call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
     """One function of the program."""
     traced = any(isinstance(v, Traced) for v in tree_leaves((args, kwargs)))
     if target is operator.getitem or getattr(target, "__module__", "") in ("_operator", "math", "builtins"):

@@ -163,7 +163,7 @@ def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead
     inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
     with undisturbed(module) as noted:
         t.before_write = noted.before_write
-        return _graph(module, t, _followed(module, t, inputs), weights), t
+        return graph_of(module, t, _followed(module, t, inputs), weights), t
 
 
 def _followed(module: nn.Module, t: Tracer, inputs: Sequence[Traced]) -> Any:
@@ -190,7 +190,7 @@ def _begun(module: nn.Module, t: Tracer, path: str, why: str) -> Graph:
     """What was followed and leads to the last decision; an `unknown` node stands for the rest."""
     name = t.fresh(name=f"{path}.rest" if path else "rest")
     t.nodes.append(Node.of(name, UNKNOWN, kind=why))
-    return _graph(module, t, t.made(name, ()), False)
+    return graph_of(module, t, t.made(name, ()), False)
 
 
 class _Failed(UnsupportedError):
@@ -222,10 +222,10 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
             raise
         except Exception as error:
             raise UnsupportedError(f"{first_line(reason)}; {t.place}: {first_line(error)}") from error
-        return _graph(module, t, result, weights)
+        return graph_of(module, t, result, weights)
 
 
-def _graph(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
+def graph_of(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     """The Graph of what was traced: what the outputs need, and what costs before a decision by values."""
     t.stack[:] = [("", False)]
     t.func = "output"

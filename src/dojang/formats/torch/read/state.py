@@ -27,7 +27,7 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
     file = Path(path)
     if file.suffix == ".safetensors":
         return without_prefix(read_arrays(file))
-    budget = Budget(str(file), file_bytes=_checked_bytes(file))
+    budget = Budget(str(file), file_bytes=checked_bytes(file))
     try:
         with (
             opened(file, "a .pt, .pth or .safetensors file") as stream,
@@ -51,7 +51,7 @@ def load_state(path: str | Path) -> dict[str, np.ndarray]:
         return without_prefix(_state(found, file, budget))
 
 
-def _checked_bytes(file: Path) -> int:
+def checked_bytes(file: Path) -> int:
     """The size of a file, whose members (where it is a .zip, as PyTorch writes them) unpack to what a file may."""
     with opened(file, "a .pt, .pth or .safetensors file") as stream:
         size, packed = os.fstat(stream.fileno()).st_size, stream.read(4) == b"PK\x03\x04"
