@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -13,10 +14,10 @@ from dojang.engine.reference.operators import apply
 
 
 def settled(graph: Graph) -> Graph:
-    """The network with `constant_kernels`, `constants_once`, `products` and `strided_once`; one that has nothing of the
-    kind as it is.
+    """The network with `constant_kernels`, `summed_products`, `constants_once`, `products` and `strided_once`; one that
+    has nothing of the kind as it is.
     """
-    return strided_once(products(constants_once(constant_kernels(graph))))
+    return strided_once(products(constants_once(summed_products(constant_kernels(graph)))))
 
 
 MOST_FOLDED = 1 << 24
@@ -78,6 +79,92 @@ def products(graph: Graph) -> Graph:
         elif value == -1.0:
             moved[node.name] = Node.of(node.name, "reciprocal", x)
     return graph.edited(moved) if moved else graph
+
+
+def summed_products(graph: Graph) -> Graph:
+    """The network with every `einsum` of two values as a product of matrices, between changes of the order of axes.
+
+    Indices of both values and the result number the matrices, those of both and not the result are summed over, the
+    others are rows and columns. Sums of three and more values, over an index of one value, or over a diagonal stay.
+    """
+    sums = [node for node in graph.nodes if node.op == "einsum" and len(node.inputs) == 2]
+    fixed = constants(graph) if sums else set[str]()
+    moved: dict[str, Node | tuple[Node, ...]] = {
+        node.name: made for node in sums if (made := _product(graph, node, fixed))
+    }
+    return graph.edited(moved) if moved else graph
+
+
+def _product(graph: Graph, node: Node, fixed: set[str]) -> tuple[Node, ...]:
+    """The nodes of one einsum; none where it is no product of matrices. No input reaches the values in `fixed`."""
+    left, _, right = node.attrs["equation"].replace(" ", "").partition("->")
+    one, two = left.split(",")
+    shapes = [graph.unit_shapes[i] for i in node.inputs]
+    if any(len(set(term)) < len(term) for term in (one, two, right)) or None in shapes:
+        return ()
+    shared = [c for c in one if c in two and c in right]
+    summed = [c for c in one if c in two and c not in right]
+    rows, columns = [c for c in one if c not in two], [c for c in two if c not in one]
+    if any(c not in right for c in (*rows, *columns)):
+        return ()
+    if not summed:
+        return _outer(node, (one, two), right)
+    sizes = {
+        c: size
+        for term, shape in zip((one, two), shapes, strict=True)
+        for c, size in zip(term, shape or (), strict=True)
+    }
+    # The first axis of a value may be the batch, whose number is not known here: at most one index of each group.
+    open_ = {term[0] for term, name in zip((one, two), node.inputs, strict=True) if name not in fixed}
+
+    def merged(group: Sequence[str]) -> list[int]:
+        """The sizes of a group of axes as one, -1 where the batch is among them."""
+        return [-1 if any(c in open_ for c in group) else prod(sizes[c] for c in group)]
+
+    made: list[Node] = []
+    factors: list[str] = []
+    for k, (term, name, order) in enumerate(
+        ((one, node.inputs[0], (shared, rows, summed)), (two, node.inputs[1], (shared, summed, columns)))
+    ):
+        wanted = [c for group in order for c in group]
+        last = name
+        if wanted != list(term):
+            last = f"{node.name}.order{k}"
+            made.append(Node.of(last, "transpose", name, perm=tuple(term.index(c) for c in wanted)))
+        shape = [s for group in order for s in merged(group)]
+        if shape.count(-1) > 1:
+            return ()
+        factors.append(f"{node.name}.factor{k}")
+        made.append(Node.of(factors[-1], "reshape", last, shape=tuple(shape)))
+    product = [c for group in (shared, rows, columns) for c in group]
+    whole = [-1 if c in open_ else sizes[c] for c in product]
+    if whole.count(-1) > 1:
+        return ()
+    turned = product != list(right)
+    names = (f"{node.name}.product", f"{node.name}.apart" if turned else node.name)
+    made.append(Node.of(names[0], "matmul", *factors))
+    made.append(Node.of(names[1], "reshape", names[0], shape=tuple(whole)))
+    if turned:
+        made.append(Node.of(node.name, "transpose", names[1], perm=tuple(product.index(c) for c in right)))
+    return tuple(made) if not {n.name for n in made[:-1]} & set(graph.by_name) else ()
+
+
+def _outer(node: Node, terms: Sequence[str], right: str) -> tuple[Node, ...]:
+    """An einsum that sums over nothing: both values with the axes of the result, multiplied."""
+    made: list[Node] = []
+    factors: list[str] = []
+    for k, (term, name) in enumerate(zip(terms, node.inputs, strict=True)):
+        wanted = [c for c in right if c in term]
+        last = name
+        if wanted != list(term):
+            last = f"{node.name}.order{k}"
+            made.append(Node.of(last, "transpose", name, perm=tuple(term.index(c) for c in wanted)))
+        missing = tuple(i for i, c in enumerate(right) if c not in term)
+        if missing:
+            made.append(Node.of(f"{node.name}.factor{k}", "unsqueeze", last, axes=missing))
+            last = made[-1].name
+        factors.append(last)
+    return (*made, Node.of(node.name, "mul", *factors))
 
 
 def strided_once(graph: Graph) -> Graph:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dojang.base.record import plain_repr
-from dojang.native.emit import F32, I32, ElementType, Emit, Value
+from dojang.native.emit import F32, F64, I32, ElementType, Emit, Value
 
 ERFC = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 """Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 7.1.26: erfc within 1.5e-7 for z >= 0."""
@@ -190,6 +190,49 @@ def log(b: Emit, v: Value) -> Value:
     return b.select(b.fcmp_unordered("uno", v, v), v, out)
 
 
+def logarithm(b: Emit, v: Value, act: Activation) -> Value:
+    """The natural logarithm of any number: −∞ of 0, NaN below, ∞ of ∞; denormal numbers by 2²⁴ of them."""
+    small = b.fcmp_ordered("<", v, con(b, 2.0**-126, v))
+    scaled = b.select(small, b.fmul(v, con(b, 2.0**24, v)), v)
+    shift = b.select(small, con(b, 24 * math.log(2), v), con(b, 0, v))
+    value = b.fsub(log(b, scaled), shift)
+    value = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), con(b, -math.inf, v), value)
+    value = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), con(b, math.nan, v), value)
+    return b.select(b.fcmp_ordered("==", v, con(b, math.inf, v)), v, value)
+
+
+HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
+"""π/2 as a sum of two float64 numbers."""
+MOST_TURNS = 2.0**30
+"""Multiples of π/2 that angles are reduced by: neighbouring float32 numbers are more than a turn apart long before."""
+
+
+def wave(b: Emit, v: Value, quarter: int) -> Value:
+    """sin(v + quarter · π/2). In float64 v less n·π/2, at most π/4 away from 0; there by the series of sine or cosine, as
+    n says. NaN where |v| is above 1.6e9, where that would not reduce it.
+    """
+    lanes = v.type.count
+    wide = lambda c: b.const(F64, c, lanes)  # noqa: E731
+    x = b.convert(v, F32, F64)
+    n = b.round(b.fmul(x, wide(2 / math.pi)))
+    near = b.fcmp_ordered("<", b.abs(n), wide(MOST_TURNS))
+    n = b.select(near, n, wide(0.0))
+    r = b.fma(n, wide(-HALF_PI[0]), x)
+    r = b.convert(b.fma(n, wide(-HALF_PI[1]), r), F64, F32)
+    turn = b.add(b.convert(n, F64, I32), b.const(I32, quarter, lanes))
+    square = b.fmul(r, r)
+    sine = b.fmul(r, series(b, square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(6)]))
+    cosine = series(b, square, [(-1) ** k / math.factorial(2 * k) for k in range(6)])
+    odd = b.icmp_signed("!=", b.and_(turn, b.const(I32, 1, lanes)), b.const(I32, 0, lanes))
+    value = b.select(odd, cosine, sine)
+    back = b.icmp_signed("!=", b.and_(turn, b.const(I32, 2, lanes)), b.const(I32, 0, lanes))
+    value = b.select(back, b.fneg(value), value)
+    if quarter == 0:
+        value = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), v, value)  # with its sign
+    within = b.fcmp_ordered("<", b.abs(v), con(b, MOST_TURNS * 1.5, v))
+    return b.select(within, value, con(b, math.nan, v))
+
+
 def fake_quantize(b: Emit, v: Value, act: Activation) -> Value:
     """a · round(v / a), where the whole number is held within b and c; NaN becomes the least."""
     whole = b.round(b.fdiv(v, con(b, act.a, v)))
@@ -208,6 +251,9 @@ FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
     "mish": mish,
     "softsign": softsign,
     "exp": lambda b, v, act: exp(b, v),
+    "log": logarithm,
+    "sin": lambda b, v, act: wave(b, v, 0),
+    "cos": lambda b, v, act: wave(b, v, 1),
     "abs": lambda b, v, act: b.abs(v),
     "neg": lambda b, v, act: b.fneg(v),
     "sqrt": lambda b, v, act: b.sqrt(v),

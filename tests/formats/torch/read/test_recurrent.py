@@ -1,4 +1,4 @@
-"""Recurrent layers, look-ups, sampling by a grid, and what a forward computes from parameters alone, held to PyTorch."""
+"""Recurrent layers, look-ups, sampling by a grid, and what a forward computes from parameters, held to PyTorch."""
 
 import itertools
 import random
@@ -72,7 +72,9 @@ def test_recurrent_layers_compute_and_cost_what_pytorchs_do(seed):
 
 def test_states_that_the_forward_computes_go_in():
     module = Forward(
-        lambda m, x: m.layer(x, tuple(f(m.start(x[:, 0])).reshape(-1, 2, 4).permute(1, 0, 2) for f in (torch.tanh, abs))),
+        lambda m, x: m.layer(
+            x, tuple(f(m.start(x[:, 0])).reshape(-1, 2, 4).permute(1, 0, 2) for f in (torch.tanh, abs))
+        ),
         layer=nn.LSTM(5, 4, 2, batch_first=True), start=nn.Linear(5, 8),
     )  # fmt: skip
     held(module, (7, 5))

@@ -18,9 +18,8 @@ from dojang.engine.plan.steps import Packing, Place
 
 
 def strides(place: Place) -> tuple[int, ...]:
-    """Elements from place to place along each axis of a value as it lies: channels fastest, `ld` apart."""
-    inside = [place.ld * prod(place.shape[k + 1 :]) for k in range(2, len(place.shape))]
-    return (place.ld * place.pixels, 1, *inside)
+    """Elements from place to place along each axis of a value as it lies."""
+    return place.strides
 
 
 def rows(shape: Sequence[int]) -> tuple[int, ...]:

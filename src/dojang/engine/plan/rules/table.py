@@ -11,7 +11,7 @@ from dojang.arith.ops import UNKNOWN
 from dojang.arith.table import Table, because
 from dojang.engine.fuse import ACTIVATIONS
 from dojang.engine.plan.context import Rule, Rules
-from dojang.engine.plan.rules import axes, channels, convs, elements, images, pools, strided, tokens
+from dojang.engine.plan.rules import axes, channels, convs, elements, images, pools, rows, strided, tokens
 
 RULES: Table[Rule] = Table(
     "kernels",
@@ -52,7 +52,7 @@ RULES: Table[Rule] = Table(
     },
     because("nothing is computed", "input constant identity dropout")
     | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum standard")
-    | because("there is no kernel; the reference computes it", "log sin cos not")
+    | because("there is no kernel; the reference computes it", "not")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},
 )
@@ -61,4 +61,4 @@ RULES: Table[Rule] = Table(
 WITH_CONSTANTS = MappingProxyType({**dict.fromkeys(channels.PAIRS, strided.broadcast), "pow": strided.power})
 """Where an input is a constant, or the rule above declined."""
 
-ALL = Rules(RULES, WITH_CONSTANTS, axes.placed)
+ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought)

@@ -432,9 +432,8 @@ class Tracer:
             return result
         gone = {node.name for node in self.nodes[kept:]}
         del self.nodes[kept:]
-        for held in (self.replayed, self.constants):
-            for key in [k for k, v in held.items() if v.node in gone]:
-                del held[key]
+        self.replayed = {k: v for k, v in self.replayed.items() if v.node not in gone}
+        self.constants = {k: v for k, v in self.constants.items() if v.node not in gone}
         return None
 
     def lift(self, value: Any) -> Any:
