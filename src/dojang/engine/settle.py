@@ -14,10 +14,10 @@ from dojang.engine.reference.operators import apply
 
 
 def settled(graph: Graph) -> Graph:
-    """The network with `constant_kernels`, `summed_products`, `constants_once`, `products` and `strided_once`; one that
-    has nothing of the kind as it is.
+    """The network with `constant_kernels`, `summed_products`, `constants_once`, `products`, `strided_once` and
+    `narrow_transposed`; one that has nothing of the kind as it is.
     """
-    return strided_once(products(constants_once(summed_products(constant_kernels(graph)))))
+    return narrow_transposed(strided_once(products(constants_once(summed_products(constant_kernels(graph))))))
 
 
 MOST_FOLDED = 1 << 24
@@ -222,3 +222,93 @@ def _plain(graph: Graph, node: Node, weight: tuple[int, ...]) -> Node:
     arrays = {**node.arrays, "weight": array}
     groups = source[1] // weight[1]
     return Node.of(node.name, "conv", node.inputs[0], arrays=arrays, out=weight[0], groups=groups, **node.attrs)
+
+
+NARROW = 8
+"""Output channels from which on the residues of a transposed convolution fill vectors on their own."""
+
+
+def narrow_transposed(graph: Graph) -> Graph:
+    """The network with transposed convolutions to few channels as plain ones whose channels are those of every residue
+    of the output place, then moved to their places: vectors of channels would be almost empty (upsampling to an image).
+
+    Output o = s·q + r takes x[q + c − j] w[ρ + s·j], where o + padding = s·(q + c) + ρ: of one window for all r.
+    """
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    weights: dict[str, np.ndarray] = {}
+    for node in graph.nodes:
+        a = node.attrs
+        if node.op != "conv_transpose" or a["groups"] != 1 or a["out"] >= NARROW or max(a["stride"]) == 1:
+            continue
+        found = _by_residues(graph, node)
+        if found is not None:
+            moved[node.name], more = found
+            weights |= more
+    return graph.edited(moved, weights=weights) if moved else graph
+
+
+def _by_residues(graph: Graph, node: Node) -> tuple[tuple[Node, ...], dict[str, np.ndarray]] | None:
+    """The nodes and arrays of one transposed convolution in two dimensions; None where it is not one of them."""
+    a, shape = node.attrs, graph.unit_shapes[node.inputs[0]]
+    full = graph.unit_shapes[node.name]
+    if shape is None or full is None or len(shape) != 4 or any(type(s) is not int for s in (*shape, *full)):
+        return None
+    readers = graph.consumers[node.name]
+    if node.array("weight") not in graph.weights or any(r.op in ("batchnorm", "add") for r in readers):
+        return None  # these are part of the convolution as it stands
+    kernel, strides = (tuple(v) * 2 if len(v) == 1 else tuple(v) for v in (a["kernel"], a["stride"]))
+    pads = tuple(a["padding"]) * 2 if len(a["padding"]) == 1 else tuple(a["padding"])
+    if any(d != 1 for d in a["dilation"]):
+        return None
+    axes = [_window(k, s, p[0], i, o) for k, s, p, i, o in zip(kernel, strides, pads, shape[2:], full[2:], strict=True)]
+    if any(before < 0 or after < 0 for _, before, after, _ in axes):
+        return None
+    weight = np.asarray(graph.weights[node.array("weight")])  # (inputs, outputs, height, width)
+    rows, columns = axes[0][0], axes[1][0]
+    wide = np.zeros((*weight.shape[:2], kernel[0] + 1, kernel[1] + 1), weight.dtype)
+    wide[:, :, :-1, :-1] = weight  # the last row and column are those of no tap
+    picked = wide[:, :, rows][:, :, :, :, columns]  # (inputs, outputs, residue, taps, residue, taps)
+    turned = picked.transpose(1, 2, 4, 0, 3, 5)
+    new = np.ascontiguousarray(turned.reshape(-1, *turned.shape[3:]))
+    names: dict[str, str] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for role in ("weight", "bias") if a["bias"] else ("weight",):
+        names[role] = f"{node.name}.residues.{role}"
+        while names[role] in graph.weights:
+            names[role] += "_"
+    arrays[names["weight"]] = new
+    each = strides[0] * strides[1]
+    if a["bias"]:
+        arrays[names["bias"]] = np.repeat(np.asarray(graph.weights[node.array("bias")]), each)
+    high, broad = axes[0][3], axes[1][3]
+    residues, apart, order = (f"{node.name}.{part}" for part in ("residues", "apart", "order"))
+    whole = (high * strides[0], broad * strides[1])
+    cut = [axis for axis in (2, 3) if full[axis] != whole[axis - 2]]
+    names_of = [*[f"{node.name}.together", f"{node.name}.rows"][: len(cut)], node.name]
+    if {residues, apart, order, *names_of[:-1]} & set(graph.by_name):
+        return None
+    made = [
+        Node.of(residues, "conv", node.inputs[0], arrays=names, out=a["out"] * each, kernel=new.shape[2:],
+                padding=tuple((before, after) for _, before, after, _ in axes), bias=a["bias"]),
+        Node.of(apart, "reshape", residues, shape=(-1, a["out"], *strides, high, broad)),
+        Node.of(order, "transpose", apart, perm=(0, 1, 4, 2, 5, 3)),
+        Node.of(names_of[0], "reshape", order, shape=(-1, a["out"], *whole)),
+    ]  # fmt: skip
+    for axis, source, name in zip(cut, names_of[:-1], names_of[1:], strict=True):
+        made.append(Node.of(name, "slice", source, axis=axis, start=None, stop=full[axis]))
+    return tuple(made), arrays
+
+
+def _window(kernel: int, stride: int, pad: int, size: int, out: int) -> tuple[np.ndarray, int, int, int]:
+    """Along one axis: (tap of each residue and place of the window, `kernel` for none; padding before and behind; steps
+    of the output)."""
+    starts = [divmod(r + pad, stride) for r in range(stride)]
+    taps = [range(-(-(kernel - rho) // stride)) for _, rho in starts]
+    offsets = [c - j for (c, _), some in zip(starts, taps, strict=True) for j in some]
+    low, high = min(offsets), max(offsets)
+    found = np.full((stride, high - low + 1), kernel)
+    for r, ((c, rho), some) in enumerate(zip(starts, taps, strict=True)):
+        for j in some:
+            found[r, c - j - low] = rho + stride * j
+    steps = -(-out // stride)
+    return found, -low, steps - size + high, steps

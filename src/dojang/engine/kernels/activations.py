@@ -208,8 +208,8 @@ MOST_TURNS = 2.0**30
 
 
 def wave(b: Emit, v: Value, quarter: int) -> Value:
-    """sin(v + quarter · π/2). In float64 v less n·π/2, at most π/4 away from 0; there by the series of sine or cosine, as
-    n says. NaN where |v| is above 1.6e9, where that would not reduce it.
+    """sin(v + quarter · π/2). In float64 v less n·π/2, at most π/4 away from 0; there by the series of sine or cosine,
+    as n says. NaN where |v| is above 1.6e9, where that would not reduce it.
     """
     lanes = v.type.count
     wide = lambda c: b.const(F64, c, lanes)  # noqa: E731

@@ -97,7 +97,7 @@ class Places(dict[str, Place]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The place of a value, if it has one."""
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401  (the same, were it not this method)
 
     def only_rows(self, name: str) -> bool:
         """Whether a value lies in rows and not channels last."""

@@ -94,7 +94,7 @@ def placed(context: PlanContext, name: str) -> bool:
         return False
     packing, y = strided.constant(context, name), context.fresh(shape)
     task = strided.kernel.of_axes("copy", shape, strided.rows(shape), strided.strides(y))
-    if task is None or not context.simple(name, strided.kernel, task, 1, {t.X: packing.keys[0], t.Y: y}, packing):
+    if not context.simple(name, strided.kernel, task, 1, {t.X: packing.keys[0], t.Y: y}, packing):
         return False
     context.places[name] = y
     return True

@@ -81,7 +81,7 @@ def weighted(
     refused: tuple[tuple[str, str], ...], macs: int, x: Place, y: Place | None = None, like: Task | None = None,
     res: Place | None = None,
 ) -> None:  # fmt: skip
-    """Adds the step of a chosen algorithm, its weights packed as that wants them. Without `y` to where the value goes."""
+    """Adds the step of a chosen algorithm, its weights packed as that wants them; to the value's target without `y`."""
     norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
     packed_for, machine = like or task, context.machine
     key = f"{group.node.name} {norm} {algorithm.NAME} {packed_for}"

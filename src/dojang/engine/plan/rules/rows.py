@@ -188,8 +188,6 @@ def _factor(
     found = context.fresh((1, prod(wanted)))
     onto = [0 if s == 1 and w > 1 else step for s, step, w in fit]
     task = kernel.of_axes("copy", wanted, onto, strided.rows(wanted))
-    if task is None:
-        return None
     keys = packing.pop() if isinstance(source, str) else None
     done = context.simple(f"{group.value} factor", kernel, task, 1, {t.X: source, t.Y: found}, keys)
     return found if done else None
@@ -275,7 +273,6 @@ def binary(context: PlanContext, group: Group) -> bool:
     (x, x_steps), (r, r_steps) = operands
     onto = replace(y, shape=shape, in_rows=True).strides
     task = kernel.of_axes(group.node.op, shape, x_steps, onto, r_steps, activation=group.activation)
-    assert task is not None  # rows run along their last axis
     packing = Packing(tuple(k for p in made for k in p.keys), lambda w: [a for p in made for a in p.make(w)])
     return context.simple(group, kernel, task, 1, {t.X: x, t.R: r, t.Y: y}, packing if made else None)
 
@@ -291,12 +288,12 @@ def reshape(context: PlanContext, group: Group) -> bool:
     x = context.places.rows[name]
     if x.buffer < 0:
         return False
-    if x.ld != x.channels and shape[-1] != x.channels:
-        y = context.fresh(turned(context.shape(name)))
-        if not strided.copy(context, f"{name} together", logical(context, name), logical(context, name).strides, y, 0,
-                            replace(y, shape=context.shape(name), in_rows=True).strides, context.shape(name)):  # fmt: skip
+    if x.ld != x.channels and shape[-1] != x.channels:  # rows with gaps
+        own, source = context.shape(name), logical(context, name)
+        x = context.fresh(turned(own))
+        onto = replace(x, shape=own, in_rows=True).strides
+        if not strided.copy(context, f"{name} together", source, source.strides, x, 0, onto, own):
             return False
-        x = y
     ld = x.ld if shape[-1] == x.channels else shape[-1]
     keep(context, group.value, Place(x.buffer, x.offset, ld, turned(shape)))
     return True
@@ -378,7 +375,6 @@ def concat(context: PlanContext, group: Group) -> bool:
             place = lies(context, name) if constant is None else None
             steps = place.strides if place is not None else strided.rows(size)
             task = kernel.of_axes("copy", size, steps, whole.strides)
-            assert task is not None  # rows run along their last axis
             source: Place | str = place if place is not None else constant.keys[0] if constant else ""
             context.simple(group, kernel, task, 1, {t.X: source, t.Y: here}, constant)
         start += size[axis]

@@ -32,8 +32,8 @@ FREE = frozenset(
     "unfold fold col2im im2col stack cat "
     # random numbers
     "rand randn randint randperm rand_like randn_like randint_like bernoulli normal uniform exponential multinomial "
-    "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn "
-    "fft_hfft fft_ihfft fft_fftshift fft_ifftshift fft_fftfreq fft_rfftfreq stft istft "
+    "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn "
+    "fft_irfftn fft_hfft fft_ihfft fft_fftshift fft_ifftshift fft_fftfreq fft_rfftfreq stft istft "
     "zeros ones full empty zeros_like ones_like arange linspace "
     # layers
     "max_pool1d max_pool2d max_pool3d max_unpool1d max_unpool2d max_unpool3d fractional_max_pool2d lp_pool1d lp_pool2d "

@@ -42,8 +42,8 @@ def per_axis(value: Size, rank: int) -> tuple[int, ...]:
 # -- element by element --------------------------------------------------------------------------------------------
 
 SAME = {
-    "identity": "alias clone contiguous detach to float double half bfloat16 long int bool type type_as cpu cuda data lift "
-    "lift_fresh lift_fresh_copy requires_grad to_copy positive pos real conj resolve_conj resolve_neg",
+    "identity": "alias clone contiguous detach to float double half bfloat16 long int bool type type_as cpu cuda data "
+    "lift lift_fresh lift_fresh_copy requires_grad to_copy positive pos real conj resolve_conj resolve_neg",
     "neg": "neg negative",
     "hard_swish": "hardswish",
     "silu": "silu",

@@ -1,4 +1,4 @@
-"""PyTorch functions that have an operator of ONNX and none of our own: recurrent layers, look-ups, sampling by a grid."""
+"""PyTorch functions that have an operator of ONNX and none of our own: recurrent layers, look-ups, grids."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _stacked(t: Tracer, parts: Sequence[Sequence[Any]], kind: str, part: str) ->
                 pieces.append(value)
                 continue
             pieces += [t.emit("slice", value, part=f"{part}.gate{d}{i}{k}", axis=0, start=k * size or None,
-                              stop=None if k == len(GATES[kind]) - 1 else (k + 1) * size) for k in GATES[kind]]  # fmt: skip
+                              stop=None if k == len(GATES[kind]) - 1 else (k + 1) * size)
+                       for k in GATES[kind]]  # fmt: skip
         joined = t.emit("concat", *pieces, part=f"{part}.gates{d}", axis=0) if len(pieces) > 1 else pieces[0]
         whole.append(t.emit("unsqueeze", joined, part=f"{part}.wide{d}", axes=(0,)))
     return t.emit("concat", *whole, part=part, axis=0) if len(whole) > 1 else whole[0]
