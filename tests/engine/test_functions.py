@@ -88,19 +88,20 @@ def test_what_is_not_finite(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
 def test_angles(name: str) -> None:
-    """Of every magnitude to 1e9, and near multiples of π/2; −0 stays −0."""
+    """Of every magnitude, and near multiples of π/2; −0 stays −0."""
     rng = np.random.default_rng(0)
     near = (np.arange(-400, 400) * (np.pi / 2)).astype("f4")
     some = np.concatenate(
-        [numbers(), near, np.nextafter(near, np.float32(np.inf)), (10 ** rng.uniform(0, 9, 4000)).astype("f4")]
+        [numbers(), near, np.nextafter(near, np.float32(np.inf)), (10 ** rng.uniform(0, 38.5, 9000)).astype("f4")]
     )
     right = getattr(np, name)(some.astype("f8"))
     found = run(name, some)
     assert (np.abs(found - right) <= 2e-7).all()
     if name == "sin":
-        assert (np.abs(found - right) <= 1e-6 * np.abs(right) + 2.0**-149).all()
+        near = np.abs(some) < 2.0**30
+        assert (np.abs(found - right) <= 1e-6 * np.abs(right) + 2.0**-149)[near].all()
         assert np.signbit(run(name, np.array([0.0, -0.0], "f4"))).tolist() == [False, True]
-    assert np.isnan(run(name, np.array([np.nan, np.inf, -np.inf, 1e20, -3e38], "f4"))).all()
+    assert np.isnan(run(name, np.array([np.nan, np.inf, -np.inf], "f4"))).all()
 
 
 def test_logarithms() -> None:

@@ -14,10 +14,12 @@ from dojang.engine.reference.operators import apply
 
 
 def settled(graph: Graph) -> Graph:
-    """The network with `constant_kernels`, `summed_products`, `constants_once`, `products`, `strided_once` and
-    `narrow_transposed`; one that has nothing of the kind as it is.
+    """The network with `constant_kernels`, `summed_products`, `constants_once`, `products`, `strided_once`,
+    `narrow_transposed` and `shuffled_once`; one that has nothing of the kind as it is.
     """
-    return narrow_transposed(strided_once(products(constants_once(summed_products(constant_kernels(graph))))))
+    return shuffled_once(
+        narrow_transposed(strided_once(products(constants_once(summed_products(constant_kernels(graph))))))
+    )
 
 
 MOST_FOLDED = 1 << 24
@@ -222,6 +224,33 @@ def _plain(graph: Graph, node: Node, weight: tuple[int, ...]) -> Node:
     arrays = {**node.arrays, "weight": array}
     groups = source[1] // weight[1]
     return Node.of(node.name, "conv", node.inputs[0], arrays=arrays, out=weight[0], groups=groups, **node.attrs)
+
+
+def shuffled_once(graph: Graph) -> Graph:
+    """The network with channels shuffled in one pass, by a look-up: where they are split into two axes, these change
+    places, and become one again. What is read or asked for in between stays.
+    """
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        turned = graph[node.inputs[0]] if node.op in ("reshape", "flatten") else None
+        split = graph[turned.inputs[0]] if turned is not None and turned.op == "transpose" else None
+        if turned is None or split is None or split.op != "reshape":
+            continue
+        if any(len(graph.consumers[n.name]) != 1 or n.name in graph.outputs for n in (turned, split)):
+            continue
+        shape, apart = graph.unit_shapes[split.inputs[0]], graph.unit_shapes[split.name]
+        if shape is None or apart is None or graph.unit_shapes[node.name] != shape or len(apart) != len(shape) + 1:
+            continue
+        order = tuple(a % len(apart) for a in turned.attrs["perm"])
+        if apart[3:] != shape[2:] or apart[0] != shape[0] or order != (0, 2, 1, *range(3, len(apart))):
+            continue
+        if any(type(s) is not int for s in apart):
+            continue
+        places = np.arange(shape[1]).reshape(apart[1:3]).T.reshape(-1)
+        picks = tuple(int(p) for p in places)
+        moved[node.name] = Node.of(node.name, "gather", split.inputs[0], axis=1, indices=picks)
+        moved |= {turned.name: (), split.name: ()}
+    return graph.edited(moved) if moved else graph
 
 
 NARROW = 8

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from dojang.base.record import plain_repr
 from dojang.native.emit import F32, F64, I32, ElementType, Emit, Value
@@ -203,34 +204,41 @@ def logarithm(b: Emit, v: Value, act: Activation) -> Value:
 
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 """π/2 as a sum of two float64 numbers."""
-MOST_TURNS = 2.0**30
-"""Multiples of π/2 that angles are reduced by: neighbouring float32 numbers are more than a turn apart long before."""
+PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+FAR = 30
+"""Angles from 2³⁰ on are taken apart into a whole number of 24 bits and a power of 2, of which whole turns are left
+out beforehand: the product is right to 2⁻²⁶."""
 
 
 def wave(b: Emit, v: Value, quarter: int) -> Value:
     """sin(v + quarter · π/2). In float64 v less n·π/2, at most π/4 away from 0; there by the series of sine or cosine,
-    as n says. NaN where |v| is above 1.6e9, where that would not reduce it.
+    as n says.
     """
     lanes = v.type.count
     wide = lambda c: b.const(F64, c, lanes)  # noqa: E731
+    whole = lambda c: b.const(I32, c, lanes)  # noqa: E731
+    bits = b.bitcast(b.abs(v), I32.vector(lanes))
+    power, turns = b.ashr(bits, whole(23)), wide(0.0)
+    for exponent in range(FAR, 128):
+        rest = float(Fraction(2) ** (exponent - 23) % (2 * PI))
+        turns = b.select(b.icmp_signed("==", power, whole(exponent + 127)), wide(rest), turns)
+    digits = b.add(b.and_(bits, whole((1 << 23) - 1)), whole(1 << 23))
+    far = b.fmul(b.sitofp(digits, F64.vector(lanes)), turns)
+    far = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), b.fneg(far), far)
     x = b.convert(v, F32, F64)
+    x = b.select(b.icmp_signed("<", power, whole(FAR + 127)), x, far)
     n = b.round(b.fmul(x, wide(2 / math.pi)))
-    near = b.fcmp_ordered("<", b.abs(n), wide(MOST_TURNS))
-    n = b.select(near, n, wide(0.0))
     r = b.fma(n, wide(-HALF_PI[0]), x)
     r = b.convert(b.fma(n, wide(-HALF_PI[1]), r), F64, F32)
-    turn = b.add(b.convert(n, F64, I32), b.const(I32, quarter, lanes))
+    turn = b.add(b.convert(n, F64, I32), whole(quarter))
     square = b.fmul(r, r)
     sine = b.fmul(r, series(b, square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(6)]))
     cosine = series(b, square, [(-1) ** k / math.factorial(2 * k) for k in range(6)])
-    odd = b.icmp_signed("!=", b.and_(turn, b.const(I32, 1, lanes)), b.const(I32, 0, lanes))
-    value = b.select(odd, cosine, sine)
-    back = b.icmp_signed("!=", b.and_(turn, b.const(I32, 2, lanes)), b.const(I32, 0, lanes))
-    value = b.select(back, b.fneg(value), value)
+    value = b.select(b.icmp_signed("!=", b.and_(turn, whole(1)), whole(0)), cosine, sine)
+    value = b.select(b.icmp_signed("!=", b.and_(turn, whole(2)), whole(0)), b.fneg(value), value)
     if quarter == 0:
         value = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), v, value)  # with its sign
-    within = b.fcmp_ordered("<", b.abs(v), con(b, MOST_TURNS * 1.5, v))
-    return b.select(within, value, con(b, math.nan, v))
+    return b.select(b.fcmp_ordered("<", b.abs(v), con(b, math.inf, v)), value, con(b, math.nan, v))
 
 
 def fake_quantize(b: Emit, v: Value, act: Activation) -> Value:
