@@ -168,7 +168,7 @@ def every_segment() -> Graph:
             N("c2", "conv", "r1", out=24, kernel=(3, 3), padding=1),
             N("a", "add", "c2", "r1"),
             N("c3", "conv", "a", out=16, kernel=(1, 1)),
-            N("s", "sin", "c3"),
+            N("s", "einsum", "c3", equation="abcd->abcd"),
             N("p", "global_avgpool", "s"),
             N("f", "flatten", "p"),
             N("d", "dense", "f", out=7),

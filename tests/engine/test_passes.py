@@ -64,7 +64,7 @@ def net():
             N("s", "add", "a", "r"),
             N("c", "concat", "s", "r", axis=1),
             N("p", "maxpool", "c", kernel=(3, 3), stride=2),
-            N("q", "sin", "p"),
+            N("q", "einsum", "p", equation="abcd->abcd"),
             N("f", "flatten", "q"),
             N("d", "dense", "f", out=5),
         ),

@@ -103,13 +103,7 @@ class Context:
     def view(self, place: Place) -> Array:
         """A value in the arena as an array of its logical shape."""
         start = self.build.lowered.areas.offsets[place.buffer] // 4 + place.offset
-        strides = [4 * place.pixels * place.ld, 4]
-        step = 4 * place.ld
-        space: list[int] = []
-        for size in reversed(place.shape[2:]):
-            space.insert(0, step)
-            step *= size
-        return np.lib.stride_tricks.as_strided(self.arena[start:], place.shape, strides + space)
+        return np.lib.stride_tricks.as_strided(self.arena[start:], place.shape, [4 * s for s in place.strides])
 
     def first(self, address: int) -> Array:
         """The first output of a network with one input, whose float32 numbers lie there; where `short` is something."""

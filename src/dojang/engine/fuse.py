@@ -93,7 +93,7 @@ ACTIVATIONS: Table[Callable[[Attrs], Activation]] = Table(
     {op: "it is more than a function of one number" for op, rule in OPS.items() if rule.channels != "keep"}
     | because("it changes nothing: what reads it reads what it reads", "identity dropout")
     | because("it has values for each channel; a batch norm goes into the weights before it", "batchnorm prelu")
-    | because("no kernel computes it; the reference does", "sin cos not"),
+    | because("it is of truth values, which no kernel computes; the reference does", "not"),
 )
 """The activations that kernels apply where they store results, from the attributes of the operator."""
 

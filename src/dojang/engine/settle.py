@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -13,10 +14,12 @@ from dojang.engine.reference.operators import apply
 
 
 def settled(graph: Graph) -> Graph:
-    """The network with `constant_kernels`, `constants_once`, `products` and `strided_once`; one that has nothing of the
-    kind as it is.
+    """The network with `constant_kernels`, `summed_products`, `constants_once`, `products`, `strided_once`,
+    `narrow_transposed` and `shuffled_once`; one that has nothing of the kind as it is.
     """
-    return strided_once(products(constants_once(constant_kernels(graph))))
+    return shuffled_once(
+        narrow_transposed(strided_once(products(constants_once(summed_products(constant_kernels(graph))))))
+    )
 
 
 MOST_FOLDED = 1 << 24
@@ -80,6 +83,92 @@ def products(graph: Graph) -> Graph:
     return graph.edited(moved) if moved else graph
 
 
+def summed_products(graph: Graph) -> Graph:
+    """The network with every `einsum` of two values as a product of matrices, between changes of the order of axes.
+
+    Indices of both values and the result number the matrices, those of both and not the result are summed over, the
+    others are rows and columns. Sums of three and more values, over an index of one value, or over a diagonal stay.
+    """
+    sums = [node for node in graph.nodes if node.op == "einsum" and len(node.inputs) == 2]
+    fixed = constants(graph) if sums else set[str]()
+    moved: dict[str, Node | tuple[Node, ...]] = {
+        node.name: made for node in sums if (made := _product(graph, node, fixed))
+    }
+    return graph.edited(moved) if moved else graph
+
+
+def _product(graph: Graph, node: Node, fixed: set[str]) -> tuple[Node, ...]:
+    """The nodes of one einsum; none where it is no product of matrices. No input reaches the values in `fixed`."""
+    left, _, right = node.attrs["equation"].replace(" ", "").partition("->")
+    one, two = left.split(",")
+    shapes = [graph.unit_shapes[i] for i in node.inputs]
+    if any(len(set(term)) < len(term) for term in (one, two, right)) or None in shapes:
+        return ()
+    shared = [c for c in one if c in two and c in right]
+    summed = [c for c in one if c in two and c not in right]
+    rows, columns = [c for c in one if c not in two], [c for c in two if c not in one]
+    if any(c not in right for c in (*rows, *columns)):
+        return ()
+    if not summed:
+        return _outer(node, (one, two), right)
+    sizes = {
+        c: size
+        for term, shape in zip((one, two), shapes, strict=True)
+        for c, size in zip(term, shape or (), strict=True)
+    }
+    # The first axis of a value may be the batch, whose number is not known here: at most one index of each group.
+    open_ = {term[0] for term, name in zip((one, two), node.inputs, strict=True) if name not in fixed}
+
+    def merged(group: Sequence[str]) -> list[int]:
+        """The sizes of a group of axes as one, -1 where the batch is among them."""
+        return [-1 if any(c in open_ for c in group) else prod(sizes[c] for c in group)]
+
+    made: list[Node] = []
+    factors: list[str] = []
+    for k, (term, name, order) in enumerate(
+        ((one, node.inputs[0], (shared, rows, summed)), (two, node.inputs[1], (shared, summed, columns)))
+    ):
+        wanted = [c for group in order for c in group]
+        last = name
+        if wanted != list(term):
+            last = f"{node.name}.order{k}"
+            made.append(Node.of(last, "transpose", name, perm=tuple(term.index(c) for c in wanted)))
+        shape = [s for group in order for s in merged(group)]
+        if shape.count(-1) > 1:
+            return ()
+        factors.append(f"{node.name}.factor{k}")
+        made.append(Node.of(factors[-1], "reshape", last, shape=tuple(shape)))
+    product = [c for group in (shared, rows, columns) for c in group]
+    whole = [-1 if c in open_ else sizes[c] for c in product]
+    if whole.count(-1) > 1:
+        return ()
+    turned = product != list(right)
+    names = (f"{node.name}.product", f"{node.name}.apart" if turned else node.name)
+    made.append(Node.of(names[0], "matmul", *factors))
+    made.append(Node.of(names[1], "reshape", names[0], shape=tuple(whole)))
+    if turned:
+        made.append(Node.of(node.name, "transpose", names[1], perm=tuple(product.index(c) for c in right)))
+    return tuple(made) if not {n.name for n in made[:-1]} & set(graph.by_name) else ()
+
+
+def _outer(node: Node, terms: Sequence[str], right: str) -> tuple[Node, ...]:
+    """An einsum that sums over nothing: both values with the axes of the result, multiplied."""
+    made: list[Node] = []
+    factors: list[str] = []
+    for k, (term, name) in enumerate(zip(terms, node.inputs, strict=True)):
+        wanted = [c for c in right if c in term]
+        last = name
+        if wanted != list(term):
+            last = f"{node.name}.order{k}"
+            made.append(Node.of(last, "transpose", name, perm=tuple(term.index(c) for c in wanted)))
+        missing = tuple(i for i, c in enumerate(right) if c not in term)
+        if missing:
+            made.append(Node.of(f"{node.name}.factor{k}", "unsqueeze", last, axes=missing))
+            last = made[-1].name
+        factors.append(last)
+    return (*made, Node.of(node.name, "mul", *factors))
+
+
 def strided_once(graph: Graph) -> Graph:
     """The network with every s-th row and every t-th column taken in one pass: `x[:, :, ::s]`, then `[:, :, :, ::t]`.
 
@@ -135,3 +224,120 @@ def _plain(graph: Graph, node: Node, weight: tuple[int, ...]) -> Node:
     arrays = {**node.arrays, "weight": array}
     groups = source[1] // weight[1]
     return Node.of(node.name, "conv", node.inputs[0], arrays=arrays, out=weight[0], groups=groups, **node.attrs)
+
+
+def shuffled_once(graph: Graph) -> Graph:
+    """The network with channels shuffled in one pass, by a look-up: where they are split into two axes, these change
+    places, and become one again. What is read or asked for in between stays.
+    """
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        turned = graph[node.inputs[0]] if node.op in ("reshape", "flatten") else None
+        split = graph[turned.inputs[0]] if turned is not None and turned.op == "transpose" else None
+        if turned is None or split is None or split.op != "reshape":
+            continue
+        if any(len(graph.consumers[n.name]) != 1 or n.name in graph.outputs for n in (turned, split)):
+            continue
+        shape, apart = graph.unit_shapes[split.inputs[0]], graph.unit_shapes[split.name]
+        if shape is None or apart is None or graph.unit_shapes[node.name] != shape or len(apart) != len(shape) + 1:
+            continue
+        order = tuple(a % len(apart) for a in turned.attrs["perm"])
+        if apart[3:] != shape[2:] or apart[0] != shape[0] or order != (0, 2, 1, *range(3, len(apart))):
+            continue
+        if any(type(s) is not int for s in apart):
+            continue
+        places = np.arange(shape[1]).reshape(apart[1:3]).T.reshape(-1)
+        picks = tuple(int(p) for p in places)
+        moved[node.name] = Node.of(node.name, "gather", split.inputs[0], axis=1, indices=picks)
+        moved |= {turned.name: (), split.name: ()}
+    return graph.edited(moved) if moved else graph
+
+
+NARROW = 8
+"""Output channels from which on the residues of a transposed convolution fill vectors on their own."""
+
+
+def narrow_transposed(graph: Graph) -> Graph:
+    """The network with transposed convolutions to few channels as plain ones whose channels are those of every residue
+    of the output place, then moved to their places: vectors of channels would be almost empty (upsampling to an image).
+
+    Output o = s·q + r takes x[q + c − j] w[ρ + s·j], where o + padding = s·(q + c) + ρ: of one window for all r.
+    """
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    weights: dict[str, np.ndarray] = {}
+    for node in graph.nodes:
+        a = node.attrs
+        if node.op != "conv_transpose" or a["groups"] != 1 or a["out"] >= NARROW or max(a["stride"]) == 1:
+            continue
+        found = _by_residues(graph, node)
+        if found is not None:
+            moved[node.name], more = found
+            weights |= more
+    return graph.edited(moved, weights=weights) if moved else graph
+
+
+def _by_residues(graph: Graph, node: Node) -> tuple[tuple[Node, ...], dict[str, np.ndarray]] | None:
+    """The nodes and arrays of one transposed convolution in two dimensions; None where it is not one of them."""
+    a, shape = node.attrs, graph.unit_shapes[node.inputs[0]]
+    full = graph.unit_shapes[node.name]
+    if shape is None or full is None or len(shape) != 4 or any(type(s) is not int for s in (*shape, *full)):
+        return None
+    readers = graph.consumers[node.name]
+    if node.array("weight") not in graph.weights or any(r.op in ("batchnorm", "add") for r in readers):
+        return None  # these are part of the convolution as it stands
+    kernel, strides = (tuple(v) * 2 if len(v) == 1 else tuple(v) for v in (a["kernel"], a["stride"]))
+    pads = tuple(a["padding"]) * 2 if len(a["padding"]) == 1 else tuple(a["padding"])
+    if any(d != 1 for d in a["dilation"]):
+        return None
+    axes = [_window(k, s, p[0], i, o) for k, s, p, i, o in zip(kernel, strides, pads, shape[2:], full[2:], strict=True)]
+    if any(before < 0 or after < 0 for _, before, after, _ in axes):
+        return None
+    weight = np.asarray(graph.weights[node.array("weight")])  # (inputs, outputs, height, width)
+    rows, columns = axes[0][0], axes[1][0]
+    wide = np.zeros((*weight.shape[:2], kernel[0] + 1, kernel[1] + 1), weight.dtype)
+    wide[:, :, :-1, :-1] = weight  # the last row and column are those of no tap
+    picked = wide[:, :, rows][:, :, :, :, columns]  # (inputs, outputs, residue, taps, residue, taps)
+    turned = picked.transpose(1, 2, 4, 0, 3, 5)
+    new = np.ascontiguousarray(turned.reshape(-1, *turned.shape[3:]))
+    names: dict[str, str] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for role in ("weight", "bias") if a["bias"] else ("weight",):
+        names[role] = f"{node.name}.residues.{role}"
+        while names[role] in graph.weights:
+            names[role] += "_"
+    arrays[names["weight"]] = new
+    each = strides[0] * strides[1]
+    if a["bias"]:
+        arrays[names["bias"]] = np.repeat(np.asarray(graph.weights[node.array("bias")]), each)
+    high, broad = axes[0][3], axes[1][3]
+    residues, apart, order = (f"{node.name}.{part}" for part in ("residues", "apart", "order"))
+    whole = (high * strides[0], broad * strides[1])
+    cut = [axis for axis in (2, 3) if full[axis] != whole[axis - 2]]
+    names_of = [*[f"{node.name}.together", f"{node.name}.rows"][: len(cut)], node.name]
+    if {residues, apart, order, *names_of[:-1]} & set(graph.by_name):
+        return None
+    made = [
+        Node.of(residues, "conv", node.inputs[0], arrays=names, out=a["out"] * each, kernel=new.shape[2:],
+                padding=tuple((before, after) for _, before, after, _ in axes), bias=a["bias"]),
+        Node.of(apart, "reshape", residues, shape=(-1, a["out"], *strides, high, broad)),
+        Node.of(order, "transpose", apart, perm=(0, 1, 4, 2, 5, 3)),
+        Node.of(names_of[0], "reshape", order, shape=(-1, a["out"], *whole)),
+    ]  # fmt: skip
+    for axis, source, name in zip(cut, names_of[:-1], names_of[1:], strict=True):
+        made.append(Node.of(name, "slice", source, axis=axis, start=None, stop=full[axis]))
+    return tuple(made), arrays
+
+
+def _window(kernel: int, stride: int, pad: int, size: int, out: int) -> tuple[np.ndarray, int, int, int]:
+    """Along one axis: (tap of each residue and place of the window, `kernel` for none; padding before and behind; steps
+    of the output)."""
+    starts = [divmod(r + pad, stride) for r in range(stride)]
+    taps = [range(-(-(kernel - rho) // stride)) for _, rho in starts]
+    offsets = [c - j for (c, _), some in zip(starts, taps, strict=True) for j in some]
+    low, high = min(offsets), max(offsets)
+    found = np.full((stride, high - low + 1), kernel)
+    for r, ((c, rho), some) in enumerate(zip(starts, taps, strict=True)):
+        for j in some:
+            found[r, c - j - low] = rho + stride * j
+    steps = -(-out // stride)
+    return found, -low, steps - size + high, steps

@@ -59,6 +59,8 @@ def end_of(place: Place) -> int:
     """Bytes from the beginning of its buffer to the end of a place."""
     if not prod(place.shape):
         return 0
+    if place.in_rows:
+        return end_of(place.turned)
     return 4 * (place.offset + (place.images * place.pixels - 1) * place.ld + place.channels)
 
 

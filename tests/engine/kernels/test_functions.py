@@ -86,6 +86,34 @@ def test_what_is_not_finite(name: str) -> None:
         assert np.isposinf(run(name, np.array([np.inf], "f4")))[0]
 
 
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_angles(name: str) -> None:
+    """Of every magnitude, and near multiples of π/2; −0 stays −0."""
+    rng = np.random.default_rng(0)
+    near = (np.arange(-400, 400) * (np.pi / 2)).astype("f4")
+    some = np.concatenate(
+        [numbers(), near, np.nextafter(near, np.float32(np.inf)), (10 ** rng.uniform(0, 38.5, 9000)).astype("f4")]
+    )
+    right = getattr(np, name)(some.astype("f8"))
+    found = run(name, some)
+    assert (np.abs(found - right) <= 2e-7).all()
+    if name == "sin":
+        near = np.abs(some) < 2.0**30
+        assert (np.abs(found - right) <= 1e-6 * np.abs(right) + 2.0**-149)[near].all()
+        assert np.signbit(run(name, np.array([0.0, -0.0], "f4"))).tolist() == [False, True]
+    assert np.isnan(run(name, np.array([np.nan, np.inf, -np.inf], "f4"))).all()
+
+
+def test_logarithms() -> None:
+    x = np.abs(numbers())
+    x = np.concatenate([x[x > 0], (1 + np.linspace(-1e-3, 1e-3, 400)).astype("f4"), np.array([1, 3e38], "f4")])
+    right = np.log(x.astype("f8"))
+    assert (np.abs(run("log", x) - right) <= 4e-7 * np.maximum(np.abs(right), 0.1)).all()
+    found = run("log", np.array([0, -0.0, np.inf, -1, -np.inf, np.nan], "f4"))
+    assert found[:3].tolist() == [-np.inf, -np.inf, np.inf]
+    assert np.isnan(found[3:]).all()
+
+
 class Log1p(torch.nn.Module):
     """What has no operator of its own: read from PyTorch as several."""
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from dojang.base.record import plain_repr
-from dojang.native.emit import F32, I32, ElementType, Emit, Value
+from dojang.native.emit import F32, F64, I32, ElementType, Emit, Value
 
 ERFC = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 """Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 7.1.26: erfc within 1.5e-7 for z >= 0."""
@@ -192,13 +193,53 @@ def log(b: Emit, v: Value) -> Value:
 
 
 def logarithm(b: Emit, v: Value, act: Activation) -> Value:
-    """The natural logarithm of any number: −∞ at 0, NaN below, and what is too small for `log` made larger by 2²⁵."""
-    small = b.fcmp_ordered("<", v, con(b, 1.1754943508222875e-38, v))
-    out = log(b, b.select(small, b.fmul(v, con(b, 2.0**25, v)), v))
-    out = b.select(small, b.fsub(out, con(b, 25 * math.log(2), v)), out)
-    out = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), con(b, -math.inf, v), out)
-    out = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), con(b, math.nan, v), out)
-    return b.select(b.fcmp_ordered("==", v, con(b, math.inf, v)), v, out)
+    """The natural logarithm of any number: −∞ of 0, NaN below, ∞ of ∞; denormal numbers by 2²⁴ of them."""
+    small = b.fcmp_ordered("<", v, con(b, 2.0**-126, v))
+    scaled = b.select(small, b.fmul(v, con(b, 2.0**24, v)), v)
+    shift = b.select(small, con(b, 24 * math.log(2), v), con(b, 0, v))
+    value = b.fsub(log(b, scaled), shift)
+    value = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), con(b, -math.inf, v), value)
+    value = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), con(b, math.nan, v), value)
+    return b.select(b.fcmp_ordered("==", v, con(b, math.inf, v)), v, value)
+
+
+HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
+"""π/2 as a sum of two float64 numbers."""
+PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+FAR = 30
+"""Angles from 2³⁰ on are taken apart into a whole number of 24 bits and a power of 2, of which whole turns are left
+out beforehand: the product is right to 2⁻²⁶."""
+
+
+def wave(b: Emit, v: Value, quarter: int) -> Value:
+    """sin(v + quarter · π/2). In float64 v less n·π/2, at most π/4 away from 0; there by the series of sine or cosine,
+    as n says.
+    """
+    lanes = v.type.count
+    wide = lambda c: b.const(F64, c, lanes)  # noqa: E731
+    whole = lambda c: b.const(I32, c, lanes)  # noqa: E731
+    bits = b.bitcast(b.abs(v), I32.vector(lanes))
+    power, turns = b.ashr(bits, whole(23)), wide(0.0)
+    for exponent in range(FAR, 128):
+        rest = float(Fraction(2) ** (exponent - 23) % (2 * PI))
+        turns = b.select(b.icmp_signed("==", power, whole(exponent + 127)), wide(rest), turns)
+    digits = b.add(b.and_(bits, whole((1 << 23) - 1)), whole(1 << 23))
+    far = b.fmul(b.sitofp(digits, F64.vector(lanes)), turns)
+    far = b.select(b.fcmp_ordered("<", v, con(b, 0, v)), b.fneg(far), far)
+    x = b.convert(v, F32, F64)
+    x = b.select(b.icmp_signed("<", power, whole(FAR + 127)), x, far)
+    n = b.round(b.fmul(x, wide(2 / math.pi)))
+    r = b.fma(n, wide(-HALF_PI[0]), x)
+    r = b.convert(b.fma(n, wide(-HALF_PI[1]), r), F64, F32)
+    turn = b.add(b.convert(n, F64, I32), whole(quarter))
+    square = b.fmul(r, r)
+    sine = b.fmul(r, series(b, square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(6)]))
+    cosine = series(b, square, [(-1) ** k / math.factorial(2 * k) for k in range(6)])
+    value = b.select(b.icmp_signed("!=", b.and_(turn, whole(1)), whole(0)), cosine, sine)
+    value = b.select(b.icmp_signed("!=", b.and_(turn, whole(2)), whole(0)), b.fneg(value), value)
+    if quarter == 0:
+        value = b.select(b.fcmp_ordered("==", v, con(b, 0, v)), v, value)  # with its sign
+    return b.select(b.fcmp_ordered("<", b.abs(v), con(b, math.inf, v)), value, con(b, math.nan, v))
 
 
 def fake_quantize(b: Emit, v: Value, act: Activation) -> Value:
@@ -220,6 +261,8 @@ FUNCTIONS: Mapping[str, Callable[[Emit, Value, Activation], Value]] = {
     "softsign": softsign,
     "exp": lambda b, v, act: exp(b, v),
     "log": logarithm,
+    "sin": lambda b, v, act: wave(b, v, 0),
+    "cos": lambda b, v, act: wave(b, v, 1),
     "abs": lambda b, v, act: b.abs(v),
     "neg": lambda b, v, act: b.fneg(v),
     "sqrt": lambda b, v, act: b.sqrt(v),

@@ -63,12 +63,60 @@ class Request:
 @dataclass(frozen=True)
 class Rules:
     """By operator, the rule that adds a group's steps and says whether it did: `of_values` where all inputs are values
-    with a place, `of_constants` where that fails. `placed` gives a constant a place, and says whether it could.
+    with a place, `of_constants` where that fails; `of_rows`, asked before both, where values lie in rows. `placed`
+    gives a constant a place, and says whether it could; `brought` brings a value from its rows to channels last.
     """
 
+    of_rows: Mapping[str, Rule]
     of_values: Mapping[str, Rule]
     of_constants: Mapping[str, Rule]
     placed: Callable[[PlanContext, str], bool]
+    brought: Callable[[PlanContext, str], Place]
+
+
+class Places(dict[str, Place]):
+    """Where values lie, channels last. A value that only lies in rows is brought here when it is first asked for.
+
+    `rows` has the values that lie in rows (their last axis fastest), each as kernels know it: the last axis as
+    channels, (images, last axis, *axes between).
+    """
+
+    def __init__(self, bring: Callable[[str], Place]) -> None:
+        """`bring` adds the step that copies."""
+        super().__init__()
+        self.bring = bring
+        self.rows: dict[str, Place] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.rows
+
+    def __missing__(self, name: str) -> Place:
+        if name not in self.rows:
+            raise KeyError(name)
+        found = self[name] = self.bring(name)
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The place of a value, if it has one."""
+        return self[name] if name in self else default  # noqa: SIM401  (the same, were it not this method)
+
+    def only_rows(self, name: str) -> bool:
+        """Whether a value lies in rows and not channels last."""
+        return name in self.rows and not super().__contains__(name)
+
+    def forget(self, name: str) -> None:
+        """A value lies nowhere yet."""
+        self.pop(name, None)
+        self.rows.pop(name, None)
+
+    def all(self, shapes: Mapping[str, Shape | None]) -> dict[str, Place]:
+        """Every value once, channels last where it lies so."""
+        found = dict(self)
+        for name, place in self.rows.items():
+            shape = shapes[name]
+            if name not in found and shape is not None:
+                found[name] = replace(place, shape=shape, in_rows=True)
+        return found
 
 
 class PlanContext:
@@ -93,7 +141,7 @@ class PlanContext:
         self.shortcuts: Mapping[str, Shortcut] = {} if request.sizes else shortcuts(fused)
         self.steps: list[KernelStep | HostStep] = []
         self.buffers: list[int] = []
-        self.places: dict[str, Place] = {}
+        self.places = Places(lambda name: self.rules.brought(self, name))
         self.reserved: dict[str, Place] = {}  # slices of concatenations
         self.constants: list[str] = []
         self.copied: list[str] = []
@@ -180,6 +228,11 @@ class PlanContext:
         if not self.kernels_can(group):
             self.on_host(group)
             return
+        rule = self.rules.of_rows.get(node.op) if self.sizes is None else None
+        if rule is not None:
+            if rule(self, group):
+                return
+            self.places.forget(group.value)
         shortcut = self.shortcuts.get(group.value)
         read = (*group.inputs, shortcut.source if shortcut else group.residual)
         if len(self.shape(group.value)) >= 2:
@@ -204,12 +257,15 @@ class PlanContext:
             return False
         if any(i not in self.constants for i in missing):
             return False
-        before = len(self.steps)
+        before, known = len(self.steps), (set(self.places), set(self.places.rows))
         done = all(self.rules.placed(self, i) for i in missing) and rule(self, group)
         for name in missing:
             self.places.pop(name, None)  # others may read it as a constant
         if not done:
             del self.steps[before:]
+            for held, names in zip((self.places, self.places.rows), known, strict=True):
+                for name in [n for n in held if n not in names]:
+                    del held[name]
         return done
 
     def kernels_can(self, group: Group) -> bool:

@@ -41,7 +41,7 @@ def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
     public = public_plan(context.graph.name, steps, request, 1 if alone else request.threads)
     return Planned(
         public, fused, context.machine, 1 if alone else request.workers or request.threads, steps,
-        tuple(context.buffers), context.places, tuple(context.constants), tuple(context.copied),
+        tuple(context.buffers), context.places.all(context.shapes), tuple(context.constants), tuple(context.copied),
     )  # fmt: skip
 
 
@@ -81,6 +81,10 @@ def leave(context: PlanContext, request: Request) -> None:
     """Outputs and values that were asked for, channels first; small ones are copied by NumPy."""
     wanted = (*context.graph.outputs, *sorted(request.keep))
     for name in dict.fromkeys(context.fused.source(n) for n in wanted):
+        if context.places.only_rows(name):
+            if context.places.rows[name].buffer >= 0:
+                context.copied.append(name)
+            continue
         place = context.places.get(name)
         if place is None or place.buffer < 0:
             continue

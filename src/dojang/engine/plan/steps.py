@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,22 @@ class Place:
     offset: int
     ld: int
     shape: Shape
+    in_rows: bool = False
+    """Whether the last axis is the fastest, not the second one: a value that only views and Python read so."""
+
+    @property
+    def turned(self) -> Place:
+        """The place of a value that lies in rows as kernels know it: its last axis as channels."""
+        return replace(self, shape=(self.shape[0], self.shape[-1], *self.shape[1:-1]), in_rows=False)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from place to place along each axis."""
+        if self.in_rows:
+            images, last, *middle = self.turned.strides
+            return (images, *middle, last)
+        inside = [self.ld * prod(self.shape[k + 1 :]) for k in range(2, len(self.shape))]
+        return (self.ld * self.pixels, 1, *inside)
 
     @property
     def images(self) -> int:

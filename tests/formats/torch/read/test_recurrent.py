@@ -1,4 +1,4 @@
-"""Recurrent layers, look-ups, sampling by a grid, what a forward computes from parameters alone: held to PyTorch."""
+"""Recurrent layers, look-ups, sampling by a grid, and what a forward computes from parameters, held to PyTorch."""
 
 import itertools
 import random

@@ -49,8 +49,8 @@ def of_axes(
     r: Sequence[int] = (),
     x_offset: int = 0,
     activation: Activation | None = None,
-) -> StridedTask | None:
-    """The task with axes in the order of y, those that run on merged; None where y is not contiguous along any axis.
+) -> StridedTask:
+    """The task with axes in the order of y, those that run on merged.
 
     >>> of_axes("copy", (2, 3, 4), (12, 4, 1), (12, 4, 1)).shape
     (24,)
@@ -65,9 +65,8 @@ def of_axes(
             merged[-1] = (merged[-1][0] * size, *steps)
         else:
             merged.append(axis)
-    merged = merged or [(1, 1, 0, 0)]
-    if merged[-1][1] != 1:
-        return None
+    if not merged or merged[-1][1] != 1:  # y runs along no axis: number by number
+        merged.append((1, 1, 0, 0))
     sizes, ys, xs, rs = (tuple(column) for column in zip(*merged, strict=True))
     return StridedTask(op, sizes, xs, ys, rs if r else (), x_offset, activation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -15,9 +16,9 @@ from dojang.engine.plan.rules import strided
 from dojang.engine.plan.steps import Packing, Place
 
 
-def reduction(context: PlanContext, group: Group) -> bool:
-    """The sum, mean, largest or least value along any axes."""
-    x, shape = context.places[group.inputs[0]], context.shape(group.value)
+def reduction(context: PlanContext, group: Group, lying: Place | None = None) -> bool:
+    """The sum, mean, largest or least value along any axes; of `lying` where that is not channels last."""
+    x, shape = lying or context.places[group.inputs[0]], context.shape(group.value)
     rank = len(x.shape)
     axes = sorted({a % rank for a in group.node.attrs["axes"]})
     if not prod(x.shape):
@@ -39,27 +40,32 @@ def reduction(context: PlanContext, group: Group) -> bool:
 
 def gather(context: PlanContext, group: Group) -> bool:
     """Some places of one axis, in any order and number."""
-    a, x, shape = group.node.attrs, context.places[group.inputs[0]], context.shape(group.value)
-    axis, size = a["axis"] % len(x.shape), x.shape[a["axis"] % len(x.shape)]
+    x, shape = context.places[group.inputs[0]], context.shape(group.value)
     if not prod(shape) or len(shape) != len(x.shape):
         return False
+    y = context.fresh(shape)
+    if not picked(context, group, x, y, strided.strides(y)):
+        return False
+    context.places[group.value] = y
+    return True
+
+
+def picked(context: PlanContext, group: Group, x: Place, y: Place, onto: Sequence[int]) -> bool:
+    """Adds the step that brings what a look-up takes from x, as that lies, to y, whose axes lie `onto` apart."""
+    a, shape = group.node.attrs, context.shape(group.value)
+    axis, size = a["axis"] % len(x.shape), x.shape[a["axis"] % len(x.shape)]
     steps = strided.strides(x)
     places = [i % size for i in a["indices"]]
     apart = places[1] - places[0] if len(places) > 1 else 1
-    y = context.fresh(shape)
     if apart > 0 and places == list(range(places[0], places[0] + apart * len(places), apart)):
         onward = [s * apart if k == axis else s for k, s in enumerate(steps)]
-        if not strided.copy(context, group, x, onward, y, places[0] * steps[axis]):
-            return False
-    else:
-        task = gathering.of_axes(shape, steps, strided.strides(y), axis)
-        if task is None:
-            return False
-        key, step = f"{group.value} places", steps[axis]
-        packing = Packing((key,), lambda w: [t.on_line(np.array(places, np.int64) * step)])
-        context.simple(group, gathering, task, 1, {t.X: x, t.Y: y, t.R: key}, packing)
-    context.places[group.value] = y
-    return True
+        return strided.copy(context, group, x, onward, y, places[0] * steps[axis], onto, shape)
+    task = gathering.of_axes(shape, steps, onto, axis)
+    if task is None:
+        return False
+    key, step = f"{group.value} places", steps[axis]
+    packing = Packing((key,), lambda w: [t.on_line(np.array(places, np.int64) * step)])
+    return context.simple(group, gathering, task, 1, {t.X: x, t.Y: y, t.R: key}, packing)
 
 
 def concat(context: PlanContext, group: Group) -> bool:
@@ -88,7 +94,7 @@ def placed(context: PlanContext, name: str) -> bool:
         return False
     packing, y = strided.constant(context, name), context.fresh(shape)
     task = strided.kernel.of_axes("copy", shape, strided.rows(shape), strided.strides(y))
-    if task is None or not context.simple(name, strided.kernel, task, 1, {t.X: packing.keys[0], t.Y: y}, packing):
+    if not context.simple(name, strided.kernel, task, 1, {t.X: packing.keys[0], t.Y: y}, packing):
         return False
     context.places[name] = y
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from types import ModuleType
 
 import numpy as np
 
@@ -72,22 +73,35 @@ def chosen(context: PlanContext, group: Group, problem: Conv, like_problem: Conv
         context.groups(shortcut.groups)
         res = context.places[group.residual or ""]
         task = replace(task, residual_ld=res.ld)
+    weighted(context, group, algorithm, task, seconds, refused, problem.macs, x, None, like, res)
+    return True
+
+
+def weighted(
+    context: PlanContext, group: Group, algorithm: ModuleType, task: Task, seconds: float,
+    refused: tuple[tuple[str, str], ...], macs: int, x: Place, y: Place | None = None, like: Task | None = None,
+    res: Place | None = None,
+) -> None:  # fmt: skip
+    """Adds the step of a chosen algorithm, its weights packed as that wants them; to the value's target without `y`."""
     norm = group.norm.name if group.norm else ""  # the same layer may be needed with and without its norm
     packed_for, machine = like or task, context.machine
     key = f"{group.node.name} {norm} {algorithm.NAME} {packed_for}"
 
     def make(weights: Weights) -> Sequence[np.ndarray]:
-        w, b = algorithm.pack(packed_for, machine, *weights.folded(group))
+        w, b = weights.folded(group)
+        w = w.reshape(packed_for.conv.weight_shape) if group.node.op == "dense" and y is not None else w
+        w, b = algorithm.pack(packed_for, machine, w, b)
         return (w if algorithm is dense else t.on_line(w)), t.on_line(b)  # dense: as they lie, never twice
 
     packing = Packing((f"{key} w", f"{key} b"), make, (group,))
-    slots: dict[int, Place | str] = {t.X: x, t.Y: context.target(group.value), t.W: f"{key} w", t.B: f"{key} b"}
+    slots: dict[int, Place | str] = {
+        t.X: x, t.Y: y or context.target(group.value), t.W: f"{key} w", t.B: f"{key} b"
+    }  # fmt: skip
     if res:
         slots[t.R] = res
     predicted = seconds * x.images / context.threads
-    choice = Choice(group.value, group.node.op, algorithm.NAME, group.members, refused, predicted, None, problem.macs)
+    choice = Choice(group.value, group.node.op, algorithm.NAME, group.members, refused, predicted, None, macs)
     context.add(KernelStep(choice, algorithm, task, x.images, slots, packing, like=like))
-    return True
 
 
 def dense_last(context: PlanContext, group: Group) -> bool:

@@ -117,8 +117,13 @@ def probabilities(context: PlanContext, group: Group) -> bool:
     x, logarithm = context.places[group.inputs[0]], group.node.op == "log_softmax"
     axis = group.node.attrs["axis"] % len(x.shape)
     inner = prod(x.shape[axis + 1 :])
-    if axis == 0 or not prod(x.shape) or (axis > 1 and inner > 1 and x.ld != x.channels):
+    if axis == 0 or not prod(x.shape):
         return False
+    if axis > 1 and inner > 1 and x.ld != x.channels:  # pixels with gaps
+        y = context.fresh(x.shape)
+        task = MapTask("copy", x.channels, x.pixels, x.ld, y.ld)
+        context.simple(f"{group.value} together", elementwise, task, x.images, {t.X: x, t.Y: y})
+        x = y
     y = context.target(group.value)
     if axis == 1:
         task = SoftmaxTask(x.channels, x.pixels, x.ld, y.ld, logarithm)

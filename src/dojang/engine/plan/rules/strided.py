@@ -18,9 +18,8 @@ from dojang.engine.plan.steps import Packing, Place
 
 
 def strides(place: Place) -> tuple[int, ...]:
-    """Elements from place to place along each axis of a value as it lies: channels fastest, `ld` apart."""
-    inside = [place.ld * prod(place.shape[k + 1 :]) for k in range(2, len(place.shape))]
-    return (place.ld * place.pixels, 1, *inside)
+    """Elements from place to place along each axis of a value as it lies."""
+    return place.strides
 
 
 def rows(shape: Sequence[int]) -> tuple[int, ...]:
@@ -32,8 +31,6 @@ def copy(context: PlanContext, group: Group | str, x: Place, steps: Sequence[int
          onto: Sequence[int] | None = None, shape: Sequence[int] | None = None) -> bool:  # fmt: skip
     """y ← x, read `steps` apart along the axes of `shape` (y's), written `onto` apart (as y lies)."""
     task = kernel.of_axes("copy", shape or y.shape, steps, onto or strides(y), x_offset=offset)
-    if task is None:
-        return False
     return context.simple(group, kernel, task, 1, {t.X: x, t.Y: y})
 
 
@@ -141,8 +138,6 @@ def broadcast(context: PlanContext, group: Group) -> bool:
     (x, x_steps), (r, r_steps) = operands
     place = context.reserved.get(group.value) or context.fresh(shape)
     task = kernel.of_axes(group.node.op, shape, x_steps, strides(place), r_steps, activation=group.activation)
-    if task is None:
-        return False
     context.places[group.value] = place
     packing = Packing(tuple(k for p in made for k in p.keys), lambda w: [a for p in made for a in p.make(w)])
     return context.simple(group, kernel, task, 1, {t.X: x, t.R: r, t.Y: place}, packing if made else None)

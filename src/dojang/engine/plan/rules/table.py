@@ -19,6 +19,7 @@ from dojang.engine.plan.rules import (
     images,
     pools,
     recurrent,
+    rows,
     standard,
     strided,
     tokens,
@@ -64,8 +65,7 @@ RULES: Table[Rule] = Table(
         "standard": standard.operator,
     },
     because("nothing is computed", "input constant identity dropout")
-    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum")
-    | because("there is no kernel; the reference computes it", "sin cos not")
+    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum not")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},
 )
@@ -74,4 +74,4 @@ RULES: Table[Rule] = Table(
 WITH_CONSTANTS = MappingProxyType({**dict.fromkeys(channels.PAIRS, strided.broadcast), "pow": strided.power})
 """Where an input is a constant, or the rule above declined."""
 
-ALL = Rules(RULES, WITH_CONSTANTS, axes.placed)
+ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought)
