@@ -284,9 +284,10 @@ def sites(own: Own) -> list[Any]:
     """The layers that read channels, as modules that can be watched; those that the module runs as plain functions are
     left out.
     """
+    from dojang.formats.torch.write.parametrised import unwrapped
     from dojang.training.observed import Site
 
-    modules, calls = dict(own.module.named_modules(remove_duplicate=False)), dict[int, int]()
+    modules, calls = dict(unwrapped(own.module).named_modules(remove_duplicate=False)), dict[int, int]()
     found: list[Any] = []
     for node in own.graph.nodes:
         if node.rule.channels not in ("conv", "dense"):
@@ -304,7 +305,9 @@ def sites(own: Own) -> list[Any]:
 def training_only(own: Own) -> tuple[str, ...]:
     """Paths of layers whose arrays the graph does not have: what only training uses."""
     known = set(own.graph.weights)
-    names = [n for n, _ in own.module.named_parameters() if n not in known and "parametrizations" not in n]
+    from dojang.formats.torch.write.parametrised import unwrapped
+
+    names = [n for n, _ in unwrapped(own.module).named_parameters() if n not in known and "parametrizations" not in n]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
 

@@ -7,7 +7,7 @@ split. The test split is the caller's, for the final figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,7 @@ def slim(
     predict: Predict | None = None,
     journal: Journal | None = None,
     finish: Finish | None = None,
+    control: Callable[[int, bool], Graph] | None = None,
     importance: str = "activation",
     gradients: Gradients | None = None,
     rewrites: Sequence[Rewrite] = EXACT,
@@ -107,6 +108,9 @@ def slim(
     what the callables answered, so that an interrupted search is taken up where it was. `finish`: tunes what was found
     a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
     journal.
+
+    `control(tunings, last)`: the original tuned so often, and a last time, as the network on the way was. What a cut
+    loses is the difference to it, not to the original as it came: tuning may gain or lose by itself.
 
     `importance`: how channels of one set are ranked, one of `slimming.importance.KINDS`; "taylor" needs `gradients`.
 
@@ -138,7 +142,7 @@ def slim(
         measure, tune, evaluate = journal.over(measure, tune, evaluate)
     run = _Search(known, measure, tune, evaluate, progress, multiple, predict, least_saving, findings)
     run.rewrites, run.lossless = tuple(rewrites), lossless
-    run.importance, run.gradients = importance, gradients
+    run.importance, run.gradients, run.control = importance, gradients, control
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
@@ -241,7 +245,7 @@ class _Search(Ledger):
         except (DataError, CheckFailed) as error:
             self.notes.append(f"the last fine-tuning failed, the network before it stands: {error}")
             return found
-        base = self.accuracy_before if self.accuracy_before is not None else before
+        base = self.to_lose_from(tunings, True, self.accuracy_before if self.accuracy_before is not None else before)
         kept = base - after <= allowed + 1e-12
         self.finished = {"accuracy_before": before, "accuracy_after": after, "split": "selection", "kept": kept}
         if not kept:
