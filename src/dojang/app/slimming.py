@@ -403,6 +403,7 @@ def _work(
         evaluate=None if lossless else evaluate,
         finish=None if beside is None else beside.finish(evaluate),
         control=None if beside is None else beside.tuned,
+        fits=None if options.owned is None else options.owned.fits,
         importance=asked.importance,
         gradients=slopes(choice, seed) if asked.importance == "taylor" and not lossless else None,
         findings=diagnosis.findings,

@@ -39,6 +39,8 @@ Progress = Callable[[str, int, int], object]
 LEAST_SAVING = 0.005
 """Part of the run time that a cut with loss must save: accuracy is not spent on savings that chance may have made."""
 
+CLASS_LOST = "the module could not stay of its class: its code has no place for the layers that this would leave"
+
 NONE: Channels = {}
 
 PATIENCE = 4
@@ -70,6 +72,7 @@ class Ledger:
         """Nothing is taken yet."""
         self.importance, self.gradients = "activation", None
         self.control: Callable[[int, bool], Graph] | None = None
+        self.fits: Callable[[Graph], bool] | None = None
         self.predict = predict or by_macs
         self.least_saving = least_saving
         self.timed: dict[tuple[str, str], Saving] = {}
@@ -124,6 +127,10 @@ class Ledger:
             times = self.measure([before, *new.values()])
             self.timed.update((key, saving(times[0], own)) for key, own in zip(new, times[1:], strict=True))
         return [self.timed[key] for key in keys]
+
+    def allowed(self, graph: Graph) -> bool:
+        """Whether whoever owns the network can take it in this form."""
+        return self.fits is None or self.fits(graph)
 
     @property
     def tunings(self) -> int:

@@ -11,7 +11,7 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
 from dojang.slimming.front import FLOOR, Front, FrontOption, front
 from dojang.slimming.importance import read_values
-from dojang.slimming.ledger import Ledger, Proposal
+from dojang.slimming.ledger import CLASS_LOST, Ledger, Proposal
 from dojang.slimming.numbering import Numbering, channels_of, removed
 from dojang.slimming.rewrite import perform
 from dojang.slimming.silent import ANSWERS as SILENT_ANSWERS
@@ -346,6 +346,9 @@ class Lossy:
         for c in found:
             saves = whole - self.ledger.predict(c.graph)
             if not self.touched.isdisjoint(c.layers):
+                continue
+            if not self.ledger.allowed(c.graph):
+                self.ledger.refuse(c.rewrite, c.layers, f"{CLASS_LOST} ({c.found})", c.answers)
                 continue
             if saves < STRUCTURE_SAVES * whole:
                 predicted = (

@@ -28,6 +28,7 @@ from dojang.slimming.identities import IDENTITIES
 from dojang.slimming.importance import KINDS
 from dojang.slimming.journal import Journal
 from dojang.slimming.ledger import (
+    CLASS_LOST,
     LEAST_SAVING,
     Evaluate,
     Finish,
@@ -89,6 +90,7 @@ def slim(
     journal: Journal | None = None,
     finish: Finish | None = None,
     control: Callable[[int, bool], Graph] | None = None,
+    fits: Callable[[Graph], bool] | None = None,
     importance: str = "activation",
     gradients: Gradients | None = None,
     rewrites: Sequence[Rewrite] = EXACT,
@@ -109,6 +111,7 @@ def slim(
     a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
     journal.
 
+    `fits(graph)`: whether a network can be had in this form, as where somebody's module has to stay of its class.
     `control(tunings, last)`: the original tuned so often, and a last time, as the network on the way was. What a cut
     loses is the difference to it, not to the original as it came: tuning may gain or lose by itself.
 
@@ -143,6 +146,7 @@ def slim(
     run = _Search(known, measure, tune, evaluate, progress, multiple, predict, least_saving, findings)
     run.rewrites, run.lossless = tuple(rewrites), lossless
     run.importance, run.gradients, run.control = importance, gradients, control
+    run.fits = fits
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
@@ -188,6 +192,9 @@ class _Search(Ledger):
             cut, check = proposed(rewrite, done[0]), done[1]
             if not check.ok:
                 self.reject(cut, f"its check failed: {check.reason}")
+                continue
+            if not self.allowed(cut.graph):
+                self.reject(cut, CLASS_LOST)
                 continue
             saved = self.time(current, cut.graph)
             if saved is not None and not saved.real:
