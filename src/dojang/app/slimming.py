@@ -20,7 +20,6 @@ from dojang.app.networks import InputSize, is_module, load, names_code, require_
 from dojang.app.own import OwnRequest
 from dojang.app.own_files import NormaliseBy, Where, how_to_normalise, labelled, normalised_by, own_way
 from dojang.app.own_files import is_feed as _is_feed
-from dojang.app.own_files import load_slim as load_slim
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
@@ -337,7 +336,8 @@ def found_out(graph: Graph, choice: Data, asked: SlimRequest, processes: Togethe
     The search goes on with the same evidence: what cuts with loss go by is taken in the same pass over the samples.
     """
     known = evidence_of(graph, choice, SAMPLES, 0.0, asked.seed)
-    return known, diagnosis_of(known, choice, processes, more=() if asked.lossless else read_values(known))
+    more = () if asked.lossless else read_values(known)
+    return known, diagnosis_of(known, choice, processes, more=more, correlate=False)
 
 
 def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: ProgressDisplay) -> float | None:
