@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from dojang.app.exporting import export as export
     from dojang.app.filtering import filter_files as filter_files
     from dojang.app.filtering import filter_plans as filter_plans
+    from dojang.app.own_files import load_slim as load_slim
     from dojang.app.record import environment as environment
     from dojang.app.running import Runnable as Runnable
     from dojang.app.running import compile as compile
     from dojang.app.running import run as run
-    from dojang.app.slimming import load_slim as load_slim
     from dojang.app.slimming import slim as slim
     from dojang.app.training import train as train
     from dojang.app.verbs import available as available
@@ -117,7 +117,8 @@ _NAMES = {
     "app.any_size": "load",
     "app.record": "environment",
     "app.running": "Runnable compile run",
-    "app.slimming": "load_slim slim",
+    "app.own_files": "load_slim",
+    "app.slimming": "slim",
     "app.training": "train",
     "app.verbs": "available check compare count explain memory over_devices",
     "arith.check": "Cell Check",

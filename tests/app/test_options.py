@@ -14,7 +14,7 @@ from dojang.app.parser import build_parser
 ONLY_IN_PYTHON = {
     "filter_files": {"progress"},
     "memory": {"batch_size"},
-    "slim": {"progress"},
+    "slim": {"evaluate", "progress", "tune"},
     "train": {"progress", "told"},
 }
 """Keywords that a command line cannot give."""

@@ -117,12 +117,14 @@ def diagnosis_of(
     asked: LookedAt | None = None,
     more: Iterable[str] = (),
     trial_macs: int = 0,
+    correlate: bool = True,
 ) -> Diagnosis:
     """The findings on the samples; without any, what needs none. Process 0 does the timing.
 
     `asked`, the samples with their labels: also what each layer uses of its channels and of the input, how it answers
     to a shift, and the checks of `checks.py`. `more`: values whose statistics somebody needs later; they are taken in
-    the same pass over the samples.
+    the same pass over the samples. `correlate`: also the correlations of neighbouring layers in their best order, which
+    only a page shows.
     """
     processes = processes or Alone()
     graph = known.graph
@@ -152,7 +154,8 @@ def diagnosis_of(
             graph.name, judged.findings, len(x), data.to_dict(), known.threshold, notes=notes,
             not_judged=judged.unjudged, times=times,
         )  # fmt: skip
-    found, effective, grouped = correlations(known), tried_fields(graph, x), groupings(known)
+    found = correlations(known) if correlate else ()
+    effective, grouped = tried_fields(graph, x), groupings(known)
     judged = judge(known, grouped=grouped, effective=effective, times=times)
     done = Diagnosis(
         graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, grouped.judged, notes=notes,

@@ -393,9 +393,17 @@ _SLIM = Command(
         replace(TRAINING_DATA[0], help=f"{NO_LABELS} (with --lossless)"),
         *TRAINING_DATA[1:],
         Option("lossless", "make only cuts that change no output; needs no labels, and no --data", False),
-        Option("max_drop", "the most accuracy that may be lost, in percentage points", 1.0, float, "POINTS"),
+        Option("max_drop", "the most accuracy that may be lost against the original tuned as long, in percentage "
+               "points (default: 1; samples without labels have none)", type=float, metavar="POINTS"),
         Option("target_macs", "stop at this fraction of the MACs", type=float, metavar="FRACTION"),
         Option("train_samples", "use only N samples of the train part", type=positive, metavar="N"),
+        Option("normalise", "how pictures are normalised for PyTorch code, which does not say it: 0 to 1, as ImageNet, "
+               "minus 0.5 over 0.5, or by mean and deviation of the train part", choices=("none", "imagenet", "half",
+               "data")),
+        Option("select", "data that choices are made on, which the network was not trained on (default: a part of the "
+               "train part)", metavar="DATA"),
+        Option("keep", "layers left alone, as names or patterns with commas; for samples without labels", (),
+               type=words, metavar="NAMES"),
         Option("target_time", "stop at this fraction of the run time", type=float, metavar="FRACTION"),
         Option("target_ms", "stop at this many milliseconds per batch", type=float, metavar="MS"),
         Option("epochs", "passes over the data to fine-tune after each cut", 10, positive, "N"),

@@ -17,7 +17,7 @@ from dojang.app.networks import is_module, load, names_code, torch_format
 from dojang.app.own_loop import OwnLoop, Score, Store, loss
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.runtimes import measurer, version_of, whole_vectors
-from dojang.app.shortening import Own, Shortened, Shortener, again, compared, entering, first, kept_layers, read
+from dojang.app.shortening import LARGE, Own, Shortened, Shortener, again, compared, entering, first, kept_layers, read
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.report.results import Diagnosis, Slimming
@@ -224,7 +224,7 @@ class _Run:
     def step(self, macs: float) -> tuple[bool, float | None]:
         """One cut, tuned and judged: (whether it was taken, what the best candidate lost)."""
         asked, loop = self.asked, self.loop
-        rankings: list[Ranking] = list(RANKINGS)
+        rankings: list[Ranking] = list(RANKINGS)[: 2 if self.whole > LARGE else None]
         made = self.shortener.to(self.now.own, macs, rankings, self.reference)
         if not made:
             return False, None

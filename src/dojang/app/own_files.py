@@ -96,8 +96,8 @@ def labelled(net: Any, data: Any, most: int) -> tuple[np.ndarray, np.ndarray] | 
 
     None for everything else: samples without labels, several inputs, labels for each pixel.
     """
-    if not is_module(net) or isinstance(data, np.ndarray) or hasattr(data, "dim"):
-        return None
+    if not is_module(net) or isinstance(data, np.ndarray) or hasattr(data, "dim") or hasattr(data, "__next__"):
+        return None  # what can be read but once is not read for its labels
     from dojang.training.feeding import feed
 
     mode = net.training

@@ -45,6 +45,8 @@ def score_of(answer: Any) -> Score:
     Raises `UsageError` for anything else, and `DataError` for NaN.
     """
     kind = type(answer).__name__
+    if answer is None:
+        raise UsageError("evaluate returned None; it has to return how good the module is, higher is better")
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu().numpy()
     try:

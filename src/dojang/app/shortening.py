@@ -22,11 +22,14 @@ from dojang.base.wording import did_you_mean
 from dojang.evidence.reading import Reading
 from dojang.slimming.oneshot import Ladder, Ranking, ladders, left_alone, readers, shorter, silenced, to_macs
 
-WATCHED_MACS = 8e11
+WATCHED_MACS = 6e11
 """Multiplications that watching a network may take: a pass forwards and backwards takes about twice those of a run."""
 
 LEAST, MOST, NORMED = 16, 256, 1024
 """Samples that are watched: from so many to so many; batch norms are measured on at most `NORMED`."""
+
+LARGE = 1e9
+"""Multiplications from which on networks are cut by one ranking less, for time."""
 
 COMPARED = 64
 """Samples on which candidates are held against the original, at most."""
@@ -158,9 +161,11 @@ class Shortener:
         batches = some(own, WATCHED_MACS / 6, NORMED)
         norms = Norms(own, batches)
         made: list[Shortened] = []
+        known: dict[Any, list[Ladder]] = {}
+        inverses: dict[str, Any] = {}
         for ranking in rankings:
             self.progress.stage(f"cutting: {ranking}")
-            built = self.built(own, tied, seen, ranking, macs)
+            built = self.built(own, tied, seen, ranking, macs, known, inverses)
             if built is None:
                 continue
             one, tied = built
@@ -172,11 +177,21 @@ class Shortener:
         return sorted(made, key=lambda one: one.moved)
 
     def built(
-        self, own: Own, tied: ChannelMap, seen: Mapping[str, Reading], ranking: Ranking, macs: float
+        self,
+        own: Own,
+        tied: ChannelMap,
+        seen: Mapping[str, Reading],
+        ranking: Ranking,
+        macs: float,
+        known: dict[Any, list[Ladder]],
+        inverses: dict[str, Any],
     ) -> tuple[Shortened, ChannelMap] | None:
         """The narrower module before its norms are measured; None where nothing can go."""
         for _ in range(3):
-            offered = ladders(own.graph, tied, seen, ranking, self.unit)
+            key = ("weights" if ranking == "weights" else "felt", tuple(sorted(tied.frozen)))
+            if key not in known:  # rankings that weigh channels alike differ in how they compare layers only
+                known[key] = ladders(own.graph, tied, seen, ranking, self.unit, inverses)
+            offered = known[key]
             gone = to_macs(own.graph, tied, offered, ranking, macs)
             if not gone:
                 return None
@@ -284,9 +299,10 @@ def sites(own: Own) -> list[Any]:
     """The layers that read channels, as modules that can be watched; those that the module runs as plain functions are
     left out.
     """
+    from dojang.formats.torch.write.parametrised import unwrapped
     from dojang.training.observed import Site
 
-    modules, calls = dict(own.module.named_modules(remove_duplicate=False)), dict[int, int]()
+    modules, calls = dict(unwrapped(own.module).named_modules(remove_duplicate=False)), dict[int, int]()
     found: list[Any] = []
     for node in own.graph.nodes:
         if node.rule.channels not in ("conv", "dense"):
@@ -304,7 +320,9 @@ def sites(own: Own) -> list[Any]:
 def training_only(own: Own) -> tuple[str, ...]:
     """Paths of layers whose arrays the graph does not have: what only training uses."""
     known = set(own.graph.weights)
-    names = [n for n, _ in own.module.named_parameters() if n not in known and "parametrizations" not in n]
+    from dojang.formats.torch.write.parametrised import unwrapped
+
+    names = [n for n, _ in unwrapped(own.module).named_parameters() if n not in known and "parametrizations" not in n]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
 

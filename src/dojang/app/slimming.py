@@ -18,9 +18,8 @@ from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
 from dojang.app.own import OwnRequest
-from dojang.app.own_files import NormaliseBy, Where, labelled, normalised_by, own_way
+from dojang.app.own_files import NormaliseBy, Where, how_to_normalise, labelled, normalised_by, own_way
 from dojang.app.own_files import is_feed as _is_feed
-from dojang.app.own_files import load_slim as load_slim
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
@@ -45,7 +44,7 @@ from dojang.slimming.ledger import Evaluate, Tune
 from dojang.slimming.result import SlimResult
 from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
-from dojang.training.asked import Layout, PerChannel, TaskFlag, Values
+from dojang.training.asked import Asked, Layout, PerChannel, TaskFlag, Values
 from dojang.training.data import Data, Split
 from dojang.training.record import METRICS
 
@@ -54,6 +53,9 @@ Importance = Literal["activation", "weight", "batchnorm", "taylor"]
 
 FILES = ("report.html", "model.onnx", "model.safetensors", "run.json")
 """What a slimming leaves in its folder."""
+
+MODULE = "model.pt"
+"""Where there is a module: its state dict, which `load_slim` puts into a fresh one of its class."""
 
 UNFINISHED = "unfinished"
 """Folder within the output folder that keeps what an interrupted slimming has found out."""
@@ -228,7 +230,10 @@ def slim(
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
     means = asked_of(graph, task, values, layout, mean, std)
-    samples = fed(graph, (load_inputs if lossless else load_samples)(data, graph, val_data, means), means)
+    read = (load_inputs if lossless else load_samples)(data, graph, val_data, means)
+    means = settled(net, graph, read, means, normalise, lossless)
+    samples = fed(graph, read, means)
+    held = None if select is None else held_out(select, graph, means)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
@@ -242,7 +247,7 @@ def slim(
 
         def led() -> Slimming:
             if output is None:
-                return in_torch(_work(graph, samples, asked, options, started, processes), net, graph)
+                return in_torch(_work(graph, samples, held, asked, options, started, processes), net, graph)
             kept = Path(output) / UNFINISHED
             # The journal is there until every file has its place: what an interruption left half moved is replaced.
             # Without `resume` the journal says how to go on.
@@ -251,14 +256,13 @@ def slim(
                 raise UsageError(
                     f"{output}: this slimming has ended, and all its files are in place; give --force to do it again"
                 )
-            with writing_folder(output, FILES, force or unfinished) as place:
+            with writing_folder(output, (*FILES, MODULE), force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
                 about = {**asdict(asked), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
                 journal = Journal(kept, about, resume)
-                done = in_torch(
-                    _work(graph, samples, asked, replace(options, journal=journal), started, processes), net, graph
-                )
+                kept_options = replace(options, journal=journal)
+                done = in_torch(_work(graph, samples, held, asked, kept_options, started, processes), net, graph)
                 told.stage("writing and checking the files")
                 settings = {"net": str(net), "data": samples.name, **asdict(asked), "weights": weights}
                 done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
@@ -267,7 +271,7 @@ def slim(
 
         if not processes.rank:
             return lead.through(led, lambda done: replace(done, module=None))
-        choice = chosen(samples, seed)
+        choice = chosen(samples, seed, held)
         found_out(graph, choice, asked, processes)
         done = take_part(processes, training(choice, replace(options, lead=None)))
     return in_torch(done, net, graph)
@@ -282,6 +286,8 @@ def owned(net: Any, graph: Graph) -> Owned | None:
 
 def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
     """The result with a module where `net` is one: the same class narrower where that can be, else a plain one."""
+    if names_code(net):
+        net = torch_format().load_callable(net)
     if not is_module(net):
         return done
     from dojang.formats.torch.write.narrow import narrowed
@@ -293,14 +299,38 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
         f"the module of the result is no {type(net).__name__} but a plain one: its code fixes sizes that have changed, "
         "or an edit put other layers in place of one"
     )
+    done = replace(done, module=torch_format().to_module(done.graph), about={"plain": type(net).__name__})
     if said in done.result.notes:  # by process 0
-        return replace(done, module=torch_format().to_module(done.graph))
-    result = replace(done.result, notes=(*done.result.notes, said))
-    return replace(done, result=result, module=torch_format().to_module(done.graph))
+        return done
+    return replace(done, result=replace(done.result, notes=(*done.result.notes, said)))
 
 
-def chosen(data: Data, seed: int) -> Data:
-    """The train part split again: what tunes, and as its test part what choices are made on."""
+def settled(net: Any, graph: Graph, data: Data, asked: Asked, normalise: str | None, lossless: bool) -> Asked:
+    """What was asked of the data, with the figures that pictures are normalised by where they have to be said.
+
+    Raises `UsageError` where nobody said how pictures enter PyTorch code: a wrong guess would make every figure wrong.
+    """
+    if normalise == "data":
+        return replace(asked, mean=data.normalisation.mean, std=data.normalisation.std)
+    said = asked.mean is not None or asked.std is not None or data.values == "normalised"
+    code = is_module(net) or names_code(net)
+    if lossless or said or not code or graph.inputs[0].attrs["mean"] or data.train.x.dtype != np.uint8:
+        return asked
+    raise UsageError(how_to_normalise(data.name))
+
+
+def held_out(select: Any, graph: Graph, asked: Asked) -> Split:
+    """All samples of data that choices are to be made on."""
+    found = fed(graph, load_samples(select, graph, None, asked), asked)
+    parts = [part for part in (found.train, found.val, found.test) if part is not None and len(part)]
+    x, y = (np.concatenate([np.asarray(getattr(part, name)) for part in parts]) for name in ("x", "y"))
+    return Split(x, y, found.normalisation)
+
+
+def chosen(data: Data, seed: int, held: Split | None = None) -> Data:
+    """The train part split again: what tunes, and as its test part what choices are made on (`held`, if given)."""
+    if held is not None:
+        return replace(data, test=held)
     return data if data.task == "unlabelled" else data.selection(selection_share(len(data.train)), seed)
 
 
@@ -310,18 +340,52 @@ def found_out(graph: Graph, choice: Data, asked: SlimRequest, processes: Togethe
     The search goes on with the same evidence: what cuts with loss go by is taken in the same pass over the samples.
     """
     known = evidence_of(graph, choice, SAMPLES, 0.0, asked.seed)
-    return known, diagnosis_of(known, choice, processes, more=() if asked.lossless else read_values(known))
+    more = () if asked.lossless else read_values(known)
+    return known, diagnosis_of(known, choice, processes, more=more, correlate=False)
+
+
+def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: ProgressDisplay) -> float | None:
+    """How good the network is as it came, on the samples that choices are made on; said before anything else.
+
+    Raises `DataError` where it answers no better than by always naming the most frequent class, unless all accuracy
+    may be lost.
+    """
+    if task == "unlabelled" or not len(part):
+        return None
+    found = accuracy(scorer(graph, len(part)), part)
+    progress.stage(f"as it came the network scores {found:.2%} ({METRICS[task]}) on {len(part)} selection samples")
+    if task != "classification":
+        return found
+    share = float(np.bincount(part.y).max()) / len(part)
+    if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
+        raise DataError(
+            f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and always naming the most "
+            f"frequent class {share:.1%}: no cut can be judged by that. Look at how samples are normalised (--mean and "
+            "--std, or --normalise), at the order of the classes and at the weights"
+        )
+    return found
+
+
+FEW = 50
+"""Of fewer samples nothing is concluded about a network that answers most of them wrong."""
 
 
 def _work(
-    graph: Graph, data: Data, asked: SlimRequest, options: TuningOptions, started: float, processes: Together
+    graph: Graph,
+    data: Data,
+    held: Split | None,
+    asked: SlimRequest,
+    options: TuningOptions,
+    started: float,
+    processes: Together,
 ) -> Slimming:
     """Everything but the files."""
     progress, journal = options.progress, options.journal
-    progress.stage("looking for waste")
     lossless, max_drop, runtime, seed = asked.lossless, asked.max_drop, asked.runtime, asked.seed
     batch_size = asked.batch_size
-    choice = chosen(data, seed)
+    choice = chosen(data, seed, held)
+    as_came = None if lossless else believable(graph, choice.test, data.task, max_drop, progress)
+    progress.stage("looking for waste")
     known, diagnosis = found_out(graph, choice, asked, processes)
     for broken in diagnosis.at_least("error"):
         if broken.kind == "not-finite":
@@ -342,6 +406,8 @@ def _work(
         tune=tune,
         evaluate=None if lossless else evaluate,
         finish=None if beside is None else beside.finish(evaluate),
+        control=None if beside is None else beside.tuned,
+        fits=None if options.owned is None else options.owned.fits,
         importance=asked.importance,
         gradients=slopes(choice, seed) if asked.importance == "taylor" and not lossless else None,
         findings=diagnosis.findings,
@@ -361,6 +427,8 @@ def _work(
     test = data.test if data.task != "unlabelled" else None
     result = final_figures(graph, result, test, measurer(runtime, x, FINAL_ROUNDS))
     notes = () if lossless else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
+    if as_came is not None and held is None:
+        notes = (*notes, *selection_note(as_came, result.before.accuracy, len(choice.test), len(data.test), data.task))
     as_plain = () if options.owned is None else options.owned.notes
     result = replace(result, notes=(*data.notes, *notes, *as_plain, *result.notes))
     return Slimming(
@@ -404,12 +472,29 @@ def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: i
             "samples: one standard error less",
         )
     before, after = result.before.accuracy, result.after.accuracy
+    if result.control is not None and result.control["accuracy"] is not None:
+        before = result.control["accuracy"]
     if before is None or after is None or 100 * (before - after) <= max_drop + 1e-9:
         return said
     lost = (
-        f"on the {tested_on} test samples {100 * (before - after):.2f} points were lost, more than the {max_drop:.2f} "
+        f"on the {tested_on} test samples {100 * (before - after):.2f} points were lost against the original tuned as "
+        f"long, more than the {max_drop:.2f} "
     )
     return (*said, f"{lost}allowed: the selection did not show it; ask for a smaller drop, or give more data")
+
+
+def selection_note(chosen_on: float, tested: float | None, n: int, m: int, task: str) -> tuple[str, ...]:
+    """Whether the samples that choices are made on may have been trained on, for whom it concerns."""
+    if tested is None or task != "classification" or not n or not m:
+        return ()
+    apart, error = chosen_on - tested, sqrt(sum(p * (1 - p) / k for p, k in ((chosen_on, n), (tested, m))))
+    if apart <= 3 * error:
+        return ()
+    return (
+        f"the original answers {chosen_on:.1%} of the {n} selection samples right and {tested:.1%} of the {m} test "
+        "samples: it has probably been trained on the selection. Cuts were judged against the original tuned as long, "
+        "which sees the same; --select DATA names samples that it has not seen",
+    )
 
 
 def fewer(part: Split, most: int, seed: int) -> Split:
@@ -431,10 +516,13 @@ def scorer(graph: Graph, samples: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def accuracy(run: Callable[[np.ndarray], np.ndarray], part: Split) -> float:
-    """The fraction of samples answered right; for regression R², the mean over targets of 1 - error / variance."""
+    """The fraction of samples answered right; of several classes to a sample that of right answers about each; for
+    regression R², the mean over targets of 1 - error / variance."""
     outputs = np.concatenate(
         [run(part.inputs(i, i + BATCH)).reshape(min(BATCH, len(part) - i), -1) for i in range(0, len(part), BATCH)]
     )
+    if part.y.dtype.kind == "b":
+        return float(((outputs > 0) == part.y).mean())
     if part.y.dtype.kind != "f":
         return float((outputs.argmax(axis=1) == part.y).mean())
     error = np.square(outputs.astype(np.float64) - part.y).mean(axis=0)
@@ -484,6 +572,9 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
             same = int((ours.reshape(len(x), -1).argmax(1) == theirs.reshape(len(x), -1).argmax(1)).sum())
             said += f", and the same class for {same} of {len(x)} test samples"
     done = replace(done, same_answers=said, files=tuple(str(target / name) for name in FILES), seconds=seconds)
+    if done.module is not None:
+        done.save(place / MODULE)
+        done = replace(done, files=(*done.files, str(target / MODULE)))
     replace_text(place / "report.html", slim_html(done))
     facts = record("slim", settings, data.hash, done.to_dict())
     replace_text(place / "run.json", dumps(facts))

@@ -47,6 +47,12 @@ class Owned:
             self.refuse("its code fixes sizes that have changed, or an edit put other layers in place of one")
         return module
 
+    def fits(self, graph: Graph) -> bool:
+        """Whether the module has places for the arrays of an edited network; its code is not run."""
+        from dojang.formats.torch.write.narrow import with_arrays
+
+        return with_arrays(self.module, self.graph, graph) is not None
+
     def refuse(self, why: str) -> None:
         """Keep for the notes that a network was fine-tuned as a plain module, and why."""
         name = type(self.module).__name__

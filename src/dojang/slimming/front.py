@@ -17,7 +17,7 @@ from dojang.evidence.finding import CHANNEL_KINDS
 from dojang.slimming.branches import BRANCHES, Branch, branches, without
 from dojang.slimming.estimate import OutputChange
 from dojang.slimming.importance import importance, read_statistics
-from dojang.slimming.ledger import Ledger, Proposal
+from dojang.slimming.ledger import CLASS_LOST, Ledger, Proposal
 from dojang.slimming.narrow import least_useful, muted, remove
 from dojang.slimming.numbering import channels_of, removed
 
@@ -198,6 +198,9 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
             ledger.refuse(CHANNELS, tied.layers(bundle), reason, CHANNEL_KINDS, channels_of(tied, bundle))
     for branch in branches(graph):
         shorter = without(graph, (branch,))
+        if not ledger.allowed(shorter):
+            ledger.refuse(BRANCHES, branch.layers, CLASS_LOST)
+            continue
         makers.append([partial(without, graph, (branch,))])
         option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
                         macs - count(shorter).total.macs, branch)  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.base.errors import CheckFailed, DataError
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
 from dojang.slimming.answers import answered
@@ -37,6 +38,8 @@ Progress = Callable[[str, int, int], object]
 
 LEAST_SAVING = 0.005
 """Part of the run time that a cut with loss must save: accuracy is not spent on savings that chance may have made."""
+
+CLASS_LOST = "the module could not stay of its class: its code has no place for the layers that this would leave"
 
 NONE: Channels = {}
 
@@ -68,6 +71,8 @@ class Ledger:
     ) -> None:
         """Nothing is taken yet."""
         self.importance, self.gradients = "activation", None
+        self.control: Callable[[int, bool], Graph] | None = None
+        self.fits: Callable[[Graph], bool] | None = None
         self.predict = predict or by_macs
         self.least_saving = least_saving
         self.timed: dict[tuple[str, str], Saving] = {}
@@ -122,6 +127,29 @@ class Ledger:
             times = self.measure([before, *new.values()])
             self.timed.update((key, saving(times[0], own)) for key, own in zip(new, times[1:], strict=True))
         return [self.timed[key] for key in keys]
+
+    def allowed(self, graph: Graph) -> bool:
+        """Whether whoever owns the network can take it in this form."""
+        return self.fits is None or self.fits(graph)
+
+    @property
+    def tunings(self) -> int:
+        """How often the network of today was tuned."""
+        return sum(bool(edit.check.get("tuned")) for edit in self.edits)
+
+    def to_lose_from(self, tunings: int, last: bool, base: float) -> float:
+        """The accuracy of the control after so many tunings; `base`, that of the original, without one or where its
+        training failed.
+        """
+        if self.control is None or self.evaluate is None or not (tunings or last):
+            return base
+        try:
+            return self.evaluate(self.control(tunings, last))
+        except (DataError, CheckFailed) as error:
+            said = f"the control failed ({error}); losses are those against the original as it came"
+            if said not in self.notes:
+                self.notes.append(said)
+            return base
 
     def too_little(self, saved: Saving | None) -> str | None:
         """Why a saving is not worth any accuracy; None where it is, or where nothing was timed."""

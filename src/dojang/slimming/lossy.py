@@ -11,7 +11,7 @@ from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
 from dojang.slimming.front import FLOOR, Front, FrontOption, front
 from dojang.slimming.importance import read_values
-from dojang.slimming.ledger import Ledger, Proposal
+from dojang.slimming.ledger import CLASS_LOST, Ledger, Proposal
 from dojang.slimming.numbering import Numbering, channels_of, removed
 from dojang.slimming.rewrite import perform
 from dojang.slimming.silent import ANSWERS as SILENT_ANSWERS
@@ -77,11 +77,12 @@ class SearchTarget:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that passed: tuned, its accuracy on the selection split, the time it saves."""
+    """A candidate that passed: tuned, its accuracy on the selection split and the control's, the time it saves."""
 
     cut: Proposal
     tuned: Graph
     accuracy: float
+    control: float
     saved: Saving | None
 
 
@@ -285,7 +286,7 @@ class Lossy:
                 )
                 self.ledger.reject(trial.cut, said)
         check = {
-            "accuracy_before": self.base,
+            "accuracy_before": best.control,
             "accuracy_after": best.accuracy,
             "split": "selection",
             "tuned": bool(self.ledger.tune),
@@ -305,7 +306,7 @@ class Lossy:
         saved = log(max(1, before) / max(1, after))
         if trial.saved is not None:
             saved += log(trial.saved.before_ms / trial.saved.after_ms)
-        return (max(self.base - trial.accuracy, 0.0) + LEAST_LOSS) / max(saved, 1e-9)
+        return (max(trial.control - trial.accuracy, 0.0) + LEAST_LOSS) / max(saved, 1e-9)
 
     def trial(self, cut: Proposal, current: Graph) -> Trial | str:
         """An edit timed, tuned and judged, or why it is refused: "slow" or "lossy".
@@ -322,18 +323,20 @@ class Lossy:
         try:
             tuned = self.ledger.tune(cut.graph, self.ledger.graph) if self.ledger.tune else cut.graph
             accuracy = self.ledger.evaluate(tuned)
+            tunings = self.ledger.tunings + (self.ledger.tune is not None)
+            base = self.ledger.to_lose_from(tunings, False, self.base)
         except (DataError, CheckFailed) as error:  # NaN on the way: what was accepted before still stands
             self.ledger.reject(cut, f"fine-tuning failed: {error}")
             return "lossy"
-        if not self.base - accuracy <= self.allowed + 1e-12:  # an accuracy of NaN is no accuracy
+        if not base - accuracy <= self.allowed + 1e-12:  # an accuracy of NaN is no accuracy
             left = count(cut.graph).total.macs / self.whole
             self.ledger.reject(
                 cut,
-                f"{100 * (self.base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
+                f"{100 * (base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
                 f"more than {100 * self.allowed:.2f}",
             )  # fmt: skip
             return "lossy"
-        return Trial(cut, tuned, accuracy, saved)
+        return Trial(cut, tuned, accuracy, base, saved)
 
     def replacements(self, offers: Front) -> list[Candidate]:
         """Cheaper forms of layers that are predicted to save enough, those that save most first."""
@@ -343,6 +346,9 @@ class Lossy:
         for c in found:
             saves = whole - self.ledger.predict(c.graph)
             if not self.touched.isdisjoint(c.layers):
+                continue
+            if not self.ledger.allowed(c.graph):
+                self.ledger.refuse(c.rewrite, c.layers, f"{CLASS_LOST} ({c.found})", c.answers)
                 continue
             if saves < STRUCTURE_SAVES * whole:
                 predicted = (

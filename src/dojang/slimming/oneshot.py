@@ -67,11 +67,17 @@ def _passes_on(graph: Graph, node: Node) -> bool:
 
 
 def ladders(
-    graph: Graph, tied: ChannelMap, readings: Mapping[str, Reading], ranking: Ranking, unit: int
+    graph: Graph,
+    tied: ChannelMap,
+    readings: Mapping[str, Reading],
+    ranking: Ranking,
+    unit: int,
+    inverses: dict[str, Array] | None = None,
 ) -> list[Ladder]:
     """For each set of channels that can go together the order in which they do, the least costly first.
 
-    `readings`: by the name of the layer that reads. `unit`: widths are multiples of it where the set is large enough.
+    `readings`: by the name of the layer that reads. `inverses`: kept from call to call, they spare the second ranking
+    its share of the work. `unit`: widths are multiples of it where the set is large enough.
     """
     reads: dict[int, list[tuple[str, int]]] = {}
     for node in readers(graph, tied):
@@ -81,7 +87,7 @@ def ladders(
                 reads.setdefault(label, []).append((node.name, place))
     energy = {node.name: np.square(np.asarray(columns(graph, node), np.float64)).sum(axis=1)
               for node in readers(graph, tied) if node.name in readings}  # fmt: skip
-    inverses: dict[str, Array] = {}
+    inverses = {} if inverses is None else inverses
     found: list[Ladder] = []
     for bundle in tied.bundles:
         if len(bundle) < 2:

@@ -7,7 +7,7 @@ split. The test split is the caller's, for the final figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from dojang.slimming.identities import IDENTITIES
 from dojang.slimming.importance import KINDS
 from dojang.slimming.journal import Journal
 from dojang.slimming.ledger import (
+    CLASS_LOST,
     LEAST_SAVING,
     Evaluate,
     Finish,
@@ -88,6 +89,8 @@ def slim(
     predict: Predict | None = None,
     journal: Journal | None = None,
     finish: Finish | None = None,
+    control: Callable[[int, bool], Graph] | None = None,
+    fits: Callable[[Graph], bool] | None = None,
     importance: str = "activation",
     gradients: Gradients | None = None,
     rewrites: Sequence[Rewrite] = EXACT,
@@ -107,6 +110,10 @@ def slim(
     what the callables answered, so that an interrupted search is taken up where it was. `finish`: tunes what was found
     a last time, longer than is worth it after each cut; kept unless more than `max_drop` is then lost. It keeps its own
     journal.
+
+    `fits(graph)`: whether a network can be had in this form, as where somebody's module has to stay of its class.
+    `control(tunings, last)`: the original tuned so often, and a last time, as the network on the way was. What a cut
+    loses is the difference to it, not to the original as it came: tuning may gain or lose by itself.
 
     `importance`: how channels of one set are ranked, one of `slimming.importance.KINDS`; "taylor" needs `gradients`.
 
@@ -138,7 +145,8 @@ def slim(
         measure, tune, evaluate = journal.over(measure, tune, evaluate)
     run = _Search(known, measure, tune, evaluate, progress, multiple, predict, least_saving, findings)
     run.rewrites, run.lossless = tuple(rewrites), lossless
-    run.importance, run.gradients = importance, gradients
+    run.importance, run.gradients, run.control = importance, gradients, control
+    run.fits = fits
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
@@ -184,6 +192,9 @@ class _Search(Ledger):
             cut, check = proposed(rewrite, done[0]), done[1]
             if not check.ok:
                 self.reject(cut, f"its check failed: {check.reason}")
+                continue
+            if not self.allowed(cut.graph):
+                self.reject(cut, CLASS_LOST)
                 continue
             saved = self.time(current, cut.graph)
             if saved is not None and not saved.real:
@@ -241,7 +252,7 @@ class _Search(Ledger):
         except (DataError, CheckFailed) as error:
             self.notes.append(f"the last fine-tuning failed, the network before it stands: {error}")
             return found
-        base = self.accuracy_before if self.accuracy_before is not None else before
+        base = self.to_lose_from(tunings, True, self.accuracy_before if self.accuracy_before is not None else before)
         kept = base - after <= allowed + 1e-12
         self.finished = {"accuracy_before": before, "accuracy_after": after, "split": "selection", "kept": kept}
         if not kept:

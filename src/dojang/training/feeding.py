@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dojang.base.errors import DataError, UsageError
-from dojang.training.observed import Batch, call, size_of, tensors
+from dojang.training.observed import Batch, call, part, size_of, tensors
 
 TOGETHER = 32
 """Samples of arrays and data sets that are run at once."""
@@ -135,7 +135,7 @@ def _way(module: nn.Module, batch: Any) -> tuple[Way, str]:
         try:
             args, _ = _taken(batch, way)
             with torch.no_grad():
-                list(tensors(call(module, args)))
+                list(tensors(call(module, part(args, 0, 2))))
         except Exception as error:  # code of the user
             lines = str(error).strip().splitlines()
             failed.append(f"{type(error).__name__}: {lines[0] if lines else ''}"[:160])

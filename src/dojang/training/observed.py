@@ -48,9 +48,9 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def call(module: nn.Module, batch: Batch) -> Any:
-    """The module's answer to a batch."""
+    """The module's answer to a batch; of a compiled one that of the module within, which hooks are called from."""
     args, named = batch
-    return module(*args, **named)
+    return getattr(module, "_orig_mod", module)(*args, **named)
 
 
 def moved(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -132,7 +132,14 @@ def _set_arrays(new: nn.Module, before: Graph, after: Graph) -> bool:
             placed.add(bias)
         groups = after[path].attrs.get("groups") if path in after.by_name else None
         resize(layer, groups)
-    return placed == set(after.weights)
+    return placed | _computed(before, after) >= set(after.weights)
+
+
+def _computed(before: Graph, after: Graph) -> set[str]:
+    """Constants that the module's code makes anew at each call, in the shape that they had."""
+    names = {node.array("value") for node in after.nodes if node.op == "constant"}
+    return {n for n in names if n in after.weights and n in before.weights
+            and np.shape(after.weights[n]) == np.shape(before.weights[n])}  # fmt: skip
 
 
 def _arrays(layer: nn.Module) -> tuple[str, ...]:
