@@ -24,7 +24,7 @@ ERF = [2 / math.sqrt(math.pi) * (-1) ** k / math.factorial(k) / (2 * k + 1) for 
 @plain_repr
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A function applied where results are stored. `a`, `b` and `c` are its parameters (bounds, slope, scale); `then` is
+    """A function applied where results are stored. `a`, `b` and `c` are parameters (bounds, slope, scale); `then` is
     applied to what it gives.
     """
 
