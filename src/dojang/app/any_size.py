@@ -31,8 +31,8 @@ def load(
 ) -> Graph:
     """The network that `net` names, as a `Graph`: its layers with their attributes, and its weights by name.
 
-    `net` is a name of the zoo (`available("networks")`), a .net, .onnx or .safetensors file, the bytes of an ONNX file,
-    an `onnx.ModelProto`, Python code as "package.module:callable" or "file.py:callable" (which is run), a
+    `net` is a name of the zoo (`available("networks")`), a .net, .onnx, .safetensors or .pt2 file, the bytes of an
+    ONNX file, an `onnx.ModelProto`, Python code as "package.module:callable" or "file.py:callable" (which is run), a
     `torch.nn.Module`, or a Graph.
 
     `weights` is a .safetensors or .pt/.pth file whose arrays are taken by name. `input_size` (channels first, without

@@ -94,7 +94,9 @@ class Command:
         return tuple(option for option in self.options if verb in option.verbs or (own and OWN in option.verbs))
 
 
-NETWORK = "zoo name, .net, .onnx or .safetensors file, or package.module:callable or file.py:callable (runs that code)"
+NETWORK = (
+    "zoo name, .net, .onnx, .safetensors or .pt2 file, or package.module:callable or file.py:callable (runs that code)"
+)
 SIZE = "size of one input, channels first; sizes of several inputs are separated by ; (or by name: x=3,48,48;y=10)"
 DATA = "digits, a folder or .zip of class folders, .npz or .zarr with x and y, IDX files, CIFAR files"
 NO_LABELS = f"{DATA}; or samples without labels: .npy, .npz with x"

@@ -16,6 +16,9 @@ from dojang.engine.whole import exact
 
 CONVS = ("conv", "conv_transpose", "dense")
 ALIASES = ("identity", "dropout")
+JOINS = ("add", "sub", "mul", "div")
+MOST_CHAINED = 8
+"""Functions of one number that one step of a quantised network applies."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,35 @@ class Fusion:
 
     def activated(self, group: Group) -> Group:
         """The group with the activation that follows it, if any."""
-        nxt = self.only_reader(group.value)
-        act = activation_of(nxt) if nxt is not None else None
-        if nxt is None or act is None:
-            return group
-        return replace(group, activation=act, value=nxt.name, members=(*group.members, nxt.name))
+        chained = group.node.name in self.exact or (bool(self.exact) and group.node.op in JOINS)
+        found: list[Activation] = []
+        while len(found) < (MOST_CHAINED if chained else 1):
+            nxt = self.only_reader(group.value)
+            act = activation_of(nxt) if nxt is not None else None
+            if act is None and chained and nxt is not None:
+                act = self.with_number(nxt, group.value)
+            if nxt is None or act is None:
+                break
+            found.append(act)
+            group = replace(group, value=nxt.name, members=(*group.members, nxt.name))
+        whole: Activation | None = None
+        for act in reversed(found):
+            whole = replace(act, then=whole)
+        return replace(group, activation=whole)
+
+    def with_number(self, node: Node, value: str) -> Activation | None:
+        """A product with, a sum of, or a share by one number, in a quantised network."""
+        name = {"mul": "times", "add": "plus", "sub": "plus", "div": "over"}.get(node.op)
+        if name is None or len(node.inputs) != 2 or self.shapes[node.name] != self.shapes[value]:
+            return None
+        pair = [self.source(i) for i in node.inputs]
+        other = pair[1] if pair[0] == value else pair[0] if node.op in ("mul", "add") else None
+        constant = self.graph[other] if other is not None and other != value else None
+        if constant is None or constant.op != "constant" or constant.attrs["shape"] != ():
+            return None
+        number = constant.attrs["fill"]
+        if number is None and constant.array("value") in self.graph.weights:
+            number = float(self.graph.weights[constant.array("value")])
+        if number is None:
+            return None
+        return Activation(name, -number if node.op == "sub" else number)

@@ -26,24 +26,34 @@ ERF = [2 / math.sqrt(math.pi) * (-1) ** k / math.factorial(k) / (2 * k + 1) for 
 @plain_repr
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A function applied where results are stored. `a`, `b` and `c` are its parameters (bounds, slope, scale)."""
+    """A function applied where results are stored. `a`, `b` and `c` are parameters (bounds, slope, scale); `then` is
+    applied to what it gives.
+    """
 
     name: str
     a: float = 0.0
     b: float = 0.0
     c: float = 0.0
+    then: Activation | None = None
 
 
 def activate(b: Emit, v: Value, act: Activation | None, kind: ElementType) -> Value:
-    """The activation on a vector; NaN stays NaN."""
-    if act is None:
-        return v
+    """The activation on a vector, and those after it; NaN stays NaN."""
+    while act is not None:
+        v, act = _applied(b, v, act, kind), act.then
+    return v
+
+
+def _applied(b: Emit, v: Value, act: Activation, kind: ElementType) -> Value:
+    """One activation on a vector."""
 
     def con(c: float) -> Value:
         return b.const(kind, c, v.type.count)
 
     if act.name == "relu":
         return b.maximum(con(0), v)
+    if act.name in ("times", "plus", "over"):
+        return {"times": b.fmul, "plus": b.fadd, "over": b.fdiv}[act.name](v, con(act.a))
     if act.name == "clip":
         return b.minimum(con(act.b), b.maximum(con(act.a), v))
     if act.name == "leaky_relu":
