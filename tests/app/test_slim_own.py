@@ -167,6 +167,18 @@ def test_a_teacher_is_given_where_it_is_asked_for(trained: tuple[Net, Tensor, Te
     assert all(teacher is module for teacher in teachers)
 
 
+def test_a_loader_with_labels_and_no_loop_is_tuned_here(trained: tuple[Net, Tensor, Tensor]) -> None:
+    """Samples go in as they are, and the labels decide."""
+    module, x, y = trained
+    rows = torch.nn.functional.one_hot(y, 3)
+    for labels, metric in ((y, "accuracy"), (rows | rows.roll(1, 0), "label accuracy")):
+        loader = DataLoader(TensorDataset(x, labels), batch_size=50)
+        done = slim(module, loader, target_macs=0.7, epochs=1, max_drop=100)
+        assert done.metric == metric
+        assert done.data["normalisation"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
+        assert done.result.control["epochs"] == done.result.tunings
+
+
 # Without a loop
 
 

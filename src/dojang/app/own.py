@@ -20,7 +20,7 @@ from dojang.app.runtimes import measurer, version_of, whole_vectors
 from dojang.app.shortening import LARGE, Own, Shortened, Shortener, again, compared, entering, first, kept_layers, read
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
-from dojang.report.results import Diagnosis, Slimming
+from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
 from dojang.slimming.numbering import Numbering, channels_of
 from dojang.slimming.oneshot import RANKINGS, Ranking
 from dojang.slimming.result import Edit, Refused, SlimResult, figures
@@ -384,7 +384,7 @@ class _Run:
         return Slimming(
             own.graph.name,
             result,
-            Diagnosis(own.graph.name, (), samples, None, 0.0),
+            Diagnosis(own.graph.name, (), samples, None, 0.0, notes=(NOT_LOOKED,)),
             (count(own.graph), count(graph)),
             {"name": "samples", "task": "unlabelled", "train_samples": samples, "test_samples": 0},
             "none" if self.loop.evaluate is None else "evaluate",
