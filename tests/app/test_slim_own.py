@@ -480,6 +480,7 @@ def test_bad_loops_and_measures_are_refused_in_one_line(
         (np.zeros((8, 3, 12, 12), np.uint8), "whole bytes", UsageError),
         (17, "samples are an array", UsageError),
         ([], "there are no samples", DataError),
+        ([torch.zeros(8, 3, 12, 12), torch.zeros(8, 4, 12, 12)], "8x4x12x12 does not go through Net", DataError),
     ],
 )
 def test_bad_samples_are_refused(samples: Any, said: str, kind: type[DojangError]) -> None:

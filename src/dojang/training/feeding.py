@@ -142,14 +142,11 @@ def _way(module: nn.Module, batch: Any) -> tuple[Way, str]:
             args, _ = _taken(batch, way)
             with torch.no_grad():
                 list(tensors(call(module, part(args, 0, 2))))
-        except Exception as error:  # code of the user
-            lines = str(error).strip().splitlines()
-            failed.append(f"{type(error).__name__}: {lines[0] if lines else ''}"[:160])
+        except DataError as error:
+            failed.append(str(error))
             continue
         return way, _said(way, batch)
-    what = _shapes(batch if isinstance(batch, (list, tuple)) else list(batch.values()) if isinstance(batch, Mapping)
-                   else [batch])  # fmt: skip
-    raise DataError(f"a batch of {what} does not go through {type(module).__name__}: {failed[0] if failed else ''}")
+    raise DataError(failed[0] if failed else f"{type(module).__name__} takes no such batch: {type(batch).__name__}")
 
 
 def _ways(module: nn.Module, batch: Any) -> Iterator[Way]:
