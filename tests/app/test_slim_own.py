@@ -167,6 +167,18 @@ def test_a_teacher_is_given_where_it_is_asked_for(trained: tuple[Net, Tensor, Te
     assert all(teacher is module for teacher in teachers)
 
 
+def test_a_loader_with_labels_and_no_loop_is_tuned_here(trained: tuple[Net, Tensor, Tensor]) -> None:
+    """Samples go in as they are, and the labels decide."""
+    module, x, y = trained
+    rows = torch.nn.functional.one_hot(y, 3)
+    for labels, metric in ((y, "accuracy"), (rows | rows.roll(1, 0), "label accuracy")):
+        loader = DataLoader(TensorDataset(x, labels), batch_size=50)
+        done = slim(module, loader, target_macs=0.7, epochs=1, max_drop=100)
+        assert done.metric == metric
+        assert done.data["normalisation"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
+        assert done.result.control["epochs"] == done.result.tunings
+
+
 # Without a loop
 
 
@@ -283,6 +295,8 @@ class Halves(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.inner, self.last = block(3, 32, 2), block(16, 16), nn.Conv2d(48, 8, 1)
+        with torch.no_grad():
+            self.last.weight[:, :16] *= 1e-3  # nobody needs the first half, and alone it would go
 
     def forward(self, x: Tensor) -> Tensor:
         parts = list(self.first(x).chunk(2, 1))
@@ -350,6 +364,7 @@ def test_what_is_not_followed_stays_and_the_rest_goes(
         assert done.module.get_submodule(name).weight.shape[0] == module.get_submodule(name).weight.shape[0]
         assert any(name in one.layers for one in done.refused)
     done.module.train()(torch.randn(4, 3, 12, 12))
+    assert any("fails" in one.reason for one in done.refused) is (make in (Auxiliary, Fixed))
     if make is Auxiliary:
         assert any("only training uses: aux" in one.reason for one in done.refused)
 
@@ -465,6 +480,7 @@ def test_bad_loops_and_measures_are_refused_in_one_line(
         (np.zeros((8, 3, 12, 12), np.uint8), "whole bytes", UsageError),
         (17, "samples are an array", UsageError),
         ([], "there are no samples", DataError),
+        ([torch.zeros(8, 3, 12, 12), torch.zeros(8, 4, 12, 12)], "8x4x12x12 does not go through Net", DataError),
     ],
 )
 def test_bad_samples_are_refused(samples: Any, said: str, kind: type[DojangError]) -> None:

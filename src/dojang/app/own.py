@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import is_module, load, names_code, torch_format
-from dojang.app.own_loop import OwnLoop, Score, Store, loss
+from dojang.app.own_loop import OwnLoop, Score, TuningStore, loss
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.runtimes import measurer, version_of, whole_vectors
 from dojang.app.shortening import LARGE, Own, Shortened, Shortener, again, compared, entering, first, kept_layers, read
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
-from dojang.report.results import Diagnosis, Slimming
+from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
 from dojang.slimming.numbering import Numbering, channels_of
 from dojang.slimming.oneshot import RANKINGS, Ranking
 from dojang.slimming.result import Edit, Refused, SlimResult, figures
@@ -100,9 +100,9 @@ def slim_own(
         raise UsageError("max_drop needs `evaluate`, a function that says how good a module is; pass one, or a target")
     if evaluate is None and (asked.target_macs, asked.target_time, asked.target_ms) == (None, None, None):
         raise UsageError("without `evaluate` say how far to cut: target_macs, target_time or target_ms")
-    store = Store(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))
+    store = TuningStore(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))
     loop = OwnLoop(own.module, tune, evaluate, store, told)
-    run = _Run(own, asked, loop, told, Shortener(asked.keep, whole_vectors(), told, asked.seed))
+    run = _OwnSearch(own, asked, loop, told, Shortener(asked.keep, whole_vectors(), told, asked.seed))
     run.search()
     return run.result(started, (*notes, *more))
 
@@ -136,7 +136,7 @@ def owned(net: Any, samples: Any, seed: int, told: ProgressDisplay) -> tuple[Own
 
 
 @dataclass
-class _State:
+class _OwnState:
     """A network on the way: as it was cut and tuned so often."""
 
     own: Own
@@ -148,7 +148,7 @@ class _State:
 
 
 @dataclass
-class _Run:
+class _OwnSearch:
     """One search."""
 
     own: Own
@@ -169,7 +169,7 @@ class _Run:
         try:
             self.reference = self._answers(own)
             self.before = loop.begin()
-            self.now = _State(own, self.before, Numbering.of(own.graph))
+            self.now = _OwnState(own, self.before, Numbering.of(own.graph))
             self.whole = count(own.graph).total.macs
             step, attempts = STEP, 0
             while attempts < ATTEMPTS and step <= LEAST_STEP and not self.reached():
@@ -301,7 +301,9 @@ class _Run:
                                None, check, f"{found} ({RANKINGS[one.ranking]})", original))  # fmt: skip
         graph = again(module, one.graph)
         own = Own(module, graph, self.own.batches, self.own.plain or bool(one.plain))
-        self.now = _State(own, score, self.now.numbering.without(gone), tunings, one.moved, one.plain or self.now.plain)
+        self.now = _OwnState(
+            own, score, self.now.numbering.without(gone), tunings, one.moved, one.plain or self.now.plain
+        )
         save_slim(module, self.loop.store.best, self.about())
 
     def about(self) -> dict[str, Any]:
@@ -384,7 +386,7 @@ class _Run:
         return Slimming(
             own.graph.name,
             result,
-            Diagnosis(own.graph.name, (), samples, None, 0.0),
+            Diagnosis(own.graph.name, (), samples, None, 0.0, notes=(NOT_LOOKED,)),
             (count(own.graph), count(graph)),
             {"name": "samples", "task": "unlabelled", "train_samples": samples, "test_samples": 0},
             "none" if self.loop.evaluate is None else "evaluate",

@@ -91,7 +91,11 @@ def _array_like(value: Any) -> bool:
     return isinstance(value, (np.ndarray, list)) or type(value).__module__.partition(".")[0] == "torch"
 
 
-def labelled(net: Any, data: Any, most: int) -> tuple[np.ndarray, np.ndarray] | None:
+LABELLED, LABELLED_BYTES = 60_000, 1 << 31
+"""Labelled samples of a loader that are kept in memory for dojang's own loop, and their bytes, at most."""
+
+
+def labelled(net: Any, data: Any, most: int = LABELLED) -> tuple[np.ndarray, np.ndarray] | None:
     """Samples and labels as arrays, where each batch is one tensor of samples and one row of labels for each.
 
     None for everything else: samples without labels, several inputs, labels for each pixel.
@@ -103,7 +107,7 @@ def labelled(net: Any, data: Any, most: int) -> tuple[np.ndarray, np.ndarray] | 
     mode = net.training
     net.eval()
     try:
-        fed = feed(data, net, most)
+        fed = feed(data, net, most, most_bytes=LABELLED_BYTES)
     except DojangError:
         return None  # whoever asks next says it
     finally:

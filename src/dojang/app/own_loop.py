@@ -82,7 +82,7 @@ def loss(control: Score, cut: Score, noise: float = 0.0) -> tuple[float, float |
     return lost, sqrt(error**2 + noise**2)
 
 
-class Store:
+class TuningStore:
     """What tuning and measuring gave, in a folder, so that nothing is lost and a second run need not repeat it."""
 
     def __init__(self, folder: Path) -> None:
@@ -142,7 +142,7 @@ class OwnLoop:
     original: Any
     tune: Callable[..., Any] | None
     evaluate: Callable[[Any], Any] | None
-    store: Store
+    store: TuningStore
     progress: ProgressDisplay = field(default_factory=Silent)
     noise: float = 0.0
     notes: list[str] = field(default_factory=list[str])

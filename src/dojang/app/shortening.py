@@ -22,7 +22,7 @@ from dojang.base.wording import did_you_mean
 from dojang.evidence.reading import Reading
 from dojang.slimming.oneshot import Ladder, Ranking, ladders, left_alone, readers, shorter, silenced, to_macs
 
-WATCHED_MACS = 6e11
+WATCHED_MACS = 4e11
 """Multiplications that watching a network may take: a pass forwards and backwards takes about twice those of a run."""
 
 LEAST, MOST, NORMED = 16, 256, 1024
@@ -352,7 +352,7 @@ def compared(own: Own) -> list[Any]:
     return _parts(_cut_off(own.batches[::-1], most), own.graph)
 
 
-TOGETHER_BYTES = 3 << 28
+TOGETHER_BYTES = 5 << 27
 """Bytes of activations that one batch may keep while it is followed backwards."""
 
 

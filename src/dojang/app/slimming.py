@@ -205,12 +205,13 @@ def slim(
     if not lossless and (tune is not None or evaluate is not None or _is_feed(net, data, target)):
         request = OwnRequest(max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed)
         check_request(1.0 if max_drop is None else max_drop, target_macs, target_time, target_ms)
-        given = None if tune or evaluate else labelled(net, data, max(SELECTION * 50, SELECTION))
+        given = None if tune or evaluate else labelled(net, data)
         if given is None:
             where = Where(weights, input_size, num_classes, val_data)
             means = (task, values, layout, mean, std)
             return own_way(net, data, request, tune, evaluate, where, means, output, force, resume, told)
         data, values = given, "as-is"
+        input_size = given[0].shape[1:] if input_size is None else input_size
         mean, std = (0.0, 1.0) if mean is None and std is None else (mean, std)
     if keep:
         raise UsageError("keep works with tune, evaluate or samples without labels; here every layer may be cut")

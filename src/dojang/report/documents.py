@@ -610,10 +610,15 @@ class SlimResultRow(TypedDict):
     certificate: Annotated[dict[str, Any], "how far the answers are from the original's, with --lossless"]
     control: Annotated[dict[str, Any] | None, "the original fine-tuned as often and as long"]
     finish: Annotated[dict[str, Any] | None, "the last fine-tuning"]
+    candidates: Annotated[
+        list[dict[str, Any]],
+        "every network tried by somebody's own loop, or at once: ranking, macs, measure, lost",
+    ]
     seed: int
     findings: list[Finding]
     metric: Annotated[
-        Literal["accuracy", "r2", "label accuracy", "none"], "what accuracy means; none: there were no labels"
+        Literal["accuracy", "r2", "label accuracy", "evaluate", "none"],
+        "what accuracy means; evaluate: what a function from Python said; none: there were no labels",
     ]
     runtime: RuntimeRow
     data: DataRow

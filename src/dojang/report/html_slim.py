@@ -13,7 +13,7 @@ from dojang.report.html import layer_chart
 from dojang.report.html_checks import check_sections
 from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.page import cards, figure, html_table, page, paragraph
-from dojang.report.results import Diagnosis, Slimming
+from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
 from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
 from dojang.report.table import milliseconds, names, number, ranges, short, size
 from dojang.report.text_slim import (
@@ -187,7 +187,10 @@ def slim_html(done: Slimming) -> str:
     ]
     sections = [
         ("Before and after", "".join(outcome)),
-        ("What was found, and what became of it", answers_table(result)),
+        (
+            "What was found, and what became of it",
+            paragraph(f"{NOT_LOOKED}.") if NOT_LOOKED in done.diagnosis.notes else answers_table(result),
+        ),
         ("What was cut", _edits(result.edits)),
         ("What was refused", _refused(result.refused)),
         *_candidates(result),

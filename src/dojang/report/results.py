@@ -215,6 +215,10 @@ class Diagnosis(Result):
         }
 
 
+NOT_LOOKED = "findings were not looked for: dojang diagnose does"
+"""A note of a slimming by somebody's own loop, which goes by what moves the outputs alone."""
+
+
 @dataclass(frozen=True)
 class Slimming(Result):
     """A complete slimming: figures on the test part, edits, refusals, and the data and settings used.

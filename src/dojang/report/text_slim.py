@@ -8,7 +8,7 @@ from typing import Any
 from dojang.arith.cost import Count
 from dojang.evidence.finding import Finding
 from dojang.report.layers import HEADS, layer_rows, legend
-from dojang.report.results import Diagnosis, Slimming
+from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
 from dojang.report.table import (
     PLAIN,
     WIDTH,
@@ -119,7 +119,8 @@ def _answers(done: Slimming, width: int, style: Style) -> list[str]:
             one = done.result.refused[place]
             name = f"{one.rewrite}{channels_said(one, answer.finding)}"
             lines.append(paragraph(f"    {name} refused: {one.reason}", width, "      "))
-    lines += _more(asking) or ([] if asking else ["  nothing was found that a rewrite could answer"])
+    none = NOT_LOOKED if NOT_LOOKED in done.diagnosis.notes else "nothing was found that a rewrite could answer"
+    lines += _more(asking) or ([] if asking else [f"  {none}"])
     informing = [answer for answer in done.result.answers if answer.informs]
     if informing:
         lines += ["", style.bold("Where the cost is (no rewrite is made for these findings)")]

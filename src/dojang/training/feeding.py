@@ -20,6 +20,9 @@ from dojang.training.observed import Batch, call, part, size_of, tensors
 TOGETHER = 32
 """Samples of arrays and data sets that are run at once."""
 
+MOST_BYTES = 1 << 28
+"""Bytes of samples that are kept."""
+
 KINDS = "an array, a tensor, a tuple of them, a mapping, a data set, a DataLoader or any iterable of batches"
 
 
@@ -36,15 +39,17 @@ class Fed:
     samples: int
 
 
-def feed(samples: Any, module: nn.Module, most: int, together: int = TOGETHER, seed: int = 0) -> Fed:
-    """At most about `most` samples of anything that holds some; whole batches of what comes in batches.
+def feed(
+    samples: Any, module: nn.Module, most: int, together: int = TOGETHER, seed: int = 0, most_bytes: int = MOST_BYTES
+) -> Fed:
+    """At most about `most` samples and `most_bytes` of anything that holds some; of what comes in batches whole ones.
 
     Raises `UsageError` for what holds none, and `DataError` for batches that do not go through the module, or hold NaN.
     """
     place = next((p.device for p in module.parameters()), torch.device("cpu"))
     kept: list[Batch] = []
     rests: list[Any] = []
-    said, way, seen = "", None, 0
+    said, way, seen, held = "", None, 0, 0
     for number, raw in enumerate(_raw(samples, most, together, seed)):
         batch = _tensors(raw, place)
         if way is None:
@@ -54,7 +59,8 @@ def feed(samples: Any, module: nn.Module, most: int, together: int = TOGETHER, s
         kept.append(args)
         rests.append(rest)
         seen += size_of(args)
-        if seen >= most:
+        held += sum(t.numel() * t.element_size() for t in tensors([*args[0], *args[1].values()]))
+        if seen >= most or held >= most_bytes:
             break
     if not kept:
         raise DataError(f"there are no samples to look at; give {KINDS} with at least one")
@@ -136,14 +142,11 @@ def _way(module: nn.Module, batch: Any) -> tuple[Way, str]:
             args, _ = _taken(batch, way)
             with torch.no_grad():
                 list(tensors(call(module, part(args, 0, 2))))
-        except Exception as error:  # code of the user
-            lines = str(error).strip().splitlines()
-            failed.append(f"{type(error).__name__}: {lines[0] if lines else ''}"[:160])
+        except DataError as error:
+            failed.append(str(error))
             continue
         return way, _said(way, batch)
-    what = _shapes(batch if isinstance(batch, (list, tuple)) else list(batch.values()) if isinstance(batch, Mapping)
-                   else [batch])  # fmt: skip
-    raise DataError(f"a batch of {what} does not go through {type(module).__name__}: {failed[0] if failed else ''}")
+    raise DataError(failed[0] if failed else f"{type(module).__name__} takes no such batch: {type(batch).__name__}")
 
 
 def _ways(module: nn.Module, batch: Any) -> Iterator[Way]:

@@ -48,9 +48,19 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def call(module: nn.Module, batch: Batch) -> Any:
-    """The module's answer to a batch; of a compiled one that of the module within, which hooks are called from."""
+    """The module's answer to a batch; of a compiled one that of the module within, which hooks are called from.
+
+    Raises `DataError` where its code raises.
+    """
     args, named = batch
-    return getattr(module, "_orig_mod", module)(*args, **named)
+    try:
+        return getattr(module, "_orig_mod", module)(*args, **named)
+    except Exception as error:  # code of the user
+        shapes = ", ".join("x".join(map(str, t.shape)) for t in tensors([*args, *named.values()]))
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
+        name = type(getattr(module, "_orig_mod", module)).__name__
+        raise DataError(f"a batch of {shapes} does not go through {name}: {said}") from error
 
 
 def moved(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

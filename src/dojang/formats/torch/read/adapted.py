@@ -43,20 +43,20 @@ class Adapted(nn.Module):
         return found
 
 
-class Place:
+class TensorPlace:
     """Where a tensor goes in the arguments of a call."""
 
 
 def _emptied(value: Any) -> Any:
     if isinstance(value, Tensor) and value.ndim > 1:
-        return Place()
+        return TensorPlace()
     if isinstance(value, Mapping):
         return {k: _emptied(v) for k, v in value.items()}
     return type(value)(_emptied(v) for v in value) if type(value) in (list, tuple) else value
 
 
 def _filled(value: Any, rest: list[Tensor]) -> Any:
-    if isinstance(value, Place):
+    if isinstance(value, TensorPlace):
         return rest.pop(0)
     if isinstance(value, dict):
         return {k: _filled(v, rest) for k, v in value.items()}

@@ -191,7 +191,7 @@ def resize(layer: Any, groups: int | None = None) -> None:
 
 @torch.no_grad()
 def _agrees(new: nn.Module, after: Graph) -> bool:
-    """Whether the module computes the network, on random inputs in float64, and runs in training mode."""
+    """Whether the module computes the network, on random inputs in float64."""
     rng = np.random.default_rng(0)
     x = [torch.from_numpy(rng.standard_normal((2, *node.attrs["shape"]))) for node in after.inputs]
     wanted = to_module(after).to(torch.float64).eval()(*x)
