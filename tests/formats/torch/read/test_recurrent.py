@@ -108,7 +108,7 @@ def test_sampling_by_a_moved_grid(corners, border, mode):
 
     torch.manual_seed(3)
     total = count(held(Forward(forward, move=nn.Linear(90, 6)), (3, 5, 6), near=2e-5)).total
-    assert (total.macs, total.unknown) == (540, ())
+    assert (total.macs, total.unknown) == (90 * 6 + 5 * 6 * 2 * 3, ())
 
 
 class Bias(nn.Module):
