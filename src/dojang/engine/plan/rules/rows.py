@@ -166,6 +166,7 @@ def _factor(
     context: PlanContext, group: Group, name: str, size: Shape, wanted: Sequence[int], packing: list[Packing]
 ) -> Place | str | None:
     """A factor of a product, one matrix of rows behind the other; repeated where `wanted` has more of them."""
+    width = size[-1]
     if name in context.constants:
         packing.append(strided.constant(context, name))
         if tuple(wanted) == tuple(size):
@@ -178,7 +179,7 @@ def _factor(
             return None
         if tuple(wanted) == tuple(size):
             place = in_rows(context, name) if len(size) > 2 else place
-            if place is not None and place.ld == size[-1] and (len(size) > 2 or place.strides[1] == 1):
+            if place is not None and place.ld == width and (len(size) > 2 or place.strides[1] == 1):
                 return place
             place = lies(context, name)
             assert place is not None
