@@ -353,6 +353,14 @@ def gather(context: PlanContext, group: Group) -> bool:
     return axes.picked(context, group, x, y, replace(y, shape=shape, in_rows=True).strides)
 
 
+def pad(context: PlanContext, group: Group) -> bool:
+    """Places of one value around, along any axes."""
+    if not follows(context, group):
+        return False
+    x, y = logical(context, group.inputs[0]), fresh(context, group)
+    return strided.framed(context, group, x, y, replace(y, shape=context.shape(group.value), in_rows=True).strides)
+
+
 def concat(context: PlanContext, group: Group) -> bool:
     """Values behind each other along any axis, each copied to its place in the rows."""
     shape = context.shape(group.value)
@@ -399,6 +407,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("flatten", "reshape", "squeeze", "unsqueeze"), reshape),
     **dict.fromkeys(("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), reduction),
     "gather": gather,
+    "pad": pad,
     "transpose": transpose,
     "slice": some,
     "concat": concat,
