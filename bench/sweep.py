@@ -430,7 +430,12 @@ def report(args: argparse.Namespace) -> None:
 
         ratios = [r["ms"]["ort"] / r["ms"]["dojang"] for r in timed]
         mean, ahead = exp(sum(map(log, ratios)) / len(ratios)), sum(x >= 1 for x in ratios)
-        print(f"\n{len(timed)} timed; ONNX Runtime / dojang: geometric mean {mean:.2f}, {ahead} at or above 1")
+        share = f"{ahead} at or above 1 ({ahead / len(timed):.1%})"
+        print(f"\n{len(timed)} timed; ONNX Runtime / dojang: geometric mean {mean:.2f}, {share}")
+        for r, ratio in sorted(zip(timed, ratios, strict=True), key=lambda pair: pair[1]):
+            if ratio < 1:
+                ms = r["ms"]
+                print(f"  {r['name']}: {ratio:.2f} ({ms['dojang']:.2f} ms, ONNX Runtime {ms['ort']:.2f} ms)")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What FlopCounterMode counts, and the three rules that lead from it to dojang's count.
 
-`added`: products that PyTorch's table of formulas leaves out (matrix times vector, deformable convolution, LSTM).
+`added`: products that PyTorch's table of formulas leaves out (matrix times vector, deformable convolution,
+LSTM, affine grids).
 `constant`: products of what depends on parameters only, which dojang computes once. `unneeded`: products that no output
 depends on. Dependence is followed by memory: an operation reads and writes the storages of its tensors.
 """
@@ -95,5 +96,6 @@ MORE = {
     "vdot": lambda args, result: args[0].numel(),
     "deform_conv2d": lambda args, result: result.numel() * prod(args[1].shape[1:]),
     "mkldnn_rnn_layer": _lstm,
+    "affine_grid_generator": lambda args, result: result.numel() * args[0].shape[2],
 }
 """Products that FlopCounterMode has no formula for."""

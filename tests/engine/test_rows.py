@@ -61,7 +61,7 @@ class Tokens(nn.Module):
         axis = rng.randrange(1, rank)
         kind = rng.choice(
             ("linear", "linear", "norm", "permute", "permute", "split", "merge", "slice", "bias", "gate", "softmax",
-             "product", "cat", "mean", "roll", "act", "residual", "take")
+             "product", "cat", "mean", "roll", "act", "residual", "take", "pad")
         )  # fmt: skip
         if kind in ("linear", "norm"):
             out = rng.choice((1, 3, 8, 16, 33))
@@ -104,6 +104,9 @@ class Tokens(nn.Module):
             self.parts.append(nn.Parameter(torch.randn(1, *[1 if a == axis else s for a, s in enumerate(x.shape)][1:])))
             index = len(self.parts) - 1
             return lambda x: torch.cat((self.parts[index].expand(x.shape[0], *self.parts[index].shape[1:]), x, x), axis)
+        if kind == "pad":
+            pads = [rng.choice((0, 0, 1, 2)) for _ in range(2 * rng.randrange(1, rank))]
+            return lambda x: nn.functional.pad(x, pads, value=0.5)
         if kind == "mean":
             return lambda x: x - x.mean(axis, keepdim=True)
         if kind == "roll":

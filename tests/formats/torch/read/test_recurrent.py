@@ -108,7 +108,16 @@ def test_sampling_by_a_moved_grid(corners, border, mode):
 
     torch.manual_seed(3)
     total = count(held(Forward(forward, move=nn.Linear(90, 6)), (3, 5, 6), near=2e-5)).total
-    assert (total.macs, total.unknown) == (540, ())
+    assert (total.macs, total.unknown) == (90 * 6 + 5 * 6 * 2 * 3, ())
+
+
+def test_sampling_where_the_batch_is_part_of_an_axis():
+    def forward(m, x):
+        apart = x.reshape(-1, 1, 4, 5)
+        grid = torch.tanh(m.move(apart.flatten(1))).view(-1, 2, 2, 2)
+        return F.grid_sample(apart, grid, align_corners=True).reshape(-1, 3, 2, 2)
+
+    held(Forward(forward, move=nn.Linear(20, 8)), (3, 4, 5))
 
 
 class Bias(nn.Module):

@@ -97,7 +97,7 @@ def pad(context: PlanContext, group: Group) -> bool:
     a, x = group.node.attrs, context.places[group.inputs[0]]
     pads = ((0, 0),) * (len(x.shape) - len(a["pads"])) + a["pads"]  # the last axes
     if a["mode"] != "constant" or any(p for i, pair in enumerate(pads) for p in pair if i != 1):
-        return images.pad(context, group)
+        return images.pad(context, group) or strided.pad(context, group)
     if any(p < 0 for p in pads[1]):
         return False
     y = context.target(group.value)

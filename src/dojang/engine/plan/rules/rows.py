@@ -166,6 +166,7 @@ def _factor(
     context: PlanContext, group: Group, name: str, size: Shape, wanted: Sequence[int], packing: list[Packing]
 ) -> Place | str | None:
     """A factor of a product, one matrix of rows behind the other; repeated where `wanted` has more of them."""
+    width = size[-1]
     if name in context.constants:
         packing.append(strided.constant(context, name))
         if tuple(wanted) == tuple(size):
@@ -178,7 +179,7 @@ def _factor(
             return None
         if tuple(wanted) == tuple(size):
             place = in_rows(context, name) if len(size) > 2 else place
-            if place is not None and place.ld == size[-1] and (len(size) > 2 or place.strides[1] == 1):
+            if place is not None and place.ld == width and (len(size) > 2 or place.strides[1] == 1):
                 return place
             place = lies(context, name)
             assert place is not None
@@ -352,6 +353,14 @@ def gather(context: PlanContext, group: Group) -> bool:
     return axes.picked(context, group, x, y, replace(y, shape=shape, in_rows=True).strides)
 
 
+def pad(context: PlanContext, group: Group) -> bool:
+    """Places of one value around, along any axes."""
+    if not follows(context, group):
+        return False
+    x, y = logical(context, group.inputs[0]), fresh(context, group)
+    return strided.framed(context, group, x, y, replace(y, shape=context.shape(group.value), in_rows=True).strides)
+
+
 def concat(context: PlanContext, group: Group) -> bool:
     """Values behind each other along any axis, each copied to its place in the rows."""
     shape = context.shape(group.value)
@@ -398,6 +407,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("flatten", "reshape", "squeeze", "unsqueeze"), reshape),
     **dict.fromkeys(("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), reduction),
     "gather": gather,
+    "pad": pad,
     "transpose": transpose,
     "slice": some,
     "concat": concat,

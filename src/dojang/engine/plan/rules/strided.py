@@ -149,6 +149,28 @@ def constant(context: PlanContext, name: str) -> Packing:
     return Packing((f"{name} constant",), lambda w: [t.on_line(np.ascontiguousarray(w.constant(node)).reshape(-1))])
 
 
+def pad(context: PlanContext, group: Group) -> bool:
+    """Places of one value around, along any axes."""
+    x, y = context.places[group.inputs[0]], context.fresh(context.shape(group.value))
+    if not framed(context, group, x, y, strides(y)):
+        return False
+    context.places[group.value] = y
+    return True
+
+
+def framed(context: PlanContext, group: Group, x: Place, y: Place, onto: Sequence[int]) -> bool:
+    """y filled with one value, x copied into it; y's axes lie `onto` apart."""
+    a = group.node.attrs
+    pads = ((0, 0),) * (len(x.shape) - len(a["pads"])) + tuple(a["pads"])
+    if a["mode"] != "constant" or any(p < 0 for pair in pads for p in pair):
+        return False
+    fill = MapTask("fill", y.channels, y.pixels, y.ld, y.ld, k=a["value"])
+    context.simple(group, elementwise, fill, y.images, {t.Y: y})
+    start = sum(before * step for (before, _), step in zip(pads, onto, strict=True))
+    here = Place(y.buffer, y.offset + start, y.ld, (1, 1))
+    return copy(context, group, x, x.strides, here, 0, onto, x.shape)
+
+
 def power(context: PlanContext, group: Group) -> bool:
     """x⁰ = 1, also of NaN, and x²."""
     x, value, shape = context.places.get(group.inputs[0]), context.number(group.inputs[1]), context.shape(group.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,18 @@ def one_output(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array
     found = outputs(attrs, inputs)
     if attrs["output"] >= len(found):
         raise UnsupportedError(f"output {attrs['output'] + 1} of {attrs['kind']} is not computed")
-    return found[attrs["output"]]
+    return as_stated(attrs, found[attrs["output"]])
+
+
+def as_stated(attrs: Attrs, value: Array) -> Array:
+    """An output in the shape that its node states: where the batch is part of an axis, that states it as its own."""
+    shape, axis = attrs["shape"], attrs["batch_axis"]
+    if shape is None or axis < 0 or value.ndim != len(shape) or prod(value.shape) == 0:
+        return value
+    whole, own = value.shape, tuple(shape)
+    if whole[:axis] != own[:axis] or whole[axis + 1 :] != own[axis + 1 :] or whole[axis] % own[axis]:
+        return value
+    return value.reshape(*own[:axis], whole[axis] // own[axis], *own[axis:])
 
 
 def shared(node: Node, inputs: Sequence[Array], several: dict[tuple[Any, ...], tuple[Array, ...]]) -> Array:
@@ -81,4 +93,4 @@ def shared(node: Node, inputs: Sequence[Array], several: dict[tuple[Any, ...], t
         found = several.get(key) or several.setdefault(key, outputs(a, inputs))
     if a["output"] >= len(found):
         raise UnsupportedError(f"output {a['output'] + 1} of {a['kind']} is not computed")
-    return found[a["output"]]
+    return as_stated(a, found[a["output"]])

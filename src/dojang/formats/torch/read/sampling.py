@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.trace import HANDLERS, Tracer
 
 
 @lowers("embedding")
@@ -20,15 +21,18 @@ def embedding(t: Tracer, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Any:
 
 @lowers("affine_grid", "affine_grid_generator")
 def affine_grid(t: Tracer, theta: Any, size: Any, align_corners: bool | None = None) -> Any:
-    """Places of pixels, moved by a matrix for each image."""
-    sizes = tuple(int(s) for s in size)
+    """Places of pixels, moved by a matrix for each image: a product of the places, and 1, with the matrix."""
+    rank, places = len(size) - 2, prod(int(s) for s in size[2:])
     moved = t.value(theta)
-    if len(sizes) not in (4, 5) or moved.sizes[0] != sizes[0]:
+    if rank not in (2, 3) or moved.sizes[0] != size[0]:
         return NotImplemented
-    asked = t.loose(torch.tensor((1, *sizes[1:])))  # the batch is that of the matrices
-    given = t.made(asked.node, asked.sizes, torch.int64)
-    return t.standard("AffineGrid", (moved, given), (sizes[0], *sizes[2:], len(sizes) - 2),
-                      align_corners=int(bool(align_corners)))  # fmt: skip
+    with torch._C.DisableTorchFunction():
+        still = torch.eye(rank, rank + 1)[None]
+        grid = torch.nn.functional.affine_grid(still, [1, 1, *size[2:]], align_corners=bool(align_corners))
+        whole = torch.cat((grid.reshape(1, places, rank), torch.ones(1, places, 1)), 2)
+    turned = t.emit("transpose", moved, part="transpose", perm=(0, 2, 1))
+    product = t.emit("matmul", t.loose(whole), turned, part="product")
+    return HANDLERS["reshape"](t, product, -1, *(int(s) for s in size[2:]), rank)
 
 
 SAMPLING = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}

@@ -58,7 +58,6 @@ SOURCES: Table[tuple[str, ...]] = Table(
             "rnn_tanh",
             "rnn_relu",
             "embedding",
-            "affine_grid",
             "grid_sample",
             "long",
             "int",
