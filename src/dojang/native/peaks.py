@@ -19,6 +19,7 @@ from dojang.native.families import Peaks
 from dojang.native.machine import Machine
 
 BURSTS, PAUSE_S = 8, 0.02  # on a busy machine, other work takes the core for some milliseconds at a time
+WAKE_S = 0.05  # threads that wake up may share a core until the system moves one
 
 
 def measure(machine: Machine, threads: int = 1) -> Peaks:
@@ -67,9 +68,16 @@ def measure(machine: Machine, threads: int = 1) -> Peaks:
         call(k)
         return start, time.perf_counter()
 
+    def awake(k: int) -> None:
+        end = time.perf_counter() + WAKE_S
+        while time.perf_counter() < end:
+            fma(turns, outs[k].ctypes.data)
+
     with ThreadPoolExecutor(threads) as pool:
         for burst in range(BURSTS):
             time.sleep(PAUSE_S if burst else 0)
+            if threads > 1:
+                list(pool.map(awake, range(threads)))
             for i, (repeats, call) in enumerate(runs):
                 for _ in range(repeats):
                     spans = list(pool.map(timed, [call] * threads, range(threads)))
