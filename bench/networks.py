@@ -9,8 +9,8 @@ on, half precision off; pnnx converts) and MNN (precision "high"). All run the s
 random weights, on the same random input, and answers are compared with dojang's; a batch goes through ncnn image by
 image.
 
-A process takes turns: it is continued, makes calls for 60 ms and at least two that wake its threads and caches and count
-nothing, then calls for 60 ms and at least two that count, and is stopped. So no thread of another runtime spins
+A process takes turns: it is continued, makes calls for 60 ms and at least two that wake its threads and caches and
+count nothing, then calls for 60 ms and at least two that count, and is stopped. So no thread of another runtime spins
 meanwhile. Times in milliseconds (on one thread of the processor, which other work does not add to), least / median;
 ratio: best peer / dojang. *limit*: what the measured peaks of all threads together leave at least, layer by layer, with
 Winograd tiles to 4x4 and to 6x6 (`bench/limits.py`), and dojang's part of it by its least time. *ready*: seconds from
