@@ -19,14 +19,17 @@ Array = np.ndarray
 LEAST_RUNS = 5
 """Calls that are timed at least, with and without reading the clock between steps."""
 
+READINGS = 256
+"""Readings of the clock by which the time of one is measured."""
+
 
 def measure(context: Context, inputs: Sequence[Array], seconds: float, cpu: bool = False) -> Plan:
     """The plan with the time of every step and of one call, from calls on `inputs` for about so many seconds.
 
     In every second call the clock is read between the steps, in the others not; so what reading it costs shows as a
-    difference of the two. A time is the mean over the faster half of the calls: the other half has most of what
-    disturbed them. `cpu`: the clock is the processor time of the process; only on one thread is that the time of a
-    step.
+    difference of the two. What one reading takes by itself is left out of the step that it ends. A time is the mean
+    over the faster half of the calls: the other half has most of what disturbed them. `cpu`: the clock is the
+    processor time of the process; only on one thread is that the time of a step.
     """
     held = context.run(inputs)  # the answers are written into these arrays from now on
     timeline = Timeline(context, CPU if cpu else WALL)
@@ -49,14 +52,24 @@ def measure(context: Context, inputs: Sequence[Array], seconds: float, cpu: bool
     fast = sorted(plain)[: -(-len(plain) // 2)]
     stamped.sort(key=lambda pair: pair[0])
     kept = stamped[: -(-len(stamped) // 2)]
-    steps = 1e-9 * np.mean([durations for _, durations in kept], axis=0)
+    timed = 1e-9 * np.mean([durations for _, durations in kept], axis=0)
+    steps = np.maximum(timed - 1e-9 * reading_ns(CPU if cpu else WALL), timed / 2)
     call_s, whole_s = 1e-9 * float(np.mean(fast)), 1e-9 * float(np.mean([whole for whole, _ in kept]))
     shared = context.build.threads if not any(isinstance(s, HostStep) for s in context.segments) else 1
     whole = CallTime(
-        call_s, float(whole_s - steps.sum()), len(plain) + len(stamped), float(np.mean(plain)) * 1e-9 / call_s,
+        call_s, float(whole_s - timed.sum()), len(plain) + len(stamped), float(np.mean(plain)) * 1e-9 / call_s,
         min(1.0, computed / passed / shared),
     )  # fmt: skip
     return context.build.plan.with_times([float(s) for s in steps], whole)
+
+
+def reading_ns(clock: str) -> float:
+    """Nanoseconds from one reading of the clock to the next with nothing between: the median of some hundred."""
+    stamps = Stamps(READINGS, clock)
+    program = Program([stamps.call(i, t.WORDS) for i in range(READINGS)], t.WORDS, 0, 1)
+    program.run()
+    program.run()
+    return float(np.median(np.diff(stamps.nanoseconds())))
 
 
 class Stamping:
