@@ -219,6 +219,36 @@ def test_a_script_that_reads_files_is_refused(tmp_path) -> None:
         load(tmp_path / "reads.pt", input_size=(4,))
 
 
+class Writes(nn.Module):
+    """Writes a file while it is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, bool]:
+        return self.scale, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        self.scale, self.training = state
+        torch.save(torch.ones(2), "written")
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def test_a_script_that_writes_files_while_it_is_loaded_is_refused(tmp_path, monkeypatch) -> None:
+    torch.jit.save(torch.jit.script(Writes()), str(tmp_path / "writes.pt"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="__setstate__, which would run while the file is loaded"):
+        load(tmp_path / "writes.pt", input_size=(4,))
+    assert not (tmp_path / "written").exists()
+    torch.jit.load(str(tmp_path / "writes.pt"))  # what PyTorch does
+    assert (tmp_path / "written").exists()
+
+
 def test_without_pytorch_one_line_says_so(files) -> None:
     code = f"""
 import sys

@@ -2,8 +2,9 @@
 
 What is trusted. Neither file's Python code is run, and no class that it names is made: an exported program is JSON and
 tensors, and what it may name is held against a list before PyTorch reads it (operators of PyTorch, arithmetic of sizes,
-no pickled objects). A TorchScript file is a program in a language of its own, which `torch.jit.load` compiles and whose
-`__setstate__` it runs; its forward is followed here operator by operator, and operators that touch files are refused.
+no pickled objects). A TorchScript file is a program in a language of its own, which `torch.jit.load` compiles. All that
+it would run then are methods `__setstate__`, and a file that names one is refused before that; the forward is followed
+here operator by operator, and operators that touch files are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import nn
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
-from dojang.base.reading import cause, opened, zipped
+from dojang.base.reading import cause, member, opened, zipped
 from dojang.base.showing import first_line
 from dojang.formats.torch.read.export import replay
 from dojang.formats.torch.read.module import graph_of
@@ -47,6 +48,9 @@ WORDS = frozenset(
     "Pow".split()
 )
 """Names in formulas of sizes, beside symbols such as s31 and u0."""
+
+LOADING = b"__setstate__"
+"""The method that TorchScript runs while it loads a module."""
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 PLAIN = re.compile(r"[\w\s+\-*/%(),.<>=!&|'~]*")
@@ -222,8 +226,25 @@ def _check(path: Path, value: Any, key: str = "") -> None:
                 raise FileError(f"{path}: has the size {value!r}, which is no formula")
 
 
+def _refuse_loading_code(path: Path) -> None:
+    """Raises `FileError` for a TorchScript file with a method that PyTorch would run while it loads the file.
+
+    Such a method may write files. Its name stands in the text of the program, in whatever member that lies.
+    """
+    with zipped(path) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".py"):
+                with member(archive, info, f"{path}:{info.filename}") as read:
+                    if LOADING in read(info.file_size):
+                        raise FileError(
+                            f"{path}: has a method __setstate__, which would run while the file is loaded; save the "
+                            "module without it (torch.export.save), or give its weights and code"
+                        )
+
+
 def _script(path: Path, input_size: Any, weights: bool) -> Graph:
     """A TorchScript file."""
+    _refuse_loading_code(path)
     try:
         with opened(path, "a TorchScript file"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
