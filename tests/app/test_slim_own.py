@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -507,14 +510,66 @@ def test_small_noise_of_a_measure_is_said(trained: tuple[Net, Tensor, Tensor]) -
     assert done.result.control["standard_error"] > 0
 
 
+def test_tunings_of_other_code_are_not_taken_up(trained: tuple[Net, Tensor, Tensor], tmp_path: Path) -> None:
+    """Longer training, or another measure, asks anew; the same code does not."""
+    module, x, y = trained
+    seen: list[tuple[int, int]] = []
+
+    def run(epochs: int, part: int, stop: bool, resume: bool = True) -> int:
+        seen.clear()
+
+        def tune(net: nn.Module) -> None:
+            seen.append((epochs, part))
+            train(net, x, y, epochs, 0.01)
+
+        def evaluate(net: nn.Module) -> Tensor:
+            seen.append((epochs, part))
+            return right(net, x, y)[part:]
+
+        halt = iter([0, 0, 0, 0, 0])
+
+        def measured(net: nn.Module) -> Tensor:
+            if stop and next(halt, 1):
+                raise KeyboardInterrupt
+            return evaluate(net)
+
+        with contextlib.suppress(KeyboardInterrupt):
+            slim(module, x, tune=tune, evaluate=measured, target_macs=0.5, output=tmp_path / "out", resume=resume)
+        return len(seen)
+
+    first = run(1, 0, True, resume=False)
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "out", kept)
+    again = []
+    for epochs, part in ((1, 0), (2, 0), (1, 1)):
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(kept, tmp_path / "out")
+        again.append(run(epochs, part, True))
+    assert again[0] < first
+    assert again[1] > again[0]
+    assert again[2] > again[0]
+
+
+def test_nothing_is_left_in_the_temporary_folder(
+    trained: tuple[Net, Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x, y = trained
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    slim(module, x, evaluate=lambda net: right(net, x, y), target_macs=0.7)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_loop_that_is_interrupted_is_taken_up(trained: tuple[Net, Tensor, Tensor], tmp_path: Path) -> None:
     module, x, y = trained
     tuned: list[int] = []
+    fails: list[int] = []
 
     def run(fail: int, **more: Any) -> Any:
+        fails[:] = [fail]
+
         def tune(net: nn.Module) -> None:
             tuned.append(1)
-            if len(tuned) == fail:
+            if len(tuned) == fails[0]:
                 raise KeyboardInterrupt
             train(net, x, y, 4, 0.01)
 

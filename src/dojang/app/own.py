@@ -20,6 +20,7 @@ from dojang.app.runtimes import measurer, version_of, whole_vectors
 from dojang.app.shortening import LARGE, Own, Shortened, Shortener, again, compared, entering, first, kept_layers, read
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
+from dojang.base.writing import remove_tree
 from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
 from dojang.slimming.numbering import Numbering, channels_of
 from dojang.slimming.oneshot import RANKINGS, Ranking
@@ -100,11 +101,14 @@ def slim_own(
         raise UsageError("max_drop needs `evaluate`, a function that says how good a module is; pass one, or a target")
     if evaluate is None and (asked.target_macs, asked.target_time, asked.target_ms) == (None, None, None):
         raise UsageError("without `evaluate` say how far to cut: target_macs, target_time or target_ms")
-    store = TuningStore(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))
+    store = TuningStore(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))  # stays where something goes wrong
     loop = OwnLoop(own.module, tune, evaluate, store, told)
     run = _OwnSearch(own, asked, loop, told, Shortener(asked.keep, whole_vectors(), told, asked.seed))
     run.search()
-    return run.result(started, (*notes, *more))
+    done = run.result(started, (*notes, *more))
+    if folder is None:
+        remove_tree(store.folder)
+    return done
 
 
 def owned(net: Any, samples: Any, seed: int, told: ProgressDisplay) -> tuple[Own, list[str]]:

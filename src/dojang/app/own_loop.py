@@ -148,14 +148,21 @@ class OwnLoop:
     notes: list[str] = field(default_factory=list[str])
     _controls: list[Any] = field(default_factory=list[Any])
 
+    def key(self, what: str, module: Any) -> str:
+        """What "tune" or "evaluate" was asked about which arrays: other code of it is another question."""
+        from dojang.training.identity import code_of
+
+        function = self.tune if what == "tune" else self.evaluate
+        return key_of(f"{what} {code_of(function)}" if function is not None else what, module)
+
     def begin(self) -> Score | None:
         """What the measure says of the original, asked twice. Raises `UsageError` where the answers differ too much."""
         self._controls = [deepcopy(self.original).eval()]
         if self.evaluate is None:
             return None
         self.progress.stage("evaluate: the original")
-        one, two = (self.store.scored(f"{key_of('evaluate', self.original)}{n}", lambda: self._asked(self._controls[0]))
-                    for n in ("", " again"))  # fmt: skip
+        key = self.key("evaluate", self.original)
+        one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[0])) for n in ("", " again"))
         apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value))
         if apart > TOO_RANDOM * size:
             raise UsageError(
@@ -176,7 +183,7 @@ class OwnLoop:
         if self.evaluate is None:
             return None
         module.eval()
-        return self.store.scored(key_of("evaluate", module), lambda: self._asked(module))
+        return self.store.scored(self.key("evaluate", module), lambda: self._asked(module))
 
     def control(self, tunings: int) -> Any:
         """The original tuned so many times, each time as a cut network is."""
@@ -194,7 +201,7 @@ class OwnLoop:
         if self.tune is None:
             return module
         work = deepcopy(module)
-        return self.store.tuned(key_of("tune", module), work, lambda: self._tuned(work, teacher)).eval()
+        return self.store.tuned(self.key("tune", module), work, lambda: self._tuned(work, teacher)).eval()
 
     def _tuned(self, work: Any, teacher: Any) -> Any:
         assert self.tune is not None

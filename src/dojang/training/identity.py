@@ -53,6 +53,18 @@ def text_of(module: nn.Module, before: Settings | None = None) -> str:
     return "\n".join(lines)
 
 
+def code_of(function: Callable[..., Any]) -> str:
+    """A digest of a function's code, of the functions of its program that it calls, and of the plain values that it
+    finds outside itself; not of arrays and containers there, which may change from call to call.
+    """
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    if not isinstance(inner, types.FunctionType):
+        return _said(function)
+    plain = [v for v in _enclosed(inner) if v is None or isinstance(v, (bool, int, float, str, bytes)) or callable(v)]
+    enclosed = [_said(v) for v in plain if not isinstance(v, (type, nn.Module))]
+    return _short("\n".join((_code(inner.__code__, inner.__globals__, _DEPTH), *enclosed)).encode())
+
+
 def differing(old: str, new: str) -> str:
     """Where two texts differ first, in words."""
     for mine, theirs in _pairs(new, old):
