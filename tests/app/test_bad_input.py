@@ -414,6 +414,8 @@ def test_interrupted_slimming(dojang: Command, tmp_path: Path, monkeypatch: pyte
     again = dojang(*slim, "--resume", "--epochs", "3")
     assert again.code == 2
     assert "has epochs 10, this one 3" in again.err.splitlines()[-1]
+    for flags, what in ((["--mean", "0.4"], "normalised"), (["--select", "digits"], "selection")):
+        one_line(dojang(*slim, "--resume", *flags), 2, f"has {what}")
     assert (tmp_path / "out" / "model.onnx").read_bytes() == b"moved before the kill"
 
 

@@ -45,7 +45,7 @@ from dojang.slimming.result import SlimResult
 from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
 from dojang.training.asked import Asked, Layout, PerChannel, TaskFlag, Values
-from dojang.training.data import Data, Split
+from dojang.training.data import Data, Split, content_hash
 from dojang.training.record import METRICS
 
 Runtime = Literal["dojang", "torch", "onnxruntime"]
@@ -260,7 +260,11 @@ def slim(
             with writing_folder(output, (*FILES, MODULE), force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
-                about = {**asdict(asked), "network": key_of("", [graph]), "data": samples.hash, "dojang": __version__}
+                about = {
+                    **asdict(asked), "network": key_of("", [graph]), "data": samples.hash,
+                    "normalised": asdict(samples.normalisation), "dojang": __version__,
+                    "selection": None if held is None else content_hash((held,), ()),
+                }  # fmt: skip
                 journal = Journal(kept, about, resume)
                 kept_options = replace(options, journal=journal)
                 done = in_torch(_work(graph, samples, held, asked, kept_options, started, processes), net, graph)
