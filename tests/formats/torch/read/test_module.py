@@ -20,19 +20,7 @@ from dojang.base.errors import FileError, ShapeError, UnsupportedError, UsageErr
 from dojang.engine.reference.operators import run_reference  # noqa: E402
 from dojang.formats.torch import from_module, load_callable, load_state, paths_of, to_module  # noqa: E402
 from dojang.formats.torch.read.layers import full_equation  # noqa: E402
-
-
-class Forward(nn.Module):
-    """A module with a forward given as a function."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.run = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
+from forwards import Forward  # noqa: E402
 
 
 def same_numbers(module, *sizes):

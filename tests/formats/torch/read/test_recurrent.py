@@ -14,19 +14,7 @@ from dojang.arith.cost import count
 from dojang.engine.reference.operators import run_reference
 from dojang.formats.torch import from_module
 from dojang.formats.torch.tensors import tensors_in
-
-
-class Forward(nn.Module):
-    """A module with a forward given as a function."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.run = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
+from forwards import Forward
 
 
 def held(module, size, x=None, near=1e-5):
