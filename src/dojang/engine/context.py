@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.errors import DataError
 from dojang.engine.build import Build
 from dojang.engine.kernels import task as t
+from dojang.engine.plan.held import asked
 from dojang.engine.plan.steps import HostStep, KernelStep, Place
 from dojang.engine.reference.operators import BODIES, Several, apply, arrays_of, typed
 from dojang.native.runtime import NativeCall, Program
@@ -47,6 +49,7 @@ class Context:
                 )
         self.close(pending, scratch)
         self.look_ahead()
+        self.asked = asked(planned.fused.graph, planned.fused.shapes)
         self.views = {name: self.view(place) for name, place in planned.places.items() if place.buffer >= 0}
         name = build.graph.outputs[0]
         self.short: tuple[Program, Array] | None = None  # all of the work, and where the first output then lies
@@ -123,8 +126,9 @@ class Context:
         """
         planned = self.build.planned
         source = planned.fused.source
+        fed = [self.entered(k, array) for k, array in enumerate(inputs)]
         for program, row, word, k, offset in self.inputs:
-            program.args[row, word] = inputs[k].ctypes.data + offset
+            program.args[row, word] = fed[k].ctypes.data + offset
         given = {source(name): array for name, array in (into or {}).items()}
         out: dict[str, Array] = {}
         for program, row, name in self.exports:
@@ -145,6 +149,20 @@ class Context:
             if values[name] is not array:
                 array[...] = values[name]
         return values
+
+    def entered(self, k: int, array: Array) -> Array:
+        """An input as kernels read it: whole numbers and truth values as float32. Raises `DataError` for places that an
+        axis does not have.
+        """
+        graph, node = self.build.graph, self.build.graph.inputs[k]
+        if graph.is_single(node.name) or node.name not in self.build.planned.places:
+            return array
+        ends = self.asked.get(node.name)
+        if ends is not None and array.size and not (ends[0] <= array.min() and array.max() <= ends[1]):
+            raise DataError(
+                f"{node.name}: an index is {array.min()} or {array.max()}, the axis has {int(ends[1]) + 1} places"
+            )
+        return array.astype(np.float32, order="C")
 
     def host_call(
         self, call: HostStep, inputs: Sequence[Array], host: dict[str, Array], several: Several | None = None
@@ -170,7 +188,8 @@ class Context:
         if name in host:
             return host[name]
         if name in self.views:
-            return self.views[name]
+            view, graph = self.views[name], self.build.graph
+            return view if graph.is_single(name) else typed(graph, name, view)
         planned = self.build.planned  # an input, or another shape of one
         shape = planned.fused.shapes[name]
         assert shape is not None
@@ -179,5 +198,5 @@ class Context:
     def value(self, name: str, inputs: Sequence[Array], host: dict[str, Array], out: dict[str, Array]) -> Array:
         """A value that the caller may keep."""
         if name in out:
-            return out[name]
+            return typed(self.build.graph, name, out[name])
         return np.array(typed(self.build.graph, name, self.logical(name, inputs, host)), order="C")

@@ -14,10 +14,12 @@ from typing import Any
 
 from dojang.arith.conv import Conv
 from dojang.arith.shapes import Shape
+from dojang.arith.standard import REAL
 from dojang.engine.fuse import Fused, Group
 from dojang.engine.kernels.conv import fallback
 from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.plan.choose import Choice, choose
+from dojang.engine.plan.held import held
 from dojang.engine.plan.shortcuts import Shortcut, shortcuts
 from dojang.engine.plan.steps import HostStep, KernelStep, Packing, Place
 from dojang.engine.weights import Weights
@@ -64,7 +66,8 @@ class Request:
 class Rules:
     """By operator, the rule that adds a group's steps and says whether it did: `of_values` where all inputs are values
     with a place, `of_constants` where that fails; `of_rows`, asked before both, where values lie in rows. `placed`
-    gives a constant a place, and says whether it could; `brought` brings a value from its rows to channels last.
+    gives a constant a place, and says whether it could; `brought` brings a value from its rows to channels last. `flat`
+    are the operators whose rules take values of fewer than two axes, too.
     """
 
     of_rows: Mapping[str, Rule]
@@ -72,6 +75,7 @@ class Rules:
     of_constants: Mapping[str, Rule]
     placed: Callable[[PlanContext, str], bool]
     brought: Callable[[PlanContext, str], Place]
+    flat: frozenset[str] = frozenset()
 
 
 class Places(dict[str, Place]):
@@ -136,6 +140,7 @@ class PlanContext:
             self.chosen_shapes = request.sizes.shapes
         elif like is not None and like != request.batch:
             self.chosen_shapes = self.graph.shapes(like)
+        self.bounds = held(self.graph, self.shapes)
         self.resident_ratio = resident_ratio(self.graph.param_shapes, self.machine)
         self.exact = exact(self.graph)
         self.shortcuts: Mapping[str, Shortcut] = {} if request.sizes else shortcuts(fused)
@@ -158,7 +163,7 @@ class PlanContext:
     def fresh(self, shape: Shape) -> Place:
         """A place in a buffer of its own."""
         self.buffers.append(4 * prod(shape))
-        return Place(len(self.buffers) - 1, 0, shape[1], shape)
+        return Place(len(self.buffers) - 1, 0, shape[1] if len(shape) > 1 else 1, shape)
 
     def target(self, name: str) -> Place:
         """Where a value shall be written: its slice of a concatenation, or a place of its own."""
@@ -235,7 +240,7 @@ class PlanContext:
             self.places.forget(group.value)
         shortcut = self.shortcuts.get(group.value)
         read = (*group.inputs, shortcut.source if shortcut else group.residual)
-        if len(self.shape(group.value)) >= 2:
+        if len(self.shape(group.value)) >= 2 or node.op in self.rules.flat:
             rule = self.rules.of_values.get(node.op) if all(i is None or i in self.places for i in read) else None
             if rule is not None and rule(self, group):
                 return
@@ -269,11 +274,13 @@ class PlanContext:
         return done
 
     def kernels_can(self, group: Group) -> bool:
-        """Whether all values of a group are real numbers of up to 32 bits and have shapes, empty in the batch only."""
+        """Whether kernels can hold all values of a group, and these have shapes, empty in the batch only."""
         read = (*group.inputs, *([group.residual] if group.residual else ()), group.value)
-        return all(
-            (shape := self.shapes[name]) is not None and prod(shape[1:]) and self.graph.is_single(name) for name in read
-        )
+        return all((shape := self.shapes[name]) is not None and prod(shape[1:]) and self.numbers(name) for name in read)
+
+    def numbers(self, name: str) -> bool:
+        """Whether kernels can hold a value: real numbers of up to 32 bits, or whole ones that float32 holds."""
+        return self.graph.is_single(name) or (name in self.bounds and self.graph.types[name] not in REAL)
 
     def groups(self, groups: Sequence[Group]) -> None:
         """Adds the steps of some groups in order."""
@@ -283,8 +290,8 @@ class PlanContext:
     def on_host(self, group: Group) -> None:
         """Adds a step by the reference function (and those of the fused nodes)."""
         shape = self.shapes[group.value]
-        held = shape is None or len(shape) < 2 or not prod(shape[1:]) or not self.graph.is_single(group.value)
-        place = None if held else self.target(group.value)
+        by_python = shape is None or len(shape) < 2 or not prod(shape[1:]) or not self.numbers(group.value)
+        place = None if by_python else self.target(group.value)
         choice = Choice(group.value, group.node.op, fallback.NAME, group.members, (("native", "no kernel"),))
         self.add(HostStep(choice, group, group.inputs, place))
 

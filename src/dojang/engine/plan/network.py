@@ -53,7 +53,7 @@ def enter(context: PlanContext) -> None:
         if node.name not in read:
             continue
         shape = context.shape(node.name)
-        if not shape or not context.graph.is_single(node.name):
+        if not shape or not context.numbers(node.name):
             continue  # stays a NumPy array, as values of steps in Python do
         if len(shape) < 2:
             context.places[node.name] = Place(-1 - k, 0, 1, (*shape, 1)[:2])

@@ -44,18 +44,20 @@ class Place:
         if self.in_rows:
             images, last, *middle = self.turned.strides
             return (images, *middle, last)
+        if len(self.shape) < 2:
+            return (self.ld,) * len(self.shape)
         inside = [self.ld * prod(self.shape[k + 1 :]) for k in range(2, len(self.shape))]
         return (self.ld * self.pixels, 1, *inside)
 
     @property
     def images(self) -> int:
         """First axis."""
-        return self.shape[0]
+        return self.shape[0] if self.shape else 1
 
     @property
     def channels(self) -> int:
         """Second axis."""
-        return self.shape[1]
+        return self.shape[1] if len(self.shape) > 1 else 1
 
     @property
     def pixels(self) -> int:

@@ -114,7 +114,7 @@ def transpose(context: PlanContext, group: Group) -> bool:
 def reshape(context: PlanContext, group: Group) -> bool:
     """Another shape of the same numbers: (images, all) of one pixel is a view, else through channels first."""
     x, shape = context.places[group.inputs[0]], context.shape(group.value)
-    if shape[0] != x.images or prod(shape[2:]) != 1:
+    if not shape or shape[0] != x.images or prod(shape[2:]) != 1:
         return tokens.same_channels(context, group) or strided.reshape(context, group)
     if x.pixels == 1:
         context.places[group.value] = replace(x, shape=shape)

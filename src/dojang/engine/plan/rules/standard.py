@@ -11,6 +11,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other import grid
 from dojang.engine.kernels.other.grid import GridTask
 from dojang.engine.plan.context import PlanContext, Rule
+from dojang.engine.plan.rules import picking
 from dojang.engine.plan.rules.strided import strides
 
 
@@ -23,6 +24,8 @@ def operator(context: PlanContext, group: Group) -> bool:
 def grid_sample(context: PlanContext, group: Group) -> bool:
     """GridSample of images, linear or nearest, with 0 or the nearest pixel outside."""
     said = json.loads(group.node.attrs["settings"])
+    if any(name not in context.places for name in group.inputs):
+        return False
     x, places = (context.places[name] for name in group.inputs)
     mode, border = said.get("mode", "linear"), said.get("padding_mode", "zeros")
     if mode not in ("linear", "bilinear", "nearest") or border not in ("zeros", "border"):
@@ -40,5 +43,5 @@ def grid_sample(context: PlanContext, group: Group) -> bool:
     return context.simple(group, grid, task, x.images, {t.X: x, t.R: places, t.Y: y})
 
 
-KINDS: Mapping[str, Rule] = {"GridSample": grid_sample}
+KINDS: Mapping[str, Rule] = {"GridSample": grid_sample, **picking.RULES}
 """By the operator of ONNX."""

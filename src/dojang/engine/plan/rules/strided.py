@@ -101,7 +101,7 @@ def refined(steps: Sequence[int], sizes: Sequence[int], axes: Sequence[int]) -> 
 def reshape(context: PlanContext, group: Group) -> bool:
     """The same numbers in the order of rows, copied from where one shape has them to where the other does."""
     x, shape = context.places[group.inputs[0]], context.shape(group.value)
-    both = common(x.shape, shape) if prod(shape) and len(shape) >= 2 else None
+    both = common(x.shape, shape) if prod(shape) else None
     if both is None:
         return False
     sizes, ones, twos = both
@@ -116,7 +116,7 @@ def reshape(context: PlanContext, group: Group) -> bool:
 def broadcast(context: PlanContext, group: Group) -> bool:
     """Two values, or a value and a constant, of shapes that fit by repetition."""
     shape = context.shape(group.value)
-    if len(group.inputs) != 2 or len(shape) < 2 or not prod(shape) or group.residual is not None:
+    if len(group.inputs) != 2 or not prod(shape) or group.residual is not None:
         return False
     made: list[Packing] = []
     operands: list[tuple[Place | str, list[int]]] = []
@@ -146,7 +146,9 @@ def broadcast(context: PlanContext, group: Group) -> bool:
 def constant(context: PlanContext, name: str) -> Packing:
     """The numbers of a constant, in rows."""
     node = context.graph[name]
-    return Packing((f"{name} constant",), lambda w: [t.on_line(np.ascontiguousarray(w.constant(node)).reshape(-1))])
+    return Packing(
+        (f"{name} constant",), lambda w: [t.on_line(np.ascontiguousarray(w.constant(node), np.float32).reshape(-1))]
+    )
 
 
 def pad(context: PlanContext, group: Group) -> bool:

@@ -17,6 +17,7 @@ from dojang.engine.plan.rules import (
     convs,
     elements,
     images,
+    picking,
     pools,
     recurrent,
     rows,
@@ -63,15 +64,24 @@ RULES: Table[Rule] = Table(
         "matmul": tokens.product,
         "recurrent": recurrent.layer,
         "standard": standard.operator,
+        "not": picking.plain("not"),
     },
     because("nothing is computed", "input constant identity dropout")
-    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum not")
+    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum")
     | {"pow": "there is a kernel for powers of one constant only; the reference computes the others"}
     | {UNKNOWN: "what it computes is not known"},
 )
 """Where every input is a value that has a place."""
 
-WITH_CONSTANTS = MappingProxyType({**dict.fromkeys(channels.PAIRS, strided.broadcast), "pow": strided.power})
+WITH_CONSTANTS = MappingProxyType({
+    **dict.fromkeys(channels.PAIRS, strided.broadcast), "pow": strided.power, "standard": standard.operator,
+})  # fmt: skip
 """Where an input is a constant, or the rule above declined."""
 
-ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought)
+FLAT = frozenset((
+    *ACTIVATIONS, "not", "standard", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "flatten", "reshape",
+    "squeeze", "unsqueeze",
+))  # fmt: skip
+"""Operators whose rules take values of no axis and of one axis, too."""
+
+ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought, FLAT)

@@ -27,6 +27,7 @@ from dojang.formats.torch.read import attention as torch_attention
 from dojang.formats.torch.read import layers as torch_layers
 from dojang.formats.torch.read import ops as torch_ops
 from dojang.formats.torch.read import patches as torch_patches
+from dojang.formats.torch.read import picking as torch_picking
 from dojang.formats.torch.read import places as torch_places
 from dojang.formats.torch.read import recurrent as torch_recurrent
 from dojang.formats.torch.read import sampling as torch_sampling
@@ -40,6 +41,7 @@ from dojang.formats.torch.write.module import Network
 
 _HANDLERS = (
     torch_ops, torch_layers, torch_attention, torch_views, torch_places, torch_patches, torch_recurrent, torch_sampling,
+    torch_picking,
 )  # fmt: skip
 """Imported for the handlers that they register."""
 

@@ -325,14 +325,17 @@ def logsumexp(t: Tracer, x: Traced, dim: Any, keepdim: bool = False) -> Any:
 
 @lowers("max", "min")
 def extreme(t: Tracer, x: Traced, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The largest values along an axis; their indices are unknown. With a second tensor: element by element."""
+    """The largest values along an axis, and where they are. With a second tensor: element by element."""
     kind = t.func
     if isinstance(dim, torch.Tensor) or other is not None:
         return t.emit(f"{kind}imum", x, t.value(dim if other is None else other))
     if dim is None:
         return HANDLERS[f"a{kind}"](t, x)
     values = HANDLERS[f"a{kind}"](t, x, dim, keepdim)
-    indices = t.opaque(f"arg{kind}", (x,), values.sizes, torch.int64, True, t.fresh("indices"))
+    arg = HANDLERS[f"arg{kind}"](t, x, dim, keepdim)
+    indices = arg if arg is not NotImplemented else t.opaque(
+        f"arg{kind}", (x,), values.sizes, torch.int64, True, t.fresh("indices")
+    )  # fmt: skip
     return getattr(torch.return_types, kind)((values, indices))
 
 

@@ -430,11 +430,17 @@ class Tracer:
         if isinstance(result, Traced) and result.sizes == tuple(value.shape):
             self.replayed[id(value)] = result
             return result
+        self.forget(kept)
+        return None
+
+    def forget(self, kept: int) -> None:
+        """All nodes but the first so many never were; their names are free again."""
         gone = {node.name for node in self.nodes[kept:]}
+        self.used -= gone
+        self.whole -= gone
         del self.nodes[kept:]
         self.replayed = {k: v for k, v in self.replayed.items() if v.node not in gone}
         self.constants = {k: v for k, v in self.constants.items() if v.node not in gone}
-        return None
 
     def lift(self, value: Any) -> Any:
         """Parameters, buffers and what was computed from them as nodes; indices stay real."""
