@@ -33,7 +33,7 @@ def pack(planned: Planned, packed: Arrays, release: bool) -> tuple[Arrays, Array
         if packing is None:
             continue
         at = own if packing.of_size else packed
-        if packing.keys[0] not in at:
+        if any(key not in at for key in packing.keys):
             at |= dict(zip(packing.keys, packing.make(weights), strict=True))
         for group in packing.groups if release else ():
             let_go(graph.weights, group.node.array("weight"), readers)

@@ -56,7 +56,7 @@ def enter(context: PlanContext) -> None:
         if not shape or not context.numbers(node.name):
             continue  # stays a NumPy array, as values of steps in Python do
         if len(shape) < 2:
-            context.places[node.name] = Place(-1 - k, 0, 1, (*shape, 1)[:2])
+            context.places[node.name] = Place(-1 - k, 0, 1, shape)
             continue
         outside = Place(-1 - k, 0, shape[1], shape)
         if outside.alike:

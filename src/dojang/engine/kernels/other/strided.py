@@ -68,7 +68,7 @@ def of_axes(
     if not merged or merged[-1][1] != 1:  # y runs along no axis: number by number
         merged.append((1, 1, 0, 0))
     sizes, ys, xs, rs = (tuple(column) for column in zip(*merged, strict=True))
-    return StridedTask(op, sizes, xs, ys, rs if r else (), x_offset, activation)
+    return StridedTask(op, sizes, xs, ys, rs if op != "copy" else (), x_offset, activation)
 
 
 def offer(task: StridedTask, machine: Machine) -> Offer:
