@@ -104,12 +104,11 @@ class Job:
                 f"kernel {self.kernel.name} spans {by(self.extent)} pixels; at most {MOST_EXTENT:,} per axis"
             )
         if self.out_dtype.kind == "f":
-            top = np.finfo(self.out_dtype).max
-            for part in self.kernel.parts:
-                with np.errstate(over="ignore"):
-                    total = np.abs(part).sum()
-                if total > top:
-                    raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
+            top = float(np.finfo(self.out_dtype).max)
+            with np.errstate(over="ignore"):
+                total = self.kernel.weight
+            if total > top:
+                raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
 
     @cached_property
     def extent(self) -> tuple[int, int]:

@@ -13,6 +13,9 @@ class FilterCosts:
 
     tap: float = 0.55  # a tap as a constant
     looped_tap: float = 0.62  # a tap from memory
+    loop_row: float = 4.0  # of loops over taps: each kernel row, each pass, everything else
+    loop_tap: float = 0.9
+    loops: float = 12.0
     straight_tap: float = 0.55  # the same without a tile, and everything else; not measured on Zen
     straight: float = 4.0
     load: float = 2.0
