@@ -8,7 +8,9 @@ cache, and one of four forms sums them:
 - `dense`: Σ over all taps, one chain of multiply-adds in the order of the kernel's rows; `dense rows` adds up each
   kernel row by itself first, which keeps the rounding of a long sum small;
 - `rows first`: along each row as it is loaded, then down the columns;
-- `columns first`: down the columns into four lines of level 1 cache, then along those.
+- `columns first`: down the columns into four lines of level 1 cache, then along those;
+- `fixed columns`: the same by the products of `columns.py` that keep the upper 16 of 32 bits, each for one pixel twice
+  or two that share a tap.
 
 The order of the sums is that of the code with constants (`direct`, `straight`, `columns first`, `separable`), so that a
 kernel gives the same bits however often it was used before. Integers of 32 bits (`work` "i32") are those of `pairs.py`,
@@ -17,6 +19,7 @@ whose sums have no rounding at all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,15 +33,17 @@ from dojang.filters.code.rows import Finishing, _Press, across, begin, on_pictur
 from dojang.native.emit import I32, I64, KINDS, U8, ElementType, Value
 from dojang.native.machine import Machine
 
-Form = Literal["dense", "dense rows", "rows first", "columns first"]
+NONE: NDArray[np.int64] = np.zeros(0, np.int64)
+Form = Literal["dense", "dense rows", "rows first", "columns first", "fixed columns"]
 ROWS, VECTORS = 4, 2  # results that share what they load: eight sums hide the latency of a multiply-add
 MOST_TILE = 8 << 20  # bytes
 
-WORDS = ("down", "along", "reach", "widest", "pitch", "tile_rows", "scaled", "middle", "shift", "first", "add", "step")
+WORDS = ("down", "along", "reach", "widest", "pitch", "tile_rows", "scaled", "middle", "shift", "first", "add", "step", "pairs")
 """Taps down and along, elements from the first tap of a row to the last, elements of a tile's row of results, bytes from
 one of its rows to the next, its rows, whether results are scaled, shifts and additions of 32-bit sums, and bytes from
-one tap of a row to the next. After them come scale and offset, then the taps along with their offsets in bytes (or, for
-dense kernels, none), then the taps down (or all taps)."""
+one tap of a row to the next, and products down. After them come scale and offset, then the taps along with their offsets in bytes (or, for
+dense kernels, none), then the taps down (or all taps). Fixed columns have two lists of offsets before each list of
+taps."""
 
 
 @plain_repr
@@ -111,7 +116,7 @@ class Loops(ByRows, OfKinds):
         what is loaded, or summed, once more for every tile small, but no more than `MOST_TILE` bytes.
         """
         row = self.work_kind.bytes * self.tile_rows
-        least = min(4 * self.reach if self.code.form == "columns first" else self.reach, MOST_TILE // row)
+        least = min(4 * self.reach if "columns" in self.code.form else self.reach, MOST_TILE // row)
         width = min(max(machine.l2 // 2 // row, 512, least), 1 << 14)
         return -(-width // self.chunk(machine)) * self.chunk(machine)
 
@@ -120,6 +125,24 @@ class Loops(ByRows, OfKinds):
         inside = 0 if self.code.form == "rows first" else self.reach
         wide = (self.tile_width(machine) + inside + 2 * self.chunk(machine)) * self.work_kind.bytes
         return (-(-wide // 64) | 1) * 64
+
+    def fixed_table(
+        self,
+        machine: Machine,
+        down: Sequence[tuple[int, int, float]],
+        along: Sequence[tuple[int, int, float]],
+        **words: int,
+    ) -> NDArray[np.int64]:
+        """What `taps` points to for fixed columns: products of (offset, second offset or −1, tap), in rows and in
+        elements.
+        """
+        parts = []
+        for products, unit in ((along, self.work_kind.bytes), (down, self.pitch(machine))):
+            places = [i for i, _, _ in products] + [i if j < 0 else j for i, j, _ in products]
+            taps = np.array([int(tap) for _, _, tap in products] + [0] * (len(products) % 2)).astype(np.uint32)
+            parts += [np.array(places, np.int64) * unit, taps.view(np.int64)]
+        head = self.table(machine, NONE, NONE, NONE, pairs=len(down), **words)
+        return np.concatenate([head, *parts])
 
     def line_bytes(self, machine: Machine) -> int:
         """Bytes of a line that holds a padded row of a tile."""
@@ -189,10 +212,13 @@ class _Loops(_Press):
         scale = b.at(table, 8 * len(WORDS))
         self.finish = Finishing(b, scale, self.of["scaled"])
         self.offsets = b.at(scale, 16)
-        self.along_taps = b.at(self.offsets, b.mul(self.of["along"], 0 if "dense" in self.form else 8))
-        self.down_taps = b.at(
-            self.along_taps, 0 if "dense" in self.form else b.mul(self.of["along"], self.size)
-        )
+        lists = 0 if "dense" in self.form else 16 if self.form == "fixed columns" else 8
+        self.along_taps = b.at(self.offsets, b.mul(self.of["along"], lists))
+        self.down_taps = b.at(self.along_taps, b.mul(self.of["along"], self.size if lists else 0))
+        if self.form == "fixed columns":
+            even = b.and_(b.add(self.of["along"], 1), b.index(-2))
+            self.rows = b.at(self.along_taps, b.mul(even, self.size))
+            self.down_taps = b.at(self.rows, b.mul(self.of["pairs"], 16))
         self.pitch = self.of["pitch"]
         self.keep = b.sub(self.of["down"], 1)
         self.buffer = b.arg.scratch
@@ -283,6 +309,9 @@ class _Loops(_Press):
     def along(self, lines: list[Value], vectors: int) -> list[list[Value]]:
         """Σ along · line, for each line so many vectors."""
         b = self.b
+        if self.form == "fixed columns":
+            lists = [self.offsets, self.along_taps]
+            return self.high_sums(lines, vectors, *lists, self.of["along"], 1)
         zero = b.const(self.kind, self.none)
 
         def tap(t, sums):
@@ -305,6 +334,9 @@ class _Loops(_Press):
         The first and last rows concern some of the results only; a tap of zero would turn their NaN into a result.
         """
         b, kh = self.b, self.of["down"]
+        if self.form == "fixed columns":
+            rows = [b.at(source, b.mul(self.pitch, r)) for r in range(ROWS)]
+            return self.high_sums(rows, VECTORS, self.rows, self.down_taps, self.of["pairs"], 0)
         dense = "dense" in self.form
         apart = self.form == "dense rows"
         zero = b.const(self.kind, self.none)
@@ -350,6 +382,30 @@ class _Loops(_Press):
         sums = b.loop(b.imax(kh, ROWS - 1), b.add(kh, ROWS - 1), 1, partly, sums)
         return [list(sums[r * VECTORS : (r + 1) * VECTORS]) for r in range(ROWS)]
 
+    def high_sums(
+        self, lines: list[Value], vectors: int, offsets: Value, taps: Value, count: Value, mean: int
+    ) -> list[list[Value]]:
+        """Σ ⌊both · tap / 2^16⌋ for each line, with both = (x + y) · 2^7, or for a `mean` ⌊(x + y + 1) / 2⌋."""
+        b = self.b
+        const = lambda v: b.const(self.kind, v)  # noqa: E731
+
+        def product(t, sums):
+            tap = b.splat_load(b.at(taps, b.mul(t, self.size)), self.kind)
+            places = (b.mul(t, 8), b.mul(b.add(t, count), 8))
+            one, two = (b.sload(b.at(offsets, place), I64) for place in places)
+            out = []
+            for k, line in enumerate(lines):
+                for v in range(vectors):
+                    x, y = (b.vload(b.at(line, o, v * self.lanes * self.size), self.kind) for o in (one, two))
+                    both = ir.IRBuilder.add(b, x, y)
+                    both = b.lshr(ir.IRBuilder.add(b, both, const(1)), const(1)) if mean else b.shl(both, const(7))
+                    high = b.lshr(ir.IRBuilder.mul(b, both, tap), const(16))
+                    out.append(ir.IRBuilder.add(b, sums[k * vectors + v], high))
+            return out
+
+        sums = b.loop(0, count, 1, product, [const(0)] * (len(lines) * vectors))
+        return [list(sums[k * vectors : (k + 1) * vectors]) for k in range(len(lines))]
+
     # -- results ----------------------------------------------------------------------------------------------------
 
     def block(self, y: Value, here: Value, x0: Value, n: Value, n_in: Value) -> None:
@@ -362,7 +418,7 @@ class _Loops(_Press):
         for r in range(ROWS):
             place = b.at(a.dst, b.mul(b.add(y, r), a.dst_pitch), b.mul(x0, size))
             targets.append(b.select(b.less(b.add(y, r), a.y1), place, spare) if r else place)
-        columns_first = self.form == "columns first"
+        columns_first = "columns" in self.form
         mids = [b.at(self.mids, b.mul(self.pitch, r)) for r in range(ROWS)]
         if columns_first:
 

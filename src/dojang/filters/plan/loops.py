@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.filters.code.columns import Columns
-from dojang.filters.code.loops import ROWS, LoopCode, Loops
+from dojang.filters.code.loops import NONE, ROWS, LoopCode, Loops
 from dojang.filters.code.pairs import Pairs
 from dojang.filters.code.program import Finish, RowProgram
 from dojang.filters.code.straight import Straight
@@ -21,7 +21,6 @@ from dojang.native.machine import Machine
 
 Found = tuple[Loops, Callable[[], NDArray]]
 NAMES = {"uint8": "u8", "uint16": "u16", "float32": "f32", "float64": "f64"}
-NONE: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 def dense_cycles(kh: int, kw: int, cost: FilterCosts) -> float:
@@ -111,7 +110,10 @@ def _rows(job: Job, program: RowProgram, machine: Machine) -> Found | None:
 
 def _columns(job: Job, program: Columns, machine: Machine) -> Found | None:
     if program.fixed:
-        return None
+        code = LoopCode("u8", "u8", "i32", "fixed columns", job.fill)
+        loops = Loops(code, job.channels, job.extent[0], len(program.along), program.reach)
+        words = {"shift": 8, "add": int(program.finish.offset)}
+        return loops, partial(loops.fixed_table, machine, program.down, program.along, **words)
     down, along = ([(i, t) for i, _, t in taps] for taps in (program.down, program.along))
     return _passes(job, program.work, down, along, machine, program.finish, "columns first")
 

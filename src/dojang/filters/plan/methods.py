@@ -136,7 +136,7 @@ def separable(job: Job, machine: Machine) -> Method | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1:
         return "one row or one column"
-    most = max(1, kh * kw // (kh + kw))
+    most = max(1, min(kh * kw, 4 * UNROLLED) // (kh + kw))
     if kh + kw > (2 if job.kernel.pair else 4) * UNROLLED:  # checked before singular values are computed
         return f"{kh} + {kw} taps are too many to be unrolled"
     found: list[list[tuple[Taps, Taps]]] = []
@@ -202,10 +202,14 @@ def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
     """The taps; those above 16 bits are split."""
     step = job.options.dilation[1] * job.channels
     pieces: list[FixedTap] = []
-    for i, j in np.argwhere(taps):
-        tap = int(taps[i, j])
-        count = -(-abs(tap) // TOP)
-        pieces += [(int(i), int(j) * step, tap // count + (k < tap % count)) for k in range(count)]
+    whole = taps.astype(int).tolist()
+    for i, line in enumerate(whole):
+        for j, tap in enumerate(line):
+            if 0 < abs(tap) <= TOP:
+                pieces.append((i, j * step, tap))
+            elif tap:
+                count = -(-abs(tap) // TOP)
+                pieces += [(i, j * step, tap // count + (k < tap % count)) for k in range(count)]
     return tuple(pieces)
 
 
@@ -218,6 +222,8 @@ def pairs(job: Job, machine: Machine) -> Method | str:
     found = fixed(matrix, job.options.offset, TIE)
     if found is None:
         return "32 bits do not hold its sums"
+    if np.count_nonzero(found.taps) > UNROLLED:
+        return f"{np.count_nonzero(found.taps)} taps are more than the {UNROLLED} that are unrolled"
     taps = _pieces(found.taps, job)
     if len(taps) > UNROLLED:
         return f"{len(taps)} taps are more than the {UNROLLED} that are unrolled; compiling would take too long"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -36,6 +37,7 @@ def source_top(job: Job) -> float:
     return float(np.iinfo(job.dtype).max) if job.dtype.kind == "u" else 1.0
 
 
+@lru_cache(maxsize=64)
 def sums_of(job: Job) -> Sums:
     """16-bit integers if no result overflows, float32 if it is exact or exact except for ties, else float64."""
     parts, offset = job.kernel.parts, job.options.offset
