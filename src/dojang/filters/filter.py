@@ -29,6 +29,8 @@ def filter(
     value: float = 0.0,
     offset: float = 0.0,
     dtype: DTypeLike | None = None,
+    mask: Any = None,
+    nan: str = "keep",
     out: NDArray | None = None,
     threads: int | None = None,
 ) -> Any:
@@ -42,8 +44,11 @@ def filter(
     `kernel`: a name with options ("blur", "gaussian:sigma=2"), a matrix as text ("0 -1 0; -1 5 -1; 0 -1 0"), FILE.npy,
     an array, a `Kernel`; a list of these is a bank, whose result has one more leading axis (a list of PIL images for a
     PIL image). `anchor` is the tap at the output pixel, by default the middle or the one after it. `border`: zero,
-    constant (`value`), replicate, reflect, circular, or valid, which shrinks the result. `out` receives the result
-    instead of a new array; it may be the picture itself. `threads` is the most threads, by default all cores.
+    constant (`value`), replicate, reflect, symmetric, circular, or valid, which shrinks the result; also the names of
+    SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`). Pixels where `mask` is True (the picture's shape, channels or
+    not), and with nan="ignore" those that are NaN, do not count: a result is the weighted mean of the others, times the
+    sum of the taps. `out` receives the result instead of a new array; it may be the picture itself. `threads` is the
+    most threads, by default all cores.
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 
@@ -51,7 +56,8 @@ def filter(
     [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     """
     settings = None
-    if type(image) is np.ndarray and isinstance(kernel, (str, Kernel)):
+    special = mask is not None or nan != "keep"
+    if type(image) is np.ndarray and isinstance(kernel, (str, Kernel)) and not special:
         settings = (kernel, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
         try:
             known = _known.get(settings)
@@ -63,6 +69,8 @@ def filter(
                 return result
     options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
+    if special:
+        return _masked(image, kernels, bank, options, mask, nan, out, threads)
     home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
     if home == "dask":
         from dojang.filters.lazy import filter_dask
@@ -79,7 +87,9 @@ def filter(
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
     if isinstance(image, np.ma.MaskedArray):
-        raise UsageError("the mask of a masked array would be lost; give image.filled() or image.data")
+        raise UsageError(
+            "a masked array is not filtered as it is; give image.data with mask=image.mask, or image.filled()"
+        )
     picture = np.asarray(image)
     _check_axes(picture.shape)
     if out is not None and not bank:
@@ -91,6 +101,27 @@ def filter(
     if out is not None:
         return out
     return result if bank else result[0]
+
+
+def _masked(
+    image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options, mask: Any, nan: str, out: Any,
+    threads: int | None,
+) -> NDArray:  # fmt: skip
+    from dojang.filters.masked import filter_masked
+
+    if nan not in ("keep", "ignore"):
+        raise UsageError(f'nan="{nan}" is not known; use "keep" (a NaN spreads over its windows) or "ignore"')
+    if type(image) is not np.ndarray:
+        raise UsageError(f"mask= and nan= are for NumPy arrays, got {type(image).__name__}; give numpy.asarray(image)")
+    _check_axes(image.shape)
+    as_stack(image)
+    results = filter_masked(image, kernels, options, mask, nan, threads)
+    result = results if bank else results[0]
+    if out is None:
+        return result
+    target = _target(out, result.shape, result.dtype, image, 0)
+    (out if target is not out else target)[...] = result
+    return out
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:

@@ -43,10 +43,11 @@ class Options:
     ) -> Options:
         """Options from what a user gives. Raises `UsageError` and `DataError`."""
         outside = _finite(value, "value")
-        if check_border(border) != "constant" and outside:
+        border = check_border(border)
+        if border != "constant" and outside:
             raise UsageError(f'value {outside:g} is for border "constant"; border "{border}" does not use it')
         return cls(
-            check_border(border),
+            border,
             pair(stride, "stride"),
             pair(dilation, "dilation"),
             outside,
