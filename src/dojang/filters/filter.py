@@ -57,8 +57,9 @@ def filter(
     """
     settings = None
     special = mask is not None or nan != "keep"
-    if type(image) is np.ndarray and isinstance(kernel, (str, Kernel)) and not special:
-        settings = (kernel, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
+    mark = None if special or type(image) is not np.ndarray else _mark(kernel)
+    if mark is not None:
+        settings = (mark, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
         try:
             known = _known.get(settings)
         except TypeError:  # for example a list, which cannot be hashed
@@ -101,6 +102,15 @@ def filter(
     if out is not None:
         return out
     return result if bank else result[0]
+
+
+def _mark(kernel: Any) -> Any:
+    """What tells a kernel from others without looking at all of it again; None if there is nothing like that."""
+    if type(kernel) is str or type(kernel) is Kernel:
+        return kernel
+    if type(kernel) is np.ndarray and kernel.ndim == 2 and kernel.size <= 4096 and kernel.dtype.kind in "fiu":
+        return kernel.tobytes(), kernel.shape, kernel.dtype
+    return None
 
 
 def _masked(

@@ -39,6 +39,8 @@ ALONE_CYCLES = 150_000
 PAST_BYTES = 32 << 20
 PAST, SRC_PLANE, DST_IMAGE = (FIELDS.index(name) for name in ("past", "src_plane", "dst_image"))
 
+KEPT_BYTES = 1 << 20  # of the results of pictures narrower than a vector, kept from call to call
+
 MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
 
 AnyProgram = RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | Loops
@@ -170,6 +172,14 @@ class Bound:
         # ctypes words: setting one takes a third of the time of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()
+        if self._wider:
+            self._wide_shape = (len(plan.jobs), count, oh, self._wider, c)
+            small = int(np.prod(self._wide_shape)) * job.out_dtype.itemsize <= KEPT_BYTES
+            self._buffer = np.empty(self._wide_shape, job.out_dtype) if small else None
+            if self._buffer is not None:
+                self._narrow = self._buffer[:, :, :, :ow]
+                self._buffer_words = (self._buffer.ctypes.data, self._buffer.strides[2])
+                self._buffer_plane = self._buffer.strides[1]
         floats = isinstance(program, Fourier) and job.out_dtype.kind == "f"
         self._guard = Guard(program, job, rows) if isinstance(program, Fourier) and floats else None
         self._otherwise = (plan, job, machine, threads)
@@ -187,8 +197,7 @@ class Bound:
                 image, out = image[None], out[:, None]
             target = out
             if self._wider:
-                n, count, oh, _, c = self._shape
-                target = np.empty((n, count, oh, self._wider, c), out.dtype)
+                target = self._buffer if self._buffer is not None else np.empty(self._wide_shape, out.dtype)
             words = self._words
             words[0] = image.__array_interface__["data"][0]
             words[1] = image.strides[1]
@@ -213,16 +222,25 @@ class Bound:
         """Like `run` for one kernel, with `image` and `out` contiguous, with or without axes for the pictures and the
         channels; False if `run` must do it.
         """
-        if self._wider or self._guard is not None or not self._lock.acquire(blocking=False):
+        if self._guard is not None or (self._wider and self._buffer is None):
+            return False
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             words = self._words
             words[0] = image.__array_interface__["data"][0]
             words[1] = self._source_pitch
+            words[SRC_PLANE] = self._planes[0]
+            if self._wider:
+                words[2:4] = self._buffer_words
+                words[DST_IMAGE], words[PAST] = self._buffer_plane, 0
+                self._steps.run()
+                out.reshape(self._narrow.shape)[...] = self._narrow
+                return True
             words[2] = out.__array_interface__["data"][0]
             words[3] = self._target_pitch
             words[PAST] = self._past
-            words[SRC_PLANE], words[DST_IMAGE] = self._planes
+            words[DST_IMAGE] = self._planes[1]
             self._steps.run()
             return True
         finally:
