@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from dojang.filters.files import FilterReport as FilterReport
     from dojang.filters.files import PlannedFile as PlannedFile
     from dojang.filters.filter import filter as filter
+    from dojang.filters.separable import sep_filter as sep_filter
     from dojang.report.results import Bench as Bench
     from dojang.report.results import Diagnosis as Diagnosis
     from dojang.report.results import Environment as Environment
@@ -142,6 +143,7 @@ _NAMES = {
     "evidence.finding": "Finding",
     "filters.files": "Failed FilterPlans FilterReport Filtered PlannedFile",
     "filters.filter": "filter",
+    "filters.separable": "sep_filter",
     "report.results": "Bench Diagnosis Environment Exported Guess Listing Run Slimming Timing Trained",
     "slimming.result": "Edit NetworkFigures Outcome Refused",
 }

@@ -13,7 +13,8 @@ from dojang.filters.borders import pad
 from dojang.filters.filter import filter
 from dojang.filters.kernels.parse import Kernel, as_kernel, named
 
-SCIPY = {"zero": "constant", "constant": "constant", "replicate": "nearest", "reflect": "mirror", "circular": "wrap"}
+SCIPY = {"zero": "constant", "constant": "constant", "replicate": "nearest", "reflect": "mirror", "circular": "wrap",
+         "symmetric": "reflect"}  # fmt: skip
 
 
 def picture(shape, dtype, seed=0):

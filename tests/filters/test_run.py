@@ -6,10 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dojang.filters.code.box import emit_box
-from dojang.filters.code.doubling import emit_doubling
-from dojang.filters.code.fourier import emit_fourier
-from dojang.filters.code.rows import emit
 from dojang.filters.filter import filter
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.factor import factors, rounded_division, whole_factors, whole_form
@@ -17,7 +13,7 @@ from dojang.filters.kernels.parse import Kernel, as_kernel
 from dojang.filters.plain import respond
 from dojang.filters.plan.choose import make_plan
 from dojang.filters.plan.methods import box, direct, doubling, fourier, looped, separable
-from dojang.filters.run import Bound
+from dojang.filters.run import Bound, code_of, write
 from dojang.native import jit
 from dojang.native.machine import Machine
 
@@ -64,8 +60,7 @@ def test_other_processors_compile(find, kernel, dtype):
     machine = Machine.cross("neon")
     job = Job.of(as_kernel(kernel), (1, 50, 50, 2), np.dtype(dtype), Options())
     way = find(job, machine)
-    write = {box: emit_box, doubling: emit_doubling, fourier: emit_fourier}.get(find, emit)
-    assert len(jit.compile_object(write(way.program, machine), machine)) > 500
+    assert len(jit.compile_object(write(code_of(way.program), machine), machine)) > 500
 
 
 def test_many_threads_at_once():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dojang.filters.gallery import Shown
     from dojang.filters.pictures.images import Picture
 
-Border = Literal["zero", "constant", "replicate", "reflect", "circular", "valid"]
+Border = Literal["zero", "constant", "replicate", "reflect", "symmetric", "circular", "valid"]
 WHOLE = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # formats that are always read whole
 
 

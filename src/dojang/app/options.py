@@ -287,7 +287,7 @@ _FILTER = Command(
         Option("images", "picture files", flag="", metavar="IMAGE", several=True, verbs=_FILTERING),
         Option("kernel", _KERNEL, metavar="KERNEL", required=True, several=True, verbs=_FILTERING),
         Option("border", _BORDER, "reflect", verbs=_FILTERING,
-               choices=("zero", "constant", "replicate", "reflect", "circular", "valid")),
+               choices=("zero", "constant", "replicate", "reflect", "symmetric", "circular", "valid")),
         Option("value", "the pixel value outside, for --border constant", 0.0, float, "V", verbs=_FILTERING),
         Option("stride", "keep every Nth pixel, or N,M by rows,columns", 1, axes, "N", verbs=_FILTERING),
         Option("dilation", "place the kernel's taps N pixels apart", 1, axes, "N", verbs=_FILTERING),

@@ -297,6 +297,7 @@ def available(what: What) -> Listing:
         )
     if what == "kernels":
         from dojang.filters.kernels.named import NAMED
+        from dojang.filters.kernels.parse import named
 
         kernels = (
             {
@@ -304,7 +305,7 @@ def available(what: What) -> Listing:
                 "does": r.does,
                 "source": r.source,
                 "options": r.options,
-                "taps": [make().tolist() for make in r.make],
+                "taps": [part.tolist() for part in named(r.name).parts],
             }
             for r in NAMED.values()
         )

@@ -11,16 +11,62 @@ from numpy.typing import NDArray
 from dojang.base.errors import UsageError
 from dojang.base.wording import did_you_mean
 
-Border = Literal["zero", "constant", "replicate", "reflect", "circular", "valid"]
+Border = Literal["zero", "constant", "replicate", "reflect", "symmetric", "circular", "valid"]
 BORDERS: tuple[str, ...] = get_args(Border)
+
+OTHER_NAMES: dict[str, tuple[str, dict[str, str]]] = {
+    "zero": ("000|abcd|000", {"torch": "zeros"}),
+    "constant": (
+        "vvv|abcd|vvv",
+        {"scipy": "constant, grid-constant", "opencv": "BORDER_CONSTANT", "numpy": "constant", "torch": "constant"},
+    ),
+    "replicate": (
+        "aaa|abcd|ddd",
+        {"scipy": "nearest", "opencv": "BORDER_REPLICATE", "numpy": "edge", "torch": "replicate, border"},
+    ),
+    "reflect": (
+        "dcb|abcd|cba",
+        {"scipy": "mirror", "opencv": "BORDER_REFLECT_101, BORDER_DEFAULT", "numpy": "reflect", "torch": "reflect"},
+    ),
+    "symmetric": (
+        "cba|abcd|dcb",
+        {"scipy": "reflect, grid-mirror", "opencv": "BORDER_REFLECT", "numpy": "symmetric", "torch": ""},
+    ),
+    "circular": (
+        "bcd|abcd|abc",
+        {"scipy": "wrap, grid-wrap", "opencv": "BORDER_WRAP", "numpy": "wrap", "torch": "circular"},
+    ),
+    "valid": ("abcd", {"opencv": "", "scipy": "", "numpy": "", "torch": ""}),
+}
+"""For each border what it puts around a row abcd, and its names in SciPy, OpenCV, NumPy and PyTorch."""
+
+
+def _aliases() -> dict[str, str]:
+    """Other names that mean one border only; "scipy:reflect" and the like always do."""
+    found: dict[str, set[str]] = {}
+    for border, (_, names) in OTHER_NAMES.items():
+        for library, text in names.items():
+            for name in filter(None, text.split(", ")):
+                found.setdefault(f"{library}:{name}", set()).add(border)
+                if name not in BORDERS:
+                    found.setdefault(name, set()).add(border)
+    return {name: next(iter(borders)) for name, borders in found.items() if len(borders) == 1}
+
+
+ALIASES: dict[str, str] = _aliases()
 
 
 def check_border(border: str) -> Border:
-    """The border; for other text an error that lists the borders."""
-    if border not in BORDERS:
+    """The border, also by its name in another library (`OTHER_NAMES`); for other text an error that lists the borders.
+
+    >>> check_border("mirror"), check_border("BORDER_REFLECT"), check_border("scipy:reflect"), check_border("reflect")
+    ('reflect', 'symmetric', 'symmetric', 'reflect')
+    """
+    found = ALIASES.get(border, border) if isinstance(border, str) else border
+    if found not in BORDERS:
         hint = did_you_mean(str(border), BORDERS, f"use {', '.join(BORDERS)}")
         raise UsageError(f'border "{border}" is not known; {hint}')
-    return border  # type: ignore[return-value]
+    return found  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=256)
@@ -28,12 +74,15 @@ def index_map(size: int, before: int, after: int, border: Border) -> NDArray[np.
     """Source index of each of the before + size + after positions; −1 stands for the constant.
 
     `reflect` mirrors without repeating the edge, several times if the padding exceeds the picture (NumPy's "reflect");
-    a picture one pixel wide is repeated. `valid` has no padding.
+    a picture one pixel wide is repeated. `symmetric` mirrors with the edge repeated (SciPy's "reflect"). `valid` has no
+    padding.
 
     >>> index_map(4, 2, 3, "reflect").tolist()
     [2, 1, 0, 1, 2, 3, 2, 1, 0]
     >>> index_map(3, 2, 1, "circular").tolist(), index_map(2, 1, 1, "zero").tolist()
     ([1, 2, 0, 1, 2, 0], [-1, 0, 1, -1])
+    >>> index_map(3, 4, 2, "symmetric").tolist()
+    [2, 2, 1, 0, 0, 1, 2, 2, 1]
     """
     places = np.arange(-before, size + after, dtype=np.int64)
     if border in ("zero", "constant"):
@@ -46,6 +95,9 @@ def index_map(size: int, before: int, after: int, border: Border) -> NDArray[np.
         period = max(2 * size - 2, 1)
         places %= period
         places = np.where(places >= size, period - places, places)
+    elif border == "symmetric":
+        places %= 2 * size
+        places = np.where(places >= size, 2 * size - 1 - places, places)
     elif before or after:
         raise UsageError("a valid border has no padding")
     places.flags.writeable = False

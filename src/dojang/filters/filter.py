@@ -14,7 +14,7 @@ from dojang.base.errors import DojangError, ShapeError, UsageError
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
-from dojang.filters.prepare import prepare
+from dojang.filters.prepare import Prepared, prepare
 from dojang.filters.run import Bound
 
 
@@ -29,6 +29,8 @@ def filter(
     value: float = 0.0,
     offset: float = 0.0,
     dtype: DTypeLike | None = None,
+    mask: Any = None,
+    nan: str = "keep",
     out: NDArray | None = None,
     threads: int | None = None,
 ) -> Any:
@@ -42,8 +44,11 @@ def filter(
     `kernel`: a name with options ("blur", "gaussian:sigma=2"), a matrix as text ("0 -1 0; -1 5 -1; 0 -1 0"), FILE.npy,
     an array, a `Kernel`; a list of these is a bank, whose result has one more leading axis (a list of PIL images for a
     PIL image). `anchor` is the tap at the output pixel, by default the middle or the one after it. `border`: zero,
-    constant (`value`), replicate, reflect, circular, or valid, which shrinks the result. `out` receives the result
-    instead of a new array; it may be the picture itself. `threads` is the most threads, by default all cores.
+    constant (`value`), replicate, reflect, symmetric, circular, or valid, which shrinks the result; also the names of
+    SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`). Pixels where `mask` is True (the picture's shape, channels or
+    not), and with nan="ignore" those that are NaN, do not count: a result is the weighted mean of the others, times the
+    sum of the taps. `out` receives the result instead of a new array; it may be the picture itself. `threads` is the
+    most threads, by default all cores.
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 
@@ -51,8 +56,10 @@ def filter(
     [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     """
     settings = None
-    if type(image) is np.ndarray and isinstance(kernel, (str, Kernel)):
-        settings = (kernel, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
+    special = mask is not None or nan != "keep"
+    mark = None if special or type(image) is not np.ndarray else _mark(kernel)
+    if mark is not None:
+        settings = (mark, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
         try:
             known = _known.get(settings)
         except TypeError:  # for example a list, which cannot be hashed
@@ -63,6 +70,8 @@ def filter(
                 return result
     options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
+    if special:
+        return _masked(image, kernels, bank, options, mask, nan, out, threads)
     home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
     if home == "dask":
         from dojang.filters.lazy import filter_dask
@@ -79,18 +88,50 @@ def filter(
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
     if isinstance(image, np.ma.MaskedArray):
-        raise UsageError("the mask of a masked array would be lost; give image.filled() or image.data")
+        raise UsageError(
+            "a masked array is not filtered as it is; give image.data with mask=image.mask, or image.filled()"
+        )
     picture = np.asarray(image)
     _check_axes(picture.shape)
     if out is not None and not bank:
-        result = filter_array(picture, kernels, options, out[None], threads, one=True)
+        result, ready = _filter_array(picture, kernels, options, out[None], threads, one=True)
     else:
-        result = filter_array(picture, kernels, options, out, threads)
+        result, ready = _filter_array(picture, kernels, options, out, threads)
     if not bank and type(image) is np.ndarray:
-        _remember(settings, image, kernels, options, threads)
+        _remember(settings, image, ready)
     if out is not None:
         return out
     return result if bank else result[0]
+
+
+def _mark(kernel: Any) -> Any:
+    """What tells a kernel from others without looking at all of it again; None if there is nothing like that."""
+    if type(kernel) is str or type(kernel) is Kernel:
+        return kernel
+    if type(kernel) is np.ndarray and kernel.ndim == 2 and kernel.size <= 4096 and kernel.dtype.kind in "fiu":
+        return kernel.tobytes(), kernel.shape, kernel.dtype
+    return None
+
+
+def _masked(
+    image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options, mask: Any, nan: str, out: Any,
+    threads: int | None,
+) -> NDArray:  # fmt: skip
+    from dojang.filters.masked import filter_masked
+
+    if nan not in ("keep", "ignore"):
+        raise UsageError(f'nan="{nan}" is not known; use "keep" (a NaN spreads over its windows) or "ignore"')
+    if type(image) is not np.ndarray:
+        raise UsageError(f"mask= and nan= are for NumPy arrays, got {type(image).__name__}; give numpy.asarray(image)")
+    _check_axes(image.shape)
+    as_stack(image)
+    results = filter_masked(image, kernels, options, mask, nan, threads)
+    result = results if bank else results[0]
+    if out is None:
+        return result
+    target = _target(out, result.shape, result.dtype, image, 0)
+    (out if target is not out else target)[...] = result
+    return out
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:
@@ -117,14 +158,12 @@ _known: dict[
 ] = {}  # settings of earlier calls, which need no more checks
 
 
-def _remember(
-    settings: tuple | None, image: NDArray, kernels: tuple[Kernel, ...], options: Options, threads: int | None
-) -> None:
-    if settings is None or (isinstance(settings[0], str) and settings[0].endswith(".npy")) or image.ndim > 3:
+def _remember(settings: tuple | None, image: NDArray, ready: Prepared) -> None:
+    if settings is None or (isinstance(settings[0], str) and settings[0].endswith(".npy")) or ready.waits:
         return
-    stack = as_stack(image).shape
-    ready = prepare(kernels, stack, image.dtype, options, threads)
     if ready.quick is None or ready.dtype != image.dtype or not image.dtype.isnative:
+        return
+    if ready.shape != as_stack(image).shape:  # a picture of planes
         return
     if len(_known) >= 32:
         _known.clear()
@@ -144,24 +183,60 @@ def filter_array(
 
     With `one`, error messages describe the result of the only kernel.
     """
+    return _filter_array(picture, kernels, options, out, threads, alpha, one)[0]
+
+
+def _filter_array(
+    picture: NDArray,
+    kernels: tuple[Kernel, ...],
+    options: Options,
+    out: NDArray | None = None,
+    threads: int | None = None,
+    alpha: bool = False,
+    one: bool = False,
+) -> tuple[NDArray, Prepared]:
     shape = picture.shape
-    if len(shape) == 2:
-        stack_shape = (1, *shape, 1)
-    elif len(shape) == 3:
-        stack_shape = (1, *shape)
-    else:
-        stack_shape = as_stack(picture).shape
-    ready = prepare(kernels, stack_shape, picture.dtype, options, threads)
+    stack = as_stack(picture)
+    if out is None and not alpha and (planes := _planes(stack)) is not None:
+        ready = prepare(kernels, planes.shape, picture.dtype, options, threads)
+        n, c = stack.shape[0], stack.shape[3]
+        results = empty((len(kernels), n, c, *ready.out_size), ready.out_dtype)
+        ready.run(planes, results.reshape(len(kernels), n * c, *ready.out_size, 1))
+        last = np.moveaxis(results, 2, -1)
+        return last if picture.ndim == 4 else last[:, 0], ready
+    ready = prepare(kernels, stack.shape, picture.dtype, options, threads)
     whole = (len(kernels), *like_image(shape, ready.out_size))
     result = _target(out, whole, ready.out_dtype, picture, int(one))
-    source = picture
-    if picture.dtype is not ready.dtype or not picture.flags.c_contiguous:
-        source = np.ascontiguousarray(picture, ready.dtype)
-    results = result.reshape(len(kernels), stack_shape[0], *ready.out_size, stack_shape[3])
-    ready.run(source.reshape(stack_shape), results, alpha)
+    if picture.dtype is not ready.dtype or not _whole_rows(stack):
+        stack = np.ascontiguousarray(stack, ready.dtype)
+    results = result.reshape(len(kernels), stack.shape[0], *ready.out_size, stack.shape[3])
+    ready.run(stack, results, alpha)
     if out is not None and result is not out:
         out[...] = result
-    return result
+    return result, ready
+
+
+def _whole_rows(stack: NDArray) -> bool:
+    """Whether each row of a stack (n, h, w, c) lies in one piece; rows and pictures may lie at any distance."""
+    if stack.flags.c_contiguous:
+        return True
+    _, _, w, c = stack.shape
+    _, _, across, between = stack.strides
+    size = stack.itemsize
+    return stack.flags.aligned and (c == 1 or between == size) and (w == 1 or across == c * size)
+
+
+def _planes(stack: NDArray) -> NDArray | None:
+    """A stack whose channels lie apart, each in whole rows, as a stack (n · c, h, w, 1) of planes, without a copy;
+    None for others.
+    """
+    n, h, w, c = stack.shape
+    picture, row, across, plane = stack.strides
+    if c == 1 or stack.flags.c_contiguous or across != stack.itemsize or plane < w * across or not stack.dtype.isnative:
+        return None
+    if not stack.flags.aligned or not (n == 1 or picture == c * plane):
+        return None
+    return np.lib.stride_tricks.as_strided(stack, (n * c, h, w, 1), (plane, row, across, across), writeable=False)
 
 
 @lru_cache(maxsize=256)

@@ -43,10 +43,11 @@ class Options:
     ) -> Options:
         """Options from what a user gives. Raises `UsageError` and `DataError`."""
         outside = _finite(value, "value")
-        if check_border(border) != "constant" and outside:
+        border = check_border(border)
+        if border != "constant" and outside:
             raise UsageError(f'value {outside:g} is for border "constant"; border "{border}" does not use it')
         return cls(
-            check_border(border),
+            border,
             pair(stride, "stride"),
             pair(dilation, "dilation"),
             outside,
@@ -104,12 +105,11 @@ class Job:
                 f"kernel {self.kernel.name} spans {by(self.extent)} pixels; at most {MOST_EXTENT:,} per axis"
             )
         if self.out_dtype.kind == "f":
-            top = np.finfo(self.out_dtype).max
-            for part in self.kernel.parts:
-                with np.errstate(over="ignore"):
-                    total = np.abs(part).sum()
-                if total > top:
-                    raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
+            top = float(np.finfo(self.out_dtype).max)
+            with np.errstate(over="ignore"):
+                total = self.kernel.weight
+            if total > top:
+                raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
 
     @cached_property
     def extent(self) -> tuple[int, int]:

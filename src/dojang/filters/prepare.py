@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,8 +28,11 @@ class Prepared:
         options: Options,
         threads: int | None,
         anywhere: bool = False,
+        first: bool = False,
     ) -> None:
-        """Raises `DojangError` if kernels, shape or options do not fit."""
+        """Raises `DojangError` if kernels, shape or options do not fit. With `first` the kernels are used for the first
+        time: code that would have to be compiled for them, and would not pay for that at once, is not used yet.
+        """
         if threads is not None and not (isinstance(threads, (int, np.integer)) and threads >= 1):
             raise UsageError(f"threads {threads!r} must be a whole number, at least 1")
         machine = Machine.host()
@@ -43,39 +47,45 @@ class Prepared:
         self.out_dtype = self.jobs[0].out_dtype
         self.plans: tuple[FilterPlan, ...] = tuple(make_plan(self.jobs, machine))
         self._threads = threads or default_threads()
-        self._machine = machine
-        self._single = shape[0] == 1
+        self._machine, self._first_use = machine, first
+        self.shape, self._count = shape, shape[0]
+        self.waits = False  # whether better code is compiled when the kernels are used again
         self._bound = [self._bind(i) for i in range(len(self.plans))]
 
     def _bind(self, i: int) -> Bound:
         plan = self.plans[i]
+        if self._first_use and plan.first is not None:
+            (oh, ow), job = self.out_size, plan.jobs[0]
+            saved = (plan.first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
+            if saved < COMPILE_CYCLES:
+                self.waits = True
+                plan = replace(plan, way=plan.first)
         job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
-        return Bound(plan, job, self._machine, self._threads)
+        return Bound(plan, job, self._machine, self._threads, count=self._count)
 
     def _first(self, i: int) -> int:
         return sum(len(plan.jobs) for plan in self.plans[:i])
 
     @property
     def quick(self) -> Bound | None:
-        """The bound plan of a single kernel on a single picture, if that is the problem; else None."""
-        alone = len(self.jobs) == 1 and self._single
-        return self._bound[0] if alone else None
+        """The bound plan of a single kernel; None for several."""
+        return self._bound[0] if len(self.jobs) == 1 else None
 
     def run(self, stack: NDArray, results: NDArray, alpha: bool = False) -> None:
-        """Fills `results` (kernels, n, oh, ow, c) from `stack` (n, h, w, c), both contiguous and of the right dtypes.
+        """Fills `results` (kernels, n, oh, ow, c) from `stack` (n, h, w, c), both of the right dtypes and with whole
+        rows in one piece.
 
         With `alpha` the last channel is copied from the picture, at the pixels of the result.
         """
         first = 0
         for i, plan in enumerate(self.plans):
             last = first + len(plan.jobs)
-            for k, picture in enumerate(stack):
-                out = results[first:last, k]
-                if not self._bound[i].run(picture, out):
-                    # In use, or left in use by an interrupt: replace it by a new one.
-                    fresh = self._bind(i)
-                    fresh.run(picture, out)
-                    self._bound[i] = fresh
+            out = results[first:last]
+            if not self._bound[i].run(stack, out):
+                # In use, or left in use by an interrupt: replace it by a new one.
+                fresh = self._bind(i)
+                fresh.run(stack, out)
+                self._bound[i] = fresh
             first = last
         if alpha:
             for job, result in zip(self.jobs, results, strict=True):
@@ -88,9 +98,34 @@ def keep_alpha(job: Job, stack: NDArray, result: NDArray) -> None:
     result[..., -1] = stack[:, y0::sy, x0::sx, -1][:, :oh, :ow]
 
 
-@lru_cache(maxsize=32)
+COMPILE_CYCLES = 3e8  # what compiling takes, about a tenth of a second
+
+
 def prepare(
     kernels: tuple[Kernel, ...], shape: tuple[int, ...], dtype: np.dtype, options: Options, threads: int | None
 ) -> Prepared:
-    """`Prepared`, cached for the last 32 combinations."""
-    return Prepared(kernels, shape, dtype, options, threads)
+    """`Prepared`, kept for the last 32 combinations; another one when a kernel is used for the second time."""
+    return _prepare(kernels, shape, dtype, options, threads, _is_new(kernels))
+
+
+@lru_cache(maxsize=32)
+def _prepare(
+    kernels: tuple[Kernel, ...], shape: tuple[int, ...], dtype: np.dtype, options: Options, threads: int | None,
+    first: bool,
+) -> Prepared:  # fmt: skip
+    return Prepared(kernels, shape, dtype, options, threads, first=first)
+
+
+_used: dict[int, None] = {}  # hashes of kernels that were used, the last ones last
+MOST_USED = 1024
+
+
+def _is_new(kernels: tuple[Kernel, ...]) -> bool:
+    """Whether one of the kernels is used for the first time; from now on none of them is."""
+    marks = [hash(kernel) for kernel in kernels]
+    new = any(mark not in _used for mark in marks)
+    if new:
+        _used.update(dict.fromkeys(marks))
+        while len(_used) > MOST_USED:
+            _used.pop(next(iter(_used)), None)
+    return new

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ from dojang.filters.borders import Border, index_map
 from dojang.filters.code.box import Box, emit_box
 from dojang.filters.code.columns import Columns, emit_columns
 from dojang.filters.code.doubling import Doubling, emit_doubling
-from dojang.filters.code.fourier import Fourier, emit_fourier
+from dojang.filters.code.fourier import Fourier, FourierCode, emit_fourier
+from dojang.filters.code.loops import LoopCode, Loops, emit_loops
 from dojang.filters.code.pairs import Pairs, emit_pairs
 from dojang.filters.code.program import RowProgram
 from dojang.filters.code.rows import FIELDS, LINE, emit
@@ -34,32 +37,50 @@ ALONE_CYCLES = 150_000
 # Larger results bypass the caches, from which they would be evicted before they are read. No difference at 32 MB, half
 # the time at 100 MB (an Intel server with a far larger L3 cache, November 2026).
 PAST_BYTES = 32 << 20
-PAST = FIELDS.index("past")
+PAST, SRC_PLANE, DST_IMAGE = (FIELDS.index(name) for name in ("past", "src_plane", "dst_image"))
+
+KEPT_BYTES = 1 << 20  # of the results of pictures narrower than a vector, kept from call to call
 
 MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
 
-AnyProgram = RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs
+AnyProgram = RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | Loops
+
+
+def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
+    """The program's machine code; its IR is built only if the code is not on disk."""
+    return _compiled(code_of(program), machine)
+
+
+def code_of(program: AnyProgram) -> Any:
+    """What the code of a program depends on."""
+    return program.code if isinstance(program, (Loops, Fourier)) else program
+
+
+def write(code: Any, machine: Machine) -> str:
+    """The IR text of `code_of` a program."""
+    return next(emit for kind, emit in EMITTERS if isinstance(code, kind))(code, machine)
 
 
 @lru_cache(maxsize=256)
-def compiled(program: AnyProgram, machine: Machine) -> jit.Native:
-    """The program's machine code; its IR is built only if the code is not on disk."""
-
+def _compiled(code: Any, machine: Machine) -> jit.Native:
     def build() -> str:
-        if isinstance(program, Box):
-            return emit_box(program, machine)
-        if isinstance(program, Doubling):
-            return emit_doubling(program, machine)
-        if isinstance(program, Columns):
-            return emit_columns(program, machine)
-        if isinstance(program, Straight):
-            return emit_straight(program, machine)
-        if isinstance(program, Pairs):
-            return emit_pairs(program, machine)
-        return emit_fourier(program, machine) if isinstance(program, Fourier) else emit(program, machine)
+        return write(code, machine)
 
-    recipe = f"filters {program!r} {machine.l1} {machine.l2}"
+    recipe = f"filters {code!r} {machine.l1} {machine.l2}"
     return jit.load_recipe(jit.Recipe(recipe, build, __name__, thorough=True), machine)
+
+
+EMITTERS: tuple[tuple[type, Callable[[Any, Machine], str]], ...] = (
+    (Box, emit_box),
+    (Doubling, emit_doubling),
+    (Columns, emit_columns),
+    (Straight, emit_straight),
+    (Pairs, emit_pairs),
+    (FourierCode, emit_fourier),
+    (LoopCode, emit_loops),
+    (RowProgram, emit),
+)
+"""What writes the code of each type of program, or of what its code depends on."""
 
 
 @lru_cache(maxsize=64)
@@ -73,7 +94,9 @@ def element_map(size: int, before: int, after: int, more: int, border: Border, c
 
 
 class Bound:
-    """A plan bound to a picture size and a number of threads: everything that does not depend on the pixels."""
+    """A plan bound to a picture size, a number of pictures and of threads: everything that does not depend on the
+    pixels.
+    """
 
     def __init__(
         self,
@@ -83,11 +106,13 @@ class Bound:
         threads: int,
         part: tuple[int, int] | None = None,
         rows: NDArray[np.int64] | None = None,
+        count: int = 1,
     ) -> None:
         """Compiles, makes the border tables and the scratch memory.
 
         With `part` = (y0, y1) only these result rows are made, and the image given to `run` holds the rows that
-        `part_rows` lists, in that order. `rows` are the padded rows' indices in the image, if they are known.
+        `part_rows` lists, in that order. `rows` are the padded rows' indices in the image, if they are known. `count`
+        is the number of pictures.
         """
         program = plan.way.program
         assert program is not None
@@ -97,7 +122,7 @@ class Bound:
         wide += more
         self._wider = -(-wide // sx) if more else 0  # columns of a buffer for pictures narrower than a vector
         border = job.options.border
-        work = plan.way.cycles * oh * ow * c
+        work = plan.way.cycles * oh * ow * c * count
         threads = 1 if work < ALONE_CYCLES else threads
         scratch = program.scratch_bytes(machine, job.width * c)
         if scratch * threads > MOST_SCRATCH:
@@ -114,12 +139,16 @@ class Bound:
             oh = part[1] - part[0]
         else:
             rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
-        self._shape = (len(plan.jobs), oh, ow, c)
+        self._shape = (len(plan.jobs), count, oh, ow, c)
         cols = element_map(job.width, job.before[1], job.after[1], more, border, c)
-        self._keep = (rows, cols, plan.way.taps)
-        band = band_rows(oh, threads, program)
+        taps = plan.way.taps() if callable(plan.way.taps) else plan.way.taps
+        self._keep = (rows, cols, taps)
+        # Of many pictures each is one unit.
+        band = band_rows(oh, 1 if count >= 4 * threads else threads, program)
+        bands = -(-oh // band)
         self._source_pitch = job.width * c * job.dtype.itemsize
         self._target_pitch = ow * c * job.out_dtype.itemsize
+        self._planes = (job.height * self._source_pitch, oh * self._target_pitch)
         self._past = int(oh * self._target_pitch >= PAST_BYTES and self._target_pitch % LINE == 0)
         values = {
             "rows": rows.ctypes.data,
@@ -128,63 +157,90 @@ class Bound:
             "left": job.before[1] * c,
             "inner": job.width * c,
             "width": wide * c,
-            "taps": 0 if plan.way.taps is None else plan.way.taps.ctypes.data,
+            "taps": 0 if taps is None else taps.ctypes.data,
             "height": oh,
             "band": band,
             "past": self._past,
+            "bands": bands,
+            "src_plane": self._planes[0],
+            "dst_image": self._planes[1],
         }
         call = runtime.NativeCall(
-            self._native.address("press"), [values.get(name, 0) for name in FIELDS], -(-oh // band)
+            self._native.address("press"), [values.get(name, 0) for name in FIELDS], count * bands
         )
         self._steps = runtime.Program([call], len(FIELDS), scratch, threads)
         # ctypes words: setting one takes a third of the time of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()
+        if self._wider:
+            self._wide_shape = (len(plan.jobs), count, oh, self._wider, c)
+            small = int(np.prod(self._wide_shape)) * job.out_dtype.itemsize <= KEPT_BYTES
+            self._buffer = np.empty(self._wide_shape, job.out_dtype) if small else None
+            if self._buffer is not None:
+                self._narrow = self._buffer[:, :, :, :ow]
+                self._buffer_words = (self._buffer.ctypes.data, self._buffer.strides[2])
+                self._buffer_plane = self._buffer.strides[1]
         floats = isinstance(program, Fourier) and job.out_dtype.kind == "f"
         self._guard = Guard(program, job, rows) if isinstance(program, Fourier) and floats else None
         self._otherwise = (plan, job, machine, threads)
 
     def run(self, image: NDArray, out: NDArray) -> bool:
-        """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c).
+        """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c), or for a stack
+        (n, h, w, c), pictures and rows at any pitch, into (kernels, n, oh, ow, c).
 
         Returns False, without any work, if another thread is using this object.
         """
         if not self._lock.acquire(blocking=False):
             return False
         try:
+            if image.ndim == 3:
+                image, out = image[None], out[:, None]
             target = out
             if self._wider:
-                n, oh, _, c = self._shape
-                target = np.empty((n, oh, self._wider, c), out.dtype)
+                target = self._buffer if self._buffer is not None else np.empty(self._wide_shape, out.dtype)
             words = self._words
             words[0] = image.__array_interface__["data"][0]
-            words[1] = image.strides[0]
+            words[1] = image.strides[1]
             words[2] = target.__array_interface__["data"][0]
-            words[3] = target.strides[1]
+            words[3] = target.strides[2]
             words[4] = target.strides[0]
             words[PAST] = self._past if words[2] % target.itemsize == 0 else 0
-            direct = None if self._guard is None else self._guard.blocks(image)
-            if direct is None or not direct.all():
+            words[SRC_PLANE], words[DST_IMAGE] = image.strides[0], target.strides[1]
+            direct = None if self._guard is None else [self._guard.blocks(one) for one in image]
+            if direct is None or not all(blocks.all() for blocks in direct):
                 self._steps.run()
-            if direct is not None and direct.any():
-                self._sum_directly(image, target, direct)
+            for i, blocks in enumerate(direct or ()):
+                if blocks.any():
+                    self._sum_directly(image[i], target[:, i], blocks)
             if self._wider:
-                out[...] = target[:, :, : self._shape[2]]
+                out[...] = target[:, :, :, : self._shape[3]]
         finally:
             self._lock.release()
         return True
 
     def quick(self, image: NDArray, out: NDArray) -> bool:
-        """Like `run` for one kernel, with `image` (h, w[, c]) and `out` contiguous; False if `run` must do it."""
-        if self._wider or self._guard is not None or not self._lock.acquire(blocking=False):
+        """Like `run` for one kernel, with `image` and `out` contiguous, with or without axes for the pictures and the
+        channels; False if `run` must do it.
+        """
+        if self._guard is not None or (self._wider and self._buffer is None):
+            return False
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             words = self._words
             words[0] = image.__array_interface__["data"][0]
             words[1] = self._source_pitch
+            words[SRC_PLANE] = self._planes[0]
+            if self._wider:
+                words[2:4] = self._buffer_words
+                words[DST_IMAGE], words[PAST] = self._buffer_plane, 0
+                self._steps.run()
+                out.reshape(self._narrow.shape)[...] = self._narrow
+                return True
             words[2] = out.__array_interface__["data"][0]
             words[3] = self._target_pitch
             words[PAST] = self._past
+            words[DST_IMAGE] = self._planes[1]
             self._steps.run()
             return True
         finally:
@@ -197,7 +253,7 @@ class Bound:
         plan, job, machine, threads = self._otherwise
         assert plan.instead is not None
         assert self._guard is not None
-        guard, height = self._guard, self._shape[1]
+        guard, height = self._guard, self._shape[2]
         edges = np.flatnonzero(np.diff(np.concatenate([[False], blocks, [False]]).astype(np.int8)))
         for first, last in edges.reshape(-1, 2) * guard.grid:
             last = min(int(last), height)
@@ -216,7 +272,7 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
         return height
     if isinstance(program, (Box, Doubling)):
         return -(-height // threads)  # a band begins with sums over the whole box
-    assert isinstance(program, (RowProgram, Columns, Straight, Pairs))
+    assert isinstance(program, (RowProgram, Columns, Straight, Pairs, Loops))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))
     return -(-band // program.rows) * program.rows

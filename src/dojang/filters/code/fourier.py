@@ -24,11 +24,33 @@ from numpy.typing import NDArray
 
 from dojang.base.record import plain_repr
 from dojang.filters.code.program import Finish, OfKinds
-from dojang.filters.code.rows import _Press, begin, row_index
-from dojang.native.emit import KINDS, ElementType, Value
+from dojang.filters.code.rows import Finishing, _Press, begin, row_index
+from dojang.native.emit import I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 VECTORS = 4  # of 16 columns, real and imaginary: 8 sums, enough to hide the latency of a multiply-add
+
+
+WORDS = ("kw", "step", "reach", "columns", "pitch", "extent", "scaled")
+"""What the table of the taps begins with, words of 64 bits: taps of a row, bytes between them, elements from the first
+to the last, elements of a block with those, bytes from row to row, rows of the kernel, whether results are scaled. Then
+come scale and offset."""
+
+
+@plain_repr
+@dataclass(frozen=True, slots=True)
+class FourierCode(OfKinds):
+    """What the code depends on: not on the kernel, whose size and taps come from memory."""
+
+    source: str
+    target: str
+    length: int
+    half: int
+    fill: float
+    work: str = "f32"
+
+    rows: int = 1
+    advance: int = 1
 
 
 @plain_repr
@@ -50,6 +72,11 @@ class Fourier(OfKinds):
 
     rows: int = 1
     advance: int = 1
+
+    @property
+    def code(self) -> FourierCode:
+        """What the code depends on."""
+        return FourierCode(self.source, self.target, self.length, self.half, self.fill, self.work)
 
     @property
     def work_kind(self) -> ElementType:
@@ -91,6 +118,18 @@ class Fourier(OfKinds):
         del inner
         return 2 * self.length * self.pitch(machine) * self.work_kind.bytes + 256
 
+    def table(self, machine: Machine, matrix: NDArray[np.float64]) -> NDArray[np.int64]:
+        """What `taps` points to: the words, scale and offset, and `tables` of the kernel's rows, dilated."""
+        size = self.work_kind.bytes
+        head = [
+            *(self.kw, self.step * size, self.reach, self.columns(machine), self.pitch(machine) * size, self.extent),
+            int(self.finish.scale != 1 or self.finish.offset != 0),
+        ]
+        both = np.array([self.finish.scale, self.finish.offset])
+        raw = tables(matrix, self.length, self.work).tobytes()
+        raw += bytes(-len(raw) % 8)
+        return np.concatenate([np.array(head, np.int64), both.view(np.int64), np.frombuffer(raw, np.int64)])
+
 
 def radices(length: int) -> list[int]:
     """The passes of the forward transform."""
@@ -130,28 +169,31 @@ def order(length: int) -> NDArray[np.int64]:
     return np.rint(-np.angle(signal) * length / (2 * np.pi)).astype(np.int64) % length
 
 
-def emit_fourier(program: Fourier, machine: Machine) -> str:
-    """The IR text of the program's module."""
-    return _Transforms(program, machine).write()
+def emit_fourier(code: FourierCode, machine: Machine) -> str:
+    """The IR text of the code's module."""
+    return _Transforms(code, machine).write()
 
 
 class _Transforms(_Press):
     """Uses the row loader and the rounding of `_Press`."""
 
-    def __init__(self, program: Fourier, machine: Machine) -> None:
-        self.p = program  # type: ignore[assignment]  # what the loader asks of a program, this one has too
-        self.b = begin(machine)
-        self.kind = program.work_kind
+    def __init__(self, code: FourierCode, machine: Machine) -> None:
+        self.p = code  # type: ignore[assignment]  # what the loader asks of a program, this one has too
+        self.b = b = begin(machine)
+        self.kind = KINDS[code.work]
         self.size = self.kind.bytes
         # Imported here: it imports all algorithms for networks, which takes longer than a picture with code on disk.
         from dojang.native.transforms import ComplexArithmetic
 
         self.numbers = ComplexArithmetic(self.b, self.kind)
         self.lanes = machine.lanes(self.size)
-        self.columns = program.columns(machine)
-        self.pitch = program.pitch(machine) * self.size
+        words = {name: b.sload(b.at(b.arg.taps, 8 * i), I64) for i, name in enumerate(WORDS)}
+        self.kw, self.step, self.reach, self.extent = (words[name] for name in ("kw", "step", "reach", "extent"))
+        self.columns, self.pitch = words["columns"], words["pitch"]
+        self.finish = Finishing(b, b.at(b.arg.taps, 8 * len(WORDS)), words["scaled"])
+        self.tables = b.at(b.arg.taps, 8 * (len(WORDS) + 2))
         self.real = self.b.arg.scratch
-        self.imag = self.b.at(self.real, program.length * self.pitch)
+        self.imag = self.b.at(self.real, b.mul(self.pitch, code.length))
 
     def write(self) -> str:
         b, a = self.b, self.b.arg
@@ -160,7 +202,7 @@ class _Transforms(_Press):
 
     def tile(self, x0: Value) -> None:
         b, a, p = self.b, self.b.arg, self.p
-        rows = b.add(b.sub(a.y1, a.y0), p.extent - 1)
+        rows = b.sub(b.add(b.sub(a.y1, a.y0), self.extent), 1)
         b.loop(0, p.length, 1, lambda i, _: self.load(i, rows, x0))
         b.loop(0, self.columns, self.lanes, lambda c, _: self.forward(c))
         b.loop(0, p.length, 1, lambda f, _: self.products(f))
@@ -179,15 +221,16 @@ class _Transforms(_Press):
         for plane, shift in ((self.real, 0), (self.imag, p.half)):
             line = b.at(plane, b.mul(i, self.pitch))
             start = b.add(x0, shift)
-            have = b.imax(b.imin(b.sub(b.add(a.width, p.reach), start), p.half + p.reach), b.index(0))
+            have = b.sub(b.add(a.width, self.reach), start)
+            have = b.imax(b.imin(have, b.add(self.reach, p.half)), b.index(0))
             have = b.select(needed, have, b.index(0))
             edge = b.imin(b.imax(b.sub(a.left, start), 0), have)
             end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), start), 0), have)
             b.loop(
                 0,
-                self.pitch // self.size,
-                self.lanes,
-                lambda e, _, line=line: b.vstore(zero, b.at(line, b.mul(e, self.size)), self.kind),
+                self.pitch,
+                self.lanes * self.size,
+                lambda o, _, line=line: b.vstore(zero, b.at(line, o), self.kind),
             )
 
             def copy(line=line, start=start, have=have, edge=edge, end=end):
@@ -212,7 +255,7 @@ class _Transforms(_Press):
 
             def one(e, mask, line=line, place=place):
                 v = b.vload(b.at(line, b.mul(e, self.size)), self.kind)
-                b.vstore(self.pixel([v], p.finish), b.at(place, b.mul(e, size)), p.target_kind, mask=mask)
+                b.vstore(self.finish.pixels(v, self.kind, p.target_kind), b.at(place, b.mul(e, size)), p.target_kind, mask=mask)
 
             whole = b.mul(b.udiv(n, self.lanes), self.lanes)
             b.loop(0, whole, self.lanes, lambda e, _, one=one: one(e, None))
@@ -245,7 +288,7 @@ class _Transforms(_Press):
         base = b.mul(c, self.size)
 
         def one(k, _):
-            table = b.at(b.arg.taps, at * self.size, b.mul(k, (radix - 1) * 2 * self.size))
+            table = b.at(self.tables, at * self.size, b.mul(k, (radix - 1) * 2 * self.size))
             turns = [
                 (
                     b.splat_load(b.at(table, 2 * m * self.size), self.kind),
@@ -257,8 +300,8 @@ class _Transforms(_Press):
             def block(s, _):
                 row = b.mul(b.add(k, s), self.pitch)
                 places = [
-                    (b.at(self.real, base, row, m * q * self.pitch), b.at(self.imag, base, row, m * q * self.pitch))
-                    for m in range(radix)
+                    (b.at(self.real, base, row, move), b.at(self.imag, base, row, move))
+                    for move in (b.mul(self.pitch, m * q) for m in range(radix))
                 ]
                 values = [(b.vload(re, self.kind), b.vload(im, self.kind)) for re, im in places]
                 for (re, im), (x, y) in zip(places, body(values, turns), strict=True):
@@ -291,7 +334,7 @@ class _Transforms(_Press):
         """
         b, p, lanes = self.b, self.p, self.lanes
         words = sum(n // r * (r - 1) * 2 for r, n, _ in self.passes())
-        table = b.at(b.arg.taps, words * self.size, b.mul(f, p.kw * 2 * self.size))
+        table = b.at(self.tables, words * self.size, b.mul(f, b.mul(self.kw, 2 * self.size)))
         row = b.mul(f, self.pitch)
         real, imag = b.at(self.real, row), b.at(self.imag, row)
         zero = b.const(self.kind, 0)
@@ -303,7 +346,7 @@ class _Transforms(_Press):
                 at = b.mul(j, 2 * self.size)
                 kr, ki = b.splat_load(b.at(table, at), self.kind), b.splat_load(b.at(table, at, self.size), self.kind)
                 back = b.fneg(ki)
-                move = b.mul(j, p.step * self.size)
+                move = b.mul(j, self.step)
                 out = []
                 for v in range(VECTORS):
                     xr = b.vload(b.at(real, o, move, v * lanes * self.size), self.kind)
@@ -312,7 +355,7 @@ class _Transforms(_Press):
                     out += [b.fma(xi, back, b.fma(xr, kr, yr)), b.fma(xr, ki, b.fma(xi, kr, yi))]
                 return out
 
-            sums = b.loop(0, p.kw, 1, tap, [zero] * (2 * VECTORS), unroll=min(2, p.kw))
+            sums = b.loop(0, self.kw, 1, tap, [zero] * (2 * VECTORS), unroll=2)
             for v in range(VECTORS):
                 b.vstore(sums[2 * v], b.at(real, o, v * lanes * self.size), self.kind)
                 b.vstore(sums[2 * v + 1], b.at(imag, o, v * lanes * self.size), self.kind)

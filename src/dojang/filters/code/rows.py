@@ -3,7 +3,8 @@
 The function is `press(args, unit, scratch)`: `band` output rows of one picture, from unit · band on; `args` points
 to the 64-bit `FIELDS`. Pitches in bytes; `rows[p]` is the source row of padded row p and `cols[e]` the source element
 of padded element e (−1: the fill); `left` and `inner` are the padded row's elements before the picture and on it;
-`width` is the output row at stride 1, in elements, at least one chunk; `past` is 1 if results bypass the caches.
+`width` is the output row at stride 1, in elements, at least one chunk; `past` is 1 if results bypass the caches. Each
+picture of a stack is `bands` units, `src_plane` and `dst_image` bytes from the one before.
 
 The last vector of a row is moved left to end with the row instead of being masked: some elements are computed twice,
 and nothing is touched outside.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import llvmlite.ir as ir
 
 from dojang.filters.code.program import Finish, RowProgram
-from dojang.native.emit import F32, I16, I64, PTR, U8, U16, ElementType, Emit, Value
+from dojang.native.emit import F32, F64, I16, I64, PTR, U8, U16, ElementType, Emit, Value
 from dojang.native.machine import Machine
 
 FIELDS = (
@@ -35,6 +36,9 @@ FIELDS = (
     "height",
     "band",
     "past",
+    "bands",
+    "src_plane",
+    "dst_image",
 )
 POINTERS = ("src", "dst", "rows", "cols", "taps")
 
@@ -54,7 +58,10 @@ def begin(machine: Machine) -> Emit:
     for i, (name, kind) in enumerate(fields.items()):
         place = outer.at(outer.arg.args, 8 * i)
         values[name] = outer.pload(place) if kind is PTR else outer.sload(place, I64)
-    y0 = outer.mul(outer.arg.unit, values["band"])
+    picture = outer.udiv(outer.arg.unit, values["bands"])
+    values["src"] = outer.at(values["src"], outer.mul(picture, values["src_plane"]))
+    values["dst"] = outer.at(values["dst"], outer.mul(picture, values["dst_image"]))
+    y0 = outer.mul(outer.sub(outer.arg.unit, outer.mul(picture, values["bands"])), values["band"])
     y1 = outer.imin(outer.add(y0, values["band"]), values["height"])
     outer.call(inner.function, [*values.values(), y0, y1, outer.arg.scratch])
     outer.ret_void()
@@ -101,13 +108,13 @@ def spare_like(b: Emit, spare: Value, row: Value) -> Value:
     return b.at(spare, b.and_(b.ptrtoint(row, I64.ir), b.index(LINE - 1)))
 
 
-def over_tiles(b: Emit, widest: int, step: int, column: Callable[[Value, Value], None]) -> None:
+def over_tiles(b: Emit, widest: Value | int, step: int, column: Callable[[Value, Value], None]) -> None:
     """`column(x0, n)` for each tile of n elements of the output row, at most `widest`, which is a multiple of `step`.
 
     All tiles have one width: the last one is moved left to end with the row, and overlaps its neighbour a little.
     """
     a = b.arg
-    tiles = b.udiv(b.add(a.width, widest - 1), widest)
+    tiles = b.udiv(b.add(a.width, b.sub(widest, 1)), widest)
     even = b.udiv(b.add(a.width, b.sub(tiles, 1)), tiles)
     n = b.imin(a.width, b.mul(b.udiv(b.add(even, step - 1), step), step))
     last = b.sub(a.width, n)
@@ -488,6 +495,21 @@ class _Press:
                 b.vstore(b.sload(b.at(from_, i * kind.bytes), kind), b.at(to, i * kind.bytes), kind)
 
         b.choose(b.less(row, a.y1), lambda: b.loop(first, end, 1, pixel) and None)
+
+
+class Finishing:
+    """How a sum becomes a pixel, by a scale and an offset from memory, two float64 at `at`; not `scaled`: as it is."""
+
+    def __init__(self, b: Emit, at: Value, scaled: Value) -> None:
+        self.b, self.scaled = b, b.icmp_signed("!=", scaled, b.index(0))
+        self.scale, self.offset = b.sload(at, F64), b.sload(b.at(at, 8), F64)
+
+    def pixels(self, total: Value, kind: ElementType, target: ElementType) -> Value:
+        """A vector of sums scaled, rounded, saturated."""
+        b, lanes = self.b, total.type.count
+        scale, offset = (b.splat(b.convert(v, F64, kind), lanes) for v in (self.scale, self.offset))
+        total = b.select(self.scaled, b.fma(total, scale, offset), total)
+        return b.convert(total, kind, target) if target.floating else round_to(b, total, kind, target)
 
 
 def round_to(b: Emit, v: Value, work: ElementType, target: ElementType) -> Value:

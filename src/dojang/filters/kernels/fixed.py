@@ -70,31 +70,36 @@ def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPa
     """
     size = np.abs(column).sum()
     column, row = column / size, row * size
-    reach = np.abs(row).sum()
-    best: FixedPasses | None = None
+    reach, top, top_row = np.abs(row).sum(), np.abs(column).max(), np.abs(row).max()
     for shift in (24, 23, 22, 21):
-        for scale in 2.0 ** np.linspace(13.5, 17.5, 600):
-            between = 2.0**shift / scale  # of the numbers between the passes
-            if MIDDLE * between > TOP - 8 or between < 16 or np.abs(row).max() * scale > TOP:
-                continue
-            middle = int(np.log2(min(TOP / np.abs(column).max(), 2.0**22) / between))
-            if middle < 1:
-                continue
-            q1, q2 = np.rint(column * between * 2.0**middle), np.rint(row * scale)
-            wrong1 = np.abs(column - q1 / (between * 2.0**middle)).sum()
-            wrong2 = np.abs(row - q2 / scale).sum()
-            error = MIDDLE * (wrong1 * (reach + wrong2) + wrong2) + 0.5 / between * (reach + wrong2) + 1.0 / 2**shift
-            if error > (most if best is None else best.error):
-                continue
-            back = round(MIDDLE * q1.sum())
-            centre = 2.0**shift * (offset + MIDDLE * column.sum() * row.sum())
-            add = round(centre - (MIDDLE * q1.sum() - back) / 2.0**middle * q2.sum()) + (1 << (shift - 1))
-            if (MIDDLE * between + 1) * np.abs(q2).sum() + abs(add) >= 2.0**31:
-                continue
-            best = FixedPasses(q1, q2, middle, (1 << (middle - 1)) - back, shift, add, float(error))
-        if best is not None:
-            return best
+        scale = SCALES
+        between = 2.0**shift / scale  # of the numbers between the passes
+        middle = np.floor(np.log2(np.minimum(TOP / top, 2.0**22) / between))
+        possible = (MIDDLE * between <= TOP - 8) & (between >= 16) & (top_row * scale <= TOP) & (middle >= 1)
+        scale, between, middle = scale[possible], between[possible], middle[possible]
+        if not scale.size:
+            continue
+        first = between * 2.0**middle
+        q1, q2 = np.rint(column * first[:, None]), np.rint(row * scale[:, None])
+        wrong1 = np.abs(column - q1 / first[:, None]).sum(axis=1)
+        wrong2 = np.abs(row - q2 / scale[:, None]).sum(axis=1)
+        error = MIDDLE * (wrong1 * (reach + wrong2) + wrong2) + 0.5 / between * (reach + wrong2) + 1.0 / 2**shift
+        total, sums = q1.sum(axis=1), q2.sum(axis=1)
+        back = np.rint(MIDDLE * total)
+        centre = 2.0**shift * (offset + MIDDLE * column.sum() * row.sum())
+        add = np.rint(centre - (MIDDLE * total - back) / 2.0**middle * sums) + (1 << (shift - 1))
+        fits = (MIDDLE * between + 1) * np.abs(q2).sum(axis=1) + np.abs(add) < 2.0**31
+        error[~fits] = np.inf
+        i = int(np.argmin(error))
+        if error[i] <= most:
+            drop = int(middle[i])
+            first_add = (1 << (drop - 1)) - int(back[i])
+            return FixedPasses(q1[i], q2[i], drop, first_add, shift, int(add[i]), float(error[i]))
     return None
+
+
+SCALES = 2.0 ** np.linspace(13.5, 17.5, 600)
+"""The scales of the taps along the row that are tried."""
 
 
 @plain_repr
@@ -121,15 +126,25 @@ def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
         return None
     if 0.5 * (np.unique(column).size + np.unique(row).size) > 256 * most + 2:
         return None  # each product loses up to 1
-    best, least = None, np.inf
-    for scale in np.linspace(0.8, 1.0, 401):
-        down, along = _shared(column / size * scale), _shared(row * size / scale)
-        if down is None or along is None:
-            continue
-        wrong = sum(abs(tap - exact * 2**16) for taps in (down, along) for _, _, tap, exact in taps)
-        if wrong < least:
-            best, least = (down, along), wrong
-    return None if best is None else _fixed_columns(*best, most)
+    scales = np.linspace(0.8, 1.0, 401)
+    wrong = _rounded_off(column / size, scales) + _rounded_off(row * size, 1 / scales)
+    best = int(np.argmin(wrong))
+    if not np.isfinite(wrong[best]):
+        return None
+    down, along = _shared(column / size * scales[best]), _shared(row * size / scales[best])
+    return None if down is None or along is None else _fixed_columns(down, along, most)
+
+
+def _rounded_off(taps: Taps, scales: Taps) -> Taps:
+    """For each scale what rounding changes in all products of `_shared`; infinite where a tap exceeds 16 bits."""
+    found = _shared(taps * scales.min())
+    if found is None:
+        return np.full(len(scales), np.inf)
+    exact = np.array([tap for _, _, _, tap in found]) / scales.min() * scales[:, None]
+    wide = exact * 2.0**16
+    wrong = np.abs(np.rint(wide) - wide).sum(axis=1)
+    wrong[(np.rint(wide) > 0xFFFF).any(axis=1)] = np.inf
+    return wrong
 
 
 def _fixed_columns(down: list[_Product], along: list[_Product], most: float) -> FixedColumns | None:

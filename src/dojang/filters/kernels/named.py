@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from math import ceil, comb, cos, exp, pi, radians, sin
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,56 @@ from dojang.base.errors import UsageError
 from dojang.base.record import plain_repr
 
 Taps = NDArray[np.float64]
+
+
+class Outer(Sequence[Taps]):
+    """The only matrix of a kernel that is a column times a row; the matrix itself, which may be large, is made when it
+    is needed.
+    """
+
+    __slots__ = ("_matrix", "column", "row")
+
+    def __init__(self, column: Taps, row: Taps) -> None:
+        """Both one axis of numbers."""
+        self.column, self.row = column, row
+        self._matrix: Taps | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(kh, kw)."""
+        return len(self.column), len(self.row)
+
+    @property
+    def weight(self) -> float:
+        """Σ |tap|."""
+        return float(np.abs(self.column).sum() * np.abs(self.row).sum())
+
+    def __len__(self) -> int:
+        """One matrix."""
+        return 1
+
+    def __getitem__(self, i: Any) -> Any:
+        """The matrix."""
+        if self._matrix is None:
+            matrix = np.outer(self.column, self.row)
+            matrix.flags.writeable = False
+            self._matrix = matrix
+        return (self._matrix,)[i]
+
+    def __repr__(self) -> str:
+        """Its size."""
+        return f"Outer({self.shape[0]}x{self.shape[1]})"
+
+
 Combine = Literal["linear", "magnitude"]
 
 
 MOST_TAPS = 1 << 22
 """The most taps of a kernel: 32 MiB, and several times that while it is planned."""
+LARGE = 4096
+"""Taps of a kernel that is a column times a row, above which its matrix is not made."""
+MOST_LINE = 1 << 14
+"""The most taps of a column or a row of which a kernel is the product."""
 MOST_SIDE = 2048
 """The most taps on a side of a named kernel: the square root of `MOST_TAPS`."""
 LEAST, MOST = 1e-6, 1e60
@@ -75,14 +120,14 @@ def _identity() -> Taps:
     return np.ones((1, 1))
 
 
-def _blur(size: float = 3) -> Taps:
+def _blur(size: float = 3) -> Outer:
     n = _whole(size, "blur")
-    return np.full((n, n), 1 / (n * n))
+    return Outer(np.full(n, 1 / (n * n)), np.ones(n))
 
 
-def _gaussian(sigma: float = 1, size: float = 0) -> Taps:
+def _gaussian(sigma: float = 1, size: float = 0) -> Outer:
     bell = _bell(sigma, size, "gaussian")
-    return np.outer(bell, bell)
+    return Outer(bell, bell)
 
 
 def _motion(size: float = 9, angle: float = 0) -> Taps:
@@ -106,7 +151,7 @@ def _sharpen(amount: float = 1) -> Taps:
 
 
 def _unsharp(sigma: float = 1, amount: float = 1) -> Taps:
-    taps = -_positive(amount, "amount", "unsharp") * _gaussian(sigma)
+    taps = -_positive(amount, "amount", "unsharp") * _gaussian(sigma)[0]
     taps[taps.shape[0] // 2, taps.shape[1] // 2] += 1 + amount
     return taps
 
@@ -200,7 +245,7 @@ class NamedKernel:
     name: str
     does: str
     source: str
-    make: tuple[Callable[..., Taps], ...]
+    make: tuple[Callable[..., Taps | Outer], ...]
     combine: Combine = "linear"
 
     @property

@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from dojang.arith.conv import by
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.base.record import plain_repr
 from dojang.base.wording import did_you_mean
-from dojang.filters.kernels.named import ALIASES, MOST_TAPS, NAMED, Combine, Taps
+from dojang.filters.kernels.named import ALIASES, LARGE, MOST_LINE, MOST_TAPS, NAMED, Combine, Outer, Taps
 from dojang.filters.npy import mapped
 
 
@@ -31,11 +32,12 @@ class Kernel:
 
     `linear` has one part and its response is the picture. `magnitude` has two, a horizontal and a vertical slope,
     and gives √(gx² + gy²). `anchor` is the tap at the output pixel, (kh // 2, kw // 2) unless given.
-    Equal kernels have equal `key`.
+    Equal kernels have equal `key`. `parts` of a kernel that is known to be a column times a row is an `Outer`, whose
+    matrix is made when it is needed.
     """
 
     name: str
-    parts: tuple[Taps, ...]
+    parts: Sequence[Taps]
     combine: Combine = "linear"
     anchor: tuple[int, int] = (-1, -1)
     source: str = ""
@@ -43,10 +45,11 @@ class Kernel:
 
     def __post_init__(self) -> None:
         """Checks the taps, fills in the anchor and the key."""
-        parts = tuple(_checked(p, self.name) for p in self.parts)
-        kh, kw = parts[0].shape
+        outer = _checked_outer(self.parts, self.name) if isinstance(self.parts, Outer) else None
+        parts: Sequence[Taps] = outer or tuple(_checked(p, self.name) for p in self.parts)
+        kh, kw = outer.shape if outer else parts[0].shape
         check_anchor(self.anchor)
-        if any(p.shape != (kh, kw) for p in parts):
+        if outer is None and any(p.shape != (kh, kw) for p in parts):
             raise ShapeError(f"kernel {self.name}: its parts have different sizes {[p.shape for p in parts]}")
         if len(parts) != (2 if self.combine == "magnitude" else 1):
             raise ShapeError(f"kernel {self.name}: {self.combine} does not go with {len(parts)} parts")
@@ -56,7 +59,9 @@ class Kernel:
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "anchor", (ay, ax))
         text = repr((self.combine, self.anchor, (kh, kw))).encode()
-        object.__setattr__(self, "key", text + b"".join(p.tobytes() for p in parts))
+        large = outer is not None and kh * kw > LARGE
+        arrays = (outer.column, outer.row) if outer is not None and large else parts
+        object.__setattr__(self, "key", text + b"*" * large + b"".join(p.tobytes() for p in arrays))
 
     def __eq__(self, other: object) -> bool:
         """Equal taps, anchor and name."""
@@ -69,8 +74,18 @@ class Kernel:
     @property
     def size(self) -> tuple[int, int]:
         """(kh, kw)."""
-        kh, kw = self.parts[0].shape
+        kh, kw = self.parts.shape if isinstance(self.parts, Outer) else self.parts[0].shape
         return kh, kw
+
+    @property
+    def pair(self) -> tuple[Taps, Taps] | None:
+        """The column and the row of which the matrix is known to be the product, or None."""
+        return (self.parts.column, self.parts.row) if isinstance(self.parts, Outer) else None
+
+    @property
+    def weight(self) -> float:
+        """The largest Σ |tap| of a part."""
+        return self.parts.weight if isinstance(self.parts, Outer) else max(float(np.abs(p).sum()) for p in self.parts)
 
     @property
     def matrix(self) -> Taps:
@@ -90,6 +105,10 @@ class Kernel:
         kh, kw = self.size
         ay, ax = self.anchor
         ay, ax = (kh - 1 - ay if flip_y else ay), (kw - 1 - ax if flip_x else ax)
+        if self.pair:
+            column, row = self.pair[0][:: -1 if flip_y else 1], self.pair[1][:: -1 if flip_x else 1]
+            parts = Outer(row, column) if swap else Outer(column, row)
+            return Kernel(self.name, parts, self.combine, (ax, ay) if swap else (ay, ax), self.source)
         moved = [p[:: -1 if flip_y else 1, :: -1 if flip_x else 1] for p in self.parts]
         if swap:
             moved, (ay, ax) = [p.T for p in moved], (ax, ay)
@@ -134,6 +153,31 @@ def _checked(taps: object, name: str) -> Taps:
     return array
 
 
+def _checked_outer(parts: Outer, name: str) -> Outer:
+    vectors = []
+    for given, what in ((parts.column, "column"), (parts.row, "row")):
+        try:
+            vector = np.array(given)
+            if vector.dtype.kind == "c":
+                raise ShapeError(f"kernel {name}: its taps are complex; they must be real numbers")
+            vector = vector.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"kernel {name}: its {what} is not a list of numbers ({error})") from None
+        if vector.ndim != 1 or not vector.size:
+            raise ShapeError(f"kernel {name}: its {what} must have one axis and at least one tap, got {vector.shape}")
+        if vector.size > MOST_LINE:
+            raise ShapeError(f"kernel {name}: {vector.size:,} taps in its {what} are more than {MOST_LINE:,}")
+        if not np.isfinite(vector).all():
+            at = int(np.argmin(np.isfinite(vector)))
+            raise DataError(f"kernel {name}: tap {at} of its {what} is {vector[at]}; every tap must be a finite number")
+        vector.flags.writeable = False
+        vectors.append(vector)
+    outer = Outer(*vectors)
+    if not np.isfinite(outer.weight):
+        raise DataError(f"kernel {name}: the products of its column and its row overflow; scale them down")
+    return outer
+
+
 def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Kernel:
     """The named kernel, adjusted by its options; `NAMED[name].options` lists them.
 
@@ -156,7 +200,8 @@ def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Ke
             raise UsageError(f"kernel {name}: {key} {value:g} must be a finite number")
     full = name + ":" * bool(options) + ",".join(f"{key}={value:g}" for key, value in options.items())
     with np.errstate(all="ignore"):  # NaN taps raise an error that names the kernel
-        parts = tuple(make(**options) for make in row.make)
+        made = tuple(make(**options) for make in row.make)
+    parts = made[0] if isinstance(made[0], Outer) else made
     return Kernel(full, parts, row.combine, anchor, row.source)
 
 
@@ -172,7 +217,7 @@ def gabor_bank(angles: int = 8, wavelengths: Sequence[float] = (4, 8), **options
     for wave in wavelengths:
         for i in range(angles):
             angle = 180 * i / angles
-            taps = NAMED["gabor"].make[0](**{**options, "wavelength": wave, "angle": angle})
+            taps: Any = NAMED["gabor"].make[0](**{**options, "wavelength": wave, "angle": angle})
             name = f"gabor:wavelength={wave:g},angle={angle:g}"
             bank.append(Kernel(name, (taps,), source=NAMED["gabor"].source))
     return bank

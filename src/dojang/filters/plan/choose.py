@@ -13,8 +13,10 @@ from dojang.base.wording import counted
 from dojang.filters.code.fourier import Fourier
 from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
+from dojang.filters.kernels.named import LARGE
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
+from dojang.filters.plan.loops import dense_cycles, passes_cycles, without_compiling
 from dojang.filters.plan.methods import METHODS, Method, program_of, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
 from dojang.native.machine import Machine
@@ -32,6 +34,7 @@ class FilterPlan:
     way: Method
     refused: tuple[tuple[str, str], ...]
     instead: Method | None = None  # for rows on which `way` is not exact enough: transforms of floats
+    first: Method | None = None  # the same bits as `way` by taps from memory, where `way` must be compiled
 
     @property
     def grid(self) -> int:
@@ -90,8 +93,13 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
     """The cheapest of the possible methods."""
     methods: list[Method] = []
     refused: list[tuple[str, str]] = []
+    kh, kw = job.kernel.size
+    large = job.kernel.pair is not None and kh * kw > LARGE
     for name, find in METHODS:
-        found = find(job, machine)
+        if large and name not in FOR_LARGE:
+            found: Method | str = f"{kh} times {kw} taps are too many to write out"
+        else:
+            found = find(job, machine)
         if isinstance(found, str):
             refused.append((name, found))
         else:
@@ -100,7 +108,23 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
     best = methods[0]
     refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]]
     instead = next((w for w in methods if not isinstance(w.program, Fourier)), None)
-    return FilterPlan((job,), best, tuple(refused), instead)
+    return FilterPlan((job,), best, tuple(refused), instead, _first(job, best, machine))
+
+
+FOR_LARGE = ("running sums", "doubling", "passes")
+"""The methods that need a column and a row only."""
+
+
+def _first(job: Job, best: Method, machine: Machine) -> Method | None:
+    """The method for the first use of a kernel, if the best one must be compiled for it."""
+    found = without_compiling(job, best.program, machine)
+    if found is None:
+        return None
+    cost, (kh, kw) = costs_of(machine), job.kernel.size
+    dense = "dense" in found[0].code.form
+    cycles = dense_cycles(kh, kw, cost) if dense else passes_cycles(kh, found[0].along, cost)
+    detail = f"{best.detail}, read from memory"
+    return Method(best.name, cycles / machine.lanes(found[0].work_kind.bytes), *found, detail)
 
 
 def _bank(jobs: tuple[Job, ...], machine: Machine) -> FilterPlan | None:

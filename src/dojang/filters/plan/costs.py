@@ -13,6 +13,9 @@ class FilterCosts:
 
     tap: float = 0.55  # a tap as a constant
     looped_tap: float = 0.62  # a tap from memory
+    loop_row: float = 4.0  # of loops over taps: each kernel row, each pass, everything else
+    loop_tap: float = 0.9
+    loops: float = 12.0
     straight_tap: float = 0.55  # the same without a tile, and everything else; not measured on Zen
     straight: float = 4.0
     load: float = 2.0
@@ -34,6 +37,7 @@ class FilterCosts:
     butterfly4: float = 14.0
     short: float = 1.0  # factors for transforms of up to 64 rows, and for longer ones
     long: float = 1.0
+    guard: float = 6.0  # of transforms of floats, whose picture is examined first: cycles per element
     pair_tap: float = 0.73  # products of pairs, measured on a Zen 3 core
     pair: float = 3.0
     pair_pass_tap: float = 0.95
@@ -41,6 +45,11 @@ class FilterCosts:
 
 
 _ZEN5 = FilterCosts()
+# A Zen 4 core (November 2026), which computes and loads 512 bits in two steps.
+_ZEN4 = replace(
+    _ZEN5, tap=1.05, straight_tap=1.29, looped_tap=1.08, loop_tap=1.5, pass_tap=1.5, equal_tap=1.5, column_tap=1.5,
+    pair_pass_tap=1.5, pair_tap=0.95, short=2.6, long=5.8,
+)  # fmt: skip
 # 16 registers and 256 bits, on a Zen 3 core (November 2026).
 _SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4)
 # An Intel server core with AVX-512 and AMX (2 MiB of level 2 cache, November 2026): its caches feed 512-bit
@@ -48,7 +57,7 @@ _SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1
 _INTEL = FilterCosts(
     tap=0.88, straight_tap=0.75, straight=5.0, looped_tap=0.75, load=3.0, store=5.5, pass_tap=1.2, passes=6.0,
     equal_tap=1.2, column_tap=1.1, columns=4.0, fixed_product=2.35, box=8.0, box_step=2.2, butterfly2=16.0,
-    butterfly4=38.0, long=1.12, pair_tap=1.0, pair=2.0, pair_pass_tap=1.35, pair_passes=8.0,
+    butterfly4=38.0, long=1.12, loop_tap=1.2, pair_tap=1.0, pair=2.0, pair_pass_tap=1.35, pair_passes=8.0,
 )  # fmt: skip
 
 
@@ -56,4 +65,6 @@ def costs_of(machine: Machine) -> FilterCosts:
     """The measured costs of the most similar processor. They do not depend on the picture, and neither do plans."""
     if machine.registers < 32:
         return _SIXTEEN
+    if machine.family == "amd-zen4":
+        return _ZEN4
     return _INTEL if machine.isa == "avx512" and not machine.family.startswith("amd") else _ZEN5

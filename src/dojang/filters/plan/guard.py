@@ -61,8 +61,12 @@ class Guard:
             return False
         inside = (places[: whole * cy].reshape(whole, cy) >= 0).all(axis=1)  # cells of the fill are ignored
         across = w // cx
-        cells = lines[inside].reshape(-1, w, c)[:, : across * cx].reshape(-1, across, cx, c).max(axis=2)
-        return bool(cells.size) and bool(cells.min() >= bound)
+        whole_cells = lines[inside].reshape(-1, w, c)[:, : across * cx]
+        if not whole_cells.size:
+            return False
+        starts = np.arange(0, across * cx, cx)
+        least = min(float(np.maximum.reduceat(whole_cells[:, :, i], starts, axis=1).min()) for i in range(c))
+        return least >= bound
 
 
 def _inside(job: Job) -> tuple[int, int]:

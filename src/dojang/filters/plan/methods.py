@@ -13,7 +13,8 @@ from dojang.base.wording import counted
 from dojang.filters.code.box import Box
 from dojang.filters.code.columns import Columns, PassTap
 from dojang.filters.code.doubling import Doubling, doublings
-from dojang.filters.code.fourier import Fourier, radices, tables
+from dojang.filters.code.fourier import Fourier, radices
+from dojang.filters.code.loops import Loops
 from dojang.filters.code.pairs import FixedTap, Pairs
 from dojang.filters.code.program import Finish, RowProgram, RowTap, Tap
 from dojang.filters.code.straight import Straight
@@ -23,11 +24,12 @@ from dojang.filters.kernels.fixed import TOP, fixed, fixed_passes
 from dojang.filters.kernels.fixed import fixed_columns as fixed_columns_of
 from dojang.filters.kernels.named import Taps
 from dojang.filters.plan.costs import costs_of
+from dojang.filters.plan.loops import dense_cycles, dense_loop, passes_cycles, row_passes
 from dojang.filters.plan.sums import TIE, UNROLLED, Sums, cancels, lanes_of, said, source_top, sums_of, tolerance
 from dojang.native.machine import Machine
 
 HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
-LENGTHS = (32, 64, 128, 256)  # lengths of transforms; the kernel may fill three quarters of one
+LENGTHS = (32, 64, 128, 256, 512, 1024)  # lengths of transforms; the kernel may fill three quarters of one
 MOST_ROWS = (
     15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
 )
@@ -39,8 +41,8 @@ class Method:
 
     name: str
     cycles: float
-    program: RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | None = None
-    taps: NDArray | None = None
+    program: RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | Loops | None = None
+    taps: NDArray | Callable[[], NDArray] | None = None  # or what makes them, once the method is chosen
     detail: str = ""
 
 
@@ -134,8 +136,8 @@ def separable(job: Job, machine: Machine) -> Method | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1:
         return "one row or one column"
-    most = max(1, kh * kw // (kh + kw))
-    if kh + kw > 4 * UNROLLED:  # checked before singular values are computed, which takes minutes
+    most = max(1, min(kh * kw, 4 * UNROLLED) // (kh + kw))
+    if kh + kw > (2 if job.kernel.pair else 4) * UNROLLED:  # checked before singular values are computed
         return f"{kh} + {kw} taps are too many to be unrolled"
     found: list[list[tuple[Taps, Taps]]] = []
     for matrix in sums.parts:
@@ -144,7 +146,7 @@ def separable(job: Job, machine: Machine) -> Method | str:
             pairs = [one] if one else None
         else:
             one = whole_factors(matrix) if sums.whole else None
-            pairs = [one] if one else factors(matrix, tolerance(job, sums, matrix), most)
+            pairs = [one] if one else known(job) or factors(matrix, tolerance(job, sums, matrix), most)
         if pairs is None:
             return f"its rows are not multiples of one{'' if sums.work == 'i16' else f', nor sums of {most} such'}"
         if cancels(job, sums, matrix, pairs):
@@ -177,6 +179,12 @@ def separable(job: Job, machine: Machine) -> Method | str:
     return Method("separable", cycles, program, None, detail)
 
 
+def known(job: Job) -> list[tuple[Taps, Taps]] | None:
+    """The column and the row of which a kernel is known to be the product, as `factors` gives them."""
+    pair = job.kernel.pair
+    return None if pair is None else [pair]
+
+
 def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
     """Why fixed point (taps rounded to fractions of a power of 2) is not for this job."""
     if rows and machine.isa not in ("avx2", "avx512"):
@@ -194,10 +202,14 @@ def _pieces(taps: Taps, job: Job) -> tuple[FixedTap, ...]:
     """The taps; those above 16 bits are split."""
     step = job.options.dilation[1] * job.channels
     pieces: list[FixedTap] = []
-    for i, j in np.argwhere(taps):
-        tap = int(taps[i, j])
-        count = -(-abs(tap) // TOP)
-        pieces += [(int(i), int(j) * step, tap // count + (k < tap % count)) for k in range(count)]
+    whole = taps.astype(int).tolist()
+    for i, line in enumerate(whole):
+        for j, tap in enumerate(line):
+            if 0 < abs(tap) <= TOP:
+                pieces.append((i, j * step, tap))
+            elif tap:
+                count = -(-abs(tap) // TOP)
+                pieces += [(i, j * step, tap // count + (k < tap % count)) for k in range(count)]
     return tuple(pieces)
 
 
@@ -210,6 +222,8 @@ def pairs(job: Job, machine: Machine) -> Method | str:
     found = fixed(matrix, job.options.offset, TIE)
     if found is None:
         return "32 bits do not hold its sums"
+    if np.count_nonzero(found.taps) > UNROLLED:
+        return f"{np.count_nonzero(found.taps)} taps are more than the {UNROLLED} that are unrolled"
     taps = _pieces(found.taps, job)
     if len(taps) > UNROLLED:
         return f"{len(taps)} taps are more than the {UNROLLED} that are unrolled; compiling would take too long"
@@ -235,7 +249,7 @@ def separable_pairs(job: Job, machine: Machine) -> Method | str:
         return "one row or one column"
     if kh + kw > UNROLLED:
         return f"{kh + kw} taps are more than the {UNROLLED} that are unrolled"
-    pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    pairs = known(job) or factors(job.kernel.parts[0], TIE / 64 / 255, 1)
     if pairs is None:
         return "its rows are not multiples of one"
     found = fixed_passes(*pairs[0], job.options.offset, TIE * 63 / 64)
@@ -268,7 +282,7 @@ def columns(job: Job, machine: Machine) -> Method | str:
     matrix = sums.parts[0]
     pair = whole_factors(matrix) if sums.whole else None
     if pair is None and sums.work != "i16":
-        found = factors(matrix, tolerance(job, sums, matrix), 1)
+        found = known(job) or factors(matrix, tolerance(job, sums, matrix), 1)
         pair = found[0] if found else None
     if pair is None:
         return "its rows are not multiples of one"
@@ -287,7 +301,7 @@ def fixed_columns(job: Job, machine: Machine) -> Method | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1 or kh > MOST_ROWS or job.options.offset:
         return f"it is for 2 to {MOST_ROWS} rows, two columns or more, and no offset"
-    pairs = factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    pairs = known(job) or factors(job.kernel.parts[0], TIE / 64 / 255, 1)
     if pairs is None:
         return "its rows are not multiples of one"
     found = fixed_columns_of(*pairs[0], TIE * 63 / 64)
@@ -322,11 +336,23 @@ def _columns_program(
     return program, ((len(down) + len(along)) * each + cost.columns) / lanes_of(sums, machine)
 
 
+def _one_tap(job: Job) -> float | None:
+    """The tap of a kernel of two or more taps that are all equal, or None."""
+    pair = job.kernel.pair
+    if job.kernel.combine != "linear" or job.kernel.size == (1, 1):
+        return None
+    if pair is not None:
+        same = all((v == v[0]).all() for v in pair)
+        return float(pair[0][0] * pair[1][0]) if same else None
+    matrix = job.kernel.parts[0]
+    return float(matrix[0, 0]) if (matrix == matrix[0, 0]).all() else None
+
+
 def box(job: Job, machine: Machine) -> Method | str:
     """Running sums, for a kernel whose taps are all equal."""
-    matrix = job.kernel.parts[0]
-    kh, kw = matrix.shape
-    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+    kh, kw = job.kernel.size
+    tap = _one_tap(job)
+    if tap is None:
         return "its taps are not all equal"
     if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
         return "a running sum supports no stride and no dilation"
@@ -343,7 +369,7 @@ def box(job: Job, machine: Machine) -> Method | str:
         job.channels,
         kh,
         kw,
-        float(matrix[0, 0]),
+        tap,
         job.options.offset,
         job.fill,
     )
@@ -361,9 +387,9 @@ def box(job: Job, machine: Machine) -> Method | str:
 
 def doubling(job: Job, machine: Machine) -> Method | str:
     """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all equal."""
-    matrix = job.kernel.parts[0]
-    kh, kw = matrix.shape
-    if job.kernel.combine != "linear" or (matrix != matrix[0, 0]).any() or matrix.size == 1:
+    kh, kw = job.kernel.size
+    tap = _one_tap(job)
+    if tap is None:
         return "its taps are not all equal"
     if job.options.stride != (1, 1):
         return "it takes no stride"
@@ -371,7 +397,7 @@ def doubling(job: Job, machine: Machine) -> Method | str:
         return "integers have running sums, which are exact"
     sums = sums_of(job)
     (dy, dx), c = job.options.dilation, job.channels
-    finish = Finish(float(matrix[0, 0]), job.options.offset)
+    finish = Finish(tap, job.options.offset)
     program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
     cost = costs_of(machine)
     along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
@@ -389,21 +415,17 @@ def fourier(job: Job, machine: Machine) -> Method | str:
     if job.anywhere:
         return "its rounding would depend on the first row of a tile"
     sums = sums_of(job)
-    if sums.work == "f64":
-        return "float64 is needed"
     floats = job.out_dtype.kind == "f"
     if floats and job.options.dilation != (1, 1):
         return "with dilation on floats, its rounding error could not be bounded"
     matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
-    work = "f64" if floats else "f32"
-    noise = 2.0**-24 * 16 * source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
-    if job.out_dtype.kind == "u" and noise > TIE:
-        return "float32 transforms would round differently"
+    weight = source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
+    work = "f64" if floats or 2.0**-24 * 16 * weight > TIE else "f32"
+    if not floats and 2.0**-53 * 16 * weight > TIE:
+        return "transforms would round differently"
     kw, extent = matrix.shape[1], job.extent[0]
     if extent > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart could need terabytes
         return f"{extent} rows are longer than its longest transform"
-    spread = np.zeros((extent, kw))
-    spread[:: job.options.dilation[0]] = matrix
     step = job.options.dilation[1] * job.channels
     best: tuple[float, Fourier] | None = None
     for length in LENGTHS:
@@ -411,7 +433,7 @@ def fourier(job: Job, machine: Machine) -> Method | str:
             continue
         program = Fourier(
             kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length,
-            HALF // 2 if floats else HALF, finish, job.fill, work,
+            HALF // 2 if work == "f64" else HALF, finish, job.fill, work,
         )  # fmt: skip
         cycles = _fourier_cycles(program, machine)
         if best is None or cycles < best[0]:
@@ -421,10 +443,16 @@ def fourier(job: Job, machine: Machine) -> Method | str:
     said_work = (
         "float64, for blocks without a pixel so large that its rounding error would reach others"
         if floats
-        else "float32"
+        else {"f32": "float32", "f64": "float64"}[work]
     )
     detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
-    return Method("fourier", cycles, program, tables(spread, program.length, work), detail)
+
+    def taps() -> NDArray:
+        spread = np.zeros((extent, kw))
+        spread[:: job.options.dilation[0]] = matrix
+        return program.table(machine, spread)
+
+    return Method("fourier", cycles, program, taps, detail)
 
 
 def _fourier_cycles(program: Fourier, machine: Machine) -> float:
@@ -435,7 +463,8 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     taps = n * half / lanes * program.kw * 4 * cost.tap
     moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
     cycles = (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
-    return cycles * (cost.short if n <= 64 else cost.long)
+    beyond = 1.3 if n > 256 else 1.0  # a column of vectors is larger than level 1 cache; an estimate
+    return cycles * (cost.short if n <= 64 else cost.long) * beyond + (cost.guard if program.work == "f64" else 0.0)
 
 
 def looped(job: Job, machine: Machine) -> Method | str:
@@ -447,17 +476,50 @@ def looped(job: Job, machine: Machine) -> Method | str:
         sums = Sums("f32", False, sums.parts, Finish(sums.finish.scale, sums.finish.offset), True)
     matrix = sums.parts[0]
     kh, kw = matrix.shape
-    (dy, dx), sy = job.options.dilation, job.options.stride[0]
-    rows = 4 if dy == 1 and sy == 1 and kh > 1 else 1
+    (dy, dx), stride = job.options.dilation, job.options.stride
+    lanes, cost = lanes_of(sums, machine), costs_of(machine)
+    detail = f"{kh}x{kw} taps read in a loop, {said(sums)}"
+    if stride == (1, 1) and (dy == 1 or kh == 1):
+        apart = kh * kw > UNROLLED
+        found = dense_loop(job, sums.work, "dense rows" if apart else "dense", matrix, machine, sums.finish)
+        cycles = dense_cycles(kh, kw, cost) / lanes
+        return Method("looped", cycles, *found, detail)
+    rows = 1
     dtype = np.float32 if sums.work == "f32" else np.float64
     taps = np.ascontiguousarray(matrix, dtype)
     program = program_of(
         job, sums, machine, (), (), rows=rows, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
     )
-    lanes = lanes_of(sums, machine)
-    cost = costs_of(machine)
     cycles = ((kh + rows - 1) * kw * cost.looped_tap + cost.load + cost.store) / lanes
-    return Method("looped", cycles, program, taps, f"{kh}x{kw} taps read in a loop, {said(sums)}")
+    return Method("looped", cycles, program, taps, detail)
+
+
+def passes(job: Job, machine: Machine) -> Method | str:
+    """A column and a row of any size, their taps read from memory."""
+    if job.kernel.combine != "linear":
+        return "two parts are joined"
+    if job.options.stride != (1, 1) or job.options.dilation[0] != 1:
+        return "it takes no stride, and no dilation down the columns"
+    kh, kw = job.kernel.size
+    if kh == 1 or kw == 1:
+        return "one row or one column"
+    sums = sums_of(job)
+    if sums.work == "i16":
+        return "not needed: 16-bit integers hold the sums exactly"
+    if sums.whole:
+        one = whole_factors(sums.parts[0])
+        pairs = [one] if one else None
+    else:
+        large = job.kernel.pair is None and kh * kw > UNROLLED**2
+        pairs = known(job) or (None if large else factors(sums.parts[0], tolerance(job, sums, sums.parts[0]), 1))
+    if pairs is None:
+        return "its rows are not multiples of one"
+    ((column, row),) = pairs
+    if job.dtype.kind == "f" and not column[np.flatnonzero(column)[0] : np.flatnonzero(column)[-1] + 1].all():
+        return "a tap of its column is 0, which would turn an infinite pixel into NaN"
+    found = row_passes(job, sums.work, column, row, machine, sums.finish)
+    cycles = passes_cycles(kh, np.count_nonzero(row), costs_of(machine)) / lanes_of(sums, machine)
+    return Method("passes", cycles, *found, f"{kh} + {kw} taps read in loops, {said(sums)}")
 
 
 METHODS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
@@ -471,5 +533,6 @@ METHODS: tuple[tuple[str, Callable[[Job, Machine], Method | str]], ...] = (
     ("running sums", box),
     ("doubling", doubling),
     ("fourier", fourier),
+    ("passes", passes),
     ("looped", looped),
 )

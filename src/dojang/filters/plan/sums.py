@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -12,7 +13,7 @@ from dojang.base.record import plain_repr
 from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
 from dojang.filters.kernels.factor import rounded_division, whole_form
-from dojang.filters.kernels.named import Taps
+from dojang.filters.kernels.named import LARGE, Taps
 from dojang.native.machine import Machine
 
 TIE = 1 / 64  # only results this close to a half may be rounded differently
@@ -26,7 +27,7 @@ class Sums:
 
     work: str
     unsigned: bool
-    parts: tuple[Taps, ...]
+    parts: Sequence[Taps]
     finish: Finish
     whole: bool
 
@@ -36,14 +37,17 @@ def source_top(job: Job) -> float:
     return float(np.iinfo(job.dtype).max) if job.dtype.kind == "u" else 1.0
 
 
+@lru_cache(maxsize=64)
 def sums_of(job: Job) -> Sums:
     """16-bit integers if no result overflows, float32 if it is exact or exact except for ties, else float64."""
     parts, offset = job.kernel.parts, job.options.offset
-    top, total = source_top(job), max(np.abs(p).sum() for p in parts)
+    top, total = source_top(job), job.kernel.weight
     plain = Finish(1.0, offset)
     if job.out_dtype == np.float64 or job.dtype == np.float64:
         return Sums("f64", False, parts, plain, False)
-    whole = whole_form(parts) if job.dtype.kind == "u" else None
+    pair = job.kernel.pair
+    large = pair is not None and len(pair[0]) * len(pair[1]) > LARGE
+    whole = whole_form(tuple(parts)) if job.dtype.kind == "u" and not large else None
     if whole is not None:
         scaled = Finish(whole.unit, offset)
         if job.dtype == np.uint8:
@@ -52,16 +56,16 @@ def sums_of(job: Job) -> Sums:
                 return found
         if top * max(np.abs(p).sum() for p in whole.parts) < 2**24:
             return Sums("f32", False, whole.parts, scaled, True)
-    count = max(np.count_nonzero(p) for p in parts)
+    count = pair[0].size * pair[1].size if large else max(np.count_nonzero(p) for p in parts)
     # About three standard deviations of the error of a growing sum; loops sum each kernel row separately.
     steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(job.kernel.size[0]) + 4
     exact = job.out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE
-    if exact and max(np.abs(p).max() for p in parts) < 1e38:
+    if exact and total < 1e38:
         return Sums("f32", False, parts, plain, False)
     return Sums("f64", False, parts, plain, False)
 
 
-def _sixteen_bits(parts: tuple[Taps, ...], unit: float, offset: float) -> Sums | None:
+def _sixteen_bits(parts: Sequence[Taps], unit: float, offset: float) -> Sums | None:
     """Sums of uint8 pixels in 16 bits. Only the final sum must fit, because intermediate overflow wraps and cancels."""
     high = max(255 * p.clip(0).sum() for p in parts)
     low = min(255 * p.clip(None, 0).sum() for p in parts)
