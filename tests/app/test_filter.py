@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from dojang import filter as filter_array
 from dojang import filter_files, filter_plans
 
 from .conftest import Command
@@ -176,3 +178,72 @@ def test_one_path_is_a_list_of_one(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 5), 9, np.uint8)).save(tmp_path / "grey.png")
     assert filter_files(str(tmp_path / "grey.png"), "blur").done[0].width == 5
     assert len(filter_plans(tmp_path / "grey.png", "blur").pictures) == 1
+
+
+def test_options_of_values(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    """--offset, --dtype, --anchor and --threads give what `dojang.filter` gives."""
+    pixels = np.asarray(Image.open(photo))
+    flags = ("--kernel", "sobel-x", "--offset", "100", "--anchor", "0,2", "--threads", "1", "--border", "zero")
+    ran = dojang("filter", photo, *flags, "-o", tmp_path / "o.png")
+    assert ran.code == 0, ran.err
+    assert "17x12, 3 channels, uint8, 100 stands for 0 (--offset), " in ran.out
+    expected = filter_array(pixels, "sobel-x", "zero", anchor=(0, 2), offset=100)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected)
+    ran = dojang("filter", photo, "--kernel", "sobel-x", "--dtype", "float32")
+    assert (ran.code, ran.out) == (0, f"{photo} -> {tmp_path / 'photo-sobel-x.tif'}  17x12, 3 channels, float32\n")
+    written = tifffile.imread(tmp_path / "photo-sobel-x.tif")
+    assert np.array_equal(written, filter_array(pixels, "sobel-x", dtype="float32"))
+    ran = dojang("filter", photo, "--kernel", "sobel-x", "--dtype", "float32", "-o", tmp_path / "o.jpg")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "JPEG cannot hold float32 pixels; end the name with .tif" in ran.err
+    data = json.loads(dojang("filter", photo, "--kernel", "sobel-x", "--json", "-o", tmp_path / "p.png").out)
+    assert data["done"][0]["offset"] == 128
+    assert 0 < data["done"][0]["saturated"] < 1
+    plans = json.loads(dojang("filter", photo, "--kernel", "sobel-x", "--dtype", "float64", "--plan", "--json").out)
+    assert plans["inputs"]["dtype"] == "float64"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--anchor", "1"), "'1': give a row and a column, counted from 0, as 0,2"),
+        (("--anchor", "0,3"), "anchor (0, 3) lies outside its 3x3 taps"),
+        (("--offset", "nan"), "offset nan must be a finite number"),
+        (("--dtype", "uint8"), "--dtype 'uint8' is not known"),
+        (("--max-pixels", "0"), "--max-pixels"),
+        (("--threads", "0"), "--threads"),
+    ],
+)
+def test_options_that_cannot_be(
+    dojang: Command, photo: Path, tmp_path: Path, flags: tuple[str, ...], says: str
+) -> None:
+    ran = dojang("filter", photo, "--kernel", "blur", *flags, "-o", tmp_path / "o.png")
+    assert ran.code == 2
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_a_kernel_that_sums_to_16_is_warned_of(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    ran = dojang("filter", photo, "--kernel", "1 2 1; 2 4 2; 1 2 1", "-o", tmp_path / "o.png")
+    assert ran.code == 0
+    assert (
+        f"warning: {tmp_path / 'o.png'}: 100% of the values saturate, because the taps of matrix add up to 16"
+        in ran.err
+    )
+    assert ran.err.count("\n") == 1
+    assert "100% of the values saturate" in ran.out
+    assert not dojang("filter", photo, "--kernel", "(1 2 1; 2 4 2; 1 2 1)/16", "-o", tmp_path / "p.png").err
+
+
+def test_the_limit_on_pixels_is_an_option(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    with Image.open(photo) as image:
+        image.convert("RGB").save(tmp_path / "a.jpg")
+        image.save(tmp_path / "a.tif")
+    for name in (photo, tmp_path / "a.jpg", tmp_path / "a.tif"):
+        ran = dojang("filter", name, "--kernel", "blur", "--max-pixels", "203", "-o", tmp_path / "o.png", "--force")
+        assert ran.code == 4
+        assert "17x12 pixels are more than 203" in ran.err
+        assert "--max-pixels" in ran.err
+        ran = dojang("filter", name, "--kernel", "blur", "--max-pixels", "204", "-o", tmp_path / "o.png", "--force")
+        assert ran.code == 0, ran.err

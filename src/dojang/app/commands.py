@@ -157,6 +157,9 @@ def filter(args: argparse.Namespace) -> Answer:
         return Answer(_said(args, filtering.filter_plans(**_keywords(args, "filter_plans")), CORRELATION))
     with Bar(len(args.images), "filter", "picture") as bar:
         report = filtering.filter_files(**_keywords(args), progress=lambda done, total: bar.to(done))
+    for one in report.done:
+        if one.warning:
+            sys.stderr.write(f"dojang: warning: {one_line(one.target)}: {one_line(one.warning)}\n")
     complaints = [
         bad.message if bad.message.startswith(bad.source) else f"{bad.source}: {bad.message}" for bad in report.failed
     ]
