@@ -247,3 +247,63 @@ def test_the_limit_on_pixels_is_an_option(dojang: Command, photo: Path, tmp_path
         assert "--max-pixels" in ran.err
         ran = dojang("filter", name, "--kernel", "blur", "--max-pixels", "204", "-o", tmp_path / "o.png", "--force")
         assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("kernel", ["emboss", "sobel", "sobel-x", "gaussian:sigma=3", "1 2 1", "blur:size=4"])
+@pytest.mark.parametrize("more", [(), ("--border", "valid", "--stride", "2"), ("--border", "zero", "--dilation", "2")])
+def test_a_page_shows_a_window_in_numbers(
+    dojang: Command, photo: Path, tmp_path: Path, kernel: str, more: tuple[str, ...]
+) -> None:
+    """The numbers of the page are those of the files: the level is the result's pixel, the window is the picture's."""
+    picture = np.random.default_rng(3).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(picture).save(photo)
+    page = tmp_path / "page.html"
+    ran = dojang("filter", photo, "--kernel", kernel, *more, "--html", page, "-o", tmp_path / "o.png")
+    assert ran.code == 0, ran.err
+    text = page.read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', text)]
+    before, after = (np.asarray(Image.open(io.BytesIO(data))) for data in pictures)
+    result = np.asarray(Image.open(tmp_path / "o.png"))
+    assert np.array_equal(before, picture)
+    assert np.array_equal(after, result)
+    row, column, channel = re.findall(r"result row (\d+), column (\d+) \(from 0\), (red|green|blue)", text)[0]
+    place = (int(row), int(column), ["red", "green", "blue"].index(channel))
+    (level,) = re.findall(r"In uint8(?:, saturated)?: (\d+)\.", text)
+    assert int(level) == result[place]
+    tables = [
+        [[float(cell) for cell in re.findall("<td>([^<]*)</td>", line)] for line in re.findall("<tr>(.*?)</tr>", table)]
+        for table in re.findall("<tbody>(.*?)</tbody>", text)
+    ]
+    for pixels in tables[::2]:
+        for value in np.array(pixels).ravel():
+            assert value in picture[..., place[2]] or value == 0
+    for pixels, taps, total in zip(tables[::2], tables[1::2], re.findall(r" = (-?[\d.]+)</p>", text), strict=False):
+        if "gaussian" not in kernel:
+            assert float(total) == pytest.approx(float((np.array(pixels) * np.array(taps)).sum()), abs=0.5)
+
+
+def test_a_page_of_several_results(dojang: Command, photo: Path, tmp_path: Path) -> None:
+    """A name with markup, alpha, floats and rows from a file; one section for each picture and kernel."""
+    rng = np.random.default_rng(3)
+    odd = tmp_path / "<b>.png"
+    Image.fromarray(rng.integers(0, 256, (30, 20, 4), np.uint8)).save(odd)
+    np.save(tmp_path / "s.npy", rng.standard_normal((700, 30)).astype("f4"))
+    page = tmp_path / "page.html"
+    flags = ("--kernel", "blur", "--kernel", "log", "-o", tmp_path / "out", "--html", page)
+    ran = dojang("filter", photo, odd, tmp_path / "s.npy", *flags)
+    assert ran.code == 0, ran.err
+    text = page.read_text()
+    assert text.count("<section>") == text.count("One window: ") == 6
+    assert "<b>.png" not in text
+    assert text.count("alpha, 1 is opaque") == 1
+    assert "Divided by the sum of tap times alpha" in text
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(data))).size
+        for data in re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    ]
+    assert sizes[:2] == [(17, 12)] * 2
+    assert max(max(size) for size in sizes) <= 480
+    assert dojang("filter", photo, "--kernel", "blur", "--html", page, "-o", tmp_path / "o.png").code == 2
+    assert not (tmp_path / "o.png").exists()
+    assert dojang("filter", photo, "--kernel", "blur", "--html", tmp_path / "q.html", "--plan").code == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from dojang.filters.closeup import CloseUp
     from dojang.filters.files import FilterPlans, FilterReport
     from dojang.filters.gallery import Shown
     from dojang.filters.pictures.images import Picture
@@ -108,6 +109,30 @@ def filter_plans(
         paths_of(images), kernel, border=border, stride=stride, dilation=dilation, value=value, anchor=anchor,
         offset=offset, dtype=dtype, max_pixels=max_pixels,
     )  # fmt: skip
+
+
+def close_ups(
+    report: FilterReport,
+    kernel: Any,
+    *,
+    border: Border = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    value: float = 0.0,
+    anchor: tuple[int, int] = (-1, -1),
+    dtype: Real | None = None,
+    max_pixels: int | None = None,
+    most: int = 24,
+) -> list[CloseUp]:
+    """The first results of a call of `filter_files` with the same arguments, from near, for a page."""
+    from dojang.filters.closeup import close_up
+    from dojang.filters.files import as_kernels
+    from dojang.filters.job import Options
+
+    options = Options.of(border, stride, dilation, value, 0.0, dtype)
+    kernels = as_kernels(kernel, anchor)
+    per_picture = len(kernels)
+    return [close_up(done, kernels[i % per_picture], options, max_pixels) for i, done in enumerate(report.done[:most])]
 
 
 def kernel_gallery() -> list[Shown]:

@@ -20,10 +20,10 @@ LEAST_SAID = 0.01
 def filter_text(report: FilterReport, width: int = WIDTH, style: Style = PLAIN) -> str:
     """One line per picture written: from, to, size, pixel type, offset, saturated share from 1 % on."""
     del width, style  # names of files are not shortened
-    return "\n".join(f"{done.source} -> {done.target}  {_about(done)}" for done in report.done)
+    return "\n".join(f"{done.source} -> {done.target}  {about(done)}" for done in report.done)
 
 
-def _about(done: Filtered) -> str:
+def about(done: Filtered) -> str:
     """Size and pixel type; the level that stands for 0, and how much saturates, where there is something to say."""
     parts = [f"{done.width}x{done.height}", counted(done.channels, "channel"), done.dtype]
     if done.offset:
