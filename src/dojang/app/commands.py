@@ -153,10 +153,23 @@ def filter(args: argparse.Namespace) -> Answer:
     from dojang.app.progress import Bar
 
     args.kernel = args.kernel if len(args.kernel) > 1 else args.kernel[0]
+    if args.html and args.plan:
+        raise UsageError("--html shows results, and --plan writes none; choose one")
+    if args.html:
+        _may_write(args.html, args.force)
     if args.plan:
         return Answer(_said(args, filtering.filter_plans(**_keywords(args, "filter_plans")), CORRELATION))
     with Bar(len(args.images), "filter", "picture") as bar:
         report = filtering.filter_files(**_keywords(args), progress=lambda done, total: bar.to(done))
+    if args.html:
+        from dojang.report.html_closeup import filter_html
+
+        given = {k: v for k, v in _keywords(args, "filter_plans").items() if k not in ("images", "offset")}
+        seen = filtering.close_ups(report, **given)
+        _write_page(args.html, filter_html(seen, len(report.done) - len(seen)), args.force)
+    for one in report.done:
+        if one.warning:
+            sys.stderr.write(f"dojang: warning: {one_line(one.target)}: {one_line(one.warning)}\n")
     complaints = [
         bad.message if bad.message.startswith(bad.source) else f"{bad.source}: {bad.message}" for bad in report.failed
     ]

@@ -18,6 +18,7 @@ from dojang.app.values import (
     one_or_each,
     pads_or_each,
     per_channel,
+    place,
     positive,
     seed,
     sizes,
@@ -276,6 +277,10 @@ _BORDER = (
     "how the picture continues outside (default reflect: mirrored without repeating the edge); "
     "with valid it does not, and the result is smaller"
 )
+_OFFSET = (
+    "added to every value (default: 0; for kernels of both signs, such as sobel-x, the middle level of integer pixels, "
+    "so that negative values show)"
+)
 _FILTERING = ("filter_files", "filter_plans")
 
 _FILTER = Command(
@@ -291,8 +296,16 @@ _FILTER = Command(
         Option("value", "the pixel value outside, for --border constant", 0.0, float, "V", verbs=_FILTERING),
         Option("stride", "keep every Nth pixel, or N,M by rows,columns", 1, axes, "N", verbs=_FILTERING),
         Option("dilation", "place the kernel's taps N pixels apart", 1, axes, "N", verbs=_FILTERING),
+        Option("anchor", "the tap that lies on the output pixel, as row,column from 0 (default: the middle)",
+               (-1, -1), place, "Y,X", verbs=_FILTERING),
+        Option("offset", _OFFSET, None, float, "V", verbs=_FILTERING),
+        Option("dtype", "write the response as it is, not rounded, as a TIFF of floats", verbs=_FILTERING,
+               choices=("float32", "float64")),
+        Option("max_pixels", "the most pixels of a picture that is decoded whole (default: DOJANG_MAX_PIXELS, else "
+               "178,956,970)", type=positive, metavar="N", verbs=_FILTERING),
         Option("plan", "write nothing; show which algorithm would be used, and why", False, verbs=()),
-        THREADS,
+        replace(PAGE, help="write a self-contained page: before, after, taps, one window in numbers"),
+        replace(THREADS, verbs=("filter_files",)),
         *_output("OUT", "file, or folder for several pictures (default: IMAGE-KERNEL beside each)"),
     ),
 )  # fmt: skip

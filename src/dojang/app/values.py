@@ -171,6 +171,19 @@ def axes(text: str) -> int | tuple[int, int]:
             raise argparse.ArgumentTypeError(f"{text!r}: give one number or two, as rows,columns")
 
 
+def place(text: str) -> tuple[int, int]:
+    """A row and a column, counted from 0.
+
+    >>> place("0,2")
+    (0, 2)
+    """
+    match _per_axis(text):
+        case (row, column) if min(row, column) >= 0:
+            return row, column
+        case _:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a row and a column, counted from 0, as 0,2")
+
+
 def _per_axis(text: str) -> tuple[int, ...]:
     """Whole numbers, one for each axis; x may stand for the comma."""
     try:

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dojang.arith.conv import by
 from dojang.base.errors import DojangError, ShapeError, UsageError
+from dojang.filters.alpha import check_alpha, weigh
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
@@ -33,6 +34,7 @@ def filter(
     nan: str = "keep",
     out: NDArray | None = None,
     threads: int | None = None,
+    alpha: bool = False,
 ) -> Any:
     """The picture's correlation with the kernel, in the picture's own dtype and shape.
 
@@ -48,7 +50,8 @@ def filter(
     SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`). Pixels where `mask` is True (the picture's shape, channels or
     not), and with nan="ignore" those that are NaN, do not count: a result is the weighted mean of the others, times the
     sum of the taps. `out` receives the result instead of a new array; it may be the picture itself. `threads` is the
-    most threads, by default all cores.
+    most threads, by default all cores. With `alpha` the last channel of an array is alpha, as it always is for a PIL
+    image that has one: it is kept, and kernels without negative taps weigh the colours by it (`filters/alpha.py`).
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 
@@ -57,7 +60,7 @@ def filter(
     """
     settings = None
     special = mask is not None or nan != "keep"
-    mark = None if special or type(image) is not np.ndarray else _mark(kernel)
+    mark = None if special or alpha or type(image) is not np.ndarray else _mark(kernel)
     if mark is not None:
         settings = (mark, image.shape, image.dtype, border, stride, dilation, anchor, value, offset, dtype, threads)
         try:
@@ -70,6 +73,8 @@ def filter(
                 return result
     options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
+    if special and alpha:
+        raise UsageError("mask= and nan= leave places out of every channel; they do not go with alpha=True")
     if special:
         return _masked(image, kernels, bank, options, mask, nan, out, threads)
     home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
@@ -78,13 +83,13 @@ def filter(
 
         if out is not None:
             raise UsageError("a Dask array gives a lazy result, without out=; store it with .to_zarr() or .store()")
-        return filter_dask(image, kernels, options, bank)
+        return filter_dask(image, kernels, options, bank, alpha)
     if home == "PIL":
         if out is not None or dtype is not None:
             raise UsageError(
                 "a PIL image gives a new PIL image, without out= and dtype=; for these, give numpy.asarray(image)"
             )
-        return _filter_pil(image, kernels, bank, options)
+        return _filter_pil(image, kernels, bank, options, threads)
     if out is not None and not isinstance(out, np.ndarray):
         raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
     if isinstance(image, np.ma.MaskedArray):
@@ -93,10 +98,12 @@ def filter(
         )
     picture = np.asarray(image)
     _check_axes(picture.shape)
+    if alpha:
+        check_alpha(picture.shape)
     if out is not None and not bank:
-        result, ready = _filter_array(picture, kernels, options, out[None], threads, one=True)
+        result, ready = _filter_array(picture, kernels, options, out[None], threads, alpha, one=True)
     else:
-        result, ready = _filter_array(picture, kernels, options, out, threads)
+        result, ready = _filter_array(picture, kernels, options, out, threads, alpha)
     if not bank and type(image) is np.ndarray:
         _remember(settings, image, ready)
     if out is not None:
@@ -179,7 +186,8 @@ def filter_array(
     alpha: bool = False,
     one: bool = False,
 ) -> NDArray:
-    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is copied, not filtered.
+    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is copied, and weighs the
+    colours under kernels that blur.
 
     With `one`, error messages describe the result of the only kernel.
     """
@@ -211,6 +219,10 @@ def _filter_array(
         stack = np.ascontiguousarray(stack, ready.dtype)
     results = result.reshape(len(kernels), stack.shape[0], *ready.out_size, stack.shape[3])
     ready.run(stack, results, alpha)
+    if alpha:
+        for job, one_stack in zip(ready.jobs, results, strict=True):
+            for one_picture, one_result in zip(stack, one_stack, strict=True):
+                weigh(job, one_picture, one_result, threads)
     if out is not None and result is not out:
         out[...] = result
     return result, ready
@@ -294,7 +306,9 @@ def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, pictur
     return out if _takes(out, shape, dtype, picture) else empty(shape, dtype)
 
 
-def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options) -> Any:
+def _filter_pil(
+    image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options, threads: int | None = None
+) -> Any:
     from dojang.filters.large import as_stored
     from dojang.filters.pictures.images import from_pil, orientation_of, to_pil, turn
 
@@ -304,10 +318,11 @@ def _filter_pil(image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Op
         # Positions are counted from the displayed upper left corner; the result is rotated back.
         pixels = np.ascontiguousarray(turn(pixels, orientation))
         back = {6: 8, 8: 6}.get(orientation, orientation)
-        results = [np.ascontiguousarray(turn(p, back)) for p in filter_array(pixels, kernels, options, alpha=alpha)]
+        found = filter_array(pixels, kernels, options, threads=threads, alpha=alpha)
+        results = [np.ascontiguousarray(turn(p, back)) for p in found]
     else:
         kernels, options = as_stored(kernels, options, orientation)
-        results = list(filter_array(pixels, kernels, options, alpha=alpha))
+        results = list(filter_array(pixels, kernels, options, threads=threads, alpha=alpha))
     pictures = [to_pil(p, image) for p in results]
     if orientation != 1 and "exif" not in image.info:
         for picture in pictures:

@@ -17,10 +17,10 @@ from PIL import Image
 from dojang.filters.filter import filter as apply
 from dojang.filters.kernels.named import NAMED
 from dojang.filters.kernels.parse import as_kernel
+from dojang.filters.levels import signed
 
-# Kernels whose default size is too fine to see on so small a picture, or that give slopes of both signs.
+# Kernels whose default size is too fine to see on so small a picture.
 SHOWN = {"blur": "blur:size=7", "gaussian": "gaussian:sigma=2.5", "motion": "motion:size=15,angle=30"}
-SIGNED = {"sobel-x", "sobel-y", "scharr-x", "scharr-y", "prewitt-x", "prewitt-y", "laplacian", "log", "gabor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def gallery(names: Sequence[str] | None = None, picture: NDArray[np.uint8] | Non
     for name in names or list(NAMED):
         spec = SHOWN.get(name, name)
         kernel = as_kernel(spec)
-        signed = name in SIGNED
-        result = apply(picture.mean(-1).astype(np.float32) if signed else picture, kernel)
-        if signed:
+        both = signed(kernel)
+        result = apply(picture.mean(-1).astype(np.float32) if both else picture, kernel)
+        if both:
             reach = max(float(np.percentile(np.abs(result), 99.5)), 1e-6)
             result = np.rint(128 + 127 * (result / reach).clip(-1, 1)).astype(np.uint8)
         matrices = tuple(tuple(tuple(float(v) for v in row) for row in part) for part in kernel.parts)

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import DojangError, FileError, ShapeError, UnsupportedError
+from dojang.filters.alpha import weigh_rows, weighs
 from dojang.filters.job import AxesWarning, Job, Options, channels_first, check_dtype
 from dojang.filters.kernels.parse import Kernel
+from dojang.filters.levels import PartOf, Saturation
 from dojang.filters.npy import mapped
 from dojang.filters.pictures.atomic import check_target, writing
 from dojang.filters.pictures.images import need
@@ -58,8 +60,9 @@ class ArrayOnDisk:
         return 1 if self.layout is None else self.layout.orientation
 
 
-def is_large(path: str | PathLike[str], pixels: int = BAND_PIXELS) -> bool:
-    """Whether a file is filtered by bands: every NPY and Zarr file, and TIFFs of at least so many pixels.
+def is_large(path: str | PathLike[str], pixels: int = BAND_PIXELS, reals: bool = False) -> bool:
+    """Whether a file is filtered by bands: every NPY and Zarr file, and TIFFs of at least so many pixels. `reals` as in
+    `Layout.of`.
 
     Not if the rows of a TIFF cannot be read separately (fax; JPEG and LZW if imagecodecs is missing).
     """
@@ -69,7 +72,7 @@ def is_large(path: str | PathLike[str], pixels: int = BAND_PIXELS) -> bool:
     if suffix not in (".tif", ".tiff"):
         return False
     try:
-        layout = Layout.of(fspath(path))
+        layout = Layout.of(fspath(path), reals)
     except DojangError:
         return False  # reading the picture will raise the error
     return layout.width * layout.height >= pixels and layout.in_bands
@@ -92,10 +95,11 @@ def filter_large(
     progress: Callable[[int, int], object] | None = None,
     band_bytes: int = BAND_BYTES,
     threads: int | None = None,
-) -> tuple[tuple[int, ...], np.dtype, tuple[str, ...]]:
+) -> tuple[tuple[int, ...], np.dtype, tuple[str, ...], float]:
     """Filters the file `source` into the file `target`, a band of rows at a time.
 
-    Returns the result's shape and dtype, and the names of what could not be kept.
+    Returns the result's shape and dtype, the names of what could not be kept, and the share of saturated values
+    (`levels.Saturation`).
 
     `progress(rows done, rows)` is called after each band. It needs about twice `band_bytes` of memory, and the kernel's
     rows. The target is written whole or not at all. Raises `FileError`, `ShapeError`, `UnsupportedError`,
@@ -103,7 +107,7 @@ def filter_large(
     """
     check_target(target, force)
     machine = Machine.host()
-    with opened(source) as picture:
+    with opened(source, options.dtype is not None and options.dtype.kind == "f") as picture:
         try:
             dtype = check_dtype(picture.dtype)
             if picture.orientation != 1 and options.stride != (1, 1):
@@ -122,10 +126,11 @@ def filter_large(
         oh, ow = job.out_size
         out_shape = (oh, ow, *picture.shape[2:])
         rows = band_height(job, plan, band_bytes)
-        bands = _bands(picture, job, plan, rows, machine, threads or default_threads(machine.cores), progress)
+        meter = Saturation(job, job.channels - int(picture.alpha))
+        bands = _bands(picture, job, plan, rows, machine, threads or default_threads(machine.cores), progress, meter)
         moved = options.stride != (1, 1) or options.border == "valid"
         lost = _write(target, out_shape, job.out_dtype, bands, force, picture, moved)
-    return out_shape, job.out_dtype, lost
+    return out_shape, job.out_dtype, lost, meter.share
 
 
 def band_height(job: Job, plan: FilterPlan, band_bytes: int) -> int:
@@ -142,6 +147,7 @@ def _bands(
     machine: Machine,
     threads: int,
     progress: Callable[[int, int], object] | None,
+    meter: Saturation,
 ) -> Iterator[NDArray]:
     """The result's rows, band after band, each (rows, ow, channels)."""
     oh, ow = job.out_size
@@ -158,6 +164,10 @@ def _bands(
             first = job.origin[0] + y0 * sy
             kept = picture.read(first, first + (y1 - y0 - 1) * sy + 1)[::sy, job.origin[1] :: sx]
             band[0, ..., -1] = kept[:, :ow, -1]
+            if weighs(job.kernel):
+                part = PartOf(needed, source)
+                weigh_rows(job, part.__getitem__, y0, y1, band[0], threads)
+        meter.look(PartOf(needed, source), band[0], y0)
         if progress:
             progress(y1, oh)
         yield band[0]
@@ -172,15 +182,15 @@ def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
 
 
 @contextmanager
-def opened(path: str | PathLike[str]) -> Iterator[ArrayOnDisk]:
-    """The picture in an NPY, Zarr or TIFF file, not yet read."""
+def opened(path: str | PathLike[str], reals: bool = False) -> Iterator[ArrayOnDisk]:
+    """The picture in an NPY, Zarr or TIFF file, not yet read; `reals` as in `Layout.of`."""
     name, suffix = fspath(path), Path(path).suffix.lower()
     if suffix == ".npy":
         yield _open_npy(name)
     elif suffix == ".zarr":
         yield _open_zarr(name)
     elif suffix in (".tif", ".tiff"):
-        with _open_tiff(name) as source:
+        with _open_tiff(name, reals) as source:
             yield source
     else:
         raise UnsupportedError(f"{name}: only {', '.join(SUFFIXES)} are filtered by bands")
@@ -213,8 +223,8 @@ def _open_zarr(name: str) -> ArrayOnDisk:
 
 
 @contextmanager
-def _open_tiff(name: str) -> Iterator[ArrayOnDisk]:
-    layout = Layout.of(name)
+def _open_tiff(name: str, reals: bool) -> Iterator[ArrayOnDisk]:
+    layout = Layout.of(name, reals)
     rows = Rows(name, layout)
     try:
         yield ArrayOnDisk(layout.shape, layout.dtype, rows.read, layout)

@@ -9,17 +9,28 @@ from dojang.base.wording import counted
 from dojang.report.table import PLAIN, WIDTH, Style, paragraph
 
 if TYPE_CHECKING:
-    from dojang.filters.files import FilterPlans, FilterReport
+    from dojang.filters.files import Filtered, FilterPlans, FilterReport
     from dojang.filters.plan.choose import FilterPlan
 
 
+LEAST_SAID = 0.01
+"""The least share of saturated values that is printed."""
+
+
 def filter_text(report: FilterReport, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """One line per picture written."""
+    """One line per picture written: from, to, size, pixel type, offset, saturated share from 1 % on."""
     del width, style  # names of files are not shortened
-    return "\n".join(
-        f"{done.source} -> {done.target}  {done.width}x{done.height}, {counted(done.channels, 'channel')}, {done.dtype}"
-        for done in report.done
-    )
+    return "\n".join(f"{done.source} -> {done.target}  {about(done)}" for done in report.done)
+
+
+def about(done: Filtered) -> str:
+    """Size and pixel type; the level that stands for 0, and how much saturates, where there is something to say."""
+    parts = [f"{done.width}x{done.height}", counted(done.channels, "channel"), done.dtype]
+    if done.offset:
+        parts.append(f"{done.offset:g} stands for 0 (--offset)")
+    if done.saturated >= LEAST_SAID:
+        parts.append(f"{done.saturated:.0%} of the values saturate")
+    return ", ".join(parts)
 
 
 def filter_plan_text(plans: FilterPlans, width: int = WIDTH, style: Style = PLAIN) -> str:

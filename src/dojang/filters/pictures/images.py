@@ -8,6 +8,7 @@ bits are read by Pillow's decoder in two passes, for the high and the low bytes,
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import warnings
 import zlib
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, TiffTags
 
+from dojang.base.budget import ENVIRONMENT as MOST_UNPACKED
 from dojang.base.budget import Budget
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import ENVIRONMENT, byte_limit, pixel_limit
@@ -60,6 +62,9 @@ FORMATS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+HOLD_FLOATS = frozenset({"TIFF"})
+ONLY_READ = (".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm")
+"""Suffixes of formats that are read and not written."""
 
 
 @dataclass(frozen=True)
@@ -278,12 +283,17 @@ def _image(pixels: NDArray, mode: str) -> Image.Image:
     return Image.frombuffer(mode, (width, height), data, "raw", mode, 0, 1)
 
 
-def read_picture(path: str | PathLike[str], max_pixels: int | None = None, image: Image.Image | None = None) -> Picture:
+def read_picture(
+    path: str | PathLike[str],
+    max_pixels: int | None = None,
+    image: Image.Image | None = None,
+    reals: bool = False,
+) -> Picture:
     """The picture in a file, which may be open already (`opening.begun`).
 
     Raises `FileError` for a file that cannot be read, is no picture, is damaged, or has more than `max_pixels`
     pixels (`base.pictures.pixel_limit()` by default) or more bytes than `base.pictures.byte_limit()`;
-    `UnsupportedError` for several frames and for pixel types that cannot be filtered.
+    `UnsupportedError` for several frames and for pixel types that cannot be filtered. `reals` as in `Layout.of`.
     """
     name = fspath(path)
     try:
@@ -291,14 +301,22 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = None, image
             if image is not None:
                 image.close()
             if _is_tiff(name):
-                return _read_tiff(name, max_pixels)
+                return _read_tiff(name, max_pixels, reals)
             image = opened(name, max_pixels)
         with image as source:
-            return _read(source, name)
+            return _read(source, name, max_pixels)
     except DAMAGE as error:
         raise damaged(name, error) from None
     except (MissingPart, UnsupportedError) as error:
         raise (error if str(error).startswith(name) else error.within(name)) from None
+
+
+def most_bytes(name: str, max_pixels: int | None) -> int:
+    """The most bytes of a picture's pixels: `byte_limit`, or 8 for each of the `max_pixels` that a user asks for,
+    unless the environment sets the limit.
+    """
+    least = byte_limit(name)
+    return least if max_pixels is None or os.environ.get(MOST_UNPACKED) else max(least, 8 * max_pixels)
 
 
 def _is_tiff(name: str) -> bool:
@@ -306,16 +324,16 @@ def _is_tiff(name: str) -> bool:
         return file.read(4) in TIFF_HEADS
 
 
-def _read_tiff(name: str, max_pixels: int | None) -> Picture:
+def _read_tiff(name: str, max_pixels: int | None, reals: bool) -> Picture:
     """Reads by Pillow if it keeps the meaning of the samples, else by tifffile."""
-    layout = Layout.of(name)
+    layout = Layout.of(name, reals)
     most = pixel_limit() if max_pixels is None else max_pixels
     if layout.width * layout.height > most:
         raise FileError(
             f"{name}: {layout.width}x{layout.height} pixels are more than {most:,}: a decompression bomb? if you trust "
-            f"the file, raise the limit with {ENVIRONMENT}"
+            f"the file, raise the limit with {ENVIRONMENT} or --max-pixels (max_pixels in Python)"
         )
-    Budget(name, byte_limit(name)).unpack(int(np.prod(layout.shape)) * layout.dtype.itemsize)
+    Budget(name, most_bytes(name, max_pixels)).unpack(int(np.prod(layout.shape)) * layout.dtype.itemsize)
     about = {"format": "TIFF", "icc": layout.icc, "tags": layout.tags, "lost": layout.lost, "layout": layout}
     about["xmp"] = next((t.value for t in layout.tags if t.code == XMP and isinstance(t.value, bytes)), None)
     about["save"] = {"packed": layout.compression != 1}
@@ -350,7 +368,7 @@ LOSSLESS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff
 encoding would change pixels by more than the filter does; fax stores only single bits."""
 
 
-def _read(image: Image.Image, name: str) -> Picture:
+def _read(image: Image.Image, name: str, max_pixels: int | None) -> Picture:
     frames = getattr(image, "n_frames", 1)
     form = image.format or "PNG"
     lost: list[str] = []
@@ -362,7 +380,7 @@ def _read(image: Image.Image, name: str) -> Picture:
     # Read before EXIF, for which Pillow may decode the picture.
     deep, stored = _deep_channels(image), _raw_mode(image)
     wide = deep or 4 if image.mode in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr") else deep or 2
-    Budget(name, byte_limit(name)).unpack(
+    Budget(name, most_bytes(name, max_pixels)).unpack(
         image.width * image.height * wide * (2 if deep or image.mode.startswith("I") else 1)
     )
     orientation = orientation_of(image)
@@ -688,6 +706,18 @@ def _write_tiff(picture: Picture, temporary: str) -> None:
         orientation=picture.orientation, icc=picture.icc, tags=tags, packed=bool(picture.save.get("packed")),
     )  # fmt: skip
     write_rows(temporary, pixels.shape, pixels.dtype, pixels, stored)
+
+
+def with_pixels(picture: Picture, pixels: NDArray) -> Picture:
+    """The picture with a result of another pixel type, perhaps; without a channel that is not used."""
+    if pixels.dtype == picture.pixels.dtype:
+        return replace(picture, pixels=pixels)
+    mode = picture.mode
+    if mode == "RGBX":
+        pixels, mode = np.ascontiguousarray(pixels[..., :3]), "RGB"
+    if pixels.ndim == 2:
+        mode = {"float32": "F"}.get(pixels.dtype.name, "DATA" if mode == "DATA" else "L")
+    return replace(picture, pixels=pixels, mode=mode)
 
 
 def without_outdated(picture: Picture, moved: bool) -> Picture:

@@ -55,7 +55,7 @@ def opened(name: str, max_pixels: int | None = None) -> Image.Image:
         image.close()
         raise FileError(
             f"{name}: {size} pixels are more than {most:,}: a decompression bomb? if you trust the file, raise the "
-            f"limit with {ENVIRONMENT}"
+            f"limit with {ENVIRONMENT} or --max-pixels (max_pixels in Python)"
         )
     return image
 
@@ -86,10 +86,10 @@ def damaged(name: str, error: BaseException) -> DojangError:
     return FileError(f"{name}: damaged or truncated picture ({said})")
 
 
-def begun(path: str | PathLike[str]) -> Image.Image:
+def begun(path: str | PathLike[str], max_pixels: int | None = None) -> Image.Image:
     """The picture in a file, opened; an RGB JPEG is already decoded. Raises `FileError`."""
     name = fspath(path)
-    image = opened(name)
+    image = opened(name, max_pixels)
     try:
         if image.format == "JPEG" and image.mode == "RGB":
             load(image)

@@ -114,9 +114,9 @@ class Layout:
     foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
 
     @classmethod
-    def of(cls, name: str) -> Layout:
+    def of(cls, name: str, reals: bool = False) -> Layout:
         """The layout of the first page. Raises `FileError` for damage, `UnsupportedError` for layouts that are not in
-        the table.
+        the table. With `reals`, samples that no picture holds become floats that hold all their values.
         """
         with damaged_as(name, "damaged or truncated picture"):
             with opened(name, "a picture") as file:
@@ -125,13 +125,13 @@ class Layout:
                 foreign = file.read(4) == b"MM\0+"
             layout = replace(_layout(tags, pages), foreign=foreign)
         try:
-            layout.check()
+            layout.check(reals)
         except UnsupportedError as error:
             raise error.within(name) from None
         return layout
 
-    def check(self) -> None:
-        """Raises `UnsupportedError` for samples whose meaning is not in the table."""
+    def check(self, reals: bool = False) -> None:
+        """Raises `UnsupportedError` for samples whose meaning is not in the table; `reals` as in `of`."""
         colours = _COLOURS.get(self.photometric)
         if self.pages > 1:
             raise UnsupportedError(f"holds {self.pages} pages; split it into single pictures first")
@@ -141,10 +141,13 @@ class Layout:
         if self.samples < colours:
             raise UnsupportedError(f"{self.samples} samples per pixel, but {self._said()} has {colours}")
         whole = self.kind == "u" and (self.bits in (8, 16) or (self.bits in (1, 2, 4) and self.samples == 1))
-        if not (whole or (self.kind == "f" and self.bits in (32, 64))):
+        if not (whole or (self.kind == "f" and self.bits in (32, 64)) or (reals and self.exact_in)):
             name = {"u": "uint", "i": "int", "f": "float"}.get(self.kind, self.kind)
+            remedy = (
+                f"ask for the response as floats with dtype {self.exact_in}" if self.exact_in else "convert it first"
+            )
             raise UnsupportedError(
-                f"its samples are {name}{self.bits}; pictures are uint8, uint16, float32 or float64: convert it first"
+                f"its samples are {name}{self.bits}; pictures are uint8, uint16, float32 or float64: {remedy}"
             )
         if self.photometric == 3 and (self.palette is None or self.bits > 8 or self.samples != 1 or self.kind != "u"):
             raise UnsupportedError("a palette with extra samples or of more than 8 bits; convert it to RGB")
@@ -152,8 +155,9 @@ class Layout:
             raise UnsupportedError(f"YCbCr of {self.samples} samples of {self.bits} bits; convert it to RGB")
         if self.photometric == 6 and self.planar == 2:
             raise UnsupportedError("YCbCr in separate planes; convert it to RGB")
-        if self.photometric == 0 and self.kind == "f":
-            raise UnsupportedError("floating-point samples with white at zero; convert it so that black is zero")
+        if self.photometric == 0 and not (self.kind == "u" and self.bits <= 16):
+            kind = {"f": "floating-point", "i": "signed"}.get(self.kind, f"{self.bits}-bit")
+            raise UnsupportedError(f"{kind} samples with white at zero; convert it so that black is zero")
         alphas = [e for e in self.extras if e in (1, 2)]
         if alphas and (len(alphas) > 1 or self.extras[-1] not in (1, 2)):
             raise UnsupportedError(f"its extra samples are {self.extras}: only the last may be alpha; reorder them")
@@ -181,8 +185,17 @@ class Layout:
         return 3 if self.photometric in (3, 6) else self.samples
 
     @property
+    def exact_in(self) -> str:
+        """The float type that holds all values of samples that no picture holds; "" for all other samples."""
+        return {"i8": "float32", "i16": "float32", "f16": "float32", "i32": "float64", "u32": "float64"}.get(
+            f"{self.kind}{self.bits}", ""
+        )
+
+    @property
     def dtype(self) -> np.dtype:
         """The dtype of the filtered picture."""
+        if self.exact_in:
+            return np.dtype(self.exact_in)
         return np.dtype(f"{self.kind}{max(1, self.bits // 8)}")
 
     @property
@@ -206,6 +219,8 @@ class Layout:
     def for_pillow(self) -> bool:
         """Whether Pillow decodes such pixels as in the table, without losing bits."""
         if self.foreign or (self.associated and self.planar == 2):
+            return False
+        if self.exact_in:
             return False
         if self.kind == "f":
             return self.bits == 32 and self.samples == 1 and self.photometric == 1
