@@ -17,13 +17,13 @@ from dojang.evidence.finding import CHANNEL_KINDS
 from dojang.slimming.branches import BRANCHES, Branch, branches, without
 from dojang.slimming.estimate import OutputChange
 from dojang.slimming.importance import importance, read_statistics
-from dojang.slimming.ledger import CLASS_LOST, Ledger, Proposal
+from dojang.slimming.ledger import CLASS_LOST, Ledger
 from dojang.slimming.narrow import least_useful, muted, remove
-from dojang.slimming.numbering import channels_of, removed
+from dojang.slimming.numbering import channels_of
 
 CHANNELS = "remove-channels"
 
-SHARES = (0.125, 0.25, 0.5)
+SHARES = (0.125, 0.25, 0.5, 0.75)
 """Parts of a bundle's channels that are tried."""
 
 IDLE = 0.01
@@ -46,7 +46,8 @@ MOST_TIMED = 64
 @dataclass(frozen=True)
 class FrontOption:
     """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
-    the change of the outputs, and multiplications saved.
+    the change of the outputs, and multiplications saved. `sort`: layers of the same sort are of the same operators and
+    kernels, whatever their widths and places.
     """
 
     layers: tuple[str, ...]
@@ -55,6 +56,7 @@ class FrontOption:
     loss: float
     macs: int = 0
     branch: Branch | None = None
+    sort: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,23 +82,14 @@ class Front:
         """What its layers read, on the samples."""
         return read_statistics(self.known)
 
-    def proposal(self, used: Sequence[FrontOption], graph: Graph) -> Proposal:
-        """The edit that uses these options, and leads to `graph`."""
-        names = tuple(dict.fromkeys(name for option in used for name in option.layers))
-        gone = channels_of(self.known.channels, self.known.channels.fit(_classes(used)))
-        return Proposal(name_of(used), "lossy", names, graph, answers=CHANNEL_KINDS,
-                        channels=removed(self.graph, graph, gone))  # fmt: skip
-
-    def along(
-        self, macs: float = 0.0, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
-    ) -> Iterator[list[FrontOption]]:
+    def along(self, macs: float = 0.0, clocked: float = 1.0, by_sort: bool = False) -> Iterator[list[FrontOption]]:
         """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
 
         What it saves is the part of the time times `clocked`, and the part of the multiplications times what is left to
-        1, while more than `macs` of these remain; then it is time. `branches`: whole branches first, as long as neither
-        `macs` nor the `ms` to be saved are passed by the next one.
+        1, while more than `macs` of these remain; then it is time. `by_sort`: layers are held against layers of their
+        own sort only, and of every sort the same part goes (isomorphic pruning; Fang et al., ECCV 2024, section 3.2).
         """
-        level, left, saved = [-1] * len(self.options), float(self.macs), 0.0
+        level, left = [-1] * len(self.options), float(self.macs)
         while True:
             share = clocked if left > macs else 1.0
             steps = [(self._gain(own, at, n, share), b, n)
@@ -104,14 +97,22 @@ class Front:
                      for n in range(at + 1, len(own))]  # fmt: skip
             if not steps:
                 return
-            whole = [step for step in steps if (option := self.options[step[1]][step[2]]).branch is not None
-                     and branches and (left - option.macs >= macs or saved + option.ms <= ms)]  # fmt: skip
-            _, b, n = max(whole or steps, key=lambda s: (s[0], -s[1], -s[2]))
+            if by_sort:
+                gone = self._gone_by_sort(level)
+                least = min(gone[self.options[b][0].sort] for _, b, _ in steps)
+                steps = [step for step in steps if gone[self.options[step[1]][0].sort] <= least]
+            _, b, n = max(steps, key=lambda s: (s[0], -s[1], -s[2]))
             level[b] = n
             chosen = [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
             left = self.macs - sum(option.macs for option in chosen)
-            saved = sum(option.ms for option in chosen)
             yield chosen
+
+    def _gone_by_sort(self, level: Sequence[int]) -> dict[str, float]:
+        """The part of the steps that has been taken of each sort of layers."""
+        taken: dict[str, list[float]] = {}
+        for own, at in zip(self.options, level, strict=True):
+            taken.setdefault(own[0].sort, []).append((at + 1) / len(own))
+        return {sort: sum(parts) / len(parts) for sort, parts in taken.items()}
 
     def _gain(self, own: Sequence[FrontOption], at: int, n: int, clocked: float = 1.0) -> float:
         ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
@@ -120,28 +121,43 @@ class Front:
         return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
 
     def to(
-        self, macs: float, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
+        self, macs: float, ms: float = 0.0, clocked: float = 1.0, by_sort: bool = False
     ) -> tuple[Graph | None, list[FrontOption]]:
         """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
-        was used. `clocked`, `branches`: as `along` has them.
+        was used. `clocked`, `by_sort`: as `along` has them.
         """
         used: list[FrontOption] = []
         bare = self.graph.replace(weights={})
-        for chosen in self.along(macs, ms, clocked, branches):
+        for chosen in self.along(macs, clocked, by_sort):
             used = chosen
             if sum(option.ms for option in chosen) < ms:
                 continue
             narrow = cut(bare, self.known.channels.fit(_classes(chosen)))
             if count(without(narrow, _branches(chosen))).total.macs <= macs:
+                used = self._trimmed(chosen, macs, ms)
                 break
         return self._made(used), used
 
-    def saving(self, ms: float) -> Graph | None:
-        """The narrower network that is to save so many milliseconds; None where options do not give as much."""
-        for chosen in self.along():
-            if sum(o.ms for o in chosen) >= ms:
-                return self._made(chosen)
-        return None
+    def _trimmed(self, chosen: list[FrontOption], macs: float, ms: float) -> list[FrontOption]:
+        """The choice with less of it where the goal is reached still: the last step may have gone too far.
+
+        What lost most for what it saves is given back first, as far as it can be.
+        """
+        bare, tied = self.graph.replace(weights={}), self.known.channels
+        ladders = {id(option): own for own in self.options for option in own}
+        kept = list(chosen)
+        for option in sorted(chosen, key=lambda o: self._gain([o], -1, 0)):
+            if option.branch is not None:
+                continue
+            own = ladders[id(option)]
+            for less in (None, *own[: own.index(option)]):
+                smaller = [less if one is option else one for one in kept if one is not option or less is not None]
+                tried = [one for one in smaller if one is not None]
+                narrow = cut(bare, tied.fit(_classes(tried)))
+                if sum(one.ms for one in tried) >= ms and count(without(narrow, _branches(tried))).total.macs <= macs:
+                    kept = tried
+                    break
+        return kept
 
     def _made(self, used: Sequence[FrontOption]) -> Graph | None:
         tied = self.known.channels
@@ -173,8 +189,21 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
     timed one sets the scale for the larger ones of its bundle that were not timed. `proved`: those that may be faster
     are left out as well, for searches that want both multiplications and time to fall.
     """
+    loss = OutputChange(known.graph, known.finite_samples)
+    guess, makers = guessed(ledger, known, loss)
+    return _timed(ledger, guess, makers, proved)
+
+
+Makers = Sequence[Sequence[Callable[[], Graph]]]
+
+
+def guessed(ledger: Ledger, known: Evidence, loss: OutputChange, base: float = 0.0) -> tuple[Front, Makers]:
+    """The front of a network with times as they are predicted, and what makes the network of each option.
+
+    Losses are changes of the outputs from those that `loss` compares with, beyond `base`, what the network as it is has
+    changed already. They are measured after the short repair: least squares and batch norms measured anew.
+    """
     graph, tied, stats = known.graph, known.channels, read_statistics(known)
-    loss = OutputChange(graph, known.finite_samples)
     score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
     whole, macs = ledger.predict(graph), count(graph).total.macs
     offered: list[tuple[FrontOption, ...]] = []
@@ -187,13 +216,14 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
                 continue
             made.append(partial(cut, graph, classes))
             narrow = cut(graph, classes)
-            moved = loss.of(muted(graph, tied, classes, stats))
-            less = macs - count(narrow).total.macs
-            own.append(FrontOption(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
+            moved = max(loss.of(muted(graph, tied, classes, stats)) - base, 0.0)
+            less, layers = macs - count(narrow).total.macs, tied.layers(bundle)
+            own.append(FrontOption(layers, classes, whole - ledger.predict(narrow), moved, less,
+                                   sort=sort_of(graph, layers)))  # fmt: skip
         if own:
             offered.append(tuple(own))
             makers.append(made)
-        else:
+        elif not base:
             reason = "no channel can go: there are too few, or groups would become unequal"
             ledger.refuse(CHANNELS, tied.layers(bundle), reason, CHANNEL_KINDS, channels_of(tied, bundle))
     for branch in branches(graph):
@@ -202,14 +232,26 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
             ledger.refuse(BRANCHES, branch.layers, CLASS_LOST)
             continue
         makers.append([partial(without, graph, (branch,))])
-        option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
-                        macs - count(shorter).total.macs, branch)  # fmt: skip
+        moved, less = max(loss.of(shorter) - base, 0.0), macs - count(shorter).total.macs
+        sort = f"branch {sort_of(graph, branch.layers)}"
+        option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), moved, less, branch, sort)
         offered.append((option,))
-    guess = Front(known, tuple(offered), loss, 1.0, macs, whole)
-    return _timed(ledger, guess, makers, proved)
+    return Front(known, tuple(offered), loss, 1.0, macs, whole), makers
 
 
-def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]], proved: bool) -> Front:
+def sort_of(graph: Graph, layers: Sequence[str]) -> str:
+    """Operators and kernels of some layers: those of the same sort are isomorphic.
+
+    >>> from dojang.formats import zoo
+    >>> sort_of(zoo.load("resnet20-cifar10"), ["layer1.0.conv1"])
+    'conv 3x3'
+    """
+    kernels = ["x".join(map(str, graph[name].attrs.get("kernel", ()))) for name in layers]
+    own = [f"{graph[name].op} {kernel}".strip() for name, kernel in zip(layers, kernels, strict=True)]
+    return ", ".join(sorted(own))
+
+
+def _timed(ledger: Ledger, guess: Front, makers: Makers, proved: bool) -> Front:
     """A front with savings in milliseconds as measured in place of predictions."""
     whole, offered = guess.ms, guess.options
     most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))
