@@ -190,5 +190,5 @@ def test_multiplications_and_time_are_met_without_waste():
     assert found is not None
     assert count(found).total.macs <= 0.5 * macs
     assert whole - runtime([found])[0][0] >= 0.3 * whole
-    alone, _ = offers.to(0.5 * macs, 0.3 * whole, 1.0)
+    alone, _ = offers.to(lambda g: count(g).total.macs <= 0.5 * macs and runtime([g])[0][0] <= 0.7 * whole)
     assert offers.loss.of(found) <= offers.loss.of(alone) + 1e-9

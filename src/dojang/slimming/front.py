@@ -32,6 +32,19 @@ IDLE = 0.01
 FLOOR = 1e-4
 """Losses are not told apart below this: a change of the outputs by 1 %."""
 
+
+def cost(moved: float) -> float:
+    """What a change of the outputs counts as, so that the costs of several cuts add up: m / (1 − m / 2).
+
+    The change itself grows ever more slowly, and is 2 where the new outputs have nothing to do with the old: the last
+    channels of one layer would seem to cost less than the first ones of another.
+
+    >>> cost(0.0), cost(1.0)
+    (0.0, 2.0)
+    """
+    return moved / max(1 - moved / 2, 0.05)
+
+
 TIMED = 6
 """Options that are timed in one round, at most: each must be compiled."""
 
@@ -118,43 +131,44 @@ class Front:
         ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
         saved = clocked * (own[n].ms - ms) / (self.ms or 1.0)
         saved += (1 - clocked) * (own[n].macs - macs) / max(1, self.macs)
-        return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
+        return max(saved, 1e-12) / (max(cost(own[n].loss) - cost(loss), 0.0) + FLOOR)
 
     def to(
-        self, macs: float, ms: float = 0.0, clocked: float = 1.0, by_sort: bool = False
+        self, fits: Callable[[Graph], bool], macs: float = 0.0, clocked: float = 1.0, by_sort: bool = False
     ) -> tuple[Graph | None, list[FrontOption]]:
-        """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
-        was used. `clocked`, `by_sort`: as `along` has them.
+        """The first network along the way that `fits`, less what it can do without, or the least that options give;
+        and what was used. `macs`, `clocked`, `by_sort`: as `along` has them. `fits` is asked about networks without
+        weights, and is taken to be true of whatever is narrower than one of which it is.
         """
-        used: list[FrontOption] = []
-        bare = self.graph.replace(weights={})
-        for chosen in self.along(macs, clocked, by_sort):
-            used = chosen
-            if sum(option.ms for option in chosen) < ms:
-                continue
-            narrow = cut(bare, self.known.channels.fit(_classes(chosen)))
-            if count(without(narrow, _branches(chosen))).total.macs <= macs:
-                used = self._trimmed(chosen, macs, ms)
-                break
+        path = list(self.along(macs, clocked, by_sort))
+        if not path:
+            return None, []
+        low, high = 0, len(path) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(self._bare(path[middle])) else (middle + 1, high)
+        used = path[low]
+        if fits(self._bare(used)):
+            used = self._trimmed(used, fits)
         return self._made(used), used
 
-    def _trimmed(self, chosen: list[FrontOption], macs: float, ms: float) -> list[FrontOption]:
-        """The choice with less of it where the goal is reached still: the last step may have gone too far.
+    def _bare(self, used: Sequence[FrontOption]) -> Graph:
+        """The shapes that these options leave."""
+        bare, fitting = self.graph.replace(weights={}), self.known.channels.fit(_classes(used))
+        return without(cut(bare, fitting) if fitting else bare, _branches(used))
+
+    def _trimmed(self, chosen: list[FrontOption], fits: Callable[[Graph], bool]) -> list[FrontOption]:
+        """The choice with less of it where it fits still: the last step may have gone too far.
 
         What lost most for what it saves is given back first, as far as it can be.
         """
-        bare, tied = self.graph.replace(weights={}), self.known.channels
         ladders = {id(option): own for own in self.options for option in own}
         kept = list(chosen)
         for option in sorted(chosen, key=lambda o: self._gain([o], -1, 0)):
-            if option.branch is not None:
-                continue
             own = ladders[id(option)]
-            for less in (None, *own[: own.index(option)]):
-                smaller = [less if one is option else one for one in kept if one is not option or less is not None]
-                tried = [one for one in smaller if one is not None]
-                narrow = cut(bare, tied.fit(_classes(tried)))
-                if sum(one.ms for one in tried) >= ms and count(without(narrow, _branches(tried))).total.macs <= macs:
+            for less in ((), *((one,) for one in own[: own.index(option)])):
+                tried = [one for kept_one in kept for one in (less if kept_one is option else (kept_one,))]
+                if fits(self._bare(tried)):
                     kept = tried
                     break
         return kept
@@ -190,18 +204,17 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
     are left out as well, for searches that want both multiplications and time to fall.
     """
     loss = OutputChange(known.graph, known.finite_samples)
-    guess, makers = guessed(ledger, known, loss)
+    guess, makers = _guessed(ledger, known, loss)
     return _timed(ledger, guess, makers, proved)
 
 
 Makers = Sequence[Sequence[Callable[[], Graph]]]
 
 
-def guessed(ledger: Ledger, known: Evidence, loss: OutputChange, base: float = 0.0) -> tuple[Front, Makers]:
+def _guessed(ledger: Ledger, known: Evidence, loss: OutputChange) -> tuple[Front, Makers]:
     """The front of a network with times as they are predicted, and what makes the network of each option.
 
-    Losses are changes of the outputs from those that `loss` compares with, beyond `base`, what the network as it is has
-    changed already. They are measured after the short repair: least squares and batch norms measured anew.
+    Losses are measured after the short repair: least squares, and batch norms measured anew.
     """
     graph, tied, stats = known.graph, known.channels, read_statistics(known)
     score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
@@ -216,14 +229,14 @@ def guessed(ledger: Ledger, known: Evidence, loss: OutputChange, base: float = 0
                 continue
             made.append(partial(cut, graph, classes))
             narrow = cut(graph, classes)
-            moved = max(loss.of(muted(graph, tied, classes, stats)) - base, 0.0)
+            moved = loss.of(muted(graph, tied, classes, stats))
             less, layers = macs - count(narrow).total.macs, tied.layers(bundle)
             own.append(FrontOption(layers, classes, whole - ledger.predict(narrow), moved, less,
                                    sort=sort_of(graph, layers)))  # fmt: skip
         if own:
             offered.append(tuple(own))
             makers.append(made)
-        elif not base:
+        else:
             reason = "no channel can go: there are too few, or groups would become unequal"
             ledger.refuse(CHANNELS, tied.layers(bundle), reason, CHANNEL_KINDS, channels_of(tied, bundle))
     for branch in branches(graph):
@@ -232,7 +245,7 @@ def guessed(ledger: Ledger, known: Evidence, loss: OutputChange, base: float = 0
             ledger.refuse(BRANCHES, branch.layers, CLASS_LOST)
             continue
         makers.append([partial(without, graph, (branch,))])
-        moved, less = max(loss.of(shorter) - base, 0.0), macs - count(shorter).total.macs
+        moved, less = loss.of(shorter), macs - count(shorter).total.macs
         sort = f"branch {sort_of(graph, branch.layers)}"
         option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), moved, less, branch, sort)
         offered.append((option,))

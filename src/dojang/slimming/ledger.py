@@ -83,7 +83,7 @@ class Ledger:
         self.budget: Budget | None = None
         self.candidates: list[dict[str, Any]] = []
         self.fits: Callable[[Graph], bool] | None = None
-        self.predict = predict or by_macs
+        self._predict, self._predicted = predict or by_macs, dict[str, float]()
         self.least_saving = least_saving
         self.timed: dict[tuple[str, str], Saving] = {}
         self.known, self.graph = known, known.graph
@@ -97,6 +97,13 @@ class Ledger:
         self.notes: list[str] = []
         self.taken: list[Rewrite] = []
         self.accuracy_before: float | None = None
+
+    def predict(self, graph: Graph) -> float:
+        """Milliseconds as the plan expects them; what was predicted once is remembered."""
+        key = shape_key(graph)
+        if key not in self._predicted:
+            self._predicted[key] = self._predict(graph)
+        return self._predicted[key]
 
     def evidence(self, graph: Graph) -> Evidence:
         """What is known of a network on the samples; that of the original and of the last one asked for are kept."""
