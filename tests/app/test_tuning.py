@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 import dojang as package
 from children import finished
 from dojang.app.slimming import selection_share
-from dojang.app.tuning import Control, TuningOptions, slopes, tuner
+from dojang.app.tuning import Control, TuningOptions, part_of, slopes, tuner
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed
 from dojang.formats import checkpoint
@@ -89,9 +90,9 @@ def steps(log: list[str]) -> Any:
     """A tuning that writes down who was tuned and who taught, and marks the network."""
 
     def named(what: str) -> Any:
-        def tune(graph: Graph, teacher: Graph) -> Graph:
-            log.append(f"{what}: {graph.name} by {teacher.name}")
-            return graph.replace(name=f"{graph.name}+{what}")
+        def tune(graph: Graph, teacher: Graph, share: float) -> Graph:
+            log.append(f"{share:g}: {graph.name} by {teacher.name}")
+            return graph.replace(name=f"{graph.name}+{share:g}")
 
         return tune
 
@@ -101,44 +102,51 @@ def steps(log: list[str]) -> Any:
 def test_who_is_tuned_by_whom() -> None:
     log: list[str] = []
     graph = zoo("digits-cnn").replace(name="o")
-    control = Control(graph, steps(log)("t"), 3, steps(log)("l"), 7)
+    control = Control(graph, steps(log)("t"), 4, 2)
     finish = control.finish(lambda network: 0.9 if "+" in network.name else 0.8)
-    assert finish is not None
     cut = graph.replace(name="cut")
-    assert finish(cut, 2).name == "cut+l"
-    assert log == ["t: o by o", "t: o+t by o", "l: o+t+t by o", "l: cut by o+t+t+l"]
+    assert finish(cut, (0.25, 0.75), 0.5).name == "cut+0.5"
+    assert log == ["0.25: o by o", "0.75: o+0.25 by o", "0.5: o+0.25+0.75 by o", "0.5: cut by o+0.25+0.75+0.5"]
     assert control.teacher == "control"
-    assert control.figures(2, True, lambda network: float(len(network.name))) == {
-        "accuracy": float(len("o+t+t+l")),
+    assert control.figures((0.25, 0.75, 0.5), lambda network: float(len(network.name))) == {
+        "accuracy": float(len("o+0.25+0.75+0.5")),
         "tunings": 3,
-        "epochs": 13,
-    }
-    assert control.figures(2, False, lambda network: float(len(network.name))) == {
-        "accuracy": float(len("o+t+t")),
-        "tunings": 2,
         "epochs": 6,
     }
+    assert control.figures((0.25,), lambda network: float(len(network.name))) == {
+        "accuracy": float(len("o+0.25")),
+        "tunings": 1,
+        "epochs": 1,
+    }
     assert len(log) == 4  # nothing is trained twice
-    assert control.figures(0, False, lambda network: 1.0) is None
+    assert control.figures((), lambda network: 1.0) is None
 
 
 def test_a_control_that_learnt_nothing_teaches_nobody() -> None:
     log: list[str] = []
-    control = Control(zoo("digits-cnn").replace(name="o"), steps(log)("t"), 3, steps(log)("l"), 7)
-    finish = control.finish(lambda network: 0.7 if "+" in network.name else 0.8)
-    assert finish is not None
-    finish(zoo("digits-cnn").replace(name="cut"), 1)
-    assert log[-1] == "l: cut by o"
+    control = Control(zoo("digits-cnn").replace(name="o"), steps(log)("t"), 3, 7)
+    control.finish(lambda network: 0.7 if "+" in network.name else 0.8)(zoo("digits-cnn").replace(name="cut"), (1,), 2)
+    assert log[-1] == "2: cut by o"
     assert control.teacher == "original"
 
 
 def test_a_control_that_diverges_is_said() -> None:
-    def tune(graph: Graph, teacher: Graph) -> Graph:
+    def tune(graph: Graph, teacher: Graph, share: float) -> Graph:
         raise CheckFailed("training diverged at epoch 1")
 
-    found = Control(zoo("digits-cnn"), tune, 3).figures(2, False, lambda network: 1.0)
-    assert found == {"accuracy": None, "tunings": 2, "epochs": 6, "failed": "training diverged at epoch 1"}
-    assert Control(zoo("digits-cnn"), tune, 3).finish(lambda network: 1.0) is None
+    found = Control(zoo("digits-cnn"), tune, 3).figures((1.0, 0.5), lambda network: 1.0)
+    assert found == {"accuracy": None, "tunings": 2, "epochs": 4.5, "failed": "training diverged at epoch 1"}
+
+
+@pytest.mark.parametrize(("epochs", "samples", "whole"), [(0.25, 250, 1), (1, 1000, 1), (1.5, 750, 2), (0.01, 64, 1)])
+def test_a_part_of_an_epoch_is_a_part_of_the_samples(epochs: float, samples: int, whole: int) -> None:
+    data = load_data("digits")
+    data = replace(data, train=data.train.take(np.arange(1000)))
+    part, times = part_of(data, epochs, 64, 0)
+    assert (len(part.train), times) == (samples, whole)
+    assert {tuple(x.ravel()) for x in part.train.x} <= {tuple(x.ravel()) for x in data.train.x}
+    again, _ = part_of(data, epochs, 64, 0)
+    assert np.array_equal(part.train.y, again.train.y)
 
 
 def test_tuning_moves_the_weights_and_nothing_else() -> None:

@@ -12,9 +12,9 @@ from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.evidence.evidence import Evidence
 from dojang.slimming.branches import branches, without
+from dojang.slimming.compose import Goal, whole_saving
 from dojang.slimming.front import TIMED, front
 from dojang.slimming.ledger import Ledger
-from dojang.slimming.lossy import Lossy, SearchTarget
 from nets import STRUCTURES, N, conv, feed, net, weighted
 from runtimes import by_layers, by_macs
 
@@ -96,7 +96,8 @@ def test_the_search_drops_the_branch_that_says_least():
     assert result.after.macs <= 0.6 * result.before.macs
 
 
-def test_two_ways_are_tuned_and_the_more_accurate_is_taken():
+def test_two_structures_are_tuned_and_the_more_accurate_is_taken():
+    """Where tuning cannot be done in parts, all candidates are scored and two of different structure are tuned."""
     tuned = []
 
     def kept(graph: Graph, teacher: Graph) -> Graph:
@@ -108,15 +109,15 @@ def test_two_ways_are_tuned_and_the_more_accurate_is_taken():
     result = slimmed(loud, tune=kept, max_drop=30.0, target_macs=0.4)
     assert len(tuned) == 2
     assert len([e for e in result.edits if e.claim == "lossy"]) == 1
-    gone = [{"c1", "c3"} - set(graph.by_name) for graph in tuned]
-    assert gone[0] != gone[1]  # the second way drops a branch that the first keeps, or more of them
+    made = [one for one in result.candidates if one["tuned"]]
+    assert len(made) == 2
+    assert made[0]["ranking"].split(", then")[0] != made[1]["ranking"].split(", then")[0]
     scores = [accuracy(graph) for graph in tuned]
     assert scores[0] != scores[1]
-    assert result.after.accuracy == max(scores)
-    lost = [r for r in result.refused if "tuned alike" in r.reason]
-    assert len(lost) == 1
-    assert f"{min(scores):.2%}" in lost[0].reason
-    assert f"{max(scores):.2%}" in lost[0].reason
+    assert result.after.accuracy == max(scores) == max(one["measure"] for one in made)
+    assert [one["taken"] for one in made] == [one["measure"] == max(scores) for one in made]
+    assert all(one["why"] for one in result.candidates if not one["taken"])
+    assert all(one["macs"] <= 0.4 * count(loud).total.macs for one in result.candidates)
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -146,22 +147,6 @@ def test_savings_are_those_of_the_clock_where_they_are_timed(small, monkeypatch)
     assert found.ms == by_macs([graph])[0][0]
 
 
-def test_branches_go_first_as_long_as_there_is_room():
-    graph, samples = residual(), digits()[0][TRAIN]
-    ledger = Ledger(Evidence(graph, samples), by_macs, None, None, None, 1)
-    found = front(ledger, ledger.evidence(graph))
-    whole = count(graph).total.macs
-    one = max(option.macs for own in found.options for option in own if option.branch)
-    kept, used = found.to(whole - one, clocked=0.5, branches=True)
-    assert [option.branch is not None for option in used] == [True]
-    assert count(kept).total.macs <= whole - one
-    kept, used = found.to(whole - one / 2, clocked=0.5, branches=True)  # a branch is more than is asked for
-    assert all(option.branch is None for option in used) or len(used) > 1
-    assert count(kept).total.macs <= whole - one / 2
-    _, used = found.to(whole, ms=0.9 * by_macs([graph])[0][0], clocked=0.5)
-    assert sum(option.ms for option in used) >= 0.9 * by_macs([graph])[0][0] or len(used) == len(found.options)
-
-
 def halves(graphs):
     """A runtime on which two cuts together save less than each promises alone: time is the root of multiplications."""
     return [[(count(g).total.macs * 1e-6) ** 0.5] for g in graphs]
@@ -173,16 +158,16 @@ def doubles(graphs):
 
 
 @pytest.mark.parametrize("runtime", [halves, doubles])
-@pytest.mark.parametrize("first", [True, False])
-def test_the_time_of_the_whole_decides_how_much_goes(runtime, first):
+@pytest.mark.parametrize("by_sort", [True, False])
+def test_the_time_of_the_whole_decides_how_much_goes(runtime, by_sort):
     """Whether parts promise too little or too much, the network saves what is wanted, and not twice of it."""
     graph = residual()
     ledger = Ledger(Evidence(graph, digits()[0][TRAIN]), runtime, None, accuracy, None, 1)
     offers = front(ledger, ledger.evidence(graph))
-    search = Lossy(ledger, frozenset(), SearchTarget(time=0.6), 0.3)
     whole = runtime([graph])[0][0]
     wanted = 0.3 * whole
-    found, used = search.whole_saving(offers, count(graph).total.macs, wanted, first)
+    goal = Goal(count(graph).total.macs, wanted, False)
+    found, used = whole_saving(ledger, offers, offers, goal, by_sort)
     assert found is not None
     saved = whole - runtime([found])[0][0]
     assert saved >= wanted
@@ -200,11 +185,10 @@ def test_multiplications_and_time_are_met_without_waste():
     ledger = Ledger(Evidence(graph, digits()[0][TRAIN]), runtime, None, accuracy, None, 1)
     offers = front(ledger, ledger.evidence(graph), True)
     assert all(option.ms > 0 for own in offers.options for option in own)
-    search = Lossy(ledger, frozenset(), SearchTarget(macs=0.5, time=0.7), 0.3)
     whole, macs = runtime([graph])[0][0], count(graph).total.macs
-    found, _ = search.whole_saving(offers, 0.5 * macs, 0.3 * whole, False)
+    found, _ = whole_saving(ledger, offers, offers, Goal(0.5 * macs, 0.3 * whole, True))
     assert found is not None
     assert count(found).total.macs <= 0.5 * macs
     assert whole - runtime([found])[0][0] >= 0.3 * whole
-    alone, _ = offers.to(0.5 * macs, 0.3 * whole, 1.0)
+    alone, _ = offers.to(lambda g: count(g).total.macs <= 0.5 * macs and runtime([g])[0][0] <= 0.7 * whole)
     assert offers.loss.of(found) <= offers.loss.of(alone) + 1e-9

@@ -19,19 +19,21 @@ def unfitted(graph: Graph, teacher: Graph) -> Graph:
 
 
 def search(finish, **more):
-    how = {"tune": unfitted, "max_drop": 20.0, "target_macs": 0.6}
+    how = {"tune": unfitted, "max_drop": 20.0, "target_macs": 0.6, "last_share": 1.0}
     return slimmed(random_features(width=16), **{**how, **more}, finish=finish)
 
 
 def test_the_last_tuning_is_of_what_was_found_and_is_kept():
     asked = []
 
-    def finish(graph: Graph, tunings: int) -> Graph:
-        asked.append((graph, tunings))
+    def finish(graph: Graph, schedule: tuple[float, ...], share: float) -> Graph:
+        asked.append((graph, schedule))
+        assert share == 1.0
         return fitted(graph)
 
     without, result = search(None), search(finish)
-    assert [n for _, n in asked] == [result.tunings] == [without.tunings]
+    assert [len(n) for _, n in asked] == [result.tunings] == [without.tunings]
+    assert result.schedule == (*asked[0][1], 1.0)
     assert result.tunings >= 1
     assert count(asked[0][0]).total.macs == result.after.macs == without.after.macs
     assert "b1" in asked[0][0].by_name  # batch norms stay until everything is tuned
@@ -46,7 +48,7 @@ def test_the_last_tuning_is_of_what_was_found_and_is_kept():
 
 
 def test_a_last_tuning_that_loses_too_much_is_not_kept():
-    def finish(graph: Graph, tunings: int) -> Graph:
+    def finish(graph: Graph, schedule: tuple[float, ...], share: float) -> Graph:
         return graph.replace(weights={**graph.weights, "y.weight": graph.weights["y.weight"] * 0})
 
     without, result = search(None), search(finish)
@@ -57,7 +59,7 @@ def test_a_last_tuning_that_loses_too_much_is_not_kept():
 
 
 def test_a_last_tuning_that_fails_is_told():
-    def finish(graph: Graph, tunings: int) -> Graph:
+    def finish(graph: Graph, schedule: tuple[float, ...], share: float) -> Graph:
         raise CheckFailed("training diverged at epoch 3")
 
     without, result = search(None), search(finish)
@@ -67,7 +69,7 @@ def test_a_last_tuning_that_fails_is_told():
 
 
 def test_nothing_is_tuned_last_where_nothing_was_cut():
-    def finish(graph: Graph, tunings: int) -> Graph:
+    def finish(graph: Graph, schedule: tuple[float, ...], share: float) -> Graph:
         raise AssertionError("there is nothing to tune")
 
     def spoil(graph: Graph, teacher: Graph) -> Graph:

@@ -273,9 +273,9 @@ def test_channels_go_in_the_order_that_was_asked():
 
 def test_what_stays_is_whole_vectors():
     even = np.ones(64)
-    assert numbers(range(64), even, 8) == [8, 16, 32]
-    assert numbers(range(30), even, 8) == [6, 14, 22]  # 24, 16, 8 stay
-    assert numbers(range(8), even, 8) == [1, 2, 4]  # no wider than a vector: nothing to keep whole
+    assert numbers(range(64), even, 8) == [8, 16, 32, 48]
+    assert numbers(range(30), even, 8) == [6, 14, 22]  # 24, 16, 8 stay; a quarter is less than a vector
+    assert numbers(range(8), even, 8) == [1, 2, 4, 6]  # no wider than a vector: nothing to keep whole
     idle = np.where(np.arange(64) < 3, 0.0, 1.0)
-    assert numbers(range(64), idle, 16) == [16, 32]
-    assert numbers(range(64), idle, 1) == [3, 8, 16, 32]
+    assert numbers(range(64), idle, 16) == [16, 32, 48]
+    assert numbers(range(64), idle, 1) == [3, 8, 16, 32, 48]

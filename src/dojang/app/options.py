@@ -421,7 +421,9 @@ _SLIM = Command(
                type=words, metavar="NAMES"),
         Option("target_time", "stop at this fraction of the run time", type=float, metavar="FRACTION"),
         Option("target_ms", "stop at this many milliseconds per batch", type=float, metavar="MS"),
-        Option("epochs", "passes over the data to fine-tune after each cut", 10, positive, "N"),
+        Option("minutes", "the best network found in this time: how many candidates there are and how long they are "
+               "tuned follow from it", type=float, metavar="N"),
+        Option("epochs", "passes over the data to fine-tune the best candidate of each step", 10, positive, "N"),
         Option("final_epochs", "passes of a final fine-tuning, whose teacher is the original tuned as long "
                "(default: none)", 0, positive, "N"),
         Option("runtime", "the runtime on which the result must be faster", "dojang",

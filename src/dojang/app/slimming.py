@@ -26,7 +26,7 @@ from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predicto
 from dojang.app.samples import asked_of, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
-from dojang.app.tuning import Control, Owned, TuningOptions, slopes, training, tuner
+from dojang.app.tuning import Control, Owned, TuningOptions, least_share, slopes, training, tuner
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -38,9 +38,10 @@ from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.evidence.evidence import Evidence
 from dojang.report.results import Diagnosis, Slimming
+from dojang.slimming.budget import Budget
 from dojang.slimming.importance import read_values
 from dojang.slimming.journal import FILE, Journal, key_of
-from dojang.slimming.ledger import Evaluate, Tune
+from dojang.slimming.ledger import Evaluate
 from dojang.slimming.result import SlimResult
 from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
@@ -111,6 +112,7 @@ class SlimRequest:
     seed: int
     precision: str
     importance: str
+    minutes: float | None = None
 
 
 def slim(
@@ -149,6 +151,7 @@ def slim(
     keep: Sequence[str] = (),
     normalise: NormaliseBy | None = None,
     select: str | Path | None = None,
+    minutes: float | None = None,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
 
@@ -158,8 +161,12 @@ def slim(
     are met: fractions of the original multiplications and of its time, or milliseconds per batch. `train_samples`: use
     so many of the train part only, drawn by `seed`, for a first look.
 
-    Each cut is tuned for `epochs` with the original as teacher; what was found is tuned for `final_epochs` more, taught
-    by the control, the original tuned as often and as long, where that is the better.
+    Each step makes up to a dozen candidates of several structures and prices. All are tuned for a little, with the
+    original as teacher, the better ones for longer, the best one for `epochs` in all; what was found is tuned for
+    `final_epochs` more, taught by the control, the original tuned as often and as long, where that is the better.
+    `minutes`: the best network found in that time. How many candidates there are, how long they are tuned, and how long
+    the last tuning is follow from it; `epochs` is then the unit of rungs, and `final_epochs`, where it is given, the
+    most.
 
     `lossless` needs no labels, nor data at all: samples, if there are any, are for findings and for the certificate.
 
@@ -218,6 +225,8 @@ def slim(
     max_drop = 1.0 if max_drop is None else max_drop
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"minutes {minutes} must be a number above 0")
     if final_epochs < 0:
         raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
     check_request(max_drop, target_macs, target_time, target_ms)
@@ -239,7 +248,8 @@ def slim(
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
     tuned = (epochs, final_epochs, train_samples)
-    asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance)
+    asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance,
+                        minutes)  # fmt: skip
     if output is None and resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
     with together(device) as processes:
@@ -402,13 +412,22 @@ def _work(
     def evaluate(network: Graph) -> float:
         return accuracy(scorer(network, len(choice.test)), choice.test)
 
-    tune = None if lossless else tuner(choice, asked.epochs, options)
-    beside = None if tune is None else control(graph, choice, tune, asked, options)
+    beside = None if lossless else control(graph, choice, asked, options)
+    budget = None
+    if asked.minutes is not None and not lossless:
+
+        def clock() -> float:
+            return time.monotonic() - started
+
+        budget = Budget(60 * asked.minutes, clock if journal is None else journal.clocked(clock))
     result = search(
         known,
         measure=measurer(runtime, x),
         predict=predictor(runtime, batch_size),
-        tune=tune,
+        tune_part=None if beside is None else beside.tune,
+        least_part=least_share(choice, asked.epochs),
+        last_share=asked.final_epochs / asked.epochs or None,
+        budget=budget,
         evaluate=None if lossless else evaluate,
         finish=None if beside is None else beside.finish(evaluate),
         control=None if beside is None else beside.tuned,
@@ -451,21 +470,21 @@ def _work(
     )
 
 
-def control(graph: Graph, choice: Data, tune: Tune, asked: SlimRequest, options: TuningOptions) -> Control:
+def control(graph: Graph, choice: Data, asked: SlimRequest, options: TuningOptions) -> Control:
     """The control of one slimming, whose trainings are journalled in turn with those of the search."""
-    last = tuner(choice, asked.final_epochs, options) if asked.final_epochs else None
+    tune = tuner(choice, asked.epochs, options)
     if options.journal is not None:
-        tune, last = options.journal.tuned(tune), options.journal.tuned(last) if last is not None else None
-    return Control(graph, tune, asked.epochs, last, asked.final_epochs, options.progress)
+        tune = options.journal.tuned_in_parts(tune)
+    return Control(graph, tune, asked.epochs, asked.final_epochs, options.progress)
 
 
 def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimResult:
     """The result with what the control came to, and how the last tuning was done."""
-    last = bool(result.finish and result.finish["kept"])
-    result = replace(result, control=beside.figures(result.tunings, last, score))
+    result = replace(result, control=beside.figures(result.schedule, score))
     if result.finish is None:
         return result
-    return replace(result, finish={**result.finish, "epochs": beside.last_epochs, "teacher": beside.teacher})
+    epochs = beside.epochs_of((result.finish["share"],))
+    return replace(result, finish={**result.finish, "epochs": epochs, "teacher": beside.teacher})
 
 
 def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError, ShapeError, UnsupportedError
+from dojang.slimming.halving import Schedule
 from dojang.slimming.journal import Journal
-from dojang.slimming.ledger import Evaluate, Finish, Gradients, Tune
+from dojang.slimming.ledger import Evaluate, Finish, Gradients, PartTune
 from dojang.training.data import Data
 
 TUNE_SHARE = 0.5
@@ -74,8 +76,8 @@ class TuningOptions:
     owned: Owned | None = None
 
 
-def tuner(data: Data, epochs: int, options: TuningOptions) -> Tune:
-    """Fine-tunes a network on `data.train` with another as its teacher (distillation).
+def tuner(data: Data, epochs: int, options: TuningOptions) -> PartTune:
+    """Fine-tunes a network on `data.train` with another as its teacher (distillation), for a part of `epochs`.
 
     With a journal the state of each training is kept in its working folder, and taken up from there. Where there are
     several processes all take part.
@@ -84,13 +86,30 @@ def tuner(data: Data, epochs: int, options: TuningOptions) -> Tune:
     if options.lead is not None:
         work = options.lead.shared(work)
     journal = options.journal
-    return lambda graph, teacher: work(graph, teacher, epochs, journal.working if journal is not None else None)
+
+    def tune(graph: Graph, teacher: Graph, share: float = 1.0) -> Graph:
+        return work(graph, teacher, share * epochs, journal.working if journal is not None else None)
+
+    return tune
 
 
-def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int, Path | None], Graph]:
+def part_of(data: Data, epochs: float, batch_size: int, seed: int) -> tuple[Data, int]:
+    """The data and the whole epochs that come to so many epochs: the samples are fewer where these are no whole number.
+
+    A quarter of an epoch is one epoch over a quarter of the samples, drawn by seed, but at least one batch.
+    """
+    whole = max(1, ceil(epochs - 1e-9))
+    number = max(round(len(data.train) * epochs / whole), min(len(data.train), batch_size))
+    if number >= len(data.train):
+        return data, whole
+    order = np.random.default_rng([seed, number]).permutation(len(data.train))[:number]
+    return replace(data, train=data.train.take(np.sort(order))), whole
+
+
+def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, float, Path | None], Graph]:
     """One training, `work(graph, teacher, epochs, folder)`: what each process does of it, and the network after it."""
 
-    def work(graph: Graph, teacher: Graph, epochs: int, folder: Path | None) -> Graph:
+    def work(graph: Graph, teacher: Graph, epochs: float, folder: Path | None) -> Graph:
         from dojang.training.config import TrainConfig
         from dojang.training.loop import fit
         from dojang.training.recipe import peak_lr
@@ -102,14 +121,17 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int,
                 (now.epoch - 1) * now.steps + now.step, now.epochs * now.steps, f"loss {now.loss:.3f}"
             )
 
+        batch_size = min(64, len(data.train))
+        part, whole = part_of(data, epochs, batch_size, options.seed)
+
         def trained(module: Any) -> Graph:
             config = TrainConfig(
-                epochs=epochs,
-                batch_size=min(64, len(data.train)),
+                epochs=whole,
+                batch_size=batch_size,
                 seed=options.seed,
                 precision=options.precision,
                 train_scored=1,
-                test_every=epochs,
+                test_every=whole,
                 device=options.device,
                 mode="scratch",
                 optimiser="sgd",
@@ -118,7 +140,7 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, int,
             config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
             taught = module_of(teacher, options.seed)
             with fitting_threads(count(teacher).total.macs * config.batch_size):
-                fit(module, data, config, teacher=taught, directory=folder, resume=True, progress=tell)
+                fit(module, part, config, teacher=taught, directory=folder, resume=True, progress=tell)
             return torch_format().weights_of(module, graph)
 
         owned = options.owned
@@ -157,58 +179,68 @@ def slopes(data: Data, seed: int) -> Gradients:
     return gradients
 
 
+LEAST_STEPS = 30
+"""Steps of a part of a tuning below which candidates are not told apart."""
+
+
+def least_share(data: Data, epochs: int) -> float:
+    """The part of a tuning of so many epochs that has `LEAST_STEPS`; above 1 where the whole has fewer."""
+    return LEAST_STEPS / max(1, epochs * max(1, len(data.train) // min(64, len(data.train))))
+
+
 @dataclass
 class Control:
     """The original tuned as often and as long as the result: what tuning alone gives, and a teacher.
 
-    `tune` is what follows each cut (`epochs`), `last` the tuning at the end (`last_epochs`; None without one), both
-    journalled. The original teaches the control in all of them.
+    `tune(graph, teacher, share)` trains for a part of a whole tuning of `epochs`, journalled; the last tuning, at the
+    end, is of `last_epochs` (0: there is none). The original teaches the control in all of them.
     """
 
     original: Graph
-    tune: Tune
+    tune: PartTune
     epochs: int
-    last: Tune | None = None
     last_epochs: int = 0
     progress: ProgressDisplay = field(default_factory=Silent)
     teacher: str = "original"
-    _made: dict[tuple[int, bool], Graph] = field(default_factory=dict[tuple[int, bool], Graph])
+    _made: dict[Schedule, Graph] = field(default_factory=dict[Schedule, Graph])
 
-    def tuned(self, tunings: int, last: bool) -> Graph:
-        """The original after so many tunings, and the last one. Raises what training does where it fails."""
-        made = self._made.get((tunings, last), self.original)
-        if made is self.original and (tunings or last):
-            before = self.tuned(tunings if last else tunings - 1, False)
-            self.progress.stage(f"control: the original fine-tuned, tuning {tunings + last}")
-            step = self.last if last and self.last is not None else self.tune
-            made = self._made[tunings, last] = step(before, self.original)
-        return made
+    def tuned(self, schedule: Schedule) -> Graph:
+        """The original after these trainings. Raises what training does where it fails."""
+        if not schedule:
+            return self.original
+        if schedule not in self._made:
+            before = self.tuned(schedule[:-1])
+            self.progress.stage(f"control: the original fine-tuned, {sum(schedule) * self.epochs:.3g} epochs in all")
+            self._made[schedule] = self.tune(before, self.original, schedule[-1])
+        return self._made[schedule]
 
-    def finish(self, evaluate: Evaluate) -> Finish | None:
-        """The last tuning of a result that was tuned so often before; None where there is none.
+    def finish(self, evaluate: Evaluate) -> Finish:
+        """The last tuning, `share` of a whole one, of a result that was trained by `schedule` before.
 
         The teacher is the control where `evaluate` finds it no worse than the original: it has seen these data, which
         may be of another kind than the original's own. Fails as the control's trainings do.
         """
-        last = self.last
-        if last is None:
-            return None
 
-        def finished(graph: Graph, tunings: int) -> Graph:
-            control = self.tuned(tunings, True)
+        def finished(graph: Graph, schedule: Schedule, share: float) -> Graph:
+            control = self.tuned((*schedule, share))
             better = evaluate(control) >= evaluate(self.original)
             self.teacher = "control" if better else "original"
             self.progress.stage(f"the last fine-tuning of the result, taught by the {self.teacher}")
-            return last(graph, control if better else self.original)
+            return self.tune(graph, control if better else self.original, share)
 
         return finished
 
-    def figures(self, tunings: int, last: bool, score: Evaluate) -> dict[str, Any] | None:
+    def epochs_of(self, schedule: Schedule) -> float:
+        """Epochs that trainings come to, a whole number where they do."""
+        epochs = round(sum(schedule) * self.epochs, 3)
+        return int(epochs) if epochs == int(epochs) else epochs
+
+    def figures(self, schedule: Schedule, score: Evaluate) -> dict[str, Any] | None:
         """What a result says of its control: {accuracy, tunings, epochs}; None where nothing was tuned."""
-        if not tunings and not last:
+        if not schedule:
             return None
-        about = {"tunings": tunings + last, "epochs": tunings * self.epochs + last * self.last_epochs}
+        about = {"tunings": len(schedule), "epochs": self.epochs_of(schedule)}
         try:
-            return {"accuracy": score(self.tuned(tunings, last)), **about}
+            return {"accuracy": score(self.tuned(schedule)), **about}
         except (DataError, CheckFailed) as error:
             return {"accuracy": None, **about, "failed": str(error)}

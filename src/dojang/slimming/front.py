@@ -17,13 +17,13 @@ from dojang.evidence.finding import CHANNEL_KINDS
 from dojang.slimming.branches import BRANCHES, Branch, branches, without
 from dojang.slimming.estimate import OutputChange
 from dojang.slimming.importance import importance, read_statistics
-from dojang.slimming.ledger import CLASS_LOST, Ledger, Proposal
+from dojang.slimming.ledger import CLASS_LOST, Ledger
 from dojang.slimming.narrow import least_useful, muted, remove
-from dojang.slimming.numbering import channels_of, removed
+from dojang.slimming.numbering import channels_of
 
 CHANNELS = "remove-channels"
 
-SHARES = (0.125, 0.25, 0.5)
+SHARES = (0.125, 0.25, 0.5, 0.75)
 """Parts of a bundle's channels that are tried."""
 
 IDLE = 0.01
@@ -31,6 +31,19 @@ IDLE = 0.01
 
 FLOOR = 1e-4
 """Losses are not told apart below this: a change of the outputs by 1 %."""
+
+
+def cost(moved: float) -> float:
+    """What a change of the outputs counts as, so that the costs of several cuts add up: m / (1 − m / 2).
+
+    The change itself grows ever more slowly, and is 2 where the new outputs have nothing to do with the old: the last
+    channels of one layer would seem to cost less than the first ones of another.
+
+    >>> cost(0.0), cost(1.0)
+    (0.0, 2.0)
+    """
+    return moved / max(1 - moved / 2, 0.05)
+
 
 TIMED = 6
 """Options that are timed in one round, at most: each must be compiled."""
@@ -46,7 +59,8 @@ MOST_TIMED = 64
 @dataclass(frozen=True)
 class FrontOption:
     """Some classes of one bundle gone, or one branch of a sum: milliseconds saved (measured, or predicted and scaled),
-    the change of the outputs, and multiplications saved.
+    the change of the outputs, and multiplications saved. `sort`: layers of the same sort are of the same operators and
+    kernels, whatever their widths and places.
     """
 
     layers: tuple[str, ...]
@@ -55,6 +69,7 @@ class FrontOption:
     loss: float
     macs: int = 0
     branch: Branch | None = None
+    sort: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,23 +95,14 @@ class Front:
         """What its layers read, on the samples."""
         return read_statistics(self.known)
 
-    def proposal(self, used: Sequence[FrontOption], graph: Graph) -> Proposal:
-        """The edit that uses these options, and leads to `graph`."""
-        names = tuple(dict.fromkeys(name for option in used for name in option.layers))
-        gone = channels_of(self.known.channels, self.known.channels.fit(_classes(used)))
-        return Proposal(name_of(used), "lossy", names, graph, answers=CHANNEL_KINDS,
-                        channels=removed(self.graph, graph, gone))  # fmt: skip
-
-    def along(
-        self, macs: float = 0.0, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
-    ) -> Iterator[list[FrontOption]]:
+    def along(self, macs: float = 0.0, clocked: float = 1.0, by_sort: bool = False) -> Iterator[list[FrontOption]]:
         """Choices of one option per bundle, each saving more: the next is what saves most for what it loses.
 
         What it saves is the part of the time times `clocked`, and the part of the multiplications times what is left to
-        1, while more than `macs` of these remain; then it is time. `branches`: whole branches first, as long as neither
-        `macs` nor the `ms` to be saved are passed by the next one.
+        1, while more than `macs` of these remain; then it is time. `by_sort`: layers are held against layers of their
+        own sort only, and of every sort the same part goes (isomorphic pruning; Fang et al., ECCV 2024, section 3.2).
         """
-        level, left, saved = [-1] * len(self.options), float(self.macs), 0.0
+        level, left = [-1] * len(self.options), float(self.macs)
         while True:
             share = clocked if left > macs else 1.0
             steps = [(self._gain(own, at, n, share), b, n)
@@ -104,44 +110,68 @@ class Front:
                      for n in range(at + 1, len(own))]  # fmt: skip
             if not steps:
                 return
-            whole = [step for step in steps if (option := self.options[step[1]][step[2]]).branch is not None
-                     and branches and (left - option.macs >= macs or saved + option.ms <= ms)]  # fmt: skip
-            _, b, n = max(whole or steps, key=lambda s: (s[0], -s[1], -s[2]))
+            if by_sort:
+                gone = self._gone_by_sort(level)
+                least = min(gone[self.options[b][0].sort] for _, b, _ in steps)
+                steps = [step for step in steps if gone[self.options[step[1]][0].sort] <= least]
+            _, b, n = max(steps, key=lambda s: (s[0], -s[1], -s[2]))
             level[b] = n
             chosen = [own[at] for own, at in zip(self.options, level, strict=True) if at >= 0]
             left = self.macs - sum(option.macs for option in chosen)
-            saved = sum(option.ms for option in chosen)
             yield chosen
+
+    def _gone_by_sort(self, level: Sequence[int]) -> dict[str, float]:
+        """The part of the steps that has been taken of each sort of layers."""
+        taken: dict[str, list[float]] = {}
+        for own, at in zip(self.options, level, strict=True):
+            taken.setdefault(own[0].sort, []).append((at + 1) / len(own))
+        return {sort: sum(parts) / len(parts) for sort, parts in taken.items()}
 
     def _gain(self, own: Sequence[FrontOption], at: int, n: int, clocked: float = 1.0) -> float:
         ms, loss, macs = (own[at].ms, own[at].loss, own[at].macs) if at >= 0 else (0.0, 0.0, 0)
         saved = clocked * (own[n].ms - ms) / (self.ms or 1.0)
         saved += (1 - clocked) * (own[n].macs - macs) / max(1, self.macs)
-        return max(saved, 1e-12) / (max(own[n].loss - loss, 0.0) + FLOOR)
+        return max(saved, 1e-12) / (max(cost(own[n].loss) - cost(loss), 0.0) + FLOOR)
 
     def to(
-        self, macs: float, ms: float = 0.0, clocked: float = 1.0, branches: bool = False
+        self, fits: Callable[[Graph], bool], macs: float = 0.0, clocked: float = 1.0, by_sort: bool = False
     ) -> tuple[Graph | None, list[FrontOption]]:
-        """The network with at most `macs` multiplications that is to save `ms`, or the least that options give; what
-        was used. `clocked`, `branches`: as `along` has them.
+        """The first network along the way that `fits`, less what it can do without, or the least that options give;
+        and what was used. `macs`, `clocked`, `by_sort`: as `along` has them. `fits` is asked about networks without
+        weights, and is taken to be true of whatever is narrower than one of which it is.
         """
-        used: list[FrontOption] = []
-        bare = self.graph.replace(weights={})
-        for chosen in self.along(macs, ms, clocked, branches):
-            used = chosen
-            if sum(option.ms for option in chosen) < ms:
-                continue
-            narrow = cut(bare, self.known.channels.fit(_classes(chosen)))
-            if count(without(narrow, _branches(chosen))).total.macs <= macs:
-                break
+        path = list(self.along(macs, clocked, by_sort))
+        if not path:
+            return None, []
+        low, high = 0, len(path) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(self._bare(path[middle])) else (middle + 1, high)
+        used = path[low]
+        if fits(self._bare(used)):
+            used = self._trimmed(used, fits)
         return self._made(used), used
 
-    def saving(self, ms: float) -> Graph | None:
-        """The narrower network that is to save so many milliseconds; None where options do not give as much."""
-        for chosen in self.along():
-            if sum(o.ms for o in chosen) >= ms:
-                return self._made(chosen)
-        return None
+    def _bare(self, used: Sequence[FrontOption]) -> Graph:
+        """The shapes that these options leave."""
+        bare, fitting = self.graph.replace(weights={}), self.known.channels.fit(_classes(used))
+        return without(cut(bare, fitting) if fitting else bare, _branches(used))
+
+    def _trimmed(self, chosen: list[FrontOption], fits: Callable[[Graph], bool]) -> list[FrontOption]:
+        """The choice with less of it where it fits still: the last step may have gone too far.
+
+        What lost most for what it saves is given back first, as far as it can be.
+        """
+        ladders = {id(option): own for own in self.options for option in own}
+        kept = list(chosen)
+        for option in sorted(chosen, key=lambda o: self._gain([o], -1, 0)):
+            own = ladders[id(option)]
+            for less in ((), *((one,) for one in own[: own.index(option)])):
+                tried = [one for kept_one in kept for one in (less if kept_one is option else (kept_one,))]
+                if fits(self._bare(tried)):
+                    kept = tried
+                    break
+        return kept
 
     def _made(self, used: Sequence[FrontOption]) -> Graph | None:
         tied = self.known.channels
@@ -173,8 +203,20 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
     timed one sets the scale for the larger ones of its bundle that were not timed. `proved`: those that may be faster
     are left out as well, for searches that want both multiplications and time to fall.
     """
+    loss = OutputChange(known.graph, known.finite_samples)
+    guess, makers = _guessed(ledger, known, loss)
+    return _timed(ledger, guess, makers, proved)
+
+
+Makers = Sequence[Sequence[Callable[[], Graph]]]
+
+
+def _guessed(ledger: Ledger, known: Evidence, loss: OutputChange) -> tuple[Front, Makers]:
+    """The front of a network with times as they are predicted, and what makes the network of each option.
+
+    Losses are measured after the short repair: least squares, and batch norms measured anew.
+    """
     graph, tied, stats = known.graph, known.channels, read_statistics(known)
-    loss = OutputChange(graph, known.finite_samples)
     score = importance(graph, tied, ledger.importance, stats, ledger.gradients)
     whole, macs = ledger.predict(graph), count(graph).total.macs
     offered: list[tuple[FrontOption, ...]] = []
@@ -188,8 +230,9 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
             made.append(partial(cut, graph, classes))
             narrow = cut(graph, classes)
             moved = loss.of(muted(graph, tied, classes, stats))
-            less = macs - count(narrow).total.macs
-            own.append(FrontOption(tied.layers(bundle), classes, whole - ledger.predict(narrow), moved, less))
+            less, layers = macs - count(narrow).total.macs, tied.layers(bundle)
+            own.append(FrontOption(layers, classes, whole - ledger.predict(narrow), moved, less,
+                                   sort=sort_of(graph, layers)))  # fmt: skip
         if own:
             offered.append(tuple(own))
             makers.append(made)
@@ -202,14 +245,26 @@ def front(ledger: Ledger, known: Evidence, proved: bool = False) -> Front:
             ledger.refuse(BRANCHES, branch.layers, CLASS_LOST)
             continue
         makers.append([partial(without, graph, (branch,))])
-        option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), loss.of(shorter),
-                        macs - count(shorter).total.macs, branch)  # fmt: skip
+        moved, less = loss.of(shorter), macs - count(shorter).total.macs
+        sort = f"branch {sort_of(graph, branch.layers)}"
+        option = FrontOption(branch.layers, (), whole - ledger.predict(shorter), moved, less, branch, sort)
         offered.append((option,))
-    guess = Front(known, tuple(offered), loss, 1.0, macs, whole)
-    return _timed(ledger, guess, makers, proved)
+    return Front(known, tuple(offered), loss, 1.0, macs, whole), makers
 
 
-def _timed(ledger: Ledger, guess: Front, makers: Sequence[Sequence[Callable[[], Graph]]], proved: bool) -> Front:
+def sort_of(graph: Graph, layers: Sequence[str]) -> str:
+    """Operators and kernels of some layers: those of the same sort are isomorphic.
+
+    >>> from dojang.formats import zoo
+    >>> sort_of(zoo.load("resnet20-cifar10"), ["layer1.0.conv1"])
+    'conv 3x3'
+    """
+    kernels = ["x".join(map(str, graph[name].attrs.get("kernel", ()))) for name in layers]
+    own = [f"{graph[name].op} {kernel}".strip() for name, kernel in zip(layers, kernels, strict=True)]
+    return ", ".join(sorted(own))
+
+
+def _timed(ledger: Ledger, guess: Front, makers: Makers, proved: bool) -> Front:
     """A front with savings in milliseconds as measured in place of predictions."""
     whole, offered = guess.ms, guess.options
     most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))

@@ -22,10 +22,11 @@ from dojang.base.reading import damaged_as, json_value, read_text
 from dojang.base.writing import naming, replace_text
 from dojang.formats import checkpoint
 from dojang.slimming.estimate import shape_key
-from dojang.slimming.ledger import Evaluate, Measure, Tune
+from dojang.slimming.ledger import Evaluate, Measure, PartTune, Tune
 
 FILE = "journal.json"
 FORMAT = "dojang.slim-journal/1"
+CLOCK = "clock"
 MOST_BYTES = 1 << 26
 """Bytes of a journal that is read; an answer takes about a hundred."""
 FAILURES = {"DataError": DataError, "CheckFailed": CheckFailed}
@@ -83,24 +84,38 @@ class Journal:
     def tuned(self, tune: Tune) -> Tune:
         """One tuning, answered from the journal where it knows the answer."""
 
-        def tuned(graph: Graph, teacher: Graph) -> Graph:
-            made: list[Graph] = []
+        return lambda graph, teacher: self._tuned("tune", graph, teacher, lambda: tune(graph, teacher))
 
-            def work() -> str:
-                made.append(tune(graph, teacher))
-                name = f"tuned-{self.at:04d}.safetensors"
-                checkpoint.save(made[0], self.folder / name, force=True)
-                return name
+    def tuned_in_parts(self, tune: PartTune) -> PartTune:
+        """The same for trainings of a part of a tuning."""
+        return lambda graph, teacher, share: self._tuned(
+            f"tune {share:.9g}", graph, teacher, lambda: tune(graph, teacher, share)
+        )
 
-            name = self._answer("tune", [graph, teacher], work)
-            # also the one just made is read back, so that going on and taking up again compute on the same arrays
-            kept = checkpoint.load(self.folder / name).weights
-            return graph.with_weights({array: np.array(kept[array]) for array in kept})
+    def clocked(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Seconds since the search began, those of earlier runs included; in what is told again, as they were then.
 
-        return tuned
+        `clock`: the seconds of this run.
+        """
+        before = max((entry["value"] for entry in self.entries if entry["key"] == CLOCK), default=0.0)
+        return lambda: self._answer(CLOCK, (), lambda: before + clock())
+
+    def _tuned(self, kind: str, graph: Graph, teacher: Graph, train: Callable[[], Graph]) -> Graph:
+        made: list[Graph] = []
+
+        def work() -> str:
+            made.append(train())
+            name = f"tuned-{self.at:04d}.safetensors"
+            checkpoint.save(made[0], self.folder / name, force=True)
+            return name
+
+        name = self._answer(kind, [graph, teacher], work)
+        # also the one just made is read back, so that going on and taking up again compute on the same arrays
+        kept = checkpoint.load(self.folder / name).weights
+        return graph.with_weights({array: np.array(kept[array]) for array in kept})
 
     def _answer(self, kind: str, graphs: Sequence[Graph], work: Callable[[], Any]) -> Any:
-        key = key_of(kind, graphs)
+        key = kind if kind == CLOCK else key_of(kind, graphs)
         if self.at < len(self.entries) and self.entries[self.at]["key"] != key:
             del self.entries[self.at :]  # rounding went another way (another machine, say): from here on it is new
         if self.at == len(self.entries):

@@ -12,9 +12,11 @@ from dojang.base.errors import CheckFailed, DataError
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
 from dojang.slimming.answers import answered
+from dojang.slimming.budget import Budget
 from dojang.slimming.estimate import Predict, by_macs, shape_key
+from dojang.slimming.halving import Schedule
 from dojang.slimming.numbering import Numbering
-from dojang.slimming.result import Channels, Edit, Refused
+from dojang.slimming.result import Channels, Edit, Refused, schedule_of
 from dojang.slimming.rewrite import Claim, Rewrite
 from dojang.slimming.timing import Saving, saving
 
@@ -27,8 +29,12 @@ Tune = Callable[[Graph, Graph], Graph]
 Evaluate = Callable[[Graph], float]
 """Accuracy (a fraction) on the selection split."""
 
-Finish = Callable[[Graph, int], Graph]
-"""`finish(graph, tunings)`: the network that the search found, tuned so often on the way, fine-tuned a last time."""
+PartTune = Callable[[Graph, Graph, float], Graph]
+"""`tune(graph, teacher, share)`: the same for a part of one whole tuning."""
+
+Finish = Callable[[Graph, Schedule, float], Graph]
+"""`finish(graph, schedule, share)`: the network that the search found, trained by `schedule` on the way, fine-tuned a
+last time, for `share` of a whole tuning."""
 
 Gradients = Callable[[Graph], Mapping[str, Any]]
 """Slope of the loss by every weight array, by name, over some labelled samples."""
@@ -71,9 +77,13 @@ class Ledger:
     ) -> None:
         """Nothing is taken yet."""
         self.importance, self.gradients = "activation", None
-        self.control: Callable[[int, bool], Graph] | None = None
+        self.control: Callable[[Schedule], Graph] | None = None
+        self.tune_part: PartTune | None = None
+        self.least_part = 0.0
+        self.budget: Budget | None = None
+        self.candidates: list[dict[str, Any]] = []
         self.fits: Callable[[Graph], bool] | None = None
-        self.predict = predict or by_macs
+        self._predict, self._predicted = predict or by_macs, dict[str, float]()
         self.least_saving = least_saving
         self.timed: dict[tuple[str, str], Saving] = {}
         self.known, self.graph = known, known.graph
@@ -87,6 +97,13 @@ class Ledger:
         self.notes: list[str] = []
         self.taken: list[Rewrite] = []
         self.accuracy_before: float | None = None
+
+    def predict(self, graph: Graph) -> float:
+        """Milliseconds as the plan expects them; what was predicted once is remembered."""
+        key = shape_key(graph)
+        if key not in self._predicted:
+            self._predicted[key] = self._predict(graph)
+        return self._predicted[key]
 
     def evidence(self, graph: Graph) -> Evidence:
         """What is known of a network on the samples; that of the original and of the last one asked for are kept."""
@@ -133,18 +150,24 @@ class Ledger:
         return self.fits is None or self.fits(graph)
 
     @property
-    def tunings(self) -> int:
-        """How often the network of today was tuned."""
-        return sum(bool(edit.check.get("tuned")) for edit in self.edits)
+    def schedule(self) -> Schedule:
+        """The trainings of the network of today, as parts of a whole tuning."""
+        return schedule_of(self.edits)
 
-    def to_lose_from(self, tunings: int, last: bool, base: float) -> float:
-        """The accuracy of the control after so many tunings; `base`, that of the original, without one or where its
+    def tuned(self, graph: Graph, share: float) -> Graph:
+        """A network trained for a part of a whole tuning, taught by the original; as it is where nothing tunes."""
+        if self.tune_part is not None:
+            return self.tune_part(graph, self.graph, share)
+        return graph if self.tune is None else self.tune(graph, self.graph)
+
+    def to_lose_from(self, schedule: Schedule, base: float) -> float:
+        """The accuracy of the control after these trainings; `base`, that of the original, without one or where its
         training failed.
         """
-        if self.control is None or self.evaluate is None or not (tunings or last):
+        if self.control is None or self.evaluate is None or not schedule:
             return base
         try:
-            return self.evaluate(self.control(tunings, last))
+            return self.evaluate(self.control(schedule))
         except (DataError, CheckFailed) as error:
             said = f"the control failed ({error}); losses are those against the original as it came"
             if said not in self.notes:

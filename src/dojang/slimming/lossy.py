@@ -9,10 +9,14 @@ from math import ceil, log
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
-from dojang.slimming.front import FLOOR, Front, FrontOption, front
+from dojang.slimming.branches import BRANCHES
+from dojang.slimming.budget import SHORTEST, Budget
+from dojang.slimming.compose import Composition, Goal, compositions, varied
+from dojang.slimming.front import CHANNELS, FLOOR, Front, front
+from dojang.slimming.halving import RUNGS, UNTUNED, WHOLE, Contender, Rung, Schedule, Trainer, halved
 from dojang.slimming.importance import read_values
 from dojang.slimming.ledger import CLASS_LOST, Ledger, Proposal
-from dojang.slimming.numbering import Numbering, channels_of, removed
+from dojang.slimming.numbering import Numbering, channels_of
 from dojang.slimming.rewrite import perform
 from dojang.slimming.silent import ANSWERS as SILENT_ANSWERS
 from dojang.slimming.silent import NAME as SILENT
@@ -24,16 +28,18 @@ STEP = 0.5
 """Part of the multiplications that one lossy step tries to save before it tunes again; less, where that loses too much.
 """
 
+FARTHEST = 0.7
+"""Part that one step towards a target saves at most; a target farther away is shared out evenly over several."""
+
 MARGIN = 1.02
 """Steps towards a time aim at so much more than is missing: a target missed by a hair costs another tuning."""
 
-CLOCKED = (0.5, 1.0, 1.5, 2.0)
-"""Prices of time, multiplications having what is left to 1, that are tried where both are wanted. Above 1 a cut that
-saves multiplications without time costs: they would be short for the cuts that save both."""
+FIRST = 12
+"""Candidates of a step that are tuned for a little, where tuning can be done in parts; else they are only scored."""
 
-LOOKS = 4
-"""Networks that are timed as a whole to find the one that saves what is missing: what options save one by one is not
-what they save together."""
+TIME_WORTH = 0.002
+"""Accuracy that a candidate of a target may be behind another for each factor of e in its time: a tenth of that for a
+tenth less time. Candidates that meet a target have met what was asked of their time."""
 
 LEAST_LOSS = 0.005
 """Accuracy that every step is taken to lose at least where steps of different size are compared: half a point, the
@@ -43,15 +49,12 @@ LEAST_STEP = 0.05
 """A step that had to be made smaller than this ends the search."""
 
 STRUCTURES = 3
-"""Replacements of layers that are tuned and judged at most."""
+"""Forms of layers that candidates of one step are made from, at most, and steps that take one."""
 
 STRUCTURE_SAVES = 0.03
-"""A replacement must be predicted to save this part of the time: it costs a tuning, and makes two layers of one."""
+"""A form must be predicted to save this part of the time: it makes two layers of one."""
 
-STEP_SAVES = 0.5
-"""One that takes the place of a step must save this part of what the step would: each costs the same tuning."""
-
-PASSED_OVER = "not tried: other cuts moved the outputs less for the time that they save, or the search had ended"
+PASSED_OVER = "not tried: other forms moved the outputs less for the time that they save, or the search had ended"
 
 SCORED = 6
 """Replacements whose loss is estimated, at most: those predicted to save most."""
@@ -84,6 +87,7 @@ class Trial:
     accuracy: float
     control: float
     saved: Saving | None
+    schedule: Schedule = ()
 
 
 class Lossy:
@@ -98,6 +102,7 @@ class Lossy:
         self.tried: set[tuple[str, tuple[str, ...]]] = set()
         self.passed_over: dict[tuple[str, tuple[str, ...]], Candidate] = {}
         self.attempts = 0
+        self.time_so_far = 1.0
         self._timing: tuple[Graph, Saving | None] | None = None
 
     def run(self) -> Graph | None:
@@ -118,7 +123,7 @@ class Lossy:
         step, steps_without_speedup = STEP, 0
         offers: Front | None = None
         replacements: list[Candidate] | None = None
-        while (short := max(self.missing(current))) > 0:
+        while max(self.missing(current)) > 0:
             if offers is None:
                 left = count(current).total.macs / self.whole
                 self.ledger.progress(f"what can go: {left:.0%} of the multiplications left", len(self.ledger.edits), 0)
@@ -127,31 +132,23 @@ class Lossy:
                     known.gather((*read_values(known), *fitted_values(known)))
                 offers = front(self.ledger, known, self.target.both)
                 replacements = None
-            over = step < LEAST_STEP or steps_without_speedup >= 3 or not offers.options
-            if self.attempts < STRUCTURES:
-                if replacements is None:
-                    self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
-                    replacements = self.replacements(offers)
-                better = self.better(offers, replacements, 0.0 if over else STEP_SAVES * min(step, short), over)
-                if better is not None:
-                    _, tuned = self.replace(better, current)
-                    if tuned is not None:
-                        current = accepted = tuned
-                        offers, step, steps_without_speedup = None, max(step, 2 * LEAST_STEP), 0
-                    elif over:
-                        break
-                    continue
-            if over:
+            if replacements is None:
+                self.ledger.progress("looking for cheaper forms of layers", len(self.ledger.edits), 0)
+                replacements = self.replacements(offers) if self.attempts < STRUCTURES else []
+            over = step < LEAST_STEP or steps_without_speedup >= 3
+            if over or not (offers.options or replacements):
                 break
-            proposals = self.proposals(offers, step)
-            if not proposals:
+            found = self.proposals(offers, step, replacements)
+            if not found:
                 break
-            verdict, tuned = self.race(current, proposals)
+            verdict, tuned = self.race(current, found)
             if tuned is not None:
                 current = accepted = tuned
                 offers, steps_without_speedup = None, 0
             elif verdict == "slow":
                 step, steps_without_speedup = min(0.7, step * 1.5), steps_without_speedup + 1
+            elif verdict == "late":
+                break
             else:
                 step /= 2
         for c in self.passed_over.values():
@@ -185,68 +182,21 @@ class Lossy:
                 time = min(time, self.target.ms / now)
         if min(macs, time) >= 1:
             return 0.0, 0.0
-        steps = ceil(log(min(macs, time)) / log(1 - STEP) - 1e-6)
+        steps = ceil(log(min(macs, time)) / log(1 - FARTHEST) - 1e-6)
         share_macs, share_time = (1 - left ** (1 / steps) if left < 1 else 0.0 for left in (macs, time))
         return (share_macs, share_time) if max(share_macs, share_time) >= 0.02 else (0.02, 0.0)
 
-    def proposals(self, offers: Front, step: float) -> list[Proposal]:
-        """What may be cut next: along the front, and, where sums have branches to spare, whole branches first.
-
-        How far outputs move without tuning holds channels against channels well enough, but not channels against
-        branches: what is left of a layer is fitted to the samples, what is left of a sum is not. Of ResNet-20 branches
-        lost less, tuned, than channels that moved the outputs as far. So both are tuned, and the better one is taken.
-        """
+    def proposals(self, offers: Front, step: float, forms: Sequence[Candidate]) -> list[Composition]:
+        """What may be cut next: whole candidates that reach the step's goal, of many structures."""
         macs, time = self.missing(offers.graph)
+        if self.target:
+            step = max(step, FARTHEST) if step >= STEP else step
         goal = offers.macs * (1 - min(step, macs))
         if self.target.macs is not None and macs > 0:
             goal = max(goal, self.target.macs * self.whole)
-        proposals: list[Proposal] = []
-        before: list[FrontOption] = []
-        for branches in (False, True):
-            candidate, used = self.whole_saving(offers, goal, MARGIN * min(step, time) * offers.ms, branches)
-            if candidate is not None and used != before:
-                proposals.append(offers.proposal(used, candidate))
-            before = used
-        return proposals
-
-    def whole_saving(
-        self, offers: Front, macs: float, ms: float, branches: bool
-    ) -> tuple[Graph | None, list[FrontOption]]:
-        """The network with at most `macs` multiplications that saves `ms` when it is timed as a whole, what was used.
-
-        The sum of what options save is corrected by what the network with all of them saves, until the least cut is
-        found that does, or nothing more can go. Where multiplications and time are both wanted, several prices of the
-        one in terms of the other are tried: at the right one neither falls further than it has to. Then it is enough
-        where the time falls by as much more than wanted as the multiplications do. Of all networks that save enough
-        the one is taken whose outputs move least; else the one that saves most time for its multiplications.
-        """
-        found = list[tuple[bool, float, Graph, list[FrontOption]]]()
-        seen: list[list[FrontOption]] = []
-        both = self.target.macs is not None
-        for clocked in (1.0,) if not both else (0.5,) if ms <= 0 else CLOCKED:
-            asked = ms
-            for _ in range(LOOKS):
-                graph, used = offers.to(macs, asked, clocked, branches)
-                if graph is None or used in seen:
-                    break
-                seen.append(used)
-                saved = self.ledger.time_all(self.ledger.deploy(offers.graph), [self.ledger.deploy(graph)])[0]
-                if ms <= 0 or saved is None:
-                    return graph, used
-                left = count(graph).total.macs
-                further = min(1.0, left / macs) if both and left and macs < offers.macs else 1.0
-                most = (1 - ms / offers.ms) * further * saved.before_ms
-                enough = saved.after_ms <= most
-                rank = -offers.loss.of(graph) if enough else most / saved.after_ms
-                found.append((enough, rank, graph, used))
-                promised = sum(option.ms for option in used)
-                if saved.ms <= 0 or promised <= 0:
-                    break
-                asked = ms * promised / saved.ms
-        if not found:
-            return None, []
-        *_, graph, used = max(found, key=lambda one: one[:2])
-        return graph, used
+        self.ledger.progress("making candidates", len(self.ledger.edits), 0)
+        wanted = Goal(goal, MARGIN * min(step, time) * offers.ms, self.target.macs is not None)
+        return varied(compositions(self.ledger, offers, wanted, self.promising(offers, forms)), FIRST)
 
     def said_missed(self, current: Graph) -> str:
         """The note on a target that was not reached."""
@@ -268,75 +218,179 @@ class Lossy:
                 parts.append(f"the target of {self.target.ms:g} ms was not reached: {now:.3g} ms is the least {remedy}")
         return "; ".join(parts)
 
-    def race(self, current: Graph, proposals: Sequence[Proposal]) -> tuple[str, Graph | None]:
-        """Several edits timed, tuned and judged, the best by `price` taken: ("taken", tuned), or why not ("slow",
-        "lossy") and None.
+    def race(self, current: Graph, found: Sequence[Composition]) -> tuple[str, Graph | None]:
+        """Candidates timed, tuned by successive halving and judged, the best one taken: ("taken", tuned), or why not
+        ("slow", "lossy", "late" where the time is up) and None.
         """
-        tried = [self.trial(cut, current) for cut in proposals]
-        good = [trial for trial in tried if isinstance(trial, Trial)]
-        if not good:
-            return ("slow" if "slow" in tried else "lossy"), None
-        best = min(good, key=lambda trial: (self.price(trial, current), -trial.accuracy))
-        for trial in good:
-            if trial is not best:
-                shares = [f"{t.accuracy:.2%} at {count(t.tuned).total.macs / self.whole:.0%}" for t in (trial, best)]
-                said = (
-                    f"tuned alike, {best.cut.rewrite} keeps more for what it saves: {shares[0]} of the multiplications "
-                    f"against {shares[1]}"
-                )
-                self.ledger.reject(trial.cut, said)
+        timed = [(one, self.saving(current, one.proposal)) for one in found]
+        ready = [(one, saved) for one, saved in timed if not isinstance(saved, str)]
+        if not ready:
+            return "slow", None
+        number, rungs = self.rungs(len(ready))
+        if not number:
+            return "late", None
+        before = self.ledger.schedule
+        contenders = [Contender(one.name, one.proposal.graph, one.structure) for one, _ in ready]
+        halved(contenders[:number], rungs, self.trainer(before))
+        for late in contenders[number:]:
+            late.reason, late.failed = "there was no time to tune so many", True
+        trials: list[tuple[Contender[Graph], Trial]] = []
+        for (one, saved), runner in zip(ready, contenders, strict=True):
+            if runner.reason:
+                self.passed(one.proposal, runner)
+                continue
+            base = self.ledger.to_lose_from((*before, *runner.schedule), self.base)
+            trial = Trial(one.proposal, runner.network, runner.score, base, saved, runner.schedule)
+            lost = self.too_lossy(trial)
+            if lost is None:
+                trials.append((runner, trial))
+            else:
+                runner.reason = lost
+                self.ledger.reject(one.proposal, lost)
+        best = min(trials, key=lambda pair: self.price(pair[1], current), default=None)
+        self.record(ready, contenders, best[0] if best else None)
+        if best is None:
+            return "lossy", None
+        trial = best[1]
         check = {
-            "accuracy_before": best.control,
-            "accuracy_after": best.accuracy,
+            "accuracy_before": trial.control,
+            "accuracy_after": trial.accuracy,
             "split": "selection",
-            "tuned": bool(self.ledger.tune),
+            "tuned": bool(trial.schedule),
+            "schedule": trial.schedule,
         }
-        cut, tuned = best.cut, best.tuned
+        cut, tuned = trial.cut, trial.tuned
         old, new = self.ledger.deploy(current), self.ledger.deploy(tuned)
-        self.ledger.accept(replace(cut, found=cut.found or _removed(current, tuned)), old, new, best.saved, check)
+        said = "; ".join(filter(None, (cut.found, _removed(current, tuned))))
+        self.ledger.accept(replace(cut, found=said), old, new, trial.saved, check)
+        if any(rewrite not in (CHANNELS, BRANCHES) for rewrite in cut.rewrite.split("+")):
+            self.attempts += 1
+            self.touched.update({n.name for n in tuned.nodes} - {n.name for n in current.nodes})
+            self.touched.update(name for key, own in self.passed_over.items() for name in key[1]
+                                if own.rewrite in cut.rewrite and name in cut.layers)  # fmt: skip
         return "taken", tuned
 
-    def price(self, trial: Trial, current: Graph) -> float:
-        """Accuracy lost so far for what this step saves.
+    def passed(self, cut: Proposal, runner: Contender[Graph]) -> None:
+        """Records a candidate that another was better than. That says nothing of single channels, unless it failed."""
+        if runner.failed:
+            self.ledger.reject(cut, runner.reason)
+        else:
+            self.ledger.refuse(cut.rewrite, cut.layers, f"{runner.name}: {runner.reason}")
 
-        What is saved are the logarithms of how many times fewer multiplications and less time there are, added up:
-        a step that saves little is more accurate for that reason alone.
-        """
-        before, after = (count(graph).total.macs for graph in (current, trial.tuned))
-        saved = log(max(1, before) / max(1, after))
-        if trial.saved is not None:
-            saved += log(trial.saved.before_ms / trial.saved.after_ms)
-        return (max(trial.control - trial.accuracy, 0.0) + LEAST_LOSS) / max(saved, 1e-9)
-
-    def trial(self, cut: Proposal, current: Graph) -> Trial | str:
-        """An edit timed, tuned and judged, or why it is refused: "slow" or "lossy".
-
-        It is timed before tuning, which costs far more, in the form in which it would be used.
-        """
-        assert self.ledger.evaluate is not None
-        saved = self.ledger.time(self.ledger.deploy(current), self.ledger.deploy(cut.graph))
+    def saving(self, current: Graph, cut: Proposal) -> Saving | str | None:
+        """What an edit saves, in the form in which it would be used; why it is refused where that is too little."""
+        old, new = self.ledger.deploy(current), self.ledger.deploy(cut.graph)
+        saved = self.ledger.time_all(old, [new])[0]
+        if saved is not None and not saved.real:
+            saved = self.ledger.time(old, new)
         slow = self.ledger.too_little(saved)
-        if slow is not None:
-            self.ledger.reject(cut, slow)
-            return "slow"
-        self.ledger.progress(f"fine-tuning after {cut.rewrite}", len(self.ledger.edits), 0)
-        try:
-            tuned = self.ledger.tune(cut.graph, self.ledger.graph) if self.ledger.tune else cut.graph
-            accuracy = self.ledger.evaluate(tuned)
-            tunings = self.ledger.tunings + (self.ledger.tune is not None)
-            base = self.ledger.to_lose_from(tunings, False, self.base)
-        except (DataError, CheckFailed) as error:  # NaN on the way: what was accepted before still stands
-            self.ledger.reject(cut, f"fine-tuning failed: {error}")
-            return "lossy"
-        if not base - accuracy <= self.allowed + 1e-12:  # an accuracy of NaN is no accuracy
-            left = count(cut.graph).total.macs / self.whole
-            self.ledger.reject(
-                cut,
-                f"{100 * (base - accuracy):.2f} points lost after tuning at {left:.0%} of the multiplications, "
-                f"more than {100 * self.allowed:.2f}",
-            )  # fmt: skip
-            return "lossy"
-        return Trial(cut, tuned, accuracy, base, saved)
+        if slow is None:
+            return saved
+        self.ledger.reject(cut, slow)
+        return slow
+
+    def rungs(self, number: int) -> tuple[int, Sequence[Rung]]:
+        """How many of so many candidates are raced, and by which rungs."""
+        ledger = self.ledger
+        if ledger.tune is None and ledger.tune_part is None:
+            return number, UNTUNED
+        rungs = [rung for rung in RUNGS if rung.share >= ledger.least_part] if ledger.tune_part is not None else []
+        rungs = rungs if len(rungs) > 1 else list(WHOLE)
+        if ledger.budget is None or ledger.tune_part is None:
+            return number, rungs
+        self.speed(ledger.budget)
+        if not ledger.budget.time_for(SHORTEST):
+            return 0, rungs
+        return ledger.budget.rungs(number, RUNGS)
+
+    def speed(self, budget: Budget) -> None:
+        """Finds out how long trainings take, once, by two short ones of the original, which are thrown away."""
+        if budget.took or self.ledger.tune_part is None:
+            return
+        self.ledger.progress("finding out how long tuning takes", 0, 1)
+        for share in (SHORTEST, 4 * SHORTEST):
+            try:
+                budget.trained(share, lambda share=share: self.ledger.tuned(self.ledger.graph, share))
+            except (DataError, CheckFailed):
+                return
+            if 40 * budget.took[-1][1] > budget.left():
+                return
+
+    def trainer(self, before: Schedule) -> Trainer[Graph]:
+        """What rungs ask for, of networks that were trained by `before` already."""
+        ledger, budget = self.ledger, self.ledger.budget
+        assert ledger.evaluate is not None
+
+        def tune(graph: Graph, share: float) -> Graph:
+            if budget is None:
+                return ledger.tuned(graph, share)
+            made: list[Graph] = []
+            budget.trained(share, lambda: made.append(ledger.tuned(graph, share)))
+            return made[0]
+
+        def control(schedule: Schedule) -> float | None:
+            return ledger.to_lose_from((*before, *schedule), self.base)
+
+        def said(what: str) -> None:
+            ledger.progress(what if budget is None else f"{what} ({budget.said()})", len(ledger.edits), 0)
+
+        time_for = (lambda share: True) if budget is None else budget.time_for
+        return Trainer(tune, ledger.evaluate, control, time_for, said)
+
+    def too_lossy(self, trial: Trial) -> str | None:
+        """Why a candidate that was tuned loses too much; None where it does not."""
+        lost = trial.control - trial.accuracy
+        if lost <= self.allowed + 1e-12:
+            return None
+        left = count(trial.tuned).total.macs / self.whole
+        return (
+            f"{100 * lost:.2f} points lost after tuning at {left:.0%} of the multiplications, "
+            f"more than {100 * self.allowed:.2f}"
+        )
+
+    def price(self, trial: Trial, current: Graph) -> tuple[float, float]:
+        """What decides between candidates that lose little enough, the least being best.
+
+        Where a target is asked for, all of them meet the step's goal, and it is the accuracy lost, a little of it
+        given for time. Without one it is that for what the step saves: the logarithms of how many times fewer
+        multiplications and less time there are, added up.
+        """
+        lost = max(trial.control - trial.accuracy, 0.0)
+        faster = (
+            0.0 if trial.saved is None else log(max(trial.saved.before_ms, 1e-12) / max(trial.saved.after_ms, 1e-12))
+        )
+        if self.target:
+            return lost - TIME_WORTH * faster, -trial.accuracy
+        before, after = (count(graph).total.macs for graph in (current, trial.tuned))
+        saved = log(max(1, before) / max(1, after)) + faster
+        return (lost + LEAST_LOSS) / max(saved, 1e-9), -trial.accuracy
+
+    def record(
+        self,
+        ready: Sequence[tuple[Composition, Saving | None]],
+        contenders: Sequence[Contender[Graph]],
+        best: Contender[Graph] | None,
+    ) -> None:
+        """Every candidate as the result lists it, with its learning curve."""
+        for (one, _), runner in zip(ready, contenders, strict=True):
+            last = runner.curve[-1] if runner.curve else None
+            self.ledger.candidates.append(
+                {
+                    "ranking": one.name,
+                    "macs": count(one.proposal.graph).total.macs,
+                    "time": one.time * self.time_so_far,
+                    "outputs_moved": one.moved,
+                    "measure": None if last is None else last.score,
+                    "lost": None if last is None or last.control is None else last.control - last.score,
+                    "standard_error": None,
+                    "tuned": bool(runner.schedule),
+                    "taken": runner is best,
+                    "curve": [[point.share, point.score, point.control] for point in runner.curve],
+                    "why": runner.reason,
+                }
+            )
+        if best is not None:
+            self.time_so_far *= next(one.time for (one, _), r in zip(ready, contenders, strict=True) if r is best)
 
     def replacements(self, offers: Front) -> list[Candidate]:
         """Cheaper forms of layers that are predicted to save enough, those that save most first."""
@@ -362,41 +416,19 @@ class Lossy:
                 worth.append((saves, c))
         return [c for _, c in sorted(worth, key=lambda pair: -pair[0])[:SCORED]]
 
-    def better(self, offers: Front, replacements: list[Candidate], least: float, over: bool) -> Candidate | None:
-        """The best replacement not tried yet, if narrowing that saves as much would change the outputs more.
-
-        `least`: the part of the time that it must save. `over`: narrowing has come to its end, so that the best one
-        is tried anyway.
-        """
+    def promising(self, offers: Front, forms: Sequence[Candidate]) -> list[Candidate]:
+        """The forms that save most for how far they move the outputs, of every layer one."""
         whole = self.ledger.predict(offers.graph)
-        ranked: list[tuple[float, float, float, Candidate]] = []
-        for c in replacements:
-            if (c.rewrite, c.layers) in self.tried:
-                continue
+        ranked: list[tuple[float, int]] = []
+        for place, c in enumerate(forms):
             saves = (whole - self.ledger.predict(c.graph)) * offers.ms_per_predicted
-            if saves < least * whole * offers.ms_per_predicted:
-                continue
-            loss = offers.loss.of(c.graph)
-            ranked.append((saves / (loss + FLOOR), saves, loss, c))
-        if not ranked:
-            return None
-        _, saves, loss, best = max(ranked, key=lambda r: r[0])
-        if over:
-            return best
-        rival = offers.saving(saves)
-        return best if rival is None or loss < offers.loss.of(rival) else None
-
-    def replace(self, c: Candidate, current: Graph) -> tuple[str, Graph | None]:
-        """One replacement timed, tuned and judged; what a layer has become is not replaced again."""
-        self.tried.add((c.rewrite, c.layers))
-        gone = removed(current, c.graph, {})
-        cut = Proposal(c.rewrite, "lossy", c.layers, c.graph, c.found, c.answers, gone, c.orders)
-        verdict, tuned = self.race(current, [cut])
-        if verdict != "slow":
-            self.attempts += 1
-        if tuned is not None:
-            self.touched.update(c.layers, {n.name for n in tuned.nodes} - {n.name for n in current.nodes})
-        return verdict, tuned
+            ranked.append((saves / (offers.loss.of(c.graph) + FLOOR), place))
+        found: dict[tuple[str, ...], Candidate] = {}
+        for _, place in sorted(ranked, key=lambda pair: -pair[0]):
+            found.setdefault(forms[place].layers, forms[place])
+        chosen = list(found.values())[:STRUCTURES]
+        self.tried |= {(c.rewrite, c.layers) for c in chosen}
+        return chosen
 
     def silence(self, current: Graph) -> Graph | None:
         """The network without channels that were 0 on every sample, where that saves time; None when refused."""

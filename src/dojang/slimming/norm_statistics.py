@@ -7,6 +7,7 @@ once it is tuned (Li et al., "EagleEye", ECCV 2020, section 3.3).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,43 @@ def with_measured_norms(graph: Graph, samples: Any) -> tuple[Graph, list[Array]]
             values.pop(name, None)
     outputs = [np.array(values[name]) for name in graph.outputs]
     return graph.replace(weights={**graph.weights, **arrays}), outputs
+
+
+class MeasuredNorms:
+    """Batch norms of cut networks set to what a cut did to their statistics on some samples.
+
+    mean = old mean + that of the cut network − that of the network before, both measured on the samples; variances by
+    their ratio. Few samples, or samples of another kind than the network was trained on, change nothing by themselves,
+    and a network that was not cut stays as it is.
+    """
+
+    def __init__(self, graph: Graph, samples: Any) -> None:
+        """Measures the network before any cut."""
+        self.graph, self.samples = graph, samples
+        self.any = any(node.op == "batchnorm" for node in graph.nodes)
+        self.seen = with_measured_norms(graph, samples)[0] if self.any else graph
+
+    def of(self, cut: Graph, shaped: Callable[[Graph], Graph] = lambda graph: graph) -> Graph:
+        """A cut network with its norms set. `shaped`: the same cut without any repair, which brings the statistics of
+        the network before into the shapes of the cut one.
+        """
+        if not self.any:
+            return cut
+        now = with_measured_norms(cut, self.samples)[0].weights
+        old, seen = shaped(self.graph).weights, shaped(self.seen).weights
+        arrays: dict[str, Array] = {}
+        for node in cut.nodes:
+            names = [node.array(role) for role in node.rule.buffers] if node.op == "batchnorm" else []
+            if not names or any(n not in seen or np.shape(seen[n]) != np.shape(now[n]) for n in names):
+                continue  # a norm that a new form has put in has been fitted with it
+            mean, variance = node.array("running_mean"), node.array("running_var")
+            kind = np.asarray(cut.weights[mean]).dtype
+            own = {n: [np.asarray(side[n], np.float64) for side in (old, now, seen)] for n in (mean, variance)}
+            was, is_, before = own[mean]
+            arrays[mean] = (was + is_ - before).astype(kind)
+            was, is_, before = own[variance]
+            arrays[variance] = (was * (is_ + TINY) / (before + TINY)).astype(kind)
+        return cut.replace(weights={**cut.weights, **arrays})
+
+
+TINY = 1e-12

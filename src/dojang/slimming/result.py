@@ -65,6 +65,11 @@ class Edit:
                 "findings": references(self.findings, findings)}  # fmt: skip
 
 
+def schedule_of(edits: Sequence[Edit]) -> tuple[float, ...]:
+    """The trainings that followed these edits, each as a part of one whole tuning."""
+    return tuple(share for edit in edits for share in edit.check.get("schedule", ()))
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """An edit that was not made, and why. `channels`: those that it would have removed; `findings`: see `Edit`."""
@@ -121,7 +126,8 @@ class SlimResult:
     nothing was tuned: what tuning alone would have given. `finish`: the last tuning of the result ({accuracy_before,
     accuracy_after} on the selection split, kept), None without one. `findings`: those that the search was given;
     `answers`: what became of each. `candidates`: every network that was tried, where the search keeps a list of them
-    ({ranking, macs, outputs_moved, measure, lost, standard_error, tuned, taken}).
+    ({ranking, macs, time, outputs_moved, measure, lost, standard_error, tuned, taken, curve, why}; `time`: its part of
+    the time of the original where it was timed; `curve`: [part of a tuning, measure, the control's] for every rung).
     """
 
     graph: Graph
@@ -139,9 +145,15 @@ class SlimResult:
     candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property
+    def schedule(self) -> tuple[float, ...]:
+        """The trainings of the result, each as a part of one whole tuning, the last one where it was kept."""
+        last = (self.finish["share"],) if self.finish is not None and self.finish["kept"] else ()
+        return (*schedule_of(self.edits), *last)
+
+    @property
     def tunings(self) -> int:
         """How often the result was fine-tuned on the way, the last tuning not counted."""
-        return sum(bool(edit.check.get("tuned")) for edit in self.edits)
+        return len(schedule_of(self.edits))
 
     def with_figures(
         self, before: NetworkFigures | None = None, after: NetworkFigures | None = None, **more: Any

@@ -20,10 +20,12 @@ from dojang.evidence.finding import Finding
 from dojang.evidence.moments import require_finite_weights
 from dojang.slimming.answers import answers, unanswered
 from dojang.slimming.batchnorm import FOLD_BATCHNORM
+from dojang.slimming.budget import LONGEST, Budget
 from dojang.slimming.constants import CONSTANTS
 from dojang.slimming.dead import DEAD
 from dojang.slimming.duplicates import DUPLICATES
 from dojang.slimming.estimate import Predict
+from dojang.slimming.halving import Schedule
 from dojang.slimming.identities import IDENTITIES
 from dojang.slimming.importance import KINDS
 from dojang.slimming.journal import Journal
@@ -35,6 +37,7 @@ from dojang.slimming.ledger import (
     Gradients,
     Ledger,
     Measure,
+    PartTune,
     Progress,
     Proposal,
     Tune,
@@ -89,7 +92,11 @@ def slim(
     predict: Predict | None = None,
     journal: Journal | None = None,
     finish: Finish | None = None,
-    control: Callable[[int, bool], Graph] | None = None,
+    control: Callable[[Schedule], Graph] | None = None,
+    tune_part: PartTune | None = None,
+    least_part: float = 0.0,
+    last_share: float | None = None,
+    budget: Budget | None = None,
     fits: Callable[[Graph], bool] | None = None,
     importance: str = "activation",
     gradients: Gradients | None = None,
@@ -112,8 +119,13 @@ def slim(
     journal.
 
     `fits(graph)`: whether a network can be had in this form, as where somebody's module has to stay of its class.
-    `control(tunings, last)`: the original tuned so often, and a last time, as the network on the way was. What a cut
+    `control(schedule)`: the original after the trainings that the network on the way had. What a cut
     loses is the difference to it, not to the original as it came: tuning may gain or lose by itself.
+
+    `tune_part(graph, teacher, share)`: trains for a part of one whole tuning, so that many candidates can be tuned for
+    a little (`halving`); `least_part`: the least part that tells them apart. `last_share`: how long `finish` trains,
+    None for none. `budget`: the time that there is; the number of candidates, how long they are tuned, and the length
+    of the last tuning follow from it.
 
     `importance`: how channels of one set are ranked, one of `slimming.importance.KINDS`; "taylor" needs `gradients`.
 
@@ -146,13 +158,14 @@ def slim(
     run = _Search(known, measure, tune, evaluate, progress, multiple, predict, least_saving, findings)
     run.rewrites, run.lossless = tuple(rewrites), lossless
     run.importance, run.gradients, run.control = importance, gradients, control
+    run.tune_part, run.least_part, run.budget = tune_part, least_part, budget
     run.fits = fits
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
     found = Lossy(run, UNTUNABLE, target, max_drop / 100).run()
     if found is not None and finish is not None:
-        found = run.tuned_last(found, finish, max_drop / 100)
+        found = run.tuned_last(found, finish, last_share, max_drop / 100)
     return run.finish(exact, found, target)
 
 
@@ -238,23 +251,29 @@ class _Search(Ledger):
             self.reject(cut, saved.refusal)
         return current
 
-    def tuned_last(self, found: Graph, finish: Finish, allowed: float) -> Graph:
+    def tuned_last(self, found: Graph, finish: Finish, share: float | None, allowed: float) -> Graph:
         """What the search found after its last fine-tuning; as it was, where that fails or loses too much."""
         assert self.evaluate is not None  # checked on entry
-        tunings = sum(bool(edit.check.get("tuned")) for edit in self.edits)
-        if not tunings:  # nothing but exact and bounded edits
+        schedule = self.schedule
+        if self.budget is not None:
+            share = self.budget.last(share or LONGEST)
+            if schedule and not share:
+                self.notes.append("there was no time left for a last fine-tuning")
+        if not schedule or not share:  # nothing but exact and bounded edits, or nothing asked for
             return found
         self.progress("the last fine-tuning", 0, 1)
         before = self.evaluate(found)
         try:
-            tuned = finish(found, tunings)
+            tuned = finish(found, schedule, share)
             after = self.evaluate(tuned)
         except (DataError, CheckFailed) as error:
             self.notes.append(f"the last fine-tuning failed, the network before it stands: {error}")
             return found
-        base = self.to_lose_from(tunings, True, self.accuracy_before if self.accuracy_before is not None else before)
+        original = self.accuracy_before if self.accuracy_before is not None else before
+        base = self.to_lose_from((*schedule, share), original)
         kept = base - after <= allowed + 1e-12
-        self.finished = {"accuracy_before": before, "accuracy_after": after, "split": "selection", "kept": kept}
+        self.finished = {"accuracy_before": before, "accuracy_after": after, "split": "selection", "kept": kept,
+                         "share": share}  # fmt: skip
         if not kept:
             lost = f"{100 * (base - after):.2f} points lost on the selection samples, more than {100 * allowed:.2f}"
             self.notes.append(f"the last fine-tuning was not kept: {lost}")
@@ -304,6 +323,7 @@ class _Search(Ledger):
             tuple(self.notes),
             certificate,
             finish=self.finished,
+            candidates=tuple(self.candidates),
             findings=self.findings,
             answers=answers(self.findings, self.edits, refused, MADE_FOR),
         )

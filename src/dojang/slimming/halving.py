@@ -1,0 +1,169 @@
+"""Successive halving: many candidates are tuned for a little, fewer for longer, the best one to the end.
+
+A candidate that is behind after a sixteenth of the tuning is seldom the best at its end, and to find that out costs a
+sixteenth (Jamieson and Talwalkar, "Non-stochastic best arm identification", AISTATS 2016, algorithm 1). Each rung goes
+on from the weights of the one before, so the best one has been tuned once as a whole; the original, tuned by the same
+parts, is the control that every point of a learning curve is held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from dojang.base.errors import CheckFailed, DataError
+
+Network = TypeVar("Network")
+
+Schedule = tuple[float, ...]
+"""The trainings of a network one after the other, each as a part of one whole tuning."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """All that are left are tuned until `share` of one whole tuning; the `keep` best go on."""
+
+    share: float
+    keep: int
+
+
+RUNGS = (Rung(1 / 16, 4), Rung(1 / 4, 2), Rung(1.0, 1))
+"""Where tuning can be done in parts. Twelve candidates cost 12/16 + 4 · 3/16 + 2 · 3/4 = 3 tunings."""
+
+WHOLE = (Rung(0.0, 2), Rung(1.0, 1))
+"""Where it cannot: all are judged as they were repaired, two are tuned."""
+
+UNTUNED = (Rung(0.0, 1),)
+"""Where nothing is tuned."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a learning curve: the part of a tuning that was done, the score then, and the control's."""
+
+    share: float
+    score: float
+    control: float | None = None
+
+
+@dataclass
+class Contender(Generic[Network]):
+    """One candidate on its way through the rungs. `reason`: why it went no further; empty for the best.
+
+    `structure`: candidates of one structure differ in their channels only. `failed`: tuning failed, or there was no
+    time to judge it, so that it has no score of that rung.
+    """
+
+    name: str
+    network: Network
+    structure: str = ""
+    schedule: Schedule = ()
+    curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
+    reason: str = ""
+    failed: bool = False
+
+    @property
+    def score(self) -> float:
+        """The last one."""
+        return self.curve[-1].score if self.curve else float("-inf")
+
+
+@dataclass(frozen=True)
+class Trainer(Generic[Network]):
+    """What the rungs ask for. `tune(network, share)`: tuned for so much more of a whole tuning. `score`: higher is
+    better. `control(schedule)`: the score of the original after these trainings, None where there is none. `time_for`:
+    whether there is time to tune for such a part. `said`: told before each training.
+    """
+
+    tune: Callable[[Network, float], Network]
+    score: Callable[[Network], float]
+    control: Callable[[Schedule], float | None]
+    time_for: Callable[[float], bool] = lambda share: True
+    said: Callable[[str], object] = lambda what: None
+
+
+def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: Trainer[Network]) -> None:
+    """Tunes the contenders rung by rung in place, until one is left that has had the whole; says why others stopped.
+
+    What fails to be tuned drops out. Where the time is up in the middle of a rung, those that were not reached drop
+    out, and the best of those that were is the last one; at least one is tuned whatever the time.
+    """
+    alive, done = list(contenders), 0.0
+    for place, rung in enumerate(rungs):
+        part = rung.share - done
+        if place and len(alive) == 1 and part <= 0:
+            break
+        judged: list[Contender[Network]] = []
+        for number, one in enumerate(alive, 1):
+            if part > 0 and (judged or place) and not by.time_for(part):
+                if not judged:  # nobody has come so far: the rung before decides
+                    return _stop(alive, one)
+                one.reason, one.failed = f"the time was up before it was tuned for {_share(rung.share)}", True
+                continue
+            try:
+                if part > 0:
+                    by.said(f"candidate {number} of {len(alive)}, {one.name}: tuned until {_share(rung.share)}")
+                    one.network = by.tune(one.network, part)
+                    one.schedule = (*one.schedule, part)
+                score = by.score(one.network)
+            except (DataError, CheckFailed) as error:  # NaN on the way: the others still stand
+                one.reason, one.failed = f"fine-tuning failed: {error}", True
+                continue
+            if score != score:
+                one.reason, one.failed = "fine-tuning failed: its score is NaN", True
+                continue
+            one.curve.append(CurvePoint(rung.share, score, by.control(one.schedule)))
+            judged.append(one)
+        judged.sort(key=lambda one: -one.score)  # stable: of equal ones the first, which moved the outputs less
+        if not rung.share:
+            judged = _by_turns(judged)
+        alive, done = judged[: rung.keep], max(done, rung.share)
+        for one in judged[rung.keep :]:
+            what = f"after {_share(rung.share)}" if rung.share else "before tuning"
+            one.reason = f"{what} it scores {one.score:.4g}, and {_best_of(alive)}"
+        if not alive:
+            return None
+    return None
+
+
+def _by_turns(ranked: Sequence[Contender[Network]]) -> list[Contender[Network]]:
+    """The best of every structure first: scores before tuning do not hold a branch against channels."""
+    turns: dict[str, int] = {}
+    places: list[tuple[int, int, Contender[Network]]] = []
+    for place, one in enumerate(ranked):
+        turns[one.structure] = turns.get(one.structure, 0) + 1
+        places.append((turns[one.structure], place, one))
+    return [one for *_, one in sorted(places, key=lambda p: p[:2])]
+
+
+def _stop(alive: Sequence[Contender[Network]], best: Contender[Network]) -> None:
+    best = max(alive, key=lambda one: one.score)
+    for one in alive:
+        if one is not best:
+            one.reason = f"the time was up; until then it scored {one.score:.4g}, and {best.name} {best.score:.4g}"
+
+
+def _best_of(alive: Sequence[Contender[Network]]) -> str:
+    return f"{alive[0].name} {alive[0].score:.4g}"
+
+
+def _share(share: float) -> str:
+    """A part of a tuning in words."""
+    return "the whole tuning" if abs(share - 1) < 1e-9 else f"{share:.2g} of a tuning"
+
+
+def cost(number: int, rungs: Sequence[Rung]) -> tuple[int, float]:
+    """(trainings, whole tunings that they come to) of so many contenders and the control.
+
+    >>> cost(12, RUNGS)
+    (21, 4.0)
+    """
+    trainings, shares, done = 0, 0.0, 0.0
+    for rung in rungs:
+        part = rung.share - done
+        if part > 0:
+            trainings += number + 1
+            shares += (number + 1) * part
+        number, done = min(number, rung.keep), max(done, rung.share)
+    return trainings, shares
