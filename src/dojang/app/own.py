@@ -17,8 +17,21 @@ from dojang.app.networks import is_module, load, names_code, torch_format
 from dojang.app.own_loop import OwnLoop, Score, TuningStore, loss
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.runtimes import measurer, version_of, whole_vectors
-from dojang.app.shortening import LARGE, Own, Shortened, Shortener, again, compared, entering, first, kept_layers, read
+from dojang.app.shortening import (
+    LARGE,
+    Own,
+    Shortened,
+    Shortener,
+    again,
+    compared,
+    entering,
+    first,
+    kept_layers,
+    read,
+    wanted,
+)
 from dojang.arith.cost import count
+from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.base.writing import remove_tree
 from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
@@ -113,7 +126,7 @@ def slim_own(
 
 def owned(net: Any, samples: Any, seed: int, told: ProgressDisplay) -> tuple[Own, list[str]]:
     """The module that is meant, with its graph, and samples as it takes them."""
-    from dojang.training.feeding import feed
+    from dojang.training.feeding import feed, samples_in
 
     torch_format()
     plain = False
@@ -127,16 +140,35 @@ def owned(net: Any, samples: Any, seed: int, told: ProgressDisplay) -> tuple[Own
     mode = module.training
     module.eval()
     try:
-        fed = feed(samples, module, SAMPLES, seed=seed)
-        try:
-            graph = read(module, fed.batches[0])
-        except DojangError as error:
-            raise UnsupportedError(
-                f"{type(module).__name__} cannot be followed, so none of its channels can go: {error}"
-            ) from None
+        graphs: list[Graph] = []
+
+        def enough(batch: Any) -> int:
+            graphs.append(_followed(module, batch))
+            return wanted(graphs[0])
+
+        fed = feed(samples, module, SAMPLES, seed=seed, enough=enough)
     finally:
         module.train(mode)
-    return Own(module, graph.alone(), fed.batches, plain), [fed.said] if fed.said else []
+    graph = graphs[0]
+    notes = [fed.said] if fed.said else []
+    total = samples_in(samples)
+    if total is not None and fed.samples < total:
+        macs = count(graph).total.macs
+        notes.append(
+            f"{fed.samples} of the {total} samples were looked at: at {macs / 1e9:.3g} GMACs a sample more take time "
+            "and would hardly change the means and covariances that cuts go by"
+        )
+    return Own(module, graph, fed.batches, plain), notes
+
+
+def _followed(module: Any, batch: Any) -> Graph:
+    """The graph of a module. Raises `UnsupportedError` for one that cannot be followed."""
+    try:
+        return read(module, batch).alone()
+    except DojangError as error:
+        raise UnsupportedError(
+            f"{type(module).__name__} cannot be followed, so none of its channels can go: {error}"
+        ) from None
 
 
 @dataclass

@@ -20,10 +20,14 @@ from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import UsageError
 from dojang.base.wording import did_you_mean
 from dojang.evidence.reading import Reading
+from dojang.evidence.residuals import Residuals
 from dojang.slimming.oneshot import Ladder, Ranking, ladders, left_alone, readers, shorter, silenced, to_macs
 
 WATCHED_MACS = 4e11
 """Multiplications that watching a network may take: a pass forwards and backwards takes about twice those of a run."""
+
+SEEN_MACS = 8e11
+"""Multiplications that runs may take from which means and covariances of what layers read are taken."""
 
 LEAST, MOST, NORMED = 16, 256, 1024
 """Samples that are watched: from so many to so many; batch norms are measured on at most `NORMED`."""
@@ -126,8 +130,9 @@ class Shortener:
         from dojang.training.observed import readings
 
         graph, progress = own.graph, self.progress
-        batches = some(own, WATCHED_MACS / 3)
-        progress.stage(f"watching every layer on {sum(map(size, batches))} samples")
+        batches, followed = watching(own)
+        seen_on, felt_on = (sum(map(size, part)) for part in (batches, batches[:followed]))
+        progress.stage(f"watching every layer on {seen_on} samples, how the outputs follow on {felt_on}", len(batches))
         tied = channels(graph, even=not own.plain)
         seen = readings(
             own.module,
@@ -135,6 +140,7 @@ class Shortener:
             batches,
             lambda step, of: progress.step(step, of, "batches"),
             self.seed,
+            followed,
         )
         keep = kept_layers(graph, self.keep)
         tied = self.without_fixed(left_alone(graph, tied, seen, keep))
@@ -159,13 +165,14 @@ class Shortener:
 
         tied, seen = self.watched(own)
         batches = some(own, WATCHED_MACS / 6, NORMED)
-        norms = Norms(own, batches)
+        self.progress.stage(f"batch norms of the original on {sum(map(size, batches))} samples", len(batches))
+        norms = Norms(own, batches, lambda step, of: self.progress.step(step, of, "batches"))
         made: list[Shortened] = []
         known: dict[Any, list[Ladder]] = {}
-        inverses: dict[str, Any] = {}
+        residuals: dict[str, Residuals] = {}
         for ranking in rankings:
             self.progress.stage(f"cutting: {ranking}")
-            built = self.built(own, tied, seen, ranking, macs, known, inverses)
+            built = self.built(own, tied, seen, ranking, macs, known, residuals)
             if built is None:
                 continue
             one, tied = built
@@ -184,13 +191,14 @@ class Shortener:
         ranking: Ranking,
         macs: float,
         known: dict[Any, list[Ladder]],
-        inverses: dict[str, Any],
+        residuals: dict[str, Residuals],
     ) -> tuple[Shortened, ChannelMap] | None:
         """The narrower module before its norms are measured; None where nothing can go."""
         for _ in range(3):
             key = ("weights" if ranking == "weights" else "felt", tuple(sorted(tied.frozen)))
+            told = lambda step, of: self.progress.step(step, of, "sets of channels")  # noqa: E731
             if key not in known:  # rankings that weigh channels alike differ in how they compare layers only
-                known[key] = ladders(own.graph, tied, seen, ranking, self.unit, inverses)
+                known[key] = ladders(own.graph, tied, seen, ranking, self.unit, residuals, told)
             offered = known[key]
             gone = to_macs(own.graph, tied, offered, ranking, macs)
             if not gone:
@@ -260,7 +268,7 @@ class Norms:
     a network that was not cut stays as it is.
     """
 
-    def __init__(self, own: Own, batches: Sequence[Any]) -> None:
+    def __init__(self, own: Own, batches: Sequence[Any], told: Callable[[int, int], object] | None = None) -> None:
         """Measures the original."""
         from dojang.training.observed import measure_norms
 
@@ -271,7 +279,8 @@ class Norms:
             if node.op == "batchnorm"
         }
         module = deepcopy(own.module).eval()
-        measure_norms(module, batches)
+        if self.names:
+            measure_norms(module, batches, told)
         self.measured = again(module, own.graph)
 
     def measure(self, one: Shortened, batches: Sequence[Any], told: Callable[[int, int], object]) -> None:
@@ -342,17 +351,35 @@ def first(batch: Any, most: int) -> Any:
 
 def some(own: Own, macs: float, most: int = MOST) -> list[Any]:
     """Batches whose run takes about so many multiplications, of at least `LEAST` and at most `most` samples."""
-    most = int(min(most, max(LEAST, macs / max(1, count(own.graph).total.macs))))
-    return _parts(_cut_off(own.batches, most), own.graph)
+    return _parts(_cut_off(own.batches, _within(own.graph, macs, most)), own.graph)
 
 
 def compared(own: Own) -> list[Any]:
     """The samples on which answers are held against each other."""
-    most = int(min(COMPARED, max(LEAST, WATCHED_MACS / 8 / max(1, count(own.graph).total.macs))))
-    return _parts(_cut_off(own.batches[::-1], most), own.graph)
+    return _parts(_cut_off(own.batches[::-1], _within(own.graph, WATCHED_MACS / 8, COMPARED)), own.graph)
 
 
-TOGETHER_BYTES = 5 << 27
+def watching(own: Own) -> tuple[list[Any], int]:
+    """The batches that are watched, and how many of them are followed backwards."""
+    followed = some(own, WATCHED_MACS / 3)
+    edge = sum(map(size, followed))
+    every = some(own, SEEN_MACS)
+    rest = _parts(_cut_off(every, sum(map(size, every)), edge), own.graph)
+    return [*followed, *rest], len(followed)
+
+
+def wanted(graph: Graph) -> int:
+    """How many samples are looked at in all, where there are so many: those that are watched, and others to compare."""
+    watched = max(_within(graph, SEEN_MACS, MOST), _within(graph, WATCHED_MACS / 6, NORMED))
+    return watched + _within(graph, WATCHED_MACS / 8, COMPARED)
+
+
+def _within(graph: Graph, macs: float, most: int) -> int:
+    """How many samples can be run within so many multiplications: of at least `LEAST` and at most `most`."""
+    return int(min(most, max(LEAST, macs / max(1, count(graph).total.macs))))
+
+
+TOGETHER_BYTES = 5 << 26
 """Bytes of activations that one batch may keep while it is followed backwards."""
 
 
@@ -371,14 +398,18 @@ def _parts(batches: Sequence[Any], graph: Graph) -> list[Any]:
     return found
 
 
-def _cut_off(batches: Sequence[Any], most: int) -> list[Any]:
+def _cut_off(batches: Sequence[Any], most: int, start: int = 0) -> list[Any]:
+    """The samples from `start` to before `most`, of all batches in their order."""
+    from dojang.training.observed import part
+
     found: list[Any] = []
-    left = most
+    seen = 0
     for batch in batches:
-        if left <= 0:
-            break
-        found.append(first(batch, left) if size(batch) > left else batch)
-        left -= size(found[-1])
+        own = size(batch)
+        low, high = max(0, start - seen), min(own, most - seen)
+        if high > low:
+            found.append(batch if high - low == own else part(batch, low, high))
+        seen += own
     return found
 
 

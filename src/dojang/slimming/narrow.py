@@ -14,8 +14,8 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph, Node
 from dojang.evidence.activations import Statistics
-from dojang.evidence.moments import ridge_fit
-from dojang.evidence.reading import Moments
+from dojang.evidence.reading import Moments, Reading
+from dojang.evidence.residuals import fit, low_rank_fit
 from dojang.slimming.absorb import bias_rows, group_of, owns_arrays, shared_arrays
 from dojang.slimming.importance import readers
 
@@ -123,9 +123,9 @@ def _norm_behind(graph: Graph, node: Node, shared: frozenset[str]) -> Node | Non
 
 
 def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[int], found: Moments) -> None:
-    inner = found.covariance[np.ix_(kept, kept)]
-    predict = ridge_fit(inner, found.covariance[np.ix_(kept, lost)])  # (kept, lost)
-    rest = found.mean[lost] - found.mean[kept] @ predict
+    factor = found.factor if isinstance(found, Reading) else None
+    left, right = fit(found.covariance, kept, lost) if factor is None else low_rank_fit(factor, kept, lost)
+    rest = found.mean[lost] - (found.mean[kept] @ left) @ right
     block, start = inputs_first(weight, node, lost[0])
     near, far = [p - start for p in kept], [p - start for p in lost]
     moved = block[far]
@@ -134,7 +134,7 @@ def _give(node: Node, weight: Array, bias: Array, lost: list[int], kept: list[in
     if node.op == "conv_transpose":
         total = total / np.prod(node.attrs["stride"])  # each output sees that part of the taps
     bias[first : first + size] += rest @ total
-    block[near] = block[near] + np.tensordot(predict, moved, 1)
+    block[near] = block[near] + np.tensordot(left, np.tensordot(right, moved, 1), 1)
 
 
 def inputs_first(weight: Array, node: Node, place: int) -> tuple[Array, int]:

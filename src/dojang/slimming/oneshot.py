@@ -7,7 +7,7 @@ leaves of channel i the variance ((C⁻¹)_LL)⁻¹_ii: the Schur complement of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,9 +17,9 @@ from dojang.arith.channels import ChannelMap
 from dojang.arith.cost import count
 from dojang.arith.cut import cut
 from dojang.arith.graph import Graph, Node
-from dojang.evidence.moments import RIDGE
 from dojang.evidence.readers import columns, reads_channels
 from dojang.evidence.reading import Reading
+from dojang.evidence.residuals import Residuals
 from dojang.slimming.absorb import column
 from dojang.slimming.narrow import compensate, least_useful
 
@@ -72,12 +72,14 @@ def ladders(
     readings: Mapping[str, Reading],
     ranking: Ranking,
     unit: int,
-    inverses: dict[str, Array] | None = None,
+    known: dict[str, Residuals] | None = None,
+    told: Callable[[int, int], object] | None = None,
 ) -> list[Ladder]:
     """For each set of channels that can go together the order in which they do, the least costly first.
 
-    `readings`: by the name of the layer that reads. `inverses`: kept from call to call, they spare the second ranking
-    its share of the work. `unit`: widths are multiples of it where the set is large enough.
+    `readings`: by the name of the layer that reads. `known`: what channels explain of each other; kept from call to
+    call, it spares the second ranking its share of the work. `unit`: widths are multiples of it where the set is large
+    enough. `told`: is told after each set which of how many it was.
     """
     reads: dict[int, list[tuple[str, int]]] = {}
     for node in readers(graph, tied):
@@ -87,13 +89,15 @@ def ladders(
                 reads.setdefault(label, []).append((node.name, place))
     energy = {node.name: np.square(np.asarray(columns(graph, node), np.float64)).sum(axis=1)
               for node in readers(graph, tied) if node.name in readings}  # fmt: skip
-    inverses = {} if inverses is None else inverses
+    residuals = {} if known is None else known
     found: list[Ladder] = []
-    for bundle in tied.bundles:
+    for number, bundle in enumerate(tied.bundles):
+        if told is not None:
+            told(number + 1, len(tied.bundles))
         if len(bundle) < 2:
             continue
         weigh = _Weights(readings, energy, ranking)
-        made = _ladder(tied, bundle, reads, readings, weigh, inverses, unit)
+        made = _ladder(tied, bundle, reads, readings, weigh, residuals, unit)
         if made is not None:
             found.append(made)
     return found
@@ -126,7 +130,7 @@ def _ladder(
     reads: Mapping[int, Sequence[tuple[str, int]]],
     readings: Mapping[str, Reading],
     weigh: _Weights,
-    inverses: dict[str, Array],
+    residuals: dict[str, Residuals],
     unit: int,
 ) -> Ladder | None:
     """The greedy order of one set; None where none of it can go."""
@@ -136,24 +140,21 @@ def _ladder(
         for name, place in reads.get(label, ()):
             where.setdefault(name, {}).setdefault(label, []).append(place)
     for name in where:
-        if name not in inverses:
-            inverses[name] = _precision(readings[name].covariance)
+        if name not in residuals:
+            residuals[name] = readings[name].residuals()
     step = min(unit, max(1, size // 8))
     step = max(step, -(-size // LEVELS) // step * step)
     alive, gone = list(bundle), list[int]()
-    now = {name: (np.arange(len(inverses[name])), inverses[name]) for name in where}
+    now = {name: residuals[name] for name in where}
     steps, costs = list[tuple[int, ...]](), list[float]()
     first = size % step or step
     while len(alive) - (number := first if not gone else step) >= max(1, round(size * LEAST_LEFT)):
         price = dict.fromkeys(alive, 0.0)
         for name, own in where.items():
-            kept, precision = now[name]
-            at = {place: i for i, place in enumerate(kept.tolist())}
-            left = 1 / np.diag(precision)
-            cost = weigh.of(name)
+            cost = weigh.of(name) * now[name].left()
             for label, places in own.items():
                 if label in price:
-                    price[label] += sum(float(cost[p] * left[at[p]]) for p in places)
+                    price[label] += float(cost[places].sum())
         chosen = set(least_useful(tied, alive, _scores(tied, price), number))
         if not chosen:
             break
@@ -165,17 +166,9 @@ def _ladder(
         total = 0.0
         for name, own in where.items():
             lost = [p for c in gone for p in own.get(c, ())]
+            now[name] = now[name].without([p for c in chosen for p in own.get(c, ())])
             if lost:
-                block = inverses[name][np.ix_(lost, lost)]
-                total += float((weigh.of(name)[lost] * np.diag(np.linalg.inv(block))).sum())
-            kept, precision = now[name]
-            fresh = np.isin(kept, [p for c in chosen for p in own.get(c, ())])
-            if fresh.any():
-                stay = ~fresh
-                across = precision[np.ix_(stay, fresh)]
-                rest = precision[np.ix_(stay, stay)]
-                rest = rest - across @ np.linalg.solve(precision[np.ix_(fresh, fresh)], across.T)
-                now[name] = kept[stay], rest
+                total += float((weigh.of(name)[lost] * now[name].lost(lost)).sum())
         steps.append(fitting)
         costs.append(max(total, costs[-1] if costs else 0.0))
     return Ladder(tied.layers(bundle), tuple(steps), tuple(costs)) if steps else None
@@ -186,15 +179,6 @@ def _scores(tied: ChannelMap, price: Mapping[int, float]) -> Array:
     for label, cost in price.items():
         score[label] = cost
     return score
-
-
-def _precision(covariance: Array) -> Array:
-    """(C + ridge)⁻¹: what channels explain of each other. Large ones in float32, which the ridge allows."""
-    level = float(np.trace(covariance)) / max(1, len(covariance)) or 1.0
-    kind = np.float32 if len(covariance) > 1024 else np.float64
-    scaled = ((covariance + covariance.T) / (2 * level)).astype(kind)
-    scaled[np.diag_indices_from(scaled)] += kind(RIDGE)
-    return np.linalg.inv(scaled).astype(np.float64 if kind is np.float64 else np.float32) / kind(level)
 
 
 class Widths:

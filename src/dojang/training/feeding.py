@@ -6,7 +6,7 @@ Nothing is normalised and no label is read here: the module sees what its owner'
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,17 @@ class Fed:
 
 
 def feed(
-    samples: Any, module: nn.Module, most: int, together: int = TOGETHER, seed: int = 0, most_bytes: int = MOST_BYTES
+    samples: Any,
+    module: nn.Module,
+    most: int,
+    together: int = TOGETHER,
+    seed: int = 0,
+    most_bytes: int = MOST_BYTES,
+    enough: Callable[[Batch], int] | None = None,
 ) -> Fed:
     """At most about `most` samples and `most_bytes` of anything that holds some; of what comes in batches whole ones.
+
+    `enough`: is given the first batch, and says how many samples are wanted, if fewer.
 
     Raises `UsageError` for what holds none, and `DataError` for batches that do not go through the module, or hold NaN.
     """
@@ -54,6 +62,8 @@ def feed(
         batch = _tensors(raw, place)
         if way is None:
             way, said = _way(module, batch)
+            if enough is not None:
+                most = min(most, enough(_taken(batch, way)[0]))
         args, rest = _taken(batch, way)
         _refuse_broken(args, number)
         kept.append(args)
@@ -100,12 +110,30 @@ def _raw(samples: Any, most: int, together: int, seed: int) -> Iterator[Any]:
 
 
 def _drawn(total: int, most: int, together: int, seed: int) -> Iterator[np.ndarray]:
-    """Places of at most so many samples, drawn by seed, in their order, batch by batch."""
+    """Places of at most so many samples, drawn by seed, batch by batch; in their order within a batch.
+
+    Each batch is drawn from all of them, because data are often sorted by class and not all batches may be looked at.
+    """
     if not total:
         return
-    places = np.sort(np.random.default_rng(seed).permutation(total)[:most])
+    places = np.random.default_rng(seed).permutation(total)[:most]
     for start in range(0, len(places), together):
-        yield places[start : start + together]
+        yield np.sort(places[start : start + together])
+
+
+def samples_in(samples: Any) -> int | None:
+    """How many samples there are, where that can be told without reading them; None else."""
+    if isinstance(samples, (np.ndarray, Tensor)):
+        return len(samples) if samples.ndim else None
+    if isinstance(samples, (Mapping, tuple)):
+        parts = list(samples.values()) if isinstance(samples, Mapping) else list(samples)
+        return len(parts[0]) if _alike(parts) else None
+    inner = getattr(samples, "dataset", samples)
+    return (
+        len(inner)
+        if hasattr(inner, "__len__") and hasattr(inner, "__getitem__") and not isinstance(inner, list)
+        else None
+    )
 
 
 def _alike(parts: Sequence[Any]) -> bool:

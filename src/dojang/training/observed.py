@@ -20,6 +20,10 @@ Batch = Any
 ROWS_PER_CHANNEL, LEAST_ROWS, MOST_ROWS = 4, 4096, 16_384
 """Places that a covariance of c channels is taken over: some per channel, from so many to so many."""
 
+WIDEST, FEW_ROWS = 4096, 1024
+"""Of layers that read more channels no covariance is made, whose square would fill the memory: so many rows are kept.
+Rows are kept as well where there are fewer of them than channels."""
+
 Norm = nn.modules.batchnorm._BatchNorm
 
 
@@ -91,30 +95,38 @@ def part(batch: Batch, start: int, stop: int) -> Batch:
 
 
 class _Read:
-    """The running figures of what one layer reads."""
+    """The running figures of what one layer reads, where each batch is of about `rows` places."""
 
-    def __init__(self, channels: int, batches: int) -> None:
-        self.rows, self.batches = 0, max(1, batches)
+    def __init__(self, channels: int, batches: int, rows: int) -> None:
+        self.rows, batches = 0, max(1, batches)
+        most = int(np.clip(ROWS_PER_CHANNEL * channels, LEAST_ROWS, MOST_ROWS)) if channels <= WIDEST else FEW_ROWS
+        self.want = -(-most // batches)
         self.shift: Tensor | None = None
+        self.low_rank = channels > WIDEST or batches * min(rows, self.want) < channels
         self.total = np.zeros(channels)
-        self.products = np.zeros((channels, channels))
+        self.products = np.zeros((0, 0) if self.low_rank else (channels, channels))
+        self.kept: list[np.ndarray] = []
         self.square, self.mixed, self.alone, self.samples = (np.zeros(channels) for _ in range(4))
-        self.most = int(np.clip(ROWS_PER_CHANNEL * channels, LEAST_ROWS, MOST_ROWS))
 
     def see(self, x: Tensor) -> None:
         """Takes a batch in, (n, channels, places)."""
-        rows = x.transpose(1, 2).reshape(-1, x.shape[1])
-        want = -(-self.most // self.batches)
-        if len(rows) > want:
+        number = x.shape[0] * x.shape[2]
+        if number > self.want:
             generator = torch.Generator().manual_seed(self.rows)
-            rows = rows[torch.randint(len(rows), (want,), generator=generator).to(rows.device)]
+            drawn = torch.randint(number, (self.want,), generator=generator).to(x.device)
+            rows = x[drawn // x.shape[2], :, drawn % x.shape[2]]
+        else:
+            rows = x.transpose(1, 2).reshape(-1, x.shape[1])
         rows = rows.float()
         if self.shift is None:
             self.shift = rows.mean(0)
         rows = rows - self.shift
         self.rows += len(rows)
         self.total += rows.sum(0, dtype=torch.float64).cpu().numpy()
-        self.products += (rows.T @ rows).cpu().numpy()
+        if self.low_rank:
+            self.kept.append(rows.cpu().numpy())
+        else:
+            self.products += (rows.T @ rows).cpu().numpy()
 
     def follow(self, x: Tensor, slope: Tensor) -> None:
         """Takes in how the projected outputs follow what was read."""
@@ -126,13 +138,21 @@ class _Read:
         self.samples += len(x)
 
     def reading(self) -> Reading:
-        """What came of it."""
+        """What came of it; what it holds is handed over."""
         assert self.shift is not None
         offset = self.total / max(1, self.rows)
         mean = self.shift.double().cpu().numpy() + offset
-        covariance = self.products / max(1, self.rows) - np.outer(offset, offset)
-        covariance[np.diag_indices_from(covariance)] = np.diag(covariance).clip(0)
         felt = (self.square - 2 * mean * self.mixed + mean**2 * self.alone) / np.maximum(self.samples, 1)
+        if self.low_rank:
+            factor = np.concatenate(self.kept)
+            self.kept.clear()
+            factor -= offset.astype(factor.dtype)
+            factor /= max(1, self.rows) ** 0.5
+            return Reading(self.rows, mean, factor, felt.clip(0), True)
+        covariance, self.products = self.products, np.zeros((0, 0))
+        covariance /= max(1, self.rows)
+        covariance -= np.outer(offset, offset)
+        covariance[np.diag_indices_from(covariance)] = np.diag(covariance).clip(0)
         return Reading(self.rows, mean, covariance, felt.clip(0))
 
 
@@ -142,9 +162,12 @@ def readings(
     batches: Sequence[Batch],
     told: Callable[[int, int], object] | None = None,
     seed: int = 0,
+    followed: int | None = None,
 ) -> dict[str, Reading]:
-    """What each of these layers reads, by name, from one pass forwards and backwards over the batches.
+    """What each of these layers reads, by name, from one pass forwards over the batches.
 
+    How the outputs follow is worked out backwards on the first `followed` batches, which takes three times as long: it
+    is a mean of one number per sample, where covariances of many channels need many rows.
     Sites that are never reached are left out. The module is as it was afterwards. Raises `DataError` where outputs are
     NaN or infinite.
     """
@@ -162,7 +185,7 @@ def readings(
         alias = args[0].view_as(args[0])
         seen = _flat(alias.detach(), layer)
         if site.name not in found:
-            found[site.name] = _Read(seen.shape[1], len(batches))
+            found[site.name] = _Read(seen.shape[1], len(batches), seen.shape[0] * seen.shape[2])
         own = found[site.name]
         own.see(seen)
         if alias.requires_grad:
@@ -172,27 +195,38 @@ def readings(
     scale = _scale(module, batches)
     generator = torch.Generator().manual_seed(seed)
     handles = [layer.register_forward_pre_hook(watch) for layer in by_module]
-    with _still(module), torch.enable_grad():
+    followed = len(batches) if followed is None else followed
+    with _still(module):
         try:
             for number, batch in enumerate(batches):
                 calls.clear()
-                asking = moved(batch, lambda t: t.detach().requires_grad_().mul(1) if t.is_floating_point() else t)
-                outputs = [y for y in tensors(call(module, asking)) if y.is_floating_point()]
-                if not all(bool(torch.isfinite(y).all()) for y in outputs):
-                    raise DataError("the outputs of the network are NaN or infinite on a sample: no cut goes by them")
-                total = sum(
-                    (y / spread * torch.randn(y.shape, generator=generator).to(y)).sum()
-                    for y, spread in zip(outputs, scale, strict=False)
-                    if y.requires_grad
-                )
-                if isinstance(total, Tensor):
-                    total.backward()
+                with torch.set_grad_enabled(number < followed):
+                    _through(module, batch, scale, generator)
                 if told is not None:
                     told(number + 1, len(batches))
         finally:
             for handle in handles:
                 handle.remove()
     return {name: own.reading() for name, own in found.items()}
+
+
+def _through(module: nn.Module, batch: Batch, scale: Sequence[float], generator: torch.Generator) -> None:
+    """One batch forwards, and backwards from a random projection of the outputs where gradients are asked for."""
+    backwards = torch.is_grad_enabled()
+    if backwards:
+        batch = moved(batch, lambda t: t.detach().requires_grad_().mul(1) if t.is_floating_point() else t)
+    outputs = [y for y in tensors(call(module, batch)) if y.is_floating_point()]
+    if not all(bool(torch.isfinite(y).all()) for y in outputs):
+        raise DataError("the outputs of the network are NaN or infinite on a sample: no cut goes by them")
+    if not backwards:
+        return
+    total = sum(
+        (y / spread * torch.randn(y.shape, generator=generator).to(y)).sum()
+        for y, spread in zip(outputs, scale, strict=False)
+        if y.requires_grad
+    )
+    if isinstance(total, Tensor):
+        total.backward()
 
 
 def _flat(x: Tensor, layer: nn.Module) -> Tensor:
@@ -206,7 +240,14 @@ def _flat(x: Tensor, layer: nn.Module) -> Tensor:
 @torch.no_grad()
 def _scale(module: nn.Module, batches: Sequence[Batch]) -> list[float]:
     """By what each output is divided, so that the expected square of the projection is the change over the spread."""
-    outputs = [y.double() for y in tensors(call(module, batches[0])) if y.is_floating_point()]
+    parts: list[list[Tensor]] = []
+    for batch in batches[: _needed(batches)]:
+        found = [y.double() for y in tensors(call(module, batch)) if y.is_floating_point()]
+        parts = parts or [[] for _ in found]
+        for own, y in zip(parts, found, strict=False):
+            if not own or y.shape[1:] == own[0].shape[1:]:
+                own.append(y)
+    outputs = [torch.cat(own) if own[0].ndim else own[0] for own in parts]
     spreads = [
         float(((y - y.mean(0, keepdim=True)).square().sum() if len(y) > 1 else y.square().sum()) / len(y))
         for y in outputs
@@ -214,6 +255,20 @@ def _scale(module: nn.Module, batches: Sequence[Batch]) -> list[float]:
     ]
     whole = [s if np.isfinite(s) and s > 0 else 1.0 for s in spreads]
     return [(s * len(whole)) ** 0.5 for s in whole]
+
+
+SPREAD_OVER = 16
+"""Samples that tell how far apart outputs lie."""
+
+
+def _needed(batches: Sequence[Batch]) -> int:
+    """How many of the batches have `SPREAD_OVER` samples together."""
+    seen = 0
+    for number, batch in enumerate(batches):
+        seen += size_of(batch)
+        if seen >= SPREAD_OVER:
+            return number + 1
+    return len(batches)
 
 
 @contextmanager
