@@ -62,7 +62,7 @@ def shares(graph: Graph, macs: Mapping[str, Any]) -> tuple[PrecisionShare, ...]:
     values = value_precisions(graph)
     if not graph.precisions and not values:
         return ()
-    weights: dict[str, list[int]] = {}
+    weights: dict[str, tuple[int, int]] = {}
     work: dict[str, Any] = {}
     read: dict[str, dict[str, None]] = {}
     counted: set[str] = set()
@@ -76,15 +76,14 @@ def shares(graph: Graph, macs: Mapping[str, Any]) -> tuple[PrecisionShare, ...]:
                 kind = own.kind
             if array not in counted:
                 counted.add(array)
-                row = weights.setdefault(own.kind, [0, 0])
-                row[0] += prod(shape)
-                row[1] += own.bytes_of(prod(shape))
+                number, size = weights.get(own.kind, (0, 0))
+                weights[own.kind] = number + prod(shape), size + own.bytes_of(prod(shape))
         if macs.get(node.name):
             work[kind] = work.get(kind, 0) + macs[node.name]
             read.setdefault(kind, {})[main] = None
     kinds = sorted({*weights, *work}, key=lambda k: (-_plain(work.get(k, 0)), k))
     return tuple(
-        PrecisionShare(k, *weights.get(k, [0, 0]), work.get(k, 0), tuple(sorted(read.get(k, ())))) for k in kinds
+        PrecisionShare(k, *weights.get(k, (0, 0)), work.get(k, 0), tuple(sorted(read.get(k, ())))) for k in kinds
     )
 
 

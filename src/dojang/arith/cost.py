@@ -59,8 +59,8 @@ class Count(Result):
 
     If the values of a tensor decide which path the network takes, this is the path with the most MACs, and `ways` has
     all paths, the cheapest first. `classes` are the classes of modules by path, where the source says them. `depth` is
-    how deep modules are shown when the table is printed; None: as deep as one screen holds. `precisions` has the parts of
-    the network by precision, where not all is float32; the bytes of all other figures are those of float32.
+    how deep modules are shown when the table is printed; None: as deep as one screen holds. `precisions` has the parts
+    of the network by precision, where not all is float32; the bytes of all other figures are those of float32.
     """
 
     network: str

@@ -1,7 +1,7 @@
 """How numbers are kept: float32, bfloat16, or whole numbers of few bits with a scale and a zero point.
 
-A whole number q stands for the real number scale · (q − zero). `Graph.precisions` says so of weight arrays, whose numbers
-in `Graph.weights` are the real ones; of the values between layers, operators say it (`fake_quantize`).
+A whole number q stands for the real number scale · (q − zero). `Graph.precisions` says so of weight arrays, whose
+numbers in `Graph.weights` are the real ones; of the values between layers, operators say it (`fake_quantize`).
 """
 
 from __future__ import annotations
@@ -108,16 +108,18 @@ class Precision:
     def of_dict(cls, told: Any) -> Precision:
         """Back from `to_dict`. Raises `DataError` for anything else."""
         damaged = DataError("a precision is a type with scales, zero points and an axis; this one is damaged")
-        if not isinstance(told, dict) or not isinstance(told.get("kind"), str):
+        if not isinstance(told, dict):
             raise damaged
         fields = cast(dict[str, Any], told)
-        kind, axis = fields["kind"], fields.get("axis")
-        scale, zero = (cast(list[Any], fields.get(key, [])) for key in ("scale", "zero"))
-        if not isinstance(scale, list) or not isinstance(zero, list) or not (axis is None or type(axis) is int):
+        kind, axis, scale, zero = (fields.get(key) for key in ("kind", "axis", "scale", "zero"))
+        if not isinstance(kind, str) or not (axis is None or type(axis) is int):
             raise damaged
-        if any(type(s) not in (int, float) for s in scale) or any(type(z) is not int for z in zero):
+        scales, zeros = (cast(list[Any], v) if isinstance(v, list) else [] for v in (scale, zero))
+        if any(v is not None and not isinstance(v, list) for v in (scale, zero)):
             raise damaged
-        return cls(kind, tuple(float(s) for s in scale), tuple(zero), axis)
+        if any(type(s) not in (int, float) for s in scales) or any(type(z) is not int for z in zeros):
+            raise damaged
+        return cls(kind, tuple(float(s) for s in scales), tuple(zeros), axis)
 
 
 FLOAT32 = Precision()
