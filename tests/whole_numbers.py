@@ -4,10 +4,10 @@ import numpy as np
 
 from dojang.engine.kernels.eight.elements import EightMap
 from dojang.engine.kernels.eight.pool import EightPool
-from dojang.engine.kernels.eight.store import Finish
+from dojang.engine.kernels.eight.store import Requantised
 
 
-def finished(total: np.ndarray, factor: np.ndarray, finish: Finish) -> np.ndarray:
+def finished(total: np.ndarray, factor: np.ndarray, finish: Requantised) -> np.ndarray:
     """The same in NumPy, of sums (…, channels); without activation."""
     v = total.astype(np.int32).astype(np.float32) * factor.astype(np.float32)
     if finish.real:

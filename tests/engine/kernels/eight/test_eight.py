@@ -18,7 +18,7 @@ from dojang.engine.kernels.eight import conv, depthwise, elements, pool
 from dojang.engine.kernels.eight.conv import EightTask
 from dojang.engine.kernels.eight.elements import EightMap
 from dojang.engine.kernels.eight.pool import EightPool
-from dojang.engine.kernels.eight.store import Finish
+from dojang.engine.kernels.eight.store import Requantised
 from dojang.engine.kernels.other.pool import PoolTask
 from dojang.engine.kernels.task import Offer, Refusal
 from dojang.native import jit
@@ -76,11 +76,11 @@ def layer(rng: np.random.Generator, rank: int) -> Conv | None:
         return None
 
 
-def finish_of(rng: np.random.Generator) -> Finish:
+def finish_of(rng: np.random.Generator) -> Requantised:
     if rng.integers(4) == 0:
-        return Finish(real=True)
+        return Requantised(real=True)
     low, high = int(rng.choice([0, 0, 40])), int(rng.choice([255, 255, 199]))
-    return Finish(zero=int(rng.integers(0, 256)), low=low, high=high, large=bool(rng.integers(2)))
+    return Requantised(zero=int(rng.integers(0, 256)), low=low, high=high, large=bool(rng.integers(2)))
 
 
 @pytest.mark.parametrize("seed", range(36))
@@ -125,7 +125,7 @@ def test_sums_beyond_the_largest_number_are_clamped_and_not_wrapped() -> None:
     x, w = np.full((1, 64, 3, 3), 255, "u1"), np.full((64, 64, 1, 1), 127, "i1")
     w[::2] = -128
     factor = np.full(64, 3e4, "f4")
-    finish = Finish(zero=7, large=True)
+    finish = Requantised(zero=7, large=True)
     for machine in MACHINES:
         for y_ld in (64, 65):
             task = EightTask(c, 64, y_ld, 0, finish)
@@ -141,7 +141,7 @@ def test_other_processors_get_their_own_instruction(features: str) -> None:
     arm = features.startswith("+neon")
     machine = replace(Machine.cross("neon"), features=features) if arm else replace(
         Machine.cross("avx2"), features="+avxvnni")  # fmt: skip
-    task = EightTask(Conv.of(12, 40, (6, 6), (3, 3), padding=1), 12, 40, 3, Finish(zero=4))
+    task = EightTask(Conv.of(12, 40, (6, 6), (3, 3), padding=1), 12, 40, 3, Requantised(zero=4))
     expected = "vpdpbusd" if not arm else "usdot" if "i8mm" in features else "sdot"
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()

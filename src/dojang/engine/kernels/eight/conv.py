@@ -24,7 +24,7 @@ from dojang.engine.kernels.conv.direct import Nest, shared_out, three
 from dojang.engine.kernels.eight import copy
 from dojang.engine.kernels.eight.copy import Padded
 from dojang.engine.kernels.eight.dot import Dot, dot_of
-from dojang.engine.kernels.eight.store import Finish, packed_order, packs, store
+from dojang.engine.kernels.eight.store import Requantised, packed_order, packs, store
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, I32, Emit, Value
@@ -39,13 +39,13 @@ LONGEST = 1 << 16
 @plain_repr
 @dataclass(frozen=True, slots=True)
 class EightTask:
-    """y = finish(conv(x − zero) + bias) of bytes. `x_ld` and `y_ld` are from pixel to pixel, in bytes and in results."""
+    """y = finish(conv(x − zero) + bias) of bytes. `x_ld` and `y_ld` count bytes and results from pixel to pixel."""
 
     conv: Conv
     x_ld: int
     y_ld: int
     zero: int = 0
-    finish: Finish = field(default_factory=Finish)
+    finish: Requantised = field(default_factory=Requantised)
 
     @property
     def padded(self) -> Padded:
@@ -202,14 +202,14 @@ def emit(task: EightTask, machine: Machine) -> Code:
     blocks = c.groups * t.ceil_div(whole, tile.vectors)
     chunks = t.ceil_div(t.ceil_div(prod(c.out_size), tile.pixels), tile.tiles)
     recipe = f"{NAME} {task} {tile} {d}"
-    many = Step(recipe, lambda name: Kernel(name, task, machine).text(), lambda n: n * blocks * chunks)
+    many = Step(recipe, lambda name: ByteProducts(name, task, machine).text(), lambda n: n * blocks * chunks)
     if not copied(task, machine):
         return Code((many,))
     padded = task.padded
     return Code((copy.step(padded, d, machine), many), 0, lambda n: (n * padded.bytes_of(d), 0))
 
 
-class Kernel:
+class ByteProducts:
     """The products of one layer while they are written."""
 
     def __init__(self, symbol: str, task: EightTask, machine: Machine) -> None:

@@ -66,6 +66,14 @@ def dot_of(machine: Machine) -> Dot | None:
     return Dot("pmaddwd", 2, 2)
 
 
+def gains(machine: Machine) -> bool:
+    """Whether layers are faster in bytes than in float32. Widened to 16 bits they are not: two instructions take the
+    products of two multiply-adds, so such processors compute quantised layers in float32.
+    """
+    found = dot_of(machine)
+    return found is not None and found.depth == 4
+
+
 def nearest(b: Emit, v: Value) -> Value:
     """Float32 numbers as int32, halves to even. Beyond int32 the result is not defined."""
     lanes = v.type.count

@@ -23,7 +23,7 @@ LARGEST = 1 << 23
 
 @plain_repr
 @dataclass(frozen=True, slots=True)
-class Finish:
+class Requantised:
     """How sums are stored. `real`: as float32. Else as bytes: `zero` is added, and the result held within `low` and
     `high`. `large`: sums times factors may be beyond int32. `scale` divides what `activation` gives (1 where there is
     none, as the factors then have it).
@@ -43,7 +43,7 @@ class Finish:
         return 4 if self.real else 1
 
 
-def packs(b: Emit, finish: Finish, vectors: int) -> bool:
+def packs(b: Emit, finish: Requantised, vectors: int) -> bool:
     """Whether four vectors of results are narrowed to one in three instructions, their lanes in `packed_order`."""
     return not finish.real and vectors == 4 and b.machine.isa in ("avx512", "avx2")
 
@@ -56,7 +56,7 @@ def packed_order(lanes: int) -> list[int]:
     return [lane // 4 * 16 + 4 * v + lane % 4 for v in range(4) for lane in range(lanes)]
 
 
-def whole(b: Emit, finish: Finish, total: Value, factor: Value) -> Value:
+def whole(b: Emit, finish: Requantised, total: Value, factor: Value) -> Value:
     """One vector of sums as rounded int32, zero not added."""
     v: Value = b.fmul(as_float(b, total), factor)
     if finish.activation is not None:
@@ -67,7 +67,7 @@ def whole(b: Emit, finish: Finish, total: Value, factor: Value) -> Value:
     return nearest(b, v)
 
 
-def store(b: Emit, finish: Finish, totals: Sequence[Value], factors: Sequence[Value], y: Value, channels: int) -> None:
+def store(b: Emit, finish: Requantised, totals: Sequence[Value], factors: Sequence[Value], y: Value, channels: int) -> None:
     """The sums of one pixel, in vectors, from address `y` on; `channels` of them are there."""
     lanes = totals[0].type.count
     if finish.real:
@@ -99,7 +99,7 @@ def put(b: Emit, narrow: Value, y: Value, count: int) -> None:
     b.vstore(narrow, y, U8, mask=b.mask(count, narrow.type.count))
 
 
-def narrowed(b: Emit, finish: Finish, rounded: Sequence[Value]) -> Value:
+def narrowed(b: Emit, finish: Requantised, rounded: Sequence[Value]) -> Value:
     """Four vectors of int32 as one of bytes: both saturate, the zero point is added to 16 bits between."""
     lanes = rounded[0].type.count
     four, two, one = I32.vector(lanes), ir.VectorType(ir.IntType(16), 2 * lanes), U8.vector(4 * lanes)

@@ -15,6 +15,7 @@ from dojang.engine.plan.rules import (
     axes,
     channels,
     convs,
+    eights,
     elements,
     images,
     pools,
@@ -74,4 +75,4 @@ RULES: Table[Rule] = Table(
 WITH_CONSTANTS = MappingProxyType({**dict.fromkeys(channels.PAIRS, strided.broadcast), "pow": strided.power})
 """Where an input is a constant, or the rule above declined."""
 
-ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought)
+ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought, eights.group, eights.real)
