@@ -9,6 +9,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, cast
 
+from dojang.arith.bits import PrecisionShare, shares
 from dojang.arith.geometry import geometry_of
 from dojang.arith.graph import Graph, Node
 from dojang.arith.layer import Cost, Layer, Uncounted, plain, total_of, uncounted_of
@@ -58,7 +59,8 @@ class Count(Result):
 
     If the values of a tensor decide which path the network takes, this is the path with the most MACs, and `ways` has
     all paths, the cheapest first. `classes` are the classes of modules by path, where the source says them. `depth` is
-    how deep modules are shown when the table is printed; None: as deep as one screen holds.
+    how deep modules are shown when the table is printed; None: as deep as one screen holds. `precisions` has the parts
+    of the network by precision, where not all is float32; the bytes of all other figures are those of float32.
     """
 
     network: str
@@ -69,6 +71,7 @@ class Count(Result):
     parameters: Parameters = NOTHING
     classes: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str], repr=False, compare=False)
     depth: int | None = dataclasses.field(default=None, compare=False)
+    precisions: tuple[PrecisionShare, ...] = ()
 
     @property
     def status(self) -> str:
@@ -135,6 +138,7 @@ class Count(Result):
                 "status": self.status,
                 "unknown": list(dict.fromkeys(u for path in (self, *self.ways) for u in path.total.unknown)),
                 **({} if self.uncounted is None else {"uncounted": self.uncounted.to_dict()}),
+                **({} if not self.precisions else {"precisions": [share.to_dict() for share in self.precisions]}),
                 **self._range(),
             },
             "modules": [module.to_dict() for module in self.tree.modules()],
@@ -194,7 +198,10 @@ def count(graph: Graph, batch: int = 1, bias: bool = True, exact_padding: bool =
     convention = Convention(unit, batch, bias, exact_padding)
     parameters = parameters_of(graph, reads)
     peak = peak_bytes(graph, shapes)
-    return Count(graph.name, tuple(layers), peak, convention, parameters=parameters, classes=graph.modules)
+    parts = shares(graph, {layer.name: layer.cost.macs for layer in layers})
+    return Count(
+        graph.name, tuple(layers), peak, convention, parameters=parameters, classes=graph.modules, precisions=parts
+    )
 
 
 def _cost(

@@ -11,6 +11,7 @@ from typing import Any
 from dojang.arith.attrs import Attrs, normalise
 from dojang.arith.conv import by
 from dojang.arith.ops import OPS, STANDARD, UNKNOWN, Op
+from dojang.arith.precision import Precision
 from dojang.arith.shapes import Shape
 from dojang.arith.standard import SINGLE
 from dojang.arith.stored import Origin, Stored
@@ -85,6 +86,8 @@ class Graph:
     of these it is made of (`stored.py`); both are empty if there is no such source, and after an edit. `modules` names
     the class of each module that holds layers, by its path (`layer1.0`), where the source says so; `scopes` gives the
     path of the module that a node belongs to, where the node's name does not begin with it (`scopes.py`).
+    `precisions` says of weight arrays how their numbers are kept, where that is not float32 (`precision.py`); `weights`
+    has the real numbers that they stand for.
     Raises `GraphError` if names repeat, inputs are missing or in the wrong order, or there is no output.
     """
 
@@ -97,6 +100,7 @@ class Graph:
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin], repr=False, compare=False)
     modules: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
     scopes: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
+    precisions: Mapping[str, Precision] = field(default_factory=dict[str, Precision], repr=False, compare=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -286,8 +290,11 @@ class Graph:
         outputs = tuple(source(o) for o in self.outputs)
         live = reachable(new, outputs)
         kept = topological([node for node in new if node.name in live or node.op == "input"])
+        precisions = {k: p for k, p in self.precisions.items() if k not in (weights or {})}
         weights = {**self.weights, **(weights or {})}
-        graph = replace(self, nodes=kept, outputs=outputs, weights=weights, stored={}, origins={})
+        graph = replace(
+            self, nodes=kept, outputs=outputs, weights=weights, stored={}, origins={}, precisions=precisions
+        )
         return graph.with_weights(graph.weights) if graph.weights else graph
 
 
@@ -305,7 +312,7 @@ def with_batch(attrs: Attrs, batch: int) -> Shape | None:
     return (*shape[:axis], batch, *shape[axis:])
 
 
-BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins", "modules", "scopes"})
+BESIDE_NODES = frozenset({"name", "weights", "meta", "stored", "origins", "modules", "scopes", "precisions"})
 """Fields of a Graph that neither its shapes nor the order of its nodes depend on."""
 
 MOST_AXES, MOST_VALUES = 64, 10**200

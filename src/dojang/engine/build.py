@@ -58,7 +58,7 @@ class Build:
 
 def build(graph: Graph, request: Request, chosen: Chosen, packed: Packed, release: bool) -> Build:
     """All passes in order. Each result is checked, and shown where DOJANG_VERBOSE names the pass."""
-    fused = show("fuse", verify.fused(fuse(graph, graph.shapes(request.batch), request.keep)))
+    fused = show("fuse", verify.fused(fuse(graph, graph.shapes(request.batch), request.keep, request.eight)))
     planned = show("plan", verify.planned(plan(fused, request, chosen)))
     lowered = show("lower", verify.lowered(lower(planned)))
     own, constants = pack(planned, packed, release)

@@ -20,6 +20,8 @@ from dojang.arith.symbol import Expr
 from dojang.base.errors import UsageError
 from dojang.engine import timeline, verify
 from dojang.engine.build import Build, build, held_bytes
+from dojang.engine.eight import with_exact_weights
+from dojang.engine.kernels.eight.dot import gains
 from dojang.engine.kernels.task import on_line
 from dojang.engine.lanes import Lanes
 from dojang.engine.plan.choose import Plan
@@ -156,7 +158,7 @@ class Compiled:
         # A mapping of its own, so that weights can be let go one by one.
         joined = scalars_joined(graph)
         self._sizes = Sizes(joined, batch_size) if is_open(graph) else None
-        self._settled = joined if self._sizes else settled(whole_numbers(joined))
+        self._settled = joined if self._sizes else with_exact_weights(settled(whole_numbers(joined)))
         if release:
             few = {
                 k: a for k, a in graph.weights.items() if joined is not graph and np.asarray(a).nbytes <= SMALL_BYTES
@@ -374,7 +376,7 @@ class Compiled:
         sizes = self._sizes.chosen_for if self._sizes else None
         return Request(
             wanted.batch, self.machine, self.threads, self.workers, strict, wanted.taps, self.batch_size, self.tune,
-            sizes,
+            sizes, sizes is None and gains(self.machine),
         )  # fmt: skip
 
     def _drop_old(self, newest: Build) -> bool:

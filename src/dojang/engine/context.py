@@ -97,7 +97,7 @@ class Context:
             if isinstance(what, str):
                 words[word] = self.build.arrays[what].ctypes.data
             elif what.buffer >= 0:
-                words[word] = self.base + self.build.lowered.areas.offsets[what.buffer] + 4 * what.offset
+                words[word] = self.base + self.build.lowered.areas.offsets[what.buffer] + what.item * what.offset
         for word, area in zip((t.S0, t.S1), shared, strict=True):
             if area >= 0:
                 words[word] = self.base + self.build.lowered.areas.offsets[area]

@@ -10,6 +10,7 @@ from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.ops import OPS
 from dojang.arith.shapes import Shape
 from dojang.arith.table import Table, because
+from dojang.engine.eight import EightFusion, EightPart
 from dojang.engine.kernels.activations import NAMES, Activation
 from dojang.engine.reference.elements import SELU_ALPHA, SELU_SCALE
 from dojang.engine.whole import exact
@@ -34,6 +35,8 @@ class Group:
     residual: str | None = None
     activation: Activation | None = None
     members: tuple[str, ...] = ()
+    eight: EightPart | None = None
+    """What the group does in bytes, if it is computed so (`eight.py`)."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,12 @@ class Fused:
         return value not in self.shown and len(self.readers.get(value, ())) == 1
 
 
-def fuse(graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str]) -> Fused:
-    """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible."""
+def fuse(graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str], eight: bool = False) -> Fused:
+    """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible. `eight`: whether quantised
+    layers are computed in bytes.
+    """
     f = Fusion(graph, shapes, keep)
-    groups = tuple(f.groups())
+    groups = tuple(f.groups(eight))
     return Fused(graph, shapes, groups, tuple(f.nodes), f.alias, f.readers, frozenset(f.shown))
 
 
@@ -140,12 +145,14 @@ class Fusion:
             return None
         return readers[0]
 
-    def groups(self) -> list[Group]:
+    def groups(self, eight: bool = False) -> list[Group]:
         """All groups, in an order in which they can be computed."""
         by_value: dict[str, Group] = {}
+        for node, value, inputs, members, part in EightFusion(self).groups() if eight else ():
+            by_value[value] = Group(node, value, inputs, members=members, eight=part)
         # Later convolutions claim additions first: what they add has then been computed before.
         for node in reversed(self.nodes):
-            if node.op in CONVS:
+            if node.op in CONVS and node.name not in self.taken:
                 self.keep(by_value, self.convolution(node))
         for node in self.nodes:
             if node.op not in (*CONVS, *ALIASES, "input") and node.name not in self.taken:

@@ -43,7 +43,8 @@ def planned(found: Planned) -> Planned:
     """Every group has its steps, every place lies within its buffer, every prediction is a time."""
     covered = {name for step in found.steps for name in step.choice.members}
     for group in found.fused.groups:
-        if group.value not in found.places and not covered & set(group.members) | set(found.constants):
+        there = group.value in found.places or group.value in found.eights
+        if not there and not covered & set(group.members) | set(found.constants):
             raise PassError("plan", f"{group.value} has no step")
     for step in found.steps:
         seconds = step.choice.predicted_s
@@ -61,7 +62,7 @@ def end_of(place: Place) -> int:
         return 0
     if place.in_rows:
         return end_of(place.turned)
-    return 4 * (place.offset + (place.images * place.pixels - 1) * place.ld + place.channels)
+    return place.item * (place.offset + (place.images * place.pixels - 1) * place.ld + place.channels)
 
 
 def lowered(found: Lowered) -> Lowered:

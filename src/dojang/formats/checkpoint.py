@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph
+from dojang.arith.precision import Precision, fits
 from dojang.base.errors import DataError, DojangError, FileError, GraphError
 from dojang.base.reading import damaged_as, json_value, opened
 from dojang.base.showing import encodable
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 KEY = "dojang.network"
 """Metadata key of the network's text. Other keys are `dojang.name`, `dojang.meta` (JSON) and `dojang.arrays` (JSON,
-{name in the file: name of the array}) for names that UTF-8 cannot encode."""
+{name in the file: name of the array}) for names that UTF-8 cannot encode, and `dojang.precisions` (JSON, {name of the
+array: type, scales, zero points, axis}) for arrays that are kept as whole numbers."""
+
+PRECISIONS = "dojang.precisions"
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
               "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
@@ -35,6 +39,9 @@ ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16"
 
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
          "U8": "u1", "BOOL": "?", "U16": "<u2", "U32": "<u4", "U64": "<u8"}  # fmt: skip
+
+TYPE_NAMES = {"int8": "I8", "uint8": "U8", "int16": "I16", "uint16": "U16", "int32": "I32"}
+"""Types of NumPy that are written as they are; all others are written as float32."""
 
 MAX_HEADER = 1 << 26
 """The most bytes of a header. The format's own limit is 100 MB; a header of 20,000 arrays takes 2 MB."""
@@ -129,10 +136,17 @@ class FileArrays(Mapping[str, Any]):
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     """For each array its name in the file."""
     held: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    precisions: Mapping[str, Precision] = field(default_factory=dict[str, Precision])
+    """Of arrays of whole numbers: what they stand for."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.held:
-            self.held[name] = read_array(self.header, self.names[name])
+            array = read_array(self.header, self.names[name])
+            if name in self.precisions:
+                from dojang.formats.whole import real_of
+
+                array = real_of(array, self.precisions[name])
+            self.held[name] = array
         return self.held[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -199,7 +213,29 @@ def load(path: str | Path, weights: bool = True) -> Graph:
         there = header.entries[names[array]].shape
         if there != shape:
             raise GraphError(f"{header.path}: {array} is {by(there)}, its network needs {by(shape)}")
-    return graph.replace(weights=FileArrays(header, names)) if weights else graph
+    precisions = _precisions(header, graph, names)
+    graph = graph.replace(precisions=precisions)
+    return graph.replace(weights=FileArrays(header, names, precisions=precisions)) if weights else graph
+
+
+def _precisions(header: Header, graph: Graph, names: Mapping[str, str]) -> dict[str, Precision]:
+    """The precisions of the arrays that are kept as whole numbers, by the names of the network."""
+    found = json_value(header.metadata.get(PRECISIONS, "{}"), str(header.path), "its metadata are damaged")
+    if not isinstance(found, dict):
+        raise FileError(f"{header.path}: its precisions are damaged; save it again")
+    precisions: dict[str, Precision] = {}
+    for name, told in found.items():
+        try:
+            precision = Precision.of_dict(told)
+        except DataError as error:
+            raise FileError(f"{header.path}: {name}: {error}; save it again") from None
+        shape = graph.param_shapes.get(name)
+        if shape is None or not precision.whole or not fits(precision, shape):
+            raise FileError(f"{header.path}: {name} has a precision that does not fit its array; save it again")
+        if header.entries[names[name]].dtype not in ("I8", "U8", "I16", "U16", "I32"):
+            raise FileError(f"{header.path}: {name} has a scale, but its numbers are not whole; save it again")
+        precisions[name] = precision
+    return precisions
 
 
 def _texts(header: Header, key: str) -> dict[str, str]:
@@ -219,12 +255,22 @@ def save(graph: Graph, path: str | Path, force: bool = False) -> Path:
     import numpy as np
 
     from dojang.formats import text
+    from dojang.formats.whole import whole_of
 
     graph.check_weights()
-    arrays = {name: np.ascontiguousarray(graph.weights[name], dtype="<f4") for name in graph.param_shapes}
+    arrays: dict[str, Any] = {}
+    precisions: dict[str, Any] = {}
+    for name in graph.param_shapes:
+        precision = graph.precisions.get(name)
+        whole = whole_of(np.asarray(graph.weights[name]), precision) if precision is not None else None
+        if precision is not None and whole is not None:  # where weights were changed, they are real numbers again
+            precisions[name] = precision.to_dict()
+        arrays[name] = np.ascontiguousarray(graph.weights[name], "<f4") if whole is None else whole
     # ascontiguousarray turns an array without axes into one with an axis; restore its shape
     arrays = {name: a.reshape(graph.param_shapes[name]) for name, a in arrays.items()}
     metadata = {KEY: text.to_text(graph), "dojang.meta": json.dumps(dict(graph.meta))}
+    if precisions:
+        metadata[PRECISIONS] = json.dumps(precisions)
     if encodable(graph.name) == graph.name:
         metadata["dojang.name"] = graph.name
     odd: dict[str, str] = {}
@@ -247,19 +293,23 @@ def _free(name: str, taken: set[str]) -> str:
 def write_arrays(
     arrays: Mapping[str, np.ndarray], path: str | Path, metadata: Mapping[str, str] | None = None, force: bool = False
 ) -> Path:
-    """Writes float32 arrays as a safetensors file, whole or not at all; raises as `base.writing.writing`."""
+    """Writes arrays of float32 or of whole numbers as a safetensors file, whole or not at all; raises as
+    `base.writing.writing`."""
     file = Path(path)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     place = 0
     for name, array in arrays.items():
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [place, place + array.nbytes]}
-        place += array.nbytes
+        kind = TYPE_NAMES.get(array.dtype.name, "F32")
+        end = place + array.size * ITEM_BYTES[kind]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [place, end]}
+        place = end
     raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     with writing(file, force) as temporary, temporary.open("wb") as stream:
         stream.write(struct.pack("<Q", len(raw)) + raw)
         for array in arrays.values():
-            stream.write(array.astype("<f4", copy=False).tobytes())
+            kind = NUMPY[TYPE_NAMES.get(array.dtype.name, "F32")]
+            stream.write(array.astype(kind, copy=False).tobytes())
     return file
 
 

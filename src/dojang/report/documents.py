@@ -125,6 +125,16 @@ class ModuleRow(TypedDict):
     status: Literal["exact", "lower-bound"]
 
 
+class PrecisionRow(TypedDict):
+    """A part of a network in one precision."""
+
+    kind: Annotated[str, "the type that the weights are kept in, such as int8"]
+    weights: Annotated[Size, "weights and biases kept in it; an array that several layers share counts once"]
+    weight_bytes: Annotated[Size, "their bytes, without scales and zero points"]
+    macs: Annotated[Size, "of the layers that multiply with such weights"]
+    values: Annotated[list[str], "types of the values that these layers read"]
+
+
 class Totals(TypedDict):
     """The totals of a cost table."""
 
@@ -145,6 +155,7 @@ class Totals(TypedDict):
     status: Status
     unknown: Annotated[list[str], "operators that could not be counted"]
     uncounted: NotRequired[Annotated[Uncounted, "how much a lower bound leaves out"]]
+    precisions: NotRequired[Annotated[list[PrecisionRow], "by precision, where not all is float32"]]
     ways: NotRequired[Annotated[int, "paths that values decide between; the keys below are over all of them"]]
     macs_min: NotRequired[int]
     macs_max: NotRequired[int]

@@ -61,6 +61,8 @@ def count_text(count: Count, width: int = WIDTH, style: Style = PLAIN, columns: 
         lines += [style.dim(paragraph(folded, width)), ""]
     if count.total.unknown:
         lines += [style.bad(paragraph(uncounted_said(count), width)), ""]
+    if said := precisions_said(count):
+        lines += [paragraph(said, width), ""]
     if said := parameters_said(count):
         lines += [paragraph(said, width), ""]
     if count.ways:
@@ -164,6 +166,17 @@ def parameters_said(count: Count) -> str:
     return text
 
 
+def precisions_said(count: Count) -> str:
+    """What is kept and multiplied in which precision; "" where all is float32."""
+    parts: list[str] = []
+    work, per_mac = work_of(count)
+    for share in count.precisions:
+        read = f" of {' and '.join(share.values)} values" if share.values else ""
+        macs = f", {number(per_mac * share.macs)} {work}{read}" if share.macs or read else ""
+        parts.append(f"{share.kind}: {number(share.weights)} parameters in {size(share.weight_bytes)}{macs}")
+    return f"Precisions: {'; '.join(parts)}. All other bytes are those of float32." if parts else ""
+
+
 def headline(count: Count) -> str:
     """The totals in one line."""
     work, per_mac = work_of(count)
@@ -214,6 +227,8 @@ def formulas_text(count: Count, width: int = WIDTH, style: Style = PLAIN) -> str
         lines += [paragraph(f"Peak activations in bytes = {largest}{note}", width, "    "), ""]
     if total.unknown:
         lines += [paragraph(uncounted_said(count), width), ""]
+    if said := precisions_said(count):
+        lines += [paragraph(said, width), ""]
     if differ := parameters_said(count):
         lines += [paragraph(differ, width), ""]
     if letters.named:

@@ -48,7 +48,7 @@ class Request:
 
     `like` is the batch size that algorithms are chosen for, if not this one. `sizes`: the network takes images of any
     size. `keep` are values that stay visible beside
-    the outputs. `tune` chooses by measuring.
+    the outputs. `tune` chooses by measuring. `eight`: quantised layers are computed in bytes.
     """
 
     batch: int
@@ -60,6 +60,7 @@ class Request:
     like: int | None = None
     tune: bool = False
     sizes: AnySize | None = None
+    eight: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Rules:
     """By operator, the rule that adds a group's steps and says whether it did: `of_values` where all inputs are values
     with a place, `of_constants` where that fails; `of_rows`, asked before both, where values lie in rows. `placed`
     gives a constant a place, and says whether it could; `brought` brings a value from its rows to channels last. `flat`
-    are the operators whose rules take values of fewer than two axes, too.
+    are the operators whose rules take values of fewer than two axes, too. `in_bytes` adds the steps of a group in
+    bytes, `real` those that make a value of bytes real.
     """
 
     of_rows: Mapping[str, Rule]
@@ -75,11 +77,14 @@ class Rules:
     of_constants: Mapping[str, Rule]
     placed: Callable[[PlanContext, str], bool]
     brought: Callable[[PlanContext, str], Place]
+    in_bytes: Callable[[PlanContext, Group], None]
+    real: Callable[[PlanContext, str], Place]
     flat: frozenset[str] = frozenset()
 
 
 class Places(dict[str, Place]):
-    """Where values lie, channels last. A value that only lies in rows is brought here when it is first asked for.
+    """Where real values lie, channels last. A value that only lies in rows, or as bytes, is brought here when it is
+    first asked for. `eights` has the values that lie as bytes.
 
     `rows` has the values that lie in rows (their last axis fastest), each as kernels know it: the last axis as
     channels, (images, last axis, *axes between).
@@ -90,12 +95,13 @@ class Places(dict[str, Place]):
         super().__init__()
         self.bring = bring
         self.rows: dict[str, Place] = {}
+        self.eights: dict[str, Place] = {}
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self.rows
+        return super().__contains__(name) or name in self.rows or name in self.eights
 
     def __missing__(self, name: str) -> Place:
-        if name not in self.rows:
+        if name not in self.rows and name not in self.eights:
             raise KeyError(name)
         found = self[name] = self.bring(name)
         return found
@@ -143,10 +149,13 @@ class PlanContext:
         self.bounds = held(self.graph, self.shapes)
         self.resident_ratio = resident_ratio(self.graph.param_shapes, self.machine)
         self.exact = exact(self.graph)
-        self.shortcuts: Mapping[str, Shortcut] = {} if request.sizes else shortcuts(fused)
+        self.eight = any(group.eight for group in fused.groups)
+        self.shortcuts: Mapping[str, Shortcut] = {} if request.sizes or self.eight else shortcuts(fused)
         self.steps: list[KernelStep | HostStep] = []
         self.buffers: list[int] = []
-        self.places = Places(lambda name: self.rules.brought(self, name))
+        self.places = Places(
+            lambda name: (self.rules.real if name in self.places.eights else self.rules.brought)(self, name)
+        )
         self.reserved: dict[str, Place] = {}  # slices of concatenations
         self.constants: list[str] = []
         self.copied: list[str] = []
@@ -227,6 +236,9 @@ class PlanContext:
     def group(self, group: Group) -> None:
         """Adds the steps of one group: natively if its operator and its sizes allow, else by its reference function."""
         node = group.node
+        if group.eight is not None:
+            self.rules.in_bytes(self, group)
+            return
         if node.op == "constant":
             self.constants.append(node.name)
             return
@@ -289,6 +301,9 @@ class PlanContext:
 
     def on_host(self, group: Group) -> None:
         """Adds a step by the reference function (and those of the fused nodes)."""
+        for name in (*group.inputs, group.residual):
+            if name in self.places.eights:
+                self.places[name]  # made real
         shape = self.shapes[group.value]
         by_python = shape is None or len(shape) < 2 or not prod(shape[1:]) or not self.numbers(group.value)
         place = None if by_python else self.target(group.value)

@@ -20,7 +20,7 @@ from dojang.native.costs import COSTS
 
 def plan_of(graph: Graph, request: Request, chosen: Chosen | None = None) -> Planned:
     """The plan of a graph, which needs no weights: the first two passes."""
-    fused = fuse(graph, graph.shapes(request.batch), request.keep)
+    fused = fuse(graph, graph.shapes(request.batch), request.keep, request.eight)
     return plan(fused, request, {} if chosen is None else chosen)
 
 
@@ -42,6 +42,7 @@ def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
     return Planned(
         public, fused, context.machine, 1 if alone else request.workers or request.threads, steps,
         tuple(context.buffers), context.places.all(context.shapes), tuple(context.constants), tuple(context.copied),
+        context.places.eights,
     )  # fmt: skip
 
 
@@ -69,7 +70,8 @@ def enter(context: PlanContext) -> None:
 
 def choose_kernels(context: PlanContext) -> None:
     """The steps of all groups: with those after them, as part of the convolution that reads them, or by their rule."""
-    joiner = Joiner(context) if context.sizes is None else None  # code of layers in a row is made for one size
+    # Code of layers in a row is made for one size, and of real numbers.
+    joiner = Joiner(context) if context.sizes is None and not context.eight else None
     later = {g.value for s in context.shortcuts.values() for g in s.groups}
     for group in context.fused.groups:
         joined = joiner and context.kernels_can(group) and group.value not in later and joiner.takes(group)

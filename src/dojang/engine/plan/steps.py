@@ -32,6 +32,8 @@ class Place:
     shape: Shape
     in_rows: bool = False
     """Whether the last axis is the fastest, not the second one: a value that only views and Python read so."""
+    item: int = 4
+    """Bytes of an element."""
 
     @property
     def turned(self) -> Place:
@@ -120,7 +122,8 @@ class Planned:
     """The result of the pass `plan`: steps in order, the bytes of each buffer, where values lie.
 
     `public` is what users see of it. `machine` has no more cores than there are threads to cut work for, `run_threads`
-    is how many run it; `constants` are values that packing computes, `copied` those that NumPy copies out at the end.
+    is how many run it; `constants` are values that packing computes, `copied` those that NumPy copies out at the end, `eights`
+    says where the bytes of values lie that are computed so.
     """
 
     public: Plan
@@ -132,3 +135,4 @@ class Planned:
     places: Mapping[str, Place]
     constants: tuple[str, ...]
     copied: tuple[str, ...]
+    eights: Mapping[str, Place]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dojang.arith.conv import by
-from dojang.base.errors import FileError, UnsupportedError
+from dojang.arith.precision import Precision
+from dojang.base.errors import DataError, FileError, UnsupportedError
 from dojang.base.reading import damaged_as, opened
 from dojang.formats.onnx.batch import any_depends, depends
 from dojang.formats.onnx.protobuf import Buffer, Message, varints
@@ -101,6 +102,47 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """What whole numbers of a type stand for: their scales and zero points, one for all (`axis` None), or along an axis
+    of the constant.
+    """
+
+    kind: str
+    scale: Const
+    zero: Const | None
+    axis: int | None
+
+    def precision(self) -> Precision | None:
+        """The same with its numbers; None where they are none that whole numbers can have."""
+        if not self.scale.small or (self.zero is not None and not self.zero.small):
+            return None
+        import numpy as np
+
+        scale = tuple(float(np.float32(s)) for s in self.scale.values())
+        zero = tuple(int(z) for z in self.zero.values()) if self.zero is not None else (0,)
+        if len(zero) == 1:
+            zero *= len(scale)
+        try:
+            return Precision(self.kind, scale, zero, self.axis)
+        except DataError:
+            return None
+
+    def transposed(self, perm: Sequence[int]) -> Grid:
+        """Of the constant with its axes in another order."""
+        return self if self.axis is None else replace(self, axis=tuple(perm).index(self.axis))
+
+    def reshaped(self, old: Sequence[int], new: Sequence[int]) -> Grid | None:
+        """Of the constant in another shape; None where its channels no longer are an axis."""
+        if self.axis is None:
+            return self
+        before = prod(old[: self.axis])
+        for axis, size in enumerate(new):
+            if prod(new[:axis]) == before and size == old[self.axis]:
+                return replace(self, axis=axis)
+        return None
+
+
+@dataclass(frozen=True, eq=False)
 class Const:
     """A constant. `values()` are its numbers in row-major order (small ones only), `array()` is the float32 array.
 
@@ -123,6 +165,7 @@ class Const:
     batched: bool = False
     pieces: tuple[Piece, ...] = ()
     dtype: str = ""
+    grid: Grid | None = None
 
     @property
     def kind(self) -> str:
@@ -210,6 +253,7 @@ class Const:
             source=(self.key, "perm", perm),
             base=self,
             turn=("perm", perm),
+            grid=self.grid.transposed(perm) if self.grid is not None else None,
         )
 
     def reshaped(self, shape: Sequence[int]) -> Const:
@@ -229,6 +273,7 @@ class Const:
             source=(first.key, "shape", shape),
             base=first,
             turn=("shape", ()),
+            grid=first.grid.reshaped(first.shape, shape) if first.grid is not None else None,
         )
 
     def mapped(self, what: Hashable, shape: Sequence[int], change: Callable[[Any], Any]) -> Const:
@@ -237,8 +282,9 @@ class Const:
         load = lambda: change(self.array())  # noqa: E731 - read() needs it, too
         source = (self.key, what, shape)
         return replace(
-            self, shape=shape, load=load, read=lambda: load().ravel().tolist(), source=source, base=None, fill=None
-        )
+            self, shape=shape, load=load, read=lambda: load().ravel().tolist(), source=source, base=None, fill=None,
+            grid=None,
+        )  # fmt: skip
 
 
 LARGE = 1 << 21

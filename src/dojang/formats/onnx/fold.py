@@ -14,6 +14,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from dojang.arith.precision import WHOLE
 from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import ShapeError
 from dojang.formats.onnx.batch import (
@@ -31,7 +32,7 @@ from dojang.formats.onnx.batch import (
     size_of,
     whole,
 )
-from dojang.formats.onnx.constants import FOLD_LIMIT, TYPES, Const, Sort, of_fill, of_values, strides
+from dojang.formats.onnx.constants import FOLD_LIMIT, TYPES, Const, Grid, Sort, of_fill, of_values, strides
 
 Attributes = Mapping[str, Any]
 Inputs = Sequence[Const | None]
@@ -186,7 +187,9 @@ def _dequantized(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         return centred * scale.array().reshape(wide if scale.size > 1 else ())
 
     what = ("dequantised", scale.key, zero.key if zero is not None else None, attrs.get("axis", 1))
-    return replace(const.mapped(what, const.shape, change), sort="f")
+    axis = axis_of(attrs.get("axis", 1), len(const.shape)) if scale.size > 1 else None
+    grid = Grid(const.kind, scale, zero, axis) if const.sort == "i" and const.kind in WHOLE else None
+    return replace(const.mapped(what, const.shape, change), sort="f", grid=grid)
 
 
 def _reshape(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:

@@ -17,6 +17,7 @@ from typing import Any
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node, with_batch
 from dojang.arith.ops import STANDARD, UNKNOWN
+from dojang.arith.precision import BITS, WHOLE, Precision
 from dojang.arith.shapes import Shape
 from dojang.arith.standard import REAL
 from dojang.base.budget import Budget
@@ -133,9 +134,22 @@ def _read(
     title = graph.get("name", "")
     result, arrays = finish(drafts, outputs, name if title in UNSAID else title, props)
     result = with_modules(onnx_stored.with_stored(result, arrays, reader), graph)
+    result = result.replace(precisions=_precisions(result, arrays))
     if weights:
         result = result.replace(weights=_load(result, arrays, stored + _outside(graph, folder)))
     return result, list(reader.taken.values())
+
+
+def _precisions(graph: Graph, consts: Mapping[str, Const]) -> dict[str, Precision]:
+    """How the file keeps the arrays that are whole numbers: those behind a DequantizeLinear, and those of layers that
+    multiply whole numbers.
+    """
+    found = {name: const.grid.precision() for name, const in consts.items() if const.grid is not None}
+    for node in graph.nodes:
+        const = consts.get(node.array("weight")) if node.rule.params and node.op != "constant" else None
+        if const is not None and const.sort == "i" and const.kind in WHOLE and BITS[const.kind] <= 8:
+            found[node.array("weight")] = Precision(const.kind, (1.0,), (0,))
+    return {name: precision for name, precision in found.items() if precision is not None}
 
 
 class NoBatch(UnsupportedError):

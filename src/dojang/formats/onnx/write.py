@@ -32,6 +32,7 @@ from dojang.formats.onnx.names import holdable
 from dojang.formats.onnx.protobuf import Buffer, Message, pieces
 from dojang.formats.onnx.read import read_model
 from dojang.formats.onnx.schema import ATTRIBUTE_TYPES, MODEL
+from dojang.formats.whole import whole_of
 
 OPSET = 18
 """The operator set of written files, unless an operator needs a later one; onnxruntime reads it since 1.14."""
@@ -68,6 +69,7 @@ class Writer:
         self.shapes: Mapping[str, Shape | None] = graph.shapes(BATCH)
         self.nodes: list[Message] = []
         self.tensors: dict[str, Message] = {}
+        self.real: dict[str, str] = {}  # arrays kept as whole numbers: the value that is real again
         self.names = {node.name for node in graph.nodes}
         self.several: dict[Any, Message] = {}  # operators with several outputs, by what they compute
 
@@ -114,6 +116,8 @@ class Writer:
         import numpy as np
 
         name = node.array(role)
+        if name in self.graph.precisions and node.op != "constant" and (real := self.whole_array(name)):
+            return real
         if name not in self.tensors:
             code = CODES[self.graph.types[node.name]] if node.op == "constant" else FLOAT
             if code in NO_BYTES:
@@ -127,6 +131,35 @@ class Writer:
             raw = array.reshape(-1).data.cast("B") if array.size else b""
             self.tensors[name] = {"name": value, "dims": list(array.shape), "data_type": code, "raw_data": raw}
         return self.tensors[name]["name"]
+
+    def whole_array(self, name: str) -> str:
+        """The real numbers of an array that is kept as whole ones: an initialiser of these, and a DequantizeLinear; ""
+        where its numbers are no longer those of its precision, or ONNX has no such type.
+        """
+        import numpy as np
+
+        if name in self.real:
+            return self.real[name]
+        precision = self.graph.precisions[name]
+        array = np.asarray(self.graph.weights[name], np.float32)
+        whole = whole_of(array, precision)
+        if whole is None or precision.kind not in ("int8", "uint8", "int32"):
+            return ""
+        there = encodable(name) or "array"
+        count = (len(precision.scale),) if precision.axis is not None else ()
+        parts = {
+            "quantised": {"dims": list(whole.shape), "data_type": CODES[precision.kind], "raw_data": whole.tobytes()},
+            "scale": float_tensor(precision.scale, count),
+        }
+        if any(precision.zero) or precision.kind != "int32":
+            parts["zero"] = tensor_of(precision.zero, count, precision.kind)
+        names = [self.name(f"{there}.{part}") for part in parts]
+        for part, value, tensor in zip(parts, names, parts.values(), strict=True):
+            self.tensors[f"{name} {part}"] = {"name": value, **tensor}
+        value = there if there == name and name not in self.names else self.name(f"{there}.real")
+        self.names.add(value)
+        self.real[name] = self.op("DequantizeLinear", names, value, axis=precision.axis)
+        return value
 
     def initialiser(self, key: str, name: str, array: Any) -> None:
         """Adds an initialiser of float32 numbers."""

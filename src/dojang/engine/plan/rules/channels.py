@@ -26,7 +26,7 @@ def reserve(context: PlanContext) -> None:
     groups = context.fused.groups
     makers = {g.value: g for g in groups}
     for group in reversed(groups):
-        if not context.kernels_can(group) or not joins(context, group):
+        if group.eight is not None or not context.kernels_can(group) or not joins(context, group):
             continue
         whole = context.reserved.get(group.value) or context.fresh(context.shape(group.value))
         context.reserved[group.value] = whole

@@ -15,6 +15,7 @@ from dojang.engine.plan.rules import (
     axes,
     channels,
     convs,
+    eights,
     elements,
     images,
     picking,
@@ -84,4 +85,4 @@ FLAT = frozenset((
 ))  # fmt: skip
 """Operators whose rules take values of no axis and of one axis, too."""
 
-ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought, FLAT)
+ALL = Rules(rows.RULES, RULES, WITH_CONSTANTS, axes.placed, rows.brought, eights.group, eights.real, FLAT)
