@@ -297,6 +297,8 @@ def _compiled(text: str, machine: Machine, thorough: bool, as_text: bool = False
     target = _target(machine)
     module = llvm.parse_assembly(text)
     module.verify()
+    if machine.triple.startswith("wasm"):  # the passes would take pointers for 64 bits
+        module.data_layout = str(target.target_data)
     _optimise(module, target, thorough)
     return target.emit_assembly(module) if as_text else target.emit_object(module)
 
@@ -311,8 +313,9 @@ def _initialize() -> None:
 
 def _target(machine: Machine) -> llvm.TargetMachine:
     _initialize()
+    reloc = "static" if machine.triple.startswith("wasm") else "pic"
     return llvm.Target.from_triple(machine.triple).create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+        cpu=machine.cpu, features=machine.features, opt=3, reloc=reloc, codemodel="default"
     )
 
 
@@ -398,3 +401,14 @@ _FUNCTION = re.compile(r'^define (?!internal |private )[^@\n]*@"?(\w+)"?\(', re.
 def _entry(text: str, data: bytes) -> bytes:
     """What is kept of a module of IR text: the names of its functions on a line of their own, and its object code."""
     return " ".join(_FUNCTION.findall(text)).encode() + b"\n" + data
+
+
+def object_code(recipe: Recipe, machine: Machine) -> bytes:
+    """The object of a recipe for any machine that this LLVM knows, from disk or compiled now (and then kept there)."""
+    key = recipe.key(machine)
+    entry = cache.read_object(key)
+    if entry is None:
+        text = recipe.build()
+        entry = _entry(text, compile_object(text, machine, recipe.thorough))
+        cache.keep_object(key, entry)
+    return entry.partition(b"\n")[2]
