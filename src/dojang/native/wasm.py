@@ -56,7 +56,7 @@ class _Object:
     """The parts of one object. `types` of all functions that it defines, `bodies` as (place in the section, code)."""
 
     types: list[bytes] = field(default_factory=list)
-    imported: int = 0  # functions that it takes from elsewhere
+    imported: list[str] = field(default_factory=list)  # functions that it takes from elsewhere
     functions: list[int] = field(default_factory=list)
     bodies: list[tuple[int, bytearray]] = field(default_factory=list)
     segments: list[tuple[int, int, bytearray]] = field(default_factory=list)  # place in the section, alignment, bytes
@@ -80,7 +80,7 @@ def link(objects: Sequence[tuple[bytes, Mapping[str, str]]]) -> WasmModule:
             at = -(-at // alignment) * alignment
             addresses.append(at)
             at += len(data)
-        first = count - part.imported  # from an index in the object to that in the module
+        first = count - len(part.imported)  # from an index in the object to that in the module
         placed = _Placed(part, first, [types.setdefault(t, len(types)) for t in part.types], addresses)
         placed.relocate()
         for kind, (_, body) in zip(part.functions, part.bodies, strict=True):
@@ -156,7 +156,7 @@ class _Placed:
 # -- reading objects --------------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class _WasmReader:
     """Bytes read from the front."""
 
     def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
@@ -194,7 +194,7 @@ class _Reader:
 
 def sections(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The sections of a module or an object: their numbers and contents."""
-    r = _Reader(data, len(MAGIC))
+    r = _WasmReader(data, len(MAGIC))
     while r.more():
         number = r.byte()
         yield number, r.bytes(r.number())
@@ -204,11 +204,11 @@ def _read(data: bytes) -> _Object:
     part = _Object()
     alignments: list[int] = []
     for number, body in sections(data):
-        r = _Reader(body)
+        r = _WasmReader(body)
         if number == _TYPE:
             part.types = [_function_type(r) for _ in range(r.number())]
         elif number == _IMPORT:
-            part.imported = sum(_imported(r) for _ in range(r.number()))
+            part.imported = [name for _ in range(r.number()) if (name := _imported(r))]
         elif number == _FUNCTION:
             part.functions = [r.number() for _ in range(r.number())]
         elif number == _CODE:
@@ -229,12 +229,12 @@ def _read(data: bytes) -> _Object:
                 part.relocations[name.removeprefix("reloc.")] = [_relocation(r) for _ in range(r.number())]
     part.segments = [(at, a, data) for (at, _, data), a in zip(part.segments, alignments, strict=True)]
     for symbol in part.symbols:
-        if symbol.kind == 0 and symbol.defined:
-            assert symbol.index >= part.imported  # an index into all functions; made one into those defined below
+        if symbol.kind == 0 and not symbol.defined:
+            symbol.name = part.imported[symbol.index]
     return part
 
 
-def _function_type(r: _Reader) -> bytes:
+def _function_type(r: _WasmReader) -> bytes:
     start = r.at
     r.byte()
     for _ in range(2):  # parameters, results
@@ -242,9 +242,10 @@ def _function_type(r: _Reader) -> bytes:
     return r.data[start : r.at]
 
 
-def _imported(r: _Reader) -> int:
-    """1 for a function, 0 for anything else."""
-    r.name(), r.name()
+def _imported(r: _WasmReader) -> str:
+    """The name of a function, nothing for anything else."""
+    r.name()
+    name = r.name()
     kind = r.byte()
     if kind == 0:
         r.number()
@@ -255,17 +256,17 @@ def _imported(r: _Reader) -> int:
         _limits(r)
     else:
         r.bytes(2)
-    return int(kind == 0)
+    return name if kind == 0 else ""
 
 
-def _limits(r: _Reader) -> None:
+def _limits(r: _WasmReader) -> None:
     most = r.byte() & 1
     r.number()
     if most:
         r.number()
 
 
-def _constant_offset(r: _Reader) -> None:
+def _constant_offset(r: _WasmReader) -> None:
     if r.number():
         raise UnsupportedError("a WebAssembly object has a data segment of another kind than is supported")
     r.byte()  # i32.const
@@ -273,7 +274,7 @@ def _constant_offset(r: _Reader) -> None:
     r.byte()  # end
 
 
-def _linking(r: _Reader) -> tuple[list[_Symbol], list[int]]:
+def _linking(r: _WasmReader) -> tuple[list[_Symbol], list[int]]:
     """The symbols, and the alignment of each segment."""
     symbols: list[_Symbol] = []
     alignments: list[int] = []
@@ -281,7 +282,7 @@ def _linking(r: _Reader) -> tuple[list[_Symbol], list[int]]:
         raise UnsupportedError("a WebAssembly object has another version of the symbol table than 2")
     while r.more():
         kind, size = r.byte(), r.number()
-        part = _Reader(r.data, r.at, r.at + size)
+        part = _WasmReader(r.data, r.at, r.at + size)
         r.bytes(size)
         if kind == 5:
             for _ in range(part.number()):
@@ -293,7 +294,7 @@ def _linking(r: _Reader) -> tuple[list[_Symbol], list[int]]:
     return symbols, alignments
 
 
-def _symbol(r: _Reader) -> _Symbol:
+def _symbol(r: _WasmReader) -> _Symbol:
     kind, flags = r.byte(), r.number()
     defined = not flags & _UNDEFINED
     if kind == 1:
@@ -304,10 +305,10 @@ def _symbol(r: _Reader) -> _Symbol:
         raise UnsupportedError(f"a WebAssembly object has a symbol of type {kind}, which is not supported")
     index = r.number()
     name = r.name() if defined or flags & _NAMED else ""
-    return _Symbol(name or (STACK_POINTER if kind == 2 else f"function {index}"), kind, defined, index)
+    return _Symbol(name or (STACK_POINTER if kind == 2 else ""), kind, defined, index)
 
 
-def _relocation(r: _Reader) -> _Relocation:
+def _relocation(r: _WasmReader) -> _Relocation:
     kind, at, index = r.byte(), r.number(), r.number()
     addend = r.number(signed=True) if kind in (_ADDRESS_LEB, _ADDRESS_SLEB, _ADDRESS_WORD) else 0
     return _Relocation(kind, at, index, addend)

@@ -7,8 +7,8 @@ output o, input i and position p, with `class` c of output o:
     packed[base[o] + inputs[c][i] + positions[p]] = Σ over taps t of matrix[p][t] · weight[o][i][t]
 
 `matrix` is left out where positions are taps. For orders that differ from tap to tap (the parts of a transposed
-convolution) `base` has a number for each output and tap instead, and `positions` is left out. An order that is not of
-this form is not found, and the packed array is carried as it is.
+convolution) `base` has a number for each output and tap instead, −1 for taps that no kernel reads, and `positions` is
+left out. An order that is not of this form is not found, and the packed array is carried as it is.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Order:
             place = self.base[o] if self.positions is None else self.base[o] + self.positions
             if self.positions is None:
                 for t, c in enumerate(self.classes[o]):
-                    out[place[t] + self.inputs[c]] = w[o, :, t]
+                    if place[t] >= 0:
+                        out[place[t] + self.inputs[c]] = w[o, :, t]
             else:
                 out[place[None, :] + self.inputs[self.classes[o]][:, None]] = w[o]
         return out
@@ -141,18 +142,19 @@ def _transformed(task: Task, machine: Machine) -> Order | None:
 
 
 def _places(packed: Array, count: int) -> Array | None:
-    """For each of the numbers 1 … count where it lies; None where one is missing or there twice."""
+    """For each of the numbers 1 … count where it lies, −1 where it is missing; None where one is there twice."""
     at = np.flatnonzero(packed)
-    if len(at) != count:
-        return None
     places = np.full(count, -1)
     places[packed[at].astype(int) - 1] = at
-    return places if (places >= 0).all() else None
+    return places if (places >= 0).sum() == len(at) else None
 
 
 def _found(places: Array, size: int) -> Order | None:
-    """The rule that gives these places (outputs, inputs, taps)."""
+    """The rule that gives these places (outputs, inputs, taps); None where a tap is missing for some channels only."""
     shape: Any = places.shape
+    unused = (places < 0).all((0, 1))
+    if (places[:, :, ~unused] < 0).any():
+        return None
     inputs = places - places[:, :1, :]
     kinds, which = np.unique(inputs.swapaxes(1, 2).reshape(-1, shape[1]), axis=0, return_inverse=True)
     classes = which.reshape(shape[0], shape[2])

@@ -20,7 +20,7 @@ from dojang.base.errors import UsageError
 from dojang.engine import verify
 from dojang.engine.browser.layers import described
 from dojang.engine.browser.order import by_output, order_of
-from dojang.engine.browser.store import WEIGHTS, Store, text
+from dojang.engine.browser.store import WEIGHTS, PageWeights, deflated, text
 from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import ALGORITHMS
@@ -84,14 +84,15 @@ class BrowserProgram:
         """The values that can be looked at after a run, besides the outputs."""
         return tuple(self.table["values"])
 
-    @property
-    def text_bytes(self) -> int:
-        """Bytes of `to_dict` as JSON, nearly: base64 takes four for three."""
-        return (len(self.module) + len(self.data)) * 4 // 3
-
     def to_dict(self) -> dict[str, Any]:
-        """All of it as one object for JSON, bytes as base64."""
-        return {**self.table, "module": text(self.module), "data": text(self.data)}
+        """All of it as one object for JSON; bytes as base64, deflated where that saves something."""
+        found: dict[str, Any] = {**self.table, "deflated": []}
+        for name, data in (("module", self.module), ("data", self.data)):
+            small = deflated(data)
+            found[name] = text(data if small is None else small)
+            if small is not None:
+                found["deflated"].append(name)
+        return found
 
 
 def browser_program(
@@ -168,7 +169,7 @@ class _Writer:
         self.lowered: Lowered = verify.lowered(lower(self.looked_at() if taps is None or keep else self.planned))
         self.kept = keep
         self.absent = self.missing()
-        self.store = Store(weights)
+        self.store = PageWeights(weights)
         self.source = Weights(graph)
         self.named: dict[str, dict[str, Any]] = {}  # stored weights by the name of their node
 
@@ -205,10 +206,9 @@ class _Writer:
         for _, code, _ in steps:
             for part in code.steps:
                 recipes.setdefault(part.recipe, (f"k{len(recipes)}", part.kernel))
-        objects = [
-            (jit.object_code(driven(recipe), self.machine), {"drive": name}) for name, recipe in recipes.values()
-        ]
-        module = wasm.link(objects)
+        objects = jit.object_codes([driven(recipe) for _, recipe in recipes.values()], self.machine)
+        names = [{"drive": name} for name, _ in recipes.values()]
+        module = wasm.link(list(zip(objects, names, strict=True)))
         room = _Room(module.end)
         packed, at = self.pack([step for step, _, _ in steps], room)
         inputs = [room.take(4 * prod(shape or ())) for shape in (self.shape(n.name) for n in self.graph.inputs)]

@@ -7,6 +7,7 @@ number is near the largest of float16 and small numbers keep their digits; int8 
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import frexp
@@ -17,11 +18,12 @@ import numpy as np
 WEIGHTS = ("float32", "float16", "int8")
 SMALL = 4 << 10
 """Arrays of at most so many bytes stay float32: biases, norms."""
+MOST_DEFLATED = 4 << 20
 _LARGEST = 14  # the largest number of a float16 array is below 2¹⁴; float16 ends at 2¹⁶
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredArray:
     """An array in the bytes of a page. `at` is the place of its numbers; `scale_at` that of its scales (float32), one
     for each row of `row` numbers; −1 where there are none, and `scale` holds for all.
     """
@@ -45,7 +47,7 @@ class Stored:
         }
 
 
-class Store:
+class PageWeights:
     """All bytes, one array after the other, each from a multiple of 8 on."""
 
     def __init__(self, weights: str) -> None:
@@ -53,7 +55,7 @@ class Store:
         self.weights = weights
         self.data = bytearray()
 
-    def add(self, array: np.ndarray, rows: int = 0) -> Stored:
+    def add(self, array: np.ndarray, rows: int = 0) -> StoredArray:
         """Stores weights in the chosen precision, or as they are where they are few; `rows` of them for int8."""
         array = np.ascontiguousarray(array)
         flat = np.asarray(array, np.float32).reshape(-1)
@@ -63,20 +65,20 @@ class Store:
         if self.weights == "int8" and rows:
             return self._int8(flat.reshape(rows, -1))
         scale = 2.0 ** (frexp(float(np.abs(flat).max(initial=0)))[1] - _LARGEST)
-        return Stored("f2", self._put((flat / np.float32(scale)).astype("<f2").tobytes()), flat.size, scale)
+        return StoredArray("f2", self._put((flat / np.float32(scale)).astype("<f2").tobytes()), flat.size, scale)
 
-    def exact(self, array: np.ndarray) -> Stored:
+    def exact(self, array: np.ndarray) -> StoredArray:
         """Stores numbers as they are: float32, or integers."""
         array = np.ascontiguousarray(array)
         kind = array.dtype.newbyteorder("<")
-        return Stored(kind.str[1:], self._put(array.astype(kind).tobytes()), array.size)
+        return StoredArray(kind.str[1:], self._put(array.astype(kind).tobytes()), array.size)
 
-    def _int8(self, rows: np.ndarray) -> Stored:
+    def _int8(self, rows: np.ndarray) -> StoredArray:
         largest = np.abs(rows).max(1, initial=0)
         scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype("<f4")
         numbers = np.rint(rows / scales[:, None]).clip(-127, 127).astype("i1")
         at = self._put(numbers.tobytes())
-        return Stored("i1", at, rows.size, 1.0, rows.shape[1], self._put(scales.tobytes()))
+        return StoredArray("i1", at, rows.size, 1.0, rows.shape[1], self._put(scales.tobytes()))
 
     def _put(self, data: bytes) -> int:
         at = len(self.data)
@@ -85,9 +87,9 @@ class Store:
         return at
 
 
-def restored(data: bytes, stored: Mapping[str, Any] | Stored) -> np.ndarray:
+def restored(data: bytes, stored: Mapping[str, Any] | StoredArray) -> np.ndarray:
     """The numbers of a stored array, as the page reads them."""
-    s = stored.to_dict() if isinstance(stored, Stored) else stored
+    s = stored.to_dict() if isinstance(stored, StoredArray) else stored
     found = np.frombuffer(data, f"<{s['kind']}", s["count"], s["at"])
     if s["scaleAt"] >= 0:
         scales = np.frombuffer(data, "<f4", s["count"] // s["row"], s["scaleAt"])
@@ -98,3 +100,13 @@ def restored(data: bytes, stored: Mapping[str, Any] | Stored) -> np.ndarray:
 def text(data: bytes) -> str:
     """Bytes as text that a page can hold (base64)."""
     return base64.b64encode(data).decode()
+
+
+def deflated(data: bytes) -> bytes | None:
+    """The bytes deflated, as browsers can inflate them (zlib, RFC 1950); None where that saves less than a twentieth,
+    or where there are so many that it takes longer than it is worth.
+    """
+    if len(data) > MOST_DEFLATED:
+        return None
+    found = zlib.compress(data, 9)
+    return found if len(found) < 0.95 * len(data) else None

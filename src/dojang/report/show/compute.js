@@ -28,7 +28,7 @@
  *   packed: {at: number, array: Stored, order?: Order}[], steps: Step[], values: Object<string, Place>,
  *   inputs: Input[], outputs: Output[], alias: Object<string, string>, within: Object<string, string>,
  *   layers: Layer[], missing: Object<string, string>, weights: string, module: string | Uint8Array,
- *   data: string | Uint8Array}} Program
+ *   data: string | Uint8Array, deflated?: string[]}} Program
  * @typedef {{name: string, shape: number[], data: Float32Array} | null} Answer
  *
  * What `window` gives. There are `channels.length` · `taps` terms, channel by channel: `values` under the window (0
@@ -50,39 +50,39 @@ const WORDS = 32;
  * @returns {Promise<Network>}
  */
 export async function load(program) {
-  check(program);
-  return new Network(program, await WebAssembly.compile(bytes(program.module)));
-}
-
-/**
- * Like `load`, at once; browsers may refuse it for large modules outside of workers.
- * @param {Program} program
- * @returns {Network}
- */
-export function loadNow(program) {
-  check(program);
-  return new Network(program, new WebAssembly.Module(bytes(program.module)));
-}
-
-/** @param {Program} program */
-function check(program) {
   if (program.version !== VERSION) {
     throw new Error(`the network was written for version ${program.version} of this page, which is ${VERSION}`);
   }
+  const [module, data] = await Promise.all([unpacked(program, "module"), unpacked(program, "data")]);
+  return new Network(program, await WebAssembly.compile(module), data);
+}
+
+/**
+ * The bytes of a part of a program.
+ * @param {Program} program
+ * @param {"module" | "data"} part
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+async function unpacked(program, part) {
+  const found = bytes(program[part]);
+  if (!(program.deflated || []).includes(part)) return found;
+  const stream = new Blob([found]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 export class Network {
   /**
    * @param {Program} program
    * @param {WebAssembly.Module} module
+   * @param {Uint8Array<ArrayBuffer>} data
    */
-  constructor(program, module) {
+  constructor(program, module, data) {
     this.program = program;
     this.memory = new WebAssembly.Memory({ initial: Math.ceil(program.memory / PAGE) + 1 });
     /** @type {any} */
     this.kernels = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports;
     this.floats = new Float32Array(this.memory.buffer);
-    this.data = bytes(program.data);
+    this.data = data;
     /** @type {Map<string, Layer>} */
     this.layers = new Map();
     for (const layer of program.layers) {
@@ -390,6 +390,7 @@ export function reorder(weights, order, out) {
     const row = o * inputs * taps;
     if (!positions) {
       for (let t = 0; t < taps; t++) {
+        if (bases[o][t] < 0) continue;
         const at = places[kinds ? kinds[o][t] : 0];
         for (let i = 0; i < inputs; i++) out[bases[o][t] + at[i]] = weights[row + i * taps + t];
       }
