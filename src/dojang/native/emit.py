@@ -287,7 +287,9 @@ class Emit(ir.IRBuilder):
                 fixed += o
             else:
                 base = self.gep(base, [plain(o)], source_etype=_BYTE)
-        return self.gep(base, [self.index(fixed)], source_etype=_BYTE) if fixed else base
+        # Only of an offset that is said not to wrap round does LLVM make the offset of a load of WebAssembly.
+        inbounds = fixed > 0 and self.machine.isa == "wasm"
+        return self.gep(base, [self.index(fixed)], inbounds, source_etype=_BYTE) if fixed else base
 
     def local(self, type_: ir.Type, count: int) -> Value:
         """Memory for `count` values of a type, for as long as the function runs; at its start, not in a loop."""

@@ -169,6 +169,7 @@ def _compile_at_once(recipe: Recipe, machine: Machine) -> bytes:
     text = recipe.build()
     with _lock, _Healed():
         target = _target(machine)
+        laid_out = _laid_out(text, machine, target)
         passes, builder = _passes(target, recipe.thorough)
         context = llvm.create_context()
     seat = next((s for s in _seats if s.acquire(blocking=False)), None)
@@ -176,7 +177,7 @@ def _compile_at_once(recipe: Recipe, machine: Machine) -> bytes:
         seat = _seats[0]
         seat.acquire()
     try:
-        return _entry(text, _Unlocked(target, context).compile(text, passes, builder))
+        return _entry(text, _Unlocked(target, context).compile(laid_out, passes, builder))
     finally:
         seat.release()
 
@@ -295,7 +296,7 @@ def assembly(text: str, machine: Machine, thorough: bool = False) -> str:
 def _compiled(text: str, machine: Machine, thorough: bool, as_text: bool = False) -> Any:
     """What LLVM works with ends with this function, while its caller still has `_lock`."""
     target = _target(machine)
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(_laid_out(text, machine, target))
     module.verify()
     _optimise(module, target, thorough)
     return target.emit_assembly(module) if as_text else target.emit_object(module)
@@ -311,9 +312,17 @@ def _initialize() -> None:
 
 def _target(machine: Machine) -> llvm.TargetMachine:
     _initialize()
+    reloc = "static" if machine.triple.startswith("wasm") else "pic"
     return llvm.Target.from_triple(machine.triple).create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+        cpu=machine.cpu, features=machine.features, opt=3, reloc=reloc, codemodel="default"
     )
+
+
+def _laid_out(text: str, machine: Machine, target: llvm.TargetMachine) -> str:
+    """The module with the sizes of a machine of 32 bits stated; without, passes would take pointers for 64 bits."""
+    if not machine.triple.startswith("wasm"):
+        return text
+    return text.replace('target datalayout = ""', f'target datalayout = "{target.target_data}"', 1)
 
 
 def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine, thorough: bool) -> None:
@@ -398,3 +407,18 @@ _FUNCTION = re.compile(r'^define (?!internal |private )[^@\n]*@"?(\w+)"?\(', re.
 def _entry(text: str, data: bytes) -> bytes:
     """What is kept of a module of IR text: the names of its functions on a line of their own, and its object code."""
     return " ".join(_FUNCTION.findall(text)).encode() + b"\n" + data
+
+
+def object_codes(recipes: Sequence[Recipe], machine: Machine) -> list[bytes]:
+    """The objects of recipes for any machine that this LLVM knows, from disk or compiled now (and then kept there)."""
+    entries = [cache.read_object(r.key(machine)) for r in recipes]
+    missing = [k for k, entry in enumerate(entries) if entry is None]
+    with ThreadPoolExecutor(max(1, min(len(missing), COMPILERS, processors())), "dojang-compile") as compilers:
+        try:
+            made = compilers.map(lambda k: _compile_at_once(recipes[k], machine), missing)
+            for k, entry in zip(missing, made, strict=True):
+                cache.keep_object(recipes[k].key(machine), entry)
+                entries[k] = entry
+        finally:
+            compilers.shutdown(cancel_futures=True)
+    return [(entry or b"").partition(b"\n")[2] for entry in entries]

@@ -53,6 +53,8 @@ def offer(task: Task, machine: Machine) -> Offer | Refusal:
         return Refusal(f"a kernel of {prod(c.kernel)} taps")
     if not prod(c.size):
         return Refusal("no input")
+    if machine.isa == "wasm":
+        return Refusal("a page would have to carry its transformed weights")
     down, across = axes_of(two(task))
     if down.extent > 1 and across.extent == 1:
         return Refusal("a kernel of one column")
