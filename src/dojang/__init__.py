@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dojang.app.running import Runnable as Runnable
     from dojang.app.running import compile as compile
     from dojang.app.running import run as run
+    from dojang.app.showing import show as show
     from dojang.app.slimming import slim as slim
     from dojang.app.training import train as train
     from dojang.app.verbs import available as available
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from dojang.report.results import Guess as Guess
     from dojang.report.results import Listing as Listing
     from dojang.report.results import Run as Run
+    from dojang.report.results import ShownPage as ShownPage
     from dojang.report.results import Slimming as Slimming
     from dojang.report.results import Timing as Timing
     from dojang.report.results import Trained as Trained
@@ -119,6 +121,7 @@ _NAMES = {
     "app.record": "environment",
     "app.running": "Runnable compile run",
     "app.own_files": "load_slim",
+    "app.showing": "show",
     "app.slimming": "slim",
     "app.training": "train",
     "app.verbs": "available check compare count explain memory over_devices",
@@ -144,7 +147,7 @@ _NAMES = {
     "filters.files": "Failed FilterPlans FilterReport Filtered PlannedFile",
     "filters.filter": "filter",
     "filters.separable": "sep_filter",
-    "report.results": "Bench Diagnosis Environment Exported Guess Listing Run Slimming Timing Trained",
+    "report.results": "Bench Diagnosis Environment Exported Guess Listing Run ShownPage Slimming Timing Trained",
     "slimming.result": "Edit NetworkFigures Outcome Refused",
 }
 """The public names of each module."""

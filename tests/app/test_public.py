@@ -170,6 +170,7 @@ def test_results_of_files(tmp_path: Path) -> None:
         dojang.train("digits-cnn", "digits", epochs=1, output=tmp_path / "t"),
         dojang.filter_files([tmp_path / "a.png"], "blur"),
         dojang.filter_plans([tmp_path / "a.png"], "blur"),
+        dojang.show("digits-cnn", output=tmp_path / "d.html"),
     ]
     for result in made:
         check_shown(result)

@@ -187,6 +187,27 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(_said(args, result, result.convention))
 
 
+def show(args: argparse.Namespace) -> Answer:
+    """`dojang show`: with -o it writes a page; else it serves one until it is interrupted."""
+    from dojang.app import showing
+
+    page = showing.show(**_keywords(args))
+    said = _said(args, page, "size_bytes is the size of the page")
+    if page.url is None:
+        return Answer(said)
+    from dojang.report.table import printed
+
+    try:
+        sys.stdout.write(f"{printed(said)}\n")
+        sys.stdout.flush()
+        page.wait()
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    finally:
+        page.close()
+    return Answer("")
+
+
 def train(args: argparse.Namespace) -> Answer:
     """`dojang train`."""
     from dojang.app import training

@@ -325,6 +325,25 @@ _RUN = Command(
     ),
 )
 
+_SHOW = Command(
+    "show",
+    "show a network on a picture in the browser: its maps, each filter at work, what an output sees",
+    "show",
+    (
+        JSON,
+        replace(NET, help=f"{NETWORK}; or the word stamp: filters on the picture alone"),
+        *LOADING[1:],
+        Option("image", "a picture, or .npy of shape (c,h,w) (default: a picture of dojang's own)", flag="?",
+               metavar="IMAGE"),
+        Option("before", "another network, such as the original of a slimmed one, to be shown beside", metavar="NET"),
+        Option("lang", "the language that the page begins with (default: that of the browser)", choices=("en", "ko")),
+        Option("port", "port of the server; 0 is any that is free", 0, whole, "N"),
+        Option("browser", "do not open a browser; print the address", True),
+        THREADS,
+        *_output("PAGE.html", "write one file that needs no server, with the values of this picture"),
+    ),
+)  # fmt: skip
+
 _TRAIN = Command(
     "train",
     "train or fine-tune a network",
@@ -496,7 +515,22 @@ _ENV = Command(
 COMMANDS = {
     command.name: command
     for command in (
-        *(_COUNT, _SOLVE, _CHECK, _COMPARE, _FILTER, _RUN, _TRAIN, _DIAGNOSE, _SLIM, _EXPORT, _BENCH, _LIST, _ENV),
+        *(
+            _COUNT,
+            _SOLVE,
+            _CHECK,
+            _COMPARE,
+            _FILTER,
+            _RUN,
+            _SHOW,
+            _TRAIN,
+            _DIAGNOSE,
+            _SLIM,
+            _EXPORT,
+            _BENCH,
+            _LIST,
+            _ENV,
+        ),
     )
 }
 """Every command by name, in the order of the help."""

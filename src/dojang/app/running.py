@@ -213,13 +213,24 @@ def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tup
     if path.suffix == ".npy":
         array = read_npy(path)
         return _from_array(array, node, str(path), floats)
+    from dojang.training.pictures import MAX_FILE_BYTES
+
     if len(wanted) != 3:
         raise ShapeError(f"{path}: a picture does not fit an input of {by(wanted)}; give an .npy array")
-    from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
+    return prepare_picture(read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), node)
 
-    pixels = decoded(
-        read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), SampleSize(wanted[0], (wanted[1], wanted[2]))
-    )
+
+def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, str]:
+    """A batch of one for an input node from the content of a picture file, and how it was made.
+
+    Raises `FileError` for what is no picture, `ShapeError` for an input that takes none.
+    """
+    from dojang.training.pictures import SampleSize, decoded
+
+    wanted = tuple(node.attrs["shape"])
+    if len(wanted) != 3:
+        raise ShapeError(f"{name}: a picture does not fit an input of {by(wanted)}; give an .npy array")
+    pixels = decoded(raw, name, SampleSize(wanted[0], (wanted[1], wanted[2])))
     return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
 
 

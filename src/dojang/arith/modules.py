@@ -117,6 +117,21 @@ def _trainable(layers: Sequence[Layer]) -> int | None:
     return None if None in known else sum(n for n in known if n is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class NestedPart:
+    """One part of a network or of a module: a layer, or a module with its own parts.
+
+    `label` is the name as far as the module around it does not say it. `repeats` says that it holds the same layers at
+    the same cost as the part before it, and follows it by its number.
+    """
+
+    label: str
+    layers: tuple[Layer, ...]
+    module: ModuleCost | None = None
+    parts: tuple[NestedPart, ...] = ()
+    repeats: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class _Branch:
     """A module while the tree is built: its parts in the order of their first layer."""
@@ -186,6 +201,28 @@ class ModuleTree:
                 stack += [(inside, level + 1) for inside in reversed(inner.parts.values())]
             else:
                 found.append(self._module(inner, level))
+        return tuple(found)
+
+    def nested(self) -> tuple[NestedPart, ...]:
+        """The parts of the network, each module with its own parts inside: the table before it is folded."""
+        return self._nested(self._root, 0)
+
+    def _nested(self, branch: _Branch, level: int) -> tuple[NestedPart, ...]:
+        """Parts of one module; no deeper than `scopes.MOST_LEVELS`, to which names are followed."""
+        found: list[NestedPart] = []
+        before: _Branch | None = None
+        base = len(branch.path)
+        for part in branch.parts.values():
+            inner = _narrowed(part)
+            if isinstance(inner, _Branch):
+                alike = before is not None and self._alike(before, inner)
+                label = ".".join(inner.path[base:])
+                module = self._module(inner, level + 1)
+                found.append(NestedPart(label, module.layers, module, self._nested(inner, level + 1), alike))
+                before = inner
+            else:
+                found.append(NestedPart(_label(inner, branch.path), (inner,)))
+                before = None
         return tuple(found)
 
     def _module(self, branch: _Branch, level: int) -> ModuleCost:

@@ -689,6 +689,17 @@ class MachineRow(TypedDict):
     ignored_file: NotRequired[Annotated[str, "why the file of measured peaks is not used"]]
 
 
+class ShowDocument(TypedDict):
+    """`dojang show`."""
+
+    convention: Said
+    network: str
+    url: Annotated[str | None, "the address of the page, with its token; null where a file was written"]
+    files: list[str]
+    size_bytes: int
+    left_out: Annotated[int, "arrays that were too large for a page in one file"]
+
+
 class BenchDocument(TypedDict):
     """`dojang bench`."""
 
@@ -826,6 +837,7 @@ DOCUMENTS: Mapping[str, tuple[type, ...]] = {
     "compare": (CompareDocument,),
     "filter": (FilterDocument, FilterPlanDocument),
     "run": (RunDocument,),
+    "show": (ShowDocument,),
     "train": (TrainDocument,),
     "diagnose": (DiagnoseDocument,),
     "slim": (SlimDocument,),

@@ -41,6 +41,43 @@ class Guess:
 
 
 @dataclass(frozen=True, eq=False)
+class ShownPage(Result):
+    """A page that shows a network: served at `url` until it is closed, or written to `files`.
+
+    `size_bytes` is the size of the page; `left_out` is how many arrays were too large for a page in one file. `opened`
+    says whether a browser was opened.
+    """
+
+    network: str
+    url: str | None
+    files: tuple[str, ...]
+    size_bytes: int
+    left_out: int = 0
+    server: Any = field(default=None, repr=False)
+    opened: bool = False
+
+    def wait(self) -> None:
+        """Returns when the page is closed; an interrupt comes through."""
+        if self.server is not None:
+            self.server.wait()
+
+    def close(self) -> None:
+        """Stops serving the page."""
+        if self.server is not None:
+            self.server.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the server."""
+        return {
+            "network": self.network,
+            "url": self.url,
+            "files": list(self.files),
+            "size_bytes": self.size_bytes,
+            "left_out": self.left_out,
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Run(Result):
     """A forward pass. `top` has the best classes of every sample, empty where the output is not one row of scores per
     sample.

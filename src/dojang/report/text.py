@@ -25,7 +25,7 @@ from dojang.report.table import (
 
 if TYPE_CHECKING:
     from dojang.engine.plan.choose import Plan
-    from dojang.report.results import Bench, Environment, Exported, Listing, Run, Trained
+    from dojang.report.results import Bench, Environment, Exported, Listing, Run, ShownPage, Trained
 
 
 def env_text(facts: Environment, width: int = WIDTH, style: Style = PLAIN) -> str:
@@ -223,3 +223,13 @@ def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) 
     what = f"{shown(exported.network)} as {exported.format}, {size(exported.size_bytes)}"
     wrote = f"wrote {exported.file}: {what}; {exported.checked}"
     return "\n".join([wrote, *(shown(str(how)) for how in exported.normalisation)])
+
+
+def page_text(page: ShownPage, width: int = WIDTH, style: Style = PLAIN) -> str:
+    """Where the page is, and how it ends."""
+    del width, style  # addresses and names of files are not shortened
+    if page.url is None:
+        left = f"; {page.left_out} arrays were too large for one file: show it without -o" if page.left_out else ""
+        return f"wrote {page.files[0]}: {shown(page.network)} as one page, {size(page.size_bytes)}{left}"
+    how = "" if page.opened else "open it in a browser; "
+    return f"{shown(page.network)} is shown at {page.url}\n{how}Ctrl-C ends it"

@@ -27,6 +27,7 @@ VIEWS: Mapping[str, str] = {
     "Placement": "text_devices:devices_text",
     "Plan": "text:plan_text",
     "Run": "text:run_text",
+    "ShownPage": "text:page_text",
     "Slimming": "text_slim:slim_text",
     "Solutions": "text_arith:solve_text",
     "Trained": "text:trained_text",

@@ -1,0 +1,264 @@
+"""A network with a picture in it: the values of its layers, as the page asks for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from dojang.app.running import answers, prepare, prepare_picture, size_of
+from dojang.arith.cost import count
+from dojang.arith.graph import Graph, Node
+from dojang.arith.open_sizes import at_size, is_open, nearest, values_for
+from dojang.arith.ops import UNKNOWN
+from dojang.arith.preparation import takes_floats
+from dojang.base.errors import DojangError, GraphError, UsageError
+from dojang.engine.compiled import Compiled
+from dojang.engine.session import Session
+from dojang.filters.gallery import png, sample
+
+Array = np.ndarray
+
+COMPILED_MACS = 300_000_000
+"""From so many multiply-accumulates on, compiled code runs a picture; NumPy answers sooner where there are fewer."""
+
+KEPT_BYTES = 1 << 30
+"""Values of all layers are kept for one picture up to so many bytes; beyond, those of a layer are computed when asked
+for."""
+
+OPEN = (3, 224, 224)
+"""The size of a picture in a network that takes any, if no picture says it."""
+
+TILE_BYTES = 8 << 20
+"""Bytes of the maps in one answer: as many maps as fit, at least one."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of some channels, strongest first, as 8-bit pictures.
+
+    `order` are all channels of the layer by their strength (the root of the mean square over all places). Of the maps
+    in `tiles` (n, h, w), value = low + (high − low) · tile / 255.
+    """
+
+    order: Array
+    strength: Array
+    low: Array
+    high: Array
+    tiles: Array
+
+
+@final
+class PictureInside:
+    """A network and one picture: values of layers, taps of filters, the answer. Thread-safe.
+
+    `why_not` says why nothing can be computed (no weights, an operator that is not known), None if it can.
+    """
+
+    def __init__(self, graph: Graph, source: str | Path | Array | None) -> None:
+        """`source` is a picture, an .npy file or an array; None is dojang's own picture. Raises `UsageError` for a
+        network that takes no picture, and what `prepare` raises.
+        """
+        if len(graph.inputs) != 1:
+            raise UsageError(
+                f"{graph.name}: has {len(graph.inputs)} inputs; only networks with one can be shown so far"
+            )
+        self._given = graph
+        self._lock = threading.RLock()
+        self._engines: dict[tuple[int, ...], Compiled | Session] = {}
+        self.turn = 0  # counts the pictures, so that a late answer is not taken for one of the new picture
+        self.why_not = _why_not(graph)
+        self._size: tuple[int, ...] | None = None
+        if source is None:
+            self.look_at_bytes(png(sample(224, 336)), "")
+        else:
+            node = size_of(graph, source)
+            self._look(
+                *prepare(source, node, takes_floats(graph)),
+                node,
+                "array" if isinstance(source, Array) else Path(source).name,
+            )
+
+    def look_at_bytes(self, raw: bytes, name: str) -> None:
+        """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays."""
+        node = self._given.inputs[0]
+        if is_open(self._given):
+            node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
+        self._look(*prepare_picture(raw, name or "the picture", node), node, name)
+
+    def _look(self, x: Array, prepared: str, node: Node, name: str) -> None:
+        """Puts the first sample of a batch in."""
+        x = x[:1]
+        self._size = tuple(node.attrs["shape"])
+        graph = self._given
+        if is_open(graph):
+            graph = at_size(graph, values_for(graph, {node.name: node.attrs["shape"]}))
+        with self._lock:
+            self.graph, self.name, self.prepared = graph, name, prepared
+            self.x = np.ascontiguousarray(x, np.float32)
+            self.pixels = pixels_of(self.x[0], node)
+            self._values: dict[str, Array] = {}
+            self._result: Array | None = None
+            self.turn += 1
+
+    def values(self, name: str) -> Array:
+        """What a layer gives for the picture, as float32 (c, h, w): the place axes of a sequence are one row (c, 1, l);
+        one value per channel is (c, 1, 1). Raises `GraphError` for a name that is not there or has no such shape.
+        """
+        if self.why_not is not None:
+            raise GraphError(self.why_not)
+        with self._lock:
+            self.graph[name]
+            if name not in self._values:
+                self._run(name)
+            return self._values[name]
+
+    def size_of_values(self, name: str) -> int:
+        """How many values a layer gives; 0 where they cannot be drawn as maps."""
+        return prod(self.graph.unit_shapes[name] or ()) if self._has_maps(self.graph[name]) else 0
+
+    def maps(self, name: str, first: int = 0, most: int = 64) -> Maps:
+        """Maps of the channels of a layer, `most` of them (or as many as `TILE_BYTES` hold) from place `first` on."""
+        values = self.values(name)
+        flat = values.reshape(len(values), -1).astype(np.float64)
+        strength = np.sqrt((flat * flat).mean(axis=1))
+        order = np.argsort(-np.nan_to_num(strength, nan=-1.0), kind="stable")
+        fit = max(1, TILE_BYTES // max(1, values[0].size))
+        chosen = order[max(0, first) : max(0, first) + max(1, min(most, fit))]
+        return Maps(order, strength, *_tiles(values[chosen]))
+
+    def taps(self, name: str, channel: int) -> tuple[Array, float]:
+        """The filter of one output channel of a convolution or dense layer, float32 (ic / groups, kh, kw), and its
+        bias. Raises `GraphError` for layers that have no filter, and channels that they do not have.
+        """
+        node = self.graph[name]
+        if node.op not in ("conv", "conv_transpose", "dense"):
+            raise GraphError(f"{name}: a {node.op} has no filter")
+        weights = self._given.weights
+        array = node.array("weight")
+        if array not in weights:
+            raise GraphError(f"{self.graph.name}: no weights for {array}")
+        weight = np.asarray(weights[array])
+        groups = int(node.attrs.get("groups", 1))
+        channels = weight.shape[1] * groups if node.op == "conv_transpose" else len(weight)
+        if not 0 <= channel < channels:
+            raise GraphError(f"{name}: has no channel {channel}; there are {channels}")
+        if node.op == "conv_transpose":
+            group, inside = divmod(channel, weight.shape[1])
+            each = weight.shape[0] // groups
+            taps = weight[group * each : (group + 1) * each, inside]
+        else:
+            taps = weight[channel]
+        bias = node.array("bias")
+        offset = float(np.asarray(weights[bias]).reshape(-1)[channel]) if bias in weights else 0.0
+        shape = (taps.shape[0], *(1,) * (3 - taps.ndim), *taps.shape[1:])
+        return np.ascontiguousarray(taps.reshape(shape), np.float32), offset
+
+    def answer(self, top: int = 5) -> list[dict[str, Any]]:
+        """The best classes with name, score and probability, best first; empty where the output has no classes."""
+        if self.why_not is not None:
+            return []
+        with self._lock:
+            if self._result is None:
+                self._run(self.graph.outputs[0])
+            assert self._result is not None
+            found = answers(self.graph, self._result, top)
+        return [
+            {"index": g.index, "name": g.name, "score": g.score, "probability": g.probability}
+            for one in found[:1]
+            for g in one
+        ]
+
+    def _run(self, name: str) -> None:
+        """Computes the values of a layer, and of all others where they may be kept."""
+        names = [node.name for node in self.graph.nodes if self._has_maps(node)]
+        if name not in names and name not in self.graph.outputs:
+            shape = self.graph.unit_shapes[name]
+            raise GraphError(f"{name}: its values cannot be drawn as maps (shape {shape})")
+        sizes = {n: 4 * prod(self.graph.unit_shapes[n] or (1,)) for n in names}
+        if sum(sizes.values()) > KEPT_BYTES:
+            self._values.clear()
+            names = [name] if name in names else []
+        result = self._engine().run(self.x, names)
+        self._result = result.outputs[0]
+        for tap in names:
+            self._values[tap] = _as_maps(np.asarray(result.taps[tap], np.float32)[0])
+
+    def _has_maps(self, node: Node) -> bool:
+        shape = self.graph.unit_shapes[node.name]
+        drawn = shape is not None and 2 <= len(shape) <= 5 and shape[0] == 1 and prod(shape) > 0
+        return drawn and node.op != "constant" and self.graph.is_single(node.name)
+
+    def _engine(self) -> Compiled | Session:
+        key = tuple(self.x.shape)
+        if key not in self._engines:
+            small = count(self.graph).total.macs < COMPILED_MACS
+            self._engines.clear()
+            self._engines[key] = Session(self.graph) if small else Compiled(self.graph)
+        return self._engines[key]
+
+
+def _why_not(graph: Graph) -> str | None:
+    """Why a network can be drawn and counted but not run; None if it can be run."""
+    strange = [f"{node.name} ({node.attrs['kind']})" for node in graph.nodes if node.op == UNKNOWN]
+    if strange:
+        return f"operators that dojang cannot run: {', '.join(strange[:5])}"
+    if not graph.weights and graph.param_shapes:
+        return "the network has no weights: give them with --weights FILE, or train it first"
+    try:
+        graph.check_weights()
+    except DojangError as error:
+        return str(error)
+    return None
+
+
+def _as_maps(values: Array) -> Array:
+    """The values of one sample as (c, h, w)."""
+    if values.ndim == 1:
+        return values[:, None, None]
+    if values.ndim == 2:
+        return values[:, None, :]
+    return values.reshape(values.shape[0], -1, values.shape[-1])
+
+
+def _tiles(values: Array) -> tuple[Array, Array, Array]:
+    """Least and largest value of each map, and the maps from 0 to 255 between them. What is not finite is 0."""
+    clean = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    flat = clean.reshape(len(clean), -1)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    reach = np.where(high > low, high.astype(np.float64) - low, 1.0)
+    tiles = (clean - low[:, None, None]) * (255 / reach)[:, None, None]
+    return low, high, np.rint(tiles).clip(0, 255).astype(np.uint8)
+
+
+def pixels_of(x: Array, node: Node) -> Array:
+    """What the network sees, as a picture of uint8 (h, w, 3): its input without normalisation."""
+    maps = _as_maps(x)
+    mean, std = node.attrs["mean"], node.attrs["std"]
+    channels = len(maps)
+    if mean and std:
+        by = lambda v: np.asarray(v if len(v) == channels else [v[0]] * channels, np.float32)[:, None, None]  # noqa: E731
+        maps = maps * by(std) + by(mean)
+    if maps.min() < -0.01 or maps.max() > 1.01:
+        span = float(maps.max() - maps.min()) or 1.0
+        maps = (maps - maps.min()) / span
+    shown = maps[:3] if channels >= 3 else np.repeat(maps[:1], 3, axis=0)
+    return np.ascontiguousarray(np.rint(np.moveaxis(shown, 0, -1).clip(0, 1) * 255).astype(np.uint8))
+
+
+def packed(head: Mapping[str, Any], parts: Sequence[Array]) -> bytes:
+    """One answer: the length of its JSON head (4 bytes, little-endian), the head, then arrays at multiples of 4."""
+    import json
+
+    text = json.dumps(head, allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    body = [len(text).to_bytes(4, "little"), text]
+    for part in parts:
+        raw = part.tobytes()
+        body += [raw, b"\0" * (-len(raw) % 4)]
+    return b"".join(body)

@@ -1,0 +1,235 @@
+"""The page of a network on a picture: served on this machine, or written as one file."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dojang.app.any_size import load
+from dojang.app.holding import held_of, held_picture
+from dojang.app.looking import PictureInside, packed
+from dojang.app.networks import InputSize
+from dojang.app.serving import PageServer, Reply, json_bytes
+from dojang.arith import classes
+from dojang.arith.cost import count
+from dojang.base.errors import DojangError, UsageError
+from dojang.base.reading import read_bytes
+from dojang.base.writing import check_target, replace_text
+from dojang.filters.gallery import sample
+from dojang.report.results import ShownPage
+from dojang.report.show.overview import overview
+from dojang.report.show.page import policy, shown_page
+
+Language = Literal["en", "ko"]
+
+STAMP = "stamp"
+"""In place of a network: the stamp on a picture alone."""
+
+PHOTO = 448
+"""Longer side of a photo that is shown without a network."""
+
+MOST_VALUES = 64 << 20
+"""Values of one layer in one answer, at most: 256 MiB."""
+
+
+def show(
+    net: Any,
+    image: str | Path | NDArray[Any] | None = None,
+    *,
+    weights: str | Path | None = None,
+    input_size: InputSize | None = None,
+    num_classes: int | None = None,
+    before: Any = None,
+    lang: Language | None = None,
+    port: int = 0,
+    browser: bool = True,
+    output: str | Path | None = None,
+    force: bool = False,
+) -> ShownPage:
+    """A page in the browser: the network on a picture, the maps of its layers, each filter at work, what outputs see.
+
+    `net`, `weights`, `input_size` and `num_classes` are as in `load`; "stamp" in place of a network shows filters on
+    the picture alone. `image` is a picture, an .npy file or an array; without it the page begins with a picture of
+    dojang's own, and takes others. `before` is another network, such as the one that was slimmed, to be shown beside.
+    `lang` is the language that the page begins with (else that of the browser).
+
+    The page is served at 127.0.0.1 on `port` (0: any that is free) under an address with a random token, until the
+    result is closed or the program ends; `browser=False` does not open it. With `output` it is one file instead, that
+    needs no server and makes no request: it holds the values of all layers for this picture, rounded to 16 bits.
+
+    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs and
+    for a port that is taken. A network without weights is drawn and counted; its maps are not shown.
+
+    >>> page = show("digits-cnn", browser=False)
+    >>> page.url.startswith("http://127.0.0.1:")
+    True
+    >>> page.close()
+    """
+    if lang not in (None, "en", "ko"):
+        raise UsageError(f"lang {lang!r}: the page speaks en and ko")
+    if output is not None:
+        check_target(output, force)
+    begun = {} if lang is None else {"lang": lang}
+    if isinstance(net, str) and net == STAMP:
+        if before is not None:
+            raise UsageError("the stamp alone has no network before it; leave out --before")
+        held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
+        told = {**begun, "alone": True, "held": held.told}
+        if output is not None:
+            return _written(STAMP, told, held.content, output, force, 0)
+        return _served(STAMP, told, {}, port, browser, held.content)
+    sides = {"after": _inside(net, image, weights, input_size, num_classes)}
+    if before is not None:
+        sides["before"] = _inside(before, image, None, input_size, num_classes)
+    inside = sides["after"]
+    told = {**begun, "overview": _overview(inside)}
+    if before is not None:
+        told["before"] = _overview(sides["before"])
+    name = inside.graph.name
+    if output is None:
+        return _served(name, {**told, "server": True}, sides, port, browser)
+    held = held_of(sides)
+    return _written(name, {**told, "held": held.told}, held.content, output, force, len(held.left_out))
+
+
+def _inside(net: Any, image: Any, weights: Any, input_size: Any, num_classes: int | None) -> PictureInside:
+    graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
+    return PictureInside(graph, image)
+
+
+def _overview(inside: PictureInside) -> dict[str, Any]:
+    """What the page is told of a network at once."""
+    graph = inside.graph
+    told = overview(count(graph), graph)
+    names = classes.from_text(graph.meta.get("classes", ""))
+    return {**told, "outputs": list(graph.outputs), "classes": list(names), "why_not": inside.why_not}
+
+
+def _photo(image: Any) -> NDArray[np.uint8]:
+    """A picture as uint8 (h, w, 3), no larger than the page shows it."""
+    from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
+
+    if image is None:
+        return sample(240, 360)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+            raise UsageError("the stamp alone takes a picture as a file, or as uint8 (h, w) or (h, w, 3)")
+        pixels = image if image.ndim == 3 else image[:, :, None]
+    else:
+        pixels = decoded(read_bytes(image, MAX_FILE_BYTES, "a picture"), str(image), SampleSize(3))
+    step = max(1, -(-max(pixels.shape[:2]) // PHOTO))
+    height, width = (side // step * step for side in pixels.shape[:2])
+    cut = pixels[:height, :width].astype(np.float32)
+    small = cut.reshape(height // step, step, width // step, step, -1).mean(axis=(1, 3))
+    return np.ascontiguousarray(np.broadcast_to(np.rint(small).astype(np.uint8), (*small.shape[:2], 3)))
+
+
+def _written(network: str, told: dict[str, Any], content: bytes, output: Any, force: bool, left_out: int) -> ShownPage:
+    page = shown_page(told, content, network)
+    path = replace_text(output, page, force)
+    return ShownPage(network, None, (str(path),), len(page.encode()), left_out)
+
+
+def _served(
+    network: str,
+    told: dict[str, Any],
+    sides: dict[str, PictureInside],
+    port: int,
+    browser: bool,
+    content: bytes = b"",
+) -> ShownPage:
+    page = shown_page(told, content, network, served=True).encode("utf-8", "backslashreplace")
+    head = f"{policy(True)}; frame-ancestors 'none'"
+
+    def handle(method: str, path: str, query: dict[str, str], body: bytes) -> Reply | None:
+        if method == "GET" and not path:
+            return Reply(page, "text/html; charset=utf-8", policy=head)
+        if not sides:
+            return None
+        return _answered(sides, method, path, query, body)
+
+    server = PageServer(handle, port)
+    if sides:  # the first answer is made while the browser starts
+        threading.Thread(target=lambda: _quietly(sides["after"]), daemon=True).start()
+    opened = browser and _open(server.url)
+    return ShownPage(network, server.url, (), len(page), 0, server, opened)
+
+
+def _quietly(inside: PictureInside) -> None:
+    with contextlib.suppress(DojangError):  # said when the page asks
+        inside.answer()
+
+
+def _open(url: str) -> bool:
+    """Whether a browser was opened."""
+    import webbrowser
+
+    try:
+        return webbrowser.open(url)
+    except webbrowser.Error:
+        return False
+
+
+def _answered(
+    sides: dict[str, PictureInside], method: str, path: str, query: dict[str, str], body: bytes
+) -> Reply | None:
+    """The reply to what the page asks of a network."""
+    if path == "picture" and method == "POST":
+        _look(sides, body, query.get("name", "")[:200])
+        return Reply(b"{}", "application/json")
+    if method != "GET":
+        return None
+    inside = sides.get(query.get("side", "after"))
+    if inside is None:
+        raise UsageError("there is no such side")
+    if path == "picture":
+        pixels = inside.pixels
+        head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared}
+        return Reply(packed(head, [pixels]))
+    if path == "answer":
+        return Reply(json_bytes(inside.answer()), "application/json")
+    layer = query.get("layer", "")
+    if path == "maps":
+        maps = inside.maps(layer, _number(query, "first"), _number(query, "most"))
+        head = {
+            "order": maps.order.tolist(),
+            "strength": _finite(maps.strength),
+            "low": maps.low.tolist(),
+            "high": maps.high.tolist(),
+            "h": maps.tiles.shape[1],
+            "w": maps.tiles.shape[2],
+        }
+        return Reply(packed(head, [maps.tiles]))
+    if path == "values":
+        if inside.size_of_values(layer) > MOST_VALUES:
+            raise UsageError(f"{layer}: {inside.size_of_values(layer):,} values are too many for the page")
+        values = inside.values(layer)
+        return Reply(packed(dict(zip("chw", values.shape, strict=True)), [values]))
+    if path == "taps":
+        taps, bias = inside.taps(layer, _number(query, "channel"))
+        if taps.ndim != 3:
+            raise UsageError(f"{layer}: filters with more than two axes are not drawn")
+        return Reply(packed({**dict(zip("chw", taps.shape, strict=True)), "bias": bias}, [taps]))
+    return None
+
+
+def _look(sides: dict[str, PictureInside], body: bytes, name: str) -> None:
+    """The same picture into all networks, or into none."""
+    for inside in sides.values():
+        inside.look_at_bytes(body, name)
+
+
+def _number(query: dict[str, str], name: str) -> int:
+    said = query.get(name, "")
+    if not (said.isascii() and said.isdigit() and len(said) < 10):
+        raise UsageError(f"{name} {said[:20]!r} is no whole number")
+    return int(said)
+
+
+def _finite(values: NDArray[Any]) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]

@@ -1,0 +1,193 @@
+"""The drawing of a network as rows with lanes beside them, as version histories are drawn: one row for each step of the
+computation from top to bottom, one lane for each value that is still to be read.
+
+A module is one row that holds a drawing of its own parts; so a module can be unfolded without moving what is around it.
+Repeated modules are one row together. A convolution or dense layer and the element-wise operators behind it that alone
+read it (normalisation, activation, dropout) are one row.
+
+>>> from dojang.arith.cost import count
+>>> from dojang.formats import zoo
+>>> print("\\n".join(f"{row.label} {row.times}" for row in flow_of(count(zoo.load("resnet18", weights=False))).rows))
+input 1
+conv1 1
+maxpool 1
+layer1.0–1 2
+layer2 1
+layer3 1
+layer4 1
+avgpool 1
+flatten1 1
+fc 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dojang.arith.cost import Count
+from dojang.arith.layer import Layer
+from dojang.arith.modules import NestedPart
+
+HEADS = frozenset(("conv", "conv_transpose", "deform_conv", "dynamic_conv", "dense", "matmul", "add"))
+"""Operators that begin a row with others behind them."""
+
+TAILS = frozenset(
+    "batchnorm lrn relu sigmoid tanh softsign softplus silu hard_swish mish selu gelu leaky_relu elu hard_sigmoid clip "
+    "prelu dropout identity softmax log_softmax".split()
+)
+"""Operators that stand in the row of the layer that they follow, if they alone read it."""
+
+MOST_LANES = 12
+"""Values that are alive at once and drawn beside each other; what is more shares the last lane."""
+
+FIT = 26
+"""Rows that fit on one screen: modules are unfolded as long as the drawing has no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRow:
+    """One row: a step (layers that are computed together), a module, or `times` equal modules that follow each other.
+
+    `lane` is where its result leaves. `inner` is the drawing of what it holds, None for a step.
+    """
+
+    label: str
+    layers: tuple[str, ...]
+    lane: int
+    times: int = 1
+    kind: str = ""
+    inner: FlowBlock | None = None
+    unfolded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBlock:
+    """Rows from top to bottom. `gaps[i]` are the lines (lane above, lane below) before row i; the last entry of `gaps`
+    are those behind the last row. `lanes` is how many lanes there are.
+    """
+
+    rows: tuple[FlowRow, ...]
+    gaps: tuple[tuple[tuple[int, int], ...], ...]
+    lanes: int
+
+
+@dataclass(slots=True)
+class _Item:
+    """A row before it has a lane."""
+
+    label: str
+    layers: tuple[Layer, ...]
+    times: int = 1
+    kind: str = ""
+    inner: tuple[NestedPart, ...] = ()
+
+
+def flow_of(count: Count) -> FlowBlock:
+    """The drawing of a counted network."""
+    parts = count.tree.nested()
+    readers: dict[str, list[str]] = {}
+    for layer in count.layers:
+        for source in layer.inputs:
+            readers.setdefault(source, []).append(layer.name)
+    hidden = {layer.name for layer in count.layers if layer.op == "constant"}
+    last = count.layers[-1].name if count.layers else ""
+    return _Drawing(readers, hidden, last).block(parts, FIT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    readers: dict[str, list[str]]
+    hidden: set[str]
+    last: str
+
+    def block(self, parts: Sequence[NestedPart], room: int) -> FlowBlock:
+        """The drawing of some parts; those that make it clearer without needing more than `room` rows are unfolded."""
+        items = self._items(parts)
+        lanes, gaps, most = self._lanes(items)
+        left = room - len(items)
+        rows: list[FlowRow] = []
+        for item, lane in zip(items, lanes, strict=True):
+            inner, unfolded = None, False
+            if item.inner:
+                inner = self.block(item.inner, 0)
+                if len(inner.rows) == 1 and inner.rows[0].times > 1:  # a module of nothing but repeated modules
+                    only = inner.rows[0]
+                    item.label, item.times, item.kind = f"{item.label}.{only.label}", only.times, only.kind
+                    inner = only.inner or inner
+                unfolded = 1 < len(inner.rows) <= left and bool(room)
+                left -= len(inner.rows) if unfolded else 0
+            names = tuple(layer.name for layer in item.layers)
+            rows.append(FlowRow(item.label, names, lane, item.times, item.kind, inner, unfolded))
+        return FlowBlock(tuple(rows), gaps, most)
+
+    def _items(self, parts: Sequence[NestedPart]) -> list[_Item]:
+        found: list[_Item] = []
+        place = 0
+        while place < len(parts):
+            part = parts[place]
+            run = [part]
+            while place + len(run) < len(parts) and parts[place + len(run)].repeats:
+                run.append(parts[place + len(run)])
+            place += len(run)
+            if part.module is None:
+                self._add(found, part)
+            elif len(run) == 1:
+                found.append(_Item(part.label, part.layers, 1, part.module.kind, part.parts))
+            else:
+                layers = tuple(layer for one in run for layer in one.layers)
+                ends = run[-1].label.rpartition(".")[2]
+                singles = tuple(NestedPart(p.label, p.layers, p.module, p.parts) for p in run)
+                found.append(_Item(f"{part.label}–{ends}", layers, len(run), part.module.kind, singles))
+        return found
+
+    def _add(self, found: list[_Item], part: NestedPart) -> None:
+        """A layer: a row of its own, or a part of the row before it."""
+        (layer,) = part.layers
+        if layer.name in self.hidden:
+            return
+        if layer.op in TAILS and found and not found[-1].inner:
+            before = found[-1].layers[-1]
+            alone = self.readers.get(before.name) == [layer.name]
+            if alone and found[-1].layers[0].op in HEADS:
+                found[-1].layers = (*found[-1].layers, layer)
+                return
+        found.append(_Item(part.label, part.layers))
+
+    def _lanes(self, items: Sequence[_Item]) -> tuple[list[int], tuple[tuple[tuple[int, int], ...], ...], int]:
+        """The lane of each row, the lines between the rows, and how many lanes there are."""
+        place = {layer.name: number for number, item in enumerate(items) for layer in item.layers}
+        end = len(items)
+        left: dict[int, int] = {}  # the last row that reads the result of a row; -1 is what enters the drawing
+        reads: list[set[int]] = [set() for _ in range(end + 1)]
+        for number, item in enumerate(items):
+            for layer in item.layers:
+                for source in layer.inputs:
+                    if source not in self.hidden and place.get(source, -1) < number:
+                        reads[number].add(place.get(source, -1))
+                outside = any(place.get(name, end) == end for name in self.readers.get(layer.name, ()))
+                if outside or layer.name == self.last:
+                    reads[end].add(number)
+        for number, sources in enumerate(reads):
+            for source in sources:
+                left[source] = number
+        alive = {-1: 0} if -1 in left else {}
+        lanes: list[int] = []
+        gaps: list[tuple[tuple[int, int], ...]] = []
+        for number in range(end + 1):
+            freed = sorted(alive[s] for s in reads[number] if s in alive and left[s] == number)
+            taken = {lane for source, lane in alive.items() if left[source] > number}
+            free = next((lane for lane in freed if lane not in taken), None)
+            if free is None:
+                free = next(lane for lane in range(len(taken) + 1) if lane not in taken)
+            own = min(free, MOST_LANES - 1) if number < end else 0
+            lines = [(alive[s], own) for s in sorted(reads[number]) if s in alive]
+            lines += [(lane, lane) for s, lane in alive.items() if left[s] > number]
+            gaps.append(tuple(dict.fromkeys(lines)))
+            alive = {s: lane for s, lane in alive.items() if left[s] > number}
+            if number < end:
+                lanes.append(own)
+                if number in left:
+                    alive[number] = own
+        most = 1 + max((lane for gap in gaps for line in gap for lane in line), default=0)
+        return lanes, tuple(gaps), max(most, 1 + max(lanes, default=0))

@@ -1,0 +1,198 @@
+/**
+ * Where numbers come from, behind one interface: a server that runs the network, or a file that holds what was computed.
+ *
+ * @typedef {import("./stamping.mjs").Values} Values
+ * @typedef {import("./stamping.mjs").Taps} Taps
+ * @typedef {{order: number[], strength: number[], low: number[], high: number[], h: number, w: number, tiles: Uint8Array}} Maps
+ *   all channels by strength; the least and largest value of each map in `tiles`, which are 8-bit maps one after the other
+ * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: string}} Picture
+ * @typedef {{index: number, name: string, score: number, probability: number}} Guess
+ * @typedef {object} Source
+ * @property {boolean} takesPictures
+ * @property {boolean} rounded whether values are rounded to 16 bits
+ * @property {(side: string, layer: string, first: number, most: number) => Promise<Maps>} maps
+ * @property {(side: string, layer: string) => Promise<Values>} values
+ * @property {(side: string, layer: string, channel: number) => Promise<Taps>} taps
+ * @property {() => Promise<Picture>} picture
+ * @property {(side: string) => Promise<Guess[]>} answer
+ * @property {(file: Blob, name: string) => Promise<void>} look
+ */
+
+/** The head and the bytes behind it. @param {ArrayBuffer} buffer */
+function unpacked(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  return { head: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))), at: 4 + length };
+}
+
+/** Asks the server that gave this page. @returns {Source} */
+export function fromServer() {
+  /** @type {Map<string, Promise<any>>} */
+  const kept = new Map();
+  const ask = async (/** @type {string} */ path, /** @type {Record<string, any>} */ query = {}, /** @type {RequestInit} */ init = {}) => {
+    const reply = await fetch(`${path}?${new URLSearchParams(query)}`, init);
+    if (!reply.ok) throw new Error((await reply.json()).error);
+    return reply.arrayBuffer();
+  };
+  /** Keeps the last few answers. @param {string} key @param {() => Promise<any>} make */
+  const once = (key, make) => {
+    const found = kept.get(key) ?? make();
+    kept.delete(key);
+    kept.set(key, found);
+    found.catch(() => kept.delete(key));
+    while (kept.size > 12) kept.delete(/** @type {string} */ (kept.keys().next().value));
+    return found;
+  };
+  return {
+    takesPictures: true,
+    rounded: false,
+    maps: (side, layer, first, most) => once(`maps ${side} ${first} ${most} ${layer}`, async () => {
+      const buffer = await ask("maps", { side, layer, first, most });
+      const { head, at } = unpacked(buffer);
+      return { ...head, tiles: new Uint8Array(buffer, at, head.low.length * head.h * head.w) };
+    }),
+    values: (side, layer) => once(`values ${side} ${layer}`, async () => {
+      const buffer = await ask("values", { side, layer });
+      const { head, at } = unpacked(buffer);
+      return { ...head, data: new Float32Array(buffer, at, head.c * head.h * head.w) };
+    }),
+    taps: (side, layer, channel) => once(`taps ${side} ${channel} ${layer}`, async () => {
+      const buffer = await ask("taps", { side, layer, channel });
+      const { head, at } = unpacked(buffer);
+      return { ...head, data: new Float32Array(buffer, at, head.c * head.h * head.w) };
+    }),
+    picture: async () => {
+      const buffer = await ask("picture");
+      const { head, at } = unpacked(buffer);
+      return { ...head, rgb: new Uint8Array(buffer, at, 3 * head.h * head.w) };
+    },
+    answer: async (side) => JSON.parse(new TextDecoder().decode(await ask("answer", { side }))),
+    look: async (file, name) => {
+      await ask("picture", { name }, { method: "POST", body: file });
+      kept.clear();
+    },
+  };
+}
+
+/** @param {number} half the 16 bits of a float16 */
+export function wide(half) {
+  const [sign, power, part] = [half & 0x8000 ? -1 : 1, (half >> 10) & 31, half & 1023];
+  if (power === 31) return part ? NaN : sign * Infinity;
+  return power ? sign * 2 ** (power - 15) * (1 + part / 1024) : sign * 2 ** -24 * part;
+}
+
+/**
+ * Reads what stands in this page: arrays of 16-bit floats, each with its place in one block of bytes.
+ * @param {any} held @param {Uint8Array} bytes
+ * @returns {Source}
+ */
+export function fromFile(held, bytes) {
+  /** @type {Map<string, Values>} */
+  const kept = new Map();
+  const halves = (/** @type {number[]} */ [at, count]) => {
+    const data = new Float32Array(count);
+    const view = new DataView(bytes.buffer, bytes.byteOffset + at, 2 * count);
+    for (let i = 0; i < count; i++) data[i] = wide(view.getUint16(2 * i, true));
+    return data;
+  };
+  const missing = () => { throw new Error("notInFile"); };
+  /** @param {string} side @param {string} layer @returns {Promise<Values>} */
+  const values = async (side, layer) => {
+    const key = `${side} ${layer}`;
+    const found = kept.get(key);
+    if (found) return found;
+    const row = held.sides[side]?.values[layer];
+    if (!row) return missing();
+    const made = { c: row.shape[0], h: row.shape[1], w: row.shape[2], data: halves(row.at) };
+    kept.set(key, made);
+    if (kept.size > 6) kept.delete(/** @type {string} */ (kept.keys().next().value));
+    return made;
+  };
+  return {
+    takesPictures: false,
+    rounded: true,
+    values,
+    maps: async (side, layer, first, most) => tiled(await values(side, layer), first, most),
+    taps: async (side, layer, channel) => {
+      const row = held.sides[side]?.taps[layer];
+      if (!row) return missing();
+      const [oc, c, h, w] = row.shape;
+      const each = c * h * w;
+      const at = row.at[0] + 2 * channel * each;
+      if (channel >= oc) missing();
+      return { c, h, w, data: halves([at, each]), bias: row.bias ? halves([row.bias[0] + 2 * channel, 1])[0] : 0 };
+    },
+    picture: async () => {
+      const { h, w, at, name, prepared } = held.picture;
+      return { h, w, name, prepared, rgb: bytes.subarray(at, at + 3 * h * w) };
+    },
+    answer: async (side) => held.sides[side]?.answer ?? [],
+    look: async () => missing(),
+  };
+}
+
+/**
+ * Maps by strength, as the server makes them.
+ * @param {Values} v @param {number} first @param {number} most
+ * @returns {Maps}
+ */
+export function tiled(v, first, most) {
+  const size = v.h * v.w;
+  const strength = Array.from({ length: v.c }, (_, c) => {
+    let sum = 0;
+    for (let i = c * size; i < (c + 1) * size; i++) sum += v.data[i] * v.data[i];
+    return Math.sqrt(sum / size);
+  });
+  const order = strength.map((_, c) => c).sort((a, b) => strength[b] - strength[a] || a - b);
+  const chosen = order.slice(first, first + most);
+  const tiles = new Uint8Array(chosen.length * size);
+  const [low, high] = [/** @type {number[]} */ ([]), /** @type {number[]} */ ([])];
+  chosen.forEach((c, place) => {
+    const part = v.data.subarray(c * size, (c + 1) * size);
+    let [least, largest] = [Infinity, -Infinity];
+    for (const x of part) { if (x < least) least = x; if (x > largest) largest = x; }
+    const reach = largest > least ? largest - least : 1;
+    for (let i = 0; i < size; i++) tiles[place * size + i] = Math.round(((part[i] - least) * 255) / reach);
+    low.push(least);
+    high.push(largest);
+  });
+  return { order, strength, low, high, h: v.h, w: v.w, tiles };
+}
+
+/**
+ * A photo alone: its channels are the values of the one layer "picture".
+ * @param {Picture} picture
+ * @returns {Source}
+ */
+export function fromPicture(picture) {
+  let now = picture;
+  const values = async () => {
+    const size = now.h * now.w;
+    const data = new Float32Array(3 * size);
+    for (let i = 0; i < size; i++) for (let c = 0; c < 3; c++) data[c * size + i] = now.rgb[3 * i + c];
+    return { c: 3, h: now.h, w: now.w, data };
+  };
+  return {
+    takesPictures: true,
+    rounded: false,
+    values,
+    maps: async (_side, _layer, first, most) => tiled(await values(), first, most),
+    taps: async () => { throw new Error("notInFile"); },
+    picture: async () => now,
+    answer: async () => [],
+    look: async (file, name) => { now = await decoded(file, name); },
+  };
+}
+
+/** A picture file, no larger than 224 pixels on its longer side. @param {Blob} file @param {string} name */
+async function decoded(file, name) {
+  const image = await createImageBitmap(file);
+  const scale = Math.min(1, 224 / Math.max(image.width, image.height));
+  const [w, h] = [Math.max(1, Math.round(image.width * scale)), Math.max(1, Math.round(image.height * scale))];
+  const canvas = Object.assign(document.createElement("canvas"), { width: w, height: h });
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.drawImage(image, 0, 0, w, h);
+  const { data } = context.getImageData(0, 0, w, h);
+  const rgb = new Uint8Array(3 * h * w);
+  for (let i = 0; i < h * w; i++) for (let c = 0; c < 3; c++) rgb[3 * i + c] = data[4 * i + c];
+  return { h, w, rgb, name, prepared: "" };
+}

@@ -1,0 +1,182 @@
+/** Every word of the page, in English and Korean, and numbers as people write them. */
+
+/** @type {Record<string, [string, string]>} */
+export const WORDS = {
+  network: ["Network", "네트워크"],
+  picture: ["Your picture", "사진"],
+  choose: ["Choose another picture, or drop one here", "다른 사진을 고르거나 여기에 놓으세요"],
+  answer: ["Answer", "답"],
+  noAnswer: ["This network gives no classes.", "이 네트워크는 클래스를 내지 않습니다."],
+  search: ["Search layers", "층 찾기"],
+  found: ["{n} of {all} rows", "{all}개 행 중 {n}개"],
+  params: ["parameters", "파라미터"],
+  macs: ["MACs", "MAC"],
+  shape: ["output", "출력"],
+  window: ["window", "창"],
+  layer: ["layer", "층"],
+  unfold: ["unfold {name}", "{name} 펼치기"],
+  fold: ["fold {name}", "{name} 접기"],
+  unfoldAll: ["Unfold all", "모두 펼치기"],
+  foldAll: ["Fold all", "모두 접기"],
+  conv: ["convolution", "합성곱"],
+  dense: ["dense layer", "전결합층"],
+  other: ["other", "그 밖"],
+  share: ["Bars: share of the whole network.", "막대: 네트워크 전체에서 차지하는 몫."],
+  bound: ["at least", "최소"],
+  maps: ["Maps", "특징 맵"],
+  stamp: ["The stamp", "도장"],
+  field: ["What one output sees", "출력 하나가 보는 곳"],
+  waste: ["Waste", "낭비"],
+  beforeAfter: ["Before | after", "전 | 후"],
+  strongest: ["{n} maps of {h}×{w}, strongest first (root of the mean square)", "{h}×{w} 맵 {n}장, 강한 순서 (제곱 평균의 제곱근)"],
+  vector: ["{n} values, strongest first", "값 {n}개, 강한 순서"],
+  more: ["{n} more", "{n}장 더"],
+  own: ["each map has its own scale", "맵마다 자기 눈금"],
+  common: ["one scale for the layer", "층 전체에 한 눈금"],
+  after: ["after", "다음 단계"],
+  channel: ["channel {n}", "채널 {n}"],
+  openStamp: ["Open the stamp of channel {n}", "채널 {n}의 도장 열기"],
+  convention: ["{en}", "MAC 하나는 곱셈 한 번과 덧셈 한 번. 패딩 위의 곱도 센다. 편향은 파라미터이지만 MAC이 아니다. 풀링, 활성화, 정규화에는 MAC이 없다. float32, 배치 1, K = 1000"],
+  loading: ["computing …", "계산 중 …"],
+  negative: ["negative", "음수"],
+  positive: ["positive", "양수"],
+  window1: ["window", "창"],
+  taps: ["filter", "필터"],
+  product: ["products", "곱의 합"],
+  sum: ["sum of {n} products", "곱 {n}개의 합"],
+  bias: ["bias", "편향"],
+  result: ["result", "결과"],
+  writtenAt: ["written to row {y}, column {x} of channel {c}", "채널 {c}의 {y}행 {x}열에 쓴다"],
+  restOf: ["{n} more channels, together", "나머지 채널 {n}개의 합"],
+  input: ["input", "입력"],
+  output: ["output", "출력"],
+  plane: ["input channel", "입력 채널"],
+  kernel: ["kernel", "커널"],
+  stride: ["stride", "스트라이드"],
+  padding: ["padding", "패딩"],
+  dilation: ["dilation", "팽창"],
+  groups: ["groups", "그룹"],
+  transposed: ["transposed", "전치"],
+  filters: ["filters", "필터 수"],
+  mode: ["filled with", "채우는 값"],
+  zero: ["zeros", "0"],
+  replicate: ["the edge repeated", "가장자리 반복"],
+  reflect: ["mirrored", "거울처럼"],
+  circular: ["the other side", "반대쪽"],
+  operation: ["operation", "연산"],
+  convolution: ["convolution", "합성곱"],
+  maxpool: ["maximum (pooling)", "최댓값 (풀링)"],
+  meanpool: ["mean (pooling)", "평균 (풀링)"],
+  shapes: ["{in} → {out}", "{in} → {out}"],
+  counts: ["{p} parameters, {m} MACs", "파라미터 {p}개, MAC {m}번"],
+  oneInput: ["taps on padding counted, bias a parameter but no MAC", "패딩 위의 곱도 세고, 편향은 파라미터로만 센다"],
+  step: ["step", "한 칸"],
+  run: ["run", "실행"],
+  stop: ["stop", "멈춤"],
+  reset: ["as in the network", "네트워크 그대로"],
+  changed: ["You changed this layer: the numbers are the page's own, not the network's.", "이 층을 바꾸었습니다. 숫자는 네트워크가 아니라 이 페이지가 계산한 것입니다."],
+  fourCases: ["The four cases: 5×5 pixels, kernel 3×3", "네 가지 경우: 5×5 픽셀, 커널 3×3"],
+  caseSaid: ["stride {s}, padding {p}: {o}×{o}", "스트라이드 {s}, 패딩 {p}: {o}×{o}"],
+  named: ["filter by name", "이름으로 고르는 필터"],
+  ownFilter: ["as it is", "그대로"],
+  identity: ["identity", "그대로 통과"],
+  blur: ["blur (mean)", "흐림 (평균)"],
+  emboss: ["emboss", "양각"],
+  outline: ["outline", "윤곽"],
+  sharpen: ["sharpen", "선명하게"],
+  sobelX: ["edges, vertical", "세로 경계"],
+  sobelY: ["edges, horizontal", "가로 경계"],
+  noStamp: ["This layer presses no window on its input. Choose a convolution, a pooling or a dense layer.", "이 층은 입력에 창을 대지 않습니다. 합성곱, 풀링, 전결합층을 고르세요."],
+  tooLarge: ["The input of this layer is too large to bring here ({n} values).", "이 층의 입력이 너무 커서 가져올 수 없습니다 (값 {n}개)."],
+  noMaps: ["No maps: {why}. The layers and their costs are shown.", "맵이 없습니다: {why}. 층과 비용만 보입니다."],
+  notInFile: ["The values of this layer are not in this file; `dojang show` without -o has them all.", "이 층의 값은 이 파일에 없습니다. -o 없이 `dojang show`를 쓰면 모두 볼 수 있습니다."],
+  filePicture: ["This file holds one picture; `dojang show` without -o takes others.", "이 파일에는 사진이 하나뿐입니다. -o 없이 `dojang show`를 쓰면 다른 사진도 넣을 수 있습니다."],
+  halves: ["Values in this file are rounded to 16 bits.", "이 파일의 값은 16비트로 반올림한 것입니다."],
+  fieldSaid: ["Row {y}, column {x} of {layer} sees {h}×{w} pixels: rows {y0} to {y1}, columns {x0} to {x1}.", "{layer}의 {y}행 {x}열은 {h}×{w} 픽셀을 본다: {y0}–{y1}행, {x0}–{x1}열."],
+  fieldPadding: ["What lies outside of the picture is padding.", "사진 밖은 패딩이다."],
+  fieldNone: ["Which pixels this layer sees is not known.", "이 층이 어느 픽셀을 보는지 알 수 없습니다."],
+  throughLayers: ["layer {n} of {all}", "{all}개 중 {n}번째 층"],
+  moveHere: ["place of the output: arrow keys move it", "출력의 자리: 화살표 키로 옮긴다"],
+  deeper: ["A larger kernel, or more layers?", "큰 커널인가, 더 많은 층인가?"],
+  deeperSaid: ["Both columns see the same pixels. Weights per pair of input and output channels, without biases; as many channels in as out.", "두 열은 같은 픽셀을 본다. 입력·출력 채널 한 쌍당 가중치 수 (편향 제외, 입력과 출력 채널 수가 같을 때)."],
+  sees: ["sees", "보는 넓이"],
+  oneKernel: ["one kernel", "커널 하나"],
+  threes: ["layers of 3×3", "3×3 층"],
+  weightsEach: ["{k}×{k}: {n} weights", "{k}×{k}: 가중치 {n}개"],
+  layersEach: ["{l} × 3×3: {n} weights", "3×3 {l}층: 가중치 {n}개"],
+  wasteNone: ["No evidence: start with --data DATA to see what the channels do on samples.", "근거가 없습니다. --data DATA로 시작하면 표본에서 채널이 하는 일을 볼 수 있습니다."],
+  wasteSaid: ["Channels on {n} samples, in the order of the layers.", "표본 {n}개에서 본 채널, 층 순서대로."],
+  used: ["in use", "쓰임"],
+  dead: ["dead", "죽음"],
+  constant: ["constant", "상수"],
+  duplicate: ["duplicate", "중복"],
+  silent: ["silent", "조용함"],
+  markers: ["{n} wasted", "낭비 {n}"],
+  correlation: ["Correlation between the input and the output channels of {layer}", "{layer}의 입력 채널과 출력 채널 사이의 상관"],
+  groupsSaid: ["{g} groups: {a} of the squared correlation stays inside, in the order shown; an arbitrary split keeps {b}", "그룹 {g}개: 보이는 순서에서 제곱 상관의 {a}가 그룹 안에 남고, 아무렇게나 나누면 {b}가 남는다"],
+  outChannels: ["output channels", "출력 채널"],
+  inChannels: ["input channels", "입력 채널"],
+  findings: ["Findings", "발견"],
+  before: ["before", "전"],
+  now: ["after", "후"],
+  dividerSaid: ["Divider between before and after", "전과 후 사이의 칸막이"],
+  answersChanged: ["{n} of {all} samples have another answer", "표본 {all}개 중 {n}개의 답이 다르다"],
+  sameAnswers: ["The best class is the same.", "가장 높은 클래스가 같다."],
+  otherAnswers: ["The best class is another one.", "가장 높은 클래스가 달라졌다."],
+  gone: ["not there", "없음"],
+  keys: ["Keys: arrows move, space runs, / searches.", "키: 화살표로 옮기고, 스페이스로 실행하고, /로 찾는다."],
+  lead: ["A convolution presses the same small stamp on every place of a picture.", "합성곱은 같은 작은 도장을 사진의 모든 자리에 찍는다."],
+  times: ["×{n}", "×{n}"],
+  alone: ["photo", "사진"],
+  red: ["red", "빨강"],
+  green: ["green", "초록"],
+  blue: ["blue", "파랑"],
+  failed: ["This did not work: {why}", "되지 않았습니다: {why}"],
+};
+
+let language = 0;
+
+/** @param {string} lang "en" or "ko" */
+export function speak(lang) {
+  language = lang === "ko" ? 1 : 0;
+  document.documentElement.lang = lang === "ko" ? "ko" : "en";
+}
+
+export const spoken = () => (language ? "ko" : "en");
+
+/**
+ * The text of a key, with {names} replaced.
+ * @param {string} key
+ * @param {Record<string, unknown>} [values]
+ */
+export function t(key, values = {}) {
+  const text = WORDS[key];
+  if (!text) throw new Error(`no words for ${key}`);
+  return text[language].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+}
+
+/** @param {number} n */
+export const whole = (n) => Math.round(n).toLocaleString("en-US");
+
+/** 25.6M, 4.09G, 118K: K = 1000. @param {number|null} n */
+export function short(n) {
+  if (n === null || n === undefined) return "?";
+  for (const [size, letter] of /** @type {[number, string][]} */ ([[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "K"]]))
+    if (Math.abs(n) >= size) return `${(n / size).toPrecision(3).replace(/\.0+$|(\.\d*[1-9])0+$/, "$1")}${letter}`;
+  return String(n);
+}
+
+/** A value with about three digits and a true minus sign. @param {number} v */
+export function value(v) {
+  if (!Number.isFinite(v)) return Number.isNaN(v) ? "NaN" : v > 0 ? "∞" : "−∞";
+  if (v === 0) return "0";
+  const size = Math.abs(v);
+  const text = size >= 1e5 || size < 1e-3 ? size.toExponential(1) : size >= 100 ? size.toFixed(0) : size >= 10 ? size.toFixed(1) : size.toFixed(2);
+  return /^0\.?0*$/.test(text) ? size.toExponential(0).replace(/^/, v < 0 ? "−" : "") : (v < 0 ? "−" : "") + text;
+}
+
+/** @param {number} share 0 to 1 */
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
+
+/** @param {number[]|null} shape channels first */
+export const by = (shape) => (shape ? shape.join("×") : "?");

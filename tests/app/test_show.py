@@ -1,0 +1,318 @@
+"""The page of a network: what it is told, and that its numbers are those of the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dojang
+from dojang.app.looking import PictureInside
+from dojang.base.errors import FileError, GraphError, UsageError
+
+
+@dataclass
+class Opened:
+    """A page that is served, and how to ask it."""
+
+    page: Any
+
+    def ask(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        parts = urlsplit(self.page.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        origin = {"Origin": f"http://{parts.netloc}"}
+        connection.request("GET" if body is None else "POST", f"{parts.path}{path}", body, origin)
+        reply = connection.getresponse()
+        content = reply.read()
+        connection.close()
+        return reply.status, content
+
+    def arrays(self, path: str, dtype: str) -> tuple[dict[str, Any], np.ndarray]:
+        status, content = self.ask(path)
+        assert status == 200, content
+        length = int.from_bytes(content[:4], "little")
+        head = json.loads(content[4 : 4 + length])
+        return head, np.frombuffer(content[4 + length :], dtype)
+
+
+def network() -> Any:
+    from dojang.arith.graph import Graph, Node
+
+    nodes = (
+        Node.of("input", "input", shape=(3, 20, 24), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+        Node.of("층<b>1", "conv", "input", out=12, kernel=(3, 3), stride=2, padding=1, groups=3),
+        Node.of("r1", "relu", "층<b>1"),
+        Node.of("p1", "maxpool", "r1", kernel=(3, 3), stride=2, ceil=True),
+        Node.of("up", "conv_transpose", "p1", out=6, kernel=(3, 2), stride=2, padding=1, groups=2),
+        Node.of("g", "global_avgpool", "up"),
+        Node.of("f", "flatten", "g"),
+        Node.of("fc", "dense", "f", out=4),
+    )
+    rng = np.random.default_rng(5)
+    graph = Graph(nodes, ("fc",), "작은 <script>", meta={"classes": "고양이,<i>개</i>,a,b"})
+    return graph.replace(weights={n: rng.normal(0, 0.5, s).astype(np.float32) for n, s in graph.param_shapes.items()})
+
+
+def photo(height: int = 33, width: int = 47) -> bytes:
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("show") / "사진 <b>.png"
+    path.write_bytes(photo())
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(picture: Path) -> Iterator[Opened]:
+    page = dojang.show(network(), picture, browser=False)
+    yield Opened(page)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def truth(picture: Path) -> dict[str, np.ndarray]:
+    """Every value by PyTorch, on what the network sees."""
+    torch = pytest.importorskip("torch")
+    graph = network()
+    x = torch.from_numpy(PictureInside(graph, picture).x)
+    w = {name: torch.from_numpy(array) for name, array in graph.weights.items()}
+    f = torch.nn.functional
+    values = {"input": x}
+    values["층<b>1"] = x = f.conv2d(x, w["층<b>1.weight"], w["층<b>1.bias"], stride=2, padding=1, groups=3)
+    values["r1"] = x = f.relu(x)
+    values["p1"] = x = f.max_pool2d(x, 3, 2, ceil_mode=True)
+    values["up"] = x = f.conv_transpose2d(x, w["up.weight"], w["up.bias"], stride=2, padding=1, groups=2)
+    values["g"] = x = x.mean((2, 3), keepdim=True)
+    values["f"] = x = x.flatten(1)
+    values["fc"] = f.linear(x, w["fc.weight"], w["fc.bias"])
+    return {name: value.numpy()[0] for name, value in values.items()}
+
+
+def test_values_are_those_of_pytorch(opened: Opened, truth: dict[str, np.ndarray]) -> None:
+    for name, wanted in truth.items():
+        head, values = opened.arrays(f"values?layer={quote(name)}", "<f4")
+        shape = (head["c"], head["h"], head["w"])
+        assert np.prod(shape) == wanted.size
+        np.testing.assert_allclose(values.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_maps_are_within_one_step_of_255_and_strongest_first(opened: Opened, truth: dict[str, np.ndarray]) -> None:
+    wanted = truth["층<b>1"]
+    head, tiles = opened.arrays(f"maps?layer={quote('층<b>1')}&first=2&most=5", "u1")
+    strength = np.sqrt((wanted.astype(np.float64) ** 2).mean(axis=(1, 2)))
+    assert head["order"] == sorted(range(12), key=lambda c: -strength[c])
+    np.testing.assert_allclose(head["strength"], strength, rtol=1e-5)
+    assert (head["h"], head["w"]) == (10, 12)
+    tiles = tiles[: 5 * 120].reshape(5, 10, 12)
+    for place, channel in enumerate(head["order"][2:7]):
+        low, high = head["low"][place], head["high"][place]
+        assert (low, high) == pytest.approx((wanted[channel].min(), wanted[channel].max()), rel=1e-5)
+        seen = low + (high - low) * tiles[place] / 255
+        assert np.abs(seen - wanted[channel]).max() <= (high - low) / 255
+
+
+@pytest.mark.parametrize("layer", ["층<b>1", "up", "fc"])
+def test_taps_of_every_channel_give_the_output(opened: Opened, truth: dict[str, np.ndarray], layer: str) -> None:
+    """Taps and bias of one channel at a time, pressed by PyTorch on the input of the layer."""
+    torch = pytest.importorskip("torch")
+    graph = network()
+    node = graph[layer]
+    x = torch.from_numpy(np.ascontiguousarray(truth[node.inputs[0]]))[None]
+    for channel in range(node.attrs["out"]):
+        head, taps = opened.arrays(f"taps?layer={quote(layer)}&channel={channel}", "<f4")
+        filter_ = torch.from_numpy(taps.reshape(head["c"], head["h"], head["w"]).copy())
+        if node.op == "dense":
+            got = (x.reshape(-1) * filter_.reshape(-1)).sum()
+        else:
+            group = channel * node.attrs["groups"] // node.attrs["out"]
+            part = x[:, group * head["c"] : (group + 1) * head["c"]]
+            if node.op == "conv":
+                got = torch.nn.functional.conv2d(part, filter_[None], stride=2, padding=1)[0, 0]
+            else:
+                got = torch.nn.functional.conv_transpose2d(part, filter_[:, None], stride=2, padding=1)[0, 0]
+        np.testing.assert_allclose((got + head["bias"]).numpy(), truth[layer][channel], rtol=1e-4, atol=1e-5)
+
+
+def test_the_answer_has_class_names(opened: Opened, truth: dict[str, np.ndarray]) -> None:
+    status, content = opened.ask("answer")
+    found = json.loads(content)
+    scores = truth["fc"]
+    assert status == 200
+    assert [g["index"] for g in found] == list(np.argsort(-scores))
+    assert {g["name"] for g in found} == {"고양이", "<i>개</i>", "a", "b"}
+
+
+def test_the_picture_is_what_the_network_sees(opened: Opened, truth: dict[str, np.ndarray]) -> None:
+    head, pixels = opened.arrays("picture", "u1")
+    assert (head["h"], head["w"], head["name"]) == (20, 24, "사진 <b>.png")
+    mean, std = np.array([0.5, 0.4, 0.3])[:, None, None], np.array([0.2, 0.3, 0.4])[:, None, None]
+    wanted = np.rint((truth["input"] * std + mean) * 255)
+    np.testing.assert_array_equal(pixels[: 20 * 24 * 3].reshape(20, 24, 3), np.moveaxis(wanted, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("maps?layer=nothing&first=0&most=9", "has no node 'nothing'"),
+        ("maps?layer=r1&first=-1&most=9", "first '-1' is no whole number"),
+        ("maps?layer=r1&first=0", "most '' is no whole number"),
+        ("taps?layer=r1&channel=0", "r1: a relu has no filter"),
+        ("taps?layer=up&channel=6", "up: has no channel 6; there are 6"),
+        ("values?layer=r1&side=other", "there is no such side"),
+    ],
+)
+def test_bad_questions_get_one_line(opened: Opened, path: str, said: str) -> None:
+    status, content = opened.ask(path)
+    assert status == 400
+    assert said in json.loads(content)["error"]
+
+
+def test_another_picture_changes_the_values_and_what_is_none_changes_nothing(picture: Path) -> None:
+    page = dojang.show(network(), picture, browser=False)
+    try:
+        one = Opened(page)
+        before = one.arrays("values?layer=fc", "<f4")[1]
+        status, content = one.ask("picture?name=no.png", b"GIF89a not really")
+        assert status == 400
+        assert "no.png" in json.loads(content)["error"]
+        np.testing.assert_array_equal(one.arrays("values?layer=fc", "<f4")[1], before)
+        assert one.ask("picture?name=new.png", photo(50, 20))[0] == 200
+        assert np.abs(one.arrays("values?layer=fc", "<f4")[1] - before).max() > 0
+        assert one.arrays("picture", "u1")[0]["name"] == "new.png"
+    finally:
+        page.close()
+
+
+def parts_of(page: str) -> tuple[dict[str, Any], bytes]:
+    """The data and the bytes of a page."""
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    held = re.search(r'<script type="text/plain" id="bytes">(.*?)</script>', page, re.DOTALL)
+    assert data
+    assert held
+    return json.loads(data[1]), base64.b64decode(held[1])
+
+
+def test_one_file_holds_values_and_filters(tmp_path: Path, picture: Path, truth: dict[str, np.ndarray]) -> None:
+    done = dojang.show(network(), picture, output=tmp_path / "p.html", browser=False)
+    assert done.url is None
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert done.size_bytes == len(text.encode())
+    data, held = parts_of(text)
+    side = data["held"]["sides"]["after"]
+    for name, wanted in truth.items():
+        at, size = side["values"][name]["at"]
+        got = np.frombuffer(held, "<f2", size, at)
+        np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-3, atol=1e-3)
+    taps = side["taps"]["up"]
+    assert taps["shape"] == [6, 6, 3, 2]
+    weights = network().weights["up.weight"]
+    at, size = taps["at"]
+    np.testing.assert_allclose(
+        np.frombuffer(held, "<f2", size, at).reshape(taps["shape"])[4], weights[6:, 1], rtol=1e-3, atol=1e-3
+    )
+    with pytest.raises(UsageError, match="exists already"):
+        dojang.show(network(), picture, output=tmp_path / "p.html")
+
+
+def test_names_are_data_and_never_markup(tmp_path: Path, picture: Path) -> None:
+    dojang.show(network(), picture, output=tmp_path / "p.html")
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    data, _ = parts_of(text)
+    assert [layer["name"] for layer in data["overview"]["layers"]][1] == "층<b>1"
+    assert "작은 <script>" not in text
+    assert text.count("<script") == 3
+    assert "<b>" not in text
+
+
+def test_the_policy_allows_this_script_and_no_request(tmp_path: Path, picture: Path) -> None:
+    dojang.show(network(), picture, output=tmp_path / "p.html")
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == rules["connect-src"] == "'none'"
+    script = re.search(r'<script type="module">(.*?)</script>', text, re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    for found, rule in ((script, "script-src"), (style, "style-src")):
+        assert found
+        digest = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in rules[rule]
+        assert "unsafe-inline" not in rules[rule]
+    outside = [found for found in re.findall(r"\bhttps?://[\w./-]*", text) if found != "http://www.w3.org/2000/svg"]
+    assert outside == []
+
+
+def test_a_network_without_weights_is_drawn(picture: Path) -> None:
+    page = dojang.show("alexnet", picture, browser=False)
+    try:
+        data, _ = parts_of(Opened(page).ask("")[1].decode())
+        assert data["overview"]["macs"] == 724406816
+        assert "no weights" in data["overview"]["why_not"]
+        status, content = Opened(page).ask("maps?layer=conv1&first=0&most=1")
+        assert (status, "no weights" in json.loads(content)["error"]) == (400, True)
+    finally:
+        page.close()
+
+
+def test_a_picture_alone(tmp_path: Path, picture: Path) -> None:
+    done = dojang.show("stamp", picture, output=tmp_path / "s.html", lang="ko")
+    data, held = parts_of((tmp_path / "s.html").read_text(encoding="utf-8"))
+    assert (data["alone"], data["lang"], done.network) == (True, "ko", "stamp")
+    at = data["held"]["picture"]
+    pixels = np.frombuffer(held, "u1", at["h"] * at["w"] * 3, at["at"]).reshape(at["h"], at["w"], 3)
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(picture)))
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"\xff\xd8 no")
+    with pytest.raises(FileError, match="no picture that can be read"):
+        dojang.show("digits-cnn", tmp_path / "no.jpg", browser=False)
+    with pytest.raises(FileError, match="missing.png"):
+        dojang.show("stamp", tmp_path / "missing.png", browser=False)
+    with pytest.raises(UsageError, match="before"):
+        dojang.show("stamp", before="digits-cnn", browser=False)
+    with pytest.raises(GraphError, match="no node"):
+        PictureInside(dojang.load("digits-cnn"), None).values("conv9")
+
+
+def test_the_command_serves_until_it_is_interrupted() -> None:
+    import signal
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "dojang", "show", "digits-cnn", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout
+        line = child.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", line)
+        assert url, line
+        parts = urlsplit(url[0])
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        connection.request("GET", parts.path)
+        assert connection.getresponse().status == 200
+        connection.close()
+        child.send_signal(signal.SIGINT)
+        assert "Ctrl-C ends it" in child.stdout.readline()
+        _, errors = child.communicate(timeout=60)
+    assert (child.returncode, errors) == (0, "")
