@@ -145,6 +145,18 @@ def copied(context: PlanContext, group: Group) -> bool:
     return keep(context, group.value, y, in_rows)
 
 
+def spread(context: PlanContext, group: Group) -> bool:
+    """The same numbers, repeated along axes of one place."""
+    found, shape = operand(context, group.inputs[0]), context.shape(group.value)
+    if found is None or not prod(shape) or tuple(np.broadcast_shapes(found.shape, shape)) != shape:
+        return False
+    y, onto, in_rows = result(context, group.value, group.inputs[:1])
+    task = kernel.of_axes("copy", shape, found.spread(shape), onto)
+    if not context.simple(group, kernel, task, 1, {t.X: found.what, t.Y: y}, packed([found])):
+        return False
+    return keep(context, group.value, y, in_rows)
+
+
 def combined(op: str) -> Rule:
     """Sums, differences and the like of two whole numbers."""
 
@@ -484,6 +496,7 @@ RULES: Mapping[str, Rule] = {
     "Mul": combined("mul"),
     "Max": combined("maximum"),
     "Min": combined("minimum"),
+    "Expand": spread,
     "Celu": celu,
     "ThresholdedRelu": thresholded,
     "Shrink": shrink,
