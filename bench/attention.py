@@ -3,7 +3,7 @@
     python bench/attention.py > bench/results/attention.txt
 
 A layer is the dense layer to queries, keys and values, the attention, and the dense layer out; tokens and widths are
-those of DeiT-Ti, ViT-B, windows of Swin-T (64 of them, with a table of positions added), and 1,024 tokens. Times are of the
+those of DeiT-Ti, ViT-B, windows of Swin-T (with a table of positions added), and 1,024 tokens. Times are of the
 processor, the least of all turns.
 """
 
