@@ -8,13 +8,15 @@ import sys
 from math import prod
 
 import numpy as np
+import onnx
 import pytest
 
+import dojang
 from dojang.arith.conv import Conv
 from dojang.arith.graph import Graph, Node
 from dojang.arith.open_sizes import is_open
 from dojang.arith.symbol import symbol
-from dojang.base.errors import ShapeError
+from dojang.base.errors import ShapeError, UsageError
 from dojang.engine import compiled
 from dojang.engine.compiled import compile
 from dojang.engine.kernels.activations import Activation
@@ -250,3 +252,16 @@ def test_compiled_networks_are_pickled_and_copied(network, tmp_path):
     paths = os.pathsep.join(p for p in sys.path if p)
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env={**os.environ, "PYTHONPATH": paths})
     assert np.array_equal(np.load(tmp_path / "y.npy"), y)
+
+
+def test_a_file_that_leaves_open_what_its_layers_do_not_asks_for_the_size():
+    """A recogniser of text lines: height and width are open in the file, but its layers fit one height."""
+    node = onnx.helper.make_node
+    inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+    lines = [node("MaxPool", ["x"], ["p"], kernel_shape=[4, 4], strides=[4, 4]), node("Squeeze", ["p", "axes"], ["y"])]
+    axes = onnx.numpy_helper.from_array(np.array([2]), "axes")
+    model = onnx.helper.make_model(onnx.helper.make_graph(lines, "g", inputs, outputs, [axes]))
+    with pytest.raises(UsageError, match="the file says 3x.x. about its size; give it"):
+        dojang.load(model)
+    assert dojang.load(model, input_size=(3, 4, 20)).unit_shapes["y"] == (1, 3, 5)

@@ -13,7 +13,7 @@ from dojang.app.symbolic import symbolised
 from dojang.arith.graph import Graph
 from dojang.arith.open_sizes import is_open
 from dojang.arith.symbol import Expr, symbol
-from dojang.base.errors import DojangError, UsageError
+from dojang.base.errors import DojangError, ShapeError, UsageError
 
 AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 """Names of the axes behind the channels."""
@@ -98,7 +98,7 @@ def at_any_size(read: Read, size: Sequence[int | None], name: str) -> Graph:
         symbols = (times * symbol(n) if s is None else s for s, n in zip(size[1:], names, strict=True))
         try:
             return with_symbols(kept, cast(Any, (size[0], *symbols)), name)
-        except UsageError:
+        except (UsageError, ShapeError):  # a ShapeError: its layers fit one size only
             continue
     return read(None, True)  # which says that it needs a size
 

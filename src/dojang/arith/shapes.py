@@ -346,6 +346,22 @@ def einsum_sizes(equation: str, shapes: Shapes) -> tuple[dict[str, int], str]:
     return sizes, right
 
 
+def einsum_spread(equation: str, shapes: Shapes) -> tuple[str, list[tuple[int, ...]]]:
+    """An einsum equation without the axes of one place whose index is larger elsewhere, and which these are, input by
+    input: dropped, they mean the same.
+
+    >>> einsum_spread("bij,bjk->bik", [(4, 2, 1), (4, 3, 5)])
+    ('bi,bjk->bik', [(2,), ()])
+    """
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    named = [list(zip(term, shape, strict=True)) for term, shape in zip(terms, shapes, strict=True)]
+    wide = {index for term in named for index, size in term if size != 1}
+    gone = [tuple(k for k, (index, size) in enumerate(term) if size == 1 and index in wide) for term in named]
+    kept = ["".join(c for k, c in enumerate(term) if k not in axes) for term, axes in zip(terms, gone, strict=True)]
+    return f"{','.join(kept)}{arrow}{right}", gone
+
+
 def einsum(attrs: Attrs, shapes: Shapes) -> Shape:
     """Sum of products over named indices."""
     sizes, right = einsum_sizes(attrs["equation"], shapes)

@@ -355,6 +355,7 @@ KINDS: Mapping[str, Rule] = {
     "ArgMax": argument,
     "ArgMin": argument,
     "TopK": top,
+    "Expand": first,
     "Gather": first,
     "GatherElements": first,
     "GatherND": first,

@@ -10,6 +10,7 @@ from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other import layout
 from dojang.engine.kernels.other.layout import LayoutTask
+from dojang.engine.plan.attention import attentions
 from dojang.engine.plan.bands import Joiner
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, PlanContext, Request
@@ -73,7 +74,10 @@ def choose_kernels(context: PlanContext) -> None:
     # Code of layers in a row is made for one size, and of real numbers.
     joiner = Joiner(context) if context.sizes is None and not context.eight else None
     later = {g.value for s in context.shortcuts.values() for g in s.groups}
+    attention = attentions(context)
     for group in context.fused.groups:
+        if attention is not None and attention.takes(group):
+            continue
         joined = joiner and context.kernels_can(group) and group.value not in later and joiner.takes(group)
         if group.value not in later and not joined:
             context.group(group)

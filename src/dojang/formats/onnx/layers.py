@@ -14,6 +14,7 @@ from typing import Any
 
 from dojang.arith.attrs import Attr
 from dojang.arith.ops import OPS
+from dojang.arith.shapes import einsum_spread
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
 from dojang.formats.onnx.batch import any_depends
@@ -495,7 +496,13 @@ def einsum(reader: Reader, call: Call) -> Value:
         pairs = zip(terms, hidden, strict=True)
         terms = [t.replace("...", names[rank - h :] if h > 0 else "") for t, h in pairs]
         right = right.replace("...", names)
-    return reader.emit("einsum", *values, equation=f"{','.join(terms)}->{right}")
+    shapes = [reader.shape(v) for v in values]
+    equation = f"{','.join(terms)}->{right}"
+    if any(len(term) != len(shape) for term, shape in zip(terms, shapes, strict=True)):
+        return reader.emit("einsum", *values, equation=equation)  # which says what does not fit
+    equation, gone = einsum_spread(equation, shapes)
+    values = [reader.emit("squeeze", v, axes=axes) if axes else v for v, axes in zip(values, gone, strict=True)]
+    return reader.emit("einsum", *values, equation=equation)
 
 
 def plain(op: str, **renamed: tuple[str, float]) -> Rule:

@@ -23,6 +23,7 @@ from dojang.arith.standard import REAL
 from dojang.base.budget import Budget
 from dojang.base.errors import DataError, FileError, GraphError, ShapeError, UnsupportedError, UsageError
 from dojang.base.reading import damaged_as
+from dojang.formats.onnx import attention as onnx_attention
 from dojang.formats.onnx import contrib as onnx_contrib
 from dojang.formats.onnx import control as onnx_control
 from dojang.formats.onnx import layers as onnx_layers
@@ -51,6 +52,7 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = {
     **onnx_control.RULES,
     **onnx_quantised.RULES,
     **onnx_contrib.RULES,
+    **onnx_attention.RULES,
     **onnx_older.RULES,
     **onnx_recurrent.RULES,
 }

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from dojang.arith.graph import Node
 from dojang.arith.shapes import Shape
 from dojang.arith.standard import REAL
@@ -105,13 +107,18 @@ def given(context: PlanContext, group: Group, fewest: int) -> list[Operand] | No
     return operands(context, group)
 
 
+def common(found: Sequence[Operand]) -> Shape:
+    """The shape that some operands broadcast to."""
+    return tuple(np.broadcast_shapes(*(o.shape for o in found)))
+
+
 # -- element by element --------------------------------------------------------------------------------------------
 
 
 def pointed(context: PlanContext, group: Group, op: str, numbers: Sequence[float] = ()) -> bool:
     """A function of `pointwise`."""
     found, shape = given(context, group, 1), context.shape(group.value)
-    if found is None:
+    if found is None or common(found) != shape:
         return False
     y, onto, in_rows = result(context, group.value, group.inputs)
     task = pointwise.of_axes(op, shape, onto, [o.spread(shape) for o in found], numbers)
@@ -129,11 +136,23 @@ def plain(op: str) -> Rule:
 def copied(context: PlanContext, group: Group) -> bool:
     """The same numbers."""
     found, shape = given(context, group, 1), context.shape(group.value)
-    if found is None:
+    if found is None or found[0].shape != shape:
         return False
     y, onto, in_rows = result(context, group.value, group.inputs)
     task = kernel.of_axes("copy", shape, found[0].spread(shape), onto)
     if not context.simple(group, kernel, task, 1, {t.X: found[0].what, t.Y: y}, packed(found)):
+        return False
+    return keep(context, group.value, y, in_rows)
+
+
+def spread(context: PlanContext, group: Group) -> bool:
+    """The same numbers, repeated along axes of one place."""
+    found, shape = operand(context, group.inputs[0]), context.shape(group.value)
+    if found is None or not prod(shape) or tuple(np.broadcast_shapes(found.shape, shape)) != shape:
+        return False
+    y, onto, in_rows = result(context, group.value, group.inputs[:1])
+    task = kernel.of_axes("copy", shape, found.spread(shape), onto)
+    if not context.simple(group, kernel, task, 1, {t.X: found.what, t.Y: y}, packed([found])):
         return False
     return keep(context, group.value, y, in_rows)
 
@@ -143,7 +162,7 @@ def combined(op: str) -> Rule:
 
     def rule(context: PlanContext, group: Group) -> bool:
         found, shape = given(context, group, 2), context.shape(group.value)
-        if found is None or len(found) != 2:
+        if found is None or len(found) != 2 or common(found) != shape:
             return False
         y, onto, in_rows = result(context, group.value, group.inputs)
         task = kernel.of_axes(op, shape, found[0].spread(shape), onto, found[1].spread(shape))
@@ -209,8 +228,17 @@ def on_axis(context: PlanContext, name: str, size: int) -> bool:
 
 def looked_up(context: PlanContext, group: Group, found: Sequence[Operand], x: Sequence[int],
               indices: Sequence[Index]) -> bool:  # fmt: skip
-    """Adds the step of a look-up, x read `x` apart along the axes of the result."""
+    """Adds the step of a look-up, x read `x` apart along the axes of the result.
+
+    Where the node states an axis as two, the batch and its part of the axis, so are the steps.
+    """
     shape = context.shape(group.value)
+    if len(shape) == len(x) + 1:
+        at = group.node.attrs["batch_axis"]
+        split = lambda steps: (*steps[:at], steps[at] * shape[at + 1], *steps[at:])  # noqa: E731
+        x, indices = split(tuple(x)), [replace(i, steps=split(i.steps)) for i in indices]
+    if len(shape) != len(x):
+        return False
     y, onto, in_rows = result(context, group.value, group.inputs[:1])
     task = lookup.look_up(shape, x, onto, indices)
     slots = {t.X: found[0].what, t.R: found[1].what, t.Y: y}
@@ -273,6 +301,8 @@ def written(context: PlanContext, group: Group, found: Sequence[Operand], reduct
     shape = context.shape(group.value)
     y, onto, in_rows = result(context, group.value, group.inputs[:1])
     start = kernel.of_axes("copy", shape, x.spread(shape), onto)
+    if x.shape != shape:
+        return False
     if not context.simple(f"{group.value} before", kernel, start, 1, {t.X: x.what, t.Y: y}, packed(found[:1])):
         return False
     task = lookup.LookupTask(
@@ -330,7 +360,9 @@ def argument(context: PlanContext, group: Group) -> bool:
         return False
     x = found[0]
     axis = a.get("axis", 0) % len(x.shape)
-    if x.shape[axis] >= MOST:
+    if x.shape[axis] >= MOST or prod(context.shape(group.value)) * x.shape[axis] != prod(x.shape):
+        return False
+    if len(context.shape(group.value)) != len(x.shape) - (not a.get("keepdims", 1)):
         return False
     y, onto, in_rows = result(context, group.value, group.inputs)
     onto = without(onto, axis) if a.get("keepdims", 1) else onto
@@ -357,6 +389,8 @@ def reduced(context: PlanContext, group: Group) -> bool:
         return False
     gone = {axis % len(x.shape) for axis in axes}
     kept = [axis for axis in range(len(x.shape)) if axis not in gone]
+    if len(context.shape(group.value)) != (len(x.shape) if a.get("keepdims", 1) else len(kept)):
+        return False
     y, onto, in_rows = result(context, group.value, group.inputs[:1])
     what = group.node.attrs["kind"].removeprefix("Reduce").lower()
     task = reduce.of_axes(
@@ -376,7 +410,7 @@ def top(context: PlanContext, group: Group) -> bool:
     made = context.made.get(key)
     if made is None:
         x, shape = operand(context, group.inputs[0]), context.shape(group.value)
-        if x is None or not x.shape or not prod(shape) or not prod(x.shape):
+        if x is None or not prod(shape) or not prod(x.shape) or len(shape) != len(x.shape) or not shape:
             return False
         axis = a.get("axis", -1) % len(x.shape)
         in_rows = len(shape) > 2 and context.places.only_rows(group.inputs[0])
@@ -400,7 +434,7 @@ def so_far(context: PlanContext, group: Group) -> bool:
     """Sums or products of all elements so far, along the axis that a constant names."""
     found, a = given(context, group, 2), said(group.node)
     number = context.number(group.inputs[1]) if found is not None else None
-    if found is None or number is None:
+    if found is None or number is None or not found[0].shape or found[0].shape != context.shape(group.value):
         return False
     x = found[0]
     axis = int(number) % len(x.shape)
@@ -462,6 +496,7 @@ RULES: Mapping[str, Rule] = {
     "Mul": combined("mul"),
     "Max": combined("maximum"),
     "Min": combined("minimum"),
+    "Expand": spread,
     "Celu": celu,
     "ThresholdedRelu": thresholded,
     "Shrink": shrink,

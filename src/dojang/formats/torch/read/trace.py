@@ -39,6 +39,9 @@ Handler = Callable[..., Any]
 HANDLERS: dict[str, Handler] = {}
 """How a PyTorch function, by its name, becomes nodes: `f(tracer, *args, **kwargs)`. Filled by `ops.py`."""
 
+COMPLEX: dict[str, Handler] = {}
+"""The same where a complex value goes in."""
+
 MODULES: dict[type, Handler] = {}
 """How a module, by its exact class, becomes nodes as a whole: `f(tracer, module, *args, **kwargs)`."""
 
@@ -66,21 +69,24 @@ class Traced(torch.Tensor):
     """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` is what it shows,
     `steps` by which views, and `version` how often that had been written when `node` was what it shows. `alike`: its
     numbers, where they are known and the same for every image of the batch; the batch is then left out of each axis.
+    `pair`: of a complex value its parts, which lie along a last axis of two.
     """
 
-    __slots__ = ("alike", "memory", "node", "sizes", "steps", "version")
+    __slots__ = ("alike", "memory", "node", "pair", "sizes", "steps", "version")
     node: str
     sizes: tuple[int, ...]
     memory: SharedMemory
     steps: tuple[ViewStep, ...]
     version: int
     alike: torch.Tensor | None
+    pair: Traced | None
 
     @staticmethod
     def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
         """A wrapper without storage."""
         self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
         self.node, self.sizes, self.steps, self.version, self.alike = node, tuple(sizes), (), 0, None
+        self.pair = None
         self.memory = SharedMemory(node, self.sizes, dtype, device)
         return self
 
@@ -751,6 +757,8 @@ class Tracer:
     def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The nodes for one function; in place, the first argument then stands for the new value."""
         handler = HANDLERS.get(base)
+        if any(isinstance(v, Traced) and v.pair is not None for v in tree_flatten((args, kwargs))[0]):
+            handler = COMPLEX.get(base)
         in_place = bool(kwargs.pop("inplace", False)) or in_place
         if kwargs.get("out") is not None:
             raise Stale(f"{self.place}: writes into out=")
