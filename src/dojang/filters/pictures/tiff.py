@@ -19,7 +19,9 @@ Sources: TIFF 6.0, Aldus 1992; "The BigTIFF File Format", 2007; Adobe PageMaker 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import struct
@@ -73,6 +75,11 @@ _UNPACKERS = {
     34925: ("lzma", "LZMADecompressor", 1 << 13),
     50000: ("compression.zstd", "ZstdDecompressor", 1 << 15),
 }
+_OF_PILLOW = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
+"""Compressions that Pillow's libtiff decodes: none, fax, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard."""
+_WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
+"""Compressions that have a predictor (LZW, Deflate, LZMA, Zstandard). For others libtiff ignores its tag, which some
+readers do not."""
 MOST_SAMPLES = 0xFFFF  # per pixel: TIFF 6.0 stores their number in 16 bits
 
 
@@ -112,6 +119,8 @@ class Layout:
     lost: tuple[str, ...] = ()
     marked: tuple[int, ...] = field(default=())  # the stored ExtraSamples, before missing ones are filled in
     foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
+    predictor: int = 1
+    big_end: bool = False  # the most significant byte first
 
     @classmethod
     def of(cls, name: str, reals: bool = False) -> Layout:
@@ -122,8 +131,8 @@ class Layout:
             with opened(name, "a picture") as file:
                 tags, pages = _tags(file)
                 file.seek(0)
-                foreign = file.read(4) == b"MM\0+"
-            layout = replace(_layout(tags, pages), foreign=foreign)
+                head = file.read(4)
+            layout = replace(_layout(tags, pages), foreign=head == b"MM\0+", big_end=head[:2] == b"MM")
         try:
             layout.check(reals)
         except UnsupportedError as error:
@@ -143,9 +152,7 @@ class Layout:
         whole = self.kind == "u" and (self.bits in (8, 16) or (self.bits in (1, 2, 4) and self.samples == 1))
         if not (whole or (self.kind == "f" and self.bits in (32, 64)) or (reals and self.exact_in)):
             name = {"u": "uint", "i": "int", "f": "float"}.get(self.kind, self.kind)
-            remedy = (
-                f"ask for the response as floats with dtype {self.exact_in}" if self.exact_in else "convert it first"
-            )
+            remedy = f"ask for floats with --dtype {self.exact_in}" if self.exact_in else "convert it first"
             raise UnsupportedError(
                 f"its samples are {name}{self.bits}; pictures are uint8, uint16, float32 or float64: {remedy}"
             )
@@ -158,9 +165,16 @@ class Layout:
         if self.photometric == 0 and not (self.kind == "u" and self.bits <= 16):
             kind = {"f": "floating-point", "i": "signed"}.get(self.kind, f"{self.bits}-bit")
             raise UnsupportedError(f"{kind} samples with white at zero; convert it so that black is zero")
+        if self.predictor != 1 and self.compression not in _WITH_PREDICTOR:
+            kind = {1: "no compression", 32773: "PackBits"}.get(self.compression, f"compression {self.compression}")
+            raise UnsupportedError(f"{kind} with a predictor, which readers take in different ways; store it deflated")
         alphas = [e for e in self.extras if e in (1, 2)]
         if alphas and (len(alphas) > 1 or self.extras[-1] not in (1, 2)):
             raise UnsupportedError(f"its extra samples are {self.extras}: only the last may be alpha; reorder them")
+        if alphas and self.exact_in and self.kind != "f":
+            raise UnsupportedError(
+                f"alpha in samples of {'u' * (self.kind == 'u')}int{self.bits}; convert it to uint16"
+            )
         if self.associated and len(self.extras) > 1:
             raise UnsupportedError("associated alpha together with other extra samples; make it unassociated")
         if not 1 <= self.orientation <= 8:
@@ -218,12 +232,14 @@ class Layout:
     @property
     def for_pillow(self) -> bool:
         """Whether Pillow decodes such pixels as in the table, without losing bits."""
-        if self.foreign or (self.associated and self.planar == 2):
+        if self.foreign or (self.associated and self.planar == 2) or self.compression not in _OF_PILLOW:
             return False
         if self.exact_in:
             return False
         if self.kind == "f":
-            return self.bits == 32 and self.samples == 1 and self.photometric == 1
+            # Pillow exchanges the bytes of big-endian floats that libtiff has exchanged while it unpacked them
+            swapped = self.big_end and self.compression != 1
+            return self.bits == 32 and self.samples == 1 and self.photometric == 1 and not swapped
         if self.bits == 16:
             return self.samples == 1 and self.photometric == 1
         if self.extras:
@@ -236,9 +252,8 @@ class Layout:
         if self.bits < 8 or self.photometric == 6 or self.fill_order != 1:
             return False
         try:
-            tifffile = _tifffile()
-            return self.compression == 1 or tifffile.TIFF.DECOMPRESSORS[self.compression] is not None
-        except (ImportError, KeyError):
+            return not missing_codec(_tifffile(), self.compression, self.predictor)
+        except ImportError:
             return False
 
     def meant(self, raw: NDArray) -> NDArray:
@@ -254,6 +269,26 @@ class Layout:
         if self.associated:
             rows = unassociated(rows)
         return rows if self.channels > 1 else rows[..., 0]
+
+
+def missing_codec(tifffile: Any, compression: int, predictor: int) -> str:
+    """What tifffile cannot decode here without imagecodecs, by name; "" if it can decode strips of such a file."""
+    with_imagecodecs = importlib.util.find_spec("imagecodecs") is not None
+    if predictor not in (1, 2) and not with_imagecodecs:
+        return f"predictor {predictor}"
+    if compression == 1:
+        return ""
+    try:
+        there = tifffile.TIFF.DECOMPRESSORS[compression] is not None
+    except (KeyError, ImportError):
+        there = False
+    if compression == 50000 and not with_imagecodecs:  # tifffile would use a module of Python 3.14
+        there = there and importlib.util.find_spec("compression") is not None
+    if there:
+        return ""
+    with contextlib.suppress(ValueError):
+        return f"{tifffile.COMPRESSION(compression).name} compression"
+    return f"compression {compression}"
 
 
 def unassociated(rows: NDArray) -> NDArray:
@@ -313,7 +348,7 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
     return Layout(
         width, height, photometric, samples, bits[0], _KINDS.get(formats[0], f"format {formats[0]} "), extras,
         one(PLANAR, 1), one(ORIENTATION, 1), one(COMPRESSION, 1), one(FILL_ORDER, 1), pages, palette, icc or None,
-        kept, lost, marked,
+        kept, lost, marked, predictor=one(PREDICTOR, 1),
     )  # fmt: skip
 
 
@@ -428,14 +463,9 @@ class Rows:
 
     def _prepare(self) -> None:
         page = self._page = self._file.pages[0]
-        if page.compression != 1:
-            try:
-                self._tifffile.TIFF.DECOMPRESSORS[page.compression]
-            except KeyError:
-                kind = getattr(page.compression, "name", page.compression)
-                raise MissingPart(
-                    f"{self.name}: {kind} compression needs imagecodecs; pip install imagecodecs"
-                ) from None
+        missing = missing_codec(self._tifffile, int(page.compression), int(page.predictor))
+        if missing:
+            raise MissingPart(f"{self.name}: {missing} needs imagecodecs; pip install imagecodecs")
         planes, depth, height, width, together = page.shaped
         if depth != 1 or (height, width) != (self.layout.height, self.layout.width):
             raise UnsupportedError(f"{self.name}: a volume or a page whose sizes disagree; store it as .npy")
