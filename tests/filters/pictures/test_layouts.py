@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from dojang.base.errors import DojangError, MissingPart, UnsupportedError
-from dojang.filters.files import filter_files
+from dojang.filters.files import NotKept, filter_files
 from dojang.filters.filter import filter
 from dojang.filters.pictures import tiff
 from dojang.filters.pictures.tiff import Layout
@@ -159,6 +159,7 @@ def with_tag(path, code, value):
     path.write_bytes(data)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="all codecs are there")
 @pytest.mark.parametrize("pixels", [1, 1 << 60])
 def test_a_missing_codec_is_named_and_is_no_damage(tmp_path, monkeypatch, pixels):
     """As where imagecodecs is not installed: what libtiff takes is read, the rest names the package."""
@@ -192,3 +193,33 @@ def test_a_predictor_where_there_is_none_is_refused(tmp_path, pixels):
         with_tag(tmp_path / "a.tif", 259, compression)
         with pytest.raises(UnsupportedError, match=f"{says} with a predictor"):
             filter_files([tmp_path / "a.tif"], "blur", tmp_path / "b.tif", band_pixels=pixels)
+
+
+@pytest.mark.parametrize("pixels", [1, 1 << 60])
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_that_are_reduced_copies_or_masks(tmp_path, pixels, big):
+    """Maps and slides have small copies of themselves; a mask would change the meaning, and pages of equal rank too."""
+    array = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+
+    def write(name, *kinds):
+        with tifffile.TiffWriter(tmp_path / name, bigtiff=big) as file:
+            for i, kind in enumerate(kinds):
+                page = array if i == 0 else np.ascontiguousarray(array[:: 2 * i, :: 2 * i])
+                if kind == 4:
+                    file.write(page[..., 0] > 99, photometric=4, metadata=None, subfiletype=kind)
+                else:
+                    file.write(page, photometric="rgb", metadata=None, subfiletype=kind, tile=(16, 16))
+
+    write("a.tif", 0, 1, 1)
+    with pytest.warns(NotKept, match="2 reduced copies$"):
+        filter_files([tmp_path / "a.tif"], "identity", tmp_path / "out.tif", band_pixels=pixels)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), array)
+    refused = {
+        "two": ((0, 0), "holds 2 pages"),
+        "mask": ((0, 4), "transparency mask in a page"),
+        "small": ((1, 0), "first page is a reduced copy"),
+    }
+    for name, (kinds, says) in refused.items():
+        write(f"{name}.tif", *kinds)
+        with pytest.raises(UnsupportedError, match=says):
+            filter_files([tmp_path / f"{name}.tif"], "identity", tmp_path / "no.tif", band_pixels=pixels)

@@ -37,6 +37,7 @@ from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import byte_limit
 from dojang.base.reading import damaged_as, opened
 
+SUBFILE, SUB_PAGES = 254, 330
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 ORIENTATION, SAMPLES, PLANAR, PREDICTOR, PALETTE, INK_SET = 274, 277, 284, 317, 320, 332
 EXTRA, FORMAT, X_RESOLUTION, Y_RESOLUTION, UNIT, XMP, ICC = 338, 339, 282, 283, 296, 700, 34675
@@ -51,7 +52,7 @@ TILE = 256
 _LAYOUT_TAGS = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289, 292, 293,
      297, 317, 320, 322, 323, 324, 325, 332, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529,
-     530, 531, 532, 34675}
+     530, 531, 532, 34675, 50674}
 )  # fmt: skip
 _CARRIED = {
     269: "DocumentName", 270: "ImageDescription", 271: "Make", 272: "Model", 282: "XResolution", 283: "YResolution",
@@ -120,6 +121,8 @@ class Layout:
     marked: tuple[int, ...] = field(default=())  # the stored ExtraSamples, before missing ones are filled in
     foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
     predictor: int = 1
+    masks: int = 0  # pages that say which pixels of another are seen
+    reduced: bool = False  # the first page is a small copy of another
     big_end: bool = False  # the most significant byte first
 
     @classmethod
@@ -129,10 +132,10 @@ class Layout:
         """
         with damaged_as(name, "damaged or truncated picture"):
             with opened(name, "a picture") as file:
-                tags, pages = _tags(file)
+                tags, kinds = _tags(file)
                 file.seek(0)
                 head = file.read(4)
-            layout = replace(_layout(tags, pages), foreign=head == b"MM\0+", big_end=head[:2] == b"MM")
+            layout = replace(_layout(tags, kinds), foreign=head == b"MM\0+", big_end=head[:2] == b"MM")
         try:
             layout.check(reals)
         except UnsupportedError as error:
@@ -144,6 +147,12 @@ class Layout:
         colours = _COLOURS.get(self.photometric)
         if self.pages > 1:
             raise UnsupportedError(f"holds {self.pages} pages; split it into single pictures first")
+        if self.reduced:
+            raise UnsupportedError(
+                "its first page is a reduced copy of another, as in raw photographs; export it as TIFF"
+            )
+        if self.masks:
+            raise UnsupportedError("a transparency mask in a page of its own; store it as alpha")
         if colours is None:
             said = _OTHER.get(self.photometric, f"photometric interpretation {self.photometric}")
             raise UnsupportedError(f"its samples are {said}, which is not filtered; convert it to grey or RGB")
@@ -307,7 +316,7 @@ def unassociated(rows: NDArray) -> NDArray:
     return np.concatenate([colours, alpha], axis=-1)
 
 
-def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
+def _layout(tags: Mapping[int, Tag], kinds: list[int]) -> Layout:
     def numbers(code: int, default: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(int(v) for v in tags[code].value) if code in tags else default
 
@@ -344,11 +353,16 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
         for code in sorted(tags)
         if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED
     )
+    masks = sum(1 for kind in kinds[1:] if kind & 4)
+    smaller = sum(1 for kind in kinds[1:] if kind & 1 and not kind & 4)
+    pages = len(kinds) - masks - smaller
+    lost += (f"{smaller} reduced cop{'y' if smaller == 1 else 'ies'}",) if smaller else ()
+    reduced = bool(kinds[0] & 1) and (len(kinds) > 1 or SUB_PAGES in tags)
     icc = tags[ICC].value if ICC in tags and isinstance(tags[ICC].value, bytes) else None
     return Layout(
         width, height, photometric, samples, bits[0], _KINDS.get(formats[0], f"format {formats[0]} "), extras,
         one(PLANAR, 1), one(ORIENTATION, 1), one(COMPRESSION, 1), one(FILL_ORDER, 1), pages, palette, icc or None,
-        kept, lost, marked, predictor=one(PREDICTOR, 1),
+        kept, lost, marked, predictor=one(PREDICTOR, 1), masks=masks, reduced=reduced,
     )  # fmt: skip
 
 
@@ -357,8 +371,8 @@ def _says(tag: Tag) -> bool:
     return bool(tag.count) and (tag.code != UNIT or tag.value[0] in (1, 2, 3))
 
 
-def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
-    """The tags of the first page, without the offsets of pixels, and the number of pages."""
+def _tags(file: BinaryIO) -> tuple[dict[int, Tag], list[int]]:
+    """The tags of the first page, without the offsets of pixels, and what each page is (NewSubfileType)."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}[head[:2]]
     (version,) = struct.unpack(order + "H", head[2:4])
@@ -368,6 +382,7 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
     (at,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
     size = os.fstat(file.fileno()).st_size
     found: dict[int, Tag] = {}
+    kinds: list[int] = []
     seen: set[int] = set()
     while at and len(seen) < MOST_PAGES:
         if at in seen or at + 2 > size:
@@ -392,11 +407,22 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
                     numbers += 0 if isinstance(tag.value, bytes) else len(tag.value)
                     if length > MOST_VALUE or numbers > MOST_NUMBERS:
                         raise ValueError(f"its tags hold {length:,} bytes up to tag {tag.code}")
+        kinds.append(_subfile_type(block, count, each, order))
         rest = block[count * each :]
         if len(rest) < (8 if big else 4):
             break
         (at,) = struct.unpack(order + ("Q" if big else "I"), rest)
-    return found, len(seen)
+    return found, kinds
+
+
+def _subfile_type(block: bytes, count: int, each: int, order: str) -> int:
+    """NewSubfileType of a page's tags: 1 marks a reduced copy, 4 a mask; 0 if it does not say."""
+    for at in range(0, min(count * each, len(block) - each + 1), each):
+        code, kind = struct.unpack(order + "HH", block[at : at + 4])
+        if code == SUBFILE:
+            value = block[at + each - (8 if each == 20 else 4) : at + each]
+            return int(struct.unpack(order + ("H" if kind == 3 else "I"), value[: 2 if kind == 3 else 4])[0])
+    return 0
 
 
 def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
