@@ -145,12 +145,10 @@ class Layout:
     def check(self, reals: bool = False) -> None:
         """Raises `UnsupportedError` for samples whose meaning is not in the table; `reals` as in `of`."""
         colours = _COLOURS.get(self.photometric)
+        if self.reduced:
+            raise UnsupportedError("its first page is a reduced copy, as in raw photographs; export it as plain TIFF")
         if self.pages > 1:
             raise UnsupportedError(f"holds {self.pages} pages; split it into single pictures first")
-        if self.reduced:
-            raise UnsupportedError(
-                "its first page is a reduced copy of another, as in raw photographs; export it as TIFF"
-            )
         if self.masks:
             raise UnsupportedError("a transparency mask in a page of its own; store it as alpha")
         if colours is None:
