@@ -53,6 +53,13 @@ MOST_EXIF = 65_533
 OF_PIXELS = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296, 317, *range(320, 326), 330, 338,
              339, 347, 513, 514, *range(529, 533), XMP, 34377, 34675}  # fmt: skip
 """Tags of a TIFF that say how its own pixels are stored, or that the picture has in another field."""
+FIELD_TYPES = {
+    **dict.fromkeys((269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (2,)), X_RESOLUTION: (5,), Y_RESOLUTION: (5,),
+    UNIT: (3,), XMP: (1, 7),
+}  # fmt: skip
+"""Types of the values of tags, as TIFF 6.0 has them."""
+MOST_DPI = 65_535
+"""The most dots per inch that every format can say."""
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FORMATS = {
     ".jpg": "JPEG",
@@ -462,6 +469,8 @@ def _save_options(image: Image.Image, name: str) -> dict[str, Any]:
         save["progressive"] = bool(image.info.get("progressive"))
         if image.info.get("comment"):
             save["comment"] = image.info["comment"]
+    elif image.format == "GIF" and image.info.get("comment"):
+        save["comment"] = image.info["comment"]
     elif image.format == "WEBP":
         save["lossless"] = save["exact"] = b"VP8L" in _riff_chunks(name)
         save["quality"] = 100 if save["lossless"] else 95
@@ -602,6 +611,9 @@ def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
     options = {k: v for k, v in picture.save.items() if (same or k == "dpi") and k not in ("packed", "lines")}
     if form in ("JPEG", "WEBP") and not same:
         options["quality"] = 95
+    if "dpi" in options and not all(0 < d <= MOST_DPI for d in options["dpi"]):
+        del options["dpi"]
+        lost.append("the resolution")
     if picture.icc:
         options["icc_profile"] = picture.icc
     exif = picture.exif
@@ -610,7 +622,7 @@ def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
     elif exif and form != "TIFF":
         options["exif"] = exif
     if form == "TIFF":
-        _tiff_options(picture, options)
+        _tiff_options(picture, options, lost)
     elif picture.tags:
         apart = (X_RESOLUTION, Y_RESOLUTION, UNIT, XMP)
         lost += names_of(tuple(t for t in picture.tags if t.code not in apart))
@@ -647,7 +659,7 @@ def _xmp_text(xmp: bytes) -> Any:
     return info
 
 
-def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
+def _tiff_options(picture: Picture, options: dict[str, Any], lost: list[str]) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     for tag in picture.tags:
         value: Any = tag.value
@@ -657,11 +669,10 @@ def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
                 continue
             value = tuple(TiffImagePlugin.IFDRational(*pair) for pair in pairs)
         elif tag.type == 2:
-            value = bytes(value).rstrip(b"\0").decode("latin-1")
-            if not value.isascii():
-                tags.tagtype[tag.code] = 7
-                tags[tag.code] = bytes(tag.value)
-                continue
+            value = bytes(value).rstrip(b"\0")  # bytes, because Pillow writes text as ASCII
+        if tag.type not in FIELD_TYPES.get(tag.code, (tag.type,)):  # libtiff writes no tag of another type
+            lost += names_of((tag,))
+            continue
         tags.tagtype[tag.code] = tag.type
         tags[tag.code] = value if isinstance(value, (bytes, str)) or len(value) > 1 else value[0]
     if picture.xmp and XMP not in tags:

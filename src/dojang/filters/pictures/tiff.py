@@ -433,7 +433,7 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
     if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED:
         return Tag(code, 7, b"")  # only that it is there is said
     length, inline = count * _SIZES[kind], entry[12:] if big else entry[8:]
-    letters = kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377))
+    letters = kind in (2, 7) or (kind in (1, 6) and code in (XMP, ICC, 33723, 34377))
     if length > MOST_VALUE or (not letters and count > MOST_NUMBERS):
         raise ValueError(f"tag {code} of {length:,} bytes")
     if length <= len(inline):
