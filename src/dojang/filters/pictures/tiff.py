@@ -36,6 +36,7 @@ from dojang.base.budget import ENVIRONMENT
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import byte_limit
 from dojang.base.reading import damaged_as, opened
+from dojang.filters.pictures.strips import DeflatedStrip, samples
 
 SUBFILE, SUB_PAGES = 254, 330
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -66,6 +67,8 @@ _NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # written by arguments of tifffile
+STREAMED_BYTES = 1 << 26
+"""Files of one deflated strip (or one for each plane) that unpack to more are unpacked row by row."""
 MOST_VALUE = 1 << 26  # the most bytes of all tags of a page, such as a colour profile or metadata
 MOST_NUMBERS = 1 << 20  # the most numbers of all tags of a page, such as a palette or map coordinates
 MOST_PAGES = 1 << 16
@@ -510,6 +513,7 @@ class Rows:
         if plain and in_order and self.layout.bits >= 8 and sum(page.databytecounts) >= whole:
             shape = (planes, height, width, together)
             self._map = np.memmap(self.name, dtype, "r", page.dataoffsets[0], shape)
+            self._strips = []
             return
         need = self._rows * self._across * self._columns * planes * together * dtype.itemsize
         if need > byte_limit(self.name):
@@ -518,12 +522,26 @@ class Rows:
                 f"or smaller strips, or raise the limit with {ENVIRONMENT}"
             )
         self._held: tuple[int, NDArray] | None = None
+        deflated = page.compression in (8, 32946) and page.predictor in (1, 2) and page.fillorder == 1
+        self._strips: list[DeflatedStrip] = []
+        if deflated and not page.is_tiled and self._rows == height and need > STREAMED_BYTES:
+            row_bytes = width * together * dtype.itemsize
+            places = zip(page.dataoffsets[:planes], page.databytecounts[:planes], strict=True)
+            self._strips = [DeflatedStrip(self._file.filehandle, at, length, row_bytes) for at, length in places]
+
+    def _streamed(self, first: int, last: int) -> NDArray:
+        """Rows of large deflated strips, one for each plane: (planes, rows, w, samples together)."""
+        dtype = np.dtype(self._page.dtype).newbyteorder(self._file.byteorder)
+        shape = (last - first, self.layout.width, self._together)
+        return np.stack([samples(s.rows(first, last), shape, dtype, self.layout.predictor) for s in self._strips])
 
     def read(self, first: int, last: int) -> NDArray:
         """Rows `first` to `last` as pixels, in the stored orientation."""
         with _Reading(self.name, self._tifffile):
             if self._map is not None:
                 raw = np.asarray(self._map[:, first:last])
+            elif self._strips:
+                raw = self._streamed(first, last)
             else:
                 raw = np.empty(
                     (self._planes, last - first, self.layout.width, self._together), np.dtype(self._page.dtype)
@@ -584,6 +602,7 @@ class Rows:
     def close(self) -> None:
         """Closes the file."""
         self._map = self._held = None
+        self._strips = []
         self._file.close()
 
 
