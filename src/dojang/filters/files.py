@@ -337,7 +337,9 @@ def suffix_for(source: Path, reals: bool) -> str:
     suffix = source.suffix.lower()
     if reals and suffix in FORMATS and FORMATS[suffix] not in HOLD_FLOATS:
         return ".tif"
-    return ".png" if suffix in ONLY_READ else source.suffix
+    if suffix in ONLY_READ:
+        return ".tif" if reals or suffix == ".pfm" else ".png"
+    return source.suffix
 
 
 def _many(

@@ -9,7 +9,8 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+import tifffile
+from PIL import Image, ImageOps, TiffImagePlugin
 from scipy import signal
 
 import dojang
@@ -22,6 +23,7 @@ from dojang.filters.kernels.named import NAMED
 from dojang.filters.kernels.parse import as_kernel
 from dojang.filters.pictures.images import read_picture
 from dojang.filters.pictures.png import chunks_of
+from dojang.filters.pictures.tiff import Layout
 from dojang.training.pictures import SampleSize, decoded
 
 RNG = np.random.default_rng(0)
@@ -330,3 +332,49 @@ def test_pictures_of_large_cameras_are_read(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "plain.tif", np.full((8000, 8000, 3), 77, np.uint16), photometric="rgb")  # 384 MB
     assert (read_picture(tmp_path / "plain.tif").pixels[::1000, ::1000] == 77).all()
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_words_that_are_not_ascii_survive_every_compression(tmp_path, compression):
+    """libtiff writes words in its own type only; found on a scan whose Make was not ASCII."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[270], tags[315] = "caf\xe9".encode("latin-1"), b"\x8c"
+    image = Image.fromarray(RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    image.save(tmp_path / "a.tif", tiffinfo=tags, compression=compression)
+    filter_files([tmp_path / "a.tif"], "identity", tmp_path / "b.tif")
+    found = {tag.code: tag.value for tag in Layout.of(str(tmp_path / "b.tif")).tags}
+    assert (found[270], found[315]) == (b"caf\xe9\0", b"\x8c\0")
+    with Image.open(tmp_path / "b.tif") as after:
+        assert np.array_equal(np.asarray(after), np.asarray(image))
+
+
+@pytest.mark.parametrize("target", ["png", "jpg", "tif", "webp"])
+def test_a_resolution_that_cannot_be_written_costs_no_picture(tmp_path, target):
+    exif = Image.Exif()
+    exif[282], exif[283], exif[296] = 4294967295.0, 4294967295.0, 2
+    Image.fromarray(RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    jfif = data.index(b"JFIF\0") - 4
+    (tmp_path / "a.jpg").write_bytes(data[:jfif] + data[jfif + 18 :])  # so that the resolution is that of EXIF
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert min(image.info["dpi"]) > 1e9
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", NotKept)
+        filter_files([tmp_path / "a.jpg"], "identity", tmp_path / f"b.{target}")
+    assert any("the resolution" in str(one.message) for one in said)
+    with Image.open(tmp_path / f"b.{target}") as image:
+        assert image.size == (30, 20)
+
+
+def test_a_profile_of_bytes_and_a_comment_of_a_gif(tmp_path):
+    tags = [(34675, 1, 7, b"profile", True)]
+    tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8), photometric="rgb",
+                     extratags=tags, metadata=None)  # fmt: skip
+    for bands in (1, 1 << 60):
+        filter_files([tmp_path / "a.tif"], "identity", tmp_path / "b.tif", band_pixels=bands, force=True)
+        with Image.open(tmp_path / "b.tif") as image:
+            assert image.info["icc_profile"] == b"profile"
+    Image.new("P", (9, 9)).save(tmp_path / "a.gif", comment=b"words")
+    with pytest.warns(NotKept, match="the comment"):
+        (done,) = filter_files([tmp_path / "a.gif"], "blur").done
+    assert done.target == str(tmp_path / "a-blur.png")

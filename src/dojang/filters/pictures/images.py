@@ -28,6 +28,7 @@ from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import ENVIRONMENT, byte_limit, pixel_limit
 from dojang.base.reading import opened as regular
 from dojang.filters.memory import empty
+from dojang.filters.pictures import netpbm, radiance
 from dojang.filters.pictures.atomic import writing
 from dojang.filters.pictures.opening import DAMAGE, damaged, encoding, load, opened
 from dojang.filters.pictures.png import Chunk, chunks_of, with_chunks, written
@@ -52,6 +53,13 @@ MOST_EXIF = 65_533
 OF_PIXELS = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296, 317, *range(320, 326), 330, 338,
              339, 347, 513, 514, *range(529, 533), XMP, 34377, 34675}  # fmt: skip
 """Tags of a TIFF that say how its own pixels are stored, or that the picture has in another field."""
+FIELD_TYPES = {
+    **dict.fromkeys((269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (2,)), X_RESOLUTION: (5,), Y_RESOLUTION: (5,),
+    UNIT: (3,), XMP: (1, 7),
+}  # fmt: skip
+"""Types of the values of tags, as TIFF 6.0 has them."""
+MOST_DPI = 65_535
+"""The most dots per inch that every format can say."""
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FORMATS = {
     ".jpg": "JPEG",
@@ -61,8 +69,9 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
+    ".hdr": "HDR",
 }
-HOLD_FLOATS = frozenset({"TIFF"})
+HOLD_FLOATS = frozenset({"TIFF", "HDR"})
 ONLY_READ = (".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm")
 """Suffixes of formats that are read and not written."""
 
@@ -297,11 +306,15 @@ def read_picture(
     """
     name = fspath(path)
     try:
-        if image is None or image.format == "TIFF":
+        if image is None or image.format in ("TIFF", "PPM"):
             if image is not None:
                 image.close()
-            if _is_tiff(name):
+            with regular(name, "a picture") as file:
+                head = file.read(1 << 13)
+            if head.startswith(TIFF_HEADS):
                 return _read_tiff(name, max_pixels, reals)
+            if head.startswith(radiance.HEAD) or netpbm.is_deep(head):
+                return _read_deep(name, head, max_pixels)
             image = opened(name, max_pixels)
         with image as source:
             return _read(source, name, max_pixels)
@@ -319,26 +332,40 @@ def most_bytes(name: str, max_pixels: int | None) -> int:
     return least if max_pixels is None or os.environ.get(MOST_UNPACKED) else max(least, 8 * max_pixels)
 
 
-def _is_tiff(name: str) -> bool:
-    with regular(name, "a picture") as file:
-        return file.read(4) in TIFF_HEADS
+def check_size(name: str, width: int, height: int, wanted: int, max_pixels: int | None) -> None:
+    """Raises `FileError` for more pixels, or more bytes of pixels, than the limits allow."""
+    most = pixel_limit() if max_pixels is None else max_pixels
+    if width * height > most:
+        raise FileError(
+            f"{name}: {width}x{height} pixels are more than {most:,}: a decompression bomb? if you trust the file, "
+            f"raise the limit with {ENVIRONMENT} or --max-pixels (max_pixels in Python)"
+        )
+    Budget(name, most_bytes(name, max_pixels)).unpack(wanted)
+
+
+def _read_deep(name: str, head: bytes, max_pixels: int | None) -> Picture:
+    """Radiance pictures, and Netpbm pictures of more than 8 bits."""
+
+    def check(width: int, height: int, wanted: int) -> None:
+        check_size(name, width, height, wanted, max_pixels)
+
+    if head.startswith(radiance.HEAD):
+        pixels, lines = radiance.read(name, check)
+        return Picture(pixels, False, "RGB", format="HDR", save={"lines": lines})
+    pixels = netpbm.read(name, check)
+    mode = "RGB" if pixels.ndim == 3 else "F" if pixels.dtype.kind == "f" else "I;16"
+    return Picture(pixels, False, mode, format="PPM")
 
 
 def _read_tiff(name: str, max_pixels: int | None, reals: bool) -> Picture:
     """Reads by Pillow if it keeps the meaning of the samples, else by tifffile."""
     layout = Layout.of(name, reals)
-    most = pixel_limit() if max_pixels is None else max_pixels
-    if layout.width * layout.height > most:
-        raise FileError(
-            f"{name}: {layout.width}x{layout.height} pixels are more than {most:,}: a decompression bomb? if you trust "
-            f"the file, raise the limit with {ENVIRONMENT} or --max-pixels (max_pixels in Python)"
-        )
-    Budget(name, most_bytes(name, max_pixels)).unpack(int(np.prod(layout.shape)) * layout.dtype.itemsize)
+    check_size(name, layout.width, layout.height, int(np.prod(layout.shape)) * layout.dtype.itemsize, max_pixels)
     about = {"format": "TIFF", "icc": layout.icc, "tags": layout.tags, "lost": layout.lost, "layout": layout}
     about["xmp"] = next((t.value for t in layout.tags if t.code == XMP and isinstance(t.value, bytes)), None)
     about["save"] = {"packed": layout.compression != 1}
     if layout.for_pillow:
-        with opened(name, most) as image:
+        with opened(name, max_pixels) as image:
             compression = image.info.get("compression", "raw")
             dpi = image.info.get("dpi")
             if layout.orientation >= 5:
@@ -442,6 +469,8 @@ def _save_options(image: Image.Image, name: str) -> dict[str, Any]:
         save["progressive"] = bool(image.info.get("progressive"))
         if image.info.get("comment"):
             save["comment"] = image.info["comment"]
+    elif image.format == "GIF" and image.info.get("comment"):
+        save["comment"] = image.info["comment"]
     elif image.format == "WEBP":
         save["lossless"] = save["exact"] = b"VP8L" in _riff_chunks(name)
         save["quality"] = 100 if save["lossless"] else 95
@@ -511,10 +540,13 @@ def write_picture(picture: Picture, path: str | PathLike[str], force: bool = Fal
     if picture.mode == "RGBX" and form != "JPEG":
         picture = replace(picture, pixels=picture.pixels[..., :3], mode="RGB")
     lost = list(picture.lost)
+    if form == "HDR":
+        return _write_hdr(picture.upright(), name, force, lost)
     through_pillow = _pillow_writes(picture)
     if form == "TIFF" and not through_pillow:
         if picture.exif:
             lost.append("EXIF")
+        lost += _header(picture)
         with writing(name, force) as temporary, encoding(name):
             _write_tiff(picture, temporary)
         return tuple(lost)
@@ -533,6 +565,20 @@ def write_picture(picture: Picture, path: str | PathLike[str], force: bool = Fal
                 else:
                     image.save(file, format=form, **options)
     return tuple(lost)
+
+
+def _write_hdr(picture: Picture, name: str, force: bool, lost: list[str]) -> tuple[str, ...]:
+    """Writes a Radiance picture, which holds no more than the lines of another one's header."""
+    lines: tuple[bytes, ...] = picture.save.get("lines", ())
+    with writing(name, force) as temporary, encoding(name):
+        content, gone = radiance.coded(picture.pixels, lines)
+        Path(temporary).write_bytes(content)
+    there = {"EXIF": picture.exif, "the colour profile": picture.icc, "XMP": picture.xmp}
+    there |= {"the comment": picture.save.get("comment"), "the resolution": picture.save.get("dpi")}
+    lost += [what for what, value in there.items() if value]
+    lost += sorted({c.said for c in picture.chunks if not c.is_xmp and c.kind != b"pHYs"})
+    apart = (X_RESOLUTION, Y_RESOLUTION, UNIT, XMP)
+    return (*lost, *names_of(tuple(t for t in picture.tags if t.code not in apart)), *gone)
 
 
 def form_of(name: str) -> str:
@@ -562,9 +608,12 @@ def _keeps_exif(picture: Picture, form: str) -> bool:
 def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
     """The arguments of Pillow's encoder; parts that it cannot store are added to `lost`."""
     same = form == picture.format
-    options = {k: v for k, v in picture.save.items() if (same or k == "dpi") and k != "packed"}
+    options = {k: v for k, v in picture.save.items() if (same or k == "dpi") and k not in ("packed", "lines")}
     if form in ("JPEG", "WEBP") and not same:
         options["quality"] = 95
+    if "dpi" in options and not all(0 < d <= MOST_DPI for d in options["dpi"]):
+        del options["dpi"]
+        lost.append("the resolution")
     if picture.icc:
         options["icc_profile"] = picture.icc
     exif = picture.exif
@@ -573,7 +622,7 @@ def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
     elif exif and form != "TIFF":
         options["exif"] = exif
     if form == "TIFF":
-        _tiff_options(picture, options)
+        _tiff_options(picture, options, lost)
     elif picture.tags:
         apart = (X_RESOLUTION, Y_RESOLUTION, UNIT, XMP)
         lost += names_of(tuple(t for t in picture.tags if t.code not in apart))
@@ -589,10 +638,17 @@ def _options(picture: Picture, form: str, lost: list[str]) -> dict[str, Any]:
         elif picture.xmp and form == "PNG":
             options["pnginfo"] = _xmp_text(picture.xmp)
         kept = (b"pHYs",) if "dpi" in options or form == "PNG" else ()
+        lost += _header(picture)
         lost += sorted({c.said for c in picture.chunks if c.kind not in kept and not c.is_xmp})
         if "comment" in picture.save and not same:
             lost.append("the comment")
     return options
+
+
+def _header(picture: Picture) -> list[str]:
+    """What the header of a Radiance picture says besides the pixels, such as EXPOSURE."""
+    lines: tuple[bytes, ...] = picture.save.get("lines", ())
+    return [line.partition(b"=")[0][:40].decode("latin-1") for line in lines if not line.startswith(b"#")]
 
 
 def _xmp_text(xmp: bytes) -> Any:
@@ -603,7 +659,7 @@ def _xmp_text(xmp: bytes) -> Any:
     return info
 
 
-def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
+def _tiff_options(picture: Picture, options: dict[str, Any], lost: list[str]) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     for tag in picture.tags:
         value: Any = tag.value
@@ -613,11 +669,10 @@ def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
                 continue
             value = tuple(TiffImagePlugin.IFDRational(*pair) for pair in pairs)
         elif tag.type == 2:
-            value = bytes(value).rstrip(b"\0").decode("latin-1")
-            if not value.isascii():
-                tags.tagtype[tag.code] = 7
-                tags[tag.code] = bytes(tag.value)
-                continue
+            value = bytes(value).rstrip(b"\0")  # bytes, because Pillow writes text as ASCII
+        if tag.type not in FIELD_TYPES.get(tag.code, (tag.type,)):  # libtiff writes no tag of another type
+            lost += names_of((tag,))
+            continue
         tags.tagtype[tag.code] = tag.type
         tags[tag.code] = value if isinstance(value, (bytes, str)) or len(value) > 1 else value[0]
     if picture.xmp and XMP not in tags:
@@ -635,7 +690,7 @@ def _tiff_options(picture: Picture, options: dict[str, Any]) -> None:
 
 def _check_fits(picture: Picture, form: str, name: str) -> None:
     wrong = None
-    narrow = {"JPEG": "uint8", "WEBP": "uint8", "PNG": "uint8 uint16"}.get(form)
+    narrow = {"JPEG": "uint8", "WEBP": "uint8", "PNG": "uint8 uint16", "HDR": "float32 float64"}.get(form)
     if narrow and picture.pixels.dtype.name not in narrow.split():
         wrong = f"{picture.pixels.dtype} pixels"
     elif picture.alpha and form == "JPEG":
@@ -644,6 +699,8 @@ def _check_fits(picture: Picture, form: str, name: str) -> None:
         wrong = "CMYK colours"
     elif picture.mode == "DATA" and form != "TIFF":
         wrong = f"{picture.channels} channels of this meaning"
+    elif form == "HDR" and picture.mode != "RGB":
+        wrong = "other pixels than RGB"
     if wrong:
         other = ".tif" if wrong.startswith(("float", "CMYK")) or picture.mode == "DATA" else ".png"
         raise UnsupportedError(f"{name}: {form} cannot hold {wrong}; end the name with {other}")

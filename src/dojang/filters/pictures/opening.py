@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import warnings
@@ -86,9 +87,15 @@ def damaged(name: str, error: BaseException) -> DojangError:
     return FileError(f"{name}: damaged or truncated picture ({said})")
 
 
-def begun(path: str | PathLike[str], max_pixels: int | None = None) -> Image.Image:
-    """The picture in a file, opened; an RGB JPEG is already decoded. Raises `FileError`."""
+def begun(path: str | PathLike[str], max_pixels: int | None = None) -> Image.Image | None:
+    """The picture in a file, opened; an RGB JPEG is already decoded. None for one that Pillow does not decode. Raises
+    `FileError`.
+    """
     name = fspath(path)
+    check_regular(name, "a picture")
+    with contextlib.suppress(OSError), open(name, "rb") as file:
+        if file.read(2) in (b"#?", b"PF"):
+            return None
     image = opened(name, max_pixels)
     try:
         if image.format == "JPEG" and image.mode == "RGB":

@@ -19,7 +19,9 @@ Sources: TIFF 6.0, Aldus 1992; "The BigTIFF File Format", 2007; Adobe PageMaker 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import struct
@@ -34,7 +36,9 @@ from dojang.base.budget import ENVIRONMENT
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import byte_limit
 from dojang.base.reading import damaged_as, opened
+from dojang.filters.pictures.strips import DeflatedStrip, samples
 
+SUBFILE, SUB_PAGES = 254, 330
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 ORIENTATION, SAMPLES, PLANAR, PREDICTOR, PALETTE, INK_SET = 274, 277, 284, 317, 320, 332
 EXTRA, FORMAT, X_RESOLUTION, Y_RESOLUTION, UNIT, XMP, ICC = 338, 339, 282, 283, 296, 700, 34675
@@ -49,7 +53,7 @@ TILE = 256
 _LAYOUT_TAGS = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289, 292, 293,
      297, 317, 320, 322, 323, 324, 325, 332, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529,
-     530, 531, 532, 34675}
+     530, 531, 532, 34675, 50674}
 )  # fmt: skip
 _CARRIED = {
     269: "DocumentName", 270: "ImageDescription", 271: "Make", 272: "Model", 282: "XResolution", 283: "YResolution",
@@ -63,6 +67,8 @@ _NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # written by arguments of tifffile
+STREAMED_BYTES = 1 << 26
+"""Files of one deflated strip (or one for each plane) that unpack to more are unpacked row by row."""
 MOST_VALUE = 1 << 26  # the most bytes of all tags of a page, such as a colour profile or metadata
 MOST_NUMBERS = 1 << 20  # the most numbers of all tags of a page, such as a palette or map coordinates
 MOST_PAGES = 1 << 16
@@ -73,6 +79,11 @@ _UNPACKERS = {
     34925: ("lzma", "LZMADecompressor", 1 << 13),
     50000: ("compression.zstd", "ZstdDecompressor", 1 << 15),
 }
+_OF_PILLOW = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
+"""Compressions that Pillow's libtiff decodes: none, fax, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard."""
+_WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
+"""Compressions that have a predictor (LZW, Deflate, LZMA, Zstandard). For others libtiff ignores its tag, which some
+readers do not."""
 MOST_SAMPLES = 0xFFFF  # per pixel: TIFF 6.0 stores their number in 16 bits
 
 
@@ -112,6 +123,10 @@ class Layout:
     lost: tuple[str, ...] = ()
     marked: tuple[int, ...] = field(default=())  # the stored ExtraSamples, before missing ones are filled in
     foreign: bool = False  # big-endian BigTIFF, which Pillow does not open
+    predictor: int = 1
+    masks: int = 0  # pages that say which pixels of another are seen
+    reduced: bool = False  # the first page is a small copy of another
+    big_end: bool = False  # the most significant byte first
 
     @classmethod
     def of(cls, name: str, reals: bool = False) -> Layout:
@@ -120,10 +135,10 @@ class Layout:
         """
         with damaged_as(name, "damaged or truncated picture"):
             with opened(name, "a picture") as file:
-                tags, pages = _tags(file)
+                tags, kinds = _tags(file)
                 file.seek(0)
-                foreign = file.read(4) == b"MM\0+"
-            layout = replace(_layout(tags, pages), foreign=foreign)
+                head = file.read(4)
+            layout = replace(_layout(tags, kinds), foreign=head == b"MM\0+", big_end=head[:2] == b"MM")
         try:
             layout.check(reals)
         except UnsupportedError as error:
@@ -133,8 +148,12 @@ class Layout:
     def check(self, reals: bool = False) -> None:
         """Raises `UnsupportedError` for samples whose meaning is not in the table; `reals` as in `of`."""
         colours = _COLOURS.get(self.photometric)
+        if self.reduced:
+            raise UnsupportedError("its first page is a reduced copy, as in raw photographs; export it as plain TIFF")
         if self.pages > 1:
             raise UnsupportedError(f"holds {self.pages} pages; split it into single pictures first")
+        if self.masks:
+            raise UnsupportedError("a transparency mask in a page of its own; store it as alpha")
         if colours is None:
             said = _OTHER.get(self.photometric, f"photometric interpretation {self.photometric}")
             raise UnsupportedError(f"its samples are {said}, which is not filtered; convert it to grey or RGB")
@@ -143,9 +162,7 @@ class Layout:
         whole = self.kind == "u" and (self.bits in (8, 16) or (self.bits in (1, 2, 4) and self.samples == 1))
         if not (whole or (self.kind == "f" and self.bits in (32, 64)) or (reals and self.exact_in)):
             name = {"u": "uint", "i": "int", "f": "float"}.get(self.kind, self.kind)
-            remedy = (
-                f"ask for the response as floats with dtype {self.exact_in}" if self.exact_in else "convert it first"
-            )
+            remedy = f"ask for floats with --dtype {self.exact_in}" if self.exact_in else "convert it first"
             raise UnsupportedError(
                 f"its samples are {name}{self.bits}; pictures are uint8, uint16, float32 or float64: {remedy}"
             )
@@ -158,9 +175,16 @@ class Layout:
         if self.photometric == 0 and not (self.kind == "u" and self.bits <= 16):
             kind = {"f": "floating-point", "i": "signed"}.get(self.kind, f"{self.bits}-bit")
             raise UnsupportedError(f"{kind} samples with white at zero; convert it so that black is zero")
+        if self.predictor != 1 and self.compression not in _WITH_PREDICTOR:
+            kind = {1: "no compression", 32773: "PackBits"}.get(self.compression, f"compression {self.compression}")
+            raise UnsupportedError(f"{kind} with a predictor, which readers take in different ways; store it deflated")
         alphas = [e for e in self.extras if e in (1, 2)]
         if alphas and (len(alphas) > 1 or self.extras[-1] not in (1, 2)):
             raise UnsupportedError(f"its extra samples are {self.extras}: only the last may be alpha; reorder them")
+        if alphas and self.exact_in and self.kind != "f":
+            raise UnsupportedError(
+                f"alpha in samples of {'u' * (self.kind == 'u')}int{self.bits}; convert it to uint16"
+            )
         if self.associated and len(self.extras) > 1:
             raise UnsupportedError("associated alpha together with other extra samples; make it unassociated")
         if not 1 <= self.orientation <= 8:
@@ -218,12 +242,14 @@ class Layout:
     @property
     def for_pillow(self) -> bool:
         """Whether Pillow decodes such pixels as in the table, without losing bits."""
-        if self.foreign or (self.associated and self.planar == 2):
+        if self.foreign or (self.associated and self.planar == 2) or self.compression not in _OF_PILLOW:
             return False
         if self.exact_in:
             return False
         if self.kind == "f":
-            return self.bits == 32 and self.samples == 1 and self.photometric == 1
+            # Pillow exchanges the bytes of big-endian floats that libtiff has exchanged while it unpacked them
+            swapped = self.big_end and self.compression != 1
+            return self.bits == 32 and self.samples == 1 and self.photometric == 1 and not swapped
         if self.bits == 16:
             return self.samples == 1 and self.photometric == 1
         if self.extras:
@@ -236,9 +262,8 @@ class Layout:
         if self.bits < 8 or self.photometric == 6 or self.fill_order != 1:
             return False
         try:
-            tifffile = _tifffile()
-            return self.compression == 1 or tifffile.TIFF.DECOMPRESSORS[self.compression] is not None
-        except (ImportError, KeyError):
+            return not missing_codec(_tifffile(), self.compression, self.predictor)
+        except ImportError:
             return False
 
     def meant(self, raw: NDArray) -> NDArray:
@@ -254,6 +279,26 @@ class Layout:
         if self.associated:
             rows = unassociated(rows)
         return rows if self.channels > 1 else rows[..., 0]
+
+
+def missing_codec(tifffile: Any, compression: int, predictor: int) -> str:
+    """What tifffile cannot decode here without imagecodecs, by name; "" if it can decode strips of such a file."""
+    with_imagecodecs = importlib.util.find_spec("imagecodecs") is not None
+    if predictor not in (1, 2) and not with_imagecodecs:
+        return f"predictor {predictor}"
+    if compression == 1:
+        return ""
+    try:
+        there = tifffile.TIFF.DECOMPRESSORS[compression] is not None
+    except (KeyError, ImportError):
+        there = False
+    if compression == 50000 and not with_imagecodecs:  # tifffile would use a module of Python 3.14
+        there = there and importlib.util.find_spec("compression") is not None
+    if there:
+        return ""
+    with contextlib.suppress(ValueError):
+        return f"{tifffile.COMPRESSION(compression).name} compression"
+    return f"compression {compression}"
 
 
 def unassociated(rows: NDArray) -> NDArray:
@@ -272,7 +317,7 @@ def unassociated(rows: NDArray) -> NDArray:
     return np.concatenate([colours, alpha], axis=-1)
 
 
-def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
+def _layout(tags: Mapping[int, Tag], kinds: list[int]) -> Layout:
     def numbers(code: int, default: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(int(v) for v in tags[code].value) if code in tags else default
 
@@ -309,11 +354,16 @@ def _layout(tags: Mapping[int, Tag], pages: int) -> Layout:
         for code in sorted(tags)
         if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED
     )
+    masks = sum(1 for kind in kinds[1:] if kind & 4)
+    smaller = sum(1 for kind in kinds[1:] if kind & 1 and not kind & 4)
+    pages = len(kinds) - masks - smaller
+    lost += (f"{smaller} reduced cop{'y' if smaller == 1 else 'ies'}",) if smaller else ()
+    reduced = bool(kinds[0] & 1) and (len(kinds) > 1 or SUB_PAGES in tags)
     icc = tags[ICC].value if ICC in tags and isinstance(tags[ICC].value, bytes) else None
     return Layout(
         width, height, photometric, samples, bits[0], _KINDS.get(formats[0], f"format {formats[0]} "), extras,
         one(PLANAR, 1), one(ORIENTATION, 1), one(COMPRESSION, 1), one(FILL_ORDER, 1), pages, palette, icc or None,
-        kept, lost, marked,
+        kept, lost, marked, predictor=one(PREDICTOR, 1), masks=masks, reduced=reduced,
     )  # fmt: skip
 
 
@@ -322,8 +372,8 @@ def _says(tag: Tag) -> bool:
     return bool(tag.count) and (tag.code != UNIT or tag.value[0] in (1, 2, 3))
 
 
-def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
-    """The tags of the first page, without the offsets of pixels, and the number of pages."""
+def _tags(file: BinaryIO) -> tuple[dict[int, Tag], list[int]]:
+    """The tags of the first page, without the offsets of pixels, and what each page is (NewSubfileType)."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}[head[:2]]
     (version,) = struct.unpack(order + "H", head[2:4])
@@ -333,6 +383,7 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
     (at,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
     size = os.fstat(file.fileno()).st_size
     found: dict[int, Tag] = {}
+    kinds: list[int] = []
     seen: set[int] = set()
     while at and len(seen) < MOST_PAGES:
         if at in seen or at + 2 > size:
@@ -357,11 +408,22 @@ def _tags(file: BinaryIO) -> tuple[dict[int, Tag], int]:
                     numbers += 0 if isinstance(tag.value, bytes) else len(tag.value)
                     if length > MOST_VALUE or numbers > MOST_NUMBERS:
                         raise ValueError(f"its tags hold {length:,} bytes up to tag {tag.code}")
+        kinds.append(_subfile_type(block, count, each, order))
         rest = block[count * each :]
         if len(rest) < (8 if big else 4):
             break
         (at,) = struct.unpack(order + ("Q" if big else "I"), rest)
-    return found, len(seen)
+    return found, kinds
+
+
+def _subfile_type(block: bytes, count: int, each: int, order: str) -> int:
+    """NewSubfileType of a page's tags: 1 marks a reduced copy, 4 a mask; 0 if it does not say."""
+    for at in range(0, min(count * each, len(block) - each + 1), each):
+        code, kind = struct.unpack(order + "HH", block[at : at + 4])
+        if code == SUBFILE:
+            value = block[at + each - (8 if each == 20 else 4) : at + each]
+            return int(struct.unpack(order + ("H" if kind == 3 else "I"), value[: 2 if kind == 3 else 4])[0])
+    return 0
 
 
 def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
@@ -374,7 +436,7 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
     if code not in _LAYOUT_TAGS and code not in _CARRIED and code not in _PLACED:
         return Tag(code, 7, b"")  # only that it is there is said
     length, inline = count * _SIZES[kind], entry[12:] if big else entry[8:]
-    letters = kind in (2, 7) or (kind in (1, 6) and code in (XMP, 33723, 34377))
+    letters = kind in (2, 7) or (kind in (1, 6) and code in (XMP, ICC, 33723, 34377))
     if length > MOST_VALUE or (not letters and count > MOST_NUMBERS):
         raise ValueError(f"tag {code} of {length:,} bytes")
     if length <= len(inline):
@@ -428,14 +490,9 @@ class Rows:
 
     def _prepare(self) -> None:
         page = self._page = self._file.pages[0]
-        if page.compression != 1:
-            try:
-                self._tifffile.TIFF.DECOMPRESSORS[page.compression]
-            except KeyError:
-                kind = getattr(page.compression, "name", page.compression)
-                raise MissingPart(
-                    f"{self.name}: {kind} compression needs imagecodecs; pip install imagecodecs"
-                ) from None
+        missing = missing_codec(self._tifffile, int(page.compression), int(page.predictor))
+        if missing:
+            raise MissingPart(f"{self.name}: {missing} needs imagecodecs; pip install imagecodecs")
         planes, depth, height, width, together = page.shaped
         if depth != 1 or (height, width) != (self.layout.height, self.layout.width):
             raise UnsupportedError(f"{self.name}: a volume or a page whose sizes disagree; store it as .npy")
@@ -456,6 +513,7 @@ class Rows:
         if plain and in_order and self.layout.bits >= 8 and sum(page.databytecounts) >= whole:
             shape = (planes, height, width, together)
             self._map = np.memmap(self.name, dtype, "r", page.dataoffsets[0], shape)
+            self._strips = []
             return
         need = self._rows * self._across * self._columns * planes * together * dtype.itemsize
         if need > byte_limit(self.name):
@@ -464,12 +522,26 @@ class Rows:
                 f"or smaller strips, or raise the limit with {ENVIRONMENT}"
             )
         self._held: tuple[int, NDArray] | None = None
+        deflated = page.compression in (8, 32946) and page.predictor in (1, 2) and page.fillorder == 1
+        self._strips: list[DeflatedStrip] = []
+        if deflated and not page.is_tiled and self._rows == height and need > STREAMED_BYTES:
+            row_bytes = width * together * dtype.itemsize
+            places = zip(page.dataoffsets[:planes], page.databytecounts[:planes], strict=True)
+            self._strips = [DeflatedStrip(self._file.filehandle, at, length, row_bytes) for at, length in places]
+
+    def _streamed(self, first: int, last: int) -> NDArray:
+        """Rows of large deflated strips, one for each plane: (planes, rows, w, samples together)."""
+        dtype = np.dtype(self._page.dtype).newbyteorder(self._file.byteorder)
+        shape = (last - first, self.layout.width, self._together)
+        return np.stack([samples(s.rows(first, last), shape, dtype, self.layout.predictor) for s in self._strips])
 
     def read(self, first: int, last: int) -> NDArray:
         """Rows `first` to `last` as pixels, in the stored orientation."""
         with _Reading(self.name, self._tifffile):
             if self._map is not None:
                 raw = np.asarray(self._map[:, first:last])
+            elif self._strips:
+                raw = self._streamed(first, last)
             else:
                 raw = np.empty(
                     (self._planes, last - first, self.layout.width, self._together), np.dtype(self._page.dtype)
@@ -530,6 +602,7 @@ class Rows:
     def close(self) -> None:
         """Closes the file."""
         self._map = self._held = None
+        self._strips = []
         self._file.close()
 
 
