@@ -38,7 +38,21 @@ Form = Literal["dense", "dense rows", "rows first", "columns first", "fixed colu
 ROWS, VECTORS = 4, 2  # results that share what they load: eight sums hide the latency of a multiply-add
 MOST_TILE = 8 << 20  # bytes
 
-WORDS = ("down", "along", "reach", "widest", "pitch", "tile_rows", "scaled", "middle", "shift", "first", "add", "step", "pairs")
+WORDS = (
+    "down",
+    "along",
+    "reach",
+    "widest",
+    "pitch",
+    "tile_rows",
+    "scaled",
+    "middle",
+    "shift",
+    "first",
+    "add",
+    "step",
+    "pairs",
+)
 """Taps down and along, elements from the first tap of a row to the last, elements of a tile's row of results, bytes from
 one of its rows to the next, its rows, whether results are scaled, shifts and additions of 32-bit sums, and bytes from
 one tap of a row to the next, and products down. After them come scale and offset, then the taps along with their offsets in bytes (or, for

@@ -518,7 +518,7 @@ def passes(job: Job, machine: Machine) -> Method | str:
     if job.dtype.kind == "f" and not column[np.flatnonzero(column)[0] : np.flatnonzero(column)[-1] + 1].all():
         return "a tap of its column is 0, which would turn an infinite pixel into NaN"
     found = row_passes(job, sums.work, column, row, machine, sums.finish)
-    cycles = passes_cycles(kh, np.count_nonzero(row), costs_of(machine)) / lanes_of(sums, machine)
+    cycles = passes_cycles(kh, int(np.count_nonzero(row)), costs_of(machine)) / lanes_of(sums, machine)
     return Method("passes", cycles, *found, f"{kh} + {kw} taps read in loops, {said(sums)}")
 
 
