@@ -53,7 +53,7 @@ def filtered(
     ready = prepare(kernels, stack.shape, picture.dtype, options, threads)
     whole = (len(kernels), *like_image(shape, ready.out_size))
     result = target_for(out, whole, ready.out_dtype, picture, int(one))
-    if picture.dtype is not ready.dtype or not _whole_rows(stack):
+    if picture.dtype != ready.dtype or not _whole_rows(stack):
         stack = np.ascontiguousarray(stack, ready.dtype)
     results = result.reshape(len(kernels), stack.shape[0], *ready.out_size, stack.shape[3])
     ready.run(stack, results, alpha)

@@ -324,8 +324,7 @@ class _Loops(_Press):
         """Σ along · line, for each line so many vectors."""
         b = self.b
         if self.form == "fixed columns":
-            lists = [self.offsets, self.along_taps]
-            return self.high_sums(lines, vectors, *lists, self.of["along"], 1)
+            return self.high_sums(lines, vectors, self.offsets, self.along_taps, self.of["along"], 1)
         zero = b.const(self.kind, self.none)
 
         def tap(t, sums):

@@ -51,7 +51,7 @@ _ZEN4 = replace(
     pair_pass_tap=1.5, pair_tap=0.95, short=2.6, long=5.8,
 )  # fmt: skip
 # 16 registers and 256 bits, on a Zen 3 core (November 2026).
-_SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4)
+_SIXTEEN = replace(_ZEN5, tap=0.66, straight_tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4)
 # An Intel server core with AVX-512 and AMX (2 MiB of level 2 cache, November 2026): its caches feed 512-bit
 # registers at half the rate.
 _INTEL = FilterCosts(

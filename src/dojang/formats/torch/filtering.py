@@ -65,7 +65,12 @@ def _of_taps(gradient: torch.Tensor, padded: torch.Tensor, taps: torch.Tensor, s
     planes = padded.permute(0, 3, 1, 2).reshape(1, n * c, *padded.shape[1:3]).to(gradient.dtype)
     outs = gradient.permute(0, 3, 1, 2).reshape(1, n * c, oh, ow)
     found = conv2d_weight(
-        planes, [n * c, 1, kh, kw], outs, stride=steps.stride, dilation=steps.dilation, groups=n * c
+        planes,
+        [n * c, 1, kh, kw],
+        outs,
+        stride=steps.stride,  # pyright: ignore[reportArgumentType]  # its annotation knows one number only
+        dilation=steps.dilation,  # pyright: ignore[reportArgumentType]
+        groups=n * c,
     )
     each = found.reshape(n, c, kh, kw).sum(1)
     return each if taps.ndim == 3 else each.sum(0)
