@@ -462,9 +462,9 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     transform = sum(n / r * (cost.butterfly4 if r == 4 else cost.butterfly2) for r in radices(n))
     taps = n * half / lanes * program.kw * 4 * cost.tap
     moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
-    cycles = (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
-    beyond = 1.3 if n > 256 else 1.0  # a column of vectors is larger than level 1 cache; an estimate
-    return cycles * (cost.short if n <= 64 else cost.long) * beyond + (cost.guard if program.work == "f64" else 0.0)
+    transforms = (transform * (columns + half) / lanes + moves) * (cost.longest if n > 256 else 1.0)
+    cycles = (taps + transforms) / (program.grid * 2 * half)
+    return cycles * (cost.short if n <= 64 else cost.long) + (cost.guard if program.work == "f64" else 0.0)
 
 
 def looped(job: Job, machine: Machine) -> Method | str:
