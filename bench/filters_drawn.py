@@ -6,10 +6,10 @@ Case number i is drawn by `numpy.random.default_rng([SEED, i])`, and no case is 
 is the only thing that time decides. `draw` is the rule; docs/filters.md says it in words. Every measured case goes into
 the file of `--state` (by default --out with .jsonl) at once, and a run that is started again goes on after the last.
 
-Two times of dojang: of a kernel that was used before ("again"), and of one that was never used ("new": each call takes
+Two times of dojang: of a kernel that was used before ("again"), and of one that was never used ("new": each call has
 another sigma or other taps, so planning counts, and so would compiling). Peers have no such difference and have one
-time, at the best of their functions. All take turns in one process; least times. A peer whose first call takes more than
-`SLOW` times the best one is not timed further. Ratio: best peer / dojang, so that above 1 dojang is ahead.
+time, at the best of their functions. All take turns in one process; least times. A peer whose first call takes more
+than `SLOW` times the best one is not timed further. Ratio: best peer / dojang, so that above 1 dojang is ahead.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def named(case: dict[str, Any]) -> str:
     """One line for a case."""
     if case["what"] == "signal":
         return f"signal {case['n']} * {case['k']} {case['dtype']} t{case['threads']}"
-    kernel = {"gaussian": f"gaussian {case['sigma']:.2f}", "dense": f"dense {case['side']}", "box": f"box {case['side']}",
-              "sobel": "sobel-x"}[case["kernel"]]  # fmt: skip
+    known = {"gaussian": f"gaussian {case['sigma']:.2f}", "sobel": "sobel-x"}
+    kernel = known.get(case["kernel"], f"{case['kernel']} {case['side']}")
     stack = f"{case['count']}x" if case["what"] == "stack" else "view " if case["what"] == "view" else ""
     size = f"{stack}{case['height']}x{case['width']}x{case['channels']}"
     return f"{kernel} {size} {case['dtype']} t{case['threads']}"
@@ -169,7 +169,7 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
         return dojang.filter(image, kept, threads=threads) if k == 0 else mine(k)
 
     def each(function: Callable[[Array], Array]) -> Runner:
-        """A peer that takes one picture, on all of them; OpenCV takes at most four channels at once in some functions."""
+        """A peer that takes one picture, on all of them."""
         return lambda: [function(one) for one in flat]
 
     peers: dict[str, Runner] = {}
@@ -205,8 +205,8 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
         peers["opencv-sep"] = each(lambda one: cv2.sepFilter2D(one, -1, line, line))
         peers["scipy"] = each(scipy_lines([(line, 0), (line, 1)]))
         if skimage_filters is not None:
-            peers["skimage"] = each(lambda one: rounded(skimage_filters.gaussian(
-                one, case["sigma"], mode="mirror", preserve_range=True, truncate=3.0, channel_axis=2), dtype))  # fmt: skip
+            more = {"mode": "mirror", "preserve_range": True, "truncate": 3.0, "channel_axis": 2}
+            peers["skimage"] = each(lambda one: rounded(skimage_filters.gaussian(one, case["sigma"], **more), dtype))
         if fits:
             peers["torch"] = torch_lines([line[:, None], line[None, :]])
         if kornia_filters is not None and fits:
@@ -225,8 +225,12 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
                 peers["torch"] = torch_lines([taps])
         pads = ((n // 2, n // 2), (n // 2, n // 2), (0, 0))
         turned = taps[::-1, ::-1, None].astype(deep)
-        peers["scipy-fft"] = each(lambda one: rounded(
-            scipy.signal.oaconvolve(np.pad(one.astype(deep), pads, "reflect"), turned, "valid", (0, 1)), dtype))  # fmt: skip
+
+        def by_blocks(one: Array) -> Array:
+            padded = np.pad(one.astype(deep), pads, "reflect")
+            return rounded(scipy.signal.oaconvolve(padded, turned, "valid", (0, 1)), dtype)
+
+        peers["scipy-fft"] = each(by_blocks)
         if kornia_filters is not None and fits and n <= 15:
             w = torch.from_numpy(taps.astype(deep))[None]
             peers["kornia"] = lambda: back(kornia_filters.filter2d(tensor(stack), w, "reflect"), dtype)
@@ -312,8 +316,8 @@ def line_of(row: dict[str, Any]) -> str:
     name, again, new = ratios(row)
     times = row["ms"]
     return (
-        f"{row['number']:5} {row['case']:48} {times['again']:10.3f} {times['new']:10.3f}  {name:10} {times[name]:10.3f} "
-        f"{again:7.2f} {new:7.2f}"
+        f"{row['number']:5} {row['case']:48} {times['again']:10.3f} {times['new']:10.3f}  {name:10} "
+        f"{times[name]:10.3f} {again:7.2f} {new:7.2f}"
     )
 
 
@@ -328,8 +332,8 @@ def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
         again, new = (np.array(v) for v in zip(*values, strict=True))
         yield (
             f"{kind:18} {len(values):4} cases; used before: least {again.min():.2f}, geometric mean "
-            f"{np.exp(np.log(again).mean()):.2f}, behind in {(again < 1).sum()}; new: least {new.min():.2f}, geometric mean "
-            f"{np.exp(np.log(new).mean()):.2f}, behind by more than 1.2 in {(new < 1 / 1.2).sum()}"
+            f"{np.exp(np.log(again).mean()):.2f}, behind in {(again < 1).sum()}; new: least {new.min():.2f}, "
+            f"geometric mean {np.exp(np.log(new).mean()):.2f}, behind by more than 1.2 in {(new < 1 / 1.2).sum()}"
         )
 
 

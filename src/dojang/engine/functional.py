@@ -96,8 +96,8 @@ def convolve(
     precision where both are.
 
     `precision`: "strict" adds products; "auto" transforms long functions (float64, in blocks of f) where that is faster
-    and its error, at most 2⁻⁴⁶ ‖f‖₂ ‖g‖₂ with the norms of a block of f and of g, is below the rounding of a float32 sum
-    of typical values of f; integers stay exact. "fast" as for `conv`.
+    and its error, at most 2⁻⁴⁶ ‖f‖₂ ‖g‖₂ with the norms of a block of f and of g, is below the rounding of a float32
+    sum of typical values of f; integers stay exact. "fast" as for `conv`.
 
     >>> convolve([1, 2, 3], [0, 1, 2])
     array([0, 1, 4, 7, 6])
@@ -151,8 +151,8 @@ def convolve(
 
 
 LONG_ROW, SHORT_ROW = 24, 1 << 16
-"""Taps from which on, and products below which, NumPy's sums of one row of numbers are faster than kernels made for many
-channels (Zen 4, 2026).
+"""Taps from which on, and products below which, NumPy's sums of one row of numbers are faster than kernels made for
+many channels (Zen 4, 2026).
 """
 
 

@@ -20,9 +20,12 @@ from dojang.native.threads import default_threads
 
 Array = np.ndarray
 ERROR = 2.0**-46
-"""Of ‖f‖₂ · ‖g‖₂: 2^-53 for each of three transforms and up to 2^7 roundings in a row; measured errors are a hundredth."""
+"""Of ‖f‖₂ · ‖g‖₂: 2^-53 for each of three transforms, up to 2^7 roundings in a row. Measured: a hundredth of that."""
 MOST_BLOCK, ROWS_TOGETHER = 1 << 20, 1 << 15  # elements of a block, and of blocks of one axis that are done together
-TRANSFORM_NS, ROW_NS = 0.8, 0.4  # for each element and log2 of a block's elements; of one axis (one thread of Zen 4, 2026)
+TRANSFORM_NS, ROW_NS = (
+    0.8,
+    0.4,
+)  # for each element and log2 of a block's elements; of one axis (one thread of Zen 4, 2026)
 SUMS_PER_NS, ROW_SUMS_PER_NS = 2.5, 7.0  # products of float64; of one axis, by NumPy
 TYPICAL = 1 << 14  # elements that are looked at to find a typical one
 

@@ -46,11 +46,13 @@ def filter(
     an array, a `Kernel`; a list of these is a bank, whose result has one more leading axis (a list of PIL images for a
     PIL image). `anchor` is the tap at the output pixel, by default the middle or the one after it. `border`: zero,
     constant (`value`), replicate, reflect, symmetric, circular, or valid, which shrinks the result; also the names of
-    SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`). Pixels where `mask` is True (the picture's shape, channels or
-    not), and with nan="ignore" those that are NaN, do not count: a result is the weighted mean of the others, times the
-    sum of the taps. A PyTorch tensor gives a tensor of the same `layout` ("nchw" or "nhwc"), with gradients; its kernel
-    may be a tensor, too, (kh, kw) or (n, kh, kw). `out` receives the result instead of a new array; it may be the picture itself. `threads` is the
-    most threads, by default all cores.
+    SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`).
+
+    Pixels where `mask` is True (the picture's shape, with or without channels), and with nan="ignore" those that are
+    NaN, do not count: a result is the weighted mean of the others, times the sum of the taps. A PyTorch tensor gives a
+    tensor of the same `layout` ("nchw" or "nhwc"), with gradients; its kernel may be a tensor, too, (kh, kw) or
+    (n, kh, kw). `out` receives the result instead of a new array; it may be the picture itself. `threads` is the most
+    threads, by default all cores.
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 

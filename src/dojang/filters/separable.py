@@ -25,8 +25,8 @@ def sep_filter(
 
     Both are vectors, each of any length up to 16,384; (n, 1) and (1, n) count as vectors. All else is as in `filter`:
     border, stride, dilation, and the `options` anchor (row, column), value, offset, dtype, mask, nan, layout, out,
-    threads; what it returns and raises, too. The cost grows with the sum of the lengths, not with their product, and nothing is compiled for new
-    vectors.
+    threads; what it returns and raises, too. The cost grows with the sum of the lengths, not with their product, and
+    nothing is compiled for new vectors.
 
     >>> sep_filter(np.eye(3), [1, 2, 1], [0, 1, 0], "zero").tolist()
     [[2.0, 1.0, 0.0], [1.0, 2.0, 1.0], [0.0, 1.0, 2.0]]

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from tests.machines import EVERY
 
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, named
 from dojang.filters.plan.choose import make_plan
-from tests.machines import EVERY
 
 MOST = 1.5  # times the cost of the neighbour
 FLOOR = 1.0  # cycles per element that a jump is allowed in any case: below, memory decides
@@ -39,7 +39,7 @@ def jumps(kernels, dtype, machine, first, most):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
 def test_no_cliffs(dtype, first, machine):
     gaussians = [named("gaussian", sigma=s) for s in SIGMAS]
-    # Sums of 16-bit numbers end where their rounding exceeds 1/64 of a level, near 31 taps; float32 takes twice as long.
+    # Sums of 16-bit numbers end where their rounding exceeds 1/64 of a level, near 31 taps; float32 takes longer.
     ends = 2.2 if dtype == "uint8" else MOST
     assert not jumps(gaussians, dtype, machine, first, ends)
     assert not jumps([dense(n) for n in SIDES], dtype, machine, first, ends)

@@ -1,4 +1,4 @@
-"""Programs whose taps come from memory, and for code with constants the one that gives the same bits without compiling."""
+"""Programs whose taps come from memory, and the one that gives the same bits as code with constants, uncompiled."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def without_compiling(job: Job, program: object, machine: Machine) -> Found | No
 
 
 def _exact(job: Job, work: str, taps: list[float]) -> str | None:
-    """The type in which loops add as `work` does: float32 holds all sums of 16-bit programs, unless they wrap around."""
+    """The type in which loops add as `work` does: float32 holds the sums of 16-bit programs that do not wrap around."""
     if work != "i16":
         return work
     return "f32" if 255 * sum(abs(t) for t in taps) < 2**24 else None

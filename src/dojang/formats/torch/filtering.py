@@ -32,7 +32,7 @@ class FilterSteps:
     dilation: tuple[int, int]
 
 
-class Correlation(torch.autograd.Function):
+class FilteredTensor(torch.autograd.Function):
     """The filter as a step of autograd; it can be differentiated once."""
 
     @staticmethod
@@ -116,7 +116,7 @@ def correlate(
         stack = image.movedim(-3, -1)
     if stack.ndim == 3:
         stack = stack[None]
-    y = Correlation.apply(stack, taps, steps)
+    y = FilteredTensor.apply(stack, taps, steps)
     assert isinstance(y, torch.Tensor)
     if image.ndim == 2:
         return y[0, :, :, 0]
