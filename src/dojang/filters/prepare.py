@@ -126,6 +126,7 @@ def _is_new(kernels: tuple[Kernel, ...]) -> bool:
     new = any(mark not in _used for mark in marks)
     if new:
         _used.update(dict.fromkeys(marks))
-        while len(_used) > MOST_USED:
-            _used.pop(next(iter(_used)), None)
+        if len(_used) > MOST_USED:
+            for mark in list(_used)[: MOST_USED // 2]:
+                _used.pop(mark, None)
     return new

@@ -68,8 +68,11 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
     i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
     if matrix[i, j] != 0 and most:
         pair = matrix[:, j] / matrix[i, j], matrix[i]
-        if close([pair]):
+        left = np.abs(np.outer(*pair) - matrix)
+        if bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed):
             return [pair]
+        if most == 1 and np.linalg.norm(left) > FAR * np.linalg.norm(allowed):
+            return None
         others = np.abs(matrix)
         others[i], others[:, j] = 0, 0
         y, x = np.unravel_index(others.argmax(), matrix.shape)
@@ -91,6 +94,8 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
     return None
 
 
+FAR = 1e3
+"""What is left over, in units of what is allowed, from which on singular values would not find a closer sum."""
 SKETCHED = 400
 """Taps from which on a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
 
@@ -105,7 +110,7 @@ def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
     mixed = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], most + 2))
     base, _ = np.linalg.qr(mixed)
     left = matrix - base @ (base.T @ matrix)
-    return bool(np.linalg.norm(left) > 1e3 * np.linalg.norm(allowed))
+    return bool(np.linalg.norm(left) > FAR * np.linalg.norm(allowed))
 
 
 def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:
