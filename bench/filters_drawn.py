@@ -44,8 +44,11 @@ except ImportError:
     kornia_filters = None
 
 SEED = 19
-MOST_ELEMENTS = 1 << 25  # of a picture or a stack: 128 MiB of float32
-MOST_WORK = 3e10  # taps times elements that a case may have for a direct sum; a case beyond is drawn again, smaller
+MOST_ELEMENTS = 1 << 24  # of a picture or a stack: 64 MiB of float32
+MOST_WORK = (
+    4e9  # products of a case if its taps are added up (a column and a row, for gaussians); else it is drawn again
+)
+SLOW_WORK = 4e8  # products from which on only OpenCV, Pillow and transforms run: others take minutes
 SLOW = 8.0
 DTYPES = ("uint8", "uint16", "float32", "float64")
 Array = np.ndarray
@@ -146,7 +149,7 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
     dtype, c = stack.dtype, stack.shape[3]
     single = len(stack) == 1
     image = stack[0] if single else stack
-    flat = [np.ascontiguousarray(one) if case["what"] != "view" else one for one in stack]
+    flat = [one[..., 0] if c == 1 else one for one in stack]
     kernel, threads = case["kernel"], case["threads"]
     rng = np.random.default_rng([case["number"], 1])
     n = 2 * ceil(3 * case["sigma"]) + 1 if kernel == "gaussian" else case["side"]
@@ -175,9 +178,13 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
     peers: dict[str, Runner] = {}
     deep = np.float64 if dtype == np.float64 else np.float32
 
+    def deeper(one: Array) -> Array:
+        """(h, w, c) in the type of the sums."""
+        return one.reshape(*one.shape[:2], c).astype(deep)
+
     def scipy_lines(lines: list[tuple[Array, int]]) -> Callable[[Array], Array]:
         def run(one: Array) -> Array:
-            x = one.astype(deep)
+            x = deeper(one)
             for weights, axis in lines:
                 x = ndi.correlate1d(x, weights, axis, mode="mirror")
             return rounded(x, dtype)
@@ -206,7 +213,9 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
         peers["scipy"] = each(scipy_lines([(line, 0), (line, 1)]))
         if skimage_filters is not None:
             more = {"mode": "mirror", "preserve_range": True, "truncate": 3.0, "channel_axis": 2}
-            peers["skimage"] = each(lambda one: rounded(skimage_filters.gaussian(one, case["sigma"], **more), dtype))
+            peers["skimage"] = each(
+                lambda one: rounded(skimage_filters.gaussian(deeper(one), case["sigma"], **more), dtype)
+            )
         if fits:
             peers["torch"] = torch_lines([line[:, None], line[None, :]])
         if kornia_filters is not None and fits:
@@ -219,7 +228,7 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
         peers["opencv"] = each(lambda one: cv2.filter2D(one, -1, taps.astype(deep)))
         if n <= 15:
             peers["scipy"] = each(
-                lambda one: rounded(ndi.correlate(one.astype(deep), taps[:, :, None], mode="mirror"), dtype)
+                lambda one: rounded(ndi.correlate(deeper(one), taps[:, :, None], mode="mirror"), dtype)
             )
             if fits:
                 peers["torch"] = torch_lines([taps])
@@ -227,7 +236,7 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
         turned = taps[::-1, ::-1, None].astype(deep)
 
         def by_blocks(one: Array) -> Array:
-            padded = np.pad(one.astype(deep), pads, "reflect")
+            padded = np.pad(deeper(one), pads, "reflect")
             return rounded(scipy.signal.oaconvolve(padded, turned, "valid", (0, 1)), dtype)
 
         peers["scipy-fft"] = each(by_blocks)
@@ -239,9 +248,7 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
             peers["pillow"] = lambda: np.asarray(picture.filter(small))
     elif kernel == "box":
         peers["opencv"] = each(lambda one: cv2.blur(one, (n, n)))
-        peers["scipy"] = each(
-            lambda one: rounded(ndi.uniform_filter(one.astype(deep), (n, n, 1), mode="mirror"), dtype)
-        )
+        peers["scipy"] = each(lambda one: rounded(ndi.uniform_filter(deeper(one), (n, n, 1), mode="mirror"), dtype))
         if fits:
             peers["torch"] = torch_lines([line[:, None], line[None, :]])
         if picture is not None:
@@ -251,6 +258,9 @@ def picture_runners(case: dict[str, Any]) -> tuple[Callable[[int], Any], dict[st
         peers["opencv"] = each(lambda one: cv2.Sobel(one, -1, 1, 0))
         peers["scipy"] = each(scipy_lines([(smooth, 0), (slope, 1)]))
         peers["torch"] = torch_lines([smooth[:, None], slope[None, :]])
+    work = stack.size * (n * n if kernel == "dense" else 2 * n)
+    if work > SLOW_WORK:
+        peers = {name: run for name, run in peers.items() if name.startswith(("opencv", "pillow", "scipy-fft"))}
     return again, peers
 
 

@@ -71,7 +71,7 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
         left = np.abs(np.outer(*pair) - matrix)
         if bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed):
             return [pair]
-        if most == 1 and np.linalg.norm(left) > FAR * np.linalg.norm(allowed):
+        if most == 1 and _far(left, allowed):
             return None
         others = np.abs(matrix)
         others[i], others[:, j] = 0, 0
@@ -100,6 +100,13 @@ SKETCHED = 400
 """Taps from which on a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
 
 
+def _far(left: Taps, allowed: float | Taps) -> bool:
+    """Whether so much more is left over than is allowed; in units of the largest, whose square may be no number."""
+    top = float(np.abs(left).max())
+    with np.errstate(over="ignore"):
+        return top > 0 and bool(np.linalg.norm(left / top) > FAR * np.linalg.norm(allowed / np.float64(top)))
+
+
 def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
     """Whether no sum of `most` outer products can come near the matrix: its rows, projected on as many and two more
     random mixtures of its columns, leave over more than a thousand times what is allowed (Halko, Martinsson and Tropp,
@@ -110,7 +117,7 @@ def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
     mixed = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], most + 2))
     base, _ = np.linalg.qr(mixed)
     left = matrix - base @ (base.T @ matrix)
-    return bool(np.linalg.norm(left) > FAR * np.linalg.norm(allowed))
+    return _far(left, allowed)
 
 
 def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:

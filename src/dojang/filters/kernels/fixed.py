@@ -118,8 +118,8 @@ class FixedColumns:
 
 def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
     """Both passes in 16 bits, about 8 of them after the point, or None if taps are negative, add up to more than 1,
-    or have an error above `most`. The largest error of each product down is found by trying all operands. Of many scales
-    between the passes the one is taken at which the taps are closest to 16-bit numbers.
+    or have an error above `most`. The largest error of each product down is found by trying all operands. Of many
+    scales between the passes the one is taken at which the taps are closest to 16-bit numbers.
     """
     size = column.sum()
     if (column < 0).any() or (row < 0).any() or size <= 0 or row.sum() * size > 1 + 1e-9:

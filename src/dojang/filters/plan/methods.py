@@ -30,6 +30,7 @@ from dojang.native.machine import Machine
 
 HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
 LENGTHS = (32, 64, 128, 256, 512, 1024)  # lengths of transforms; the kernel may fill three quarters of one
+MOST_TILE = 1 << 28  # bytes of a tile of doubled sums
 MOST_ROWS = (
     15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
 )
@@ -399,6 +400,8 @@ def doubling(job: Job, machine: Machine) -> Method | str:
     (dy, dx), c = job.options.dilation, job.channels
     finish = Finish(tap, job.options.offset)
     program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    if program.scratch_bytes(machine, 0) > MOST_TILE:
+        return f"its tile would need {program.scratch_bytes(machine, 0) >> 20} MiB"
     cost = costs_of(machine)
     along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
     cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
