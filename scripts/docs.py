@@ -21,6 +21,7 @@ from dojang.arith.ops import OPS
 from dojang.arith.standard import CONTROL
 from dojang.engine.plan.rules.standard import KINDS as STANDARD_KERNELS
 from dojang.evidence.severity import SEVERITY
+from dojang.filters.borders import OTHER_NAMES as BORDER_NAMES
 from dojang.formats.onnx.infer import OUTPUTS as ONNX_OUTPUTS
 from dojang.formats.onnx.read import RULES as ONNX_RULES
 from record import RESULTS, Record, records
@@ -80,6 +81,17 @@ def kind_table() -> str:
             f"| {d['kind']} | {', '.join(d['layers'])} | {d['weights_formula']} = {d['weights']:,} | "
             f"{d['macs_formula']} = {d['macs']:,} | {d['weights_ratio']:.3f}, {d['macs_ratio']:.3f} | {d['source']} |"
         )
+    return "\n".join(rows)
+
+
+def borders() -> str:
+    """The borders of pictures, and their names in other libraries."""
+    rows = ["| border | around abcd | SciPy | OpenCV | NumPy | PyTorch |", "|---|---|---|---|---|---|"]
+    for border, (around, names) in BORDER_NAMES.items():
+        cells = (names.get(library, "") for library in ("scipy", "opencv", "numpy", "torch"))
+        others = " | ".join(", ".join(f"`{n}`" for n in cell.split(", ")) if cell else "-" for cell in cells)
+        shown = around.replace("|", r"\|")
+        rows.append(f"| `{border}` | {shown} | {others} |")
     return "\n".join(rows)
 
 
@@ -170,6 +182,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "operators": operators,
     "kinds": kind_table,
     "trade": trade,
+    "borders": borders,
     "commands": commands,
     "severities": severities,
     "results": results,

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from dojang.app.running import run as run
     from dojang.app.showing import show as show
     from dojang.app.slimming import slim as slim
+    from dojang.app.tensors import filter as filter
+    from dojang.app.tensors import sep_filter as sep_filter
     from dojang.app.training import train as train
     from dojang.app.verbs import available as available
     from dojang.app.verbs import check as check
@@ -93,8 +95,6 @@ if TYPE_CHECKING:
     from dojang.filters.files import FilterPlans as FilterPlans
     from dojang.filters.files import FilterReport as FilterReport
     from dojang.filters.files import PlannedFile as PlannedFile
-    from dojang.filters.filter import filter as filter
-    from dojang.filters.separable import sep_filter as sep_filter
     from dojang.report.results import Bench as Bench
     from dojang.report.results import Diagnosis as Diagnosis
     from dojang.report.results import Environment as Environment
@@ -123,6 +123,7 @@ _NAMES = {
     "app.own_files": "load_slim",
     "app.showing": "show",
     "app.slimming": "slim",
+    "app.tensors": "filter sep_filter",
     "app.training": "train",
     "app.verbs": "available check compare count explain memory over_devices",
     "arith.check": "Cell Check",
@@ -145,8 +146,6 @@ _NAMES = {
     "engine.plan.choose": "Choice Plan",
     "evidence.finding": "Finding",
     "filters.files": "Failed FilterPlans FilterReport Filtered PlannedFile",
-    "filters.filter": "filter",
-    "filters.separable": "sep_filter",
     "report.results": "Bench Diagnosis Environment Exported Guess Listing Run ShownPage Slimming Timing Trained",
     "slimming.result": "Edit NetworkFigures Outcome Refused",
 }

@@ -8,8 +8,9 @@ is not finite, `unfit` says so, and the sums are done directly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import product
 from math import log2, prod
 
@@ -19,9 +20,13 @@ from dojang.native.threads import default_threads
 
 Array = np.ndarray
 ERROR = 2.0**-46
-"""Of ‖f‖₂ · ‖g‖₂: 2^-53 for each of three transforms and up to 2^7 roundings in a row; measured errors are a hundredth."""
-MOST_BLOCK = 1 << 20  # elements of a block, which then lies in cache
-TRANSFORM_NS, SUMS_PER_NS = 0.8, 2.5  # for each element and log2 of the block's elements; one thread of Zen 4, 2026
+"""Of ‖f‖₂ · ‖g‖₂: 2^-53 for each of three transforms, up to 2^7 roundings in a row. Measured: a hundredth of that."""
+MOST_BLOCK, ROWS_TOGETHER = 1 << 20, 1 << 15  # elements of a block, and of blocks of one axis that are done together
+TRANSFORM_NS, ROW_NS = (
+    0.8,
+    0.4,
+)  # for each element and log2 of a block's elements; of one axis (one thread of Zen 4, 2026)
+SUMS_PER_NS, ROW_SUMS_PER_NS = 2.5, 7.0  # products of float64; of one axis, by NumPy
 TYPICAL = 1 << 14  # elements that are looked at to find a typical one
 
 
@@ -43,7 +48,8 @@ def good_length(n: int) -> int:
     return best
 
 
-def block_lengths(size: Sequence[int], taps: Sequence[int]) -> list[int]:
+@lru_cache(maxsize=256)
+def block_lengths(size: tuple[int, ...], taps: tuple[int, ...]) -> list[int]:
     """For each axis the length of the transforms: the whole axis, or the length with the least work per result."""
     found = []
     room = MOST_BLOCK
@@ -61,14 +67,17 @@ def block_lengths(size: Sequence[int], taps: Sequence[int]) -> list[int]:
     return found
 
 
-def pays(size: Sequence[int], taps: Sequence[int], double: bool) -> bool:
-    """Whether transforms are predicted to take less than two thirds of the time of direct sums."""
+@lru_cache(maxsize=256)
+def pays(size: tuple[int, ...], taps: tuple[int, ...], double: bool) -> bool:
+    """Whether transforms are predicted to take clearly less time than direct sums."""
     lengths = block_lengths(size, taps)
     blocks = prod(-(-n // (m - k + 1)) for n, k, m in zip(size, taps, lengths, strict=True))
     each = prod(lengths)
-    by_transforms = (2 * blocks + 1) * each * log2(max(each, 2)) * TRANSFORM_NS + 2e4
+    row = len(size) == 1
+    by_transforms = (2 * blocks + 1) * each * log2(max(each, 2)) * (ROW_NS if row else TRANSFORM_NS) + 3e4
     sums = prod(n + k - 1 for n, k in zip(size, taps, strict=True)) * prod(taps)
-    return 1.5 * by_transforms < sums / SUMS_PER_NS / (1 if double else 2)
+    rate = ROW_SUMS_PER_NS if row else SUMS_PER_NS
+    return 1.25 * by_transforms < sums / rate / (1 if double else 2)
 
 
 def unfit(f: Array, g: Array) -> bool:
@@ -103,8 +112,9 @@ def convolve_full(f: Array, g: Array, threads: int | None = None) -> Array:
     steps = [m - k + 1 for m, k in zip(lengths, taps, strict=True)]
     y = np.zeros([n + k - 1 for n, k in zip(size, taps, strict=True)])
     if f.ndim == 1 and steps[0] < size[0]:
+        y = np.zeros(y.size + 2 * lengths[0])  # whole blocks, the last ones beyond the end
         _along(f, spectrum, lengths[0], steps[0], y)
-        return y
+        return y[: f.size + g.size - 1]
 
     def block(first: tuple[int, ...]) -> Array:
         part = f[tuple(slice(a, a + s) for a, s in zip(first, steps, strict=True))]
@@ -129,7 +139,7 @@ def _mapped(block, places: list, threads: int) -> Iterator[Array]:
 
 def _along(f: Array, spectrum: Array, length: int, step: int, y: Array) -> None:
     """One axis: many blocks as the rows of one array."""
-    many = max(1, MOST_BLOCK // length)
+    many = max(1, ROWS_TOGETHER // length)
     for first in range(0, f.size, many * step):
         part = f[first : first + many * step]
         rows = -(-part.size // step)
@@ -142,8 +152,6 @@ def _along(f: Array, spectrum: Array, length: int, step: int, y: Array) -> None:
         # What sticks out of a block belongs to the next one: taps − 1 elements, at most a few blocks.
         for shift in range(0, length, step):
             width = min(step, length - shift)
-            line = np.zeros((rows, step))
-            line[:, :width] = pieces[:, shift : shift + width]
             at = first + shift
-            target = y[at : at + rows * step]
-            target += line.ravel()[: target.size]
+            target = y[at : at + rows * step].reshape(rows, step)
+            target[:, :width] += pieces[:, shift : shift + width]

@@ -42,13 +42,13 @@ OTHER_NAMES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def _aliases() -> dict[str, str]:
-    """Other names that mean one border only; "scipy:reflect" and the like always do."""
+    """ "scipy:mirror" and the like, and OpenCV's names. Others are not taken: some mean two borders."""
     found: dict[str, set[str]] = {}
     for border, (_, names) in OTHER_NAMES.items():
         for library, text in names.items():
             for name in filter(None, text.split(", ")):
                 found.setdefault(f"{library}:{name}", set()).add(border)
-                if name not in BORDERS:
+                if name.startswith("BORDER_"):
                     found.setdefault(name, set()).add(border)
     return {name: next(iter(borders)) for name, borders in found.items() if len(borders) == 1}
 
@@ -59,11 +59,15 @@ ALIASES: dict[str, str] = _aliases()
 def check_border(border: str) -> Border:
     """The border, also by its name in another library (`OTHER_NAMES`); for other text an error that lists the borders.
 
-    >>> check_border("mirror"), check_border("BORDER_REFLECT"), check_border("scipy:reflect"), check_border("reflect")
-    ('reflect', 'symmetric', 'symmetric', 'reflect')
+    >>> check_border("reflect"), check_border("scipy:reflect"), check_border("BORDER_REFLECT")
+    ('reflect', 'symmetric', 'symmetric')
     """
     found = ALIASES.get(border, border) if isinstance(border, str) else border
     if found not in BORDERS:
+        theirs = [name for name in ALIASES if name.endswith(f":{border}")]
+        if theirs:
+            same = ", ".join(f'"{ALIASES[name]}" for {name}' for name in theirs)
+            raise UsageError(f'border "{border}" is not known; use {same}')
         hint = did_you_mean(str(border), BORDERS, f"use {', '.join(BORDERS)}")
         raise UsageError(f'border "{border}" is not known; {hint}')
     return found  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.base.result import Result
-from dojang.filters.filter import filter_array
+from dojang.filters.arrays import filter_array
 from dojang.filters.job import Job, Options, as_stack, check_dtype
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened

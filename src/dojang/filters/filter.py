@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dojang.arith.conv import by
 from dojang.base.errors import DojangError, ShapeError, UsageError
-from dojang.filters.alpha import check_alpha, weigh
+from dojang.filters.alpha import check_alpha
+from dojang.filters.arrays import filter_array, filtered, takes, target_for
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
-from dojang.filters.prepare import Prepared, prepare
+from dojang.filters.prepare import Prepared
 from dojang.filters.run import Bound
 
 
@@ -32,6 +32,7 @@ def filter(
     dtype: DTypeLike | None = None,
     mask: Any = None,
     nan: str = "keep",
+    layout: str = "nchw",
     out: NDArray | None = None,
     threads: int | None = None,
     alpha: bool = False,
@@ -47,11 +48,14 @@ def filter(
     an array, a `Kernel`; a list of these is a bank, whose result has one more leading axis (a list of PIL images for a
     PIL image). `anchor` is the tap at the output pixel, by default the middle or the one after it. `border`: zero,
     constant (`value`), replicate, reflect, symmetric, circular, or valid, which shrinks the result; also the names of
-    SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`). Pixels where `mask` is True (the picture's shape, channels or
-    not), and with nan="ignore" those that are NaN, do not count: a result is the weighted mean of the others, times the
-    sum of the taps. `out` receives the result instead of a new array; it may be the picture itself. `threads` is the
-    most threads, by default all cores. With `alpha` the last channel of an array is alpha, as it always is for a PIL
-    image that has one: it is kept, and kernels without negative taps weigh the colours by it (`filters/alpha.py`).
+    SciPy, OpenCV, NumPy and PyTorch (`docs/filters.md`).
+
+    Pixels where `mask` is True (the picture's shape, with or without channels), and with nan="ignore" those that are
+    NaN, do not count: a result is the weighted mean of the others, times the sum of the taps. A PyTorch tensor gives a
+    tensor of the same `layout` ("nchw" or "nhwc"), with gradients; its kernel may be a tensor, too, (kh, kw) or
+    (n, kh, kw). `out` receives the result instead of a new array; it may be the picture itself. `threads` is the most
+    threads, by default all cores. With `alpha` the last channel of an array is alpha, as it always is for a PIL image
+    that has one: it is kept, and kernels without negative taps weigh the colours by it (`filters/alpha.py`).
 
     Raises `UsageError`, `ShapeError`, `DataError` (all `DojangError`).
 
@@ -69,15 +73,22 @@ def filter(
             known = settings = None
         if known is not None and image.flags.c_contiguous:
             result = empty(known[1], known[2]) if out is None else out
-            if (out is None or _takes(out, known[1], known[2], image)) and known[0].quick(image, result):
+            if (out is None or takes(out, known[1], known[2], image)) and known[0].quick(image, result):
                 return result
+    home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
+    if home in FOREIGN:
+        if special or alpha or out is not None:
+            raise UsageError(
+                "a tensor gives a new tensor, without out=, mask=, nan= and alpha=; for these, give image.numpy()"
+            )
+        options = _options(border, stride, dilation, value, offset, _plain_dtype(dtype))
+        return FOREIGN[home](image, kernel, options, anchor, layout, threads)
     options = _options(border, stride, dilation, value, offset, dtype)
     kernels, bank = _kernels(kernel, anchor)
     if special and alpha:
         raise UsageError("mask= and nan= leave places out of every channel; they do not go with alpha=True")
     if special:
         return _masked(image, kernels, bank, options, mask, nan, out, threads)
-    home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
     if home == "dask":
         from dojang.filters.lazy import filter_dask
 
@@ -101,14 +112,23 @@ def filter(
     if alpha:
         check_alpha(picture.shape)
     if out is not None and not bank:
-        result, ready = _filter_array(picture, kernels, options, out[None], threads, alpha, one=True)
+        result, ready = filtered(picture, kernels, options, out[None], threads, alpha, one=True)
     else:
-        result, ready = _filter_array(picture, kernels, options, out, threads, alpha)
+        result, ready = filtered(picture, kernels, options, out, threads, alpha)
     if not bank and type(image) is np.ndarray:
         _remember(settings, image, ready)
     if out is not None:
         return out
     return result if bank else result[0]
+
+
+FOREIGN: dict[str, Any] = {}
+"""What filters the arrays of other libraries, by the name of their module; `app` fills it in."""
+
+
+def _plain_dtype(dtype: Any) -> Any:
+    """torch.float32 as "float32"."""
+    return str(dtype).removeprefix("torch.") if str(dtype).startswith("torch.") else dtype
 
 
 def _mark(kernel: Any) -> Any:
@@ -136,7 +156,7 @@ def _masked(
     result = results if bank else results[0]
     if out is None:
         return result
-    target = _target(out, result.shape, result.dtype, image, 0)
+    target = target_for(out, result.shape, result.dtype, image, 0)
     (out if target is not out else target)[...] = result
     return out
 
@@ -150,14 +170,6 @@ def _check_axes(shape: tuple[int, ...]) -> None:
         raise ShapeError(f"{doubt} (numpy.moveaxis(image, 0, -1)); if that is right, give a stack of one, image[None]")
     if doubt:
         warnings.warn(doubt, AxesWarning, stacklevel=3)
-
-
-def _takes(out: Any, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray) -> bool:
-    """Whether the result can be written directly to `out`."""
-    if type(out) is not np.ndarray or out.shape != shape or out.dtype != dtype:
-        return False
-    flags = out.flags
-    return flags.c_contiguous and flags.aligned and flags.writeable and not np.may_share_memory(out, picture)
 
 
 _known: dict[
@@ -175,80 +187,6 @@ def _remember(settings: tuple | None, image: NDArray, ready: Prepared) -> None:
     if len(_known) >= 32:
         _known.clear()
     _known[settings] = (ready.quick, like_image(image.shape, ready.out_size), ready.out_dtype)
-
-
-def filter_array(
-    picture: NDArray,
-    kernels: tuple[Kernel, ...],
-    options: Options,
-    out: NDArray | None = None,
-    threads: int | None = None,
-    alpha: bool = False,
-    one: bool = False,
-) -> NDArray:
-    """(kernels, *picture's shape): every kernel's result. With `alpha` the last channel is copied, and weighs the
-    colours under kernels that blur.
-
-    With `one`, error messages describe the result of the only kernel.
-    """
-    return _filter_array(picture, kernels, options, out, threads, alpha, one)[0]
-
-
-def _filter_array(
-    picture: NDArray,
-    kernels: tuple[Kernel, ...],
-    options: Options,
-    out: NDArray | None = None,
-    threads: int | None = None,
-    alpha: bool = False,
-    one: bool = False,
-) -> tuple[NDArray, Prepared]:
-    shape = picture.shape
-    stack = as_stack(picture)
-    if out is None and not alpha and (planes := _planes(stack)) is not None:
-        ready = prepare(kernels, planes.shape, picture.dtype, options, threads)
-        n, c = stack.shape[0], stack.shape[3]
-        results = empty((len(kernels), n, c, *ready.out_size), ready.out_dtype)
-        ready.run(planes, results.reshape(len(kernels), n * c, *ready.out_size, 1))
-        last = np.moveaxis(results, 2, -1)
-        return last if picture.ndim == 4 else last[:, 0], ready
-    ready = prepare(kernels, stack.shape, picture.dtype, options, threads)
-    whole = (len(kernels), *like_image(shape, ready.out_size))
-    result = _target(out, whole, ready.out_dtype, picture, int(one))
-    if picture.dtype is not ready.dtype or not _whole_rows(stack):
-        stack = np.ascontiguousarray(stack, ready.dtype)
-    results = result.reshape(len(kernels), stack.shape[0], *ready.out_size, stack.shape[3])
-    ready.run(stack, results, alpha)
-    if alpha:
-        for job, one_stack in zip(ready.jobs, results, strict=True):
-            for one_picture, one_result in zip(stack, one_stack, strict=True):
-                weigh(job, one_picture, one_result, threads)
-    if out is not None and result is not out:
-        out[...] = result
-    return result, ready
-
-
-def _whole_rows(stack: NDArray) -> bool:
-    """Whether each row of a stack (n, h, w, c) lies in one piece; rows and pictures may lie at any distance."""
-    if stack.flags.c_contiguous:
-        return True
-    _, _, w, c = stack.shape
-    _, _, across, between = stack.strides
-    size = stack.itemsize
-    return stack.flags.aligned and (c == 1 or between == size) and (w == 1 or across == c * size)
-
-
-def _planes(stack: NDArray) -> NDArray | None:
-    """A stack whose channels lie apart, each in whole rows, as a stack (n · c, h, w, 1) of planes, without a copy;
-    None for others.
-    """
-    n, h, w, c = stack.shape
-    picture, row, across, plane = stack.strides
-    if c == 1 or stack.flags.c_contiguous or across != stack.itemsize or plane < w * across or not stack.dtype.isnative:
-        return None
-    if not stack.flags.aligned or not (n == 1 or picture == c * plane):
-        return None
-    return np.lib.stride_tricks.as_strided(stack, (n * c, h, w, 1), (plane, row, across, across), writeable=False)
 
 
 @lru_cache(maxsize=256)
@@ -290,20 +228,6 @@ def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], 
         except DojangError as error:
             raise error.within(f"kernel {i + 1} of {len(kernel)}") from None
     return tuple(bank), True
-
-
-def _target(out: NDArray | None, shape: tuple[int, ...], dtype: np.dtype, picture: NDArray, skip: int) -> NDArray:
-    """The array to write to: `out` if it can be written directly and does not alias the picture, or a new one.
-
-    Errors leave out the first `skip` axes, which the user did not give.
-    """
-    if out is None:
-        return empty(shape, dtype)
-    if out.shape != shape or out.dtype != dtype:
-        raise ShapeError(f"out= is {by(out.shape[skip:])} {out.dtype}; the result is {by(shape[skip:])} {dtype}")
-    if not out.flags.writeable:
-        raise UsageError("out= is read-only; give a writable array")
-    return out if _takes(out, shape, dtype, picture) else empty(shape, dtype)
 
 
 def _filter_pil(

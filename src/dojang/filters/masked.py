@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dojang.arith.conv import by
 from dojang.base.errors import ShapeError, UsageError
-from dojang.filters.filter import filter_array
+from dojang.filters.arrays import filter_array
 from dojang.filters.job import Options, check_dtype, result_dtype
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plain import finish

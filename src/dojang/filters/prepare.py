@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.base.errors import ShapeError, UsageError
+from dojang.filters.folded import Folded, folds
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.choose import FilterPlan, make_plan
@@ -50,7 +51,9 @@ class Prepared:
         self._machine, self._first_use = machine, first
         self.shape, self._count = shape, shape[0]
         self.waits = False  # whether better code is compiled when the kernels are used again
-        self._bound = [self._bind(i) for i in range(len(self.plans))]
+        wide = self.plans[0].way.name == "passes" and len(self.jobs) == 1 and any(folds(self.jobs[0]))
+        self._folded = Folded(self.jobs[0], self._press) if wide else None
+        self._bound = [] if wide else [self._bind(i) for i in range(len(self.plans))]
 
     def _bind(self, i: int) -> Bound:
         plan = self.plans[i]
@@ -63,13 +66,20 @@ class Prepared:
         job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
         return Bound(plan, job, self._machine, self._threads, count=self._count)
 
+    def _press(self, stack: NDArray, kernel: Kernel, options: Options) -> NDArray:
+        """The stack filtered by a part of the kernel."""
+        ready = Prepared((kernel,), stack.shape, stack.dtype, options, self._threads)
+        out = np.empty((1, *stack.shape), stack.dtype)
+        ready.run(np.ascontiguousarray(stack), out)
+        return out[0]
+
     def _first(self, i: int) -> int:
         return sum(len(plan.jobs) for plan in self.plans[:i])
 
     @property
     def quick(self) -> Bound | None:
-        """The bound plan of a single kernel; None for several."""
-        return self._bound[0] if len(self.jobs) == 1 else None
+        """The bound plan of a single kernel; None for several, and for one that is not bound."""
+        return self._bound[0] if len(self._bound) == len(self.jobs) == 1 else None
 
     def run(self, stack: NDArray, results: NDArray, alpha: bool = False) -> None:
         """Fills `results` (kernels, n, oh, ow, c) from `stack` (n, h, w, c), both of the right dtypes and with whole
@@ -78,7 +88,9 @@ class Prepared:
         With `alpha` the last channel is copied from the picture, at the pixels of the result.
         """
         first = 0
-        for i, plan in enumerate(self.plans):
+        if self._folded is not None:
+            self._folded.run(stack, results[0])
+        for i, plan in enumerate(self.plans if self._folded is None else ()):
             last = first + len(plan.jobs)
             out = results[first:last]
             if not self._bound[i].run(stack, out):
@@ -126,6 +138,7 @@ def _is_new(kernels: tuple[Kernel, ...]) -> bool:
     new = any(mark not in _used for mark in marks)
     if new:
         _used.update(dict.fromkeys(marks))
-        while len(_used) > MOST_USED:
-            _used.pop(next(iter(_used)), None)
+        if len(_used) > MOST_USED:
+            for mark in list(_used)[: MOST_USED // 2]:
+                _used.pop(mark, None)
     return new

@@ -12,18 +12,27 @@ from dojang.filters.kernels.named import Outer
 from dojang.filters.kernels.parse import Kernel
 
 
-def sep_filter(image: Any, kx: Any, ky: Any, border: str = "reflect", **options: Any) -> Any:
+def sep_filter(
+    image: Any,
+    kx: Any,
+    ky: Any,
+    border: str = "reflect",
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    **options: Any,
+) -> Any:
     """The picture's correlation with the kernel ky · kxᵀ: `kx` along the rows, `ky` down the columns.
 
     Both are vectors, each of any length up to 16,384; (n, 1) and (1, n) count as vectors. All else is as in `filter`:
-    border, stride, dilation, anchor (row, column), value, offset, dtype, mask, nan, out, threads, and what it returns
-    and raises. The cost grows with the sum of the lengths, not with their product, and nothing is compiled for new
-    vectors.
+    border, stride, dilation, and the `options` anchor (row, column), value, offset, dtype, mask, nan, layout, out,
+    threads; what it returns and raises, too. The cost grows with the sum of the lengths, not with their product, and
+    nothing is compiled for new vectors.
 
     >>> sep_filter(np.eye(3), [1, 2, 1], [0, 1, 0], "zero").tolist()
     [[2.0, 1.0, 0.0], [1.0, 2.0, 1.0], [0.0, 1.0, 2.0]]
     """
-    return filter(image, Kernel("column times row", Outer(_vector(ky, "ky"), _vector(kx, "kx"))), border, **options)
+    kernel = Kernel("column times row", Outer(_vector(ky, "ky"), _vector(kx, "kx")))
+    return filter(image, kernel, border, stride, dilation, **options)
 
 
 def _vector(given: Any, name: str) -> Any:

@@ -255,7 +255,12 @@ class _Transforms(_Press):
 
             def one(e, mask, line=line, place=place):
                 v = b.vload(b.at(line, b.mul(e, self.size)), self.kind)
-                b.vstore(self.finish.pixels(v, self.kind, p.target_kind), b.at(place, b.mul(e, size)), p.target_kind, mask=mask)
+                b.vstore(
+                    self.finish.pixels(v, self.kind, p.target_kind),
+                    b.at(place, b.mul(e, size)),
+                    p.target_kind,
+                    mask=mask,
+                )
 
             whole = b.mul(b.udiv(n, self.lanes), self.lanes)
             b.loop(0, whole, self.lanes, lambda e, _, one=one: one(e, None))

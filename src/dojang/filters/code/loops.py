@@ -2,8 +2,8 @@
 new kernel.
 
 The function has the same form as in `rows.py`. `taps` points to a table: `WORDS` words of 64 bits that say how large
-kernel and tile are, then the taps (`Loops.table` writes it). Rows of the picture are converted into a tile that stays in
-cache, and one of four forms sums them:
+kernel and tile are, then the taps (`Loops.table` writes it). Rows of the picture are converted into a tile that stays
+in cache, and one of these forms sums them:
 
 - `dense`: Σ over all taps, one chain of multiply-adds in the order of the kernel's rows; `dense rows` adds up each
   kernel row by itself first, which keeps the rounding of a long sum small;
@@ -38,12 +38,27 @@ Form = Literal["dense", "dense rows", "rows first", "columns first", "fixed colu
 ROWS, VECTORS = 4, 2  # results that share what they load: eight sums hide the latency of a multiply-add
 MOST_TILE = 8 << 20  # bytes
 
-WORDS = ("down", "along", "reach", "widest", "pitch", "tile_rows", "scaled", "middle", "shift", "first", "add", "step", "pairs")
-"""Taps down and along, elements from the first tap of a row to the last, elements of a tile's row of results, bytes from
-one of its rows to the next, its rows, whether results are scaled, shifts and additions of 32-bit sums, and bytes from
-one tap of a row to the next, and products down. After them come scale and offset, then the taps along with their offsets in bytes (or, for
-dense kernels, none), then the taps down (or all taps). Fixed columns have two lists of offsets before each list of
-taps."""
+WORDS = (
+    "down",
+    "along",
+    "reach",
+    "widest",
+    "pitch",
+    "tile_rows",
+    "scaled",
+    "middle",
+    "shift",
+    "first",
+    "add",
+    "step",
+    "pairs",
+)
+"""Taps down and along, elements from the first tap of a row to the last, elements of a tile's row of results, bytes
+from one of its rows to the next, its rows, whether results are scaled, shifts and additions of 32-bit sums, bytes from
+one tap of a row to the next, and products down. After them come scale and offset, then the taps along with their
+offsets in bytes (or, for dense kernels, none), then the taps down (or all taps). Fixed columns have two lists of
+offsets before each list of taps.
+"""
 
 
 @plain_repr
@@ -310,8 +325,7 @@ class _Loops(_Press):
         """Σ along · line, for each line so many vectors."""
         b = self.b
         if self.form == "fixed columns":
-            lists = [self.offsets, self.along_taps]
-            return self.high_sums(lines, vectors, *lists, self.of["along"], 1)
+            return self.high_sums(lines, vectors, self.offsets, self.along_taps, self.of["along"], 1)
         zero = b.const(self.kind, self.none)
 
         def tap(t, sums):

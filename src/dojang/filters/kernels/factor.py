@@ -68,8 +68,11 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
     i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
     if matrix[i, j] != 0 and most:
         pair = matrix[:, j] / matrix[i, j], matrix[i]
-        if close([pair]):
+        left = np.abs(np.outer(*pair) - matrix)
+        if bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed):
             return [pair]
+        if most == 1 and _far(left, allowed):
+            return None
         others = np.abs(matrix)
         others[i], others[:, j] = 0, 0
         y, x = np.unravel_index(others.argmax(), matrix.shape)
@@ -91,8 +94,17 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
     return None
 
 
+FAR = 1e3
+"""What is left over, in units of what is allowed, from which on singular values would not find a closer sum."""
 SKETCHED = 400
 """Taps from which on a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
+
+
+def _far(left: Taps, allowed: float | Taps) -> bool:
+    """Whether so much more is left over than is allowed; in units of the largest, whose square may be no number."""
+    top = float(np.abs(left).max())
+    with np.errstate(over="ignore"):
+        return top > 0 and bool(np.linalg.norm(left / top) > FAR * np.linalg.norm(allowed / np.float64(top)))
 
 
 def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
@@ -105,7 +117,7 @@ def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
     mixed = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], most + 2))
     base, _ = np.linalg.qr(mixed)
     left = matrix - base @ (base.T @ matrix)
-    return bool(np.linalg.norm(left) > 1e3 * np.linalg.norm(allowed))
+    return _far(left, allowed)
 
 
 def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:

@@ -118,8 +118,8 @@ class FixedColumns:
 
 def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
     """Both passes in 16 bits, about 8 of them after the point, or None if taps are negative, add up to more than 1,
-    or have an error above `most`. The largest error of each product is found by trying all operands. Of many scales
-    between the passes the one is taken at which the taps are closest to 16-bit numbers.
+    or have an error above `most`. The largest error of each product down is found by trying all operands. Of many
+    scales between the passes the one is taken at which the taps are closest to 16-bit numbers.
     """
     size = column.sum()
     if (column < 0).any() or (row < 0).any() or size <= 0 or row.sum() * size > 1 + 1e-9:
@@ -156,13 +156,13 @@ def _fixed_columns(down: list[_Product], along: list[_Product], most: float) -> 
         low, high, top = low + off.min(), high + off.max(), top + product.max()
     if top > 0xFFFF:
         return None
-    lost, won, most_along, sums = 0.0, 0.0, 0, np.arange(int(top) + 1)
+    # ⌊s · tap / 2^16⌋ − s · exact is s · drift less a fraction below 1, for sums s of 0 to `top`.
+    lost, won, most_along, top = 0.0, 0.0, 0, int(top)
     for _, other, tap, exact in along:
-        product = sums * tap >> 16
-        off = product - sums * exact
-        lost += off.min() + exact * low
-        won += off.max() + exact * (high + (0.5 if other >= 0 else 0.0))  # a mean is rounded up
-        most_along += int(product.max())
+        drift = top * (tap / 2**16 - exact)
+        lost += min(drift, 0.0) - 1 + exact * low
+        won += max(drift, 0.0) + exact * (high + (0.5 if other >= 0 else 0.0))  # a mean is rounded up
+        most_along += top * tap >> 16
     bias = round(-(lost + won) / 2)
     error = max(abs(lost + bias), abs(won + bias)) / 256
     if most_along + 128 + bias > 0xFFFF or bias < -128 or error > most:

@@ -201,7 +201,7 @@ def named(name: str, anchor: tuple[int, int] = (-1, -1), **options: float) -> Ke
     full = name + ":" * bool(options) + ",".join(f"{key}={value:g}" for key, value in options.items())
     with np.errstate(all="ignore"):  # NaN taps raise an error that names the kernel
         made = tuple(make(**options) for make in row.make)
-    parts = made[0] if isinstance(made[0], Outer) else made
+    parts: Any = made[0] if isinstance(made[0], Outer) else made
     return Kernel(full, parts, row.combine, anchor, row.source)
 
 

@@ -37,7 +37,10 @@ class FilterCosts:
     butterfly4: float = 14.0
     short: float = 1.0  # factors for transforms of up to 64 rows, and for longer ones
     long: float = 1.0
-    guard: float = 6.0  # of transforms of floats, whose picture is examined first: cycles per element
+    longest: float = (
+        2.4  # a factor for the butterflies of more than 256 rows, which level 1 cache does not hold (Zen 4)
+    )
+    guard: float = 10.0  # of transforms of floats, whose picture is examined first: cycles per element
     pair_tap: float = 0.73  # products of pairs, measured on a Zen 3 core
     pair: float = 3.0
     pair_pass_tap: float = 0.95
@@ -48,10 +51,12 @@ _ZEN5 = FilterCosts()
 # A Zen 4 core (November 2026), which computes and loads 512 bits in two steps.
 _ZEN4 = replace(
     _ZEN5, tap=1.05, straight_tap=1.29, looped_tap=1.08, loop_tap=1.5, pass_tap=1.5, equal_tap=1.5, column_tap=1.5,
-    pair_pass_tap=1.5, pair_tap=0.95, short=2.6, long=5.8,
+    pair_pass_tap=1.5, pair_tap=0.95, short=1.1, long=1.1,
 )  # fmt: skip
 # 16 registers and 256 bits, on a Zen 3 core (November 2026).
-_SIXTEEN = replace(_ZEN5, tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4)
+_SIXTEEN = replace(
+    _ZEN5, tap=0.66, straight_tap=0.66, equal_tap=0.62, large_tile=1.6, uneven_box=1.5, short=1.9, long=1.4
+)
 # An Intel server core with AVX-512 and AMX (2 MiB of level 2 cache, November 2026): its caches feed 512-bit
 # registers at half the rate.
 _INTEL = FilterCosts(

@@ -1,5 +1,4 @@
-"""Programs whose taps come from memory, and for code with constants the one that gives the same bits without compiling.
-"""
+"""Programs whose taps come from memory, and the one that gives the same bits as code with constants, uncompiled."""
 
 from __future__ import annotations
 
@@ -33,32 +32,33 @@ def passes_cycles(kh: int, kw: int, cost: FilterCosts) -> float:
     return (kh + kw) * cost.loop_tap + cost.loops
 
 
-def dense_loop(
-    job: Job, work: str, form: str, matrix: Taps, machine: Machine, finish: Finish, **words: int
-) -> Found:
+def dense_loop(job: Job, work: str, form: str, matrix: Taps, machine: Machine, finish: Finish, **words: int) -> Found:
     """All taps of the matrix."""
     kh, kw = matrix.shape
     step = job.options.dilation[1] * job.channels
     code = LoopCode(NAMES[job.dtype.name], NAMES[job.out_dtype.name], work, form, job.fill)  # type: ignore[arg-type]
     program = Loops(code, job.channels, kh, kw, (kw - 1) * step)
     size = program.work_kind.bytes
-    make = partial(
-        program.table, machine, matrix, NONE, NONE, finish.scale, finish.offset, step=step * size, **words
-    )
+    make = partial(program.table, machine, matrix, NONE, NONE, finish.scale, finish.offset, step=step * size, **words)
     return program, make
 
 
 def row_passes(
-    job: Job, work: str, column: Taps, row: Taps, machine: Machine, finish: Finish, form: str = "rows first", **words: int
+    job: Job,
+    work: str,
+    column: Taps,
+    row: Taps,
+    machine: Machine,
+    finish: Finish,
+    form: str = "rows first",
+    **words: int,
 ) -> Found:
     """Rows first or columns first; taps of the row that are 0 are left out."""
     places = np.flatnonzero(row)
     step = job.options.dilation[1] * job.channels
     code = LoopCode(NAMES[job.dtype.name], NAMES[job.out_dtype.name], work, form, job.fill)  # type: ignore[arg-type]
     program = Loops(code, job.channels, len(column), len(places), (len(row) - 1) * step)
-    make = partial(
-        program.table, machine, column, row[places], places * step, finish.scale, finish.offset, **words
-    )
+    make = partial(program.table, machine, column, row[places], places * step, finish.scale, finish.offset, **words)
     return program, make
 
 
@@ -79,15 +79,13 @@ def without_compiling(job: Job, program: object, machine: Machine) -> Found | No
 
 
 def _exact(job: Job, work: str, taps: list[float]) -> str | None:
-    """The type in which loops add as `work` does: float32 holds all sums of 16-bit programs, unless they wrap around."""
+    """The type in which loops add as `work` does: float32 holds the sums of 16-bit programs that do not wrap around."""
     if work != "i16":
         return work
     return "f32" if 255 * sum(abs(t) for t in taps) < 2**24 else None
 
 
-def _dense(
-    job: Job, work: str, taps: list[tuple[int, int, float]], machine: Machine, finish: Finish
-) -> Found | None:
+def _dense(job: Job, work: str, taps: list[tuple[int, int, float]], machine: Machine, finish: Finish) -> Found | None:
     kind = _exact(job, work, [t for _, _, t in taps])
     matrix, step = np.zeros((job.extent[0], job.kernel.size[1])), job.options.dilation[1] * job.channels
     for i, j, tap in taps:
@@ -152,6 +150,4 @@ def _pairs(job: Job, program: Pairs, machine: Machine) -> Found | None:
     matrix = np.zeros((kh, kw))
     for i, j, tap in program.taps:
         matrix[i, j // step] += tap
-    return dense_loop(
-        job, "i32", "dense", matrix, machine, Finish(), shift=program.shift, add=program.add
-    )
+    return dense_loop(job, "i32", "dense", matrix, machine, Finish(), shift=program.shift, add=program.add)

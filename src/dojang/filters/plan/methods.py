@@ -30,6 +30,7 @@ from dojang.native.machine import Machine
 
 HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
 LENGTHS = (32, 64, 128, 256, 512, 1024)  # lengths of transforms; the kernel may fill three quarters of one
+MOST_TILE = 1 << 28  # bytes of a tile of doubled sums
 MOST_ROWS = (
     15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
 )
@@ -399,6 +400,8 @@ def doubling(job: Job, machine: Machine) -> Method | str:
     (dy, dx), c = job.options.dilation, job.channels
     finish = Finish(tap, job.options.offset)
     program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    if program.scratch_bytes(machine, 0) > MOST_TILE:
+        return f"its tile would need {program.scratch_bytes(machine, 0) >> 20} MiB"
     cost = costs_of(machine)
     along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
     cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
@@ -462,9 +465,9 @@ def _fourier_cycles(program: Fourier, machine: Machine) -> float:
     transform = sum(n / r * (cost.butterfly4 if r == 4 else cost.butterfly2) for r in radices(n))
     taps = n * half / lanes * program.kw * 4 * cost.tap
     moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
-    cycles = (taps + transform * (columns + half) / lanes + moves) / (program.grid * 2 * half)
-    beyond = 1.3 if n > 256 else 1.0  # a column of vectors is larger than level 1 cache; an estimate
-    return cycles * (cost.short if n <= 64 else cost.long) * beyond + (cost.guard if program.work == "f64" else 0.0)
+    transforms = (transform * (columns + half) / lanes + moves) * (cost.longest if n > 256 else 1.0)
+    cycles = (taps + transforms) / (program.grid * 2 * half)
+    return cycles * (cost.short if n <= 64 else cost.long) + (cost.guard if program.work == "f64" else 0.0)
 
 
 def looped(job: Job, machine: Machine) -> Method | str:
@@ -518,7 +521,7 @@ def passes(job: Job, machine: Machine) -> Method | str:
     if job.dtype.kind == "f" and not column[np.flatnonzero(column)[0] : np.flatnonzero(column)[-1] + 1].all():
         return "a tap of its column is 0, which would turn an infinite pixel into NaN"
     found = row_passes(job, sums.work, column, row, machine, sums.finish)
-    cycles = passes_cycles(kh, np.count_nonzero(row), costs_of(machine)) / lanes_of(sums, machine)
+    cycles = passes_cycles(kh, int(np.count_nonzero(row)), costs_of(machine)) / lanes_of(sums, machine)
     return Method("passes", cycles, *found, f"{kh} + {kw} taps read in loops, {said(sums)}")
 
 

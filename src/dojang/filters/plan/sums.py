@@ -56,7 +56,7 @@ def sums_of(job: Job) -> Sums:
                 return found
         if top * max(np.abs(p).sum() for p in whole.parts) < 2**24:
             return Sums("f32", False, whole.parts, scaled, True)
-    count = pair[0].size * pair[1].size if large else max(np.count_nonzero(p) for p in parts)
+    count = pair[0].size * pair[1].size if pair is not None and large else max(np.count_nonzero(p) for p in parts)
     # About three standard deviations of the error of a growing sum; loops sum each kernel row separately.
     steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(job.kernel.size[0]) + 4
     exact = job.out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE

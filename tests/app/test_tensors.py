@@ -1,0 +1,81 @@
+"""`filter` on PyTorch tensors against `conv2d` of PyTorch: layouts, kernels per picture, gradients."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch.nn import functional  # noqa: E402
+
+import dojang  # noqa: E402
+from dojang.base.errors import ShapeError, UsageError  # noqa: E402
+
+MODES = {"reflect": "reflect", "replicate": "replicate", "circular": "circular", "zero": "constant"}
+
+
+def oracle(x, taps, border, stride=(1, 1), dilation=(1, 1)):
+    """(n, c, h, w) by PyTorch's own padding and convolution; taps (kh, kw) or (n, kh, kw)."""
+    n, c = x.shape[:2]
+    each = taps if taps.ndim == 3 else taps.expand(n, *taps.shape)
+    kh, kw = taps.shape[-2:]
+    ey, ex = (kh - 1) * dilation[0], (kw - 1) * dilation[1]
+    by, bx = kh // 2 * dilation[0], kw // 2 * dilation[1]
+    if border != "valid":
+        x = functional.pad(x, (bx, ex - bx, by, ey - by), MODES[border])
+    weight = each.repeat_interleave(c, 0)[:, None]
+    y = functional.conv2d(x.reshape(1, n * c, *x.shape[2:]), weight, stride=stride, dilation=dilation, groups=n * c)
+    return y.reshape(n, c, *y.shape[2:])
+
+
+@pytest.mark.parametrize("border", [*MODES, "valid"])
+@pytest.mark.parametrize(("size", "stride", "dilation"), [((3, 3), (1, 1), (1, 1)), ((4, 5), (2, 3), (1, 2))])
+@pytest.mark.parametrize("per_picture", [False, True])
+def test_values_and_gradients(border, size, stride, dilation, per_picture):
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 14, 17, dtype=torch.float64, requires_grad=True)
+    taps = torch.randn(*((3,) if per_picture else ()), *size, dtype=torch.float64, requires_grad=True)
+    y = dojang.filter(x, taps, border, stride, dilation)
+    want = oracle(x, taps, border, stride, dilation)
+    assert y.shape == want.shape
+    torch.testing.assert_close(y, want)
+    weights = torch.randn_like(want)
+    mine = torch.autograd.grad((y * weights).sum(), (x, taps))
+    theirs = torch.autograd.grad((want * weights).sum(), (x, taps))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_symmetric_border_by_differences():
+    x = torch.randn(1, 1, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: dojang.filter(t, "gaussian:sigma=1.5", "symmetric"), (x,))
+
+
+def test_layouts():
+    x = torch.rand(2, 3, 20, 24)
+    first = dojang.filter(x, "gaussian:sigma=1")
+    last = dojang.filter(x.permute(0, 2, 3, 1), "gaussian:sigma=1", layout="nhwc")
+    assert first.is_contiguous()
+    assert torch.equal(first, last.permute(0, 3, 1, 2))
+    assert torch.equal(dojang.filter(x[0], "gaussian:sigma=1"), first[0])
+    assert torch.equal(dojang.filter(x[0, 0], "gaussian:sigma=1"), first[0, 0])
+    array = dojang.filter(x.permute(0, 2, 3, 1).contiguous().numpy(), "gaussian:sigma=1")
+    assert np.array_equal(array, last.numpy())
+    picture = (x * 255).to(torch.uint8)
+    assert dojang.filter(picture, "blur").dtype == torch.uint8
+    assert dojang.filter(picture, "sobel-x", dtype=torch.float32).min() < 0
+    assert dojang.sep_filter(x, [1, 2, 1], [1.0]).shape == x.shape
+
+
+def test_what_tensors_do_not_take():
+    x = torch.rand(2, 3, 20, 24)
+    with pytest.raises(ShapeError, match="one for each of 2 pictures"):
+        dojang.filter(x, torch.ones(3, 3, 3))
+    with pytest.raises(UsageError, match="layout"):
+        dojang.filter(x, "blur", layout="chw")
+    with pytest.raises(UsageError, match="convert with"):
+        dojang.filter(x.half(), "blur")
+    with pytest.raises(UsageError, match="has no gradient"):
+        dojang.filter(x.requires_grad_(), "sobel")
+    with pytest.raises(UsageError, match="without out="):
+        dojang.filter(x.detach(), "blur", nan="ignore")
+    with pytest.raises(UsageError, match="one kernel at a time"):
+        dojang.filter(x.detach(), ["blur", "sharpen"])
