@@ -32,13 +32,13 @@ from dojang.engine.browser.program import browser_program
 from dojang.formats import onnx, zoo
 from record import ROOT, head
 
-RUNTIME = ROOT / "src/dojang/report/show/compute.js"
+RUNTIME = ROOT / "src/dojang/report/web/compute.mjs"
 LAYERS = ((64, 64, 56), (128, 128, 28), (256, 256, 14), (512, 512, 7), (16, 16, 32), (64, 64, 8))
 """3x3, stride 1, padding 1: input and output channels, height and width; of ResNet-18 and ResNet-20."""
 NETWORKS = ("resnet18", "mobilenet-v2", "digits-cnn")
 SECONDS = 600.0
 PAGE = """<!doctype html><meta charset="utf-8"><script type="module">
-import { load } from "./compute.js";
+import { loadNetwork } from "./compute.mjs";
 import { measure } from "./measure.mjs";
 const say = (said) => fetch("/said", { method: "POST", body: JSON.stringify(said) });
 try {
@@ -49,14 +49,14 @@ try {
     ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
   }
   const read = async (name) => (await fetch(name)).arrayBuffer();
-  await say({ agent: navigator.userAgent, ...(await measure(load, ort, read, SECONDS)) });
+  await say({ agent: navigator.userAgent, ...(await measure(loadNetwork, ort, read, SECONDS)) });
 } catch (error) {
   await say({ error: String(error) });
 }
 </script>"""
 NODE = """
 import fs from "node:fs";
-const { load } = await import("./compute.mjs");
+const { loadNetwork } = await import("./compute.mjs");
 const { measure } = await import("./measure.mjs");
 let ort = null;
 if (ORT) {
@@ -65,7 +65,7 @@ if (ORT) {
   ort.env.wasm.wasmPaths = process.cwd() + "/ort/";
 }
 const read = async (name) => Uint8Array.from(fs.readFileSync(name)).buffer;
-console.log(JSON.stringify({ agent: `node ${process.version}`, ...(await measure(load, ort, read, SECONDS)) }));
+console.log(JSON.stringify({ agent: `node ${process.version}`, ...(await measure(loadNetwork, ort, read, SECONDS)) }));
 """
 
 
@@ -106,7 +106,6 @@ def written(folder: Path) -> dict[str, Any]:
                        "file": len(json.dumps(small.to_dict()))}  # fmt: skip
         onnx.save(graph, folder / f"{name}.onnx")
     (folder / "work.json").write_text(json.dumps({"layers": layers, "networks": NETWORKS}))
-    shutil.copy(RUNTIME, folder / "compute.js")
     shutil.copy(RUNTIME, folder / "compute.mjs")
     shutil.copy(Path(__file__).with_name("browser_measure.mjs"), folder / "measure.mjs")
     return known

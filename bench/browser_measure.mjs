@@ -40,7 +40,7 @@ function numbers(size) {
 }
 
 /**
- * @param load `load` of compute.js
+ * @param load `loadNetwork` of compute.js
  * @param ort onnxruntime-web, or null
  * @param read a file of the folder: (name) => ArrayBuffer
  */

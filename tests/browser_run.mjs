@@ -1,6 +1,6 @@
 // Runs what `browser.py` wrote: programs, inputs, values and windows that are asked for. One process for many programs.
 import fs from "node:fs";
-import { load } from "../src/dojang/report/show/compute.js";
+import { loadNetwork } from "../src/dojang/report/web/compute.mjs";
 
 const text = (array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
 const floats = (said) => {
@@ -19,7 +19,7 @@ function tried(ask) {
 
 const results = [];
 for (const { program, inputs, taps, windows } of JSON.parse(fs.readFileSync(process.argv[2], "utf8"))) {
-  const network = await load(program);
+  const network = await loadNetwork(program);
   const given = Object.fromEntries(Object.entries(inputs).map(([name, said]) => [name, floats(said)]));
   const out = tried(() => network.run(given));
   results.push({

@@ -25,7 +25,7 @@ from dojang.native.families import FAMILIES, ISAS, Peaks, family_of, is_arm, pla
 from dojang.native.threads import usable_cores
 
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16, "wasm": 16}
-# Browsers turn WebAssembly into code of their machine. Of the 16 registers of x86 V8 keeps one, and a product takes one.
+# Browsers turn WebAssembly into code of their machine: of the 16 registers of x86 V8 keeps one, a product takes one.
 _REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16, "wasm": 14}
 # For systems that do not report them: cache sizes of common server cores (2020 to 2025), in bytes.
 _L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20

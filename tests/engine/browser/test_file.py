@@ -20,13 +20,13 @@ from dojang.engine.browser.program import browser_program
 from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
 
-RUNTIME = Path(__file__).parents[3] / "src/dojang/report/show/compute.js"
+RUNTIME = Path(__file__).parents[3] / "src/dojang/report/web/compute.mjs"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCRIPT = """
 const said = {};
 document.addEventListener("securitypolicyviolation", (e) => { said.violation = e.violatedDirective; });
 try {
-  const network = await load(JSON.parse(document.getElementById("program").textContent));
+  const network = await loadNetwork(JSON.parse(document.getElementById("program").textContent));
   const input = network.program.inputs[0];
   const x = Float32Array.from(JSON.parse(document.getElementById("picture").textContent));
   said.outputs = network.run({ [input.name]: x }).map((a) => Array.from(a.data));

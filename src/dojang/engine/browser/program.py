@@ -1,7 +1,7 @@
 """A network as a page carries it: a WebAssembly module with its kernels, its weights, and a table that says the rest.
 
 The kernels are those of every other machine, written for vectors of 128 bits (`Machine.cross("wasm")`), and the planner
-chooses among them. `report/show/compute.js` reads what is made here.
+chooses among them. `report/web/compute.mjs` reads what is made here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dojang.native.jit import Recipe
 from dojang.native.machine import Machine
 
 VERSION = 1
-"""Of the table. `compute.js` refuses another."""
+"""Of the table. `compute.mjs` refuses another."""
 MOST_BYTES = 32 << 20
 """Weights that a page carries, if nothing else is said: 43 MB of text."""
 MOST_MEMORY = 2 << 30
@@ -66,7 +66,7 @@ done:
 
 @dataclass(frozen=True)
 class BrowserProgram:
-    """A network for `compute.js`. `table` is data for JSON: where everything lies in the memory of the module.
+    """A network for `compute.mjs`. `table` is data for JSON: where everything lies in the memory of the module.
 
     `missing` names what the browser cannot compute, as (value, operator); what depends on it is missing too, the rest
     is computed. `weights` is the precision that `data` has them in. `plan` is how it is run, and why so.
@@ -106,10 +106,12 @@ def browser_program(
     """A network, for one picture at a time, as WebAssembly.
 
     `input_shape` is (channels, *size), for networks that take images of any size. `weights`: "float32", "float16" or
-    "int8" (one scale for each row); without it float16, or int8 where float16 takes more than `most_bytes`. `taps` are
-    the values that can be looked at after a run: by default every value that a kernel stores; () for the outputs alone,
-    which is a little faster and takes less memory; a name within a kernel's work (a convolution before its
-    activation) becomes a step of its own. `precision` is as in `compile`.
+    "int8" (one scale for each row); without it float16, or int8 where float16 takes more than `most_bytes`.
+
+    `taps` are the values that can be looked at after a run: by default those of all nodes, each computed by a step of
+    its own, with the weights as the network has them. With () only the outputs are kept, and with some names these and
+    what kernels store besides: batch norms then go into the weights before them and activations into the step before,
+    which takes less memory; what lies between is not there to be looked at. `precision` is as in `compile`.
 
     Raises `UsageError` where the weights take more than `most_bytes`, and what `compile` raises.
     """
@@ -162,11 +164,11 @@ class _Writer:
         whole = all(name in ready.by_name for name in taps or ())
         self.graph = graph = ready if whole else graph
         shapes = graph.shapes(1)
-        keep = frozenset(taps if taps is not None else (g.value for g in fuse(graph, shapes, frozenset()).groups))
+        keep = frozenset(taps if taps is not None else graph.by_name)
         self.fused: Fused = verify.fused(fuse(graph, shapes, keep))
         request = Request(1, self.machine, 1, strict=strict)
         self.planned: Planned = verify.planned(plan(self.fused, request, {}))
-        self.lowered: Lowered = verify.lowered(lower(self.looked_at() if taps is None or keep else self.planned))
+        self.lowered: Lowered = verify.lowered(lower(self.looked_at() if keep else self.planned))
         self.kept = keep
         self.absent = self.missing()
         self.store = PageWeights(weights)
