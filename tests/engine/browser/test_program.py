@@ -112,6 +112,30 @@ def test_networks_for_imagenet_give_the_reference_s_numbers(name: str) -> None:
     assert near(told.outputs[0], run_reference(graph, x).outputs[0][0], 1e-4)
 
 
+@needs_node
+def test_fused_multiply_adds_are_used_behind_a_test_with_the_plain_module_beside_them() -> None:
+    graph = nets.weighted(nets.plain())
+    x = nets.feed(graph, 1)
+    given = {k: v[0] for k, v in x.items()}
+    both, plain = (browser_program(graph, weights="float32", fused=fused) for fused in (True, False))
+    assert not browser_program(graph).fused  # too little work
+    assert not plain.fused
+    assert both.module == plain.module
+    if not both.fused:
+        pytest.skip("this LLVM has no relaxed multiply-adds")
+    quick, exact, alone = run([Ask(both, given), Ask(both, given, fused=False), Ask(plain, given)])
+    assert not exact.fused
+    assert not alone.fused
+    assert np.array_equal(exact.outputs[0], alone.outputs[0])
+    truth = run_reference(graph, x, np.float64).outputs[0][0]
+    assert near(quick.outputs[0], truth)
+    if not quick.fused:
+        pytest.skip("this node has no relaxed multiply-adds")
+    instructions = [code.count(bytes((253, 133, 2))) for code in (both.module, both.fused)]  # f32x4.relaxed_madd
+    assert instructions[0] == 0
+    assert instructions[1] > 10
+
+
 # ------------------------------------------------------------------------------------------------ weights
 
 

@@ -6,13 +6,14 @@ chooses among them. `report/web/compute.mjs` reads what is made here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.arith.open_sizes import at_size, is_open, values_for
 from dojang.arith.preparation import preparations
@@ -43,9 +44,12 @@ VERSION = 1
 """Of the table. `compute.mjs` refuses another."""
 MOST_BYTES = 32 << 20
 """Weights that a page carries, if nothing else is said: 43 MB of text."""
+FUSED_MACS = 10_000_000
+"""From so many multiply-adds on, a page is given the module with fused multiply-adds too: some milliseconds of work."""
 MOST_MEMORY = 2 << 30
 """Bytes of memory that browsers give a page without asking."""
 _ALIGN = 64
+_RELAXED = "+relaxed-simd"
 _DRIVE = """
 define void @drive(ptr %args, i32 %units, ptr %scratch) {
 entry:
@@ -68,11 +72,14 @@ done:
 class BrowserProgram:
     """A network for `compute.mjs`. `table` is data for JSON: where everything lies in the memory of the module.
 
+    `fused` is the same module with relaxed multiply-adds, which are one instruction where the processor has it, for
+    browsers that know them; empty where there is none.
     `missing` names what the browser cannot compute, as (value, operator); what depends on it is missing too, the rest
     is computed. `weights` is the precision that `data` has them in. `plan` is how it is run, and why so.
     """
 
     module: bytes
+    fused: bytes
     data: bytes
     table: Mapping[str, Any]
     weights: str
@@ -87,7 +94,7 @@ class BrowserProgram:
     def to_dict(self) -> dict[str, Any]:
         """All of it as one object for JSON; bytes as base64, deflated where that saves something."""
         found: dict[str, Any] = {**self.table, "deflated": []}
-        for name, data in (("module", self.module), ("data", self.data)):
+        for name, data in (("module", self.module), ("fused", self.fused), ("data", self.data)):
             small = deflated(data)
             found[name] = text(data if small is None else small)
             if small is not None:
@@ -102,6 +109,7 @@ def browser_program(
     taps: Sequence[str] | None = None,
     precision: str = "fast",
     most_bytes: int = MOST_BYTES,
+    fused: bool | None = None,
 ) -> BrowserProgram:
     """A network, for one picture at a time, as WebAssembly.
 
@@ -113,6 +121,9 @@ def browser_program(
     what kernels store besides: batch norms then go into the weights before them and activations into the step before,
     which takes less memory; what lies between is not there to be looked at. `precision` is as in `compile`.
 
+    `fused`: with a second module for browsers that have relaxed multiply-adds; by default for networks of at least
+    `FUSED_MACS` multiply-adds.
+
     Raises `UsageError` where the weights take more than `most_bytes`, and what `compile` raises.
     """
     if weights is not None and weights not in WEIGHTS:
@@ -121,7 +132,9 @@ def browser_program(
     refuse_unknown(graph)
     check_arrays(graph)
     kept = _precision(graph, weights, most_bytes)
-    return _Writer(graph, kept, taps, precision == "strict").program()
+    if fused is None:
+        fused = count(graph).total.macs >= FUSED_MACS
+    return _Writer(graph, kept, taps, precision == "strict").program(fused)
 
 
 def _sized(graph: Graph, input_shape: Sequence[int] | None) -> Graph:
@@ -195,7 +208,7 @@ class _Writer:
 
     # -- the parts ----------------------------------------------------------------------------------------------------
 
-    def program(self) -> BrowserProgram:
+    def program(self, fused: bool) -> BrowserProgram:
         """Everything."""
         steps = [
             (step, code, shared)
@@ -208,10 +221,13 @@ class _Writer:
         for _, code, _ in steps:
             for part in code.steps:
                 recipes.setdefault(part.recipe, (f"k{len(recipes)}", part.kernel))
-        objects = jit.object_codes([driven(recipe) for _, recipe in recipes.values()], self.machine)
-        names = [{"drive": name} for name, _ in recipes.values()]
-        module = wasm.link(list(zip(objects, names, strict=True)))
-        room = _Room(module.end)
+        module = linked(recipes.values(), self.machine)
+        quick = (
+            linked(recipes.values(), replace(self.machine, features=f"{self.machine.features},{_RELAXED}"))
+            if fused
+            else module
+        )
+        room = _Room(max(module.end, quick.end))
         packed, at = self.pack([step for step, _, _ in steps], room)
         inputs = [room.take(4 * prod(shape or ())) for shape in (self.shape(n.name) for n in self.graph.inputs)]
         exports = {s.export: room.take(4 * prod(self.shape(s.export))) for s, _, _ in steps if s.export is not None}
@@ -241,8 +257,9 @@ class _Writer:
         lacking = tuple(
             (s.group.value, s.group.node.op) for s in self.planned.steps if isinstance(s, HostStep)
         )  # fmt: skip
+        other = quick.code if quick.code != module.code else b""
         return BrowserProgram(
-            module.code, bytes(self.store.data), table, self.store.weights, lacking, self.planned.public
+            module.code, other, bytes(self.store.data), table, self.store.weights, lacking, self.planned.public
         )
 
     def left_out(self, step: KernelStep) -> bool:
@@ -380,6 +397,13 @@ class _Addresses:
                 words[word] = self.arena + self.lowered.areas.offsets[area]
         words[t.AHEAD] = words[t.BEHIND] = words[t.W]
         return t.table(words, part)[: t.SIZES + len(part.sizes)]
+
+
+def linked(recipes: Iterable[tuple[str, Recipe]], machine: Machine) -> wasm.WasmModule:
+    """One module of all kernels, each under its name."""
+    named = list(recipes)
+    objects = jit.object_codes([driven(recipe) for _, recipe in named], machine)
+    return wasm.link([(code, {"drive": name}) for (name, _), code in zip(named, objects, strict=True)])
 
 
 def driven(recipe: Recipe) -> Recipe:

@@ -28,7 +28,7 @@
  *   packed: {at: number, array: Stored, order?: Order}[], steps: Step[], values: Object<string, Place>,
  *   inputs: Input[], outputs: Output[], alias: Object<string, string>, within: Object<string, string>,
  *   layers: Layer[], missing: Object<string, string>, weights: string, module: string | Uint8Array,
- *   data: string | Uint8Array, deflated?: string[]}} Program
+ *   data: string | Uint8Array, fused?: string | Uint8Array, deflated?: string[]}} Program
  * @typedef {{name: string, shape: number[], data: Float32Array} | null} Answer
  *
  * What `window` gives. There are `channels.length` · `taps` terms, channel by channel: `values` under the window (0
@@ -44,27 +44,35 @@ const TABLE_VERSION = 1;
 const PAGE_BYTES = 65536;
 const TABLE_WORDS = 32;
 
+/** A module of one relaxed multiply-add, which browsers accept that have it. */
+const RELAXED_TEST = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 19, 1, 17, 0,
+  65, 0, 253, 15, 65, 0, 253, 15, 65, 0, 253, 15, 253, 133, 2, 11);
+
 /**
- * A network that is ready to run.
+ * A network that is ready to run. Where the browser has relaxed multiply-adds, products and sums are rounded once if
+ * its processor can; `fused` false rounds them twice everywhere, so that all browsers give the same bits.
  * @param {Program} program
+ * @param {{fused?: boolean}} options
  * @returns {Promise<BrowserNetwork>}
  */
-export async function loadNetwork(program) {
+export async function loadNetwork(program, { fused = true } = {}) {
   if (program.version !== TABLE_VERSION) {
     throw new Error(`the network was written for version ${program.version} of this page, which is ${TABLE_VERSION}`);
   }
-  const [module, data] = await Promise.all([inflated(program, "module"), inflated(program, "data")]);
-  return new BrowserNetwork(program, await WebAssembly.compile(module), data);
+  const quick = Boolean(fused && program.fused && program.fused.length && WebAssembly.validate(RELAXED_TEST));
+  const parts = [inflated(program, quick ? "fused" : "module"), inflated(program, "data")];
+  const [module, data] = await Promise.all(parts);
+  return new BrowserNetwork(program, await WebAssembly.compile(module), data, quick);
 }
 
 /**
  * The bytes of a part of a program.
  * @param {Program} program
- * @param {"module" | "data"} part
+ * @param {"module" | "fused" | "data"} part
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 async function inflated(program, part) {
-  const found = decodedBytes(program[part]);
+  const found = decodedBytes(program[part] || "");
   if (!(program.deflated || []).includes(part)) return found;
   const stream = new Blob([found]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
@@ -75,9 +83,12 @@ export class BrowserNetwork {
    * @param {Program} program
    * @param {WebAssembly.Module} module
    * @param {Uint8Array<ArrayBuffer>} data
+   * @param {boolean} fused
    */
-  constructor(program, module, data) {
+  constructor(program, module, data, fused) {
     this.program = program;
+    /** Whether it runs with relaxed multiply-adds. */
+    this.fused = fused;
     this.memory = new WebAssembly.Memory({ initial: Math.ceil(program.memory / PAGE_BYTES) + 1 });
     /** @type {any} */
     this.kernels = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports;
