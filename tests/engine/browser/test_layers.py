@@ -122,3 +122,17 @@ def test_every_order_is_found_and_packs_what_the_kernel_packs() -> None:
             assert np.array_equal(as_given(by_output(weight, task), task), weight.reshape(task.conv.weight_shape))
             found.add(algorithm.NAME)
     assert len(found) >= 8
+
+
+def test_orders_that_differ_from_tap_to_tap_are_kept_apart() -> None:
+    o, i, t = np.meshgrid(np.arange(4), np.arange(3), np.arange(2), indexing="ij")
+    alike, apart = o * 100 + t * 10 + 2 * i, o * 100 + t * 10 + i * (1 + t)
+    unused = np.where(t == 1, -1, alike)
+    weight = np.arange(1.0, 25.0).reshape(4, 3, 2)
+    for places in (alike, apart, unused):
+        order = _found(places, 400)
+        assert order is not None
+        exact = np.zeros(400)
+        exact[places[places >= 0]] = weight[places >= 0]
+        assert np.array_equal(order.packed(weight), exact)
+    assert _found(np.where((t == 1) & (i == 2), -1, alike), 400) is None
