@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from browser import Ask, needs_node, run
 from dojang.arith.graph import Graph, Node
-from dojang.engine.browser.order import as_given, by_output, order_of
+from dojang.engine.browser.order import _found, as_given, by_output, order_of
 from dojang.engine.browser.program import browser_program
 from dojang.engine.kernels.conv import ALGORITHMS, winograd
 from dojang.engine.kernels.task import Offer, Task
