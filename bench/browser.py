@@ -6,7 +6,8 @@
 One run of Chromium (headless, a page from this machine) and one of node. In each the contenders take turns, in one
 thread, after warming up: dojang with every value kept to be looked at, dojang with the outputs alone, onnxruntime-web.
 GFLOP/s of a layer are 2 times its multiply-adds, as the definition counts them, by the least time; algorithms that save
-multiplications may so exceed what the processor does. `direct` forbids such algorithms (precision "strict").
+multiplications may so exceed what the processor does. "strict" forbids such algorithms; "fused": with relaxed
+multiply-adds, which Chromium has and node from version 22 on.
 """
 
 from __future__ import annotations
@@ -162,7 +163,8 @@ def table(said: dict[str, Any], known: dict[str, Any], rival: str) -> list[str]:
     for row in said["layers"]:
         name, precision = row["name"].rsplit("-", 1)
         facts = known[row["name"]]
-        rate, strict = 2 * facts["macs"] / row["least"] / 1e6, "  strict" if precision == "strict" else ""
+        rate = 2 * facts["macs"] / row["least"] / 1e6
+        strict = ("  strict" if precision == "strict" else "") + ("  fused" if row["fused"] else "")
         times = f"{row['least']:9.3f} {row['median']:10.3f} {rate:8.1f}"
         lines.append(f"{name:16} {facts['chosen']:10} {times}{strict}")
     lines += ["", f"{'network':14} {'contender':24} {'least ms':>9} {'median ms':>10} {'runs':>6}  ratio of medians"]
@@ -174,7 +176,8 @@ def table(said: dict[str, Any], known: dict[str, Any], rival: str) -> list[str]:
             lines.append(f"{row['name']:14} {name:24} {times['least']:9.3f} {times['median']:10.3f} {times['runs']:6}"
                          f"  {ratio}")  # fmt: skip
         apart = f", answers apart by {row['difference']:.1e} of the largest" if row["difference"] is not None else ""
-        lines.append(f"{'':14} loaded in {row['loaded']:.0f} ms{apart}")
+        fused = ", relaxed multiply-adds" if row["fused"] else ""
+        lines.append(f"{'':14} loaded in {row['loaded']:.0f} ms{fused}{apart}")
     return lines
 
 

@@ -336,6 +336,12 @@ def test_a_network_of_any_size_is_written_for_one() -> None:
         browser_program(graph, (3, 7))
 
 
+@pytest.mark.parametrize("given", [{"weights": "float8"}, {"precision": "exact"}])
+def test_words_that_are_not_known_are_refused_with_those_that_are(given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"not known; use one of (float32, float16, int8|fast, strict)"):
+        browser_program(nets.weighted(nets.plain()), **given)
+
+
 # ------------------------------------------------------------------------------------------------ the page
 
 

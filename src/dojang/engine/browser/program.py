@@ -22,6 +22,7 @@ from dojang.engine import verify
 from dojang.engine.browser.layers import described
 from dojang.engine.browser.order import by_output, order_of
 from dojang.engine.browser.store import WEIGHTS, PageWeights, deflated, text
+from dojang.engine.compiled import PRECISIONS
 from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import ALGORITHMS
@@ -128,6 +129,8 @@ def browser_program(
     """
     if weights is not None and weights not in WEIGHTS:
         raise UsageError(f"weights {weights!r} are not known; use one of {', '.join(WEIGHTS)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
     graph = _sized(graph, input_shape)
     refuse_unknown(graph)
     check_arrays(graph)
