@@ -25,7 +25,8 @@ SCRIPT = Path(__file__).parent.parent / "browser_source.mjs"
 def network(*last: Node) -> Graph:
     return nets.weighted(Graph((
         N("x", "input", shape=(3, 8, 9)), N("c", "conv", "x", out=6, kernel=(3, 2), groups=3),
-        N("bn", "batchnorm", "c"), N("r", "relu", "bn"), N("t", "conv_transpose", "r", out=4, kernel=(3, 3), stride=2, groups=2),
+        N("bn", "batchnorm", "c"), N("r", "relu", "bn"),
+        N("t", "conv_transpose", "r", out=4, kernel=(3, 3), stride=2, groups=2),
         N("p", "global_avgpool", "t"), N("f", "flatten", "p"), N("d", "dense", "f", out=7), *last,
     ), (last[-1].name if last else "d",), name="page"))  # fmt: skip
 
