@@ -1,4 +1,4 @@
-// Runs what `browser.py` wrote: programs, inputs, values and windows that are asked for. One process for many programs.
+// Runs what `under_node.py` wrote: programs, inputs, values and windows that are asked for. One process for many programs.
 import fs from "node:fs";
 import { loadNetwork } from "../src/dojang/report/web/compute.mjs";
 

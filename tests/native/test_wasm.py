@@ -5,11 +5,11 @@ import subprocess
 
 import pytest
 
-from browser import NODE, needs_node
 from children import finished
 from dojang.base.errors import UnsupportedError
 from dojang.native import jit, wasm
 from dojang.native.machine import Machine
+from under_node import NODE, needs_node
 
 MACHINE = Machine.cross("wasm")
 HEAD = 'target triple = "wasm32-unknown-unknown"\ntarget datalayout = ""\n'

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import nets
-from browser import NODE, needs_node
 from children import finished
 from dojang.app.running import answers
 from dojang.arith.graph import Graph, Node
 from dojang.arith.outputs import output_numbers
 from dojang.engine.browser.program import browser_program
 from dojang.engine.reference.operators import run_reference
+from under_node import NODE, needs_node
 
 N = Node.of
 SCRIPT = Path(__file__).parent.parent / "browser_source.mjs"

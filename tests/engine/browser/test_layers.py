@@ -11,7 +11,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from browser import Ask, needs_node, run
 from dojang.arith.graph import Graph, Node
 from dojang.engine.browser.order import _found, as_given, by_output, order_of
 from dojang.engine.browser.program import browser_program
@@ -21,6 +20,7 @@ from dojang.engine.plan import context
 from dojang.native.machine import Machine
 from forced import ACTIVATIONS, draw_conv
 from random_convs import truth
+from under_node import Ask, needs_node, run
 
 MACHINE = Machine.cross("wasm")
 COUNT = 36 * int(os.environ.get("DOJANG_TEST_CASES", "1"))

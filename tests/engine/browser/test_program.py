@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import nets
-from browser import Ask, needs_node, run
 from children import finished
 from dojang.arith.graph import Graph, Node
 from dojang.arith.symbol import symbol
@@ -27,6 +26,7 @@ from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
 from dojang.native.machine import Machine
 from operator_networks import CASES, picture, weighted
+from under_node import Ask, needs_node, run
 
 N = Node.of
 ROOT = Path(__file__).parents[3]
