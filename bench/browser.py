@@ -6,7 +6,8 @@
 One run of Chromium (headless, a page from this machine) and one of node. In each the contenders take turns, in one
 thread, after warming up: dojang with every value kept to be looked at, dojang with the outputs alone, onnxruntime-web.
 GFLOP/s of a layer are 2 times its multiply-adds, as the definition counts them, by the least time; algorithms that save
-multiplications may so exceed what the processor does. `direct` forbids such algorithms (precision "strict").
+multiplications may so exceed what the processor does. "strict" forbids such algorithms; "fused": with relaxed
+multiply-adds, which Chromium has and node from version 22 on.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from dojang.engine.browser.program import browser_program
 from dojang.formats import onnx, zoo
 from record import ROOT, head
 
-RUNTIME = ROOT / "src/dojang/report/show/compute.js"
+RUNTIME = ROOT / "src/dojang/report/web/compute.mjs"
 LAYERS = ((64, 64, 56), (128, 128, 28), (256, 256, 14), (512, 512, 7), (16, 16, 32), (64, 64, 8))
 """3x3, stride 1, padding 1: input and output channels, height and width; of ResNet-18 and ResNet-20."""
 NETWORKS = ("resnet18", "mobilenet-v2", "digits-cnn")
 SECONDS = 600.0
 PAGE = """<!doctype html><meta charset="utf-8"><script type="module">
-import { load } from "./compute.js";
+import { loadNetwork } from "./compute.mjs";
 import { measure } from "./measure.mjs";
 const say = (said) => fetch("/said", { method: "POST", body: JSON.stringify(said) });
 try {
@@ -49,14 +50,14 @@ try {
     ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
   }
   const read = async (name) => (await fetch(name)).arrayBuffer();
-  await say({ agent: navigator.userAgent, ...(await measure(load, ort, read, SECONDS)) });
+  await say({ agent: navigator.userAgent, ...(await measure(loadNetwork, ort, read, SECONDS)) });
 } catch (error) {
   await say({ error: String(error) });
 }
 </script>"""
 NODE = """
 import fs from "node:fs";
-const { load } = await import("./compute.mjs");
+const { loadNetwork } = await import("./compute.mjs");
 const { measure } = await import("./measure.mjs");
 let ort = null;
 if (ORT) {
@@ -65,7 +66,7 @@ if (ORT) {
   ort.env.wasm.wasmPaths = process.cwd() + "/ort/";
 }
 const read = async (name) => Uint8Array.from(fs.readFileSync(name)).buffer;
-console.log(JSON.stringify({ agent: `node ${process.version}`, ...(await measure(load, ort, read, SECONDS)) }));
+console.log(JSON.stringify({ agent: `node ${process.version}`, ...(await measure(loadNetwork, ort, read, SECONDS)) }));
 """
 
 
@@ -106,7 +107,6 @@ def written(folder: Path) -> dict[str, Any]:
                        "file": len(json.dumps(small.to_dict()))}  # fmt: skip
         onnx.save(graph, folder / f"{name}.onnx")
     (folder / "work.json").write_text(json.dumps({"layers": layers, "networks": NETWORKS}))
-    shutil.copy(RUNTIME, folder / "compute.js")
     shutil.copy(RUNTIME, folder / "compute.mjs")
     shutil.copy(Path(__file__).with_name("browser_measure.mjs"), folder / "measure.mjs")
     return known
@@ -163,7 +163,8 @@ def table(said: dict[str, Any], known: dict[str, Any], rival: str) -> list[str]:
     for row in said["layers"]:
         name, precision = row["name"].rsplit("-", 1)
         facts = known[row["name"]]
-        rate, strict = 2 * facts["macs"] / row["least"] / 1e6, "  strict" if precision == "strict" else ""
+        rate = 2 * facts["macs"] / row["least"] / 1e6
+        strict = ("  strict" if precision == "strict" else "") + ("  fused" if row["fused"] else "")
         times = f"{row['least']:9.3f} {row['median']:10.3f} {rate:8.1f}"
         lines.append(f"{name:16} {facts['chosen']:10} {times}{strict}")
     lines += ["", f"{'network':14} {'contender':24} {'least ms':>9} {'median ms':>10} {'runs':>6}  ratio of medians"]
@@ -175,7 +176,8 @@ def table(said: dict[str, Any], known: dict[str, Any], rival: str) -> list[str]:
             lines.append(f"{row['name']:14} {name:24} {times['least']:9.3f} {times['median']:10.3f} {times['runs']:6}"
                          f"  {ratio}")  # fmt: skip
         apart = f", answers apart by {row['difference']:.1e} of the largest" if row["difference"] is not None else ""
-        lines.append(f"{'':14} loaded in {row['loaded']:.0f} ms{apart}")
+        fused = ", relaxed multiply-adds" if row["fused"] else ""
+        lines.append(f"{'':14} loaded in {row['loaded']:.0f} ms{fused}{apart}")
     return lines
 
 

@@ -40,26 +40,26 @@ function numbers(size) {
 }
 
 /**
- * @param load `load` of compute.js
+ * @param load `loadNetwork` of compute.js
  * @param ort onnxruntime-web, or null
  * @param read a file of the folder: (name) => ArrayBuffer
  */
 export async function measure(load, ort, read, seconds) {
   const json = async (name) => JSON.parse(new TextDecoder().decode(await read(name)));
   const work = await json("work.json");
-  const found = { layers: [], networks: [], coarse: 0 };
+  const found = { layers: [], networks: [] };
   for (const name of work.layers) {
     const network = await load(await json(`${name}.json`));
     const x = numbers(network.program.inputs[0].shape.reduce((a, b) => a * b, 1));
     const [times] = await inTurns([() => network.run(x)], seconds, 0.5);
-    found.layers.push({ name, ...times });
+    found.layers.push({ name, fused: network.fused, ...times });
   }
   for (const name of work.networks) {
     const begin = now();
     const network = await load(await json(`${name}.json`));
     const loaded = now() - begin;
     const alone = await load(await json(`${name}-alone.json`));
-    const { shape, name: input } = network.program.inputs[0];
+    const { shape } = network.program.inputs[0];
     const x = numbers(shape.reduce((a, b) => a * b, 1));
     const runs = [() => network.run(x), () => alone.run(x)];
     let difference = null;
@@ -76,7 +76,7 @@ export async function measure(load, ort, read, seconds) {
       difference = a.reduce((most, v, i) => Math.max(most, Math.abs(v - b[i])), 0) / largest;
     }
     const times = await inTurns(runs, seconds, 2);
-    found.networks.push({ name, input, loaded, difference, times });
+    found.networks.push({ name, fused: network.fused, loaded, difference, times });
   }
   return found;
 }

@@ -1,6 +1,6 @@
-// Runs what `browser.py` wrote: programs, inputs, values and windows that are asked for. One process for many programs.
+// Runs what `under_node.py` wrote: programs, inputs, values and windows that are asked for. One process for many programs.
 import fs from "node:fs";
-import { load } from "../src/dojang/report/show/compute.js";
+import { loadNetwork } from "../src/dojang/report/web/compute.mjs";
 
 const text = (array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
 const floats = (said) => {
@@ -18,8 +18,8 @@ function tried(ask) {
 }
 
 const results = [];
-for (const { program, inputs, taps, windows } of JSON.parse(fs.readFileSync(process.argv[2], "utf8"))) {
-  const network = await load(program);
+for (const { program, inputs, taps, windows, fused } of JSON.parse(fs.readFileSync(process.argv[2], "utf8"))) {
+  const network = await loadNetwork(program, { fused });
   const given = Object.fromEntries(Object.entries(inputs).map(([name, said]) => [name, floats(said)]));
   const out = tried(() => network.run(given));
   results.push({
@@ -34,6 +34,7 @@ for (const { program, inputs, taps, windows } of JSON.parse(fs.readFileSync(proc
       return { ...w, ...Object.fromEntries(lists.map((k) => [k, Array.from(w[k])])) };
     })),
     names: network.names,
+    fused: network.fused,
   });
 }
 fs.writeFileSync(process.argv[3], JSON.stringify(results));

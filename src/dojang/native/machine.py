@@ -25,9 +25,8 @@ from dojang.native.families import FAMILIES, ISAS, Peaks, family_of, is_arm, pla
 from dojang.native.threads import usable_cores
 
 _VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16, "wasm": 16}
-# Browsers turn WebAssembly into code of their machine. On x86, products take a register of their own and V8 keeps one:
-# 64 to 64 channels, 3x3 on 56x56, ran at 44 GFLOP/s in tiles of 4 x 2, at 19 in 5 x 2, at 29 in 6 x 2 (Zen 4, 2026).
-_REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16, "wasm": 12}
+# Browsers turn WebAssembly into code of their machine: of the 16 registers of x86 V8 keeps one, a product takes one.
+_REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16, "wasm": 14}
 # For systems that do not report them: cache sizes of common server cores (2020 to 2025), in bytes.
 _L1, _L2, _L3 = 32 << 10, 1 << 20, 16 << 20
 _PLAIN_PEAKS = FAMILIES["x86-64-v2"].peaks("generic")
@@ -131,6 +130,24 @@ class Machine:
     def lanes(self, element_bytes: int = 4) -> int:
         """Elements of this size in one vector register: 16 float32 in AVX-512."""
         return self.vector_bytes // element_bytes
+
+    def tile_rows(self, vectors: int, spare: int = 1) -> int:
+        """The most rows of a register tile of so many vectors: rows × vectors sums, `vectors` factors, `spare` others.
+
+        V8 brings all loads of a loop's turn before its arithmetic, so there each row takes a register for its factor
+        too: 64 to 64 channels, 3x3 on 56x56, ran at 43 GFLOP/s in tiles of 4 x 2, at 21 in 5 x 2 (Zen 4, 2026).
+        """
+        if self.isa == "wasm":
+            return (self.registers - vectors) // (vectors + 1)
+        return (self.registers - spare - vectors) // vectors
+
+    def turns(self, rows: int, vectors: int) -> int:
+        """How often the loop of a register tile may be unrolled before V8's loads take more registers than there are;
+        a large number on other machines.
+        """
+        if self.isa == "wasm":
+            return max(1, (self.registers - rows * vectors) // (rows + vectors))
+        return 1 << 30
 
     def require_here(self) -> None:
         """Raises `UnsupportedError` if code for this machine cannot run in this process."""

@@ -11,9 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from browser import Ask, needs_node, run
 from dojang.arith.graph import Graph, Node
-from dojang.engine.browser.order import as_given, by_output, order_of
+from dojang.engine.browser.order import _found, as_given, by_output, order_of
 from dojang.engine.browser.program import browser_program
 from dojang.engine.kernels.conv import ALGORITHMS, winograd
 from dojang.engine.kernels.task import Offer, Task
@@ -21,6 +20,7 @@ from dojang.engine.plan import context
 from dojang.native.machine import Machine
 from forced import ACTIVATIONS, draw_conv
 from random_convs import truth
+from under_node import Ask, needs_node, run
 
 MACHINE = Machine.cross("wasm")
 COUNT = 36 * int(os.environ.get("DOJANG_TEST_CASES", "1"))
@@ -122,3 +122,17 @@ def test_every_order_is_found_and_packs_what_the_kernel_packs() -> None:
             assert np.array_equal(as_given(by_output(weight, task), task), weight.reshape(task.conv.weight_shape))
             found.add(algorithm.NAME)
     assert len(found) >= 8
+
+
+def test_orders_that_differ_from_tap_to_tap_are_kept_apart() -> None:
+    o, i, t = np.meshgrid(np.arange(4), np.arange(3), np.arange(2), indexing="ij")
+    alike, apart = o * 100 + t * 10 + 2 * i, o * 100 + t * 10 + i * (1 + t)
+    unused = np.where(t == 1, -1, alike)
+    weight = np.arange(1.0, 25.0).reshape(4, 3, 2)
+    for places in (alike, apart, unused):
+        order = _found(places, 400)
+        assert order is not None
+        exact = np.zeros(400)
+        exact[places[places >= 0]] = weight[places >= 0]
+        assert np.array_equal(order.packed(weight), exact)
+    assert _found(np.where((t == 1) & (i == 2), -1, alike), 400) is None

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import nets
-from browser import Ask, needs_node, run
 from children import finished
 from dojang.arith.graph import Graph, Node
 from dojang.arith.symbol import symbol
@@ -27,10 +26,12 @@ from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
 from dojang.native.machine import Machine
 from operator_networks import CASES, picture, weighted
+from under_node import Ask, needs_node, run
 
 N = Node.of
 ROOT = Path(__file__).parents[3]
-RUNTIME = ROOT / "src/dojang/report/show/compute.js"
+WEB = ROOT / "src/dojang/report/web"
+RUNTIME = WEB / "compute.mjs"
 HALF = CASES[::2], CASES[1::2]
 
 
@@ -79,7 +80,7 @@ def test_every_network_of_the_zoo_has_all_kernels(name: str) -> None:
 @pytest.mark.slow
 def test_networks_with_branches_give_the_reference_s_numbers_and_keep_every_value() -> None:
     made = [nets.residual_option_a(), nets.cat_twice(), nets.mobile(), nets.grouped(), nets.squeeze_excite(),
-            nets.decoder(), nets.shuffle(), nets.every_segment(), nets.many_ends(), *map(nets.random_network, range(6)),
+            nets.decoder(), nets.shuffle(), nets.every_segment(), nets.many_ends(), *map(nets.random_network, range(4)),
             nets.weighted(zoo.load("resnet20-cifar10"))]  # fmt: skip
     graphs = [g if g.weights else nets.weighted(g) for g in made]
     asks, exact = [], []
@@ -99,6 +100,41 @@ def test_networks_with_branches_give_the_reference_s_numbers_and_keep_every_valu
         for name in known:
             assert near(told.taps[name], truth.taps[name][0], 1e-4), (graph.name, name)
     assert sum(len(known) for _, known, _ in exact) > 100
+
+
+@needs_node
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet-v2", "resnet18"])
+def test_networks_for_imagenet_give_the_reference_s_numbers(name: str) -> None:
+    graph = nets.weighted(zoo.load(name))
+    x = nets.feed(graph, 1)
+    program = browser_program(graph, weights="float32", taps=(), most_bytes=1 << 30)
+    told = run([Ask(program, {k: v[0] for k, v in x.items()})])[0]
+    assert near(told.outputs[0], run_reference(graph, x).outputs[0][0], 1e-4)
+
+
+@needs_node
+def test_fused_multiply_adds_are_used_behind_a_test_with_the_plain_module_beside_them() -> None:
+    graph = nets.weighted(nets.plain())
+    x = nets.feed(graph, 1)
+    given = {k: v[0] for k, v in x.items()}
+    both, plain = (browser_program(graph, weights="float32", fused=fused) for fused in (True, False))
+    assert not browser_program(graph).fused  # too little work
+    assert not plain.fused
+    assert both.module == plain.module
+    if not both.fused:
+        pytest.skip("this LLVM has no relaxed multiply-adds")
+    quick, exact, alone = run([Ask(both, given), Ask(both, given, fused=False), Ask(plain, given)])
+    assert not exact.fused
+    assert not alone.fused
+    assert np.array_equal(exact.outputs[0], alone.outputs[0])
+    truth = run_reference(graph, x, np.float64).outputs[0][0]
+    assert near(quick.outputs[0], truth)
+    if not quick.fused:
+        pytest.skip("this node has no relaxed multiply-adds")
+    instructions = [code.count(bytes((253, 133, 2))) for code in (both.module, both.fused)]  # f32x4.relaxed_madd
+    assert instructions[0] == 0
+    assert instructions[1] > 10
 
 
 # ------------------------------------------------------------------------------------------------ weights
@@ -136,7 +172,7 @@ def test_answers_are_those_of_the_weights_that_the_page_carries() -> None:
     x = nets.feed(graph, 1)
     asks, exact = [], []
     for weights in ("float32", "float16", "int8"):
-        program = browser_program(graph, weights=weights)
+        program = browser_program(graph, weights=weights, taps=())
         assert program.weights == weights
         asks.append(Ask(program, {"x": x["x"][0]}))
         carried = {}
@@ -196,7 +232,8 @@ def test_the_window_of_any_number_explains_it() -> None:
     x = nets.feed(graph, 1)
     names = ("c", "r", "t", "m", "a", "d")
     exact = run_reference(graph, x, np.float64, [*names, "f", "s", "x"]).taps
-    program = browser_program(graph, weights="float32")
+    # With some values kept, the residual and the activation are added by the convolution before them.
+    program = browser_program(graph, weights="float32", taps=["c", "t"])
     rng = np.random.default_rng(0)
     asked = []
     for name in names:
@@ -238,13 +275,17 @@ def test_values_within_a_kernel_s_work_are_named_and_can_be_asked_for() -> None:
     conv, act = next((n.inputs[0], n.name) for n in graph.nodes if n.op == "relu")
     x = nets.feed(graph, 1)
     given = {k: v[0] for k, v in x.items()}
-    usual, asked = browser_program(graph, weights="float32"), browser_program(graph, weights="float32", taps=[conv])
-    first, second = run([Ask(usual, given, [conv, act, "nothing"]), Ask(asked, given, [conv])])
+    joined, asked, every = (browser_program(graph, weights="float32", taps=taps) for taps in ([act], [conv], None))
+    first, second, third = run(
+        [Ask(joined, given, [conv, act, "nothing"]), Ask(asked, given, [conv]), Ask(every, given, [conv, act])]
+    )
     assert first.taps[conv] == f"{conv} cannot be looked at: it is within the work of {act}"
     assert first.taps["nothing"] == "nothing cannot be looked at: it is not kept"
     exact = run_reference(graph, x, np.float64, [conv, act]).taps
     assert near(first.taps[act], exact[act][0])
-    assert near(second.taps[conv], exact[conv][0])
+    for found in (second.taps, third.taps):
+        assert near(found[conv], exact[conv][0])
+    assert near(third.taps[act], exact[act][0])
     with pytest.raises(GraphError, match="nonesuch"):
         browser_program(graph, taps=["nonesuch"])
 
@@ -296,6 +337,12 @@ def test_a_network_of_any_size_is_written_for_one() -> None:
         browser_program(graph, (3, 7))
 
 
+@pytest.mark.parametrize("given", [{"weights": "float8"}, {"precision": "exact"}])
+def test_words_that_are_not_known_are_refused_with_those_that_are(given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"not known; use one of (float32, float16, int8|fast, strict)"):
+        browser_program(nets.weighted(nets.plain()), **given)
+
+
 # ------------------------------------------------------------------------------------------------ the page
 
 
@@ -316,11 +363,11 @@ def test_the_runtime_asks_for_nothing_outside() -> None:
 TSC = shutil.which("tsc") or next(map(str, ROOT.glob("node_modules/.bin/tsc")), None)
 
 
-@pytest.mark.skipif(TSC is None, reason="no tsc: the types of compute.js are not checked")
+@pytest.mark.skipif(TSC is None, reason="no tsc: the types of compute.mjs and computing.mjs are not checked")
 def test_the_types_of_the_runtime_hold() -> None:
     assert TSC is not None
     command = [TSC, "--allowJs", "--checkJs", "--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom",
-               "--module", "es2022", str(RUNTIME)]  # fmt: skip
+               "--module", "es2022", str(WEB / "computing.mjs")]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     out, _ = finished(process)
     assert process.returncode == 0, out

@@ -1,18 +1,19 @@
 """A network as a page carries it: a WebAssembly module with its kernels, its weights, and a table that says the rest.
 
 The kernels are those of every other machine, written for vectors of 128 bits (`Machine.cross("wasm")`), and the planner
-chooses among them. `report/show/compute.js` reads what is made here.
+chooses among them. `report/web/compute.mjs` reads what is made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.arith.open_sizes import at_size, is_open, values_for
 from dojang.arith.preparation import preparations
@@ -21,6 +22,7 @@ from dojang.engine import verify
 from dojang.engine.browser.layers import described
 from dojang.engine.browser.order import by_output, order_of
 from dojang.engine.browser.store import WEIGHTS, PageWeights, deflated, text
+from dojang.engine.compiled import PRECISIONS
 from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import ALGORITHMS
@@ -40,12 +42,15 @@ from dojang.native.jit import Recipe
 from dojang.native.machine import Machine
 
 VERSION = 1
-"""Of the table. `compute.js` refuses another."""
+"""Of the table. `compute.mjs` refuses another."""
 MOST_BYTES = 32 << 20
 """Weights that a page carries, if nothing else is said: 43 MB of text."""
+FUSED_MACS = 10_000_000
+"""From so many multiply-adds on, a page is given the module with fused multiply-adds too: some milliseconds of work."""
 MOST_MEMORY = 2 << 30
 """Bytes of memory that browsers give a page without asking."""
 _ALIGN = 64
+_RELAXED = "+relaxed-simd"
 _DRIVE = """
 define void @drive(ptr %args, i32 %units, ptr %scratch) {
 entry:
@@ -66,13 +71,16 @@ done:
 
 @dataclass(frozen=True)
 class BrowserProgram:
-    """A network for `compute.js`. `table` is data for JSON: where everything lies in the memory of the module.
+    """A network for `compute.mjs`. `table` is data for JSON: where everything lies in the memory of the module.
 
+    `fused` is the same module with relaxed multiply-adds, which are one instruction where the processor has it, for
+    browsers that know them; empty where there is none.
     `missing` names what the browser cannot compute, as (value, operator); what depends on it is missing too, the rest
     is computed. `weights` is the precision that `data` has them in. `plan` is how it is run, and why so.
     """
 
     module: bytes
+    fused: bytes
     data: bytes
     table: Mapping[str, Any]
     weights: str
@@ -87,7 +95,7 @@ class BrowserProgram:
     def to_dict(self) -> dict[str, Any]:
         """All of it as one object for JSON; bytes as base64, deflated where that saves something."""
         found: dict[str, Any] = {**self.table, "deflated": []}
-        for name, data in (("module", self.module), ("data", self.data)):
+        for name, data in (("module", self.module), ("fused", self.fused), ("data", self.data)):
             small = deflated(data)
             found[name] = text(data if small is None else small)
             if small is not None:
@@ -102,24 +110,34 @@ def browser_program(
     taps: Sequence[str] | None = None,
     precision: str = "fast",
     most_bytes: int = MOST_BYTES,
+    fused: bool | None = None,
 ) -> BrowserProgram:
     """A network, for one picture at a time, as WebAssembly.
 
     `input_shape` is (channels, *size), for networks that take images of any size. `weights`: "float32", "float16" or
-    "int8" (one scale for each row); without it float16, or int8 where float16 takes more than `most_bytes`. `taps` are
-    the values that can be looked at after a run: by default every value that a kernel stores; () for the outputs alone,
-    which is a little faster and takes less memory; a name within a kernel's work (a convolution before its
-    activation) becomes a step of its own. `precision` is as in `compile`.
+    "int8" (one scale for each row); without it float16, or int8 where float16 takes more than `most_bytes`.
+
+    `taps` are the values that can be looked at after a run: by default those of all nodes, each computed by a step of
+    its own, with the weights as the network has them. With () only the outputs are kept, and with some names these and
+    what kernels store besides: batch norms then go into the weights before them and activations into the step before,
+    which takes less memory; what lies between is not there to be looked at. `precision` is as in `compile`.
+
+    `fused`: with a second module for browsers that have relaxed multiply-adds; by default for networks of at least
+    `FUSED_MACS` multiply-adds.
 
     Raises `UsageError` where the weights take more than `most_bytes`, and what `compile` raises.
     """
     if weights is not None and weights not in WEIGHTS:
         raise UsageError(f"weights {weights!r} are not known; use one of {', '.join(WEIGHTS)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
     graph = _sized(graph, input_shape)
     refuse_unknown(graph)
     check_arrays(graph)
     kept = _precision(graph, weights, most_bytes)
-    return _Writer(graph, kept, taps, precision == "strict").program()
+    if fused is None:
+        fused = count(graph).total.macs >= FUSED_MACS
+    return _Writer(graph, kept, taps, precision == "strict").program(fused)
 
 
 def _sized(graph: Graph, input_shape: Sequence[int] | None) -> Graph:
@@ -162,11 +180,11 @@ class _Writer:
         whole = all(name in ready.by_name for name in taps or ())
         self.graph = graph = ready if whole else graph
         shapes = graph.shapes(1)
-        keep = frozenset(taps if taps is not None else (g.value for g in fuse(graph, shapes, frozenset()).groups))
+        keep = frozenset(taps if taps is not None else graph.by_name)
         self.fused: Fused = verify.fused(fuse(graph, shapes, keep))
         request = Request(1, self.machine, 1, strict=strict)
         self.planned: Planned = verify.planned(plan(self.fused, request, {}))
-        self.lowered: Lowered = verify.lowered(lower(self.looked_at() if taps is None or keep else self.planned))
+        self.lowered: Lowered = verify.lowered(lower(self.looked_at() if keep else self.planned))
         self.kept = keep
         self.absent = self.missing()
         self.store = PageWeights(weights)
@@ -193,7 +211,7 @@ class _Writer:
 
     # -- the parts ----------------------------------------------------------------------------------------------------
 
-    def program(self) -> BrowserProgram:
+    def program(self, fused: bool) -> BrowserProgram:
         """Everything."""
         steps = [
             (step, code, shared)
@@ -206,10 +224,13 @@ class _Writer:
         for _, code, _ in steps:
             for part in code.steps:
                 recipes.setdefault(part.recipe, (f"k{len(recipes)}", part.kernel))
-        objects = jit.object_codes([driven(recipe) for _, recipe in recipes.values()], self.machine)
-        names = [{"drive": name} for name, _ in recipes.values()]
-        module = wasm.link(list(zip(objects, names, strict=True)))
-        room = _Room(module.end)
+        module = linked(recipes.values(), self.machine)
+        quick = (
+            linked(recipes.values(), replace(self.machine, features=f"{self.machine.features},{_RELAXED}"))
+            if fused
+            else module
+        )
+        room = _Room(max(module.end, quick.end))
         packed, at = self.pack([step for step, _, _ in steps], room)
         inputs = [room.take(4 * prod(shape or ())) for shape in (self.shape(n.name) for n in self.graph.inputs)]
         exports = {s.export: room.take(4 * prod(self.shape(s.export))) for s, _, _ in steps if s.export is not None}
@@ -239,8 +260,9 @@ class _Writer:
         lacking = tuple(
             (s.group.value, s.group.node.op) for s in self.planned.steps if isinstance(s, HostStep)
         )  # fmt: skip
+        other = quick.code if quick.code != module.code else b""
         return BrowserProgram(
-            module.code, bytes(self.store.data), table, self.store.weights, lacking, self.planned.public
+            module.code, other, bytes(self.store.data), table, self.store.weights, lacking, self.planned.public
         )
 
     def left_out(self, step: KernelStep) -> bool:
@@ -378,6 +400,13 @@ class _Addresses:
                 words[word] = self.arena + self.lowered.areas.offsets[area]
         words[t.AHEAD] = words[t.BEHIND] = words[t.W]
         return t.table(words, part)[: t.SIZES + len(part.sizes)]
+
+
+def linked(recipes: Iterable[tuple[str, Recipe]], machine: Machine) -> wasm.WasmModule:
+    """One module of all kernels, each under its name."""
+    named = list(recipes)
+    objects = jit.object_codes([driven(recipe) for _, recipe in named], machine)
+    return wasm.link([(code, {"drive": name}) for (name, _), code in zip(named, objects, strict=True)])
 
 
 def driven(recipe: Recipe) -> Recipe:

@@ -105,7 +105,7 @@ def tile_for(c: Nest, element_bytes: int, machine: Machine, only: int | None = N
     best: tuple[float, Tile] | None = None
     row = c.stride[2] * (c.ic // c.groups if gathers(c, element_bytes, machine) else c.ic) * element_bytes
     for v in range(1, min(4, vectors) + 1) if only is None else (only,):
-        for p in range(1, min((machine.registers - 1 - v) // v, 28, ow) + 1):
+        for p in range(1, min(machine.tile_rows(v), 28, ow) + 1):
             cost = 0.0
             for count, size in ((vectors // v, v), (1, vectors % v)):
                 if size and count:
@@ -255,7 +255,7 @@ def emit_open(task: Task, like: Task, machine: Machine) -> Code:
 def open_steps(name: str, task: Task, c: Nest, vectors: int, machine: Machine) -> Code:
     """One step for images of any size, which is given at run time."""
     size = task.element.bytes
-    most = min((machine.registers - 1 - vectors) // vectors, 28)
+    most = min(machine.tile_rows(vectors), 28)
     row = open_row(c.out_size[2], most, lambda start, count: columns(c, start, count))
     if row is None or c.size[0] > 1 or c.out_size[0] > 1 or c.kernel[2] > LARGE_KERNEL:
         return fixed_steps(name, task, c, tile_for(c, size, machine, vectors), machine)
@@ -280,7 +280,7 @@ def open_steps(name: str, task: Task, c: Nest, vectors: int, machine: Machine) -
 def open_places(name: str, task: Task, places: int, vectors: int, machine: Machine) -> Code | None:
     """One step of a kernel of one tap for any number of pixels in a row; None where they are fewer than a tile."""
     c, size = three(task.conv), task.element.bytes
-    pixels = min((machine.registers - 1 - vectors) // vectors, 28)
+    pixels = min(machine.tile_rows(vectors), 28)
     if places < pixels:
         return None
     rows, blocks = t.ceil_div(places, pixels), blocks_of(c, vectors, size, machine)
@@ -571,6 +571,7 @@ class Direct:
             # that leaves one register, the second turn's weights are loaded early and sums are spilled.
             tight = count * vectors + vectors + 2 >= b.machine.registers
             unroll = 1 if not full else length if length * count * vectors <= 128 else 1 if tight or length % 2 else 2
+            unroll = unroll if unroll <= b.machine.turns(count, vectors) else 1
             return b.loop(0, length, 1, k_step, acc, unroll=unroll)
 
         def kernel_row(kd, kh, acc):

@@ -137,7 +137,7 @@ def _cut(c: Nest, element_bytes: int, machine: Machine) -> StreamedBlocking:
     for v in range(1, min(4, total) + 1):
         depth = max(8, machine.l1 * 2 // 3 // (v * machine.vector_bytes) // 8 * 8)
         images = max(1, SUMS // (prod(c.out_size) * v * machine.vector_bytes))
-        most = max(1, min((machine.registers - 3 - v) // v, prod(c.out_size)))  # with fewer free, sums are spilled
+        most = max(1, min(machine.tile_rows(v, spare=3), prod(c.out_size)))  # with fewer free, sums are spilled
         cuts += [StreamedBlocking(p, v, depth, images) for p in range(1, most + 1)]
     return min(cuts, key=lambda cut: work(c, cut, lanes, machine.cores))
 
@@ -324,6 +324,7 @@ class Streamed:
         lines = t.ceil_div(each, depth)  # of each of these turns
         tight = count * vectors + vectors + 2 >= b.machine.registers
         unroll = 1 if tight and every == 1 else every if every in (2, 4) else 2
+        unroll = unroll if unroll <= b.machine.turns(count, vectors) else 1
 
         def turn(k: Any, acc: list[Value], first: bool) -> list[Value]:
             acc = list(acc)

@@ -144,7 +144,7 @@ def open_step(task: Task, part: Part, vectors: int, at: int, machine: Machine) -
     c, nest, size, stride = task.conv, part.nest, task.element.bytes, strides(task)
     if c.rank > 2 or nest.kernel[2] > direct.LARGE_KERNEL:
         return None
-    most = min((machine.registers - 1 - vectors) // vectors, 28)
+    most = min(machine.tile_rows(vectors), 28)
     row = open_row(nest.out_size[2], most, lambda start, count: direct.columns(nest, start, count))
     if row is None:
         return None

@@ -122,7 +122,7 @@ def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
         if c.oc // lanes % v:
             continue
         # With fewer registers to spare, 14 × 2 sums that are added to products were spilled.
-        for p in range(1, min((machine.registers - 3 - v) // v, total) + 1):
+        for p in range(1, min(machine.tile_rows(v, spare=3), total) + 1):
             shape = Shape(m, p, v, 0, True, chunk)
             shape = replace(shape, tiles=_fresh_tiles(machine, shape, total))
             cost = seconds(task, machine, shape)
@@ -146,7 +146,7 @@ def _cut(task: Task, machine: Machine, m: int) -> Shape:
     vectors = t.ceil_div(c.oc // c.groups, lanes)
     best: Any = None
     for v in range(1, min(4, vectors) + 1):
-        for p in range(1, min((machine.registers - 1 - v) // v, total) + 1):
+        for p in range(1, min(machine.tile_rows(v), total) + 1):
             cost = t.ceil_div(total, p) * (vectors // v * cycles(p, v) + bool(vectors % v) * cycles(p, vectors % v))
             cost *= crowding(p, 4 * c.ic, machine)
             if best is None or cost < best[0]:
@@ -197,7 +197,7 @@ def _few(task: Task, machine: Machine, m: int) -> list[Shape]:
         return []
     cuts = []
     for v in range(1, min(4, vectors) + 1):
-        most = min((machine.registers - 1 - v) // v, some)
+        most = min(machine.tile_rows(v), some)
         p = min(range(1, most + 1), key=lambda p: t.ceil_div(some, p) * cycles(p, v))
         cuts.append(Shape(m, p, v, t.ceil_div(some, p) * p, False))
     return cuts

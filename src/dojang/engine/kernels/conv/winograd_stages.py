@@ -375,7 +375,8 @@ class Winograd:
 
             places = [b.at(mq, i // vectors * wide + i % vectors * 4 * self.lanes) for i in range(pixels * vectors)]
             acc = [b.const(F32, 0.0)] * len(places) if begin else [b.vload(at, F32) for at in places]
-            acc = b.loop(0, length, 1, k_step, acc, unroll=2 if length % 2 == 0 else 1)
+            twice = length % 2 == 0 and b.machine.turns(pixels, vectors) >= 2
+            acc = b.loop(0, length, 1, k_step, acc, unroll=2 if twice else 1)
             for at, value in zip(places, acc, strict=True):
                 b.vstore(value, at, F32)
 

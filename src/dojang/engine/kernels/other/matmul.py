@@ -46,11 +46,7 @@ class MatTask:
 def tile_of(task: MatTask, machine: Machine) -> tuple[int, int]:
     """(rows, vectors) of a register tile with the least estimated cycles."""
     vectors = t.ceil_div(task.columns, machine.lanes(4))
-    tiles = [
-        (v, p)
-        for v in range(1, min(4, vectors) + 1)
-        for p in range(1, min((machine.registers - 1 - v) // v, task.rows) + 1)
-    ]
+    tiles = [(v, p) for v in range(1, min(4, vectors) + 1) for p in range(1, min(machine.tile_rows(v), task.rows) + 1)]
     v, p = min(tiles, key=lambda tile: across(vectors, *tile) * t.ceil_div(task.rows, tile[1]))
     return p, v
 

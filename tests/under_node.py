@@ -43,6 +43,7 @@ class Ask:
     inputs: Mapping[str, np.ndarray]
     taps: Sequence[str] = ()
     windows: Sequence[tuple[str, Sequence[int]]] = ()
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Told:
     taps: dict[str, Any] = field(default_factory=dict)
     windows: list[Any] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    fused: bool = False
 
 
 def run(asks: Sequence[Ask]) -> list[Told]:
@@ -70,7 +72,9 @@ def run(asks: Sequence[Ask]) -> list[Told]:
 
 def _said(ask: Ask) -> dict[str, Any]:
     inputs = {k: base64.b64encode(np.ascontiguousarray(v, "<f4")).decode() for k, v in ask.inputs.items()}
-    return {"program": ask.program.to_dict(), "inputs": inputs, "taps": ask.taps, "windows": ask.windows}
+    return {
+        "program": ask.program.to_dict(), "inputs": inputs, "taps": ask.taps, "windows": ask.windows, "fused": ask.fused
+    }  # fmt: skip
 
 
 def _array(said: Any) -> Any:
@@ -82,4 +86,4 @@ def _array(said: Any) -> Any:
 def _read(ask: Ask, said: dict[str, Any]) -> Told:
     outputs = said["outputs"]["error"] if isinstance(said["outputs"], dict) else [_array(o) for o in said["outputs"]]
     taps = {name: _array(v) for name, v in zip(ask.taps, said["taps"], strict=True)}
-    return Told(outputs, taps, said["windows"], said["names"])
+    return Told(outputs, taps, said["windows"], said["names"], said["fused"])

@@ -5,7 +5,7 @@
  * Nothing is requested: all that it needs is in the object that it is given. A content security policy must allow
  * 'wasm-unsafe-eval', and nothing else for this file.
  *
- *     const network = await load(program);            // an object of JSON; bytes as base64, or as Uint8Array
+ *     const network = await loadNetwork(program);            // an object of JSON; bytes as base64, or as Uint8Array
  *     const [answer] = network.run(picture);          // Float32Array of (channels, height, width), normalised
  *     network.value("conv1");                         // { shape, data } of any name in network.names
  *     network.plane("conv1", 3);                      // one channel of it
@@ -28,7 +28,7 @@
  *   packed: {at: number, array: Stored, order?: Order}[], steps: Step[], values: Object<string, Place>,
  *   inputs: Input[], outputs: Output[], alias: Object<string, string>, within: Object<string, string>,
  *   layers: Layer[], missing: Object<string, string>, weights: string, module: string | Uint8Array,
- *   data: string | Uint8Array, deflated?: string[]}} Program
+ *   data: string | Uint8Array, fused?: string | Uint8Array, deflated?: string[]}} Program
  * @typedef {{name: string, shape: number[], data: Float32Array} | null} Answer
  *
  * What `window` gives. There are `channels.length` · `taps` terms, channel by channel: `values` under the window (0
@@ -37,48 +37,59 @@
  * mean), `before` that with bias and residual, `value` the number that the layer stored, after the activation.
  * @typedef {{layer: Layer, place: number[], input: string, channels: number[], taps: number, kernel: number[],
  *   values: Float32Array, weights: Float32Array, products: Float32Array, places: Int32Array, inside: Uint8Array,
- *   sum: number, bias: number, residual: number, before: number, value: number}} Window
+ *   sum: number, bias: number, residual: number, before: number, value: number}} Stamp
  */
 
-const VERSION = 1;
-const PAGE = 65536;
-const WORDS = 32;
+const TABLE_VERSION = 1;
+const PAGE_BYTES = 65536;
+const TABLE_WORDS = 32;
+
+/** A module of one relaxed multiply-add, which browsers accept that have it. */
+const RELAXED_TEST = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 19, 1, 17, 0,
+  65, 0, 253, 15, 65, 0, 253, 15, 65, 0, 253, 15, 253, 133, 2, 11);
 
 /**
- * A network that is ready to run.
+ * A network that is ready to run. Where the browser has relaxed multiply-adds, products and sums are rounded once if
+ * its processor can; `fused` false rounds them twice everywhere, so that all browsers give the same bits.
  * @param {Program} program
- * @returns {Promise<Network>}
+ * @param {{fused?: boolean}} options
+ * @returns {Promise<BrowserNetwork>}
  */
-export async function load(program) {
-  if (program.version !== VERSION) {
-    throw new Error(`the network was written for version ${program.version} of this page, which is ${VERSION}`);
+export async function loadNetwork(program, { fused = true } = {}) {
+  if (program.version !== TABLE_VERSION) {
+    throw new Error(`the network was written for version ${program.version} of this page, which is ${TABLE_VERSION}`);
   }
-  const [module, data] = await Promise.all([unpacked(program, "module"), unpacked(program, "data")]);
-  return new Network(program, await WebAssembly.compile(module), data);
+  const quick = Boolean(fused && program.fused && program.fused.length && WebAssembly.validate(RELAXED_TEST));
+  const parts = [inflated(program, quick ? "fused" : "module"), inflated(program, "data")];
+  const [module, data] = await Promise.all(parts);
+  return new BrowserNetwork(program, await WebAssembly.compile(module), data, quick);
 }
 
 /**
  * The bytes of a part of a program.
  * @param {Program} program
- * @param {"module" | "data"} part
+ * @param {"module" | "fused" | "data"} part
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
-async function unpacked(program, part) {
-  const found = bytes(program[part]);
+async function inflated(program, part) {
+  const found = decodedBytes(program[part] || "");
   if (!(program.deflated || []).includes(part)) return found;
   const stream = new Blob([found]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-export class Network {
+export class BrowserNetwork {
   /**
    * @param {Program} program
    * @param {WebAssembly.Module} module
    * @param {Uint8Array<ArrayBuffer>} data
+   * @param {boolean} fused
    */
-  constructor(program, module, data) {
+  constructor(program, module, data, fused) {
     this.program = program;
-    this.memory = new WebAssembly.Memory({ initial: Math.ceil(program.memory / PAGE) + 1 });
+    /** Whether it runs with relaxed multiply-adds. */
+    this.fused = fused;
+    this.memory = new WebAssembly.Memory({ initial: Math.ceil(program.memory / PAGE_BYTES) + 1 });
     /** @type {any} */
     this.kernels = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports;
     this.floats = new Float32Array(this.memory.buffer);
@@ -111,7 +122,7 @@ export class Network {
     for (const { at, array, order } of this.program.packed) {
       if (array.kind.startsWith("f") || array.kind === "i1") {
         const numbers = this.numbers(array);
-        if (order) reorder(numbers, order, this.floats.subarray(at / 4, at / 4 + order.size));
+        if (order) reorderWeights(numbers, order, this.floats.subarray(at / 4, at / 4 + order.size));
         else this.floats.set(numbers, at / 4);
       } else {
         const size = array.count * Number(array.kind.slice(1));
@@ -126,7 +137,7 @@ export class Network {
     const { words, steps } = this.program;
     const view = new DataView(this.memory.buffer);
     steps.forEach(({ args }, k) => {
-      args.forEach((word, i) => view.setBigInt64(words + 8 * (WORDS * k + i), BigInt(word), true));
+      args.forEach((word, i) => view.setBigInt64(words + 8 * (TABLE_WORDS * k + i), BigInt(word), true));
     });
   }
 
@@ -141,7 +152,7 @@ export class Network {
     const { inputs, steps, words, scratch } = this.program;
     for (const input of inputs) {
       const array = given instanceof Float32Array ? given : given[input.name];
-      const size = count(input.shape);
+      const size = productOf(input.shape);
       if (!array || array.length !== size) {
         const found = array ? `${array.length} numbers` : "nothing";
         throw new Error(`${input.name} takes ${size} numbers (${input.shape.join(" × ")}), got ${found}`);
@@ -151,7 +162,7 @@ export class Network {
     this.times = [];
     for (let k = 0; k < steps.length; k++) {
       const start = timed ? performance.now() : 0;
-      this.kernels[steps[k].kernel](words + 8 * WORDS * k, steps[k].units, scratch);
+      this.kernels[steps[k].kernel](words + 8 * TABLE_WORDS * k, steps[k].units, scratch);
       if (timed) this.times.push(performance.now() - start);
     }
     return this.program.outputs.map((output) => this.answer(output));
@@ -207,7 +218,7 @@ export class Network {
    * @returns {Float32Array}
    */
   taken({ at, shape, strides }) {
-    const out = new Float32Array(count(shape));
+    const out = new Float32Array(productOf(shape));
     const floats = this.floats;
     const last = shape.length - 1;
     if (last < 0) {
@@ -230,7 +241,7 @@ export class Network {
    * How one number of a convolution, a dense layer or a pooling came about. `place` is [channel, ...position].
    * @param {string} name
    * @param {number[]} place
-   * @returns {Window}
+   * @returns {Stamp}
    */
   window(name, place) {
     const layer = this.layers.get(name);
@@ -242,7 +253,7 @@ export class Network {
     if (place.length !== shape.length || place.some((p, axis) => p < 0 || p >= shape[axis])) {
       throw new Error(`${name} has no place ${place.join(", ")}; it is ${shape.join(" × ")}`);
     }
-    const { places, inside } = under(geometry, place.slice(1), from.shape.slice(1));
+    const { places, inside } = underWindow(geometry, place.slice(1), from.shape.slice(1));
     const taps = inside.length;
     const [channel] = place;
     const outputs = shape[0] / geometry.groups;
@@ -259,7 +270,7 @@ export class Network {
       for (let i = 0; i < each; i++) values[i * taps + t] = this.floats[at + (first + i) * from.strides[0]];
     }
     const products = values.map((v, k) => v * weights[k]);
-    const sum = summed(layer, products, inside, geometry);
+    const sum = sumUnder(layer, products, inside, geometry);
     const bias = layer.bias ? this.numbers(layer.bias)[channel] : 0;
     const residual = layer.residual ? this.number(layer.residual, place) : 0;
     const before = sum + bias + residual;
@@ -308,7 +319,7 @@ export class Network {
     if (kind === "f4") {
       out.set(new Float32Array(buffer, start + 4 * first, length));
     } else if (kind === "f2") {
-      const table = halves();
+      const table = allHalves();
       const codes = new Uint16Array(buffer, start + 2 * first, length);
       for (let i = 0; i < length; i++) out[i] = table[codes[i]] * scale;
     } else if (kind === "i1") {
@@ -330,9 +341,9 @@ export class Network {
  * @param {number[]} size
  * @returns {{places: Int32Array, inside: Uint8Array}}
  */
-export function under({ kernel, stride, padding, dilation, transposed }, place, size) {
+export function underWindow({ kernel, stride, padding, dilation, transposed }, place, size) {
   const rank = kernel.length;
-  const taps = count(kernel);
+  const taps = productOf(kernel);
   const places = new Int32Array(taps * rank);
   const inside = new Uint8Array(taps).fill(1);
   for (let t = 0; t < taps; t++) {
@@ -357,7 +368,7 @@ export function under({ kernel, stride, padding, dilation, transposed }, place, 
  * @param {Uint8Array} inside
  * @param {Geometry} geometry
  */
-function summed(layer, products, inside, geometry) {
+function sumUnder(layer, products, inside, geometry) {
   if (layer.op === "maxpool") {
     let most = -Infinity;
     products.forEach((p, t) => { if (inside[t] && !(p <= most)) most = p; });
@@ -375,7 +386,7 @@ function summed(layer, products, inside, geometry) {
  * @param {Order} order
  * @param {Float32Array} out
  */
-export function reorder(weights, order, out) {
+export function reorderWeights(weights, order, out) {
   const [outputs, inputs, taps] = order.shape;
   const { base, classes, positions, matrix } = order;
   const places = order.inputs.map((i) =>
@@ -420,9 +431,9 @@ export function reorder(weights, order, out) {
  * @param {Uint8ClampedArray | Uint8Array} pixels
  * @returns {Float32Array}
  */
-export function fromPixels(input, pixels) {
+export function pixelsAsInput(input, pixels) {
   const channels = input.shape[0];
-  const size = count(input.shape.slice(1));
+  const size = productOf(input.shape.slice(1));
   if (pixels.length !== 4 * size) {
     throw new Error(`${input.name} takes ${size} pixels, got ${pixels.length / 4}`);
   }
@@ -440,24 +451,24 @@ export function fromPixels(input, pixels) {
 }
 
 /** @type {Float32Array | undefined} */
-let half;
+let halfTable;
 
 /** All numbers of float16, by their bits. */
-function halves() {
-  if (half) return half;
-  half = new Float32Array(65536);
+function allHalves() {
+  if (halfTable) return halfTable;
+  halfTable = new Float32Array(65536);
   for (let code = 0; code < 65536; code++) {
     const exponent = (code >> 10) & 31;
     const digits = code & 1023;
     let value = exponent ? (1024 + digits) * 2 ** (exponent - 25) : digits * 2 ** -24;
     if (exponent === 31) value = digits ? NaN : Infinity;
-    half[code] = code & 32768 ? -value : value;
+    halfTable[code] = code & 32768 ? -value : value;
   }
-  return half;
+  return halfTable;
 }
 
 /** @param {number[]} shape */
-function count(shape) {
+function productOf(shape) {
   return shape.reduce((product, size) => product * size, 1);
 }
 
@@ -466,8 +477,11 @@ function count(shape) {
  * @param {string | Uint8Array} given
  * @returns {Uint8Array<ArrayBuffer>}
  */
-function bytes(given) {
+function decodedBytes(given) {
   if (typeof given !== "string") return new Uint8Array(given);
+  /** @type {any} */
+  const quick = Uint8Array; // browsers since 2025
+  if (quick.fromBase64) return quick.fromBase64(given);
   const text = atob(given);
   const out = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) out[i] = text.charCodeAt(i);
