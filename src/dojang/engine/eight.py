@@ -8,9 +8,10 @@ around it. A value lies as bytes if a group in bytes reads it; it is made real o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -20,13 +21,12 @@ from dojang.arith.shapes import Shape, axis_of, conv_problem
 from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.eight.conv import LONGEST
 
-if TYPE_CHECKING:
-    from dojang.engine.fuse import Fusion
-
 LAYERS = ("conv", "dense")
 MEANS = ("avgpool", "global_avgpool", "adaptive_avgpool", "reduce_mean")
 VIEWS = ("flatten", "reshape", "squeeze", "unsqueeze")
 MOST_SUM = 1 << 31
+MOST_CHAINED = 8
+"""Functions of one number behind a layer that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,31 @@ def bias_fits(graph: Graph, node: Node, grid: Precision) -> bool:
         return bool(np.all(np.abs(bias) / unit < MOST_SUM - 2 * products - 1))
 
 
+class Ungrouped(Protocol):
+    """A network whose nodes are not in groups yet (`fuse.Fusion`)."""
+
+    graph: Graph
+    nodes: list[Node]
+    shapes: Mapping[str, Shape | None]
+    taken: set[str]
+
+    def source(self, name: str) -> str:
+        """The value that a name stands for, through nodes that change nothing."""
+        ...
+
+    def only_reader(self, name: str) -> Node | None:
+        """The one node that reads a value, if nothing else needs it and it is in no group."""
+        ...
+
+    def activation_of(self, node: Node) -> Activation | None:
+        """The function of one number that a node is, if kernels can apply it."""
+        ...
+
+
 class EightFusion:
     """Finds the groups in bytes of a network whose other groups are not made yet."""
 
-    def __init__(self, fusion: Fusion) -> None:
+    def __init__(self, fusion: Ungrouped) -> None:
         """Finds the values on grids first."""
         self.f, self.graph, self.shapes = fusion, fusion.graph, fusion.shapes
         self.grids: dict[str, Precision] = {}
@@ -210,8 +231,6 @@ class EightFusion:
 
     def chain(self, node: Node) -> tuple[list[Node], Node | None]:
         """The functions of one number behind a node that nobody else reads, and the grid that ends them."""
-        from dojang.engine.fuse import MOST_CHAINED, activation_of
-
         acts: list[Node] = []
         value = node.name
         while len(acts) < MOST_CHAINED:
@@ -220,7 +239,7 @@ class EightFusion:
                 return acts, None
             if reader.op == "fake_quantize":
                 return acts, reader if reader.name in self.grids else None
-            if activation_of(reader) is None:
+            if self.f.activation_of(reader) is None:
                 return acts, None
             acts.append(reader)
             value = reader.name
@@ -228,12 +247,10 @@ class EightFusion:
 
     def bounded(self, acts: list[Node], grid: Precision) -> tuple[int, int] | None:
         """The bytes that bounds alone leave of a grid; None where a function is more than bounds."""
-        from dojang.engine.fuse import activation_of
-
         (scale,), (zero,) = grid.scale, grid.zero
         low, high = 0, 255
         for node in acts:
-            act = activation_of(node)
+            act = self.f.activation_of(node)
             if act is None or act.name not in ("relu", "clip"):
                 return None
             least, most = (0.0, float("inf")) if act.name == "relu" else (act.a, act.b)
@@ -243,8 +260,6 @@ class EightFusion:
 
     def layer(self, node: Node):
         """A convolution or a dense layer of whole numbers, with the grid behind it, if there is one."""
-        from dojang.engine.fuse import activation_of
-
         grid, array = self.of(node.inputs[0]), node.array("weight")
         shape = self.shapes[self.f.source(node.inputs[0])]
         if grid is None or shape is None or array not in self.graph.precisions or self.places(node.name) is None:
@@ -266,7 +281,7 @@ class EightFusion:
         if end is None:
             whole: Activation | None = None
             for act in reversed(acts):
-                found = activation_of(act)
+                found = self.f.activation_of(act)
                 assert found is not None
                 whole = Activation(found.name, found.a, found.b, found.c, whole)
             return self.take(node, [*members, *acts], node.inputs, EightPart(
@@ -275,7 +290,7 @@ class EightFusion:
         bounds = self.bounded(acts, out)
         activation: Activation | None = None
         for act in reversed(acts if bounds is None else []):
-            found = activation_of(act)
+            found = self.f.activation_of(act)
             assert found is not None
             activation = Activation(found.name, found.a, found.b, found.c, activation)
         low, high = bounds or (0, 255)
@@ -290,14 +305,15 @@ class EightFusion:
         other = pair[1] if pair[0] == value else pair[0]
         if other == value or self.graph[other].op != "constant":
             return None
-        shape, whole = self.shapes[other] or (), self.shapes[value] or ()
+        shape: Shape = self.shapes[other] or ()
+        whole: Shape = self.shapes[value] or ()
         wide = (1,) * (len(whole) - len(shape)) + tuple(shape)
-        return other if len(wide) == len(whole) and prod(wide) in (1, wide[1]) and wide[1] in (1, whole[1]) else None
+        if len(wide) != len(whole) or len(wide) < 2:
+            return None
+        return other if prod(wide) in (1, wide[1]) and wide[1] in (1, whole[1]) else None
 
     def between(self, node: Node):
         """A sum, a product, a mean, a function or a concatenation from grids to a grid."""
-        from dojang.engine.fuse import activation_of
-
         grids = tuple(self.of(name) for name in node.inputs)
         if not grids or any(g is None for g in grids) or self.places(node.name) is None or node.name in self.grids:
             return None
@@ -307,7 +323,7 @@ class EightFusion:
             return None
         out = self.grids[end.name]
         members = [node, *acts, end]
-        if activation_of(node) is not None:
+        if self.f.activation_of(node) is not None:
             part = EightPart("table", known, out, nodes=(node, *acts, end))
             return self.take(node, members, node.inputs, part)
         bounds = self.bounded(acts, out)

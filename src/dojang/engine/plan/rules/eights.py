@@ -142,7 +142,9 @@ def finish_of(context: PlanContext, group: Group, part: EightPart) -> Requantise
     if part.out is None:
         return Requantised(real=True, activation=part.activation)
     most = max(context.graph.precisions[group.node.array("weight")].scale) * part.grids[0].scale[0]
-    large = most / part.out.scale[0] * factor_of(context, part) > 0.5  # sums are below 2³¹; half of them fit, with a zero
+    large = (
+        most / part.out.scale[0] * factor_of(context, part) > 0.5
+    )  # sums are below 2³¹; half of them fit, with a zero
     scale = part.out.scale[0] if part.activation is not None else 1.0
     return Requantised(False, part.out.zero[0], part.low, part.high, large, part.activation, scale)
 
