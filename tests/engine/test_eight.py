@@ -264,6 +264,26 @@ def test_numbers_that_are_none_become_the_least() -> None:
 
 
 @BYTES
+def test_channels_of_zeros_stay_bytes() -> None:
+    graph = sample()
+    nodes = (
+        *graph.nodes,
+        Node.of("s", "maxpool", "y", kernel=(1, 1), stride=2),
+        Node.of("p", "pad", "s", pads=((2, 3), (0, 0), (0, 0))),
+        Node.of("d", "conv", "p", out=6, kernel=(1, 1), bias=False),
+        Node.of("z", "fake_quantize", "d", scale=0.2, low=-128, high=127),
+    )
+    whole = np.random.default_rng(5).integers(-127, 128, (6, 11, 1, 1)).astype("f4")
+    one = Precision("int8", (0.125,), (0,))
+    weights, precisions = {**graph.weights, "d.weight": whole / 8}, {**graph.precisions, "d.weight": one}
+    graph = Graph(nodes, ("z",), weights=weights, precisions=precisions)
+    assert all(name.startswith(("eight", "layout")) for name in algorithms(graph))
+    off = np.abs(compile(graph, threads=1)(X) - run_reference(graph, X).outputs[0])
+    assert off.max() <= 0.2001
+    assert (off > 0.1).mean() < 0.02
+
+
+@BYTES
 def test_weights_are_let_go_and_packed_once() -> None:
     graph = sample()
     compiled = compile(graph.replace(weights=dict(graph.weights)), threads=1, release=True)

@@ -31,8 +31,8 @@ MOST_CHAINED = 8
 
 @dataclass(frozen=True)
 class EightPart:
-    """What a group in bytes does: "quantise", "layer", "pool", "mean", "join", "table", "concat" or "same" (the same
-    bytes under another name).
+    """What a group in bytes does: "quantise", "layer", "pool", "mean", "join", "table", "concat", "widened" (with
+    channels of zeros) or "same" (the same bytes under another name).
 
     `grids` are those of its inputs, `out` that of its value (None: real numbers). `factor` is the constant that the
     sums of a layer are multiplied with, `nodes` are what a table applies, `activation` what a layer applies between its
@@ -159,6 +159,8 @@ class EightFusion:
         first = given[0] if given else None
         if node.op in ("maxpool", *VIEWS, "relu"):
             return first if first is not None and self.moves(node) else None
+        if node.op == "pad":
+            return first if first is not None and self.widens(node) else None
         if node.op == "concat":
             return first if self.joins(node) and all(g == first for g in given) else None
         if node.op in ("mul", "add", "sub") and len(node.inputs) == 2:
@@ -173,6 +175,14 @@ class EightFusion:
         if node.op in VIEWS:  # channels first and last are the same where there is one place
             return before[:2] == after[:2] and prod(before[2:]) == prod(after[2:]) == 1
         return node.op == "relu" or (not isinstance(node.attrs["padding"], str) and 3 <= len(before) <= 4)
+
+    def widens(self, node: Node) -> bool:
+        """Whether a node only adds channels of zeros."""
+        a, shape = node.attrs, self.shapes[node.name] or ()
+        pads = ((0, 0),) * (len(shape) - len(a["pads"])) + tuple(a["pads"])
+        elsewhere = any(p for axis, pair in enumerate(pads) for p in pair if axis != 1)
+        zeros = a["mode"] == "constant" and a["value"] == 0
+        return zeros and len(a["pads"]) >= len(shape) - 1 and not elsewhere and min(pads[1]) >= 0
 
     def joins(self, node: Node) -> bool:
         """Whether a concatenation is one of channels, of values that have a place."""
@@ -307,7 +317,7 @@ class EightFusion:
             return None
         shape: Shape = self.shapes[other] or ()
         whole: Shape = self.shapes[value] or ()
-        wide = (1,) * (len(whole) - len(shape)) + tuple(shape)
+        wide = [1] * (len(whole) - len(shape)) + list(shape)
         if len(wide) != len(whole) or len(wide) < 2:
             return None
         return other if prod(wide) in (1, wide[1]) and wide[1] in (1, whole[1]) else None
@@ -375,8 +385,9 @@ class EightFusion:
             return self.take(node, [node], node.inputs, EightPart("table", known, out, nodes=(node,)))
         if node.op == "concat":
             return self.take(node, [node], node.inputs, EightPart("concat", known, out))
-        if node.op == "maxpool":
-            return self.take(node, [node], node.inputs, EightPart("pool", known, out))
+        if node.op in ("maxpool", "pad"):
+            what = "pool" if node.op == "maxpool" else "widened"
+            return self.take(node, [node], node.inputs, EightPart(what, known, out))
         values = [n for n in node.inputs if self.of(n) is not None]
         return self.take(node, [node], tuple(values), EightPart("same", known, out))
 

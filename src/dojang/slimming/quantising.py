@@ -45,6 +45,13 @@ def layers_of(graph: Graph) -> list[Node]:
     return found
 
 
+def moves(node: Node) -> bool:
+    """Whether a node's value has only numbers of its input, and 0."""
+    if node.op != "pad":
+        return node.op in MOVES
+    return node.attrs["mode"] == "constant" and node.attrs["value"] == 0 and not any(map(any, node.attrs["pads"][1:]))
+
+
 def grids_of(graph: Graph) -> list[str]:
     """The values that are put on grids: what layers read, sources and sums between them; functions of one number take
     the place of the value before them where nobody else reads that.
@@ -58,7 +65,7 @@ def grids_of(graph: Graph) -> list[str]:
             continue
         seen.add(name)
         node = graph[name]
-        if node.op in MOVES:
+        if moves(node):
             pending.append(node.inputs[0])
             continue
         wanted[name] = None
@@ -210,7 +217,7 @@ def quantised(graph: Graph, found: Mapping[str, Histogram], method: str = "mse",
 
 def _source(graph: Graph, name: str) -> str:
     """The value on a grid whose numbers a value has."""
-    while graph[name].op in MOVES:
+    while moves(graph[name]):
         name = graph[name].inputs[0]
     return name
 
