@@ -316,7 +316,7 @@ class EightFusion:
         if other == value or self.graph[other].op != "constant":
             return None
         shape: Shape = self.shapes[other] or ()
-        whole: Shape = self.shapes[value] or ()
+        whole = list(self.shapes[value] or ())
         wide = [1] * (len(whole) - len(shape)) + list(shape)
         if len(wide) != len(whole) or len(wide) < 2:
             return None
