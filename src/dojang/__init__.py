@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dojang.app.filtering import filter_files as filter_files
     from dojang.app.filtering import filter_plans as filter_plans
     from dojang.app.own_files import load_slim as load_slim
+    from dojang.app.quantising import quantize as quantize
     from dojang.app.record import environment as environment
     from dojang.app.running import Runnable as Runnable
     from dojang.app.running import compile as compile
@@ -118,6 +119,7 @@ _NAMES = {
     "app.exporting": "export",
     "app.filtering": "filter_files filter_plans",
     "app.any_size": "load",
+    "app.quantising": "quantize",
     "app.record": "environment",
     "app.running": "Runnable compile run",
     "app.own_files": "load_slim",

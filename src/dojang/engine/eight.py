@@ -8,9 +8,10 @@ around it. A value lies as bytes if a group in bytes reads it; it is made real o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -20,19 +21,18 @@ from dojang.arith.shapes import Shape, axis_of, conv_problem
 from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.eight.conv import LONGEST
 
-if TYPE_CHECKING:
-    from dojang.engine.fuse import Fusion
-
 LAYERS = ("conv", "dense")
 MEANS = ("avgpool", "global_avgpool", "adaptive_avgpool", "reduce_mean")
 VIEWS = ("flatten", "reshape", "squeeze", "unsqueeze")
 MOST_SUM = 1 << 31
+MOST_CHAINED = 8
+"""Functions of one number behind a layer that are looked at."""
 
 
 @dataclass(frozen=True)
 class EightPart:
-    """What a group in bytes does: "quantise", "layer", "pool", "mean", "join", "table", "concat" or "same" (the same
-    bytes under another name).
+    """What a group in bytes does: "quantise", "layer", "pool", "mean", "join", "table", "concat", "widened" (with
+    channels of zeros) or "same" (the same bytes under another name).
 
     `grids` are those of its inputs, `out` that of its value (None: real numbers). `factor` is the constant that the
     sums of a layer are multiplied with, `nodes` are what a table applies, `activation` what a layer applies between its
@@ -102,10 +102,31 @@ def bias_fits(graph: Graph, node: Node, grid: Precision) -> bool:
         return bool(np.all(np.abs(bias) / unit < MOST_SUM - 2 * products - 1))
 
 
+class Ungrouped(Protocol):
+    """A network whose nodes are not in groups yet (`fuse.Fusion`)."""
+
+    graph: Graph
+    nodes: list[Node]
+    shapes: Mapping[str, Shape | None]
+    taken: set[str]
+
+    def source(self, name: str) -> str:
+        """The value that a name stands for, through nodes that change nothing."""
+        ...
+
+    def only_reader(self, name: str) -> Node | None:
+        """The one node that reads a value, if nothing else needs it and it is in no group."""
+        ...
+
+    def activation_of(self, node: Node) -> Activation | None:
+        """The function of one number that a node is, if kernels can apply it."""
+        ...
+
+
 class EightFusion:
     """Finds the groups in bytes of a network whose other groups are not made yet."""
 
-    def __init__(self, fusion: Fusion) -> None:
+    def __init__(self, fusion: Ungrouped) -> None:
         """Finds the values on grids first."""
         self.f, self.graph, self.shapes = fusion, fusion.graph, fusion.shapes
         self.grids: dict[str, Precision] = {}
@@ -138,6 +159,8 @@ class EightFusion:
         first = given[0] if given else None
         if node.op in ("maxpool", *VIEWS, "relu"):
             return first if first is not None and self.moves(node) else None
+        if node.op == "pad":
+            return first if first is not None and self.widens(node) else None
         if node.op == "concat":
             return first if self.joins(node) and all(g == first for g in given) else None
         if node.op in ("mul", "add", "sub") and len(node.inputs) == 2:
@@ -152,6 +175,14 @@ class EightFusion:
         if node.op in VIEWS:  # channels first and last are the same where there is one place
             return before[:2] == after[:2] and prod(before[2:]) == prod(after[2:]) == 1
         return node.op == "relu" or (not isinstance(node.attrs["padding"], str) and 3 <= len(before) <= 4)
+
+    def widens(self, node: Node) -> bool:
+        """Whether a node only adds channels of zeros."""
+        a, shape = node.attrs, self.shapes[node.name] or ()
+        pads = ((0, 0),) * (len(shape) - len(a["pads"])) + tuple(a["pads"])
+        elsewhere = any(p for axis, pair in enumerate(pads) for p in pair if axis != 1)
+        zeros = a["mode"] == "constant" and a["value"] == 0
+        return zeros and len(a["pads"]) >= len(shape) - 1 and not elsewhere and min(pads[1]) >= 0
 
     def joins(self, node: Node) -> bool:
         """Whether a concatenation is one of channels, of values that have a place."""
@@ -210,8 +241,6 @@ class EightFusion:
 
     def chain(self, node: Node) -> tuple[list[Node], Node | None]:
         """The functions of one number behind a node that nobody else reads, and the grid that ends them."""
-        from dojang.engine.fuse import MOST_CHAINED, activation_of
-
         acts: list[Node] = []
         value = node.name
         while len(acts) < MOST_CHAINED:
@@ -220,7 +249,7 @@ class EightFusion:
                 return acts, None
             if reader.op == "fake_quantize":
                 return acts, reader if reader.name in self.grids else None
-            if activation_of(reader) is None:
+            if self.f.activation_of(reader) is None:
                 return acts, None
             acts.append(reader)
             value = reader.name
@@ -228,12 +257,10 @@ class EightFusion:
 
     def bounded(self, acts: list[Node], grid: Precision) -> tuple[int, int] | None:
         """The bytes that bounds alone leave of a grid; None where a function is more than bounds."""
-        from dojang.engine.fuse import activation_of
-
         (scale,), (zero,) = grid.scale, grid.zero
         low, high = 0, 255
         for node in acts:
-            act = activation_of(node)
+            act = self.f.activation_of(node)
             if act is None or act.name not in ("relu", "clip"):
                 return None
             least, most = (0.0, float("inf")) if act.name == "relu" else (act.a, act.b)
@@ -243,8 +270,6 @@ class EightFusion:
 
     def layer(self, node: Node):
         """A convolution or a dense layer of whole numbers, with the grid behind it, if there is one."""
-        from dojang.engine.fuse import activation_of
-
         grid, array = self.of(node.inputs[0]), node.array("weight")
         shape = self.shapes[self.f.source(node.inputs[0])]
         if grid is None or shape is None or array not in self.graph.precisions or self.places(node.name) is None:
@@ -266,7 +291,7 @@ class EightFusion:
         if end is None:
             whole: Activation | None = None
             for act in reversed(acts):
-                found = activation_of(act)
+                found = self.f.activation_of(act)
                 assert found is not None
                 whole = Activation(found.name, found.a, found.b, found.c, whole)
             return self.take(node, [*members, *acts], node.inputs, EightPart(
@@ -275,7 +300,7 @@ class EightFusion:
         bounds = self.bounded(acts, out)
         activation: Activation | None = None
         for act in reversed(acts if bounds is None else []):
-            found = activation_of(act)
+            found = self.f.activation_of(act)
             assert found is not None
             activation = Activation(found.name, found.a, found.b, found.c, activation)
         low, high = bounds or (0, 255)
@@ -290,14 +315,15 @@ class EightFusion:
         other = pair[1] if pair[0] == value else pair[0]
         if other == value or self.graph[other].op != "constant":
             return None
-        shape, whole = self.shapes[other] or (), self.shapes[value] or ()
-        wide = (1,) * (len(whole) - len(shape)) + tuple(shape)
-        return other if len(wide) == len(whole) and prod(wide) in (1, wide[1]) and wide[1] in (1, whole[1]) else None
+        shape: Shape = self.shapes[other] or ()
+        whole = list(self.shapes[value] or ())
+        wide = [1] * (len(whole) - len(shape)) + list(shape)
+        if len(wide) != len(whole) or len(wide) < 2:
+            return None
+        return other if prod(wide) in (1, wide[1]) and wide[1] in (1, whole[1]) else None
 
     def between(self, node: Node):
         """A sum, a product, a mean, a function or a concatenation from grids to a grid."""
-        from dojang.engine.fuse import activation_of
-
         grids = tuple(self.of(name) for name in node.inputs)
         if not grids or any(g is None for g in grids) or self.places(node.name) is None or node.name in self.grids:
             return None
@@ -307,7 +333,7 @@ class EightFusion:
             return None
         out = self.grids[end.name]
         members = [node, *acts, end]
-        if activation_of(node) is not None:
+        if self.f.activation_of(node) is not None:
             part = EightPart("table", known, out, nodes=(node, *acts, end))
             return self.take(node, members, node.inputs, part)
         bounds = self.bounded(acts, out)
@@ -359,8 +385,9 @@ class EightFusion:
             return self.take(node, [node], node.inputs, EightPart("table", known, out, nodes=(node,)))
         if node.op == "concat":
             return self.take(node, [node], node.inputs, EightPart("concat", known, out))
-        if node.op == "maxpool":
-            return self.take(node, [node], node.inputs, EightPart("pool", known, out))
+        if node.op in ("maxpool", "pad"):
+            what = "pool" if node.op == "maxpool" else "widened"
+            return self.take(node, [node], node.inputs, EightPart(what, known, out))
         values = [n for n in node.inputs if self.of(n) is not None]
         return self.take(node, [node], tuple(values), EightPart("same", known, out))
 

@@ -65,8 +65,8 @@ class Fused:
 
 
 def fuse(graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str], eight: bool = False) -> Fused:
-    """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible. `eight`: whether quantised
-    layers are computed in bytes.
+    """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible. `eight`: whether
+    quantised layers are computed in bytes.
     """
     f = Fusion(graph, shapes, keep)
     groups = tuple(f.groups(eight))
@@ -137,6 +137,10 @@ class Fusion:
     def source(self, name: str) -> str:
         """The value that a name stands for, through nodes that change nothing."""
         return self.alias.get(name, name)
+
+    def activation_of(self, node: Node) -> Activation | None:
+        """As `activation_of`."""
+        return activation_of(node)
 
     def only_reader(self, name: str) -> Node | None:
         """The one node that reads a value, if nothing else needs it and it is not spoken for."""

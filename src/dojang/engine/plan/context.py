@@ -84,7 +84,8 @@ class Rules:
 
 class Places(dict[str, Place]):
     """Where real values lie, channels last. A value that only lies in rows, or as bytes, is brought here when it is
-    first asked for. `eights` has the values that lie as bytes.
+    first asked for. `eights` has the values that lie as bytes, `planes` inputs that are made bytes as they come,
+    channels first.
 
     `rows` has the values that lie in rows (their last axis fastest), each as kernels know it: the last axis as
     channels, (images, last axis, *axes between).
@@ -96,6 +97,7 @@ class Places(dict[str, Place]):
         self.bring = bring
         self.rows: dict[str, Place] = {}
         self.eights: dict[str, Place] = {}
+        self.planes: dict[str, Place] = {}
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self.rows or name in self.eights

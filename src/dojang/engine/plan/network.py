@@ -8,6 +8,7 @@ from dataclasses import replace
 from dojang.arith.graph import Graph
 from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.eight.elements import MOST_PLANES
 from dojang.engine.kernels.other import layout
 from dojang.engine.kernels.other.layout import LayoutTask
 from dojang.engine.plan.attention import attentions
@@ -64,9 +65,18 @@ def enter(context: PlanContext) -> None:
         if outside.alike:
             context.places[node.name] = outside
             continue
+        if shape[1] <= MOST_PLANES and node.name not in fused.shown and only_quantised(context, node.name):
+            context.places.planes[node.name] = outside
+            continue
         place = context.target(node.name)
         task = LayoutTask(place.channels, place.pixels, place.ld, True)
         context.simple(node.name, layout, task, place.images, {t.X: outside, t.Y: place})
+
+
+def only_quantised(context: PlanContext, name: str) -> bool:
+    """Whether all that reads an input makes bytes of it."""
+    readers = [g for g in context.fused.groups if name in (*g.inputs, g.residual)]
+    return all(g.eight is not None and g.eight.what == "quantise" for g in readers)
 
 
 def choose_kernels(context: PlanContext) -> None:

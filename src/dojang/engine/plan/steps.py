@@ -122,8 +122,8 @@ class Planned:
     """The result of the pass `plan`: steps in order, the bytes of each buffer, where values lie.
 
     `public` is what users see of it. `machine` has no more cores than there are threads to cut work for, `run_threads`
-    is how many run it; `constants` are values that packing computes, `copied` those that NumPy copies out at the end, `eights`
-    says where the bytes of values lie that are computed so.
+    is how many run it; `constants` are values that packing computes, `copied` those that NumPy copies out at the end,
+    `eights` says where the bytes of values lie that are computed so.
     """
 
     public: Plan

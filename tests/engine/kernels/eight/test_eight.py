@@ -196,6 +196,28 @@ def test_elements(seed: int) -> None:
         assert (found[..., channels:] == FILL).all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_channel_by_channel_become_bytes_pixel_by_pixel(channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    for pixels in (1, 15, 33, 9000):
+        task = EightMap("planes", channels, pixels, 1, 4, scale=0.03, zero=int(rng.integers(256)), low=3, high=250)
+        x = rng.normal(scale=3, size=(2, channels, pixels)).astype("f4")
+        x.flat[0] = np.nan
+        right = mapped(replace(task, op="quantise"), last(x))
+        for machine in MACHINES:
+            found = ran(elements, task, machine, {t.X: x}, np.full(8 * pixels, FILL, "u1"), 2, bool(channels % 2))
+            np.testing.assert_array_equal(found.reshape(2, pixels, 4)[..., :channels], right)
+
+
+def test_filling_writes_what_it_is_told_and_nothing_between() -> None:
+    for channels, ld in ((8, 8), (7, 12), (70, 72)):
+        task = EightMap("fill", channels, 5, ld, ld, zero=200)
+        for machine in MACHINES:
+            found = ran(elements, task, machine, {t.X: np.zeros(1, "u1")}, np.full(2 * 5 * ld, FILL, "u1"), 2, True)
+            assert (found.reshape(-1, ld)[:, :channels] == 200).all()
+            assert (found.reshape(-1, ld)[:, channels:] == FILL).all()
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_pools(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -98,7 +98,8 @@ def tile_of(task: EightTask, machine: Machine) -> EightTile:
     steps = steps_of(c, d) * max(1, prod(c.kernel))
     best: tuple[float, int, int] | None = None
     for v in range(1, min(4, whole) + 1):
-        spare = 2 if d.name == "pmaddwd" else 1
+        # A value, and a constant that the compiler keeps; spilled sums made layers two to four times slower.
+        spare = 3 if d.name == "pmaddwd" else 2 + (machine.registers >= 32)
         for p in range(1, min((machine.registers - spare - v) // v, MOST_PIXELS, total) + 1):
             full, rest = divmod(whole, v)
             cost = full * cycles(p, v, steps, d) + (cycles(p, rest, steps, d) if rest else 0)
@@ -304,8 +305,9 @@ class ByteProducts:
                         acc[j] = d.add(b, acc[j], value, ws[v])
                 return acc
 
-            few = length * tile.pixels * vectors <= 256
-            return b.loop(0, length, 1, step, acc, unroll=length if few else 2)
+            few = length * tile.pixels * vectors <= (256 if vectors > 1 else 96)
+            tight = tile.pixels * vectors + 2 * vectors + 2 >= b.machine.registers  # two turns' weights spill sums
+            return b.loop(0, length, 1, step, acc, unroll=length if few and not tight else 1 if tight else 2)
 
         lines = [s * self.pixel * prod(self.size[i + 1 :]) for i, s in enumerate(c.dilation)]
         steps, (kd, kh, kw) = self.steps, c.kernel

@@ -14,7 +14,7 @@ from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.eight.dot import as_float, nearest, spread_bytes
 from dojang.engine.kernels.eight.store import put
-from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.engine.kernels.task import Code, Offer, Refusal, Step
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, I32, U8, Emit, Value
 from dojang.native.machine import Machine
@@ -26,9 +26,10 @@ UNIT = 16 << 10  # elements
 @plain_repr
 @dataclass(frozen=True, slots=True)
 class EightMap:
-    """`op` of every element of `pixels` pixels per image: "quantise" (float32 to bytes), "real" (bytes to float32),
-    "table" (bytes to bytes), "add" and "mul" (of two values of bytes). Distances between pixels are in elements;
-    `r_ld` is 0 where the second value has one pixel per image.
+    """`op` of every element of `pixels` pixels per image: "quantise" (float32 to bytes), "planes" (the same of images
+    whose channels, four at most, lie one after the other), "real" (bytes to float32), "table" (bytes to bytes), "fill"
+    (`zero` everywhere), "add" and "mul" (of two values of bytes). Distances between pixels are in elements; `r_ld` is 0
+    where the second value has one pixel per image.
 
     x stands for x_scale · (x − x_zero), r likewise; the result is within `low` and `high`, `zero` added.
     """
@@ -49,9 +50,18 @@ class EightMap:
     high: int = 255
 
 
-def offer(task: EightMap, machine: Machine) -> Offer:
-    """Takes every task, by the bytes moved; divisions and tables take longer."""
-    moved = {"quantise": 5, "real": 5, "table": 12, "add": 5, "mul": 5}[task.op] * task.channels * task.pixels
+MOST_PLANES = 4
+
+
+def offer(task: EightMap, machine: Machine) -> Offer | Refusal:
+    """By the bytes moved; divisions and tables take longer."""
+    if task.op == "planes" and (task.channels > MOST_PLANES or task.y_ld != MOST_PLANES):
+        return Refusal("more channels than a word has bytes")
+    moved = (
+        {"quantise": 5, "planes": 5, "real": 5, "table": 12, "fill": 1, "add": 5, "mul": 5}[task.op]
+        * task.channels
+        * task.pixels
+    )
     return Offer(moved / (machine.peaks.cache_gbs * 1e9) + COSTS.start_s)
 
 
@@ -72,6 +82,8 @@ def write(symbol: str, task: EightMap, machine: Machine) -> str:
     image, part = b.udiv(b.arg.unit, parts), b.urem(b.arg.unit, parts)
     first = b.mul(part, per)
     last = b.imin(b.add(first, per), count)
+    if task.op == "planes":
+        return planes(b, task, count, image, first, last)
     ix, iy = 4 if task.op == "quantise" else 1, 4 if task.op == "real" else 1
     x = b.at(t.word(b, t.X), b.mul(image, count * (ix * task.x_ld)))
     y = b.at(t.word(b, t.Y), b.mul(image, count * (iy * task.y_ld)))
@@ -81,6 +93,9 @@ def write(symbol: str, task: EightMap, machine: Machine) -> str:
     step = 1 if task.op == "table" else lanes
 
     def some(px: Value, py: Value, pr: Any, o: Any, channels: int) -> None:
+        if task.op == "fill":
+            put(b, b.const(U8, task.zero, lanes), b.at(py, o), channels)
+            return
         if task.op == "table":
             place = b.zext(b.sload(b.at(px, o), U8), b.index(0).type)
             b.vstore(b.sload(b.at(t.word(b, t.W), place), U8), b.at(py, o), U8)
@@ -115,6 +130,25 @@ def write(symbol: str, task: EightMap, machine: Machine) -> str:
             b.at(x, b.mul(p, ix * task.x_ld)), b.at(y, b.mul(p, iy * task.y_ld)),
             b.at(r, b.mul(p, task.r_ld)) if r is not None else None, c,
         ))  # fmt: skip
+    return b.finish()
+
+
+def planes(b: Emit, task: EightMap, count: Any, image: Value, first: Value, last: Value) -> str:
+    """Four bytes of a pixel as one word; those of channels that are none are 0."""
+    lanes = b.lanes(I32)
+    x = b.at(t.word(b, t.X), b.mul(image, count * (4 * task.channels)))
+    y = b.at(t.word(b, t.Y), b.mul(image, count * 4))
+
+    def some(p: Any, _: Any) -> None:
+        mask = b.mask(b.sub(last, p), lanes)
+        word = b.const(I32, 0, lanes)
+        for c in range(task.channels):
+            v = b.vload(b.at(x, count * (4 * c), b.mul(p, 4)), F32, mask=mask)
+            q = b.zext(quantised(b, task, v), I32.vector(lanes))
+            word = b.or_(word, b.shl(q, b.const(I32, 8 * c, lanes)))
+        b.vstore(word, b.at(y, b.mul(p, 4)), I32, mask=mask)
+
+    b.loop(first, last, lanes, some)
     return b.finish()
 
 

@@ -67,7 +67,9 @@ def whole(b: Emit, finish: Requantised, total: Value, factor: Value) -> Value:
     return nearest(b, v)
 
 
-def store(b: Emit, finish: Requantised, totals: Sequence[Value], factors: Sequence[Value], y: Value, channels: int) -> None:
+def store(
+    b: Emit, finish: Requantised, totals: Sequence[Value], factors: Sequence[Value], y: Value, channels: int
+) -> None:
     """The sums of one pixel, in vectors, from address `y` on; `channels` of them are there."""
     lanes = totals[0].type.count
     if finish.real:

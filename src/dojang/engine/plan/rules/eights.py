@@ -82,12 +82,12 @@ def real(context: PlanContext, name: str) -> Place:
 
 def quantise(context: PlanContext, group: Group, part: EightPart) -> None:
     """Real numbers to bytes."""
-    x, y = context.places[group.inputs[0]], fresh(context, group.value)
-    grid = grid_of(part)
+    name, y, grid = group.inputs[0], fresh(context, group.value), grid_of(part)
+    planes = context.places.planes.get(name)
+    x = context.places[name] if planes is None else planes
     scale = grid.scale[0] if part.scale == 1 else part.scale
-    task = EightMap(
-        "quantise", x.channels, x.pixels, x.ld, y.ld, scale=scale, zero=grid.zero[0], low=part.low, high=part.high
-    )
+    op = "quantise" if planes is None else "planes"
+    task = EightMap(op, x.channels, x.pixels, x.ld, y.ld, scale=scale, zero=grid.zero[0], low=part.low, high=part.high)
     added(context, group, elements, task, {t.X: x, t.Y: y}, x.images)
 
 
@@ -142,7 +142,9 @@ def finish_of(context: PlanContext, group: Group, part: EightPart) -> Requantise
     if part.out is None:
         return Requantised(real=True, activation=part.activation)
     most = max(context.graph.precisions[group.node.array("weight")].scale) * part.grids[0].scale[0]
-    large = most / part.out.scale[0] * factor_of(context, part) > 0.5  # sums are below 2³¹; half of them fit, with a zero
+    large = (
+        most / part.out.scale[0] * factor_of(context, part) > 0.5
+    )  # sums are below 2³¹; half of them fit, with a zero
     scale = part.out.scale[0] if part.activation is not None else 1.0
     return Requantised(False, part.out.zero[0], part.low, part.high, large, part.activation, scale)
 
@@ -241,6 +243,21 @@ def looked_up(
     added(context, group, elements, task, {t.X: x, t.Y: y, t.W: key}, x.images, Packing((key,), make))
 
 
+def widened(context: PlanContext, group: Group, part: EightPart) -> None:
+    """Channels of zeros before and behind those that there are."""
+    x, y, grid = bytes_of(context, group.inputs[0]), fresh(context, group.value), grid_of(part)
+    before = y.channels - x.channels - group.node.attrs["pads"][-x_axes(x)][1]
+    added(context, group, elements, EightMap("fill", y.ld, y.pixels, y.ld, y.ld, zero=grid.zero[0]),
+          {t.X: x, t.Y: y}, y.images)  # fmt: skip
+    inside = replace(y, offset=before, shape=x.shape)
+    looked_up(context, group, (), grid, grid, (part.low, part.high), x, inside)
+
+
+def x_axes(x: Place) -> int:
+    """Axes from the channels on."""
+    return len(x.shape) - 1
+
+
 def concat(context: PlanContext, group: Group, part: EightPart) -> None:
     """Channels side by side; each part is brought to the grid of the whole."""
     whole, offset, out = fresh(context, group.value), 0, grid_of(part)
@@ -260,5 +277,6 @@ WHAT: Mapping[str, Callable[[PlanContext, Group, EightPart], None]] = {
     "join": join,
     "table": table,
     "concat": concat,
+    "widened": widened,
 }
 """By what a group does."""
