@@ -80,7 +80,7 @@ export function drawing(flow, totals, picked) {
     for (const one of chain) folds.get(one)?.(true);
   };
 
-  const node = h("div", { class: "network" }, list(flow, null));
+  const node = h("div", { class: all.length > 200 ? "network long" : "network" }, list(flow, null));
   node.addEventListener("keydown", (/** @type {KeyboardEvent} */ e) => {
     const buttons = [...node.querySelectorAll("button.pick")].filter((b) => /** @type {HTMLElement} */ (b).offsetParent);
     const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));
