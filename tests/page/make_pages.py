@@ -148,6 +148,12 @@ def main(folder: Path) -> None:
     (folder / "right.json").write_text(json.dumps({"values": told, "names": NAMES, "pressings": pressings()}))
     dojang.show(graph, folder / "사진.png", output=folder / "net.html", force=True)
     dojang.show("stamp", folder / "사진.png", output=folder / "stamp.html", force=True)
+    digits = dojang.load("digits-cnn")
+    arrays = {name: np.array(array) for name, array in digits.weights.items()}
+    arrays["conv1.weight"][3], arrays["conv1.bias"][3] = 0, -1
+    planted = digits.replace(weights=arrays)
+    checkpoint.save(planted, folder / "planted.safetensors", force=True)
+    dojang.show(planted, data="digits", before="digits-cnn", output=folder / "waste.html", force=True)
     dojang.show("resnet50", output=folder / "resnet50.html", force=True)
 
 

@@ -322,6 +322,7 @@ _SHOW = Command(
         *LOADING[1:],
         Option("image", "a picture, or .npy of shape (c,h,w) (default: a picture of dojang's own)", flag="?",
                metavar="IMAGE"),
+        replace(TRAINING_DATA[0], help=f"samples on which waste is looked for: {NO_LABELS}"),
         Option("before", "another network, such as the original of a slimmed one, to be shown beside", metavar="NET"),
         Option("lang", "the language that the page begins with (default: that of the browser)", choices=("en", "ko")),
         Option("port", "port of the server; 0 is any that is free", 0, whole, "N"),

@@ -372,7 +372,7 @@ export function showStamp(box, first, restore, more = []) {
     if (p.operation !== "conv" || !taps) {
       const result = pooled(input, start, p.operation, rows, columns);
       const seen = under(input, start, rows, columns);
-      tables.replaceChildren(h("div", { class: "channel" }, h("h4", { text: t("channel", { n: start }) }), grid(seen, columns.length, reachOf(seen.map((v) => v || 0)), t("window1"))));
+      tables.replaceChildren(h("div", { class: "channel" }, h("strong", { text: t("channel", { n: start }) }), grid(seen, columns.length, reachOf(seen.map((v) => v || 0)), t("window1"))));
       equation.replaceChildren(h("span", { text: p.operation === "max" ? t("maxpool") : t("meanpool") }), " = ", number(result, "result"), ...afterwards(), where());
       return;
     }
@@ -387,7 +387,7 @@ export function showStamp(box, first, restore, more = []) {
     const rest = order.slice(MOST_SHOWN).reduce((a, c) => a + parts[c], 0);
     const size = taps.h * taps.w;
     tables.replaceChildren(...listed.map((c, i) => h("div", { class: "channel" },
-      h("h4", {}, taps.c > 1 && !p.picture ? h("button", { type: "button", class: "plain", "aria-pressed": String(plane === c), onclick: () => { plane = c; const mark = planes.querySelector("[data-input-channel]"); if (mark) mark.textContent = String(start + c); moved(); } }, t("channel", { n: start + c })) : p.channelNames[start + c] ?? t("channel", { n: start + c })),
+      h("strong", {}, taps.c > 1 && !p.picture ? h("button", { type: "button", class: "plain", "aria-pressed": String(plane === c), onclick: () => { plane = c; const mark = planes.querySelector("[data-input-channel]"); if (mark) mark.textContent = String(start + c); moved(); } }, t("channel", { n: start + c })) : p.channelNames[start + c] ?? t("channel", { n: start + c })),
       grid(windows[i], taps.w, inReach, t("window1")), h("span", { class: "sign", text: "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", text: "=" }), number(parts[c], "part"))),
       ...(order.length > MOST_SHOWN ? [h("p", { class: "rest" }, t("restOf", { n: order.length - MOST_SHOWN }), " ", number(rest, "rest"))] : []));
     const total = sum + taps.bias;
@@ -484,5 +484,5 @@ export function fourCases() {
     return { figure: h("figure", {}, drawing, h("figcaption", { text: t("caseSaid", { s: stride, p: pad, o }) })), update };
   });
   const step = () => { at++; for (const one of cases) one.update(); };
-  return h("section", { class: "cases" }, h("h3", { text: t("fourCases") }), h("div", { class: "four" }, cases.map((one) => one.figure)), h("button", { type: "button", onclick: step, text: t("step") }));
+  return h("section", { class: "cases" }, h("h2", { text: t("fourCases") }), h("div", { class: "four" }, cases.map((one) => one.figure)), h("button", { type: "button", onclick: step, text: t("step") }));
 }
