@@ -51,8 +51,9 @@ export function drawing(flow, totals, picked) {
       twist.setAttribute("aria-label", t(wide ? "fold" : "unfold", { name }));
     };
     const fillInner = () => {
-      const gutter = s("svg", { class: "lanes", viewBox: `0 0 ${block.lanes * LANE} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
-        below.filter((lane) => lane !== row.lane || row.inner).map((lane) => line(lane, 0, lane, 10)));
+      const drawn = s("svg", { viewBox: `0 0 ${block.lanes * LANE} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
+        below.map((lane) => line(lane, 0, lane, 10)));
+      const gutter = h("span", { class: "lanes" }, drawn);
       gutter.style.width = `${block.lanes * LANE}px`;
       inner.append(gutter, list(/** @type {Block} */ (row.inner), row));
     };

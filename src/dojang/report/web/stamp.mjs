@@ -355,7 +355,7 @@ export function showStamp(box, first, restore, more = []) {
   function drawMoves(fits) {
     clearInterval(timer);
     timer = 0;
-    const move = (/** @type {string} */ sign, /** @type {number} */ dy, /** @type {number} */ dx) => h("button", { type: "button", "aria-label": `${t("step")} ${sign}`, onclick: () => { stop(); go(y + dy, x + dx); } }, sign);
+    const move = (/** @type {string} */ sign, /** @type {number} */ dy, /** @type {number} */ dx) => h("button", { type: "button", "aria-label": `${t("step")} ${sign}`, "data-sign": sign, onclick: () => { stop(); go(y + dy, x + dx); } });
     moves.replaceChildren(move("←", 0, -1), move("↑", -1, 0), move("↓", 1, 0), move("→", 0, 1),
       h("button", { type: "button", "data-step": "", onclick: () => { stop(); next(); } }, t("step")),
       h("button", { type: "button", "data-run": "", onclick: toggle }, t("run")), h("span", { class: "note", text: t("keys") }));
@@ -388,7 +388,7 @@ export function showStamp(box, first, restore, more = []) {
     const size = taps.h * taps.w;
     tables.replaceChildren(...listed.map((c, i) => h("div", { class: "channel" },
       h("strong", {}, taps.c > 1 && !p.picture ? h("button", { type: "button", class: "plain", "aria-pressed": String(plane === c), onclick: () => { plane = c; const mark = planes.querySelector("[data-input-channel]"); if (mark) mark.textContent = String(start + c); moved(); } }, t("channel", { n: start + c })) : p.channelNames[start + c] ?? t("channel", { n: start + c })),
-      grid(windows[i], taps.w, inReach, t("window1")), h("span", { class: "sign", text: "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", text: "=" }), number(parts[c], "part"))),
+      grid(windows[i], taps.w, inReach, t("window1")), h("span", { class: "sign", "data-sign": "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", "data-sign": "=" }), number(parts[c], "part"))),
       ...(order.length > MOST_SHOWN ? [h("p", { class: "rest" }, t("restOf", { n: order.length - MOST_SHOWN }), " ", number(rest, "rest"))] : []));
     const total = sum + taps.bias;
     equation.replaceChildren(h("span", { text: t("sum", { n: taps.c * size }) }), " ", number(sum, "sum"), " + ", h("span", { text: t("bias") }), " ", number(taps.bias, "bias"), " = ", number(total, "total"),
@@ -408,7 +408,7 @@ export function showStamp(box, first, restore, more = []) {
     const body = h("tbody");
     for (let i = 0; i < numbers.length; i += across)
       body.append(h("tr", {}, numbers.slice(i, i + across).map((v) => {
-        const cell = h("td", { text: Number.isNaN(v) ? "0" : value(v), class: Number.isNaN(v) ? "pad" : null });
+        const cell = h("td", Number.isNaN(v) ? { class: "pad", "data-sign": "0" } : { text: value(v) });
         if (!Number.isNaN(v)) tint(cell, v, reach);
         return cell;
       })));

@@ -97,7 +97,7 @@ function correlations(waste) {
   draw(false);
   return h("section", { class: "correlation" }, title, h("div", { class: "sliding" }, choose, h("label", { class: "setting" }, h("span", { text: t("groups") }), slider), marks), said,
     axes, h("div", { class: "square" }, canvas, grid),
-    h("p", { class: "note legend" }, h("span", { class: "key minus" }), "−1 ", h("span", { class: "key zero" }), "0 ", h("span", { class: "key plus" }), "+1"));
+    h("p", { class: "note legend" }, h("span", { class: "key minus" }), `${t("negative")} `, h("span", { class: "key zero" }), "0 ", h("span", { class: "key plus" }), `${t("positive")} (−1 … 1)`));
 }
 
 /** @param {string} kind @param {"top"|"left"} side @param {number} share */

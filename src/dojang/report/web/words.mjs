@@ -181,7 +181,7 @@ export function value(v) {
 }
 
 /** @param {number} share 0 to 1 */
-export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)}\u00a0%`;
 
 /** @param {number[]|null} shape channels first */
 export const by = (shape) => (shape ? shape.join("×") : "?");
