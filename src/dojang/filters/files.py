@@ -11,6 +11,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.base.result import Result
 from dojang.filters.filter import filter_array
@@ -23,6 +25,10 @@ from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.native.machine import Machine
 
 PathArg = str | PathLike[str]
+
+
+class CutOff(UserWarning):
+    """Many values of a result lie beyond the pixels' range, and become black or white; the message says why."""
 
 
 class NotKept(UserWarning):
@@ -42,6 +48,8 @@ class Filtered:
     dtype: str
     lost: tuple[str, ...] = ()
     """The parts of the file, other than pixels, that could not be kept."""
+    cut_off: float = 0.0
+    """The share of values that fell on the ends of the pixels' range and did not lie there before (of about 65,000)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,40 @@ def filter_files(
     for one in report.done:
         if one.lost:  # in this thread: the other threads sometimes switch off warnings, for Pillow
             warnings.warn(f"{one.target}: not kept of {one.source}: {', '.join(one.lost)}", NotKept, stacklevel=2)
+    for one in report.done:
+        why = _why_cut_off(one.cut_off, next(k for k in chosen if k.name == one.kernel)) if one.cut_off >= MUCH else ""
+        if why:
+            warnings.warn(f"{one.target}: {why}", CutOff, stacklevel=2)
     return report
+
+
+MUCH = 0.3
+"""From this share of values on, what is cut off is said."""
+
+
+def _cut_off(before: Picture, after: Picture) -> float:
+    """`Filtered.cut_off` of a result."""
+    if after.pixels.dtype.kind != "u":
+        return 0.0
+    most = np.iinfo(after.pixels.dtype).max
+    shares = []
+    for pixels in (before.pixels, after.pixels):
+        step = max(1, int((pixels.shape[0] * pixels.shape[1] / 65_000) ** 0.5))
+        some = pixels[::step, ::step]
+        shares.append([float((some == end).mean()) for end in (0, most)])
+    return max(0.0, *(end - start for start, end in zip(*shares, strict=True)))
+
+
+def _why_cut_off(share: float, kernel: Kernel) -> str:
+    """What is said of a result of which much is cut off because the taps sum to more than 1; "" for other kernels.
+
+    Kernels that sum to 0 give values of both signs; of those half is cut off, as everybody expects.
+    """
+    taps = [float(np.sum(part)) for part in kernel.parts]
+    if len(taps) != 1 or abs(taps[0]) <= 1.5:
+        return ""
+    said = f"{100 * share:.0f} % of the values lie beyond the pixels' range and became 0 or white"
+    return f"{said}: the taps of the kernel sum to {taps[0]:g}; divide them by it to keep the brightness"
 
 
 def as_kernels(kernel: Any) -> tuple[Kernel, ...]:
@@ -175,7 +216,7 @@ def filter_file(
     lost = [write_picture(result, target, force) for result, target in zip(results, targets, strict=True)]
     height, width = results[0].pixels.shape[:2]
     return tuple(
-        Filtered(name, fspath(t), k.name, width, height, r.channels, str(r.pixels.dtype), gone)
+        Filtered(name, fspath(t), k.name, width, height, r.channels, str(r.pixels.dtype), gone, _cut_off(picture, r))
         for r, t, k, gone in zip(results, targets, kernels, lost, strict=True)
     )
 

@@ -290,6 +290,7 @@ def test_jpeg_to_png_is_exact(tmp_path):
     assert np.array_equal(np.asarray(opened(tmp_path / "b.jpg")), np.asarray(opened(encoded_again)))
 
 
+@pytest.mark.filterwarnings("ignore::dojang.filters.files.CutOff")
 def test_several_kernels_from_one_reading(tmp_path):
     one, two = (save(tmp_path / f"{i}.png", Image.fromarray(smooth((20, 24, 4), seed=i))) for i in range(2))
     kernels = ["sharpen", "gaussian:sigma=2", "sobel"]
