@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test docs clean
+.PHONY: demo test test-page docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dojang slim digits-cnn --data digits -o out/demo --force
 
 test: $(VENV)/.test
 	scripts/check
+
+test-page: $(VENV)/.test
+	scripts/test-page
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

@@ -361,7 +361,8 @@ def test_interrupted_training(tmp_path: Path) -> None:
     said = [line.rpartition("\r")[2] for line in done.stderr.splitlines()]
     ends = [i for i, line in enumerate(said) if line.startswith("exit ")]
     assert [said[i] for i in ends] == ["exit 130"] * 3
-    assert [said[i - 1] for i in ends] == ["dojang: interrupted"] * 3
+    resume = "dojang: interrupted; the same command with --resume goes on from what run{} keeps"
+    assert [said[i - 1] for i in ends] == [resume.format(int(number)) for number in numbers]
     for number in numbers:
         run = tmp_path / f"run{int(number)}"
         assert {p.name for p in run.iterdir()} - {"log.csv", "tensorboard"} == {"training.safetensors"}
@@ -404,7 +405,7 @@ def test_interrupted_slimming(dojang: Command, tmp_path: Path, monkeypatch: pyte
     running.send_signal(signal.SIGTERM)
     out, err = finished(running)
     assert (running.returncode, out) == (130, ""), err
-    assert err.splitlines()[-1] == "dojang: interrupted"
+    assert err.splitlines()[-1] == "dojang: interrupted; the same command with --resume goes on from what out keeps"
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["unfinished"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     # What a kill leaves while the results move into place: some are there, and the journal still is.

@@ -316,3 +316,106 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
         assert "Ctrl-C ends it" in child.stdout.readline()
         _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (0, "")
+
+
+def planted() -> Any:
+    """digits-cnn with a dead channel, a duplicate and a constant."""
+    graph = dojang.load("digits-cnn")
+    arrays = {name: np.array(array) for name, array in graph.weights.items()}
+    arrays["conv1.weight"][3], arrays["conv1.bias"][3] = 0, -1
+    arrays["conv1.weight"][5], arrays["conv1.bias"][5] = arrays["conv1.weight"][2], arrays["conv1.bias"][2]
+    arrays["conv2.weight"][7], arrays["conv2.bias"][7] = 0, 0.5
+    return graph.replace(weights=arrays)
+
+
+@pytest.mark.slow
+def test_planted_waste_is_marked_and_its_maps_prove_it() -> None:
+    pytest.importorskip("sklearn")
+    page = dojang.show(planted(), data="digits", before="digits-cnn", browser=False)
+    one = Opened(page)
+    try:
+        status, content = one.ask("waste")
+        assert status == 200
+        found = json.loads(content)
+        states = {row["layer"]: row["states"] for row in found["layers"]}
+        assert (states["conv1"][3], states["conv1"][5], states["conv2"][7]) == ("dead", "duplicate", "constant")
+        assert states["fc2"] == ["used"] * 10
+        assert found["marks"]["conv1"] == sum(state != "used" for state in states["conv1"])
+        head, values = one.arrays("samples?layer=relu1&channel=3", "<f4")
+        assert head["n"] >= 8
+        assert not values[: head["n"] * head["h"] * head["w"]].any()
+        (pair,) = (p for p in found["pairs"] if p["after"] == "conv2")
+        check_splits(pair)
+        assert 0 <= found["changed"]["changed"] <= found["changed"]["samples"] == found["samples"]
+    finally:
+        page.close()
+
+
+def check_splits(pair: dict[str, Any]) -> None:
+    """What a split keeps inside is what its order and its ends say, counted anew from the matrix."""
+    raw = np.frombuffer(base64.b64decode(pair["matrix"]), np.int8).reshape(pair["h"], pair["w"])
+    energy = (raw / 127.0) ** 2
+    for split in pair["splits"]:
+        assert sorted(split["rows"]) == list(range(pair["h"]))
+        ordered = energy[np.ix_(split["rows"], split["columns"])]
+        rows, columns = ([0, *ends] for ends in split["ends"])
+        inside = sum(ordered[rows[g] : rows[g + 1], columns[g] : columns[g + 1]].sum() for g in range(split["groups"]))
+        assert inside / energy.sum() == pytest.approx(split["inside"], abs=0.01)
+        assert split["chance"] == pytest.approx(1 / split["groups"], abs=0.08)
+    assert pair["splits"][0]["inside"] == pytest.approx(1)
+
+
+def test_what_was_cut_is_read_from_the_record_beside_the_network(tmp_path: Path) -> None:
+    dojang.export("digits-cnn", output=tmp_path / "model.safetensors")
+    wanted = {"rewrite": "merge<b>", "claim": "exact", "found": "1 of conv1"}
+    edits = [{**wanted, "other": 3}]
+    for content, found in (
+        (json.dumps({"command": "slim", "results": {"edits": edits}}), [wanted]),
+        (json.dumps({"command": "train", "results": {"edits": edits}}), []),
+        ("[1", []),
+        (json.dumps([1]), []),
+        (json.dumps({"command": "slim", "results": {"edits": [1]}}), []),
+    ):
+        (tmp_path / "run.json").write_text(content)
+        dojang.show(tmp_path / "model.safetensors", before="digits-cnn", output=tmp_path / "p.html", force=True)
+        data, _ = parts_of((tmp_path / "p.html").read_text(encoding="utf-8"))
+        assert data["edits"] == found
+        assert data["before"]["macs"] == 347392
+        assert set(data["held"]["sides"]) == {"before", "after"}
+
+
+def test_the_modules_have_no_name_twice() -> None:
+    """The page joins them into one script, where a name that stands twice would stop all of it."""
+    from importlib.resources import files
+
+    from dojang.report.show.page import MODULES, script, styles
+
+    names: dict[str, str] = {}
+    web = files("dojang.report") / "web"
+    assert {f"{name}.mjs" for name in MODULES} == {f.name for f in web.iterdir() if f.name.endswith(".mjs")}
+    for module in MODULES:
+        text = (web / f"{module}.mjs").read_text(encoding="utf-8")
+        for name in re.findall(r"^(?:export )?(?:async )?(?:const|let|function|class) (\w+)", text, re.MULTILINE):
+            assert name not in names, f"{name} stands in {names.get(name)} and {module}"
+            names[name] = module
+        for imported in re.findall(r'from "\./(\w+)\.mjs"', text):
+            assert MODULES.index(imported) < MODULES.index(module)
+    assert len(script()) + len(styles()) < 250_000
+    assert not re.search(r"^(import|export) ", script(), re.MULTILINE)
+
+
+def test_every_word_is_in_both_languages() -> None:
+    from importlib.resources import files
+
+    web = files("dojang.report") / "web"
+    words = (web / "words.mjs").read_text(encoding="utf-8")
+    known = re.findall(r'^  (\w+): \["((?:[^"\\]|\\.)*)", "((?:[^"\\]|\\.)*)"\],$', words, re.MULTILINE)
+    assert len(known) > 100
+    for key, english, korean in known:
+        assert sorted(re.findall(r"\{\w+\}", korean)) in (sorted(re.findall(r"\{\w+\}", english)), []), key
+        assert re.search("[가-힣]", korean) or korean in (english, "0", "MAC"), key
+    used = set()
+    for file in web.iterdir():
+        if file.name.endswith(".mjs"):
+            used |= set(re.findall(r'\bt\("(\w+)"', file.read_text(encoding="utf-8")))
+    assert used <= {key for key, _, _ in known}

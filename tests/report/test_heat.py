@@ -42,5 +42,6 @@ def test_the_page_of_a_diagnosis_draws_each_pair_of_layers_once():
 
     found = diagnose("digits-cnn", "digits", samples=32)
     page = diagnosis_html(found, count(zoo.load("digits-cnn")))
-    assert page.count("data:image/png;base64,") == len(found.correlations) + 1 > 1  # and the confusion matrix
+    assert page.count("<figure><img ") == len(found.correlations) + 1 > 1  # and the confusion matrix
+    assert page.count('<img class="strip"') == page.count("<figure><img ")  # each with its scale
     assert "img-src data:" in page

@@ -142,7 +142,7 @@ def test_the_confusion_of_a_training_is_told_in_text_and_on_the_page(count_of_cl
         counts = [int(n) for n in lines["0"].split("%")[-1].split()]
         assert counts == [int(((labels == 0) & (answers == j)).sum()) for j in range(2)]
     page = trained_html(Trained("net", {**HISTORY, "confusion": seen}, (), True, zoo.load("digits-cnn")))
-    pictures = re.findall(r'src="data:image/png;base64,[^"]+"', page)
+    pictures = re.findall(r'<figure><img [^>]*src="data:image/png;base64,[^"]+"', page)
     assert len(pictures) == (20 < count_of_classes <= 100)  # a heat map, within the page
     page = check_page(re.sub('src="data:image[^"]+"', "", page))
     assert all(f"kind <{i}>" in page for i in range(count_of_classes))
@@ -227,3 +227,48 @@ def test_a_page_of_formulas() -> None:
     node = graph.inputs[0]
     page = count_html(count(graph.edited({node.name: node.with_attrs(shape=(3, symbol("H"), symbol("W")))})))
     assert "216·H·W" in check_page(page)
+
+
+WIDE = """input 3x32x32
+첫번째합성곱층의아주아주긴이름입니다정말로: conv 8 3x3 pad=1
+b: conv 8 3x3
+밀집: dense 4
+"""
+
+
+def test_wide_letters_keep_their_beginning_in_charts() -> None:
+    """A label, right-aligned at its place, begins inside the picture: two columns for each Hangul letter."""
+    root = ElementTree.fromstring(
+        bar_chart("t", ["x"], [("가" * 60, [ChartBar(1, "1")]), ("b" * 60, [ChartBar(2, "2")])])
+    )
+    labels = [e for e in root.iter() if e.get("class") == "label"]
+    assert len(labels) == 2
+    for label in labels:
+        letters = sum(13.0 if c >= "가" else 8.0 for c in label.text or "")  # of the 13-pixel type
+        assert float(label.get("x", "0")) - letters > -13
+        assert "…" in (label.text or "")
+
+
+def test_a_type_of_layer_has_one_colour_and_small_shares_are_labelled() -> None:
+    counted = count(zoo.load("alexnet", weights=False))
+    page = count_html(counted)
+    share = share_chart(counted)
+    assert "convolutions 3.8 %" in share
+    (bars,) = re.findall(r"<svg[^>]*><title>Parameters and MACs of alexnet by layer.*?</svg>", page)
+    kinds = re.findall(r'<rect class="(\w+)"', bars)
+    assert kinds == ["conv"] * 10 + ["dense"] * 6
+
+
+def test_the_frame_of_receptive_fields_is_labelled() -> None:
+    assert ">input 224x224<" in fields_drawn(count(parse(WIDE.replace("32x32", "224x224"))))
+
+
+def test_shapes_are_sorted_by_how_many_values_they_have() -> None:
+    page = count_html(count(parse(WIDE)))
+    assert re.search(r'data-value="8192"[^>]*>8x32x32<', page)
+
+
+def test_wide_tables_become_cards_with_their_headings() -> None:
+    page = count_html(count(parse(WIDE)))
+    assert 'data-head="MACs"' in page
+    assert "table.many td::before{content:attr(data-head)" in page

@@ -8,11 +8,16 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from dojang.app.interrupts import Interrupts, ended_by_signals
 from dojang.app.together import is_main_process
 from dojang.base.errors import DojangError, FileError, MissingPart
 from dojang.base.showing import one_line, shown
+
+COMPLETING = "_ARGCOMPLETE"
+"""Environment variable that argcomplete's script in the shell sets to ask for completions."""
 
 TRACEBACK = "DOJANG_TRACEBACK"
 """Environment variable that makes errors show where in the code they arose."""
@@ -34,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with ended_by_signals() as interrupts:
             return _command(arguments)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         eval("0")  # else `python -m dojang` dies of SIGINT if it came during an exec (CPython keeps it)
-        return _complain("interrupted", 130)
+        return _complain(one_line(str(stop)) or "interrupted", 130)
     except BrokenPipeError:
         _silence_stdout()
         return 0
@@ -53,9 +58,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
-    from dojang.app.parser import build_parser
+    from dojang.app.parser import build_parser, overview
 
+    if COMPLETING in os.environ:
+        _complete(build_parser())
+    if not arguments:
+        sys.stdout.write(f"{overview()}\n")
+        return 0
     args = build_parser().parse_args(arguments)
+    try:
+        return _done(args)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_resumable(args)) from None
+
+
+def _complete(parser: Any) -> None:
+    """Ends the program with the words that may come next, as argcomplete's script in the shell asks for them."""
+    from dojang.app.completion import complete
+
+    complete(parser)
+
+
+def _resumable(args: Any) -> str:
+    """What is said of a command that was interrupted, if its folder keeps a state: how it goes on."""
+    if not hasattr(args, "resume"):
+        return ""
+    name = Path(args.net.rpartition(":")[2]).stem
+    folder = Path(args.output or Path("out") / f"{name}-{'trained' if args.command == 'train' else 'slim'}")
+    kept = any((folder / part).exists() for part in ("training.safetensors", "unfinished"))
+    return f"interrupted; the same command with --resume goes on from what {folder} keeps" if kept else ""
+
+
+def _done(args: Any) -> int:
+    """Runs a command that was understood, and prints what it gives."""
     from dojang.app import commands
     from dojang.native.threads import limited
     from dojang.report.table import printed

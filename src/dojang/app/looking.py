@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from time import perf_counter
 from typing import Any, final
 
 import numpy as np
@@ -173,6 +174,32 @@ class PictureInside:
             for one in found[:1]
             for g in one
         ]
+
+    def values_on(self, samples: Array, name: str) -> Array:
+        """What a layer gives for each of some samples, (n, c, h, w)."""
+        with self._lock:
+            result = Session(self.graph).run(samples, [name])
+        return np.stack([_as_maps(np.asarray(one, np.float32)) for one in result.taps[name]])
+
+    def outputs_on(self, samples: Array) -> Array:
+        """The first output for each of some samples."""
+        with self._lock:
+            engine = self._engine()
+            return np.concatenate([engine.run(samples[i : i + 32]).outputs[0] for i in range(0, len(samples), 32)])
+
+    def milliseconds(self, runs: int = 7) -> float | None:
+        """The least time of some runs on the picture; None where nothing can be run."""
+        if self.why_not is not None:
+            return None
+        with self._lock:
+            engine = Compiled(self.graph)
+            engine.run(self.x)
+            times = []
+            for _ in range(runs):
+                begin = perf_counter()
+                engine.run(self.x)
+                times.append(perf_counter() - begin)
+        return 1000 * min(times)
 
     def _run(self, name: str) -> None:
         """Computes the values of a layer, and of all others where they may be kept."""

@@ -85,6 +85,11 @@ class Command:
     verb: str
     options: tuple[Option, ...]
 
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Command lines to begin with, which its help shows."""
+        return EXAMPLES[self.name]
+
     def keywords(self, parsed: Mapping[str, Any], verb: str | None = None) -> dict[str, Any]:
         """The arguments for a verb, by keyword, from what the parser has found."""
         return {option.keyword or option.name: option.value(parsed) for option in self.options_of(verb or self.verb)}
@@ -335,6 +340,7 @@ _SHOW = Command(
         *LOADING[1:],
         Option("image", "a picture, or .npy of shape (c,h,w) (default: a picture of dojang's own)", flag="?",
                metavar="IMAGE"),
+        replace(TRAINING_DATA[0], help=f"samples on which waste is looked for: {NO_LABELS}"),
         Option("before", "another network, such as the original of a slimmed one, to be shown beside", metavar="NET"),
         Option("lang", "the language that the page begins with (default: that of the browser)", choices=("en", "ko")),
         Option("port", "port of the server; 0 is any that is free", 0, whole, "N"),
@@ -511,6 +517,52 @@ _ENV = Command(
         *_output("FILE", "with --measure: write a machine file there instead, which DOJANG_MACHINE can name"),
     ),
 )
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "count": (
+        "dojang count resnet50",
+        "dojang count model.onnx --html cost.html",
+        "dojang count alexnet --explain conv2",
+        "dojang count torchvision.models:resnet34 --input-size 3,224,224",
+    ),
+    "solve": (
+        "dojang solve --in 32x32x3 --out 28x28x4",
+        "dojang solve --in 224x224x3 --out 112x112x64 --kernel 7 --stride 2",
+    ),
+    "check": ("dojang check alexnet-lecture", "dojang check table.csv resnet18"),
+    "compare": ("dojang compare resnet18 resnet50", "dojang compare model.onnx out/model-slim/model.onnx"),
+    "filter": (
+        "dojang filter photo.jpg --kernel emboss",
+        "dojang filter photo.jpg --kernel gaussian:sigma=2 -o soft.jpg",
+        "dojang filter *.jpg --kernel '1,2,1;2,4,2;1,2,1' -o filtered/",
+    ),
+    "run": ("dojang run model.onnx photo.jpg", "dojang run digits-cnn digit.png --top 3 --plan"),
+    "show": (
+        "dojang show model.onnx photo.jpg",
+        "dojang show stamp photo.jpg",
+        "dojang show out/model-slim/model.onnx photo.jpg --before model.onnx --data pictures/",
+        "dojang show digits-cnn digit.png -o page.html",
+    ),
+    "train": (
+        "dojang train digits-cnn --data digits",
+        "dojang train resnet20-cifar10 --data pictures/ --weights model.safetensors -o out/mine",
+        "dojang train resnet20-cifar10 --data pictures/ -o out/mine --resume",
+    ),
+    "diagnose": (
+        "dojang diagnose model.onnx --data pictures/ --html findings.html",
+        "dojang diagnose digits-cnn --data digits --fail-on warning",
+    ),
+    "slim": (
+        "dojang slim digits-cnn --data digits",
+        "dojang slim model.onnx --lossless",
+        "dojang slim model.onnx --data pictures/ --max-drop 0.5 -o out/small",
+    ),
+    "export": ("dojang export digits-cnn -o digits.onnx", "dojang export model.onnx -o model.net"),
+    "bench": ("dojang bench resnet18", "dojang bench model.onnx --peers --threads 1"),
+    "list": ("dojang list networks", "dojang list kernels --html kernels.html"),
+    "env": ("dojang env", "dojang env --measure"),
+}
+"""For each command the examples of its help."""
 
 COMMANDS = {
     command.name: command

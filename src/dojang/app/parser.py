@@ -5,12 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from itertools import takewhile
+from textwrap import fill
 from typing import Any, NoReturn
 
 from dojang.app.options import COMMANDS, Option
 from dojang.base.errors import UsageError
 from dojang.base.version import __version__
 from dojang.base.wording import did_you_mean
+
+
+class Help(argparse.HelpFormatter):
+    """Help whose examples keep their lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return "\n".join(f"{indent}{line}" for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +55,27 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{said} {value!r} is not known; {hint}".lstrip())
 
 
+def overview() -> str:
+    """What `dojang` alone says: what it is, three lines to begin with, and the commands."""
+    widest = max(map(len, COMMANDS))
+    lines = [
+        "dojang counts, runs, looks into and slims convolutional networks.",
+        "",
+        "Three lines to begin with, which need no file:",
+        "  dojang count resnet50                  what each layer costs",
+        "  dojang show stamp                      a filter at work, in the browser",
+        "  dojang slim digits-cnn --data digits   find and cut waste, each cut measured",
+        "",
+        "Commands:",
+    ]
+    for command in COMMANDS.values():
+        text = fill(
+            command.does, 80, initial_indent=f"  {command.name:{widest}}  ", subsequent_indent=" " * (widest + 4)
+        )
+        lines.append(text)
+    return "\n".join([*lines, "", "`dojang COMMAND --help` shows the flags of a command and examples."])
+
+
 def build_parser() -> Parser:
     """The parser of the whole command line."""
     parser = Parser(
@@ -57,7 +88,10 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for command in COMMANDS.values():
         does = f"{command.does[0].upper()}{command.does[1:]}."
-        one = commands.add_parser(command.name, help=command.does, description=does, allow_abbrev=False)
+        said = "\n".join(("examples:", *(f"  {example}" for example in command.examples)))
+        one = commands.add_parser(
+            command.name, help=command.does, description=does, epilog=said, allow_abbrev=False, formatter_class=Help
+        )
         for option in command.options:
             _add(one, option)
     return parser

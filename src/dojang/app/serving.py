@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, final
+from typing import Any, cast, final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dojang.base.errors import DojangError, UsageError
@@ -130,7 +130,7 @@ def _handler(handle: Handle, token: str) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(reply.body)
 
         def _answer(self, method: str) -> Reply:
-            port: Any = self.server.server_address[1]
+            port = cast(Any, self.server.server_address)[1]
             hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
             host = self.headers.get_all("Host") or []
             if len(host) != 1 or host[0].lower() not in hosts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from dojang.app.any_size import load
 from dojang.app.holding import held_of, held_picture
 from dojang.app.looking import PictureInside, packed
-from dojang.app.networks import InputSize
+from dojang.app.networks import InputSize, require_weights
 from dojang.app.serving import PageServer, Reply, json_bytes
+from dojang.app.wasting import WasteOnData
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_text
 from dojang.filters.gallery import sample
+from dojang.report.json import plain
 from dojang.report.results import ShownPage
 from dojang.report.show.overview import overview
 from dojang.report.show.page import policy, shown_page
@@ -33,6 +36,9 @@ STAMP = "stamp"
 PHOTO = 448
 """Longer side of a photo that is shown without a network."""
 
+MOST_RECORD = 8 << 20
+"""Bytes of a run.json that is read."""
+
 MOST_VALUES = 64 << 20
 """Values of one layer in one answer, at most: 256 MiB."""
 
@@ -44,6 +50,7 @@ def show(
     weights: str | Path | None = None,
     input_size: InputSize | None = None,
     num_classes: int | None = None,
+    data: str | Path | Any = None,
     before: Any = None,
     lang: Language | None = None,
     port: int = 0,
@@ -55,8 +62,9 @@ def show(
 
     `net`, `weights`, `input_size` and `num_classes` are as in `load`; "stamp" in place of a network shows filters on
     the picture alone. `image` is a picture, an .npy file or an array; without it the page begins with a picture of
-    dojang's own, and takes others. `before` is another network, such as the one that was slimmed, to be shown beside.
-    `lang` is the language that the page begins with (else that of the browser).
+    dojang's own, and takes others. `data` (as in `diagnose`) are samples on which waste is looked for. `before` is
+    another network, such as the original of a slimmed one, to be shown beside. `lang` is the language that the page
+    begins with (else that of the browser).
 
     The page is served at 127.0.0.1 on `port` (0: any that is free) under an address with a random token, until the
     result is closed or the program ends; `browser=False` does not open it. With `output` it is one file instead, that
@@ -76,8 +84,8 @@ def show(
         check_target(output, force)
     begun = {} if lang is None else {"lang": lang}
     if isinstance(net, str) and net == STAMP:
-        if before is not None:
-            raise UsageError("the stamp alone has no network before it; leave out --before")
+        if before is not None or data is not None:
+            raise UsageError("the stamp alone has no network; leave out --before and --data")
         held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
         told = {**begun, "alone": True, "held": held.told}
         if output is not None:
@@ -89,11 +97,17 @@ def show(
     inside = sides["after"]
     told = {**begun, "overview": _overview(inside)}
     if before is not None:
-        told["before"] = _overview(sides["before"])
+        told |= {"before": _overview(sides["before"]), "edits": _edits(net)}
+    waste = None
+    if data is not None:
+        require_weights(inside.graph, inside.graph.name)
+        waste = WasteOnData(inside, data, sides.get("before"))
     name = inside.graph.name
     if output is None:
-        return _served(name, {**told, "server": True}, sides, port, browser)
+        return _served(name, {**told, "server": True, "waste": waste is not None}, sides, port, browser, waste=waste)
     held = held_of(sides)
+    if waste is not None:
+        told["waste"] = waste.told()
     return _written(name, {**told, "held": held.told}, held.content, output, force, len(held.left_out))
 
 
@@ -142,6 +156,7 @@ def _served(
     port: int,
     browser: bool,
     content: bytes = b"",
+    waste: WasteOnData | None = None,
 ) -> ShownPage:
     page = shown_page(told, content, network, served=True).encode("utf-8", "backslashreplace")
     head = f"{policy(True)}; frame-ancestors 'none'"
@@ -151,6 +166,8 @@ def _served(
             return Reply(page, "text/html; charset=utf-8", policy=head)
         if not sides:
             return None
+        if path in ("waste", "samples") and waste is not None and method == "GET":
+            return _of_waste(waste, path, query)
         return _answered(sides, method, path, query, body)
 
     server = PageServer(handle, port)
@@ -191,6 +208,8 @@ def _answered(
         pixels = inside.pixels
         head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared}
         return Reply(packed(head, [pixels]))
+    if path == "time":
+        return Reply(json_bytes(inside.milliseconds()), "application/json")
     if path == "answer":
         return Reply(json_bytes(inside.answer()), "application/json")
     layer = query.get("layer", "")
@@ -216,6 +235,34 @@ def _answered(
             raise UsageError(f"{layer}: filters with more than two axes are not drawn")
         return Reply(packed({**dict(zip("chw", taps.shape, strict=True)), "bias": bias}, [taps]))
     return None
+
+
+def _of_waste(waste: WasteOnData, path: str, query: dict[str, str]) -> Reply:
+    """Evidence on data, or the maps of one channel on samples."""
+    if path == "waste":
+        return Reply(json_bytes(plain(waste.told())), "application/json")
+    values, pictures = waste.maps(query.get("layer", ""), _number(query, "channel"))
+    head = {
+        "n": len(values),
+        "h": values.shape[1],
+        "w": values.shape[2],
+        "ph": pictures.shape[1],
+        "pw": pictures.shape[2],
+    }
+    return Reply(packed(head, [np.ascontiguousarray(values, np.float32), pictures]))
+
+
+def _edits(net: Any) -> list[dict[str, Any]]:
+    """What `dojang slim` cut, from the record that it left beside the network; empty where there is none."""
+    if not isinstance(net, str | Path):
+        return []
+    path = Path(net).parent / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < MOST_RECORD else {}
+        found = record["results"]["edits"] if record.get("command") == "slim" else []
+        return [{key: str(one.get(key, "")) for key in ("rewrite", "claim", "found")} for one in found]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _look(sides: dict[str, PictureInside], body: bytes, name: str) -> None:

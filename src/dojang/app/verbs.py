@@ -180,9 +180,9 @@ def machine_of(text: str) -> MachinePeaks:
         if not (0 < gflops < inf and 0 < gbytes < inf):
             raise ValueError
     except ValueError:
-        raise UsageError(
-            f"--machine {text}: give here, {', '.join(MACHINES)}, or peaks as GFLOPS,GBYTES such as 150,12"
-        ) from None
+        every = f"give here, {', '.join(MACHINES)}, or peaks as GFLOPS,GBYTES such as 150,12"
+        hint = did_you_mean(text, ("here", *MACHINES), every)
+        raise UsageError(f"--machine {text}: {hint}") from None
     return MachinePeaks(f"{gflops:g} GFLOP/s, {gbytes:g} GB/s", gflops, gbytes)
 
 

@@ -41,6 +41,60 @@ def encodable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def columns_of(text: str) -> int:
+    """The columns that a terminal gives to `text`: two for wide letters (Hangul, Chinese, kana, full width), none for
+    marks that stand on the letter before them.
+
+    Unicode Standard Annex 11, East Asian Width.
+
+    >>> columns_of("conv1"), columns_of("도장 conv1"), columns_of("e\u0301")
+    (5, 10, 1)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(_columns(letter) for letter in text)
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me"):
+        return 0
+    if "\u1160" <= letter <= "\u11ff":  # vowels and finals of Hangul join the initial before them
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
+
+
+def first_columns(text: str, most: int) -> str:
+    """The beginning of `text` that fits into so many columns.
+
+    >>> first_columns("도장 conv1", 6), first_columns("도장", 3)
+    ('도장 c', '도')
+    """
+    if text.isascii():
+        return text[:most]
+    used = 0
+    for place, letter in enumerate(text):
+        used += _columns(letter)
+        if used > most:
+            return text[:place]
+    return text
+
+
+def last_columns(text: str, most: int) -> str:
+    """The end of `text` that fits into so many columns.
+
+    >>> last_columns("conv1 도장", 5)
+    ' 도장'
+    """
+    if text.isascii():
+        return text[-most:] if most > 0 else ""
+    used = 0
+    for place in range(len(text) - 1, -1, -1):
+        used += _columns(text[place])
+        if used > most:
+            return text[place + 1 :]
+    return text
+
+
 def one_line(text: str, most: int = 1500) -> str:
     """`shown` text in one line with single spaces, without its middle if it is longer than `most` letters."""
     line = shown(" ".join(text.split()))

@@ -8,6 +8,9 @@ from itertools import islice
 LONGEST = 60
 """Letters of a name up to which it is compared: a file may hold names of any length."""
 
+SHORT_CUTOFF = 0.55
+"""In words of five letters and less two that changed places make more of a difference."""
+
 MOST = 1000
 """Names that are compared, at most."""
 
@@ -36,9 +39,14 @@ def did_you_mean(word: str, names: Iterable[str], otherwise: str, most: int = 3)
 
     >>> did_you_mean("alxnet", ["alexnet", "vgg16"], "`dojang list networks` lists them all")
     'did you mean alexnet?'
+    >>> did_you_mean("mcas", ["mac", "flop"], ""), did_you_mean("AlexNet", ["alexnet", "vgg16"], "")
+    ('did you mean mac?', 'did you mean alexnet?')
     """
     from difflib import get_close_matches
 
     short = list(islice((name for name in names if len(name) <= LONGEST), MOST))
-    near = get_close_matches(word[:LONGEST], short, most)
+    folded = {name.casefold(): name for name in reversed(short)}
+    asked = word[:LONGEST].casefold()
+    close = get_close_matches(asked, folded, most) or get_close_matches(asked, folded, 1, SHORT_CUTOFF)[: len(word) < 6]
+    near = [folded[name] for name in close]
     return f"did you mean {' or '.join(near)}?" if near else otherwise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from dojang.arith.cost import Count
@@ -134,14 +135,21 @@ def _field(row: FoldedRow) -> Field | None:
     return row.layers[-1].field
 
 
+def _values_of(shape: Shape | None) -> int | None:
+    """How many values a shape has, by which a column of shapes is sorted."""
+    return None if shape is None else prod(shape)
+
+
 _PARAMS_SHARE, _MACS_SHARE = _share(lambda c: c.params), _share(lambda c: c.macs)
 
 COLUMNS = (
     CountColumn("layer", "layer", False, lambda c, r, s: r.label),
     CountColumn("op", "op", False, lambda c, r, s: op_said(r)),
     CountColumn("kernel", "kernel", False, lambda c, r, s: "" if r.layer is None else str(r.layer.geometry or "")),
-    CountColumn("input", "input", False, lambda c, r, s: ", ".join(shape_said(x) for x in r.in_shapes)),
-    CountColumn("output", "output", False, lambda c, r, s: shape_said(r.out_shape)),
+    CountColumn("input", "input", False, lambda c, r, s: ", ".join(shape_said(x) for x in r.in_shapes),
+                lambda c, r: _values_of(r.in_shapes[0] if r.in_shapes else None)),
+    CountColumn("output", "output", False, lambda c, r, s: shape_said(r.out_shape),
+                lambda c, r: _values_of(r.out_shape)),
     CountColumn("weights", "weights", False, _weights),
     CountColumn("dtype", "dtype", False, lambda c, r, s: ", ".join(r.dtypes)),
     CountColumn("params", "params", True, _params, lambda c, r: r.cost.params),

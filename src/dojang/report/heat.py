@@ -19,7 +19,8 @@ COLOURS = ((0, (13, 17, 43)), (64, (87, 16, 110)), (128, (188, 55, 84)), (192, (
 
 STYLE = (
     "<style>.maps{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1.2rem}"
-    ".maps figure{margin:0}.maps img{width:100%;height:auto;display:block;image-rendering:pixelated}</style>"
+    ".maps figure{margin:0}.maps img{width:100%;height:auto;display:block;image-rendering:pixelated}"
+    ".maps img.strip{display:inline-block;width:8rem;height:.7rem;vertical-align:middle}</style>"
 )
 
 
@@ -46,8 +47,14 @@ def heat_figure(matrix: Sequence[Sequence[float]] | Any, title: str, said: str) 
     size = f"{len(matrix)} rows, {len(matrix[0])} columns"
     return (
         f'<figure><img alt="{escape(f"{title}: {size}. {said}")}" src="data:image/png;base64,{picture}">'
-        f"<figcaption><b>{escape(title)}</b><br>{escape(said)}</figcaption></figure>"
+        f"<figcaption><b>{escape(title)}</b><br>{escape(said)} {size}.<br>{_scale()}</figcaption></figure>"
     )
+
+
+def _scale() -> str:
+    """The colours from 0 to 1, with their numbers."""
+    strip = base64.b64encode(heat_map([[i / 63 for i in range(64)]])).decode()
+    return f'0 <img class="strip" alt="dark is 0, light is 1" src="data:image/png;base64,{strip}"> 1'
 
 
 def maps(figures: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from dojang.report.markup import escape
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
 from dojang.report.svg import ChartBar, Series, bar_chart, field_chart, line_chart
-from dojang.report.svg_cost import share_chart
+from dojang.report.svg_cost import colour_of, share_chart
 from dojang.report.table import number, percent, short, size
 from dojang.report.text_count import folded_said, formulas_text, parameters_said, paths_text, uncounted_said
 from dojang.report.text_devices import DEVICE_HEADS, LAYER_HEADS, device_rows, layer_rows
@@ -66,7 +66,10 @@ def count_sections(count: Count) -> list[tuple[str, str]]:
         ("In total", summary + unknown_said),
         ("By type of layer", figure(share_chart(count))),
         ("By module", _module_table(count, folded) if modules else ""),
-        ("By layer", figure(layer_chart(count), "Each column of bars has its own scale.")),
+        (
+            "By layer",
+            figure(layer_chart(count), f"{OWN_SCALES} Colours are the types of layers above."),
+        ),
         ("What one output sees", figure(fields_drawn(count), "Receptive field of the middle output, over the input.")),
         ("Layer by layer", table),
     ]
@@ -100,10 +103,13 @@ def layer_chart(count: Count) -> str:
         cost = row.cost
         norm = row.layer is not None and row.layer.op == "batchnorm"
         if cost.macs or (cost.params and not norm):
-            params = ChartBar(cost.params, short(cost.params), "a")
-            bars.append((name, [params, ChartBar(per_mac * cost.macs, short(per_mac * cost.macs), "b")]))
+            colour = colour_of(row.layers)
+            params = ChartBar(cost.params, short(cost.params), colour)
+            bars.append((name, [params, ChartBar(per_mac * cost.macs, short(per_mac * cost.macs), colour)]))
     return bar_chart(f"Parameters and {work} of {count.network} by layer", ["parameters", work], bars) if bars else ""
 
+
+OWN_SCALES = "Each column of bars has its own scale."
 
 MOST_FIELDS = 14
 """The most receptive fields that are drawn over the input; if there are more, every n-th."""

@@ -21,10 +21,13 @@ GRID = (
     ".kernels figure{margin:0}.kernels img{width:100%;height:auto;display:block;border-radius:.3rem}"
     ".kernels h3{font-size:1.05rem;margin:.5rem 0 .1rem}.kernels p{margin:.15rem 0;font-size:.92rem}"
     ".taps{display:flex;gap:.6rem;margin:.5rem 0}.taps svg{width:6.2rem;flex:none;background:var(--panel)}"
-    ".taps svg text{font-size:12px;text-anchor:middle;dominant-baseline:central}</style>"
+    ".taps svg text{font-size:12px;font-weight:600;"
+    "paint-order:stroke;stroke:var(--bg);stroke-width:3.5px;stroke-linejoin:round;"
+    "text-anchor:middle;dominant-baseline:central}</style>"
 )
 LEGEND = (
-    "Taps: blue is positive, orange is negative, stronger colour is a larger magnitude; the frame is the whole kernel. "
+    "Taps: green is positive, purple is negative, stronger colour is a larger magnitude; the frame is the whole "
+    "kernel. "
     "Results of both signs are shown with grey as 0. Kernels are applied without flipping."
 )
 
@@ -63,7 +66,7 @@ def taps_svg(matrix: Matrix, side: float = 120.0) -> str:
         for j, tap in enumerate(row):
             if tap:
                 said.append(
-                    f'<rect class="{"a" if tap > 0 else "b"}" x="{j * cell:.2f}" y="{i * cell:.2f}" '
+                    f'<rect class="{"plus" if tap > 0 else "minus"}" x="{j * cell:.2f}" y="{i * cell:.2f}" '
                     f'width="{cell:.2f}" height="{cell:.2f}" opacity="{0.08 + 0.82 * abs(tap) / most:.2f}"/>'
                 )
             if numbered:

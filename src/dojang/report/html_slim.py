@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dojang.arith.cost import Count
@@ -14,7 +15,8 @@ from dojang.report.html_checks import check_sections
 from dojang.report.layers import HEADS, layer_rows, legend
 from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
-from dojang.report.svg import ChartBar, Series, bar_chart, line_chart
+from dojang.report.svg import LINES, ChartBar, Series, bar_chart, line_chart
+from dojang.report.svg_cost import colour_of
 from dojang.report.table import milliseconds, names, number, ranges, short, size
 from dojang.report.text_slim import (
     CANDIDATE_HEADS,
@@ -70,6 +72,7 @@ def _every_layer(diagnosis: Diagnosis) -> str:
         for s in diagnosis.spectra
         if len(s.outputs) > 1
     ]
+    curves = [replace(curve, kind=LINES[i % len(LINES)]) for i, curve in enumerate(curves)]
     if len(curves) > MOST_CURVES:  # from the first layer to the last, evenly
         curves = [curves[round(i * (len(curves) - 1) / (MOST_CURVES - 1))] for i in range(MOST_CURVES)]
     chart = line_chart("Energy curves", "directions, % of the channels", "% of the output's variance", curves)
@@ -257,11 +260,12 @@ def layers_chart(before: Count, after: Count) -> str:
         rows.append((layer.name, old))
         now = new.get(layer.name)
         if now is None:
-            rows.append(("", [ChartBar(0, "gone", "a"), ChartBar(0, "gone", "b")]))
+            rows.append(("", [ChartBar(0, "gone", "faint"), ChartBar(0, "gone", "faint")]))
         else:
+            colour = colour_of([now])
             bars = [
-                ChartBar(now.cost.params, number(now.cost.params), "a"),
-                ChartBar(now.cost.macs, number(now.cost.macs), "b"),
+                ChartBar(now.cost.params, number(now.cost.params), colour),
+                ChartBar(now.cost.macs, number(now.cost.macs), colour),
             ]
             rows.append(("", bars))
     return bar_chart("Parameters and MACs by layer, before and after", ["parameters", "MACs"], rows, row=19)

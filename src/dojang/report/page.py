@@ -11,13 +11,15 @@ from dojang.report.markup import escape
 
 STYLE = """
 :root{--bg:#fdfdfb;--fg:#1b1f24;--muted:#59626d;--rule:#d8dce1;--panel:#f4f4f0;
---a:#2a6bb0;--b:#c1601d;--good:#1a7f4b;--bad:#b3261e;--faint:#a9b1ba;color-scheme:light dark}
+--a:#0b6b6b;--b:#8a5a00;--conv:#b8342a;--dense:#2a63a8;--plus:#17692f;--minus:#7a2f8f;
+--good:#1a7f4b;--bad:#b3261e;--faint:#8b95a0;color-scheme:light dark}
 @media(prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e6e8eb;--muted:#9aa4af;--rule:#343a42;--panel:#1d2126;
---a:#6aa9e9;--b:#e8935a;--good:#56c288;--bad:#ef7a72;--faint:#5c656f}}
+--a:#5fd0d0;--b:#e6b450;--conv:#f08379;--dense:#78aef0;--plus:#66dd92;--minus:#dda4ee;
+--good:#56c288;--bad:#ef7a72;--faint:#7b8590}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:62rem;margin:0 auto;padding:2rem 1.25rem 4rem}
-h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}
+h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--rule)}
 p{max-width:46rem;margin:.5rem 0}
 .muted,footer,figcaption{color:var(--muted);font-size:.9rem}
@@ -37,10 +39,16 @@ tfoot td{font-weight:600;border-top:2px solid var(--rule);border-bottom:0}
 figure{margin:1rem 0}
 svg{width:100%;height:auto;font:13px system-ui,sans-serif;display:block}
 svg text{fill:var(--fg)}svg .label{fill:var(--muted)}svg .head{font-weight:600}
-svg .a{fill:var(--a)}svg .b{fill:var(--b)}
+svg .a{fill:var(--a)}svg .b{fill:var(--b)}svg .conv{fill:var(--conv)}svg .dense{fill:var(--dense)}
+svg .plus{fill:var(--plus)}svg .minus{fill:var(--minus)}
+svg .l0,svg .l3{fill:var(--a)}svg .l1,svg .l4{fill:var(--b)}svg .l2,svg .l5{fill:var(--minus)}
 svg .good{fill:var(--good)}svg .bad{fill:var(--bad)}svg .faint{fill:var(--faint)}
 svg .inside{fill:var(--bg);font-weight:600}
 svg polyline{fill:none!important;stroke-width:2}
+svg polyline.l0,svg polyline.l3{stroke:var(--a)}svg polyline.l1,svg polyline.l4{stroke:var(--b)}
+svg polyline.l2,svg polyline.l5{stroke:var(--minus)}
+svg polyline.l1{stroke-dasharray:7 3}svg polyline.l2{stroke-dasharray:2 3}svg polyline.l3{stroke-dasharray:11 3 2 3}
+svg polyline.l4{stroke-dasharray:3 5}svg polyline.l5{stroke-dasharray:14 4}
 svg polyline.a{stroke:var(--a)}svg polyline.b{stroke:var(--b)}svg polyline.faint{stroke:var(--faint)}
 svg .image{fill:var(--panel);stroke:var(--fg);stroke-width:2}
 svg .field{fill:none;stroke:var(--a);stroke-width:1.5}
@@ -49,6 +57,15 @@ th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid var
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 code{font-family:ui-monospace,monospace;font-size:.92em}
 footer{margin-top:3rem;border-top:1px solid var(--rule);padding-top:.8rem}
+@media(max-width:640px){figure{overflow-x:auto}figure>svg{min-width:46rem}
+table.many thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+table.many,table.many tbody,table.many tfoot,table.many tr{display:block;min-width:0}
+table.many tr{border:1px solid var(--rule);border-radius:.4rem;margin-bottom:.6rem;padding:.2rem .6rem}
+table.many td{display:grid;grid-template-columns:8.5rem minmax(0,1fr);border:0;padding:.12rem 0;text-align:left;
+overflow-wrap:anywhere;white-space:normal}
+table.many td:empty{display:none}
+table.many td::before{content:attr(data-head);color:var(--muted)}}
+@media print{.scroll{overflow:visible}details>*{display:block}svg,tr{break-inside:avoid}}
 """
 
 SORT = """
@@ -107,6 +124,10 @@ def cards(items: Sequence[tuple[str, str]]) -> str:
     return f'<div class="cards">{"".join(each)}</div>'
 
 
+MANY = 3
+"""Tables with more columns are shown as cards where the window is narrow."""
+
+
 def html_table(
     heads: Sequence[str],
     rows: Sequence[Sequence[str | tuple[str, float | int | None]]],
@@ -119,15 +140,21 @@ def html_table(
     places of rows that stand out.
     """
 
+    many = len(heads) > MANY  # a row is a card on a phone
+
     def cell(tag: str, place: int, content: str | tuple[str, float | int | None]) -> str:
         kind = ' class="num"' if place in numeric else ""
         scope = ' scope="col"' if tag == "th" else ""
+        if tag == "td" and many:
+            kind += f' data-head="{escape(heads[place])}"'
         if isinstance(content, tuple):
             text, value = content
             return f'<{tag}{kind}{scope} data-value="{-1 if value is None else value}">{escape(text)}</{tag}>'
         return f"<{tag}{kind}{scope}>{escape(content)}</{tag}>"
 
     marked = frozenset(strong)
+    classes = " ".join(["sortable"] * sortable + ["many"] * many)
+    said = f' class="{classes}"' if classes else ""
 
     def line(tag: str, cells: Sequence[str | tuple[str, float | int | None]], stands_out: bool = False) -> str:
         kind = ' class="strong"' if stands_out else ""
@@ -136,6 +163,5 @@ def html_table(
     foot = f"<tfoot>{line('td', footer)}</tfoot>" if footer else ""
     body = "".join(line("td", row, place in marked) for place, row in enumerate(rows))
     return (
-        f'<div class="scroll"><table{" class=sortable" if sortable else ""}><thead>{line("th", heads)}</thead>'
-        f"<tbody>{body}</tbody>{foot}</table></div>"
+        f'<div class="scroll"><table{said}><thead>{line("th", heads)}</thead><tbody>{body}</tbody>{foot}</table></div>'
     )

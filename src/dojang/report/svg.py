@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
+from dojang.base.showing import columns_of
 from dojang.report.markup import escape
 from dojang.report.table import clip
 
@@ -13,9 +14,20 @@ LETTER = 7.3
 """Average width of a letter in the charts' 13-pixel type, in pixels; used to leave space for labels."""
 
 
+LINES = ("l0", "l1", "l2", "l3", "l4", "l5")
+"""Classes of lines that stand beside each other: each has a colour and a dash of its own."""
+
+
+def letters_wide(text: str) -> float:
+    """About how many pixels wide a text of a chart is; Hangul and other wide letters count twice."""
+    return LETTER * columns_of(text)
+
+
 @dataclass(frozen=True, slots=True)
 class ChartBar:
-    """One bar: its value, its text, and a style-sheet class ("a", "b", "good", "bad", "faint")."""
+    """One bar: its value, its text, and a style-sheet class: what it is ("conv", "dense", "faint" for other types), or
+    "a", "b", "good", "bad".
+    """
 
     value: float
     text: str
@@ -35,10 +47,10 @@ def bar_chart(
     title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[ChartBar]]], width: int = 720, row: int = 22
 ) -> str:
     """Horizontal bars: one row per label, one column of bars per heading, each column on its own scale from 0."""
-    label = min(210.0, 12 + LETTER * max((len(name) for name, _ in rows), default=4))
+    label = min(210.0, 12 + max((letters_wide(name) for name, _ in rows), default=4 * LETTER))
     gap = 18.0
     each = (width - label - gap * len(columns)) / max(1, len(columns))
-    texts = [max((len(bars[c].text) for _, bars in rows), default=0) * LETTER + 8 for c in range(len(columns))]
+    texts = [max((letters_wide(bars[c].text) for _, bars in rows), default=0) + 8 for c in range(len(columns))]
     tops = [max((bars[c].value for _, bars in rows), default=0) or 1 for c in range(len(columns))]
     height = 30 + row * len(rows) + 6
     parts = [chart_head(title, _said(columns, rows), width, height)]
@@ -71,7 +83,7 @@ def line_chart(
     x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
     marks = ticks(min(p[1] for p in points), max(p[1] for p in points))
     y_low, y_high = marks[0], marks[-1]
-    left, right, top, bottom = 56.0, 14 + LETTER * max(len(s.name) for s in series) + 14, 26.0, 40.0
+    left, right, top, bottom = 56.0, 28 + min(200.0, max(letters_wide(s.name) for s in series)), 26.0, 40.0
     wide, high = width - left - right, height - top - bottom
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -103,7 +115,8 @@ def line_chart(
         parts.append(f'<circle class="{line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
         y = max([y, *(e + 15 for e in ends[-1:])])  # names that would touch are moved apart
         ends.append(y)
-        parts.append(f'<text class="value" x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(line.name)}</text>')
+        name = clip(line.name, int(200 / LETTER))
+        parts.append(f'<text class="value" x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -125,7 +138,12 @@ def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, 
         return rect, x + w, y
 
     parts = [chart_head(title, "; ".join(f"{name}: {f[0]}x{f[1]}" for name, f in fields), 720, lines)]
-    parts.append(box(image, "image")[0])
+    drawn, right, top = box(image, "image")
+    parts.append(drawn)
+    frame = f"input {image[0]}x{image[1]}"
+    if right - 10 - letters_wide(frame) > 12:  # else it would not fit into the frame
+        x, y = middle_x - min(image[1], most[1]) * scale / 2 + 6, middle_y + min(image[0], most[0]) * scale / 2 - 7
+        parts.append(f'<text class="label" x="{x:.1f}" y="{y:.1f}">{frame}</text>')
     order = sorted(fields, key=lambda f: -f[1][0])
     for place, (name, size) in enumerate(order):
         rect, right, top = box(size, "field")
@@ -134,9 +152,9 @@ def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, 
         # cross
         leader = f"{right:.1f},{top:.1f} {wide + 16:.1f},{top:.1f} {wide + 60:.1f},{y:.1f}"
         parts.append(f'{rect}<polyline class="grid" fill="none" points="{leader}"/>')
-        parts.append(
-            f'<text class="value" x="{wide + 66:.1f}" y="{y + 4:.1f}">{escape(name)} {size[0]}x{size[1]}</text>'
-        )
+        seen = f" {size[0]}x{size[1]}"
+        said = clip(name, int((720 - wide - 70 - letters_wide(seen)) / LETTER)) + seen
+        parts.append(f'<text class="value" x="{wide + 66:.1f}" y="{y + 4:.1f}">{escape(said)}</text>')
     return "".join([*parts, "</svg>"])
 
 

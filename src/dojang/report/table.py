@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from dojang.base.showing import shown
+from dojang.base.showing import columns_of, first_columns, last_columns, shown
 from dojang.report.markup import escape
 
 WIDTH = 80
@@ -217,15 +217,29 @@ def clip(text: str, width: int, prose: bool = False) -> str:
 
     >>> clip("inception3a.branch1.conv", 12)
     'incept….conv'
+    >>> clip("첫번째합성곱층.conv", 12)
+    '첫번째….conv'
     """
-    if len(text) <= width:
+    if columns_of(text) <= width:
         return text
     if width < 3:
-        return text[:width]
+        return first_columns(text, width)
     if prose:
-        return f"{text[: width - 1].rstrip()}…"
+        return f"{first_columns(text, width - 1).rstrip()}…"
     tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}" if width > 3 else f"{text[:2]}…"
+    if width == 3:
+        return f"{first_columns(text, 2)}…"
+    return f"{first_columns(text, width - 1 - tail)}…{last_columns(text, tail)}"
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """The text with spaces up to `width` columns, behind it or (`right`) before it.
+
+    >>> padded("도장", 6) + "|", padded("도장", 6, right=True)
+    ('도장  |', '  도장')
+    """
+    space = " " * (width - columns_of(text))
+    return space + text if right else text + space
 
 
 def table(
@@ -242,7 +256,7 @@ def table(
     """
     rows, footer = ([[shown(cell) for cell in row] for row in part] for part in (rows, footer))
     everything = [*rows, *footer]
-    wide = [max([len(c.title), *(len(row[i]) for row in everything)]) for i, c in enumerate(columns)]
+    wide = [max([columns_of(c.title), *(columns_of(row[i]) for row in everything)]) for i, c in enumerate(columns)]
     over = sum(wide) + 2 * (len(columns) - 1) - width
     for i in sorted((i for i, c in enumerate(columns) if c.shrink), key=lambda i: -wide[i]):
         if over > 0:
@@ -254,7 +268,7 @@ def table(
 
     def line(cells: Sequence[str]) -> str:
         parts = [
-            cell.rjust(w) if column.right else clip(cell, w, column.prose).ljust(w)
+            padded(cell, w, right=True) if column.right else padded(clip(cell, w, column.prose), w)
             for cell, w, column in zip(cells, wide, columns, strict=True)
         ]
         return "  ".join(parts).rstrip()
@@ -263,7 +277,7 @@ def table(
     lines = [style.bold(line([c.title for c in columns]))]
     lines += [style.bold(line(row)) if place in marked else line(row) for place, row in enumerate(rows)]
     if footer:
-        lines += ["-" * len(max(lines, key=len) if not style.color else line([c.title for c in columns]))]
+        lines += ["-" * (max(map(columns_of, lines)) if not style.color else len(line([c.title for c in columns])))]
         lines += [style.bold(line(row)) for row in footer]
     return "\n".join(lines)
 
@@ -276,7 +290,7 @@ def _telling(cells: Sequence[str], least: int, most: int) -> int:
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> bool:
     """Whether the table fits into `width` without clipping."""
-    wide = [max([len(c.title), *(len(row[i]) for row in rows)]) for i, c in enumerate(columns)]
+    wide = [max([columns_of(c.title), *(columns_of(row[i]) for row in rows)]) for i, c in enumerate(columns)]
     return sum(wide) + 2 * (len(columns) - 1) <= width
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dojang.base.showing import shown
+from dojang.base.showing import columns_of, shown
 from dojang.base.wording import counted
 from dojang.report.confusion import by_label_text, confusion_text
 from dojang.report.table import (
@@ -15,6 +15,7 @@ from dojang.report.table import (
     Style,
     milliseconds,
     names,
+    padded,
     paragraph,
     percent,
     short,
@@ -148,9 +149,9 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
         if len(run.top) > 1:
             lines.append(f"sample {place}")
         called = [shown(guess.name) for guess in sample]
-        wide = max(map(len, called))
+        wide = max(map(columns_of, called))
         lines += [
-            f"  {name:<{wide}}  {percent(guess.probability):>8}  score {guess.score:.4g}"
+            f"  {padded(name, wide)}  {percent(guess.probability):>8}  score {guess.score:.4g}"
             for name, guess in zip(called, sample, strict=True)
         ]
     if not run.top:

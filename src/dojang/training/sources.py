@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from dojang.base.budget import Budget
 from dojang.base.errors import DataError, FileError, MissingPart
 from dojang.base.reading import check_array_shape, damaged_as, gzipped, opened, take
+from dojang.base.wording import did_you_mean
 from dojang.formats.arrays import is_npy, npz_names, read_npy, read_npz
 from dojang.training import cifar
 from dojang.training.asked import NOTHING, Asked
@@ -61,9 +63,9 @@ def read(spec: str | Path, size: Size | None = None, asked: Asked = NOTHING, lea
         return _fitted(_digits(), target)
     path = Path(spec)
     if not _there(path):
-        raise FileError(
-            f"{path}: no such data; give digits, a folder or .zip of class folders, .npz, .zarr, IDX or CIFAR files"
-        )
+        kinds = "give digits, a folder or .zip of class folders, .npz, .zarr, IDX or CIFAR files"
+        near = did_you_mean(path.name, ("digits", *_beside(path)), kinds)
+        raise FileError(f"{path}: no such data; {near}")
     try:
         return _read_path(path, target, asked, least)
     except PermissionError as error:
@@ -271,3 +273,12 @@ def _idx_array(path: Path) -> Array:
         raise FileError(f"{path}: {state}: {sizes(shape)} values need {expected} bytes; fetch it again")
     with damaged_as(place, "not read as an array"):
         return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _beside(path: Path) -> list[str]:
+    """Names in the folder of a path that is not there, a few hundred at most."""
+    try:
+        with os.scandir(path.parent) as entries:
+            return [entry.name for entry, _ in zip(entries, range(300), strict=False)]
+    except (OSError, ValueError):
+        return []

@@ -11,6 +11,7 @@ import numpy as np
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
+from dojang.base.wording import did_you_mean
 from dojang.training.config import TrainConfig
 from dojang.training.data import Augment, Data, Normalisation, Split
 from dojang.training.sources import MIRROR_RULE
@@ -55,7 +56,8 @@ def _parsed(text: str) -> Augment:
         elif name == "crop" and number.isdecimal() and len(number) < 6:
             how = replace(how, crop=int(number))
         else:
-            raise UsageError(f"augment {word!r:.40} is not known; use none, crop=PIXELS or mirror, with commas")
+            near = did_you_mean(name, ("none", "crop=PIXELS", "mirror"), "use none, crop=PIXELS or mirror, with commas")
+            raise UsageError(f"augment {word!r:.40} is not known; {near}")
     return how
 
 
@@ -79,7 +81,8 @@ def weights_of(asked: str | Sequence[float] | None, data: Data) -> tuple[float, 
     try:
         weights = tuple(float(w) for w in (asked.split(",") if isinstance(asked, str) else asked))
     except (ValueError, TypeError):
-        raise UsageError(f"class weights {asked!r:.60} are not known; use balanced, or one number per class") from None
+        hint = did_you_mean(str(asked), ("balanced",), "use balanced, or one number per class")
+        raise UsageError(f"class weights {asked!r:.60} are not known; {hint}") from None
     if len(weights) != data.outputs:
         raise UsageError(f"{len(weights)} class weights for {data.outputs} classes; give one for each, in their order")
     if not all(0 <= w < float("inf") for w in weights) or max(weights) <= 0:

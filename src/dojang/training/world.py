@@ -25,6 +25,7 @@ from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImport
 from torch.distributed.rendezvous import rendezvous
 
 from dojang.base.errors import CheckFailed, UsageError
+from dojang.base.wording import did_you_mean
 
 _PATIENCE = timedelta(days=30)
 _opened = count()
@@ -83,7 +84,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise UsageError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
+        hint = did_you_mean(kind, ("auto", "cpu", "cuda"), "use auto, cpu, cuda or cuda:N")
+        raise UsageError(f"device {name!r} is not known; {hint}")
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():

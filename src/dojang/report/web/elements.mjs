@@ -68,7 +68,7 @@ export function stepper(label, value, least, most, changed, name = "") {
   return h("div", { class: "setting", role: "group", "aria-label": label, "data-setting": name },
     h("span", { text: label }),
     h("span", { class: "stepper" },
-      h("button", { type: "button", "aria-label": `${label} −`, disabled: value <= least, onclick: () => set(value - 1) }, "−"),
+      h("button", { type: "button", "aria-label": `${label} −`, disabled: value <= least, "data-sign": "−", onclick: () => set(value - 1) }),
       h("output", { text: value }),
-      h("button", { type: "button", "aria-label": `${label} +`, disabled: value >= most, onclick: () => set(value + 1) }, "+")));
+      h("button", { type: "button", "aria-label": `${label} +`, disabled: value >= most, "data-sign": "+", onclick: () => set(value + 1) })));
 }

@@ -22,10 +22,18 @@ const root = /** @type {HTMLElement} */ (document.getElementById("page"));
 /** @type {import("./network.mjs").LayerRow[]} */
 const layers = data.overview?.layers ?? [];
 const byName = new Map(layers.map((one) => [one.name, one]));
-for (const [name, count] of Object.entries(data.waste?.marks ?? {})) {
-  const one = byName.get(name);
-  if (one) one.waste = /** @type {number} */ (count);
+/** @type {any} */
+let evidence = typeof data.waste === "object" ? data.waste : null;
+
+/** Marks the rows in which something is wasted. @param {any} found */
+function markWaste(found) {
+  evidence = found;
+  for (const [name, count] of Object.entries(found?.marks ?? {})) {
+    const one = byName.get(name);
+    if (one) one.waste = /** @type {number} */ (count);
+  }
 }
+markWaste(evidence);
 const drawnLayers = layers.filter((one) => one.op !== "constant");
 
 const state = {
@@ -67,6 +75,7 @@ async function start() {
       if (kind === "drop" && e.dataTransfer.files[0]) take(e.dataTransfer.files[0]);
     });
   await build();
+  if (data.waste === true) lookForWaste().catch(() => {});
 }
 
 /** Everything anew, in the language of now. */
@@ -114,7 +123,7 @@ function side() {
 }
 
 function panel() {
-  const tabs = data.alone ? [] : ["maps", "stamp", "field", ...(data.waste || data.server ? ["waste"] : []), ...(data.before ? ["beforeAfter"] : [])];
+  const tabs = data.alone ? [] : ["maps", "stamp", "field", "waste", ...(data.before ? ["beforeAfter"] : [])];
   const list = h("div", { class: "tabs", role: "tablist" }, tabs.map((name) => h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "panel", "aria-selected": String(state.tab === name), tabindex: state.tab === name ? 0 : -1, onclick: () => turn(name), text: t(name) })));
   list.addEventListener("keydown", (/** @type {KeyboardEvent} */ e) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
@@ -209,8 +218,8 @@ async function show() {
   try {
     if (data.alone) await alone(box, current);
     else if (state.tab === "field") await sight(box);
-    else if (state.tab === "waste") showWaste(box, data.waste, byName, source, (layer, channel) => { const row = network?.rowOf(layer); if (row) { state.channel = channel; pick(row, layer); turn("maps"); } });
-    else if (state.tab === "beforeAfter") await showSides(box, source, data.before, byName, state.layer, current);
+    else if (state.tab === "waste") await waste(box, current);
+    else if (state.tab === "beforeAfter") await showSides(box, source, data, state.layer, evidence, current);
     else if (data.overview.why_not) box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: data.overview.why_not }) }));
     else if (state.tab === "maps") await maps(box, current);
     else await stamp(box, current);
@@ -296,6 +305,29 @@ function shrunk(whole, size) {
       }
     }
   return { ...whole, h: size, w: size, rgb };
+}
+
+/** @param {HTMLElement} box @param {() => boolean} current */
+async function waste(box, current) {
+  if (data.waste === true && !evidence) {
+    box.replaceChildren(h("p", { class: "note", text: t("loading") }));
+    await lookForWaste();
+  }
+  if (current()) showWaste(box, evidence, source);
+}
+
+/** Fetches the evidence, and marks the rows. */
+async function lookForWaste() {
+  markWaste(await source.waste());
+  const old = document.querySelector(".side");
+  if (old && network) {
+    const [photoBox, answerBox] = [document.getElementById("photo"), document.getElementById("answer")];
+    const made = side();
+    made.querySelector("#photo")?.replaceWith(/** @type {Node} */ (photoBox));
+    made.querySelector("#answer")?.replaceWith(/** @type {Node} */ (answerBox));
+    old.replaceWith(made);
+    if (state.row) network.mark(state.row);
+  }
 }
 
 /** @param {HTMLElement} box */

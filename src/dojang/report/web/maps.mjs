@@ -33,8 +33,8 @@ export async function showMaps(box, source, side, layer, common, names, opened, 
       const full = common ? reach : Math.max(Math.abs(low), Math.abs(high));
       const canvas = h("canvas", {});
       paint(canvas, [], maps.h, maps.w, full, (i) => low + ((high - low) * maps.tiles[place * size + i]) / 255);
-      grid.append(h("button", { type: "button", class: "map", "data-channel": channel, "aria-label": t("openStamp", { n: channel }), onclick: () => opened(channel) },
-        canvas, h("span", { text: `${channel}` }), h("span", { class: "strength", text: value(maps.strength[channel]) })));
+      grid.append(h("button", { type: "button", class: "map", "data-channel": channel, title: t("openStamp", { n: channel }), onclick: () => opened(channel) },
+        canvas, h("span", { text: `${channel}` }), " ", h("span", { class: "strength", text: value(maps.strength[channel]) })));
     });
     const left = all - grid.childElementCount;
     more.hidden = left <= 0;

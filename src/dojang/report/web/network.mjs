@@ -51,8 +51,9 @@ export function drawing(flow, totals, picked) {
       twist.setAttribute("aria-label", t(wide ? "fold" : "unfold", { name }));
     };
     const fillInner = () => {
-      const gutter = s("svg", { class: "lanes", viewBox: `0 0 ${block.lanes * LANE} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
-        below.filter((lane) => lane !== row.lane || row.inner).map((lane) => line(lane, 0, lane, 10)));
+      const drawn = s("svg", { viewBox: `0 0 ${block.lanes * LANE} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
+        below.map((lane) => line(lane, 0, lane, 10)));
+      const gutter = h("span", { class: "lanes" }, drawn);
       gutter.style.width = `${block.lanes * LANE}px`;
       inner.append(gutter, list(/** @type {Block} */ (row.inner), row));
     };
@@ -80,7 +81,7 @@ export function drawing(flow, totals, picked) {
     for (const one of chain) folds.get(one)?.(true);
   };
 
-  const node = h("div", { class: "network" }, list(flow, null));
+  const node = h("div", { class: all.length > 200 ? "network long" : "network" }, list(flow, null));
   node.addEventListener("keydown", (/** @type {KeyboardEvent} */ e) => {
     const buttons = [...node.querySelectorAll("button.pick")].filter((b) => /** @type {HTMLElement} */ (b).offsetParent);
     const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));

@@ -94,6 +94,6 @@ function deeper() {
     };
     return h("tr", {}, h("th", { scope: "row", text: `${k}×${k}` }), bar(k * k, t("weightsEach", { k, n: whole(k * k) })), bar(9 * l, t("layersEach", { l, n: whole(9 * l) })));
   });
-  return h("section", { class: "deeper" }, h("h3", { text: t("deeper") }), h("p", { class: "note", text: t("deeperSaid") }),
+  return h("section", { class: "deeper" }, h("h2", { text: t("deeper") }), h("p", { class: "note", text: t("deeperSaid") }),
     h("table", {}, h("thead", {}, h("tr", {}, [t("sees"), t("oneKernel"), t("threes")].map((text) => h("th", { scope: "col", text })))), h("tbody", {}, rows)));
 }

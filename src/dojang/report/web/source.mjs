@@ -16,6 +16,10 @@
  * @property {() => Promise<Picture>} picture
  * @property {(side: string) => Promise<Guess[]>} answer
  * @property {(file: Blob, name: string) => Promise<void>} look
+ * @property {() => Promise<any>} waste evidence on data
+ * @property {(layer: string, channel: number) => Promise<Samples>} samples maps of a channel on samples of the data
+ * @property {(side: string) => Promise<number|null>} time milliseconds of one run
+ * @typedef {{n: number, h: number, w: number, ph: number, pw: number, data: Float32Array, rgb: Uint8Array}} Samples
  */
 
 /** The head and the bytes behind it. @param {ArrayBuffer} buffer */
@@ -66,6 +70,14 @@ export function fromServer() {
       return { ...head, rgb: new Uint8Array(buffer, at, 3 * head.h * head.w) };
     },
     answer: async (side) => JSON.parse(new TextDecoder().decode(await ask("answer", { side }))),
+    waste: () => once("waste", async () => JSON.parse(new TextDecoder().decode(await ask("waste")))),
+    time: (side) => once(`time ${side}`, async () => JSON.parse(new TextDecoder().decode(await ask("time", { side })))),
+    samples: (layer, channel) => once(`samples ${channel} ${layer}`, async () => {
+      const buffer = await ask("samples", { layer, channel });
+      const { head, at } = unpacked(buffer);
+      const count = head.n * head.h * head.w;
+      return { ...head, data: new Float32Array(buffer, at, count), rgb: new Uint8Array(buffer, at + 4 * count, 3 * head.n * head.ph * head.pw) };
+    }),
     look: async (file, name) => {
       await ask("picture", { name }, { method: "POST", body: file });
       kept.clear();
@@ -127,6 +139,9 @@ export function fromFile(held, bytes) {
     },
     answer: async (side) => held.sides[side]?.answer ?? [],
     look: async () => missing(),
+    waste: async () => held.waste,
+    samples: async () => missing(),
+    time: async () => null,
   };
 }
 
@@ -180,6 +195,9 @@ export function fromPicture(picture) {
     picture: async () => now,
     answer: async () => [],
     look: async (file, name) => { now = await decoded(file, name); },
+    waste: async () => null,
+    samples: async () => { throw new Error("notInFile"); },
+    time: async () => null,
   };
 }
 

@@ -355,7 +355,7 @@ export function showStamp(box, first, restore, more = []) {
   function drawMoves(fits) {
     clearInterval(timer);
     timer = 0;
-    const move = (/** @type {string} */ sign, /** @type {number} */ dy, /** @type {number} */ dx) => h("button", { type: "button", "aria-label": `${t("step")} ${sign}`, onclick: () => { stop(); go(y + dy, x + dx); } }, sign);
+    const move = (/** @type {string} */ sign, /** @type {number} */ dy, /** @type {number} */ dx) => h("button", { type: "button", "aria-label": `${t("step")} ${sign}`, "data-sign": sign, onclick: () => { stop(); go(y + dy, x + dx); } });
     moves.replaceChildren(move("←", 0, -1), move("↑", -1, 0), move("↓", 1, 0), move("→", 0, 1),
       h("button", { type: "button", "data-step": "", onclick: () => { stop(); next(); } }, t("step")),
       h("button", { type: "button", "data-run": "", onclick: toggle }, t("run")), h("span", { class: "note", text: t("keys") }));
@@ -372,7 +372,7 @@ export function showStamp(box, first, restore, more = []) {
     if (p.operation !== "conv" || !taps) {
       const result = pooled(input, start, p.operation, rows, columns);
       const seen = under(input, start, rows, columns);
-      tables.replaceChildren(h("div", { class: "channel" }, h("h4", { text: t("channel", { n: start }) }), grid(seen, columns.length, reachOf(seen.map((v) => v || 0)), t("window1"))));
+      tables.replaceChildren(h("div", { class: "channel" }, h("strong", { text: t("channel", { n: start }) }), grid(seen, columns.length, reachOf(seen.map((v) => v || 0)), t("window1"))));
       equation.replaceChildren(h("span", { text: p.operation === "max" ? t("maxpool") : t("meanpool") }), " = ", number(result, "result"), ...afterwards(), where());
       return;
     }
@@ -387,8 +387,8 @@ export function showStamp(box, first, restore, more = []) {
     const rest = order.slice(MOST_SHOWN).reduce((a, c) => a + parts[c], 0);
     const size = taps.h * taps.w;
     tables.replaceChildren(...listed.map((c, i) => h("div", { class: "channel" },
-      h("h4", {}, taps.c > 1 && !p.picture ? h("button", { type: "button", class: "plain", "aria-pressed": String(plane === c), onclick: () => { plane = c; const mark = planes.querySelector("[data-input-channel]"); if (mark) mark.textContent = String(start + c); moved(); } }, t("channel", { n: start + c })) : p.channelNames[start + c] ?? t("channel", { n: start + c })),
-      grid(windows[i], taps.w, inReach, t("window1")), h("span", { class: "sign", text: "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", text: "=" }), number(parts[c], "part"))),
+      h("strong", {}, taps.c > 1 && !p.picture ? h("button", { type: "button", class: "plain", "aria-pressed": String(plane === c), onclick: () => { plane = c; const mark = planes.querySelector("[data-input-channel]"); if (mark) mark.textContent = String(start + c); moved(); } }, t("channel", { n: start + c })) : p.channelNames[start + c] ?? t("channel", { n: start + c })),
+      grid(windows[i], taps.w, inReach, t("window1")), h("span", { class: "sign", "data-sign": "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", "data-sign": "=" }), number(parts[c], "part"))),
       ...(order.length > MOST_SHOWN ? [h("p", { class: "rest" }, t("restOf", { n: order.length - MOST_SHOWN }), " ", number(rest, "rest"))] : []));
     const total = sum + taps.bias;
     equation.replaceChildren(h("span", { text: t("sum", { n: taps.c * size }) }), " ", number(sum, "sum"), " + ", h("span", { text: t("bias") }), " ", number(taps.bias, "bias"), " = ", number(total, "total"),
@@ -408,7 +408,7 @@ export function showStamp(box, first, restore, more = []) {
     const body = h("tbody");
     for (let i = 0; i < numbers.length; i += across)
       body.append(h("tr", {}, numbers.slice(i, i + across).map((v) => {
-        const cell = h("td", { text: Number.isNaN(v) ? "0" : value(v), class: Number.isNaN(v) ? "pad" : null });
+        const cell = h("td", Number.isNaN(v) ? { class: "pad", "data-sign": "0" } : { text: value(v) });
         if (!Number.isNaN(v)) tint(cell, v, reach);
         return cell;
       })));
@@ -484,5 +484,5 @@ export function fourCases() {
     return { figure: h("figure", {}, drawing, h("figcaption", { text: t("caseSaid", { s: stride, p: pad, o }) })), update };
   });
   const step = () => { at++; for (const one of cases) one.update(); };
-  return h("section", { class: "cases" }, h("h3", { text: t("fourCases") }), h("div", { class: "four" }, cases.map((one) => one.figure)), h("button", { type: "button", onclick: step, text: t("step") }));
+  return h("section", { class: "cases" }, h("h2", { text: t("fourCases") }), h("div", { class: "four" }, cases.map((one) => one.figure)), h("button", { type: "button", onclick: step, text: t("step") }));
 }

@@ -114,8 +114,7 @@ export const WORDS = {
   markers: ["{n} wasted", "낭비 {n}"],
   correlation: ["Correlation between the input and the output channels of {layer}", "{layer}의 입력 채널과 출력 채널 사이의 상관"],
   groupsSaid: ["{g} groups: {a} of the squared correlation stays inside, in the order shown; an arbitrary split keeps {b}", "그룹 {g}개: 보이는 순서에서 제곱 상관의 {a}가 그룹 안에 남고, 아무렇게나 나누면 {b}가 남는다"],
-  outChannels: ["output channels", "출력 채널"],
-  inChannels: ["input channels", "입력 채널"],
+  axes: ["Rows ↓: {h} input channels. Columns →: {w} output channels. Lines: the groups.", "행 ↓: 입력 채널 {h}개. 열 →: 출력 채널 {w}개. 선: 그룹."],
   findings: ["Findings", "발견"],
   before: ["before", "전"],
   now: ["after", "후"],
@@ -123,6 +122,12 @@ export const WORDS = {
   answersChanged: ["{n} of {all} samples have another answer", "표본 {all}개 중 {n}개의 답이 다르다"],
   sameAnswers: ["The best class is the same.", "가장 높은 클래스가 같다."],
   otherAnswers: ["The best class is another one.", "가장 높은 클래스가 달라졌다."],
+  splitMeasured: ["Measured: so split, the outputs of the layer move by {a} of their variance; by a random split {b}.", "측정: 이렇게 나누면 층의 출력이 분산의 {a}만큼 움직이고, 무작위로 나누면 {b}만큼 움직인다."],
+  runTime: ["least time of 7 runs, here", "여기서 7번 중 가장 짧은 시간"],
+  cuts: ["What was cut, and the finding that each cut answers", "자른 것, 그리고 각각이 답하는 발견"],
+  onlyAfter: ["The network before has no layer of this name.", "앞의 네트워크에는 이 이름의 층이 없습니다."],
+  otherSizes: ["The maps of this layer have another size before.", "이 층의 맵 크기가 서로 다릅니다."],
+  dividerNote: ["Left of the divider: before; right: after. Each map stands beside the one that is most like it on this picture.", "칸막이 왼쪽은 전, 오른쪽은 후. 각 맵은 이 사진에서 가장 닮은 맵과 짝지었다."],
   gone: ["not there", "없음"],
   keys: ["Keys: arrows move, space runs, / searches.", "키: 화살표로 옮기고, 스페이스로 실행하고, /로 찾는다."],
   lead: ["A convolution presses the same small stamp on every place of a picture.", "합성곱은 같은 작은 도장을 사진의 모든 자리에 찍는다."],
@@ -176,7 +181,7 @@ export function value(v) {
 }
 
 /** @param {number} share 0 to 1 */
-export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)}\u00a0%`;
 
 /** @param {number[]|null} shape channels first */
 export const by = (shape) => (shape ? shape.join("×") : "?");
