@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from dojang.app.feeding import IMAGENET
+from dojang.app.code_pictures import how_to_normalise
 from dojang.app.networks import InputSize, is_module, load, names_code, torch_format
 from dojang.app.own import OwnRequest, slim_own
 from dojang.app.progress import ProgressDisplay
@@ -19,11 +19,8 @@ from dojang.app.samples import asked_of, load_inputs
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.writing import replace_text, writing_folder
 from dojang.report.results import Slimming
-from dojang.training.asked import PerChannel
 from dojang.training.data import Data
 from dojang.training.sources import npz_samples
-
-NormaliseBy = Literal["none", "imagenet", "half", "data"]
 
 OWN_FILES = ("report.html", "model.pt", "model.onnx", "model.safetensors", "run.json")
 """What slimming a module leaves in its folder; the ONNX file only where dojang knows every operator."""
@@ -39,24 +36,6 @@ class Where:
     input_size: InputSize | None = None
     num_classes: int | None = None
     val_data: str | Path | None = None
-
-
-def normalised_by(
-    how: NormaliseBy | None, mean: PerChannel | None, std: PerChannel | None
-) -> tuple[PerChannel | None, PerChannel | None]:
-    """Mean and deviation of a way of normalising by name; None for "data", whose figures the data give.
-
-    Raises `UsageError` for a name that is not known, or one beside figures.
-    """
-    if how is None:
-        return mean, std
-    if how not in get_args(NormaliseBy):
-        raise UsageError(f"normalise {how!r:.40} is not known; use {', '.join(get_args(NormaliseBy))}, or mean and std")
-    if mean is not None or std is not None:
-        raise UsageError("say either how samples are normalised (normalise), or the figures (mean and std)")
-    return {"none": (0.0, 1.0), "half": (0.5, 0.5), "imagenet": (IMAGENET.mean, IMAGENET.std), "data": (None, None)}[
-        how
-    ]
 
 
 def is_feed(net: Any, data: Any, target: bool) -> bool:
@@ -194,14 +173,6 @@ def _samples(module: Any, data: Any, where: Where, means: tuple[Any, ...]) -> tu
 
     found = fed(graph, found, asked)
     return found.train.inputs(), found.notes
-
-
-def how_to_normalise(name: str) -> str:
-    """What is asked for where nobody said how pictures enter a module."""
-    return (
-        f"{name}: PyTorch code does not say how it takes pictures; say --mean and --std, or --normalise none (0 to 1), "
-        "imagenet, half (minus 0.5, over 0.5) or data (mean and deviation of the train part)"
-    )
 
 
 def _name(net: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -95,25 +96,27 @@ def part(batch: Batch, start: int, stop: int) -> Batch:
 
 
 class _Read:
-    """The running figures of what one layer reads, where each batch is of about `rows` places."""
+    """The running figures of what one layer reads, on so many samples of so many places."""
 
-    def __init__(self, channels: int, batches: int, rows: int) -> None:
-        self.rows, batches = 0, max(1, batches)
+    def __init__(self, channels: int, samples: int, places: int) -> None:
+        self.rows = 0
         most = int(np.clip(ROWS_PER_CHANNEL * channels, LEAST_ROWS, MOST_ROWS)) if channels <= WIDEST else FEW_ROWS
-        self.want = -(-most // batches)
+        self.each = most / max(1, samples)
         self.shift: Tensor | None = None
-        self.low_rank = channels > WIDEST or batches * min(rows, self.want) < channels
+        self.low_rank = channels > WIDEST or samples * min(places, self.each) < channels
         self.total = np.zeros(channels)
         self.products = np.zeros((0, 0) if self.low_rank else (channels, channels))
-        self.kept: list[np.ndarray] = []
+        self.kept: list[Tensor] = []
+        self.waiting = 0
         self.square, self.mixed, self.alone, self.samples = (np.zeros(channels) for _ in range(4))
 
     def see(self, x: Tensor) -> None:
         """Takes a batch in, (n, channels, places)."""
         number = x.shape[0] * x.shape[2]
-        if number > self.want:
+        want = ceil(self.each * x.shape[0])
+        if number > want:
             generator = torch.Generator().manual_seed(self.rows)
-            drawn = torch.randint(number, (self.want,), generator=generator).to(x.device)
+            drawn = torch.randint(number, (want,), generator=generator).to(x.device)
             rows = x[drawn // x.shape[2], :, drawn % x.shape[2]]
         else:
             rows = x.transpose(1, 2).reshape(-1, x.shape[1])
@@ -123,10 +126,18 @@ class _Read:
         rows = rows - self.shift
         self.rows += len(rows)
         self.total += rows.sum(0, dtype=torch.float64).cpu().numpy()
-        if self.low_rank:
-            self.kept.append(rows.cpu().numpy())
-        else:
+        self.kept.append(rows)
+        self.waiting += len(rows)
+        if not self.low_rank and self.waiting >= len(self.products):
+            self._join()
+
+    def _join(self) -> None:
+        """Adds the rows that wait, as many as there are channels together: products of fewer take as long."""
+        if self.waiting:
+            rows = torch.cat(self.kept)
             self.products += (rows.T @ rows).cpu().numpy()
+            self.kept.clear()
+            self.waiting = 0
 
     def follow(self, x: Tensor, slope: Tensor) -> None:
         """Takes in how the projected outputs follow what was read."""
@@ -144,11 +155,12 @@ class _Read:
         mean = self.shift.double().cpu().numpy() + offset
         felt = (self.square - 2 * mean * self.mixed + mean**2 * self.alone) / np.maximum(self.samples, 1)
         if self.low_rank:
-            factor = np.concatenate(self.kept)
+            factor = torch.cat(self.kept).cpu().numpy()
             self.kept.clear()
             factor -= offset.astype(factor.dtype)
             factor /= max(1, self.rows) ** 0.5
             return Reading(self.rows, mean, factor, felt.clip(0), True)
+        self._join()
         covariance, self.products = self.products, np.zeros((0, 0))
         covariance /= max(1, self.rows)
         covariance -= np.outer(offset, offset)
@@ -185,13 +197,14 @@ def readings(
         alias = args[0].view_as(args[0])
         seen = _flat(alias.detach(), layer)
         if site.name not in found:
-            found[site.name] = _Read(seen.shape[1], len(batches), seen.shape[0] * seen.shape[2])
+            found[site.name] = _Read(seen.shape[1], total, seen.shape[2])
         own = found[site.name]
         own.see(seen)
         if alias.requires_grad:
             alias.register_hook(lambda slope: own.follow(seen, _flat(slope, layer)))
         return (alias, *args[1:])
 
+    total = sum(map(size_of, batches))
     scale = _scale(module, batches)
     generator = torch.Generator().manual_seed(seed)
     handles = [layer.register_forward_pre_hook(watch) for layer in by_module]
