@@ -26,6 +26,10 @@ UNSTEADY = 1e-4
 TOO_RANDOM = 0.02
 """A measure whose two answers differ by more than this part of it cannot tell cuts apart."""
 
+LEAST_SIZE = 1e-3
+"""Measures are held to be of this size at least, or of the size of their standard error where they tell it: of a
+measure near zero the two parts above would call rounding random. So answers less than 2e-5 apart are never refused."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -163,7 +167,8 @@ class OwnLoop:
         self.progress.stage("evaluate: the original")
         key = self.key("evaluate", self.original)
         one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[0])) for n in ("", " again"))
-        apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value))
+        apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value), LEAST_SIZE)
+        size = max(size, *(own.error or 0.0 for own in (one, two)))
         if apart > TOO_RANDOM * size:
             raise UsageError(
                 f"evaluate is random: of the original as it is it says {one.value:.6g}, then {two.value:.6g}; fix its "
