@@ -31,6 +31,8 @@ from dojang.app.shortening import (
     read,
     wanted,
 )
+from dojang.app.side_by_side import SideBySide
+from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
@@ -100,12 +102,15 @@ def slim_own(
     folder: Path | None = None,
     progress: ProgressDisplay | None = None,
     notes: Sequence[str] = (),
+    lead: Lead | None = None,
+    beside: SideBySide | None = None,
 ) -> Slimming:
     """The module with fewer channels: of the same class wherever its code allows it.
 
-    Each step cuts by what moves the outputs least on the samples; of `TUNED` candidates, tuned by `tune`, the one that
-    `evaluate` prefers is taken. What a cut loses is the difference to the control, the original tuned as often. Without
-    `tune` nothing is tuned; without `evaluate` candidates are judged by how far their outputs moved.
+    Each step cuts by what moves the outputs least on the samples; of `TUNED` candidates, tuned by `tune`, the one
+    that `evaluate` prefers is taken. With `lead` and `beside` several processes tune them side by side. What a cut
+    loses is the difference to the control, the original tuned as often. Without `tune` nothing is tuned; without
+    `evaluate` candidates are judged by how far their outputs moved.
 
     Raises `UsageError`, `DataError` for what `own_loop` and `training.feeding` refuse, `UnsupportedError` for a module
     that cannot be followed.
@@ -120,6 +125,8 @@ def slim_own(
         raise UsageError("without `evaluate` say how far to cut: target_macs, target_time or target_ms")
     store = TuningStore(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))  # stays where something goes wrong
     loop = OwnLoop(own.module, tune, evaluate, store, told)
+    if lead is not None and beside is not None and tune is not None:
+        loop.several = lambda modules: beside.many(lead, loop.tune_once, modules)
     run = _OwnSearch(own, asked, loop, told, Shortener(asked.keep, whole_vectors(), told, asked.seed))
     run.search()
     done = run.result(started, (*notes, *more))
@@ -272,6 +279,7 @@ class _OwnSearch:
         judged: list[tuple[Shortened, Any, Score | None, float | None, float | None]] = []
         tried = made[:TUNED] if loop.evaluate is not None and not made[0].plain else made[:1]
         tunings = self.now.tunings + (loop.tune is not None)
+        loop.ahead(tunings, [one.module for one in tried])
         control = loop.score(loop.control(tunings)) if loop.evaluate is not None else None
         for one in tried:
             self.told.stage(f"candidate by {one.ranking}: {one.macs / self.whole:.0%} of the multiplications")

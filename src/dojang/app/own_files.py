@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import numpy as np
 from dojang.app.code_pictures import how_to_normalise
 from dojang.app.networks import InputSize, is_module, load, names_code, torch_format
 from dojang.app.own import OwnRequest, slim_own
+from dojang.app.own_loop import OwnLoop, TuningStore
 from dojang.app.progress import ProgressDisplay
 from dojang.app.record import record
 from dojang.app.samples import asked_of, load_inputs
+from dojang.app.side_by_side import SideBySide, opened
+from dojang.app.together import Lead, take_part, together
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.writing import replace_text, writing_folder
 from dojang.report.results import Slimming
@@ -117,13 +121,50 @@ def own_way(
     resume: bool,
     told: ProgressDisplay,
 ) -> Slimming:
-    """Slimming by the owner's loop, or at once, with its files where a folder is named."""
+    """Slimming by the owner's loop, or at once, with its files where a folder is named.
+
+    Under `torchrun` process 0 searches and writes, and all tune; the others get the result without its module.
+    """
     if output is None and resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
     module = _module(net, where)
+    by_owner = opened()
+    with together() as processes:
+        if processes.size == 1:
+            return _led(net, module, data, asked, tune, evaluate, where, means, output, force, resume, told)
+        beside, lead = SideBySide(processes, by_owner), Lead(processes)
+        if not processes.rank:
+            return lead.through(
+                lambda: _led(
+                    net, module, data, asked, tune, evaluate, where, means, output, force, resume, told, lead, beside
+                ),
+                lambda done: replace(done, module=None),
+            )
+        with TemporaryDirectory() as nothing:
+            loop = OwnLoop(module, tune, evaluate, TuningStore(Path(nothing)))
+            return take_part(processes, beside.work(loop.tune_once))
+
+
+def _led(
+    net: Any,
+    module: Any,
+    data: Any,
+    asked: OwnRequest,
+    tune: Callable[..., Any] | None,
+    evaluate: Callable[[Any], Any] | None,
+    where: Where,
+    means: tuple[Any, ...],
+    output: str | Path | None,
+    force: bool,
+    resume: bool,
+    told: ProgressDisplay,
+    lead: Lead | None = None,
+    beside: SideBySide | None = None,
+) -> Slimming:
+    """What process 0 does, or the only one."""
     samples, notes = _samples(module, data, where, means)
     if output is None:
-        return slim_own(module, samples, asked, tune, evaluate, None, told, notes)
+        return slim_own(module, samples, asked, tune, evaluate, None, told, notes, lead, beside)
     kept = Path(output) / UNFINISHED
     unfinished = kept.is_dir()
     if unfinished and not resume and not force:
@@ -131,7 +172,7 @@ def own_way(
     with writing_folder(output, OWN_FILES, force or unfinished) as place:
         if force and not resume:
             shutil.rmtree(kept, ignore_errors=True)
-        done = slim_own(module, samples, asked, tune, evaluate, kept, told, notes)
+        done = slim_own(module, samples, asked, tune, evaluate, kept, told, notes, lead, beside)
         told.stage("writing and checking the files")
         done = write_own(done, {"net": _name(net), **asdict(asked)}, place, Path(output))
     shutil.rmtree(kept, ignore_errors=True)

@@ -94,11 +94,10 @@ def look(own: Own, cut: str, told: ProgressDisplay) -> Found:
         done = judge(known, grouped=LayerGroupings((), {"": "only channels are cut here"}), effective=())
     except DojangError as error:
         return Found(Diagnosis(name, (), 0, None, 0.0, notes=(NOT_LOOKED, str(error))), cut)
+    findings = tuple(f for f in done.findings if f.kind in CHANNEL_KINDS)
     number = 0 if samples is None else len(next(iter(samples.values())) if isinstance(samples, dict) else samples)
     notes = () if own.runnable else ("some operators run in the network's own code only: findings go by weights",)
-    return Found(
-        Diagnosis(name, done.findings, number, None, known.threshold, notes=notes, not_judged=done.unjudged), cut
-    )
+    return Found(Diagnosis(name, findings, number, None, known.threshold, notes=notes, not_judged=done.unjudged), cut)
 
 
 def feed_of(own: Own) -> Array | dict[str, Array] | None:

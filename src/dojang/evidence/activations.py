@@ -43,7 +43,7 @@ MOST_ROWS, WIDE_ROWS = 50_000, 16_384
 """Samples times places that means and covariances are taken over, about, and where there are more than `WIDE`
 channels; extremes are taken over all places."""
 
-WIDE = 1024
+WIDE = 256
 """A covariance of more channels takes minutes over `MOST_ROWS` places of many layers."""
 
 BEHIND: Table[Literal["passes on", "activation"]] = Table(

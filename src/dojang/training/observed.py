@@ -261,13 +261,21 @@ def _scale(module: nn.Module, batches: Sequence[Batch]) -> list[float]:
             if not own or y.shape[1:] == own[0].shape[1:]:
                 own.append(y)
     outputs = [torch.cat(own) if own[0].ndim else own[0] for own in parts]
-    spreads = [
-        float(((y - y.mean(0, keepdim=True)).square().sum() if len(y) > 1 else y.square().sum()) / len(y))
-        for y in outputs
-        if y.ndim
-    ]
+    spreads = [_spread(y.numpy(force=True)) / len(y) for y in outputs if y.ndim]
     whole = [s if np.isfinite(s) and s > 0 else 1.0 for s in spreads]
     return [(s * len(whole)) ** 0.5 for s in whole]
+
+
+SAME = 1e-6
+"""An output whose squared spread is at most this part of its squared size, a thousandth of its size, is the same for
+all samples: what is left is rounding, or a network that has learnt nothing."""
+
+
+def _spread(y: np.ndarray) -> float:
+    """The squared distance of outputs (samples, …) from their mean, of those that are the same their squared size."""
+    size = float(np.square(y, dtype=np.float64).sum())
+    spread = float(np.square(y - y.mean(axis=0), dtype=np.float64).sum()) if len(y) > 1 else 0.0
+    return spread if spread > SAME * size else size
 
 
 SPREAD_OVER = 16
@@ -345,10 +353,10 @@ def answers(module: nn.Module, batches: Sequence[Batch]) -> list[np.ndarray]:
 def change(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
     """How far outputs moved: the squared change over the squared spread over samples, the mean over outputs.
 
-    0: nothing changed; about 1: the outputs say nothing any more.
+    0: nothing changed; about 1: the outputs say nothing any more. Outputs that are the same for all samples are held
+    against their size.
     """
     found: list[float] = []
     for a, b in zip(wanted, got, strict=True):
-        spread = float(np.square(a - a.mean(axis=0)).sum(dtype=np.float64)) or float(np.square(a).sum(dtype=np.float64))
-        found.append(float(np.square(b - a).sum(dtype=np.float64)) / (spread or 1.0))
+        found.append(float(np.square(b - a).sum(dtype=np.float64)) / (_spread(a) or 1.0))
     return float(np.mean(found)) if found else 0.0
