@@ -49,9 +49,10 @@ def settled(net: Any, graph: Graph, data: Data, asked: Asked, normalise: str | N
     raise UsageError(how_to_normalise(data.name))
 
 
-def how_to_normalise(name: str) -> str:
-    """What is asked for where nobody said how pictures enter a module."""
+def how_to_normalise(name: str, data: bool = True) -> str:
+    """What is asked for where nobody said how pictures enter a module. `data`: whether there is a train part."""
+    from_data = ", imagenet, half (minus 0.5, over 0.5) or data (mean and deviation of the train part)"
     return (
-        f"{name}: PyTorch code does not say how it takes pictures; say --mean and --std, or --normalise none (0 to 1), "
-        "imagenet, half (minus 0.5, over 0.5) or data (mean and deviation of the train part)"
+        f"{name}: PyTorch code does not say how it takes pictures; say --mean and --std, or --normalise none (0 to 1)"
+        + (from_data if data else ", imagenet or half (minus 0.5, over 0.5)")
     )

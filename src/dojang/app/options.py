@@ -313,6 +313,17 @@ _RUN = Command(
         Option("input", "a picture, or .npy of shape (c,h,w) or (n,c,h,w)", flag="", metavar="INPUT"),
         Option("plan", "show each layer's algorithm and time, and why others were refused", False),
         Option("top", "show the K best classes", 5, whole, "K"),
+        *(
+            replace(own, help=own.help.partition(" (default")[0])
+            for own in TRAINING_DATA
+            if own.name in ("mean", "std")
+        ),
+        replace(
+            NORMALISE,
+            help="how pictures are normalised for PyTorch code, which does not say it: 0 to 1, as "
+            "ImageNet, or minus 0.5 over 0.5",
+            choices=("none", "imagenet", "half"),
+        ),
         THREADS,
         *_output("OUT.npy", "write the output as an array"),
     ),
