@@ -223,6 +223,7 @@ def _name(net: Any) -> str:
 def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: Path) -> Slimming:
     """Writes the files into `place`, which becomes `target`."""
     from dojang.app.exporting import write_checked
+    from dojang.app.open_export import write_open
     from dojang.formats.torch.write.saved import save_slim
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
@@ -233,7 +234,9 @@ def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: 
     try:
         write_checked(done.graph, "safetensors", place / "model.safetensors")
         names.append("model.safetensors")
-        said = write_checked(done.graph, "onnx", place / "model.onnx")
+        said = write_open(done.module, done.graph, place / "model.onnx") or write_checked(
+            done.graph, "onnx", place / "model.onnx"
+        )
         names.append("model.onnx")
     except DojangError as error:
         note = f"no ONNX file was written: {error}"

@@ -18,6 +18,7 @@ from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
+from dojang.app.open_export import write_open
 from dojang.app.own import OwnRequest
 from dojang.app.own_files import Where, labelled, own_way
 from dojang.app.own_files import is_feed as _is_feed
@@ -554,7 +555,8 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
     from dojang.report.json import dumps
 
     write_checked(done.graph, "safetensors", place / "model.safetensors")
-    said = write_checked(done.graph, "onnx", place / "model.onnx")
+    opened = None if done.module is None else write_open(done.module, done.graph, place / "model.onnx")
+    said = opened or write_checked(done.graph, "onnx", place / "model.onnx")
     if has_onnxruntime():
         import onnxruntime
 
