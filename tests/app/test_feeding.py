@@ -63,10 +63,33 @@ def owned(way: str) -> tuple[nn.Module, float]:
 def test_the_way_of_the_owner_is_found_by_the_loss(way: str) -> None:
     module, accuracy = owned(way)
     assert accuracy > 0.95
-    found = dojang.diagnose(module, pictures(1), input_size=(3, 8, 8), trial_macs=0, samples=200)
+    graph = dojang.load(module, input_size=(3, 8, 8))  # as from a file: nobody can be asked
+    found = dojang.diagnose(graph, pictures(1), trial_macs=0, samples=200)
     assert found.checks.answers is not None
     assert found.checks.answers.confusion.accuracy == pytest.approx(accuracy, abs=0.03)
     assert any("does not say how its samples are normalised" in note for note in found.notes)
+
+
+def test_of_pytorch_code_it_is_asked() -> None:
+    """A guess would make every figure wrong: diagnosis and runs ask, as slimming does."""
+    module, accuracy = owned("(x / 255 - 0.5) / 0.5")
+    given: Any = {"input_size": (3, 8, 8)}
+    with pytest.raises(UsageError, match="does not say how it takes pictures; say --mean and --std"):
+        dojang.diagnose(module, pictures(1), **given)
+    with pytest.raises(UsageError, match="does not say how it takes pictures"):
+        dojang.diagnose(module, pictures(1)[0], **given)
+    with pytest.raises(UsageError, match="does not say how it takes pictures"):
+        dojang.run(module, pictures(1)[0][:4], **given)
+    with pytest.raises(UsageError, match="needs data"):
+        dojang.run(module, pictures(1)[0][:4], normalise="data", **given)  # pyright: ignore[reportArgumentType]
+    for said in ({"normalise": "half"}, {"mean": 0.5, "std": 0.5}):
+        found = dojang.diagnose(module, pictures(1), trial_macs=0, samples=200, **said, **given)
+        assert found.checks.answers is not None
+        assert found.checks.answers.confusion.accuracy == pytest.approx(accuracy, abs=0.03)
+        answered = next(iter(dojang.run(module, pictures(1)[0], **said, **given).outputs.values())).argmax(1)
+        assert (answered == pictures(1)[1]).mean() == pytest.approx(accuracy, abs=1e-6)
+    floats = pictures(1)[0].astype(np.float32) / 255
+    assert dojang.run(module, floats, **given).outputs  # they are taken as they stand
 
 
 def test_what_is_asked_comes_first(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dojang.app.options import COMMANDS, Command, Option
 from dojang.app.parser import build_parser
 
 ONLY_IN_PYTHON = {
+    "diagnose": {"progress"},
     "filter_files": {"progress"},
     "memory": {"batch_size"},
     "slim": {"evaluate", "progress", "tune"},

@@ -8,7 +8,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from dojang.base.errors import DataError
-from dojang.evidence.blocks import co_cluster, spectral
+from dojang.evidence.blocks import GRAM, co_cluster, leading, spectral
 from dojang.evidence.moments import (
     Products,
     affine_fit,
@@ -179,3 +179,28 @@ def test_what_is_not_finite_is_said():
     weights["c2.weight"][1, 2, 0, 0] = np.nan
     with pytest.raises(DataError, match=r"c2: its weight holds nan at \[1, 2, 0, 0\]"):
         require_finite_weights(graph.with_weights(weights))
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (GRAM + 40, GRAM), (GRAM, GRAM + 40)])
+def test_leading_directions_are_those_of_the_whole_decomposition(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.random(shape) + 3 * np.outer(rng.random(shape[0]), rng.random(shape[1]))
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    ours = leading(matrix, 3)
+    for mine, theirs in zip(ours, (left[:, :3], right[:3].T), strict=True):
+        np.testing.assert_allclose(np.abs(mine.T @ theirs), np.eye(3), atol=1e-6)
+
+
+def test_few_rows_wait_for_more() -> None:
+    """Row by row and all at once are the same figures; rows that wait are not lost."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(5, 1, (37, 6)), rng.normal(-2, 3, (37, 9))
+    one, many = Products(6, 9), Products(6, 9)
+    many.add(a, b)
+    for i in range(37):
+        one.add(a[i : i + 1], b[i : i + 1])
+    for mine, theirs in ((one.joined(), many.joined()),):
+        assert mine.rows == theirs.rows == 37
+        np.testing.assert_allclose(mine.covariance, (a - a.mean(0)).T @ (b - b.mean(0)) / 37, atol=1e-12)
+        np.testing.assert_allclose(mine.covariance, theirs.covariance, atol=1e-12)
+        np.testing.assert_allclose(mine.variance, a.var(0), atol=1e-12)

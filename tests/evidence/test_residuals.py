@@ -1,4 +1,4 @@
-"""What channels explain of each other, by covariance and by few rows, against ridge regression done channel by channel."""
+"""What channels explain of each other, by covariance and by few rows, against ridge regression one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dojang.evidence.residuals import DenseResiduals, FactorResiduals, fit, low_
 
 
 def explained(x: np.ndarray, places: list[int], others: list[int], ridge: float) -> np.ndarray:
-    """The least of |x_i − X_others · w|² + λ (|w|² + 1) over w, for each place: solved as least squares on more rows."""
+    """The least of |x_i − X_others · w|² + λ (|w|² + 1) over w, for each place: least squares on more rows."""
     found: list[float] = []
     for place in places:
         rows = np.vstack([x[:, others], np.sqrt(ridge) * np.eye(len(others))])

@@ -24,6 +24,9 @@ SHOWN = ("json", "csv", "html", "columns", "force", "output", "command")
 
 CORRELATION = "the kernel is pressed on the picture as it stands (correlation), not flipped"
 
+LONG_SECONDS = 10.0
+"""From then on a diagnosis says where it is, even where nobody may be watching."""
+
 EXPLAINED = "batch 1, taps on padding counted, float32"
 
 
@@ -232,13 +235,18 @@ def tell_first(paragraph: str) -> None:
 def diagnose(args: argparse.Namespace) -> Answer:
     """`dojang diagnose`: exit 1 when a finding is as severe as --fail-on."""
     from dojang.app import diagnosing
+    from dojang.app.progress import Stages
+    from dojang.app.together import is_main_process
 
     if args.html:
         _may_write(args.html, args.force)
-    result = diagnosing.diagnose(**_keywords(args))
+    stages = Stages("diagnose", quiet=not is_main_process(), after=LONG_SECONDS)
+    try:
+        result = diagnosing.diagnose(**_keywords(args), progress=stages)
+    finally:
+        stages.close()
     if args.html:
         from dojang.app import verbs
-        from dojang.app.together import is_main_process
         from dojang.report.html_slim import diagnosis_html
 
         cost = verbs.count(args.net, input_size=args.input_size, num_classes=args.num_classes)

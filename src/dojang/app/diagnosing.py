@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,19 +10,23 @@ from typing import Any, Literal
 import numpy as np
 
 from dojang.app.checks import LookedAt, Watching
+from dojang.app.code_pictures import NormaliseBy, normalised_by, settled
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, load, require_weights
+from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.samples import asked_of, input_range, load_inputs
 from dojang.app.together import Alone, Together, by_main_process, together
 from dojang.arith.graph import Graph
 from dojang.base.errors import UnsupportedError, UsageError
-from dojang.diagnosis.correlation import correlations
+from dojang.diagnosis.correlation import correlations as correlations_of
+from dojang.diagnosis.correlation import pair_products
 from dojang.diagnosis.equivariance import equivariance
 from dojang.diagnosis.findings import in_order, judge, tried_fields, watched
 from dojang.diagnosis.grouping import groupings
 from dojang.diagnosis.spectrum import spectra, watched_values
 from dojang.diagnosis.trials import TRIAL_MACS
 from dojang.engine.compiled import Compiled
+from dojang.evidence.activations import at_once
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.moments import NotFiniteError, require_finite_weights
 from dojang.evidence.times import CallTimes, call_times
@@ -60,6 +64,9 @@ def diagnose(
     std: PerChannel | None = None,
     part: Literal["train", "test"] = "train",
     trial_macs: int = TRIAL_MACS,
+    normalise: NormaliseBy | None = None,
+    correlations: bool = False,
+    progress: ProgressDisplay | None = None,
 ) -> Diagnosis:
     """Findings about a trained network: dead and constant channels, duplicates, coverage, hot spots; and its answers by
     class, the scale of its activations, what leaving out blocks and rounding weights changes.
@@ -69,6 +76,10 @@ def diagnose(
     what needs no samples is found; `data` may have no labels (an array, an .npy, an .npz with x alone). Under
     `torchrun` each process looks at its share of the samples, and all get the same findings, within rounding those of
     one process.
+
+    PyTorch code does not say how it takes pictures: `normalise` does ("none", 0 … 1; "imagenet"; "half", (x − 0.5) /
+    0.5; "data", mean and deviation of the train part), or `mean` and `std`. `correlations`: measure those of all
+    filters of neighbouring layers, which a page draws, also where they take more than `CORRELATED` products.
 
     Raises what `load` raises, and `DataError` for data that cannot be used.
 
@@ -85,17 +96,24 @@ def diagnose(
         raise UsageError(f"part {part!r} is not known; use one of {', '.join(DATA_PARTS)}")
     if trial_macs < 0:
         raise UsageError(f"trial_macs {trial_macs} must be at least 0")
+    mean, std = normalised_by(normalise, mean, std)
+    told = progress or Silent()
+    told.stage("reading network and data")
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
     found = None
     if data is not None:
-        told = asked_of(graph, task, values, layout, mean, std)
-        found = fed(graph, load_inputs(data, graph, val_data, told), told)
+        asked_for = asked_of(graph, task, values, layout, mean, std)
+        read = load_inputs(data, graph, val_data, asked_for)
+        asked_for = settled(net, graph, read, asked_for, normalise)
+        found = fed(graph, read, asked_for)
         found = replace(found, train=found.test) if part == "test" else found
     with together() as processes:
         known = evidence_of(graph, found, samples, threshold, seed)
         asked = None if found is None or known.samples is None else looked_at(found, known.samples, samples, seed, part)
-        done = diagnosis_of(known, found, processes, asked=asked, trial_macs=trial_macs)
+        done = diagnosis_of(
+            known, found, processes, asked=asked, trial_macs=trial_macs, correlate=correlations or None, progress=told
+        )
     if found is None:
         return done
     said = (note for note in found.notes if note != MIRROR_RULE)  # nothing is mirrored here
@@ -117,17 +135,19 @@ def diagnosis_of(
     asked: LookedAt | None = None,
     more: Iterable[str] = (),
     trial_macs: int = 0,
-    correlate: bool = True,
+    correlate: bool | None = None,
+    progress: ProgressDisplay | None = None,
 ) -> Diagnosis:
     """The findings on the samples; without any, what needs none. Process 0 does the timing.
 
     `asked`, the samples with their labels: also what each layer uses of its channels and of the input, how it answers
     to a shift, and the checks of `checks.py`. `more`: values whose statistics somebody needs later; they are taken in
     the same pass over the samples. `correlate`: also the correlations of neighbouring layers in their best order, which
-    only a page shows.
+    only a page shows; None: where they take few products.
     """
-    processes = processes or Alone()
+    processes, progress = processes or Alone(), progress or Silent()
     graph = known.graph
+    progress.stage("timing the layers")
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found on the samples, and told
         times, notes = by_main_process(processes, lambda: timing(graph))
     if known.samples is None or data is None:
@@ -142,11 +162,17 @@ def diagnosis_of(
             f"{len(x)} samples cannot be shared by {processes.size} processes; look at more, or start fewer"
         )
     values, pairs, others = watched(known)
+    if correlate is None and pair_products(graph, pairs) * len(x) > CORRELATED:
+        correlate = False
+        notes = (*notes, "correlations of neighbouring layers were not measured, for time; --correlations does")
+    pairs = pairs if correlate in (None, True) else []
     values += [*more, *(watched_values(known) if asked is not None else ())]
     watching = None if asked is None else Watching(graph, asked, processes)
     try:
         require_finite_weights(graph)
-        with known.watched_by(watching.watchers if watching is not None else ()):
+        progress.stage(f"looking at every layer on {len(x)} samples", -(-len(processes.share(x)) // at_once(graph)))
+        counting = Counting(progress)
+        with known.watched_by((*(watching.watchers if watching is not None else ()), counting)):
             known.gather(values, pairs, processes.share(x), processes.reduced, **others)
     except NotFiniteError as error:
         judged = judge(known, broken=(error,) if error.samples else None, times=times)
@@ -154,8 +180,13 @@ def diagnosis_of(
             graph.name, judged.findings, len(x), data.to_dict(), known.threshold, notes=notes,
             not_judged=judged.unjudged, times=times,
         )  # fmt: skip
-    found = correlations(known) if correlate else ()
-    effective, grouped = tried_fields(graph, x), groupings(known)
+    found = () if correlate is False else correlations_of(known)
+    progress.stage("trying out receptive fields")
+    effective = tried_fields(graph, x)
+    progress.stage("looking for layers that split into groups", -(-len(x) // at_once(graph)))
+    with known.watched_by((Counting(progress),)):
+        grouped = groupings(known, progress.step)
+    progress.stage("judging")
     judged = judge(known, grouped=grouped, effective=effective, times=times)
     done = Diagnosis(
         graph.name, judged.findings, len(x), data.to_dict(), known.threshold, found, grouped.judged, notes=notes,
@@ -163,12 +194,32 @@ def diagnosis_of(
     )  # fmt: skip
     if watching is None:
         return done
+    progress.stage("trying out shifts, blocks left out and rounded weights")
     shifted = equivariance(graph, x[:SHIFTED]) if x.ndim > 2 else ()
     checks, more_findings, untried = watching.done(trial_macs)
     return replace(
         done, findings=in_order(graph, (*done.findings, *more_findings)), spectra=spectra(known), effective=effective,
         equivariance=shifted, checks=checks, notes=(*notes, *untried),
     )  # fmt: skip
+
+
+CORRELATED = 1e11
+"""Products that correlations of neighbouring layers may take where nobody asked for them: about five seconds."""
+
+
+class Counting:
+    """A watcher that only tells how many batches were looked at."""
+
+    values: Sequence[str] = ()
+
+    def __init__(self, progress: ProgressDisplay) -> None:
+        """None yet."""
+        self.progress, self.batches = progress, 0
+
+    def add(self, found: Mapping[str, np.ndarray]) -> None:
+        """One batch."""
+        self.batches += 1
+        self.progress.step(self.batches, None, "batches")
 
 
 TIMED = 3

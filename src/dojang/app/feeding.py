@@ -39,7 +39,9 @@ def fed(graph: Graph, data: Data, asked: Asked) -> Data:
     data = match_classes(graph, data)
     channels = data.train.x.shape[1]
     if asked.mean is not None or asked.std is not None:
-        how = Normalisation(_each(asked.mean, 0.0, channels, "mean"), _each(asked.std, 1.0, channels, "std"))
+        how = Normalisation(
+            per_channel(asked.mean, 0.0, channels, "mean"), per_channel(asked.std, 1.0, channels, "std")
+        )
         note = f"samples are normalised with mean {_few(how.mean)} and standard deviation {_few(how.std)}, as asked"
         return replace(data.normalised(how), notes=(*data.notes, note))
     if data.values == "normalised":
@@ -98,7 +100,7 @@ def _some(part: Split, afford: int) -> Split:
     return part.take(np.sort(np.random.default_rng(0).permutation(len(part))[:most]))
 
 
-def _each(given: PerChannel | None, default: float, channels: int, name: str) -> tuple[float, ...]:
+def per_channel(given: PerChannel | None, default: float, channels: int, name: str) -> tuple[float, ...]:
     """One number for every channel; one alone stands for all of them."""
     if given is None:
         return (default,) * channels

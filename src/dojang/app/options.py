@@ -124,6 +124,12 @@ THREADS = Option(
     verbs=(),
 )
 SEED = Option("seed", "seed of all random numbers", 0, seed, "N")
+NORMALISE = Option(
+    "normalise",
+    "how pictures are normalised for PyTorch code, which does not say it: 0 to 1, as ImageNet, minus 0.5 over 0.5, or "
+    "by mean and deviation of the train part",
+    choices=("none", "imagenet", "half", "data"),
+)
 TRAINING_DATA = (
     Option("data", DATA, metavar="DATA"),
     Option("val_data", "the test part, if it is separate from --data", metavar="DATA"),
@@ -325,6 +331,17 @@ _RUN = Command(
         Option("input", "a picture, or .npy of shape (c,h,w) or (n,c,h,w)", flag="", metavar="INPUT"),
         Option("plan", "show each layer's algorithm and time, and why others were refused", False),
         Option("top", "show the K best classes", 5, whole, "K"),
+        *(
+            replace(own, help=own.help.partition(" (default")[0])
+            for own in TRAINING_DATA
+            if own.name in ("mean", "std")
+        ),
+        replace(
+            NORMALISE,
+            help="how pictures are normalised for PyTorch code, which does not say it: 0 to 1, as "
+            "ImageNet, or minus 0.5 over 0.5",
+            choices=("none", "imagenet", "half"),
+        ),
         THREADS,
         *_output("OUT.npy", "write the output as an array"),
     ),
@@ -415,6 +432,9 @@ _DIAGNOSE = Command(
                "train", choices=("train", "test")),
         Option("trial_macs", "MACs that leaving out blocks, and rounding weights, may take each (K, M, G allowed)",
                30_000_000_000, whole, "N"),
+        NORMALISE,
+        Option("correlations", "measure the correlations of all filters of neighbouring layers, which --html draws, "
+               "where that takes long too", False),
         Option("fail_on", "exit 1 on a finding of this severity or a higher one; they go from info to error", verbs=(),
                choices=("info", "warning", "error")),
         THREADS,
@@ -437,9 +457,7 @@ _SLIM = Command(
                "points (default: 1; samples without labels have none)", type=float, metavar="POINTS"),
         Option("target_macs", "stop at this fraction of the MACs", type=float, metavar="FRACTION"),
         Option("train_samples", "use only N samples of the train part", type=positive, metavar="N"),
-        Option("normalise", "how pictures are normalised for PyTorch code, which does not say it: 0 to 1, as ImageNet, "
-               "minus 0.5 over 0.5, or by mean and deviation of the train part", choices=("none", "imagenet", "half",
-               "data")),
+        NORMALISE,
         Option("select", "data that choices are made on, which the network was not trained on (default: a part of the "
                "train part)", metavar="DATA"),
         Option("keep", "layers left alone, as names or patterns with commas; for samples without labels", (),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import is_module, load, names_code, torch_format
+from dojang.app.own_findings import look
 from dojang.app.own_loop import OwnLoop, Score, TuningStore, loss
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.runtimes import measurer, version_of, whole_vectors
@@ -30,11 +31,13 @@ from dojang.app.shortening import (
     read,
     wanted,
 )
+from dojang.app.side_by_side import SideBySide
+from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.base.writing import remove_tree
-from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
+from dojang.report.results import Slimming
 from dojang.slimming.numbering import Numbering, channels_of
 from dojang.slimming.oneshot import RANKINGS, Ranking
 from dojang.slimming.result import Edit, Refused, SlimResult, figures
@@ -63,6 +66,9 @@ LOOKS = 5
 
 UNSTEADY = 0.25
 """Times whose middle half spreads over more than this part of the median are told to be unreliable."""
+
+FAR_MOVED = 1.0
+"""Outputs that moved by more than this part of their spread have lost what they said."""
 
 CHANNELS = "remove-channels"
 
@@ -96,12 +102,15 @@ def slim_own(
     folder: Path | None = None,
     progress: ProgressDisplay | None = None,
     notes: Sequence[str] = (),
+    lead: Lead | None = None,
+    beside: SideBySide | None = None,
 ) -> Slimming:
     """The module with fewer channels: of the same class wherever its code allows it.
 
-    Each step cuts by what moves the outputs least on the samples; of `TUNED` candidates, tuned by `tune`, the one that
-    `evaluate` prefers is taken. What a cut loses is the difference to the control, the original tuned as often. Without
-    `tune` nothing is tuned; without `evaluate` candidates are judged by how far their outputs moved.
+    Each step cuts by what moves the outputs least on the samples; of `TUNED` candidates, tuned by `tune`, the one
+    that `evaluate` prefers is taken. With `lead` and `beside` several processes tune them side by side. What a cut
+    loses is the difference to the control, the original tuned as often. Without `tune` nothing is tuned; without
+    `evaluate` candidates are judged by how far their outputs moved.
 
     Raises `UsageError`, `DataError` for what `own_loop` and `training.feeding` refuse, `UnsupportedError` for a module
     that cannot be followed.
@@ -116,6 +125,8 @@ def slim_own(
         raise UsageError("without `evaluate` say how far to cut: target_macs, target_time or target_ms")
     store = TuningStore(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))  # stays where something goes wrong
     loop = OwnLoop(own.module, tune, evaluate, store, told)
+    if lead is not None and beside is not None and tune is not None:
+        loop.several = lambda modules: beside.many(lead, loop.tune_once, modules)
     run = _OwnSearch(own, asked, loop, told, Shortener(asked.keep, whole_vectors(), told, asked.seed))
     run.search()
     done = run.result(started, (*notes, *more))
@@ -203,6 +214,7 @@ class _OwnSearch:
         mode = own.module.training
         own.module.eval()
         try:
+            self.found = look(own, CHANNELS, self.told)
             self.reference = self._answers(own)
             self.before = loop.begin()
             self.now = _OwnState(own, self.before, Numbering.of(own.graph))
@@ -267,6 +279,7 @@ class _OwnSearch:
         judged: list[tuple[Shortened, Any, Score | None, float | None, float | None]] = []
         tried = made[:TUNED] if loop.evaluate is not None and not made[0].plain else made[:1]
         tunings = self.now.tunings + (loop.tune is not None)
+        loop.ahead(tunings, [one.module for one in tried])
         control = loop.score(loop.control(tunings)) if loop.evaluate is not None else None
         for one in tried:
             self.told.stage(f"candidate by {one.ranking}: {one.macs / self.whole:.0%} of the multiplications")
@@ -333,8 +346,9 @@ class _OwnSearch:
         check = {"says": said, "outputs_moved": one.moved, "lost": lost, "standard_error": error,
                  "tuned": self.loop.tune is not None}  # fmt: skip
         original = self.now.numbering.original(gone)
-        self.edits.append(Edit(CHANNELS, "lossy", names, before.params - after.params, before.macs - after.macs,
-                               None, check, f"{found} ({RANKINGS[one.ranking]})", original))  # fmt: skip
+        saved = before.params - after.params, before.macs - after.macs
+        edit = Edit(CHANNELS, "lossy", names, *saved, None, check, f"{found} ({RANKINGS[one.ranking]})", original)
+        self.edits.append(self.found.of(edit))
         graph = again(module, one.graph)
         own = Own(module, graph, self.own.batches, self.own.plain or bool(one.plain))
         self.now = _OwnState(
@@ -399,20 +413,29 @@ class _OwnSearch:
             self.notes.append("nothing was cut; the network is as it was")
         if not own.runnable:
             self.notes.append("the network has operators that only its own code runs: times are those of PyTorch")
+        if self.loop.tune is None and now.moved >= FAR_MOVED:
+            self.notes.append(
+                f"the outputs moved by {now.moved:.3g} times their spread over the samples: as it is the network says "
+                "nothing any more; tune it, or cut less"
+            )
         if now.plain:
             self.notes.append(
                 f"the module of the result is no {type(own.module).__name__} but a plain one: {now.plain}"
             )
         graph = now.own.graph
+        refused = self.found.of_refused(own, (*self.refused, *self.left()))
+        refused += self.found.rest(self.edits, refused)
         result = SlimResult(
             graph.replace(meta={**own.graph.meta, "slimmed": f"from {own.graph.name}"}),
             figure,
             after,
             tuple(self.edits),
-            (*self.refused, *self.left()),
+            tuple(refused),
             self.asked.seed,
             tuple(dict.fromkeys((*notes, *self.shortener.notes, *self.loop.notes, *self.notes))),
             control=about,
+            findings=self.found.diagnosis.findings,
+            answers=self.found.outcomes(self.edits, refused),
             candidates=tuple(self.candidates),
         )
         samples = sum(map(_size, own.batches))
@@ -422,7 +445,7 @@ class _OwnSearch:
         return Slimming(
             own.graph.name,
             result,
-            Diagnosis(own.graph.name, (), samples, None, 0.0, notes=(NOT_LOOKED,)),
+            self.found.diagnosis,
             (count(own.graph), count(graph)),
             {"name": "samples", "task": "unlabelled", "train_samples": samples, "test_samples": 0},
             "none" if self.loop.evaluate is None else "evaluate",

@@ -6,24 +6,25 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
-from dojang.app.feeding import IMAGENET
+from dojang.app.code_pictures import how_to_normalise
 from dojang.app.networks import InputSize, is_module, load, names_code, torch_format
 from dojang.app.own import OwnRequest, slim_own
+from dojang.app.own_loop import OwnLoop, TuningStore
 from dojang.app.progress import ProgressDisplay
 from dojang.app.record import record
 from dojang.app.samples import asked_of, load_inputs
+from dojang.app.side_by_side import SideBySide, opened
+from dojang.app.together import Lead, take_part, together
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.writing import replace_text, writing_folder
 from dojang.report.results import Slimming
-from dojang.training.asked import PerChannel
 from dojang.training.data import Data
 from dojang.training.sources import npz_samples
-
-NormaliseBy = Literal["none", "imagenet", "half", "data"]
 
 OWN_FILES = ("report.html", "model.pt", "model.onnx", "model.safetensors", "run.json")
 """What slimming a module leaves in its folder; the ONNX file only where dojang knows every operator."""
@@ -39,24 +40,6 @@ class Where:
     input_size: InputSize | None = None
     num_classes: int | None = None
     val_data: str | Path | None = None
-
-
-def normalised_by(
-    how: NormaliseBy | None, mean: PerChannel | None, std: PerChannel | None
-) -> tuple[PerChannel | None, PerChannel | None]:
-    """Mean and deviation of a way of normalising by name; None for "data", whose figures the data give.
-
-    Raises `UsageError` for a name that is not known, or one beside figures.
-    """
-    if how is None:
-        return mean, std
-    if how not in get_args(NormaliseBy):
-        raise UsageError(f"normalise {how!r:.40} is not known; use {', '.join(get_args(NormaliseBy))}, or mean and std")
-    if mean is not None or std is not None:
-        raise UsageError("say either how samples are normalised (normalise), or the figures (mean and std)")
-    return {"none": (0.0, 1.0), "half": (0.5, 0.5), "imagenet": (IMAGENET.mean, IMAGENET.std), "data": (None, None)}[
-        how
-    ]
 
 
 def is_feed(net: Any, data: Any, target: bool) -> bool:
@@ -138,13 +121,50 @@ def own_way(
     resume: bool,
     told: ProgressDisplay,
 ) -> Slimming:
-    """Slimming by the owner's loop, or at once, with its files where a folder is named."""
+    """Slimming by the owner's loop, or at once, with its files where a folder is named.
+
+    Under `torchrun` process 0 searches and writes, and all tune; the others get the result without its module.
+    """
     if output is None and resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
     module = _module(net, where)
+    by_owner = opened()
+    with together() as processes:
+        if processes.size == 1:
+            return _led(net, module, data, asked, tune, evaluate, where, means, output, force, resume, told)
+        beside, lead = SideBySide(processes, by_owner), Lead(processes)
+        if not processes.rank:
+            return lead.through(
+                lambda: _led(
+                    net, module, data, asked, tune, evaluate, where, means, output, force, resume, told, lead, beside
+                ),
+                lambda done: replace(done, module=None),
+            )
+        with TemporaryDirectory() as nothing:
+            loop = OwnLoop(module, tune, evaluate, TuningStore(Path(nothing)))
+            return take_part(processes, beside.work(loop.tune_once))
+
+
+def _led(
+    net: Any,
+    module: Any,
+    data: Any,
+    asked: OwnRequest,
+    tune: Callable[..., Any] | None,
+    evaluate: Callable[[Any], Any] | None,
+    where: Where,
+    means: tuple[Any, ...],
+    output: str | Path | None,
+    force: bool,
+    resume: bool,
+    told: ProgressDisplay,
+    lead: Lead | None = None,
+    beside: SideBySide | None = None,
+) -> Slimming:
+    """What process 0 does, or the only one."""
     samples, notes = _samples(module, data, where, means)
     if output is None:
-        return slim_own(module, samples, asked, tune, evaluate, None, told, notes)
+        return slim_own(module, samples, asked, tune, evaluate, None, told, notes, lead, beside)
     kept = Path(output) / UNFINISHED
     unfinished = kept.is_dir()
     if unfinished and not resume and not force:
@@ -152,7 +172,7 @@ def own_way(
     with writing_folder(output, OWN_FILES, force or unfinished) as place:
         if force and not resume:
             shutil.rmtree(kept, ignore_errors=True)
-        done = slim_own(module, samples, asked, tune, evaluate, kept, told, notes)
+        done = slim_own(module, samples, asked, tune, evaluate, kept, told, notes, lead, beside)
         told.stage("writing and checking the files")
         done = write_own(done, {"net": _name(net), **asdict(asked)}, place, Path(output))
     shutil.rmtree(kept, ignore_errors=True)
@@ -196,14 +216,6 @@ def _samples(module: Any, data: Any, where: Where, means: tuple[Any, ...]) -> tu
     return found.train.inputs(), found.notes
 
 
-def how_to_normalise(name: str) -> str:
-    """What is asked for where nobody said how pictures enter a module."""
-    return (
-        f"{name}: PyTorch code does not say how it takes pictures; say --mean and --std, or --normalise none (0 to 1), "
-        "imagenet, half (minus 0.5, over 0.5) or data (mean and deviation of the train part)"
-    )
-
-
 def _name(net: Any) -> str:
     return net if isinstance(net, str) else type(net).__name__
 
@@ -211,6 +223,7 @@ def _name(net: Any) -> str:
 def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: Path) -> Slimming:
     """Writes the files into `place`, which becomes `target`."""
     from dojang.app.exporting import write_checked
+    from dojang.app.open_export import write_open
     from dojang.formats.torch.write.saved import save_slim
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
@@ -221,7 +234,9 @@ def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: 
     try:
         write_checked(done.graph, "safetensors", place / "model.safetensors")
         names.append("model.safetensors")
-        said = write_checked(done.graph, "onnx", place / "model.onnx")
+        said = write_open(done.module, done.graph, place / "model.onnx") or write_checked(
+            done.graph, "onnx", place / "model.onnx"
+        )
         names.append("model.onnx")
     except DojangError as error:
         note = f"no ONNX file was written: {error}"

@@ -26,6 +26,10 @@ UNSTEADY = 1e-4
 TOO_RANDOM = 0.02
 """A measure whose two answers differ by more than this part of it cannot tell cuts apart."""
 
+LEAST_SIZE = 1e-3
+"""Measures are held to be of this size at least, or of the size of their standard error where they tell it: of a
+measure near zero the two parts above would call rounding random. So answers less than 2e-5 apart are never refused."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -100,11 +104,18 @@ class TuningStore:
         """The best network so far."""
         return self.folder / "best.pt"
 
+    def _path(self, key: str) -> Path:
+        return self.folder / f"tuned-{key[:24]}.pt"
+
+    def has(self, key: str) -> bool:
+        """Whether a module was tuned an earlier time."""
+        return self._path(key).is_file()
+
     def tuned(self, key: str, module: Any, work: Callable[[], Any]) -> Any:
         """The module after `work`, or as `work` left it an earlier time."""
         from dojang.formats.torch.write.saved import read_state, write_state
 
-        path = self.folder / f"tuned-{key[:24]}.pt"
+        path = self._path(key)
         if path.is_file():
             module.load_state_dict(read_state(path))
             return module
@@ -136,7 +147,8 @@ def key_of(kind: str, module: Any) -> str:
 class OwnLoop:
     """`tune` and `evaluate` of somebody, each of which may be missing. `original`: the module that was given to `slim`.
 
-    `noise`: by how much two answers of `evaluate` about the original differed; 0 where they were the same.
+    `noise`: by how much two answers of `evaluate` about the original differed; 0 where they were the same. `several`:
+    tunes many modules side by side, where there are several processes.
     """
 
     original: Any
@@ -146,6 +158,7 @@ class OwnLoop:
     progress: ProgressDisplay = field(default_factory=Silent)
     noise: float = 0.0
     notes: list[str] = field(default_factory=list[str])
+    several: Callable[[Sequence[Any]], list[Any]] | None = None
     _controls: list[Any] = field(default_factory=list[Any])
 
     def key(self, what: str, module: Any) -> str:
@@ -163,7 +176,8 @@ class OwnLoop:
         self.progress.stage("evaluate: the original")
         key = self.key("evaluate", self.original)
         one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[0])) for n in ("", " again"))
-        apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value))
+        apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value), LEAST_SIZE)
+        size = max(size, *(own.error or 0.0 for own in (one, two)))
         if apart > TOO_RANDOM * size:
             raise UsageError(
                 f"evaluate is random: of the original as it is it says {one.value:.6g}, then {two.value:.6g}; fix its "
@@ -191,6 +205,24 @@ class OwnLoop:
             self.progress.stage(f"control: the original tuned, time {len(self._controls)}")
             self._controls.append(self.tuned(self._controls[-1], self.original))
         return self._controls[tunings]
+
+    def ahead(self, tunings: int, modules: Sequence[Any]) -> None:
+        """Tunes modules, and the original for the time `tunings`, side by side, for `tuned` and `control` to find."""
+        if self.several is None or self.tune is None:
+            return
+        wanted = [*(self._controls[-1:] if self.evaluate and len(self._controls) <= tunings else ()), *modules]
+        keys = {self.key("tune", module): module for module in wanted}
+        keys = {key: module for key, module in keys.items() if not self.store.has(key)}
+        if keys:
+            self.progress.stage(f"tuning {len(keys)} networks side by side")
+            for key, (module, done) in zip(keys, zip(keys.values(), self.several([*keys.values()]), strict=True),
+                                           strict=True):  # fmt: skip
+                self.store.tuned(key, module, lambda done=done: done)
+
+    def tune_once(self, module: Any) -> Any:
+        """The module tuned in place, or what `tune` gives in its stead; see `tuned`. It comes from another process."""
+        place = next((p.device for p in self.original.parameters()), None)
+        return self._tuned(module if place is None else module.to(place), self.original)
 
     def tuned(self, module: Any, teacher: Any) -> Any:
         """A tuned copy of a module, in `eval` mode; the module as it is without a `tune`.

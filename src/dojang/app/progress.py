@@ -14,6 +14,9 @@ from dojang.base.showing import shown
 if TYPE_CHECKING:
     from dojang.training.record import Progress
 
+STEP_SECONDS = 30.0
+"""Where there is no terminal, a line says at most this often how far a stage is, and what is left of it."""
+
 QUIET_SECONDS = 5.0
 """Where there is no terminal, lines about a long job come at most this often."""
 
@@ -74,27 +77,29 @@ class Bar:
 
 @final
 class Stages:
-    """A long job in named stages, told on stderr: a bar of all stages on a terminal, else one line per stage.
+    """A long job in named stages, told on stderr: a bar for each on a terminal, with an estimate of what is left; else
+    one line per stage, and one now and then within it.
 
-    `expect` says how many units of work the whole job has; `stage` starts the next; `step` counts within it.
+    `stage` starts the next; `step` counts within it.
     """
 
-    def __init__(self, title: str, quiet: bool = False) -> None:
-        """Silent when `quiet`, as for calls from Python."""
-        self._title, self._quiet = title, quiet
-        self._started = time.monotonic()
+    def __init__(self, title: str, quiet: bool = False, after: float = 0.0) -> None:
+        """Silent when `quiet`, as for calls from Python. `after`: seconds before the first line."""
+        self._title, self._quiet, self._after = title, quiet, after
+        self._started = self._began = self._told = time.monotonic()
+        self._total: int | None = None
         self._bar: Any = None
         self._name = ""
 
     def stage(self, name: str, total: int | None = None) -> None:
         """Begins a stage; with `total` its steps show as a bar."""
         self._close()
-        self._name = name
+        self._name, self._total = name, total
+        self._began = self._told = time.monotonic()
         if self._quiet:
             return
         if not sys.stderr.isatty():
-            sys.stderr.write(f"{self._title}: {shown(name)} ({time.monotonic() - self._started:.0f} s)\n")
-            sys.stderr.flush()
+            self._line("")
             return
         from tqdm import tqdm
 
@@ -103,7 +108,14 @@ class Stages:
 
     def step(self, done: int, total: int | None = None, remark: str = "") -> None:
         """Moves within the stage; `total` may become known late."""
+        self._total = self._total if total is None else total
         if self._bar is None:
+            now = time.monotonic()
+            if not self._quiet and not sys.stderr.isatty() and done and now - self._told >= STEP_SECONDS:
+                self._told = now
+                left = "" if not self._total else f" of {self._total}, about "
+                left += f"{(now - self._began) / done * (self._total - done):.0f} s left" if self._total else ""
+                self._line(f": {done}{left}")
             return
         if total is not None and self._bar.total != total:
             self._bar.total = total
@@ -112,6 +124,13 @@ class Stages:
             self._bar.set_postfix_str(shown(remark), refresh=False)
         self._bar.n = done
         self._bar.refresh() if done == 0 else self._bar.update(0)
+
+    def _line(self, more: str) -> None:
+        """One line on stderr, once `after` seconds have gone."""
+        seconds = time.monotonic() - self._started
+        if seconds >= self._after:
+            sys.stderr.write(f"{self._title}: {shown(self._name)}{more} ({seconds:.0f} s)\n")
+            sys.stderr.flush()
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -9,7 +9,9 @@ from typing import Any, Literal, final
 import numpy as np
 
 from dojang.app.any_size import load
-from dojang.app.networks import InputSize, require_weights
+from dojang.app.code_pictures import NormaliseBy, how_to_normalise, normalised_by
+from dojang.app.feeding import per_channel
+from dojang.app.networks import InputSize, is_module, names_code, require_weights
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
@@ -25,6 +27,7 @@ from dojang.engine.compiled import Compiled
 from dojang.evidence.probabilities import probabilities
 from dojang.formats.arrays import read_npy
 from dojang.report.results import Guess, Run
+from dojang.training.asked import PerChannel
 
 Array = np.ndarray
 Precision = Literal["fast", "strict"]
@@ -131,6 +134,9 @@ def run(
     plan: bool = False,
     output: str | Path | None = None,
     force: bool = False,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+    normalise: Literal["none", "imagenet", "half"] | None = None,
 ) -> Run:
     """A forward pass on a picture, an .npy file or an array; the answers with class names where they are known.
 
@@ -138,7 +144,8 @@ def run(
     `top` best classes with their probabilities. `net`, `weights`, `input_size` and `num_classes` are as in `load`. A
     picture is scaled to cover the input size, centre-cropped and normalised as the network's input says. Arrays are (c,
     h, w) or a batch (n, c, h, w); uint8 is treated as pictures; floats go in as they stand, unless the network was
-    trained on floats: then they are normalised as those were. `output` is an .npy file for the first output; `force`
+    trained on floats: then they are normalised as those were. PyTorch code does not say how it takes pictures: `mean`
+    and `std` do, or `normalise` ("none", "imagenet", "half"). `output` is an .npy file for the first output; `force`
     replaces one that exists. With `plan` the result says how each layer was run, with predicted and measured times; for
     a machine (DOJANG_MACHINE) whose code cannot run here it has the plan alone, and nothing is run.
 
@@ -159,7 +166,10 @@ def run(
         if Path(output).suffix != ".npy":
             raise UsageError(f"{output}: outputs are written as .npy")
         check_target(output, force)
-    x, prepared = prepare(input, size_of(graph, input), takes_floats(graph))
+    node = with_means(size_of(graph, input), normalise, mean, std)
+    x, prepared = prepare(input, node, takes_floats(graph))
+    if not node.attrs["mean"] and (is_module(net) or names_code(net)) and _pixels(input):
+        raise UsageError(how_to_normalise("the picture" if isinstance(input, Array) else str(input), False))
     engine = Compiled(graph, release=True, batch_size=len(x))
     said = "array" if isinstance(input, Array) else str(input)
     if plan and not engine.machine.runs_here:
@@ -178,6 +188,26 @@ def run(
         else None
     )
     return Run(graph.name, said, prepared, arrays, best, files, timed, meaning)
+
+
+def with_means(node: Node, normalise: NormaliseBy | None, mean: PerChannel | None, std: PerChannel | None) -> Node:
+    """An input that states mean and deviation as they were said; as it is where nothing was."""
+    if normalise == "data":
+        raise UsageError("normalise data needs data; say none, imagenet or half, or mean and std")
+    mean, std = normalised_by(normalise, mean, std)
+    if mean is None and std is None:
+        return node
+    channels = node.attrs["shape"][0]
+    return node.with_attrs(
+        mean=per_channel(mean, 0.0, channels, "mean"), std=per_channel(std, 1.0, channels, "std")
+    )  # fmt: skip
+
+
+def _pixels(source: str | Path | Array) -> bool:
+    """Whether it holds pixels from 0 to 255, and not numbers as a network takes them."""
+    if isinstance(source, Array):
+        return source.dtype == np.uint8
+    return Path(source).suffix != ".npy" or read_npy(Path(source)).dtype == np.uint8
 
 
 def size_of(graph: Graph, source: str | Path | Array) -> Node:

@@ -26,7 +26,7 @@ from dojang.slimming.oneshot import Ladder, Ranking, ladders, left_alone, reader
 WATCHED_MACS = 4e11
 """Multiplications that watching a network may take: a pass forwards and backwards takes about twice those of a run."""
 
-SEEN_MACS = 8e11
+SEEN_MACS = 4e11
 """Multiplications that runs may take from which means and covariances of what layers read are taken."""
 
 LEAST, MOST, NORMED = 16, 256, 1024
@@ -170,9 +170,11 @@ class Shortener:
         made: list[Shortened] = []
         known: dict[Any, list[Ladder]] = {}
         residuals: dict[str, Residuals] = {}
-        for ranking in rankings:
+        for number, ranking in enumerate(rankings):
             self.progress.stage(f"cutting: {ranking}")
             built = self.built(own, tied, seen, ranking, macs, known, residuals)
+            if all(_weighing(other) in {kind for kind, _ in known} for other in rankings[number + 1 :]):
+                residuals.clear()  # they are as large as the covariances
             if built is None:
                 continue
             one, tied = built
@@ -195,9 +197,9 @@ class Shortener:
     ) -> tuple[Shortened, ChannelMap] | None:
         """The narrower module before its norms are measured; None where nothing can go."""
         for _ in range(3):
-            key = ("weights" if ranking == "weights" else "felt", tuple(sorted(tied.frozen)))
+            key = _weighing(ranking), tuple(sorted(tied.frozen))
             told = lambda step, of: self.progress.step(step, of, "sets of channels")  # noqa: E731
-            if key not in known:  # rankings that weigh channels alike differ in how they compare layers only
+            if key not in known:
                 known[key] = ladders(own.graph, tied, seen, ranking, self.unit, residuals, told)
             offered = known[key]
             gone = to_macs(own.graph, tied, offered, ranking, macs)
@@ -258,6 +260,11 @@ class Shortener:
             return None
         module = torch_format().to_module(new).eval()
         return Shortened(module, new, own.graph, tied, gone, ranking, 0.0, plain=why)
+
+
+def _weighing(ranking: Ranking) -> str:
+    """What a ranking weighs channels by; those that do it alike differ in how they compare layers only."""
+    return "weights" if ranking == "weights" else "felt"
 
 
 class Norms:
@@ -361,11 +368,9 @@ def compared(own: Own) -> list[Any]:
 
 def watching(own: Own) -> tuple[list[Any], int]:
     """The batches that are watched, and how many of them are followed backwards."""
-    followed = some(own, WATCHED_MACS / 3)
-    edge = sum(map(size, followed))
-    every = some(own, SEEN_MACS)
-    rest = _parts(_cut_off(every, sum(map(size, every)), edge), own.graph)
-    return [*followed, *rest], len(followed)
+    edge, most = (_within(own.graph, macs, MOST) for macs in (WATCHED_MACS / 3, SEEN_MACS))
+    followed = _parts(_cut_off(own.batches, edge), own.graph, backwards=True)
+    return [*followed, *_parts(_cut_off(own.batches, most, edge), own.graph)], len(followed)
 
 
 def wanted(graph: Graph) -> int:
@@ -380,14 +385,18 @@ def _within(graph: Graph, macs: float, most: int) -> int:
 
 
 TOGETHER_BYTES = 5 << 26
-"""Bytes of activations that one batch may keep while it is followed backwards."""
+"""Bytes of activations that one batch may keep at a time."""
 
 
-def _parts(batches: Sequence[Any], graph: Graph) -> list[Any]:
-    """Batches in parts whose activations fit into `TOGETHER_BYTES`; of two samples at least, for batch norms."""
+def _parts(batches: Sequence[Any], graph: Graph, backwards: bool = False) -> list[Any]:
+    """Batches in parts whose activations fit into `TOGETHER_BYTES`; of two samples at least, for batch norms.
+
+    Where they are followed `backwards` all activations of a part are kept, else about four at a time.
+    """
     from dojang.training.observed import part
 
-    numbers = sum(prod(shape) for shape in graph.unit_shapes.values() if shape is not None)
+    sizes = [prod(shape) for shape in graph.unit_shapes.values() if shape is not None]
+    numbers = sum(sizes) if backwards else 4 * max(sizes, default=1)
     most = max(2, TOGETHER_BYTES // max(1, 4 * numbers))
     found: list[Any] = []
     for batch in batches:

@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dojang.app.code_pictures import NormaliseBy, normalised_by, settled
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.exporting import compare_answers, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
+from dojang.app.open_export import write_open
 from dojang.app.own import OwnRequest
-from dojang.app.own_files import NormaliseBy, Where, how_to_normalise, labelled, normalised_by, own_way
+from dojang.app.own_files import Where, labelled, own_way
 from dojang.app.own_files import is_feed as _is_feed
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
@@ -320,20 +322,6 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
     return replace(done, result=replace(done.result, notes=(*done.result.notes, said)))
 
 
-def settled(net: Any, graph: Graph, data: Data, asked: Asked, normalise: str | None, lossless: bool) -> Asked:
-    """What was asked of the data, with the figures that pictures are normalised by where they have to be said.
-
-    Raises `UsageError` where nobody said how pictures enter PyTorch code: a wrong guess would make every figure wrong.
-    """
-    if normalise == "data":
-        return replace(asked, mean=data.normalisation.mean, std=data.normalisation.std)
-    said = asked.mean is not None or asked.std is not None or data.values == "normalised"
-    code = is_module(net) or names_code(net)
-    if lossless or said or not code or graph.inputs[0].attrs["mean"] or data.train.x.dtype != np.uint8:
-        return asked
-    raise UsageError(how_to_normalise(data.name))
-
-
 def held_out(select: Any, graph: Graph, asked: Asked) -> Split:
     """All samples of data that choices are to be made on."""
     found = fed(graph, load_samples(select, graph, None, asked), asked)
@@ -349,14 +337,16 @@ def chosen(data: Data, seed: int, held: Split | None = None) -> Data:
     return data if data.task == "unlabelled" else data.selection(selection_share(len(data.train)), seed)
 
 
-def found_out(graph: Graph, choice: Data, asked: SlimRequest, processes: Together) -> tuple[Evidence, Diagnosis]:
+def found_out(
+    graph: Graph, choice: Data, asked: SlimRequest, processes: Together, progress: ProgressDisplay | None = None
+) -> tuple[Evidence, Diagnosis]:
     """What is known of the network on samples that tune, and the findings that follow from it.
 
     The search goes on with the same evidence: what cuts with loss go by is taken in the same pass over the samples.
     """
     known = evidence_of(graph, choice, SAMPLES, 0.0, asked.seed)
     more = () if asked.lossless else read_values(known)
-    return known, diagnosis_of(known, choice, processes, more=more, correlate=False)
+    return known, diagnosis_of(known, choice, processes, more=more, correlate=False, progress=progress)
 
 
 def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: ProgressDisplay) -> float | None:
@@ -401,7 +391,7 @@ def _work(
     choice = chosen(data, seed, held)
     as_came = None if lossless else believable(graph, choice.test, data.task, max_drop, progress)
     progress.stage("looking for waste")
-    known, diagnosis = found_out(graph, choice, asked, processes)
+    known, diagnosis = found_out(graph, choice, asked, processes, progress)
     for broken in diagnosis.at_least("error"):
         if broken.kind == "not-finite":
             raise DataError(broken.evidence)
@@ -584,7 +574,8 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
     from dojang.report.json import dumps
 
     write_checked(done.graph, "safetensors", place / "model.safetensors")
-    said = write_checked(done.graph, "onnx", place / "model.onnx")
+    opened = None if done.module is None else write_open(done.module, done.graph, place / "model.onnx")
+    said = opened or write_checked(done.graph, "onnx", place / "model.onnx")
     if has_onnxruntime():
         import onnxruntime
 

@@ -44,6 +44,10 @@ class Together(Protocol):
         """What process 0 gives, in every process."""
         ...
 
+    def gathered(self, value: Any) -> list[Any]:
+        """What every process gives, in their order, in each of them."""
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -64,6 +68,10 @@ class Alone:
     def broadcast(self, value: Any) -> Any:
         """The value."""
         return value
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The value alone."""
+        return [value]
 
 
 @contextmanager

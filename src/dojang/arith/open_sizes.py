@@ -24,12 +24,13 @@ def at_size(graph: Graph, values: Mapping[str, int]) -> Graph:
 
 def _numbers(node: Node, values: Mapping[str, int]) -> dict[str, Any]:
     """The attributes of a node that have symbols, without them."""
-    return {key: _at(value, values) for key, value in node.attrs.items() if _has_symbol(value)}
+    return {key: _at(value, values) for key, value in node.attrs.items() if has_symbol(value)}
 
 
-def _has_symbol(value: Any) -> bool:
+def has_symbol(value: Any) -> bool:
+    """Whether a value, or a part of a tuple, is a formula of symbols."""
     if isinstance(value, tuple):
-        return any(map(_has_symbol, cast(tuple[Any, ...], value)))
+        return any(map(has_symbol, cast(tuple[Any, ...], value)))
     return isinstance(value, Expr)
 
 

@@ -6,7 +6,9 @@ X₁X₂ᵀ/(N − 1), normalised to correlation (Ioannou et al., "Deep Roots", 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,15 @@ def _sources(graph: Graph, node: Node) -> list[str]:
 def watched_pairs(graph: Graph) -> dict[tuple[str, str], tuple[str, str]]:
     """For every adjacent pair of convolutions the values that are compared: both after their activations."""
     return {pair: (activated(graph, pair[0]), activated(graph, pair[1])) for pair in adjacent(graph)}
+
+
+def pair_products(graph: Graph, pairs: Iterable[tuple[str, str]]) -> int:
+    """The multiplications that the correlations of these pairs of values take for one sample."""
+    total = 0
+    for pair in dict.fromkeys(pairs):
+        a, b = (graph.unit_shapes[value] or (1, 1) for value in pair)
+        total += a[1] * b[1] * prod(max(p, q) for p, q in zip(a[2:], b[2:], strict=False))
+    return total
 
 
 def correlations(known: Evidence) -> tuple[Correlation, ...]:

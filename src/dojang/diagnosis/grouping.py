@@ -7,6 +7,7 @@ normal weights are drawn from the first of the two, so that they pass for groupe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import atan, cos, log, sin, sqrt
 from typing import Any
@@ -84,8 +85,11 @@ class LayerGroupings:
         return tuple(NotJudged(layer, "low-correlation", reason) for layer, reason in self.left_out.items())
 
 
-def groupings(known: Evidence) -> LayerGroupings:
-    """Every convolution of one group: whether it splits into groups, at `CONFIDENCE` over all of them together."""
+def groupings(known: Evidence, told: Callable[[int, int], object] | None = None) -> LayerGroupings:
+    """Every convolution of one group: whether it splits into groups, at `CONFIDENCE` over all of them together.
+
+    `told`: is told after each layer which of how many it was.
+    """
     graph, left_out, nodes = known.graph, dict[str, str](), list[Node]()
     for node in graph.nodes:
         reason = why_not_judged(graph, node)
@@ -102,7 +106,12 @@ def groupings(known: Evidence) -> LayerGroupings:
     left_out |= dict.fromkeys(short, "one sample cannot both fit and judge a split")
     judged = [node for node in nodes if node.name not in short]
     level = (1 - CONFIDENCE) / max(1, len(judged) * len(GROUP_COUNTS))
-    return LayerGroupings(tuple(_judged(known, node, found[node.name], level) for node in judged), left_out)
+    done: list[LayerGrouping] = []
+    for node in judged:
+        done.append(_judged(known, node, found[node.name], level))
+        if told is not None:
+            told(len(done), len(judged))
+    return LayerGroupings(tuple(done), left_out)
 
 
 def why_not_judged(graph: Graph, node: Node) -> str | None:

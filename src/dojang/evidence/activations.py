@@ -39,8 +39,12 @@ JOINT_BYTES = 1 << 25
 COMPILED = 2e9
 """From so many multiplications on, compiling the network (about a second) pays."""
 
-MOST_ROWS = 50_000
-"""Samples times places that means and covariances are taken over, about; extremes are taken over all places."""
+MOST_ROWS, WIDE_ROWS = 50_000, 16_384
+"""Samples times places that means and covariances are taken over, about, and where there are more than `WIDE`
+channels; extremes are taken over all places."""
+
+WIDE = 256
+"""A covariance of more channels takes minutes over `MOST_ROWS` places of many layers."""
 
 BEHIND: Table[Literal["passes on", "activation"]] = Table(
     "activations",
@@ -197,7 +201,7 @@ class _Sums:
 
     def __init__(self, pixels: int, channels: int, total: int, threshold: float, moments: bool) -> None:
         self.total, self.places, self.threshold = total, total * pixels, threshold
-        used = min(pixels, max(1, MOST_ROWS // max(1, total)))
+        used = min(pixels, max(1, (MOST_ROWS if channels <= WIDE else WIDE_ROWS) // max(1, total)))
         self.used = np.sort(np.random.default_rng(0).permutation(pixels)[:used]) if used < pixels else slice(None)
         self.least, self.most = np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
         self.fired = np.zeros(channels, np.int64)

@@ -23,15 +23,22 @@ CONSTANT = 1e-6
 6e-8, and sums of some hundred products carry a few of them."""
 
 
+WAITING_BYTES = 1 << 24
+"""Bytes of rows in float64 that wait to be added together, at most."""
+
+
 class Products:
     """Running mean products of the channels of two values about their means; of one value with itself, its covariance.
 
-    Add rows batch by batch, then ask `joined`.
+    Add rows batch by batch, then ask `joined`. Few rows wait for more, up to `WAITING_BYTES`: to add a product of
+    `left` times `right` numbers takes as long for one row as for as many rows as there are channels.
     """
 
     def __init__(self, left: int, right: int) -> None:
         """Nothing is summed yet: `left` and `right` channels."""
         self.rows = 0
+        self._waiting: list[tuple[Array, Array | None]] = []
+        self._enough = min(max(left, right), WAITING_BYTES // max(1, 8 * (left + right)))
         self.left, self.right = np.zeros(left), np.zeros(right)
         self.left_squares, self.right_squares = np.zeros(left), np.zeros(right)
         self.products = np.zeros((left, right))
@@ -40,6 +47,21 @@ class Products:
         """Adds `a` (rows, left) and `b` (rows, right) of the same rows; `b` is `a` where it is left out."""
         if not len(a):
             return
+        if self._waiting or len(a) < self._enough:
+            self._waiting.append((a, b))
+            if sum(len(own) for own, _ in self._waiting) >= self._enough:
+                self._join()
+        else:
+            self._add(a, b)
+
+    def _join(self) -> None:
+        """Adds the rows that wait."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            right = [b for _, b in waiting if b is not None]
+            self._add(np.concatenate([a for a, _ in waiting]), np.concatenate(right) if right else None)
+
+    def _add(self, a: Array, b: Array | None) -> None:
         total = self.rows + len(a)
         mean_a = a.mean(axis=0)
         about_a = a - mean_a
@@ -54,6 +76,7 @@ class Products:
 
     def joined(self, reduced: Callable[[str, Array], Array] | None = None) -> JointMoments:
         """The mean products over all rows; with `reduced("sum", array)` over the rows of all processes."""
+        self._join()
         total = reduced or (lambda how, array: array)
         rows = int(total("sum", np.array(self.rows)))
         most = max(rows, 1)

@@ -124,8 +124,11 @@ def rotated(kernel: Array, columns: Array, rng: np.random.Generator) -> Array:
     turned = np.array(kernel)
     for group in np.unique(columns):
         own = np.flatnonzero(columns == group)
-        turn, scale = np.linalg.qr(rng.normal(size=(len(own), len(own))))
-        turned[own] = np.tensordot(turn * np.sign(np.diag(scale)), kernel[own], 1)
+        rest = kernel[own].reshape(len(own), -1)
+        if len(own) > rest.shape[1]:  # K = QR: a random rotation of K is a random frame in place of Q, which is smaller
+            rest = np.linalg.qr(rest, mode="r")
+        turn, scale = np.linalg.qr(rng.normal(size=(len(own), len(rest))))
+        turned[own] = ((turn * np.sign(np.diag(scale))) @ rest).reshape(kernel[own].shape)
     return turned
 
 

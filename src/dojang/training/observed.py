@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -95,25 +96,27 @@ def part(batch: Batch, start: int, stop: int) -> Batch:
 
 
 class _Read:
-    """The running figures of what one layer reads, where each batch is of about `rows` places."""
+    """The running figures of what one layer reads, on so many samples of so many places."""
 
-    def __init__(self, channels: int, batches: int, rows: int) -> None:
-        self.rows, batches = 0, max(1, batches)
+    def __init__(self, channels: int, samples: int, places: int) -> None:
+        self.rows = 0
         most = int(np.clip(ROWS_PER_CHANNEL * channels, LEAST_ROWS, MOST_ROWS)) if channels <= WIDEST else FEW_ROWS
-        self.want = -(-most // batches)
+        self.each = most / max(1, samples)
         self.shift: Tensor | None = None
-        self.low_rank = channels > WIDEST or batches * min(rows, self.want) < channels
+        self.low_rank = channels > WIDEST or samples * min(places, self.each) < channels
         self.total = np.zeros(channels)
         self.products = np.zeros((0, 0) if self.low_rank else (channels, channels))
-        self.kept: list[np.ndarray] = []
+        self.kept: list[Tensor] = []
+        self.waiting = 0
         self.square, self.mixed, self.alone, self.samples = (np.zeros(channels) for _ in range(4))
 
     def see(self, x: Tensor) -> None:
         """Takes a batch in, (n, channels, places)."""
         number = x.shape[0] * x.shape[2]
-        if number > self.want:
+        want = ceil(self.each * x.shape[0])
+        if number > want:
             generator = torch.Generator().manual_seed(self.rows)
-            drawn = torch.randint(number, (self.want,), generator=generator).to(x.device)
+            drawn = torch.randint(number, (want,), generator=generator).to(x.device)
             rows = x[drawn // x.shape[2], :, drawn % x.shape[2]]
         else:
             rows = x.transpose(1, 2).reshape(-1, x.shape[1])
@@ -123,10 +126,18 @@ class _Read:
         rows = rows - self.shift
         self.rows += len(rows)
         self.total += rows.sum(0, dtype=torch.float64).cpu().numpy()
-        if self.low_rank:
-            self.kept.append(rows.cpu().numpy())
-        else:
+        self.kept.append(rows)
+        self.waiting += len(rows)
+        if not self.low_rank and self.waiting >= len(self.products):
+            self._join()
+
+    def _join(self) -> None:
+        """Adds the rows that wait, as many as there are channels together: products of fewer take as long."""
+        if self.waiting:
+            rows = torch.cat(self.kept)
             self.products += (rows.T @ rows).cpu().numpy()
+            self.kept.clear()
+            self.waiting = 0
 
     def follow(self, x: Tensor, slope: Tensor) -> None:
         """Takes in how the projected outputs follow what was read."""
@@ -144,11 +155,12 @@ class _Read:
         mean = self.shift.double().cpu().numpy() + offset
         felt = (self.square - 2 * mean * self.mixed + mean**2 * self.alone) / np.maximum(self.samples, 1)
         if self.low_rank:
-            factor = np.concatenate(self.kept)
+            factor = torch.cat(self.kept).cpu().numpy()
             self.kept.clear()
             factor -= offset.astype(factor.dtype)
             factor /= max(1, self.rows) ** 0.5
             return Reading(self.rows, mean, factor, felt.clip(0), True)
+        self._join()
         covariance, self.products = self.products, np.zeros((0, 0))
         covariance /= max(1, self.rows)
         covariance -= np.outer(offset, offset)
@@ -185,13 +197,14 @@ def readings(
         alias = args[0].view_as(args[0])
         seen = _flat(alias.detach(), layer)
         if site.name not in found:
-            found[site.name] = _Read(seen.shape[1], len(batches), seen.shape[0] * seen.shape[2])
+            found[site.name] = _Read(seen.shape[1], total, seen.shape[2])
         own = found[site.name]
         own.see(seen)
         if alias.requires_grad:
             alias.register_hook(lambda slope: own.follow(seen, _flat(slope, layer)))
         return (alias, *args[1:])
 
+    total = sum(map(size_of, batches))
     scale = _scale(module, batches)
     generator = torch.Generator().manual_seed(seed)
     handles = [layer.register_forward_pre_hook(watch) for layer in by_module]
@@ -248,13 +261,21 @@ def _scale(module: nn.Module, batches: Sequence[Batch]) -> list[float]:
             if not own or y.shape[1:] == own[0].shape[1:]:
                 own.append(y)
     outputs = [torch.cat(own) if own[0].ndim else own[0] for own in parts]
-    spreads = [
-        float(((y - y.mean(0, keepdim=True)).square().sum() if len(y) > 1 else y.square().sum()) / len(y))
-        for y in outputs
-        if y.ndim
-    ]
+    spreads = [_spread(y.numpy(force=True)) / len(y) for y in outputs if y.ndim]
     whole = [s if np.isfinite(s) and s > 0 else 1.0 for s in spreads]
     return [(s * len(whole)) ** 0.5 for s in whole]
+
+
+SAME = 1e-6
+"""An output whose squared spread is at most this part of its squared size, a thousandth of its size, is the same for
+all samples: what is left is rounding, or a network that has learnt nothing."""
+
+
+def _spread(y: np.ndarray) -> float:
+    """The squared distance of outputs (samples, …) from their mean, of those that are the same their squared size."""
+    size = float(np.square(y, dtype=np.float64).sum())
+    spread = float(np.square(y - y.mean(axis=0), dtype=np.float64).sum()) if len(y) > 1 else 0.0
+    return spread if spread > SAME * size else size
 
 
 SPREAD_OVER = 16
@@ -332,10 +353,10 @@ def answers(module: nn.Module, batches: Sequence[Batch]) -> list[np.ndarray]:
 def change(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
     """How far outputs moved: the squared change over the squared spread over samples, the mean over outputs.
 
-    0: nothing changed; about 1: the outputs say nothing any more.
+    0: nothing changed; about 1: the outputs say nothing any more. Outputs that are the same for all samples are held
+    against their size.
     """
     found: list[float] = []
     for a, b in zip(wanted, got, strict=True):
-        spread = float(np.square(a - a.mean(axis=0)).sum(dtype=np.float64)) or float(np.square(a).sum(dtype=np.float64))
-        found.append(float(np.square(b - a).sum(dtype=np.float64)) / (spread or 1.0))
+        found.append(float(np.square(b - a).sum(dtype=np.float64)) / (_spread(a) or 1.0))
     return float(np.mean(found)) if found else 0.0

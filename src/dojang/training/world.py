@@ -72,6 +72,17 @@ class World:
             raise CheckFailed(f"process {self.rank} has lost the others ({str(error).splitlines()[0]})") from None
         return held[0]
 
+    def gathered(self, value: Any) -> list[Any]:
+        """What every process gives, in the order of the processes, in each of them. Raises CheckFailed as above."""
+        if self.size == 1:
+            return [value]
+        held: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(held, value)
+        except RuntimeError as error:
+            raise CheckFailed(f"process {self.rank} has lost the others ({str(error).splitlines()[0]})") from None
+        return held
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:

@@ -14,6 +14,7 @@ from typing import Any
 from dojang.arith import shapes as shape_rules
 from dojang.arith.conv import by, resolve_padding
 from dojang.arith.graph import Graph, Node, with_batch
+from dojang.arith.open_sizes import at_size, has_symbol, is_open, reference_values
 from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.outputs import output_keys
 from dojang.arith.preparation import preparations
@@ -492,23 +493,41 @@ def _gather(w: Writer, node: Node) -> None:
     w.op("Gather", (*node.inputs, w.ints(node, "indices", node.attrs["indices"])), node.name, axis=node.attrs["axis"])
 
 
+def _resized_as(node: Node, shape: Shape, out: Shape) -> dict[str, Any] | None:
+    """The attributes by which ONNX Runtime resizes to the same pixels: by factors or by sizes; None where neither does.
+
+    Raises `UnsupportedError` where pixels have to be mixed that it mixes otherwise, and, of networks of any size, for
+    all but whole factors, which all runtimes take alike.
+    """
+    attrs = node.attrs
+    by_factor = {**attrs, "arithmetic": "onnx"}
+    if has_symbol(shape):
+        steps = factors(by_factor, len(shape) - 2)
+        if (
+            attrs["size"] is None
+            and attrs["coords"] != "align_corners"
+            and all(float(f or 1).is_integer() for f in steps)
+        ):
+            return by_factor
+        raise UnsupportedError(f"{node.name}: depends on the size of the input; give the size in numbers")
+    sizes = tuple(shape[2:])
+    for own in (by_factor, {**by_factor, "scale": None, "size": out[2:]}):
+        if shape_rules.resize(own, [shape])[2:] == out[2:] and same_pixels(attrs, own, sizes, out[2:]):
+            return own
+    if attrs["mode"] != "nearest":
+        raise UnsupportedError(
+            f"{node.name}: ONNX Runtime resizes {by(sizes)} by {attrs['scale']} to another size than "
+            f"{by(out[2:])}; give the size instead of the factor"
+        )
+    return None
+
+
 def _resize(w: Writer, node: Node) -> None:
     shape, attrs = w.shape(node.inputs[0]), node.attrs
     rank, out = len(shape), tuple(w.shape(node.name))
     sizes = tuple(shape[2:])
-    # Nearest pixels or sizes of another runtime: by factors or by sizes, if ONNX Runtime rounds the same, else one by
-    # one.
-    by_factor = {**attrs, "arithmetic": "onnx"}
-    by_size = {**by_factor, "scale": None, "size": out[2:]}
-    for own in (by_factor, by_size):
-        if shape_rules.resize(own, [shape])[2:] == out[2:] and same_pixels(attrs, own, sizes, out[2:]):
-            break
-    else:
-        if attrs["mode"] != "nearest":
-            raise UnsupportedError(
-                f"{node.name}: ONNX Runtime resizes {by(sizes)} by {attrs['scale']} to another size than "
-                f"{by(out[2:])}; give the size instead of the factor"
-            )
+    own = _resized_as(node, shape, out)
+    if own is None:  # Nearest pixels or sizes of another runtime, which ONNX Runtime rounds otherwise: one by one.
         source = node.inputs[0]
         for axis, mixes_ in enumerate(mixes(attrs, sizes, out[2:]), start=2):
             name = node.name if axis == rank - 1 else f"{node.name}.{axis}"
@@ -614,7 +633,9 @@ def parts(graph: Graph) -> list[Buffer]:
         )
     safe, names = holdable(graph)
     model = message(safe)
-    notes = onnx_notes.write(safe, read_model(model, None, weights=False, input_size=None), names)
+    closed = _closed(safe) if is_open(safe) else safe
+    sizes = {node.name: node.attrs["shape"] for node in closed.inputs} if is_open(safe) else None
+    notes = onnx_notes.write(closed, read_model(model, None, weights=False, input_size=sizes), names)
     model["metadata_props"] = [{"key": k, "value": v} for k, v in notes.items()]
     total, out = pieces(MODEL, model)
     if total > MOST_BYTES:
@@ -622,6 +643,18 @@ def parts(graph: Graph) -> list[Buffer]:
             f"{graph.name}: {total / 1e9:.1f} GB; an ONNX file holds 2 GB; write .safetensors instead"
         )
     return out
+
+
+REFERENCE = 64
+"""Size at which a network of any size is read back."""
+
+
+def _closed(graph: Graph) -> Graph:
+    """A network of any size at one size. Raises `UnsupportedError` where a layer depends on the size."""
+    for node in graph.nodes:
+        if node.op != "input" and has_symbol(tuple(node.attrs.values())):
+            raise UnsupportedError(f"{node.name}: depends on the size of the input; give the size in numbers")
+    return at_size(graph, reference_values(graph, REFERENCE))
 
 
 def message(graph: Graph) -> Message:

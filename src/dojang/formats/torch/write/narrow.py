@@ -183,8 +183,9 @@ def resize(layer: Any, groups: int | None = None) -> None:
         layer.in_channels, layer.out_channels = (many, few * layer.groups) if swapped else (few * layer.groups, many)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, Batchnorm) and layer.running_mean is not None:
-        layer.num_features = len(layer.running_mean)
+    elif isinstance(layer, Batchnorm | nn.modules.instancenorm._InstanceNorm):  # pyright: ignore[reportPrivateUsage]
+        arrays = [a for a in (layer.running_mean, layer.weight) if a is not None]
+        layer.num_features = len(arrays[0]) if arrays else layer.num_features
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = layer.weight.numel()
 
