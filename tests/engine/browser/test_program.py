@@ -208,6 +208,15 @@ def test_a_network_too_large_for_a_page_says_what_fits() -> None:
         browser_program(graph, most_bytes=1_000_000)
 
 
+def test_a_network_that_takes_more_memory_than_browsers_give_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = nets.weighted(nets.plain())
+    taken = browser_program(graph).table["memory"]
+    assert browser_program(graph, taps=()).table["memory"] < taken
+    monkeypatch.setattr("dojang.engine.browser.program.MOST_MEMORY", taken - 1)
+    with pytest.raises(UsageError, match=r"net takes .* GB in a browser, .* look at fewer values \(taps=\(\)\)"):
+        browser_program(graph)
+
+
 # ------------------------------------------------------------------------------------------------ looking at values
 
 
