@@ -208,6 +208,15 @@ def test_a_network_too_large_for_a_page_says_what_fits() -> None:
         browser_program(graph, most_bytes=1_000_000)
 
 
+def test_a_network_that_takes_more_memory_than_browsers_give_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = nets.weighted(nets.plain())
+    taken = browser_program(graph).table["memory"]
+    assert browser_program(graph, taps=()).table["memory"] < taken
+    monkeypatch.setattr("dojang.engine.browser.program.MOST_MEMORY", taken - 1)
+    with pytest.raises(UsageError, match=r"net takes .* GB in a browser, .* look at fewer values \(taps=\(\)\)"):
+        browser_program(graph)
+
+
 # ------------------------------------------------------------------------------------------------ looking at values
 
 
@@ -294,18 +303,18 @@ def test_values_within_a_kernel_s_work_are_named_and_can_be_asked_for() -> None:
 def test_what_has_no_kernel_is_named_and_the_rest_works() -> None:
     graph = nets.weighted(Graph((
         N("x", "input", shape=(4, 6, 8)), N("c", "conv", "x", out=4, kernel=(3, 3)),
-        N("odd", "standard", "c", kind="Celu", settings='{"alpha": 0.7}', shape=(4, 4, 6)),
+        N("odd", "pow", "c", "c"),
         N("after", "conv", "odd", out=3, kernel=(1, 1)), N("beside", "global_avgpool", "c"),
     ), ("after", "beside"), name="odd"))  # fmt: skip
     program = browser_program(graph, weights="float32")
-    assert program.missing == (("odd", "standard"),)
+    assert program.missing == (("odd", "pow"),)
     x = nets.feed(graph, 1)
     told = run([Ask(program, {"x": x["x"][0]}, ["c", "odd", "after"])])[0]
     exact = run_reference(graph, x, np.float64, ["c"])
     assert told.outputs[0] is None
     assert near(told.outputs[1], exact.outputs[1][0])
     assert near(told.taps["c"], exact.taps["c"][0])
-    assert told.taps["odd"] == "odd cannot be looked at: standard has no kernel in the browser"
+    assert told.taps["odd"] == "odd cannot be looked at: pow has no kernel in the browser"
     assert told.taps["after"] == "after cannot be looked at: it depends on odd"
 
 
