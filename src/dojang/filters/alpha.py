@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from dojang.filters.kernels.parse import Kernel
 from dojang.filters.prepare import Prepared
 from dojang.filters.run import part_rows
 
-BLOCK_BYTES = 1 << 26  # of weighted rows in memory at a time
+BLOCK_BYTES = 1 << 22  # of weighted rows in memory at a time
 OPAQUE = {"float32": 1e-5, "float64": 1e-9}
 """A window counts as opaque if Σ w·α lies no further below S times the top; larger than rounding, smaller than 1/64 of
 a level of 8 bits (float32) or of 16 (float64).
@@ -55,7 +56,7 @@ def weigh(job: Job, picture: NDArray, result: NDArray, threads: int | None = Non
     clear = (picture[..., -1] != top_of(job.dtype)).any(axis=1)
     if not clear.any():
         return
-    rows = max(1, BLOCK_BYTES // (job.width * job.channels * 16))
+    rows = max(4 * job.extent[0], BLOCK_BYTES // (job.width * job.channels * 16))
     for y0 in range(0, len(result), rows):
         y1 = min(y0 + rows, len(result))
         if clear[part_rows(job, y0, y1)[0]].any():
@@ -79,46 +80,61 @@ def weigh_rows(
     if (source[..., -1] == top).all():
         return
     real = real_of(job.dtype, job.out_dtype)
-    weighted = premultiplied(source, real)
-    xs = index_map(job.width, job.before[1], job.after[1], job.options.border)
-    padded = weighted[ys][:, xs]
+    left, right = job.before[1], job.after[1]
+    xs = index_map(job.width, left, right, job.options.border)
     beyond = np.full(job.channels, job.fill * top, real)
     beyond[-1] = top
+    wide = np.empty((len(source), len(xs), job.channels), real)
+    premultiplied(source, real, wide[:, left : left + job.width])
+    for place in (*range(left), *range(left + job.width, len(xs))):
+        wide[:, place] = beyond if xs[place] < 0 else wide[:, left + xs[place]]
+    padded = wide if len(ys) == len(wide) and (ys == np.arange(len(ys))).all() else wide[ys]
     padded[ys < 0] = beyond
-    padded[:, xs < 0] = beyond
     inner = replace(sums_options(job.options), border="valid")
-    ready = Prepared((job.kernel,), (1, *padded.shape), real, inner, threads, anywhere=True)
+    ready = _prepared(job.kernel, padded.shape, real, inner, threads)
     sums = np.empty((1, 1, *ready.out_size, job.channels), real)
     ready.run(np.ascontiguousarray(padded)[None], sums)
     total = float(job.kernel.parts[0].sum())
     combine(sums[0, 0, : y1 - y0, : result.shape[1]], total, top, job.options.offset, result)
 
 
+@lru_cache(maxsize=8)
+def _prepared(
+    kernel: Kernel, shape: tuple[int, ...], real: np.dtype, options: Options, threads: int | None
+) -> Prepared:
+    return Prepared((kernel,), (1, *shape), real, options, threads, anywhere=True)
+
+
 def combine(sums: NDArray, total: float, top: float, offset: float, result: NDArray) -> None:
     """Puts offset + S · Σ w·α·c / Σ w·α into `result` where a window is neither opaque nor transparent."""
+    channels = sums.shape[-1]
     below = sums[..., -1]
     seen = (below > 0) & (below < total * top * (1 - OPAQUE[sums.dtype.name]))
-    colours = np.zeros(sums[..., :-1].shape, sums.dtype)
     with np.errstate(all="ignore"):
-        np.divide(sums[..., :-1], below[..., None], out=colours, where=seen[..., None])
-        colours *= sums.dtype.type(total)
+        ratio = np.divide(sums.dtype.type(total), below, out=np.zeros(below.shape, sums.dtype), where=seen)
+        colours = np.repeat(ratio[..., None], channels, axis=-1)  # whole arrays: a broadcast over channels is slower
+        colours *= sums
         colours += sums.dtype.type(offset)
     if result.dtype.kind == "u":
-        colours = np.rint(colours).clip(0, np.iinfo(result.dtype).max)
-    np.copyto(result[..., :-1], colours.astype(result.dtype), where=seen[..., None])
+        np.rint(colours, out=colours)
+        np.clip(colours, 0, np.iinfo(result.dtype).max, out=colours)
+    where = np.repeat(seen[..., None], channels, axis=-1)
+    where[..., -1] = False
+    np.copyto(result, colours, where=where, casting="unsafe")
 
 
-def premultiplied(block: NDArray, real: np.dtype | None = None) -> NDArray:
+def premultiplied(block: NDArray, real: np.dtype | None = None, out: NDArray | None = None) -> NDArray:
     """Colours times alpha, and alpha, as floats: what `combine` needs sums of. A colour under alpha 0 gives 0, were it
     infinite.
     """
     real = real or real_of(block.dtype, block.dtype)
-    weighted = np.empty(block.shape, real)
-    alpha = block[..., -1:].astype(real)
-    with np.errstate(invalid="ignore"):
-        np.multiply(block[..., :-1], alpha, out=weighted[..., :-1], dtype=real)
-    np.copyto(weighted[..., :-1], 0, where=alpha == 0)
-    weighted[..., -1:] = alpha
+    weighted = np.empty(block.shape, real) if out is None else out
+    factor = np.repeat(block[..., -1:].astype(real), block.shape[-1], axis=-1)
+    factor[..., -1] = 1
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.multiply(block, factor, out=weighted, dtype=real)
+    if block.dtype.kind == "f":
+        np.copyto(weighted, 0, where=factor == 0)
     return weighted
 
 

@@ -20,7 +20,7 @@ from dojang.filters.arrays import filter_array
 from dojang.filters.job import Job, Options, as_stack, check_dtype
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.large import BAND_PIXELS, STORES, as_stored, filter_large, is_large, opened
-from dojang.filters.levels import Saturation, middle, warning_of
+from dojang.filters.levels import PartOf, Saturation, middle, warning_of
 from dojang.filters.pictures.atomic import check_target
 from dojang.filters.pictures.images import (
     FORMATS,
@@ -60,7 +60,7 @@ class Filtered:
     offset: float = 0.0
     """What was added to every value: the level that stands for 0."""
     saturated: float = 0.0
-    """The share of values beyond the levels of integer pixels, alpha not counted; measured on up to 64 rows."""
+    """The share of values beyond the levels of integer pixels, alpha not counted; measured on 128 x 128 pixels."""
     warning: str = ""
     """What is wrong with the result as a picture: almost all of it saturates."""
 
@@ -285,7 +285,7 @@ def _saturated(picture: Picture, kernel: Kernel, options: Options, result: NDArr
     stack = as_stack(picture.pixels)
     job = Job.of(kernel, stack.shape, check_dtype(picture.pixels.dtype), options)
     meter = Saturation(job, picture.channels - int(picture.alpha))
-    meter.look(stack[0], as_stack(result)[0])
+    meter.look(PartOf(np.arange(len(stack[0])), stack[0]), as_stack(result)[0])
     return meter.share
 
 

@@ -8,22 +8,21 @@ reported.
 from __future__ import annotations
 
 from math import hypot
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.filters.borders import index_map
 from dojang.filters.job import Job, Options, result_dtype
 from dojang.filters.kernels.parse import Kernel
-from dojang.filters.plain import respond
 
 BY_NAME = frozenset({"gabor"})
 """Kernels of both signs whose taps do not add up to exactly 0."""
 ON_BLACK = frozenset({"outline"})
 """Kernels that are meant to draw light lines on black, although their response has both signs."""
-SAMPLED_ROWS = 64
-SAMPLED_WORK = 1 << 26
-"""How many rows of a result are looked at, and the most multiplications for it."""
+SAMPLED_SIDE = 128
+SAMPLED_WORK = 1 << 20
+"""A result is looked at in at most so many rows and columns, with at most so many multiplications."""
 
 
 def signed(kernel: Kernel) -> bool:
@@ -68,20 +67,18 @@ def warning_of(kernel: Kernel, dtype: np.dtype, offset: float, share: float) -> 
 class Saturation:
     """The share of a result's values that lie beyond the levels of its integers before they are rounded.
 
-    Measured on up to 64 rows spread evenly over the result, in float64, by the definition. Alpha and unused channels do
-    not count.
+    Measured on a grid of up to 128 rows and 128 columns of the result, in float64, by the definition. Alpha and unused
+    channels do not count.
     """
 
     def __init__(self, job: Job, channels: int) -> None:
         """`channels` are those that count, the first ones."""
         self.job, self.channels = job, channels
-        height, width = job.out_size
-        taps = sum(int(np.count_nonzero(part)) for part in job.kernel.parts)
-        count = min(SAMPLED_ROWS, height, max(1, SAMPLED_WORK // (taps * width * job.channels)))
-        self._rows = np.unique(np.linspace(0, height - 1, count).round().astype(np.int64)) if self._may() else ()
-        self._beyond = 0
+        self._rows, self._columns = (_spread(size) for size in job.out_size)
+        self._may = self._could()
+        self._beyond = 0.0
 
-    def _may(self) -> bool:
+    def _could(self) -> bool:
         """Whether any picture could give a value beyond the levels."""
         job = self.job
         if job.out_dtype.kind != "u" or self.channels < 1:
@@ -94,29 +91,64 @@ class Saturation:
             lowest = [0.0]
         return offset + highest[0] > top + 0.5 or offset + lowest[0] < -0.5
 
-    def look(self, image: Any, result: NDArray, first: int = 0) -> None:
-        """Counts in `result` (rows, ow, c), which begins at row `first`; `image` gives rows of the picture."""
-        top = np.iinfo(self.job.out_dtype).max if len(self._rows) else 0
-        for y in self._rows:
-            if first <= y < first + len(result):
-                row = result[y - first, :, : self.channels]
-                if ((row == 0) | (row == top)).any():
-                    wanted = respond(self.job, image, int(y), int(y) + 1)[0, :, : self.channels]
-                    self._beyond += int(((wanted < -0.5) | (wanted > top + 0.5)).sum())
+    def look(self, rows: PartOf, result: NDArray, first: int = 0) -> None:
+        """Counts in `result` (rows, ow, c), which begins at row `first`; `rows` are those of the picture it needs."""
+        if not self._may:
+            return
+        top = np.iinfo(self.job.out_dtype).max
+        ys = self._rows[(self._rows >= first) & (self._rows < first + len(result))]
+        sampled = result[ys - first][:, self._columns, : self.channels]
+        y, x, c = np.nonzero((sampled == 0) | (sampled == top))  # those that may have been beyond
+        if not len(y):
+            return
+        taps = sum(int(np.count_nonzero(part)) for part in self.job.kernel.parts)
+        step = -(-len(y) * taps // SAMPLED_WORK)
+        wanted = self._responses(rows, ys[y[::step]], self._columns[x[::step]], c[::step])
+        beyond = (wanted < -0.5) | (wanted > top + 0.5)
+        self._beyond += float(beyond.mean()) * len(y)
+
+    def _responses(self, rows: PartOf, y: NDArray, x: NDArray, c: NDArray) -> NDArray[np.float64]:
+        """The response with the offset at single places of the result."""
+        job = self.job
+        (sy, sx), (dy, dx) = job.options.stride, job.options.dilation
+        ys = index_map(job.height, job.before[0], job.after[0], job.options.border)
+        xs = index_map(job.width, job.before[1], job.after[1], job.options.border)
+        sums = []
+        for part in job.kernel.parts:
+            total = np.zeros(len(y))
+            for i, j in np.argwhere(part):
+                row, column = ys[y * sy + i * dy], xs[x * sx + j * dx]
+                pixels = rows.at(row, column, c).astype(np.float64)
+                pixels[(row < 0) | (column < 0)] = job.fill
+                total += part[i, j] * pixels
+            sums.append(total)
+        return (sums[0] if job.kernel.combine == "linear" else np.hypot(*sums)) + job.options.offset
 
     @property
     def share(self) -> float:
         """0 to 1."""
-        return self._beyond / (len(self._rows) * self.job.out_size[1] * self.channels) if len(self._rows) else 0.0
+        return self._beyond / (len(self._rows) * len(self._columns) * self.channels) if self._may else 0.0
+
+
+def _spread(size: int) -> NDArray[np.int64]:
+    """Up to `SAMPLED_SIDE` places from the first to the last."""
+    return np.unique(np.linspace(0, size - 1, min(size, SAMPLED_SIDE)).round().astype(np.int64))
 
 
 class PartOf:
-    """Some rows of a picture, found by the numbers that they have in the whole."""
+    """Some rows of a picture (rows, w, c), found by the numbers that they have in the whole."""
 
     def __init__(self, numbers: NDArray[np.int64], rows: NDArray) -> None:
         """`numbers` ascend, one for each of `rows`."""
         self.numbers, self.rows = numbers, rows
 
+    def _places(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self.numbers, wanted).clip(0, len(self.numbers) - 1)
+
     def __getitem__(self, wanted: NDArray[np.int64]) -> NDArray:
         """The rows of these numbers; any row for the number −1."""
-        return self.rows[np.searchsorted(self.numbers, wanted).clip(0, len(self.numbers) - 1)]
+        return self.rows[self._places(wanted)]
+
+    def at(self, row: NDArray[np.int64], column: NDArray[np.int64], channel: NDArray[np.int64]) -> NDArray:
+        """Single values; any for −1."""
+        return self.rows[self._places(row), column, channel]
