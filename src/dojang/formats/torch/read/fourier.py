@@ -22,7 +22,7 @@ from dojang.formats.torch.read.trace import COMPLEX, HANDLERS, Traced, Tracer
 def paired(t: Tracer, pair: Traced) -> Traced:
     """The complex value of parts that lie along the last axis."""
     made = Traced(t.read(pair), pair.sizes[:-1], torch.complex64, t.device)
-    made.pair = pair
+    made.pair, t.complex = pair, True
     return made
 
 
