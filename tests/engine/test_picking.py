@@ -234,3 +234,12 @@ def test_a_place_outside_of_the_axis_is_an_error_not_a_look_into_memory() -> Non
     net = compiled(load(file_of(nodes, {"x": x}, "o:f", {"k": np.array([1]), "one": np.array(1)})))
     with pytest.raises(DataError, match="GatherElements"):
         net.run(x)
+
+
+def test_zeros_of_both_signs_are_equal() -> None:
+    """They keep the order of their places."""
+    x = np.array([[0.0, -0.0, 1.0, -0.0, 0.0, -1.0]], np.float32)
+    nodes = [node("Identity", ["x"], ["v"]), node("TopK", ["v", "k"], ["a", "b"], axis=1)]
+    net = compiled(load(file_of(nodes, {"x": x}, "a:f b:i", {"k": np.array([6])})))
+    assert net.run(x).outputs[1].tolist() == [[2, 0, 1, 3, 4, 5]]
+    assert net.plan().in_python == ()

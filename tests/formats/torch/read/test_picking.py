@@ -91,6 +91,7 @@ NATIVE = {
     "distances": lambda x: (F.cosine_similarity(x[:, :4], x[:, 4:], 1), torch.cdist(x[:, 0], x[:, 1])),
     "lengths": lambda x: (x.flatten(1).sum(1), x.flatten(1).norm(dim=1)),
     "var_mean": lambda x: tuple(torch.var_mean(x, 1, keepdim=True)),
+    "einsum": lambda x: torch.einsum("bchw,bcw->bchw", x[:, :1], x.mean(2)),
     "finite": lambda x: torch.isfinite(torch.log(x)),
 }
 BY_NUMPY = {

@@ -22,7 +22,7 @@ from dojang.formats.torch.read.trace import COMPLEX, HANDLERS, Traced, Tracer
 def paired(t: Tracer, pair: Traced) -> Traced:
     """The complex value of parts that lie along the last axis."""
     made = Traced(t.read(pair), pair.sizes[:-1], torch.complex64, t.device)
-    made.pair = pair
+    made.pair, t.complex = pair, True
     return made
 
 
@@ -39,6 +39,12 @@ def parts(t: Tracer, value: Any) -> Traced:
         with torch._C.DisableTorchFunction():
             return t.loose(torch.view_as_real(value.resolve_conj()).clone(), t.learned(value))
     return t.emit("unsqueeze", t.value(value), part="part", axes=(t.value(value).dim(),))
+
+
+def pair_of(x: Traced) -> Traced:
+    """The parts of a complex value."""
+    assert x.pair is not None
+    return x.pair
 
 
 def part(t: Tracer, pair: Traced, which: int) -> Traced:
@@ -148,11 +154,11 @@ def as_complex(t: Tracer, x: Traced) -> Any:
 @complex_only("view_as_real")
 def as_real(t: Tracer, x: Traced) -> Any:
     """Real and imaginary parts along a last axis."""
-    return x.pair
+    return pair_of(x)
 
 
 def _one(which: int) -> Handler:
-    return lambda t, x: t.emit("squeeze", part(t, x.pair, which), axes=(x.dim(),))
+    return lambda t, x: t.emit("squeeze", part(t, pair_of(x), which), axes=(x.dim(),))
 
 
 complex_only("real")(_one(0))
@@ -162,7 +168,7 @@ complex_only("imag")(_one(1))
 @complex_only("abs", "absolute")
 def size(t: Tracer, x: Traced) -> Any:
     """√(re² + im²)."""
-    square = t.emit("mul", x.pair, x.pair, part="square")
+    square = t.emit("mul", pair_of(x), pair_of(x), part="square")
     return t.emit("sqrt", t.emit("reduce_sum", square, part="sum", axes=(x.dim(),), keepdims=False))
 
 
@@ -204,16 +210,16 @@ def quotient(t: Tracer, a: Any, b: Any) -> Any:
 def same(t: Tracer, x: Traced) -> Any:
     """The same, or with the other sign of the imaginary part."""
     if t.func != "conj":
-        return paired(t, x.pair)
+        return paired(t, pair_of(x))
     signs = t.value(torch.tensor([1.0, -1.0]))
-    return paired(t, t.emit("mul", x.pair, signs))
+    return paired(t, t.emit("mul", pair_of(x), signs))
 
 
 @complex_only("permute")
 def permuted(t: Tracer, x: Traced, *order: Any) -> Any:
     """Axes in another order."""
     axes: Sequence[int] = order[0] if len(order) == 1 and not isinstance(order[0], int) else order
-    return paired(t, HANDLERS["permute"](t, x.pair, *(axis_of(a, x.dim()) for a in axes), x.dim()))
+    return paired(t, HANDLERS["permute"](t, pair_of(x), *(axis_of(a, x.dim()) for a in axes), x.dim()))
 
 
 @complex_only("reshape", "view")
@@ -222,4 +228,4 @@ def reshaped(t: Tracer, x: Traced, *sizes: Any) -> Any:
     wanted = list(sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
     if -1 in wanted:
         wanted[wanted.index(-1)] = prod(x.sizes) // -prod(wanted)
-    return paired(t, HANDLERS["reshape"](t, x.pair, *wanted, 2))
+    return paired(t, HANDLERS["reshape"](t, pair_of(x), *wanted, 2))

@@ -252,6 +252,7 @@ class Tracer:
         self.ahead: list[bool] = []
         self.images: list[Traced] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.complex = False  # whether there is a complex value
 
     # -- names -------------------------------------------------------------------------------------------------------
 
@@ -757,7 +758,7 @@ class Tracer:
     def lower(self, func: Any, base: str, in_place: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The nodes for one function; in place, the first argument then stands for the new value."""
         handler = HANDLERS.get(base)
-        if any(isinstance(v, Traced) and v.pair is not None for v in tree_flatten((args, kwargs))[0]):
+        if self.complex and any(isinstance(v, Traced) and v.pair is not None for v in tree_flatten((args, kwargs))[0]):
             handler = COMPLEX.get(base)
         in_place = bool(kwargs.pop("inplace", False)) or in_place
         if kwargs.get("out") is not None:
