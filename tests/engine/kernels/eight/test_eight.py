@@ -28,7 +28,9 @@ from whole_numbers import finished, mapped, pooled
 
 HOST = Machine.processor()
 MACHINES = [HOST, *(HOST.restrict(isa) for isa in HOST.narrower())]
-NO_VNNI = replace(HOST, features=HOST.features.replace("+avx512vnni", "-avx512vnni"))
+NO_VNNI = replace(
+    HOST, features=HOST.features.replace("+avx512vnni", "-avx512vnni").replace("+avx512vbmi,", "-avx512vbmi,")
+)
 if HOST.isa == "avx512" and "+avx512vnni" in HOST.features:
     MACHINES.append(NO_VNNI)
 FILL = 119

@@ -58,7 +58,7 @@ def offer(task: EightMap, machine: Machine) -> Offer | Refusal:
     if task.op == "planes" and (task.channels > MOST_PLANES or task.y_ld != MOST_PLANES):
         return Refusal("more channels than a word has bytes")
     moved = (
-        {"quantise": 5, "planes": 5, "real": 5, "table": 12, "fill": 1, "add": 5, "mul": 5}[task.op]
+        {"quantise": 5, "planes": 5, "real": 5, "table": 4, "fill": 1, "add": 5, "mul": 5}[task.op]
         * task.channels
         * task.pixels
     )
@@ -90,11 +90,16 @@ def write(symbol: str, task: EightMap, machine: Machine) -> str:
     two = task.op in ("add", "mul")
     r = b.at(t.word(b, t.R), b.mul(image, count * task.r_ld if task.r_ld else t.ceil_div(c, 4) * 4)) if two else None
     flat = task.x_ld == task.y_ld == c and (not two or task.r_ld == c)
-    step = 1 if task.op == "table" else lanes
+    wide = task.op == "table" and looks_up(machine)
+    step = 64 if wide else 1 if task.op == "table" else lanes
 
     def some(px: Value, py: Value, pr: Any, o: Any, channels: int) -> None:
         if task.op == "fill":
             put(b, b.const(U8, task.zero, lanes), b.at(py, o), channels)
+            return
+        if wide:
+            q = b.vload(b.at(px, o), U8, 64, mask=b.mask(channels, 64))
+            put(b, looked_up(b, t.word(b, t.W), q), b.at(py, o), channels)
             return
         if task.op == "table":
             place = b.zext(b.sload(b.at(px, o), U8), b.index(0).type)
@@ -131,6 +136,20 @@ def write(symbol: str, task: EightMap, machine: Machine) -> str:
             b.at(r, b.mul(p, task.r_ld)) if r is not None else None, c,
         ))  # fmt: skip
     return b.finish()
+
+
+def looks_up(machine: Machine) -> bool:
+    """Whether one instruction looks up 64 bytes in a table of 128."""
+    return machine.isa == "avx512" and "+avx512vbmi" in machine.features.split(",")
+
+
+def looked_up(b: Emit, table: Value, q: Value) -> Value:
+    """64 bytes of a table of 256: both halves by the lower seven bits, one of them by the eighth."""
+    kind = U8.vector(64)
+    parts = [b.vload(b.at(table, 64 * k), U8, 64) for k in range(4)]
+    found = b._intrinsic("llvm.x86.avx512.vpermi2var.qi.512", kind, [kind] * 3)
+    low, high = (b.call(found, [parts[k], q, parts[k + 1]]) for k in (0, 2))
+    return b.select(b.icmp_unsigned("<", q, b.const(U8, 128, 64)), low, high)
 
 
 def planes(b: Emit, task: EightMap, count: Any, image: Value, first: Value, last: Value) -> str:
