@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "dojang"
 ORDER = {
     "Begin": ["index.md", "index.ko.md", "glossary.md"],
     "Count": ["arithmetic.md", "notation.md", "notes.md"],
-    "Run": ["engine.md", "browser.md", "conv-to-machine-code.md", "costs.md", "filters.md"],
+    "Run": ["show.md", "browser.md", "engine.md", "conv-to-machine-code.md", "costs.md", "filters.md"],
     "Find and cut": ["diagnose.md", "slim.md", "finding-to-cut.md", "train.md"],
     "Look up": [
         *("commands.md", "python.md", "json.md", "exit-codes.md", "formats.md", "environment.md", "limits.md"),

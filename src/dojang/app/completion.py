@@ -71,9 +71,9 @@ def _or_files(names: Callable[[], list[str]]) -> Callable[..., list[str]]:
     """A completer of names and of files."""
 
     def completer(prefix: str, **more: Any) -> list[str]:
-        import argcomplete
+        from argcomplete.completers import FilesCompleter
 
-        files = argcomplete.FilesCompleter()(prefix, **more)
+        files = FilesCompleter()(prefix, **more)
         return [*(name for name in names() if name.startswith(prefix)), *files]
 
     return completer

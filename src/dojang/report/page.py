@@ -63,7 +63,7 @@ table.many,table.many tbody,table.many tfoot,table.many tr{display:block;min-wid
 table.many tr{border:1px solid var(--rule);border-radius:.4rem;margin-bottom:.6rem;padding:.2rem .6rem}
 table.many td{display:grid;grid-template-columns:8.5rem minmax(0,1fr);border:0;padding:.12rem 0;text-align:left;
 overflow-wrap:anywhere;white-space:normal}
-table.many td:empty{display:none}
+table.many td.none{display:none}
 table.many td::before{content:attr(data-head);color:var(--muted)}}
 @media print{.scroll{overflow:visible}details>*{display:block}svg,tr{break-inside:avoid}}
 """
@@ -147,6 +147,8 @@ def html_table(
         scope = ' scope="col"' if tag == "th" else ""
         if tag == "td" and many:
             kind += f' data-head="{escape(heads[place])}"'
+        if many and tag == "td" and (content[0] if isinstance(content, tuple) else content) in ("", "-"):
+            kind = kind.replace('class="num"', 'class="num none"') if "class" in kind else f' class="none"{kind}'
         if isinstance(content, tuple):
             text, value = content
             return f'<{tag}{kind}{scope} data-value="{-1 if value is None else value}">{escape(text)}</{tag}>'

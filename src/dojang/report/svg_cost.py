@@ -50,7 +50,8 @@ def share_chart(count: Count, width: int = 720) -> str:
             long = wide * value / total if total else 0.0
             if not long:
                 continue
-            text = f"{percent(value / total, 1 if value / total < 0.995 else 0)}"
+            share = value / total
+            text = "<0.1 %" if share < 0.0005 else f"{percent(share, 1 if share < 0.995 else 0)}"
             said.append(f"{name} in {kind}: {text}")
             parts.append(
                 f'<rect class="{colour}" x="{x:.1f}" y="{y}" width="{max(long - 1, 0.5):.1f}" height="{row}"/>'

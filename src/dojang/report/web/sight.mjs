@@ -39,15 +39,16 @@ export function showSight(box, picture, layers, chosen, changed) {
 
   const places = () => {
     const shape = layers[at].shape ?? [];
-    return [shape.length >= 2 ? shape[shape.length - 2] : 1, shape.length >= 2 ? shape[shape.length - 1] : 1];
+    return shape.length === 3 ? [shape[1], shape[2]] : [1, shape.length === 2 ? shape[1] : 1]; // a sequence is one row
   };
   function update() {
     const layer = layers[at];
-    const [oh, ow] = layer.shape && layer.shape.length === 3 ? places() : [1, 1];
+    const [oh, ow] = places();
     const [y, x] = [Math.min(oh - 1, Math.floor(fy * oh)), Math.min(ow - 1, Math.floor(fx * ow))];
     name.textContent = `${layer.name} · ${t("throughLayers", { n: at + 1, all: layers.length })}`;
     const spans = layer.field;
-    const [rows, columns] = spans && spans.length === 2 ? [seenBy(spans[0], y), seenBy(spans[1], x)] : [null, null];
+    const across = spans && seenBy(spans[spans.length - 1], x);
+    const [rows, columns] = spans?.length === 2 ? [seenBy(spans[0], y), across] : spans?.length === 1 ? [[0, 0], across] : [null, null];
     if (!rows || !columns) {
       said.textContent = t("fieldNone");
       shade.setAttribute("d", "");
@@ -75,7 +76,7 @@ export function showSight(box, picture, layers, chosen, changed) {
     const step = /** @type {Record<string, [number, number]>} */ ({ ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] })[e.key];
     if (!step) return;
     e.preventDefault();
-    const [oh, ow] = layers[at].shape?.length === 3 ? places() : [1, 1];
+    const [oh, ow] = places();
     fy = Math.max(0, Math.min(0.9999, (Math.floor(fy * oh) + step[0] + 0.5) / oh));
     fx = Math.max(0, Math.min(0.9999, (Math.floor(fx * ow) + step[1] + 0.5) / ow));
     update();
