@@ -70,14 +70,12 @@ def _sized(graph: Graph) -> list[tuple[Graph, Array]]:
 
 def _answers_as(module: Any, graph: Graph) -> bool:
     """Whether the network answers as the module does."""
-    import torch
 
-    from dojang.training.observed import answers
+    from dojang.training.observed import answers_to
 
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     for sized, x in _sized(graph):
         try:
-            theirs = answers(module, [((torch.from_numpy(x).to(device),), {})])
+            theirs = answers_to(module, x)
             ours = Session(sized).run(x).outputs
         except (DojangError, ArithmeticError, ValueError):
             return False

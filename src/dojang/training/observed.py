@@ -350,6 +350,12 @@ def answers(module: nn.Module, batches: Sequence[Batch]) -> list[np.ndarray]:
             for own in parts if len({y.shape[1:] for y in own}) == 1]  # fmt: skip
 
 
+def answers_to(module: nn.Module, x: np.ndarray) -> list[np.ndarray]:
+    """The answers to an array, on the device where the module is."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    return answers(module, [((torch.from_numpy(x).to(device),), {})])
+
+
 def change(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
     """How far outputs moved: the squared change over the squared spread over samples, the mean over outputs.
 
