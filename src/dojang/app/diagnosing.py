@@ -171,7 +171,7 @@ def diagnosis_of(
     try:
         require_finite_weights(graph)
         progress.stage(f"looking at every layer on {len(x)} samples", -(-len(processes.share(x)) // at_once(graph)))
-        counting = Counting(progress)
+        counting = BatchesTold(progress)
         with known.watched_by((*(watching.watchers if watching is not None else ()), counting)):
             known.gather(values, pairs, processes.share(x), processes.reduced, **others)
     except NotFiniteError as error:
@@ -184,7 +184,7 @@ def diagnosis_of(
     progress.stage("trying out receptive fields")
     effective = tried_fields(graph, x)
     progress.stage("looking for layers that split into groups", -(-len(x) // at_once(graph)))
-    with known.watched_by((Counting(progress),)):
+    with known.watched_by((BatchesTold(progress),)):
         grouped = groupings(known, progress.step)
     progress.stage("judging")
     judged = judge(known, grouped=grouped, effective=effective, times=times)
@@ -207,7 +207,7 @@ CORRELATED = 1e11
 """Products that correlations of neighbouring layers may take where nobody asked for them: about five seconds."""
 
 
-class Counting:
+class BatchesTold:
     """A watcher that only tells how many batches were looked at."""
 
     values: Sequence[str] = ()

@@ -70,6 +70,7 @@ def _sized(graph: Graph) -> list[tuple[Graph, Array]]:
 
 def _answers_as(module: Any, graph: Graph) -> bool:
     """Whether the network answers as the module does."""
+
     from dojang.training.observed import answers_to
 
     for sized, x in _sized(graph):

@@ -37,7 +37,7 @@ NOT_CHOSEN = "the cuts went where they moved the outputs less for what they save
 
 
 @dataclass(frozen=True)
-class Found:
+class OwnFindings:
     """What was found, and what a cut did about it."""
 
     diagnosis: Diagnosis
@@ -78,7 +78,7 @@ class Found:
         return answers(self.diagnosis.findings, edits, refused, self.made_for)
 
 
-def look(own: Own, cut: str, told: ProgressDisplay) -> Found:
+def look(own: Own, cut: str, told: ProgressDisplay) -> OwnFindings:
     """The findings about somebody's network on their samples. `cut`: the name of the edit that answers findings."""
     graph = own.graph
     total = count(graph).total
@@ -86,18 +86,20 @@ def look(own: Own, cut: str, told: ProgressDisplay) -> Found:
     if total.macs > LARGE or total.params > MOST_PARAMS:
         size = f"{total.macs / 1e9:.3g} GMACs and {total.params / 1e6:.3g} M parameters"
         why = f"findings about a network of {size} take minutes"
-        return Found(Diagnosis(name, (), 0, None, 0.0, notes=(NOT_LOOKED, why)), cut)
+        return OwnFindings(Diagnosis(name, (), 0, None, 0.0, notes=(NOT_LOOKED, why)), cut)
     told.stage("looking for waste")
     samples = feed_of(own) if own.runnable else None
     known = Evidence(graph, samples)
     try:
         done = judge(known, grouped=LayerGroupings((), {"": "only channels are cut here"}), effective=())
     except DojangError as error:
-        return Found(Diagnosis(name, (), 0, None, 0.0, notes=(NOT_LOOKED, str(error))), cut)
+        return OwnFindings(Diagnosis(name, (), 0, None, 0.0, notes=(NOT_LOOKED, str(error))), cut)
     findings = tuple(f for f in done.findings if f.kind in CHANNEL_KINDS)
     number = 0 if samples is None else len(next(iter(samples.values())) if isinstance(samples, dict) else samples)
     notes = () if own.runnable else ("some operators run in the network's own code only: findings go by weights",)
-    return Found(Diagnosis(name, findings, number, None, known.threshold, notes=notes, not_judged=done.unjudged), cut)
+    return OwnFindings(
+        Diagnosis(name, findings, number, None, known.threshold, notes=notes, not_judged=done.unjudged), cut
+    )
 
 
 def feed_of(own: Own) -> Array | dict[str, Array] | None:

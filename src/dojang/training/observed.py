@@ -351,7 +351,7 @@ def answers(module: nn.Module, batches: Sequence[Batch]) -> list[np.ndarray]:
 
 
 def answers_to(module: nn.Module, x: np.ndarray) -> list[np.ndarray]:
-    """The same for one array (n, …), on the module's device."""
+    """The answers to an array, on the device where the module is."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     return answers(module, [((torch.from_numpy(x).to(device),), {})])
 

@@ -501,7 +501,8 @@ def _resized_as(node: Node, shape: Shape, out: Shape) -> dict[str, Any] | None:
     """
     attrs = node.attrs
     by_factor = {**attrs, "arithmetic": "onnx"}
-    if has_symbol(shape):
+    sizes = tuple(shape[2:])
+    if has_symbol(sizes):
         steps = factors(by_factor, len(shape) - 2)
         if (
             attrs["size"] is None
@@ -510,7 +511,6 @@ def _resized_as(node: Node, shape: Shape, out: Shape) -> dict[str, Any] | None:
         ):
             return by_factor
         raise UnsupportedError(f"{node.name}: depends on the size of the input; give the size in numbers")
-    sizes = tuple(shape[2:])
     for own in (by_factor, {**by_factor, "scale": None, "size": out[2:]}):
         if shape_rules.resize(own, [shape])[2:] == out[2:] and same_pixels(attrs, own, sizes, out[2:]):
             return own
