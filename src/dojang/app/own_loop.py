@@ -19,12 +19,17 @@ from dojang.app.shortening import arrays_of
 from dojang.base.errors import DataError, UsageError
 from dojang.base.reading import json_value, read_text
 from dojang.base.writing import replace_text
+from dojang.slimming.halving import Schedule
 
 UNSTEADY = 1e-4
 """Two answers of one measure about one module that differ by more than this part of it are told to be random."""
 
 TOO_RANDOM = 0.02
 """A measure whose two answers differ by more than this part of it cannot tell cuts apart."""
+
+
+CLOCK = "clock"
+"""Where the store keeps the times that a search within so many minutes has seen."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,24 @@ class TuningStore:
         write_state(found, path)
         return found
 
+    def clocked(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Seconds since the slimming began, those of earlier runs included; what is asked again is answered as it was.
+
+        `clock`: the seconds of this run.
+        """
+        asked = iter(range(1 << 30))
+        before = max(self.scores.get(CLOCK, []), default=0.0)
+
+        def now() -> float:
+            told: list[float] = self.scores.setdefault(CLOCK, [])
+            place = next(asked)
+            if place == len(told):
+                told.append(before + clock())
+                replace_text(self._scores, json.dumps(self.scores))
+            return told[place]
+
+        return now
+
     def scored(self, key: str, work: Callable[[], Score]) -> Score:
         """What the measure says, or said an earlier time."""
         if key not in self.scores:
@@ -146,23 +169,23 @@ class OwnLoop:
     progress: ProgressDisplay = field(default_factory=Silent)
     noise: float = 0.0
     notes: list[str] = field(default_factory=list[str])
-    _controls: list[Any] = field(default_factory=list[Any])
+    _controls: dict[Schedule, Any] = field(default_factory=dict[Schedule, Any])
 
     def key(self, what: str, module: Any) -> str:
         """What "tune" or "evaluate" was asked about which arrays: other code of it is another question."""
         from dojang.training.identity import code_of
 
-        function = self.tune if what == "tune" else self.evaluate
+        function = self.evaluate if what == "evaluate" else self.tune
         return key_of(f"{what} {code_of(function)}" if function is not None else what, module)
 
     def begin(self) -> Score | None:
         """What the measure says of the original, asked twice. Raises `UsageError` where the answers differ too much."""
-        self._controls = [deepcopy(self.original).eval()]
+        self._controls = {(): deepcopy(self.original).eval()}
         if self.evaluate is None:
             return None
         self.progress.stage("evaluate: the original")
         key = self.key("evaluate", self.original)
-        one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[0])) for n in ("", " again"))
+        one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[()])) for n in ("", " again"))
         apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value))
         if apart > TOO_RANDOM * size:
             raise UsageError(
@@ -185,15 +208,22 @@ class OwnLoop:
         module.eval()
         return self.store.scored(self.key("evaluate", module), lambda: self._asked(module))
 
-    def control(self, tunings: int) -> Any:
-        """The original tuned so many times, each time as a cut network is."""
-        while len(self._controls) <= tunings:
-            self.progress.stage(f"control: the original tuned, time {len(self._controls)}")
-            self._controls.append(self.tuned(self._controls[-1], self.original))
-        return self._controls[tunings]
+    def control(self, schedule: Schedule) -> Any:
+        """The original tuned by these trainings, as a cut network is."""
+        if schedule not in self._controls:
+            before = self.control(schedule[:-1])
+            self.progress.stage(f"control: the original tuned, time {len(schedule)}")
+            self._controls[schedule] = self.tuned(before, self.original, schedule[-1])
+        return self._controls[schedule]
 
-    def tuned(self, module: Any, teacher: Any) -> Any:
-        """A tuned copy of a module, in `eval` mode; the module as it is without a `tune`.
+    @property
+    def in_parts(self) -> bool:
+        """Whether `tune` can be asked for a part of its work: it has a parameter `share`."""
+        return self.tune is not None and takes_share(self.tune)
+
+    def tuned(self, module: Any, teacher: Any, share: float = 1.0) -> Any:
+        """A tuned copy of a module, in `eval` mode; the module as it is without a `tune`. `share`: the part of one
+        whole tuning, for a `tune` that takes it.
 
         Raises `DataError` where `tune` raises, or leaves NaN; `UsageError` where it returns something else than a
         module of the same arrays, or changes the module that was given to `slim` in place of its argument.
@@ -201,9 +231,10 @@ class OwnLoop:
         if self.tune is None:
             return module
         work = deepcopy(module)
-        return self.store.tuned(self.key("tune", module), work, lambda: self._tuned(work, teacher)).eval()
+        what = "tune" if share == 1.0 and not self.in_parts else f"tune {share:.9g}"
+        return self.store.tuned(self.key(what, module), work, lambda: self._tuned(work, teacher, share)).eval()
 
-    def _tuned(self, work: Any, teacher: Any) -> Any:
+    def _tuned(self, work: Any, teacher: Any, share: float) -> Any:
         assert self.tune is not None
         shapes = _shapes(work)
         before, original = key_of("", work), key_of("", self.original)
@@ -211,7 +242,8 @@ class OwnLoop:
         mode = self.original.training
         work.train()
         try:
-            answer = self.tune(work, teacher) if takes_teacher(self.tune) else self.tune(work)
+            more = {"share": share} if self.in_parts else {}
+            answer = self.tune(work, teacher, **more) if takes_teacher(self.tune) else self.tune(work, **more)
         except Exception as error:
             raise DataError(f"tune raised {_line(error)}{self.saved_said()}") from error
         finally:
@@ -278,7 +310,17 @@ def takes_teacher(tune: Callable[..., Any]) -> bool:
         return False
     places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in places if p.default is p.empty]
+    needed = [p for p in needed if p.name != "share"]
     return len(needed) >= 2 or (len(places) >= 2 and places[1].name == "teacher")
+
+
+def takes_share(tune: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter `share`: the part of one whole tuning that it is to do."""
+    try:
+        found = inspect.signature(tune).parameters
+    except (TypeError, ValueError):
+        return False
+    return "share" in found
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:

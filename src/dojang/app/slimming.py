@@ -208,9 +208,13 @@ def slim(
     started = time.monotonic()
     told = progress or Silent()
     mean, std = normalised_by(normalise, mean, std)
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"minutes {minutes} must be a number above 0")
     target = not (target_macs is None and target_time is None and target_ms is None)
     if not lossless and (tune is not None or evaluate is not None or _is_feed(net, data, target)):
-        request = OwnRequest(max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed)
+        request = OwnRequest(
+            max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes
+        )
         check_request(1.0 if max_drop is None else max_drop, target_macs, target_time, target_ms)
         given = None if tune or evaluate else labelled(net, data)
         if given is None:
@@ -225,8 +229,6 @@ def slim(
     max_drop = 1.0 if max_drop is None else max_drop
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError(f"minutes {minutes} must be a number above 0")
     if final_epochs < 0:
         raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
     check_request(max_drop, target_macs, target_time, target_ms)

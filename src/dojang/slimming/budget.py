@@ -15,6 +15,12 @@ HALVING = 0.4
 """Part of the time that is left which choosing among candidates may take; the rest is for the last tuning of the best
 one, and of the control."""
 
+MAKING = 0.15
+"""Part of all the time that making candidates may take: each is fitted, and timed as a whole."""
+
+TIMING = 0.08
+"""Part of all the time that timing what can go one by one may take."""
+
 RESERVED = 0.07
 """Part of all the time that is kept for final figures and files, and for what takes longer than was foreseen."""
 
@@ -91,6 +97,18 @@ class Budget:
         """The part of a tuning that there is time for at the end, twice: of the result, then of the control."""
         share = (self.left() / 2 - self.fixed) / max(self.per_tuning, 1e-9)
         return min(share, most) if share >= SHORTEST else 0.0
+
+    def making(self) -> Callable[[], bool]:
+        """Whether there is time to make one more candidate, from now on."""
+        until = self.clock() + min(MAKING * self.seconds, HALVING * max(self.left(), 0.0))
+        return lambda: self.clock() < until
+
+    def timings(self, two: Callable[[], object], least: int, most: int) -> int:
+        """How many networks may be timed at once in `TIMING` of all the time. `two`: times two networks."""
+        before = self.clock()
+        two()
+        each = max(self.clock() - before, 1e-6) / 2
+        return int(min(max(TIMING * self.seconds / each, least), most))
 
     def said(self) -> str:
         """How much of the time is over."""

@@ -73,7 +73,8 @@ class Contender(Generic[Network]):
 class Trainer(Generic[Network]):
     """What the rungs ask for. `tune(network, share)`: tuned for so much more of a whole tuning. `score`: higher is
     better. `control(schedule)`: the score of the original after these trainings, None where there is none. `time_for`:
-    whether there is time to tune for such a part. `said`: told before each training.
+    whether there is time to tune for such a part. `said`: told before each training. `survived`: what a training may
+    raise so that the others go on.
     """
 
     tune: Callable[[Network, float], Network]
@@ -81,6 +82,7 @@ class Trainer(Generic[Network]):
     control: Callable[[Schedule], float | None]
     time_for: Callable[[float], bool] = lambda share: True
     said: Callable[[str], object] = lambda what: None
+    survived: tuple[type[Exception], ...] = (DataError, CheckFailed)
 
 
 def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: Trainer[Network]) -> None:
@@ -107,7 +109,7 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
                     one.network = by.tune(one.network, part)
                     one.schedule = (*one.schedule, part)
                 score = by.score(one.network)
-            except (DataError, CheckFailed) as error:  # NaN on the way: the others still stand
+            except by.survived as error:  # NaN on the way: the others still stand
                 one.reason, one.failed = f"fine-tuning failed: {error}", True
                 continue
             if score != score:

@@ -159,13 +159,15 @@ def slim(
     run.rewrites, run.lossless = tuple(rewrites), lossless
     run.importance, run.gradients, run.control = importance, gradients, control
     run.tune_part, run.least_part, run.budget = tune_part, least_part, budget
-    run.fits = fits
+    run.fits, run.judged_last = fits, budget is not None and finish is not None
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
     found = Lossy(run, UNTUNABLE, target, max_drop / 100).run()
     if found is not None and finish is not None:
         found = run.tuned_last(found, finish, last_share, max_drop / 100)
+    if found is not None and run.judged_last:
+        found = run.kept_within(found, max_drop / 100)
     return run.finish(exact, found, target)
 
 
@@ -279,6 +281,20 @@ class _Search(Ledger):
             self.notes.append(f"the last fine-tuning was not kept: {lost}")
         return tuned if kept else found
 
+    def kept_within(self, found: Graph, allowed: float) -> Graph | None:
+        """What was found, or None where it has lost too much in the end; for searches that ask for it only then."""
+        if self.finished is not None and self.finished["kept"]:
+            return found
+        assert self.evaluate is not None  # checked on entry
+        now = self.evaluate(found)
+        lost = self.to_lose_from(self.schedule, self.accuracy_before or now) - now
+        if lost <= allowed + 1e-12:
+            return found
+        said = f"{100 * lost:.2f} points were lost in the time there was, more than {100 * allowed:.2f}"
+        self.notes.append(f"{said}; the original stands. Give more minutes, a larger drop or a nearer target")
+        self.undo(said, ("exact",))
+        return None
+
     def finish(self, exact: Graph, lossy: Graph | None, target: SearchTarget | None = None) -> SlimResult:
         """The final network checked once more against the original, and the figures of both."""
         final = exact
@@ -328,12 +344,14 @@ class _Search(Ledger):
             answers=answers(self.findings, self.edits, refused, MADE_FOR),
         )
 
-    def undo(self, reason: str) -> None:
-        """No edit is left: each becomes a refusal, with this reason."""
+    def undo(self, reason: str, but: Sequence[str] = ()) -> None:
+        """No edit is left but those of these claims: each becomes a refusal, with this reason."""
         for place, edit in enumerate(self.edits):
+            if edit.claim in but:
+                continue
             refused = Refused(edit.rewrite, edit.layers, reason, edit.channels, edit.findings)
             self.refused[f"edit {place}", edit.layers] = refused
-        self.edits = []
+        self.edits = [edit for edit in self.edits if edit.claim in but]
 
     def certificate(self, final: Graph) -> dict[str, Any]:
         """Largest differences from the original network, relative to the largest output, in float64 and float32."""
