@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +58,9 @@ def dropped(own: Own, gone: Sequence[Block]) -> Own:
     if own.plain:
         graph = without(own.graph, [block.branch for block in gone])
         return Own(torch_format().to_module(graph).eval(), graph, own.batches, True)
-    from torch import nn
+    from dojang.formats.torch.write.narrow import without_parts
 
-    from dojang.formats.torch.write.parametrised import unwrapped, wrapped_like
-
-    inner = deepcopy(unwrapped(own.module))
-    for block in gone:
-        inner.set_submodule(block.path, nn.Identity())
-    module = wrapped_like(own.module, inner).eval()
+    module = without_parts(own.module, [block.path for block in gone]).eval()
     return Own(module, read(module, own.batches[0]).alone(), own.batches, False)
 
 
