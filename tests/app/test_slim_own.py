@@ -594,7 +594,7 @@ def test_a_loop_that_is_interrupted_is_taken_up(trained: tuple[Net, Tensor, Tens
         torch.testing.assert_close(done.module.state_dict()[name], value)
     assert not (tmp_path / "out" / "unfinished").exists()
     assert {Path(file).name for file in done.files} == {
-        "model.onnx", "model.pt", "model.safetensors", "report.html", "run.json"
+        "front.svg", "model.onnx", "model.pt", "model.safetensors", "report.html", "run.json"
     }  # fmt: skip
     torch.testing.assert_close(load_slim(tmp_path / "out" / "model.pt", Net())(x), done.module(x))
     with pytest.raises(UsageError, match="Halves"):

@@ -300,7 +300,10 @@ class _OwnSearch:
         scored = loop.evaluate is not None and not made[0].plain
         number = FIRST if loop.in_parts else SCORED
         made = _varied(made, number)
-        runners = [Contender(one.name, one.module, " ".join(one.without)) for one in (made if scored else made[:1])]
+        runners = [
+            Contender(one.name, one.module, " ".join(one.without), self.part_of_time(one) or one.macs / self.whole)
+            for one in (made if scored else made[:1])
+        ]
         self.race(runners)
         judged = [(one, runner, *self.against_control(runner)) for one, runner in zip(made, runners, strict=False)]
         left = [j for j in judged if not j[1].reason] or [max(judged, key=lambda j: (len(j[1].curve), j[1].score))]

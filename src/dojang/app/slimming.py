@@ -58,6 +58,9 @@ FILES = ("report.html", "model.onnx", "model.safetensors", "run.json")
 MODULE = "model.pt"
 """Where there is a module: its state dict, which `load_slim` puts into a fresh one of its class."""
 
+FRONT = "front.svg"
+"""Where candidates were measured: what each scored against its time, as a picture."""
+
 UNFINISHED = "unfinished"
 """Folder within the output folder that keeps what an interrupted slimming has found out."""
 
@@ -269,7 +272,7 @@ def slim(
                 raise UsageError(
                     f"{output}: this slimming has ended, and all its files are in place; give --force to do it again"
                 )
-            with writing_folder(output, (*FILES, MODULE), force or unfinished) as place:
+            with writing_folder(output, (*FILES, MODULE, FRONT), force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
                 about = {
@@ -582,6 +585,7 @@ def named(graph: Graph, before: Graph, data: Data) -> Graph:
 
 def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float) -> Slimming:
     """Writes the four files into `place`, which becomes `target`, and checks the networks in them."""
+    from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
 
@@ -601,6 +605,10 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
     if done.module is not None:
         done.save(place / MODULE)
         done = replace(done, files=(*done.files, str(target / MODULE)))
+    drawn = front_chart(done.result)
+    if drawn:
+        replace_text(place / FRONT, standing_alone(drawn))
+        done = replace(done, files=(*done.files, str(target / FRONT)))
     replace_text(place / "report.html", slim_html(done))
     facts = record("slim", settings, data.hash, done.to_dict())
     replace_text(place / "run.json", dumps(facts))

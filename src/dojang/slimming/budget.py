@@ -66,12 +66,12 @@ class Budget:
 
     @property
     def per_tuning(self) -> float:
-        """Seconds of one whole tuning beyond `fixed`; by the longest trainings that were seen, the slowest of them."""
+        """Seconds of one whole tuning beyond `fixed`, by the longest trainings that were seen."""
         if not self.took:
             return 0.0
         longest = max(share for share, _ in self.took)
         near = [(share, t) for share, t in self.took if share >= longest / 2]
-        return max(max(t - self.fixed, 0.0) / share for share, t in near)
+        return sum(max(t - self.fixed, 0.0) / share for share, t in near) / len(near)
 
     def seconds_for(self, share: float) -> float:
         """Of one training of a part of a tuning."""
@@ -83,15 +83,14 @@ class Budget:
 
     def rungs(self, number: int, rungs: Sequence[Rung]) -> tuple[int, tuple[Rung, ...]]:
         """How many of `number` candidates there is time for, and the rungs stretched or shortened to the time."""
-        available = HALVING * self.left()
-        while True:
-            trainings, shares = cost(number, rungs)
-            scale = (available - trainings * self.fixed) / max(shares * self.per_tuning, 1e-9)
-            if rungs[0].share * scale >= SHORTEST or number <= 1:
-                break
-            number -= 1
-        scale = min(max(scale, SHORTEST / max(rungs[0].share, 1e-9)), LONGEST)
-        return number, tuple(Rung(rung.share * scale, rung.keep) for rung in rungs)
+        available, per = HALVING * self.left(), max(self.per_tuning, 1e-9)
+        for some in range(number, 1, -1):
+            trainings, shares = cost(some, rungs)
+            scale = min((available - trainings * self.fixed) / (shares * per), LONGEST)
+            if rungs[0].share * scale >= SHORTEST:
+                return some, tuple(Rung(rung.share * scale, rung.keep) for rung in rungs)
+        share = (available / 2 - self.fixed) / per  # one alone, and the control
+        return 1, (Rung(min(max(share, SHORTEST), LONGEST), 1),)
 
     def last(self, most: float = LONGEST) -> float:
         """The part of a tuning that there is time for at the end, twice: of the result, then of the control."""

@@ -51,13 +51,15 @@ class CurvePoint:
 class Contender(Generic[Network]):
     """One candidate on its way through the rungs. `reason`: why it went no further; empty for the best.
 
-    `structure`: candidates of one structure differ in their channels only. `failed`: tuning failed, or there was no
+    `structure`: candidates of one structure differ in their channels only. `time`: what it takes, which decides between
+    equal scores. `failed`: tuning failed, or there was no
     time to judge it, so that it has no score of that rung.
     """
 
     name: str
     network: Network
     structure: str = ""
+    time: float = 1.0
     schedule: Schedule = ()
     curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
     reason: str = ""
@@ -117,7 +119,7 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
                 continue
             one.curve.append(CurvePoint(rung.share, score, by.control(one.schedule)))
             judged.append(one)
-        judged.sort(key=lambda one: -one.score)  # stable: of equal ones the first, which moved the outputs less
+        judged.sort(key=lambda one: (-one.score, one.time))
         if not rung.share:
             judged = _by_turns(judged)
         alive, done = judged[: rung.keep], max(done, rung.share)

@@ -233,7 +233,7 @@ class Lossy:
         if not number:
             return "late", None
         before = self.ledger.schedule
-        contenders = [Contender(one.name, one.proposal.graph, one.structure) for one, _ in ready]
+        contenders = [Contender(one.name, one.proposal.graph, one.structure, one.time) for one, _ in ready]
         halved(contenders[:number], rungs, self.trainer(before))
         for late in contenders[number:]:
             late.reason, late.failed = "there was no time to tune so many", True
