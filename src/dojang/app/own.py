@@ -54,6 +54,9 @@ SAMPLES = 1024
 STEP = 0.5
 """Part of the multiplications that one step leaves at least, before the network is tuned again."""
 
+FARTHEST = 0.3
+"""Part that one step towards a target leaves at least; a target farther away is shared out evenly over several."""
+
 LEAST_STEP = 0.94
 """A step that has to leave more than this part of the multiplications ends the search."""
 
@@ -259,9 +262,10 @@ class _OwnSearch:
     def goal(self, step: float) -> float:
         """Multiplications that the next step leaves."""
         now = count(self.now.own.graph).total.macs
+        far = FARTHEST if step <= STEP else step
         if self.asked.target_macs is not None:
             target = self.asked.target_macs * self.whole
-            steps = max(1, ceil(log(target / now) / log(step) - 1e-9)) if target < now else 1
+            steps = max(1, ceil(log(target / now) / log(far) - 1e-9)) if target < now else 1
             return max(target, now * (target / now) ** (1 / steps)) if target < now else now * step
         if self.asked.target_time is not None or self.asked.target_ms is not None:
             left = self.time_left()

@@ -232,7 +232,10 @@ class Lossy:
         number, rungs = self.rungs(len(ready))
         if not number:
             return "late", None
-        before = self.ledger.schedule
+        before, budget = self.ledger.schedule, self.ledger.budget
+        if budget is not None:
+            said = f"{number} candidates by {len(rungs)} rungs, {rungs[-1].share:.2g} of a tuning to the best"
+            self.ledger.progress(f"{said}; {budget.said()} are over", len(self.ledger.edits), 0)
         contenders = [Contender(one.name, one.proposal.graph, one.structure, one.time) for one, _ in ready]
         halved(contenders[:number], rungs, self.trainer(before))
         for late in contenders[number:]:
