@@ -7,9 +7,10 @@
 
 can be stopped and given again: what is finished under --out is not done again. Every tool is asked for the same part of
 the multiplications (--macs) and tunes its result with the same loop for the same epochs, taught by the original; the
-control is the original tuned alike. Torch-Pruning cuts in steps until the target is reached, by magnitude, by group norm
-and by Taylor expansion, all layers compared (global) or those of one kind (isomorphic). Wall time is that of the whole
-job of one tool: cutting, tuning, choosing. Accuracies are those of the last epoch on a test part that chose nothing.
+control is the original tuned alike. Torch-Pruning cuts in steps until the target is reached, by magnitude, by group
+norm and by Taylor expansion, all layers compared (global) or those of one kind (isomorphic). Wall time is that of the
+whole job of one tool: cutting, tuning, choosing. Accuracies are those of the last epoch on a test part that chose
+nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from dojang.app.networks import load
-from dojang.app.own_loop import score_of
 from dojang.app.progress import Stages
 from dojang.app.runtimes import has_onnxruntime, runner, whole_vectors
 from dojang.app.slimming import slim
@@ -135,9 +135,9 @@ def made(own: Task, name: str, args: argparse.Namespace) -> tuple[nn.Module | No
         place.with_suffix(".json").write_text(json.dumps(found))
         return None, found
     seconds = time.perf_counter() - began
-    answers = score_of(right(module, own.test))
-    found = {"accuracy": answers.value, "error": answers.error, "seconds": seconds,
-             "macs": macs(module, own.train[0][:1]), "each": answers.each.tolist() if answers.each is not None else []}  # fmt: skip
+    each = right(module, own.test)
+    whole = macs(module, own.train[0][:1])
+    found = {"accuracy": float(each.mean()), "seconds": seconds, "macs": whole, "each": each.tolist()}
     torch.save(module, place.with_suffix(".pt"))
     place.with_suffix(".json").write_text(json.dumps(found))
     return module, found

@@ -115,7 +115,7 @@ class Clock:
 @pytest.mark.parametrize("whole", [20.0, 100.0, 700.0])
 @pytest.mark.parametrize("busy", ["calm", "waves"])
 def test_the_minutes_are_kept(minutes: float, whole: float, busy: str):
-    """Of the whole time 90 % to 110 % are used where there is enough to do, and never more."""
+    """Of the whole time 80 % to 110 % are used where there is enough to do, and never more."""
     clock = Clock(1.0, whole, (lambda n: 1.0) if busy == "calm" else (lambda n: 1.0 + 0.15 * (n % 3 == 0)))
     budget = Budget(60 * minutes, lambda: clock.now)
 
@@ -144,7 +144,7 @@ def test_the_minutes_are_kept(minutes: float, whole: float, busy: str):
     assert clock.now <= 60 * minutes * 1.1
     most = 4.0 * whole  # the longest last tuning
     if 2 * most > 60 * minutes:
-        assert clock.now >= 60 * minutes * 0.85
+        assert clock.now >= 60 * minutes * 0.8
 
 
 def test_little_time_makes_fewer_candidates_and_shorter_rungs():

@@ -311,7 +311,12 @@ class _Search(Ledger):
             )
             self.undo(f"measured once more, all edits together save no time: {saved}")
             final = self.graph
-        if saved is not None and target is not None and not any("target of" in note for note in self.notes):
+        if (
+            saved is not None
+            and lossy is not None
+            and target is not None
+            and not any("target of" in note for note in self.notes)
+        ):
             most = min(target.ms or float("inf"), (target.time or float("inf")) * saved.before_ms)
             if saved.after_ms > most:
                 said = f"measured once more the result takes {saved.after_ms:.4g} ms, more than the {most:.4g} ms asked"
