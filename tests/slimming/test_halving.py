@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from dojang.base.errors import DataError
-from dojang.slimming.budget import HALVING, RESERVED, SHORTEST, Budget
+from dojang.slimming.budget import HALVING, RESERVED, SHORTEST, TimeBudget
 from dojang.slimming.halving import RUNGS, UNTUNED, WHOLE, Contender, Rung, Trainer, cost, halved
 
 
@@ -117,7 +117,7 @@ class Clock:
 def test_the_minutes_are_kept(minutes: float, whole: float, busy: str):
     """Of the whole time 80 % to 110 % are used where there is enough to do, and never more."""
     clock = Clock(1.0, whole, (lambda n: 1.0) if busy == "calm" else (lambda n: 1.0 + 0.15 * (n % 3 == 0)))
-    budget = Budget(60 * minutes, lambda: clock.now)
+    budget = TimeBudget(60 * minutes, lambda: clock.now)
 
     def tune(one: Runner, share: float) -> Runner:
         budget.trained(share, lambda: clock.train(share))
@@ -148,14 +148,14 @@ def test_the_minutes_are_kept(minutes: float, whole: float, busy: str):
 
 
 def test_little_time_makes_fewer_candidates_and_shorter_rungs():
-    budget = Budget(600.0, lambda: 0.0)
+    budget = TimeBudget(600.0, lambda: 0.0)
     budget.took = [(SHORTEST, 1.0 + 100 * SHORTEST), (4 * SHORTEST, 1.0 + 400 * SHORTEST)]
     assert budget.fixed == pytest.approx(1.0)
     assert budget.per_tuning == pytest.approx(100.0)
     number, rungs = budget.rungs(12, RUNGS)
     assert number == 12
     assert rungs[-1].share == pytest.approx((HALVING * 600 * (1 - RESERVED) - 20) / 325)
-    short = Budget(40.0, lambda: 0.0, budget.took)
+    short = TimeBudget(40.0, lambda: 0.0, budget.took)
     number, rungs = short.rungs(12, RUNGS)
     assert number < 12
     trainings, shares = cost(number, rungs)

@@ -13,7 +13,7 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.evidence.evidence import Evidence
 from dojang.slimming import slim
-from dojang.slimming.budget import Budget
+from dojang.slimming.budget import TimeBudget
 from dojang.slimming.journal import Journal
 from dojang.slimming.result import SlimResult
 from nets import N, conv, net, weighted
@@ -70,7 +70,7 @@ def searched(graph: Graph, loop: Loop, minutes: float | None, journal: Journal |
         return tune(found, graph, share)
 
     clock = (lambda: loop.now) if journal is None else journal.clocked(lambda: loop.now)
-    budget = None if minutes is None else Budget(60 * minutes, clock)
+    budget = None if minutes is None else TimeBudget(60 * minutes, clock)
     given = {"measure": by_macs, "evaluate": accuracy, "max_drop": 20.0, "target_macs": 0.5, **how}
     return slim(Evidence(graph, digits()[0][TRAIN]), tune_part=tune, control=control, finish=finish,
                 last_share=1.0 if budget is None else None, budget=budget, journal=journal, **given)  # fmt: skip

@@ -23,14 +23,14 @@ MOST = 16
 
 
 @dataclass(frozen=True)
-class Block:
+class DroppableBlock:
     """A branch of a sum, and the place in the module that can be the identity without it; "" in a plain module."""
 
     branch: Branch
     path: str = ""
 
 
-def blocks(own: Own, kept: Sequence[str] = ()) -> list[Block]:
+def blocks(own: Own, kept: Sequence[str] = ()) -> list[DroppableBlock]:
     """The branches that a module can do without. `kept`: layers that are left alone.
 
     A block of somebody's class can be dropped where nothing but its input is left of it; that the module then computes
@@ -38,22 +38,22 @@ def blocks(own: Own, kept: Sequence[str] = ()) -> list[Block]:
     """
     if not own.runnable:
         return []
-    found: list[Block] = []
+    found: list[DroppableBlock] = []
     whole = count(own.graph).total.macs
     ranked = sorted(branches(own.graph), key=lambda b: count(without(own.graph, [b])).total.macs - whole)
     for branch in ranked[:MOST]:
         if not set(kept).isdisjoint(branch.layers):
             continue
         if own.plain:
-            found.append(Block(branch))
+            found.append(DroppableBlock(branch))
             continue
         path = _path(own, branch)
-        if path and _agrees(own, Block(branch, path)):
-            found.append(Block(branch, path))
+        if path and _agrees(own, DroppableBlock(branch, path)):
+            found.append(DroppableBlock(branch, path))
     return found
 
 
-def dropped(own: Own, gone: Sequence[Block]) -> Own:
+def dropped(own: Own, gone: Sequence[DroppableBlock]) -> Own:
     """The module without these blocks, with its graph. Raises what `read` raises."""
     if own.plain:
         graph = without(own.graph, [block.branch for block in gone])
@@ -64,7 +64,9 @@ def dropped(own: Own, gone: Sequence[Block]) -> Own:
     return Own(module, read(module, own.batches[0]).alone(), own.batches, False)
 
 
-def paths(own: Own, goal: float, moved: Callable[[Own], float], kept: Sequence[str] = ()) -> list[tuple[Block, ...]]:
+def paths(
+    own: Own, goal: float, moved: Callable[[Own], float], kept: Sequence[str] = ()
+) -> list[tuple[DroppableBlock, ...]]:
     """Sets of blocks, each with one more than the last, until at most `goal` multiplications are left.
 
     The next block is the one that saves most for what the network without all of them loses. `moved`: how far a network
@@ -72,11 +74,11 @@ def paths(own: Own, goal: float, moved: Callable[[Own], float], kept: Sequence[s
     """
     rest, whole = blocks(own, kept), count(own.graph).total.macs
     lost = dict.fromkeys((block.branch.add for block in rest), 0.0)
-    chosen, sets, now, left = list[Block](), list[tuple[Block, ...]](), 0.0, whole
+    chosen, sets, now, left = list[DroppableBlock](), list[tuple[DroppableBlock, ...]](), 0.0, whole
     while rest and left > goal:
         fresh: set[str] = set()
 
-        def worth(block: Block, left: int = left) -> float:
+        def worth(block: DroppableBlock, left: int = left) -> float:
             less = left - count(_without(own.graph, [*chosen, block])).total.macs
             return less / (lost[block.branch.add] + FLOOR)
 
@@ -101,7 +103,7 @@ def paths(own: Own, goal: float, moved: Callable[[Own], float], kept: Sequence[s
     return sets
 
 
-def _without(graph: Graph, gone: Sequence[Block]) -> Graph:
+def _without(graph: Graph, gone: Sequence[DroppableBlock]) -> Graph:
     return without(graph, [block.branch for block in gone])
 
 
@@ -121,7 +123,7 @@ def _path(own: Own, branch: Branch) -> str:
     return ".".join(common) if ".".join(common) in inner else ""
 
 
-def _agrees(own: Own, block: Block) -> bool:
+def _agrees(own: Own, block: DroppableBlock) -> bool:
     """Whether the module with the identity in place of a block computes the network without the branch."""
     from dojang.engine.session import Session
     from dojang.training.observed import answers

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.app.blocks import Block, dropped, paths
+from dojang.app.blocks import DroppableBlock, dropped, paths
 from dojang.app.networks import is_module, load, names_code, torch_format
 from dojang.app.own_loop import OwnLoop, Score, TuningStore, loss
 from dojang.app.progress import ProgressDisplay, Silent
@@ -40,7 +40,7 @@ from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.base.writing import remove_tree
 from dojang.report.results import NOT_LOOKED, Diagnosis, Slimming
 from dojang.slimming.branches import BRANCHES
-from dojang.slimming.budget import HALVING, SHORTEST, Budget
+from dojang.slimming.budget import HALVING, SHORTEST, TimeBudget
 from dojang.slimming.front import CHANNELS
 from dojang.slimming.halving import RUNGS, UNTUNED, WHOLE, Contender, Rung, Schedule, Trainer, halved
 from dojang.slimming.numbering import Numbering, channels_of, removed
@@ -139,7 +139,7 @@ def slim_own(
     loop = OwnLoop(own.module, tune, evaluate, store, told)
     run = _OwnSearch(own, asked, loop, told, Shortener(asked.keep, whole_vectors(), told, asked.seed))
     if asked.minutes is not None:
-        run.budget = Budget(60 * asked.minutes, store.clocked(lambda: time.monotonic() - started))
+        run.budget = TimeBudget(60 * asked.minutes, store.clocked(lambda: time.monotonic() - started))
     run.search()
     done = run.result(started, (*notes, *more))
     if folder is None:
@@ -200,7 +200,7 @@ class _OwnSearch:
     refused: list[Refused] = field(default_factory=list[Refused])
     candidates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     notes: list[str] = field(default_factory=list[str])
-    budget: Budget | None = None
+    budget: TimeBudget | None = None
 
     def search(self) -> None:
         """Step after step until the target is met, or no step loses little enough."""
@@ -348,7 +348,7 @@ class _OwnSearch:
 
         return change(self.reference, answers_of(one))
 
-    def bases(self, macs: float) -> list[tuple[tuple[Block, ...], Own]]:
+    def bases(self, macs: float) -> list[tuple[tuple[DroppableBlock, ...], Own]]:
         """The module without some of its residual blocks, in several numbers, norms set."""
         now = self.now.own
         if now.plain and not self.own.plain:

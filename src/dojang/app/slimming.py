@@ -38,7 +38,7 @@ from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.evidence.evidence import Evidence
 from dojang.report.results import Diagnosis, Slimming
-from dojang.slimming.budget import Budget
+from dojang.slimming.budget import TimeBudget
 from dojang.slimming.importance import read_values
 from dojang.slimming.journal import FILE, Journal, key_of
 from dojang.slimming.ledger import Evaluate
@@ -424,7 +424,7 @@ def _work(
         def clock() -> float:
             return time.monotonic() - started
 
-        budget = Budget(60 * asked.minutes, clock if journal is None else journal.clocked(clock))
+        budget = TimeBudget(60 * asked.minutes, clock if journal is None else journal.clocked(clock))
     result = search(
         known,
         measure=measurer(runtime, x),

@@ -32,7 +32,7 @@ SHORTEST = 1 / 256
 
 
 @dataclass
-class Budget:
+class TimeBudget:
     """So many seconds in all, `clock` giving those that have passed.
 
     What a training of a part s of a tuning takes is fixed + per_tuning · s; both are found out by `trained`.

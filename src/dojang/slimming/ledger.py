@@ -12,7 +12,7 @@ from dojang.base.errors import CheckFailed, DataError
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
 from dojang.slimming.answers import answered
-from dojang.slimming.budget import Budget
+from dojang.slimming.budget import TimeBudget
 from dojang.slimming.estimate import Predict, by_macs, shape_key
 from dojang.slimming.halving import Schedule
 from dojang.slimming.numbering import Numbering
@@ -81,7 +81,7 @@ class Ledger:
         self.control: Callable[[Schedule], Graph] | None = None
         self.tune_part: PartTune | None = None
         self.least_part = 0.0
-        self.budget: Budget | None = None
+        self.budget: TimeBudget | None = None
         self.judged_last = False
         self.candidates: list[dict[str, Any]] = []
         self.fits: Callable[[Graph], bool] | None = None

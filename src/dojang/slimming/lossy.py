@@ -10,7 +10,7 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
 from dojang.slimming.branches import BRANCHES
-from dojang.slimming.budget import HALVING, SHORTEST, Budget
+from dojang.slimming.budget import HALVING, SHORTEST, TimeBudget
 from dojang.slimming.compose import Composition, Goal, compositions, varied
 from dojang.slimming.front import CHANNELS, FLOOR, Front, front
 from dojang.slimming.halving import RUNGS, UNTUNED, WHOLE, Contender, Rung, Schedule, Trainer, halved
@@ -314,7 +314,7 @@ class Lossy:
             return 0, rungs
         return ledger.budget.rungs(number, RUNGS)
 
-    def speed(self, budget: Budget) -> None:
+    def speed(self, budget: TimeBudget) -> None:
         """Finds out how long trainings take, once, by two short ones of the original, which are thrown away."""
         if budget.took or self.ledger.tune_part is None:
             return

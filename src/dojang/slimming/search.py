@@ -20,7 +20,7 @@ from dojang.evidence.finding import Finding
 from dojang.evidence.moments import require_finite_weights
 from dojang.slimming.answers import answers, unanswered
 from dojang.slimming.batchnorm import FOLD_BATCHNORM
-from dojang.slimming.budget import LONGEST, Budget
+from dojang.slimming.budget import LONGEST, TimeBudget
 from dojang.slimming.constants import CONSTANTS
 from dojang.slimming.dead import DEAD
 from dojang.slimming.duplicates import DUPLICATES
@@ -96,7 +96,7 @@ def slim(
     tune_part: PartTune | None = None,
     least_part: float = 0.0,
     last_share: float | None = None,
-    budget: Budget | None = None,
+    budget: TimeBudget | None = None,
     fits: Callable[[Graph], bool] | None = None,
     importance: str = "activation",
     gradients: Gradients | None = None,
