@@ -78,13 +78,14 @@ def made(graph: Graph, said: str, place: Path, args: Any, told: Any) -> dict[str
     own = options(place / "unfinished", network=key_of("", [narrow]))
     assert own.journal is not None
     told.stage("fine-tuning after the cut")
-    tuned = own.journal.tuned(tuner(choice, args.epochs, own))(narrow, graph)
+    tune = own.journal.tuned_in_parts(tuner(choice, args.epochs, own))
+    tuned, last = tune(narrow, graph, 1.0), args.final_epochs / args.epochs
     first = on_choice(tuned)
     beside = control_of(graph, choice, args, options(args.out / "control"))
-    taught = beside.tuned(1, True)
+    taught = beside.tuned((1.0, last))
     better = on_choice(taught) >= on_choice(graph)
     told.stage(f"the last fine-tuning, taught by the {'control' if better else 'original'}")
-    final = own.journal.tuned(tuner(choice, args.final_epochs, own))(tuned, taught if better else graph)
+    final = tune(tuned, taught if better else graph, last)
     results = {
         "cut": said,
         "after_first": first,
@@ -105,4 +106,4 @@ def control_of(graph: Graph, choice: Data, args: Any, options: TuningOptions) ->
         False, args.max_drop, None, None, None, args.epochs or EPOCHS, args.final_epochs, args.train_samples,
         "dojang", args.batch, args.seed, args.precision, "activation",
     )  # fmt: skip
-    return control(graph, choice, tuner(choice, args.epochs, options), asked, options)
+    return control(graph, choice, asked, options)

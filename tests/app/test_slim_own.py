@@ -515,7 +515,8 @@ def test_tunings_of_other_code_are_not_taken_up(trained: tuple[Net, Tensor, Tens
     module, x, y = trained
     seen: list[tuple[int, int]] = []
 
-    def run(epochs: int, part: int, stop: bool, resume: bool = True) -> int:
+    def run(epochs: int, part: int, most: int, resume: bool = True, out: str = "out") -> int:
+        """Runs until `most` modules were measured; how often the loop and the measure were called."""
         seen.clear()
 
         def tune(net: nn.Module) -> None:
@@ -526,25 +527,27 @@ def test_tunings_of_other_code_are_not_taken_up(trained: tuple[Net, Tensor, Tens
             seen.append((epochs, part))
             return right(net, x, y)[part:]
 
-        halt = iter([0, 0, 0, 0, 0])
+        halt = iter([0] * most)
 
         def measured(net: nn.Module) -> Tensor:
-            if stop and next(halt, 1):
+            if next(halt, 1):
                 raise KeyboardInterrupt
             return evaluate(net)
 
         with contextlib.suppress(KeyboardInterrupt):
-            slim(module, x, tune=tune, evaluate=measured, target_macs=0.5, output=tmp_path / "out", resume=resume)
+            slim(module, x, tune=tune, evaluate=measured, target_macs=0.5, output=tmp_path / out, resume=resume)
         return len(seen)
 
-    first = run(1, 0, True, resume=False)
+    run(1, 0, 1000, False, "whole")
+    measured = sum(1 for _ in seen) - 3  # two candidates and the control are tuned
+    first = run(1, 0, measured - 1, False)
     kept = tmp_path / "kept"
     shutil.copytree(tmp_path / "out", kept)
     again = []
     for epochs, part in ((1, 0), (2, 0), (1, 1)):
         shutil.rmtree(tmp_path / "out")
         shutil.copytree(kept, tmp_path / "out")
-        again.append(run(epochs, part, True))
+        again.append(run(epochs, part, measured - 1))
     assert again[0] < first
     assert again[1] > again[0]
     assert again[2] > again[0]
@@ -573,11 +576,11 @@ def test_a_loop_that_is_interrupted_is_taken_up(trained: tuple[Net, Tensor, Tens
                 raise KeyboardInterrupt
             train(net, x, y, 4, 0.01)
 
-        given: dict[str, Any] = {"tune": tune, "evaluate": lambda net: right(net, x, y), "target_macs": 0.3}
+        given: dict[str, Any] = {"tune": tune, "evaluate": lambda net: right(net, x, y), "target_macs": 0.1}
         return slim(module, x, output=tmp_path / "out", **given, **more)
 
     straight = slim(module, x, tune=lambda net: train(net, x, y, 4, 0.01), evaluate=lambda net: right(net, x, y),
-                    target_macs=0.3)  # fmt: skip
+                    target_macs=0.1)  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         run(5)
     assert (tmp_path / "out" / "unfinished" / "best.pt").is_file()
@@ -591,7 +594,7 @@ def test_a_loop_that_is_interrupted_is_taken_up(trained: tuple[Net, Tensor, Tens
         torch.testing.assert_close(done.module.state_dict()[name], value)
     assert not (tmp_path / "out" / "unfinished").exists()
     assert {Path(file).name for file in done.files} == {
-        "model.onnx", "model.pt", "model.safetensors", "report.html", "run.json"
+        "front.svg", "model.onnx", "model.pt", "model.safetensors", "report.html", "run.json"
     }  # fmt: skip
     torch.testing.assert_close(load_slim(tmp_path / "out" / "model.pt", Net())(x), done.module(x))
     with pytest.raises(UsageError, match="Halves"):

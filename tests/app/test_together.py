@@ -218,7 +218,13 @@ def test_slimming_is_decided_by_one_and_tuned_by_both(pair: Told) -> None:
     (code, printed, _), silent = pair.of("slim")
     assert (code, silent[:2]) == (0, [0, ""])
     record, out = json.loads(printed), pair.folder / "slim"
-    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "model.safetensors", "report.html", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "front.svg",
+        "model.onnx",
+        "model.safetensors",
+        "report.html",
+        "run.json",
+    ]
     assert record["after"]["macs"] <= 0.7 * record["before"]["macs"]
     assert any(edit["check"].get("tuned") for edit in record["edits"])
     # What is written is what was scored: one process, with ONNX Runtime, comes to the same accuracy.

@@ -201,7 +201,8 @@ def test_slim_gives_a_cheaper_network(slimmed: tuple[Path, Any]) -> None:
     assert after["params"] < before["params"] == 53_002
     assert set(before) >= {"params", "macs", "accuracy", "median_ms", "size_bytes"}
     assert sum(edit["macs_saved"] for edit in data["edits"]) == before["macs"] - after["macs"]
-    assert sorted(p.name for p in out.iterdir()) == ["model.onnx", "model.safetensors", "report.html", "run.json"]
+    files = ["front.svg", "model.onnx", "model.safetensors", "report.html", "run.json"]
+    assert sorted(p.name for p in out.iterdir()) == files
     assert after["size_bytes"] == (out / "model.onnx").stat().st_size
 
 

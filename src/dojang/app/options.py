@@ -478,7 +478,8 @@ _SLIM = Command(
         PRECISION,
         Option("resume", "continue a slimming that was interrupted", False),
         THREADS,
-        *_output("DIR", "folder for report.html, model.onnx, model.safetensors, run.json (default out/NET-slim)"),
+        *_output("DIR", "folder for report.html, front.svg, model.onnx, model.safetensors, run.json "
+                 "(default out/NET-slim)"),
     ),
 )  # fmt: skip
 

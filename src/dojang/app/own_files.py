@@ -26,7 +26,7 @@ from dojang.report.results import Slimming
 from dojang.training.data import Data
 from dojang.training.sources import npz_samples
 
-OWN_FILES = ("report.html", "model.pt", "model.onnx", "model.safetensors", "run.json")
+OWN_FILES = ("report.html", "model.pt", "model.onnx", "model.safetensors", "run.json", "front.svg")
 """What slimming a module leaves in its folder; the ONNX file only where dojang knows every operator."""
 
 UNFINISHED = "unfinished"
@@ -225,6 +225,7 @@ def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: 
     from dojang.app.exporting import write_checked
     from dojang.app.open_export import write_open
     from dojang.formats.torch.write.saved import save_slim
+    from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
 
@@ -241,6 +242,10 @@ def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: 
     except DojangError as error:
         note = f"no ONNX file was written: {error}"
         done = replace(done, result=replace(done.result, notes=(*done.result.notes, note)))
+    drawn = front_chart(done.result)
+    if drawn:
+        replace_text(place / "front.svg", standing_alone(drawn))
+        names.append("front.svg")
     done = replace(done, same_answers=said, files=tuple(str(target / name) for name in sorted(names)))
     replace_text(place / "report.html", slim_html(done))
     replace_text(place / "run.json", dumps(record("slim", dict(settings), "", done.to_dict())))

@@ -19,6 +19,7 @@ from dojang.app.shortening import arrays_of
 from dojang.base.errors import DataError, UsageError
 from dojang.base.reading import json_value, read_text
 from dojang.base.writing import replace_text
+from dojang.slimming.halving import Schedule
 
 UNSTEADY = 1e-4
 """Two answers of one measure about one module that differ by more than this part of it are told to be random."""
@@ -29,6 +30,10 @@ TOO_RANDOM = 0.02
 LEAST_SIZE = 1e-3
 """Measures are held to be of this size at least, or of the size of their standard error where they tell it: of a
 measure near zero the two parts above would call rounding random. So answers less than 2e-5 apart are never refused."""
+
+
+CLOCK = "clock"
+"""Where the store keeps the times that a search within so many minutes has seen."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,24 @@ class TuningStore:
         write_state(found, path)
         return found
 
+    def clocked(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Seconds since the slimming began, those of earlier runs included; what is asked again is answered as it was.
+
+        `clock`: the seconds of this run.
+        """
+        asked = iter(range(1 << 30))
+        before = max(self.scores.get(CLOCK, []), default=0.0)
+
+        def now() -> float:
+            told: list[float] = self.scores.setdefault(CLOCK, [])
+            place = next(asked)
+            if place == len(told):
+                told.append(before + clock())
+                replace_text(self._scores, json.dumps(self.scores))
+            return told[place]
+
+        return now
+
     def scored(self, key: str, work: Callable[[], Score]) -> Score:
         """What the measure says, or said an earlier time."""
         if key not in self.scores:
@@ -158,24 +181,24 @@ class OwnLoop:
     progress: ProgressDisplay = field(default_factory=Silent)
     noise: float = 0.0
     notes: list[str] = field(default_factory=list[str])
-    several: Callable[[Sequence[Any]], list[Any]] | None = None
-    _controls: list[Any] = field(default_factory=list[Any])
+    several: Callable[[Sequence[Any], float], list[Any]] | None = None
+    _controls: dict[Schedule, Any] = field(default_factory=dict[Schedule, Any])
 
     def key(self, what: str, module: Any) -> str:
         """What "tune" or "evaluate" was asked about which arrays: other code of it is another question."""
         from dojang.training.identity import code_of
 
-        function = self.tune if what == "tune" else self.evaluate
+        function = self.evaluate if what == "evaluate" else self.tune
         return key_of(f"{what} {code_of(function)}" if function is not None else what, module)
 
     def begin(self) -> Score | None:
         """What the measure says of the original, asked twice. Raises `UsageError` where the answers differ too much."""
-        self._controls = [deepcopy(self.original).eval()]
+        self._controls = {(): deepcopy(self.original).eval()}
         if self.evaluate is None:
             return None
         self.progress.stage("evaluate: the original")
         key = self.key("evaluate", self.original)
-        one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[0])) for n in ("", " again"))
+        one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[()])) for n in ("", " again"))
         apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value), LEAST_SIZE)
         size = max(size, *(own.error or 0.0 for own in (one, two)))
         if apart > TOO_RANDOM * size:
@@ -199,33 +222,49 @@ class OwnLoop:
         module.eval()
         return self.store.scored(self.key("evaluate", module), lambda: self._asked(module))
 
-    def control(self, tunings: int) -> Any:
-        """The original tuned so many times, each time as a cut network is."""
-        while len(self._controls) <= tunings:
-            self.progress.stage(f"control: the original tuned, time {len(self._controls)}")
-            self._controls.append(self.tuned(self._controls[-1], self.original))
-        return self._controls[tunings]
+    def control(self, schedule: Schedule) -> Any:
+        """The original tuned by these trainings, as a cut network is."""
+        if schedule not in self._controls:
+            before = self.control(schedule[:-1])
+            self.progress.stage(f"control: the original tuned, time {len(schedule)}")
+            self._controls[schedule] = self.tuned(before, self.original, schedule[-1])
+        return self._controls[schedule]
 
-    def ahead(self, tunings: int, modules: Sequence[Any]) -> None:
-        """Tunes modules, and the original for the time `tunings`, side by side, for `tuned` and `control` to find."""
+    def ahead(self, schedule: Schedule, modules: Sequence[Any], share: float) -> None:
+        """Tunes modules for a share, and the original for the last share of `schedule`, side by side, for `tuned` and
+        `control` to find.
+        """
         if self.several is None or self.tune is None:
             return
-        wanted = [*(self._controls[-1:] if self.evaluate and len(self._controls) <= tunings else ()), *modules]
-        keys = {self.key("tune", module): module for module in wanted}
+        wanted = [*modules]
+        if self.evaluate and schedule not in self._controls and schedule[-1] == share:
+            wanted.insert(0, self.control(schedule[:-1]))
+        what = self._named(share)
+        keys = {self.key(what, module): module for module in wanted}
         keys = {key: module for key, module in keys.items() if not self.store.has(key)}
         if keys:
             self.progress.stage(f"tuning {len(keys)} networks side by side")
-            for key, (module, done) in zip(keys, zip(keys.values(), self.several([*keys.values()]), strict=True),
+            for key, (module, done) in zip(keys, zip(keys.values(), self.several([*keys.values()], share), strict=True),
                                            strict=True):  # fmt: skip
                 self.store.tuned(key, module, lambda done=done: done)
 
-    def tune_once(self, module: Any) -> Any:
+    def tune_once(self, module: Any, share: float) -> Any:
         """The module tuned in place, or what `tune` gives in its stead; see `tuned`. It comes from another process."""
         place = next((p.device for p in self.original.parameters()), None)
-        return self._tuned(module if place is None else module.to(place), self.original)
+        return self._tuned(module if place is None else module.to(place), self.original, share)
 
-    def tuned(self, module: Any, teacher: Any) -> Any:
-        """A tuned copy of a module, in `eval` mode; the module as it is without a `tune`.
+    @property
+    def in_parts(self) -> bool:
+        """Whether `tune` can be asked for a part of its work: it has a parameter `share`."""
+        return self.tune is not None and takes_share(self.tune)
+
+    def _named(self, share: float) -> str:
+        """What the store calls a tuning for a share."""
+        return "tune" if share == 1.0 and not self.in_parts else f"tune {share:.9g}"
+
+    def tuned(self, module: Any, teacher: Any, share: float = 1.0) -> Any:
+        """A tuned copy of a module, in `eval` mode; the module as it is without a `tune`. `share`: the part of one
+        whole tuning, for a `tune` that takes it.
 
         Raises `DataError` where `tune` raises, or leaves NaN; `UsageError` where it returns something else than a
         module of the same arrays, or changes the module that was given to `slim` in place of its argument.
@@ -233,9 +272,11 @@ class OwnLoop:
         if self.tune is None:
             return module
         work = deepcopy(module)
-        return self.store.tuned(self.key("tune", module), work, lambda: self._tuned(work, teacher)).eval()
+        return self.store.tuned(
+            self.key(self._named(share), module), work, lambda: self._tuned(work, teacher, share)
+        ).eval()
 
-    def _tuned(self, work: Any, teacher: Any) -> Any:
+    def _tuned(self, work: Any, teacher: Any, share: float) -> Any:
         assert self.tune is not None
         shapes = _shapes(work)
         before, original = key_of("", work), key_of("", self.original)
@@ -243,7 +284,8 @@ class OwnLoop:
         mode = self.original.training
         work.train()
         try:
-            answer = self.tune(work, teacher) if takes_teacher(self.tune) else self.tune(work)
+            more = {"share": share} if self.in_parts else {}
+            answer = self.tune(work, teacher, **more) if takes_teacher(self.tune) else self.tune(work, **more)
         except Exception as error:
             raise DataError(f"tune raised {_line(error)}{self.saved_said()}") from error
         finally:
@@ -310,7 +352,17 @@ def takes_teacher(tune: Callable[..., Any]) -> bool:
         return False
     places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in places if p.default is p.empty]
+    needed = [p for p in needed if p.name != "share"]
     return len(needed) >= 2 or (len(places) >= 2 and places[1].name == "teacher")
+
+
+def takes_share(tune: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter `share`: the part of one whole tuning that it is to do."""
+    try:
+        found = inspect.signature(tune).parameters
+    except (TypeError, ValueError):
+        return False
+    return "share" in found
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:

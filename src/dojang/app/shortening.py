@@ -60,7 +60,8 @@ class Own:
 @dataclass(frozen=True)
 class Shortened:
     """A narrower module. `moved`: how far its outputs are from the original's on the samples (see
-    `training.observed.change`). `gone`: channel classes of `tied` that were removed from `before`.
+    `training.observed.change`). `gone`: channel classes of `tied` that were removed from `before`: the module
+    at hand without the blocks that begin with the layers `without`.
     """
 
     module: Any
@@ -71,6 +72,14 @@ class Shortened:
     ranking: Ranking
     moved: float
     plain: str = ""
+    without: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is made of."""
+        number = len(self.without)
+        blocks = f"{number} block{'s' if number > 1 else ''}" if number else ""
+        return ", then ".join(filter(None, (blocks, self.ranking if self.gone else "")))
 
     @property
     def macs(self) -> int:
@@ -291,21 +300,38 @@ class Norms:
         self.measured = again(module, own.graph)
 
     def measure(self, one: Shortened, batches: Sequence[Any], told: Callable[[int, int], object]) -> None:
-        """Sets the norms of a cut network."""
+        """Sets the norms of a network that lost channels."""
+        old, seen = (cut(graph, one.gone, one.tied) for graph in (self.own.graph, self.measured))
+        self.set(one.module, one.graph, old, seen, batches, told)
+
+    def without_blocks(self, base: Own, batches: Sequence[Any]) -> Own:
+        """A network that lost whole blocks, its norms set."""
+        self.set(base.module, base.graph, self.own.graph, self.measured, batches, lambda step, of: None)
+        return replace(base, graph=again(base.module, base.graph))
+
+    def set(
+        self,
+        module: Any,
+        graph: Graph,
+        old: Graph,
+        seen: Graph,
+        batches: Sequence[Any],
+        told: Callable[[int, int], object],
+    ) -> None:
+        """Sets the norms of a module in place. `old`, `seen`: the original, and as it was measured, in its shapes."""
         from dojang.formats.torch.write.parametrised import put_arrays
         from dojang.training.observed import measure_norms
 
         if not self.names:
             return
-        measure_norms(one.module, batches, told)
-        found = again(one.module, one.graph).weights
-        old, seen = (cut(graph, one.gone, one.tied).weights for graph in (self.own.graph, self.measured))
+        measure_norms(module, batches, told)
+        found = again(module, graph).weights
         new: dict[str, Any] = {}
         for mean, variance in self.names:
-            if mean in found and mean in old:
-                new[mean] = old[mean] + found[mean] - seen[mean]
-                new[variance] = old[variance] * (found[variance] + TINY) / (seen[variance] + TINY)
-        put_arrays(one.module, new)
+            if mean in found and mean in old.weights:
+                new[mean] = old.weights[mean] + found[mean] - seen.weights[mean]
+                new[variance] = old.weights[variance] * (found[variance] + TINY) / (seen.weights[variance] + TINY)
+        put_arrays(module, new)
 
 
 TINY = 1e-12

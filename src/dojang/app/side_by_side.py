@@ -16,8 +16,8 @@ from typing import Any
 from dojang.app.together import Lead, Together
 from dojang.base.errors import DojangError, UsageError
 
-Tuned = Callable[[Any], Any]
-"""What tunes a module in place, or gives another one: `own_loop.OwnLoop.tune_once`."""
+Tuned = Callable[[Any, float], Any]
+"""What tunes a module in place for a share, or gives another one: `own_loop.OwnLoop.tune_once`."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class SideBySide:
 
         return tuned
 
-    def many(self, lead: Lead, tune: Tuned, modules: Sequence[Any]) -> list[Any]:
-        """Tuned copies of the modules, by process 0. Raises the first error that `tune` raised."""
+    def many(self, lead: Lead, tune: Tuned, modules: Sequence[Any], share: float) -> list[Any]:
+        """Copies of the modules tuned for a share of one whole tuning, by process 0. Raises the first error that `tune`
+        raised.
+        """
         copies = [deepcopy(module) for module in modules]
-        answers = lead.shared(self.work(tune))([packed(module) for module in copies])
+        answers = lead.shared(self.work(tune))([packed((module, share)) for module in copies])
         for copy, (how, said) in zip(copies, answers, strict=True):
             if how == "failed":
                 raise said
@@ -53,20 +55,20 @@ class SideBySide:
 
 def _one(tune: Tuned, packed_module: bytes) -> tuple[str, Any]:
     try:
-        found = tune(pickle.loads(packed_module))
+        found = tune(*pickle.loads(packed_module))
     except DojangError as error:
         return "failed", error
     return "done", {name: value.detach().cpu() for name, value in found.state_dict().items()}
 
 
-def packed(module: Any) -> bytes:
-    """A module for another process. Raises `UsageError` where it cannot be sent."""
+def packed(asked: tuple[Any, float]) -> bytes:
+    """A module and its share for another process. Raises `UsageError` where it cannot be sent."""
     try:
-        return pickle.dumps(module)
+        return pickle.dumps(asked)
     except Exception as error:  # whatever the owner's class raises
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{type(module).__name__} cannot be sent to other processes ({line:.100}); slim it in one process"
+            f"{type(asked[0]).__name__} cannot be sent to other processes ({line:.100}); slim it in one process"
         ) from None
 
 

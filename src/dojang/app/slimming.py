@@ -40,7 +40,7 @@ from dojang.engine.compiled import Compiled
 from dojang.engine.session import Session
 from dojang.evidence.evidence import Evidence
 from dojang.report.results import Diagnosis, Slimming
-from dojang.slimming.budget import Budget
+from dojang.slimming.budget import TimeBudget
 from dojang.slimming.importance import read_values
 from dojang.slimming.journal import FILE, Journal, key_of
 from dojang.slimming.ledger import Evaluate
@@ -59,6 +59,9 @@ FILES = ("report.html", "model.onnx", "model.safetensors", "run.json")
 
 MODULE = "model.pt"
 """Where there is a module: its state dict, which `load_slim` puts into a fresh one of its class."""
+
+FRONT = "front.svg"
+"""Where candidates were measured: what each scored against its time, as a picture."""
 
 UNFINISHED = "unfinished"
 """Folder within the output folder that keeps what an interrupted slimming has found out."""
@@ -210,9 +213,13 @@ def slim(
     started = time.monotonic()
     told = progress or Silent()
     mean, std = normalised_by(normalise, mean, std)
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"minutes {minutes} must be a number above 0")
     target = not (target_macs is None and target_time is None and target_ms is None)
     if not lossless and (tune is not None or evaluate is not None or _is_feed(net, data, target)):
-        request = OwnRequest(max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed)
+        request = OwnRequest(
+            max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes
+        )
         check_request(1.0 if max_drop is None else max_drop, target_macs, target_time, target_ms)
         given = None if tune or evaluate else labelled(net, data)
         if given is None:
@@ -227,8 +234,6 @@ def slim(
     max_drop = 1.0 if max_drop is None else max_drop
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError(f"minutes {minutes} must be a number above 0")
     if final_epochs < 0:
         raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
     check_request(max_drop, target_macs, target_time, target_ms)
@@ -269,7 +274,7 @@ def slim(
                 raise UsageError(
                     f"{output}: this slimming has ended, and all its files are in place; give --force to do it again"
                 )
-            with writing_folder(output, (*FILES, MODULE), force or unfinished) as place:
+            with writing_folder(output, (*FILES, MODULE, FRONT), force or unfinished) as place:
                 if force and not resume:
                     shutil.rmtree(kept, ignore_errors=True)
                 about = {
@@ -409,7 +414,7 @@ def _work(
         def clock() -> float:
             return time.monotonic() - started
 
-        budget = Budget(60 * asked.minutes, clock if journal is None else journal.clocked(clock))
+        budget = TimeBudget(60 * asked.minutes, clock if journal is None else journal.clocked(clock))
     result = search(
         known,
         measure=measurer(runtime, x),
@@ -570,6 +575,7 @@ def named(graph: Graph, before: Graph, data: Data) -> Graph:
 
 def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float) -> Slimming:
     """Writes the four files into `place`, which becomes `target`, and checks the networks in them."""
+    from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
 
@@ -590,6 +596,10 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
     if done.module is not None:
         done.save(place / MODULE)
         done = replace(done, files=(*done.files, str(target / MODULE)))
+    drawn = front_chart(done.result)
+    if drawn:
+        replace_text(place / FRONT, standing_alone(drawn))
+        done = replace(done, files=(*done.files, str(target / FRONT)))
     replace_text(place / "report.html", slim_html(done))
     facts = record("slim", settings, data.hash, done.to_dict())
     replace_text(place / "run.json", dumps(facts))

@@ -623,7 +623,7 @@ class SlimResultRow(TypedDict):
     finish: Annotated[dict[str, Any] | None, "the last fine-tuning"]
     candidates: Annotated[
         list[dict[str, Any]],
-        "every network tried by somebody's own loop, or at once: ranking, macs, measure, lost",
+        "every network that was tried: what it is made of, macs, part of the time, measure, lost, learning curve, why",
     ]
     seed: int
     findings: list[Finding]

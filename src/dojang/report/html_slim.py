@@ -9,6 +9,7 @@ from typing import Any
 from dojang.arith.cost import Count
 from dojang.diagnosis.correlation import Correlation
 from dojang.evidence.finding import Finding
+from dojang.report.front_chart import curves_chart, front_chart
 from dojang.report.heat import heat_figure, maps
 from dojang.report.html import layer_chart
 from dojang.report.html_checks import check_sections
@@ -207,16 +208,18 @@ def _candidates(result: SlimResult) -> list[tuple[str, str]]:
     rows = candidate_rows(result)
     if not rows:
         return []
-    measured = [one for one in result.candidates if one["measure"] is not None]
-    chart = ""
-    if len(measured) > 1:
-        points = sorted((one["macs"] / max(1, result.before.macs), one["measure"]) for one in measured)
-        series = [Series("candidates", tuple(points))]
-        chart = figure(
-            line_chart("evaluate against the part of the MACs that is left", "MACs left", "evaluate", series),
-            "Every candidate that was measured; further left is cheaper, higher is better.",
+    front, curves = front_chart(result), curves_chart(result)
+    drawn = (
+        figure(front, "Every candidate that was measured; further left is faster, higher is better.") if front else ""
+    )
+    if curves:
+        drawn += figure(curves, "Candidates are compared after equally long tuning; so is the control.")
+    return [
+        (
+            "Every network that was tried",
+            drawn + html_table(list(CANDIDATE_HEADS), rows, numeric=(1, 2, 3, 4, 5)),
         )
-    return [("Every network that was tried", chart + html_table(list(CANDIDATE_HEADS), rows, numeric=(1, 2, 3, 4)))]
+    ]
 
 
 def _headline(before: NetworkFigures, after: NetworkFigures, metric: str) -> str:

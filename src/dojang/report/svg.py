@@ -120,6 +120,51 @@ def line_chart(
     return "".join([*parts, "</svg>"])
 
 
+def point_chart(
+    title: str, x_name: str, y_name: str, groups: Sequence[Series], width: int = 720, height: int = 320
+) -> str:
+    """Points over common axes with a light grid; the groups are named below. "" without points."""
+    points = [p for group in groups for p in group.points]
+    if not points:
+        return ""
+    across, up = (ticks(min(p[i] for p in points), max(p[i] for p in points)) for i in (0, 1))
+    left, right, top, bottom = 56.0, 20.0, 26.0, 62.0
+    wide, high = width - left - right, height - top - bottom
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        shares = [(v - marks[0]) / ((marks[-1] - marks[0]) or 1.0) for v, marks in ((x, across), (y, up))]
+        return left + wide * shares[0], top + high * (1 - shares[1])
+
+    said = "; ".join(f"{g.name}: " + ", ".join(f"{x:.4g} {y:.4g}" for x, y in g.points) for g in groups if g.points)
+    parts = [
+        chart_head(title, said, width, height),
+        f'<text class="head" x="{left:.1f}" y="14">{escape(y_name)}</text>',
+    ]
+    for mark in up:
+        _, y = at(across[0], mark)
+        parts.append(
+            f'<line class="grid" x1="{left:.1f}" x2="{left + wide:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="label" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>'
+        )
+    for mark in across:
+        x, _ = at(mark, up[0])
+        parts.append(f'<text class="label" x="{x:.1f}" y="{top + high + 18:.1f}" text-anchor="middle">{mark:g}</text>')
+    parts.append(
+        f'<text class="label" x="{left + wide / 2:.1f}" y="{top + high + 34:.1f}" text-anchor="middle">'
+        f"{escape(x_name)}</text>"
+    )
+    place = left
+    for group in groups:
+        if not group.points:
+            continue
+        for x, y in (at(*p) for p in group.points):
+            parts.append(f'<circle class="{group.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+        parts.append(f'<circle class="{group.kind}" cx="{place:.1f}" cy="{height - 10}" r="4"/>')
+        parts.append(f'<text class="label" x="{place + 9:.1f}" y="{height - 6}">{escape(group.name)}</text>')
+        place += LETTER * len(group.name) + 34
+    return "".join([*parts, "</svg>"])
+
+
 def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, tuple[int, int]]]) -> str:
     """Receptive fields (h, w) of the middle output, drawn to scale over the image, each with its name.
 

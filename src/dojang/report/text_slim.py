@@ -212,16 +212,17 @@ def candidate_rows(result: SlimResult) -> list[list[str]]:
         [
             str(one["ranking"]),
             f"{one['macs'] / max(1, result.before.macs):.0%}",
+            "-" if one.get("time") is None else f"{one['time']:.0%}",
             f"{one['outputs_moved']:.2%}",
             "-" if one["measure"] is None else f"{one['measure']:.4f}",
             "-" if one["lost"] is None else _with_error(one["lost"], one["standard_error"]),
-            "taken" if one["taken"] else "",
+            "taken" if one["taken"] else str(one.get("why") or ""),
         ]
         for one in result.candidates
     ]
 
 
-CANDIDATE_HEADS = ("ranked by", "MACs left", "outputs moved", "evaluate", "lost to the control", "")
+CANDIDATE_HEADS = ("made of", "MACs left", "time left", "outputs moved", "measure", "lost to the control", "outcome")
 
 
 def _with_error(value: float, error: float | None) -> str:
@@ -232,7 +233,7 @@ def _tried(result: SlimResult, width: int, style: Style) -> list[str]:
     rows = candidate_rows(result)
     if not rows:
         return []
-    columns = [Column(head, right=place > 0) for place, head in enumerate(CANDIDATE_HEADS)]
+    columns = [Column(head, right=0 < place < len(CANDIDATE_HEADS) - 1) for place, head in enumerate(CANDIDATE_HEADS)]
     return [style.bold("Every network that was tried"), table(columns, rows, (), width, style), ""]
 
 

@@ -15,6 +15,12 @@ HALVING = 0.4
 """Part of the time that is left which choosing among candidates may take; the rest is for the last tuning of the best
 one, and of the control."""
 
+MAKING = 0.15
+"""Part of all the time that making candidates may take: each is fitted, and timed as a whole."""
+
+TIMING = 0.08
+"""Part of all the time that timing what can go one by one may take."""
+
 RESERVED = 0.07
 """Part of all the time that is kept for final figures and files, and for what takes longer than was foreseen."""
 
@@ -26,7 +32,7 @@ SHORTEST = 1 / 256
 
 
 @dataclass
-class Budget:
+class TimeBudget:
     """So many seconds in all, `clock` giving those that have passed.
 
     What a training of a part s of a tuning takes is fixed + per_tuning · s; both are found out by `trained`.
@@ -60,12 +66,12 @@ class Budget:
 
     @property
     def per_tuning(self) -> float:
-        """Seconds of one whole tuning beyond `fixed`; by the longest trainings that were seen, the slowest of them."""
+        """Seconds of one whole tuning beyond `fixed`, by the longest trainings that were seen."""
         if not self.took:
             return 0.0
         longest = max(share for share, _ in self.took)
         near = [(share, t) for share, t in self.took if share >= longest / 2]
-        return max(max(t - self.fixed, 0.0) / share for share, t in near)
+        return sum(max(t - self.fixed, 0.0) / share for share, t in near) / len(near)
 
     def seconds_for(self, share: float) -> float:
         """Of one training of a part of a tuning."""
@@ -77,20 +83,31 @@ class Budget:
 
     def rungs(self, number: int, rungs: Sequence[Rung]) -> tuple[int, tuple[Rung, ...]]:
         """How many of `number` candidates there is time for, and the rungs stretched or shortened to the time."""
-        available = HALVING * self.left()
-        while True:
-            trainings, shares = cost(number, rungs)
-            scale = (available - trainings * self.fixed) / max(shares * self.per_tuning, 1e-9)
-            if rungs[0].share * scale >= SHORTEST or number <= 1:
-                break
-            number -= 1
-        scale = min(max(scale, SHORTEST / max(rungs[0].share, 1e-9)), LONGEST)
-        return number, tuple(Rung(rung.share * scale, rung.keep) for rung in rungs)
+        available, per = HALVING * self.left(), max(self.per_tuning, 1e-9)
+        for some in range(number, 1, -1):
+            trainings, shares = cost(some, rungs)
+            scale = min((available - trainings * self.fixed) / (shares * per), LONGEST)
+            if rungs[0].share * scale >= SHORTEST:
+                return some, tuple(Rung(rung.share * scale, rung.keep) for rung in rungs)
+        share = (available / 2 - self.fixed) / per  # one alone, and the control
+        return 1, (Rung(min(max(share, SHORTEST), LONGEST), 1),)
 
     def last(self, most: float = LONGEST) -> float:
         """The part of a tuning that there is time for at the end, twice: of the result, then of the control."""
         share = (self.left() / 2 - self.fixed) / max(self.per_tuning, 1e-9)
         return min(share, most) if share >= SHORTEST else 0.0
+
+    def making(self) -> Callable[[], bool]:
+        """Whether there is time to make one more candidate, from now on."""
+        until = self.clock() + min(MAKING * self.seconds, HALVING * max(self.left(), 0.0))
+        return lambda: self.clock() < until
+
+    def timings(self, two: Callable[[], object], least: int, most: int) -> int:
+        """How many networks may be timed at once in `TIMING` of all the time. `two`: times two networks."""
+        before = self.clock()
+        two()
+        each = max(self.clock() - before, 1e-6) / 2
+        return int(min(max(TIMING * self.seconds / each, least), most))
 
     def said(self) -> str:
         """How much of the time is over."""

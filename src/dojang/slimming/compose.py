@@ -89,17 +89,31 @@ class _Base:
         return ""
 
 
-def compositions(ledger: Ledger, offers: Front, goal: Goal, forms: Sequence[Candidate] = ()) -> list[Composition]:
+LEAST = 3
+"""Candidates that are made whatever the time."""
+
+
+def compositions(
+    ledger: Ledger,
+    offers: Front,
+    goal: Goal,
+    forms: Sequence[Candidate] = (),
+    more: Callable[[], bool] = lambda: True,
+) -> list[Composition]:
     """Candidates that reach a goal, those that move the outputs least first; each network once.
 
     From every set of branches along two paths, and from every form, channels go until the goal is reached: all layers
-    compared with each other, and, as another candidate, layers with those of their own sort only.
+    compared with each other, and, as another candidate, layers with those of their own sort only. `more`: whether there
+    is time for one more.
     """
     norms = MeasuredNorms(offers.graph, offers.loss.x)
     bases = [_Base(without(offers.graph, gone), gone) for gone in branch_sets(offers, goal)]
+    bases = _from_both_ends(sorted(bases, key=lambda base: count(base.graph).total.macs))
     bases += [_Base(form.graph, (), form) for form in forms]
     found: list[Composition] = []
     for base in bases:
+        if len(found) >= LEAST and not more():
+            break
         own = _front_of(ledger, offers, base)
         for by_sort in (False, True):
             graph, used = whole_saving(ledger, offers, own, goal, by_sort)
@@ -109,6 +123,12 @@ def compositions(ledger: Ledger, offers: Front, goal: Goal, forms: Sequence[Cand
             name = ", then ".join(filter(None, (base.name, how)))
             found.append(_composed(ledger, offers, base, own, graph, used, name, norms, goal))
     return sorted(found, key=lambda one: one.moved)
+
+
+def _from_both_ends(bases: Sequence[_Base]) -> list[_Base]:
+    """The first, the last, the second, the last but one, …: what comes first is as different as can be."""
+    left = list(bases)
+    return [left.pop(0 if place % 2 == 0 else -1) for place in range(len(bases))]
 
 
 def varied(found: Sequence[Composition], number: int) -> list[Composition]:

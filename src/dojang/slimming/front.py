@@ -268,6 +268,9 @@ def _timed(ledger: Ledger, guess: Front, makers: Makers, proved: bool) -> Front:
     """A front with savings in milliseconds as measured in place of predictions."""
     whole, offered = guess.ms, guess.options
     most = int(np.clip(TIMED_MACS / max(1, guess.macs), TIMED, MOST_TIMED))
+    if ledger.budget is not None and ledger.measure is not None:
+        measure = ledger.measure
+        most = ledger.budget.timings(lambda: measure([guess.graph, guess.graph]), TIMED, most)
     places = [(b, n) for b, own in enumerate(offered) for n in range(len(own))]
     order = sorted(places, key=lambda p: (p[1] > 0, -guess._gain(offered[p[0]], -1, p[1])))[:most]
     savings = ledger.time_all(ledger.deploy(guess.graph), [ledger.deploy(makers[b][n]()) for b, n in order])

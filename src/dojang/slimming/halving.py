@@ -28,8 +28,8 @@ class Rung:
     keep: int
 
 
-RUNGS = (Rung(1 / 16, 4), Rung(1 / 4, 2), Rung(1.0, 1))
-"""Where tuning can be done in parts. Twelve candidates cost 12/16 + 4 · 3/16 + 2 · 3/4 = 3 tunings."""
+RUNGS = (Rung(1 / 16, 4), Rung(1 / 4, 1), Rung(1.0, 1))
+"""Where tuning can be done in parts. Twelve candidates cost 12/16 + 4 · 3/16 + 3/4 = 2.25 tunings."""
 
 WHOLE = (Rung(0.0, 2), Rung(1.0, 1))
 """Where it cannot: all are judged as they were repaired, two are tuned."""
@@ -51,13 +51,15 @@ class CurvePoint:
 class Contender(Generic[Network]):
     """One candidate on its way through the rungs. `reason`: why it went no further; empty for the best.
 
-    `structure`: candidates of one structure differ in their channels only. `failed`: tuning failed, or there was no
+    `structure`: candidates of one structure differ in their channels only. `time`: what it takes, which decides between
+    equal scores. `failed`: tuning failed, or there was no
     time to judge it, so that it has no score of that rung.
     """
 
     name: str
     network: Network
     structure: str = ""
+    time: float = 1.0
     schedule: Schedule = ()
     curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
     reason: str = ""
@@ -73,7 +75,9 @@ class Contender(Generic[Network]):
 class Trainer(Generic[Network]):
     """What the rungs ask for. `tune(network, share)`: tuned for so much more of a whole tuning. `score`: higher is
     better. `control(schedule)`: the score of the original after these trainings, None where there is none. `time_for`:
-    whether there is time to tune for such a part. `said`: told before each training.
+    whether there is time to tune for such a part. `said`: told before each training. `survived`: what a training may
+    raise so that the others go on. `ahead(networks, schedule)`: told all networks that the next rung tunes, and the
+    trainings that they will have had after it, so that they can be tuned side by side.
     """
 
     tune: Callable[[Network, float], Network]
@@ -81,6 +85,8 @@ class Trainer(Generic[Network]):
     control: Callable[[Schedule], float | None]
     time_for: Callable[[float], bool] = lambda share: True
     said: Callable[[str], object] = lambda what: None
+    survived: tuple[type[Exception], ...] = (DataError, CheckFailed)
+    ahead: Callable[[Sequence[Network], Schedule], object] | None = None
 
 
 def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: Trainer[Network]) -> None:
@@ -95,6 +101,8 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
         if place and len(alive) == 1 and part <= 0:
             break
         judged: list[Contender[Network]] = []
+        if part > 0 and by.ahead is not None:
+            by.ahead([one.network for one in alive], (*alive[0].schedule, part))
         for number, one in enumerate(alive, 1):
             if part > 0 and (judged or place) and not by.time_for(part):
                 if not judged:  # nobody has come so far: the rung before decides
@@ -107,7 +115,7 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
                     one.network = by.tune(one.network, part)
                     one.schedule = (*one.schedule, part)
                 score = by.score(one.network)
-            except (DataError, CheckFailed) as error:  # NaN on the way: the others still stand
+            except by.survived as error:  # NaN on the way: the others still stand
                 one.reason, one.failed = f"fine-tuning failed: {error}", True
                 continue
             if score != score:
@@ -115,7 +123,7 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
                 continue
             one.curve.append(CurvePoint(rung.share, score, by.control(one.schedule)))
             judged.append(one)
-        judged.sort(key=lambda one: -one.score)  # stable: of equal ones the first, which moved the outputs less
+        judged.sort(key=lambda one: (-one.score, one.time))
         if not rung.share:
             judged = _by_turns(judged)
         alive, done = judged[: rung.keep], max(done, rung.share)
@@ -157,7 +165,7 @@ def cost(number: int, rungs: Sequence[Rung]) -> tuple[int, float]:
     """(trainings, whole tunings that they come to) of so many contenders and the control.
 
     >>> cost(12, RUNGS)
-    (21, 4.0)
+    (20, 3.25)
     """
     trainings, shares, done = 0, 0.0, 0.0
     for rung in rungs:

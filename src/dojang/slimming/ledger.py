@@ -12,7 +12,7 @@ from dojang.base.errors import CheckFailed, DataError
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import Finding
 from dojang.slimming.answers import answered
-from dojang.slimming.budget import Budget
+from dojang.slimming.budget import TimeBudget
 from dojang.slimming.estimate import Predict, by_macs, shape_key
 from dojang.slimming.halving import Schedule
 from dojang.slimming.numbering import Numbering
@@ -57,7 +57,8 @@ class Ledger:
     """The state of one search: what was accepted and refused so far, and the callables that judge.
 
     `numbering`: the original numbers of the channels that the network of today still has. `importance`, `gradients`:
-    how channels are ranked within a bundle; see `slimming.importance`.
+    how channels are ranked within a bundle; see `slimming.importance`. `judged_last`: a long tuning follows on the
+    search, and it is after that that no more may be lost than is allowed.
     """
 
     importance: str
@@ -80,7 +81,8 @@ class Ledger:
         self.control: Callable[[Schedule], Graph] | None = None
         self.tune_part: PartTune | None = None
         self.least_part = 0.0
-        self.budget: Budget | None = None
+        self.budget: TimeBudget | None = None
+        self.judged_last = False
         self.candidates: list[dict[str, Any]] = []
         self.fits: Callable[[Graph], bool] | None = None
         self._predict, self._predicted = predict or by_macs, dict[str, float]()

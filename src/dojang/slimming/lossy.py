@@ -10,7 +10,7 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.base.errors import CheckFailed, DataError
 from dojang.slimming.branches import BRANCHES
-from dojang.slimming.budget import SHORTEST, Budget
+from dojang.slimming.budget import HALVING, SHORTEST, TimeBudget
 from dojang.slimming.compose import Composition, Goal, compositions, varied
 from dojang.slimming.front import CHANNELS, FLOOR, Front, front
 from dojang.slimming.halving import RUNGS, UNTUNED, WHOLE, Contender, Rung, Schedule, Trainer, halved
@@ -124,6 +124,8 @@ class Lossy:
         offers: Front | None = None
         replacements: list[Candidate] | None = None
         while max(self.missing(current)) > 0:
+            if self.late():
+                break
             if offers is None:
                 left = count(current).total.macs / self.whole
                 self.ledger.progress(f"what can go: {left:.0%} of the multiplications left", len(self.ledger.edits), 0)
@@ -196,7 +198,8 @@ class Lossy:
             goal = max(goal, self.target.macs * self.whole)
         self.ledger.progress("making candidates", len(self.ledger.edits), 0)
         wanted = Goal(goal, MARGIN * min(step, time) * offers.ms, self.target.macs is not None)
-        return varied(compositions(self.ledger, offers, wanted, self.promising(offers, forms)), FIRST)
+        more = (lambda: True) if self.ledger.budget is None else self.ledger.budget.making()
+        return varied(compositions(self.ledger, offers, wanted, self.promising(offers, forms), more), FIRST)
 
     def said_missed(self, current: Graph) -> str:
         """The note on a target that was not reached."""
@@ -229,8 +232,11 @@ class Lossy:
         number, rungs = self.rungs(len(ready))
         if not number:
             return "late", None
-        before = self.ledger.schedule
-        contenders = [Contender(one.name, one.proposal.graph, one.structure) for one, _ in ready]
+        before, budget = self.ledger.schedule, self.ledger.budget
+        if budget is not None:
+            said = f"{number} candidates by {len(rungs)} rungs, {rungs[-1].share:.2g} of a tuning to the best"
+            self.ledger.progress(f"{said}; {budget.said()} are over", len(self.ledger.edits), 0)
+        contenders = [Contender(one.name, one.proposal.graph, one.structure, one.time) for one, _ in ready]
         halved(contenders[:number], rungs, self.trainer(before))
         for late in contenders[number:]:
             late.reason, late.failed = "there was no time to tune so many", True
@@ -289,6 +295,11 @@ class Lossy:
         self.ledger.reject(cut, slow)
         return slow
 
+    def late(self) -> bool:
+        """Whether a step was tuned already and the time for choosing is over: what is left is for the last tuning."""
+        budget = self.ledger.budget
+        return budget is not None and bool(self.ledger.schedule) and budget.left() < (1 - HALVING) * budget.seconds
+
     def rungs(self, number: int) -> tuple[int, Sequence[Rung]]:
         """How many of so many candidates are raced, and by which rungs."""
         ledger = self.ledger
@@ -303,7 +314,7 @@ class Lossy:
             return 0, rungs
         return ledger.budget.rungs(number, RUNGS)
 
-    def speed(self, budget: Budget) -> None:
+    def speed(self, budget: TimeBudget) -> None:
         """Finds out how long trainings take, once, by two short ones of the original, which are thrown away."""
         if budget.took or self.ledger.tune_part is None:
             return
@@ -340,7 +351,7 @@ class Lossy:
     def too_lossy(self, trial: Trial) -> str | None:
         """Why a candidate that was tuned loses too much; None where it does not."""
         lost = trial.control - trial.accuracy
-        if lost <= self.allowed + 1e-12:
+        if lost <= self.allowed + 1e-12 or (self.target and self.ledger.judged_last):
             return None
         left = count(trial.tuned).total.macs / self.whole
         return (

@@ -21,13 +21,15 @@ from dojang.evidence.readers import columns, reads_channels
 from dojang.evidence.reading import Reading
 from dojang.evidence.residuals import Residuals
 from dojang.slimming.absorb import column
+from dojang.slimming.front import sort_of
 from dojang.slimming.narrow import compensate, least_useful
 
 Array = np.ndarray
-Ranking = Literal["outputs", "layers", "weights"]
+Ranking = Literal["outputs", "sorts", "layers", "weights"]
 
 RANKINGS: Mapping[Ranking, str] = {
     "outputs": "what moves the outputs least, all layers compared with each other",
+    "sorts": "what moves the outputs least, layers compared with those of the same operators and kernels only",
     "layers": "what moves the outputs least within each layer, all layers cut by the same share",
     "weights": "the energy that readers lose, as a part of what they read",
 }
@@ -248,8 +250,17 @@ def along(
 
     gains = [gain(b) for b in range(len(offered))]
     touching = [{p for c in own.gone[-1] for p in widths.by_class.get(c, ())} for own in offered]
+    sorts = [sort_of(graph, own.layers) if ranking == "sorts" else "" for own in offered]
     while offered:
-        rank, b = max((g[0], -i) for i, g in enumerate(gains))
+        open_ = [i for i, g in enumerate(gains) if g[0] > 0]
+        if ranking == "sorts" and open_:
+            parts: dict[str, list[float]] = {}
+            for sort, own, at in zip(sorts, offered, level, strict=True):
+                parts.setdefault(sort, []).append(at / len(own.gone))
+            taken = {sort: sum(own) / len(own) for sort, own in parts.items()}
+            least = min(taken[sorts[i]] for i in open_)
+            open_ = [i for i in open_ if taken[sorts[i]] <= least]
+        rank, b = max(((gains[i][0], -i) for i in open_), default=(0.0, 0))
         if rank <= 0:
             return
         b = -b

@@ -20,7 +20,7 @@ from dojang.evidence.finding import Finding
 from dojang.evidence.moments import require_finite_weights
 from dojang.slimming.answers import answers, unanswered
 from dojang.slimming.batchnorm import FOLD_BATCHNORM
-from dojang.slimming.budget import LONGEST, Budget
+from dojang.slimming.budget import LONGEST, TimeBudget
 from dojang.slimming.constants import CONSTANTS
 from dojang.slimming.dead import DEAD
 from dojang.slimming.duplicates import DUPLICATES
@@ -96,7 +96,7 @@ def slim(
     tune_part: PartTune | None = None,
     least_part: float = 0.0,
     last_share: float | None = None,
-    budget: Budget | None = None,
+    budget: TimeBudget | None = None,
     fits: Callable[[Graph], bool] | None = None,
     importance: str = "activation",
     gradients: Gradients | None = None,
@@ -159,13 +159,15 @@ def slim(
     run.rewrites, run.lossless = tuple(rewrites), lossless
     run.importance, run.gradients, run.control = importance, gradients, control
     run.tune_part, run.least_part, run.budget = tune_part, least_part, budget
-    run.fits = fits
+    run.fits, run.judged_last = fits, budget is not None and finish is not None
     exact = run.exact()
     if lossless:
         return run.finish(exact, None)
     found = Lossy(run, UNTUNABLE, target, max_drop / 100).run()
     if found is not None and finish is not None:
         found = run.tuned_last(found, finish, last_share, max_drop / 100)
+    if found is not None and run.judged_last:
+        found = run.kept_within(found, max_drop / 100)
     return run.finish(exact, found, target)
 
 
@@ -279,6 +281,20 @@ class _Search(Ledger):
             self.notes.append(f"the last fine-tuning was not kept: {lost}")
         return tuned if kept else found
 
+    def kept_within(self, found: Graph, allowed: float) -> Graph | None:
+        """What was found, or None where it has lost too much in the end; for searches that ask for it only then."""
+        if self.finished is not None and self.finished["kept"]:
+            return found
+        assert self.evaluate is not None  # checked on entry
+        now = self.evaluate(found)
+        lost = self.to_lose_from(self.schedule, self.accuracy_before or now) - now
+        if lost <= allowed + 1e-12:
+            return found
+        said = f"{100 * lost:.2f} points were lost in the time there was, more than {100 * allowed:.2f}"
+        self.notes.append(f"{said}; the original stands. Give more minutes, a larger drop or a nearer target")
+        self.undo(said, ("exact",))
+        return None
+
     def finish(self, exact: Graph, lossy: Graph | None, target: SearchTarget | None = None) -> SlimResult:
         """The final network checked once more against the original, and the figures of both."""
         final = exact
@@ -295,7 +311,12 @@ class _Search(Ledger):
             )
             self.undo(f"measured once more, all edits together save no time: {saved}")
             final = self.graph
-        if saved is not None and target is not None and not any("target of" in note for note in self.notes):
+        if (
+            saved is not None
+            and lossy is not None
+            and target is not None
+            and not any("target of" in note for note in self.notes)
+        ):
             most = min(target.ms or float("inf"), (target.time or float("inf")) * saved.before_ms)
             if saved.after_ms > most:
                 said = f"measured once more the result takes {saved.after_ms:.4g} ms, more than the {most:.4g} ms asked"
@@ -328,12 +349,14 @@ class _Search(Ledger):
             answers=answers(self.findings, self.edits, refused, MADE_FOR),
         )
 
-    def undo(self, reason: str) -> None:
-        """No edit is left: each becomes a refusal, with this reason."""
+    def undo(self, reason: str, but: Sequence[str] = ()) -> None:
+        """No edit is left but those of these claims: each becomes a refusal, with this reason."""
         for place, edit in enumerate(self.edits):
+            if edit.claim in but:
+                continue
             refused = Refused(edit.rewrite, edit.layers, reason, edit.channels, edit.findings)
             self.refused[f"edit {place}", edit.layers] = refused
-        self.edits = []
+        self.edits = [edit for edit in self.edits if edit.claim in but]
 
     def certificate(self, final: Graph) -> dict[str, Any]:
         """Largest differences from the original network, relative to the largest output, in float64 and float32."""

@@ -52,6 +52,14 @@ def with_arrays(module: nn.Module, before: Graph, after: Graph) -> nn.Module | N
     return wrapped_like(module, new) if _set_arrays(new, before, after) else None
 
 
+def without_parts(module: nn.Module, paths: Sequence[str]) -> nn.Module:
+    """A copy of a module in which the parts at these places are the identity; wrapped as it was."""
+    new = copy.deepcopy(unwrapped(module))
+    for path in paths:
+        new.set_submodule(path, nn.Identity())
+    return wrapped_like(module, new)
+
+
 def same_answers(new: nn.Module, reference: nn.Module, args: Sequence[Any], named: Mapping[str, Any]) -> str | None:
     """Why a module does not compute what another one does for one batch, or None where it does.
 
