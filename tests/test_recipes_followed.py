@@ -101,7 +101,7 @@ OPERATOR = [
      '    | because("it has values for each channel; a batch norm goes into the weights before it", "batchnorm prelu")',
      '    | because("no kernel computes it; the reference does", "softshrink")'),
     ("src/dojang/engine/plan/rules/table.py",
-     '    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum not")',
+     '    | because("there is no kernel; the reference computes it", "deform_conv dynamic_conv einsum")',
      '    | because("there is no kernel; the reference computes it", "softshrink")'),
     ("src/dojang/engine/slices.py",
      '        **dict.fromkeys("add sub mul div maximum minimum pow".split(), "together"),',

@@ -19,7 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dojang.base import moved, result
+from dojang.base import foreign, moved, result
 from dojang.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from dojang.app.running import run as run
     from dojang.app.showing import show as show
     from dojang.app.slimming import slim as slim
-    from dojang.app.tensors import filter as filter
-    from dojang.app.tensors import sep_filter as sep_filter
     from dojang.app.training import train as train
     from dojang.app.verbs import available as available
     from dojang.app.verbs import check as check
@@ -96,6 +94,8 @@ if TYPE_CHECKING:
     from dojang.filters.files import FilterPlans as FilterPlans
     from dojang.filters.files import FilterReport as FilterReport
     from dojang.filters.files import PlannedFile as PlannedFile
+    from dojang.filters.filter import filter as filter
+    from dojang.filters.separable import sep_filter as sep_filter
     from dojang.report.results import Bench as Bench
     from dojang.report.results import Diagnosis as Diagnosis
     from dojang.report.results import Environment as Environment
@@ -125,7 +125,6 @@ _NAMES = {
     "app.own_files": "load_slim",
     "app.showing": "show",
     "app.slimming": "slim",
-    "app.tensors": "filter sep_filter",
     "app.training": "train",
     "app.verbs": "available check compare count explain memory over_devices",
     "arith.check": "Cell Check",
@@ -148,6 +147,8 @@ _NAMES = {
     "engine.plan.choose": "Choice Plan",
     "evidence.finding": "Finding",
     "filters.files": "Failed FilterPlans FilterReport Filtered PlannedFile",
+    "filters.filter": "filter",
+    "filters.separable": "sep_filter",
     "report.results": "Bench Diagnosis Environment Exported Guess Listing Run ShownPage Slimming Timing Trained",
     "slimming.result": "Edit NetworkFigures Outcome Refused",
 }
@@ -179,5 +180,11 @@ def _show(shown: result.Result, form: result.Form) -> str:
     return import_module("dojang.report.views").show(shown, form)
 
 
+def _filter_tensor(*given: Any) -> Any:
+    """PyTorch is loaded when the first tensor is filtered."""
+    return import_module("dojang.app.tensors").filter_tensor(*given)
+
+
 result.show_with(_show)
+foreign.FOREIGN["torch"] = _filter_tensor
 moved.give_hints()

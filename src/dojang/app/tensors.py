@@ -12,15 +12,11 @@ from dojang.base.errors import UsageError
 from dojang.filters.adjoint import adjoint
 from dojang.filters.arrays import filter_array
 from dojang.filters.borders import pad
-from dojang.filters.filter import FOREIGN, filter
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, as_kernel, is_bank
-from dojang.filters.separable import sep_filter
 
 if TYPE_CHECKING:
     from dojang.formats.torch.filtering import FilterSteps
-
-__all__ = ["filter", "sep_filter"]
 
 
 def filter_tensor(
@@ -82,6 +78,3 @@ def _steps(
         return np.ascontiguousarray(np.moveaxis(whole, 2, 0)[:, : (oh - 1) * sy + ey, : (ow - 1) * sx + ex])
 
     return FilterSteps(forward, backward, padded, options.stride, options.dilation)
-
-
-FOREIGN["torch"] = filter_tensor

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dojang.base.errors import DojangError, ShapeError, UsageError
+from dojang.base.foreign import FOREIGN
 from dojang.filters.alpha import check_alpha
 from dojang.filters.arrays import filter_array, filtered, takes, target_for
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
@@ -120,10 +121,6 @@ def filter(
     if out is not None:
         return out
     return result if bank else result[0]
-
-
-FOREIGN: dict[str, Any] = {}
-"""What filters the arrays of other libraries, by the name of their module; `app` fills it in."""
 
 
 def _plain_dtype(dtype: Any) -> Any:
