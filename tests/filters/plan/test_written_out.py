@@ -100,3 +100,18 @@ def test_a_plan_is_shown_for_every_named_kernel_with_a_stride():
     (plan,) = make_plan((job,), Machine.host())
     assert "not passes: it takes no stride" in plan.explain()
     assert dojang.filter(np.full((9, 9), 7, "u1"), "gaussian:sigma=60", stride=2).tolist() == [[7] * 5] * 5
+
+
+def test_a_constant_border_is_a_pixel_for_every_method():
+    """0.1 is no float32; a response in float64 shows which one was summed. Also: the first use gives the same bits."""
+    image = np.ones((20, 30), "f4")
+    for seed, size in enumerate([(14, 14), (3, 3), (5, 1), (40, 40), (70, 70)]):
+        rng = np.random.default_rng(seed)
+        column, row = rng.random(size[0]), rng.random(size[1])
+        wide = np.pad(image, [(n // 2, (n - 1) // 2) for n in size], constant_values=np.float32(0.1)).astype(float)
+        windows = np.lib.stride_tricks.sliding_window_view(wide, size)
+        want = np.einsum("yxij,i,j->yx", windows, column, row)
+        for found in [filter(image, np.outer(column, row), "constant", value=0.1, dtype="float64") for _ in "ab"] + [
+            sep_filter(image, row, column, "constant", value=0.1, dtype="float64")
+        ]:
+            assert np.abs(found / want - 1).max() < 1e-12
