@@ -360,7 +360,8 @@ def test_a_name_that_says_no_format(tmp_path, name, form, suffix):
     Image.new("RGB", (9, 8), (200, 30, 3)).save(tmp_path / name, form)
     (done,) = filter_files([tmp_path / name], "blur").done
     assert done.target == str(tmp_path / f"{Path(name).stem}-blur{suffix}")
-    assert Image.open(done.target).format == {".png": "PNG"}.get(suffix, form)
+    with Image.open(done.target) as written:
+        assert written.format == {".png": "PNG"}.get(suffix, form)
 
 
 def test_no_picture_is_said_to_be_none(tmp_path):
