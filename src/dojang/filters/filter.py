@@ -229,7 +229,7 @@ def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], 
     if not is_bank(kernel):
         return (as_kernel(kernel, anchor),), False
     if not len(kernel):
-        raise ShapeError(f"a bank of kernels needs at least one, got shape {by(kernel.shape)}")
+        raise ShapeError(f"a bank of kernels needs at least one, got shape {by(np.shape(kernel))}")
     bank = []
     for i, one in enumerate(kernel):
         try:
