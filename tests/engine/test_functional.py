@@ -202,6 +202,11 @@ def test_convolve_of_functions():
     (lambda: convolve([], [1.0]), ShapeError, "empty"),
     (lambda: convolve([1.0], [1.0], "middle"), UsageError, "not known"),
     (lambda: convolve([1.0], [1.0], precision="exact"), UsageError, "precision 'exact' is not known"),
+    (lambda: convolve([1], [1], precision="exact"), UsageError, "precision 'exact' is not known"),
+    (lambda: convolve([1.0], [1.0], dx=float("nan")), UsageError, "dx nan must be a finite number"),
+    (lambda: convolve([1.0], [1.0], dx="ab"), UsageError, "dx 'ab' must be a finite number"),
+    (lambda: convolve([1.0], [1.0], dx=None), UsageError, "dx None must be a finite number"),
+    (lambda: convolve([[1.0]], [[1.0]], dx=np.array([1.0, 2, 3])), UsageError, "dx has 3 values for 2 axes"),
     (lambda: convolve([2**40], [2**40]), DataError, "may not be exact"),
 ])  # fmt: skip
 def test_errors(call, error, words):

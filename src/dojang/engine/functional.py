@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -107,9 +108,9 @@ def convolve(
         raise ShapeError(f"convolve takes two arrays of one rank, 1 to 3; got ranks {f.ndim} and {g.ndim}")
     if not f.size or not g.size:
         raise ShapeError(f"convolve of an empty array: {by(f.shape)} and {by(g.shape)}")
-    steps = [float(d) for d in (dx if isinstance(dx, Sequence) else [dx] * f.ndim)]
-    if len(steps) != f.ndim:
-        raise UsageError(f"dx has {len(steps)} values for {f.ndim} axes")
+    steps = _steps(dx, f.ndim)
+    if precision not in ("auto", "strict", "fast"):
+        raise UsageError(f'precision {precision!r} is not known; use "auto", "strict" or "fast"')
     if mode not in ("full", "same", "valid"):
         raise UsageError(f'mode {mode!r} is not known; use "full", "same" or "valid"')
     volume = prod(steps)
@@ -148,6 +149,20 @@ def convolve(
     if whole:
         return np.rint(y * volume).astype(np.int64)
     return y if volume == 1 else y * y.dtype.type(volume)
+
+
+def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
+    """The distance of the samples along each axis."""
+    given = list(dx) if isinstance(dx, Sequence) or np.ndim(dx) == 1 else [dx] * axes  # type: ignore[arg-type]
+    if len(given) != axes and not isinstance(dx, str):
+        raise UsageError(f"dx has {len(given)} values for {axes} axes")
+    try:
+        steps = [float(d) if isinstance(d, Real) else np.nan for d in given]
+    except OverflowError:  # a whole number of 400 digits
+        steps = [np.inf]
+    if not np.isfinite(steps).all():
+        raise UsageError(f"dx {dx!r} must be a finite number, or one for each axis")
+    return steps
 
 
 LONG_ROW, SHORT_ROW = 24, 1 << 16

@@ -333,13 +333,38 @@ def plan_targets(
 
 
 def suffix_for(source: Path, reals: bool) -> str:
-    """The suffix of a result named after its picture: the same, but .tif for floats, and .png for what is only read."""
+    """The suffix of a result named after its picture: the same, but .tif for floats, .png for what is only read, and
+    for a name that says no format (.mpo, .jfif, none) what the file's content is.
+    """
     suffix = source.suffix.lower()
     if reals and suffix in FORMATS and FORMATS[suffix] not in HOLD_FLOATS:
         return ".tif"
     if suffix in ONLY_READ:
         return ".tif" if reals or suffix == ".pfm" else ".png"
+    if suffix not in FORMATS and suffix not in STORES:
+        return ".tif" if reals else _suffix_of_content(source)
     return source.suffix
+
+
+def _suffix_of_content(source: Path) -> str:
+    """The suffix for a file as its first bytes say; .png for what dojang does not write, and for what is no picture,
+    which is refused when it is read.
+    """
+    try:
+        if not source.is_file():  # a pipe would be waited for
+            return ".png"
+        with open(source, "rb") as file:
+            head = file.read(4)
+    except OSError:
+        return ".png"
+    return next((suffix for start, suffix in BEGINNINGS.items() if head.startswith(start)), ".png")
+
+
+BEGINNINGS = {
+    b"\xff\xd8\xff": ".jpg", b"II*\0": ".tif", b"MM\0*": ".tif", b"II+\0": ".tif", b"MM\0+": ".tif", b"RIFF": ".webp",
+    b"#?R": ".hdr",
+}  # fmt: skip
+"""The first bytes of files of the formats that are written."""
 
 
 def _many(

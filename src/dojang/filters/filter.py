@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dojang.arith.conv import by
 from dojang.base.errors import DojangError, ShapeError, UsageError
 from dojang.base.foreign import FOREIGN
 from dojang.filters.alpha import check_alpha
 from dojang.filters.arrays import filter_array, filtered, takes, target_for
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
+from dojang.filters.kernels.named import MOST_TAPS
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
 from dojang.filters.memory import empty
 from dojang.filters.prepare import Prepared
@@ -108,7 +110,10 @@ def filter(
         raise UsageError(
             "a masked array is not filtered as it is; give image.data with mask=image.mask, or image.filled()"
         )
-    picture = np.asarray(image)
+    try:
+        picture = np.asarray(image)
+    except ValueError as error:
+        raise ShapeError(f"not a picture of numbers ({error})") from None
     _check_axes(picture.shape)
     if alpha:
         check_alpha(picture.shape)
@@ -145,6 +150,8 @@ def _masked(
 
     if nan not in ("keep", "ignore"):
         raise UsageError(f'nan="{nan}" is not known; use "keep" (a NaN spreads over its windows) or "ignore"')
+    if out is not None and not isinstance(out, np.ndarray):
+        raise UsageError(f"out= must be a NumPy array, got {type(out).__name__}")
     if type(image) is not np.ndarray:
         raise UsageError(f"mask= and nan= are for NumPy arrays, got {type(image).__name__}; give numpy.asarray(image)")
     _check_axes(image.shape)
@@ -214,10 +221,12 @@ def _kernels(kernel: Any, anchor: tuple[int, int]) -> tuple[tuple[Kernel, ...], 
     anchor = (int(anchor[0]), int(anchor[1]))  # for example a list, which cannot be hashed
     if isinstance(kernel, str) and not kernel.endswith(".npy"):
         return _named_once(kernel, anchor), False
-    if isinstance(kernel, np.ndarray) and kernel.ndim == 2 and kernel.dtype.kind in "fiu":
+    if isinstance(kernel, np.ndarray) and kernel.ndim == 2 and kernel.dtype.kind in "fiu" and kernel.size <= MOST_TAPS:
         return _matrix_once(kernel.tobytes(), kernel.shape, kernel.dtype, anchor), False
     if not is_bank(kernel):
         return (as_kernel(kernel, anchor),), False
+    if not len(kernel):
+        raise ShapeError(f"a bank of kernels needs at least one, got shape {by(np.shape(kernel))}")
     bank = []
     for i, one in enumerate(kernel):
         try:

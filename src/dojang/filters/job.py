@@ -85,6 +85,8 @@ class Job:
             raise DataError(
                 f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {np.iinfo(dtype).max})"
             )
+        if dtype.kind == "f" and abs(options.value) > float(np.finfo(dtype).max):
+            raise DataError(f"value {options.value:g} does not fit a {dtype} picture")
         # A stride longer than the picture keeps only the first pixel, as one of its size does.
         sy, sx = options.stride
         if sy > h > 0 or sx > w > 0:
@@ -136,8 +138,8 @@ class Job:
 
     @property
     def fill(self) -> float:
-        """The pixel value outside the picture, for borders with a constant."""
-        return self.options.value if self.options.border == "constant" else 0.0
+        """The pixel value outside the picture, for borders with a constant: a number of the picture's type."""
+        return float(self.dtype.type(self.options.value)) if self.options.border == "constant" else 0.0
 
     @cached_property
     def origin(self) -> tuple[int, int]:
@@ -183,7 +185,10 @@ def result_dtype(dtype: np.dtype, wanted: np.dtype | None) -> np.dtype:
 
 
 def _finite(value: float, what: str) -> float:
-    number = float(value) if isinstance(value, Real) else np.nan
+    try:
+        number = float(value) if isinstance(value, Real) else np.nan
+    except OverflowError:  # a whole number of 400 digits
+        number = np.inf
     if not np.isfinite(number):
         raise DataError(f"{what} {value!r} must be a finite number")
     return number

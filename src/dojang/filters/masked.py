@@ -84,7 +84,10 @@ def _total(kernel: Kernel) -> float:
 
 def _checked(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The mask as an array that goes with the picture: of its shape, or without the axis of the channels."""
-    array = np.asarray(mask)
+    try:
+        array = np.asarray(mask)
+    except ValueError as error:
+        raise ShapeError(f"mask= is no array of truth values ({error})") from None
     if array.dtype.kind not in "bui":
         raise UsageError(f"mask= must be of truth values or whole numbers, got {array.dtype}; True leaves a pixel out")
     allowed = [shape] if len(shape) == 2 else [shape, shape[:-1]]

@@ -349,3 +349,23 @@ def test_a_large_jpeg_is_read_where_pillow_holds_it(tmp_path, monkeypatch):
     assert np.array_equal(again[..., :3], expected)
     assert again.flags.writeable
     assert not read.flags.writeable
+
+
+@pytest.mark.parametrize(("name", "form", "suffix"), [
+    ("a.mpo", "JPEG", ".jpg"), ("a.jfif", "JPEG", ".jpg"), ("bare", "PNG", ".png"), ("a.dat", "TIFF", ".tif"),
+    ("a.x", "WEBP", ".webp"), ("a.y", "BMP", ".png"),
+])  # fmt: skip
+def test_a_name_that_says_no_format(tmp_path, name, form, suffix):
+    """A file is opened by its content, so its result is named by it, too."""
+    Image.new("RGB", (9, 8), (200, 30, 3)).save(tmp_path / name, form)
+    (done,) = filter_files([tmp_path / name], "blur").done
+    assert done.target == str(tmp_path / f"{Path(name).stem}-blur{suffix}")
+    with Image.open(done.target) as written:
+        assert written.format == {".png": "PNG"}.get(suffix, form)
+
+
+def test_no_picture_is_said_to_be_none(tmp_path):
+    (tmp_path / "notes.txt").write_text("letters")
+    with pytest.raises(FileError, match=r"notes.txt: not a picture that can be read"):
+        filter_files([tmp_path / "notes.txt"], "blur")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]

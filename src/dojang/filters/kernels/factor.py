@@ -54,7 +54,8 @@ def whole_factors(matrix: Taps) -> tuple[Taps, Taps] | None:
 
 
 def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, Taps]] | None:
-    """Columns and rows whose outer products sum to the matrix; None if more than `most` are needed.
+    """Columns and rows whose outer products sum to the matrix; None if more than `most` are needed, and for a matrix of
+    zeros, which has none.
 
     `allowed`: the most error of all taps together, or of each. As few as possible: a matrix whose rows are multiples of
     one row is factored by that row, so that its zeros and equal taps stay; one that differs from such a matrix only in
@@ -66,7 +67,9 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
         return bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed)
 
     i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
-    if matrix[i, j] != 0 and most:
+    if matrix[i, j] == 0:
+        return None
+    if most:
         pair = matrix[:, j] / matrix[i, j], matrix[i]
         left = np.abs(np.outer(*pair) - matrix)
         if bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed):

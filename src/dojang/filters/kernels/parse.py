@@ -136,16 +136,16 @@ def check_anchor(anchor: object) -> None:
 
 def _checked(taps: object, name: str) -> Taps:
     try:
-        array = np.array(taps, order="C")
+        array = np.asarray(taps)
+        if array.size > MOST_TAPS:  # before it is copied
+            raise ShapeError(f"kernel {name}: {by(array.shape)} taps are more than {MOST_TAPS:,}; use a smaller kernel")
         if array.dtype.kind == "c":
             raise ShapeError(f"kernel {name}: its taps are complex; they must be real numbers")
-        array = array.astype(np.float64)
+        array = np.array(array, np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise ShapeError(f"kernel {name}: not a matrix of numbers ({error})") from None
     if array.ndim != 2 or 0 in array.shape:
         raise ShapeError(f"kernel {name}: a matrix of at least 1x1 taps is needed, got shape {array.shape}")
-    if array.size > MOST_TAPS:
-        raise ShapeError(f"kernel {name}: {by(array.shape)} taps are more than {MOST_TAPS:,}; use a smaller kernel")
     if not np.isfinite(array).all():
         y, x = np.argwhere(~np.isfinite(array))[0]
         raise DataError(f"kernel {name}: tap ({y}, {x}) is {array[y, x]}; every tap must be a finite number")

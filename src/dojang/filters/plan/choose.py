@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from dojang.arith.conv import by
+from dojang.base.errors import ShapeError
 from dojang.base.wording import counted
 from dojang.filters.code.fourier import Fourier
 from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
-from dojang.filters.kernels.named import LARGE
+from dojang.filters.kernels.named import LARGE, MOST_TAPS
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, passes_cycles, without_compiling
-from dojang.filters.plan.methods import METHODS, Method, program_of, tap_list
+from dojang.filters.plan.methods import METHODS, Method, looped, program_of, separable, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
 from dojang.native.machine import Machine
 
@@ -104,6 +106,8 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
             refused.append((name, found))
         else:
             methods.append(found)
+    if not methods:
+        methods.append(_written_out(job, machine))
     methods.sort(key=lambda w: w.cycles)
     best = methods[0]
     refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]]
@@ -113,6 +117,24 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
 
 FOR_LARGE = ("running sums", "doubling", "passes")
 """The methods that need a column and a row only."""
+
+
+def _written_out(job: Job, machine: Machine) -> Method:
+    """A method for a large column times a row with a stride or a dilation, which those of `FOR_LARGE` do not take.
+
+    Raises `ShapeError` for a kernel whose matrix would be too large.
+    """
+    found = separable(job, machine)
+    if isinstance(found, str):
+        kh, kw = job.kernel.size
+        if kh * kw > MOST_TAPS:
+            raise ShapeError(
+                f"kernel {job.kernel.name}: with a stride or dilation {by((kh, kw))} taps are more than {MOST_TAPS:,}; "
+                "use a smaller kernel"
+            )
+        found = looped(job, machine)
+    assert not isinstance(found, str), found
+    return found
 
 
 def _first(job: Job, best: Method, machine: Machine) -> Method | None:

@@ -181,9 +181,17 @@ def separable(job: Job, machine: Machine) -> Method | str:
 
 
 def known(job: Job) -> list[tuple[Taps, Taps]] | None:
-    """The column and the row of which a kernel is known to be the product, as `factors` gives them."""
+    """The column and the row of which a kernel is known to be the product, as `factors` gives them; None if all taps
+    are 0.
+    """
     pair = job.kernel.pair
-    return None if pair is None else [pair]
+    return [pair] if pair is not None and all(v.any() for v in pair) else None
+
+
+def _nothing(job: Job) -> list[tuple[Taps, Taps]]:
+    """A column of zeros times a row of one tap, for a kernel of zeros only."""
+    kh, kw = job.kernel.size
+    return [(np.zeros(kh), np.eye(1, kw)[0])]
 
 
 def _not_fixed(job: Job, machine: Machine, rows: bool = True) -> str | None:
@@ -513,12 +521,20 @@ def passes(job: Job, machine: Machine) -> Method | str:
         one = whole_factors(sums.parts[0])
         pairs = [one] if one else None
     else:
-        large = job.kernel.pair is None and kh * kw > UNROLLED**2
-        pairs = known(job) or (None if large else factors(sums.parts[0], tolerance(job, sums, sums.parts[0]), 1))
+        large = kh * kw > UNROLLED**2
+        pairs = (
+            known(job)
+            or (_nothing(job) if job.kernel.pair else None)
+            or (None if large else factors(sums.parts[0], tolerance(job, sums, sums.parts[0]), 1))
+        )
     if pairs is None:
         return "its rows are not multiples of one"
     ((column, row),) = pairs
-    if job.dtype.kind == "f" and not column[np.flatnonzero(column)[0] : np.flatnonzero(column)[-1] + 1].all():
+    if (
+        job.dtype.kind == "f"
+        and column.any()
+        and not column[np.flatnonzero(column)[0] : np.flatnonzero(column)[-1] + 1].all()
+    ):
         return "a tap of its column is 0, which would turn an infinite pixel into NaN"
     found = row_passes(job, sums.work, column, row, machine, sums.finish)
     cycles = passes_cycles(kh, int(np.count_nonzero(row)), costs_of(machine)) / lanes_of(sums, machine)
