@@ -17,8 +17,10 @@ from dojang.filters.kernels.named import LARGE
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, passes_cycles, without_compiling
-from dojang.filters.plan.methods import METHODS, Method, program_of, tap_list
+from dojang.filters.plan.method import Method
+from dojang.filters.plan.methods import METHODS, program_of, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
+from dojang.filters.plan.transforms import fitted
 from dojang.native.machine import Machine
 
 # A bank may have a predicted cost so many times that of its kernels one by one: it reads the picture only once, which
@@ -69,10 +71,18 @@ class FilterPlan:
 def make_plan(jobs: Sequence[Job], machine: Machine) -> list[FilterPlan]:
     """Plans for jobs that differ only in their kernels. A small bank is one program.
 
-    A plan does not depend on the picture's height and width, so that tiles of a picture give the same pixels.
+    The algorithm does not depend on the picture's height and width, so that tiles of a picture give the same pixels;
+    only the lengths of transforms do, which no tiles use.
     """
     key = tuple(_without_size(job) for job in jobs)
-    return list(_make_plan(key, machine))
+    return [_fitted(plan, jobs[0], machine) for plan in _make_plan(key, machine)]
+
+
+def _fitted(plan: FilterPlan, job: Job, machine: Machine) -> FilterPlan:
+    """The plan with transforms whose lengths suit the picture."""
+    if not isinstance(plan.way.program, Fourier):
+        return plan
+    return replace(plan, way=fitted(replace(plan.jobs[0], height=job.height, width=job.width), machine))
 
 
 def _without_size(job: Job) -> Job:
