@@ -50,11 +50,14 @@ WORDS = (
     "passes",
     "row_passes",
     "spectrum",
+    "apart",
+    "tile",
 )
 """What the table of the taps begins with, words of 64 bits: taps of a row, bytes between them, elements from the first
 to the last, elements of a block with those, bytes from row to row, rows of the kernel, whether results are scaled,
 elements of half a tile, rows of a transform, pixels of one along the rows (or 0), channels, passes of both transforms,
-and where the kernel's spectrum is, in bytes. Then come scale and offset, and four words for each pass: its radix, the
+where the kernel's spectrum is, in bytes, bytes between two vectors of a row divided by their lanes, and bytes of a tile.
+Then come scale and offset, and four words for each pass: its radix, the
 length that it takes, the length of its parts, and where its twiddle factors are, in bytes.
 """
 
@@ -134,16 +137,32 @@ class Fourier(OfKinds):
         return -(-(self.half + self.reach) // lanes) * lanes
 
     def pitch(self, machine: Machine) -> int:
-        """Elements from row to row: an odd number of vectors, so that a column does not fall into one cache set."""
+        """Elements from row to row: an odd number of vectors, so that a column does not fall into one cache set; with
+        transforms of both axes, one vector.
+        """
         lanes = machine.lanes(self.work_kind.bytes)
-        return (self.columns(machine) // lanes + 1 | 1) * lanes
+        return lanes if self.wide else (self.columns(machine) // lanes + 1 | 1) * lanes
+
+    @property
+    def strip(self) -> int:
+        """Vectors of a strip of a tile, with transforms of both axes: an odd number; the imaginary parts begin one
+        after the real ones end, so that both do not fall into one cache set.
+        """
+        return 2 * self.length + 3
+
+    def vectors(self, machine: Machine) -> int:
+        """Vectors of a tile, real and imaginary."""
+        lanes = machine.lanes(self.work_kind.bytes)
+        if self.wide:
+            return self.columns(machine) // lanes * self.strip
+        return 2 * self.length * self.pitch(machine) // lanes
 
     def scratch_bytes(self, machine: Machine, inner: int) -> int:
         """Bytes that one thread needs."""
         del inner
         lanes = machine.lanes(self.work_kind.bytes)
-        buffer = 2 * self.columns(machine) * lanes if self.wide else 0
-        return (2 * self.length * self.pitch(machine) + buffer) * self.work_kind.bytes + 256
+        buffer = 2 * self.columns(machine) + 1 if self.wide else 0
+        return (self.vectors(machine) + buffer) * lanes * self.work_kind.bytes + 256
 
     def table(self, machine: Machine, matrix: NDArray[np.float64]) -> NDArray[np.int64]:
         """What `taps` points to: the words, scale and offset, the passes, their twiddle factors, and the spectrum of
@@ -166,6 +185,8 @@ class Fourier(OfKinds):
             *(self.kw, self.step * size, self.reach, self.columns(machine), self.pitch(machine) * size, self.extent),
             int(self.finish.scale != 1 or self.finish.offset != 0),
             *(self.half, self.length, self.wide, self.channels, counts[0], sum(counts[1:]), at),
+            (self.strip if self.wide else 1) * size,
+            self.vectors(machine) * machine.lanes(size) * size,
         ]
         both = np.array([self.finish.scale, self.finish.offset])
         raw = np.concatenate([*factors, self._spectrum(machine, matrix)]).astype(self.work_kind.dtype).tobytes()
@@ -206,10 +227,13 @@ RADICES = (2, 3, 4, 5, 8)
 
 @lru_cache(maxsize=64)
 def radices(length: int, registers: int) -> tuple[int, ...]:
-    """The passes of the forward transform."""
+    """The passes of the forward transform. At most two of 8: the first of three would read 8 vectors that fall into
+    one set of level 1 cache.
+    """
     from dojang.native.transforms import radices as found
 
-    return tuple(found(length, registers))
+    passes = found(length, registers)
+    return tuple(passes if passes.count(8) < 3 else [2, 4, *passes[1:]])
 
 
 @lru_cache(maxsize=64)
@@ -256,8 +280,10 @@ class _Transforms(_Press):
         self.row_passes = b.at(self.passes, b.mul(self.of["passes"], 32))
         self.spectrum = b.at(b.arg.taps, self.of["spectrum"])
         self.real = self.b.arg.scratch
-        self.imag = self.b.at(self.real, b.mul(self.pitch, self.length))
-        self.buffer = self.b.at(self.imag, b.mul(self.pitch, self.length))
+        apart = b.add(self.length, 1) if code.both else self.length
+        self.imag = self.b.at(self.real, b.mul(self.pitch, apart))
+        self.apart = self.of["apart"] if code.both else self.size
+        self.buffer = self.b.at(self.real, self.of["tile"])
 
     def write(self) -> str:
         b, a = self.b, self.b.arg
@@ -286,7 +312,7 @@ class _Transforms(_Press):
         zero = b.const(self.kind, 0)
         needed = b.less(i, rows)
         for plane, shift in ((self.real, 0), (self.imag, self.half)):
-            line = b.at(plane, b.mul(i, self.pitch))
+            line = self.buffer if p.both else b.at(plane, b.mul(i, self.pitch))
             start = b.add(x0, shift)
             have = b.sub(b.add(a.width, self.reach), start)
             have = b.imax(b.imin(have, b.add(self.reach, self.half)), b.index(0))
@@ -295,7 +321,7 @@ class _Transforms(_Press):
             end = b.imin(b.imax(b.sub(b.add(a.left, a.inner), start), 0), have)
             b.loop(
                 0,
-                self.pitch,
+                b.mul(self.columns, self.size) if p.both else self.pitch,
                 self.lanes * self.size,
                 lambda o, _, line=line: b.vstore(zero, b.at(line, o), self.kind),
             )
@@ -309,6 +335,19 @@ class _Transforms(_Press):
                 b.loop(0, have, 1, lambda e, _: b.vstore(value, b.at(line, b.mul(e, self.size)), self.kind))
 
             b.choose(b.less(index, 0), fill, copy)
+            if p.both:
+
+                def scatter(e, _, plane=plane, line=line):
+                    v = b.vload(b.at(line, b.mul(e, self.size)), self.kind)
+                    b.vstore(v, self.place(plane, i, e), self.kind)
+
+                b.loop(0, self.columns, self.lanes, scatter)
+
+    def place(self, plane: Value, row: Value, e: Value) -> Value:
+        """Where a vector of the tile is; e is a multiple of the lanes. With transforms of both axes, a strip of one
+        vector's width lies in one piece, because its rows on pages of their own would take longer.
+        """
+        return self.b.at(plane, self.b.mul(row, self.pitch), self.b.mul(e, self.apart))
 
     def out(self, t: Value, x0: Value) -> None:
         """Row t of the block, both planes."""
@@ -317,11 +356,10 @@ class _Transforms(_Press):
         for plane, shift in ((self.real, 0), (self.imag, self.half)):
             start = b.add(x0, shift)
             n = b.imax(b.imin(b.sub(a.width, start), self.half), b.index(0))
-            line = b.at(plane, b.mul(t, self.pitch))
             place = b.at(a.dst, b.mul(b.add(a.y0, t), a.dst_pitch), b.mul(start, size))
 
-            def one(e, mask, line=line, place=place):
-                v = b.vload(b.at(line, b.mul(e, self.size)), self.kind)
+            def one(e, mask, plane=plane, place=place):
+                v = b.vload(self.place(plane, t, e), self.kind)
                 b.vstore(
                     self.finish.pixels(v, self.kind, p.target_kind),
                     b.at(place, b.mul(e, size)),
@@ -338,7 +376,7 @@ class _Transforms(_Press):
 
     def column(self, c: Value, back: bool) -> None:
         """One vector of columns, transformed or transformed back."""
-        base = self.b.mul(c, self.size)
+        base = self.b.mul(c, self.apart)
         planes = (self.b.at(self.real, base), self.b.at(self.imag, base))
         self.transform(planes, self.pitch, self.length, self.passes, self.of["passes"], back)
 
@@ -406,11 +444,11 @@ class _Transforms(_Press):
     def across(self, f: Value) -> None:
         """The rows of a vector of frequencies, through the buffer: transformed, multiplied, transformed back."""
         b, size, vector = self.b, self.size, self.lanes * self.size
-        lines = (self.buffer, b.at(self.buffer, b.mul(self.columns, vector)))
+        lines = (self.buffer, b.at(self.buffer, b.mul(b.add(self.columns, 1), vector)))
 
         def turn(e, back):
             for plane, line in zip((self.real, self.imag), lines, strict=True):
-                rows = [b.at(plane, b.mul(b.add(f, k), self.pitch), b.mul(e, size)) for k in range(self.lanes)]
+                rows = [self.place(plane, b.add(f, k), e) for k in range(self.lanes)]
                 turned = [b.at(line, b.mul(b.add(e, k), vector)) for k in range(self.lanes)]
                 sources, targets = (turned, rows) if back else (rows, turned)
                 for v, to in zip(b.transpose([b.vload(s, self.kind) for s in sources]), targets, strict=True):

@@ -39,8 +39,9 @@ class FilterCosts:
     long: float = 1.0
     longest: float = 1.6  # a factor for butterflies of signals longer than `near_rows`
     near_rows: int = 256  # the longest signals that level 1 cache holds, a vector of them
-    turn: float = 8.0  # of transforms along the rows: each vector transposed twice
-    far_tile: float = 8.0  # each vector of a tile that level 2 cache does not hold
+    both_axes: float = 1.6  # a factor for transforms of both axes, whose tiles are large (Zen 4)
+    turn: float = 8.0  # of those: each vector transposed twice
+    far_tile: float = 30.0  # each vector of a tile that level 2 cache does not hold
     guard: float = 10.0  # of transforms of floats, whose picture is examined first: cycles per element
     pair_tap: float = 0.73  # products of pairs, measured on a Zen 3 core
     pair: float = 3.0

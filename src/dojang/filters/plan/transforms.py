@@ -19,11 +19,13 @@ from dojang.native.machine import Machine
 HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
 LENGTHS = (32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 """Lengths of transforms, multiples of the lanes of a register; the kernel may fill three quarters of one."""
-LEAST_WIDE = 24  # columns of a kernel from which on transforms along the rows are tried
 
 
-def fourier(job: Job, machine: Machine) -> Method | str:
-    """Transforms down the columns, and taps or transforms along the rows, with the cheapest lengths for the picture."""
+def fourier(job: Job, machine: Machine, both: bool | None = None) -> Method | str:
+    """Transforms down the columns, and taps or transforms along the rows, with the cheapest lengths for the picture.
+
+    `both` leaves no choice between those: True is transforms of both axes.
+    """
     if job.kernel.combine != "linear":
         return "two parts are joined"
     if job.options.stride != (1, 1):
@@ -41,7 +43,9 @@ def fourier(job: Job, machine: Machine) -> Method | str:
         return "transforms would round differently"
     if job.extent[0] > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart may need terabytes
         return f"{job.extent[0]} rows are longer than its longest transform"
-    programs = list(_programs(job, work, finish))
+    programs = [p for p in _programs(job, work, finish) if both is None or both == (p.wide > 0)]
+    if not programs:
+        return f"{job.extent[1]} columns are too few or too many for transforms along the rows"
     costs = costs_of(machine)
     found = [(tile_cycles(p, machine, costs) * tiles(p, job), i) for i, p in enumerate(programs)]
     total, i = min(found)
@@ -81,8 +85,6 @@ def _programs(job: Job, work: str, finish: Finish) -> Iterator[Fourier]:
             continue
         half = HALF // 2 if work == "f64" else HALF
         yield Fourier(*given, length, half, finish, job.fill, work)
-        if kw < LEAST_WIDE or reach + 1 > LENGTHS[-1] * 3 // 4:
-            continue
         for wide in LENGTHS:
             if reach + 1 <= wide * 3 // 4:
                 yield Fourier(*given, length, (wide - reach) * c, finish, job.fill, work, wide)
@@ -110,6 +112,8 @@ def tile_cycles(program: Fourier, machine: Machine, cost: FilterCosts) -> float:
         along = n * half / lanes * program.kw * 4 * cost.tap
     moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
     down = transform(n) * (columns + half) / lanes
-    far = cost.far_tile if 2 * n * columns * program.work_kind.bytes > 0.75 * machine.l2 else 0.0
-    cycles = along + down + moves + far * n * columns / lanes
-    return cycles * (cost.short if n <= 64 else cost.long)
+    cycles = (along + down + moves) * (cost.short if n <= 64 else cost.long)
+    if not program.wide:
+        return cycles
+    far = cost.far_tile if 2 * n * columns * program.work_kind.bytes > machine.l2 else 0.0
+    return cost.both_axes * cycles + far * n * columns / lanes
