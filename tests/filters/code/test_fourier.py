@@ -13,8 +13,7 @@ from dojang.filters.plain import respond
 from dojang.filters.plan.choose import make_plan
 from dojang.filters.plan.method import Method
 from dojang.filters.plan.methods import looped
-from dojang.filters.plan.transforms import LENGTHS, fourier
-from dojang.filters.plan.transforms import _programs as programs_of
+from dojang.filters.plan.transforms import LENGTHS, fits, fourier, program_of
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 from machines import EVERY, name_of
@@ -61,8 +60,8 @@ def test_transforms_of_any_lengths(seed):
     job = Job.of(kernel, (1, *image.shape), image.dtype, options)
     first = fourier(job, HOST)
     assert isinstance(first, Method)
-    programs = list(programs_of(job, first.program.work, first.program.finish))
-    program = programs[rng.integers(len(programs))]
+    length, wide = rng.choice(fits(job.extent[0])), rng.choice([0, *fits(job.extent[1])])
+    program = program_of(job, first.program.work, first.program.finish, int(length), int(wide))
     print("pytest -n0", f"'{__file__}::test_transforms_of_any_lengths[{seed}]'", kernel.size, image.shape, dtype, program)
 
     def find(job, machine):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 from dojang.filters.code.fourier import Fourier, radices
 from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
-from dojang.filters.plan.costs import FilterCosts, costs_of
+from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.method import Method, kind_of
 from dojang.filters.plan.sums import TIE, source_top, sums_of
+from dojang.native.emit import KINDS
 from dojang.native.machine import Machine
 
 HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
@@ -43,14 +43,12 @@ def fourier(job: Job, machine: Machine, both: bool | None = None) -> Method | st
         return "transforms would round differently"
     if job.extent[0] > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart may need terabytes
         return f"{job.extent[0]} rows are longer than its longest transform"
-    programs = [p for p in _programs(job, work, finish) if both is None or both == (p.wide > 0)]
-    if not programs:
+    found = _cheapest(job, work, machine, both)
+    if found is None:
         return f"{job.extent[1]} columns are too few or too many for transforms along the rows"
-    costs = costs_of(machine)
-    found = [(tile_cycles(p, machine, costs) * tiles(p, job), i) for i, p in enumerate(programs)]
-    total, i = min(found)
-    program = programs[i]
-    cycles = total / (job.out_size[0] * job.out_size[1] * job.channels) + (costs.guard if work == "f64" else 0.0)
+    cycles, length, wide = found
+    program = program_of(job, work, finish, length, wide)
+    cycles += costs_of(machine).guard if work == "f64" else 0.0
     said_work = (
         "float64, for blocks without a pixel so large that its rounding error would reach others"
         if floats
@@ -75,45 +73,65 @@ def fitted(job: Job, machine: Machine) -> Method:
     return found
 
 
-def _programs(job: Job, work: str, finish: Finish) -> Iterator[Fourier]:
-    """All lengths that the kernel may fill."""
-    kw, extent, c = job.kernel.size[1], job.extent[0], job.channels
-    reach = job.extent[1] - 1
-    given = (kind_of(job.dtype), kind_of(job.out_dtype), c, extent, kw, job.options.dilation[1] * c)
-    for length in LENGTHS:
-        if extent > length * 3 // 4:
+def program_of(job: Job, work: str, finish: Finish, length: int, wide: int) -> Fourier:
+    """The program with transforms of these lengths."""
+    kw, c = job.kernel.size[1], job.channels
+    half = (wide - job.extent[1] + 1) * c if wide else _half(work)
+    step = job.options.dilation[1] * c
+    return Fourier(
+        kind_of(job.dtype), kind_of(job.out_dtype), c, job.extent[0], kw, step, length, half, finish, job.fill, work, wide
+    )  # fmt: skip
+
+
+def fits(extent: int) -> NDArray[np.int64]:
+    """The lengths that so many taps may fill."""
+    return _LENGTHS[extent <= _LENGTHS * 3 // 4]
+
+
+def _half(work: str) -> int:
+    return HALF // 2 if work == "f64" else HALF
+
+
+_LENGTHS = np.array(LENGTHS)
+
+
+def _cheapest(job: Job, work: str, machine: Machine, both: bool | None) -> tuple[float, int, int] | None:
+    """Predicted cycles per element, and the lengths down and along (0: taps) with the fewest of those."""
+    lanes, cost = machine.lanes(KINDS[work].bytes), costs_of(machine)
+    (oh, ow), c, reach = job.out_size, job.channels, job.extent[1] - 1
+    lengths, all_widths = fits(job.extent[0])[:, None], fits(reach + 1)[None]
+    transforms = _transforms(machine)
+    each = transforms[-lengths.size :, None]
+    grid = lengths - job.extent[0] + 1
+    best = None
+    for wide in (False, True):
+        if (both is not None and both != wide) or (wide and not all_widths.size):
             continue
-        half = HALF // 2 if work == "f64" else HALF
-        yield Fourier(*given, length, half, finish, job.fill, work)
-        for wide in LENGTHS:
-            if reach + 1 <= wide * 3 // 4:
-                yield Fourier(*given, length, (wide - reach) * c, finish, job.fill, work, wide)
+        widths = all_widths if wide else np.zeros((1, 1))
+        half = (widths - reach) * c if wide else np.full((1, 1), _half(work))
+        columns = -(-(half + reach * c) // lanes) * lanes
+        if wide:
+            along = lengths / lanes * (2 * c * transforms[-widths.size :][None] + columns * (6.0 + cost.turn))
+        else:
+            along = lengths * half / lanes * job.kernel.size[1] * 4 * cost.tap
+        moves = 2 * lengths * columns / lanes * cost.load + 2 * grid * half / lanes * cost.store
+        cycles = (along + moves + each * (columns + half) / lanes) * np.where(lengths <= 64, cost.short, cost.long)
+        if wide:
+            far = 2 * lengths * columns * KINDS[work].bytes > machine.l2
+            cycles = cost.both_axes * cycles + far * cost.far_tile * lengths * columns / lanes
+        total = cycles * -(-oh // grid) * -(-ow * c // (2 * half))
+        i, j = np.unravel_index(int(total.argmin()), total.shape)
+        found = float(total[i, j]) / (oh * ow * c), int(lengths[i, 0]), int(widths[0, j])
+        best = found if best is None else min(best, found)
+    return best
 
 
-def tiles(program: Fourier, job: Job) -> int:
-    """How many tiles a picture has."""
-    (oh, ow), c = job.out_size, job.channels
-    return -(-oh // program.grid) * -(-ow * c // (2 * program.half))
-
-
-def tile_cycles(program: Fourier, machine: Machine, cost: FilterCosts) -> float:
-    """Predicted cycles of a tile, from those of a butterfly and of a tap, as measured."""
-    n, half, columns = program.length, program.half, program.columns(machine)
-    lanes = machine.lanes(program.work_kind.bytes)
-
-    def transform(length: int) -> float:
-        """Of one vector of signals."""
-        butterflies = sum(length / r * cost.butterflies[r] for r in radices(length, machine.registers))
-        return butterflies * (cost.longest if length > cost.near_rows else 1.0)
-
-    if program.wide:
-        along = n / lanes * (2 * program.channels * transform(program.wide) + columns * (6.0 + cost.turn))
-    else:
-        along = n * half / lanes * program.kw * 4 * cost.tap
-    moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
-    down = transform(n) * (columns + half) / lanes
-    cycles = (along + down + moves) * (cost.short if n <= 64 else cost.long)
-    if not program.wide:
-        return cycles
-    far = cost.far_tile if 2 * n * columns * program.work_kind.bytes > machine.l2 else 0.0
-    return cost.both_axes * cycles + far * n * columns / lanes
+@lru_cache(maxsize=8)
+def _transforms(machine: Machine) -> NDArray[np.float64]:
+    """Predicted cycles of a transform of each length, of one vector of signals."""
+    cost = costs_of(machine)
+    return np.array([
+        sum(n / r * cost.butterflies[r] for r in radices(n, machine.registers))
+        * (cost.longest if n > cost.near_rows else 1.0)
+        for n in LENGTHS
+    ])  # fmt: skip
