@@ -13,7 +13,7 @@ from dojang.filters.plain import respond
 from dojang.filters.plan.choose import make_plan
 from dojang.filters.plan.method import Method
 from dojang.filters.plan.methods import looped
-from dojang.filters.plan.transforms import LENGTHS, fits, fourier, program_of
+from dojang.filters.plan.transforms import LENGTHS, fits, fourier, least_cycles, program_of
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 from machines import EVERY, name_of
@@ -132,3 +132,13 @@ def test_lengths_suit_the_picture():
         assert plan.way.name == "fourier"
     assert found[256][0] * found[256][1] < found[512][0] * found[512][1]
     assert found[1 << 14] == max(found.values(), key=np.prod)
+
+
+@pytest.mark.parametrize("machine", EVERY, ids=name_of)
+def test_no_transform_takes_less_than_the_bound_below_which_none_is_tried(machine):
+    for dtype in ("uint8", "uint16", "float32", "float64"):
+        for side in (1, 2, 3, 5, 8, 13):
+            job = Job.of(dense(side, side), (1, 1 << 20, 1 << 20, 3), np.dtype(dtype), Options())
+            found = fourier(job, machine)
+            assert isinstance(found, Method)
+            assert found.cycles >= least_cycles(job, machine)

@@ -20,7 +20,7 @@ from dojang.filters.plan.loops import dense_cycles, passes_cycles, without_compi
 from dojang.filters.plan.method import Method
 from dojang.filters.plan.methods import METHODS, program_of, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
-from dojang.filters.plan.transforms import fitted
+from dojang.filters.plan.transforms import fitted, least_cycles
 from dojang.native.machine import Machine
 
 # A bank may have a predicted cost so many times that of its kernels one by one: it reads the picture only once, which
@@ -108,6 +108,8 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
     for name, find in METHODS:
         if large and name not in FOR_LARGE:
             found: Method | str = f"{kh} times {kw} taps are too many to write out"
+        elif name == "fourier" and methods and min(w.cycles for w in methods) < (least := least_cycles(job, machine)):
+            found = f"any transform takes {least:.2f} cycles per element or more"
         else:
             found = find(job, machine)
         if isinstance(found, str):

@@ -31,4 +31,7 @@ class Method:
 
 def kind_of(dtype: np.dtype) -> str:
     """The code generator's name of a dtype."""
-    return {"uint8": "u8", "uint16": "u16", "float32": "f32", "float64": "f64"}[dtype.name]
+    return _KINDS[dtype]
+
+
+_KINDS = {np.dtype(name): kind for name, kind in (("u1", "u8"), ("u2", "u16"), ("f4", "f32"), ("f8", "f64"))}

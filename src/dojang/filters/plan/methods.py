@@ -63,7 +63,9 @@ def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs:
 def tap_list(job: Job, matrix: Taps, segment: int = 0) -> tuple[Tap, ...]:
     """The taps that are not 0, by rows."""
     (dy, dx), c = job.options.dilation, job.channels
-    return tuple((int(i) * dy, segment, int(j) * dx * c, float(matrix[i, j])) for i, j in np.argwhere(matrix))
+    rows, columns = np.nonzero(matrix)
+    found = zip((rows * dy).tolist(), (columns * (dx * c)).tolist(), matrix[rows, columns].tolist(), strict=True)
+    return tuple((i, segment, j, float(tap)) for i, j, tap in found)
 
 
 def direct(job: Job, machine: Machine) -> Method | str:

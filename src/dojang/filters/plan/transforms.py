@@ -65,6 +65,14 @@ def fourier(job: Job, machine: Machine, both: bool | None = None) -> Method | st
     return Method("fourier", cycles, program, taps, f"transforms {rows}{taps_along}, {said_work}")
 
 
+def least_cycles(job: Job, machine: Machine) -> float:
+    """A lower bound of what transforms take per element, found without trying lengths: on floats their picture is
+    examined; otherwise the shortest transform there and back, of two signals at once.
+    """
+    cost = costs_of(machine)
+    return cost.guard if job.out_dtype.kind == "f" else float(_transforms(machine)[0]) / LENGTHS[0] / machine.lanes(4)
+
+
 @lru_cache(maxsize=64)
 def fitted(job: Job, machine: Machine) -> Method:
     """`fourier` for a picture of the job's own size, for which it was chosen without looking at the size."""
