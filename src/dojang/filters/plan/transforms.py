@@ -86,9 +86,8 @@ def program_of(job: Job, work: str, finish: Finish, length: int, wide: int) -> F
     kw, c = job.kernel.size[1], job.channels
     half = (wide - job.extent[1] + 1) * c if wide else _half(work)
     step = job.options.dilation[1] * c
-    return Fourier(
-        kind_of(job.dtype), kind_of(job.out_dtype), c, job.extent[0], kw, step, length, half, finish, job.fill, work, wide
-    )  # fmt: skip
+    kinds = kind_of(job.dtype), kind_of(job.out_dtype)
+    return Fourier(*kinds, c, job.extent[0], kw, step, length, half, finish, job.fill, work, wide)
 
 
 def fits(extent: int) -> NDArray[np.int64]:
