@@ -62,9 +62,7 @@ def test_transforms_of_any_lengths(seed):
     assert isinstance(first, Method)
     length, wide = rng.choice(fits(job.extent[0])), rng.choice([0, *fits(job.extent[1])])
     program = program_of(job, first.program.work, first.program.finish, int(length), int(wide))
-    print(
-        "pytest -n0", f"'{__file__}::test_transforms_of_any_lengths[{seed}]'", kernel.size, image.shape, dtype, program
-    )
+    print(kernel.size, image.shape, dtype, program)
 
     def find(job, machine):
         spread = np.zeros((job.extent[0], kw))

@@ -56,9 +56,9 @@ WORDS = (
 """What the table of the taps begins with, words of 64 bits: taps of a row, bytes between them, elements from the first
 to the last, elements of a block with those, bytes from row to row, rows of the kernel, whether results are scaled,
 elements of half a tile, rows of a transform, pixels of one along the rows (or 0), channels, passes of both transforms,
-where the kernel's spectrum is, in bytes, bytes between two vectors of a row divided by their lanes, and bytes of a tile.
-Then come scale and offset, and four words for each pass: its radix, the
-length that it takes, the length of its parts, and where its twiddle factors are, in bytes.
+where the kernel's spectrum is, in bytes, bytes between two vectors of a row divided by their lanes, and bytes of a
+tile. Then come scale and offset, and four words for each pass: its radix, the length that it takes, the length of its
+parts, and where its twiddle factors are, in bytes.
 """
 
 
@@ -207,14 +207,14 @@ class Fourier(OfKinds):
         padded = np.zeros((n, m))
         padded[: matrix.shape[0], : self.reach // self.channels + 1 : self.step // self.channels] = matrix
         half = np.fft.rfft2(padded).conj() / (n * m)
-        whole = np.empty((n, m), complex)
+        whole = np.empty((n, m), np.complex128)
         whole[:, : half.shape[1]] = half
         # A real kernel: F[−f, −g] is the conjugate of F[f, g].
         rest = m - half.shape[1]
         whole[:, half.shape[1] :] = half[-np.arange(n) % n][:, rest:0:-1].conj()
         lanes = machine.lanes(self.work_kind.bytes)
         lines = whole[by_rows][:, order(m, registers)].reshape(n // lanes, lanes, m)
-        return np.stack([lines.real, lines.imag], 1).transpose(0, 3, 1, 2).ravel()
+        return np.stack([np.real(lines), np.imag(lines)], 1).transpose(0, 3, 1, 2).ravel()
 
 
 def _pairs(numbers: NDArray[np.complex128]) -> NDArray[np.float64]:

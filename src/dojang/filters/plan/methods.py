@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from dojang.filters.plan.sums import TIE, UNROLLED, Sums, cancels, lanes_of, sai
 from dojang.filters.plan.transforms import fourier
 from dojang.native.machine import Machine
 
+LEAST_BLOCK, BLOCK_LOADS = 16, 7  # rows of a box that is summed in blocks, and the vectors that are read for a result
 MOST_TILE = 1 << 28  # bytes of a tile of doubled sums
 MOST_ROWS = (
     15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
@@ -382,12 +384,15 @@ def doubling(job: Job, machine: Machine) -> Method | str:
     (dy, dx), c = job.options.dilation, job.channels
     finish = Finish(tap, job.options.offset)
     program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    if kh >= LEAST_BLOCK and dy == 1 and not job.anywhere:
+        program = replace(program, blocks=True)
     if program.scratch_bytes(machine, 0) > MOST_TILE:
         return f"its tile would need {program.scratch_bytes(machine, 0) >> 20} MiB"
     cost = costs_of(machine)
     along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
-    cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
-    detail = f"{kh}x{kw} box by {len(doublings(kw))} + {len(doublings(kh))} doublings, {said(sums)}"
+    cycles = (along + 1.25 * (BLOCK_LOADS if program.blocks else down)) * cost.doubling + cost.doublings
+    columns = f"blocks of {kh} rows" if program.blocks else f"{len(doublings(kh))} doublings"
+    detail = f"{kh}x{kw} box by {len(doublings(kw))} doublings along the rows and {columns}, {said(sums)}"
     return Method("doubling", cycles / lanes_of(sums, machine), program, None, detail)
 
 
