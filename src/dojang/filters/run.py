@@ -266,12 +266,12 @@ def band_rows(height: int, threads: int, program: AnyProgram) -> int:
     """Rows that a thread takes at a time: several bands per thread, but thick enough that loading rows twice costs
     little.
     """
+    if isinstance(program, (Box, Doubling)):  # a band begins with sums over the whole box
+        return -(-height // threads // program.grid) * program.grid
     if program.grid > 1:
         return program.grid
     if threads == 1:
         return height
-    if isinstance(program, (Box, Doubling)):
-        return -(-height // threads)  # a band begins with sums over the whole box
     assert isinstance(program, (RowProgram, Columns, Straight, Pairs, Loops))
     least = max(program.rows, 4 * -(-program.keep // program.stride[0]))
     band = max(-(-height // (4 * threads)), min(least, -(-height // threads)))

@@ -91,3 +91,28 @@ def test_doubling_with_taps_apart_and_threads(dtype, size, dilation):
     one, exact = running(image, kernel, Options(dilation=dilation, offset=3.0))
     agrees(one, exact, size[0] * size[1] * float(np.abs(image).max()))
     assert np.array_equal(one, running(image, kernel, Options(dilation=dilation, offset=3.0), threads=4)[0])
+
+
+@pytest.mark.parametrize("size", [(16, 5), (31, 31), (33, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_of_rows_in_bands_and_whole(tmp_path, dtype, size):
+    """Bands and threads give the bits of the whole picture, and a large pixel leaves no trace."""
+    from dojang import filter
+    from dojang.filters.large import filter_large
+
+    kernel = Kernel("box", (np.full(size, 1 / (size[0] * size[1])),))
+    image = picture((237, 60, 3), dtype, 5)
+    image[100, 20] = 1e30 if dtype == "float32" else 1e300
+    job = Job.of(kernel, (1, *image.shape), image.dtype, Options())
+    (plan,) = make_plan((job,), Machine.host())
+    assert plan.way.program.blocks
+    assert plan.grid == size[0]
+    whole = filter(image, kernel)
+    clean = image.copy()
+    clean[100, 20] = 0
+    far = np.abs(np.arange(237) - 100) > size[0]
+    assert np.array_equal(whole[far], filter(clean, kernel)[far])
+    assert np.array_equal(whole, filter(image, kernel, threads=3))
+    np.save(tmp_path / "a.npy", image)
+    filter_large(tmp_path / "a.npy", tmp_path / "b.npy", kernel, Options(), band_bytes=1000)
+    assert np.array_equal(np.load(tmp_path / "b.npy"), whole)

@@ -12,7 +12,8 @@ from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, named
 from dojang.filters.plan.choose import make_plan
 from dojang.filters.plan.loops import without_compiling
-from dojang.filters.plan.methods import METHODS, Method
+from dojang.filters.plan.method import Method
+from dojang.filters.plan.methods import METHODS
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 

@@ -5,6 +5,7 @@ the window alone.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from dojang import filter
 from dojang.filters.job import Job, Options
 from dojang.filters.kernels.parse import Kernel, as_kernel
 from dojang.filters.plan.choose import make_plan
-from dojang.filters.plan.methods import METHODS, fourier
+from dojang.filters.plan.methods import METHODS
+from dojang.filters.plan.transforms import fourier
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 
 HOST = Machine.host()
 MODES = {"reflect": "mirror", "replicate": "nearest", "circular": "wrap", "zero": "constant"}
+METHODS = (*METHODS, *((f"fourier of {1 + both}", partial(fourier, both=both)) for both in (False, True)))
 SIZE, SPOT = (150, 140), (70, 66)
 
 
@@ -130,12 +133,13 @@ def test_what_is_not_negative_stays_so(name, kernel, border):
 @pytest.mark.parametrize("kernel", [dense(15, 15), dense(31, 31), dense(63, 40), signed(31, 31)], ids=lambda k: k.name)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("border", MODES)
-def test_transforms_are_as_close_as_a_direct_sum(kernel, dtype, border):
+@pytest.mark.parametrize("both", [False, True])
+def test_transforms_are_as_close_as_a_direct_sum(kernel, dtype, border, both):
     """On a picture without such pixels the transforms themselves run, and floats are better than float32 sums."""
     rng = np.random.default_rng(2)
     image = (rng.random(SIZE) * (1 if dtype == "float32" else np.iinfo(dtype).max)).astype(dtype)
     job = Job.of(kernel, (1, *SIZE, 1), image.dtype, replace(Options(border), dtype=np.dtype("f4")))
-    way = fourier(job, HOST)
+    way = fourier(job, HOST, both)
     assert not isinstance(way, str), way
     (plan,) = make_plan((job,), HOST)
     out = np.empty((1, *SIZE, 1), "f4")

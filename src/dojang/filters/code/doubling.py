@@ -6,6 +6,12 @@ infinity or NaN remains, zeros give 0, and a sum of values that are not negative
 fixed tree of additions, so it does not depend on where a tile or a band begins, and its error grows with log₂ k, not
 with k.
 
+With `blocks` the columns are summed in blocks of kh rows instead, with three additions for each result whatever kh is:
+each window is the end of one block and the beginning of the next, so that it is a sum from a row to the end of its
+block and a sum from the beginning of a block (van Herk, "A fast algorithm for local minimum and maximum filters",
+Pattern Recognition Letters 13, 1992, for sums). Still only pixels of the window are added, at most kh of them in a row.
+The blocks are counted from the first row of the picture, so bands begin at multiples of kh.
+
 The function has the same form as in `rows.py`. A block of rows is loaded, summed along the rows into a tile, and the
 tile's rows are then summed down the columns; the rows that the next block needs too are moved to the top.
 """
@@ -39,6 +45,7 @@ class Doubling(ByRows, OfSums):
     finish: Finish
     fill: float
 
+    blocks: bool = False
     unsigned: bool = False
     stride: tuple[int, int] = (1, 1)
     rows: int = 1
@@ -56,6 +63,16 @@ class Doubling(ByRows, OfSums):
         return (self.kw - 1) * self.step
 
     @property
+    def grid(self) -> int:
+        """A part of the picture may begin at multiples of this many rows."""
+        return self.kh if self.blocks else 1
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of both tiles; in blocks one of the rows of a block, and a row of sums from its beginning."""
+        return self.kh + 1 if self.blocks else 2 * (self.block + self.extent)
+
+    @property
     def block(self) -> int:
         """Result rows of one block: twice the rows that blocks share, so that moving those costs little."""
         return max(32, 2 * self.extent)
@@ -66,7 +83,7 @@ class Doubling(ByRows, OfSums):
 
     def tile_width(self, machine: Machine) -> int:
         """Result elements of a tile's row: both tiles in half of level 2 cache, at least 256 and twice the reach."""
-        per = 2 * (self.block + self.extent) * self.work_kind.bytes
+        per = self.tile_rows * self.work_kind.bytes
         width = max(machine.l2 // 2 // per, 256, 2 * self.reach)
         chunk = self.chunk(machine)
         return -(-min(width, 1 << 14) // chunk) * chunk
@@ -87,8 +104,7 @@ class Doubling(ByRows, OfSums):
     def scratch_bytes(self, machine: Machine, inner: int) -> int:
         """Bytes that one thread needs: two tiles and two lines."""
         del inner
-        tile = (self.block + self.extent) * self.pitch(machine)
-        return (2 * tile + 2 * self.line(machine)) * self.work_kind.bytes + 256
+        return (self.tile_rows * self.pitch(machine) + 2 * self.line(machine)) * self.work_kind.bytes + 256
 
 
 def doublings(count: int) -> list[tuple[int, bool]]:
@@ -121,11 +137,12 @@ class _Doubled(_Press):
         self.tile = program.tile_width(machine)
         size = self.kind.bytes
         self.row_bytes = program.pitch(machine) * size
-        tile = (program.block + program.extent) * self.row_bytes
         b = self.b
         self.sums = b.arg.scratch  # of rows
-        self.windows = b.at(self.sums, tile)  # of rows and columns, on the way
-        self.pixels = b.at(self.sums, 2 * tile)
+        both = program.tile_rows * self.row_bytes
+        # Of rows and columns, on the way; in blocks the sums from the beginning of one.
+        self.windows = b.at(self.sums, program.kh * self.row_bytes if program.blocks else both // 2)
+        self.pixels = b.at(self.sums, both)
         self.spans = b.at(self.pixels, program.line(machine) * size)
 
     def column(self, x0: Value, n: Value) -> None:
@@ -137,6 +154,9 @@ class _Doubled(_Press):
         def load(row, at):
             self.row(row, at, x0, n, n_in, edge, end)
 
+        if p.blocks:
+            self.column_of_blocks(load, x0, n)
+            return
         b.loop(0, p.extent - 1, 1, lambda i, _: load(b.add(a.y0, i), b.at(self.sums, b.mul(i, self.row_bytes))))
 
         def block(y, _):
@@ -150,6 +170,60 @@ class _Doubled(_Press):
             b.loop(0, kept, 1, lambda i, _: self.move(b.add(i, count), i, n))
 
         b.loop(a.y0, a.y1, p.block, block)
+
+    def column_of_blocks(self, load, x0: Value, n: Value) -> None:
+        """All rows of a tile, by blocks of kh: sums of rows from each to the end of its block, in place; then those of
+        the next block, one by one, take the places of the ones that are no longer needed.
+        """
+        b, a, p = self.b, self.b.arg, self.p
+        place = lambda r: b.at(self.sums, b.mul(r, self.row_bytes))  # noqa: E731
+        b.loop(0, p.kh, 1, lambda r, _: load(b.add(a.y0, r), place(r)))
+        zero = b.const(self.kind, 0)
+
+        def block(y, _):
+            def to_end(i, _):
+                here, next_ = place(b.sub(p.kh - 2, i)), place(b.sub(p.kh - 1, i))
+
+                def one(o):
+                    v = b.fadd(b.vload(b.at(here, o), self.kind), b.vload(b.at(next_, o), self.kind))
+                    b.vstore(v, b.at(here, o), self.kind)
+
+                self.over(n, one)
+
+            b.loop(0, p.kh - 1, 1, to_end)
+            self.over(n, lambda o: b.vstore(zero, b.at(self.windows, o), self.kind))
+
+            def result(r, _):
+                here = place(r)
+                self.results(
+                    b.add(y, r), x0, n,
+                    lambda o: b.fadd(b.vload(b.at(here, o), self.kind), b.vload(b.at(self.windows, o), self.kind)),
+                )  # fmt: skip
+                load(b.add(b.add(y, p.kh), r), here)
+
+                def more(o):
+                    v = b.fadd(b.vload(b.at(self.windows, o), self.kind), b.vload(b.at(here, o), self.kind))
+                    b.vstore(v, b.at(self.windows, o), self.kind)
+
+                self.over(n, more)
+
+            b.loop(0, b.imin(b.sub(a.y1, y), p.kh), 1, result)
+
+        b.loop(a.y0, a.y1, p.kh, block)
+
+    def results(self, row: Value, x0: Value, n: Value, total) -> None:
+        """Row `row` of the result from `total(byte offset)`."""
+        b, a, p = self.b, self.b.arg, self.p
+        size = p.target_kind.bytes
+        target = b.at(a.dst, b.mul(row, a.dst_pitch), b.mul(x0, size))
+
+        def some(e, past):
+            for v in range(VECTORS):
+                o = b.add(b.mul(e, self.kind.bytes), v * self.lanes * self.kind.bytes)
+                place = b.at(target, b.mul(b.add(e, v * self.lanes), size))
+                b.vstore(self.pixel([total(o)], p.finish), place, p.target_kind, past=past)
+
+        across(b, b.index(0), n, self.chunk, target, size, some)
 
     def move(self, source: Value, target: Value, n: Value) -> None:
         """A row of sums that the next block needs, to the top."""
@@ -199,7 +273,7 @@ class _Doubled(_Press):
 
     def down(self, y: Value, count: Value, x0: Value, n: Value) -> None:
         """The tile's rows summed down the columns; the last step makes the pixels of rows y to y + count."""
-        b, a, p = self.b, self.b.arg, self.p
+        b, p = self.b, self.p
         steps = doublings(p.kh)
         old = self.sums
         for number, more in steps[:-1]:
@@ -213,23 +287,16 @@ class _Doubled(_Press):
 
             b.loop(0, b.add(count, rest), 1, one)
             old = self.windows
-        size = p.target_kind.bytes
 
         def result(r, _):
             here = b.mul(r, self.row_bytes)
-            target = b.at(a.dst, b.mul(b.add(y, r), a.dst_pitch), b.mul(x0, size))
 
-            def some(e, past):
-                for v in range(VECTORS):
-                    o = b.add(b.mul(e, self.kind.bytes), v * self.lanes * self.kind.bytes)
-                    if steps:
-                        total = self.joined(old, b.add(here, o), *steps[-1])
-                    else:
-                        total = b.vload(b.at(self.sums, here, o), self.kind)
-                    place = b.at(target, b.mul(b.add(e, v * self.lanes), size))
-                    b.vstore(self.pixel([total], p.finish), place, p.target_kind, past=past)
+            def total(o):
+                if steps:
+                    return self.joined(old, b.add(here, o), *steps[-1])
+                return b.vload(b.at(self.sums, here, o), self.kind)
 
-            across(b, b.index(0), n, self.chunk, target, size, some)
+            self.results(b.add(y, r), x0, n, total)
 
         b.loop(0, count, 1, result)
 

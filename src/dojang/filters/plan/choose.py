@@ -19,8 +19,10 @@ from dojang.filters.kernels.named import LARGE, MOST_TAPS
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, passes_cycles, without_compiling
-from dojang.filters.plan.methods import METHODS, Method, looped, program_of, separable, tap_list
+from dojang.filters.plan.method import Method
+from dojang.filters.plan.methods import METHODS, looped, program_of, separable, tap_list
 from dojang.filters.plan.sums import UNROLLED, Sums, lanes_of, said, sums_of
+from dojang.filters.plan.transforms import fitted, least_cycles
 from dojang.native.machine import Machine
 
 # A bank may have a predicted cost so many times that of its kernels one by one: it reads the picture only once, which
@@ -71,10 +73,18 @@ class FilterPlan:
 def make_plan(jobs: Sequence[Job], machine: Machine) -> list[FilterPlan]:
     """Plans for jobs that differ only in their kernels. A small bank is one program.
 
-    A plan does not depend on the picture's height and width, so that tiles of a picture give the same pixels.
+    The algorithm does not depend on the picture's height and width, so that tiles of a picture give the same pixels;
+    only the lengths of transforms do, which no tiles use.
     """
     key = tuple(_without_size(job) for job in jobs)
-    return list(_make_plan(key, machine))
+    return [_fitted(plan, jobs[0], machine) for plan in _make_plan(key, machine)]
+
+
+def _fitted(plan: FilterPlan, job: Job, machine: Machine) -> FilterPlan:
+    """The plan with transforms whose lengths suit the picture."""
+    if not isinstance(plan.way.program, Fourier):
+        return plan
+    return replace(plan, way=fitted(replace(plan.jobs[0], height=job.height, width=job.width), machine))
 
 
 def _without_size(job: Job) -> Job:
@@ -100,6 +110,8 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
     for name, find in METHODS:
         if large and name not in FOR_LARGE:
             found: Method | str = f"{kh} times {kw} taps are too many to write out"
+        elif name == "fourier" and methods and min(w.cycles for w in methods) < (least := least_cycles(job, machine)):
+            found = f"any transform takes {least:.2f} cycles per element or more"
         else:
             found = find(job, machine)
         if isinstance(found, str):

@@ -37,14 +37,22 @@ class FilterCosts:
     butterfly4: float = 14.0
     short: float = 1.0  # factors for transforms of up to 64 rows, and for longer ones
     long: float = 1.0
-    longest: float = (
-        2.4  # a factor for the butterflies of more than 256 rows, which level 1 cache does not hold (Zen 4)
-    )
+    longest: float = 1.6  # a factor for butterflies of signals longer than `near_rows`
+    near_rows: int = 256  # the longest signals that level 1 cache holds, a vector of them
+    both_axes: float = 1.6  # a factor for transforms of both axes, whose tiles are large (Zen 4)
+    turn: float = 8.0  # of those: each vector transposed twice
+    far_tile: float = 30.0  # each vector of a tile that level 2 cache does not hold
     guard: float = 10.0  # of transforms of floats, whose picture is examined first: cycles per element
     pair_tap: float = 0.73  # products of pairs, measured on a Zen 3 core
     pair: float = 3.0
     pair_pass_tap: float = 0.95
     pair_passes: float = 3.6
+
+    @property
+    def butterflies(self) -> dict[int, float]:
+        """Cycles of a butterfly by its radix; those of 3, 5 and 8 from their operations."""
+        each = self.butterfly4 / 28
+        return {2: self.butterfly2, 3: 24 * each, 4: self.butterfly4, 5: 56 * each, 8: 88 * each}
 
 
 _ZEN5 = FilterCosts()

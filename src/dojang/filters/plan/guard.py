@@ -1,7 +1,8 @@
 """Transforms of floats are used only where their rounding error stays below that of a direct sum of each window.
 
 A transform of N rows in float64 has an error of at most about 2⁻⁵³ · log₂ N · X · Σ‖column of the kernel‖₂ everywhere
-in its block, where X is the norm of the block's largest column; a direct sum in float32 has one of 2⁻²⁴ of
+in its block, where X is the norm of the block's largest column, or if rows of M pixels are transformed, too, one of
+2⁻⁵³ · log₂ NM · X · √(2M) · ‖kernel‖₂; a direct sum in float32 has one of 2⁻²⁴ of
 Σ |tap · pixel| over its window. One pixel of 10⁶ among some of 0.01 makes the first larger than the second, and any
 rounding error is too large for a window of zeros. So each block of rows is examined first: the largest pixel of its
 rows bounds X from above; the largest pixel of each cell bounds the windows from below, with cells so small that every
@@ -30,9 +31,13 @@ class Guard:
         self.grid, self.extent, self.rows = program.grid * program.together, job.extent[0], rows
         taps = job.kernel.parts[0]
         mean = float(np.abs(taps).mean())
-        norms = float(np.sqrt((taps * taps).sum(axis=0)).sum())
+        steps = log2(program.length * max(program.wide, 1))
+        if program.wide:  # X of all columns of the tile, the real and the imaginary ones
+            norms = float(np.linalg.norm(taps)) * (2.0 * program.wide) ** 0.5
+        else:
+            norms = float(np.sqrt((taps * taps).sum(axis=0)).sum())
         # The least largest pixel of a window, relative to X.
-        self.least = 2.0**-29 * log2(program.length) * norms / mean if mean else np.inf
+        self.least = 2.0**-29 * steps * norms / mean if mean else np.inf
         self.cell = tuple(
             (min(size, least) + 1) // 2 for size, least in zip((job.height, job.width), _inside(job), strict=True)
         )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dojang.base.wording import counted
 from dojang.filters.code.box import Box
 from dojang.filters.code.columns import Columns, PassTap
 from dojang.filters.code.doubling import Doubling, doublings
-from dojang.filters.code.fourier import Fourier, radices
-from dojang.filters.code.loops import Loops
 from dojang.filters.code.pairs import FixedTap, Pairs
 from dojang.filters.code.program import Finish, RowProgram, RowTap, Tap
 from dojang.filters.code.straight import Straight
@@ -25,26 +22,16 @@ from dojang.filters.kernels.fixed import fixed_columns as fixed_columns_of
 from dojang.filters.kernels.named import Taps
 from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, dense_loop, passes_cycles, row_passes
+from dojang.filters.plan.method import Method, kind_of
 from dojang.filters.plan.sums import TIE, UNROLLED, Sums, cancels, lanes_of, said, source_top, sums_of, tolerance
+from dojang.filters.plan.transforms import fourier
 from dojang.native.machine import Machine
 
-HALF = 256  # elements of half a tile of transforms; two halves are one row of a small picture
-LENGTHS = (32, 64, 128, 256, 512, 1024)  # lengths of transforms; the kernel may fill three quarters of one
+LEAST_BLOCK, BLOCK_LOADS = 16, 7  # rows of a box that is summed in blocks, and the vectors that are read for a result
 MOST_TILE = 1 << 28  # bytes of a tile of doubled sums
 MOST_ROWS = (
     15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method for a job: its program (or box, or Fourier tile) and its predicted cycles per element."""
-
-    name: str
-    cycles: float
-    program: RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | Loops | None = None
-    taps: NDArray | Callable[[], NDArray] | None = None  # or what makes them, once the method is chosen
-    detail: str = ""
 
 
 def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> RowProgram:
@@ -75,15 +62,12 @@ def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs:
     )
 
 
-def kind_of(dtype: np.dtype) -> str:
-    """The code generator's name of a dtype."""
-    return {"uint8": "u8", "uint16": "u16", "float32": "f32", "float64": "f64"}[dtype.name]
-
-
 def tap_list(job: Job, matrix: Taps, segment: int = 0) -> tuple[Tap, ...]:
     """The taps that are not 0, by rows."""
     (dy, dx), c = job.options.dilation, job.channels
-    return tuple((int(i) * dy, segment, int(j) * dx * c, float(matrix[i, j])) for i, j in np.argwhere(matrix))
+    rows, columns = np.nonzero(matrix)
+    found = zip((rows * dy).tolist(), (columns * (dx * c)).tolist(), matrix[rows, columns].tolist(), strict=True)
+    return tuple((i, segment, j, float(tap)) for i, j, tap in found)
 
 
 def direct(job: Job, machine: Machine) -> Method | str:
@@ -408,74 +392,16 @@ def doubling(job: Job, machine: Machine) -> Method | str:
     (dy, dx), c = job.options.dilation, job.channels
     finish = Finish(tap, job.options.offset)
     program = Doubling(kind_of(job.dtype), kind_of(job.out_dtype), sums.work, c, kh, kw, dy, dx * c, finish, job.fill)
+    if kh >= LEAST_BLOCK and dy == 1 and not job.anywhere:
+        program = replace(program, blocks=True)
     if program.scratch_bytes(machine, 0) > MOST_TILE:
         return f"its tile would need {program.scratch_bytes(machine, 0) >> 20} MiB"
     cost = costs_of(machine)
     along, down = ((2 * len(doublings(k)) + sum(more for _, more in doublings(k))) for k in (kw, kh))
-    cycles = (along + 1.25 * down) * cost.doubling + cost.doublings
-    detail = f"{kh}x{kw} box by {len(doublings(kw))} + {len(doublings(kh))} doublings, {said(sums)}"
+    cycles = (along + 1.25 * (BLOCK_LOADS if program.blocks else down)) * cost.doubling + cost.doublings
+    columns = f"blocks of {kh} rows" if program.blocks else f"{len(doublings(kh))} doublings"
+    detail = f"{kh}x{kw} box by {len(doublings(kw))} doublings along the rows and {columns}, {said(sums)}"
     return Method("doubling", cycles / lanes_of(sums, machine), program, None, detail)
-
-
-def fourier(job: Job, machine: Machine) -> Method | str:
-    """Transforms down the columns, taps along the rows, with the cheapest length per result row."""
-    if job.kernel.combine != "linear":
-        return "two parts are joined"
-    if job.options.stride != (1, 1):
-        return "a transform makes every row; a stride drops most of them"
-    if job.anywhere:
-        return "its rounding would depend on the first row of a tile"
-    sums = sums_of(job)
-    floats = job.out_dtype.kind == "f"
-    if floats and job.options.dilation != (1, 1):
-        return "with dilation on floats, its rounding error could not be bounded"
-    matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
-    weight = source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
-    work = "f64" if floats or 2.0**-24 * 16 * weight > TIE else "f32"
-    if not floats and 2.0**-53 * 16 * weight > TIE:
-        return "transforms would round differently"
-    kw, extent = matrix.shape[1], job.extent[0]
-    if extent > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart could need terabytes
-        return f"{extent} rows are longer than its longest transform"
-    step = job.options.dilation[1] * job.channels
-    best: tuple[float, Fourier] | None = None
-    for length in LENGTHS:
-        if extent > length * 3 // 4:
-            continue
-        program = Fourier(
-            kind_of(job.dtype), kind_of(job.out_dtype), job.channels, extent, kw, step, length,
-            HALF // 2 if work == "f64" else HALF, finish, job.fill, work,
-        )  # fmt: skip
-        cycles = _fourier_cycles(program, machine)
-        if best is None or cycles < best[0]:
-            best = (cycles, program)
-    assert best is not None
-    cycles, program = best
-    said_work = (
-        "float64, for blocks without a pixel so large that its rounding error would reach others"
-        if floats
-        else {"f32": "float32", "f64": "float64"}[work]
-    )
-    detail = f"transforms of {program.length} rows, {kw} taps along the rows of their frequencies, {said_work}"
-
-    def taps() -> NDArray:
-        spread = np.zeros((extent, kw))
-        spread[:: job.options.dilation[0]] = matrix
-        return program.table(machine, spread)
-
-    return Method("fourier", cycles, program, taps, detail)
-
-
-def _fourier_cycles(program: Fourier, machine: Machine) -> float:
-    """Predicted cycles per element, from those of a butterfly and of a tap, as measured."""
-    n, half, columns = program.length, program.half, program.columns(machine)
-    lanes, cost = machine.lanes(program.work_kind.bytes), costs_of(machine)
-    transform = sum(n / r * (cost.butterfly4 if r == 4 else cost.butterfly2) for r in radices(n))
-    taps = n * half / lanes * program.kw * 4 * cost.tap
-    moves = 2 * n * columns / lanes * cost.load + 2 * program.grid * half / lanes * cost.store
-    transforms = (transform * (columns + half) / lanes + moves) * (cost.longest if n > 256 else 1.0)
-    cycles = (taps + transforms) / (program.grid * 2 * half)
-    return cycles * (cost.short if n <= 64 else cost.long) + (cost.guard if program.work == "f64" else 0.0)
 
 
 def looped(job: Job, machine: Machine) -> Method | str:
