@@ -11,7 +11,6 @@ from dojang.app.networks import load, require_weights
 from dojang.arith.graph import Graph
 from dojang.base.errors import DataError, UsageError
 from dojang.base.wording import did_you_mean
-
 from dojang.slimming import quantising
 from dojang.slimming.equalising import equalised
 

@@ -28,18 +28,18 @@ eight."""
 
 @dataclass(frozen=True)
 class Read:
-    """Of one layer, by filter group: the mean (groups, f) and the mean products (groups, f, f) of its patches, where f
-    is the number of input channels of a group times taps, in the order of the weights.
+    """Of one layer, by filter group: the mean (groups, f) and the covariance (groups, f, f) of its patches, where f is
+    the number of input channels of a group times taps, in the order of the weights.
     """
 
     mean: Array
-    products: Array
+    covariance: Array
     rows: int
 
     @property
-    def covariance(self) -> Array:
-        """The products about the mean: what a bias cannot take back."""
-        return self.products - self.mean[:, :, None] * self.mean[:, None, :]
+    def products(self) -> Array:
+        """The mean products: the covariance is what a bias cannot take back of them."""
+        return self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
 
 
 def width(graph: Graph, node: Node) -> int:
@@ -54,6 +54,7 @@ class PatchProducts:
         """Nothing was seen yet; the places that are looked at are drawn, the same ones of every sample."""
         self.source, self.groups, self.rows = node.inputs[0], node.attrs.get("groups", 1), 0
         f = width(graph, node)
+        self.about: Array | None = None  # near the mean, so that float32 products keep small covariances
         self.sums = np.zeros((self.groups, f))
         self.products = np.zeros((self.groups, f, f), np.float32)
         self.padding: tuple[tuple[int, int], ...] = ()
@@ -80,10 +81,17 @@ class PatchProducts:
         else:
             rows = value
         rows = rows.reshape(len(rows), self.groups, -1).transpose(1, 0, 2).astype(np.float32)
+        if self.about is None:
+            self.about = rows.mean(1, dtype=np.float64).astype(np.float32)
+        rows = rows - self.about[:, None, :]
         self.sums += rows.sum(1, dtype=np.float64)
         self.products += rows.transpose(0, 2, 1) @ rows
         self.rows += rows.shape[1]
 
     def done(self) -> Read:
-        """The means."""
-        return Read(self.sums / max(1, self.rows), self.products / np.float32(max(1, self.rows)), self.rows)
+        """The mean and the covariance of all that was seen, which must be something."""
+        assert self.about is not None
+        mean = self.sums / self.rows
+        covariance = self.products / np.float32(self.rows)
+        covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
+        return Read(self.about + mean, covariance, self.rows)

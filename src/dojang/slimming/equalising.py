@@ -119,9 +119,14 @@ def equalised(graph: Graph, layers: list[Node]) -> tuple[Graph, tuple[str, ...]]
 def apply(known: Evidence) -> Applied | None:
     """The rewrite, over all convolutions and dense layers; None where nothing is to be equalised."""
     graph, changed = equalised(known.graph, layers_of(known.graph))
-    return Applied(graph, changed, f"{len(changed)} layers have equal ranges of weights by channel") if changed else None
+    return (
+        Applied(graph, changed, f"{len(changed)} layers have equal ranges of weights by channel") if changed else None
+    )
 
 
 EQUALISE = Rewrite(
-    "equalise-layers", "exact", "channels between layers scaled so that the weights on both sides have equal ranges", apply
+    "equalise-layers",
+    "exact",
+    "channels between layers scaled so that the weights on both sides have equal ranges",
+    apply,
 )

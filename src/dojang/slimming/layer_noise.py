@@ -6,8 +6,8 @@ quantised and reads exact numbers that are put on its grid, and the *whole* nois
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, log10
 from typing import Any
 
@@ -16,30 +16,12 @@ import numpy as np
 from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.evidence.histograms import Fed
-from dojang.slimming.quantising import Quantised, layers_of
+from dojang.slimming.quantising import Calibration, Quantised, layers_of, quantised
+from dojang.slimming.result import LayerBits
 
 LEAST_DB = 20.0
-"""A layer whose own noise is nearer to its signal than this keeps its floats. 20 dB: the error is a tenth of the output.
-8 bits of a value that is spread evenly give about 48 dB, of one with a normal distribution about 40."""
-
-
-@dataclass(frozen=True)
-class LayerBits:
-    """How one layer keeps its weights and what it reads: in `bits` bits; its noise in decibels (None where there was
-    no noise or no signal); `why` it keeps 32 bits ("" in 8 bits).
-    """
-
-    layer: str
-    op: str
-    weights: int
-    bits: int
-    own_db: float | None
-    whole_db: float | None
-    why: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
+"""A layer whose own noise is nearer to its signal than this keeps its floats: at 20 dB the error is a tenth of the
+output. 8 bits of a value that is spread evenly give about 48 dB, of one with a normal distribution about 40."""
 
 
 @dataclass
@@ -102,6 +84,29 @@ def _alone(graph: Graph, made: Quantised, node: Node) -> Graph:
     held = {node.array(role) for role in graph.node_params(node)}
     weights = {name: made.graph.weights[name] for name in held}
     return Graph(nodes, (node.name,), weights=weights)
+
+
+def measured(
+    graph: Graph, known: Calibration, some: Sequence[Fed], floats: Mapping[str, str] | None = None, method: str = "mse",
+    correct: bool = True,
+) -> tuple[Quantised, tuple[LayerBits, ...]]:  # fmt: skip
+    """A prepared network in 8 bits and one row for each layer, its noise measured on `some` samples.
+
+    Layers in `floats` keep their real numbers for the reasons given there, and so do those whose own noise is nearer
+    than `LEAST_DB` to their signal.
+    """
+    why = dict(floats or {})
+    made = quantised(graph, known, method, correct, why)
+    own, whole = noises(graph, made, some)
+    bad = {name: noise.db for name, noise in own.items() if noise.db < LEAST_DB}
+    if bad:
+        why |= {
+            name: "its weights or inputs in 8 bits leave no signal" if db == -inf else
+            f"its own signal to noise is {db:.1f} dB, below the limit of {LEAST_DB:g} dB" for name, db in bad.items()
+        }  # fmt: skip
+        made = quantised(graph, known, method, correct, why)
+        _, whole = noises(graph, made, some)
+    return made, table(graph, made, own, whole, why)
 
 
 def table(graph: Graph, made: Quantised, own: Mapping[str, Noise], whole: Mapping[str, Noise], why: Mapping[str, str]

@@ -55,8 +55,8 @@ def moves(node: Node) -> bool:
 
 
 def grids_of(graph: Graph, floats: Collection[str] = ()) -> list[str]:
-    """The values that are put on grids: what layers read (but for those named in `floats`), sources and sums between them; functions of one number take
-    the place of the value before them where nobody else reads that.
+    """The values that are put on grids: what layers read (but for those named in `floats`), sources and sums between
+    them; functions of one number take the place of the value before them where nobody else reads that.
     """
     wanted: dict[str, None] = {}
     pending = [node.inputs[0] for node in layers_of(graph) if node.name not in floats]
@@ -223,7 +223,11 @@ def quantised(
             readers[node.array(role)] = readers.get(node.array(role), 0) + 1
     for node in layers_of(graph):
         source = _source(graph, node.inputs[0])
-        if node.name in floats or source not in grids or any(readers[node.array(r)] > 1 for r in graph.node_params(node)):
+        if (
+            node.name in floats
+            or source not in grids
+            or any(readers[node.array(r)] > 1 for r in graph.node_params(node))
+        ):
             continue
         weight = np.asarray(graph.weights[node.array("weight")], np.float32)
         read = known.reads.get(node.name)

@@ -42,8 +42,11 @@ def rounded(weight: Array, scale: Array, products: Array, most: int = 127) -> Ar
     order = np.argsort(-strength, kind="stable")
     damped = products[np.ix_(order, order)].astype(np.float64) / mean
     damped[np.diag_indices_from(damped)] += DAMPING
-    inverse = np.linalg.inv(damped)
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    try:
+        inverse = np.linalg.inv(damped)
+        upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    except np.linalg.LinAlgError:  # inputs that hardly move: what is left of them are the roundings of the sums
+        return nearest
     left = whole[:, order].astype(np.float64)
     found = np.empty_like(left)
     for j in range(left.shape[1]):
