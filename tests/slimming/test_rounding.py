@@ -104,7 +104,7 @@ def test_equalising_changes_no_bit_and_finds_what_was_planted(function: str, gro
     graph = chain(groups, function, groups)
     found = equalising.apply(Evidence(graph))
     assert found is not None
-    assert found.layers == ("c1", "c2", "y")
+    assert {"c1", "c2"} <= set(found.layers)
     x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype("f4")
     a, b = (run_reference(g, x).outputs[0] for g in (graph, found.graph))
     np.testing.assert_array_equal(a, b)
@@ -122,7 +122,7 @@ def test_equalising_changes_no_bit_and_finds_what_was_planted(function: str, gro
 
 @pytest.mark.parametrize("function", ["silu", "sigmoid", "relu6"])
 def test_layers_are_left_alone_where_scaling_does_not_pass(function: str) -> None:
-    node = Node.of("r1", "clip", "c1", low=0.0, high=6.0) if function == "relu6" else Node.of("r1", function, "c1")
+    node = Node.of("r1", "clip", "c1", min=0.0, max=6.0) if function == "relu6" else Node.of("r1", function, "c1")
     graph = chain(0)
     nodes = tuple(node if n.name == "r1" else n for n in graph.nodes)
     graph = Graph(nodes, graph.outputs, weights=graph.weights)

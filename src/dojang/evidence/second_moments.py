@@ -81,9 +81,9 @@ class PatchProducts:
         else:
             rows = value
         rows = rows.reshape(len(rows), self.groups, -1).transpose(1, 0, 2).astype(np.float32)
-        if self.about is None:
-            self.about = rows.mean(1, dtype=np.float64).astype(np.float32)
-        rows = rows - self.about[:, None, :]
+        about = rows.mean(1, dtype=np.float64).astype(np.float32) if self.about is None else self.about
+        self.about = about
+        rows = rows - about[:, None, :]
         self.sums += rows.sum(1, dtype=np.float64)
         self.products += rows.transpose(0, 2, 1) @ rows
         self.rows += rows.shape[1]
