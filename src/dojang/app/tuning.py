@@ -185,7 +185,7 @@ LEAST_STEPS = 30
 
 def least_share(data: Data, epochs: int) -> float:
     """The part of a tuning of so many epochs that has `LEAST_STEPS`; above 1 where the whole has fewer."""
-    return LEAST_STEPS / max(1, epochs * max(1, len(data.train) // min(64, len(data.train))))
+    return LEAST_STEPS / max(1, epochs * max(1, len(data.train) // max(1, min(64, len(data.train)))))
 
 
 @dataclass

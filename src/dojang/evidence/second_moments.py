@@ -27,7 +27,7 @@ eight."""
 
 
 @dataclass(frozen=True)
-class Read:
+class InputMoments:
     """Of one layer, by filter group: the mean (groups, f) and the covariance (groups, f, f) of its patches, where f is
     the number of input channels of a group times taps, in the order of the weights.
     """
@@ -88,10 +88,10 @@ class PatchProducts:
         self.products += rows.transpose(0, 2, 1) @ rows
         self.rows += rows.shape[1]
 
-    def done(self) -> Read:
+    def done(self) -> InputMoments:
         """The mean and the covariance of all that was seen, which must be something."""
         assert self.about is not None
         mean = self.sums / self.rows
         covariance = self.products / np.float32(self.rows)
         covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
-        return Read(self.about + mean, covariance, self.rows)
+        return InputMoments(self.about + mean, covariance, self.rows)

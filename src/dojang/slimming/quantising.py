@@ -18,7 +18,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.precision import Precision
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.histograms import Fed, Histogram, histograms
-from dojang.evidence.second_moments import WIDEST, PatchProducts, Read, width
+from dojang.evidence.second_moments import WIDEST, InputMoments, PatchProducts, width
 from dojang.slimming import batchnorm
 from dojang.slimming.rounding import rounded
 
@@ -168,7 +168,7 @@ class Calibration:
     """
 
     values: Mapping[str, Histogram]
-    reads: Mapping[str, Read] = field(default_factory=dict[str, Read])
+    reads: Mapping[str, InputMoments] = field(default_factory=dict[str, InputMoments])
 
 
 def calibrated(graph: Graph, batches: Iterable[Fed], adapt: bool = True) -> Calibration:
@@ -257,7 +257,9 @@ def _source(graph: Graph, name: str) -> str:
     return name
 
 
-def weights_of(weight: np.ndarray, read: Read | None = None, corrected: bool = False) -> tuple[Precision, np.ndarray]:
+def weights_of(
+    weight: np.ndarray, read: InputMoments | None = None, corrected: bool = False
+) -> tuple[Precision, np.ndarray]:
     """The precision by output channel of weights as whole numbers from −127 to 127, and the real numbers they are.
 
     `read`: what the layer reads; its weights are rounded so that its outputs move least, about their mean where a bias
@@ -277,7 +279,7 @@ def weights_of(weight: np.ndarray, read: Read | None = None, corrected: bool = F
     return precision, (whole.astype(np.float32) * scale[:, None]).reshape(weight.shape)
 
 
-def means_of(error: np.ndarray, read: Read) -> np.ndarray:
+def means_of(error: np.ndarray, read: InputMoments) -> np.ndarray:
     """What errors of weights (exact less rounded) take away from the mean of each output, padding included."""
     groups, f = read.mean.shape
     return (error.reshape(groups, -1, f) @ read.mean[:, :, None]).reshape(-1)
