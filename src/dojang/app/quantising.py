@@ -27,8 +27,8 @@ def quantize(
     inputs takes mappings by their names. No labels are needed, a few hundred samples are enough. `method` chooses the
     range of each value: "minmax" (all numbers), "percentile" (all but 0.01 % on each side), "mse" (the least mean
     squared error), "entropy" (the least divergence). Weights have a scale for each output channel. `correct`: biases
-    take back the mean error of rounded weights. `adapt`: weights are rounded so that outputs move least, not each to the
-    nearest. `equalise`: channels are scaled first so that weights on both sides of ReLU have equal ranges, which
+    take back the mean error of rounded weights. `adapt`: weights are rounded so that outputs move least, not each
+    to the nearest. `equalise`: channels are scaled first so that weights on both sides of ReLU have equal ranges, which
     changes no answer. `net` and `weights` are as in `load`.
 
     The result is a network like others: it is counted, run, saved as a checkpoint, and exported to ONNX with
