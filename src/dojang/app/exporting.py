@@ -130,9 +130,13 @@ def check_onnx(graph: Graph, path: Path) -> str:
     pixels = how.where == "inside" and how.divisor == WHITE
     x = (rng.integers(0, 256, shape) if pixels else rng.normal(size=shape)).astype(np.float32)
     ours = Compiled(graph, machine=Machine.processor())  # whatever machine plans are made for
+    return f"; {compare_answers(ours(x), onnx_runner(onnxruntime, str(path))(x), tolerance_of(graph))}"
+
+
+def tolerance_of(graph: Graph) -> float:
+    """How far answers of two runtimes may be apart, as a part of the largest."""
     rounds = any(n.op == "fake_quantize" or "Quantize" in n.attrs.get("kind", "") for n in graph.nodes)
-    most = ROUNDED if rounds else TOLERANCE
-    return f"; {compare_answers(ours(x), onnx_runner(onnxruntime, str(path))(x), most)}"
+    return ROUNDED if rounds else TOLERANCE
 
 
 def compare_answers(ours: np.ndarray, theirs: np.ndarray, most: float = TOLERANCE) -> str:

@@ -469,6 +469,9 @@ _SLIM = Command(
         Option("epochs", "passes over the data to fine-tune the best candidate of each step", 10, positive, "N"),
         Option("final_epochs", "passes of a final fine-tuning, whose teacher is the original tuned as long "
                "(default: none)", 0, positive, "N"),
+        Option("bits", "8: put the result into whole numbers of 8 bits, calibrated on samples, judged on the selection",
+               type=positive, metavar="N"),
+        Option("tuning", "with --bits 8: train nothing, and make only exact cuts beside; needs no labels", True),
         Option("runtime", "the runtime on which the result must be faster", "dojang",
                choices=("dojang", "torch", "onnxruntime")),
         Option("importance", "what the channels of a layer are ranked by", "activation",
@@ -575,6 +578,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "dojang slim digits-cnn --data digits",
         "dojang slim model.onnx --lossless",
         "dojang slim model.onnx --data pictures/ --max-drop 0.5 -o out/small",
+        "dojang slim model.onnx --data samples.npy --bits 8 --no-tuning -o out/bytes",
     ),
     "export": ("dojang export digits-cnn -o digits.onnx", "dojang export model.onnx -o model.net"),
     "bench": ("dojang bench resnet18", "dojang bench model.onnx --peers --threads 1"),

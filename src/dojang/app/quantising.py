@@ -11,20 +11,25 @@ from dojang.app.networks import load, require_weights
 from dojang.arith.graph import Graph
 from dojang.base.errors import DataError, UsageError
 from dojang.base.wording import did_you_mean
-from dojang.evidence.histograms import histograms
 from dojang.slimming import quantising
+from dojang.slimming.equalising import equalised
 
 BATCH = 16
 
 
-def quantize(net: Any, samples: Any, *, method: str = "mse", correct: bool = True, weights: Any = None) -> Graph:
+def quantize(
+    net: Any, samples: Any, *, method: str = "mse", correct: bool = True, adapt: bool = True, equalise: bool = True,
+    weights: Any = None,
+) -> Graph:  # fmt: skip
     """The network with layers, sums and poolings in whole numbers of 8 bits, calibrated on samples in one pass.
 
     `samples` is an array (n, *input) as the network takes it, or an iterable of such batches; a network with several
     inputs takes mappings by their names. No labels are needed, a few hundred samples are enough. `method` chooses the
     range of each value: "minmax" (all numbers), "percentile" (all but 0.01 % on each side), "mse" (the least mean
     squared error), "entropy" (the least divergence). Weights have a scale for each output channel. `correct`: biases
-    take back the mean error of rounded weights. `net` and `weights` are as in `load`.
+    take back the mean error of rounded weights. `adapt`: weights are rounded so that outputs move least, not each
+    to the nearest. `equalise`: channels are scaled first so that weights on both sides of ReLU have equal ranges, which
+    changes no answer. `net` and `weights` are as in `load`.
 
     The result is a network like others: it is counted, run, saved as a checkpoint, and exported to ONNX with
     QuantizeLinear and DequantizeLinear, which ONNX Runtime, OpenVINO and TensorRT read. Values of the network that
@@ -45,7 +50,9 @@ def quantize(net: Any, samples: Any, *, method: str = "mse", correct: bool = Tru
     graph = quantising.prepared(require_weights(graph, graph.name))
     if not quantising.layers_of(graph):
         raise UsageError(f"{graph.name}: has no convolution and no dense layer of images that could be quantised")
-    found = histograms(graph, batches(samples), quantising.grids_of(graph))
+    if equalise:
+        graph, _ = equalised(graph, quantising.layers_of(graph))
+    found = quantising.calibrated(graph, batches(samples), adapt)
     return quantising.quantised(graph, found, method, correct).graph
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from dojang.app.code_pictures import NormaliseBy, normalised_by, settled
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
-from dojang.app.exporting import compare_answers, write_checked
+from dojang.app.eight_bits import Judge, check_bits, check_samples, in_bits
+from dojang.app.exporting import compare_answers, tolerance_of, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
 from dojang.app.open_export import write_open
@@ -118,6 +119,7 @@ class SlimRequest:
     precision: str
     importance: str
     minutes: float | None = None
+    bits: int | None = None
 
 
 def slim(
@@ -157,6 +159,8 @@ def slim(
     normalise: NormaliseBy | None = None,
     select: str | Path | None = None,
     minutes: float | None = None,
+    bits: int | None = None,
+    tuning: bool = True,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
 
@@ -203,6 +207,11 @@ def slim(
     ((x − 0.5) / 0.5), "data" (mean and deviation of the train part); or `mean` and `std`. `select`: data that choices
     are made on, in place of a part of the train part, which the network may have been trained on.
 
+    `bits=8`: what was found is put into whole numbers of 8 bits at last, calibrated on samples of the train part and
+    judged on the selection; within `max_drop`, layers that lose too much keep their floats. `tuning=False`: only exact
+    cuts and 8 bits, with nothing trained; the samples then need no labels, without which the answers are compared with
+    those in float32. A result in 8 bits is no module.
+
     Raises what `load`, `load_samples` and `slimming.search.slim` raise; `MissingPart` where PyTorch or the runtime is
     not installed; `CheckFailed` when ONNX Runtime does not agree with the written file.
 
@@ -216,7 +225,10 @@ def slim(
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"minutes {minutes} must be a number above 0")
     target = not (target_macs is None and target_time is None and target_ms is None)
-    if not lossless and (tune is not None or evaluate is not None or _is_feed(net, data, target)):
+    by_hand = tune is not None or evaluate is not None
+    check_bits(bits, lossless, tuning, runtime, data, by_hand or (tuning and _is_feed(net, data, target)))
+    lossless = lossless or not tuning  # exact cuts alone, before the bits
+    if not lossless and (by_hand or _is_feed(net, data, target)):
         request = OwnRequest(
             max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes
         )
@@ -250,13 +262,15 @@ def slim(
     read = (load_inputs if lossless else load_samples)(data, graph, val_data, means)
     means = settled(net, graph, read, means, normalise, lossless)
     samples = fed(graph, read, means)
+    if bits is not None:
+        check_samples(samples)
     held = None if select is None else held_out(select, graph, means)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
     targets = (target_macs, target_time, target_ms)
     tuned = (epochs, final_epochs, train_samples)
     asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance,
-                        minutes)  # fmt: skip
+                        minutes, bits)  # fmt: skip
     if output is None and resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
     with together(device) as processes:
@@ -310,7 +324,7 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
     """The result with a module where `net` is one: the same class narrower where that can be, else a plain one."""
     if names_code(net):
         net = torch_format().load_callable(net)
-    if not is_module(net):
+    if not is_module(net) or done.graph.precisions:  # in 8 bits it is no module
         return done
     from dojang.formats.torch.write.narrow import narrowed
 
@@ -394,7 +408,7 @@ def _work(
     lossless, max_drop, runtime, seed = asked.lossless, asked.max_drop, asked.runtime, asked.seed
     batch_size = asked.batch_size
     choice = chosen(data, seed, held)
-    as_came = None if lossless else believable(graph, choice.test, data.task, max_drop, progress)
+    as_came = None if lossless and not asked.bits else believable(graph, choice.test, data.task, max_drop, progress)
     progress.stage("looking for waste")
     known, diagnosis = found_out(graph, choice, asked, processes, progress)
     for broken in diagnosis.at_least("error"):
@@ -441,11 +455,17 @@ def _work(
     )
     if beside is not None:
         result = with_control(result, beside, lambda network: accuracy(scorer(network, len(data.test)), data.test))
+    if asked.bits:
+        result = in_bits(
+            result, choice, seed, _judge(graph, choice, allowed, beside, result, evaluate, runtime, x), progress
+        )
     progress.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     test = data.test if data.task != "unlabelled" else None
     result = final_figures(graph, result, test, measurer(runtime, x, FINAL_ROUNDS))
-    notes = () if lossless else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
+    notes = (
+        () if lossless and not asked.bits else drop_notes(result, max_drop, allowed, len(choice.test), len(data.test))
+    )
     if as_came is not None and held is None:
         notes = (*notes, *selection_note(as_came, result.before.accuracy, len(choice.test), len(data.test), data.task))
     as_plain = () if options.owned is None else options.owned.notes
@@ -463,6 +483,20 @@ def _work(
         FINAL_ROUNDS,
         time.monotonic() - started,
     )
+
+
+def _judge(
+    graph: Graph, choice: Data, allowed: float, beside: Control | None, result: SlimResult, evaluate: Evaluate,
+    runtime: str, x: Any,
+) -> Judge:  # fmt: skip
+    """How 8 bits are judged: against the control, or against the original where nothing was tuned."""
+    measure = measurer(runtime, x)
+    if choice.task == "unlabelled" or not len(choice.test):
+        return Judge(None, None, 0.0, measure)
+    found = None if beside is None else beside.figures(result.schedule, evaluate)
+    base = None if found is None else found["accuracy"]
+    base = evaluate(graph) if base is None else base
+    return Judge(evaluate, evaluate(result.graph), base - allowed / 100, measure)
 
 
 def control(graph: Graph, choice: Data, asked: SlimRequest, options: TuningOptions) -> Control:
@@ -588,7 +622,7 @@ def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, tar
         x = data.test.inputs(0, COMPARED) if len(data.test) else some_feed(done.graph, data, SAMPLES, 0)
         theirs = onnx_runner(onnxruntime, str(place / "model.onnx"))(x)
         ours = Compiled(done.graph)(x)
-        said = compare_answers(ours, theirs)
+        said = compare_answers(ours, theirs, tolerance_of(done.graph))
         if data.task == "classification" and isinstance(x, np.ndarray):
             same = int((ours.reshape(len(x), -1).argmax(1) == theirs.reshape(len(x), -1).argmax(1)).sum())
             said += f", and the same class for {same} of {len(x)} test samples"

@@ -11,12 +11,11 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.engine import verify
-from dojang.engine.fuse import fuse
 from dojang.engine.lower.network import Lowered, lower
 from dojang.engine.pack import pack
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, Request
-from dojang.engine.plan.network import plan
+from dojang.engine.plan.network import fused_for, plan
 from dojang.engine.verbose import show
 from dojang.native import jit
 from dojang.native.jit import Native, Recipe
@@ -58,8 +57,9 @@ class Build:
 
 def build(graph: Graph, request: Request, chosen: Chosen, packed: Packed, release: bool) -> Build:
     """All passes in order. Each result is checked, and shown where DOJANG_VERBOSE names the pass."""
-    fused = show("fuse", verify.fused(fuse(graph, graph.shapes(request.batch), request.keep, request.eight)))
-    planned = show("plan", verify.planned(plan(fused, request, chosen)))
+    fused, floats = fused_for(graph, request, chosen)
+    fused = show("fuse", verify.fused(fused))
+    planned = show("plan", verify.planned(plan(fused, request, chosen, floats)))
     lowered = show("lower", verify.lowered(lower(planned)))
     own, constants = pack(planned, packed, release)
     arrays = ChainMap(own, packed)

@@ -8,7 +8,7 @@ around it. A value lies as bytes if a group in bytes reads it; it is made real o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Protocol
@@ -126,8 +126,9 @@ class Ungrouped(Protocol):
 class EightFusion:
     """Finds the groups in bytes of a network whose other groups are not made yet."""
 
-    def __init__(self, fusion: Ungrouped) -> None:
-        """Finds the values on grids first."""
+    def __init__(self, fusion: Ungrouped, floats: Collection[str] = ()) -> None:
+        """Finds the values on grids first. `floats`: layers that are computed in real numbers nevertheless."""
+        self.floats = floats
         self.f, self.graph, self.shapes = fusion, fusion.graph, fusion.shapes
         self.grids: dict[str, Precision] = {}
         for node in fusion.nodes:
@@ -270,7 +271,7 @@ class EightFusion:
 
     def layer(self, node: Node):
         """A convolution or a dense layer of whole numbers, with the grid behind it, if there is one."""
-        grid, array = self.of(node.inputs[0]), node.array("weight")
+        grid, array = None if node.name in self.floats else self.of(node.inputs[0]), node.array("weight")
         shape = self.shapes[self.f.source(node.inputs[0])]
         if grid is None or shape is None or array not in self.graph.precisions or self.places(node.name) is None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from dojang.arith.attrs import Attrs
@@ -64,12 +64,14 @@ class Fused:
         return value not in self.shown and len(self.readers.get(value, ())) == 1
 
 
-def fuse(graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str], eight: bool = False) -> Fused:
+def fuse(
+    graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str], eight: bool = False, floats: Collection[str] = ()
+) -> Fused:
     """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible. `eight`: whether
-    quantised layers are computed in bytes.
+    quantised layers are computed in bytes, but for those in `floats`.
     """
     f = Fusion(graph, shapes, keep)
-    groups = tuple(f.groups(eight))
+    groups = tuple(f.groups(eight, floats))
     return Fused(graph, shapes, groups, tuple(f.nodes), f.alias, f.readers, frozenset(f.shown))
 
 
@@ -149,10 +151,10 @@ class Fusion:
             return None
         return readers[0]
 
-    def groups(self, eight: bool = False) -> list[Group]:
+    def groups(self, eight: bool = False, floats: Collection[str] = ()) -> list[Group]:
         """All groups, in an order in which they can be computed."""
         by_value: dict[str, Group] = {}
-        for node, value, inputs, members, part in EightFusion(self).groups() if eight else ():
+        for node, value, inputs, members, part in EightFusion(self, floats).groups() if eight else ():
             by_value[value] = Group(node, value, inputs, members=members, eight=part)
         # Later convolutions claim additions first: what they add has then been computed before.
         for node in reversed(self.nodes):

@@ -10,6 +10,7 @@ import numpy as np
 from dojang.arith.graph import Graph
 from dojang.base.errors import DataError
 from dojang.engine.compiled import compile
+from dojang.evidence.second_moments import PatchProducts
 
 BINS = 2048
 """Bins on each side of 0. Their width doubles when a number lies beyond the last, so that one pass is enough."""
@@ -81,14 +82,17 @@ class Histogram:
         return max(self.low, edges[0]), min(self.high, edges[1])
 
 
-def histograms(graph: Graph, batches: Iterable[Fed], names: Sequence[str]) -> dict[str, Histogram]:
-    """The histograms of the values named, over all batches. Raises `DataError` where there is no sample, or one that
-    leads to numbers that are none.
+def histograms(
+    graph: Graph, batches: Iterable[Fed], names: Sequence[str], readers: Sequence[PatchProducts] = ()
+) -> dict[str, Histogram]:
+    """The histograms of the values named, over all batches; `readers` are shown what their layers read in the same
+    pass. Raises `DataError` where there is no sample, or one that leads to numbers that are none.
     """
     found = {name: Histogram() for name in names}
     run = compile(graph)
     inputs = {node.name for node in graph.inputs}
-    taps = [name for name in names if name not in inputs]
+    wanted = dict.fromkeys([*names, *(reader.source for reader in readers)])
+    taps = [name for name in wanted if name not in inputs]
     samples = 0
     for batch in batches:
         fed = batch if isinstance(batch, Mapping) else {graph.inputs[0].name: np.asarray(batch)}
@@ -97,8 +101,11 @@ def histograms(graph: Graph, batches: Iterable[Fed], names: Sequence[str]) -> di
             continue
         samples += len(first)
         values = run.run(batch, taps=taps).taps
+        seen = {name: np.asarray(fed[name] if name in inputs else values[name], np.float32) for name in wanted}
         for name in names:
-            found[name].add(np.asarray(fed[name] if name in inputs else values[name], np.float32), name)
+            found[name].add(seen[name], name)
+        for reader in readers:
+            reader.add(seen[reader.source])
     if not samples:
         raise DataError("there is no sample to calibrate with; give some that look like those of later use")
     return found

@@ -20,13 +20,17 @@ from dojang.report.svg import LINES, ChartBar, Series, bar_chart, line_chart
 from dojang.report.svg_cost import colour_of
 from dojang.report.table import milliseconds, names, number, ranges, short, size
 from dojang.report.text_slim import (
+    BITS_HEADS,
+    BITS_SAID,
     CANDIDATE_HEADS,
     NO_REWRITE,
+    bits_rows,
     candidate_rows,
     channels_said,
     check_said,
     control_said,
     finish_said,
+    in_floats,
     outcome_rows,
     shown_as,
 )
@@ -198,9 +202,30 @@ def slim_html(done: Slimming) -> str:
         ("What was cut", _edits(result.edits)),
         ("What was refused", _refused(result.refused)),
         *_candidates(result),
+        *_bits(result),
         ("Where it went", figure(layers_chart(*done.counts), "Upper bar before, lower bar after.")),
     ]
     return page(f"{done.network}, slimmed", lead, sections)
+
+
+def _bits(result: SlimResult) -> list[tuple[str, str]]:
+    """How each layer keeps its weights, its noise as a picture and as a table."""
+    if not result.bits:
+        return []
+    said = f"{BITS_SAID}. Shorter bars: more noise. Layers in floats have no bar for whole, or a red one for own."
+    table = html_table(list(BITS_HEADS), bits_rows(result), numeric=(2, 3, 4, 5))
+    kept = "".join(paragraph(f"{why}.") for why in in_floats(result))
+    return [("Bits, and where the error comes from", figure(noise_chart(result), said) + kept + table)]
+
+
+def noise_chart(result: SlimResult) -> str:
+    """The signal to noise of every layer in order, own and whole."""
+    rows = []
+    for row in result.bits:
+        own, whole = (ChartBar(0 if v is None else max(0.0, v), "-" if v is None else f"{v:.1f}", kind) for v, kind in
+                      ((row.own_db, "a" if row.bits == 8 else "bad"), (row.whole_db, "b")))  # fmt: skip
+        rows.append((row.layer, [own, whole]))
+    return bar_chart("Signal to noise by layer", ["own, dB", "whole, dB"], rows, row=19)
 
 
 def _candidates(result: SlimResult) -> list[tuple[str, str]]:

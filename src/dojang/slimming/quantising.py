@@ -9,16 +9,18 @@ The values and their scales are those that QuantizeLinear and DequantizeLinear o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from dojang.arith.graph import Graph, Node
 from dojang.arith.precision import Precision
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.histograms import Histogram
+from dojang.evidence.histograms import Fed, Histogram, histograms
+from dojang.evidence.second_moments import WIDEST, InputMoments, PatchProducts, width
 from dojang.slimming import batchnorm
+from dojang.slimming.rounding import rounded
 
 LAYERS = ("conv", "dense")
 ENDS = (*LAYERS, "add", "mul", "concat", "avgpool", "global_avgpool", "adaptive_avgpool", "reduce_mean")
@@ -52,12 +54,12 @@ def moves(node: Node) -> bool:
     return node.attrs["mode"] == "constant" and node.attrs["value"] == 0 and not any(map(any, node.attrs["pads"][1:]))
 
 
-def grids_of(graph: Graph) -> list[str]:
-    """The values that are put on grids: what layers read, sources and sums between them; functions of one number take
-    the place of the value before them where nobody else reads that.
+def grids_of(graph: Graph, floats: Collection[str] = ()) -> list[str]:
+    """The values that are put on grids: what layers read (but for those named in `floats`), sources and sums between
+    them; functions of one number take the place of the value before them where nobody else reads that.
     """
     wanted: dict[str, None] = {}
-    pending = [node.inputs[0] for node in layers_of(graph)]
+    pending = [node.inputs[0] for node in layers_of(graph) if node.name not in floats]
     seen: set[str] = set()
     while pending:
         name = pending.pop()
@@ -160,6 +162,26 @@ def grid(bounds: tuple[float, float]) -> tuple[float, int]:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What samples gave: the numbers of each value that is put on a grid, and what layers read (those alone whose
+    weights are to be rounded by it).
+    """
+
+    values: Mapping[str, Histogram]
+    reads: Mapping[str, InputMoments] = field(default_factory=dict[str, InputMoments])
+
+
+def calibrated(graph: Graph, batches: Iterable[Fed], adapt: bool = True) -> Calibration:
+    """Of a prepared network, in one pass over the samples. `adapt`: also what layers read, for rounding their weights.
+
+    Raises `DataError` where there is no sample, or one that leads to numbers that are none.
+    """
+    readers = {n.name: PatchProducts(graph, n) for n in layers_of(graph) if adapt and width(graph, n) <= WIDEST}
+    values = histograms(graph, batches, grids_of(graph), tuple(readers.values()))
+    return Calibration(values, {name: reader.done() for name, reader in readers.items()})
+
+
+@dataclass(frozen=True)
 class Quantised:
     """A quantised network, and what was decided: the scale and the zero point of each value on a grid."""
 
@@ -168,9 +190,16 @@ class Quantised:
     layers: tuple[str, ...]
 
 
-def quantised(graph: Graph, found: Mapping[str, Histogram], method: str = "mse", correct: bool = True) -> Quantised:
-    """A prepared network with its layers in 8 bits. `correct`: biases take back what rounding the weights shifts."""
-    grids = {name: grid(METHODS[method](h)) for name, h in found.items()}
+def quantised(
+    graph: Graph, known: Calibration, method: str = "mse", correct: bool = True, floats: Collection[str] = ()
+) -> Quantised:
+    """A prepared network with its layers in 8 bits, but for those named in `floats`, which keep their real numbers.
+
+    `correct`: biases take back what rounding the weights shifts. Weights are rounded together where it is known what
+    their layer reads, else each to the nearest.
+    """
+    values = known.values
+    grids = {name: grid(METHODS[method](values[name])) for name in grids_of(graph, floats)}
     names = {node.name for node in graph.nodes}
     moved: dict[str, str] = {}
     nodes: list[Node] = []
@@ -194,16 +223,22 @@ def quantised(graph: Graph, found: Mapping[str, Histogram], method: str = "mse",
             readers[node.array(role)] = readers.get(node.array(role), 0) + 1
     for node in layers_of(graph):
         source = _source(graph, node.inputs[0])
-        if source not in grids or any(readers[node.array(r)] > 1 for r in graph.node_params(node)):
+        if (
+            node.name in floats
+            or source not in grids
+            or any(readers[node.array(r)] > 1 for r in graph.node_params(node))
+        ):
             continue
         weight = np.asarray(graph.weights[node.array("weight")], np.float32)
-        precision, real = weights_of(weight)
+        read = known.reads.get(node.name)
+        precision, real = weights_of(weight, read, correct and node.attrs["bias"])
         arrays[node.array("weight")], precisions[node.array("weight")] = real, precision
         done.append(node.name)
         if node.attrs["bias"]:
             bias = np.asarray(graph.weights[node.array("bias")], np.float64)
             if correct:
-                bias = bias - shift(weight.astype(np.float64) - real, found[source].means, node)
+                error = weight.astype(np.float64) - real
+                bias = bias + (means_of(error, read) if read else -shift(error, values[source].means, node))
             name = node.array("bias")
             arrays[name], held = bias_of(bias, grids[source][0], precision)
             if held is not None:
@@ -222,14 +257,32 @@ def _source(graph: Graph, name: str) -> str:
     return name
 
 
-def weights_of(weight: np.ndarray) -> tuple[Precision, np.ndarray]:
-    """The precision by output channel of weights as whole numbers from −127 to 127, and the real numbers they are."""
-    most = np.abs(weight.reshape(len(weight), -1)).max(1, initial=0.0)
+def weights_of(
+    weight: np.ndarray, read: InputMoments | None = None, corrected: bool = False
+) -> tuple[Precision, np.ndarray]:
+    """The precision by output channel of weights as whole numbers from −127 to 127, and the real numbers they are.
+
+    `read`: what the layer reads; its weights are rounded so that its outputs move least, about their mean where a bias
+    is `corrected`. Without it each is rounded to the nearest.
+    """
+    flat = weight.reshape(len(weight), -1)
+    most = np.abs(flat).max(1, initial=0.0)
     scale = np.where(most > 127 * LEAST_SCALE, most / 127, 1.0).astype(np.float32)
-    wide = scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    whole = np.clip(np.rint(weight / wide), -127, 127)
     precision = Precision("int8", tuple(float(s) for s in scale), (0,) * len(scale), 0)
-    return precision, whole.astype(np.float32) * wide
+    if read is None:
+        whole = np.clip(np.rint(flat / scale[:, None]), -127, 127)
+    else:
+        groups = len(read.mean)
+        products = read.covariance if corrected else read.products
+        parts = zip(np.split(flat, groups), np.split(scale, groups), products, strict=True)
+        whole = np.concatenate([rounded(own.astype(np.float64), unit, held) for own, unit, held in parts])
+    return precision, (whole.astype(np.float32) * scale[:, None]).reshape(weight.shape)
+
+
+def means_of(error: np.ndarray, read: InputMoments) -> np.ndarray:
+    """What errors of weights (exact less rounded) take away from the mean of each output, padding included."""
+    groups, f = read.mean.shape
+    return (error.reshape(groups, -1, f) @ read.mean[:, :, None]).reshape(-1)
 
 
 def bias_of(bias: np.ndarray, x_scale: float, precision: Precision) -> tuple[np.ndarray, Precision | None]:

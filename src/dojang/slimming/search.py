@@ -60,6 +60,9 @@ from dojang.slimming.silent import NAME as SILENT
 from dojang.slimming.structural import ANSWERS as FORM_ANSWERS
 from dojang.slimming.timing import Saving
 
+NOTHING = "nothing was found that pays; the network is as it was"
+"""A note of a result without edits."""
+
 EXACT: tuple[Rewrite, ...] = (IDENTITIES, FOLD_BATCHNORM, DEAD, CONSTANTS, DUPLICATES, MERGE_LINEAR)
 """Exact rewrites in the order in which they are tried; each makes more visible to the next."""
 
@@ -329,7 +332,7 @@ class _Search(Ledger):
                 "time was not measured; edits were taken for the multiplications and parameters they save"
             )
         if not self.edits:
-            self.notes.append("nothing was found that pays; the network is as it was")
+            self.notes.append(NOTHING)
         before_ms, after_ms = (saved.before_ms, saved.after_ms) if saved is not None else (None, None)
         certificate = self.certificate(final) if lossy is None else {}
         refused = list(self.refused.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dojang.arith.graph import Graph
@@ -15,19 +15,34 @@ from dojang.engine.plan.attention import attentions
 from dojang.engine.plan.bands import Joiner
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Chosen, PlanContext, Request
-from dojang.engine.plan.rules import channels, table
+from dojang.engine.plan.rules import channels, eights, table
 from dojang.engine.plan.steps import HostStep, KernelStep, Place, Planned
 from dojang.native.costs import COSTS
+
+BYTES = "bytes"
+"""What a layer in float32 is said to have refused, where it could be computed in bytes."""
 
 
 def plan_of(graph: Graph, request: Request, chosen: Chosen | None = None) -> Planned:
     """The plan of a graph, which needs no weights: the first two passes."""
-    fused = fuse(graph, graph.shapes(request.batch), request.keep, request.eight)
-    return plan(fused, request, {} if chosen is None else chosen)
+    chosen = {} if chosen is None else chosen
+    fused, floats = fused_for(graph, request, chosen)
+    return plan(fused, request, chosen, floats)
 
 
-def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
-    """Chooses kernels for all groups, in order, and how many threads run them.
+def fused_for(graph: Graph, request: Request, chosen: Chosen) -> tuple[Fused, Mapping[str, str]]:
+    """The groups of a graph, and why quantised layers are not among those in bytes: they take less time in float32."""
+    shapes = graph.shapes(request.batch)
+    fused = fuse(graph, shapes, request.keep, request.eight)
+    if not any(group.eight for group in fused.groups):
+        return fused, {}
+    floats = eights.faster_in_floats(PlanContext(fused, request, chosen, table.ALL))
+    return (fuse(graph, shapes, request.keep, True, floats) if floats else fused), floats
+
+
+def plan(fused: Fused, request: Request, chosen: Chosen, floats: Mapping[str, str] | None = None) -> Planned:
+    """Chooses kernels for all groups, in order, and how many threads run them. `floats`: why layers are not computed
+    in bytes.
 
     For each group every algorithm makes an offer; layers in a row are joined where that is predicted to be faster.
     """
@@ -36,7 +51,7 @@ def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
     enter(context)
     choose_kernels(context)
     leave(context, request)
-    steps = tuple(context.steps)
+    steps = tuple(with_bytes_refused(step, floats or {}) for step in context.steps)
     alone = request.threads * sum(step.choice.predicted_s or 0.0 for step in steps) < COSTS.helpers_s
     if alone:
         steps = tuple(by_one_thread(step, request.threads) for step in steps)
@@ -109,6 +124,14 @@ def leave(context: PlanContext, request: Request) -> None:
             continue
         task = LayoutTask(place.channels, place.pixels, place.ld, False)
         context.simple(name, layout, task, place.images, {t.X: place}, export=name)
+
+
+def with_bytes_refused(step: KernelStep | HostStep, floats: Mapping[str, str]) -> KernelStep | HostStep:
+    """A step with the reason why its layer is not computed in bytes."""
+    refused = tuple((BYTES, floats[name]) for name in step.choice.members if name in floats)
+    if not refused:
+        return step
+    return replace(step, choice=replace(step.choice, refused=(*step.choice.refused, *refused)))
 
 
 def by_one_thread(step: KernelStep | HostStep, threads: int) -> KernelStep | HostStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,13 +15,14 @@ from dojang.arith.shapes import conv_problem
 from dojang.engine.eight import EightPart, centred, scales_of
 from dojang.engine.fuse import Group
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.conv import fallback
 from dojang.engine.kernels.eight import conv, depthwise, elements, pool
 from dojang.engine.kernels.eight.conv import EightTask
 from dojang.engine.kernels.eight.elements import EightMap
 from dojang.engine.kernels.eight.pool import EightPool
 from dojang.engine.kernels.eight.store import Requantised
 from dojang.engine.kernels.other.pool import PoolTask
-from dojang.engine.kernels.task import Offer
+from dojang.engine.kernels.task import Offer, Task
 from dojang.engine.plan.choose import Choice
 from dojang.engine.plan.context import PlanContext
 from dojang.engine.plan.steps import KernelStep, Packing, Place
@@ -122,6 +123,11 @@ def layer(context: PlanContext, group: Group, part: EightPart) -> None:
     seconds, kernel = min(able, key=lambda pair: pair[0])
     refused += [(k.NAME, f"slower: {s * 1e6:.3g} µs predicted, not {seconds * 1e6:.3g}") for s, k in able
                 if k is not kernel]  # fmt: skip
+    floats = in_floats(context, group)
+    if floats is not None:
+        verdict = "slower" if floats.seconds >= seconds else "not clearly faster"
+        said = f"{floats.seconds * 1e6:.3g} µs predicted with conversions, not {seconds * 1e6:.3g}"
+        refused.append((f"{floats.algorithm} in float32", f"{verdict}: {said}"))
     key = f"{node.name} {kernel.NAME} {part} {task}"
     machine = context.machine
 
@@ -135,6 +141,64 @@ def layer(context: PlanContext, group: Group, part: EightPart) -> None:
     macs = problem.macs * x.images
     choice = Choice(group.value, node.op, kernel.NAME, group.members, tuple(refused), predicted, None, macs)
     context.add(KernelStep(choice, kernel, task, x.images, slots, packing))
+
+
+CLEARLY = 0.9
+"""Part of the time in bytes below which float32 must be predicted: predictions are not nearer to the truth, and each
+change of the number type rounds."""
+
+
+@dataclass(frozen=True)
+class InFloats:
+    """What a layer in bytes would take in float32: seconds per image on one core, conversions included, by which
+    algorithm; and what it takes in bytes.
+    """
+
+    algorithm: str
+    seconds: float
+    in_bytes: float
+
+
+def in_floats(context: PlanContext, group: Group) -> InFloats | None:
+    """The offer of float32 for a layer in bytes; None where no kernel of real numbers computes it.
+
+    Its input is made real and its result bytes again, as both neighbours compute in bytes. Where one of them does not,
+    that is more than it would take, so that what is close stays in bytes.
+    """
+    part, node = part_of(group), group.node
+    x, y = context.shape(group.inputs[0]), context.shape(group.value)
+    if node.op == "dense":
+        problem = Conv.of(x[1], node.attrs["out"], (1,), 1, bias=node.attrs["bias"])
+    else:
+        problem = replace(conv_problem(node.attrs, [x]), n=1)
+    strict = context.strict or node.name in context.exact
+    task = Task(problem, x[1], y[1], None, 0, "f32", strict, resident_ratio=context.resident_ratio)
+    algorithm, seconds, _ = context.choose(task)
+    if algorithm is fallback:
+        return None
+    for op, shape in (("real", x), ("quantise", y if part.out is not None else None)):
+        if shape is not None:
+            offer = elements.offer(EightMap(op, shape[1], prod(shape[2:]), shape[1], shape[1]), context.machine)
+            assert isinstance(offer, Offer)
+            seconds += offer.seconds
+    own = EightTask(problem, t.ceil_div(x[1], 4) * 4, t.ceil_div(y[1], 4) * 4, part.grids[0].zero[0],
+                    finish_of(context, group, part))  # fmt: skip
+    offers = (kernel.offer(own, context.machine) for kernel in (depthwise, conv))
+    best = min((offer.seconds for offer in offers if isinstance(offer, Offer)), default=float("inf"))
+    return InFloats(algorithm.NAME, seconds, best)
+
+
+def faster_in_floats(context: PlanContext) -> dict[str, str]:
+    """The layers that take less time in float32 than in bytes, conversions included, and in words by how much."""
+    found: dict[str, str] = {}
+    for group in context.fused.groups:
+        if group.eight is None or group.eight.what != "layer":
+            continue
+        offer = in_floats(context, group)
+        if offer is not None and offer.seconds < CLEARLY * offer.in_bytes:
+            said = f"{offer.in_bytes * 1e6:.3g} µs predicted, not {offer.seconds * 1e6:.3g} in float32"
+            found[group.node.name] = f"slower: {said}, conversions included"
+    return found
 
 
 def finish_of(context: PlanContext, group: Group, part: EightPart) -> Requantised:
