@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.app.any_size import load
-from dojang.app.holding import held_of, held_picture
+from dojang.app.holding import HeldArrays, held_networks, held_picture
 from dojang.app.looking import PictureInside, packed
 from dojang.app.networks import InputSize, require_weights
 from dojang.app.serving import PageServer, Reply, json_bytes
@@ -29,6 +29,7 @@ from dojang.report.show.overview import overview
 from dojang.report.show.page import policy, shown_page
 
 Language = Literal["en", "ko"]
+Stored = Literal["float32", "float16", "int8"]
 
 STAMP = "stamp"
 """In place of a network: the stamp on a picture alone."""
@@ -53,6 +54,7 @@ def show(
     data: str | Path | Any = None,
     before: Any = None,
     lang: Language | None = None,
+    page_weights: Stored | None = None,
     port: int = 0,
     browser: bool = True,
     output: str | Path | None = None,
@@ -68,10 +70,12 @@ def show(
 
     The page is served at 127.0.0.1 on `port` (0: any that is free) under an address with a random token, until the
     result is closed or the program ends; `browser=False` does not open it. With `output` it is one file instead, that
-    needs no server and makes no request: it holds the values of all layers for this picture, rounded to 16 bits.
+    needs no server and makes no request: it holds the network and computes in WebAssembly, on this picture and on
+    others. `page_weights` says how it stores the weights: "float32", "float16" or "int8" (one scale for each output
+    channel); by default float16, or int8 where float16 takes more than 32 MiB.
 
-    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs and
-    for a port that is taken. A network without weights is drawn and counted; its maps are not shown.
+    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs, for a
+    port that is taken, and for a network that is too large for a file. A network without weights is drawn and counted; its maps are not shown.
 
     >>> page = show("digits-cnn", browser=False)
     >>> page.url.startswith("http://127.0.0.1:")
@@ -80,6 +84,10 @@ def show(
     """
     if lang not in (None, "en", "ko"):
         raise UsageError(f"lang {lang!r}: the page speaks en and ko")
+    if page_weights not in (None, "float32", "float16", "int8"):
+        raise UsageError(f"page_weights {page_weights!r}: use float32, float16 or int8")
+    if page_weights is not None and output is None:
+        raise UsageError("--page-weights is for a page in one file: give -o PAGE.html too")
     if output is not None:
         check_target(output, force)
     begun = {} if lang is None else {"lang": lang}
@@ -89,7 +97,7 @@ def show(
         held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
         told = {**begun, "alone": True, "held": held.told}
         if output is not None:
-            return _written(STAMP, told, held.content, output, force, 0)
+            return _written(STAMP, told, held, output, force)
         return _served(STAMP, told, {}, port, browser, held.content)
     sides = {"after": _inside(net, image, weights, input_size, num_classes)}
     if before is not None:
@@ -105,10 +113,10 @@ def show(
     name = inside.graph.name
     if output is None:
         return _served(name, {**told, "server": True, "waste": waste is not None}, sides, port, browser, waste=waste)
-    held = held_of(sides)
+    held = held_networks(sides, page_weights, waste)
     if waste is not None:
-        told["waste"] = waste.told()
-    return _written(name, {**told, "held": held.told}, held.content, output, force, len(held.left_out))
+        told["waste"] = plain(waste.told())
+    return _written(name, {**told, "held": held.told}, held, output, force)
 
 
 def _inside(net: Any, image: Any, weights: Any, input_size: Any, num_classes: int | None) -> PictureInside:
@@ -143,10 +151,10 @@ def _photo(image: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(np.rint(small).astype(np.uint8), (*small.shape[:2], 3)))
 
 
-def _written(network: str, told: dict[str, Any], content: bytes, output: Any, force: bool, left_out: int) -> ShownPage:
-    page = shown_page(told, content, network)
+def _written(network: str, told: dict[str, Any], held: HeldArrays, output: Any, force: bool) -> ShownPage:
+    page = shown_page(told, held.content, network)
     path = replace_text(output, page, force)
-    return ShownPage(network, None, (str(path),), len(page.encode()), left_out)
+    return ShownPage(network, None, (str(path),), len(page.encode()), held.weights, tuple(held.lacking))
 
 
 def _served(
@@ -174,7 +182,7 @@ def _served(
     if sides:  # the first answer is made while the browser starts
         threading.Thread(target=lambda: _quietly(sides["after"]), daemon=True).start()
     opened = browser and _open(server.url)
-    return ShownPage(network, server.url, (), len(page), 0, server, opened)
+    return ShownPage(network, server.url, (), len(page), server=server, opened=opened)
 
 
 def _quietly(inside: PictureInside) -> None:

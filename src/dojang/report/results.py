@@ -44,15 +44,16 @@ class Guess:
 class ShownPage(Result):
     """A page that shows a network: served at `url` until it is closed, or written to `files`.
 
-    `size_bytes` is the size of the page; `left_out` is how many arrays were too large for a page in one file. `opened`
-    says whether a browser was opened.
+    `size_bytes` is the size of the page. A page in one file holds the network's weights as `weights` says; `lacking`
+    names layers that it cannot compute, with their operators. `opened` says whether a browser was opened.
     """
 
     network: str
     url: str | None
     files: tuple[str, ...]
     size_bytes: int
-    left_out: int = 0
+    weights: str = ""
+    lacking: tuple[str, ...] = ()
     server: Any = field(default=None, repr=False)
     opened: bool = False
 
@@ -73,7 +74,8 @@ class ShownPage(Result):
             "url": self.url,
             "files": list(self.files),
             "size_bytes": self.size_bytes,
-            "left_out": self.left_out,
+            "weights": self.weights,
+            "lacking": list(self.lacking),
         }
 
 
