@@ -276,6 +276,34 @@ def test_operators_without_a_kernel_are_named(tmp_path: Path) -> None:
     assert set(data["held"]["sides"]["after"]["program"]["missing"]) == {"odd", "after"}
 
 
+def test_the_measured_field_is_what_pytorch_says(picture: Path) -> None:
+    import torch
+
+    inside = PictureInside(network(), picture)
+    layer = inside.graph.nodes[1]
+    found = inside.effect(layer.name, seed=4)
+    x = torch.from_numpy(inside.x)
+    weight = torch.from_numpy(np.asarray(inside.graph.weights[f"{layer.name}.weight"]))
+    noise = np.random.default_rng(4).normal(0, float(inside.x.std()), inside.x.shape).astype(np.float32)
+    rows, columns = found.shape[:2]
+    edges = [np.linspace(0, size, n + 1).astype(int) for size, n in zip(x.shape[2:], (rows, columns), strict=True)]
+    right = np.zeros(found.shape)
+    for i, j in np.ndindex(rows, columns):
+        part = (..., slice(*edges[0][i : i + 2]), slice(*edges[1][j : j + 2]))
+        change = np.zeros(inside.x.shape, np.float32)
+        change[part] = noise[part]
+        moved = torch.nn.functional.conv2d(
+            torch.from_numpy(change), weight, None, tuple(layer.attrs["stride"]),
+            tuple(before for before, _ in layer.attrs["padding"]), tuple(layer.attrs["dilation"]),
+            int(layer.attrs["groups"]),
+        )  # fmt: skip
+        right[i, j] = moved.square().mean(dim=1).sqrt().numpy()[0]
+    assert (rows, columns) == (16, 16)
+    np.testing.assert_allclose(found, 255 * right / right.max(axis=(0, 1)), atol=0.51)
+    with pytest.raises(GraphError, match="no node"):
+        inside.effect("conv9")
+
+
 def lacking_network() -> Any:
     """A convolution, a power, another convolution."""
     from dojang.arith.graph import Graph, Node

@@ -170,6 +170,35 @@ test("what one output sees is what the arithmetic says, on every layer", { skip 
   await page.context().close();
 });
 
+test("what moves one output on this picture is measured, by the server and by the page alone", { skip }, async () => {
+  for (const url of [server.url, file("net.html")]) {
+    const { page, complaints } = await opened(on, url);
+    await tab(page, "field");
+    await page.locator(".sliding input").fill("1");
+    await page.click("[data-measure]");
+    await page.waitForSelector(".measured[data-parts]");
+    const plane = page.locator('[data-plane="sight"]');
+    const box = await plane.boundingBox();
+    await page.mouse.move(box.x + (box.width * 12.5) / 24, box.y + (box.height * 8.5) / 16);
+    const parts = JSON.parse(await page.locator(".measured").getAttribute("data-parts"));
+    assert.equal(parts.length, 256); // of 2×3 pixels
+    const [y0, y1, x0, x1] = JSON.parse(await page.locator(".sight").getAttribute("data-field"));
+    parts.forEach((v, part) => {
+      const [y, x] = [2 * Math.floor(part / 16), 3 * (part % 16)];
+      const inside = y <= y1 && y + 1 >= y0 && x <= x1 && x + 2 >= x0;
+      assert.ok(inside ? v > 0 : v === 0, `${url} part ${part}: ${v}, field ${[y0, y1, x0, x1]}`);
+    });
+    assert.equal(Math.max(...parts), 255);
+    await tab(page, "maps"); // the picture's own values again
+    await step(page, conv);
+    await tab(page, "stamp");
+    const channel = Number(await page.locator('[data-setting="channel"] output').textContent());
+    close(await number(page, "total"), at(conv, channel, 0, 0), 1e-4, conv);
+    assert.deepEqual(complaints, []);
+    await page.context().close();
+  }
+});
+
 test("planted waste is marked, its maps are shown, and the groups reorder the matrix", { skip }, async () => {
   const wasteful = await served([`${folder}/planted.safetensors`, "--data", "digits"]);
   const { page, complaints } = await opened(on, wasteful.url);

@@ -75,7 +75,8 @@ def show(
     channel); by default float16, or int8 where float16 takes more than 32 MiB.
 
     Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs, for a
-    port that is taken, and for a network that is too large for a file. A network without weights is drawn and counted; its maps are not shown.
+    port that is taken, and for a network that is too large for a file. A network without weights is drawn and counted;
+    its maps are not shown.
 
     >>> page = show("digits-cnn", browser=False)
     >>> page.url.startswith("http://127.0.0.1:")
@@ -232,6 +233,9 @@ def _answered(
             "w": maps.tiles.shape[2],
         }
         return Reply(packed(head, [maps.tiles]))
+    if path == "effect":
+        effect = inside.effect(layer)
+        return Reply(packed(dict(zip(("rows", "columns", "h", "w"), effect.shape, strict=True)), [effect]))
     if path == "values":
         if inside.size_of_values(layer) > MOST_VALUES:
             raise UsageError(f"{layer}: {inside.size_of_values(layer):,} values are too many for the page")

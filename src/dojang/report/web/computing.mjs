@@ -19,6 +19,8 @@ import { t } from "./words.mjs";
 
 const TOP = 5;
 const RUNS = 7;
+const PARTS = 16;
+const PATIENCE = 4000; // milliseconds for measuring a receptive field, else its parts get larger
 const VALUES_KEPT = 8;
 
 /**
@@ -104,6 +106,13 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
       ran.clear();
       kept.clear();
     },
+    effect: async (/** @type {string} */ side, /** @type {string} */ layer) => {
+      const still = await values(side, layer);
+      const network = await sides[side].network;
+      // Between two parts the page may ask for other values: its memory then holds a picture that was moved.
+      const pause = () => { ran.delete(side); return new Promise((done) => setTimeout(done)); };
+      return moved(network, numbers, shape, layer, still, pause);
+    },
     waste: async () => waste,
     samples: async (/** @type {string} */ layer, /** @type {number} */ channel) => {
       if (!samples) throw new Error(t("noSamples"));
@@ -131,6 +140,53 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
       return Math.min(...times);
     },
   };
+}
+
+/**
+ * How much each part of the picture moves each place of a layer (`PictureInside.effect` says how it is measured).
+ * @param {BrowserNetwork} network @param {Float32Array} input @param {number[]} shape @param {string} layer @param {LayerValues} still
+ * @param {() => Promise<any>} pause lets the page live between two parts
+ */
+async function moved(network, input, shape, layer, still, pause) {
+  if (shape.length !== 3) throw new Error(t("noStamp"));
+  const [c, height, width] = shape;
+  const mean = input.reduce((a, b) => a + b, 0) / input.length;
+  const spread = Math.sqrt(input.reduce((a, b) => a + (b - mean) ** 2, 0) / input.length) || 1;
+  const noise = normal(input.length).map((v) => v * spread);
+  const begin = performance.now();
+  network.run(input);
+  const blocks = (performance.now() - begin) * PARTS ** 2 < PATIENCE ? PARTS : PARTS / 2;
+  const [rows, columns] = [Math.min(height, blocks), Math.min(width, blocks)];
+  const size = still.h * still.w;
+  const effect = new Float32Array(rows * columns * size);
+  const most = new Float32Array(size);
+  for (let part = 0; part < rows * columns; part++) {
+    if (part % 8 === 0) await pause();
+    const [row, column] = [Math.floor(part / columns), part % columns];
+    const x = input.slice();
+    for (let k = 0; k < c; k++)
+      for (let y = Math.floor((row * height) / rows); y < Math.floor(((row + 1) * height) / rows); y++)
+        for (let q = Math.floor((column * width) / columns); q < Math.floor(((column + 1) * width) / columns); q++) x[(k * height + y) * width + q] += noise[(k * height + y) * width + q];
+    network.run(x);
+    const { data } = drawable(network.value(layer), layer);
+    for (let i = 0; i < size; i++) {
+      let sum = 0;
+      for (let k = 0; k < still.c; k++) sum += (data[k * size + i] - still.data[k * size + i]) ** 2;
+      const strength = Math.sqrt(sum / still.c);
+      effect[part * size + i] = strength;
+      if (strength > most[i]) most[i] = strength;
+    }
+  }
+  await pause();
+  const tiles = Uint8Array.from(effect, (v, i) => (most[i % size] ? Math.round((255 * v) / most[i % size]) : 0));
+  return { rows, columns, h: still.h, w: still.w, tiles };
+}
+
+/** Numbers of a normal distribution, the same each time (Box and Muller, over a linear congruence). @param {number} count */
+function normal(count) {
+  let state = 1;
+  const next = () => { state = (Math.imul(state, 1664525) + 1013904223) >>> 0; return (state + 0.5) / 2 ** 32; };
+  return Float32Array.from({ length: count }, () => Math.sqrt(-2 * Math.log(next())) * Math.cos(2 * Math.PI * next()));
 }
 
 /**

@@ -348,7 +348,7 @@ async function sight(box) {
     const layer = drawnLayers[i].name;
     const row = network?.rowOf(layer);
     if (row) { state.row = row; state.layer = layer; network?.mark(row); }
-  });
+  }, data.overview.why_not ? null : (layer) => source.effect("after", layer));
 }
 
 start();

@@ -19,6 +19,9 @@
  * @property {() => Promise<any>} waste evidence on data
  * @property {(layer: string, channel: number) => Promise<Samples>} samples maps of a channel on samples of the data
  * @property {(side: string) => Promise<number|null>} time milliseconds of one run
+ * @property {(side: string, layer: string) => Promise<Effect>} effect measured receptive fields
+ * @typedef {{rows: number, columns: number, h: number, w: number, tiles: Uint8Array}} Effect
+ *   how much each part (rows × columns) of the picture moves each place (h × w): 255 for the part that moves it most
  * @typedef {{n: number, h: number, w: number, ph: number, pw: number, data: Float32Array, rgb: Uint8Array}} Samples
  */
 
@@ -71,6 +74,11 @@ export function fromServer() {
       const { head, at } = unpacked(buffer);
       return { ...head, rgb: new Uint8Array(buffer, at, 3 * head.h * head.w) };
     },
+    effect: (side, layer) => once(`effect ${side} ${layer}`, async () => {
+      const buffer = await ask("effect", { side, layer });
+      const { head, at } = unpacked(buffer);
+      return { ...head, tiles: new Uint8Array(buffer, at, head.rows * head.columns * head.h * head.w) };
+    }),
     answer: async (side) => JSON.parse(new TextDecoder().decode(await ask("answer", { side }))),
     waste: () => once("waste", async () => JSON.parse(new TextDecoder().decode(await ask("waste")))),
     time: (side) => once(`time ${side}`, async () => JSON.parse(new TextDecoder().decode(await ask("time", { side })))),
@@ -135,6 +143,7 @@ export function fromPicture(picture) {
     maps: async (_side, _layer, first, most) => tiled(await values(), first, most),
     taps: async () => { throw new Error(t("noStamp")); },
     picture: async () => now,
+    effect: async () => { throw new Error(t("noStamp")); },
     answer: async () => [],
     look: async (file, name) => { now = await decoded(file, name); },
     waste: async () => null,
