@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from dojang.arith.open_sizes import at_size, is_open, nearest, values_for
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DojangError, GraphError, UsageError
-from dojang.engine.compiled import Compiled
-from dojang.engine.session import Session
-from dojang.filters.gallery import png, sample
+
+if TYPE_CHECKING:  # the engine takes long to import, and is not needed before the page asks
+    from dojang.engine.compiled import Compiled
+    from dojang.engine.session import Session
 
 Array = np.ndarray
 
@@ -82,6 +83,8 @@ class PictureInside:
         self.why_not = _why_not(graph)
         self._size: tuple[int, ...] | None = None
         if source is None:
+            from dojang.filters.gallery import png, sample
+
             self.look_at_bytes(png(sample(224, 336)), "")
         else:
             node = size_of(graph, source)
@@ -213,6 +216,8 @@ class PictureInside:
 
     def values_on(self, samples: Array, name: str) -> Array:
         """What a layer gives for each of some samples, (n, c, h, w)."""
+        from dojang.engine.session import Session
+
         with self._lock:
             result = Session(self.graph).run(samples, [name])
         return np.stack([_as_maps(np.asarray(one, np.float32)) for one in result.taps[name]])
@@ -227,6 +232,8 @@ class PictureInside:
         """The least time of some runs on the picture; None where nothing can be run."""
         if self.why_not is not None:
             return None
+        from dojang.engine.compiled import Compiled
+
         with self._lock:
             engine = Compiled(self.graph)
             engine.run(self.x)
@@ -258,6 +265,9 @@ class PictureInside:
         return drawn and node.op != "constant" and self.graph.is_single(node.name)
 
     def _engine(self) -> Compiled | Session:
+        from dojang.engine.compiled import Compiled
+        from dojang.engine.session import Session
+
         key = tuple(self.x.shape)
         if key not in self._engines:
             small = count(self.graph).total.macs < COMPILED_MACS

@@ -6,27 +6,28 @@ import contextlib
 import json
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dojang.app.any_size import load
-from dojang.app.holding import HeldArrays, held_networks, held_picture
 from dojang.app.looking import PictureInside, packed
 from dojang.app.networks import InputSize, require_weights
 from dojang.app.serving import PageServer, Reply, json_bytes
-from dojang.app.wasting import WasteOnData
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_text
-from dojang.filters.gallery import sample
 from dojang.report.json import plain
 from dojang.report.results import ShownPage
 from dojang.report.show.overview import overview
 from dojang.report.show.page import policy, shown_page
+
+if TYPE_CHECKING:  # each takes long to import, and most pages need one of them
+    from dojang.app.holding import HeldArrays
+    from dojang.app.wasting import WasteOnData
 
 Language = Literal["en", "ko"]
 Stored = Literal["float32", "float16", "int8"]
@@ -95,6 +96,8 @@ def show(
     if isinstance(net, str) and net == STAMP:
         if before is not None or data is not None:
             raise UsageError("the stamp alone has no network; leave out --before and --data")
+        from dojang.app.holding import held_picture
+
         held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
         told = {**begun, "alone": True, "held": held.told}
         if output is not None:
@@ -110,10 +113,14 @@ def show(
     waste = None
     if data is not None:
         require_weights(inside.graph, inside.graph.name)
+        from dojang.app.wasting import WasteOnData
+
         waste = WasteOnData(inside, data, sides.get("before"))
     name = inside.graph.name
     if output is None:
         return _served(name, {**told, "server": True, "waste": waste is not None}, sides, port, browser, waste=waste)
+    from dojang.app.holding import held_networks
+
     held = held_networks(sides, page_weights, waste)
     if waste is not None:
         told["waste"] = plain(waste.told())
@@ -138,6 +145,8 @@ def _photo(image: Any) -> NDArray[np.uint8]:
     from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
 
     if image is None:
+        from dojang.filters.gallery import sample
+
         return sample(240, 360)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
