@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import http.client
 import io
 import json
@@ -302,6 +303,38 @@ def test_the_measured_field_is_what_pytorch_says(picture: Path) -> None:
     np.testing.assert_allclose(found, 255 * right / right.max(axis=(0, 1)), atol=0.51)
     with pytest.raises(GraphError, match="no node"):
         inside.effect("conv9")
+
+
+def test_a_notebook_has_the_page_in_its_cell_or_a_link(tmp_path: Path, picture: Path) -> None:
+    done = dojang.show(network(), picture, output=tmp_path / "p.html")
+    cell = done._repr_html_()
+    frame = re.fullmatch(
+        r'<iframe title="([^"]*)" sandbox="allow-scripts" style="[^"]*" srcdoc="([^"]*)"></iframe>', cell
+    )
+    assert frame
+    assert html.unescape(frame[2]) == (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert html.unescape(frame[1]) == "작은 <script>"
+    page = dojang.show(network(), picture, browser=False)
+    try:
+        assert page._repr_html_() == (
+            f'<a href="{page.url}" target="_blank" rel="noopener">작은 &lt;script&gt;</a>'
+        )  # fmt: skip
+    finally:
+        page.close()
+
+
+def test_run_writes_the_page_of_the_picture(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dojang.app.cli import main
+
+    assert main(["run", "digits-cnn", str(picture), "--html", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr().out
+    dojang.show("digits-cnn", picture, output=tmp_path / "s.html")
+    assert (tmp_path / "r.html").read_bytes() == (tmp_path / "s.html").read_bytes()
+    assert "class" in said or "%" in said
+    assert main(["run", "digits-cnn", str(picture), "--html", str(tmp_path / "r.html")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["run", "digits-cnn", str(picture), "--html", str(tmp_path / "n.html"), "--plan"]) == 2
+    assert not (tmp_path / "n.html").exists()
 
 
 def lacking_network() -> Any:

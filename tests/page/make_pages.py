@@ -174,7 +174,9 @@ def main(folder: Path) -> None:
     told = {name: {"shape": list(v.shape), "data": v.flatten().tolist()} for name, v in values.items()}
     (folder / "right.json").write_text(json.dumps({"values": told, "names": NAMES, "pressings": pressings(),
                                                    "fittings": fittings()}))  # fmt: skip
-    dojang.show(graph, folder / "사진.png", output=folder / "net.html", force=True)
+    page = dojang.show(graph, folder / "사진.png", output=folder / "net.html", force=True)
+    cell = f"<!doctype html><title>notebook</title>{page._repr_html_()}"
+    (folder / "notebook.html").write_text(cell, encoding="utf-8")
     dojang.show(lacking(), folder / "사진.png", output=folder / "lacking.html", force=True)
     dojang.show("stamp", folder / "사진.png", output=folder / "stamp.html", force=True)
     digits = dojang.load("digits-cnn")

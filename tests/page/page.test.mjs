@@ -325,6 +325,19 @@ test("a page in one file takes another picture, and answers as the server does",
   ours.forEach((one, i) => close(one[1], theirs[i][1], 0.5, one[0]));
 });
 
+test("in a notebook the page stands in its cell, and computes there", { skip }, async () => {
+  const context = await on.newContext({ viewport: { width: 1200, height: 900 }, locale: "en" });
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (m) => { if (["error", "warning"].includes(m.type())) complaints.push(m.text()); });
+  await page.goto(file("notebook.html"));
+  const frame = page.frameLocator("iframe");
+  await frame.locator(".map canvas").first().waitFor();
+  assert.equal(await frame.locator(".map").count(), 8);
+  assert.deepEqual(complaints, []);
+  await context.close();
+});
+
 test("a page in one file names layers without a kernel, and the rest works", { skip }, async () => {
   const { page, complaints } = await opened(on, file("lacking.html"));
   assert.match(await page.locator(".lacking").textContent(), /odd \(pow\)/);

@@ -342,6 +342,7 @@ _RUN = Command(
             "ImageNet, or minus 0.5 over 0.5",
             choices=("none", "imagenet", "half"),
         ),
+        replace(PAGE, help="write a page with the maps of all layers on the picture, as `dojang show -o` does"),
         THREADS,
         *_output("OUT.npy", "write the output as an array"),
     ),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.errors import UsageError
 from dojang.base.result import Result
 from dojang.report.checks import Checks
+from dojang.report.markup import escape
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
     from dojang.arith.preparation import Preparation
@@ -38,6 +39,10 @@ class Guess:
     name: str
     score: float
     probability: float
+
+
+MOST_IN_CELL = 16 << 20
+"""Bytes of a page that is put into a notebook."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,17 @@ class ShownPage(Result):
         """Stops serving the page."""
         if self.server is not None:
             self.server.close()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a page in one file stands in the cell, in a frame that reaches nothing of the notebook; one
+        that is served, or has more than `MOST_IN_CELL` bytes, is a link.
+        """
+        if self.url is None and self.size_bytes <= MOST_IN_CELL:
+            text = html.escape(Path(self.files[0]).read_text(encoding="utf-8"))
+            frame = 'sandbox="allow-scripts" style="width:100%;height:46rem;border:0"'
+            return f'<iframe title="{escape(self.network)}" {frame} srcdoc="{text}"></iframe>'
+        where = self.url or self.files[0]
+        return f'<a href="{escape(where)}" target="_blank" rel="noopener">{escape(self.network)}</a>'
 
     def to_dict(self) -> dict[str, Any]:
         """All but the server."""
