@@ -254,7 +254,7 @@ test("another picture is taken, and what is none is refused in a sentence", { sk
   const { page } = await opened(on, server.url);
   const before = await page.locator(".answers").textContent();
   await page.setInputFiles("#file", `${folder}/other.png`);
-  await page.waitForFunction((b) => document.querySelector(".answers")?.textContent !== b, before);
+  await page.waitForFunction((b) => { const now = document.querySelector(".answers"); return now !== null && now.textContent !== b; }, before);
   await page.setInputFiles("#file", { name: "no.png", mimeType: "image/png", buffer: Buffer.from("not a picture") });
   await page.waitForSelector(".failed");
   assert.match(await page.locator(".failed").textContent(), /no picture that can be read/);
@@ -308,7 +308,7 @@ test("a page in one file takes another picture, and answers as the server does",
     const { page } = await opened(on, url);
     const before = await page.locator(".answers").textContent();
     await page.setInputFiles("#file", `${folder}/other.png`);
-    await page.waitForFunction((b) => document.querySelector(".answers")?.textContent !== b, before);
+    await page.waitForFunction((b) => { const now = document.querySelector(".answers"); return now !== null && now.textContent !== b; }, before);
     found.push(await answers(page));
     if (url !== server.url) {
       await page.setInputFiles("#file", { name: "no.png", mimeType: "image/png", buffer: Buffer.from("not a picture") });
