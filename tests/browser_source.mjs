@@ -7,7 +7,7 @@ const { program, input, scores, classes, layers, filters } = JSON.parse(fs.readF
 const network = await loadNetwork(program);
 const picture = { h: 1, w: 1, rgb: new Uint8Array(3), name: "p", prepared: "" };
 const tiled = (values, first, most) => ({ shape: [values.c, values.h, values.w], first, most });
-const sides = { after: { network, scores, classes } };
+const sides = { after: { program, network, scores, classes } };
 const source = fromNetworks({ sides, picture, input: Float32Array.from(input), tiled });
 const plain = ({ data, ...rest }) => ({ ...rest, data: Array.from(data) });
 const tried = async (ask) => {

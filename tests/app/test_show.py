@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import http.client
 import io
 import json
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from PIL import Image
 import dojang
 from dojang.app.looking import PictureInside
 from dojang.base.errors import FileError, GraphError, UsageError
+from dojang.engine.browser.store import restored
 
 
 @dataclass
@@ -211,26 +214,141 @@ def parts_of(page: str) -> tuple[dict[str, Any], bytes]:
     return json.loads(data[1]), base64.b64decode(held[1])
 
 
-def test_one_file_holds_values_and_filters(tmp_path: Path, picture: Path, truth: dict[str, np.ndarray]) -> None:
+def test_one_file_holds_the_picture_and_the_network(tmp_path: Path, picture: Path) -> None:
     done = dojang.show(network(), picture, output=tmp_path / "p.html", browser=False)
-    assert done.url is None
+    assert (done.url, done.weights, done.lacking) == (None, "float16", ())
     text = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert done.size_bytes == len(text.encode())
-    data, held = parts_of(text)
-    side = data["held"]["sides"]["after"]
-    for name, wanted in truth.items():
-        at, size = side["values"][name]["at"]
-        got = np.frombuffer(held, "<f2", size, at)
-        np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-3, atol=1e-3)
-    taps = side["taps"]["up"]
-    assert taps["shape"] == [6, 6, 3, 2]
-    weights = network().weights["up.weight"]
-    at, size = taps["at"]
-    np.testing.assert_allclose(
-        np.frombuffer(held, "<f2", size, at).reshape(taps["shape"])[4], weights[6:, 1], rtol=1e-3, atol=1e-3
-    )
+    data, content = parts_of(text)
+    held = data["held"]
+    at, size = held["input"]
+    x = PictureInside(network(), picture).x
+    np.testing.assert_array_equal(np.frombuffer(content, "<f4", size, at), x.ravel())
+    side = held["sides"]["after"]
+    assert side["classes"] == ["고양이", "<i>개</i>", "a", "b"]
+    program = side["program"]
+    stored = next(one["weight"] for one in program["layers"] if one["node"] == "up")
+    raw = base64.b64decode(program["data"])
+    raw = zlib.decompress(raw) if "data" in program["deflated"] else raw
+    weights = network().weights["up.weight"]  # (ic, oc / groups, kh, kw) in two groups; the page has (oc, ic / groups)
+    each = weights.shape[0] // 2
+    rows = np.concatenate([weights[:each].swapaxes(0, 1), weights[each:].swapaxes(0, 1)])
+    np.testing.assert_allclose(restored(raw, stored).reshape(rows.shape), rows, rtol=1e-3)
     with pytest.raises(UsageError, match="exists already"):
         dojang.show(network(), picture, output=tmp_path / "p.html")
+
+
+def test_a_file_stores_weights_as_asked(tmp_path: Path) -> None:
+    sizes = {}
+    for kind in ("float32", "float16", "int8"):
+        done = dojang.show("digits-cnn", output=tmp_path / f"{kind}.html", page_weights=kind)
+        data, _ = parts_of((tmp_path / f"{kind}.html").read_text(encoding="utf-8"))
+        assert done.weights == data["held"]["sides"]["after"]["program"]["weights"] == kind
+        sizes[kind] = done.size_bytes
+    assert sizes["int8"] < sizes["float16"] < sizes["float32"]
+    assert sizes["float16"] < 400_000
+    with pytest.raises(UsageError, match="give -o PAGE.html too"):
+        dojang.show("digits-cnn", page_weights="int8", browser=False)
+    with pytest.raises(UsageError, match="'int4': use float32, float16 or int8"):
+        dojang.show("digits-cnn", output=tmp_path / "x.html", page_weights="int4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("most", "kind", "said"),
+    [
+        (30_000, None, r"take 0\.2 MB as float32, 0\.1 MB as float16, 0\.1 MB as int8; .*leave out -o: the server"),
+        (60_000, "float16", r"at most 0\.1 MB: use --page-weights int8, or leave out -o"),
+    ],
+)
+def test_a_network_that_is_too_large_for_a_file_is_refused(
+    most: int, kind: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dojang.app.holding.MOST_BYTES", most)
+    with pytest.raises(UsageError, match=said):
+        dojang.show("digits-cnn", output=tmp_path / "p.html", page_weights=kind)
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_operators_without_a_kernel_are_named(tmp_path: Path) -> None:
+    done = dojang.show(lacking_network(), output=tmp_path / "p.html")
+    assert done.lacking == ("odd (pow)",)
+    assert "no kernel for odd (pow)" in str(done)
+    data, _ = parts_of((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert set(data["held"]["sides"]["after"]["program"]["missing"]) == {"odd", "after"}
+
+
+def test_the_measured_field_is_what_pytorch_says(picture: Path) -> None:
+    import torch
+
+    inside = PictureInside(network(), picture)
+    layer = inside.graph.nodes[1]
+    found = inside.effect(layer.name, seed=4)
+    x = torch.from_numpy(inside.x)
+    weight = torch.from_numpy(np.asarray(inside.graph.weights[f"{layer.name}.weight"]))
+    noise = np.random.default_rng(4).normal(0, float(inside.x.std()), inside.x.shape).astype(np.float32)
+    rows, columns = found.shape[:2]
+    edges = [np.linspace(0, size, n + 1).astype(int) for size, n in zip(x.shape[2:], (rows, columns), strict=True)]
+    right = np.zeros(found.shape)
+    for i, j in np.ndindex(rows, columns):
+        part = (..., slice(*edges[0][i : i + 2]), slice(*edges[1][j : j + 2]))
+        change = np.zeros(inside.x.shape, np.float32)
+        change[part] = noise[part]
+        moved = torch.nn.functional.conv2d(
+            torch.from_numpy(change), weight, None, tuple(layer.attrs["stride"]),
+            tuple(before for before, _ in layer.attrs["padding"]), tuple(layer.attrs["dilation"]),
+            int(layer.attrs["groups"]),
+        )  # fmt: skip
+        right[i, j] = moved.square().mean(dim=1).sqrt().numpy()[0]
+    assert (rows, columns) == (16, 16)
+    np.testing.assert_allclose(found, 255 * right / right.max(axis=(0, 1)), atol=0.51)
+    with pytest.raises(GraphError, match="no node"):
+        inside.effect("conv9")
+
+
+def test_a_notebook_has_the_page_in_its_cell_or_a_link(tmp_path: Path, picture: Path) -> None:
+    done = dojang.show(network(), picture, output=tmp_path / "p.html")
+    cell = done._repr_html_()
+    frame = re.fullmatch(
+        r'<iframe title="([^"]*)" sandbox="allow-scripts" style="[^"]*" srcdoc="([^"]*)"></iframe>', cell
+    )
+    assert frame
+    assert html.unescape(frame[2]) == (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert html.unescape(frame[1]) == "작은 <script>"
+    page = dojang.show(network(), picture, browser=False)
+    try:
+        assert page._repr_html_() == (
+            f'<a href="{page.url}" target="_blank" rel="noopener">작은 &lt;script&gt;</a>'
+        )  # fmt: skip
+    finally:
+        page.close()
+
+
+def test_run_writes_the_page_of_the_picture(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dojang.app.cli import main
+
+    assert main(["run", "digits-cnn", str(picture), "--html", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr().out
+    dojang.show("digits-cnn", picture, output=tmp_path / "s.html")
+    assert (tmp_path / "r.html").read_bytes() == (tmp_path / "s.html").read_bytes()
+    assert "class" in said or "%" in said
+    assert main(["run", "digits-cnn", str(picture), "--html", str(tmp_path / "r.html")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["run", "digits-cnn", str(picture), "--html", str(tmp_path / "n.html"), "--plan"]) == 2
+    assert not (tmp_path / "n.html").exists()
+
+
+def lacking_network() -> Any:
+    """A convolution, a power, another convolution."""
+    from dojang.arith.graph import Graph, Node
+
+    nodes = (
+        Node.of("x", "input", shape=(3, 6, 8)),
+        Node.of("c", "conv", "x", out=4, kernel=(3, 3)),
+        Node.of("odd", "pow", "c", "c"),
+        Node.of("after", "conv", "odd", out=3, kernel=(1, 1)),
+    )
+    graph = Graph(nodes, ("after",), "odd")
+    return graph.replace(weights={n: np.ones(s, np.float32) for n, s in graph.param_shapes.items()})
 
 
 def test_names_are_data_and_never_markup(tmp_path: Path, picture: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional as f
 
 import dojang
@@ -65,6 +65,18 @@ def values_of(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     found["flat"] = found["mean"].flatten(1)
     found["fc"] = f.linear(found["flat"], w["fc.weight"], w["fc.bias"])
     return {name: value.numpy()[0] for name, value in found.items()}
+
+
+def lacking() -> Graph:
+    """An operator for which the browser has no kernel, and layers before and behind it."""
+    nodes = (
+        Node.of("input", "input", shape=(3, 32, 48)),
+        Node.of("first", "conv", "input", out=4, kernel=(3, 3)),
+        Node.of("odd", "pow", "first", "first"),
+        Node.of("behind", "conv", "odd", out=3, kernel=(1, 1)),
+    )
+    graph = Graph(nodes, ("behind",), "lacking")
+    return graph.replace(weights={n: np.ones(s, np.float32) for n, s in graph.param_shapes.items()})
 
 
 MODES = {"zero": "zeros", "replicate": "replicate", "reflect": "reflect", "circular": "circular"}
@@ -122,6 +134,21 @@ def pressings(count: int = 150) -> list[dict[str, object]]:
     return found
 
 
+def fittings(count: int = 30) -> list[dict[str, object]]:
+    """Random pictures, and what Pillow makes of them at random sizes."""
+    rng = np.random.default_rng(5)
+    found: list[dict[str, object]] = []
+    for _ in range(count):
+        h, w, height, width = (int(v) for v in rng.integers(1, 60, 4))
+        c = int(rng.choice([1, 3]))
+        pixels = rng.integers(0, 256, (h, w, c), np.uint8)
+        image = Image.fromarray(pixels[:, :, 0] if c == 1 else pixels)
+        small = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
+        found.append({"h": h, "w": w, "c": c, "height": height, "width": width, "from": pixels.flatten().tolist(),
+                      "to": small.flatten().tolist()})  # fmt: skip
+    return found
+
+
 def long(count: int = 1000) -> Graph:
     """A network of many nodes with skips."""
     nodes = [Node.of("input", "input", shape=(4, 8, 8))]
@@ -145,8 +172,12 @@ def main(folder: Path) -> None:
     checkpoint.save(long(), folder / "long.safetensors", force=True)
     values = values_of(graph, PictureInside(graph, folder / "사진.png").x)
     told = {name: {"shape": list(v.shape), "data": v.flatten().tolist()} for name, v in values.items()}
-    (folder / "right.json").write_text(json.dumps({"values": told, "names": NAMES, "pressings": pressings()}))
-    dojang.show(graph, folder / "사진.png", output=folder / "net.html", force=True)
+    (folder / "right.json").write_text(json.dumps({"values": told, "names": NAMES, "pressings": pressings(),
+                                                   "fittings": fittings()}))  # fmt: skip
+    page = dojang.show(graph, folder / "사진.png", output=folder / "net.html", force=True)
+    cell = f"<!doctype html><title>notebook</title>{page._repr_html_()}"
+    (folder / "notebook.html").write_text(cell, encoding="utf-8")
+    dojang.show(lacking(), folder / "사진.png", output=folder / "lacking.html", force=True)
     dojang.show("stamp", folder / "사진.png", output=folder / "stamp.html", force=True)
     digits = dojang.load("digits-cnn")
     arrays = {name: np.array(array) for name, array in digits.weights.items()}

@@ -170,6 +170,35 @@ test("what one output sees is what the arithmetic says, on every layer", { skip 
   await page.context().close();
 });
 
+test("what moves one output on this picture is measured, by the server and by the page alone", { skip }, async () => {
+  for (const url of [server.url, file("net.html")]) {
+    const { page, complaints } = await opened(on, url);
+    await tab(page, "field");
+    await page.locator(".sliding input").fill("1");
+    await page.click("[data-measure]");
+    await page.waitForSelector(".measured[data-parts]");
+    const plane = page.locator('[data-plane="sight"]');
+    const box = await plane.boundingBox();
+    await page.mouse.move(box.x + (box.width * 12.5) / 24, box.y + (box.height * 8.5) / 16);
+    const parts = JSON.parse(await page.locator(".measured").getAttribute("data-parts"));
+    assert.equal(parts.length, 256); // of 2×3 pixels
+    const [y0, y1, x0, x1] = JSON.parse(await page.locator(".sight").getAttribute("data-field"));
+    parts.forEach((v, part) => {
+      const [y, x] = [2 * Math.floor(part / 16), 3 * (part % 16)];
+      const inside = y <= y1 && y + 1 >= y0 && x <= x1 && x + 2 >= x0;
+      assert.ok(inside ? v > 0 : v === 0, `${url} part ${part}: ${v}, field ${[y0, y1, x0, x1]}`);
+    });
+    assert.equal(Math.max(...parts), 255);
+    await tab(page, "maps"); // the picture's own values again
+    await step(page, conv);
+    await tab(page, "stamp");
+    const channel = Number(await page.locator('[data-setting="channel"] output').textContent());
+    close(await number(page, "total"), at(conv, channel, 0, 0), 1e-4, conv);
+    assert.deepEqual(complaints, []);
+    await page.context().close();
+  }
+});
+
 test("planted waste is marked, its maps are shown, and the groups reorder the matrix", { skip }, async () => {
   const wasteful = await served([`${folder}/planted.safetensors`, "--data", "digits"]);
   const { page, complaints } = await opened(on, wasteful.url);
@@ -225,7 +254,7 @@ test("another picture is taken, and what is none is refused in a sentence", { sk
   const { page } = await opened(on, server.url);
   const before = await page.locator(".answers").textContent();
   await page.setInputFiles("#file", `${folder}/other.png`);
-  await page.waitForFunction((b) => document.querySelector(".answers")?.textContent !== b, before);
+  await page.waitForFunction((b) => { const now = document.querySelector(".answers"); return now !== null && now.textContent !== b; }, before);
   await page.setInputFiles("#file", { name: "no.png", mimeType: "image/png", buffer: Buffer.from("not a picture") });
   await page.waitForSelector(".failed");
   assert.match(await page.locator(".failed").textContent(), /no picture that can be read/);
@@ -248,6 +277,88 @@ test("a page in one file asks for nothing, and names with markup are harmless an
   const fits = await name.evaluate((e) => e.scrollWidth <= e.clientWidth + 1 || getComputedStyle(e).display === "inline");
   assert.ok(fits);
   assert.equal(await page.evaluate(() => document.documentElement.lang), "ko");
+  await page.context().close();
+});
+
+test("a page in one file computes: numbers of the stamp and answers are PyTorch's, without the network", { skip }, async () => {
+  const { page, complaints, requests } = await opened(on, file("net.html"));
+  await page.context().setOffline(true);
+  const scores = right.values.fc.data;
+  const names = ["고양이", "<i>개</i>", "a", "b"];
+  assert.deepEqual(await page.locator(".answers .name").allTextContents(), [0, 1, 2, 3].sort((a, b) => scores[b] - scores[a]).map((i) => names[i]));
+  for (const [row, layer] of [[conv, conv], ["left", "block.left"], ["pool", "pool"], ["up", "up"], ["fc", "fc"]]) {
+    await step(page, row);
+    await tab(page, "stamp");
+    const channel = Number(await page.locator('[data-setting="channel"] output').textContent());
+    close(await number(page, layer === "pool" ? "result" : "total"), at(layer, channel, 0, 0), 1e-4, layer);
+    if (layer === conv) {
+      const later = await page.locator(".equation [data-after]").evaluateAll((all) => all.map((e) => Number(e.dataset.after)));
+      close(later[1], at("relu1", channel, 0, 0), 1e-4, "relu1");
+    }
+  }
+  assert.deepEqual(requests.filter((url) => !url.startsWith("data:")), [file("net.html")]);
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+});
+
+test("a page in one file takes another picture, and answers as the server does", { skip }, async () => {
+  const answers = (page) => page.locator(".answers li").evaluateAll((all) => all.map((e) => [e.querySelector(".name").textContent, parseFloat(e.querySelector(".number").textContent)]));
+  const found = [];
+  for (const url of [server.url, file("net.html")]) {
+    const { page } = await opened(on, url);
+    const before = await page.locator(".answers").textContent();
+    await page.setInputFiles("#file", `${folder}/other.png`);
+    await page.waitForFunction((b) => { const now = document.querySelector(".answers"); return now !== null && now.textContent !== b; }, before);
+    found.push(await answers(page));
+    if (url !== server.url) {
+      await page.setInputFiles("#file", { name: "no.png", mimeType: "image/png", buffer: Buffer.from("not a picture") });
+      await page.waitForSelector(".failed");
+      assert.match(await page.locator(".failed").textContent(), /no.png: no picture that can be read/);
+    } else {
+      await page.setInputFiles("#file", `${folder}/사진.png`);
+      await page.waitForFunction((b) => document.querySelector(".answers")?.textContent === b, before);
+    }
+    await page.context().close();
+  }
+  const [theirs, ours] = found;
+  assert.deepEqual(ours.map((one) => one[0]), theirs.map((one) => one[0]));
+  ours.forEach((one, i) => close(one[1], theirs[i][1], 0.5, one[0]));
+});
+
+test("in a notebook the page stands in its cell, and computes there", { skip }, async () => {
+  const context = await on.newContext({ viewport: { width: 1200, height: 900 }, locale: "en" });
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (m) => { if (["error", "warning"].includes(m.type())) complaints.push(m.text()); });
+  await page.goto(file("notebook.html"));
+  const frame = page.frameLocator("iframe");
+  await frame.locator(".map canvas").first().waitFor();
+  assert.equal(await frame.locator(".map").count(), 8);
+  assert.deepEqual(complaints, []);
+  await context.close();
+});
+
+test("a page in one file names layers without a kernel, and the rest works", { skip }, async () => {
+  const { page, complaints } = await opened(on, file("lacking.html"));
+  assert.match(await page.locator(".lacking").textContent(), /odd \(pow\)/);
+  await step(page, "first");
+  assert.equal(await page.locator(".map").count(), 4);
+  await step(page, "behind");
+  assert.match(await page.locator("#panel .failed").textContent(), /behind cannot be looked at: it depends on odd/);
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+});
+
+test("a page in one file shows a dead channel on samples", { skip }, async () => {
+  const { page, complaints } = await opened(on, file("waste.html"));
+  await tab(page, "waste");
+  await page.locator('button.cell.dead[aria-label*="conv1"][aria-label*="channel 3:"]').click();
+  await page.waitForSelector(".proof canvas");
+  assert.equal(await page.locator(".proof figure").count(), 12);
+  await tab(page, "maps"); // the picture's own values again, not those of the last sample
+  const { count, peaks } = await page.locator(".map .strength").evaluateAll((all) => ({ count: all.length, peaks: all.map((e) => e.textContent) }));
+  assert.ok(count > 0 && peaks.some((v) => v !== "0"), peaks.join());
+  assert.deepEqual(complaints, []);
   await page.context().close();
 });
 

@@ -8,7 +8,8 @@ import { right, web } from "./parts.mjs";
 
 const { costs, outSize, pressed } = await import(`${web}/stamping.mjs`);
 const { seenBy } = await import(`${web}/sight.mjs`);
-const { tiled, wide } = await import(`${web}/source.mjs`);
+const { fitted } = await import(`${web}/scaling.mjs`);
+const { tiled } = await import(`${web}/source.mjs`);
 
 test("maps of random windows are PyTorch's", () => {
   const counted = { conv: 0, max: 0, mean: 0, transposed: 0 };
@@ -33,9 +34,13 @@ test("sizes, parameters and MACs are those of Conv", () => {
   }
 });
 
-test("16-bit floats are read as they are", () => {
-  for (const [half, value] of [[0x3c00, 1], [0xc000, -2], [0x7bff, 65504], [0x0001, 2 ** -24], [0x8000, -0], [0x3555, 0.333251953125]]) assert.equal(wide(half), value);
-  assert.ok(Number.isNaN(wide(0x7e00)));
+test("a picture is brought to a size as Pillow does it, within one of 255", () => {
+  assert.ok(right.fittings.length >= 20);
+  for (const { h, w, c, height, width, from, to } of right.fittings) {
+    const found = fitted(Uint8Array.from(from), h, w, c, height, width);
+    const apart = to.map((v, i) => Math.abs(v - found[i]));
+    assert.ok(Math.max(...apart) <= 1, `${h}×${w}×${c} to ${height}×${width}: ${Math.max(...apart)}`);
+  }
 });
 
 test("maps of a file are those of a server: order, ends, within a step of 255", () => {

@@ -69,7 +69,7 @@ def test_values_and_filters_are_those_of_the_network(tmp_path: Path) -> None:
     assert beyond["error"] == "c has no channel 6; there are 6"
     assert found["maps"] == {"shape": [6, 6, 8], "first": 2, "most": 7}
     assert found["time"] > 0
-    assert (found["picture"], found["rounded"]) == ("p", False)
+    assert (found["picture"], found["rounded"]) == ("p", "")
 
 
 @needs_node

@@ -186,7 +186,16 @@ def run(args: argparse.Namespace) -> Answer:
     """`dojang run`."""
     from dojang.app import running
 
+    if args.html and (args.plan or args.mean or args.std or args.normalise):
+        raise UsageError("--html shows the run as `dojang show` does; leave out --plan, --mean, --std and --normalise")
+    if args.html:
+        _may_write(args.html, args.force)
     result = running.run(**_keywords(args))
+    if args.html:
+        from dojang.app import showing
+
+        loaded = {name: getattr(args, name) for name in ("weights", "input_size", "num_classes")}
+        showing.show(args.net, args.input, **loaded, output=args.html, force=args.force)
     return Answer(_said(args, result, result.convention))
 
 

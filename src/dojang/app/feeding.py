@@ -12,7 +12,6 @@ from dojang.arith.cost import count
 from dojang.arith.graph import Graph
 from dojang.arith.outputs import output_numbers
 from dojang.base.errors import UsageError
-from dojang.evidence.activations import at_once, batches, session_run
 from dojang.training.asked import Asked, PerChannel
 from dojang.training.data import Data, Normalisation, Split
 from dojang.training.guessing import TRAINED, guessing_loss, loss_of
@@ -84,6 +83,8 @@ def _losses(graph: Graph, data: Data) -> list[tuple[float, str, Normalisation]]:
     part = _some(data.train, int(BUDGET / max(1, count(graph).total.macs) / len(ways)))
     output = graph.outputs[0]
     numbers = output_numbers(graph)
+    from dojang.evidence.activations import at_once, batches, session_run  # the engine, which takes long to import
+
     run = session_run(graph, part.inputs())
     found: list[tuple[float, str, Normalisation]] = []
     for said, how in ways.items():

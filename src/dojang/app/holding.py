@@ -1,32 +1,39 @@
-"""What a page in one file holds: the picture, the values of layers and the filters, as 16-bit floats in one block."""
+"""What a page in one file holds: the picture, and networks that compute in the browser."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, final
 
 import numpy as np
 
 from dojang.app.looking import Array, PictureInside
-from dojang.arith.graph import Graph, Node
-from dojang.base.errors import GraphError
+from dojang.app.wasting import WasteOnData
+from dojang.arith import classes
+from dojang.arith.outputs import output_numbers
+from dojang.base.errors import UsageError
+from dojang.engine.browser.program import MOST_BYTES, browser_program
 
-MOST_BYTES = 16 << 20
-"""Values and filters of a page in one file, together; what is largest is left out beyond."""
+MOST_SAMPLE_BYTES = 4 << 20
+"""Samples that a page carries as proof of waste, as float32: as many as fit, at least one."""
 
-LARGEST = 65504.0
-"""The largest float16."""
+BYTES = {"float32": 4, "float16": 2, "int8": 1}
+"""Of one weight."""
 
 
 @final
 class HeldArrays:
-    """Arrays one behind the other, and where each of them lies. `left_out` names what did not fit."""
+    """Arrays one behind the other, and in `told` where each of them lies. `weights` is how those of the networks are
+    stored, "" without a network; `lacking` names operators that the page cannot compute, as layer (operator).
+    """
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._end = 0
         self.told: dict[str, Any] = {"sides": {}}
-        self.left_out: list[str] = []
+        self.weights = ""
+        self.lacking: list[str] = []
 
     @property
     def content(self) -> bytes:
@@ -34,16 +41,12 @@ class HeldArrays:
         return b"".join(self._parts)
 
     def put(self, raw: bytes) -> int:
-        """Where the bytes begin."""
+        """Where the bytes begin: at a multiple of 4."""
         at = self._end
         padded = raw + b"\0" * (-len(raw) % 4)
         self._parts.append(padded)
         self._end += len(padded)
         return at
-
-    def put_halves(self, array: Array) -> list[int]:
-        """Where float16 numbers begin, and how many there are."""
-        return [self.put(np.clip(array, -LARGEST, LARGEST).astype("<f2").tobytes()), int(array.size)]
 
     def put_picture(self, pixels: Array, name: str, prepared: str) -> None:
         """The picture as the network sees it."""
@@ -51,61 +54,68 @@ class HeldArrays:
         at = self.put(pixels.tobytes())
         self.told["picture"] = {"h": height, "w": width, "at": at, "name": name, "prepared": prepared}
 
+    def put_samples(self, samples: Array, pictures: Array) -> None:
+        """Samples of the data as the network reads them, and as pictures."""
+        fit = max(1, MOST_SAMPLE_BYTES // max(1, samples[0].nbytes)) if len(samples) else 0
+        samples, pictures = samples[:fit], pictures[:fit]
+        if not len(samples):
+            return
+        self.told["samples"] = {
+            "n": len(samples), "ph": pictures.shape[1], "pw": pictures.shape[2],
+            "at": self.put(np.ascontiguousarray(samples, "<f4").tobytes()), "size": int(samples[0].size),
+            "rgb": self.put(np.ascontiguousarray(pictures).tobytes()),
+        }  # fmt: skip
 
-def held_of(sides: Mapping[str, PictureInside]) -> HeldArrays:
-    """What the page needs of each network, at most `MOST_BYTES`: of what is too much, the largest is left out."""
+
+def held_networks(
+    sides: Mapping[str, PictureInside], weights: str | None = None, waste: WasteOnData | None = None
+) -> HeldArrays:
+    """The picture, and each network as a program for the browser; a network that cannot be run is left out.
+
+    `weights` as in `browser_program`. Raises `UsageError` for a network that is too large for a page.
+    """
     held = HeldArrays()
     some = next(iter(sides.values()))
     held.put_picture(some.pixels, some.name, some.prepared)
-    wanted: list[tuple[int, str, str, str]] = []
+    runs = any(inside.why_not is None for inside in sides.values())
+    held.told["input"] = [
+        held.put(some.x[0].astype("<f4").tobytes()) if runs else 0,
+        int(some.x[0].size) if runs else 0,
+    ]
+    stored: list[str] = []
     for side, inside in sides.items():
-        held.told["sides"][side] = {"values": {}, "taps": {}, "answer": inside.answer()}
         if inside.why_not is not None:
             continue
-        for node in inside.graph.nodes:
-            size = inside.size_of_values(node.name)
-            if size:
-                wanted.append((2 * size, "values", side, node.name))
-            filters = _filters(inside.graph, node)
-            if filters is not None:
-                wanted.append((2 * filters[0].size, "taps", side, node.name))
-    left = MOST_BYTES
-    for size, what, side, name in sorted(wanted):
-        if size > left:
-            held.left_out.append(name)
-            continue
-        left -= size
-        inside, told = sides[side], held.told["sides"][side][what]
-        if what == "values":
-            try:
-                values = inside.values(name)
-            except GraphError:  # what cannot be drawn
-                continue
-            told[name] = {"shape": list(values.shape), "at": held.put_halves(values)}
-        else:
-            weight, bias = _filters(inside.graph, inside.graph[name]) or (np.zeros(0), None)
-            row: dict[str, Any] = {"shape": list(weight.shape), "at": held.put_halves(weight)}
-            if bias is not None:
-                row["bias"] = held.put_halves(bias)
-            told[name] = row
+        graph = inside.graph
+        _check_size(inside, weights)
+        program = browser_program(graph, weights=weights)
+        stored.append(program.weights)
+        lacking = [f"{name} ({op})" for name, op in program.missing]
+        held.lacking += [one for one in lacking if one not in held.lacking]
+        held.told["sides"][side] = {
+            "program": program.to_dict(), "scores": output_numbers(graph), "lacking": lacking,
+            "classes": list(classes.from_text(graph.meta.get("classes", ""))),
+        }  # fmt: skip
+    held.weights = " and ".join(dict.fromkeys(stored))
+    if waste is not None and held.told["sides"]:
+        held.put_samples(*waste.seen())
     return held
 
 
-def _filters(graph: Graph, node: Node) -> tuple[Array, Array | None] | None:
-    """The filters of a layer as (oc, ic / groups, kh, kw), and its biases; None for a layer that has none."""
-    if node.op not in ("conv", "conv_transpose", "dense") or node.array("weight") not in graph.weights:
-        return None
-    weight = np.asarray(graph.weights[node.array("weight")])
-    if weight.ndim > 4:
-        return None
-    weight = weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
-    if node.op == "conv_transpose":
-        groups = int(node.attrs["groups"])
-        ic, each, kh, kw = weight.shape
-        apart = weight.reshape(groups, ic // groups, each, kh, kw).swapaxes(1, 2)
-        weight = apart.reshape(groups * each, ic // groups, kh, kw)
-    bias = graph.weights.get(node.array("bias"))
-    return weight, None if bias is None else np.asarray(bias).reshape(-1)
+def _check_size(inside: PictureInside, weights: str | None) -> None:
+    """Raises `UsageError` where the weights do not fit into a page, with the sizes and what to do."""
+    graph = inside.graph
+    numbers = sum(prod(shape) for shape in graph.param_shapes.values())
+    wanted = weights or "int8"
+    if numbers * BYTES.get(wanted, 1) <= MOST_BYTES:
+        return
+    mb = lambda size: f"{size / 1e6:,.1f} MB"  # noqa: E731
+    fits = [kind for kind in BYTES if numbers * BYTES[kind] <= MOST_BYTES]
+    sizes = ", ".join(f"{mb(numbers * size)} as {kind}" for kind, size in BYTES.items())
+    remedy = f"use --page-weights {fits[0]}, or leave out -o" if fits else "leave out -o: the server has no such limit"
+    raise UsageError(
+        f"{graph.name}: {numbers:,} weights take {sizes}; a page in one file carries at most {mb(MOST_BYTES)}: {remedy}"
+    )
 
 
 def held_picture(pixels: Array, name: str) -> HeldArrays:

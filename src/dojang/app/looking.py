@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from dojang.arith.open_sizes import at_size, is_open, nearest, values_for
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.preparation import takes_floats
 from dojang.base.errors import DojangError, GraphError, UsageError
-from dojang.engine.compiled import Compiled
-from dojang.engine.session import Session
-from dojang.filters.gallery import png, sample
+
+if TYPE_CHECKING:  # the engine takes long to import, and is not needed before the page asks
+    from dojang.engine.compiled import Compiled
+    from dojang.engine.session import Session
 
 Array = np.ndarray
 
@@ -34,6 +35,12 @@ for."""
 
 OPEN = (3, 224, 224)
 """The size of a picture in a network that takes any, if no picture says it."""
+
+EFFECT_BLOCKS = 16
+"""Parts of an axis of the picture that are moved one after the other, at most; half as many where that takes long."""
+
+EFFECT_MACS = 100_000_000_000
+"""Multiply-accumulates that measuring a receptive field may take before the parts get larger: some seconds."""
 
 TILE_BYTES = 8 << 20
 """Bytes of the maps in one answer: as many maps as fit, at least one."""
@@ -76,6 +83,8 @@ class PictureInside:
         self.why_not = _why_not(graph)
         self._size: tuple[int, ...] | None = None
         if source is None:
+            from dojang.filters.gallery import png, sample
+
             self.look_at_bytes(png(sample(224, 336)), "")
         else:
             node = size_of(graph, source)
@@ -160,6 +169,36 @@ class PictureInside:
         shape = (taps.shape[0], *(1,) * (3 - taps.ndim), *taps.shape[1:])
         return np.ascontiguousarray(taps.reshape(shape), np.float32), offset
 
+    def effect(self, name: str, seed: int = 0) -> Array:
+        """The measured receptive fields of a layer on this picture, (rows, columns, h, w): how much each place (h, w)
+        of the layer moves when noise of the picture's own spread is added to one of rows × columns parts of it.
+
+        It is the root of the mean square over the channels, 255 for the part that moves the place most; a place that
+        nothing moves has 0 everywhere. Raises what `values` raises, and `GraphError` for an input without two axes.
+        """
+        still = self.values(name)
+        with self._lock:
+            x, turn = self.x, self.turn
+        if x.ndim != 4:
+            raise GraphError(f"{self.graph.name}: receptive fields are measured on pictures only")
+        often = EFFECT_BLOCKS**2 * (count(self.graph).total.macs or 0) <= EFFECT_MACS
+        blocks = EFFECT_BLOCKS if often else EFFECT_BLOCKS // 2
+        edges = [np.unique(np.linspace(0, size, min(size, blocks) + 1).astype(int)) for size in x.shape[2:]]
+        noise = np.random.default_rng(seed).normal(0, float(x.std()) or 1.0, x.shape).astype(np.float32)
+        found = np.zeros((len(edges[0]) - 1, len(edges[1]) - 1, *still.shape[1:]))
+        for row, column in np.ndindex(found.shape[:2]):
+            part = (..., slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2]))
+            moved = x.copy()
+            moved[part] += noise[part]
+            with self._lock:  # between two parts other requests are answered
+                if self.turn != turn:
+                    raise GraphError("another picture was chosen meanwhile")
+                taps = self._engine().run(moved, [name]).taps[name]
+            change = _as_maps(np.asarray(taps, np.float64)[0]) - still
+            found[row, column] = np.sqrt(np.square(change).mean(axis=0))
+        most = found.max(axis=(0, 1))
+        return np.rint(255 * found / np.where(most > 0, most, 1)).astype(np.uint8)
+
     def answer(self, top: int = 5) -> list[dict[str, Any]]:
         """The best classes with name, score and probability, best first; empty where the output has no classes."""
         if self.why_not is not None:
@@ -177,6 +216,8 @@ class PictureInside:
 
     def values_on(self, samples: Array, name: str) -> Array:
         """What a layer gives for each of some samples, (n, c, h, w)."""
+        from dojang.engine.session import Session
+
         with self._lock:
             result = Session(self.graph).run(samples, [name])
         return np.stack([_as_maps(np.asarray(one, np.float32)) for one in result.taps[name]])
@@ -191,6 +232,8 @@ class PictureInside:
         """The least time of some runs on the picture; None where nothing can be run."""
         if self.why_not is not None:
             return None
+        from dojang.engine.compiled import Compiled
+
         with self._lock:
             engine = Compiled(self.graph)
             engine.run(self.x)
@@ -222,6 +265,9 @@ class PictureInside:
         return drawn and node.op != "constant" and self.graph.is_single(node.name)
 
     def _engine(self) -> Compiled | Session:
+        from dojang.engine.compiled import Compiled
+        from dojang.engine.session import Session
+
         key = tuple(self.x.shape)
         if key not in self._engines:
             small = count(self.graph).total.macs < COMPILED_MACS

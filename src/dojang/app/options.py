@@ -342,6 +342,7 @@ _RUN = Command(
             "ImageNet, or minus 0.5 over 0.5",
             choices=("none", "imagenet", "half"),
         ),
+        replace(PAGE, help="write a page with the maps of all layers on the picture, as `dojang show -o` does"),
         THREADS,
         *_output("OUT.npy", "write the output as an array"),
     ),
@@ -360,10 +361,12 @@ _SHOW = Command(
         replace(TRAINING_DATA[0], help=f"samples on which waste is looked for: {NO_LABELS}"),
         Option("before", "another network, such as the original of a slimmed one, to be shown beside", metavar="NET"),
         Option("lang", "the language that the page begins with (default: that of the browser)", choices=("en", "ko")),
+        Option("page_weights", "with -o: how the file stores weights (default: float16; int8 where that takes "
+               "more than 32 MiB)", choices=("float32", "float16", "int8")),
         Option("port", "port of the server; 0 is any that is free", 0, whole, "N"),
         Option("browser", "do not open a browser; print the address", True),
         THREADS,
-        *_output("PAGE.html", "write one file that needs no server, with the values of this picture"),
+        *_output("PAGE.html", "write one file that needs no server: it holds the network, and computes in the browser"),
     ),
 )  # fmt: skip
 

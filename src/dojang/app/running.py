@@ -23,8 +23,6 @@ from dojang.arith.symbol import Expr
 from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_bytes
-from dojang.engine.compiled import Compiled
-from dojang.evidence.probabilities import probabilities
 from dojang.formats.arrays import read_npy
 from dojang.report.results import Guess, Run
 from dojang.training.asked import PerChannel
@@ -51,6 +49,8 @@ class Runnable:
         batch_size: int = 1,
     ) -> None:
         """Checks the network; memory is planned when a batch size is first seen."""
+        from dojang.engine.compiled import Compiled  # takes long to import
+
         self.engine = Compiled(graph, threads, precision, release=release, batch_size=batch_size)
 
     @property
@@ -170,6 +170,8 @@ def run(
     x, prepared = prepare(input, node, takes_floats(graph))
     if not node.attrs["mean"] and (is_module(net) or names_code(net)) and _pixels(input):
         raise UsageError(how_to_normalise("the picture" if isinstance(input, Array) else str(input), False))
+    from dojang.engine.compiled import Compiled
+
     engine = Compiled(graph, release=True, batch_size=len(x))
     said = "array" if isinstance(input, Array) else str(input)
     if plan and not engine.machine.runs_here:
@@ -324,6 +326,8 @@ def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], .
         return ()
     names = class_names(graph, rows.shape[1])
     wide = rows.astype(np.float64)
+    from dojang.evidence.probabilities import probabilities
+
     chances = probabilities(graph, wide)
     order = np.argsort(-wide, axis=1, kind="stable")[:, :top]
     return tuple(

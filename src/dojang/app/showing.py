@@ -6,29 +6,31 @@ import contextlib
 import json
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dojang.app.any_size import load
-from dojang.app.holding import held_of, held_picture
 from dojang.app.looking import PictureInside, packed
 from dojang.app.networks import InputSize, require_weights
 from dojang.app.serving import PageServer, Reply, json_bytes
-from dojang.app.wasting import WasteOnData
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_text
-from dojang.filters.gallery import sample
 from dojang.report.json import plain
 from dojang.report.results import ShownPage
 from dojang.report.show.overview import overview
 from dojang.report.show.page import policy, shown_page
 
+if TYPE_CHECKING:  # each takes long to import, and most pages need one of them
+    from dojang.app.holding import HeldArrays
+    from dojang.app.wasting import WasteOnData
+
 Language = Literal["en", "ko"]
+Stored = Literal["float32", "float16", "int8"]
 
 STAMP = "stamp"
 """In place of a network: the stamp on a picture alone."""
@@ -53,6 +55,7 @@ def show(
     data: str | Path | Any = None,
     before: Any = None,
     lang: Language | None = None,
+    page_weights: Stored | None = None,
     port: int = 0,
     browser: bool = True,
     output: str | Path | None = None,
@@ -68,10 +71,13 @@ def show(
 
     The page is served at 127.0.0.1 on `port` (0: any that is free) under an address with a random token, until the
     result is closed or the program ends; `browser=False` does not open it. With `output` it is one file instead, that
-    needs no server and makes no request: it holds the values of all layers for this picture, rounded to 16 bits.
+    needs no server and makes no request: it holds the network and computes in WebAssembly, on this picture and on
+    others. `page_weights` says how it stores the weights: "float32", "float16" or "int8" (one scale for each output
+    channel); by default float16, or int8 where float16 takes more than 32 MiB.
 
-    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs and
-    for a port that is taken. A network without weights is drawn and counted; its maps are not shown.
+    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs, for a
+    port that is taken, and for a network that is too large for a file. A network without weights is drawn and counted;
+    its maps are not shown.
 
     >>> page = show("digits-cnn", browser=False)
     >>> page.url.startswith("http://127.0.0.1:")
@@ -80,16 +86,22 @@ def show(
     """
     if lang not in (None, "en", "ko"):
         raise UsageError(f"lang {lang!r}: the page speaks en and ko")
+    if page_weights not in (None, "float32", "float16", "int8"):
+        raise UsageError(f"page_weights {page_weights!r}: use float32, float16 or int8")
+    if page_weights is not None and output is None:
+        raise UsageError("--page-weights is for a page in one file: give -o PAGE.html too")
     if output is not None:
         check_target(output, force)
     begun = {} if lang is None else {"lang": lang}
     if isinstance(net, str) and net == STAMP:
         if before is not None or data is not None:
             raise UsageError("the stamp alone has no network; leave out --before and --data")
+        from dojang.app.holding import held_picture
+
         held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
         told = {**begun, "alone": True, "held": held.told}
         if output is not None:
-            return _written(STAMP, told, held.content, output, force, 0)
+            return _written(STAMP, told, held, output, force)
         return _served(STAMP, told, {}, port, browser, held.content)
     sides = {"after": _inside(net, image, weights, input_size, num_classes)}
     if before is not None:
@@ -101,14 +113,18 @@ def show(
     waste = None
     if data is not None:
         require_weights(inside.graph, inside.graph.name)
+        from dojang.app.wasting import WasteOnData
+
         waste = WasteOnData(inside, data, sides.get("before"))
     name = inside.graph.name
     if output is None:
         return _served(name, {**told, "server": True, "waste": waste is not None}, sides, port, browser, waste=waste)
-    held = held_of(sides)
+    from dojang.app.holding import held_networks
+
+    held = held_networks(sides, page_weights, waste)
     if waste is not None:
-        told["waste"] = waste.told()
-    return _written(name, {**told, "held": held.told}, held.content, output, force, len(held.left_out))
+        told["waste"] = plain(waste.told())
+    return _written(name, {**told, "held": held.told}, held, output, force)
 
 
 def _inside(net: Any, image: Any, weights: Any, input_size: Any, num_classes: int | None) -> PictureInside:
@@ -129,6 +145,8 @@ def _photo(image: Any) -> NDArray[np.uint8]:
     from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
 
     if image is None:
+        from dojang.filters.gallery import sample
+
         return sample(240, 360)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
@@ -143,10 +161,10 @@ def _photo(image: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(np.rint(small).astype(np.uint8), (*small.shape[:2], 3)))
 
 
-def _written(network: str, told: dict[str, Any], content: bytes, output: Any, force: bool, left_out: int) -> ShownPage:
-    page = shown_page(told, content, network)
+def _written(network: str, told: dict[str, Any], held: HeldArrays, output: Any, force: bool) -> ShownPage:
+    page = shown_page(told, held.content, network)
     path = replace_text(output, page, force)
-    return ShownPage(network, None, (str(path),), len(page.encode()), left_out)
+    return ShownPage(network, None, (str(path),), len(page.encode()), held.weights, tuple(held.lacking))
 
 
 def _served(
@@ -174,7 +192,7 @@ def _served(
     if sides:  # the first answer is made while the browser starts
         threading.Thread(target=lambda: _quietly(sides["after"]), daemon=True).start()
     opened = browser and _open(server.url)
-    return ShownPage(network, server.url, (), len(page), 0, server, opened)
+    return ShownPage(network, server.url, (), len(page), server=server, opened=opened)
 
 
 def _quietly(inside: PictureInside) -> None:
@@ -224,6 +242,9 @@ def _answered(
             "w": maps.tiles.shape[2],
         }
         return Reply(packed(head, [maps.tiles]))
+    if path == "effect":
+        effect = inside.effect(layer)
+        return Reply(packed(dict(zip(("rows", "columns", "h", "w"), effect.shape, strict=True)), [effect]))
     if path == "values":
         if inside.size_of_values(layer) > MOST_VALUES:
             raise UsageError(f"{layer}: {inside.size_of_values(layer):,} values are too many for the page")

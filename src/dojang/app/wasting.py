@@ -68,10 +68,14 @@ class WasteOnData:
 
     def maps(self, layer: str, channel: int) -> tuple[Array, Array]:
         """Maps of a channel on some samples, (n, h, w), and the samples as pictures."""
+        samples, pictures = self.seen()
+        return self._inside.values_on(samples, layer)[:, channel], pictures
+
+    def seen(self) -> tuple[Array, Array]:
+        """The samples whose maps are shown, as the network reads them and as pictures (n, h, w, 3)."""
         samples = self._samples()[:SEEN]
-        values = self._inside.values_on(samples, layer)
         node = self._inside.graph.inputs[0]
-        return values[:, channel], np.stack([pixels_of(x, node) for x in samples])
+        return samples, np.stack([pixels_of(x, node) for x in samples])
 
     def _samples(self) -> Array:
         samples = self._known.samples

@@ -712,7 +712,8 @@ class ShowDocument(TypedDict):
     url: Annotated[str | None, "the address of the page, with its token; null where a file was written"]
     files: list[str]
     size_bytes: int
-    left_out: Annotated[int, "arrays that were too large for a page in one file"]
+    weights: Annotated[str, "how a page in one file stores weights: float32, float16, int8; empty for other pages"]
+    lacking: Annotated[list[str], "layers that a page in one file cannot compute, with their operators"]
 
 
 class BenchDocument(TypedDict):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dojang.base.errors import UsageError
 from dojang.base.result import Result
 from dojang.report.checks import Checks
+from dojang.report.markup import escape
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dojang.arith.cost import Count
     from dojang.arith.graph import Graph
     from dojang.arith.preparation import Preparation
@@ -40,19 +41,24 @@ class Guess:
     probability: float
 
 
+MOST_IN_CELL = 16 << 20
+"""Bytes of a page that is put into a notebook."""
+
+
 @dataclass(frozen=True, eq=False)
 class ShownPage(Result):
     """A page that shows a network: served at `url` until it is closed, or written to `files`.
 
-    `size_bytes` is the size of the page; `left_out` is how many arrays were too large for a page in one file. `opened`
-    says whether a browser was opened.
+    `size_bytes` is the size of the page. A page in one file holds the network's weights as `weights` says; `lacking`
+    names layers that it cannot compute, with their operators. `opened` says whether a browser was opened.
     """
 
     network: str
     url: str | None
     files: tuple[str, ...]
     size_bytes: int
-    left_out: int = 0
+    weights: str = ""
+    lacking: tuple[str, ...] = ()
     server: Any = field(default=None, repr=False)
     opened: bool = False
 
@@ -66,6 +72,17 @@ class ShownPage(Result):
         if self.server is not None:
             self.server.close()
 
+    def _repr_html_(self) -> str:
+        """In a notebook: a page in one file stands in the cell, in a frame that reaches nothing of the notebook; one
+        that is served, or has more than `MOST_IN_CELL` bytes, is a link.
+        """
+        if self.url is None and self.size_bytes <= MOST_IN_CELL:
+            text = html.escape(Path(self.files[0]).read_text(encoding="utf-8"))
+            frame = 'sandbox="allow-scripts" style="width:100%;height:46rem;border:0"'
+            return f'<iframe title="{escape(self.network)}" {frame} srcdoc="{text}"></iframe>'
+        where = self.url or self.files[0]
+        return f'<a href="{escape(where)}" target="_blank" rel="noopener">{escape(self.network)}</a>'
+
     def to_dict(self) -> dict[str, Any]:
         """All but the server."""
         return {
@@ -73,7 +90,8 @@ class ShownPage(Result):
             "url": self.url,
             "files": list(self.files),
             "size_bytes": self.size_bytes,
-            "left_out": self.left_out,
+            "weights": self.weights,
+            "lacking": list(self.lacking),
         }
 
 

@@ -230,7 +230,11 @@ def page_text(page: ShownPage, width: int = WIDTH, style: Style = PLAIN) -> str:
     """Where the page is, and how it ends."""
     del width, style  # addresses and names of files are not shortened
     if page.url is None:
-        left = f"; {page.left_out} arrays were too large for one file: show it without -o" if page.left_out else ""
-        return f"wrote {page.files[0]}: {shown(page.network)} as one page, {size(page.size_bytes)}{left}"
+        how = f", weights as {page.weights}" if page.weights else ""
+        said = [f"wrote {page.files[0]}: {shown(page.network)} as one page, {size(page.size_bytes)}{how}"]
+        if page.lacking:
+            names = shown(", ".join(page.lacking))
+            said.append(f"the browser has no kernel for {names}; what depends on them is shown without -o only")
+        return "\n".join(said)
     how = "" if page.opened else "open it in a browser; "
     return f"{shown(page.network)} is shown at {page.url}\n{how}Ctrl-C ends it"

@@ -18,20 +18,8 @@ from typing import Any
 from dojang.report.markup import escape
 
 MODULES = (
-    *(
-        "words",
-        "elements",
-        "painting",
-        "stamping",
-        "source",
-        "network",
-        "maps",
-        "stamp",
-        "sight",
-        "waste",
-        "sides",
-        "main",
-    ),
+    *("words", "elements", "painting", "stamping", "source", "scaling", "compute", "computing", "network", "maps"),
+    *("stamp", "sight", "waste", "sides", "main"),
 )
 """The modules in an order in which each stands behind those that it imports."""
 

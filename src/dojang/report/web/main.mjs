@@ -6,7 +6,8 @@ import { showMaps } from "./maps.mjs";
 import { forgetColours, paintPicture } from "./painting.mjs";
 import { showSides } from "./sides.mjs";
 import { showSight } from "./sight.mjs";
-import { fromFile, fromPicture, fromServer } from "./source.mjs";
+import { fromHeld } from "./computing.mjs";
+import { fromPicture, fromServer } from "./source.mjs";
 import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
 import { percent, short, speak, spoken, t } from "./words.mjs";
@@ -63,7 +64,7 @@ const raw = async () => {
 async function start() {
   const wanted = data.lang || (navigator.languages ?? [navigator.language]).map((l) => l.slice(0, 2)).find((l) => l === "ko" || l === "en") || "en";
   speak(wanted);
-  source = data.alone ? fromPicture(await raw()) : data.server ? fromServer() : fromFile(data.held, bytes);
+  source = data.alone ? fromPicture(await raw()) : data.server ? fromServer() : fromHeld(data.held, bytes, data.waste ?? null);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); build(); });
   document.addEventListener("keydown", (e) => {
     const field = document.getElementById("search");
@@ -119,7 +120,14 @@ function side() {
   return h("section", { class: "side", "aria-label": t("network") },
     h("div", { class: "inputs" }, h("div", { id: "photo" }), h("div", { id: "answer" })),
     h("div", { class: "finding" }, search, h("button", { type: "button", onclick: () => network?.fold(true), text: t("unfoldAll") }), h("button", { type: "button", onclick: () => network?.fold(false), text: t("foldAll") }), said),
-    heads, network.node, legend, h("p", { class: "note", text: t("convention", { en: data.overview.convention }) }));
+    heads, network.node, legend, lacking(), h("p", { class: "note", text: t("convention", { en: data.overview.convention }) }));
+}
+
+/** Layers that the page itself cannot compute. */
+function lacking() {
+  /** @type {string[]} */
+  const names = Object.values(data.held?.sides ?? {}).flatMap((one) => one.lacking);
+  return names.length ? h("p", { class: "note lacking", text: t("lacking", { names: [...new Set(names)].join(", ") }) }) : null;
 }
 
 function panel() {
@@ -157,7 +165,7 @@ function pick(row, layer) {
 /** @param {any} why */
 function failure(why) {
   const said = why instanceof Error ? why.message : String(why);
-  return h("p", { class: "note failed", text: said === "notInFile" ? t("notInFile") : t("failed", { why: said }) });
+  return h("p", { class: "note failed", text: t("failed", { why: said }) });
 }
 
 async function picture() {
@@ -173,7 +181,7 @@ async function picture() {
   paintPicture(canvas, photo);
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
   box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: photo.prepared }) : null)),
-    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : h("p", { class: "note", text: t("filePicture") }));
+    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : null);
 }
 
 async function answer() {
@@ -246,7 +254,7 @@ async function maps(box, current) {
   box.replaceChildren(layerHead(), scale, inside, key());
   const names = data.overview.outputs?.includes(state.layer) ? data.overview.classes ?? [] : [];
   await showMaps(inside, source, "after", state.layer, state.common, names, (channel) => { state.channel = channel; turn("stamp"); }, current);
-  if (source.rounded) inside.append(h("p", { class: "note", text: t("halves") }));
+  if (source.rounded) inside.append(h("p", { class: "note", text: t("rounded", { kind: source.rounded }) }));
 }
 
 /** What the colours of values mean. */
@@ -340,7 +348,7 @@ async function sight(box) {
     const layer = drawnLayers[i].name;
     const row = network?.rowOf(layer);
     if (row) { state.row = row; state.layer = layer; network?.mark(row); }
-  });
+  }, data.overview.why_not ? null : (layer) => source.effect("after", layer));
 }
 
 start();

@@ -2,7 +2,7 @@
 
 import { h, s } from "./elements.mjs";
 import { paintPicture } from "./painting.mjs";
-import { t, whole } from "./words.mjs";
+import { percent, t, whole } from "./words.mjs";
 
 /**
  * First and last pixel that a place sees on one axis; null if none.
@@ -18,15 +18,19 @@ export function seenBy(span, place) {
 /**
  * @param {HTMLElement} box @param {import("./source.mjs").Picture} picture @param {import("./network.mjs").LayerRow[]} layers
  * @param {number} chosen index of the layer @param {(i: number) => void} changed
+ * @param {((layer: string) => Promise<import("./source.mjs").Effect>)|null} measure null where nothing can be run
  */
-export function showSight(box, picture, layers, chosen, changed) {
+export function showSight(box, picture, layers, chosen, changed, measure) {
   let at = Math.max(0, chosen);
   let [fy, fx] = [0.5, 0.5];
   const canvas = h("canvas", {});
+  const effect = h("canvas", { class: "pixels effect", hidden: true });
+  /** @type {Map<string, import("./source.mjs").Effect>} */
+  const measured = new Map();
   const shade = s("path", { class: "shade", "fill-rule": "evenodd" });
   const frame = s("rect", { class: "frame" });
   const spot = s("rect", { class: "spot" });
-  const over = h("div", { class: "plane photo", tabindex: 0, role: "application", "aria-label": t("moveHere"), "data-plane": "sight" }, canvas,
+  const over = h("div", { class: "plane photo", tabindex: 0, role: "application", "aria-label": t("moveHere"), "data-plane": "sight" }, canvas, effect,
     s("svg", { viewBox: `0 0 ${picture.w} ${picture.h}`, "aria-hidden": "true" }, shade, frame, spot));
   over.style.aspectRatio = `${picture.w} / ${picture.h}`;
   over.style.setProperty("--ratio", String(picture.w / picture.h));
@@ -34,7 +38,21 @@ export function showSight(box, picture, layers, chosen, changed) {
   const name = h("output", {});
   const slider = h("input", { type: "range", min: "0", max: String(layers.length - 1), value: String(at), "aria-label": t("layer"),
     oninput: (/** @type {any} */ e) => { at = Number(e.target.value); changed(at); update(); } });
-  box.replaceChildren(h("div", { class: "sliding" }, slider, name), h("figure", {}, over), said, deeper());
+  const found = h("p", { class: "measured", "aria-live": "polite" });
+  const button = h("button", { type: "button", "data-measure": "", text: t("measure"), onclick: async () => {
+    const layer = layers[at].name;
+    if (!measure || measured.has(layer)) return;
+    button.disabled = true;
+    found.textContent = t("loading");
+    try {
+      measured.set(layer, await measure(layer));
+      update();
+    } catch (error) {
+      found.textContent = t("failed", { why: error instanceof Error ? error.message : String(error) });
+    }
+    button.disabled = false;
+  } });
+  box.replaceChildren(h("div", { class: "sliding" }, slider, name), h("figure", {}, over), said, ...(measure ? [h("div", { class: "measuring" }, button, found)] : []), deeper());
   paintPicture(canvas, picture);
 
   const places = () => {
@@ -47,6 +65,7 @@ export function showSight(box, picture, layers, chosen, changed) {
     const [y, x] = [Math.min(oh - 1, Math.floor(fy * oh)), Math.min(ow - 1, Math.floor(fx * ow))];
     name.textContent = `${layer.name} · ${t("throughLayers", { n: at + 1, all: layers.length })}`;
     const spans = layer.field;
+    drawEffect(layer.name, y, x);
     const across = spans && seenBy(spans[spans.length - 1], x);
     const [rows, columns] = spans?.length === 2 ? [seenBy(spans[0], y), across] : spans?.length === 1 ? [[0, 0], across] : [null, null];
     if (!rows || !columns) {
@@ -63,6 +82,26 @@ export function showSight(box, picture, layers, chosen, changed) {
     const outside = y0 < 0 || x0 < 0 || y1 > picture.h || x1 > picture.w;
     said.textContent = `${t("fieldSaid", { y, x, layer: layer.name, h: y1 - y0, w: x1 - x0, y0, y1: y1 - 1, x0, x1: x1 - 1 })}${outside ? ` ${t("fieldPadding")}` : ""}`;
     said.dataset.field = JSON.stringify([y0, y1 - 1, x0, x1 - 1]);
+  }
+  /** What was measured of a place. @param {string} layer @param {number} y @param {number} x */
+  function drawEffect(layer, y, x) {
+    const one = measured.get(layer);
+    effect.hidden = !one;
+    button.hidden = Boolean(one);
+    if (!one) { found.textContent = ""; return; }
+    const parts = one.rows * one.columns;
+    const strengths = Array.from({ length: parts }, (_, part) => one.tiles[(part * one.h + Math.min(y, one.h - 1)) * one.w + Math.min(x, one.w - 1)]);
+    Object.assign(effect, { width: one.columns, height: one.rows });
+    const context = /** @type {CanvasRenderingContext2D} */ (effect.getContext("2d"));
+    const image = context.createImageData(one.columns, one.rows);
+    strengths.forEach((v, part) => image.data.set([23, 105, 47, Math.round(0.75 * v)], 4 * part));
+    context.putImageData(image, 0, 0);
+    const energy = strengths.map((v) => v * v);
+    const all = energy.reduce((a, b) => a + b, 0);
+    let [sum, some] = [0, 0];
+    for (const v of [...energy].sort((a, b) => b - a)) if (sum < 0.95 * all) { sum += v; some++; }
+    found.textContent = all ? t("measuredSaid", { n: some, all: parts, share: percent(some / parts) }) : t("measuredNone");
+    found.dataset.parts = JSON.stringify(strengths);
   }
   const move = (/** @type {PointerEvent} */ e) => {
     const r = over.getBoundingClientRect();

@@ -1,5 +1,5 @@
 /**
- * Where numbers come from, behind one interface: a server that runs the network, or a file that holds what was computed.
+ * Where numbers come from, behind one interface: a server that runs the network, or the page itself (`computing.mjs`).
  *
  * @typedef {import("./stamping.mjs").Values} Values
  * @typedef {import("./stamping.mjs").Taps} Taps
@@ -9,7 +9,7 @@
  * @typedef {{index: number, name: string, score: number, probability: number}} Guess
  * @typedef {object} Source
  * @property {boolean} takesPictures
- * @property {boolean} rounded whether values are rounded to 16 bits
+ * @property {string} rounded how the weights are stored where that rounds them, else ""
  * @property {(side: string, layer: string, first: number, most: number) => Promise<Maps>} maps
  * @property {(side: string, layer: string) => Promise<Values>} values
  * @property {(side: string, layer: string, channel: number) => Promise<Taps>} taps
@@ -19,8 +19,13 @@
  * @property {() => Promise<any>} waste evidence on data
  * @property {(layer: string, channel: number) => Promise<Samples>} samples maps of a channel on samples of the data
  * @property {(side: string) => Promise<number|null>} time milliseconds of one run
+ * @property {(side: string, layer: string) => Promise<Effect>} effect measured receptive fields
+ * @typedef {{rows: number, columns: number, h: number, w: number, tiles: Uint8Array}} Effect
+ *   how much each part (rows × columns) of the picture moves each place (h × w): 255 for the part that moves it most
  * @typedef {{n: number, h: number, w: number, ph: number, pw: number, data: Float32Array, rgb: Uint8Array}} Samples
  */
+
+import { t } from "./words.mjs";
 
 /** The head and the bytes behind it. @param {ArrayBuffer} buffer */
 function unpacked(buffer) {
@@ -48,7 +53,7 @@ export function fromServer() {
   };
   return {
     takesPictures: true,
-    rounded: false,
+    rounded: "",
     maps: (side, layer, first, most) => once(`maps ${side} ${first} ${most} ${layer}`, async () => {
       const buffer = await ask("maps", { side, layer, first, most });
       const { head, at } = unpacked(buffer);
@@ -69,6 +74,11 @@ export function fromServer() {
       const { head, at } = unpacked(buffer);
       return { ...head, rgb: new Uint8Array(buffer, at, 3 * head.h * head.w) };
     },
+    effect: (side, layer) => once(`effect ${side} ${layer}`, async () => {
+      const buffer = await ask("effect", { side, layer });
+      const { head, at } = unpacked(buffer);
+      return { ...head, tiles: new Uint8Array(buffer, at, head.rows * head.columns * head.h * head.w) };
+    }),
     answer: async (side) => JSON.parse(new TextDecoder().decode(await ask("answer", { side }))),
     waste: () => once("waste", async () => JSON.parse(new TextDecoder().decode(await ask("waste")))),
     time: (side) => once(`time ${side}`, async () => JSON.parse(new TextDecoder().decode(await ask("time", { side })))),
@@ -82,66 +92,6 @@ export function fromServer() {
       await ask("picture", { name }, { method: "POST", body: file });
       kept.clear();
     },
-  };
-}
-
-/** @param {number} half the 16 bits of a float16 */
-export function wide(half) {
-  const [sign, power, part] = [half & 0x8000 ? -1 : 1, (half >> 10) & 31, half & 1023];
-  if (power === 31) return part ? NaN : sign * Infinity;
-  return power ? sign * 2 ** (power - 15) * (1 + part / 1024) : sign * 2 ** -24 * part;
-}
-
-/**
- * Reads what stands in this page: arrays of 16-bit floats, each with its place in one block of bytes.
- * @param {any} held @param {Uint8Array} bytes
- * @returns {Source}
- */
-export function fromFile(held, bytes) {
-  /** @type {Map<string, Values>} */
-  const kept = new Map();
-  const halves = (/** @type {number[]} */ [at, count]) => {
-    const data = new Float32Array(count);
-    const view = new DataView(bytes.buffer, bytes.byteOffset + at, 2 * count);
-    for (let i = 0; i < count; i++) data[i] = wide(view.getUint16(2 * i, true));
-    return data;
-  };
-  const missing = () => { throw new Error("notInFile"); };
-  /** @param {string} side @param {string} layer @returns {Promise<Values>} */
-  const values = async (side, layer) => {
-    const key = `${side} ${layer}`;
-    const found = kept.get(key);
-    if (found) return found;
-    const row = held.sides[side]?.values[layer];
-    if (!row) return missing();
-    const made = { c: row.shape[0], h: row.shape[1], w: row.shape[2], data: halves(row.at) };
-    kept.set(key, made);
-    if (kept.size > 6) kept.delete(/** @type {string} */ (kept.keys().next().value));
-    return made;
-  };
-  return {
-    takesPictures: false,
-    rounded: true,
-    values,
-    maps: async (side, layer, first, most) => tiled(await values(side, layer), first, most),
-    taps: async (side, layer, channel) => {
-      const row = held.sides[side]?.taps[layer];
-      if (!row) return missing();
-      const [oc, c, h, w] = row.shape;
-      const each = c * h * w;
-      const at = row.at[0] + 2 * channel * each;
-      if (channel >= oc) missing();
-      return { c, h, w, data: halves([at, each]), bias: row.bias ? halves([row.bias[0] + 2 * channel, 1])[0] : 0 };
-    },
-    picture: async () => {
-      const { h, w, at, name, prepared } = held.picture;
-      return { h, w, name, prepared, rgb: bytes.subarray(at, at + 3 * h * w) };
-    },
-    answer: async (side) => held.sides[side]?.answer ?? [],
-    look: async () => missing(),
-    waste: async () => held.waste,
-    samples: async () => missing(),
-    time: async () => null,
   };
 }
 
@@ -188,15 +138,16 @@ export function fromPicture(picture) {
   };
   return {
     takesPictures: true,
-    rounded: false,
+    rounded: "",
     values,
     maps: async (_side, _layer, first, most) => tiled(await values(), first, most),
-    taps: async () => { throw new Error("notInFile"); },
+    taps: async () => { throw new Error(t("noStamp")); },
     picture: async () => now,
+    effect: async () => { throw new Error(t("noStamp")); },
     answer: async () => [],
     look: async (file, name) => { now = await decoded(file, name); },
     waste: async () => null,
-    samples: async () => { throw new Error("notInFile"); },
+    samples: async () => { throw new Error(t("noSamples")); },
     time: async () => null,
   };
 }

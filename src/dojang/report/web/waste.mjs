@@ -19,7 +19,7 @@ export function showWaste(box, waste, source) {
       proof.append(samples(await source.samples(layer, channel)));
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      proof.append(h("p", { class: "note", text: why === "notInFile" ? t("notInFile") : t("failed", { why }) }));
+      proof.append(h("p", { class: "note", text: t("failed", { why }) }));
     }
   };
   const rows = waste.layers.map((/** @type {any} */ one) => h("li", {}, h("span", { class: "name", text: one.layer }),
