@@ -61,7 +61,7 @@ def build(graph: Graph, request: Request, chosen: Chosen, packed: Packed, releas
     fused = show("fuse", verify.fused(fuse(graph, graph.shapes(request.batch), request.keep, request.eight)))
     planned = show("plan", verify.planned(plan(fused, request, chosen)))
     lowered = show("lower", verify.lowered(lower(planned)))
-    own, constants = pack(planned, packed, release)
+    own, constants = pack(planned, packed, release, request.batch)
     arrays = ChainMap(own, packed)
     show("pack", verify.packed(arrays, planned))
     recipes = show("emit", verify.emitted(emit(lowered), lowered))
