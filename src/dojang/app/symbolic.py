@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, cast
 
-from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.graph import Graph, Node, with_batch
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.symbol import Expr
 from dojang.base.errors import DojangError, UsageError
@@ -50,6 +50,8 @@ def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], 
             nodes.append(node)
             if node.op == "input":
                 shapes[node.name] = (1, *size)
+            elif node.op == STANDARD:
+                shapes[node.name] = with_batch(node.attrs, 1)
             else:
                 inferred = node.op != UNKNOWN and len(known) == len(sources)
                 shapes[node.name] = node.infer(known) if inferred else None

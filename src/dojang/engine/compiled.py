@@ -337,7 +337,11 @@ class Compiled:
         with self._lock:
             found = self._builds.get(wanted)
             if found is None:
-                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release)
+                shared = self._settled.weights
+                made = frozenset[str]() if graph.weights is shared else graph.weights.keys() - shared.keys()
+                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release, made)
+                for name in shared.keys() - graph.weights.keys() if made else ():
+                    del shared[name]  # let go where the network at this size has a mapping of its own
                 found.used, found.run_body = self._count(), self._run_body
                 self._builds[wanted] = found
                 if self._drop_old(found) or (self.release and len(self._builds) == 1):
@@ -365,7 +369,9 @@ class Compiled:
             graph = self._sizes.graph_at(wanted.size)
             if wanted.batch != self.batch_size:
                 check_batch(graph, wanted.batch)
-            done = settled(graph).replace(weights=self._settled.weights)
+            done, shared = settled(graph), self._settled.weights
+            made = {name: array for name, array in done.weights.items() if name not in graph.weights}
+            done = done.replace(weights={**shared, **made} if made else shared)  # what is made holds for this size
             there = all(name in done.by_name for name in wanted.taps)
             return done if there else at_size(self.graph, dict(wanted.size))
         check_batch(self.graph, wanted.batch)

@@ -21,9 +21,11 @@ from dojang.engine.weights import Weights
 Arrays = dict[str, np.ndarray]
 
 
-def pack(planned: Planned, packed: Arrays, release: bool, batch: int = 1) -> tuple[Arrays, Arrays]:
+def pack(
+    planned: Planned, packed: Arrays, release: bool, batch: int = 1, of_size: AbstractSet[str] = frozenset()
+) -> tuple[Arrays, Arrays]:
     """Adds the arrays that are not in `packed` yet; gives those that hold for this size of the image alone, and the
-    values of the constants by name.
+    values of the constants by name. Constants whose arrays are in `of_size` hold for this size too.
 
     With `release` weights are removed from the graph's mapping when the last convolution that reads them has been
     packed; those stay whose form another batch than `batch` may change. An interrupt leaves each array either there or packed, so that the next call goes on from it.
@@ -31,13 +33,14 @@ def pack(planned: Planned, packed: Arrays, release: bool, batch: int = 1) -> tup
     graph = planned.fused.graph
     weights = Weights(graph)
     own: Arrays = {}
+    here = {f"{n.name} constant" for n in graph.nodes if n.op == "constant" and n.array("value") in of_size}
     readers = Counter(n.array(r) for n in planned.fused.nodes for r in graph.node_params(n))
     stay = shaped_by_batch(graph, batch) if release else frozenset[str]()
     for step in planned.steps:
         packing = step.packing if isinstance(step, KernelStep) else None
         if packing is None:
             continue
-        at = own if packing.of_size else packed
+        at = packed if not packing.of_size and here.isdisjoint(packing.keys) else own
         if any(key not in at for key in packing.keys):
             at |= dict(zip(packing.keys, packing.make(weights), strict=True))
         for group in packing.groups if release else ():

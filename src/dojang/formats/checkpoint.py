@@ -314,12 +314,19 @@ def write_arrays(
 
 
 def check_finite(graph: Graph) -> None:
-    """Raises `DataError` if an array of the network has NaN or infinite values, with its name and how many."""
+    """Raises `DataError` if an array of the network has NaN or infinite values, with its name and how many.
+
+    Constants may be infinite: masks of attention hold −∞ where nothing is looked at.
+    """
     import numpy as np
 
+    masks = {node.array(role) for node in graph.nodes if node.op == "constant" for role in graph.node_params(node)}
+    masks -= {node.array(role) for node in graph.nodes if node.op != "constant" for role in graph.node_params(node)}
     for name in graph.weights:
         array = np.asarray(graph.weights[name])
         if array.dtype.kind != "f" or not array.size:
+            continue
+        if name in masks and not np.isnan(array.min()):
             continue
         if not (
             np.isfinite(array.min()) and np.isfinite(array.max())
