@@ -46,11 +46,13 @@ def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], 
         for row in zip(*(graph.nodes for graph in read), strict=True):
             sources = [shapes[i] for i in row[0].inputs]
             known = [s for s in sources if s is not None]
-            node = row[0].with_attrs(shape=size) if row[0].op == "input" else _general(row, [size, *known], values)
+            if row[0].op == "input":  # a size without batch stands in the shape with the images that the file fixes
+                own, fixes = row[0].attrs["shape"], row[0].attrs["batch_axis"] < 0
+                node = row[0].with_attrs(shape=(*own[: len(own) - len(size)], *size) if fixes else size)
+            else:
+                node = _general(row, [size, *known], values)
             nodes.append(node)
-            if node.op == "input":
-                shapes[node.name] = (1, *size)
-            elif node.op == STANDARD:
+            if node.op in ("input", STANDARD):
                 shapes[node.name] = with_batch(node.attrs, 1)
             else:
                 inferred = node.op != UNKNOWN and len(known) == len(sources)
