@@ -355,7 +355,8 @@ class Compiled:
                 made = frozenset[str]() if graph.weights is shared else graph.weights.keys() - shared.keys()
                 found = build(graph, self._request(wanted), self._chosen, self._packed, self.release, made)
                 for name in shared.keys() - graph.weights.keys() if made else ():
-                    del shared[name]  # let go where the network at this size has a mapping of its own
+                    assert isinstance(shared, dict)
+                    shared.pop(name)  # let go where the network at this size has a mapping of its own
                 found.used, found.run_body = self._count(), self._run_body
                 self._builds[wanted] = found
                 if self._drop_old(found) or (self.release and len(self._builds) == 1):

@@ -14,7 +14,6 @@ import numpy as np
 
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError
-
 from dojang.engine.plan.steps import KernelStep, Planned
 from dojang.engine.weights import Weights
 

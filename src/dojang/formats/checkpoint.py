@@ -331,8 +331,9 @@ def check_finite(graph: Graph) -> None:
         if not (
             np.isfinite(array.min()) and np.isfinite(array.max())
         ):  # NaN is the minimum and the maximum; no array of results is allocated
-            bad = int(array.size - np.isfinite(array).sum())
-            what = "NaN" if np.isnan(array).any() else "infinite values"
+            lost = np.isnan(array)
+            what = "NaN" if lost.any() else "infinite values"
+            bad = int(lost.sum() if lost.any() else np.isinf(array).sum())
             raise DataError(f"{name}: {bad} of {array.size} weights are {what}; train again or use another checkpoint")
 
 
