@@ -57,7 +57,8 @@ class Build:
 
 
 def build(
-    graph: Graph, request: Request, chosen: Chosen, packed: Packed, release: bool, of_size: AbstractSet[str] = frozenset(),
+    graph: Graph, request: Request, chosen: Chosen, packed: Packed, release: bool,
+    of_size: AbstractSet[str] = frozenset(),
 ) -> Build:  # fmt: skip
     """All passes in order. Each result is checked, and shown where DOJANG_VERBOSE names the pass.
 

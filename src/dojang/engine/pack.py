@@ -27,7 +27,8 @@ def pack(
     values of the constants by name. Constants whose arrays are in `of_size` hold for this size too.
 
     With `release` weights are removed from the graph's mapping when the last convolution that reads them has been
-    packed; those stay whose form another batch than `batch` may change. An interrupt leaves each array either there or packed, so that the next call goes on from it.
+    packed; those stay whose form another batch than `batch` may change. An interrupt leaves each array either there or
+    packed, so that the next call goes on from it.
     """
     graph = planned.fused.graph
     weights = Weights(graph)
@@ -49,7 +50,7 @@ def pack(
 
 
 def shaped_by_batch(graph: Graph, batch: int) -> AbstractSet[str]:
-    """The values whose shape changes with the batch elsewhere than in axis 0, as in a sequence (steps, batch, features).
+    """The values whose shape changes with the batch elsewhere than in axis 0, as in sequences (steps, batch, features).
 
     What an algorithm sees as pixels then depends on the batch: one in the one, some in the other.
     """
