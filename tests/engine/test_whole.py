@@ -152,7 +152,7 @@ def test_ranges_of_their_own_are_found_and_used_to_the_bit(seed: int) -> None:
 
 
 def test_quantised_constants_that_are_joined_keep_their_type():
-    """As exporters write the grid of a detector: QLinearConcat of two constants, computed once before the network runs."""
+    """As exporters write the grid of a detector: QLinearConcat of two constants, computed beforehand."""
     u8 = lambda *values: np.array(values, "u1")  # noqa: E731
     arrays = {"s": np.float32(0.5), "z": np.uint8(7), "a": u8(1, 9, 250), "b": u8(4, 255), "s2": np.float32(0.25)}
     nodes = [
