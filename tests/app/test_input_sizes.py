@@ -127,3 +127,22 @@ def test_from_the_shell(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["totals"]["macs"] == 100 * 4 * 27
     assert main(["count", f"{file}:Two", "--input-size", "3,12,12;4;"]) == 2
     assert "write C,H,W" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_sizes_in_order_for_a_file_that_leaves_them_open(as_file, tmp_path):
+    """Its inputs are named without reading the network, which the sizes are needed for."""
+    onnx = pytest.importorskip("onnx")
+    info, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    shapes = {"b": ["n", "c", "h", "w"], "a": ["n", "c", "h", "w"]}
+    node = onnx.helper.make_node("Add", ["b", "a"], ["y"])
+    values = [info(name, kind, shape) for name, shape in shapes.items()]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", values, [info("y", kind, None)]))
+    source = model
+    if as_file:
+        source = str(tmp_path / "n.onnx")
+        onnx.save(model, source)
+    net = dojang.load(source, input_size=((3, 4, 5), (3, 1, 5)))
+    assert [(n.name, n.attrs["shape"]) for n in net.inputs] == [("b", (3, 4, 5)), ("a", (3, 1, 5))]
+    with pytest.raises(UsageError, match=r"has 2 inputs \(b, a\), 3 sizes were given"):
+        dojang.load(source, input_size=((3, 4, 5),) * 3)

@@ -265,3 +265,77 @@ def test_a_file_that_leaves_open_what_its_layers_do_not_asks_for_the_size():
     with pytest.raises(UsageError, match="the file says 3x.x. about its size; give it"):
         dojang.load(model)
     assert dojang.load(model, input_size=(3, 4, 20)).unit_shapes["y"] == (1, 3, 5)
+
+
+def opened(nodes, arrays, shape, outputs=("y",), kind=onnx.TensorProto.FLOAT):
+    """An ONNX model of some nodes over one input `x`, some of whose sizes are open."""
+    inputs = [onnx.helper.make_tensor_value_info("x", kind, shape)]
+    values = [onnx.helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None) for y in outputs]
+    held = [onnx.numpy_helper.from_array(np.asarray(a), k) for k, a in arrays.items()]
+    made = onnx.helper.make_graph(
+        [onnx.helper.make_node(op, i, o, **a) for op, i, o, a in nodes], "g", inputs, values, held
+    )
+    return onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+
+
+def as_onnxruntime(model, *xs):
+    """Both runtimes on each input in turn."""
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    run = dojang.compile(model)
+    for x in xs:
+        (wanted,) = session.run(None, {"x": x})
+        np.testing.assert_allclose(run(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recogniser_whose_state_has_the_batch_in_its_shape_keeps_its_width_open():
+    """As PyTorch exports an LSTM for any batch: its first state is 0, spread to (directions, batch, hidden)."""
+    nodes = [
+        ("Transpose", ["x"], ["t"], {"perm": [2, 0, 1]}),
+        ("Shape", ["x"], ["s"], {"end": 1}),
+        ("Concat", ["one", "s", "five"], ["hs"], {"axis": 0}),
+        ("Expand", ["zero", "hs"], ["h"], {}),
+        ("LSTM", ["t", "w", "r", "", "", "h", "h"], ["l"], {"hidden_size": 5}),
+        ("Squeeze", ["l", "one"], ["y"], {}),
+    ]
+    w, r = (rng.standard_normal((1, 20, k)).astype("f4") for k in (4, 5))
+    arrays = {"one": np.array([1]), "five": np.array([5]), "zero": np.float32(0), "w": w, "r": r}
+    model = opened(nodes, arrays, ["n", 4, "w"])
+    as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in [(2, 4, 9), (1, 4, 9), (1, 4, 13), (3, 4, 9)]))
+
+
+def test_constants_that_are_computed_from_the_size_follow_it():
+    """Positions that are resized to the image, as vision transformers do, and turned."""
+    nodes = [
+        ("Shape", ["x"], ["s"], {"start": 2}),
+        ("Concat", ["head", "s"], ["full"], {"axis": 0}),
+        ("Transpose", ["p"], ["turned"], {"perm": [0, 3, 1, 2]}),
+        ("Resize", ["turned", "", "", "full"], ["r"], {"mode": "linear"}),
+        ("Neg", ["r"], ["m"], {}),
+        ("Add", ["x", "m"], ["y"], {}),
+    ]
+    model = opened(
+        nodes, {"head": np.array([1, 3]), "p": rng.standard_normal((1, 4, 4, 3)).astype("f4")}, ["n", 3, "h", "w"]
+    )
+    sizes = [(1, 3, 4, 4), (2, 3, 5, 8), (1, 3, 8, 5), (1, 3, 4, 4)]
+    as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in sizes))
+
+
+def test_a_constant_of_an_expression_is_there_at_every_size():
+    nodes = [("Transpose", ["c"], ["t"], {"perm": [1, 0]}), ("MatMul", ["t", "e"], ["v"], {}),
+             ("Einsum", ["x", "v"], ["y"], {"equation": "nchw,cd->ndhw"})]  # fmt: skip
+    arrays = {"c": rng.standard_normal((2, 3)).astype("f4"), "e": rng.standard_normal((2, 4)).astype("f4")}
+    model = opened(nodes, arrays, ["n", 3, "h", "w"])
+    as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in [(1, 3, 4, 6), (2, 3, 5, 8), (1, 3, 4, 6)]))
+
+
+def test_a_file_that_fixes_its_batch_may_leave_the_width_open():
+    nodes = [("Conv", ["x", "k"], ["c"], {"pads": [1, 1, 1, 1]}), ("ReduceMean", ["c", "axes"], ["y"], {"keepdims": 0})]
+    arrays = {"k": rng.standard_normal((4, 1, 3, 3)).astype("f4"), "axes": np.array([0])}
+    model = opened(nodes, arrays, [1, 1, 6, "w"])
+    net = dojang.load(model)
+    assert is_open(net)
+    assert not net.has_batch
+    as_onnxruntime(model, *(rng.standard_normal((1, 1, 6, w)).astype("f4") for w in (9, 14, 9)))
+    with pytest.raises(ShapeError):
+        dojang.compile(net)(np.zeros((1, 6, 9), "f4"))

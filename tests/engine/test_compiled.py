@@ -115,6 +115,22 @@ def test_released_weights_are_gone_and_not_needed_for_other_batches():
         run.run(x, ("c1",))
 
 
+def test_a_layer_over_a_sequence_whose_pixels_are_the_batch_takes_any_after_any_and_others_go():
+    g = filled(graph(
+        image(6, 3),
+        N("t", "transpose", "x", perm=(2, 0, 1)),  # (steps, batch, features): one pixel where the batch is 1
+        N("d", "dense", "t", out=5),
+        N("back", "transpose", "d", perm=(1, 2, 0)),
+        N("c", "conv", "back", out=4, kernel=(3,), padding=1),
+    ))  # fmt: skip
+    for order in ((2, 1, 3), (1, 2, 1)):
+        run = compile(g.replace(weights=dict(g.weights)), threads=1, release=True)
+        for n in order:
+            x = pictures(g, n)
+            assert np.allclose(run(x), run_reference(g, x, np.float64).outputs[0], atol=1e-4)
+        assert "c.weight" not in run.graph.weights
+
+
 def test_each_weight_goes_when_it_is_packed(monkeypatch):
     g = filled(residual_net())
     watched = [weakref.ref(array) for array in g.weights.values() if array.ndim == 4]

@@ -188,6 +188,13 @@ def test_pooling_with_places(seed: int) -> None:
     check([node("Neg", ["x"], ["v"]), pool], x, "a:f b:i", {})
 
 
+@pytest.mark.parametrize("channels", [9, 16, 33])
+def test_pooling_with_places_to_one_column(channels: int) -> None:
+    x = np.random.default_rng(channels).standard_normal((2, channels, 6, 3)).astype(np.float32)
+    pool = node("MaxPool", ["v"], ["a", "b"], kernel_shape=[3, 3], strides=[3, 3])
+    check([node("Neg", ["x"], ["v"]), pool], x, "a:f b:i", {})
+
+
 def test_nan_is_the_largest() -> None:
     """As in NumPy and PyTorch; ONNX says nothing of it."""
     torch = pytest.importorskip("torch")

@@ -149,3 +149,29 @@ def test_ranges_of_their_own_are_found_and_used_to_the_bit(seed: int) -> None:
         peer = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": fed})[0]
         np.testing.assert_allclose(found, peer, rtol=1e-5, atol=0.03 * max(1.0, float(np.abs(peer).max())))
     assert len(exact(compiled._settled)) == 2
+
+
+def test_quantised_constants_that_are_joined_keep_their_type():
+    """As exporters write the grid of a detector: QLinearConcat of two constants, computed beforehand."""
+    u8 = lambda *values: np.array(values, "u1")  # noqa: E731
+    arrays = {"s": np.float32(0.5), "z": np.uint8(7), "a": u8(1, 9, 250), "b": u8(4, 255), "s2": np.float32(0.25)}
+    nodes = [
+        helper.make_node(
+            "QLinearConcat", ["s", "z", "a", "s", "z", "b", "s2", "z"], ["c"], axis=0, domain="com.microsoft"
+        ),
+        helper.make_node("DequantizeLinear", ["c", "s", "z"], ["d"]),
+        helper.make_node("Add", ["x", "d"], ["y"]),
+    ]
+    info, kind = helper.make_tensor_value_info, helper.TensorProto.FLOAT
+    numpy_helper = pytest.importorskip("onnx.numpy_helper")
+    held = [numpy_helper.from_array(np.asarray(a), k) for k, a in arrays.items()]
+    made = helper.make_graph(
+        nodes, "g", [info("x", kind, ["n", 5])], [info("y", kind, None)],
+held,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(made, opset_imports=opsets, ir_version=8)
+    x = np.zeros((2, 5), "f4")
+    (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    assert len(np.unique(wanted)) > 3
+    np.testing.assert_array_equal(compile(onnx_format.from_bytes(model.SerializeToString()))(x), wanted)

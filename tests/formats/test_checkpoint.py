@@ -246,6 +246,19 @@ def test_nan_is_found():
         check_finite(graph.replace(weights={**graph.weights, "bn.bias": np.array([0, np.inf, 0, 0])}))
 
 
+def test_masks_may_be_infinite_and_not_nan():
+    nodes = (
+        Node.of("x", "input", shape=(4, 4)),
+        Node.of("mask", "constant", shape=(4, 4)),
+        Node.of("a", "add", "x", "mask"),
+    )
+    mask = np.where(np.tri(4, dtype=bool), 0, -np.inf).astype("f4")
+    graph = Graph(nodes, ("a",), "masked", weights={"mask.value": mask})
+    check_finite(graph)
+    with pytest.raises(DataError, match=r"mask\.value: 1 of 16 weights are NaN"):
+        check_finite(graph.replace(weights={"mask.value": np.where(np.eye(4) * [1, 0, 0, 0], np.nan, mask)}))
+
+
 def test_state_dicts_are_matched_by_name():
     graph, arrays = small().replace(weights={}), dict(small().weights)
     full = {f"module.{k}": v for k, v in arrays.items()} | {"module.bn.num_batches_tracked": np.array(4)}

@@ -277,7 +277,7 @@ def _from_data(net: Any, size: Sizes | None, arrays: bool) -> Graph:
         return onnx.from_bytes(data, weights=arrays, input_size=sized)
 
     if isinstance(size, list):
-        size = _by_name(onnx.from_bytes(data, weights=False), size)
+        size = _in_order(data, size, name_of(net))
     return symbolised(read, _single(size, name_of(net)), name_of(net)) if _symbolic(size) else read(size)
 
 
@@ -302,7 +302,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
                 return onnx.load(path, weights=arrays, input_size=sized)
 
             if isinstance(size, list):
-                size = _by_name(onnx.load(path, weights=False), size)
+                size = _in_order(onnx_bytes(path), size, str(path))
             return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
         return with_size(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
     if suffix in PROGRAMS or (suffix in STATE and _is_script(path)):
@@ -409,16 +409,27 @@ def with_size(graph: Graph, size: Sizes | None) -> Graph:
     return new
 
 
+def _in_order(data: Any, size: list[Size], title: str) -> dict[str, Size]:
+    """Sizes by the names of an ONNX file's inputs, which are read alone: the network may need the sizes."""
+    from dojang.formats.onnx.open_input import input_sizes
+
+    return _each(list(input_sizes(data)), size, title)
+
+
+def _each(names: list[str], size: list[Size], title: str) -> dict[str, Size]:
+    if len(size) != len(names):
+        raise UsageError(
+            f"{title}: has {len(names)} input{'s' * (len(names) != 1)} ({', '.join(names)}), "
+            f"{len(size)} sizes were given; give one per input"
+        )
+    return dict(zip(names, size, strict=True))
+
+
 def _by_name(graph: Graph, size: list[Size] | dict[str, Size]) -> dict[str, Size]:
     """Sizes by the names of the inputs that they are for."""
     names = [node.name for node in graph.inputs]
     if isinstance(size, list):
-        if len(size) != len(names):
-            raise UsageError(
-                f"{graph.name}: has {len(names)} input{'s' * (len(names) != 1)} ({', '.join(names)}), "
-                f"{len(size)} sizes were given; give one per input"
-            )
-        return dict(zip(names, size, strict=True))
+        return _each(names, size, graph.name)
     strange = next((name for name in size if name not in names), None)
     if strange is not None:
         hint = did_you_mean(strange, names, f"its inputs are {', '.join(names)}")
@@ -480,7 +491,7 @@ def paths(net: Any, *, input_size: InputSize | None = None) -> tuple[Graph, ...]
         if _symbolic(size):
             raise UsageError(f"{net}: values decide which path it takes; give its input size in numbers, as C,H,W")
         if isinstance(size, list):
-            size = _by_name(onnx.load(net, weights=False), size)
+            size = _in_order(onnx_bytes(net), size, name_of(net))
         return onnx.paths(net, input_size=size)
     module = net if is_module(net) else torch_format().load_callable(str(net))
     if size is None or _symbolic(size):

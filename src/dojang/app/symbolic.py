@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, cast
 
-from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import UNKNOWN
+from dojang.arith.graph import Graph, Node, with_batch
+from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.arith.shapes import Shape
 from dojang.arith.symbol import Expr
 from dojang.base.errors import DojangError, UsageError
@@ -46,10 +46,14 @@ def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], 
         for row in zip(*(graph.nodes for graph in read), strict=True):
             sources = [shapes[i] for i in row[0].inputs]
             known = [s for s in sources if s is not None]
-            node = row[0].with_attrs(shape=size) if row[0].op == "input" else _general(row, [size, *known], values)
+            if row[0].op == "input":  # a size without batch stands in the shape with the images that the file fixes
+                own, fixes = row[0].attrs["shape"], row[0].attrs["batch_axis"] < 0
+                node = row[0].with_attrs(shape=(*own[: len(own) - len(size)], *size) if fixes else size)
+            else:
+                node = _general(row, [size, *known], values)
             nodes.append(node)
-            if node.op == "input":
-                shapes[node.name] = (1, *size)
+            if node.op in ("input", STANDARD):
+                shapes[node.name] = with_batch(node.attrs, 1)
             else:
                 inferred = node.op != UNKNOWN and len(known) == len(sources)
                 shapes[node.name] = node.infer(known) if inferred else None

@@ -55,18 +55,30 @@ class Build:
         return {n.key: n.size + CODE_BYTES for row in self.natives for n in row}
 
 
-def build(graph: Graph, request: Request, chosen: Chosen, packed: Packed, release: bool) -> Build:
-    """All passes in order. Each result is checked, and shown where DOJANG_VERBOSE names the pass."""
+def build(
+    graph: Graph,
+    request: Request,
+    chosen: Chosen,
+    packed: Packed,
+    release: bool,
+    of_size: AbstractSet[str] = frozenset(),
+) -> Build:
+    """All passes in order. Each result is checked, and shown where DOJANG_VERBOSE names the pass.
+
+    `of_size` are arrays of the graph that hold for this size of the image alone.
+    """
     fused, floats = fused_for(graph, request, chosen)
     fused = show("fuse", verify.fused(fused))
     planned = show("plan", verify.planned(plan(fused, request, chosen, floats)))
     lowered = show("lower", verify.lowered(lower(planned)))
-    own, constants = pack(planned, packed, release)
+    own, constants = pack(planned, packed, release, request.batch, of_size)
     arrays = ChainMap(own, packed)
     show("pack", verify.packed(arrays, planned))
     recipes = show("emit", verify.emitted(emit(lowered), lowered))
     natives = show("native", native(recipes, request.machine))
-    return Build(lowered, natives, arrays, constants, request.keep)
+    made = Build(lowered, natives, arrays, constants, request.keep)
+    made.own_bytes += sum(array.nbytes for array in own.values())
+    return made
 
 
 def emit(lowered: Lowered) -> list[list[Recipe]]:

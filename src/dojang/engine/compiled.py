@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dojang.arith.graph import Graph
+from dojang.arith.graph import Graph, Node
 from dojang.arith.open_sizes import at_size, is_open, reference_values, values_for
 from dojang.arith.symbol import Expr
 from dojang.base.errors import UsageError
@@ -111,13 +111,17 @@ class Sizes:
         """The values of the symbols for some inputs, which may not be fit otherwise."""
         nodes = self.graph.inputs
         if isinstance(x, Mapping):
-            return self.fitting([np.shape(x[node.name])[1:] if node.name in x else () for node in nodes])
-        return self.fitting([np.shape(x)[1:]] * len(nodes))
+            return self.fitting([_own(node, np.shape(x[node.name])) if node.name in x else () for node in nodes])
+        return self.fitting([_own(node, np.shape(x)) for node in nodes])
 
     def fitting(self, shapes: Sequence[Sequence[int]]) -> Size:
         """The values of the symbols for inputs of these shapes. Raises `ShapeError` where there are none."""
         names = [node.name for node in self.graph.inputs]
-        return tuple(sorted(values_for(self.graph, dict(zip(names, shapes, strict=True))).items()))
+        whole = [
+            (*node.attrs["shape"][:1], *shape) if _fixed(node) and len(shape) < len(node.attrs["shape"]) else shape
+            for node, shape in zip(self.graph.inputs, shapes, strict=True)
+        ]
+        return tuple(sorted(values_for(self.graph, dict(zip(names, whole, strict=True))).items()))
 
     def graph_at(self, size: Size) -> Graph:
         """The network at a size; the last one is kept."""
@@ -131,6 +135,16 @@ class Sizes:
         """Images of a slice at a size, of so many at the size that kernels are chosen for."""
         pixels = [sum(prod(n.attrs["shape"]) for n in g.inputs) for g in (self.like, graph)]
         return max(LEAST_IMAGES, images * pixels[0] // max(1, pixels[1]) // 4 * 4)
+
+
+def _fixed(node: Node) -> bool:
+    """Whether an input has no axis for a batch."""
+    return node.attrs["batch_axis"] < 0
+
+
+def _own(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an input without the batch, where it has one."""
+    return shape if _fixed(node) else shape[1:]
 
 
 class Compiled:
@@ -337,7 +351,12 @@ class Compiled:
         with self._lock:
             found = self._builds.get(wanted)
             if found is None:
-                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release)
+                shared = self._settled.weights
+                made = frozenset[str]() if graph.weights is shared else graph.weights.keys() - shared.keys()
+                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release, made)
+                for name in shared.keys() - graph.weights.keys() if made else ():
+                    assert isinstance(shared, dict)
+                    shared.pop(name)  # let go where the network at this size has a mapping of its own
                 found.used, found.run_body = self._count(), self._run_body
                 self._builds[wanted] = found
                 if self._drop_old(found) or (self.release and len(self._builds) == 1):
@@ -365,7 +384,9 @@ class Compiled:
             graph = self._sizes.graph_at(wanted.size)
             if wanted.batch != self.batch_size:
                 check_batch(graph, wanted.batch)
-            done = settled(graph).replace(weights=self._settled.weights)
+            done, shared = settled(graph), self._settled.weights
+            made = {name: array for name, array in done.weights.items() if name not in graph.weights}
+            done = done.replace(weights={**shared, **made} if made else shared)  # what is made holds for this size
             there = all(name in done.by_name for name in wanted.taps)
             return done if there else at_size(self.graph, dict(wanted.size))
         check_batch(self.graph, wanted.batch)

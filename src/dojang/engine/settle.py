@@ -10,7 +10,8 @@ import numpy as np
 from dojang.arith.field import constants
 from dojang.arith.graph import Graph, Node, reachable
 from dojang.arith.shapes import axis_of
-from dojang.engine.reference.operators import apply
+from dojang.arith.standard import REAL
+from dojang.engine.reference.operators import apply, arrays_of, typed
 
 
 def settled(graph: Graph) -> Graph:
@@ -45,20 +46,23 @@ def constants_once(graph: Graph) -> Graph:
         array = f"{name}.value"
         while array in graph.weights:
             array += "_"
-        value = values[name].astype("f4")
-        moved[name] = Node.of(name, "constant", arrays={"value": array}, shape=value.shape)
+        own = graph.types[name]
+        value = values[name].astype("f4") if own in REAL else values[name]
+        kind = {} if own in REAL else {"dtype": own}
+        moved[name] = Node.of(name, "constant", arrays={"value": array}, shape=value.shape, **kind)
         weights[array] = value
     return graph.edited(moved, weights=weights) if moved else graph
 
 
 def computed(graph: Graph, wanted: set[str]) -> dict[str, np.ndarray]:
-    """Values that depend on no input, in float64."""
+    """Values that depend on no input: real numbers in float64, others in their types."""
     values: dict[str, np.ndarray] = {}
     needed = reachable(graph.nodes, list(wanted))
     for node in graph.nodes:
         if node.name in needed:
-            arrays = {role: np.asarray(graph.weights[node.array(role)], "f8") for role in graph.node_params(node)}
-            values[node.name] = np.asarray(apply(node, [values[i] for i in node.inputs], arrays), "f8")
+            arrays = arrays_of(graph, node, np.float64)
+            found = apply(node, [values[i] for i in node.inputs], arrays)
+            values[node.name] = typed(graph, node.name, found, np.float64)
     return values
 
 

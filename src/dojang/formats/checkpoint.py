@@ -314,18 +314,26 @@ def write_arrays(
 
 
 def check_finite(graph: Graph) -> None:
-    """Raises `DataError` if an array of the network has NaN or infinite values, with its name and how many."""
+    """Raises `DataError` if an array of the network has NaN or infinite values, with its name and how many.
+
+    Constants may be infinite: masks of attention hold −∞ where nothing is looked at.
+    """
     import numpy as np
 
+    masks = {node.array(role) for node in graph.nodes if node.op == "constant" for role in graph.node_params(node)}
+    masks -= {node.array(role) for node in graph.nodes if node.op != "constant" for role in graph.node_params(node)}
     for name in graph.weights:
         array = np.asarray(graph.weights[name])
         if array.dtype.kind != "f" or not array.size:
             continue
+        if name in masks and not np.isnan(array.min()):
+            continue
         if not (
             np.isfinite(array.min()) and np.isfinite(array.max())
         ):  # NaN is the minimum and the maximum; no array of results is allocated
-            bad = int(array.size - np.isfinite(array).sum())
-            what = "NaN" if np.isnan(array).any() else "infinite values"
+            lost = np.isnan(array)
+            what = "NaN" if lost.any() else "infinite values"
+            bad = int(lost.sum() if lost.any() else np.isinf(array).sum())
             raise DataError(f"{name}: {bad} of {array.size} weights are {what}; train again or use another checkpoint")
 
 

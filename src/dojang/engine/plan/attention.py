@@ -78,6 +78,8 @@ class Attentions:
     def pattern(self, middle: Group) -> Pattern | None:
         """The attention around a softmax."""
         graph, context = self.fused.graph, self.context
+        if context.shapes[middle.value] is None:  # values decide it, or nothing fits
+            return None
         shape = context.shape(middle.value)
         if len(shape) < 3 or middle.node.attrs["axis"] % len(shape) != len(shape) - 1:
             return None

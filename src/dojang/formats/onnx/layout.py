@@ -78,7 +78,8 @@ def relative(reader: Reader, target: Sequence[int], source: Draft) -> list[int]:
     """
     shape = source.shape
     if shape is None:
-        return [0 if t == BATCH and i == 0 else -1 if times(t) else t for i, t in enumerate(target)]
+        open_ = sum(t == -1 or bool(times(t)) for t in target)  # of several, the first may be a batch that stays
+        return [0 if t == BATCH and i == 0 and open_ > 1 else -1 if times(t) else t for i, t in enumerate(target)]
     total, seen = prod(shape), reader.visible(shape)
     if times(total) is None or any(t == 0 and i >= len(shape) for i, t in enumerate(target)):
         return list(target)

@@ -260,3 +260,24 @@ raise SystemExit(main(["count", {str(files["one.pt2"])!r}]))
     assert done.returncode != 0
     assert "one.pt2: PyTorch reads this file and is not installed; pip install 'dojang[torch]'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+class Frames(nn.Module):
+    """Frequencies of pieces of a sound: the operator under `torch.stft` has other arguments than the function."""
+
+    def forward(self, x):
+        window = torch.hann_window(16)
+        return torch.stft(x, 16, 4, window=window, normalized=True, return_complex=True).abs()
+
+
+@pytest.mark.parametrize("kind", ["exported", "script"])
+def test_frequencies_of_a_saved_file(kind, tmp_path):
+    x = torch.randn(2, 48)
+    if kind == "exported":
+        file = tmp_path / "n.pt2"
+        torch.export.save(torch.export.export(Frames(), (x,), dynamic_shapes=({0: torch.export.Dim("n")},)), file)
+    else:
+        file = tmp_path / "n.ts"
+        torch.jit.trace(Frames(), (x,)).save(file)
+    got = Session(load(str(file), input_size=(48,))).run(x.numpy()).outputs[0]
+    np.testing.assert_allclose(got, Frames()(x).numpy(), rtol=1e-4, atol=1e-5)

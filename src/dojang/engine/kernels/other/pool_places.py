@@ -79,7 +79,7 @@ def write(symbol: str, task: PoolPlacesTask, machine: Machine) -> str:
                         lost, known = b.fcmp_unordered("uno", v, v), b.fcmp_ordered("ord", best, best)
                         take = b.or_(b.fcmp_ordered(">", v, best), b.and_(lost, known))
                         take = b.or_(take, b.fcmp_ordered("<", place, b.const(F32, 0.0)))
-                        here = b.splat(b.sitofp(pixel, F32.ir), lanes)
+                        here = b.splat(b.sitofp(b.index(pixel), F32.ir), lanes)
                         return [b.select(take, v, best), b.select(take, here, place)]
 
                     best, place = b.choose(inside, tap, lambda best=best, place=place: [best, place])
