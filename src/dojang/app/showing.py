@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # each takes long to import, and most pages need one of them
     from dojang.app.wasting import WasteOnData
 
 Language = Literal["en", "ko"]
-Stored = Literal["float32", "float16", "int8"]
+PrecisionOnPage = Literal["float32", "float16", "int8"]
 
 STAMP = "stamp"
 """In place of a network: the stamp on a picture alone."""
@@ -55,7 +55,7 @@ def show(
     data: str | Path | Any = None,
     before: Any = None,
     lang: Language | None = None,
-    page_weights: Stored | None = None,
+    page_weights: PrecisionOnPage | None = None,
     port: int = 0,
     browser: bool = True,
     output: str | Path | None = None,
