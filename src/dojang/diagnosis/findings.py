@@ -39,9 +39,9 @@ def watched(known: Evidence) -> tuple[list[str], list[tuple[str, str]], dict[str
 
 
 def gather(known: Evidence) -> None:
-    """One pass over the samples for all that `diagnose` needs."""
-    values, pairs, more = watched(known)
-    known.gather(values, pairs, extremes=more["extremes"], finite=more["finite"])
+    """One pass over the samples for all that findings need; correlations of neighbouring layers are no findings."""
+    values, _, more = watched(known)
+    known.gather(values, extremes=more["extremes"], finite=more["finite"])
 
 
 @dataclass(frozen=True)
