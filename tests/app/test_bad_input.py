@@ -398,7 +398,7 @@ def test_interrupted_slimming(dojang: Command, tmp_path: Path, monkeypatch: pyte
     )
     assert running.stderr is not None
     seen = ""
-    while "fine-tuning" not in seen:
+    while "tuned until" not in seen:
         line = running.stderr.readline()
         assert line, seen
         seen += line

@@ -46,7 +46,7 @@ def of_axes(
     """The task with axes in the order of y, those that run on merged.
 
     >>> of_axes("less", (2, 3), (3, 1), [(3, 1), (0, 0)])
-    PointTask(op='less', shape=(2, 3), y=(3, 1), operands=((3, 1), (0, 0)), numbers=())
+    PointTask(op='less', shape=(6,), y=(1,), operands=((1,), (0,)), numbers=())
     >>> of_axes("not", (2, 3), (3, 1), [(3, 1)])
     PointTask(op='not', shape=(6,), y=(1,), operands=((1,),), numbers=())
     """
