@@ -48,13 +48,12 @@ class Copy:
         path.write_text(old.replace(f"{line}\n", f"{line}\n{text}\n"), encoding="utf-8")
         self.touched.add(file)
 
-    def without(self, file: str, *texts: str) -> None:
-        """A file without some of its text, which stands there once."""
+    def without(self, file: str, text: str) -> None:
+        """A file without some text, which stands there once."""
         path = self.folder / file
-        for text in texts:
-            old = path.read_text(encoding="utf-8")
-            assert old.count(text) == 1, (file, text)
-            path.write_text(old.replace(text, ""), encoding="utf-8")
+        old = path.read_text(encoding="utf-8")
+        assert old.count(text) == 1, (file, text)
+        path.write_text(old.replace(text, ""), encoding="utf-8")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in the copy, by this Python."""
@@ -185,19 +184,18 @@ assert saved_bytes(graph, 4) == 4 * 4 * (3 * 36 + 2 * 8 * 36 + 2 * 4 * 36) + 2 *
 """
 
 
-STANDARD = '''@picks("softshrink")
+COMPOSED = '''@picks("softshrink")
 def softshrink(t: Tracer, x: Traced, lambd: float = 0.5) -> Any:
-    """x towards 0 by λ."""
-    return t.standard("Shrink", (x,), x.sizes, lambd=float(lambd), bias=float(lambd))
+    """x towards 0 by λ: x less what lies within ±λ, so that NaN stays, which Shrink of ONNX makes 0."""
+    return t.emit("sub", x, t.emit("clip", x, part="within", min=-float(lambd), max=float(lambd)))
 
 
 '''
-"""How PyTorch's function is read today: as an operator of the ONNX standard, which the new one takes the place of."""
+"""How PyTorch's function is read today: composed of two operators, which the new one takes the place of."""
 
 
 def follow_operator(copy: Copy, without: tuple[str, ...] = ()) -> None:
-    copy.without("src/dojang/formats/torch/read/logic.py", STANDARD)
-    copy.without("src/dojang/formats/torch/read/sources.py", " softshrink")
+    copy.without("src/dojang/formats/torch/read/logic.py", COMPOSED)
     for file, line, text in OPERATOR:
         if file not in without:
             copy.after(file, line, text)

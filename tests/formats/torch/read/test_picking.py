@@ -122,3 +122,40 @@ def test_a_form_that_is_not_taken_leaves_nothing_behind() -> None:
     """The largest of the whole batch, kept as axes: unknown, as before, and no node of a try remains."""
     net = load(Behind(lambda x: x.argmax(keepdim=True)), input_size=(3, 6, 8))
     assert [n.op for n in net.nodes] == ["input", "conv", "unknown"]
+
+
+NUMBERS = torch.tensor([float("nan"), float("-inf"), float("inf"), -3.5, -1, -0.5, -0.0, 0, 0.25, 1, 2.5, 100])
+EXTREME: dict[str, Callable[[Any], Any]] = {
+    "threshold": lambda x: F.threshold(x, 0.1, 5.0),
+    "hardshrink": F.hardshrink,
+    "softshrink": lambda x: F.softshrink(x, 0.3),
+    "where": lambda x: torch.where(x > 0, x, -x),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 9.0),
+    "topk": lambda x: tuple(x.topk(5, -1)),
+    "sort": lambda x: tuple(x.sort(-1)),
+    "argmax": lambda x: (x.argmax(-1), x.argmin(-1)),
+    "max": lambda x: (*x.max(-1), *x.min(-1)),
+    "cumsum": lambda x: (x.cumsum(-1), x.cumprod(-1), x.prod(-1)),
+    "nan_to_num": lambda x: torch.nan_to_num(x),
+    "asked": lambda x: (torch.isnan(x), torch.isfinite(x), x == x, x != x, (x > 1).any(-1), (x > -5).all(-1)),
+    "remainder": lambda x: (torch.remainder(x, 0.75), torch.remainder(x, -0.75), torch.fmod(x, 0.75)),
+    "parts": lambda x: (torch.trunc(x), torch.frac(x)),
+    "atan2": lambda x: (torch.atan2(x, x.flip(-1)), torch.atan2(x[..., 5:], -x[..., :7])),
+    "pooled": lambda x: F.max_pool2d(x[..., None], (3, 1), return_indices=True),
+}
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_nan_infinity_and_zeros_of_both_signs(name: str) -> None:
+    class Only(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return EXTREME[name](x)
+
+    x = NUMBERS.reshape(1, 1, 12)
+    wanted = Only()(x)
+    found = compiled(load(Only().eval(), input_size=(1, 12))).run(x.numpy()).outputs
+    for want, got in zip(wanted if isinstance(wanted, tuple) else (wanted,), found, strict=True):
+        apart = want.numpy()
+        if name == "atan2":  # -pi and pi are one angle
+            apart, got = (np.exp(1j * np.asarray(v, np.float64)) for v in (apart, got))
+        np.testing.assert_allclose(np.asarray(got, apart.dtype), apart, rtol=1e-5, atol=1e-6)

@@ -17,6 +17,7 @@ COMPARED = {
     "Equal": "eq", "Less": "lt less", "LessOrEqual": "le less_equal", "Greater": "gt greater",
     "GreaterOrEqual": "ge greater_equal",
 }  # fmt: skip
+MOST = torch.finfo(torch.float32).max
 SWAPPED = {"Less": "Greater", "LessOrEqual": "GreaterOrEqual", "Greater": "Less", "GreaterOrEqual": "LessOrEqual"}
 
 
@@ -153,11 +154,10 @@ def numbers_only(
     t: Tracer, x: Traced, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
 ) -> Any:
     """Numbers in place of NaN and of infinity."""
-    most = torch.finfo(torch.float32).max
     for kind, number, settings in (
         ("IsNaN", 0.0 if nan is None else nan, {}),
-        ("IsInf", most if posinf is None else posinf, {"detect_negative": 0}),
-        ("IsInf", -most if neginf is None else neginf, {"detect_positive": 0}),
+        ("IsInf", MOST if posinf is None else posinf, {"detect_negative": 0}),
+        ("IsInf", -MOST if neginf is None else neginf, {"detect_positive": 0}),
     ):
         found = t.standard(kind, (real(t, x),), x.sizes, torch.bool, part="found", **settings)
         x = choose(t, found, float(number), x, part="number")
@@ -215,8 +215,8 @@ def lerp(t: Tracer, a: Any, b: Any, weight: Any) -> Any:
 
 @picks("threshold")
 def threshold(t: Tracer, x: Traced, threshold: float, value: float) -> Any:
-    """x above a limit, else a number."""
-    return choose(t, compare(t, "Greater", x, float(threshold), part="above"), x, float(value))
+    """x above a limit, else a number; NaN stays."""
+    return choose(t, compare(t, "LessOrEqual", x, float(threshold), part="below"), float(value), x)
 
 
 @picks("hardshrink")
@@ -228,8 +228,8 @@ def hardshrink(t: Tracer, x: Traced, lambd: float = 0.5) -> Any:
 
 @picks("softshrink")
 def softshrink(t: Tracer, x: Traced, lambd: float = 0.5) -> Any:
-    """x towards 0 by λ."""
-    return t.standard("Shrink", (x,), x.sizes, lambd=float(lambd), bias=float(lambd))
+    """x towards 0 by λ: x less what lies within ±λ, so that NaN stays, which Shrink of ONNX makes 0."""
+    return t.emit("sub", x, t.emit("clip", x, part="within", min=-float(lambd), max=float(lambd)))
 
 
 def _by_number(op: str, number: float, last: str = "mul") -> Handler:
@@ -288,17 +288,15 @@ def hypot(t: Tracer, a: Traced, b: Traced) -> Any:
 
 @picks("atan2", "arctan2")
 def atan2(t: Tracer, y: Any, x: Any) -> Any:
-    """The angle of a point, in all four quarters."""
-    y, x = real(t, y), real(t, x)
-    shape = wide(y.sizes, x.sizes)
-    share = t.emit("div", y, x, part="share")
-    angle = t.standard("Atan", (share,), shape, part="angle")
-    half = choose(t, compare(t, "Less", y, 0.0, part="below"), -pi, pi, part="half")
-    turned = t.emit("add", angle, half, part="turned")
+    """The angle of a point in all four quarters; −π is π where y is −0. Infinity counts as the largest number."""
+    y, x = (t.emit("clip", real(t, v), part=name, min=-MOST, max=MOST) for v, name in ((y, "y"), (x, "x")))
+    angle = t.standard("Atan", (t.emit("div", y, x, part="share"),), wide(y.sizes, x.sizes), part="angle")
+    below = compare(t, "Less", y, 0.0, part="below")
+    turned = t.emit("add", angle, choose(t, below, -pi, pi, part="half"), part="turned")
     found = choose(t, compare(t, "Less", x, 0.0, part="left"), turned, angle, part="quarters")
-    flat, mid = compare(t, "Equal", y, 0.0, part="flat"), compare(t, "Equal", x, 0.0, part="mid")
-    nowhere = t.standard("And", (flat, mid), shape, torch.bool, part="nowhere")
-    return choose(t, nowhere, 0.0, found)
+    # Where x is 0 the share says nothing: it is infinite with the sign of that 0, or 0 / 0.
+    upright = t.emit("mul", t.emit("sign", y, part="side"), t.number(pi / 2, y), part="upright")
+    return choose(t, compare(t, "Equal", x, 0.0, part="mid"), upright, found)
 
 
 @picks("cosine_similarity")

@@ -136,18 +136,12 @@ def by_index(t: Tracer, x: Any, index: Any) -> Any:
 
 def of_images(t: Tracer, x: Traced, image: Any, index: Any) -> Any:
     """`x[arange(n).view(n, 1), i]`: of each image the entries at places of its own."""
-    known = t.alike(image) if isinstance(image, Traced) else None
-    if t.batch > 1:
-        counted = not isinstance(image, Traced) and isinstance(image, torch.Tensor) and image.numel() % t.batch == 0
-        if not counted or known is not None or image.reshape(-1)[0] != 0:
-            return NotImplemented
-        each = image.numel() // t.batch
-        with torch._C.DisableTorchFunction():
-            whole = torch.arange(t.batch).repeat_interleave(each)
-            if not torch.equal(image.reshape(-1).long(), whole):
-                return NotImplemented
-    else:
+    if t.batch == 1 or isinstance(image, Traced) or image.numel() % t.batch:
         return NotImplemented
+    with torch._C.DisableTorchFunction():
+        counted = torch.arange(t.batch).repeat_interleave(image.numel() // t.batch)
+        if not torch.equal(image.reshape(-1).long(), counted):
+            return NotImplemented
     index = t.value(index)
     shape = wide(image.shape, index.sizes)
     many = prod(shape) // t.batch

@@ -56,7 +56,7 @@ SOURCES: Table[tuple[str, ...]] = Table(
             (
                 "lstm gru rnn_tanh rnn_relu embedding grid_sample long int bool eq ne lt le gt ge logical_and "
                 "logical_or logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite any all "
-                "where masked_fill tril triu nan_to_num remainder fmod threshold hardshrink softshrink tan asin acos "
+                "where masked_fill tril triu nan_to_num remainder fmod threshold hardshrink tan asin acos "
                 "atan sinh cosh asinh acosh atanh atan2 topk sort argsort argmax argmin gather take_along_dim "
                 "index_select getitem scatter scatter_add scatter_reduce one_hot cumsum cumprod prod max_unpool2d"
             ).split()
