@@ -181,7 +181,10 @@ def product(t: Tracer, a: Any, b: Any) -> Any:
     if one.sizes[-1] == 1 or two.sizes[-1] == 1:
         return paired(t, t.emit("mul", one, two))
     ar, ai, br, bi = [part(t, v, k) for v in (one, two) for k in (0, 1)]
-    mul = lambda v, w: t.emit("mul", v, w, part="product")  # noqa: E731
+
+    def mul(v: Traced, w: Traced) -> Traced:
+        return t.emit("mul", v, w, part="product")
+
     whole = t.emit("sub", mul(ar, br), mul(ai, bi), part="real")
     other = t.emit("add", mul(ar, bi), mul(ai, br), part="imaginary")
     return paired(t, t.emit("concat", whole, other, part="both", axis=whole.dim() - 1))
