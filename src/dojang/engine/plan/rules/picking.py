@@ -226,6 +226,13 @@ def on_axis(context: PlanContext, name: str, size: int) -> bool:
     return found is not None and -size <= found[0] and found[1] < size < MOST
 
 
+def lines_fit(index: Shape, x: Shape, axis: int) -> bool:
+    """Whether an array of places along an axis has no line that x lacks. Kernels do not look again: where it has one,
+    NumPy runs the node and says what is wrong.
+    """
+    return len(index) == len(x) and all(i <= n for a, (i, n) in enumerate(zip(index, x, strict=True)) if a != axis)
+
+
 def looked_up(context: PlanContext, group: Group, found: Sequence[Operand], x: Sequence[int],
               indices: Sequence[Index]) -> bool:  # fmt: skip
     """Adds the step of a look-up, x read `x` apart along the axes of the result.
@@ -269,7 +276,7 @@ def gather_elements(context: PlanContext, group: Group) -> bool:
         return False
     x, index = found
     axis = said(group.node).get("axis", 0) % len(x.shape)
-    if not on_axis(context, group.inputs[1], x.shape[axis]):
+    if not on_axis(context, group.inputs[1], x.shape[axis]) or not lines_fit(index.shape, x.shape, axis):
         return False
     steps = tuple(0 if a == axis else s for a, s in enumerate(x.steps))
     return looked_up(context, group, found, steps, [Index(index.steps, 0, x.shape[axis], x.steps[axis])])
@@ -283,7 +290,9 @@ def gather_nd(context: PlanContext, group: Group) -> bool:
     x, index = found
     lead, depth = said(group.node).get("batch_dims", 0), index.shape[-1]
     sizes = x.shape[lead : lead + depth]
-    if not depth or not all(on_axis(context, group.inputs[1], size) for size in sizes):
+    if not depth or len(sizes) != depth or index.shape[:-1][:lead] != x.shape[:lead]:
+        return False
+    if not all(on_axis(context, group.inputs[1], size) for size in sizes):
         return False
     inner = len(x.shape) - lead - depth
     steps = (*x.steps[:lead], *(0,) * (len(index.shape) - 1 - lead), *x.steps[lead + depth :])
@@ -324,6 +333,8 @@ def scatter_elements(context: PlanContext, group: Group) -> bool:
     axis = a.get("axis", 0) % len(found[0].shape)
     if not on_axis(context, group.inputs[1], found[0].shape[axis]) or found[2].shape != found[1].shape:
         return False
+    if not lines_fit(found[1].shape, found[0].shape, axis):
+        return False
     along = [None if k == axis else k for k in range(len(found[0].shape))]
     return written(context, group, found, a.get("reduction", "none"), along, [(found[1].steps, 0, axis)])
 
@@ -337,9 +348,9 @@ def scatter_nd(context: PlanContext, group: Group) -> bool:
     depth, outer = index.shape[-1], len(index.shape) - 1
     if not depth or not all(on_axis(context, group.inputs[1], size) for size in x.shape[:depth]):
         return False
-    along = [*(None,) * outer, *range(depth, len(x.shape))]
-    if len(along) != len(updates.shape):
+    if depth > len(x.shape) or updates.shape != (*index.shape[:-1], *x.shape[depth:]):
         return False
+    along = [*(None,) * outer, *range(depth, len(x.shape))]
     steps = (*index.steps[:-1], *(0,) * (len(x.shape) - depth))
     indices = [(steps, k * index.steps[-1], k) for k in range(depth)]
     return written(context, group, found, a.get("reduction", "none"), along, indices)
@@ -413,6 +424,8 @@ def top(context: PlanContext, group: Group) -> bool:
         if x is None or not prod(shape) or not prod(x.shape) or len(shape) != len(x.shape) or not shape:
             return False
         axis = a.get("axis", -1) % len(x.shape)
+        if shape[axis] > x.shape[axis]:  # NumPy runs the node, and says so
+            return False
         in_rows = len(shape) > 2 and context.places.only_rows(group.inputs[0])
         y, places = (context.fresh(rows.turned(shape) if in_rows else shape) for _ in range(2))
         onto = replace(y, shape=shape, in_rows=True).strides if in_rows else y.strides
