@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dojang import load
-from dojang.base.errors import DataError
+from dojang.base.errors import DataError, ShapeError
 from dojang.engine.compiled import compile as compiled
 from dojang.engine.plan.held import Known, asked
 
@@ -283,4 +283,19 @@ def test_shapes_that_do_not_fit_are_errors_not_looks_into_memory(what: str) -> N
     net = compiled(load(data))
     assert net.plan().in_python == ("a",)
     with pytest.raises(DataError, match=f"a: {one.op_type}"):
+        net.run(x)
+
+
+@pytest.mark.parametrize(
+    ("one", "arrays"),
+    [
+        (node("CumSum", ["v", "s"], ["a"]), {"s": np.array(5)}),
+        (node("GatherElements", ["v", "i"], ["a"], axis=3), {"i": np.zeros((2, 3), np.int64)}),
+        (node("ScatterElements", ["v", "i", "v"], ["a"], axis=3), {"i": np.zeros((2, 3), np.int64)}),
+    ],
+)
+def test_an_axis_that_is_not_there_is_an_error_not_another_axis(one: Any, arrays: dict[str, Any]) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    net = compiled(load(file_of([node("Neg", ["x"], ["v"]), one], {"x": x}, "a:f", arrays)))
+    with pytest.raises(ShapeError, match="a: axis . of a tensor of 2 axes"):
         net.run(x)
